@@ -1,0 +1,53 @@
+# Each target does its own set-up: `make demo` and `make test` work on a fresh clone.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test check bench server deploy worker clean
+
+PYTHON ?= python3
+# Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
+TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
+GPU ?=
+CONFIG ?= demo
+BIN := .venv/bin
+READY := .venv/ready
+export DO_NOT_TRACK := 1
+export HF_HUB_DISABLE_TELEMETRY := 1
+export PREFECT_SERVER_ANALYTICS_ENABLED := false
+export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+setup: $(READY) ## .venv with everything in it (GPU=1: the CUDA build of PyTorch); a no-op when nothing changed
+
+$(READY): pyproject.toml constraints.txt infra/setup.sh
+	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" GPU="$(GPU)" infra/setup.sh
+	@touch $@
+
+demo: $(READY) ## the whole loop on tiny models, in about ten minutes; the report is runs/demo/report.html
+	@$(BIN)/selftrain run demo
+
+test: $(READY) ## all tests (those that need what this machine lacks say so)
+	@$(BIN)/python -m pytest tests
+
+check: $(READY) ## formatter, linter, type checker, import directions
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest tests/test_imports.py
+
+bench: $(READY) ## speed, measured side by side on this machine
+	@$(BIN)/python -m tests.bench
+
+server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
+	@$(BIN)/prefect server start
+
+deploy: $(READY) ## work pool and deployments on the running server
+	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} BIN=$(BIN) infra/deploy.sh
+
+worker: $(READY) ## a worker for the pool `selftrain`
+	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} $(BIN)/prefect worker start --pool selftrain --type process
+
+clean: ## delete runs, their store and caches of tools (not .venv)
+	rm -rf runs dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,193 @@
+"""The `selftrain` command. Nothing heavy is imported before a command needs it."""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import SelftrainError, UsageError
+
+EXAMPLES = """\
+examples:
+  selftrain run demo                                    the whole loop on tiny models, report in runs/demo/
+  selftrain run demo --dry-run                          its stages, their keys, and which are cached
+  selftrain run demo --set seed=2 --out runs/demo-2     with another seed
+  selftrain run my.yaml --rounds 3                      your own config
+  selftrain show runs/demo                              what a run made, and its figures
+  selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
+  selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
+"""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code: 0 done, 1 the run failed, 2 wrong usage or data."""
+    options = parser().parse_args(arguments)
+    try:
+        return options.command(options)
+    except BrokenPipeError:
+        return 0
+    except KeyboardInterrupt:
+        print("selftrain: stopped; what is finished is kept, run again to go on", file=sys.stderr)
+        return 130
+    except Exception as error:
+        known = _known(error)
+        if known is None:
+            raise
+        print(f"selftrain: {known}", file=sys.stderr)
+        return getattr(known, "exit_code", 1)
+
+
+def _known(error: BaseException) -> BaseException | None:
+    """The error of ours that `error` is or was raised for."""
+    from sandbox.errors import SandboxError
+
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, SelftrainError | SandboxError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    root = argparse.ArgumentParser(
+        prog="selftrain",
+        description="Trains a reranker for generated code by iterative self-training, and uses it.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    run = commands.add_parser("run", help="run the whole loop of a config; goes on where it was stopped")
+    run.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
+    run.add_argument("--set", dest="settings", action="append", default=[], metavar="A.B=VALUE", help="override a setting (again and again)")
+    run.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
+    run.add_argument("--out", help="folder of the run (default: runs/NAME)")
+    run.add_argument("--dry-run", action="store_true", help="print the stages with their keys and whether they are cached")
+    run.set_defaults(command=run_command)
+
+    runs = commands.add_parser("runs", help="list the runs in a folder")
+    runs.add_argument("folder", nargs="?", default="runs", help="where runs are (default: runs)")
+    runs.set_defaults(command=runs_command)
+
+    show = commands.add_parser("show", help="what a run made: stages, keys, seconds, figures")
+    show.add_argument("run", help="a run's folder, or its name in runs/")
+    show.set_defaults(command=show_command)
+
+    why = commands.add_parser("why", help="why a key is what it is: differences to the nearest earlier artifact of its stage")
+    why.add_argument("key", help="a key or its first digits (see `show`, `run --dry-run`)")
+    why.add_argument("--store", default="runs/store", help="the store's folder or URL (default: runs/store)")
+    why.set_defaults(command=why_command)
+
+    rank = commands.add_parser("rank", help="score completions of a prompt and pick the best")
+    rank.add_argument("run", help="a run's folder, or a reranker's folder")
+    rank.add_argument("--prompt", required=True, help="file with the prompt")
+    rank.add_argument("candidates", nargs="+", metavar="CANDIDATE", help="files with completions of the prompt")
+    rank.add_argument("--json", action="store_true", help="print JSON")
+    rank.set_defaults(command=rank_command)
+    return root
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """`selftrain run`."""
+    from selftrain.configfile import parse_overrides
+
+    overrides = parse_overrides(options.settings)
+    if options.dry_run:
+        return dry_run(options, overrides)
+    from flows.local import run_here
+
+    print(run_here(options.config, overrides, options.rounds, options.out))
+    return 0
+
+
+def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """`selftrain run --dry-run`: nothing is built, and neither torch nor Prefect is imported."""
+    from flows.method import method
+    from flows.session import open_run
+    from tasks.run import Run
+
+    run, folder = open_run(Run, options.config, overrides, options.rounds, options.out)
+    method(run)
+    for step in run.steps.values():
+        print(f"{'cached' if step.name in run.cached else 'to do ':<7} {step.label:<32} {step.ref}")
+    print(f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {folder}/report.html")
+    return 0
+
+
+def runs_command(options: argparse.Namespace) -> int:
+    """`selftrain runs`."""
+    found = sorted(Path(options.folder).glob("*/run.json"))
+    if not found:
+        print(f"no runs in {options.folder}; start one with: selftrain run demo")
+    for path in found:
+        run = json.loads(path.read_text())
+        state = "finished" if run["finished"] else "unfinished"
+        print(f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {len(run['stages'])} stages")
+    return 0
+
+
+def show_command(options: argparse.Namespace) -> int:
+    """`selftrain show`."""
+    from selftrain.stage import ArtifactRef
+    from selftrain.store import Store
+
+    folder = Path(options.run) if (Path(options.run) / "run.json").is_file() else Path("runs") / options.run
+    if not (folder / "run.json").is_file():
+        raise UsageError(f"{options.run}: no run.json there; `selftrain runs` lists the runs")
+    run = json.loads((folder / "run.json").read_text())
+    store = Store(run["store"])
+    print(f"{'stage':<24} {'key':<34} {'seconds':>9}  figures")
+    for name, ref in run["stages"].items():
+        manifest = store.manifest(ArtifactRef(ref["stage"], ref["key"]))
+        if manifest is None:
+            print(f"{name:<24} {ref['key']:<34} {'-':>9}  not in the store")
+            continue
+        figures = {k: v for k, v in manifest["metrics"].items() if not isinstance(v, list | dict)}
+        text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
+        print(f"{name:<24} {ref['key']:<34} {manifest['seconds']:>9.1f}  {text}")
+    if (folder / "report.json").is_file():
+        from selftrain.report import summary_table
+
+        print("\n" + summary_table(json.loads((folder / "report.json").read_text())))
+    return 0
+
+
+def why_command(options: argparse.Namespace) -> int:
+    """`selftrain why`."""
+    from selftrain.store import Store
+    from selftrain.why import explain
+
+    print(explain(Store(options.store), options.key))
+    return 0
+
+
+def rank_command(options: argparse.Namespace) -> int:
+    """`selftrain rank`."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from selftrain.reranker import Reranker
+
+    prompt = _read(options.prompt)
+    texts = [_read(name) for name in options.candidates]
+    folder = options.run if Path(options.run).is_dir() else str(Path("runs") / options.run)
+    ranking = Reranker.load(folder).rank(prompt, texts)
+    if options.json:
+        rows = [{"candidate": name, "score": score} for name, score in zip(options.candidates, ranking.scores, strict=True)]
+        print(json.dumps({"pick": options.candidates[ranking.best], "candidates": rows}, indent=1))
+        return 0
+    for place, at in enumerate(ranking.order):
+        print(f"{ranking.scores[at]:>9.4f}  {options.candidates[at]}{'   <- pick' if place == 0 else ''}")
+    return 0
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: cannot be read as text: {error}") from error
+
+
+if __name__ == "__main__":
+    sys.exit(main())

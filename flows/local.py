@@ -1,0 +1,37 @@
+"""Runs the flow in this process, against the server of PREFECT_API_URL or an embedded one."""
+
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+QUIET = {
+    "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "DO_NOT_TRACK": "1",
+}
+
+
+def run_here(config: str, overrides: dict[str, Any], rounds: int | None, out: str | None) -> str:
+    """Run the flow and return the final table. Raises what the flow raises; a wrong config fails before a server starts."""
+    from flows.session import open_run
+    from selftrain.report import summary_table
+    from tasks.run import Run
+
+    run, folder = open_run(Run, config, overrides, rounds, out)
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    started = time.monotonic()
+    from prefect.client.orchestration import get_client
+
+    from flows.iterative_selftrain import iterative_selftrain
+
+    with get_client(sync_client=True) as client:
+        client.hello()
+        seconds = time.monotonic() - started
+        print(f"Prefect is ready after {seconds:.1f} s ({client.api_url})", file=sys.stderr)
+        report = iterative_selftrain(config, overrides, rounds, out)
+    where = Path(folder, "report.html").resolve()
+    return f"{summary_table(report)}\n\nreport: {where}\nreranker: selftrain rank {folder} --prompt FILE CANDIDATE..."

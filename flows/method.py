@@ -1,0 +1,33 @@
+"""The method, stage by stage: what `iterative_selftrain` runs, and what a dry run plans."""
+
+from selftrain.stage import ArtifactRef
+from tasks.evaluate import evaluate
+from tasks.execute import execute
+from tasks.mine import mine
+from tasks.ppo import ppo
+from tasks.prepare import prepare
+from tasks.report import report
+from tasks.run import Run
+from tasks.sample import sample
+from tasks.sft import sft
+from tasks.train_reward import train_reward
+
+
+def method(run: Run) -> ArtifactRef:
+    """The stages of `run`, in order; returns the report."""
+
+    def pool(generator: ArtifactRef, name: str, evaluation: bool = False) -> tuple[ArtifactRef, ArtifactRef]:
+        candidates = sample(run, problems, generator, name, evaluation)
+        return candidates, execute(run, problems, candidates, name, evaluation)
+
+    problems = prepare(run)
+    generator = sft(run, problems)
+    pairs = mine(run, problems, pool(generator, "sft"), round=1)
+    policies, rerankers = {"sft": generator}, {}
+    for round in range(1, run.config.rounds + 1):
+        reranker = rerankers[f"rm-{round}"] = train_reward(run, generator, pairs, round)
+        policy = policies[f"ppo-{round}"] = ppo(run, problems, generator, reranker, round)
+        if round < run.config.rounds:
+            pairs = mine(run, problems, pool(policy, f"ppo-{round}"), round + 1, earlier=(pairs, reranker))
+    pools = {name: pool(policy, name, evaluation=True) for name, policy in policies.items()}
+    return report(run, problems, pools, pairs, evaluate(run, problems, pools, rerankers))

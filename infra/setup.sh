@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Makes .venv: PyTorch first and by itself, so that a CPU machine does not download gigabytes of CUDA, then the rest.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+"$PYTHON" - <<'CHECK' || exit 2
+import sys
+if sys.version_info < (3, 11):
+    sys.exit(f"selftrain needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON=/path/to/python3.11")
+CHECK
+[ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
+pip="$PWD/.venv/bin/python -m pip --disable-pip-version-check"
+
+torch=$(grep '^torch==' constraints.txt)
+if ! .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '${torch#torch==}')" 2>/dev/null; then
+  echo "installing $torch"
+  if [ -n "$GPU" ] || [ "$(uname -s)" != Linux ] || [ -z "$TORCH_INDEX" ]; then
+    $pip install --quiet "$torch"
+  elif ! $pip install --quiet --retries 0 --timeout 10 --index-url "$TORCH_INDEX" "$torch" 2>/dev/null; then
+    echo "no CPU build at $TORCH_INDEX; taking the usual index's"
+    $pip install --quiet "$torch"
+  fi
+fi
+echo "installing the rest (about four minutes)"
+$pip install --quiet --constraint constraints.txt --editable '.[dev]'

@@ -1,0 +1,20 @@
+"""Runs programs that a model wrote and says what became of them. Stands alone; see README.md.
+
+verdicts.py    what goes in (Program, Case, Limits) and what comes out (Verdict, Result)
+languages.py   one row per language: how it is compiled, run and judged
+programs.py    MultiPL-E's prompt + completion + tests, closed with a marker
+client.py      Sandbox: many programs at once, each judged by a worker
+worker.py      one worker process, seen from the client
+runner.py      the worker itself: answers one request after the other
+judge.py       one program: compiled, run, and its verdict
+launch.py      starts one command as a child process
+confine.py     what the child gives up first
+watch.py       watches it, under a budget, until it and all that it started have ended
+forkserver.py  a warm Python interpreter that forks one child per program
+processes.py   the process tree of a program: what it uses, and how it is ended
+headers.py     the precompiled C++ header
+backends/      how a worker is isolated: process (not at all), bubblewrap
+cli.py         python -m sandbox
+rows.py        the files of python -m sandbox judge
+errors.py      what is raised on purpose
+"""

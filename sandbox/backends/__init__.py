@@ -1,0 +1,1 @@
+"""How programs are kept away from the machine: one file per way."""

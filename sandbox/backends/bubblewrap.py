@@ -1,0 +1,113 @@
+"""Each program in namespaces of its own, made by bubblewrap (https://github.com/containers/bubblewrap).
+
+A program sees the system's programs and libraries read-only, its own directory as /box (read-only too, once
+it is compiled), a small /tmp and /dev/shm in memory, and no network, no other process, no other user's file.
+User namespaces are closed to it. There is no seccomp filter: it may try any other system call of the kernel.
+"""
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import replace
+from glob import glob
+from pathlib import Path
+
+from sandbox.confine import program_uid
+from sandbox.errors import BackendUnavailable, SandboxError
+from sandbox.languages import PATH
+from sandbox.launch import SPARE_PROCESSES, Command, Spawned
+from sandbox.processes import Usage
+from sandbox.verdicts import Limits
+from sandbox.watch import Stdio
+
+NAME = "bubblewrap"
+BOX = "/box"
+"""Where a program finds its own directory."""
+HOME = "/tmp"
+"""Where a program starts, and may write."""
+
+_ROOT = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
+_ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/mono", "/etc/php", "/etc/java-*")
+
+
+def command() -> tuple[str, ...]:
+    """How to start a worker. Raises `BackendUnavailable` where bubblewrap does not work here."""
+    if shutil.which("bwrap", path=PATH) is None:
+        raise BackendUnavailable(f"bubblewrap's program bwrap is not on {PATH}")
+    uid = program_uid()
+    trial = subprocess.run(
+        wrapped(Command(("true",), Path("/usr"), {}, {}), Limits(), writable=False),
+        capture_output=True,
+        text=True,
+        user=uid,
+        group=uid,
+        extra_groups=None if uid is None else [],
+        check=False,
+    )
+    if trial.returncode != 0:
+        needs = "it has to be 0.8 or later, and user namespaces open to ordinary users"
+        raise BackendUnavailable(f"bubblewrap does not work here ({needs}): {trial.stderr.strip()}")
+    return (sys.executable, "-m", "sandbox.runner", NAME)
+
+
+class Boxed(Spawned):
+    """A command in a box of its own; `writable`: it may write to its directory.
+
+    bubblewrap says on a pipe of its own how the command ended. Where it says nothing, the failure is its own.
+    """
+
+    def __init__(self, command: Command, stdio: Stdio, limits: Limits, writable: bool) -> None:
+        self._status, theirs = os.pipe()
+        os.set_blocking(self._status, False)
+        argv = wrapped(command, limits, writable, status=theirs)
+        try:
+            super().__init__(replace(command, argv=argv, env={"PATH": PATH}), stdio, pass_fds=(theirs,))
+        except SandboxError:
+            os.close(self._status)
+            raise
+        finally:
+            os.close(theirs)
+
+    def wait(self) -> tuple[int, Usage]:
+        """As `Spawned.wait`. Raises `SandboxError` where bubblewrap ended before the command did."""
+        exit_code, used = super().wait()
+        status = b""
+        with contextlib.suppress(BlockingIOError):
+            status = os.read(self._status, 1 << 16)
+        if exit_code < 128 and b'"exit-code"' not in status:
+            raise SandboxError(f"bubblewrap could not set up a box (exit code {exit_code})")
+        return exit_code, used
+
+    def close(self) -> None:
+        super().close()
+        os.close(self._status)
+
+
+def wrapped(command: Command, limits: Limits, writable: bool, status: int | None = None) -> tuple[str, ...]:
+    """The command line that runs `command` in a box. `status`: the descriptor on which bubblewrap reports."""
+    box = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
+    box += ["--new-session", "--hostname", "sandbox", "--clearenv"]
+    for name, value in command.env.items():
+        box += ["--setenv", name, value]
+    box += ["--ro-bind", "/usr", "/usr"]
+    for path in _ROOT:
+        if os.path.islink(path):
+            box += ["--symlink", os.readlink(path), path]
+        elif os.path.isdir(path):
+            box += ["--ro-bind", path, path]
+    for path in (found for pattern in _ETC for found in sorted(glob(pattern))):
+        box += ["--ro-bind", path, path]
+    box += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
+    for path in ("/dev/shm", HOME):
+        box += ["--size", str(limits.file_bytes), "--tmpfs", path]
+    for path in map(str, command.reads):  # now, for it may be in a directory that is hidden above
+        box += ["--ro-bind", path, path]
+    box += ["--bind" if writable else "--ro-bind", str(command.directory), BOX]
+    box += ["--remount-ro", "/", "--chdir", HOME]
+    if status is not None:
+        box += ["--json-status-fd", str(status)]
+    # The limit on processes is set inside: outside, it would count all processes of the user who runs the
+    # sandbox.
+    return (*box, "--", "prlimit", f"--nproc={limits.processes + SPARE_PROCESSES}", *command.argv)

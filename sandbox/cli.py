@@ -1,0 +1,172 @@
+"""The command line: python -m sandbox."""
+
+import argparse
+import json
+import logging
+import os
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import get_args
+
+from sandbox.client import Backend, Sandbox
+from sandbox.errors import SandboxError, UsageError
+from sandbox.languages import LANGUAGES, language
+from sandbox.rows import ResultFile, read_programs
+from sandbox.verdicts import Case, Program, Verdict
+
+_EXAMPLES = """examples:
+  python -m sandbox languages
+  python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt
+  python -m sandbox judge completions.jsonl verdicts.jsonl --workers 8 --resume
+
+rows of judge, one JSON object a line:
+  {id, language, program}
+  {id, language, program, cases: [{stdin, expected_stdout}]}
+  {id, language, prompt, completion, tests}                     as in MultiPL-E
+
+exit codes:
+  0 passed (judge: every row has a verdict), 1 not passed, 2 wrong usage, 3 the sandbox itself failed
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    try:
+        return int(arguments.action(arguments))
+    except SandboxError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m sandbox",
+        description="Run programs that a model wrote, and say what became of them.",
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument(
+        "--backend",
+        choices=get_args(Backend),
+        default="auto",
+        help="how programs are kept away from this machine; 'process' isolates nothing (default: auto)",
+    )
+    limited = argparse.ArgumentParser(add_help=False)
+    limited.add_argument(
+        "--cpu-seconds", type=_positive, metavar="S", help="limit of one run (default: the language's own)"
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    def add(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
+        parents = [common] if name == "languages" else [common, limited]
+        command: argparse.ArgumentParser = commands.add_parser(
+            name, parents=parents, help=text, description=text
+        )
+        command.set_defaults(action=action)
+        return command
+
+    add("languages", _languages, "list the languages, their tools' versions and what they lack")
+
+    run = add("run", _run, "run one program and print its verdict as JSON")
+    run.add_argument("file", type=Path, metavar="FILE")
+    run.add_argument("--language", required=True, choices=LANGUAGES)
+    run.add_argument("--stdin", type=Path, metavar="F", help="what the program reads (default: nothing)")
+    run.add_argument("--expect", type=Path, metavar="F", help="what it has to print (default: anything)")
+
+    judge = add("judge", _judge, "judge a JSON-lines file of programs")
+    judge.add_argument("input", type=Path, metavar="IN.jsonl")
+    judge.add_argument("output", type=Path, metavar="OUT.jsonl")
+    cores = len(os.sched_getaffinity(0))
+    judge.add_argument(
+        "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
+    )
+    judge.add_argument(
+        "--resume", action="store_true", help="keep what an unfinished call left in OUT.jsonl.part"
+    )
+    return parser
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text}")
+    return value
+
+
+def _languages(arguments: argparse.Namespace) -> int:
+    with Sandbox(arguments.backend) as sandbox:
+        print(f"backend: {sandbox.backend}")
+        for name, row in LANGUAGES.items():
+            missing = sandbox.missing_tools(name)
+            state = f"missing: {', '.join(missing)}" if missing else sandbox.identity(name).partition(" ")[2]
+            print(f"{name:5} {row.title:11} {state}")
+    return 0
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    stdin = _read(arguments.stdin) if arguments.stdin else ""
+    expected = _read(arguments.expect) if arguments.expect else None
+    cases = (Case(stdin, expected),) if arguments.stdin or arguments.expect else ()
+    seconds = arguments.cpu_seconds
+    limits = language(arguments.language).limits.with_cpu(seconds) if seconds else None
+    program = Program(str(arguments.file), arguments.language, _read(arguments.file), cases, limits=limits)
+    with Sandbox(arguments.backend) as sandbox:
+        (result,) = sandbox.run([program])
+    print(json.dumps(result.to_json()))
+    return {Verdict.passed: 0, Verdict.sandbox_error: SandboxError.exit_code}.get(result.verdict, 1)
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    programs = read_programs(arguments.input, arguments.cpu_seconds)
+    with Sandbox(arguments.backend, arguments.workers) as sandbox:
+        for name in sorted({program.language for program in programs}):
+            sandbox.need(name)
+        results = ResultFile(arguments.output, programs, arguments.resume)
+        left = (row for row in range(len(programs)) if row not in results.done)
+        todo = [replace(programs[row], id=str(row)) for row in left]
+        progress = _Progress(len(programs), len(programs) - len(todo))
+        for result in sandbox.run(todo):
+            results.add(int(result.id), result)
+            progress.step()
+        results.finish()
+    verdicts = Counter(result.verdict for result in results.done.values())
+    print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()), file=sys.stderr)
+    return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
+
+
+class _Progress:
+    """A line on stderr: rows done, rows a second, time left. Every second on a terminal, else every ten."""
+
+    def __init__(self, total: int, before: int) -> None:
+        self._total, self._before, self._done = total, before, before
+        self._started = self._shown = time.monotonic()
+        self._terminal = sys.stderr.isatty()
+
+    def step(self) -> None:
+        """One more row is done."""
+        self._done += 1
+        now = time.monotonic()
+        if now - self._shown < (1 if self._terminal else 10) and self._done < self._total:
+            return
+        self._shown = now
+        rate = (self._done - self._before) / max(now - self._started, 1e-6)
+        left = (self._total - self._done) / rate
+        end = "\r" if self._terminal and self._done < self._total else "\n"
+        line = f"{self._done}/{self._total} programs, {rate:.1f}/s, {left:.0f} s left"
+        print(line, end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,220 @@
+"""The sandbox, as its users see it: programs in, results out.
+
+    with Sandbox("auto", workers=8) as sandbox:
+        for result in sandbox.run(programs):
+            print(result.id, result.verdict)
+
+A worker process judges one program at a time; a thread for each worker waits for it here.
+"""
+
+import hashlib
+import itertools
+import json
+import logging
+import queue
+from collections.abc import Iterable, Iterator
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from typing import Literal, get_args
+
+from sandbox.backends import bubblewrap, process
+from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
+from sandbox.languages import LANGUAGES, language
+from sandbox.verdicts import Program, Result, Verdict
+from sandbox.worker import Worker
+
+log = logging.getLogger(__name__)
+
+Backend = Literal["auto", "bubblewrap", "process"]
+
+_ATTEMPTS = 3  # how often a program is tried that the sandbox itself fails on
+_LOOK_AHEAD = 4  # programs that wait for each worker
+_CLOSED = "the sandbox was closed before all programs were judged"
+
+
+class Sandbox:
+    """Judges programs on `workers` worker processes, each busy with one program at a time.
+
+    `backend`: how programs are kept away from the machine. "auto" takes the best there is, and never
+    "process", which isolates nothing; `allow_no_isolation` False refuses that one even by name. Raises
+    `BackendUnavailable` where the backend cannot be had, `UsageError` where the arguments are wrong.
+
+    Use it as a context manager: the workers end with it. Several threads may call `run` at once.
+    """
+
+    def __init__(self, backend: Backend = "auto", workers: int = 1, allow_no_isolation: bool = True) -> None:
+        if workers < 1:
+            raise UsageError(f"workers must be at least 1, got {workers}")
+        self.backend, command = _choose(backend, allow_no_isolation)
+        self._workers = [Worker(command) for _ in range(workers)]
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in self._workers:
+            self._idle.put(worker)
+        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
+        self._closed = False
+        self._missing: dict[str, tuple[str, ...]] = {}
+        self._identities: dict[str, str] = {}
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the workers; programs that are still running are killed."""
+        self._closed = True
+        self._threads.shutdown(wait=False, cancel_futures=True)
+        for worker in self._workers:
+            worker.stop()
+        self._threads.shutdown(wait=True)
+        for worker in self._workers:
+            worker.close()
+
+    def missing_tools(self, name: str) -> tuple[str, ...]:
+        """What language `name` needs and is not there where programs run. Raises `UsageError`."""
+        language(name)
+        if name not in self._missing:
+            with self._worker() as worker:
+                self._missing[name] = worker.missing(name)
+        return self._missing[name]
+
+    def need(self, name: str) -> None:
+        """Raise `ToolsMissing` where language `name` lacks something, `UsageError` where it is unknown."""
+        if missing := self.missing_tools(name):
+            lacks = ", ".join(missing)
+            raise ToolsMissing(
+                f"language {name!r} needs {lacks}, not found by sandbox backend {self.backend!r}"
+            )
+
+    def available_languages(self) -> tuple[str, ...]:
+        """The languages that lack nothing."""
+        return tuple(name for name in LANGUAGES if not self.missing_tools(name))
+
+    def identity(self, name: str) -> str:
+        """A line for cache keys: it changes whenever a program in language `name` may get another verdict.
+
+        It holds the versions of the tools and a digest of how they are called and judged. Raises
+        `ToolsMissing`, `UsageError`.
+        """
+        self.need(name)
+        if name not in self._identities:
+            with self._worker() as worker:
+                self._identities[name] = worker.identity(name)
+        return self._identities[name]
+
+    def run(self, programs: Iterable[Program]) -> Iterator[Result]:
+        """Judge programs and yield one result for each, in the order in which they are done.
+
+        Programs that differ in nothing but `id` are run once; the others get the same result, marked
+        `cached`. A timeout is believed only after a second run, with nothing else of this call running. Where
+        the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an
+        unknown language, `ToolsMissing` for one that cannot be run, `SandboxError` when the sandbox is
+        closed meanwhile.
+        """
+        known: dict[str, Result] = {}
+        twins: dict[str, list[str]] = {}  # by content: the ids that wait for the first one's result
+        ready: list[Result] = []
+        slow: list[Program] = []
+
+        def distinct() -> Iterator[Program]:
+            for program in programs:
+                self.need(program.language)
+                content = content_key(program)
+                if content in known:
+                    ready.append(replace(known[content], id=program.id, cached=True))
+                elif content in twins:
+                    twins[content].append(program.id)
+                else:
+                    twins[content] = []
+                    yield program
+
+        def settle(program: Program, result: Result) -> Iterator[Result]:
+            content = content_key(program)
+            known[content] = result
+            yield result
+            yield from (replace(result, id=other, cached=True) for other in twins.pop(content))
+
+        for program, result in self._in_parallel(distinct()):
+            if result.verdict is Verdict.timeout:
+                slow.append(program)
+            else:
+                yield from settle(program, result)
+            yield from ready
+            ready.clear()
+        yield from ready
+        for program in slow:
+            yield from settle(program, self._judge(program))
+
+    def _in_parallel(self, programs: Iterator[Program]) -> Iterator[tuple[Program, Result]]:
+        """Judge programs on all workers, reading only some ahead of them."""
+        running: dict[Future[Result], Program] = {}
+        try:
+            while True:
+                if self._closed:
+                    raise SandboxError(_CLOSED)
+                for program in itertools.islice(programs, _LOOK_AHEAD * len(self._workers) - len(running)):
+                    running[self._threads.submit(self._judge, program)] = program
+                if not running:
+                    return
+                for future in wait(running, return_when=FIRST_COMPLETED).done:
+                    if future.cancelled():
+                        raise SandboxError(_CLOSED)
+                    yield running.pop(future), future.result()
+        finally:
+            for future in running:
+                future.cancel()
+
+    def _judge(self, program: Program) -> Result:
+        """Judge one program on a free worker; its own failure becomes the verdict only when it stays."""
+        with self._worker() as worker:
+            for attempt in range(_ATTEMPTS):
+                try:
+                    return worker.judge(program)
+                except SandboxError as error:
+                    if self._closed:
+                        raise SandboxError(_CLOSED) from error
+                    log.warning("program %s, attempt %d of %d: %s", program.id, attempt + 1, _ATTEMPTS, error)
+                    message = str(error)
+        return Result(program.id, Verdict.sandbox_error, stderr=message)
+
+    @contextmanager
+    def _worker(self) -> Iterator[Worker]:
+        """A worker that nobody else uses meanwhile."""
+        worker = self._idle.get()
+        try:
+            yield worker
+        finally:
+            self._idle.put(worker)
+
+
+def content_key(program: Program) -> str:
+    """A digest of all that decides a program's verdict where the tools are the same: all but its `id`."""
+    limits = program.limits or language(program.language).limits
+    content = program.to_json() | {"id": None, "limits": asdict(limits)}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _choose(backend: str, allow_no_isolation: bool) -> tuple[str, tuple[str, ...]]:
+    """The backend's own name, and the command that starts a worker."""
+    if backend == process.NAME:
+        if not allow_no_isolation:
+            raise BackendUnavailable(
+                "sandbox backend 'process' isolates nothing and is not allowed here; " + _REMEDY
+            )
+        return backend, process.command()
+    if backend == bubblewrap.NAME:
+        return backend, bubblewrap.command()
+    if backend != "auto":
+        raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
+    try:
+        return bubblewrap.NAME, bubblewrap.command()
+    except BackendUnavailable as error:
+        raise BackendUnavailable(f"no sandbox backend on this machine: {error}; {_REMEDY}") from error
+
+
+_REMEDY = (
+    "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap), "
+    "or name backend 'process' for programs that you trust"
+)

@@ -1,0 +1,33 @@
+"""All errors that the sandbox raises on purpose.
+
+    SandboxError                  root; the sandbox's own failure                       exit code 3
+    ├── UsageError                the input is wrong: option, language, row             exit code 2
+    ├── BackendUnavailable        the chosen isolation cannot be had on this machine    exit code 2
+    └── ToolsMissing              a language's compiler or interpreter is not installed exit code 2
+
+A program's own failure is never an exception: it is a `Verdict`.
+"""
+
+
+class SandboxError(Exception):
+    """Root of the tree; `exit_code` is what the command line exits with."""
+
+    exit_code = 3
+
+
+class UsageError(SandboxError):
+    """The input is wrong; where it came from a file, the message starts with `FILE:LINE:`."""
+
+    exit_code = 2
+
+
+class BackendUnavailable(SandboxError):
+    """The chosen isolation cannot be had on this machine; the message says how to get one."""
+
+    exit_code = 2
+
+
+class ToolsMissing(SandboxError):
+    """A language's compiler or interpreter is not installed; the message names it."""
+
+    exit_code = 2

@@ -1,0 +1,220 @@
+"""Judges one program: writes it down, compiles it, runs it, and reads the verdict off what happened."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from sandbox.backends import bubblewrap
+from sandbox.confine import program_uid
+from sandbox.errors import SandboxError
+from sandbox.headers import PLAIN, precompiled_header
+from sandbox.languages import PATH, entry, heap_mib, language
+from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
+from sandbox.verdicts import Case, Program, Result, Verdict
+from sandbox.watch import Budget, Child, Outcome, Stdio, watch
+
+KEPT_CHARACTERS = 64 << 10
+"""How much of stdout, and of stderr, a `Result` holds."""
+
+_SPEAKS_OF_SYNTAX = re.compile("syntax|parse|indentation|TabError", re.IGNORECASE)
+
+
+class Judge:
+    """Judges programs, one at a time, each in a directory of its own under `scratch`.
+
+    `isolated`: each in a box made by bubblewrap. `caller`: a file descriptor that becomes readable if whoever
+    wants the verdict hangs up; the program is killed then and `CallerGone` raised.
+    """
+
+    def __init__(self, scratch: Path, isolated: bool, caller: int | None = None) -> None:
+        self.scratch, self.isolated, self.caller = scratch, isolated, caller
+        self.uid = program_uid()
+        self.server: ForkServer | None = None
+        scratch.chmod(0o711)  # programs may run as another user
+
+    def judge(self, program: Program) -> Result:
+        """Compile and run one program. Raises `SandboxError`, `OSError` where the sandbox fails."""
+        directory = Path(tempfile.mkdtemp(dir=self.scratch))
+        try:
+            return _Judgement(self, program, directory).result()
+        finally:
+            _wipe(directory)
+
+    def python(self, env: Mapping[str, str]) -> ForkServer:
+        """The warm Python interpreter, started on first use."""
+        if self.server is None:
+            python = shutil.which("python3", path=PATH)
+            if python is None:
+                raise SandboxError(f"python3 is not on {PATH}")
+            self.server = ForkServer(python, env)
+        return self.server
+
+    def close(self) -> None:
+        """End the warm interpreter; the next program that needs one gets a new one."""
+        if self.server:
+            self.server.close()
+            self.server = None
+
+
+class _Judgement:
+    """One program on its way to a verdict."""
+
+    def __init__(self, judge: Judge, program: Program, directory: Path) -> None:
+        self.judge, self.program, self.directory = judge, program, directory
+        self.row = language(program.language)
+        self.limits = program.limits or self.row.limits
+        self.totals = Result(program.id, Verdict.passed)
+
+    def result(self) -> Result:
+        """Compile, then run each case until one fails."""
+        source = self.directory / self._fill(self.row.file)
+        source.write_text(self.program.source, encoding="utf-8", errors="replace", newline="")
+        if self.judge.uid is not None:
+            for path in (source, self.directory):
+                os.chown(path, self.judge.uid, self.judge.uid)
+        if self.row.compile:
+            outcome = self._step(self.row.compile, compiling=True)
+            self._add(outcome, compiling=True)
+            if outcome.over or outcome.exit_code != 0:
+                timeout = outcome.over is Verdict.timeout
+                return self._finish(Verdict.timeout if timeout else Verdict.compile_error, outcome)
+        for case in self.program.cases or (None,):
+            outcome = self._step(self.row.run, case.stdin if case else "")
+            self._add(outcome)
+            verdict = self._verdict(outcome, case)
+            if verdict is not Verdict.passed:
+                break
+        return self._finish(verdict, outcome)
+
+    def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
+        """What one run says; see `Language` for the patterns."""
+        row = self.row
+        stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
+        if outcome.over:
+            return outcome.over
+        if outcome.exit_code != 0:
+            if re.search(row.out_of_memory, stderr):
+                return Verdict.memory_exceeded
+            if row.syntax_check and _SPEAKS_OF_SYNTAX.search(stderr) and self._is_refused(row.syntax_check):
+                return Verdict.compile_error
+            failed = re.search(row.test_failed, stderr) or outcome.exit_code == row.test_failed_code
+            return Verdict.wrong_answer if failed and not case else Verdict.runtime_error
+        marker, expected = self.program.end_marker, case.expected_stdout if case else None
+        if (
+            re.search(row.failed_on_stderr, stderr)
+            or (marker is not None and marker not in stdout.split("\n"))
+            or (expected is not None and _lines(stdout) != _lines(expected))
+        ):
+            return Verdict.wrong_answer
+        return Verdict.passed
+
+    def _is_refused(self, syntax_check: tuple[str, ...]) -> bool:
+        """Whether the language's own parser refuses the source."""
+        outcome = self._step(syntax_check, compiling=True)
+        return not outcome.over and outcome.exit_code != 0
+
+    def _step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
+        """Run one command of the language's row and watch it to its end."""
+        judge, limits = self.judge, self.limits
+        cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
+        wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
+        command = self._command(argv, cpu, compiling)
+        warm = self.row.name == "py" and not compiling and not judge.isolated
+        server = judge.python(command.env) if warm else None
+
+        def start(stdio: Stdio) -> Child:
+            if judge.isolated:
+                return bubblewrap.Boxed(command, stdio, limits, writable=compiling)
+            if server:
+                return Forked(server, command, self.directory / self.row.file, stdio)
+            return Spawned(command, stdio)
+
+        budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
+        keep = frozenset({judge.server.pid} if judge.server else ())
+        return watch(start, stdin.encode("utf-8", "replace"), budget, keep, judge.caller)
+
+    def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
+        """A command of the language's row, filled in for this program."""
+        judge, row = self.judge, self.row
+        home = bubblewrap.HOME if judge.isolated else str(self.directory)
+        env = {"PATH": PATH, "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+        env |= {name: self._fill(value) for name, value in row.env}
+        kernel = rlimits(
+            self.limits,
+            cpu_seconds,
+            # Compilers are trusted, and some reserve far more address space than they use.
+            address_space=row.limit_address_space and not compiling,
+            # The kernel counts all processes of a user: that says something only where programs have one of
+            # their own.
+            processes=judge.uid is not None and not judge.isolated,
+        )
+        header = precompiled_header() if "{header}" in argv else None
+        reads = (header,) if header else ()
+        return Command(tuple(map(self._fill, argv)), self.directory, env, kernel, judge.uid, reads)
+
+    def _fill(self, template: str) -> str:
+        """Put this program's values into a template of the language's row."""
+        values = {
+            "dir": lambda: bubblewrap.BOX if self.judge.isolated else str(self.directory),
+            "entry": lambda: entry(self.row, self.program.source),
+            "heap": lambda: str(heap_mib(self.limits)),
+            "header": lambda: f"{header}/stdc++.h" if (header := precompiled_header()) else PLAIN,
+        }
+        return re.sub(r"\{(\w+)\}", lambda match: values[match[1]](), template)
+
+    def _add(self, outcome: Outcome, compiling: bool = False) -> None:
+        """Count what a step used."""
+        totals, wall, memory = self.totals, outcome.wall_seconds, outcome.memory_bytes
+        self.totals = replace(
+            totals,
+            compile_seconds=totals.compile_seconds + (wall if compiling else 0.0),
+            run_seconds=totals.run_seconds + (0.0 if compiling else wall),
+            cpu_seconds=totals.cpu_seconds + outcome.cpu_seconds,
+            peak_memory_bytes=max(totals.peak_memory_bytes, 0 if compiling else memory),
+        )
+
+    def _finish(self, verdict: Verdict, last: Outcome) -> Result:
+        """The result, with what the last step left."""
+        stdout = _text(last.stdout)
+        if self.program.end_marker:
+            stdout = stdout.replace(f"\n{self.program.end_marker}\n", "", 1)
+        exit_code = None if last.over else last.exit_code
+        return replace(
+            self.totals,
+            verdict=verdict,
+            exit_code=exit_code,
+            stdout=_kept(stdout),
+            stderr=_kept(_text(last.stderr)),
+        )
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _lines(text: str) -> list[str]:
+    """Lines without the whitespace at their ends, and without blank lines at the end of the text."""
+    return [line.rstrip() for line in text.rstrip().split("\n")]
+
+
+def _kept(text: str) -> str:
+    """At most `KEPT_CHARACTERS`: of a longer text, both ends."""
+    if len(text) <= KEPT_CHARACTERS:
+        return text
+    note = f"\n... {len(text)} characters in all ...\n"
+    half = (KEPT_CHARACTERS - len(note)) // 2
+    return text[:half] + note + text[-half:]
+
+
+def _wipe(directory: Path) -> None:
+    """Remove a program's directory, whatever the program did to it."""
+    try:
+        shutil.rmtree(directory)
+    except (OSError, RecursionError):  # directories without permissions, or nested too deep
+        subprocess.run(["chmod", "-R", "u+rwX", "--", str(directory)], check=False, capture_output=True)
+        subprocess.run(["rm", "-rf", "--", str(directory)], check=True, capture_output=True)

@@ -1,0 +1,160 @@
+"""Starts a command as a child process: by fork and exec, or from the warm Python interpreter."""
+
+import contextlib
+import json
+import math
+import os
+import resource
+import socket
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sandbox.confine import Rlimits, confine, die_with_parent
+from sandbox.errors import SandboxError
+from sandbox.processes import Usage
+from sandbox.verdicts import Limits
+from sandbox.watch import Stdio
+
+_RLIMIT_MSGQUEUE = 12  # the resource module lacks it
+
+SPARE_PROCESSES = 16
+"""So many more than `Limits.processes` the kernel allows, for the watcher to see that there are too many."""
+
+
+@dataclass(frozen=True)
+class Command:
+    """What to run: `argv` in `directory` with exactly `env`, as user `uid` (None: the caller's).
+
+    `reads`: what else it needs to read, besides the system's own directories.
+    """
+
+    argv: tuple[str, ...]
+    directory: Path
+    env: Mapping[str, str]
+    rlimits: Rlimits
+    uid: int | None = None
+    reads: tuple[Path, ...] = ()
+
+
+def rlimits(limits: Limits, cpu_seconds: float, *, address_space: bool, processes: bool) -> Rlimits:
+    """The kernel's limits on each process: backstops, mostly, for `watch`, which sees them all."""
+    cpu = math.ceil(cpu_seconds)
+    found: Rlimits = {
+        resource.RLIMIT_CPU: (cpu + 1, cpu + 2),
+        resource.RLIMIT_FSIZE: (limits.file_bytes, limits.file_bytes),
+        resource.RLIMIT_NOFILE: (512, 512),
+        resource.RLIMIT_CORE: (0, 0),
+        _RLIMIT_MSGQUEUE: (0, 0),  # message queues would outlive the program
+    }
+    if address_space:
+        found[resource.RLIMIT_AS] = (limits.memory_bytes, limits.memory_bytes)
+    if processes:
+        found[resource.RLIMIT_NPROC] = (
+            limits.processes + SPARE_PROCESSES,
+            limits.processes + SPARE_PROCESSES,
+        )
+    return found
+
+
+class Spawned:
+    """A command started by fork and exec, in a session of its own; `pass_fds` stay open in it."""
+
+    def __init__(self, command: Command, stdio: Stdio, pass_fds: tuple[int, ...] = ()) -> None:
+        """Start it. Raises `SandboxError` where that fails."""
+        try:
+            self._process = subprocess.Popen(
+                command.argv,
+                stdin=stdio[0],
+                stdout=stdio[1],
+                stderr=stdio[2],
+                cwd=command.directory,
+                env=dict(command.env),
+                start_new_session=True,
+                pass_fds=pass_fds,
+                preexec_fn=partial(confine, command.rlimits, command.uid, os.getpid()),
+            )
+        except (OSError, subprocess.SubprocessError) as error:
+            raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
+        self.pid = self._process.pid
+        self._pidfd = os.pidfd_open(self.pid)
+
+    def fileno(self) -> int:
+        return self._pidfd
+
+    def wait(self) -> tuple[int, Usage]:
+        _, status, used = os.wait4(self.pid, 0)
+        self._process.returncode = 0  # reaped here, for what it used; Popen must not try
+        return _exit_code(status), Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
+
+    def close(self) -> None:
+        os.close(self._pidfd)
+
+
+class Forked:
+    """A Python program in a child of the fork server."""
+
+    def __init__(self, server: "ForkServer", command: Command, file: Path, stdio: Stdio) -> None:
+        self._server = server
+        job = {
+            "file": str(file),
+            "directory": str(command.directory),
+            "env": dict(command.env),
+            "rlimits": command.rlimits,
+            "uid": command.uid,
+        }
+        socket.send_fds(server.socket, [json.dumps(job).encode()], stdio)
+        self.pid = int(server.answer()["pid"])
+
+    def fileno(self) -> int:
+        return self._server.socket.fileno()
+
+    def wait(self) -> tuple[int, Usage]:
+        done = self._server.answer()
+        return _exit_code(int(done["status"])), Usage(done["cpu_seconds"], int(done["memory_bytes"]))
+
+    def close(self) -> None:
+        pass
+
+
+class ForkServer:
+    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`."""
+
+    def __init__(self, python: str, env: Mapping[str, str]) -> None:
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        with theirs:
+            self._process = subprocess.Popen(
+                [python, "-m", "sandbox.forkserver", str(theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                cwd="/",
+                env={**env, "PYTHONPATH": str(Path(__file__).parent.parent)},
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                preexec_fn=partial(die_with_parent, os.getpid()),
+            )
+        self.pid = self._process.pid
+
+    def answer(self) -> dict[str, Any]:
+        """The next message. Raises `SandboxError` where it tells of a failure, or the server is gone."""
+        with contextlib.suppress(OSError):
+            if message := self.socket.recv(1 << 16):
+                answer = dict(json.loads(message))
+                if "failed" in answer:
+                    raise SandboxError(f"cannot start a Python program: {answer['failed']}")
+                return answer
+        raise SandboxError("the Python fork server ended unexpectedly")
+
+    def close(self) -> None:
+        self.socket.close()
+        self._process.kill()
+        self._process.wait()
+
+
+def _exit_code(status: int) -> int:
+    """A shell's exit code: 128 + n after signal n."""
+    return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)

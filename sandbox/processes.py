@@ -1,0 +1,88 @@
+"""The processes that a program started: what they use, and their end. Linux only: it reads /proc.
+
+The runner is a *subreaper*: whatever a program leaves behind, a daemon with a session of its own included,
+becomes the runner's child when its parent ends. So the runner's children, apart from those it wants to keep,
+are the program's.
+"""
+
+import contextlib
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sandbox.errors import SandboxError
+
+_TICK = os.sysconf("SC_CLK_TCK")
+_PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What processes use, or used: CPU seconds, resident bytes, and how many threads there are."""
+
+    cpu_seconds: float = 0.0
+    memory_bytes: int = 0
+    threads: int = 0
+
+
+def children(pid: int) -> set[int]:
+    """The children of `pid`, zombies included; empty where it is gone."""
+    found: set[int] = set()
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with contextlib.suppress(OSError), open(f"/proc/{pid}/task/{thread}/children") as file:
+                found.update(map(int, file.read().split()))
+    return found
+
+
+def descendants(keep: frozenset[int]) -> Iterator[int]:
+    """All descendants of this process except those in `keep`; each comes after its children are listed."""
+    own = os.getpid()
+    todo = [own]
+    while todo:
+        pid = todo.pop()
+        todo.extend(children(pid))
+        if pid != own and pid not in keep:
+            yield pid
+
+
+def tree_usage(keep: frozenset[int]) -> Usage:
+    """What the descendants of this process use, except those in `keep`."""
+    cpu, memory, threads = 0.0, 0, 0
+    for pid in descendants(keep):
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+            fields = file.read().rpartition(")")[2].split()
+            # proc(5): fields 14-17 are CPU time, own and of waited-for children, 20 threads, 24 pages
+            cpu += sum(map(int, fields[11:15])) / _TICK
+            threads += int(fields[17])
+            memory += int(fields[21]) * _PAGE
+    return Usage(cpu, memory, threads)
+
+
+def kill_tree(keep: frozenset[int], patience: float = 10.0) -> Usage:
+    """Kill all descendants except those in `keep`; return what those that became our children had used.
+
+    Some may fork faster than they are found, and orphans become ours only when their parent has ended, so
+    this repeats until none is left. Raises `SandboxError` if some are left after `patience` seconds.
+    """
+    cpu, memory = 0.0, 0
+    deadline = time.monotonic() + patience
+    while True:
+        left = 0
+        for pid in descendants(keep):
+            left += 1  # and killed at once: a fork bomb is fast
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        if not left:
+            return Usage(cpu, memory)
+        for pid in children(os.getpid()) - keep:
+            with contextlib.suppress(ChildProcessError):
+                reaped, _, used = os.wait4(pid, os.WNOHANG)
+                if reaped:
+                    cpu += used.ru_utime + used.ru_stime
+                    memory = max(memory, used.ru_maxrss * 1024)
+        if time.monotonic() > deadline:
+            raise SandboxError(f"{left} processes of the program are left {patience:.0f} s after SIGKILL")
+        time.sleep(0.0005)

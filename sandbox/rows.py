@@ -1,0 +1,137 @@
+"""The files of `python -m sandbox judge`: rows of programs in, rows of results out, as JSON lines."""
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from sandbox.client import content_key
+from sandbox.errors import UsageError
+from sandbox.languages import language
+from sandbox.programs import assemble
+from sandbox.verdicts import Case, Program, Result, Verdict
+
+_SHAPES = (
+    {"id", "language", "program"},
+    {"id", "language", "program", "cases"},
+    {"id", "language", "prompt", "completion", "tests"},
+)
+
+
+def read_programs(path: Path, cpu_seconds: float | None = None) -> list[Program]:
+    """The programs in `path`, one a line, shaped as in `_SHAPES`. Raises `UsageError`.
+
+    `cpu_seconds`: the limit on CPU time of one run, in place of the language's own.
+    """
+    programs = []
+    for number, text in _lines(path):
+        try:
+            program = _program(json.loads(text))
+        except (ValueError, UsageError) as error:
+            raise UsageError(f"{path}:{number}: {error}") from error
+        limits = language(program.language).limits.with_cpu(cpu_seconds) if cpu_seconds else None
+        programs.append(replace(program, limits=limits))
+    if not programs:
+        raise UsageError(f"{path}: expected one JSON object a line, got an empty file")
+    return programs
+
+
+def _program(row: Any) -> Program:
+    if not isinstance(row, dict) or row.keys() not in _SHAPES:
+        got = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
+        wanted = " | ".join("{" + ", ".join(sorted(shape)) + "}" for shape in _SHAPES)
+        raise UsageError(f"expected an object with the fields {wanted}, got {got or 'none'}")
+    for name in row.keys() - {"cases"}:
+        _text(row[name], name)
+    language(row["language"])
+    if "tests" in row:
+        pieces = assemble(row["language"], row["prompt"], row["completion"], row["tests"])
+        return Program(row["id"], row["language"], pieces.source, end_marker=pieces.end_marker)
+    return Program(row["id"], row["language"], row["program"], _cases(row.get("cases", [])))
+
+
+def _cases(cases: Any) -> tuple[Case, ...]:
+    if not isinstance(cases, list):
+        raise UsageError(f"cases: expected a list, got {type(cases).__name__}")
+    for case in cases:
+        if not isinstance(case, dict) or case.keys() != {"stdin", "expected_stdout"}:
+            raise UsageError("cases: expected objects with the fields stdin, expected_stdout")
+    return tuple(
+        Case(_text(case["stdin"], "stdin"), _text(case["expected_stdout"], "expected_stdout"))
+        for case in cases
+    )
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"{name}: expected a string, got {type(value).__name__}")
+    return value
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, with their numbers from 1."""
+    try:
+        with path.open(encoding="utf-8") as file:
+            for number, text in enumerate(file, 1):
+                if text.strip():
+                    yield number, text
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: {error}") from error
+
+
+class ResultFile:
+    """Results on their way to `path`: as they come in `path`.part, in the end in the order of `programs`.
+
+    With `resume`, results that an earlier, unfinished call left there are taken over where the program is
+    still the same and the sandbox did judge it.
+    """
+
+    def __init__(self, path: Path, programs: list[Program], resume: bool) -> None:
+        self._path, self._part = path, path.with_name(path.name + ".part")
+        self._contents = [content_key(program) for program in programs]
+        self._ids = [program.id for program in programs]
+        self.done: dict[int, Result] = dict(self._earlier()) if resume else {}
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = self._part.open("w", encoding="utf-8")
+        except OSError as error:
+            raise UsageError(f"cannot write {self._part}: {error}") from error
+        for row, result in self.done.items():
+            self._write(row, result)
+
+    def add(self, row: int, result: Result) -> None:
+        """Keep the result of program number `row`."""
+        result = replace(result, id=self._ids[row])
+        self.done[row] = result
+        self._write(row, result)
+
+    def finish(self) -> None:
+        """Write all results in the order of the programs, at once."""
+        self._file.seek(0)
+        self._file.truncate()
+        for row in range(len(self._ids)):
+            self._file.write(json.dumps(self.done[row].to_json()) + "\n")
+        self._file.flush()
+        os.fsync(self._file.fileno())
+        self._file.close()
+        self._part.replace(self._path)
+
+    def _write(self, row: int, result: Result) -> None:
+        line = {"row": row, "content": self._contents[row], "result": result.to_json()}
+        self._file.write(json.dumps(line) + "\n")
+        self._file.flush()
+
+    def _earlier(self) -> Iterator[tuple[int, Result]]:
+        if not self._part.exists():
+            return
+        for _, text in _lines(self._part):
+            try:
+                line = json.loads(text)
+                row, content, result = line["row"], line["content"], Result.from_json(line["result"])
+            except (ValueError, KeyError, TypeError):
+                continue  # the last line of a call that was killed
+            known = row < len(self._contents) and self._contents[row] == content
+            if known and result.verdict is not Verdict.sandbox_error:
+                yield row, result

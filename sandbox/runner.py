@@ -1,0 +1,85 @@
+"""The worker process: judges one program after the other.
+
+    python -m sandbox.runner process|bubblewrap
+
+It reads requests from stdin and writes one answer for each to stdout, as JSON lines, and ends when stdin
+does:
+
+    {"judge": Program}       -> {"answer": Result}
+    {"missing": language}    -> {"answer": [tools]}
+    {"identity": language}   -> {"answer": text}
+    where it fails itself    -> {"error": message}
+
+The same process serves every backend: with or without bubblewrap around each program, and inside a container.
+"""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from sandbox.backends import bubblewrap
+from sandbox.confine import become_subreaper
+from sandbox.errors import SandboxError
+from sandbox.judge import Judge
+from sandbox.languages import PATH, Language, language
+from sandbox.verdicts import Program
+from sandbox.watch import CallerGone
+
+
+def main() -> None:
+    """Serve requests until stdin ends."""
+    become_subreaper()
+    caller, answers = os.dup(0), os.fdopen(os.dup(1), "w")
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)  # what this process starts must not get hold of the caller's pipes
+    os.dup2(null, 1)
+    with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
+        judge = Judge(Path(scratch), sys.argv[1] == bubblewrap.NAME, caller)
+        try:
+            for line in os.fdopen(caller, "rb", closefd=False):
+                print(json.dumps(answer(judge, json.loads(line))), file=answers, flush=True)
+        except (CallerGone, BrokenPipeError):
+            pass
+        finally:
+            judge.close()
+
+
+def answer(judge: Judge, request: dict[str, Any]) -> dict[str, Any]:
+    """Answer one request; the sandbox's own failures become an `error`. Raises `CallerGone`."""
+    try:
+        if "missing" in request:
+            return {"answer": missing_tools(language(request["missing"]))}
+        if "identity" in request:
+            return {"answer": identity(language(request["identity"]))}
+        return {"answer": judge.judge(Program.from_json(request["judge"])).to_json()}
+    except CallerGone:
+        raise
+    except (SandboxError, OSError, subprocess.SubprocessError) as error:
+        judge.close()  # the warm interpreter may be what broke
+        return {"error": f"{type(error).__name__}: {error}"}
+
+
+def missing_tools(row: Language) -> list[str]:
+    """The tools and files that a language needs and this machine lacks."""
+    tools = [tool for tool in row.tools if shutil.which(tool, path=PATH) is None]
+    return tools + [file for file in row.files if not Path(file).exists()]
+
+
+def identity(row: Language) -> str:
+    """The versions of a language's tools and a digest of its rules; see `Sandbox.identity`."""
+    versions = []
+    for argv in row.versions:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, env={"PATH": PATH}, timeout=60, check=True
+        )
+        versions.append(f"{argv[0]}: {(done.stdout or done.stderr).strip().splitlines()[0]}")
+    return f"{row.name} {'; '.join(versions)}; rules {row.rules()}"
+
+
+if __name__ == "__main__":
+    main()

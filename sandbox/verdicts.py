@@ -1,0 +1,126 @@
+"""What goes into the sandbox (`Program`) and what comes out (`Result`)."""
+
+from dataclasses import asdict, dataclass, replace
+from enum import StrEnum
+from typing import Any
+
+MIB = 1 << 20
+
+
+class Verdict(StrEnum):
+    """What became of a program. All but the last are the program's own doing."""
+
+    passed = "passed"
+    wrong_answer = "wrong_answer"  # a test failed, the output differs, or it ended before its tests did
+    compile_error = "compile_error"  # the compiler, or the interpreter's parser, refused it
+    runtime_error = "runtime_error"  # an uncaught exception, a signal, an exit code other than 0
+    timeout = "timeout"  # over its CPU or wall-clock limit, twice
+    memory_exceeded = "memory_exceeded"
+    output_exceeded = "output_exceeded"
+    sandbox_error = "sandbox_error"  # the sandbox failed: says nothing about the program
+
+    @property
+    def is_label(self) -> bool:
+        """Whether this says something about the program; `sandbox_error` does not."""
+        return self is not Verdict.sandbox_error
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run of a program on standard input. `expected_stdout` None: whatever it prints is right."""
+
+    stdin: str
+    expected_stdout: str | None
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use. Over it, the whole process tree is killed.
+
+    `cpu_seconds`, `wall_seconds`: of one run (each `Case` is a run), user + system time over all processes.
+    The CPU limit is the one meant to be hit; the wall-clock limit stops programs that sleep.
+    `compile_cpu_seconds`, `compile_wall_seconds`: the same for the compiler.
+    `memory_bytes`: resident, over all processes. `output_bytes`: stdout + stderr of one run.
+    `file_bytes`: largest file it may write. `processes`: at once, threads included.
+    """
+
+    cpu_seconds: float = 10.0
+    wall_seconds: float = 30.0
+    compile_cpu_seconds: float = 30.0
+    compile_wall_seconds: float = 90.0
+    memory_bytes: int = 1024 * MIB
+    output_bytes: int = 8 * MIB
+    file_bytes: int = 64 * MIB
+    processes: int = 256
+
+    def __post_init__(self) -> None:
+        for name, value in asdict(self).items():
+            if not value > 0:
+                raise ValueError(f"Limits.{name} must be greater than 0, got {value!r}")
+
+    def with_cpu(self, seconds: float) -> "Limits":
+        """The same with another limit on CPU time; the wall-clock limit is at least three times that."""
+        return replace(self, cpu_seconds=seconds, wall_seconds=max(self.wall_seconds, 3 * seconds))
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program to judge.
+
+    Without `cases` it has to exit with code 0, and to print `end_marker` on a line of its own where there is
+    one (the statement that does is part of `source`; see `sandbox.programs.assemble`). With `cases` it is run
+    once for each, and its output has to be the expected one but for whitespace at the ends of lines and blank
+    lines at the end. `id` is the caller's and comes back in the `Result`. `limits` None: the language's own.
+    """
+
+    id: str
+    language: str
+    source: str
+    cases: tuple[Case, ...] = ()
+    end_marker: str | None = None
+    limits: Limits | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """The program as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Program":
+        """The inverse of `to_json`."""
+        cases = tuple(Case(**case) for case in fields["cases"])
+        limits = Limits(**fields["limits"]) if fields["limits"] else None
+        return cls(**(fields | {"cases": cases, "limits": limits}))
+
+
+@dataclass(frozen=True)
+class Result:
+    """What became of one program.
+
+    `exit_code`: of the last command run, 128 + n where signal n ended it, None where nothing ran or the
+    sandbox ended it.
+    `compile_seconds`, `run_seconds`: wall-clock time. `cpu_seconds`: compiling and running, all processes.
+    `peak_memory_bytes`: of the run (not the compiler); sampled every 50 ms over all processes, exact for the
+    largest.
+    `stdout`, `stderr`: of the last command run, at most 64 KiB each, with the end marker taken out.
+    `cached`: the verdict is that of an identical program, or was known before; this one was not run.
+    """
+
+    id: str
+    verdict: Verdict
+    exit_code: int | None = None
+    compile_seconds: float = 0.0
+    run_seconds: float = 0.0
+    cpu_seconds: float = 0.0
+    peak_memory_bytes: int = 0
+    stdout: str = ""
+    stderr: str = ""
+    cached: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """The result as plain JSON values."""
+        return asdict(self) | {"verdict": str(self.verdict)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Result":
+        """The inverse of `to_json`."""
+        return cls(**(fields | {"verdict": Verdict(fields["verdict"])}))

@@ -1,0 +1,388 @@
+"""What a run is: every setting, its meaning, its default. YAML files in `configs/` fill it in.
+
+Everything but `runtime`, `store` and `name` can change the result and is part of the stages' keys.
+"""
+
+from typing import Annotated, Any, ClassVar, Literal, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+
+LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
+SPLITS = ("sft", "rl", "validation", "test")
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0)]
+
+
+class Strict(BaseModel):
+    """Frozen; unknown keys, NaN and infinities are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    places: ClassVar[frozenset[str]] = frozenset()
+    """Fields that say where something is; a stage's key holds its content in their stead."""
+
+
+class BankConfig(Strict):
+    """Problems made by the built-in generator (`selftrain.bank`)."""
+
+    source: Literal["bank"] = "bank"
+    languages: tuple[str, ...] = ("py", "sh")
+    """MultiPL-E short names."""
+    families: tuple[Literal["list", "string", "number"], ...] = ("list",)
+    """What the problems are about; each family's chains of operations are mixed as they are, unweighted."""
+    seed: int = 0
+    """Seed of compositions, wordings, tests and bugs."""
+    lengths: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2)
+    """Numbers of steps before a chain's ending; a family has some 10^(length + 1) chains of each."""
+    sizes: dict[str, Count] = {"sft": 4000, "rl": 400, "validation": 50, "test": 80}
+    """Tasks per split; each is a problem in every language."""
+    shares: dict[str, Share] = {"sft": 0.45, "rl": 0.3, "validation": 0.1, "test": 0.15}
+    """Share of the compositions that each split gets; they sum to 1."""
+    tests: Annotated[int, Field(ge=2)] = 8
+    """Test cases per problem."""
+    systematic_share: Share = 0.4
+    """Share of the operations that most of the corpus has wrong."""
+    systematic_rate: Share = 0.65
+    """How much of the corpus has those wrong."""
+    stray_rate: Share = 0.08
+    """How much of the corpus has the other operations wrong."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        for name, known in (("languages", LANGUAGES), ("sizes", SPLITS), ("shares", SPLITS)):
+            if unknown := [value for value in getattr(self, name) if value not in known]:
+                raise ValueError(f"{name}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+        for name in ("languages", "families", "lengths", "sizes"):
+            values = list(getattr(self, name))
+            if not values or len(set(values)) < len(values):
+                raise ValueError(f"{name}: expected at least one value and none twice, got {values}")
+        if abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ValueError(
+                f"shares: expected a sum of 1, got {sum(self.shares.values()):g} from {self.shares}"
+            )
+        if empty := [split for split in self.sizes if not self.shares.get(split)]:
+            raise ValueError(f"sizes asks for tasks of {', '.join(empty)}, which shares gives nothing")
+        return self
+
+
+MULTIPL_E_LANGUAGES = frozenset(
+    "adb clj cpp cs d dart elixir fs go hs java jl js lua ml php pl py r rb rkt rs scala sh swift ts".split()
+)
+"""Short names that problem files may hold. What is not asked for is left out; any other name is an error."""
+
+Entries = Annotated[
+    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+]
+
+
+class OutsideConfig(Strict):
+    """What all problems from outside share."""
+
+    languages: tuple[str, ...] = LANGUAGES
+    """MultiPL-E short names; problems in other languages are left out."""
+    seed: int = 0
+    """Seed of the split."""
+    shares: dict[str, Share] = {"sft": 0.5, "rl": 0.35, "validation": 0.15}
+    """Share of the training tasks that each split gets; they sum to 1. A task's split depends on its name and the seed
+    only; tasks that are the same problem under two names go to the same split."""
+    exclude: tuple[str, ...] = ()
+    """Tasks to leave out, by name."""
+
+    @model_validator(mode="after")
+    def _check_choices(self) -> Self:
+        for name, known in (("languages", sorted(MULTIPL_E_LANGUAGES)), ("shares", SPLITS)):
+            if unknown := [value for value in getattr(self, name) if value not in known]:
+                raise ValueError(f"{name}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+        if not self.languages or len(set(self.languages)) < len(self.languages):
+            raise ValueError(f"languages: expected at least one and none twice, got {list(self.languages)}")
+        if abs(sum(self.shares.values()) - 1) > 1e-6:
+            raise ValueError(
+                f"shares: expected a sum of 1, got {sum(self.shares.values()):g} from {self.shares}"
+            )
+        return self
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that must not be empty."""
+        return tuple(split for split in SPLITS if self.shares.get(split))
+
+
+class _TrainAndEvaluation(OutsideConfig):
+    """Training tasks, shared out over the splits, and evaluation tasks, all of which are `test`."""
+
+    places = frozenset({"hub", "revision", "train", "evaluation"})
+
+    hub: str | None = None
+    """A data set on the Hugging Face hub, or a local folder in the hub's layout. Null: files."""
+    revision: str = "main"
+    """Branch, tag or commit of `hub`; a run is keyed by the commit that it stands for."""
+    train: Entries = ()
+    """Files, folders and globs of .json, .jsonl, .json.gz or .jsonl.gz; with `hub`: parts of the data set."""
+    evaluation: Entries = ()
+    """The same, for the test split."""
+
+    @model_validator(mode="after")
+    def _check_entries(self) -> Self:
+        if not self.train and not self.evaluation:
+            raise ValueError("expected entries in `train`, `evaluation` or both, got none")
+        if not self.evaluation and not self.shares.get("test"):
+            raise ValueError(
+                "no problems to evaluate on: name some in `evaluation`, or give `test` a share in `shares`"
+            )
+        return self
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that must not be empty."""
+        shared = super().splits if self.train else ()
+        return tuple(split for split in SPLITS if split in shared or (split == "test" and self.evaluation))
+
+
+class MultiPLEConfig(_TrainAndEvaluation):
+    """Problems in MultiPL-E's own fields: name, language, prompt, tests, stop_tokens, and maybe response.
+
+    With `hub: nuprl/MultiPL-E`, `train` and `evaluation` name subsets, such as `mbpp-cpp`; a `*` in them stands for each
+    of `languages`.
+    """
+
+    source: Literal["multipl-e"] = "multipl-e"
+
+
+class ContestsConfig(_TrainAndEvaluation):
+    """Problems as CodeContests has them: programs that read standard input and write standard output.
+
+    With `hub: deepmind/code_contests`, `train` and `evaluation` name splits of the data set: `train`, `valid`, `test`, or
+    a part such as `train[:500]`.
+    """
+
+    source: Literal["contests"] = "contests"
+    max_cases: Count = 20
+    """Test cases per problem: public ones first, then private, then generated."""
+
+
+class JsonlConfig(OutsideConfig):
+    """One's own problems, in the fields of `selftrain.records.Problem`.
+
+    Needed: task, language, prompt, and tests or cases. A row's own `split` counts; rows without get theirs by `shares`.
+    """
+
+    source: Literal["jsonl"] = "jsonl"
+    places = frozenset({"files"})
+
+    files: Entries = Field(min_length=1)
+    """Files, folders and globs of .json, .jsonl, .json.gz or .jsonl.gz."""
+    shares: dict[str, Share] = {"sft": 0.45, "rl": 0.3, "validation": 0.1, "test": 0.15}
+    """Share of the tasks without a `split` that each split gets; they sum to 1."""
+
+
+def _source(value: Any) -> str:
+    return str(value.get("source", "bank") if isinstance(value, dict) else value.source)
+
+
+ProblemsConfig = Annotated[
+    Annotated[BankConfig, Tag("bank")]
+    | Annotated[MultiPLEConfig, Tag("multipl-e")]
+    | Annotated[ContestsConfig, Tag("contests")]
+    | Annotated[JsonlConfig, Tag("jsonl")],
+    Discriminator(_source),
+]
+"""Where problems come from, told apart by `source` (the bank where there is none)."""
+
+
+class ModelConfig(Strict):
+    """The models: a tiny Llama made here, or a pretrained checkpoint."""
+
+    places = frozenset({"base", "revision"})
+
+    base: str | None = None
+    """Folder in the Hugging Face layout or hub id; null makes a tiny Llama and a byte-level BPE of its own."""
+    gguf_file: str | None = None
+    """File name of a GGUF checkpoint inside `base`."""
+    revision: str | None = None
+    """Hub commit of `base`."""
+    vocabulary: Annotated[int, Field(ge=260)] = 1024
+    """Tokens of the BPE that is trained on the training split (base: null)."""
+    hidden_size: Count = 128
+    layers: Count = 3
+    heads: Count = 4
+    max_tokens: Count = 256
+    """Longest prompt + completion that the tiny Llama takes."""
+
+
+class SftConfig(Strict):
+    """Supervised fine-tuning of the generator on (prompt, response)."""
+
+    epochs: Rate = 6
+    batch_size: Count = 64
+    """Sequences per optimizer step, over all processes."""
+    micro_batch_size: Count = 64
+    """Sequences at once in one process."""
+    learning_rate: Rate = 3e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 50
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    max_tokens: Count = 256
+    """Longer sequences are left out, and counted."""
+    checkpoint_steps: Count = 200
+    """Steps between checkpoints."""
+
+
+class SampleConfig(Strict):
+    """Sampling of candidates."""
+
+    engine: Literal["ctranslate2", "hf"] = "ctranslate2"
+    temperature: Rate = 0.8
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    max_new_tokens: Count = 64
+    rl: Count = 8
+    """Candidates per problem of the rl split."""
+    evaluation: Count = 16
+    """Candidates per problem of the validation and test splits."""
+    shard: Count = 128
+    """Problems per shard, the unit of resume."""
+
+
+class ExecuteConfig(Strict):
+    """Execution in the sandbox."""
+
+    cpu_seconds: Rate | None = None
+    """CPU time per program; null: the language's own limit."""
+    memory_bytes: Count | None = None
+    """Memory per program; null: the language's own limit."""
+    shard: Count = 2000
+    """Candidates per shard, the unit of resume."""
+    tolerated_errors: Share = 0.01
+    """Share of candidates that the sandbox may fail to judge; they get no label. More fails the stage."""
+
+
+class MineConfig(Strict):
+    """Mining of pairs."""
+
+    pairs_per_problem: Count = 8
+    """Cap on the pairs of one problem and round."""
+    hard_share: Share = 0.5
+    """Share of that cap reserved for hard negatives, from round 2 on."""
+    easy_share: Share = 0.25
+    """Share of that cap for pairs whose wrong program crashes or does not compile."""
+    threshold: float | None = None
+    """A failing candidate scored above this is a hard negative too; null: only one above a passing candidate is."""
+    passing: bool = True
+    """Whether rounds after the first add passing candidates of the new pool as chosen programs (full self-training);
+    false takes the chosen programs from the first pool (hard negatives only)."""
+
+
+class RewardConfig(Strict):
+    """Training of the reranker: pairwise Bradley-Terry loss."""
+
+    epochs: Rate = 3
+    batch_size: Count = 64
+    micro_batch_size: Count = 64
+    learning_rate: Rate = 1e-3
+    warmup_steps: Annotated[int, Field(ge=0)] = 20
+    weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    token_loss: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the same loss on per-token scores summed over the completion; 0 leaves the last token's score alone."""
+    center: Annotated[float, Field(ge=0)] = 0.01
+    """Weight of (chosen + rejected)^2, which keeps scores around 0 (Eisenstein et al. 2023)."""
+    max_tokens: Count = 256
+    checkpoint_steps: Count = 200
+
+
+class PPOConfig(Strict):
+    """PPO of the generator against the reranker (Schulman et al. 2017; Ziegler et al. 2019)."""
+
+    steps: Count = 20
+    """Rollout batches."""
+    rollout_batch: Count = 256
+    """Completions per step, over all processes."""
+    mini_batch: Count = 128
+    """Completions per optimizer step, over all processes."""
+    micro_batch: Count = 128
+    """Completions at once in one process."""
+    epochs: Count = 2
+    """Passes over each rollout batch."""
+    learning_rate: Rate = 3e-4
+    temperature: Rate = 1.0
+    kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
+    kl_estimator: Literal["k1", "k3"] = "k1"
+    """Schulman's estimators of KL(policy || SFT policy) per token."""
+    kl_target: Rate | None = None
+    """Nats a token; makes the KL coefficient adaptive (Ziegler et al. 2019); null keeps it fixed."""
+    kl_horizon: Rate = 2000
+    """Completions over which the adaptive coefficient moves."""
+    gamma: Share = 1.0
+    gae_lambda: Share = 0.95
+    clip: Rate = 0.2
+    """Clip range of the probability ratio."""
+    value_clip: Rate = 0.2
+    value_coefficient: Annotated[float, Field(ge=0)] = 0.1
+    missing_end_penalty: float = 1.0
+    """Taken from the score of a completion without an end token."""
+    whiten_rewards: bool = False
+    max_grad_norm: Rate = 1.0
+    checkpoint_steps: Count = 5
+
+
+class EvaluateConfig(Strict):
+    """Evaluation on the test split."""
+
+    bootstrap: Count = 2000
+    """Resamples per interval."""
+    control: bool = True
+    """Also score with prompts shuffled among problems: a reranker that reads the problem loses its gain."""
+
+
+class RuntimeConfig(Strict):
+    """Where and how it runs. None of it enters a key."""
+
+    processes: Count = 2
+    """Training processes per node."""
+    threads: Count = 1
+    """CPU threads per process."""
+    nodes: Count = 1
+    rendezvous: str | None = None
+    """host:port of the first node (nodes > 1)."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    deepspeed: str | None = None
+    """A DeepSpeed JSON file, e.g. configs/deepspeed/zero2-cpu.json."""
+    workers: Count = 2
+    """Programs that run at once, and sampling processes."""
+    backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
+    """The sandbox's. auto: docker, else bubblewrap. `process` isolates nothing: for the demo's own tiny models."""
+    allow_no_isolation: bool = False
+    """Needed for backend `process` together with pretrained weights."""
+
+
+class RunConfig(Strict):
+    """One run of the method."""
+
+    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    """Name of the run's folder."""
+    seed: int = Field(default=1, ge=0, lt=2**31)
+    """Seed of training, sampling and mining; the bank's own seed is added to it."""
+    rounds: Count = 2
+    problems: ProblemsConfig = BankConfig()
+    model: ModelConfig = ModelConfig()
+    sft: SftConfig = SftConfig()
+    sample: SampleConfig = SampleConfig()
+    execute: ExecuteConfig = ExecuteConfig()
+    mine: MineConfig = MineConfig()
+    reward: RewardConfig = RewardConfig()
+    ppo: PPOConfig = PPOConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()
+    runtime: RuntimeConfig = RuntimeConfig()
+    store: str = "runs/store"
+    """Folder or fsspec URL of the artifact store."""
+
+    @model_validator(mode="after")
+    def _isolated(self) -> Self:
+        runtime = self.runtime
+        if runtime.backend == "process" and self.model.base is not None and not runtime.allow_no_isolation:
+            raise ValueError(
+                "runtime.backend is `process`, which isolates nothing, and model.base is a pretrained model; "
+                "use backend docker or bubblewrap, or set runtime.allow_no_isolation: true if you accept the risk"
+            )
+        if runtime.nodes > 1 and not runtime.rendezvous:
+            raise ValueError("runtime.nodes > 1 needs runtime.rendezvous: host:port of the first node")
+        return self

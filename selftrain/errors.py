@@ -1,0 +1,58 @@
+"""All errors that this project raises on purpose.
+
+    SelftrainError
+    ├── UsageError        the user's input is wrong: config, option, path            exit code 2
+    │   └── DataError     the user's data is wrong: names the file and the line      exit code 2
+    └── RunError          the work failed                                            exit code 1
+        ├── StoreError    the artifact store cannot be read or written
+        ├── CorruptArtifact   a stored file is not what its manifest says; it is rebuilt
+        ├── ChildFailed   a training or sampling child process died; holds its last lines
+        └── SandboxFailed too many programs could not be judged; retried, never a label
+
+A message says what is wrong, what was expected, what was found and what to do.
+"""
+
+
+class SelftrainError(Exception):
+    """Root of the tree; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+    retryable = False
+
+
+class UsageError(SelftrainError):
+    """The user's input is wrong. Never retried."""
+
+    exit_code = 2
+
+
+class DataError(UsageError):
+    """The user's data is wrong; the message starts with `FILE:LINE:` where there is one."""
+
+
+class RunError(SelftrainError):
+    """The work failed for a reason that is not the user's input."""
+
+
+class StoreError(RunError):
+    """The artifact store cannot be read or written."""
+
+    retryable = True
+
+
+class CorruptArtifact(RunError):
+    """A stored file is missing, short, or not what its manifest says."""
+
+    retryable = True
+
+
+class ChildFailed(RunError):
+    """A child process died; the message ends with its last lines."""
+
+    retryable = True
+
+
+class SandboxFailed(RunError):
+    """The sandbox could not judge programs (its own failure, not theirs)."""
+
+    retryable = True

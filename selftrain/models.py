@@ -1,0 +1,179 @@
+"""Models and tokenizers: tiny ones made here, pretrained ones loaded, and how prompts and completions become tokens."""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import ModelConfig
+from selftrain.errors import UsageError
+
+PAD, END, SEPARATOR = "<pad>", "<end>", "<sep>"
+
+
+def base_digest(config: ModelConfig) -> str | None:
+    """What identifies the pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without."""
+    import hashlib
+
+    from selftrain.store import sha256_file
+
+    if config.base is None:
+        return None
+    folder = Path(config.base)
+    if not folder.is_dir():
+        return hub_commit(config.base, config.revision)
+    wanted = {".safetensors", ".json", ".gguf", ".model", ".txt"}
+    files = sorted(path for path in folder.iterdir() if path.suffix in wanted)
+    if config.gguf_file and not (folder / config.gguf_file).is_file():
+        raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")
+    if not files:
+        raise UsageError(f"model.base: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)")
+    return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
+
+
+def hub_commit(name: str, revision: str | None) -> str:
+    """The commit that `revision` (default: main) of a hub model is at."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if revision and len(revision) == 40:
+        return revision
+    try:
+        commit = HfApi().model_info(name, revision=revision).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise UsageError(f"model.base: {name!r} is no folder here and the hub does not answer for it: {error}") from error
+    assert commit is not None
+    return commit
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """A byte-level BPE of `vocabulary` tokens, as a transformers tokenizer.
+
+    Merges may cross spaces but not lines, and digits stand alone: short sequences, and numbers that can be compared.
+    `<sep>` ends a prompt, so that no merge spans prompt and completion.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END, SEPARATOR],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe, pad_token=PAD, eos_token=END, sep_token=SEPARATOR, clean_up_tokenization_spaces=False
+    )
+
+
+def make_tiny(config: ModelConfig, tokenizer: Any) -> Any:
+    """A Llama with random weights (seed torch first)."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=3 * config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.max_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def load_tokenizer(folder: str | Path, **options: Any) -> Any:
+    """The tokenizer in `folder`; it must have an end token. A missing pad token becomes the end token."""
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+    if tokenizer.eos_token_id is None:
+        raise UsageError(f"{folder}: the tokenizer has no end token (eos_token); completions could never end. Set one in tokenizer_config.json")
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_generator(folder: str | Path, **options: Any) -> Any:
+    """A causal language model, float32 unless `options` say otherwise. Safetensors or GGUF only, no remote code."""
+    from transformers import AutoModelForCausalLM
+
+    return _load(AutoModelForCausalLM, folder, **options)
+
+
+def load_classifier(folder: str | Path, fresh_head: bool = False) -> Any:
+    """A one-label sequence classifier. `fresh_head`: `folder` is a generator, and the score head is new (seed torch first)."""
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.from_pretrained(str(folder))
+    if not fresh_head:
+        names = config.architectures or []
+        if not any(name.endswith("ForSequenceClassification") for name in names):
+            raise UsageError(f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder")
+        if config.num_labels != 1:
+            raise UsageError(f"{folder}: expected one label (a score), got num_labels={config.num_labels}")
+    return _load(AutoModelForSequenceClassification, folder, num_labels=1)
+
+
+def _load(kind: Any, folder: str | Path, **options: Any) -> Any:
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # a fresh score head is meant, not worth a table of warnings
+    options.setdefault("dtype", torch.float32)
+    if not options.get("gguf_file"):
+        options["use_safetensors"] = True
+    try:
+        return kind.from_pretrained(str(folder), **options)
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{folder}: cannot be loaded as {kind.__name__}: {error}") from error
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a prompt, with the separator where the tokenizer has one, and without an end token."""
+    ids = tokenizer(prompt)["input_ids"]
+    if ids and ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]
+    return [*ids, tokenizer.sep_token_id] if tokenizer.sep_token_id is not None else ids
+
+
+def encode_completion(tokenizer: Any, completion: str) -> list[int]:
+    """Token ids of a completion and the end token."""
+    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Any:
+    """A [len(rows), longest] tensor of token ids."""
+    import torch
+
+    width = max(map(len, rows))
+    fill = [[value] * (width - len(row)) for row in rows]
+    return torch.tensor([[*f, *row] if left else [*row, *f] for row, f in zip(rows, fill, strict=True)])
+
+
+def digest_weights(folder: Path) -> str:
+    """sha256 over the model's tensors: names, shapes and bytes."""
+    import hashlib
+
+    from safetensors.numpy import load_file
+
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, tensor in sorted(load_file(path).items()):
+            sha.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+            sha.update(tensor.tobytes())
+    return sha.hexdigest()

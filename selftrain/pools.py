@@ -1,0 +1,206 @@
+"""A pool: what one generator wrote for a set of problems, judged by the sandbox and scored by rerankers."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sandbox.verdicts import Verdict
+from selftrain.errors import UsageError
+from selftrain.records import Candidate, Execution, Problem
+
+Floats = NDArray[np.float64]
+Bools = NDArray[np.bool_]
+
+SHUFFLED = "~shuffled"
+"""Suffix of a control: the ranker's scores of the candidates when read with another problem's prompt."""
+WITH_LOGPROB = "+logprob"
+"""Suffix of a ranker that adds weight x mean log-probability per token to the reranker's score."""
+
+
+@dataclass(frozen=True, eq=False)
+class PoolProblem:
+    """One problem and its n candidates, in sampling order.
+
+    completions      [n] what the generator wrote after the prompt
+    verdicts         [n] of the sandbox, none of them `sandbox_error`
+    logprob          [n] summed over the tokens, nats
+    n_tokens         [n] sampled tokens
+    examples_passed  [n] whether the prompt's own examples pass; None where the prompt shows none
+    scores           ranker -> [n]; higher is better
+    greedy_passed    None where it could not be judged
+    """
+
+    id: str
+    task: str
+    language: str
+    prompt: str
+    completions: tuple[str, ...]
+    verdicts: tuple[Verdict, ...]
+    logprob: Floats
+    n_tokens: NDArray[np.int64]
+    examples_passed: Bools | None
+    scores: Mapping[str, Floats]
+    greedy_passed: bool | None
+
+    def __post_init__(self) -> None:
+        n = len(self.completions)
+        if n == 0:
+            raise ValueError(f"{self.id}: no candidates, expected at least one")
+        columns = {
+            "verdicts": self.verdicts,
+            "logprob": self.logprob,
+            "n_tokens": self.n_tokens,
+            **self.scores,
+        }
+        for name, column in columns.items():
+            if len(column) != n:
+                raise ValueError(f"{self.id}: {len(column)} {name} for {n} completions, expected as many")
+        for name, column in {"logprob": self.logprob, **self.scores}.items():
+            if not np.isfinite(column).all():
+                raise ValueError(f"{self.id}: {name} must be finite, got {column}")
+
+    @cached_property
+    def passed(self) -> Bools:
+        """[n] whether each candidate passed all tests."""
+        return np.array([verdict is Verdict.passed for verdict in self.verdicts])
+
+    @cached_property
+    def mean_logprob(self) -> Floats:
+        """[n] log-probability per token, nats."""
+        return self.logprob / np.maximum(self.n_tokens, 1)
+
+    @cached_property
+    def picks(self) -> dict[str, int]:
+        """Way of picking -> index of its pick; what is still tied goes to the lowest index.
+
+        logprob   the highest mean log-probability per token
+        majority  the most frequent program (white space at its end aside), ties by log-probability
+        examples  the highest log-probability among those that pass the prompt's examples, or among all if
+                  none does
+        RANKER    the highest score
+        """
+        programs = [completion.rstrip() for completion in self.completions]
+        votes = Counter(programs)
+        logprob = self.mean_logprob
+        right = np.zeros(len(programs)) if self.examples_passed is None else self.examples_passed
+        indices = range(len(programs))
+        return {
+            "logprob": int(np.argmax(logprob)),
+            "majority": max(indices, key=lambda i: (votes[programs[i]], logprob[i])),
+            "examples": max(indices, key=lambda i: (right[i], logprob[i])),
+            **{ranker: int(np.argmax(scores)) for ranker, scores in self.scores.items()},
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Pool:
+    """The candidates of one generator (`sft`, `ppo-1`, ...) for a set of problems.
+
+    unjudged  candidates left out because the sandbox failed on them
+    """
+
+    name: str
+    problems: tuple[PoolProblem, ...]
+    unjudged: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.problems:
+            raise UsageError(f"pool {self.name}: no problem with a judged candidate, expected at least one")
+        if len({problem.id for problem in self.problems}) < len(self.problems):
+            raise ValueError(f"pool {self.name}: problem ids must be unique")
+        if len({tuple(problem.scores) for problem in self.problems}) > 1:
+            raise ValueError(f"pool {self.name}: every problem must be scored by the same rankers")
+
+    @property
+    def rankers(self) -> tuple[str, ...]:
+        """Names of the rankers that scored it, controls included, in the order they were given."""
+        return tuple(self.problems[0].scores)
+
+    def only(self, language: str) -> Pool:
+        """The problems of one language."""
+        return replace(self, problems=tuple(p for p in self.problems if p.language == language))
+
+
+def make_pool(
+    name: str,
+    problems: Sequence[Problem],
+    candidates: Sequence[Candidate],
+    executions: Sequence[Execution],
+    scores: Mapping[str, Mapping[str, float]],
+) -> Pool:
+    """A pool from records. `scores`: ranker -> candidate id -> score; greedy ones (sample -1) need none.
+
+    Candidates that the sandbox could not judge are left out and counted, as are problems that have no others.
+    Raises `KeyError` where a candidate has no execution or no score, or is of none of the problems.
+    """
+    found = {execution.candidate_id: execution for execution in executions}
+    sampled: dict[str, list[Candidate]] = {problem.id: [] for problem in problems}
+    greedy: dict[str, bool] = {}
+    unjudged = 0
+    for candidate in sorted(candidates, key=lambda candidate: candidate.sample):
+        execution = found[candidate.id]
+        if not execution.verdict.is_label:
+            unjudged += 1
+        elif candidate.sample < 0:
+            greedy[candidate.problem_id] = execution.passed
+        else:
+            sampled[candidate.problem_id].append(candidate)
+
+    def with_candidates(problem: Problem) -> PoolProblem:
+        rows = sampled[problem.id]
+        examples = [found[row.id].examples_passed for row in rows]
+        return PoolProblem(
+            id=problem.id,
+            task=problem.task,
+            language=problem.language,
+            prompt=problem.prompt,
+            completions=tuple(row.completion for row in rows),
+            verdicts=tuple(found[row.id].verdict for row in rows),
+            logprob=np.array([row.logprob for row in rows]),
+            n_tokens=np.array([len(row.token_ids) for row in rows]),
+            examples_passed=None
+            if set(examples) == {None}
+            else np.array([bool(passed) for passed in examples]),
+            scores={ranker: np.array([score[row.id] for row in rows]) for ranker, score in scores.items()},
+            greedy_passed=greedy.get(problem.id),
+        )
+
+    return Pool(
+        name, tuple(with_candidates(problem) for problem in problems if sampled[problem.id]), unjudged
+    )
+
+
+def with_logprob(pool: Pool, weights: Mapping[str, float]) -> Pool:
+    """The pool with a ranker `R+logprob` for every ranker R of `weights`, and for R's control if it is there.
+
+    Its score is R's + weight x mean log-probability per token, after LEVER's product of the generator's and
+    the verifier's probabilities (Ni et al. 2023).
+    """
+
+    def combined(problem: PoolProblem) -> PoolProblem:
+        scores: dict[str, Floats] = {}
+        for name, values in problem.scores.items():
+            scores[name] = values
+            ranker = name.removesuffix(SHUFFLED)
+            if ranker in weights:
+                control = name[len(ranker) :]
+                scores[ranker + WITH_LOGPROB + control] = values + weights[ranker] * problem.mean_logprob
+        return replace(problem, scores=scores)
+
+    return replace(pool, problems=tuple(combined(problem) for problem in pool.problems))
+
+
+def join_runs(pools: Sequence[Pool]) -> Pool:
+    """The same pool of several runs (seeds) as one, so that an interval covers all of them.
+
+    Problem ids get the run's number in front. Tasks keep their names: one that several runs share stays one
+    unit of the bootstrap.
+    """
+    problems = (replace(p, id=f"{run}/{p.id}") for run, pool in enumerate(pools) for p in pool.problems)
+    return Pool(pools[0].name, tuple(problems), sum(pool.unjudged for pool in pools))

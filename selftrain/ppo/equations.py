@@ -1,0 +1,108 @@
+"""The equations of PPO for language models, as functions on tensors; no model, no state.
+
+Shapes: [rows, tokens] tensors are indexed by a completion's tokens, and `mask` is true at its real ones (the end token
+included). A log-probability is that of the sampled token, in nats.
+
+Schulman et al. 2017 (PPO, arXiv 1707.06347), Schulman et al. 2016 (GAE, arXiv 1506.02438), Ziegler et al. 2019 (PPO on
+language models with a KL penalty, arXiv 1909.08593), Schulman 2020 (KL estimators, joschu.net/blog/kl-approx.html).
+"""
+
+import torch
+from torch import Tensor
+
+
+def completion_mask(lengths: Tensor, width: int) -> Tensor:
+    """[rows, width] booleans, true at the first `lengths[row]` tokens."""
+    return torch.arange(width, device=lengths.device) < lengths[:, None]
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Mean of `values` where `mask` is true, as a scalar."""
+    return (values * mask).sum() / mask.sum()
+
+
+def whiten(values: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
+    """`values` scaled to unit variance (unbiased) and shifted to mean 0 over the mask; 0 outside it.
+
+    keep_mean  shift back to the old mean: for rewards, whose sign means something
+    """
+    mean = masked_mean(values, mask)
+    count = mask.sum()
+    variance = masked_mean((values - mean) ** 2, mask) * count / (count - 1).clamp(min=1)
+    white = (values - mean) * torch.rsqrt(variance + 1e-8)
+    return (white + mean if keep_mean else white) * mask
+
+
+def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
+    """Per-token estimate of KL(policy || reference) from tokens that the policy sampled; same shape as `logprobs`.
+
+    With r = reference probability / policy probability: k1 = -log r is unbiased and may be negative; k3 = r - 1 - log r
+    is unbiased too, never negative, and has less variance near 0.
+    """
+    log_ratio = reference - logprobs
+    if estimator == "k1":
+        return -log_ratio
+    if estimator == "k3":
+        return torch.expm1(log_ratio) - log_ratio
+    raise ValueError(f"KL estimator: expected k1 or k3, got {estimator!r}")
+
+
+def penalised_scores(scores: Tensor, ended: Tensor, penalty: float) -> Tensor:
+    """[rows] `scores`, less `penalty` where the completion has no end token."""
+    return scores - penalty * (~ended)
+
+
+def token_rewards(kl: Tensor, scores: Tensor, lengths: Tensor, coefficient: float) -> Tensor:
+    """[rows, tokens] rewards: -coefficient * KL at each token, plus the row's score at its last one; 0 after it.
+
+    kl       [rows, tokens] from `kl_estimate`
+    scores   [rows]
+    lengths  [rows], at least 1
+    """
+    rewards = -coefficient * kl * completion_mask(lengths, kl.shape[1])
+    return rewards.scatter_add(1, lengths[:, None] - 1, scores[:, None])
+
+
+def advantages_and_returns(
+    rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
+) -> tuple[Tensor, Tensor]:
+    """Generalised advantage estimates and value targets, both [rows, tokens], 0 outside the mask.
+
+    delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1},  target_t = A_t + V_t, where V_t is the
+    value before token t. V is 0 after the last token, whether that is the end token or the longest length allowed: the
+    score judges the completion as it stands, so nothing is left to bootstrap from.
+    """
+    values = values * mask
+    following = torch.nn.functional.pad(values[:, 1:], (0, 1))
+    deltas = (rewards + gamma * following - values) * mask
+    advantages = torch.zeros_like(deltas)
+    running = torch.zeros_like(deltas[:, 0])
+    for t in reversed(range(deltas.shape[1])):
+        running = deltas[:, t] + gamma * lam * running
+        advantages[:, t] = running
+    return advantages, (advantages + values) * mask
+
+
+def clipped_policy_loss(
+    logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
+) -> tuple[Tensor, Tensor]:
+    """Per-token loss max(-A r, -A clamp(r, 1 - clip, 1 + clip)) with r = p / p_old, and whether the clamp decided it."""
+    ratio = torch.exp(logprobs - old_logprobs)
+    free = -advantages * ratio
+    held = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(free, held), held > free
+
+
+def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
+    """Per-token loss 1/2 max((V - R)^2, (V_c - R)^2), where V_c is V kept within `clip` of the old value."""
+    held = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (held - returns) ** 2)
+
+
+def next_kl_coefficient(coefficient: float, kl: float, target: float, rows: int, horizon: float) -> float:
+    """The KL coefficient after a batch of `rows` completions whose mean KL was `kl`, steered towards `target`.
+
+    Ziegler et al. 2019, section 2.2: e = clamp((kl - target) / target, -0.2, 0.2), coefficient *= 1 + e rows / horizon.
+    """
+    error = min(max((kl - target) / target, -0.2), 0.2)
+    return coefficient * (1 + error * rows / horizon)

@@ -1,0 +1,43 @@
+"""Tests made from the examples that a prompt itself shows."""
+
+import ast
+import doctest
+
+
+def example_tests(prompt: str, language: str) -> str:
+    """Asserts for the `>>>` examples in the docstring of `prompt`'s last function; empty where there are none.
+
+    Python only: in other languages, and where the prompt or its examples are not Python, it is empty. An example is
+    taken where its expected output is a literal, or where it is a comparison and expects no output; the examples between
+    them that are statements (an import, an assignment) are kept as they are.
+    """
+    if language != "py" or ">>>" not in prompt:
+        return ""
+    try:
+        functions = [node for node in ast.parse(prompt).body if isinstance(node, ast.FunctionDef)]
+        docstring = ast.get_docstring(functions[-1], clean=False) if functions else None
+        examples = doctest.DocTestParser().get_examples(docstring or "")
+    except (SyntaxError, ValueError):  # ValueError: doctest's, for a layout that it cannot read
+        return ""
+    lines = [_line(example) for example in examples]
+    return (
+        "\n" + "\n".join(filter(None, lines)) + "\n"
+        if any(line.startswith("assert") for line in lines)
+        else ""
+    )
+
+
+def _line(example: doctest.Example) -> str:
+    """The example as a line of a test; empty where it tests nothing that can be said as an assert."""
+    try:
+        statement = ast.parse(example.source).body[0]
+        if not isinstance(statement, ast.Expr):
+            return "" if example.want else ast.unparse(statement)
+        test = statement.value
+        if example.want:
+            expected = ast.parse(example.want.strip(), mode="eval").body
+            ast.literal_eval(expected)  # raises where it is no literal
+            test = ast.Compare(test, [ast.Eq()], [expected])
+    except (SyntaxError, ValueError, TypeError, IndexError):
+        return ""
+    return ast.unparse(ast.Assert(test)) if isinstance(test, ast.Compare) else ""

@@ -1,0 +1,63 @@
+"""Problems from a data set on the Hugging Face hub, or from a local folder in the hub's layout."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from selftrain.errors import DataError, RunError
+from selftrain.problems.rows import Row, digest_files
+
+_COMMIT = re.compile(r"[0-9a-f]{40}")
+
+
+def resolve_commit(hub: str, revision: str) -> str:
+    """The commit that `revision` of the data set `hub` stands for; for a local folder, a digest of its files.
+
+    Asks the hub, unless `revision` is a full commit already. Raises `DataError` where the hub has no such data set or
+    revision, `RunError` where it cannot be asked.
+    """
+    if Path(hub).is_dir():
+        files = [path for path in Path(hub).rglob("*") if path.is_file()]
+        return digest_files(
+            path for path in files if not any(part[0] == "." for part in path.relative_to(hub).parts)
+        )
+    if _COMMIT.fullmatch(revision):
+        return revision
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        commit = HfApi().dataset_info(hub, revision=revision).sha
+    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
+        raise DataError(
+            f"{hub}: neither a local folder nor a data set on the hub with revision {revision!r}: {error}"
+        ) from error
+    except Exception as error:  # the transport's own kinds of errors differ between versions
+        raise RunError(
+            f"cannot ask the hub which commit {hub!r} has at revision {revision!r}: {error}; without a network give the "
+            "full commit as `revision` and keep the data set in the local cache, or use files"
+        ) from error
+    if commit is None:
+        raise RunError(
+            f"the hub names no commit for {hub!r} at revision {revision!r}; give the full commit as `revision`"
+        )
+    return commit
+
+
+def read_hub(hub: str, revision: str, subset: str | None, split: str) -> Iterator[Row]:
+    """The rows of one split of a data set. No code of the data set is run.
+
+    Raises `DataError` where it has no such subset or split, `RunError` where it cannot be loaded.
+    """
+    import datasets
+
+    name = "/".join(filter(None, (hub, subset)))
+    try:
+        local = Path(hub).is_dir()
+        table = datasets.load_dataset(hub, subset, split=split, revision=None if local else revision)
+    except (ValueError, FileNotFoundError) as error:  # an unknown subset, split or data set
+        raise DataError(f"{name}, split {split!r}: {error}") from error
+    except Exception as error:
+        raise RunError(f"cannot load {name}, split {split!r}, from the hub: {error}") from error
+    for number, fields in enumerate(table, 1):
+        yield Row(fields, f"{name}[{split}]:{number}", name)

@@ -1,0 +1,57 @@
+"""One's own problems, in the fields of `selftrain.records.Problem`."""
+
+from typing import Annotated, Literal
+
+from pydantic import ConfigDict, Field
+
+from selftrain.errors import DataError
+from selftrain.problems.multipl_e import StopToken, check_language
+from selftrain.problems.rows import Fields, Row, check_fields
+from selftrain.records import Problem
+
+
+class _Case(Fields):
+    model_config = ConfigDict(extra="forbid")
+
+    stdin: str
+    stdout: str
+
+
+class _Fields(Fields):
+    model_config = ConfigDict(extra="forbid")
+
+    task: Annotated[str, Field(min_length=1)]
+    language: str
+    prompt: Annotated[str, Field(min_length=1)]
+    tests: str = ""
+    cases: list[_Case] = Field(default_factory=list)
+    id: Annotated[str, Field(min_length=1)] | None = None
+    split: Literal["sft", "rl", "validation", "test"] | None = None
+    source: str | None = None
+    stop_tokens: list[StopToken] = Field(default_factory=list)
+    response: str | None = None
+    example_tests: str = ""
+
+
+def jsonl_problem(row: Row) -> Problem:
+    """The problem in `row`, with an empty split where the row has none. Raises `DataError`."""
+    fields = check_fields(row, _Fields)
+    language = check_language(row, fields.language)
+    if bool(fields.tests.strip()) == bool(fields.cases):
+        has = "both" if fields.cases else "neither"
+        raise DataError(
+            f"{row.where}: expected either `tests` (a program) or `cases` (input and output), got {has}"
+        )
+    return Problem(
+        id=fields.id or f"{fields.task}.{language}",
+        task=fields.task,
+        language=language,
+        prompt=fields.prompt,
+        tests=fields.tests,
+        split=fields.split or "",
+        source=fields.source or row.source,
+        stop_tokens=tuple(fields.stop_tokens),
+        cases=tuple(case.model_dump() for case in fields.cases),
+        response=fields.response,
+        example_tests=fields.example_tests,
+    )

@@ -1,0 +1,134 @@
+"""Whether two problems are the same, and whether what is evaluated on was trained on.
+
+Problems are the same if they share a *mark*:
+
+    task    the task's name, its spelling aside; `HumanEval/11`, `HumanEval_11_string_xor` and the like are one name
+    text    the description in the prompt's comments, up to its examples, in lower case and without punctuation, the
+            function's name, articles, and words that MultiPL-E changes from language to language (list, vector, ...);
+            the whole prompt where it has no comments
+    tests   the tests without white space, the function's name folded
+
+What these do not see is the same problem in other words with other tests.
+"""
+
+import json
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from selftrain.errors import DataError
+from selftrain.problems.completion import defined_functions
+from selftrain.records import Problem
+
+Mark = tuple[str, str]
+"""Its kind (task, text or tests) and its text."""
+
+_SHOWN = 5  # leaks that a message lists
+
+_ORIGINS = re.compile(r"(human_?eval|mbpp)[a-z]*[^a-z0-9]*(\d+)")
+_COMMENT = re.compile(
+    r'("""|\'\'\')(?P<doc>.*?)\1|/\*(?P<c>.*?)\*/|\(\*(?P<ml>.*?)\*\)|^[ \t]*(?://+|#(?!include|!|lang)|--|;+)(?P<line>[^\n]*)',
+    re.DOTALL | re.MULTILINE,
+)
+_CHANGING = re.compile(
+    r"\b(?:\w{2,4}thon|python|javascript|typescript|php|java|c\+\+|cpp|c#|bash|shell"
+    r"|(sub)?(?:array ?list|array|list|vector|csv)(?: list)?s?|tuples?|pairs?|triplets?|associative|sets?"
+    r"|dictionar(?:y|ies)|hash ?maps?|hash ?tables?|maps?|objects?|null|none|nil|undefined|std::\w+|an?|the)\b"
+)
+_FEWEST_WORDS = 4  # a shorter description says too little to tell problems apart
+_FEWEST_WORDS_OF_CODE = 12
+
+
+def marks(problem: Problem) -> Iterator[Mark]:
+    """The marks of `problem`."""
+    yield "task", _folded_task(problem.task)
+    functions = defined_functions(problem.prompt, problem.language)
+    name = rf"\b{re.escape(functions[-1].name)}\b" if functions else r"(?!)"
+    comments = _description(problem.prompt)
+    # A name such as `maximum` is a word of the description too, and then means something.
+    word = bool(functions) and functions[-1].name.isalpha() and functions[-1].name.islower()
+    words = _words(re.sub(name + r"(?=\()" if word else name, " ", comments or problem.prompt))
+    if len(words) >= (_FEWEST_WORDS if comments else _FEWEST_WORDS_OF_CODE):
+        yield "text", " ".join(words)
+    tests = json.dumps(problem.cases) if problem.cases else re.sub(name, "f", problem.tests)
+    yield "tests", f"{problem.language if not problem.cases else ''} {''.join(tests.split())}"
+
+
+def same_problem(problems: Sequence[Problem]) -> dict[str, str]:
+    """For each task the first name, in alphabetical order, of all tasks that are the same problem, its own included."""
+    first: dict[str, str] = {}
+
+    def find(task: str) -> str:
+        while first[task] != task:
+            first[task] = first[first[task]]
+            task = first[task]
+        return task
+
+    holder: dict[Mark, str] = {}
+    for problem in problems:
+        first.setdefault(problem.task, problem.task)
+        for mark in marks(problem):
+            one, other = sorted((find(problem.task), find(holder.setdefault(mark, problem.task))))
+            first[other] = one
+    return {task: find(task) for task in first}
+
+
+def check_leaks(problems: Sequence[Problem]) -> None:
+    """Raise `DataError` if a problem of test or validation is, in any language, in a split that was used before it.
+
+    That is sft, rl and, for test, validation; a task that is both in sft and in rl is refused too.
+    """
+    holders: dict[Mark, dict[str, Problem]] = defaultdict(dict)
+    for problem in problems:
+        for mark in marks(problem):
+            holders[mark].setdefault(problem.split, problem)
+    leaks: dict[tuple[str, str], str] = {}
+    for (kind, _), by_split in sorted(holders.items()):
+        for held, used in (
+            ("test", ("sft", "rl", "validation")),
+            ("validation", ("sft", "rl")),
+            ("rl", ("sft",)),
+        ):
+            for split in used if kind == "task" or held != "rl" else ():
+                if held in by_split and split in by_split:
+                    one, other = by_split[held], by_split[split]
+                    leaks.setdefault(
+                        (one.task, other.task), f"{_named(one)} has the {kind} of {_named(other)}"
+                    )
+    if leaks:
+        shown = "".join(f"\n  {leak}" for leak in list(leaks.values())[:_SHOWN])
+        more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
+        names = ", ".join(sorted({other for _, other in leaks})[:_SHOWN])
+        raise DataError(
+            f"{len(leaks)} tasks would be evaluated on after training on them:{shown}{more}\n"
+            f"take them out of the training problems, or name them in `problems.exclude`: [{names}{', ...' if more else ''}]"
+        )
+
+
+def _named(problem: Problem) -> str:
+    return f"{problem.id} ({problem.split}, {problem.source})"
+
+
+def _folded_task(task: str) -> str:
+    origin = _ORIGINS.match(task.lower())
+    if origin:
+        return f"{origin.group(1).replace('_', '')} {origin.group(2)}"
+    return " ".join(re.findall(r"[^\W_]+", task.lower()))
+
+
+def _description(prompt: str) -> str:
+    """The text of the comments in `prompt` up to the first `>>>` example."""
+    lines: list[str] = []
+    for comment in _COMMENT.finditer(prompt):
+        for line in next(text for text in comment.group("doc", "c", "ml", "line") if text is not None).split(
+            "\n"
+        ):
+            if line.strip().startswith(">>>"):
+                return "\n".join(lines)
+            if not re.match(r"\s*\$\d+ is ", line):  # what MultiPL-E says of a shell function's arguments
+                lines.append(line)
+    return "\n".join(lines)
+
+
+def _words(text: str) -> list[str]:
+    return re.findall(r"[^\W_]+", _CHANGING.sub(r" \1 ", " ".join(text.lower().split())))

@@ -1,0 +1,149 @@
+"""Rows of problem files, each with the place it came from, and the digest of what the files hold."""
+
+import glob
+import gzip
+import hashlib
+import json
+import zlib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from selftrain.errors import DataError
+
+SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One problem as it was found.
+
+    fields   not yet checked
+    where    `FILE:LINE`, for messages
+    source   name of the file or the data set
+    """
+
+    fields: Any
+    where: str
+    source: str
+
+
+class Fields(BaseModel):
+    """Base of the models that check a row: exact types, and keys that are not asked for are ignored."""
+
+    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
+
+
+Checked = TypeVar("Checked", bound=Fields)
+
+
+def check_fields(row: Row, model: type[Checked]) -> Checked:
+    """`row` as a `model`. Raises `DataError`, which names the place and the field."""
+    if not isinstance(row.fields, dict):
+        raise DataError(f"{row.where}: expected a JSON object, got {row.fields!r:.80}")
+    try:
+        return model.model_validate(row.fields)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or "row"
+        if first["type"] == "missing":
+            needed = ", ".join(field for field, info in model.model_fields.items() if info.is_required())
+            found = ", ".join(row.fields) or "nothing"
+            raise DataError(
+                f"{row.where}: field {name!r} is missing; needed: {needed}; found: {found}"
+            ) from None
+        raise DataError(f"{row.where}: field {name!r}: {first['msg']}, got {first['input']!r:.80}") from None
+
+
+def find_files(entries: Sequence[str]) -> list[Path]:
+    """The problem files that `entries` name: files, the files in folders, and globs (`**` goes deep).
+
+    Raises `DataError` for an entry that names none.
+    """
+    found: dict[Path, Path] = {}
+    for entry in entries:
+        if Path(entry).is_dir():
+            paths = [path for path in Path(entry).iterdir() if path.name.endswith(SUFFIXES)]
+        else:
+            paths = [Path(path) for path in glob.glob(entry, recursive=True) if Path(path).is_file()]
+            paths = paths or [Path(entry)] * Path(entry).is_file()  # a name with brackets in it is no glob
+        if not paths:
+            raise DataError(
+                f"{entry}: no problem file there; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
+            )
+        found |= {path.resolve(): path for path in paths}
+    return [found[path] for path in sorted(found)]
+
+
+def read_rows(path: Path) -> Iterator[Row]:
+    """The rows of one file: JSON lines, or (.json) one object or a list of them.
+
+    Raises `DataError` for an unknown format, an unreadable or damaged file, broken JSON, and a file without rows.
+    """
+    if not path.name.endswith(SUFFIXES):
+        raise DataError(f"{path}: unknown format; expected one of {', '.join(SUFFIXES)}")
+    empty = True
+    rows = _json_rows(path) if path.name.removesuffix(".gz").endswith(".json") else _jsonl_rows(path)
+    for row in rows:
+        empty = False
+        yield row
+    if empty:
+        raise DataError(f"{path}:1: the file holds no problems; expected one JSON object a line")
+
+
+def digest_files(paths: Iterable[Path]) -> str:
+    """sha256 over what the files hold. Names, places, times and the order of `paths` do not matter."""
+    digests = []
+    for path in paths:
+        with path.open("rb") as file:
+            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+    return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
+
+
+def _json_rows(path: Path) -> Iterator[Row]:
+    value = _parse("".join(line for _, line in _lines(path)), path, 1)
+    if not isinstance(value, list):
+        yield Row(value, f"{path}:1", path.name)
+        return
+    for at, item in enumerate(value):
+        yield Row(item, f"{path}:1: item {at}", path.name)
+
+
+def _jsonl_rows(path: Path) -> Iterator[Row]:
+    for number, line in _lines(path):
+        if line.strip():
+            yield Row(_parse(line, path, number), f"{path}:{number}", path.name)
+
+
+def _lines(path: Path) -> Iterator[tuple[int, str]]:
+    """The lines with their numbers, from 1."""
+    number = 0
+    try:
+        with (
+            gzip.open(path, "rt", encoding="utf-8")
+            if path.suffix == ".gz"
+            else path.open(encoding="utf-8") as file
+        ):
+            for number, line in enumerate(file, 1):
+                yield number, line
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path}:{number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise DataError(
+            f"{path}:{number + 1}: damaged or truncated archive ({error}); fetch the file again"
+        ) from error
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror})") from error
+
+
+def _parse(text: str, path: Path, line: int) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        at = line + error.lineno - 1
+        raise DataError(
+            f"{path}:{at}: broken JSON at column {error.colno} ({error.msg}): {text.strip()!r:.80}"
+        ) from None

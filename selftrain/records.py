@@ -1,0 +1,175 @@
+"""The records that stages hand to each other, stored as Parquet.
+
+Result columns are what a stage computed; measured columns (times, memory, captured output) are what happened while it
+did. Only result columns enter a record's digest, so that two runs that computed the same have the same digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from sandbox.verdicts import Verdict
+
+
+def measured(**kwargs: Any) -> Any:
+    """A dataclass field that is outside the record's digest."""
+    return field(metadata={"measured": True}, **kwargs)
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """A programming problem in one language.
+
+    id             unique over all languages, e.g. `HumanEval_11_string_xor.py`
+    task           the same over all languages; splits and the leak check go by it
+    language       MultiPL-E's short name: py, cpp, java, php, ts, cs, sh, js, ...
+    prompt         what the generator completes
+    tests          `program` kind: appended to prompt + completion, as MultiPL-E does; else empty
+    cases          `stdio` kind: [{"stdin", "stdout"}]; else empty
+    stop_tokens    texts at which a completion is cut, not kept
+    split          sft, rl, validation or test
+    source         where it is from: bank, or a file's or data set's name
+    response       an answer to learn from (problems of the sft split), not necessarily right
+    example_tests  like `tests`, made from the examples that the prompt itself shows; empty where it shows none
+    """
+
+    id: str
+    task: str
+    language: str
+    prompt: str
+    tests: str
+    split: str
+    source: str
+    stop_tokens: tuple[str, ...] = ()
+    cases: tuple[dict[str, str], ...] = ()
+    response: str | None = None
+    example_tests: str = ""
+
+    @property
+    def kind(self) -> str:
+        """`stdio` (input and expected output) or `program` (tests appended to the program)."""
+        return "stdio" if self.cases else "program"
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One sampled completion.
+
+    id             `PROBLEM_ID#SAMPLE`
+    sample         0..n-1, or -1 for the greedy completion
+    completion     text after the prompt, cut at the first stop token
+    token_ids      the sampled tokens, end token included where it was reached
+    logprob        sum over `token_ids` of log p(token | prompt, tokens before) at temperature 1, in nats
+    finish_reason  "stop" (end token or stop token) or "length"
+    """
+
+    id: str
+    problem_id: str
+    sample: int
+    completion: str
+    token_ids: tuple[int, ...]
+    logprob: float
+    finish_reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Execution:
+    """What the sandbox found for one candidate.
+
+    examples_passed  whether it passes the prompt's own examples; None where there are none
+    """
+
+    candidate_id: str
+    problem_id: str
+    verdict: Verdict
+    exit_code: int | None
+    examples_passed: bool | None = None
+    cpu_seconds: float = measured(default=0.0)
+    wall_seconds: float = measured(default=0.0)
+    peak_memory_bytes: int = measured(default=0)
+    output: str = measured(default="")
+
+    @property
+    def passed(self) -> bool:
+        """Whether the program passed all tests."""
+        return self.verdict is Verdict.passed
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A right program over a wrong one, of one problem.
+
+    kind            easy (the wrong one crashes or does not compile), on_policy, or hard_negative (the reranker of
+                    `round` - 1 scored the wrong one above the right one, or above the threshold)
+    round           the reward model that this pair was mined for, 1..R
+    chosen_score, rejected_score   scores of the reranker that mined it; None for round 1
+    """
+
+    problem_id: str
+    prompt: str
+    chosen: str
+    rejected: str
+    chosen_id: str
+    rejected_id: str
+    kind: str
+    round: int
+    chosen_score: float | None = None
+    rejected_score: float | None = None
+
+
+Record = TypeVar("Record", Problem, Candidate, Execution, Pair)
+
+
+def write_records(path: Path, records: Iterable[Any], kind: type) -> None:
+    """Write `records`, all of type `kind`, as one Parquet file."""
+    import pyarrow.parquet as pq
+
+    pq.write_table(_table(list(records), kind), path, compression="zstd")
+
+
+def read_records(path: Path, kind: type[Record]) -> list[Record]:
+    """Read what `write_records` wrote."""
+    import pyarrow.parquet as pq
+
+    rows = pq.read_table(path).to_pylist()
+    tuples = [f.name for f in fields(kind) if str(f.type).startswith("tuple")]
+    for row in rows:
+        for name in tuples:
+            row[name] = tuple(row[name])
+        if "verdict" in row:
+            row["verdict"] = Verdict(row["verdict"])
+    return [kind(**row) for row in rows]
+
+
+def digest(records: Sequence[Any]) -> str:
+    """sha256 over the result columns of `records`, in their order."""
+    sha = hashlib.sha256()
+    for record in records:
+        row = {f.name: getattr(record, f.name) for f in fields(record) if not f.metadata.get("measured")}
+        sha.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+    return sha.hexdigest()
+
+
+def _table(records: list[Any], kind: type) -> Any:
+    import pyarrow as pa
+
+    types = {
+        "str": pa.string(),
+        "int": pa.int64(),
+        "float": pa.float64(),
+        "str | None": pa.string(),
+        "int | None": pa.int64(),
+        "float | None": pa.float64(),
+        "bool | None": pa.bool_(),
+        "Verdict": pa.string(),
+        "tuple[str, ...]": pa.list_(pa.string()),
+        "tuple[int, ...]": pa.list_(pa.int32()),
+        "tuple[dict[str, str], ...]": pa.list_(pa.struct([("stdin", pa.string()), ("stdout", pa.string())])),
+    }
+    schema = pa.schema([(f.name, types[str(f.type)]) for f in fields(kind)])
+    return pa.Table.from_pylist([asdict(record) for record in records], schema=schema)

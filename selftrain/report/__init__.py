@@ -1,0 +1,7 @@
+"""What a run found: report.json for programs, report.html for people, a table for the terminal."""
+
+from selftrain.report.build import build_report, finish_report
+from selftrain.report.inputs import ProblemCounts, ReportInputs
+from selftrain.report.terminal import summary_table
+
+__all__ = ["ProblemCounts", "ReportInputs", "build_report", "finish_report", "summary_table"]

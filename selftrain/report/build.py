@@ -1,0 +1,65 @@
+"""report.json and report.html of a run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import RunError
+from selftrain.report.inputs import ReportInputs
+from selftrain.report.page import render
+from selftrain.report.wording import duration
+
+JSON_NAME = "report.json"
+HTML_NAME = "report.html"
+_RUN_TEXT = re.compile(r"(<!--run-->).*?(<!--/run-->)", re.DOTALL)
+
+
+def build_report(inputs: ReportInputs, out: Path) -> None:
+    """Write `report.json` and `report.html` to the folder `out`.
+
+    What belongs to one run and not to its artifacts, `seconds.total` and `cached`, stays open (null, empty)
+    until `finish_report`, so that a report is an artifact like others.
+    """
+    report = {
+        "config": dict(inputs.config),
+        "problems": dict(inputs.problems),
+        "seconds": {"total": None, **inputs.seconds},
+        "cached": [],
+        "pools": inputs.evaluation["pools"],
+        "comparisons": inputs.evaluation["comparisons"],
+    }
+    out.mkdir(parents=True, exist_ok=True)
+    _write(out / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    _write(out / HTML_NAME, render(inputs))
+
+
+def finish_report(folder: Path, total_seconds: float, cached: Sequence[str]) -> dict[str, Any]:
+    """Fill in a run's wall time and cached stages, in both files of `folder`; returns report.json's content.
+
+    May be called again, for instance by a second run that found everything cached. Raises `RunError` where
+    the folder holds no report.
+    """
+    try:
+        report: dict[str, Any] = json.loads((folder / JSON_NAME).read_text("utf-8"))
+        html = (folder / HTML_NAME).read_text("utf-8")
+    except (OSError, ValueError) as error:
+        message = f"{folder}: expected {JSON_NAME} and {HTML_NAME}, got: {error}; run the report stage again"
+        raise RunError(message) from error
+    report["seconds"]["total"] = round(total_seconds, 3)
+    report["cached"] = list(cached)
+    text = f"This run took {duration(total_seconds)}; stages cached: {len(cached)}."
+    _write(folder / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
+    _write(folder / HTML_NAME, _RUN_TEXT.sub(rf"\g<1>{text}\g<2>", html, count=1))
+    return report
+
+
+def _write(path: Path, text: str) -> None:
+    """Atomically. Lone surrogates, which a model's output may hold, become character references."""
+    part = path.with_name(path.name + ".part")
+    part.write_bytes(text.encode("utf-8", errors="xmlcharrefreplace"))
+    os.replace(part, path)

@@ -1,0 +1,208 @@
+"""The report's plots. Colour is the round (rm-1, ppo-1), grey needs no training, a ring is +logprob."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from markupsafe import Markup
+
+from selftrain.comparisons import Comparison
+from selftrain.metrics import Estimate, Metrics, PoolMetrics
+from selftrain.pools import WITH_LOGPROB, Floats, Pool
+from selftrain.report.svg import Drawing, Scale, nice_scale, tick_label
+from selftrain.report.wording import duration, interval, percent, signed
+
+WIDTH = 360.0
+"""Of a panel: it fits a phone unscaled."""
+WIDE = 420.0
+"""Of a plot that stands alone."""
+COLOURS = 6
+"""Rounds have colours of their own up to this many; then they repeat."""
+KINDS = ("easy", "on_policy", "hard_negative")
+
+
+def colour(name: str) -> str:
+    """CSS class of a way of picking, a ranker or a generator."""
+    match = re.match(r"(?:rm|ppo)-(\d+)", name)
+    if not match:
+        return f"way-{name}"
+    hollow = " hollow" if name.endswith(WITH_LOGPROB) else ""
+    return f"round-{(int(match[1]) - 1) % COLOURS + 1}{hollow}"
+
+
+def ways(metrics: Metrics) -> dict[str, Estimate]:
+    """Every way of picking that `metrics` has, baselines first, oracle last."""
+    examples = {"examples": metrics["examples"]} if metrics["examples"] else {}
+    return {
+        "random": metrics["random"],
+        "greedy": metrics["greedy"],
+        "logprob": metrics["logprob"],
+        "majority": metrics["majority"],
+        **examples,
+        **metrics["rankers"],
+        "oracle": metrics["oracle"],
+    }
+
+
+def pick_chart(pool: str, metrics: Metrics, chosen: str) -> Markup:
+    """One row a way of picking: a dot with its interval, over the band from random to oracle."""
+    rows = ways(metrics)
+    x, top, pitch = Scale(0, 1, 112, 304), 6, 22
+    bottom = top + pitch * len(rows)
+    drawing = Drawing(WIDTH, bottom + 20, f"Share of problems solved, pool {pool}, by way of picking")
+    low, high = x(metrics["random"]["value"]), x(metrics["oracle"]["value"])
+    drawing.rect(low, top, high - low, bottom - top, "band", "between a random pick and the oracle")
+    _percent_axis(drawing, x, top, bottom)
+    for row, (way, estimate) in enumerate(rows.items()):
+        y = top + pitch * (row + 0.5)
+        css = "chosen" if way == chosen else ""
+        drawing.text((104, y + 4), way, css, "end")
+        _whisker(drawing, x, y, estimate, colour(way))
+        drawing.circle((x(estimate["value"]), y), 5, f"dot {colour(way)}", _tip(way, estimate))
+        drawing.text((WIDTH - 2, y + 4), f"{100 * estimate['value']:.1f}", f"number {css}", "end")
+    return drawing.markup()
+
+
+def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> Markup:
+    """One group of bars a language, one bar a way of `shown`; the pale bar behind is the oracle."""
+    x, top, bar, gap = Scale(0, 1, 44, 324), 6, 13, 16
+    group = bar * len(shown) + gap
+    bottom = top + group * len(metrics["languages"])
+    drawing = Drawing(WIDTH, bottom + 20, f"Share of problems solved by language, pool {pool}")
+    _percent_axis(drawing, x, top, bottom)
+    for number, (language, part) in enumerate(metrics["languages"].items()):
+        y = top + number * group + gap / 2
+        estimates = ways(part)
+        oracle = estimates["oracle"]
+        drawing.rect(
+            x(0), y - 2, x(oracle["value"]) - x(0), group - gap + 4, "oracle-bar", _tip("oracle", oracle)
+        )
+        drawing.text((38, y + (group - gap) / 2 + 4), language, "", "end")
+        for row, way in enumerate(shown):
+            estimate, middle = estimates[way], y + bar * (row + 0.5)
+            width = x(estimate["value"]) - x(0)
+            drawing.rect(
+                x(0), middle - bar / 2 + 1.5, width, bar - 3, f"bar {colour(way)}", _tip(way, estimate)
+            )
+            drawing.line((x(estimate["low"]), middle), (x(estimate["high"]), middle), "whisker-thin")
+            drawing.text((WIDTH - 2, middle + 3.5), f"{100 * estimate['value']:.0f}", "number small", "end")
+    return drawing.markup()
+
+
+def score_chart(pool: Pool, ranker: str) -> Markup:
+    """Distributions of a ranker's scores of passing and of failing candidates, as shares of each."""
+    scores = np.concatenate([problem.scores[ranker] for problem in pool.problems])
+    passed = np.concatenate([problem.passed for problem in pool.problems])
+    low, high = np.percentile(scores, [0.5, 99.5])  # a few outliers must not squeeze the rest
+    x = nice_scale([float(low), float(high)], 10, WIDTH - 10)
+    edges = np.linspace(x.low, x.high, 37)
+    inside = np.clip(scores, x.low, x.high)
+    shares = [_histogram(inside[passed], edges), _histogram(inside[~passed], edges)]
+    y = Scale(0, max(float(np.max(share)) for share in shares), 122, 10)
+    drawing = Drawing(WIDTH, 142, f"Scores of {ranker} on passing and failing candidates of pool {pool.name}")
+    _x_axis(drawing, x, 10, 122)
+    for share, css in zip(shares, ("passing", "failing"), strict=True):
+        outline = [(x(edge), y(value)) for i, value in enumerate(share) for edge in (edges[i], edges[i + 1])]
+        drawing.path([(x.start, y.start), *outline, (x.end, y.start)], f"area {css}", closed=True)
+    return drawing.markup()
+
+
+def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+    """One line a round over PPO steps."""
+    points = [point for curve in curves.values() for point in curve]
+    x = nice_scale([step for step, _ in points], 46, WIDTH - 10)
+    y = nice_scale([value for _, value in points] + ([0.0] if label.startswith("KL") else []), 140, 10)
+    drawing = Drawing(WIDTH, 160, f"{label} over PPO steps")
+    _x_axis(drawing, x, 10, 140)
+    for tick in y.ticks:
+        drawing.line((x.start, y(tick)), (x.end, y(tick)), "grid")
+        drawing.text((40, y(tick) + 4), tick_label(tick), "axis", "end")
+    for name, curve in curves.items():
+        drawing.path([(x(step), y(value)) for step, value in curve], f"curve {colour(name)}")
+        last = curve[-1]
+        drawing.circle(
+            (x(last[0]), y(last[1])), 3, f"dot {colour(name)}", f"{name}: {last[1]:.4g} at step {last[0]:g}"
+        )
+    return drawing.markup()
+
+
+def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> Markup:
+    """One bar a round: the pairs mined for it, stacked by kind."""
+    top, pitch = 4, 30
+    totals = [sum(kinds.values()) for kinds in pairs.values()]
+    x = Scale(0, max([*totals, 1]), 62, 308)
+    drawing = Drawing(WIDTH, top + pitch * len(pairs), "Pairs mined by round and kind")
+    for row, (name, kinds) in enumerate(pairs.items()):
+        y, at = top + pitch * row, 0
+        drawing.text((56, y + 16), f"round {name}", "", "end")
+        for kind in KINDS:
+            count = kinds.get(kind, 0)
+            drawing.rect(x(at), y + 2, x(at + count) - x(at), 20, f"kind-{kind}", f"{kind}: {count}")
+            at += count
+        drawing.text((WIDTH - 2, y + 16), f"{at:,}".replace(",", "\N{THIN SPACE}"), "number", "end")
+    return drawing.markup()
+
+
+def seconds_chart(seconds: Mapping[str, float]) -> Markup:
+    """One bar a stage, in the order they ran."""
+    top, pitch = 4, 20
+    x = Scale(0, max([*seconds.values(), 1e-9]), 126, WIDE - 78)
+    drawing = Drawing(WIDE, top + pitch * len(seconds), "Time per stage")
+    for row, (stage, value) in enumerate(seconds.items()):
+        y = top + pitch * row
+        drawing.text((120, y + 13), stage, "", "end")
+        drawing.rect(
+            x(0), y + 3, max(x(value) - x(0), 1), pitch - 7, "bar time", f"{stage}: {duration(value)}"
+        )
+        drawing.text((x(value) + 6, y + 13), duration(value), "number")
+    return drawing.markup()
+
+
+def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> Markup:
+    """Label -> paired difference: a dot and its interval, against none (the line); `shares` are in points."""
+    factor, digits = (100.0, 1) if shares else (1.0, 2)
+    bounds = [factor * row[end] for row in rows.values() for end in ("low", "high")]
+    top, pitch = 4, 24
+    x = nice_scale([*bounds, 0.0], 172, WIDE - 48, at_least=0.1)
+    bottom = top + pitch * len(rows)
+    drawing = Drawing(WIDE, bottom + 20, "Paired differences")
+    _x_axis(drawing, x, top, bottom)
+    drawing.line((x(0), top), (x(0), bottom), "zero")
+    for number, (label, row) in enumerate(rows.items()):
+        y = top + pitch * (number + 0.5)
+        value, low, high = (factor * row[part] for part in ("value", "low", "high"))
+        css = "gain" if low > 0 else "loss" if high < 0 else "unsure"
+        drawing.text((162, y + 4), label, "", "end")
+        drawing.line((x(low), y), (x(high), y), f"whisker {css}")
+        tip = f"{label}: {signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
+        drawing.circle((x(value), y), 5, f"dot {css}", tip)
+        drawing.text((WIDE - 2, y + 4), signed(value, digits), "number", "end")
+    return drawing.markup()
+
+
+def _percent_axis(drawing: Drawing, x: Scale, top: float, bottom: float) -> None:
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        drawing.line((x(share), top), (x(share), bottom), "grid")
+        drawing.text((x(share), bottom + 14), f"{100 * share:.0f}", "axis", "middle")
+
+
+def _x_axis(drawing: Drawing, x: Scale, top: float, bottom: float) -> None:
+    for tick in x.ticks:
+        drawing.line((x(tick), top), (x(tick), bottom), "grid")
+        drawing.text((x(tick), bottom + 15), tick_label(tick), "axis", "middle")
+
+
+def _whisker(drawing: Drawing, x: Scale, y: float, estimate: Estimate, css: str) -> None:
+    drawing.line((x(estimate["low"]), y), (x(estimate["high"]), y), f"whisker {css}")
+
+
+def _tip(name: str, estimate: Estimate) -> str:
+    return f"{name}: {percent(estimate['value'])} {interval(estimate)}"
+
+
+def _histogram(scores: Floats, edges: Floats) -> Floats:
+    """Share of the scores in each bin; all zero where there are none."""
+    counts = np.histogram(scores, edges)[0].astype(np.float64)
+    return counts / max(len(scores), 1)

@@ -1,0 +1,51 @@
+"""What a report is made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict
+
+from selftrain.comparisons import Evaluation
+from selftrain.pools import Pool
+
+
+class ProblemCounts(TypedDict):
+    """Where the problems are from, and how many the stages used; `eval` is the test split."""
+
+    source: str
+    train: int
+    validation: int
+    eval: int
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """Everything that a report shows.
+
+    name             of the run
+    config           the resolved config, as JSON values
+    problems         counts
+    seconds          stage label (`sft`, `ppo-1`, ...) -> seconds of the build that made its artifact, in
+                     running order
+    pools            candidates for the test problems, `sft` first
+    evaluation       `evaluate_pools` of the same pools
+    ppo              `ppo-1`, ... -> one row a step: `step`, and any of the keys of `page.CURVES`
+    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative) -> pairs mined for it, earlier
+                     ones aside
+    chosen           the ranker chosen on the validation split: one of the pools' rankers
+    logprob_weights  ranker R -> weight of R+logprob, chosen on the validation split
+    notes            sentences on what the run used and what its numbers do not say
+    """
+
+    name: str
+    config: Mapping[str, object]
+    problems: ProblemCounts
+    seconds: Mapping[str, float]
+    pools: Sequence[Pool]
+    evaluation: Evaluation
+    ppo: Mapping[str, Sequence[Mapping[str, float]]]
+    pairs: Mapping[str, Mapping[str, int]]
+    chosen: str
+    logprob_weights: Mapping[str, float]
+    notes: Sequence[str] = ()

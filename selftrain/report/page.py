@@ -1,0 +1,155 @@
+"""report.html: one file that opens anywhere, offline, with no library.
+
+The page is `assets/page.html` (Jinja, everything escaped), with `style.css` and `browse.js` inlined. A
+content security policy forbids it any request and any script but that one: candidates are hostile text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from selftrain.comparisons import Comparison
+from selftrain.metrics import Metrics
+from selftrain.pools import SHUFFLED, WITH_LOGPROB
+from selftrain.report import charts, wording
+from selftrain.report.browse import browse_data
+from selftrain.report.inputs import ReportInputs
+
+ASSETS = Path(__file__).parent / "assets"
+CURVES = {
+    "score": "Score of the reward model",
+    "reward": "Reward: score minus KL penalty",
+    "kl": "KL to the SFT policy, nats a token",
+    "entropy": "Entropy, nats a token",
+}
+"""Keys of a PPO row that are plotted, where a row has them."""
+
+
+def render(inputs: ReportInputs) -> str:
+    """The page, its run line still open (see `build.finish_report`)."""
+    environment = Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "percent": wording.percent,
+        "interval": wording.interval,
+        "difference": wording.difference,
+        "duration": wording.duration,
+    }
+    script = (ASSETS / "browse.js").read_text("utf-8")
+    metrics = {name: pool["overall"] for name, pool in inputs.evaluation["pools"].items()}
+    found = {row["name"]: row for row in inputs.evaluation["comparisons"]}
+    browse = browse_data(inputs.pools, inputs.chosen)
+    return environment.get_template("page.html").render(
+        inputs=inputs,
+        style=Markup((ASSETS / "style.css").read_text("utf-8")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        metrics=metrics,
+        ways=charts.ways,
+        colour=charts.colour,
+        found=found,
+        first=inputs.pools[0].name,
+        shown=_shown_ways(next(iter(metrics.values())), inputs.chosen),
+        picks={name: charts.pick_chart(name, each, inputs.chosen) for name, each in metrics.items()},
+        languages=_language_charts(inputs),
+        gains=_chart(_gains(found, inputs)),
+        changes=_chart(_changes(found, inputs)),
+        shifts=_chart(_shifts(found, inputs), shares=False),
+        scores=_score_charts(inputs),
+        curves=_curve_charts(inputs.ppo),
+        pairs=charts.pairs_chart(inputs.pairs) if inputs.pairs else None,
+        seconds=charts.seconds_chart(inputs.seconds),
+        unjudged=sum(pool.unjudged for pool in inputs.pools),
+        browse=browse,
+        browse_json=_script_safe(browse),
+        config=json.dumps(inputs.config, indent=2, ensure_ascii=False),
+    )
+
+
+def _script_safe(value: Any) -> Markup:
+    """JSON that can neither end its script element nor open a comment in it."""
+    text = json.dumps(value, separators=(",", ":"))  # ASCII: control characters and separators are escaped
+    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
+
+
+def _shown_ways(metrics: Metrics, chosen: str) -> list[str]:
+    return [way for way in ("random", "logprob", "majority", chosen) if way in charts.ways(metrics)]
+
+
+def _language_charts(inputs: ReportInputs) -> dict[str, Markup]:
+    pools = inputs.evaluation["pools"]
+    return {
+        name: charts.language_chart(name, pool, _shown_ways(pool["overall"], inputs.chosen))
+        for name, pool in pools.items()
+    }
+
+
+def _score_charts(inputs: ReportInputs) -> list[tuple[str, str, Markup]]:
+    """(reranker, pool, plot) for the rerankers themselves."""
+    rankers = [name for name in inputs.pools[0].rankers if not name.endswith((SHUFFLED, WITH_LOGPROB))]
+    return [
+        (ranker, pool.name, charts.score_chart(pool, ranker))
+        for ranker in rankers
+        for pool in inputs.pools
+        if ranker in pool.rankers
+    ]
+
+
+def _curve_charts(ppo: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Markup]:
+    plots = {}
+    for key, label in CURVES.items():
+        curves = {name: [(row["step"], row[key]) for row in rows if key in row] for name, rows in ppo.items()}
+        if curves := {name: curve for name, curve in curves.items() if curve}:
+            plots[label] = charts.curve_chart(label, curves)
+    return plots
+
+
+def _gains(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
+    """What the chosen ranker gains on the first pool over each rival, and the control's gain."""
+    start = f"{inputs.pools[0].name}/{inputs.chosen}"
+    rows = {
+        f"over {name[len(start) + 1 :]}": row for name, row in found.items() if name.startswith(f"{start}-")
+    }
+    control = found.get(f"{start}{SHUFFLED}-random")
+    return rows | ({"shuffled, over random": control} if control else {})
+
+
+def _changes(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
+    """What each round changed, in shares of problems."""
+    rows: dict[str, Comparison] = {}
+    for name, row in found.items():
+        if name.startswith("system/"):
+            now, then = name.removeprefix("system/").split("-")
+            rows[f"system {now} \N{MINUS SIGN} system {then}"] = row
+    for round_ in range(1, len(inputs.ppo) + 1):
+        judge, successor = f"rm-{round_}", f"rm-{round_ + 1}"
+        names = {pool.name: f"{pool.name}/{successor}-{judge}" for pool in inputs.pools}
+        rows |= {
+            f"on {pool}: {successor} \N{MINUS SIGN} {judge}": found[name]
+            for pool, name in names.items()
+            if name in found
+        }
+    return rows
+
+
+def _shifts(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
+    """What PPO did to the score it was trained for."""
+    names = ((number, f"score/ppo-{number}-sft") for number in range(1, len(inputs.ppo) + 1))
+    return {f"rm-{n} score: ppo-{n} \N{MINUS SIGN} sft": found[name] for n, name in names if name in found}
+
+
+def _chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> Markup | None:
+    return charts.difference_chart(rows, shares=shares) if rows else None

@@ -1,0 +1,101 @@
+"""A little SVG: enough for the report's plots, which the page's CSS colours, light or dark.
+
+Coordinates are pixels of the viewBox, origin at the top left. Text is escaped. The elements carry no `xmlns`:
+they are meant to stand inline in HTML.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from xml.etree import ElementTree
+
+from markupsafe import Markup
+
+Point = tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Scale:
+    """Linear map of the values low..high to the pixels start..end; `ticks` are round values between."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    ticks: tuple[float, ...] = ()
+
+    def __call__(self, value: float) -> float:
+        return self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start)
+
+
+def nice_scale(values: Sequence[float], start: float, end: float, *, at_least: float = 1e-6) -> Scale:
+    """A scale that holds `values`, widened to `at_least` and then to ticks at both ends."""
+    low, high = min(values), max(values)
+    if high - low < at_least:
+        low, high = low - at_least / 2, high + at_least / 2
+    step = tick_step(low, high)
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    ticks = tuple(i * step for i in range(first, last + 1))
+    return Scale(ticks[0], ticks[-1], start, end, ticks)
+
+
+def tick_step(low: float, high: float, about: int = 4) -> float:
+    """1, 2 or 5 times a power of ten, such that about `about` steps cover low..high."""
+    rough = (high - low) / about
+    power = 10.0 ** math.floor(math.log10(rough))
+    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))
+
+
+def tick_label(value: float) -> str:
+    """Short, without a trailing zero or a minus before zero."""
+    return f"{value:.6g}".replace("-", "\N{MINUS SIGN}") if abs(value) > 1e-12 else "0"
+
+
+class Drawing:
+    """An SVG image under construction; `label` is what a screen reader says."""
+
+    def __init__(self, width: float, height: float, label: str) -> None:
+        self._root = ElementTree.Element(
+            "svg", {"viewBox": f"0 0 {_px(width)} {_px(height)}", "role": "img", "aria-label": label}
+        )
+
+    def line(self, a: Point, b: Point, css: str) -> None:
+        """A straight line."""
+        self._add("line", css, x1=a[0], y1=a[1], x2=b[0], y2=b[1])
+
+    def rect(self, x: float, y: float, width: float, height: float, css: str, tip: str = "") -> None:
+        """A rectangle; `tip` shows when the mouse rests on it."""
+        self._add("rect", css, tip=tip, x=x, y=y, width=max(width, 0), height=max(height, 0))
+
+    def circle(self, at: Point, radius: float, css: str, tip: str = "") -> None:
+        """A dot."""
+        self._add("circle", css, tip=tip, cx=at[0], cy=at[1], r=radius)
+
+    def path(self, points: Sequence[Point], css: str, *, closed: bool = False) -> None:
+        """A line through `points`, or the area within them."""
+        steps = " ".join(f"{'M' if i == 0 else 'L'}{_px(x)} {_px(y)}" for i, (x, y) in enumerate(points))
+        element = ElementTree.SubElement(
+            self._root, "path", {"class": css, "d": steps + (" Z" if closed else "")}
+        )
+        element.set("vector-effect", "non-scaling-stroke")
+
+    def text(self, at: Point, text: str, css: str = "", anchor: str = "start") -> None:
+        """One line of text, its baseline at `at`; `anchor`: start, middle or end."""
+        self._add("text", css, text=text, x=at[0], y=at[1], text_anchor=anchor)
+
+    def markup(self) -> Markup:
+        """The image, to stand in HTML."""
+        return Markup(ElementTree.tostring(self._root, encoding="unicode"))  # ElementTree has escaped it
+
+    def _add(self, tag: str, css: str, *, text: str = "", tip: str = "", **attributes: float | str) -> None:
+        named = {name.replace("_", "-"): _px(value) for name, value in attributes.items()}
+        element = ElementTree.SubElement(self._root, tag, {"class": css, **named} if css else named)
+        element.text = text or None
+        if tip:
+            ElementTree.SubElement(element, "title").text = tip
+
+
+def _px(value: float | str) -> str:
+    return value if isinstance(value, str) else f"{value:.1f}".removesuffix(".0")

@@ -1,0 +1,44 @@
+"""How numbers are written for people."""
+
+from __future__ import annotations
+
+from selftrain.metrics import Estimate
+
+
+def percent(value: float) -> str:
+    """0.521 -> `52.1 %`."""
+    return f"{100 * value:.1f}\N{NO-BREAK SPACE}%"
+
+
+def interval(estimate: Estimate) -> str:
+    """The 95 % interval of a share, in percent: `[46.0, 58.1]`."""
+    return f"[{100 * estimate['low']:.1f}, {100 * estimate['high']:.1f}]"
+
+
+def points(value: float) -> str:
+    """A difference of shares: `+10.4 points`."""
+    return f"{signed(100 * value, 1)}\N{NO-BREAK SPACE}points"
+
+
+def signed(value: float, digits: int) -> str:
+    """With its sign, and a real minus."""
+    return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
+
+
+def difference(estimate: Estimate) -> str:
+    """A paired difference of shares with its interval, and whether it is told apart from none."""
+    low, high = signed(100 * estimate["low"], 1), signed(100 * estimate["high"], 1)
+    known = "" if estimate["low"] > 0 or estimate["high"] < 0 else ", not told apart from none"
+    return f"{points(estimate['value'])} [{low}, {high}]{known}"
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `2 min 03 s`, `1 h 05 min`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

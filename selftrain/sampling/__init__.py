@@ -1,0 +1,21 @@
+"""Sampling engines. Each is a class with one method:
+
+    Engine(folder, settings).sample(prompts, n, seed) -> list (per prompt) of list (n) of `Sample`
+
+`prompts` are token ids; n = 0 asks for the greedy completion. `seed` decides every draw.
+"""
+
+from typing import NamedTuple
+
+
+class Sample(NamedTuple):
+    """One completion.
+
+    token_ids  the sampled tokens, end token included where it was reached
+    logprob    their summed log-probability at temperature 1 (nats), whatever temperature they were drawn at
+    ended      whether the end token was reached
+    """
+
+    token_ids: list[int]
+    logprob: float
+    ended: bool

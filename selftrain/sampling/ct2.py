@@ -1,0 +1,77 @@
+"""CTranslate2 on CPU: two to ten times the tokens per second of `hf` at small sizes."""
+
+import json
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import SampleConfig
+from selftrain.sampling import Sample
+
+BATCH = 256
+"""Sequences at once."""
+
+
+class Engine:
+    """Converts the checkpoint in `folder` once, into `workspace`, and samples from that.
+
+    CTranslate2 seeds a generator's threads when they start, so each call of `sample` makes its own generator: a batch is
+    the unit that a seed reproduces.
+    """
+
+    def __init__(self, folder: Path, settings: SampleConfig, workspace: Path, threads: int) -> None:
+        from selftrain.models import load_tokenizer
+
+        self.settings = settings
+        self.threads = threads
+        self.tokenizer = load_tokenizer(folder)
+        self.folder = workspace / "ctranslate2"
+        if not (self.folder / "model.bin").is_file():
+            convert(folder, self.folder, self.tokenizer)
+
+    def sample(self, prompts: Sequence[Sequence[int]], n: int, seed: int) -> list[list[Sample]]:
+        """See the package's docstring."""
+        import ctranslate2
+
+        ctranslate2.set_random_seed(seed)
+        generator = ctranslate2.Generator(str(self.folder), device="cpu", inter_threads=1, intra_threads=self.threads)
+        end = self.tokenizer.eos_token_id
+        drawn: dict[str, Any] = {"sampling_topk": 1}
+        if n:
+            drawn = {
+                "sampling_topk": 0,
+                "sampling_topp": self.settings.top_p,
+                "sampling_temperature": self.settings.temperature,
+                "num_hypotheses": n,
+            }
+        results = generator.generate_batch(
+            [self.tokenizer.convert_ids_to_tokens(prompt) for prompt in prompts],
+            max_batch_size=max(1, BATCH // max(1, n)),
+            max_length=self.settings.max_new_tokens,
+            include_prompt_in_result=False,
+            end_token=[end],
+            return_end_token=True,
+            return_scores=True,
+            length_penalty=0,  # scores are sums, not means
+            **drawn,
+        )
+        return [
+            [Sample(ids, score, bool(ids) and ids[-1] == end) for ids, score in zip(r.sequences_ids, r.scores, strict=True)]
+            for r in results
+        ]
+
+
+def convert(folder: Path, target: Path, tokenizer: Any) -> None:
+    """Write the checkpoint in CTranslate2's format; whole or not at all."""
+    from ctranslate2.converters import TransformersConverter
+
+    part = target.with_name(target.name + ".part")
+    shutil.rmtree(part, ignore_errors=True)
+    TransformersConverter(str(folder)).convert(str(part))
+    settings = json.loads((part / "config.json").read_text())
+    for name in ("bos_token", "eos_token", "unk_token"):
+        settings[name] = settings.get(name) or tokenizer.eos_token  # it loads no model without all three
+    (part / "config.json").write_text(json.dumps(settings))
+    shutil.rmtree(target, ignore_errors=True)
+    part.rename(target)

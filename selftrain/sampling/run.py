@@ -1,0 +1,74 @@
+"""Child process of stage `sample`: each rank samples every world-th shard and writes it as a file of its own."""
+
+import os
+from typing import Any
+
+from selftrain.config import RuntimeConfig
+from selftrain.launch import Child, child_main, report_progress
+from selftrain.models import encode_prompt, load_tokenizer
+from selftrain.records import Candidate, Problem, read_records, write_records
+from selftrain.sampling import Sample
+from selftrain.stage import Outcome
+from selftrain.stages.sample import SampleSlice, shard_path, shards
+
+
+def sample(child: Child) -> Outcome:
+    """Sample the shards that are not there yet."""
+    config = SampleSlice.model_validate(child.config)
+    runtime = RuntimeConfig.model_validate(child.runtime)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
+    todo = [(at, rows) for at, rows in enumerate(shards(problems, config)) if not shard_path(child.private, at).is_file()]
+    mine = todo[rank::world]
+    if not mine:
+        return Outcome("")
+    tokenizer = load_tokenizer(child.inputs["generator"])
+    engine = _engine(config, runtime, child, rank)
+    for done, (at, rows) in enumerate(mine):
+        prompts = [encode_prompt(tokenizer, problem.prompt) for problem in rows]
+        seed = (config.seed * 1_000_003 + at) % 2**31
+        drawn = engine.sample(prompts, config.count, seed)
+        greedy = engine.sample(prompts, 0, seed) if config.greedy else [[] for _ in rows]
+        records = [
+            candidate(tokenizer, problem, k, one)
+            for problem, many, best in zip(rows, drawn, greedy, strict=True)
+            for k, one in [*enumerate(many), *((-1, one) for one in best)]
+        ]
+        part = shard_path(child.private, at).with_suffix(f".{rank}.part")
+        write_records(part, records, Candidate)
+        part.rename(shard_path(child.private, at))
+        report_progress((done + 1) * world, len(mine) * world, "shards", tokens=float(sum(len(r.token_ids) for r in records)))
+    return Outcome("")
+
+
+def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample) -> Candidate:
+    """The record of one sample: its text cut at the problem's first stop token."""
+    text = tokenizer.decode(drawn.token_ids, skip_special_tokens=True)
+    cuts = [at for at in (text.find(stop) for stop in problem.stop_tokens) if at >= 0]
+    ended = drawn.ended or bool(cuts)
+    return Candidate(
+        id=f"{problem.id}#{number}",
+        problem_id=problem.id,
+        sample=number,
+        completion=text[: min(cuts)] if cuts else text,
+        token_ids=tuple(drawn.token_ids),
+        logprob=drawn.logprob,
+        finish_reason="stop" if ended else "length",
+    )
+
+
+def _engine(config: SampleSlice, runtime: RuntimeConfig, child: Child, rank: int) -> Any:
+    folder = child.inputs["generator"]
+    if config.sample.engine == "ctranslate2":
+        from selftrain.sampling import ct2
+
+        workspace = child.private / f"rank{rank}"
+        workspace.mkdir(exist_ok=True)
+        return ct2.Engine(folder, config.sample, workspace, runtime.threads)
+    from selftrain.sampling import hf
+
+    return hf.Engine(folder, config.sample, runtime.device)
+
+
+if __name__ == "__main__":
+    child_main(sample)

@@ -1,0 +1,129 @@
+"""What a stage is, and the key that names what it makes.
+
+A stage is inert: a name, a version and a function. `Stage.ref` computes the key of what it would make, without running
+anything; `Store.build` (see `store.py`) makes it.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+
+from selftrain.errors import UsageError
+
+KEY_LENGTH = 32
+"""Hex digits of the sha256 that are kept: 128 bits."""
+
+
+@dataclass(frozen=True)
+class ArtifactRef:
+    """Names one artifact: the stage that makes it and its key."""
+
+    stage: str
+    key: str
+
+    def __str__(self) -> str:
+        return f"{self.stage}/{self.key}"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a build reports about what it wrote.
+
+    records_digest  sha256 of the result columns (`records.digest`) or of the result's content; the same for every
+                    undisturbed or resumed build of one key on one machine
+    metrics         figures worth showing, JSON values
+    """
+
+    records_digest: str
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the method.
+
+    name     directory in the store
+    version  raise it when the same config and inputs give another result
+    build    writes the artifact's files, given what `Build` holds
+    """
+
+    name: str
+    version: int
+    build: "Callable[[Build], Outcome]"
+
+    def identity(self, config: Any, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
+        """Everything that the key is computed from, as JSON values; `selftrain why` compares these."""
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "config": plain(config, self.name, places=False),
+            "inputs": {name: str(ref) for name, ref in sorted(inputs.items())},
+        }
+
+    def ref(self, config: Any, **inputs: ArtifactRef) -> ArtifactRef:
+        """The artifact that this stage makes of `config` (model, dataclass or dict) and `inputs`."""
+        return ArtifactRef(self.name, fingerprint(self.identity(config, inputs)))
+
+
+@dataclass(frozen=True)
+class Build:
+    """What a stage's build function is given.
+
+    config   the slice of the run's config that can change the result
+    inputs   verified local directories of the input artifacts, by name
+    folder   where to write; what an earlier, killed build of this key left is still there
+    runtime  workers, processes, device: what cannot change the result
+    progress called with (done, total, unit, figures) now and then
+    manifests  of all stages before this one, by label; only `report` reads them, for what was measured
+    """
+
+    config: Any
+    inputs: Mapping[str, Path]
+    folder: Path
+    runtime: Any
+    progress: Callable[..., None]
+    manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+def plain(value: Any, where: str, places: bool = True) -> Any:
+    """`value` in JSON's types, or a UsageError naming what has no stable JSON form and where it stands.
+
+    `places` False leaves out the fields that a model names in its `places`: they say where something is, not what it is.
+    """
+    if isinstance(value, BaseModel):
+        left_out = frozenset() if places else getattr(value, "places", frozenset())
+        names = [name for name in type(value).model_fields if name not in left_out]
+        return {name: plain(getattr(value, name), f"{where}.{name}", places) for name in names}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {f.name: plain(getattr(value, f.name), f"{where}.{f.name}", places) for f in dataclasses.fields(value)}
+    if isinstance(value, Enum):
+        return plain(value.value, where, places)
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise UsageError(f"{where}: a key cannot hold {name!r} as a field name; expected text, got {type(name).__name__}")
+        return {name: plain(item, f"{where}.{name}", places) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item, f"{where}[{at}]", places) for at, item in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise UsageError(
+        f"{where}: {value!r} ({type(value).__name__}) has no stable JSON form, so it cannot be part of a key; "
+        "use text, numbers, lists and dicts (a sorted list for a set, the file's sha256 for a path)"
+    )
+
+
+def fingerprint(value: Any) -> str:
+    """The first 32 hex digits of the sha256 of `value`'s canonical JSON."""
+    text = json.dumps(plain(value, "key"), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -1,0 +1,87 @@
+"""Stage `evaluate`: every pool ranked by every reranker on the test split; choices are made on the validation split.
+
+Chosen on the SFT policy's candidates for the validation problems: the weight of the log-probability in `rm-r+logprob`,
+and which of the last round's two rankers is the one to use.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from selftrain.comparisons import evaluate_pools
+from selftrain.config import EvaluateConfig, Strict
+from selftrain.metrics import choose_logprob_weight, choose_ranker
+from selftrain.pools import SHUFFLED, WITH_LOGPROB, Pool, make_pool, with_logprob
+from selftrain.records import Candidate, Execution, Problem, read_records
+from selftrain.scoring import Job, score_candidates
+from selftrain.stage import Build, Outcome, Stage, fingerprint
+
+Scores = Mapping[str, Mapping[str, float]]
+
+
+class EvaluateSlice(Strict):
+    """What is evaluated: `pools` by generator (`sft`, `ppo-1`, ...), `rerankers` (`rm-1`, ...), in the order of rounds."""
+
+    seed: int
+    evaluate: EvaluateConfig
+    pools: tuple[str, ...]
+    rerankers: tuple[str, ...]
+
+
+def build(build: Build) -> Outcome:
+    """Reads `problems`, each pool's `POOL.candidates` and `POOL.executions`, each reranker; writes evaluation.json and
+    scores.json (pool -> ranker -> candidate id -> score)."""
+    config: EvaluateSlice = build.config
+    jobs = [
+        Job(f"{pool}/{ranker}", ranker, f"{pool}.candidates", ("validation", "test"))
+        for pool in config.pools
+        for ranker in config.rerankers
+    ]
+    if config.evaluate.control:
+        jobs += [
+            Job(f"{config.pools[0]}/{ranker}{SHUFFLED}", ranker, f"{config.pools[0]}.candidates", ("test",), shuffled=True)
+            for ranker in config.rerankers
+        ]
+    found = score_candidates(build, jobs)
+    scores: dict[str, dict[str, dict[str, float]]] = {pool: {} for pool in config.pools}
+    for name, by_candidate in found.items():
+        pool, ranker = name.split("/", 1)
+        scores[pool][ranker] = by_candidate
+    (build.folder / "scores.json").write_text(json.dumps(scores))
+    kept = {ranker: scores[config.pools[0]][ranker] for ranker in config.rerankers}
+    validation = load_pool(build.inputs, config.pools[0], "validation", kept)
+    weights = {ranker: choose_logprob_weight(validation, ranker) for ranker in config.rerankers}
+    last = config.rerankers[-1]
+    chosen = choose_ranker(with_logprob(validation, weights), [last, last + WITH_LOGPROB])
+    pools = [with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights) for pool in config.pools]
+    evaluation = evaluate_pools(pools, config.evaluate.bootstrap, config.seed)
+    result = {"evaluation": evaluation, "logprob_weights": weights, "chosen": chosen}
+    (build.folder / "evaluation.json").write_text(json.dumps(result, indent=1))
+    first = evaluation["pools"][config.pools[0]]["overall"]
+    metrics = {
+        "chosen": chosen,
+        "unjudged": sum(pool.unjudged for pool in pools),
+        "random": first["random"]["value"],
+        "picked": first["rankers"][chosen]["value"],
+        "oracle": first["oracle"]["value"],
+    }
+    return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
+
+
+def load_pool(inputs: Mapping[str, Path], name: str, split: str, scores: Scores) -> Pool:
+    """The pool called `name` over the problems of `split`, from an evaluate build's inputs."""
+    problems = [p for p in read_records(inputs["problems"] / "problems.parquet", Problem) if p.split == split]
+    ids = {problem.id for problem in problems}
+    candidates: list[Any] = read_records(inputs[f"{name}.candidates"] / "candidates.parquet", Candidate)
+    executions: list[Any] = read_records(inputs[f"{name}.executions"] / "executions.parquet", Execution)
+    return make_pool(
+        name,
+        problems,
+        [row for row in candidates if row.problem_id in ids],
+        [row for row in executions if row.problem_id in ids],
+        scores,
+    )
+
+
+EVALUATE = Stage("evaluate", 1, build)

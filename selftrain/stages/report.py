@@ -1,0 +1,69 @@
+"""Stage `report`: the evaluation and what the stages measured on the way -> report.json and report.html."""
+
+import json
+from collections import Counter
+from typing import Any
+
+from selftrain.config import Strict
+from selftrain.pools import with_logprob
+from selftrain.records import Pair, Problem, read_records
+from selftrain.report import ReportInputs, build_report
+from selftrain.stage import Build, Outcome, Stage
+from selftrain.stages.evaluate import load_pool
+from selftrain.store import sha256_file
+
+BANK_NOTE = (
+    "The problems are the built-in bank's: exercise for the method on small models. They say nothing about real-world code."
+)
+
+
+class ReportSlice(Strict):
+    """What the report shows beside its inputs: the run's config, without where and how it ran."""
+
+    config: dict[str, Any]
+    pools: tuple[str, ...]
+    rounds: int
+
+
+def build(build: Build) -> Outcome:
+    """Reads what `evaluate` read, `evaluation`, the last `pairs`, and each stage's manifest; writes the two files.
+
+    `build.manifests`: label of a stage (`sft`, `ppo-1`, ...) -> its manifest.
+    """
+    config: ReportSlice = build.config
+    problems = read_records(build.inputs["problems"] / "problems.parquet", Problem)
+    result = json.loads((build.inputs["evaluation"] / "evaluation.json").read_text())
+    scores = json.loads((build.inputs["evaluation"] / "scores.json").read_text())
+    counts = Counter(problem.split for problem in problems)
+    source = config.config["problems"]["source"]
+    kinds: dict[str, Counter[str]] = {}
+    for pair in read_records(build.inputs["pairs"] / "pairs.parquet", Pair):
+        kinds.setdefault(str(pair.round), Counter())[pair.kind] += 1
+    weights = result["logprob_weights"]
+    inputs = ReportInputs(
+        name=config.config["name"],
+        config=config.config,
+        problems={
+            "source": source,
+            "train": counts["sft"] + counts["rl"],
+            "validation": counts["validation"],
+            "eval": counts["test"],
+        },
+        seconds={label: manifest["seconds"] for label, manifest in build.manifests.items()},
+        pools=[with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights) for pool in config.pools],
+        evaluation=result["evaluation"],
+        ppo={
+            label: manifest["metrics"]["curve"]
+            for label, manifest in build.manifests.items()
+            if manifest["stage"] == "ppo"
+        },
+        pairs=kinds,
+        chosen=result["chosen"],
+        logprob_weights=weights,
+        notes=[BANK_NOTE] if source == "bank" else [],
+    )
+    build_report(inputs, build.folder)
+    return Outcome(sha256_file(build.inputs["evaluation"] / "evaluation.json"))
+
+
+REPORT = Stage("report", 1, build)

@@ -1,0 +1,60 @@
+"""Stage `sample`: a generator's candidates for the problems of some splits. The work is in `selftrain.sampling`."""
+
+from pathlib import Path
+
+from selftrain.config import SampleConfig, Strict
+from selftrain.errors import DataError
+from selftrain.launch import launch
+from selftrain.records import Candidate, Problem, digest, read_records, write_records
+from selftrain.stage import Build, Outcome, Stage
+from selftrain.store import PROGRESS
+
+
+class SampleSlice(Strict):
+    """What a pool of candidates depends on, beside the problems and the generator.
+
+    count   candidates per problem
+    greedy  also the greedy completion, as sample -1
+    """
+
+    seed: int
+    sample: SampleConfig
+    splits: tuple[str, ...]
+    count: int
+    greedy: bool
+
+
+def shards(problems: list[Problem], config: SampleSlice) -> list[list[Problem]]:
+    """The problems of the slice's splits, in groups of `sample.shard`."""
+    chosen = [problem for problem in problems if problem.split in config.splits]
+    size = config.sample.shard
+    return [chosen[at : at + size] for at in range(0, len(chosen), size)]
+
+
+def shard_path(folder: Path, number: int) -> Path:
+    """Where a finished shard lies until all are finished."""
+    return folder / f"shard-{number:05d}.parquet"
+
+
+def build(build: Build) -> Outcome:
+    """Reads `problems` and `generator`; writes candidates.parquet."""
+    config: SampleSlice = build.config
+    groups = shards(read_records(build.inputs["problems"] / "problems.parquet", Problem), config)
+    if not groups:
+        raise DataError(f"no problem in splits {', '.join(config.splits)}; there is nothing to sample")
+    folder = build.folder / PROGRESS
+    if not all(shard_path(folder, at).is_file() for at in range(len(groups))):
+        launch("selftrain.sampling.run", build, distributed=True)
+    candidates = [c for at in range(len(groups)) for c in read_records(shard_path(folder, at), Candidate)]
+    write_records(build.folder / "candidates.parquet", candidates, Candidate)
+    drawn = [c for c in candidates if c.sample >= 0]
+    metrics = {
+        "problems": sum(map(len, groups)),
+        "candidates": len(drawn),
+        "tokens": sum(len(c.token_ids) for c in drawn),
+        "ended": sum(c.finish_reason == "stop" for c in drawn) / len(drawn),
+    }
+    return Outcome(digest(candidates), metrics)
+
+
+SAMPLE = Stage("sample", 1, build)

@@ -1,0 +1,1 @@
+"""Training, each stage a module that runs as a child process: `python -m selftrain.training.sft resolved.json`."""

@@ -1,0 +1,53 @@
+"""Why a key is what it is: the differences to the nearest earlier artifact of the same stage."""
+
+from typing import Any
+
+from selftrain.errors import UsageError
+from selftrain.store import Store
+
+STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
+IDENTITY = ("version", "config", "inputs")
+
+
+def explain(store: Store, key: str) -> str:
+    """Field by field, what the artifact `key` (or its first digits) has other than the nearest earlier one of its stage."""
+    manifests = {m["key"]: m for stage in STAGES for m in store.manifests(stage)}
+    matching = [m for k, m in manifests.items() if k.startswith(key.rsplit("/", 1)[-1])]
+    if not matching:
+        raise UsageError(f"no artifact with key {key} in {store.url}; `selftrain show RUN` lists the keys of a run")
+    if len(matching) > 1:
+        raise UsageError(f"{len(matching)} keys start with {key}: {', '.join(m['key'] for m in matching[:4])}; give more digits")
+    this = matching[0]
+    lines = [f"{this['stage']}/{this['key']}  ({this['label']})"]
+    fields = flatten({name: this[name] for name in IDENTITY})
+    earlier = [m for m in manifests.values() if m["stage"] == this["stage"] and m["started"] < this["started"]]
+    if not earlier:
+        lines += ["the first of its stage in this store; its key is made of:", *(f"  {n} = {v!r}" for n, v in fields.items())]
+        return "\n".join(lines)
+    differing = [(m, difference(flatten({name: m[name] for name in IDENTITY}), fields)) for m in earlier]
+    other, changes = min(differing, key=lambda pair: (len(pair[1]), -pair[0]["started"]))
+    lines.append(f"nearest earlier: {other['key']}  ({other['label']})")
+    lines += changes or ["no difference"]
+    return "\n".join(lines)
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested JSON as `a.b[0]` -> leaf."""
+    if isinstance(value, dict):
+        return {k: v for key, item in value.items() for k, v in flatten(item, f"{name}.{key}" if name else key).items()}
+    if isinstance(value, list):
+        return {k: v for at, item in enumerate(value) for k, v in flatten(item, f"{name}[{at}]").items()}
+    return {name: value}
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """One line per field that differs."""
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            lines.append(f"  + {name} = {after[name]!r}")
+        elif name not in after:
+            lines.append(f"  - {name} = {before[name]!r}")
+        elif before[name] != after[name]:
+            lines.append(f"    {name}: {before[name]!r} -> {after[name]!r}")
+    return lines

@@ -1,0 +1,166 @@
+"""Task and stage `execute`: runs a pool's candidates against their problems' tests in the sandbox.
+
+The stage is here and not in `selftrain.stages` because only `tasks` may start a sandbox.
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+
+from sandbox.client import Sandbox
+from sandbox.errors import SandboxError
+from sandbox.programs import assemble
+from sandbox.verdicts import Case, Limits, Program, Result, Verdict
+from selftrain.config import ExecuteConfig, RunConfig, RuntimeConfig, Strict
+from selftrain.errors import SandboxFailed, UsageError
+from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
+from selftrain.stage import ArtifactRef, Build, Outcome, Stage
+from selftrain.store import PROGRESS
+from tasks.run import Run
+
+EXAMPLES = "/examples"
+OUTPUT_KEPT = 2000
+"""Characters of a program's output that go into the record."""
+
+
+class ExecuteSlice(Strict):
+    """What verdicts depend on, beside problems and candidates. `toolchain`: language -> versions, from the sandbox."""
+
+    execute: ExecuteConfig
+    toolchain: dict[str, str]
+
+
+def execute(run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str, evaluation: bool = False) -> ArtifactRef:
+    """Stage D, second half: verdicts of a pool's candidates."""
+    piece = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
+    where = "evaluation" if evaluation else "rl"
+    inputs = {"problems": problems, "candidates": candidates}
+    return run.do(EXECUTE, f"execute-{pool}-{where}", piece, inputs, f"execute · {pool} · {where}", tags=("sandbox",))
+
+
+def toolchain(run: Run) -> dict[str, str]:
+    """The toolchain of each of the run's languages, as the sandbox names it; asked once per run."""
+    if not run.toolchain:
+        with open_sandbox(run.config.runtime) as box:
+            run.toolchain = {language: box.identity(language) for language in languages(run.config)}
+    return run.toolchain
+
+
+def languages(config: RunConfig) -> tuple[str, ...]:
+    """The languages of the run's problems."""
+    return config.problems.languages
+
+
+def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
+    """The sandbox that the runtime asks for; UsageError where it cannot be had."""
+    try:
+        return Sandbox(runtime.backend, workers=runtime.workers)
+    except SandboxError as error:
+        raise UsageError(str(error)) from error
+
+
+def build(build: Build) -> Outcome:
+    """Reads `problems` and `candidates`; writes executions.parquet."""
+    config: ExecuteSlice = build.config
+    problems = {p.id: p for p in read_records(build.inputs["problems"] / "problems.parquet", Problem)}
+    candidates = read_records(build.inputs["candidates"] / "candidates.parquet", Candidate)
+    folder = build.folder / PROGRESS
+    folder.mkdir(exist_ok=True)
+    size = config.execute.shard
+    shards = [candidates[at : at + size] for at in range(0, len(candidates), size)]
+    done: list[list[Execution]] = []
+    finished = 0
+    with open_sandbox(build.runtime) as box:
+        for number, shard in enumerate(shards):
+            path = folder / f"executions-{number:05d}.parquet"
+            if path.is_file():
+                done.append(read_records(path, Execution))
+            else:
+                results: dict[str, Result] = {}
+                for result in box.run(p for c in shard for p in programs(problems[c.problem_id], c, config.execute)):
+                    results[result.id] = result
+                    if not result.id.endswith(EXAMPLES):
+                        build.progress(finished + len(results), len(candidates), "programs")
+                rows = [execution(problems[c.problem_id], c, results) for c in shard]
+                done.append(rows)
+                if all(row.verdict.is_label for row in rows):  # what the sandbox failed on is tried again next time
+                    part = path.with_suffix(".part")
+                    write_records(part, rows, Execution)
+                    part.rename(path)
+            finished += len(shard)
+    executions = [row for rows in done for row in rows]
+    check_errors(executions, config.execute)
+    write_records(build.folder / "executions.parquet", executions, Execution)
+    return Outcome(digest(executions), summary(executions, problems))
+
+
+def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> Iterator[Program]:
+    """What to run for a candidate: its tests, and the prompt's own examples where there are any."""
+    limits = limits_for(problem.language, config)
+    text = candidate.completion
+    if problem.cases:
+        cases = tuple(Case(case["stdin"], case["stdout"]) for case in problem.cases)
+        yield Program(candidate.id, problem.language, problem.prompt + text, cases=cases, limits=limits)
+    else:
+        source, marker = assemble(problem.language, problem.prompt, text, problem.tests)
+        yield Program(candidate.id, problem.language, source, end_marker=marker, limits=limits)
+    if problem.example_tests:
+        source, marker = assemble(problem.language, problem.prompt, text, problem.example_tests)
+        yield Program(candidate.id + EXAMPLES, problem.language, source, end_marker=marker, limits=limits)
+
+
+def limits_for(language: str, config: ExecuteConfig) -> Limits | None:
+    """The language's own limits (None) unless the config sets others."""
+    if config.cpu_seconds is None and config.memory_bytes is None:
+        return None
+    from dataclasses import replace
+
+    from sandbox.languages import language as row_of
+
+    limits = row_of(language).limits
+    if config.cpu_seconds is not None:
+        limits = limits.with_cpu(config.cpu_seconds)
+    return limits if config.memory_bytes is None else replace(limits, memory_bytes=config.memory_bytes)
+
+
+def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]) -> Execution:
+    """The record of a candidate's results."""
+    result = results[candidate.id]
+    examples = results.get(candidate.id + EXAMPLES)
+    judged = examples is not None and examples.verdict.is_label
+    return Execution(
+        candidate_id=candidate.id,
+        problem_id=problem.id,
+        verdict=result.verdict,
+        exit_code=result.exit_code,
+        examples_passed=examples.verdict is Verdict.passed if examples is not None and judged else None,
+        cpu_seconds=result.cpu_seconds,
+        wall_seconds=result.compile_seconds + result.run_seconds,
+        peak_memory_bytes=result.peak_memory_bytes,
+        output=(result.stdout + result.stderr)[-OUTPUT_KEPT:],
+    )
+
+
+def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
+    """Raise SandboxFailed where the sandbox could not judge more than the tolerated share."""
+    failed = [row for row in executions if not row.verdict.is_label]
+    if len(failed) > config.tolerated_errors * len(executions):
+        raise SandboxFailed(
+            f"the sandbox itself failed on {len(failed)} of {len(executions)} programs, more than execute.tolerated_errors="
+            f"{config.tolerated_errors:g}; what was judged is kept. First: {failed[0].candidate_id}: {failed[0].output[-300:]}"
+        )
+
+
+def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[str, object]:
+    """What the stage's table shows."""
+    passed: dict[str, list[bool]] = {}
+    for row in executions:
+        passed.setdefault(problems[row.problem_id].language, []).append(row.passed)
+    return {
+        "programs": len(executions),
+        "verdicts": dict(sorted(Counter(str(row.verdict) for row in executions).items())),
+        "pass_rate": {language: sum(rows) / len(rows) for language, rows in sorted(passed.items())},
+        "cpu_seconds": sum(row.cpu_seconds for row in executions),
+    }
+
+
+EXECUTE = Stage("execute", 1, build)

@@ -1,0 +1,20 @@
+"""Task `mine`: pairs for the next reranker."""
+
+from selftrain.stage import ArtifactRef
+from selftrain.stages.mine import MINE, MineSlice
+from tasks.run import Run
+
+
+def mine(
+    run: Run,
+    problems: ArtifactRef,
+    pool: tuple[ArtifactRef, ArtifactRef],
+    round: int,
+    earlier: tuple[ArtifactRef, ArtifactRef] | None = None,
+) -> ArtifactRef:
+    """Pairs of `round` from a pool (candidates, executions); `earlier`: (pairs, reranker) of the round before."""
+    inputs = {"problems": problems, "candidates": pool[0], "executions": pool[1]}
+    if earlier is not None:
+        inputs |= {"pairs": earlier[0], "reranker": earlier[1]}
+    piece = MineSlice(seed=run.config.seed, round=round, mine=run.config.mine)
+    return run.do(MINE, f"mine-{round}", piece, inputs, f"mine · round {round}")

@@ -1,0 +1,120 @@
+"""Carries out a run's steps as Prefect tasks: cached by the stage's key, retried where the failure is not the user's.
+
+The manifest in the store is the truth. Prefect's own result is the reference only; it is what makes a finished step show
+as Cached in the UI. Where the store does not hold the artifact any more, the task is called with `refresh_cache`.
+"""
+
+import logging
+import time
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.cache_policies import CacheKeyFnPolicy
+from prefect.exceptions import MissingContextError
+from prefect.tasks import exponential_backoff
+
+from sandbox.errors import SandboxError
+from selftrain.errors import SelftrainError, UsageError
+from selftrain.progress import describe, watch
+from selftrain.store import cache_folder
+from tasks.run import Run, Step
+
+SECONDS_BETWEEN_UPDATES = 5.0
+
+
+class PrefectRun(Run):
+    """A run inside a flow: each step is a task run."""
+
+    def execute(self, step: Step, there: bool) -> None:
+        """Run the step as a task; Cached where `there` and Prefect knows it."""
+        storage = Path(self.store.root if self.store.is_local else cache_folder()) / ".prefect"
+        storage.mkdir(parents=True, exist_ok=True)
+        make_artifact.with_options(
+            name=step.stage.name,
+            task_run_name=step.label.replace("{", "").replace("}", ""),
+            tags=list(step.tags),
+            retries=step.retries,
+            refresh_cache=not there,
+            result_storage=storage,
+        )(self, step)
+
+
+def _key(_: Any, arguments: dict[str, Any]) -> str:
+    return str(arguments["step"].ref).replace("/", "-")
+
+
+def _retryable(_: Any, __: Any, state: Any) -> bool:
+    """Only failures of the machine are worth another try; a config error or a bug is not."""
+    try:
+        state.result()
+    except SelftrainError as error:
+        return error.retryable
+    except SandboxError as error:
+        return not getattr(error, "exit_code", 1) == 2
+    except BaseException:
+        return False
+    return False
+
+
+@task(
+    cache_policy=CacheKeyFnPolicy(cache_key_fn=_key),
+    persist_result=True,
+    result_serializer="json",
+    retry_delay_seconds=exponential_backoff(backoff_factor=5),
+    retry_condition_fn=_retryable,
+)
+def make_artifact(run: Run, step: Step) -> dict[str, str]:
+    """Make one artifact and show its figures; returns its reference."""
+    logger = get_run_logger()
+    logger.info("%s: building %s", step.label, step.ref)
+    try:
+        built = run.build(step, Progress(step, logger))
+    except UsageError as error:
+        logger.error("%s", error)
+        raise
+    manifest = run.store.manifest(step.ref) or {}
+    logger.info("%s: %s in %.1f s", step.label, "built" if built else "found", manifest.get("seconds", 0.0))
+    show_table(step, manifest)
+    return {"stage": step.ref.stage, "key": step.ref.key}
+
+
+def show_table(step: Step, manifest: dict[str, Any]) -> None:
+    """A table artifact with the stage's figures; its key gives it a history over runs."""
+    rows = [
+        {"figure": name, "value": value if isinstance(value, int | float | str) else str(value)}
+        for name, value in (manifest.get("metrics") or {}).items()
+        if not isinstance(value, list)
+    ]
+    rows += [{"figure": "seconds", "value": round(manifest.get("seconds", 0.0), 1)}, {"figure": "key", "value": step.ref.key}]
+    create_table_artifact(rows, key=f"{step.stage.name}-{step.name}".replace("_", "-").lower(), description=step.label)
+
+
+class Progress:
+    """Progress on the terminal and, every few seconds, as a Prefect progress artifact and a log line."""
+
+    def __init__(self, step: Step, logger: Any) -> None:
+        self.step = step
+        self.logger = logger
+        self.terminal = watch(step.label)
+        self.started = time.monotonic()
+        self.last = self.started
+        self.artifact: Any = None
+
+    def __call__(self, done: float, total: float, unit: str = "", figures: dict[str, Any] | None = None) -> None:
+        self.terminal(done, total, unit, figures)
+        now = time.monotonic()
+        if now - self.last < SECONDS_BETWEEN_UPDATES or not total:
+            return
+        self.last = now
+        text = describe(self.step.label, done, total, unit, done / (now - self.started), figures or {})
+        try:
+            if self.artifact is None:
+                key = f"progress-{self.step.name}".replace("_", "-").lower()
+                self.artifact = create_progress_artifact(100 * done / total, key=key, description=text)
+            else:
+                update_progress_artifact(self.artifact, 100 * done / total, description=text)
+        except (MissingContextError, OSError) as error:
+            logging.getLogger("selftrain").debug("no progress artifact: %s", error)
+        self.logger.info("%s", text)

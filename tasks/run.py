@@ -1,0 +1,141 @@
+"""A run: its config, its store, and the artifacts of its stages so far. `Run.do` is called by the task of each stage."""
+
+import json
+import logging
+import os
+import subprocess
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RunConfig
+from selftrain.progress import watch
+from selftrain.stage import ArtifactRef, Build, Stage
+from selftrain.store import Store, replace_file
+
+PACKAGES = ("torch", "transformers", "trl", "deepspeed", "accelerate", "datasets", "prefect", "ctranslate2", "tokenizers")
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of one run: what is to be made of what.
+
+    label  what people read, e.g. `train_reward · round 2`
+    name   short, unique in the run, e.g. `rm-2`; names it in report.json
+    tags   Prefect tags, which concurrency limits go by
+    """
+
+    stage: Stage
+    name: str
+    label: str
+    config: Any
+    inputs: Mapping[str, ArtifactRef]
+    ref: ArtifactRef
+    tags: tuple[str, ...]
+    retries: int
+
+
+@dataclass
+class Run:
+    """Carries out steps one after the other; `execute` says how: as Prefect tasks (`tasks.prefect`), or not at all."""
+
+    config: RunConfig
+    store: Store
+    steps: dict[str, Step] = field(default_factory=dict)
+    cached: list[str] = field(default_factory=list)
+    toolchain: dict[str, str] = field(default_factory=dict)
+    started: float = field(default_factory=time.time)
+
+    def do(
+        self,
+        stage: Stage,
+        name: str,
+        config: Any,
+        inputs: Mapping[str, ArtifactRef],
+        label: str | None = None,
+        tags: tuple[str, ...] = (),
+        retries: int = 2,
+    ) -> ArtifactRef:
+        """Make the artifact of `stage` from `config` and `inputs`, or find it made; its reference."""
+        ref = stage.ref(config, **inputs)
+        step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
+        self.steps[name] = step
+        there = self.store.has(ref)
+        if there:
+            self.cached.append(name)
+        self.execute(step, there)
+        return ref
+
+    def execute(self, step: Step, there: bool) -> None:
+        """Called once per step; a plan does nothing."""
+
+    def build(self, step: Step, progress: Any = None) -> bool:
+        """Make the step's artifact in this process and its children; False where it was there."""
+        logging.getLogger("selftrain").debug("building %s", step.ref)
+
+        def make(folder: Path) -> Any:
+            build = Build(
+                config=step.config,
+                inputs={name: self.store.path(ref) for name, ref in step.inputs.items()},
+                folder=folder,
+                runtime=self.config.runtime,
+                progress=progress or watch(step.label),
+                manifests={
+                    name: self.store.manifest(other.ref) or {} for name, other in self.steps.items() if other is not step
+                },
+            )
+            return step.stage.build(build)
+
+        record = step.stage.identity(step.config, step.inputs) | {
+            "name": step.name,
+            "label": step.label,
+            "seed": self.config.seed,
+            "git_commit": self.commit,
+            "libraries": self.libraries,
+        }
+        return self.store.build(step.ref, record, make)
+
+    @cached_property
+    def commit(self) -> str | None:
+        """The git commit of this code, None outside a checkout."""
+        try:
+            done = subprocess.run(
+                ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+            )
+        except (OSError, subprocess.CalledProcessError):
+            return None
+        return done.stdout.strip()
+
+    @cached_property
+    def libraries(self) -> dict[str, str]:
+        """Versions of the libraries that results depend on."""
+        found = {}
+        for name in PACKAGES:
+            try:
+                found[name] = metadata.version(name)
+            except metadata.PackageNotFoundError:
+                continue
+        return found
+
+    def write(self, out: Path, finished: bool) -> None:
+        """Write `run.json`: the config, and where each stage's artifact is."""
+        rerankers = [step for step in self.steps.values() if step.stage.name == "train_reward"]
+        reranker = None
+        if finished and rerankers:
+            reranker = os.path.relpath(self.store.path(rerankers[-1].ref), out)
+        content = {
+            "name": self.config.name,
+            "store": self.store.url,
+            "finished": finished,
+            "started": self.started,
+            "seconds": time.time() - self.started,
+            "config": self.config.model_dump(mode="json"),
+            "stages": {name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()},
+            "cached": self.cached,
+            "reranker": reranker,
+        }
+        replace_file(out / "run.json", json.dumps(content, indent=1).encode())

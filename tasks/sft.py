@@ -1,0 +1,13 @@
+"""Task `sft`: the SFT policy, generator 0."""
+
+from selftrain.models import base_digest
+from selftrain.stage import ArtifactRef
+from selftrain.stages.sft import SFT, SftSlice
+from tasks.run import Run
+
+
+def sft(run: Run, problems: ArtifactRef) -> ArtifactRef:
+    """Stage A: fine-tune the generator on (prompt, response)."""
+    config = run.config
+    piece = SftSlice(seed=config.seed, model=config.model, base_digest=base_digest(config.model), sft=config.sft)
+    return run.do(SFT, "sft", piece, {"problems": problems}, tags=("training",))

@@ -1,0 +1,212 @@
+"""The command line, as its users call it: a process of its own."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+def sandbox(*arguments: str | Path, backend: str | None = "process") -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "sandbox", *map(str, arguments)]
+    return subprocess.run(
+        [*command, "--backend", backend] if backend else command,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def write_rows(path: Path, rows: list) -> Path:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def read_rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_help_shows_examples_and_exit_codes_and_imports_little() -> None:
+    done = sandbox("--help", backend=None)
+    assert done.returncode == 0
+    assert "python -m sandbox judge completions.jsonl" in done.stdout
+    assert "3 the sandbox itself failed" in done.stdout
+
+
+def test_the_package_stands_alone() -> None:
+    """It imports nothing of the rest of the project, and no heavy library."""
+    probe = "import sys, sandbox.cli, sandbox.runner; print(*{name.split('.')[0] for name in sys.modules})"
+    done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not {"torch", "prefect", "selftrain", "flows", "tasks", "numpy", "transformers"} & set(
+        done.stdout.split()
+    )
+
+
+def test_languages_lists_the_table() -> None:
+    done = sandbox("languages")
+    assert done.returncode == 0
+    assert [line.split()[0] for line in done.stdout.splitlines()] == (
+        ["backend:", "py", "cpp", "java", "php", "ts", "cs", "sh", "js"]
+    )
+    assert "python3: Python 3." in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict", "code"),
+    [("print(input())", "passed", 0), ("print(1)", "wrong_answer", 1), ("1/0", "runtime_error", 1)],
+)
+def test_run_prints_one_verdict(tmp_path: Path, source: str, verdict: str, code: int) -> None:
+    (tmp_path / "a.py").write_text(source)
+    (tmp_path / "in").write_text("7\n")
+    (tmp_path / "out").write_text("7\n")
+    done = sandbox(
+        "run", "--language", "py", tmp_path / "a.py", "--stdin", tmp_path / "in", "--expect", tmp_path / "out"
+    )
+    assert done.returncode == code
+    (line,) = done.stdout.splitlines()
+    assert json.loads(line)["verdict"] == verdict
+    assert "isolates nothing" in done.stderr
+
+
+def test_run_takes_a_limit(tmp_path: Path) -> None:
+    (tmp_path / "a.sh").write_text("while :; do :; done")
+    done = sandbox("run", "--language", "sh", tmp_path / "a.sh", "--cpu-seconds", "0.3")
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (1, "timeout")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("run", "--language", "py", "/nowhere/a.py"), "error: /nowhere/a.py: "),
+        (("run", "--language", "cobol", "a"), "invalid choice: 'cobol'"),
+        (
+            ("run", "--language", "py", "a", "--cpu-seconds", "-1"),
+            "expected a number of seconds above 0, got -1",
+        ),
+        (("judge", "/nowhere/in.jsonl", "out.jsonl"), "error: /nowhere/in.jsonl: "),
+        ((), "required: COMMAND"),
+    ],
+)
+def test_wrong_usage_exits_with_2(arguments: tuple[str, ...], message: str) -> None:
+    done = sandbox(*arguments, backend=None)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_judge_keeps_the_order_of_its_rows(tmp_path: Path) -> None:
+    rows = [
+        {"id": "slow", "language": "py", "program": "import time; time.sleep(1)"},
+        {"id": "same", "language": "py", "program": "print(1)"},
+        {"id": "same", "language": "py", "program": "print(1)"},
+        {
+            "id": "mpl",
+            "language": "py",
+            "prompt": "def f():\n",
+            "completion": "    exit(0)",
+            "tests": "assert f()",
+        },
+        {"id": "io", "language": "sh", "program": "cat", "cases": [{"stdin": "a", "expected_stdout": "b"}]},
+    ]
+    output = tmp_path / "made" / "out.jsonl"
+    done = sandbox("judge", write_rows(tmp_path / "in.jsonl", rows), output, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    results = read_rows(output)
+    assert [(row["id"], row["verdict"]) for row in results] == [
+        ("slow", "passed"),
+        ("same", "passed"),
+        ("same", "passed"),
+        ("mpl", "wrong_answer"),
+        ("io", "wrong_answer"),
+    ]
+    assert results[2]["cached"]
+    assert "5/5 programs" in done.stderr
+    assert "3 passed, 2 wrong_answer" in done.stderr
+    assert not output.with_name("out.jsonl.part").exists()
+
+
+GOOD = {"id": "a", "language": "py", "program": ""}
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{", "Expecting property name"),
+        ("[]", "expected an object with the fields {id, language, program} | "),
+        ('{"id": "b", "language": "py"}', "got id, language"),
+        (json.dumps(GOOD | {"extra": 1}), "got extra, id, language, program"),
+        (json.dumps(GOOD | {"id": 1}), "id: expected a string, got int"),
+        (json.dumps(GOOD | {"language": "cobol"}), "unknown language 'cobol'"),
+        (json.dumps(GOOD | {"cases": {}}), "cases: expected a list, got dict"),
+        (
+            json.dumps(GOOD | {"cases": [{"stdin": ""}]}),
+            "cases: expected objects with the fields stdin, expected_stdout",
+        ),
+        (
+            json.dumps(GOOD | {"cases": [{"stdin": "", "expected_stdout": 1}]}),
+            "expected_stdout: expected a string",
+        ),
+    ],
+)
+def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(json.dumps(GOOD) + "\n\n" + line + "\n")
+    done = sandbox("judge", path, tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    assert f"error: {path}:3: " in done.stderr
+    assert message in done.stderr
+    assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_an_empty_file_is_refused(tmp_path: Path) -> None:
+    done = sandbox("judge", write_rows(tmp_path / "in.jsonl", []), tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    assert "got an empty file" in done.stderr
+
+
+def test_a_killed_judge_goes_on_where_it_was(tmp_path: Path) -> None:
+    """Rows that were judged keep their output, which is random; a changed and a torn row are judged again."""
+    unique = "import uuid, time; time.sleep({}); print(uuid.uuid4())"
+    rows = [{"id": str(n), "language": "py", "program": unique.format(0.2 + n / 100)} for n in range(20)]
+    path, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    part = output.with_name("out.jsonl.part")
+    command = [
+        sys.executable,
+        "-m",
+        "sandbox",
+        "judge",
+        str(path),
+        str(output),
+        "--backend",
+        "process",
+        "--workers",
+        "1",
+    ]
+    process = subprocess.Popen(command, cwd=ROOT, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + 60
+    while not (part.exists() and len(part.read_text().splitlines()) >= 3):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    kept = {line["row"]: line["result"]["stdout"] for line in map(json.loads, part.read_text().splitlines())}
+    with part.open("a") as file:
+        file.write('{"row": 19, "resu')
+    rows[0]["program"] = "print('changed')"
+    write_rows(path, rows)
+
+    done = sandbox("judge", path, output, "--workers", "2", "--resume")
+    assert done.returncode == 0, done.stderr
+    results = read_rows(output)
+    assert [row["id"] for row in results] == [row["id"] for row in rows]
+    assert results[0]["stdout"] == "changed\n"
+    assert [results[row]["stdout"] for row in sorted(kept) if row] == [
+        kept[row] for row in sorted(kept) if row
+    ]
+    assert all(row["verdict"] == "passed" for row in results)

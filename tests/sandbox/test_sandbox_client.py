@@ -1,0 +1,154 @@
+"""What `Sandbox` promises about many programs at once."""
+
+import itertools
+import os
+import threading
+from pathlib import Path
+
+import pytest
+
+from sandbox.client import Sandbox, content_key
+from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
+from sandbox.languages import LANGUAGES
+from sandbox.verdicts import Case, Limits, Program, Verdict
+from sandbox.worker import Worker
+
+UNIQUE = "import uuid; print(uuid.uuid4())"
+
+
+def test_every_program_gets_one_result_under_its_own_id(sandbox: Sandbox) -> None:
+    programs = [Program(f"p{number}", "py", f"print({number % 7})") for number in range(50)]
+    results = {result.id: result for result in sandbox.run(iter(programs))}
+    assert sorted(results) == sorted(program.id for program in programs)
+    assert all(results[f"p{number}"].stdout == f"{number % 7}\n" for number in range(50))
+    assert sum(not result.cached for result in results.values()) == 7
+
+
+def test_identical_programs_run_once(sandbox: Sandbox) -> None:
+    twins = [Program(str(number), "py", UNIQUE) for number in range(5)]
+    results = list(sandbox.run(twins))
+    assert len({result.stdout for result in results}) == 1
+    assert sum(result.cached for result in results) == 4
+
+
+def test_what_differs_in_anything_but_the_id_runs_by_itself(sandbox: Sandbox) -> None:
+    programs = [
+        Program("a", "py", UNIQUE),
+        Program("b", "py", UNIQUE + "\n"),
+        Program("c", "py", UNIQUE, cases=(Case("", None),)),
+        Program("d", "py", UNIQUE, cases=(Case("x", None),)),
+        Program("e", "py", UNIQUE, limits=Limits(cpu_seconds=9)),
+    ]
+    assert len({content_key(program) for program in programs}) == 5
+    assert len({result.stdout for result in sandbox.run(programs)}) == 5
+    defaults = Program("f", "py", UNIQUE, limits=LANGUAGES["py"].limits)
+    assert content_key(defaults) == content_key(programs[0])
+
+
+def test_programs_are_read_only_some_ahead() -> None:
+    read = itertools.count()
+    endless = (Program(str(number), "sh", f"echo {number}") for number in read)
+    with Sandbox("process", workers=2) as sandbox:
+        results = sandbox.run(endless)
+        assert len([next(results) for _ in range(5)]) == 5
+        del results
+    assert next(read) <= 20
+
+
+def test_a_timeout_is_believed_only_after_a_second_run() -> None:
+    """This program is slow once; nothing is isolated, so it finds what it left."""
+    witness = Path(f"/tmp/sandbox-test-{os.getpid()}")
+    source = f"""
+import pathlib
+witness = pathlib.Path({str(witness)!r})
+if not witness.exists():
+    witness.touch()
+    while True: pass
+"""
+    try:
+        with Sandbox("process") as sandbox:
+            (result,) = sandbox.run([Program("x", "py", source, limits=Limits(cpu_seconds=0.3))])
+    finally:
+        witness.unlink()
+    assert result.verdict is Verdict.passed
+
+
+def test_an_early_timeout_holds_up_no_other_result() -> None:
+    slow = Program("slow", "py", "while True: pass", limits=Limits(cpu_seconds=0.3))
+    rest = [Program(str(number), "py", f"print({number})") for number in range(5)]
+    with Sandbox("process") as sandbox:
+        ids = [result.id for result in sandbox.run([slow, slow, *rest])]
+    assert ids == ["0", "1", "2", "3", "4", "slow", "slow"]
+
+
+def test_several_threads_may_run_programs(sandbox: Sandbox) -> None:
+    seen: list[list[bool]] = []
+
+    def run(name: str) -> None:
+        programs = [Program(f"{name}{number}", "sh", f"echo {name}{number}") for number in range(10)]
+        seen.append(sorted(result.stdout.strip() == result.id for result in sandbox.run(programs)))
+
+    threads = [threading.Thread(target=run, args=(name,)) for name in "abc"]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [[True] * 10] * 3
+
+
+def test_bad_input_is_refused(sandbox: Sandbox) -> None:
+    with pytest.raises(UsageError, match="unknown language 'cobol'"):
+        list(sandbox.run([Program("x", "cobol", "")]))
+    with pytest.raises(UsageError, match="workers must be at least 1, got 0"):
+        Sandbox("process", workers=0)
+    with pytest.raises(UsageError, match="unknown sandbox backend 'chroot'; known: auto"):
+        Sandbox("chroot")  # type: ignore[arg-type]
+
+
+def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker is a process of its own: it is the table on disk that says what is needed there."""
+    with Sandbox("process") as sandbox:
+        sandbox._missing["php"] = ("php",)
+        with pytest.raises(
+            ToolsMissing, match="language 'php' needs php, not found by sandbox backend 'process'"
+        ):
+            list(sandbox.run([Program("x", "php", "")]))
+        assert "php" not in sandbox.available_languages()
+
+
+def test_the_identity_names_versions_and_rules(sandbox: Sandbox) -> None:
+    identity = sandbox.identity("py")
+    assert identity.startswith("py python3: Python 3.")
+    assert identity.endswith(f"rules {LANGUAGES['py'].rules()}")
+    assert sandbox.identity("py") == identity
+
+
+def test_auto_never_takes_the_backend_that_isolates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.backends.bubblewrap.PATH", "/nowhere")
+    with pytest.raises(BackendUnavailable, match=r"no sandbox backend .* apt-get install bubblewrap"):
+        Sandbox("auto")
+
+
+def test_no_isolation_can_be_refused_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with pytest.raises(BackendUnavailable, match="isolates nothing and is not allowed here"):
+        Sandbox("process", allow_no_isolation=False)
+    assert not caplog.text
+    for _ in range(2):
+        caplog.clear()
+        Sandbox("process").close()
+        assert "isolates nothing" in caplog.text
+
+
+@pytest.mark.parametrize("command", [("false",), ("cat",), ("/nowhere/python",)])
+def test_a_worker_that_does_not_work_is_an_error(command: tuple[str, ...]) -> None:
+    worker = Worker(command)
+    with pytest.raises(SandboxError):
+        worker.judge(Program("x", "py", "print(1)"))
+    worker.close()
+
+
+def test_a_closed_sandbox_judges_nothing() -> None:
+    sandbox = Sandbox("process")
+    sandbox.close()
+    with pytest.raises(SandboxError, match="closed"):
+        list(sandbox.run([Program("x", "py", "print(1)")]))

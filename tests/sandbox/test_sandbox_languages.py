@@ -1,0 +1,116 @@
+"""The language table, row by row, and what is put together from it."""
+
+import re
+
+import pytest
+
+from sandbox.errors import UsageError
+from sandbox.languages import LANGUAGES, entry, heap_mib, language
+from sandbox.programs import assemble
+from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
+
+ROWS = pytest.mark.parametrize("row", LANGUAGES.values(), ids=LANGUAGES)
+
+
+def test_the_papers_eight_languages_are_there() -> None:
+    assert set(LANGUAGES) == {"py", "cpp", "java", "php", "ts", "cs", "sh", "js"}
+
+
+@ROWS
+def test_templates_hold_known_names_only(row) -> None:
+    templates = [row.file, *row.run, *(row.compile or ()), *(row.syntax_check or ()), *dict(row.env).values()]
+    names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
+    assert names <= {"dir", "entry", "heap", "header"}
+
+
+@ROWS
+def test_every_command_is_among_the_needed_tools(row) -> None:
+    commands = [row.run, row.compile or row.run, row.syntax_check or row.run, *row.versions]
+    assert {argv[0] for argv in commands} - set(row.tools) <= {"{dir}/main"}
+
+
+@ROWS
+def test_patterns_do_not_match_silence(row) -> None:
+    for pattern in (row.test_failed, row.out_of_memory, row.failed_on_stderr):
+        assert not re.search(pattern, "")
+
+
+@ROWS
+def test_the_rules_digest_is_its_own_and_stable(row) -> None:
+    assert [other.name for other in LANGUAGES.values() if other.rules() == row.rules()] == [row.name]
+
+
+def test_an_unknown_language_is_named_with_the_known_ones() -> None:
+    with pytest.raises(UsageError, match="unknown language 'cobol'; known: py, cpp"):
+        language("cobol")
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("class Problem {\n public static void main(String[] a) {} }", "Problem"),
+        ("class Pair {}\npublic class Solution {\n public static void main (String[] a) {} }", "Solution"),
+        ("public class Main {\n public static void main(String[] a) {} }\nclass Later {}", "Main"),
+        ("garbage", "Problem"),
+    ],
+)
+def test_java_files_are_named_after_the_class_that_holds_main(source: str, name: str) -> None:
+    assert entry(LANGUAGES["java"], source) == name
+
+
+def test_a_heap_takes_three_quarters_of_the_memory() -> None:
+    assert heap_mib(Limits(memory_bytes=400 * MIB)) == 300
+
+
+@pytest.mark.parametrize("name", ["py", "php", "ts", "sh", "js"])
+def test_the_marker_comes_after_tests_at_top_level(name: str) -> None:
+    source, marker = assemble(name, "PROMPT", "COMPLETION", "TESTS")
+    assert source.startswith("PROMPTCOMPLETION\nTESTS\n")
+    assert marker is not None
+    assert marker in source.split("TESTS\n")[1]
+
+
+@pytest.mark.parametrize("name", ["java", "cs"])
+def test_the_marker_is_the_last_statement_of_main(name: str) -> None:
+    source, marker = assemble(name, "P{", "C", "    }\n    main() {\n    assert;\n    }\n\n}\n")
+    body, _, closing = source.partition("assert;\n")
+    assert body == "P{C\n    }\n    main() {\n    "
+    assert marker is not None
+    assert marker in closing.split("}")[0]
+    assert closing.endswith("}\n\n}\n")
+
+
+@pytest.mark.parametrize(
+    "tests", ["}\nint main() {\n    assert(1);\n    return 0;\n}\n", "}\n// no main", ""]
+)
+def test_there_is_no_marker_where_the_end_of_main_is_unclear(tests: str) -> None:
+    assert assemble("cpp", "int f() {", "", tests) == ("int f() {\n" + tests, None)
+
+
+def test_the_marker_depends_on_every_part() -> None:
+    parts = ("py", "p", "c", "t")
+    others = [("js", "p", "c", "t"), ("py", "x", "c", "t"), ("py", "p", "x", "t"), ("py", "p", "c", "x")]
+    assert len({assemble(*pieces)[1] for pieces in (parts, *others)}) == 5
+    assert assemble(*parts) == assemble(*parts)
+
+
+def test_only_sandbox_error_is_no_label() -> None:
+    assert [verdict for verdict in Verdict if not verdict.is_label] == [Verdict.sandbox_error]
+
+
+def test_programs_and_results_survive_json() -> None:
+    program = Program("a", "py", "x", limits=Limits(cpu_seconds=2.5), end_marker="e")
+    assert Program.from_json(program.to_json()) == program
+    result = Result("a", Verdict.timeout, None, 0.1, 0.2, 0.3, 4, "out", "err", True)
+    assert Result.from_json(result.to_json()) == result
+
+
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_limits_have_to_be_above_zero(value: float) -> None:
+    with pytest.raises(ValueError, match="cpu_seconds must be greater than 0"):
+        Limits(cpu_seconds=value)
+
+
+def test_another_cpu_limit_raises_the_wall_limit_with_it() -> None:
+    assert Limits(wall_seconds=30).with_cpu(5).wall_seconds == 30
+    assert Limits(wall_seconds=30).with_cpu(20).wall_seconds == 60

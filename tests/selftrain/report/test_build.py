@@ -1,0 +1,146 @@
+"""report.json has exactly its shape; report.html holds hostile text harmlessly."""
+
+import json
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from selftrain.comparisons import evaluate_pools
+from selftrain.errors import RunError
+from selftrain.pools import Pool
+from selftrain.report import ReportInputs, build_report, finish_report, summary_table
+
+ESTIMATE = {"value", "low", "high"}
+RANKER = ESTIMATE | {"gap_recovered", "auc", "pair_accuracy"}
+METRICS = {"problems", "samples", "greedy", "random", "logprob", "majority", "examples", "oracle", "rankers"}
+
+
+def built(inputs: ReportInputs, out: Path) -> tuple[dict, str]:
+    build_report(inputs, out)
+    return json.loads((out / "report.json").read_text()), (out / "report.html").read_text()
+
+
+def test_report_json_has_exactly_its_shape(inputs: ReportInputs, tmp_path: Path) -> None:
+    report, _ = built(inputs, tmp_path)
+    assert set(report) == {"config", "problems", "seconds", "cached", "pools", "comparisons"}
+    assert set(report["problems"]) == {"source", "train", "validation", "eval"}
+    assert set(report["seconds"]) == {"total", *inputs.seconds}
+    assert report["config"] == inputs.config
+    assert list(report["pools"]) == ["sft", "ppo-1", "ppo-2"]
+    for pool in report["pools"].values():
+        assert set(pool) == {"overall", "languages"}
+        assert set(pool["languages"]) == {"py", "sh"}
+        for metrics in (pool["overall"], *pool["languages"].values()):
+            assert set(metrics) == METRICS
+            assert metrics["examples"] is None
+            for way in ("greedy", "random", "logprob", "majority", "oracle"):
+                assert set(metrics[way]) == ESTIMATE
+                assert metrics[way]["low"] <= metrics[way]["value"] <= metrics[way]["high"]
+            assert list(metrics["rankers"]) == ["rm-1", "rm-1+logprob", "rm-2", "rm-2+logprob"]
+            for ranker in metrics["rankers"].values():
+                assert set(ranker) == RANKER
+                for quality in RANKER - ESTIMATE:
+                    assert ranker[quality] is None or set(ranker[quality]) == ESTIMATE
+    names = [row["name"] for row in report["comparisons"]]
+    assert len(set(names)) == len(names)
+    assert {
+        "sft/rm-2+logprob-majority",
+        "sft/rm-2+logprob~shuffled-random",
+        "system/2-1",
+        "score/ppo-1-sft",
+    } <= set(names)
+    assert all(set(row) == {"name"} | ESTIMATE for row in report["comparisons"])
+
+
+def test_a_report_is_the_same_twice_and_says_nothing_of_the_run_until_it_is_finished(
+    inputs: ReportInputs, tmp_path: Path
+) -> None:
+    report, html = built(inputs, tmp_path / "a")
+    assert built(inputs, tmp_path / "b") == (report, html)
+    assert (report["seconds"]["total"], report["cached"]) == (None, [])
+    assert "The run is still going on." in html
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.html", "report.json"]
+
+
+def test_a_report_is_finished_again_by_the_next_run(inputs: ReportInputs, tmp_path: Path) -> None:
+    built(inputs, tmp_path)
+    finish_report(tmp_path, 652.34567, [])
+    assert "This run took 10 min 52 s; stages cached: 0." in (tmp_path / "report.html").read_text()
+    returned = finish_report(tmp_path, 4.2, ["prepare", "sft"])
+    html = (tmp_path / "report.html").read_text()
+    assert "This run took 4.2 s; stages cached: 2." in html
+    assert "10 min 52 s" not in html
+    assert json.loads((tmp_path / "report.json").read_text()) == returned
+    assert (returned["seconds"]["total"], returned["cached"]) == (4.2, ["prepare", "sft"])
+
+
+def test_a_folder_without_a_report_cannot_be_finished(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=re.escape(str(tmp_path))):
+        finish_report(tmp_path, 1.0, [])
+
+
+def test_the_page_asks_for_nothing_from_elsewhere(inputs: ReportInputs, tmp_path: Path) -> None:
+    _, html = built(inputs, tmp_path)
+    assert not re.findall(r"https?://", html)
+    assert not re.findall(r"@import|url\(|<link[^>]+stylesheet|<iframe|<img|<script[^>]+src", html)
+    assert "default-src 'none'" in html
+
+
+def test_hostile_text_stays_text(inputs: ReportInputs, tmp_path: Path) -> None:
+    harm = "</script></pre><script>1</script><!--run-->"
+    hostile = replace(inputs, name=harm, notes=(harm,), seconds={harm: 1.0}, config={"key": harm})
+    build_report(hostile, tmp_path)
+    finish_report(tmp_path, 1.0, [])
+    html = (tmp_path / "report.html").read_text()
+    assert html.count("</script>") == 2  # the data's and the page's own
+    assert html.count("<script") == 2
+    assert html.count("<!--run-->") == 1
+    data = re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.DOTALL)[1]
+    assert not set(data) & set("<>&")
+    texts = [
+        c["text"] for problem in json.loads(data)["problems"] for c in problem["pools"]["sft"]["candidates"]
+    ]
+    assert any("\ud800" in text and "\u202e" in text for text in texts)  # nothing of a text is lost
+
+
+def test_the_smallest_run_has_a_report(inputs: ReportInputs, tmp_path: Path) -> None:
+    """One problem that all candidates pass, one constant ranker, no PPO, no pairs, no second round."""
+    easy = max(inputs.pools[0].problems, key=lambda problem: problem.passed.mean())
+    flat = replace(
+        easy,
+        verdicts=(easy.verdicts[int(easy.passed.argmax())],) * len(easy.verdicts),
+        scores={"rm-1": easy.mean_logprob * 0},
+    )
+    pools = [Pool("sft", (flat,), unjudged=3)]
+    least = replace(
+        inputs,
+        pools=pools,
+        evaluation=evaluate_pools(pools, resamples=20),
+        ppo={},
+        pairs={},
+        chosen="rm-1",
+        logprob_weights={},
+        notes=(),
+    )
+    report, html = built(least, tmp_path)
+    assert report["pools"]["sft"]["overall"]["rankers"]["rm-1"]["gap_recovered"] is None
+    assert "oracle = random" in html
+    assert "made no PPO steps" in html
+    assert "failed to judge 3 candidates" in html
+
+
+def test_the_summary_shows_every_way_of_picking_in_every_pool(inputs: ReportInputs, tmp_path: Path) -> None:
+    build_report(inputs, tmp_path)
+    report = finish_report(tmp_path, 61.0, ["sft"])
+    lines = summary_table(report).splitlines()
+    assert lines[0] == "24 test problems (py, sh), 8 candidates each"
+    assert lines[3].split() == ["sft", "ppo-1", "ppo-2"]
+    rows = {line.split()[0]: line.split()[1:4] for line in lines[4:13]}
+    rankers = ["rm-1", "rm-1+logprob", "rm-2", "rm-2+logprob"]
+    assert list(rows) == ["random", "greedy", "logprob", "majority", *rankers, "oracle"]
+    random = report["pools"]["sft"]["overall"]["random"]
+    assert rows["random"] == [f"{random['value']:.3f}", f"[{random['low']:.3f},", f"{random['high']:.3f}]"]
+    assert any(line.startswith("system/2-1") for line in lines)
+    assert lines[-1] == "1 min 01 s in all; stages cached: 1"

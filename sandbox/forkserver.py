@@ -1,10 +1,9 @@
 """A warm Python interpreter that forks one child per program: starting Python costs four times as much.
 
-    python3 -m sandbox.forkserver FD
-
-FD is a Unix socket of whole messages, all JSON. A request is what `sandbox.launch.Forked` sends, with three
-file descriptors: the program's stdin, stdout and stderr. The answers are `{"pid"}` at once and `{"status",
-"cpu_seconds", "memory_bytes"}` when the child has ended, or `{"failed"}` where it cannot be started.
+`sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages, all JSON. A request is
+what `sandbox.launch.Forked` sends, with three file descriptors: the program's stdin, stdout and stderr. The
+answers are `{"pid"}` at once and `{"status", "cpu_seconds", "memory_bytes"}` when the child has ended, or
+`{"failed"}` where it cannot be started.
 
 The child runs the program as `python3 main.py` would: a fresh `__main__`, its own session, directory,
 environment, user and limits. It inherits nothing but the modules below, which are imported in the parent
@@ -32,9 +31,21 @@ WARM = (
 # fmt: on
 
 
-def main() -> "str | None":
+def serve(fd: int) -> None:
+    """Answer requests on socket `fd` until the caller hangs up; in a child, run the program."""
+    program = _next_program(socket.socket(fileno=fd))
+    if program is None:
+        return
+    module = types.ModuleType("__main__")
+    module.__file__ = program
+    sys.modules["__main__"] = module
+    with open(program, "rb") as source:
+        code = compile(source.read(), program, "exec", dont_inherit=True)
+    exec(code, module.__dict__)  # noqa: S102 - the point of it all
+
+
+def _next_program(server: socket.socket) -> "str | None":
     """Serve until the caller hangs up (None), or return the program to run: this is its process then."""
-    server = socket.socket(fileno=int(sys.argv[1]))
     own = os.getpid()
     for name in WARM:
         importlib.import_module(name)
@@ -47,12 +58,12 @@ def main() -> "str | None":
         pid = os.fork()
         if pid == 0:
             try:
-                file = enter(json.loads(message), fds, own)
+                program = _enter(json.loads(message), fds, own)
             except Exception as error:  # ours, not the program's
                 server.send(json.dumps({"failed": repr(error)}).encode())
                 os._exit(1)
             server.close()
-            return file
+            return program
         for fd in fds:
             os.close(fd)
         server.send(json.dumps({"pid": pid}).encode())
@@ -65,7 +76,7 @@ def main() -> "str | None":
         server.send(json.dumps(done).encode())
 
 
-def enter(job: "dict[str, Any]", fds: "list[int]", parent: int) -> str:
+def _enter(job: "dict[str, Any]", fds: "list[int]", parent: int) -> str:
     """Become the program's process and return the program's file. Raises `OSError`, `ValueError`."""
     os.setsid()
     for target, fd in enumerate(fds):
@@ -93,14 +104,3 @@ def _without_our_frames(kind: type, error: BaseException, trace: "types.Tracebac
             trace = frames.tb_next
         frames = frames.tb_next
     sys.__excepthook__(kind, error.with_traceback(trace), trace)
-
-
-if __name__ == "__main__":
-    program = main()
-    if program is not None:
-        module = types.ModuleType("__main__")
-        module.__file__ = program
-        sys.modules["__main__"] = module
-        with open(program, "rb") as source:
-            code = compile(source.read(), program, "exec", dont_inherit=True)
-        exec(code, module.__dict__)

@@ -21,6 +21,13 @@ from sandbox.watch import Stdio
 
 _RLIMIT_MSGQUEUE = 12  # the resource module lacks it
 
+# This package comes last on the path: nothing beside it may hide a module of that interpreter's own library.
+_FORK_SERVER = """import sys
+sys.path.append(sys.argv[1])
+from sandbox.forkserver import serve
+serve(int(sys.argv[2]))
+"""
+
 SPARE_PROCESSES = 16
 """So many more than `Limits.processes` the kernel allows, for the watcher to see that there are too many."""
 
@@ -127,12 +134,12 @@ class ForkServer:
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [python, "-m", "sandbox.forkserver", str(theirs.fileno())],
+                [python, "-c", _FORK_SERVER, str(Path(__file__).parent.parent), str(theirs.fileno())],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
                 cwd="/",
-                env={**env, "PYTHONPATH": str(Path(__file__).parent.parent)},
+                env=dict(env),
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 preexec_fn=partial(die_with_parent, os.getpid()),

@@ -82,9 +82,7 @@ def pass_at_k(n: int, c: int, k: int) -> float:
     if not 0 <= c <= n:
         raise ValueError(f"pass@k: expected 0 <= c <= n, got c={c}, n={n}")
     if not 1 <= k <= n:
-        raise UsageError(
-            f"pass@{k} needs at least k >= 1 candidates a problem, got {n}: sample more, or lower k"
-        )
+        raise UsageError(f"pass@{k} needs k >= 1 and k candidates a problem, got {n}: sample more")
     return 1.0 - math.comb(n - c, k) / math.comb(n, k)
 
 

@@ -25,7 +25,7 @@ from sandbox.watch import Stdio
 NAME = "bubblewrap"
 BOX = "/box"
 """Where a program finds its own directory."""
-HOME = "/tmp"
+HOME = "/tmp"  # noqa: S108 - the box's own
 """Where a program starts, and may write."""
 
 _ROOT = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
@@ -100,7 +100,7 @@ def wrapped(command: Command, limits: Limits, writable: bool, status: int | None
     for path in (found for pattern in _ETC for found in sorted(glob(pattern))):
         box += ["--ro-bind", path, path]
     box += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    for path in ("/dev/shm", HOME):
+    for path in ("/dev/shm", HOME):  # noqa: S108
         box += ["--size", str(limits.file_bytes), "--tmpfs", path]
     for path in map(str, command.reads):  # now, for it may be in a directory that is hidden above
         box += ["--ro-bind", path, path]

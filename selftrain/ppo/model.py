@@ -72,10 +72,10 @@ class PolicyWithValue(nn.Module):
         All of the distribution softmax(logits / temperature), the one that rollouts are sampled from.
         """
         states, targets = completion_states(self.policy, batch)
-        logits = self.policy.get_output_embeddings()(states).float() / self.temperature
-        logprobs = -nn.functional.cross_entropy(logits, targets, reduction="none")
+        logs = _log_distribution(self.policy, states, self.temperature)
+        logprobs = logs.gather(1, targets[:, None]).squeeze(1)
         values = self.value_head(states).squeeze(1).float()
-        return logprobs, values, _entropy(logits) if entropy else None
+        return logprobs, values, -(logs.exp() * logs).sum(-1) if entropy else None
 
 
 def completion_states(model: Any, batch: Sequences) -> tuple[Tensor, Tensor]:
@@ -91,8 +91,7 @@ def completion_states(model: Any, batch: Sequences) -> tuple[Tensor, Tensor]:
 def completion_logprobs(model: Any, batch: Sequences, temperature: float) -> Tensor:
     """The same log-probabilities from a model without value head (the frozen reference), [completion tokens]."""
     states, targets = completion_states(model, batch)
-    logits = model.get_output_embeddings()(states).float() / temperature
-    return -nn.functional.cross_entropy(logits, targets, reduction="none")
+    return _log_distribution(model, states, temperature).gather(1, targets[:, None]).squeeze(1)
 
 
 def check_head(model: Any, ids: Sequence[int]) -> None:
@@ -108,6 +107,7 @@ def check_head(model: Any, ids: Sequence[int]) -> None:
         )
 
 
-def _entropy(logits: Tensor) -> Tensor:
-    logprobs = logits.log_softmax(-1)
-    return -(logprobs.exp() * logprobs).sum(-1)
+def _log_distribution(model: Any, states: Tensor, temperature: float) -> Tensor:
+    """[completion tokens, vocabulary] log softmax(logits / temperature), float32."""
+    logits = model.get_output_embeddings()(states).float()
+    return (logits if temperature == 1 else logits / temperature).log_softmax(-1)

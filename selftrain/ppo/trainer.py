@@ -117,17 +117,17 @@ class Trainer:
         self.accelerator, self.checkpoints, self.on_step = accelerator, checkpoints, on_step
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.reference = reference.to(accelerator.device).eval().requires_grad_(False)
-        model = PolicyWithValue(policy, config.temperature)
+        self.module = PolicyWithValue(policy, config.temperature)
         optimizer = torch.optim.AdamW(
-            model.parameters(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
+            self.module.parameters(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
         )
-        self.model, self.optimizer = accelerator.prepare(model, optimizer)
+        self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
         self.state = State(step=0, kl_coefficient=config.kl_coefficient)
 
     @property
     def policy(self) -> Any:
         """The causal language model, without value head and wrappers."""
-        return self.accelerator.unwrap_model(self.model).policy
+        return self.module.policy
 
     def run(self) -> State:
         """All steps that are not done yet, from the newest checkpoint on."""
@@ -329,7 +329,7 @@ class Trainer:
             return
         if self.accelerator.is_main_process:
             checkpoint.remove_parts(self.checkpoints)
-        state = checkpoint.resume(self.checkpoints, self.accelerator.unwrap_model(self.model), self.optimizer)
+        state = checkpoint.resume(self.checkpoints, self.module, self.optimizer)
         if state is not None:
             self.state = State(**state)
 
@@ -337,8 +337,7 @@ class Trainer:
         if self.checkpoints is None:
             return
         if self.accelerator.is_main_process:
-            model = self.accelerator.unwrap_model(self.model)
-            checkpoint.save(self.checkpoints, self.state.step, model, self.optimizer, asdict(self.state))
+            checkpoint.save(self.checkpoints, self.state.step, self.module, self.optimizer, asdict(self.state))
         self.accelerator.wait_for_everyone()
 
 

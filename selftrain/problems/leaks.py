@@ -6,7 +6,7 @@ Problems are the same if they share a *mark*:
     text    the description in the prompt's comments, up to its examples, in lower case and without punctuation, the
             function's name, articles, and words that MultiPL-E changes from language to language (list, vector, ...);
             the whole prompt where it has no comments
-    tests   the tests without white space, the function's name folded
+    tests   the tests of one language without white space, the function's name folded; or the inputs and outputs
 
 What these do not see is the same problem in other words with other tests.
 """
@@ -25,7 +25,7 @@ Mark = tuple[str, str]
 
 _SHOWN = 5  # leaks that a message lists
 
-_ORIGINS = re.compile(r"(human_?eval|mbpp)[a-z]*[^a-z0-9]*(\d+)")
+_ORIGINS = re.compile(r"(human_?eval|mbpp)\D{0,16}(\d+)")
 _COMMENT = re.compile(
     r'("""|\'\'\')(?P<doc>.*?)\1|/\*(?P<c>.*?)\*/|\(\*(?P<ml>.*?)\*\)|^[ \t]*(?://+|#(?!include|!|lang)|--|;+)(?P<line>[^\n]*)',
     re.DOTALL | re.MULTILINE,
@@ -35,8 +35,11 @@ _CHANGING = re.compile(
     r"|(sub)?(?:array ?list|array|list|vector|csv)(?: list)?s?|tuples?|pairs?|triplets?|associative|sets?"
     r"|dictionar(?:y|ies)|hash ?maps?|hash ?tables?|maps?|objects?|null|none|nil|undefined|std::\w+|an?|the)\b"
 )
-_FEWEST_WORDS = 4  # a shorter description says too little to tell problems apart
+# Less than this says too little to tell two problems apart.
+_FEWEST_WORDS = 4
 _FEWEST_WORDS_OF_CODE = 12
+_FEWEST_CASES = 3
+_SHORTEST_TESTS = 40
 
 
 def marks(problem: Problem) -> Iterator[Mark]:
@@ -50,8 +53,11 @@ def marks(problem: Problem) -> Iterator[Mark]:
     words = _words(re.sub(name + r"(?=\()" if word else name, " ", comments or problem.prompt))
     if len(words) >= (_FEWEST_WORDS if comments else _FEWEST_WORDS_OF_CODE):
         yield "text", " ".join(words)
-    tests = json.dumps(problem.cases) if problem.cases else re.sub(name, "f", problem.tests)
-    yield "tests", f"{problem.language if not problem.cases else ''} {''.join(tests.split())}"
+    if len(problem.cases) >= _FEWEST_CASES:
+        yield "tests", json.dumps(problem.cases)
+    tests = "".join(re.sub(name, "f", problem.tests).split())
+    if len(tests) >= _SHORTEST_TESTS:
+        yield "tests", f"{problem.language} {tests}"
 
 
 def same_problem(problems: Sequence[Problem]) -> dict[str, str]:

@@ -115,7 +115,7 @@ def _json_rows(path: Path) -> Iterator[Row]:
 def _jsonl_rows(path: Path) -> Iterator[Row]:
     for number, line in _lines(path):
         if line.strip():
-            yield Row(_parse(line, path, number), f"{path}:{number}", path.name)
+            yield Row(_parse(line.rstrip(), path, number), f"{path}:{number}", path.name)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -145,5 +145,5 @@ def _parse(text: str, path: Path, line: int) -> Any:
     except json.JSONDecodeError as error:
         at = line + error.lineno - 1
         raise DataError(
-            f"{path}:{at}: broken JSON at column {error.colno} ({error.msg}): {text.strip()!r:.80}"
+            f"{path}:{at}: broken JSON at column {error.colno} ({error.msg}): {text!r:.80}"
         ) from None

@@ -11,7 +11,7 @@ from typing import Any
 from selftrain.pools import SHUFFLED, Pool, PoolProblem
 
 MAX_BYTES = 3_500_000
-"""Of the data; the plots and the page take a few hundred kB more."""
+"""Of the data; the page and its plots take some hundred kB more."""
 MAX_CHARACTERS = 4_000
 """Of one text; the rest is cut."""
 
@@ -32,7 +32,7 @@ def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) 
     room = max_bytes
     for of_pools in _languages_in_turn(by_id):
         entry = _entry(of_pools, rankers)
-        room -= len(json.dumps(entry))
+        room -= len(script_json(entry))
         if room < 0:
             break
         problems.append(entry)
@@ -44,6 +44,12 @@ def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) 
         "problems": sorted(problems, key=lambda entry: str(entry["id"])),
         "left_out": len(by_id) - len(problems),
     }
+
+
+def script_json(value: Any) -> str:
+    """JSON that can neither end the script element it stands in nor open a comment there; ASCII only."""
+    text = json.dumps(value, separators=(",", ":"))
+    return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
 def _languages_in_turn(by_id: Mapping[str, dict[str, PoolProblem]]) -> Iterator[dict[str, PoolProblem]]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from markupsafe import Markup
 
 from selftrain.comparisons import Comparison
 from selftrain.metrics import Estimate, Metrics, PoolMetrics
@@ -46,7 +45,7 @@ def ways(metrics: Metrics) -> dict[str, Estimate]:
     }
 
 
-def pick_chart(pool: str, metrics: Metrics, chosen: str) -> Markup:
+def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
     """One row a way of picking: a dot with its interval, over the band from random to oracle."""
     rows = ways(metrics)
     x, top, pitch = Scale(0, 1, 112, 304), 6, 22
@@ -65,7 +64,7 @@ def pick_chart(pool: str, metrics: Metrics, chosen: str) -> Markup:
     return drawing.markup()
 
 
-def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> Markup:
+def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str:
     """One group of bars a language, one bar a way of `shown`; the pale bar behind is the oracle."""
     x, top, bar, gap = Scale(0, 1, 44, 324), 6, 13, 16
     group = bar * len(shown) + gap
@@ -91,7 +90,7 @@ def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> Mar
     return drawing.markup()
 
 
-def score_chart(pool: Pool, ranker: str) -> Markup:
+def score_chart(pool: Pool, ranker: str) -> str:
     """Distributions of a ranker's scores of passing and of failing candidates, as shares of each."""
     scores = np.concatenate([problem.scores[ranker] for problem in pool.problems])
     passed = np.concatenate([problem.passed for problem in pool.problems])
@@ -109,7 +108,7 @@ def score_chart(pool: Pool, ranker: str) -> Markup:
     return drawing.markup()
 
 
-def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> Markup:
+def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     """One line a round over PPO steps."""
     points = [point for curve in curves.values() for point in curve]
     x = nice_scale([step for step, _ in points], 46, WIDTH - 10)
@@ -128,7 +127,7 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]])
     return drawing.markup()
 
 
-def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> Markup:
+def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
     """One bar a round: the pairs mined for it, stacked by kind."""
     top, pitch = 4, 30
     totals = [sum(kinds.values()) for kinds in pairs.values()]
@@ -145,7 +144,7 @@ def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> Markup:
     return drawing.markup()
 
 
-def seconds_chart(seconds: Mapping[str, float]) -> Markup:
+def seconds_chart(seconds: Mapping[str, float]) -> str:
     """One bar a stage, in the order they ran."""
     top, pitch = 4, 20
     x = Scale(0, max([*seconds.values(), 1e-9]), 126, WIDE - 78)
@@ -160,7 +159,7 @@ def seconds_chart(seconds: Mapping[str, float]) -> Markup:
     return drawing.markup()
 
 
-def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> Markup:
+def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> str:
     """Label -> paired difference: a dot and its interval, against none (the line); `shares` are in points."""
     factor, digits = (100.0, 1) if shares else (1.0, 2)
     bounds = [factor * row[end] for row in rows.values() for end in ("low", "high")]

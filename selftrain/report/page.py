@@ -1,7 +1,8 @@
 """report.html: one file that opens anywhere, offline, with no library.
 
-The page is `assets/page.html` (Jinja, everything escaped), with `style.css` and `browse.js` inlined. A
-content security policy forbids it any request and any script but that one: candidates are hostile text.
+The page is `assets/page.html` (Jinja, which escapes all but the plots, style, script and data made here), with
+`style.css` and `browse.js` inlined. A content security policy forbids it any request and any script but that
+one: candidates are hostile text.
 """
 
 from __future__ import annotations
@@ -11,16 +12,14 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from selftrain.comparisons import Comparison
 from selftrain.metrics import Metrics
 from selftrain.pools import SHUFFLED, WITH_LOGPROB
 from selftrain.report import charts, wording
-from selftrain.report.browse import browse_data
+from selftrain.report.browse import browse_data, script_json
 from selftrain.report.inputs import ReportInputs
 
 ASSETS = Path(__file__).parent / "assets"
@@ -54,8 +53,8 @@ def render(inputs: ReportInputs) -> str:
     browse = browse_data(inputs.pools, inputs.chosen)
     return environment.get_template("page.html").render(
         inputs=inputs,
-        style=Markup((ASSETS / "style.css").read_text("utf-8")),
-        script=Markup(script),
+        style=(ASSETS / "style.css").read_text("utf-8"),
+        script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         metrics=metrics,
         ways=charts.ways,
@@ -74,22 +73,16 @@ def render(inputs: ReportInputs) -> str:
         seconds=charts.seconds_chart(inputs.seconds),
         unjudged=sum(pool.unjudged for pool in inputs.pools),
         browse=browse,
-        browse_json=_script_safe(browse),
+        browse_json=script_json(browse),
         config=json.dumps(inputs.config, indent=2, ensure_ascii=False),
     )
-
-
-def _script_safe(value: Any) -> Markup:
-    """JSON that can neither end its script element nor open a comment in it."""
-    text = json.dumps(value, separators=(",", ":"))  # ASCII: control characters and separators are escaped
-    return Markup(text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e"))
 
 
 def _shown_ways(metrics: Metrics, chosen: str) -> list[str]:
     return [way for way in ("random", "logprob", "majority", chosen) if way in charts.ways(metrics)]
 
 
-def _language_charts(inputs: ReportInputs) -> dict[str, Markup]:
+def _language_charts(inputs: ReportInputs) -> dict[str, str]:
     pools = inputs.evaluation["pools"]
     return {
         name: charts.language_chart(name, pool, _shown_ways(pool["overall"], inputs.chosen))
@@ -97,7 +90,7 @@ def _language_charts(inputs: ReportInputs) -> dict[str, Markup]:
     }
 
 
-def _score_charts(inputs: ReportInputs) -> list[tuple[str, str, Markup]]:
+def _score_charts(inputs: ReportInputs) -> list[tuple[str, str, str]]:
     """(reranker, pool, plot) for the rerankers themselves."""
     rankers = [name for name in inputs.pools[0].rankers if not name.endswith((SHUFFLED, WITH_LOGPROB))]
     return [
@@ -108,7 +101,7 @@ def _score_charts(inputs: ReportInputs) -> list[tuple[str, str, Markup]]:
     ]
 
 
-def _curve_charts(ppo: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, Markup]:
+def _curve_charts(ppo: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:
     plots = {}
     for key, label in CURVES.items():
         curves = {name: [(row["step"], row[key]) for row in rows if key in row] for name, rows in ppo.items()}
@@ -151,5 +144,5 @@ def _shifts(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, 
     return {f"rm-{n} score: ppo-{n} \N{MINUS SIGN} sft": found[name] for n, name in names if name in found}
 
 
-def _chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> Markup | None:
+def _chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> str | None:
     return charts.difference_chart(rows, shares=shares) if rows else None

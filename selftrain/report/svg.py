@@ -11,8 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
-from markupsafe import Markup
-
 Point = tuple[float, float]
 
 
@@ -85,9 +83,9 @@ class Drawing:
         """One line of text, its baseline at `at`; `anchor`: start, middle or end."""
         self._add("text", css, text=text, x=at[0], y=at[1], text_anchor=anchor)
 
-    def markup(self) -> Markup:
-        """The image, to stand in HTML."""
-        return Markup(ElementTree.tostring(self._root, encoding="unicode"))  # ElementTree has escaped it
+    def markup(self) -> str:
+        """The image, to stand in HTML; all text in it is escaped."""
+        return ElementTree.tostring(self._root, encoding="unicode")
 
     def _add(self, tag: str, css: str, *, text: str = "", tip: str = "", **attributes: float | str) -> None:
         named = {name.replace("_", "-"): _px(value) for name, value in attributes.items()}

@@ -23,6 +23,8 @@ if os.fork() == 0:
     os._exit(0)
 os.wait()
 """
+NAP = f"900.{os.getpid()}"
+"""Seconds to sleep for, by which these tests know their processes."""
 LIMITS = Limits(cpu_seconds=2, wall_seconds=10, memory_bytes=200 * MIB)
 
 
@@ -73,11 +75,11 @@ def test_memory_is_counted_over_all_processes(sandbox: Sandbox) -> None:
 @pytest.mark.parametrize("language", ["py", "sh"])
 def test_a_daemon_ends_with_its_program(sandbox: Sandbox, language: str) -> None:
     source = {
-        "py": "import os\nif os.fork() == 0:\n  os.setsid()\n  os.execvp('sleep', ['sleep', '987.25'])",
-        "sh": "setsid sleep 987.25 &\ndisown -a",
+        "py": "import os\nif os.fork() == 0:\n  os.setsid()\n  os.execvp('sleep', ['sleep', '" + NAP + "'])",
+        "sh": f"setsid sleep {NAP} &\ndisown -a",
     }[language]
     assert judge(sandbox, source, language).verdict is Verdict.passed
-    assert not [line for line in command_lines() if "987.25" in line]
+    assert not [line for line in command_lines() if NAP in line]
 
 
 def test_a_daemon_that_holds_the_output_open_is_not_waited_for(sandbox: Sandbox) -> None:
@@ -283,15 +285,15 @@ def test_a_killed_worker_is_replaced(caplog: pytest.LogCaptureFixture) -> None:
 def test_a_killed_worker_takes_its_program_along() -> None:
     with Sandbox("process") as sandbox:
         for language, source in (
-            ("sh", "exec sleep 986.5"),
-            ("py", "import os; os.execvp('sleep', ['sleep', '986.5'])"),
+            ("sh", f"exec sleep {NAP}"),
+            ("py", f"import os; os.execvp('sleep', ['sleep', '{NAP}'])"),
         ):
             assert judge(sandbox, "print(1)").verdict is Verdict.passed
             process = sandbox._workers[0]._process
             assert process is not None
             threading.Timer(0.3, process.kill).start()
             judge(sandbox, source, language, Limits(wall_seconds=1))
-            assert not [line for line in command_lines() if "986.5" in line]
+            assert not [line for line in command_lines() if NAP in line]
 
 
 def test_a_failure_that_stays_is_a_sandbox_error(scratch: Path) -> None:
@@ -309,11 +311,11 @@ def test_a_failure_that_stays_is_a_sandbox_error(scratch: Path) -> None:
 
 def test_closing_ends_what_still_runs() -> None:
     sandbox = Sandbox("process", workers=2)
-    results = sandbox.run(Program(str(n), "sh", f"sleep {n}.75; exec sleep 985.5") for n in range(2))
+    results = sandbox.run(Program(str(n), "sh", f"sleep {n}.75; exec sleep {NAP}") for n in range(2))
     threading.Timer(1.5, sandbox.close).start()
     started = time.monotonic()
     with pytest.raises(SandboxError, match="closed"):
         list(results)
     assert time.monotonic() - started < 10
     sandbox.close()
-    assert not [line for line in command_lines() if "985.5" in line]
+    assert not [line for line in command_lines() if NAP in line]

@@ -1,6 +1,5 @@
 """The data behind the report's table of problems."""
 
-import json
 from collections import Counter
 from dataclasses import replace
 
@@ -9,7 +8,7 @@ import numpy as np
 from sandbox.verdicts import Verdict
 from selftrain.pools import Pool
 from selftrain.report import ReportInputs
-from selftrain.report.browse import MAX_CHARACTERS, browse_data
+from selftrain.report.browse import MAX_CHARACTERS, browse_data, script_json
 
 
 def test_identical_programs_are_one_entry_with_every_way_that_picks_them(inputs: ReportInputs) -> None:
@@ -51,9 +50,9 @@ def test_identical_programs_are_one_entry_with_every_way_that_picks_them(inputs:
 def test_what_does_not_fit_is_left_out_evenly_and_counted(inputs: ReportInputs) -> None:
     whole = browse_data(inputs.pools, inputs.chosen)
     assert (len(whole["problems"]), whole["left_out"]) == (24, 0)
-    half = browse_data(inputs.pools, inputs.chosen, max_bytes=len(json.dumps(whole["problems"])) // 2)
+    half = browse_data(inputs.pools, inputs.chosen, max_bytes=len(script_json(whole["problems"])) // 2)
     assert len(half["problems"]) + half["left_out"] == 24
     assert 8 <= len(half["problems"]) < 16
     by_language = Counter(entry["language"] for entry in half["problems"])
     assert abs(by_language["py"] - by_language["sh"]) <= 1
-    assert len(json.dumps(half["problems"])) <= len(json.dumps(whole["problems"])) // 2 + 50
+    assert len(script_json(half["problems"])) <= len(script_json(whole["problems"])) // 2 + 50

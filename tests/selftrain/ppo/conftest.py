@@ -1,0 +1,11 @@
+"""Fixtures for the tests of PPO."""
+
+import pytest
+
+from tests.selftrain.ppo.tiny import make_model
+
+
+@pytest.fixture
+def tiny():
+    """See `make_model`."""
+    return make_model()

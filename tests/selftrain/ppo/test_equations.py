@@ -1,0 +1,137 @@
+"""Each expectation is worked out by hand in the test."""
+
+import math
+
+import pytest
+import torch
+
+from selftrain.ppo import equations as eq
+
+
+def close(actual, expected):
+    torch.testing.assert_close(actual, torch.tensor(expected), rtol=1e-5, atol=1e-6)
+
+
+def test_mask_covers_each_rows_own_tokens():
+    mask = eq.completion_mask(torch.tensor([1, 3]), 3)
+    assert mask.tolist() == [[True, False, False], [True, True, True]]
+
+
+def test_masked_mean_ignores_what_is_outside():
+    values = torch.tensor([[1.0, 100.0], [2.0, 6.0]])
+    close(eq.masked_mean(values, torch.tensor([[True, False], [True, True]])), 3.0)
+
+
+def test_whitening():
+    # Inside: 1, 2, 6; mean 3; unbiased variance (4 + 1 + 9) / 2 = 7.
+    values = torch.tensor([[1.0, 100.0], [2.0, 6.0]])
+    mask = torch.tensor([[True, False], [True, True]])
+    sd = math.sqrt(7)
+    close(eq.whiten(values, mask), [[-2 / sd, 0.0], [-1 / sd, 3 / sd]])
+    close(eq.whiten(values, mask, keep_mean=True), [[3 - 2 / sd, 0.0], [3 - 1 / sd, 3 + 3 / sd]])
+
+
+def test_whitening_of_equal_or_single_values_is_finite():
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    close(eq.whiten(torch.full((1, 3), 5.0), mask), [[0.0, 0.0, 0.0]])
+    close(eq.whiten(torch.full((1, 1), 5.0), mask[:, :1]), [[0.0]])
+
+
+def test_kl_estimators():
+    # Policy 0.5 and 0.2, reference 0.25 and 0.4: r = 0.5 and 2.
+    logprobs, reference = torch.tensor([0.5, 0.2]).log(), torch.tensor([0.25, 0.4]).log()
+    close(eq.kl_estimate(logprobs, reference, "k1"), [math.log(2), -math.log(2)])
+    close(eq.kl_estimate(logprobs, reference, "k3"), [0.5 - 1 + math.log(2), 2 - 1 - math.log(2)])
+    with pytest.raises(ValueError, match="expected k1 or k3, got 'k2'"):
+        eq.kl_estimate(logprobs, reference, "k2")
+
+
+@pytest.mark.parametrize("estimator", ["k1", "k3"])
+def test_kl_estimators_are_unbiased(estimator):
+    p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.2, 0.3])
+    exact = (p * (p / q).log()).sum()
+    expected = (p * eq.kl_estimate(p.log(), q.log(), estimator)).sum()
+    torch.testing.assert_close(expected, exact)
+
+
+def test_missing_end_is_paid_for():
+    scores = eq.penalised_scores(torch.tensor([1.0, 1.0]), torch.tensor([True, False]), 0.75)
+    close(scores, [1.0, 0.25])
+
+
+def test_score_is_placed_at_the_last_token():
+    kl = torch.tensor([[0.1, 0.2, 0.3], [0.1, 7.0, 7.0]])  # the sevens are padding
+    rewards = eq.token_rewards(kl, torch.tensor([2.0, -1.0]), torch.tensor([3, 1]), coefficient=0.5)
+    close(rewards, [[-0.05, -0.10, 1.85], [-1.05, 0.0, 0.0]])
+
+
+def test_advantages_by_hand():
+    # Row 0: gamma 0.9, lambda 0.5, so gamma lambda = 0.45.
+    #   delta_2 = 1 - 0.3 = 0.7;  delta_1 = 0.9 * 0.3 - 0.2 = 0.07;  delta_0 = 0.9 * 0.2 - 0.1 = 0.08
+    #   A_2 = 0.7;  A_1 = 0.07 + 0.45 * 0.7 = 0.385;  A_0 = 0.08 + 0.45 * 0.385 = 0.25325
+    # Row 1 has one token: A_0 = 2 - 0.5; the 9s behind it are padding and must not leak in.
+    rewards = torch.tensor([[0.0, 0.0, 1.0], [2.0, 0.0, 0.0]])
+    values = torch.tensor([[0.1, 0.2, 0.3], [0.5, 9.0, 9.0]])
+    mask = eq.completion_mask(torch.tensor([3, 1]), 3)
+    advantages, returns = eq.advantages_and_returns(rewards, values, mask, gamma=0.9, lam=0.5)
+    close(advantages, [[0.25325, 0.385, 0.7], [1.5, 0.0, 0.0]])
+    close(returns, [[0.35325, 0.585, 1.0], [2.0, 0.0, 0.0]])
+
+
+def test_lambda_one_gives_the_return_whatever_the_values():
+    rewards = torch.tensor([[1.0, 2.0, 4.0]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+    _, returns = eq.advantages_and_returns(rewards, torch.tensor([[5.0, -3.0, 0.5]]), mask, gamma=1.0, lam=1.0)
+    close(returns, [[7.0, 6.0, 4.0]])
+
+
+def test_nothing_is_bootstrapped_after_a_truncated_completion():
+    # Cut at the longest length, value 0.8 before the last token: its target is the score alone.
+    _, returns = eq.advantages_and_returns(
+        torch.tensor([[0.0, 1.0]]), torch.tensor([[0.4, 0.8]]), torch.ones(1, 2, dtype=torch.bool), 1.0, 0.0
+    )
+    close(returns, [[0.8, 1.0]])
+
+
+@pytest.mark.parametrize(
+    ("ratio", "advantage", "loss", "clipped"),
+    [
+        (1.5, 1.0, -1.2, True),  # a gain beyond the range is not rewarded
+        (1.5, -1.0, 1.5, False),  # a loss beyond it counts in full
+        (0.5, 1.0, -0.5, False),
+        (0.5, -1.0, 0.8, True),
+        (1.1, 2.0, -2.2, False),
+    ],
+)
+def test_clipped_policy_loss(ratio, advantage, loss, clipped):
+    old = torch.tensor([-1.0])
+    losses, was_clipped = eq.clipped_policy_loss(old + math.log(ratio), old, torch.tensor([advantage]), clip=0.2)
+    close(losses, [loss])
+    assert was_clipped.tolist() == [clipped]
+
+
+def test_policy_gradient_stops_where_clipped():
+    logprobs = torch.tensor([math.log(1.5), math.log(1.1)], requires_grad=True)
+    losses, _ = eq.clipped_policy_loss(logprobs, torch.zeros(2), torch.ones(2), clip=0.2)
+    losses.sum().backward()
+    close(logprobs.grad, [0.0, -1.1])  # d(-e^x)/dx = -e^x
+
+
+@pytest.mark.parametrize(
+    ("value", "old", "target", "loss"),
+    [
+        (0.1, 0.0, 1.0, 0.405),  # within the range: (0.1 - 1)^2 / 2
+        (0.9, 0.0, 1.0, 0.32),  # held at 0.2: (0.2 - 1)^2 / 2, more than (0.9 - 1)^2 / 2
+        (-0.5, 0.0, 1.0, 1.125),  # moved away: (-0.5 - 1)^2 / 2, more than the held (-0.2 - 1)^2 / 2
+    ],
+)
+def test_clipped_value_loss(value, old, target, loss):
+    close(eq.clipped_value_loss(torch.tensor([value]), torch.tensor([old]), torch.tensor([target]), 0.2), [loss])
+
+
+def test_adaptive_kl():
+    # error (0.11 - 0.1) / 0.1 = 0.1, times 50 / 1000
+    assert eq.next_kl_coefficient(0.2, 0.11, 0.1, 50, 1000) == pytest.approx(0.2 * 1.005)
+    # far off: the error is held at 0.2 either way
+    assert eq.next_kl_coefficient(0.2, 5.0, 0.1, 50, 1000) == pytest.approx(0.2 * 1.01)
+    assert eq.next_kl_coefficient(0.2, 0.0, 0.1, 50, 1000) == pytest.approx(0.2 * 0.99)

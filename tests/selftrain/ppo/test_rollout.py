@@ -1,0 +1,61 @@
+"""Rollouts: which token a number picks, and that a row's tokens depend on nothing but the row."""
+
+import torch
+
+from selftrain.ppo.rollout import choose, noise, sample, seeded
+from tests.selftrain.ppo.tiny import END
+
+PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3], [12, 13, 14], [3, 4, 5, 6], [20, 21], [9, 9, 9]]
+
+
+def test_choose_inverts_the_distribution_function():
+    logits = torch.tensor([[0.2, 0.3, 0.5]]).log()  # boundaries at 0.2 and 0.5
+    for uniform, token in [(0.0, 0), (0.19, 0), (0.21, 1), (0.49, 1), (0.51, 2), (0.999999, 2)]:
+        assert choose(logits, torch.tensor([uniform], dtype=torch.float64), 1.0).item() == token
+    # Temperature 0.5 squares the probabilities: 0.04, 0.09, 0.25 of 0.38; boundaries at 0.105 and 0.342.
+    for uniform, token in [(0.10, 0), (0.11, 1), (0.34, 1), (0.35, 2)]:
+        assert choose(logits, torch.tensor([uniform], dtype=torch.float64), 0.5).item() == token
+
+
+def test_choose_never_takes_a_token_of_probability_zero():
+    logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
+    for uniform in (0.0, 1 - 1e-12):
+        assert choose(logits, torch.tensor([uniform], dtype=torch.float64), 1.0).item() == 1
+
+
+def test_noise_depends_on_seed_and_step_alone():
+    assert torch.equal(noise(1, 2, 4, 5), noise(1, 2, 4, 5))
+    assert not torch.equal(noise(1, 2, 4, 5), noise(1, 3, 4, 5))
+    assert not torch.equal(noise(1, 2, 4, 5), noise(2, 2, 4, 5))
+    assert seeded("a", 12, 3).initial_seed() != seeded("a", 1, 23).initial_seed()
+
+
+def test_sampled_tokens_are_those_that_the_noise_picks_without_cache_or_padding(tiny):
+    uniforms = noise(0, 0, len(PROMPTS), 20)
+    completions = sample(tiny, PROMPTS, uniforms, 0.9, END)
+    lengths = {len(c) for c in completions}
+    assert len(lengths) > 2, "rows must end at different times for this test to mean something"
+    for row, (prompt, completion) in enumerate(zip(PROMPTS, completions, strict=True)):
+        with torch.no_grad():
+            logits = tiny(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+        assert choose(logits, uniforms[row, : len(completion)], 0.9).tolist() == completion
+        assert END not in completion[:-1]
+        assert completion[-1] == END or len(completion) == 20
+
+
+def test_a_rows_tokens_do_not_depend_on_its_batch(tiny):
+    uniforms = noise(3, 1, len(PROMPTS), 16)
+    whole = sample(tiny, PROMPTS, uniforms, 1.0, END)
+    shares = [sample(tiny, PROMPTS[r::2], uniforms[r::2], 1.0, END) for r in range(2)]
+    assert [shares[i % 2][i // 2] for i in range(len(PROMPTS))] == whole
+    assert sample(tiny, PROMPTS[4:5], uniforms[4:5], 1.0, END) == whole[4:5]
+
+
+def test_frequencies_follow_the_models_probabilities(tiny):
+    rows = 4000
+    first = torch.tensor([c[0] for c in sample(tiny, [[3]] * rows, noise(5, 0, rows, 1), 1.0, END)])
+    with torch.no_grad():
+        expected = tiny(torch.tensor([[3]])).logits[0, -1].softmax(-1)
+    seen = torch.bincount(first, minlength=24) / rows
+    error = 4 * (expected * (1 - expected) / rows).sqrt()  # four standard errors
+    assert ((seen - expected).abs() <= error + 1e-6).all()

@@ -99,7 +99,7 @@ def plain(value: Any, where: str, places: bool = True) -> Any:
     `places` False leaves out the fields that a model names in its `places`: they say where something is, not what it is.
     """
     if isinstance(value, BaseModel):
-        left_out = frozenset() if places else getattr(value, "places", frozenset())
+        left_out: frozenset[str] = frozenset() if places else getattr(value, "places", frozenset())
         names = [name for name in type(value).model_fields if name not in left_out]
         return {name: plain(getattr(value, name), f"{where}.{name}", places) for name in names}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

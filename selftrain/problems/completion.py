@@ -63,6 +63,7 @@ def extract_completion(prompt: str, response: str, language: str, stop_tokens: S
     Definitions are found in py, js, ts, php, sh, cpp, java and cs. In any other language the block or the bare answer is
     taken as it is and cut at the stop tokens.
     """
+    response = response.replace("\r\n", "\n")
     blocks = [match.group(1) for match in _FENCE.finditer(response)] or [response]
     asked = defined_functions(prompt, language)
     if not asked:

@@ -33,7 +33,7 @@ _COMMENT = re.compile(
 _CHANGING = re.compile(
     r"\b(?:\w{2,4}thon|python|javascript|typescript|php|java|c\+\+|cpp|c#|bash|shell"
     r"|(sub)?(?:array ?list|array|list|vector|csv)(?: list)?s?|tuples?|pairs?|triplets?|associative|sets?"
-    r"|dictionar(?:y|ies)|hash ?maps?|hash ?tables?|maps?|objects?|null|none|nil|undefined|std::\w+|an?|the)\b"
+    r"|dictionar(?:y|ies)|hash ?maps?|hash ?tables?|maps?|objects?|null|none|nil|undefined|std::\w+|an?|the)(?!\w)"
 )
 # Less than this says too little to tell two problems apart.
 _FEWEST_WORDS = 4

@@ -69,8 +69,7 @@ def trainer_arguments(config: Any, runtime: RuntimeConfig, seed: int, checkpoint
         "deepspeed": runtime.deepspeed,
         "report_to": "none",
         "disable_tqdm": True,
-        "max_length": config.max_tokens,
-        "dataset_num_proc": None,
+        "max_length": None,  # longer rows were left out before
     }
 
 

@@ -40,6 +40,7 @@ def train(child: Child) -> Outcome:
     arguments = TrlSftConfig(
         **trainer_arguments(config.sft, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes),
         shuffle_dataset=False,
+        dataset_kwargs={"skip_prepare_dataset": True},
     )
     trainer = SFTTrainer(
         model=model,

@@ -292,32 +292,39 @@ def test_comparisons_between_rounds() -> None:
     right, wrong = [1.0, 0.0], [0.0, 1.0]
     sft = pool(
         problem("a", "+-", scores={"rm-1": [1.0, 2.0], "rm-2": right}),
-        problem("b", "+-", scores={"rm-1": [0.0, 0.0], "rm-2": right}),
+        problem("b", "+---", scores={"rm-1": [0.0] * 4, "rm-2": [0.0] * 4}),
     )
     one = pool(
         problem("b", "+-", scores={"rm-1": [4.0, 5.0], "rm-2": right}),
         problem("a", "+-", scores={"rm-1": [3.0, 2.0], "rm-2": right}),
-        problem("only here", "+-", scores={"rm-1": right, "rm-2": wrong}),
+        problem("only here", "+-", scores={"rm-1": wrong, "rm-2": right}),
         name="ppo-1",
     )
     two = pool(
         problem("a", "++", scores={"rm-1": right, "rm-2": [8.0, 8.0]}),
-        problem("b", "--", scores={"rm-1": right, "rm-2": [6.0, 6.0]}),
+        problem("b", "-+", scores={"rm-1": right, "rm-2": [6.0, 7.0]}),
         name="ppo-2",
     )
     table = compare_pools([sft, one, two])
-    # rm-1 on ppo-1 solves a of {a, b}; a random pick from sft solves half of each
-    assert row(table, "system/1-0")["value"] == 0.0
-    # rm-2 on ppo-2 solves a, rm-1 on ppo-1 solves a
-    assert row(table, "system/2-1")["value"] == 0.0
-    # on ppo-1, rm-1 fails on b; rm-2 on "only here"
-    assert row(table, "ppo-1/top_pick_fails/rm-2-rm-1")["value"] == 0.0
-    assert row(table, "ppo-1/rm-2-rm-1")["value"] == 0.0
+    values = {row["name"]: row["value"] for row in table}
+    # of a and b, rm-1 solves a on ppo-1; a random pick from sft solves 1/2 of a and 1/4 of b
+    assert values["system/1-0"] == pytest.approx(1 / 2 - 3 / 8)
+    # rm-2 solves both on ppo-2
+    assert values["system/2-1"] == pytest.approx(1 - 1 / 2)
+    # on ppo-1, rm-1 fails on b and on "only here", rm-2 nowhere
+    assert values["ppo-1/top_pick_fails/rm-2-rm-1"] == pytest.approx(-2 / 3)
+    assert values["ppo-1/rm-2-rm-1"] == pytest.approx(2 / 3)
     # mean rm-1 score: a 2.5 against 1.5, b 4.5 against 0
-    assert row(table, "score/ppo-1-sft")["value"] == pytest.approx(2.75)
-    # mean rm-2 score: a 8 against 0.5, b 6 against 0.5
-    assert row(table, "score/ppo-2-sft")["value"] == pytest.approx(6.5)
-    assert set(table[0]) == {"name", "value", "low", "high"}
+    assert values["score/ppo-1-sft"] == pytest.approx(2.75)
+    # mean rm-2 score: a 8 against 0.5, b 6.5 against 0
+    assert values["score/ppo-2-sft"] == pytest.approx(7.0)
+    assert all(set(row) == {"name", "value", "low", "high"} for row in table)
+
+
+def test_pools_are_paired_by_problem_and_not_by_place() -> None:
+    problems = [problem(f"{i}", "+-", scores={"rm-1": [i, i * i]}) for i in range(5)]
+    same = compare_pools([pool(*problems), pool(*reversed(problems), name="ppo-1")])
+    assert row(same, "score/ppo-1-sft") == {"name": "score/ppo-1-sft", "value": 0.0, "low": 0.0, "high": 0.0}
 
 
 def test_a_pool_that_misses_its_rival_is_compared_to_what_is_there() -> None:

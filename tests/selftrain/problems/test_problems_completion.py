@@ -143,6 +143,11 @@ def test_a_docstring_is_not_repeated() -> None:
     assert extract_completion(PY, answer, "py") == "    return 2 * n"
 
 
+def test_line_ends_of_windows() -> None:
+    answer = "```python\r\ndef twice(n):\r\n    m = n\r\n    return 2 * m\r\n```\r\n"
+    assert extract_completion(PY, answer, "py") == "    m = n\n    return 2 * m"
+
+
 def test_the_first_stop_token_cuts() -> None:
     assert extract_completion(PY, "    m = n\n# half way\n    return 2 * m", "py", PY_STOP) == "    m = n"
 

@@ -140,6 +140,13 @@ def test_different_problems_are_no_leak() -> None:
     )
 
 
+def test_the_name_of_the_language_does_not_count() -> None:
+    one = py_row("a", "Write a python function to count the even numbers of a list.")
+    other = py_row("b", "Write a C# function to count the even numbers of a vector.", function="G")
+    with pytest.raises(DataError, match="has the text of"):
+        check_leaks([problem(one, "sft"), problem(other, "test")])
+
+
 def test_the_same_inputs_and_outputs_are_the_same_problem() -> None:
     cases = tuple({"stdin": f"{n}", "stdout": f"{n * n}"} for n in range(3))
     one, other = (

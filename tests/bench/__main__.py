@@ -1,0 +1,24 @@
+"""python -m tests.bench [NAME ...]: runs the named benches, or all."""
+
+import sys
+
+from tests.bench import overhead, sampling
+
+BENCHES = {"sampling": sampling.main, "overhead": overhead.main}
+
+
+def main() -> int:
+    """Run them."""
+    names = sys.argv[1:] or list(BENCHES)
+    if unknown := [name for name in names if name not in BENCHES]:
+        print(f"unknown bench {', '.join(unknown)}; known: {', '.join(BENCHES)}", file=sys.stderr)
+        return 2
+    for name in names:
+        print(f"## {name}")
+        BENCHES[name]()
+        print()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

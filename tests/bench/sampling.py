@@ -1,0 +1,66 @@
+"""Tokens per second of each sampling engine on one model: 5 M parameters, 64 prompts x 1 sample x up to 64 tokens, one thread.
+
+`generate` is transformers' own generate() as a user would call it; `hf` is this project's engine on transformers.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from selftrain.config import ModelConfig, SampleConfig
+from selftrain.models import encode_prompt, load_generator, load_tokenizer, make_tiny, pad, train_tokenizer
+from selftrain.problems.read import read_problems
+from selftrain.config import BankConfig
+from selftrain.sampling import ct2, hf
+
+PROMPTS, NEW_TOKENS, REPEATS = 64, 64, 3
+
+
+def main() -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    sizes = {"sft": 200, "rl": 1, "validation": 1, "test": 1}
+    problems = read_problems(BankConfig(sizes=sizes))
+    texts = [text for p in problems if p.response for text in (p.prompt, p.response)]
+    tokenizer = train_tokenizer(texts, 1024)
+    model = make_tiny(ModelConfig(hidden_size=256, layers=6, heads=8), tokenizer)
+    settings = SampleConfig(temperature=1.0, max_new_tokens=NEW_TOKENS)
+    prompts = [encode_prompt(tokenizer, p.prompt) for p in problems[:PROMPTS]]
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        engines: dict[str, Callable[[int], int]] = {"generate": _generate(folder, prompts)}
+        for name, engine in (("hf", hf.Engine(folder, settings)), ("ctranslate2", ct2.Engine(folder, settings, Path(scratch), 1))):
+            engines[name] = lambda seed, engine=engine: sum(len(s.token_ids) for row in engine.sample(prompts, 1, seed) for s in row)
+        rates = {name: [0.0] for name in engines}
+        for seed in range(REPEATS):  # interleaved, so that what else the machine does hits all alike
+            for name, sample in engines.items():
+                started = time.perf_counter()
+                tokens = sample(seed)
+                rates[name].append(tokens / (time.perf_counter() - started))
+    best = {name: max(found) for name, found in rates.items()}
+    print(f"parameters {sum(p.numel() for p in model.parameters()):,}, {PROMPTS} prompts, best of {REPEATS}")
+    for name, rate in best.items():
+        print(f"{name:<12} {rate:>8.0f} tokens/s  {rate / best['generate']:.2f} x generate")
+
+
+def _generate(folder: Path, prompts: list[list[int]]) -> Callable[[int], int]:
+    model, tokenizer = load_generator(folder).eval(), load_tokenizer(folder)
+    ids = pad(prompts, tokenizer.pad_token_id, left=True)
+    mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True)
+
+    def sample(seed: int) -> int:
+        torch.manual_seed(seed)
+        with torch.inference_mode():
+            out = model.generate(
+                input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=NEW_TOKENS,
+                pad_token_id=tokenizer.pad_token_id,
+            )  # fmt: skip
+        return int((out[:, ids.shape[1] :] != tokenizer.pad_token_id).sum())
+
+    return sample

@@ -28,7 +28,7 @@ def open_run(
 def finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
     """Copy the report into the run's folder, with what belongs to this run only; the content of report.json."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in run.store.path(report).iterdir():
+    for path in run.store.path(report).glob("report.*"):
         (folder / path.name).write_bytes(path.read_bytes())
     run.write(folder, finished=True)
     return finish_report(folder, time.time() - run.started, run.cached)

@@ -95,33 +95,29 @@ class ResultFile:
         self.done: dict[int, Result] = dict(self._earlier()) if resume else {}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("w", encoding="utf-8")
+            self._file = self._part.open("a" if resume else "w", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot write {self._part}: {error}") from error
-        for row, result in self.done.items():
-            self._write(row, result)
+        self._file.write("\n")  # ends a line that a killed call left torn
 
     def add(self, row: int, result: Result) -> None:
         """Keep the result of program number `row`."""
-        result = replace(result, id=self._ids[row])
-        self.done[row] = result
-        self._write(row, result)
-
-    def finish(self) -> None:
-        """Write all results in the order of the programs, at once."""
-        self._file.seek(0)
-        self._file.truncate()
-        for row in range(len(self._ids)):
-            self._file.write(json.dumps(self.done[row].to_json()) + "\n")
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
-        self._part.replace(self._path)
-
-    def _write(self, row: int, result: Result) -> None:
+        self.done[row] = result = replace(result, id=self._ids[row])
         line = {"row": row, "content": self._contents[row], "result": result.to_json()}
         self._file.write(json.dumps(line) + "\n")
         self._file.flush()
+
+    def finish(self) -> None:
+        """Write all results in the order of the programs; until they are all there, `path` stays as it was."""
+        self._file.close()
+        whole = self._path.with_name(self._path.name + ".whole")
+        with whole.open("w", encoding="utf-8") as file:
+            for row in range(len(self._ids)):
+                file.write(json.dumps(self.done[row].to_json()) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+        whole.replace(self._path)
+        self._part.unlink()
 
     def _earlier(self) -> Iterator[tuple[int, Result]]:
         if not self._part.exists():
@@ -134,4 +130,4 @@ class ResultFile:
                 continue  # the last line of a call that was killed
             known = row < len(self._contents) and self._contents[row] == content
             if known and result.verdict is not Verdict.sandbox_error:
-                yield row, result
+                yield row, replace(result, id=self._ids[row])

@@ -10,7 +10,9 @@ from pydantic import ValidationError
 from selftrain.config import RunConfig
 from selftrain.errors import UsageError
 
-CONFIGS = Path(__file__).parent.parent / "configs"
+HERE = Path(__file__).parent
+CONFIGS = next((path for path in (HERE / "configs", HERE.parent / "configs") if path.is_dir()), HERE / "configs")
+"""The shipped configs: inside the installed package, or beside it in a checkout."""
 
 
 def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig:
@@ -21,7 +23,7 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     path = find_config(name)
     try:
         values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, yaml.YAMLError) as error:
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")

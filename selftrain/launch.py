@@ -71,6 +71,7 @@ def _environment(runtime: Any) -> dict[str, str]:
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # no module of the folder that the user happens to be in
         "PYTHONPATH": os.pathsep.join(p for p in [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")] if p),
     }
     if runtime.device == "cpu":
@@ -84,6 +85,7 @@ def _run(command: list[str], build: Build) -> str:
 
     log = logging.getLogger("selftrain.child")
     lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
+    usage = ""
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -100,6 +102,8 @@ def _run(command: list[str], build: Build) -> str:
             line = line.rstrip()
             if line.startswith(MARK):
                 build.progress(**json.loads(line.removeprefix(MARK)))
+            elif line.startswith(USAGE_MARK):
+                usage = line.removeprefix(USAGE_MARK).replace("\\n", "\n")
             elif line:
                 lines.append(line)
                 log.debug(line)
@@ -107,9 +111,8 @@ def _run(command: list[str], build: Build) -> str:
     finally:
         _end(child)
     if code != 0:
-        usage = [line for line in lines if line.startswith(USAGE_MARK)]
         if usage:
-            raise UsageError(usage[-1].removeprefix(USAGE_MARK).replace("\\n", "\n"))
+            raise UsageError(usage)
         last = "\n".join(lines)
         raise ChildFailed(f"{' '.join(command[1:4])} ended with code {code}; its last lines:\n{last}")
     return "\n".join(lines)

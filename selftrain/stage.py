@@ -82,6 +82,7 @@ class Build:
     folder   where to write; what an earlier, killed build of this key left is still there
     runtime  workers, processes, device: what cannot change the result
     progress called with (done, total, unit, figures) now and then
+    shared   a folder of this machine that builds of one store share, for caches; None: do without
     manifests  of all stages before this one, by label; only `report` reads them, for what was measured
     """
 
@@ -91,6 +92,7 @@ class Build:
     runtime: Any
     progress: Callable[..., None]
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    shared: Path | None = None
 
 
 def plain(value: Any, where: str, places: bool = True) -> Any:

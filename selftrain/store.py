@@ -137,13 +137,16 @@ class Store:
         return True
 
     def _commit(self, ref: ArtifactRef, record: dict[str, Any], outcome: Outcome, folder: Path) -> None:
-        """Bring `folder` into the store under a name of its own, then put the manifest that names it."""
+        """Bring `folder` into the store under a name of its own, then put the manifest that names it.
+
+        What a stage needs to go on is dropped last: it is still there if this fails, on a full disk for instance.
+        """
         attempt = uuid.uuid4().hex[:12]
-        shutil.rmtree(folder / PROGRESS, ignore_errors=True)
+        names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
         files = {
-            path.relative_to(folder).as_posix(): {"size": path.stat().st_size, "sha256": sha256_file(path)}
-            for path in sorted(folder.rglob("*"))
-            if path.is_file()
+            name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
+            for name, path in names.items()
+            if not name.startswith(f"{PROGRESS}/")
         }
         manifest = record | {
             "stage": ref.stage,
@@ -156,9 +159,12 @@ class Store:
         text = json.dumps(manifest, indent=1, sort_keys=True).encode()
         target = self._join(ref, attempt)
         if self.is_local:
+            ready = folder / PROGRESS / MANIFEST  # written before anything moves: moving takes no space
+            replace_file(ready, text)
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder, target)
-            replace_file(Path(self._join(ref, MANIFEST)), text)
+            Path(target, PROGRESS, MANIFEST).replace(self._join(ref, MANIFEST))
+            shutil.rmtree(Path(target, PROGRESS), ignore_errors=True)
             self._drop_attempts_but(ref, attempt)
         else:
             for name in files:
@@ -195,11 +201,15 @@ def replace_file(path: Path, content: bytes) -> None:
     """Write `path` so that a reader sees the old content or the new, never a part."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with part.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
 
 
 def sha256_file(path: Path) -> str:

@@ -4,10 +4,14 @@ The stage is here and not in `selftrain.stages` because only `tasks` may start a
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 
+from sandbox.cache import VerdictCache
 from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
+from sandbox.languages import language as row_of
 from sandbox.programs import assemble
 from sandbox.verdicts import Case, Limits, Program, Result, Verdict
 from selftrain.config import ExecuteConfig, RunConfig, RuntimeConfig, Strict
@@ -69,17 +73,14 @@ def build(build: Build) -> Outcome:
     shards = [candidates[at : at + size] for at in range(0, len(candidates), size)]
     done: list[list[Execution]] = []
     finished = 0
-    with open_sandbox(build.runtime) as box:
+    with open_sandbox(build.runtime) as box, known_verdicts(build, box) as cache:
         for number, shard in enumerate(shards):
             path = folder / f"executions-{number:05d}.parquet"
             if path.is_file():
                 done.append(read_records(path, Execution))
             else:
-                results: dict[str, Result] = {}
-                for result in box.run(p for c in shard for p in programs(problems[c.problem_id], c, config.execute)):
-                    results[result.id] = result
-                    if not result.id.endswith(EXAMPLES):
-                        build.progress(finished + len(results), len(candidates), "programs")
+                wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
+                results = judge(wanted, box, cache, lambda n: build.progress(finished + n, len(candidates), "programs"))
                 rows = [execution(problems[c.problem_id], c, results) for c in shard]
                 done.append(rows)
                 if all(row.verdict.is_label for row in rows):  # what the sandbox failed on is tried again next time
@@ -91,6 +92,38 @@ def build(build: Build) -> Outcome:
     check_errors(executions, config.execute)
     write_records(build.folder / "executions.parquet", executions, Execution)
     return Outcome(digest(executions), summary(executions, problems))
+
+
+@contextmanager
+def known_verdicts(build: Build, box: Sandbox) -> Iterator[VerdictCache | None]:
+    """The verdicts that earlier builds of this store found: pools of one run share many programs."""
+    if build.shared is None:
+        yield None
+        return
+    identity = {language: f"{box.backend} {versions}" for language, versions in build.config.toolchain.items()}
+    cache = VerdictCache(build.shared / "verdicts.sqlite", identity)
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
+def judge(
+    wanted: list[Program], box: Sandbox, cache: VerdictCache | None, progress: Callable[[int], None]
+) -> dict[str, Result]:
+    """A result for each program, by id: known ones from the cache, the others from the sandbox."""
+    results = cache.find(wanted) if cache is not None else {}
+    fresh = {program.id: program for program in wanted if program.id not in results}
+    judged = []
+    for result in box.run(fresh.values()):
+        results[result.id] = result
+        judged.append((fresh[result.id], result))
+        if len(results) % 50 == 0:
+            progress(sum(not id.endswith(EXAMPLES) for id in results))
+    if cache is not None:
+        cache.keep(judged)
+    progress(sum(not id.endswith(EXAMPLES) for id in results))
+    return results
 
 
 def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> Iterator[Program]:
@@ -112,10 +145,6 @@ def limits_for(language: str, config: ExecuteConfig) -> Limits | None:
     """The language's own limits (None) unless the config sets others."""
     if config.cpu_seconds is None and config.memory_bytes is None:
         return None
-    from dataclasses import replace
-
-    from sandbox.languages import language as row_of
-
     limits = row_of(language).limits
     if config.cpu_seconds is not None:
         limits = limits.with_cpu(config.cpu_seconds)

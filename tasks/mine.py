@@ -1,5 +1,6 @@
 """Task `mine`: pairs for the next reranker."""
 
+from selftrain.config import MineConfig
 from selftrain.stage import ArtifactRef
 from selftrain.stages.mine import MINE, MineSlice
 from tasks.run import Run
@@ -16,5 +17,9 @@ def mine(
     inputs = {"problems": problems, "candidates": pool[0], "executions": pool[1]}
     if earlier is not None:
         inputs |= {"pairs": earlier[0], "reranker": earlier[1]}
-    piece = MineSlice(seed=run.config.seed, round=round, mine=run.config.mine)
+    settings = run.config.mine
+    if earlier is None:  # nothing is scored yet, so what concerns hard negatives cannot change these pairs
+        unused = ("hard_share", "threshold", "passing")
+        settings = settings.model_copy(update={name: MineConfig.model_fields[name].default for name in unused})
+    piece = MineSlice(seed=run.config.seed, round=round, mine=settings)
     return run.do(MINE, f"mine-{round}", piece, inputs, f"mine · round {round}")

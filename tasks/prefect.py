@@ -16,7 +16,7 @@ from prefect.exceptions import MissingContextError
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
-from selftrain.errors import SelftrainError, UsageError
+from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import describe, watch
 from selftrain.store import cache_folder
 from tasks.run import Run, Step
@@ -30,7 +30,10 @@ class PrefectRun(Run):
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
         storage = Path(self.store.root if self.store.is_local else cache_folder()) / ".prefect"
-        storage.mkdir(parents=True, exist_ok=True)
+        try:
+            storage.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreError(f"store {self.store.url}: {error}; expected a folder that can be written, choose one with --set store=...") from error
         make_artifact.with_options(
             name=step.stage.name,
             task_run_name=step.label.replace("{", "").replace("}", ""),

@@ -84,6 +84,7 @@ class Run:
                 folder=folder,
                 runtime=self.config.runtime,
                 progress=progress or watch(step.label),
+                shared=self.store.local,
                 manifests={
                     name: self.store.manifest(other.ref) or {} for name, other in self.steps.items() if other is not step
                 },

@@ -18,8 +18,9 @@ def sample(child: Child) -> Outcome:
     runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
-    todo = [(at, rows) for at, rows in enumerate(shards(problems, config)) if not shard_path(child.private, at).is_file()]
-    mine = todo[rank::world]
+    # By the shard's number: what is there already may change while the ranks start, one after the other.
+    numbered = list(enumerate(shards(problems, config)))[rank::world]
+    mine = [(at, rows) for at, rows in numbered if not shard_path(child.private, at).is_file()]
     if not mine:
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])

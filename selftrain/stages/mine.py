@@ -2,7 +2,8 @@
 
 For each problem with passing and failing candidates, up to `pairs_per_problem` new pairs:
 - hard negatives, from round 2 on: the reranker scored a failing candidate above a passing one of the same problem, or
-  above `threshold`; the largest mistakes first;
+  above `threshold`; the largest mistakes first. With `passing` false there are no others, and the right programs are
+  those of earlier pairs;
 - easy pairs: the failing program crashes, times out or does not compile;
 - on-policy pairs: the rest, drawn at random under the seed.
 A candidate without a verdict of its own (`sandbox_error`) is in no pair.
@@ -12,6 +13,7 @@ import random
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sandbox.verdicts import Verdict
 from selftrain.config import MineConfig, Strict
@@ -102,57 +104,99 @@ def problem_pairs(
     problem: Problem, programs: Sequence[Program], earlier: Sequence[Pair], config: MineSlice, rng: random.Random
 ) -> list[Pair]:
     """One problem's new pairs, at most `pairs_per_problem`, none of which is in `earlier`."""
-    mine, first = config.mine, config.round == 1
+    mine = config.mine
     right = [program for program in programs if program.verdict is Verdict.passed]
     wrong = [program for program in programs if program.verdict is not Verdict.passed]
-    seen = {(pair.chosen, pair.rejected) for pair in earlier}
-    taken: Counter[str] = Counter()
-    pairs: list[Pair] = []
-
-    def take(chosen: tuple[str, str, float | None], program: Program, kind: str, cap: int) -> None:
-        chosen_id, text, score = chosen
-        key = (text, program.candidate.completion)
-        if len(pairs) >= mine.pairs_per_problem or taken[kind] >= cap or key in seen:
-            return
-        seen.add(key)
-        taken[kind] += 1
-        pairs.append(
-            Pair(
-                problem_id=problem.id,
-                prompt=problem.prompt,
-                chosen=text,
-                rejected=program.candidate.completion,
-                chosen_id=chosen_id,
-                rejected_id=program.id,
-                kind=kind,
-                round=config.round,
-                chosen_score=score,
-                rejected_score=program.score,
-            )
-        )
-
-    def as_chosen(program: Program) -> tuple[str, str, float | None]:
-        return program.id, program.candidate.completion, program.score
-
-    hard_cap = 0 if first else max(1, round(mine.hard_share * mine.pairs_per_problem))
-    if hard_cap:
-        for chosen, rejected in hard_negatives(right, wrong):
-            take(as_chosen(chosen), rejected, "hard_negative", hard_cap)
-        if mine.threshold is not None:
-            known = {pair.chosen: (pair.chosen_id, pair.chosen, None) for pair in earlier}
-            options = [as_chosen(p) for p in right] or list(known.values())
-            for program in sorted(wrong, key=lambda p: (-(p.score or 0.0), p.id)):
-                if options and program.score is not None and program.score > mine.threshold:
-                    take(rng.choice(options), program, "hard_negative", hard_cap)
+    pairs = NewPairs(problem, config, earlier)
+    if config.round > 1:
+        take_hard(pairs, right, wrong, earlier, rng)
         if not mine.passing:
-            return pairs
+            return pairs.taken
     rest = [(chosen, rejected) for chosen in right for rejected in wrong]
     rng.shuffle(rest)
     easy_cap = round(mine.easy_share * mine.pairs_per_problem)
     for chosen, rejected in rest:
         easy = rejected.verdict is not Verdict.wrong_answer
-        take(as_chosen(chosen), rejected, "easy" if easy else "on_policy", easy_cap if easy else mine.pairs_per_problem)
-    return pairs
+        cap = easy_cap if easy else mine.pairs_per_problem
+        pairs.take(as_chosen(chosen), rejected, "easy" if easy else "on_policy", cap)
+    return pairs.taken
+
+
+class Chosen(NamedTuple):
+    """The right program of a pair; `score` is None where the reranker has not scored it."""
+
+    id: str
+    text: str
+    score: float | None
+
+
+class NewPairs:
+    """The pairs taken so far for one problem, none twice and none that is in `earlier`; spaces at the end aside."""
+
+    def __init__(self, problem: Problem, config: MineSlice, earlier: Sequence[Pair]) -> None:
+        self.problem = problem
+        self.config = config
+        self.seen = {(pair.chosen.rstrip(), pair.rejected.rstrip()) for pair in earlier}
+        self.taken: list[Pair] = []
+
+    def take(self, chosen: Chosen, rejected: Program, kind: str, cap: int) -> None:
+        """Add a pair unless it is there, or there are `cap` of its kind, or as many as a problem may have."""
+        text = rejected.candidate.completion
+        key = (chosen.text.rstrip(), text.rstrip())
+        full = len(self.taken) >= self.config.mine.pairs_per_problem
+        if full or key in self.seen or sum(pair.kind == kind for pair in self.taken) >= cap:
+            return
+        self.seen.add(key)
+        self.taken.append(
+            Pair(
+                problem_id=self.problem.id,
+                prompt=self.problem.prompt,
+                chosen=chosen.text,
+                rejected=text,
+                chosen_id=chosen.id,
+                rejected_id=rejected.id,
+                kind=kind,
+                round=self.config.round,
+                chosen_score=chosen.score,
+                rejected_score=rejected.score,
+            )
+        )
+
+
+def as_chosen(program: Program) -> Chosen:
+    """A program of the pool as the right one of a pair."""
+    return Chosen(program.id, program.candidate.completion, program.score)
+
+
+def take_hard(
+    pairs: NewPairs, right: Sequence[Program], wrong: Sequence[Program], earlier: Sequence[Pair], rng: random.Random
+) -> None:
+    """Take hard negatives, the largest mistakes first, then those above the threshold.
+
+    Without `passing` their right programs are those of earlier pairs, which this round's reranker has scored only where
+    the new pool holds them too; one that it scored above the wrong program is no mistake, and not taken.
+    """
+    mine = pairs.config.mine
+    cap = max(1, round(mine.hard_share * mine.pairs_per_problem)) if mine.hard_share else 0
+    scores = {program.candidate.completion: program.score for program in right}
+    known = [Chosen(pair.chosen_id, pair.chosen, scores.get(pair.chosen)) for pair in earlier]
+    known = list({chosen.text: chosen for chosen in known}.values())
+    new = [as_chosen(program) for program in right] if mine.passing else []
+    for chosen, rejected in hard_negatives(right, wrong):
+        if mine.passing:
+            pairs.take(as_chosen(chosen), rejected, "hard_negative", cap)
+        elif options := below(known, rejected):
+            pairs.take(rng.choice(options), rejected, "hard_negative", cap)
+    if mine.threshold is None:
+        return
+    for rejected in sorted(wrong, key=lambda program: (-(program.score or 0.0), program.id)):
+        if rejected.score is not None and rejected.score > mine.threshold and (options := new or known):
+            pairs.take(rng.choice(options), rejected, "hard_negative", cap)
+
+
+def below(known: Sequence[Chosen], rejected: Program) -> list[Chosen]:
+    """Those of `known` that the reranker did not score above `rejected`."""
+    return [chosen for chosen in known if chosen.score is None or rejected.score is None or chosen.score < rejected.score]
 
 
 def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[tuple[Program, Program]]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from transformers import TrainerCallback
-from transformers.trainer_utils import get_last_checkpoint
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
@@ -14,6 +14,8 @@ from selftrain.launch import report_progress
 
 SORT_WINDOW = 20
 """Batches that are sorted by length together: little padding, and still a random order."""
+WHOLE = "whole"
+"""Empty file in a checkpoint, written last."""
 
 
 def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
@@ -38,18 +40,17 @@ def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed:
 
 def trainer_arguments(config: Any, runtime: RuntimeConfig, seed: int, checkpoints: Path, world: int) -> dict[str, Any]:
     """Arguments for TRL's trainers that carry out `config` on `world` processes."""
-    per_step = config.micro_batch_size * world
-    if config.batch_size % per_step and config.batch_size >= per_step:
-        raise UsageError(
-            f"batch_size {config.batch_size} cannot be split into micro batches of {config.micro_batch_size} on {world} "
-            "processes; choose a multiple"
-        )
     micro = min(config.micro_batch_size, max(1, config.batch_size // world))
+    if config.batch_size % (micro * world):
+        raise UsageError(
+            f"batch_size {config.batch_size} cannot be split into micro batches of {micro} on {world} processes; "
+            f"choose a multiple of {micro * world}"
+        )
     cuda = runtime.device == "cuda"
     return {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": micro,
-        "gradient_accumulation_steps": max(1, config.batch_size // (micro * world)),
+        "gradient_accumulation_steps": config.batch_size // (micro * world),
         "num_train_epochs": 1,
         "learning_rate": config.learning_rate,
         "lr_scheduler_type": "cosine",
@@ -59,7 +60,7 @@ def trainer_arguments(config: Any, runtime: RuntimeConfig, seed: int, checkpoint
         "max_grad_norm": 1.0,
         "train_sampling_strategy": "sequential",
         "save_steps": config.checkpoint_steps,
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # the newest may be a part when the process is killed
         "logging_steps": 10,
         "seed": seed,
         "bf16": cuda,
@@ -74,16 +75,26 @@ def trainer_arguments(config: Any, runtime: RuntimeConfig, seed: int, checkpoint
 
 
 class Progress(TrainerCallback):
-    """Hands the trainer's steps to the parent and keeps the loss curve."""
-
-    def __init__(self) -> None:
-        self.curve: list[dict[str, float]] = []
+    """Hands the trainer's steps to the parent, and marks its checkpoints when they are whole."""
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Reports each step."""
         last = state.log_history[-1] if state.log_history else {}
         figures = {name: last[name] for name in ("loss", "accuracy") if name in last}
         report_progress(state.global_step, state.max_steps, "steps", **figures)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Marks the checkpoint once every process has written its part."""
+        PartialState().wait_for_everyone()
+        if state.is_world_process_zero:
+            Path(args.output_dir, f"checkpoint-{state.global_step}", WHOLE).touch()
+
+
+def save_model(trainer: Any, folder: Path) -> None:
+    """Write the trained model and its tokenizer; when this returns, in any process, all of it is there."""
+    trainer.save_model(str(folder))
+    trainer.accelerator.wait_for_everyone()
+    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
 
 
 def curve(log_history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, float]]:
@@ -92,5 +103,6 @@ def curve(log_history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[d
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint in `folder`, or None."""
-    return get_last_checkpoint(str(folder)) if folder.is_dir() else None
+    """The newest whole checkpoint in `folder`, or None; a killed process may have left a part of a newer one."""
+    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
+    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None

@@ -21,7 +21,7 @@ from selftrain.models import digest_weights, encode_completion, encode_prompt, l
 from selftrain.records import Pair, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.train_reward import RewardSlice
-from selftrain.training.common import Progress, bucketed_order, curve, last_checkpoint, trainer_arguments
+from selftrain.training.common import Progress, bucketed_order, curve, last_checkpoint, save_model, trainer_arguments
 
 
 def train(child: Child) -> Outcome:
@@ -57,8 +57,7 @@ def train(child: Child) -> Outcome:
         token_loss=config.reward.token_loss,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    trainer.save_model(str(child.folder))
-    (child.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
+    save_model(trainer, child.folder)
     steps = curve(trainer.state.log_history, ["loss", "accuracy", "margin"])
     metrics = {
         "pairs": len(kept),

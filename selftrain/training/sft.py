@@ -17,7 +17,7 @@ from selftrain.models import digest_weights, encode_completion, encode_prompt, l
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.sft import SftSlice
-from selftrain.training.common import Progress, bucketed_order, curve, last_checkpoint, trainer_arguments
+from selftrain.training.common import Progress, bucketed_order, curve, last_checkpoint, save_model, trainer_arguments
 
 
 def train(child: Child) -> Outcome:
@@ -36,7 +36,6 @@ def train(child: Child) -> Outcome:
         raise DataError(f"every prompt + response is longer than sft.max_tokens={config.sft.max_tokens}; raise it")
     order = bucketed_order([len(row["input_ids"]) for row in kept], config.sft.epochs, config.sft.batch_size, config.seed)
     checkpoints = child.private / "checkpoints"
-    progress = Progress()
     arguments = TrlSftConfig(
         **trainer_arguments(config.sft, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes),
         shuffle_dataset=False,
@@ -47,10 +46,10 @@ def train(child: Child) -> Outcome:
         args=arguments,
         train_dataset=Dataset.from_list(kept).select(order),
         processing_class=tokenizer,
-        callbacks=[progress],
+        callbacks=[Progress()],
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    trainer.save_model(str(child.folder))
+    save_model(trainer, child.folder)
     losses = curve(trainer.state.log_history, ["loss"])
     metrics = {
         "parameters": sum(p.numel() for p in model.parameters()),
@@ -61,7 +60,6 @@ def train(child: Child) -> Outcome:
         "loss": losses[-1]["loss"] if losses else None,
         "curve": losses,
     }
-    (child.folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
     return Outcome(digest_weights(child.folder), metrics)
 
 

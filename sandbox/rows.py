@@ -98,7 +98,8 @@ class ResultFile:
             self._file = self._part.open("a" if resume else "w", encoding="utf-8")
         except OSError as error:
             raise UsageError(f"cannot write {self._part}: {error}") from error
-        self._file.write("\n")  # ends a line that a killed call left torn
+        if resume:
+            self._file.write("\n")  # ends a line that a killed call left torn
 
     def add(self, row: int, result: Result) -> None:
         """Keep the result of program number `row`."""

@@ -17,7 +17,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from selftrain.errors import ChildFailed, SelftrainError, UsageError
+from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
 from selftrain.stage import Build, Outcome, plain
 from selftrain.store import PROGRESS, replace_file
 
@@ -159,12 +159,19 @@ def report_progress(done: float, total: float, unit: str = "", **figures: float 
         print(MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}), flush=True)
 
 
-def child_main(work: Any) -> None:
-    """Entry of a child module: `work(Child) -> Outcome` between reading `resolved.json` and writing `outcome.json`."""
+def child_main(work: Any, apart: bool = False) -> None:
+    """Entry of a child module: `work(Child) -> Outcome` between reading `resolved.json` and writing `outcome.json`.
+
+    apart  share the work among `runtime.processes` ranks that never talk to each other: this process is rank 0 and starts
+           the others, without torchrun
+    """
     _hold_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
+    others = _start_others(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
     try:
         outcome: Outcome = work(child)
+        if any(other.wait() != 0 for other in others):
+            raise RunError("another rank failed; its last lines are above")
     except SelftrainError as error:
         if isinstance(error, UsageError):
             print(USAGE_MARK + str(error).replace("\n", "\\n"), flush=True)
@@ -174,6 +181,15 @@ def child_main(work: Any) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
         replace_file(child.private / "outcome.json", json.dumps(content).encode())
+
+
+def _start_others(world: int) -> list[subprocess.Popen[bytes]]:
+    """Ranks 1 to world - 1; each holds on to this process by its standard input."""
+    os.environ |= {"RANK": "0", "WORLD_SIZE": str(world)}
+    command = [sys.executable, *sys.orig_argv[1:]]
+    return [
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"RANK": str(rank)}) for rank in range(1, world)
+    ]
 
 
 def _hold_lifeline() -> None:

@@ -1,6 +1,7 @@
 """Models and tokenizers: tiny ones made here, pretrained ones loaded, and how prompts and completions become tokens."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -100,7 +101,8 @@ def load_tokenizer(folder: str | Path, **options: Any) -> Any:
     """The tokenizer in `folder`; it must have an end token. A missing pad token becomes the end token."""
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+    with _loading(folder, "a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     if tokenizer.eos_token_id is None:
         raise UsageError(f"{folder}: the tokenizer has no end token (eos_token); completions could never end. Set one in tokenizer_config.json")
     if tokenizer.pad_token_id is None:
@@ -117,16 +119,22 @@ def load_generator(folder: str | Path, **options: Any) -> Any:
 
 def load_classifier(folder: str | Path, fresh_head: bool = False) -> Any:
     """A one-label sequence classifier. `fresh_head`: `folder` is a generator, and the score head is new (seed torch first)."""
+    import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    config = AutoConfig.from_pretrained(str(folder))
+    with _loading(folder, "a model's config"):
+        config = AutoConfig.from_pretrained(str(folder))
     if not fresh_head:
         names = config.architectures or []
         if not any(name.endswith("ForSequenceClassification") for name in names):
             raise UsageError(f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder")
         if config.num_labels != 1:
             raise UsageError(f"{folder}: expected one label (a score), got num_labels={config.num_labels}")
-    return _load(AutoModelForSequenceClassification, folder, num_labels=1)
+    model = _load(AutoModelForSequenceClassification, folder, num_labels=1)
+    if fresh_head:
+        # Stiennon et al. 2020, appendix B: a head of this size starts with scores of about unit variance.
+        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+    return model
 
 
 def _load(kind: Any, folder: str | Path, **options: Any) -> Any:
@@ -137,10 +145,19 @@ def _load(kind: Any, folder: str | Path, **options: Any) -> Any:
     options.setdefault("dtype", torch.float32)
     if not options.get("gguf_file"):
         options["use_safetensors"] = True
-    try:
+    with _loading(folder, kind.__name__):
         return kind.from_pretrained(str(folder), **options)
-    except (OSError, ValueError) as error:
-        raise UsageError(f"{folder}: cannot be loaded as {kind.__name__}: {error}") from error
+
+
+@contextmanager
+def _loading(folder: str | Path, what: str) -> Iterator[None]:
+    """Turns what the loading of missing, truncated or wrong files raises into a UsageError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, SafetensorError) as error:
+        raise UsageError(f"{folder}: cannot be loaded as {what}: {error}") from error
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:

@@ -39,7 +39,7 @@ def score_candidates(build: Build, jobs: Sequence[Job]) -> dict[str, dict[str, f
     folder = build.folder / PROGRESS
     for old in folder.glob("scores-*.parquet"):
         old.unlink()
-    launch("selftrain.scoring", replace(build, config={}), distributed=True, extra={"jobs": [asdict(job) for job in jobs]})
+    launch("selftrain.scoring", replace(build, config={}), extra={"jobs": [asdict(job) for job in jobs]})
     scores: dict[str, dict[str, float]] = {job.name: {} for job in jobs}
     for path in sorted(folder.glob("scores-*.parquet")):
         table = pq.read_table(path).to_pydict()
@@ -105,4 +105,4 @@ def shuffled_prompts(problems: Sequence[Problem]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    child_main(run)
+    child_main(run, apart=True)

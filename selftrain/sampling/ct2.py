@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,21 +15,24 @@ BATCH = 256
 
 
 class Engine:
-    """Converts the checkpoint in `folder` once, into `workspace`, and samples from that.
+    """Converts the checkpoint in `folder` once, into `workspace`, and samples from that; `converts` False waits for it.
 
     CTranslate2 seeds a generator's threads when they start, so each call of `sample` makes its own generator: a batch is
     the unit that a seed reproduces.
     """
 
-    def __init__(self, folder: Path, settings: SampleConfig, workspace: Path, threads: int) -> None:
+    def __init__(self, folder: Path, settings: SampleConfig, workspace: Path, threads: int, converts: bool = True) -> None:
         from selftrain.models import load_tokenizer
 
         self.settings = settings
         self.threads = threads
         self.tokenizer = load_tokenizer(folder)
         self.folder = workspace / "ctranslate2"
-        if not (self.folder / "model.bin").is_file():
-            convert(folder, self.folder, self.tokenizer)
+        while not (self.folder / "model.bin").is_file():
+            if converts:
+                convert(folder, self.folder, self.tokenizer)
+            else:
+                time.sleep(0.1)  # rank 0 is at it; where it dies, this process does
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, seed: int) -> list[list[Sample]]:
         """See the package's docstring."""

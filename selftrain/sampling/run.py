@@ -63,13 +63,11 @@ def _engine(config: SampleSlice, runtime: RuntimeConfig, child: Child, rank: int
     if config.sample.engine == "ctranslate2":
         from selftrain.sampling import ct2
 
-        workspace = child.private / f"rank{rank}"
-        workspace.mkdir(exist_ok=True)
-        return ct2.Engine(folder, config.sample, workspace, runtime.threads)
+        return ct2.Engine(folder, config.sample, child.private, runtime.threads, converts=rank == 0)
     from selftrain.sampling import hf
 
     return hf.Engine(folder, config.sample, runtime.device)
 
 
 if __name__ == "__main__":
-    child_main(sample)
+    child_main(sample, apart=True)

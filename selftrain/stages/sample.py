@@ -44,7 +44,7 @@ def build(build: Build) -> Outcome:
         raise DataError(f"no problem in splits {', '.join(config.splits)}; there is nothing to sample")
     folder = build.folder / PROGRESS
     if not all(shard_path(folder, at).is_file() for at in range(len(groups))):
-        launch("selftrain.sampling.run", build, distributed=True)
+        launch("selftrain.sampling.run", build)
     candidates = [c for at in range(len(groups)) for c in read_records(shard_path(folder, at), Candidate)]
     write_records(build.folder / "candidates.parquet", candidates, Candidate)
     drawn = [c for c in candidates if c.sample >= 0]

@@ -1,0 +1,122 @@
+"""Starts the real command line and a real Prefect server as child processes."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parent.parent
+LONGEST = 1800
+"""Seconds after which a child is taken to hang: these are many times what an idle machine needs."""
+
+
+def selftrain(*arguments: str, cwd: Path = ROOT, **environment: str) -> subprocess.CompletedProcess[str]:
+    """`selftrain ARGUMENTS`, finished, whatever its exit code."""
+    return subprocess.run(
+        [sys.executable, "-m", "flows.cli", *arguments],
+        cwd=cwd,
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        capture_output=True,
+        text=True,
+        timeout=LONGEST,
+    )
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A finished run: its store, its folder, and what the command printed."""
+
+    store: Path
+    out: Path
+    stdout: str
+    stderr: str
+
+    @property
+    def arguments(self) -> tuple[str, ...]:
+        """What `selftrain run` was given, without the folder for the report."""
+        return ("smoke", "--set", f"store={self.store}")
+
+    @cached_property
+    def report(self) -> dict[str, Any]:
+        """Content of its report.json."""
+        return json.loads((self.out / "report.json").read_text())
+
+    @cached_property
+    def stages(self) -> dict[str, dict[str, str]]:
+        """Name of each stage, in order -> {"stage", "key"}."""
+        return json.loads((self.out / "run.json").read_text())["stages"]
+
+    def manifest(self, name: str) -> dict[str, Any]:
+        """The manifest of the stage called `name`."""
+        ref = self.stages[name]
+        return json.loads((self.store / ref["stage"] / ref["key"] / "manifest.json").read_text())
+
+    def folder(self, name: str) -> Path:
+        """Where the files of the stage called `name` are."""
+        ref = self.stages[name]
+        return self.store / ref["stage"] / ref["key"] / self.manifest(name)["attempt"]
+
+
+def run_smoke(folder: Path, *extra: str) -> Finished:
+    """Run `configs/smoke.yaml` into `folder` until it is finished."""
+    store, out = folder / "store", folder / "out"
+    done = selftrain("run", "smoke", "--set", f"store={store}", "--out", str(out), *extra)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return Finished(store, out, done.stdout, done.stderr)
+
+
+@dataclass(frozen=True)
+class PrefectServer:
+    """A running Prefect server."""
+
+    url: str
+
+    def post(self, path: str, **body: Any) -> Any:
+        """The JSON answer of `POST url/path`."""
+        request = urllib.request.Request(
+            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+        )
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return json.load(answer)
+
+
+@contextmanager
+def prefect_server(home: Path) -> Iterator[PrefectServer]:
+    """A Prefect server of its own on a free port, with its database in `home`; it ends with the block."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = os.environ | {"PREFECT_HOME": str(home)}
+    environment.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port), "--no-ui"]
+    with (home / "server.log").open("wb") as log:
+        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+    try:
+        server = PrefectServer(f"http://127.0.0.1:{port}/api")
+        _wait_for(server, process, home / "server.log")
+        yield server
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _wait_for(server: PrefectServer, process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + 600
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            with urllib.request.urlopen(f"{server.url}/health", timeout=10):
+                return
+        except (urllib.error.URLError, OSError):
+            time.sleep(0.2)
+    raise RuntimeError(f"the Prefect server did not start:\n{log.read_text()[-3000:]}")

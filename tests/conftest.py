@@ -1,0 +1,47 @@
+"""What the tests share: an environment of their own, one Prefect server, and one finished run of the smoke config."""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+
+import pytest
+
+from tests.command import Finished, PrefectServer, prefect_server, run_smoke
+
+_HOME = pytest.StashKey[str]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Set the environment before any test module is imported: libraries read it once, when they are."""
+    config.stash[_HOME] = tempfile.mkdtemp(prefix="selftrain-tests-")
+    os.environ.pop("PREFECT_API_URL", None)
+    os.environ.update(
+        PREFECT_HOME=config.stash[_HOME],
+        PREFECT_SERVER_ANALYTICS_ENABLED="false",
+        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS="120",
+        DO_NOT_TRACK="1",
+        HF_HUB_OFFLINE="1",
+        OMP_NUM_THREADS="1",
+        TOKENIZERS_PARALLELISM="false",
+    )
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Delete what Prefect kept."""
+    shutil.rmtree(config.stash[_HOME], ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
+    """A Prefect server for the whole session, which child processes find too."""
+    with prefect_server(tmp_path_factory.mktemp("prefect")) as running:
+        os.environ["PREFECT_API_URL"] = running.url
+        yield running
+        del os.environ["PREFECT_API_URL"]
+
+
+@pytest.fixture(scope="session")
+def smoke_run(server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """A run of `configs/smoke.yaml` through the real command line, finished. Tests must not change its store."""
+    return run_smoke(tmp_path_factory.mktemp("smoke"))

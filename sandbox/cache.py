@@ -53,6 +53,10 @@ class VerdictCache:
 
     def keep(self, judged: Iterable[tuple[Program, Result]]) -> None:
         """Remember results; those that say nothing about the program (`sandbox_error`) are not kept."""
-        rows = [(self.key(program), json.dumps(result.to_json())) for program, result in judged if result.verdict.is_label]
+        rows = [
+            (self.key(program), json.dumps(result.to_json()))
+            for program, result in judged
+            if result.verdict.is_label
+        ]
         with self._db:
             self._db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)

@@ -68,7 +68,34 @@ class BankConfig(Strict):
 
 
 MULTIPL_E_LANGUAGES = frozenset(
-    "adb clj cpp cs d dart elixir fs go hs java jl js lua ml php pl py r rb rkt rs scala sh swift ts".split()
+    [
+        "adb",
+        "clj",
+        "cpp",
+        "cs",
+        "d",
+        "dart",
+        "elixir",
+        "fs",
+        "go",
+        "hs",
+        "java",
+        "jl",
+        "js",
+        "lua",
+        "ml",
+        "php",
+        "pl",
+        "py",
+        "r",
+        "rb",
+        "rkt",
+        "rs",
+        "scala",
+        "sh",
+        "swift",
+        "ts",
+    ]
 )
 """Short names that problem files may hold. What is not asked for is left out; any other name is an error."""
 
@@ -348,8 +375,8 @@ class RuntimeConfig(Strict):
     """A DeepSpeed JSON file, e.g. configs/deepspeed/zero2-cpu.json."""
     workers: Count = 2
     """Programs that run at once, and sampling processes."""
-    backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
-    """The sandbox's. auto: docker, else bubblewrap. `process` isolates nothing: for the demo's own tiny models."""
+    backend: Literal["auto", "bubblewrap", "process"] = "auto"
+    """The sandbox's. auto: the best there is. `process` isolates nothing: for the demo's own tiny models."""
     allow_no_isolation: bool = False
     """Needed for backend `process` together with pretrained weights."""
 
@@ -381,7 +408,7 @@ class RunConfig(Strict):
         if runtime.backend == "process" and self.model.base is not None and not runtime.allow_no_isolation:
             raise ValueError(
                 "runtime.backend is `process`, which isolates nothing, and model.base is a pretrained model; "
-                "use backend docker or bubblewrap, or set runtime.allow_no_isolation: true if you accept the risk"
+                "use backend bubblewrap, or set runtime.allow_no_isolation: true if you accept the risk"
             )
         if runtime.nodes > 1 and not runtime.rendezvous:
             raise ValueError("runtime.nodes > 1 needs runtime.rendezvous: host:port of the first node")

@@ -11,7 +11,9 @@ from selftrain.config import RunConfig
 from selftrain.errors import UsageError
 
 HERE = Path(__file__).parent
-CONFIGS = next((path for path in (HERE / "configs", HERE.parent / "configs") if path.is_dir()), HERE / "configs")
+CONFIGS = next(
+    (path for path in (HERE / "configs", HERE.parent / "configs") if path.is_dir()), HERE / "configs"
+)
 """The shipped configs: inside the installed package, or beside it in a checkout."""
 
 

@@ -26,7 +26,9 @@ LAST_LINES = 40
 GRACE_SECONDS = 5
 
 
-def launch(module: str, build: Build, distributed: bool = False, extra: dict[str, Any] | None = None) -> Outcome:
+def launch(
+    module: str, build: Build, distributed: bool = False, extra: dict[str, Any] | None = None
+) -> Outcome:
     """Run `python -m module resolved.json` for `build` and return its outcome.
 
     distributed  start `build.runtime.processes` ranks under torchrun (also for one rank where DeepSpeed is asked for)
@@ -56,12 +58,24 @@ def launch(module: str, build: Build, distributed: bool = False, extra: dict[str
 def _command(module: str, runtime: Any, distributed: bool, resolved: Path) -> list[str]:
     if distributed and (runtime.processes > 1 or runtime.nodes > 1 or runtime.deepspeed):
         if runtime.deepspeed and importlib.util.find_spec("deepspeed") is None:
-            raise UsageError("runtime.deepspeed is set but deepspeed is not installed; `pip install deepspeed` or set it to null")
-        rendezvous = ["--standalone"] if runtime.nodes == 1 else [
-            f"--nnodes={runtime.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={runtime.rendezvous}"
+            raise UsageError(
+                "runtime.deepspeed is set but deepspeed is not installed; `pip install deepspeed` or set it to null"
+            )
+        rendezvous = (
+            ["--standalone"]
+            if runtime.nodes == 1
+            else [f"--nnodes={runtime.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={runtime.rendezvous}"]
+        )
+        return [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            *rendezvous,
+            f"--nproc-per-node={runtime.processes}",
+            "-m",
+            module,
+            str(resolved),
         ]
-        return [sys.executable, "-m", "torch.distributed.run", *rendezvous,
-                f"--nproc-per-node={runtime.processes}", "-m", module, str(resolved)]
     return [sys.executable, "-m", module, str(resolved)]
 
 
@@ -72,7 +86,9 @@ def _environment(runtime: Any) -> dict[str, str]:
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
         "PYTHONSAFEPATH": "1",  # no module of the folder that the user happens to be in
-        "PYTHONPATH": os.pathsep.join(p for p in [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")] if p),
+        "PYTHONPATH": os.pathsep.join(
+            p for p in [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")] if p
+        ),
     }
     if runtime.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
@@ -188,7 +204,8 @@ def _start_others(world: int) -> list[subprocess.Popen[bytes]]:
     os.environ |= {"RANK": "0", "WORLD_SIZE": str(world)}
     command = [sys.executable, *sys.orig_argv[1:]]
     return [
-        subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"RANK": str(rank)}) for rank in range(1, world)
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"RANK": str(rank)})
+        for rank in range(1, world)
     ]
 
 

@@ -27,8 +27,12 @@ def base_digest(config: ModelConfig) -> str | None:
     if config.gguf_file and not (folder / config.gguf_file).is_file():
         raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")
     if not files:
-        raise UsageError(f"model.base: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)")
-    return hashlib.sha256("".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()).hexdigest()
+        raise UsageError(
+            f"model.base: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)"
+        )
+    return hashlib.sha256(
+        "".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()
+    ).hexdigest()
 
 
 def hub_commit(name: str, revision: str | None) -> str:
@@ -41,7 +45,9 @@ def hub_commit(name: str, revision: str | None) -> str:
     try:
         commit = HfApi().model_info(name, revision=revision).sha
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
-        raise UsageError(f"model.base: {name!r} is no folder here and the hub does not answer for it: {error}") from error
+        raise UsageError(
+            f"model.base: {name!r} is no folder here and the hub does not answer for it: {error}"
+        ) from error
     assert commit is not None
     return commit
 
@@ -72,7 +78,11 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
     bpe.train_from_iterator(texts, trainer)
     return PreTrainedTokenizerFast(
-        tokenizer_object=bpe, pad_token=PAD, eos_token=END, sep_token=SEPARATOR, clean_up_tokenization_spaces=False
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        sep_token=SEPARATOR,
+        clean_up_tokenization_spaces=False,
     )
 
 
@@ -104,7 +114,9 @@ def load_tokenizer(folder: str | Path, **options: Any) -> Any:
     with _loading(folder, "a tokenizer"):
         tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
     if tokenizer.eos_token_id is None:
-        raise UsageError(f"{folder}: the tokenizer has no end token (eos_token); completions could never end. Set one in tokenizer_config.json")
+        raise UsageError(
+            f"{folder}: the tokenizer has no end token (eos_token); completions could never end. Set one in tokenizer_config.json"
+        )
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token
     return tokenizer
@@ -127,7 +139,9 @@ def load_classifier(folder: str | Path, fresh_head: bool = False) -> Any:
     if not fresh_head:
         names = config.architectures or []
         if not any(name.endswith("ForSequenceClassification") for name in names):
-            raise UsageError(f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder")
+            raise UsageError(
+                f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder"
+            )
         if config.num_labels != 1:
             raise UsageError(f"{folder}: expected one label (a score), got num_labels={config.num_labels}")
     model = _load(AutoModelForSequenceClassification, folder, num_labels=1)

@@ -16,9 +16,12 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
     last = [0.0]
     live = out.isatty()
 
-    def show(done: float, total: float, unit: str = "", figures: dict[str, float | str] | None = None) -> None:
+    def show(
+        done: float, total: float, unit: str = "", figures: dict[str, float | str] | None = None
+    ) -> None:
         now = time.monotonic()
-        first or first.append(done)
+        if not first:
+            first.append(done)
         finished = done >= total
         if not finished and now - last[0] < (0.2 if live else SECONDS_BETWEEN_LINES):
             return
@@ -33,12 +36,17 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
     return show
 
 
-def describe(label: str, done: float, total: float, unit: str, rate: float, figures: dict[str, float | str]) -> str:
+def describe(
+    label: str, done: float, total: float, unit: str, rate: float, figures: dict[str, float | str]
+) -> str:
     """One line: `sft  120/600 steps  8.3/s  58 s left  loss 0.31`."""
     parts = [f"{label:<28}", f"{done:g}/{total:g} {unit}".strip()]
     if rate > 0:
         parts.append(f"{rate:.3g}/s")
         if done < total:
             parts.append(f"{(total - done) / rate:.0f} s left")
-    parts += [f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}" for name, value in figures.items()]
+    parts += [
+        f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
+        for name, value in figures.items()
+    ]
     return "  ".join(parts)

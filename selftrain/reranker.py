@@ -1,8 +1,8 @@
 """The product: scores programs for a prompt and picks the best of n.
 
-    from selftrain import Reranker
-    ranking = Reranker.load("runs/demo").rank(prompt, candidates)
-    candidates[ranking.best]
+from selftrain import Reranker
+ranking = Reranker.load("runs/demo").rank(prompt, candidates)
+candidates[ranking.best]
 """
 
 import json
@@ -100,7 +100,9 @@ def reranker_folder(path: Path) -> Path:
         return path
     run = path / "run.json"
     if not run.is_file():
-        raise UsageError(f"{path}: expected a reranker's folder (with config.json) or a run's folder (with run.json)")
+        raise UsageError(
+            f"{path}: expected a reranker's folder (with config.json) or a run's folder (with run.json)"
+        )
     reranker = json.loads(run.read_text()).get("reranker")
     if not reranker:
         raise UsageError(f"{path}: this run has not trained a reranker yet; finish it with `selftrain run`")

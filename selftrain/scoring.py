@@ -64,27 +64,40 @@ def run(child: Child) -> Outcome:
     rows: list[tuple[str, str, float]] = []
     for number, job in enumerate(jobs):
         if job.candidates not in pools:
-            pools[job.candidates] = read_records(child.inputs[job.candidates] / "candidates.parquet", Candidate)
+            pools[job.candidates] = read_records(
+                child.inputs[job.candidates] / "candidates.parquet", Candidate
+            )
         if job.reranker not in rerankers:
             rerankers[job.reranker] = Reranker.load(child.inputs[job.reranker], runtime.device)
         mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
         scores = rerankers[job.reranker].score_many([(prompt, list(texts)) for prompt, texts in mine])
         for (_, texts), found in zip(mine, scores, strict=True):
-            rows += [(job.name, id, score) for ids, score in zip(texts.values(), found, strict=True) for id in ids]
+            rows += [
+                (job.name, id, score) for ids, score in zip(texts.values(), found, strict=True) for id in ids
+            ]
         report_progress(number + 1, len(jobs), "rerankings")
     names, ids, values = zip(*rows, strict=True) if rows else ((), (), ())
-    table = pa.table({"job": pa.array(names, pa.string()), "candidate_id": pa.array(ids, pa.string()),
-                      "score": pa.array(values, pa.float64())})
+    table = pa.table(
+        {
+            "job": pa.array(names, pa.string()),
+            "candidate_id": pa.array(ids, pa.string()),
+            "score": pa.array(values, pa.float64()),
+        }
+    )
     pq.write_table(table, Path(child.private) / f"scores-{rank}.parquet")
     return Outcome("")
 
 
-def _problem_texts(problems: Sequence[Problem], pool: Sequence[Candidate], job: Job) -> Iterator[tuple[str, dict[str, list[str]]]]:
+def _problem_texts(
+    problems: Sequence[Problem], pool: Sequence[Candidate], job: Job
+) -> Iterator[tuple[str, dict[str, list[str]]]]:
     """Per problem of the job: the prompt to score behind, and its distinct completions with their candidates' ids."""
     texts: dict[str, dict[str, list[str]]] = {}
     for candidate in pool:
         if candidate.sample >= 0:
-            texts.setdefault(candidate.problem_id, {}).setdefault(candidate.completion, []).append(candidate.id)
+            texts.setdefault(candidate.problem_id, {}).setdefault(candidate.completion, []).append(
+                candidate.id
+            )
     chosen = [problem for problem in problems if problem.split in job.splits and problem.id in texts]
     prompts = shuffled_prompts(chosen) if job.shuffled else {problem.id: problem.prompt for problem in chosen}
     for problem in chosen:
@@ -96,7 +109,7 @@ def shuffled_prompts(problems: Sequence[Problem]) -> dict[str, str]:
     groups: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         groups.setdefault((problem.split, problem.language), []).append(problem)
-    prompts = {}
+    prompts: dict[str, str] = {}
     for group in groups.values():
         order = sorted(group, key=lambda problem: problem.id)
         random.Random(0).shuffle(order)

@@ -105,13 +105,18 @@ def plain(value: Any, where: str, places: bool = True) -> Any:
         names = [name for name in type(value).model_fields if name not in left_out]
         return {name: plain(getattr(value, name), f"{where}.{name}", places) for name in names}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {f.name: plain(getattr(value, f.name), f"{where}.{f.name}", places) for f in dataclasses.fields(value)}
+        return {
+            f.name: plain(getattr(value, f.name), f"{where}.{f.name}", places)
+            for f in dataclasses.fields(value)
+        }
     if isinstance(value, Enum):
         return plain(value.value, where, places)
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
-                raise UsageError(f"{where}: a key cannot hold {name!r} as a field name; expected text, got {type(name).__name__}")
+                raise UsageError(
+                    f"{where}: a key cannot hold {name!r} as a field name; expected text, got {type(name).__name__}"
+                )
         return {name: plain(item, f"{where}.{name}", places) for name, item in value.items()}
     if isinstance(value, list | tuple):
         return [plain(item, f"{where}[{at}]", places) for at, item in enumerate(value)]
@@ -127,5 +132,7 @@ def plain(value: Any, where: str, places: bool = True) -> Any:
 
 def fingerprint(value: Any) -> str:
     """The first 32 hex digits of the sha256 of `value`'s canonical JSON."""
-    text = json.dumps(plain(value, "key"), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
+    text = json.dumps(
+        plain(value, "key"), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -35,7 +35,9 @@ class Store:
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url)
         except (ImportError, ValueError) as error:
-            raise StoreError(f"store {url!r}: {error}; expected a folder or an fsspec URL such as s3://bucket/path") from error
+            raise StoreError(
+                f"store {url!r}: {error}; expected a folder or an fsspec URL such as s3://bucket/path"
+            ) from error
         self.url = url
         self.is_local = isinstance(self.fs, LocalFileSystem)
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
@@ -133,7 +135,9 @@ class Store:
                 seconds = time.time() - started
                 self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
             except OSError as error:
-                raise StoreError(f"cannot store {ref} in {self.url}: {error}; nothing finished is lost") from error
+                raise StoreError(
+                    f"cannot store {ref} in {self.url}: {error}; nothing finished is lost"
+                ) from error
         return True
 
     def _commit(self, ref: ArtifactRef, record: dict[str, Any], outcome: Outcome, folder: Path) -> None:
@@ -142,7 +146,9 @@ class Store:
         What a stage needs to go on is dropped last: it is still there if this fails, on a full disk for instance.
         """
         attempt = uuid.uuid4().hex[:12]
-        names = {path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()}
+        names = {
+            path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
+        }
         files = {
             name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
             for name, path in names.items()
@@ -184,7 +190,9 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         except OSError as error:
-            raise StoreError(f"store {self.url}: {error}; expected a folder that can be written, choose one with --set store=...") from error
+            raise StoreError(
+                f"store {self.url}: {error}; expected a folder that can be written, choose one with --set store=..."
+            ) from error
         with file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -14,15 +14,24 @@ def explain(store: Store, key: str) -> str:
     manifests = {m["key"]: m for stage in STAGES for m in store.manifests(stage)}
     matching = [m for k, m in manifests.items() if k.startswith(key.rsplit("/", 1)[-1])]
     if not matching:
-        raise UsageError(f"no artifact with key {key} in {store.url}; `selftrain show RUN` lists the keys of a run")
+        raise UsageError(
+            f"no artifact with key {key} in {store.url}; `selftrain show RUN` lists the keys of a run"
+        )
     if len(matching) > 1:
-        raise UsageError(f"{len(matching)} keys start with {key}: {', '.join(m['key'] for m in matching[:4])}; give more digits")
+        raise UsageError(
+            f"{len(matching)} keys start with {key}: {', '.join(m['key'] for m in matching[:4])}; give more digits"
+        )
     this = matching[0]
     lines = [f"{this['stage']}/{this['key']}  ({this['label']})"]
     fields = flatten({name: this[name] for name in IDENTITY})
-    earlier = [m for m in manifests.values() if m["stage"] == this["stage"] and m["started"] < this["started"]]
+    earlier = [
+        m for m in manifests.values() if m["stage"] == this["stage"] and m["started"] < this["started"]
+    ]
     if not earlier:
-        lines += ["the first of its stage in this store; its key is made of:", *(f"  {n} = {v!r}" for n, v in fields.items())]
+        lines += [
+            "the first of its stage in this store; its key is made of:",
+            *(f"  {n} = {v!r}" for n, v in fields.items()),
+        ]
         return "\n".join(lines)
     differing = [(m, difference(flatten({name: m[name] for name in IDENTITY}), fields)) for m in earlier]
     other, changes = min(differing, key=lambda pair: (len(pair[1]), -pair[0]["started"]))
@@ -34,7 +43,11 @@ def explain(store: Store, key: str) -> str:
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
     """Nested JSON as `a.b[0]` -> leaf."""
     if isinstance(value, dict):
-        return {k: v for key, item in value.items() for k, v in flatten(item, f"{name}.{key}" if name else key).items()}
+        return {
+            k: v
+            for key, item in value.items()
+            for k, v in flatten(item, f"{name}.{key}" if name else key).items()
+        }
     if isinstance(value, list):
         return {k: v for at, item in enumerate(value) for k, v in flatten(item, f"{name}[{at}]").items()}
     return {name: value}

@@ -17,9 +17,11 @@ def pool_inputs(problems: ArtifactRef, pools: Pools) -> dict[str, ArtifactRef]:
     return inputs
 
 
-def evaluate(run: Run, problems: ArtifactRef, pools: Pools, rerankers: Mapping[str, ArtifactRef]) -> ArtifactRef:
+def evaluate(
+    run: Run, problems: ArtifactRef, pools: Pools, rerankers: Mapping[str, ArtifactRef]
+) -> ArtifactRef:
     """Metrics of `pools` (name -> candidates and executions on validation and test) under `rerankers` (name -> model)."""
     piece = EvaluateSlice(
         seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
     )
-    return run.do(EVALUATE, "evaluate", piece, pool_inputs(problems, pools) | rerankers)
+    return run.do(EVALUATE, "evaluate", piece, {**pool_inputs(problems, pools), **rerankers})

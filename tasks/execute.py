@@ -4,9 +4,10 @@ The stage is here and not in `selftrain.stages` because only `tasks` may start a
 """
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 from sandbox.cache import VerdictCache
 from sandbox.client import Sandbox
@@ -33,12 +34,16 @@ class ExecuteSlice(Strict):
     toolchain: dict[str, str]
 
 
-def execute(run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str, evaluation: bool = False) -> ArtifactRef:
+def execute(
+    run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str, evaluation: bool = False
+) -> ArtifactRef:
     """Stage D, second half: verdicts of a pool's candidates."""
     piece = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
     where = "evaluation" if evaluation else "rl"
     inputs = {"problems": problems, "candidates": candidates}
-    return run.do(EXECUTE, f"execute-{pool}-{where}", piece, inputs, f"execute · {pool} · {where}", tags=("sandbox",))
+    return run.do(
+        EXECUTE, f"execute-{pool}-{where}", piece, inputs, f"execute · {pool} · {where}", tags=("sandbox",)
+    )
 
 
 def toolchain(run: Run) -> dict[str, str]:
@@ -72,22 +77,23 @@ def build(build: Build) -> Outcome:
     size = config.execute.shard
     shards = [candidates[at : at + size] for at in range(0, len(candidates), size)]
     done: list[list[Execution]] = []
-    finished = 0
     with open_sandbox(build.runtime) as box, known_verdicts(build, box) as cache:
         for number, shard in enumerate(shards):
             path = folder / f"executions-{number:05d}.parquet"
             if path.is_file():
                 done.append(read_records(path, Execution))
-            else:
-                wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
-                results = judge(wanted, box, cache, lambda n: build.progress(finished + n, len(candidates), "programs"))
-                rows = [execution(problems[c.problem_id], c, results) for c in shard]
-                done.append(rows)
-                if all(row.verdict.is_label for row in rows):  # what the sandbox failed on is tried again next time
-                    part = path.with_suffix(".part")
-                    write_records(part, rows, Execution)
-                    part.rename(path)
-            finished += len(shard)
+                continue
+            progress = partial(show, build, before=number * size, total=len(candidates))
+            wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
+            results = judge(wanted, box, cache, progress)
+            rows = [execution(problems[c.problem_id], c, results) for c in shard]
+            done.append(rows)
+            if all(
+                row.verdict.is_label for row in rows
+            ):  # what the sandbox failed on is tried again next time
+                part = path.with_suffix(".part")
+                write_records(part, rows, Execution)
+                part.rename(path)
     executions = [row for rows in done for row in rows]
     check_errors(executions, config.execute)
     write_records(build.folder / "executions.parquet", executions, Execution)
@@ -100,7 +106,9 @@ def known_verdicts(build: Build, box: Sandbox) -> Iterator[VerdictCache | None]:
     if build.shared is None:
         yield None
         return
-    identity = {language: f"{box.backend} {versions}" for language, versions in build.config.toolchain.items()}
+    identity = {
+        language: f"{box.backend} {versions}" for language, versions in build.config.toolchain.items()
+    }
     cache = VerdictCache(build.shared / "verdicts.sqlite", identity)
     try:
         yield cache
@@ -108,8 +116,16 @@ def known_verdicts(build: Build, box: Sandbox) -> Iterator[VerdictCache | None]:
         cache.close()
 
 
+def show(build: Build, results: Mapping[str, Result], before: int, total: int) -> None:
+    """Progress in candidates: those of the shards before, and those of this one that have a result."""
+    build.progress(before + sum(not id.endswith(EXAMPLES) for id in results), total, "programs")
+
+
 def judge(
-    wanted: list[Program], box: Sandbox, cache: VerdictCache | None, progress: Callable[[int], None]
+    wanted: list[Program],
+    box: Sandbox,
+    cache: VerdictCache | None,
+    progress: Callable[[Mapping[str, Result]], None],
 ) -> dict[str, Result]:
     """A result for each program, by id: known ones from the cache, the others from the sandbox."""
     results = cache.find(wanted) if cache is not None else {}
@@ -119,10 +135,10 @@ def judge(
         results[result.id] = result
         judged.append((fresh[result.id], result))
         if len(results) % 50 == 0:
-            progress(sum(not id.endswith(EXAMPLES) for id in results))
+            progress(results)
     if cache is not None:
         cache.keep(judged)
-    progress(sum(not id.endswith(EXAMPLES) for id in results))
+    progress(results)
     return results
 
 

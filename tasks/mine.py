@@ -20,6 +20,8 @@ def mine(
     settings = run.config.mine
     if earlier is None:  # nothing is scored yet, so what concerns hard negatives cannot change these pairs
         unused = ("hard_share", "threshold", "passing")
-        settings = settings.model_copy(update={name: MineConfig.model_fields[name].default for name in unused})
+        settings = settings.model_copy(
+            update={name: MineConfig.model_fields[name].default for name in unused}
+        )
     piece = MineSlice(seed=run.config.seed, round=round, mine=settings)
     return run.do(MINE, f"mine-{round}", piece, inputs, f"mine · round {round}")

@@ -33,7 +33,9 @@ class PrefectRun(Run):
         try:
             storage.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise StoreError(f"store {self.store.url}: {error}; expected a folder that can be written, choose one with --set store=...") from error
+            raise StoreError(
+                f"store {self.store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
+            ) from error
         make_artifact.with_options(
             name=step.stage.name,
             task_run_name=step.label.replace("{", "").replace("}", ""),
@@ -55,7 +57,7 @@ def _retryable(_: Any, __: Any, state: Any) -> bool:
     except SelftrainError as error:
         return error.retryable
     except SandboxError as error:
-        return not getattr(error, "exit_code", 1) == 2
+        return getattr(error, "exit_code", 1) != 2
     except BaseException:
         return False
     return False
@@ -90,8 +92,13 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
         for name, value in (manifest.get("metrics") or {}).items()
         if not isinstance(value, list)
     ]
-    rows += [{"figure": "seconds", "value": round(manifest.get("seconds", 0.0), 1)}, {"figure": "key", "value": step.ref.key}]
-    create_table_artifact(rows, key=f"{step.stage.name}-{step.name}".replace("_", "-").lower(), description=step.label)
+    rows += [
+        {"figure": "seconds", "value": round(manifest.get("seconds", 0.0), 1)},
+        {"figure": "key", "value": step.ref.key},
+    ]
+    create_table_artifact(
+        rows, key=f"{step.stage.name}-{step.name}".replace("_", "-").lower(), description=step.label
+    )
 
 
 class Progress:
@@ -105,7 +112,9 @@ class Progress:
         self.last = self.started
         self.artifact: Any = None
 
-    def __call__(self, done: float, total: float, unit: str = "", figures: dict[str, Any] | None = None) -> None:
+    def __call__(
+        self, done: float, total: float, unit: str = "", figures: dict[str, Any] | None = None
+    ) -> None:
         self.terminal(done, total, unit, figures)
         now = time.monotonic()
         if now - self.last < SECONDS_BETWEEN_UPDATES or not total:

@@ -17,7 +17,17 @@ from selftrain.progress import watch
 from selftrain.stage import ArtifactRef, Build, Stage
 from selftrain.store import Store, replace_file
 
-PACKAGES = ("torch", "transformers", "trl", "deepspeed", "accelerate", "datasets", "prefect", "ctranslate2", "tokenizers")
+PACKAGES = (
+    "torch",
+    "transformers",
+    "trl",
+    "deepspeed",
+    "accelerate",
+    "datasets",
+    "prefect",
+    "ctranslate2",
+    "tokenizers",
+)
 
 
 @dataclass(frozen=True)
@@ -86,7 +96,9 @@ class Run:
                 progress=progress or watch(step.label),
                 shared=self.store.local,
                 manifests={
-                    name: self.store.manifest(other.ref) or {} for name, other in self.steps.items() if other is not step
+                    name: self.store.manifest(other.ref) or {}
+                    for name, other in self.steps.items()
+                    if other is not step
                 },
             )
             return step.stage.build(build)
@@ -105,7 +117,11 @@ class Run:
         """The git commit of this code, None outside a checkout."""
         try:
             done = subprocess.run(
-                ["git", "rev-parse", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+                ["git", "rev-parse", "HEAD"],
+                cwd=Path(__file__).parent,
+                capture_output=True,
+                text=True,
+                check=True,
             )
         except (OSError, subprocess.CalledProcessError):
             return None
@@ -135,7 +151,9 @@ class Run:
             "started": self.started,
             "seconds": time.time() - self.started,
             "config": self.config.model_dump(mode="json"),
-            "stages": {name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()},
+            "stages": {
+                name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()
+            },
             "cached": self.cached,
             "reranker": reranker,
         }

@@ -5,7 +5,9 @@ from selftrain.stages.sample import SAMPLE, SampleSlice
 from tasks.run import Run
 
 
-def sample(run: Run, problems: ArtifactRef, generator: ArtifactRef, pool: str, evaluation: bool = False) -> ArtifactRef:
+def sample(
+    run: Run, problems: ArtifactRef, generator: ArtifactRef, pool: str, evaluation: bool = False
+) -> ArtifactRef:
     """Stage D, first half: candidates for the rl split, or for validation and test (with the greedy one)."""
     settings = run.config.sample
     piece = SampleSlice(
@@ -17,4 +19,6 @@ def sample(run: Run, problems: ArtifactRef, generator: ArtifactRef, pool: str, e
     )
     where = "evaluation" if evaluation else "rl"
     inputs = {"problems": problems, "generator": generator}
-    return run.do(SAMPLE, f"sample-{pool}-{where}", piece, inputs, f"sample · {pool} · {where}", tags=("sampling",))
+    return run.do(
+        SAMPLE, f"sample-{pool}-{where}", piece, inputs, f"sample · {pool} · {where}", tags=("sampling",)
+    )

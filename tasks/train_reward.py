@@ -9,4 +9,6 @@ def train_reward(run: Run, generator: ArtifactRef, pairs: ArtifactRef, round: in
     """Stages B and E: train the reranker of `round` on its pairs, started from the SFT generator."""
     piece = RewardSlice(seed=run.config.seed, reward=run.config.reward)
     inputs = {"generator": generator, "pairs": pairs}
-    return run.do(TRAIN_REWARD, f"rm-{round}", piece, inputs, f"train_reward · round {round}", tags=("training",))
+    return run.do(
+        TRAIN_REWARD, f"rm-{round}", piece, inputs, f"train_reward · round {round}", tags=("training",)
+    )

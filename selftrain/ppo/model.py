@@ -24,7 +24,9 @@ class Sequences:
     completions: Tensor
 
     @classmethod
-    def of(cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device: Any) -> "Sequences":
+    def of(
+        cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device: Any
+    ) -> "Sequences":
         """From lists of token ids; padding is never looked at, so its id is 0."""
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
         width = max(map(len, rows))

@@ -33,6 +33,8 @@ class RerankerScore:
         for chunk in lengths.argsort(stable=True).split(self.micro_batch):
             ids = pad([rows[i] for i in chunk.tolist()], self.model.config.pad_token_id)
             mask = torch.arange(ids.shape[1]) < lengths[chunk, None]
-            out = self.model(input_ids=ids.to(scores.device), attention_mask=mask.to(scores.device), use_cache=False)
+            out = self.model(
+                input_ids=ids.to(scores.device), attention_mask=mask.to(scores.device), use_cache=False
+            )
             scores[chunk.to(scores.device)] = out.logits[:, 0].float()
         return scores

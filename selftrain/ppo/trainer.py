@@ -83,7 +83,9 @@ def check_batches(config: PPOConfig, world: int) -> None:
             f"ppo.rollout_batch {config.rollout_batch} is not a multiple of ppo.mini_batch {config.mini_batch}"
         )
     if config.mini_batch % world:
-        raise UsageError(f"ppo.mini_batch {config.mini_batch} cannot be spread evenly over {world} training processes")
+        raise UsageError(
+            f"ppo.mini_batch {config.mini_batch} cannot be spread evenly over {world} training processes"
+        )
 
 
 class Trainer:
@@ -189,7 +191,9 @@ class Trainer:
             self.state.kl_coefficient,
         )
         scaled = equations.whiten(rewards, mask, keep_mean=True) if config.whiten_rewards else rewards
-        advantages, returns = equations.advantages_and_returns(scaled, values, mask, config.gamma, config.gae_lambda)
+        advantages, returns = equations.advantages_and_returns(
+            scaled, values, mask, config.gamma, config.gae_lambda
+        )
         return Experience(
             sequences,
             mask,
@@ -266,7 +270,9 @@ class Trainer:
             policy_loss, value_loss, clipped = self.losses(experience, rows)
             loss = policy_loss + self.config.value_coefficient * value_loss
             # A mean over the mini-batch's tokens, whatever its parts: wrappers divide by ranks and parts.
-            self.accelerator.backward(loss / tokens * self.world * self.accelerator.gradient_accumulation_steps)
+            self.accelerator.backward(
+                loss / tokens * self.world * self.accelerator.gradient_accumulation_steps
+            )
             if self.accelerator.sync_gradients:
                 self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
             self.optimizer.step()
@@ -337,7 +343,9 @@ class Trainer:
         if self.checkpoints is None:
             return
         if self.accelerator.is_main_process:
-            checkpoint.save(self.checkpoints, self.state.step, self.module, self.optimizer, asdict(self.state))
+            checkpoint.save(
+                self.checkpoints, self.state.step, self.module, self.optimizer, asdict(self.state)
+            )
         self.accelerator.wait_for_everyone()
 
 

@@ -21,7 +21,9 @@ class Engine:
     the unit that a seed reproduces.
     """
 
-    def __init__(self, folder: Path, settings: SampleConfig, workspace: Path, threads: int, converts: bool = True) -> None:
+    def __init__(
+        self, folder: Path, settings: SampleConfig, workspace: Path, threads: int, converts: bool = True
+    ) -> None:
         from selftrain.models import load_tokenizer
 
         self.settings = settings
@@ -39,7 +41,9 @@ class Engine:
         import ctranslate2
 
         ctranslate2.set_random_seed(seed)
-        generator = ctranslate2.Generator(str(self.folder), device="cpu", inter_threads=1, intra_threads=self.threads)
+        generator = ctranslate2.Generator(
+            str(self.folder), device="cpu", inter_threads=1, intra_threads=self.threads
+        )
         end = self.tokenizer.eos_token_id
         drawn: dict[str, Any] = {"sampling_topk": 1}
         if n:
@@ -61,7 +65,10 @@ class Engine:
             **drawn,
         )
         return [
-            [Sample(ids, score, bool(ids) and ids[-1] == end) for ids, score in zip(r.sequences_ids, r.scores, strict=True)]
+            [
+                Sample(ids, score, bool(ids) and ids[-1] == end)
+                for ids, score in zip(r.sequences_ids, r.scores, strict=True)
+            ]
             for r in results
         ]
 

@@ -21,7 +21,11 @@ class Engine:
     def __init__(self, folder: Path, settings: SampleConfig, device: str = "cpu") -> None:
         self.settings = settings
         self.tokenizer = load_tokenizer(folder)
-        self.model = load_generator(folder, dtype=torch.bfloat16 if device == "cuda" else torch.float32).to(device).eval()
+        self.model = (
+            load_generator(folder, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
+            .to(device)
+            .eval()
+        )
 
     def sample(self, prompts: Sequence[Sequence[int]], n: int, seed: int) -> list[list[Sample]]:
         """See the package's docstring."""
@@ -78,7 +82,12 @@ def decode(
     cache = None
     for step in range(max_new_tokens):
         out = model(
-            input_ids=ids, attention_mask=mask, position_ids=places, past_key_values=cache, use_cache=True, logits_to_keep=1
+            input_ids=ids,
+            attention_mask=mask,
+            position_ids=places,
+            past_key_values=cache,
+            use_cache=True,
+            logits_to_keep=1,
         )
         cache = out.past_key_values
         logits = out.logits[:, -1].float()
@@ -99,7 +108,9 @@ def draw(logits: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tenso
     probabilities = logits.softmax(-1)
     if top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
-        cut = (ordered.cumsum(-1) - ordered) >= top_p  # the nucleus: tokens before which less than top_p is spent
+        cut = (
+            ordered.cumsum(-1) - ordered
+        ) >= top_p  # the nucleus: tokens before which less than top_p is spent
         probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(cut, 0.0))
     cumulative = probabilities.cumsum(-1)
     target = noise[:, None] * cumulative[:, -1:]

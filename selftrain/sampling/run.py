@@ -38,7 +38,12 @@ def sample(child: Child) -> Outcome:
         part = shard_path(child.private, at).with_suffix(f".{rank}.part")
         write_records(part, records, Candidate)
         part.rename(shard_path(child.private, at))
-        report_progress((done + 1) * world, len(mine) * world, "shards", tokens=float(sum(len(r.token_ids) for r in records)))
+        report_progress(
+            (done + 1) * world,
+            len(mine) * world,
+            "shards",
+            tokens=float(sum(len(r.token_ids) for r in records)),
+        )
     return Outcome("")
 
 

@@ -40,7 +40,13 @@ def build(build: Build) -> Outcome:
     ]
     if config.evaluate.control:
         jobs += [
-            Job(f"{config.pools[0]}/{ranker}{SHUFFLED}", ranker, f"{config.pools[0]}.candidates", ("test",), shuffled=True)
+            Job(
+                f"{config.pools[0]}/{ranker}{SHUFFLED}",
+                ranker,
+                f"{config.pools[0]}.candidates",
+                ("test",),
+                shuffled=True,
+            )
             for ranker in config.rerankers
         ]
     found = score_candidates(build, jobs)
@@ -54,7 +60,9 @@ def build(build: Build) -> Outcome:
     weights = {ranker: choose_logprob_weight(validation, ranker) for ranker in config.rerankers}
     last = config.rerankers[-1]
     chosen = choose_ranker(with_logprob(validation, weights), [last, last + WITH_LOGPROB])
-    pools = [with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights) for pool in config.pools]
+    pools = [
+        with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights) for pool in config.pools
+    ]
     evaluation = evaluate_pools(pools, config.evaluate.bootstrap, config.seed)
     result = {"evaluation": evaluation, "logprob_weights": weights, "chosen": chosen}
     (build.folder / "evaluation.json").write_text(json.dumps(result, indent=1))

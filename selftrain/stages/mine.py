@@ -49,7 +49,9 @@ def build(build: Build) -> Outcome:
     config: MineSlice = build.config
     problems = {p.id: p for p in read_records(build.inputs["problems"] / "problems.parquet", Problem)}
     candidates = read_records(build.inputs["candidates"] / "candidates.parquet", Candidate)
-    executions = {e.candidate_id: e for e in read_records(build.inputs["executions"] / "executions.parquet", Execution)}
+    executions = {
+        e.candidate_id: e for e in read_records(build.inputs["executions"] / "executions.parquet", Execution)
+    }
     earlier: list[Pair] = []
     scores: dict[str, float] = {}
     if "reranker" in build.inputs:
@@ -101,7 +103,11 @@ def distinct_programs(
 
 
 def problem_pairs(
-    problem: Problem, programs: Sequence[Program], earlier: Sequence[Pair], config: MineSlice, rng: random.Random
+    problem: Problem,
+    programs: Sequence[Program],
+    earlier: Sequence[Pair],
+    config: MineSlice,
+    rng: random.Random,
 ) -> list[Pair]:
     """One problem's new pairs, at most `pairs_per_problem`, none of which is in `earlier`."""
     mine = config.mine
@@ -169,7 +175,11 @@ def as_chosen(program: Program) -> Chosen:
 
 
 def take_hard(
-    pairs: NewPairs, right: Sequence[Program], wrong: Sequence[Program], earlier: Sequence[Pair], rng: random.Random
+    pairs: NewPairs,
+    right: Sequence[Program],
+    wrong: Sequence[Program],
+    earlier: Sequence[Pair],
+    rng: random.Random,
 ) -> None:
     """Take hard negatives, the largest mistakes first, then those above the threshold.
 
@@ -196,7 +206,11 @@ def take_hard(
 
 def below(known: Sequence[Chosen], rejected: Program) -> list[Chosen]:
     """Those of `known` that the reranker did not score above `rejected`."""
-    return [chosen for chosen in known if chosen.score is None or rejected.score is None or chosen.score < rejected.score]
+    return [
+        chosen
+        for chosen in known
+        if chosen.score is None or rejected.score is None or chosen.score < rejected.score
+    ]
 
 
 def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[tuple[Program, Program]]:

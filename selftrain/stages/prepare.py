@@ -23,7 +23,9 @@ def build(build: Build) -> Outcome:
     counts = Counter(problem.split for problem in problems)
     missing = [split for split in SPLITS if not counts[split]]
     if missing:
-        raise DataError(f"no problem in splits {', '.join(missing)}; every split needs some: check problems.* in the config")
+        raise DataError(
+            f"no problem in splits {', '.join(missing)}; every split needs some: check problems.* in the config"
+        )
     write_records(build.folder / "problems.parquet", problems, Problem)
     metrics = {
         "source": build.config.problems.source,

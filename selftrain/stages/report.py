@@ -12,9 +12,7 @@ from selftrain.stage import Build, Outcome, Stage
 from selftrain.stages.evaluate import load_pool
 from selftrain.store import sha256_file
 
-BANK_NOTE = (
-    "The problems are the built-in bank's: exercise for the method on small models. They say nothing about real-world code."
-)
+BANK_NOTE = "The problems are the built-in bank's: exercise for the method on small models. They say nothing about real-world code."
 
 
 class ReportSlice(Strict):
@@ -50,7 +48,10 @@ def build(build: Build) -> Outcome:
             "eval": counts["test"],
         },
         seconds={label: manifest["seconds"] for label, manifest in build.manifests.items()},
-        pools=[with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights) for pool in config.pools],
+        pools=[
+            with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights)
+            for pool in config.pools
+        ],
         evaluation=result["evaluation"],
         ppo={
             label: manifest["metrics"]["curve"]

@@ -29,7 +29,11 @@ def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed:
     while len(order) < needed:
         rows = rng.sample(range(len(lengths)), len(lengths))
         window = SORT_WINDOW * batch_size
-        rows = [row for at in range(0, len(rows), window) for row in sorted(rows[at : at + window], key=lambda i: lengths[i])]
+        rows = [
+            row
+            for at in range(0, len(rows), window)
+            for row in sorted(rows[at : at + window], key=lambda i: lengths[i])
+        ]
         batches = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
         full = [batch for batch in batches if len(batch) == batch_size]
         rng.shuffle(full)
@@ -38,7 +42,9 @@ def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed:
     return order[:needed]
 
 
-def trainer_arguments(config: Any, runtime: RuntimeConfig, seed: int, checkpoints: Path, world: int) -> dict[str, Any]:
+def trainer_arguments(
+    config: Any, runtime: RuntimeConfig, seed: int, checkpoints: Path, world: int
+) -> dict[str, Any]:
     """Arguments for TRL's trainers that carry out `config` on `world` processes."""
     micro = min(config.micro_batch_size, max(1, config.batch_size // world))
     if config.batch_size % (micro * world):
@@ -99,7 +105,11 @@ def save_model(trainer: Any, folder: Path) -> None:
 
 def curve(log_history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, float]]:
     """The rows of a trainer's history that hold `names`, those columns and the step only."""
-    return [{"step": row["step"], **{n: row[n] for n in names if n in row}} for row in log_history if names[0] in row]
+    return [
+        {"step": row["step"], **{n: row[n] for n in names if n in row}}
+        for row in log_history
+        if names[0] in row
+    ]
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -31,9 +31,13 @@ def train(child: Child) -> Outcome:
     generator, reranker = child.inputs["generator"], child.inputs["reranker"]
     tokenizer = load_tokenizer(generator)
     if load_tokenizer(reranker).get_vocab() != tokenizer.get_vocab():
-        raise UsageError(f"the tokenizers of {generator} and {reranker} differ; PPO hands token ids from one to the other")
+        raise UsageError(
+            f"the tokenizers of {generator} and {reranker} differ; PPO hands token ids from one to the other"
+        )
     policy, judge = load_generator(generator), load_classifier(reranker)
-    problems = [p for p in read_records(child.inputs["problems"] / "problems.parquet", Problem) if p.split == "rl"]
+    problems = [
+        p for p in read_records(child.inputs["problems"] / "problems.parquet", Problem) if p.split == "rl"
+    ]
     longest = min(m.config.max_position_embeddings for m in (policy, judge)) - config.max_new_tokens
     encoded = [encode_prompt(tokenizer, p.prompt) for p in problems]
     prompts = [ids for ids in encoded if 0 < len(ids) <= longest]
@@ -64,8 +68,12 @@ def train(child: Child) -> Outcome:
     if accelerator.is_main_process:
         trainer.policy.save_pretrained(child.folder)
         tokenizer.save_pretrained(child.folder)
-        (child.folder / "samples.json").write_text(json.dumps(_samples(state, tokenizer), indent=1, ensure_ascii=False))
-        outcome = Outcome(digest_weights(child.folder), _metrics(state, len(prompts), len(problems) - len(prompts)))
+        (child.folder / "samples.json").write_text(
+            json.dumps(_samples(state, tokenizer), indent=1, ensure_ascii=False)
+        )
+        outcome = Outcome(
+            digest_weights(child.folder), _metrics(state, len(prompts), len(problems) - len(prompts))
+        )
     accelerator.end_training()
     return outcome
 
@@ -82,7 +90,9 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
         mixed_precision="no" if runtime.device == "cpu" else "bf16",
         gradient_accumulation_steps=accumulation_steps(config.ppo, world),
         deepspeed_plugin=plugin,
-        kwargs_handlers=[DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)],
+        kwargs_handlers=[
+            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
+        ],
     )
 
 

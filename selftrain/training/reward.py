@@ -17,11 +17,25 @@ from trl import RewardTrainer
 from selftrain.config import RuntimeConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch import Child, child_main
-from selftrain.models import digest_weights, encode_completion, encode_prompt, load_classifier, load_tokenizer, pad
+from selftrain.models import (
+    digest_weights,
+    encode_completion,
+    encode_prompt,
+    load_classifier,
+    load_tokenizer,
+    pad,
+)
 from selftrain.records import Pair, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.train_reward import RewardSlice
-from selftrain.training.common import Progress, bucketed_order, curve, last_checkpoint, save_model, trainer_arguments
+from selftrain.training.common import (
+    Progress,
+    bucketed_order,
+    curve,
+    last_checkpoint,
+    save_model,
+    trainer_arguments,
+)
 
 
 def train(child: Child) -> Outcome:
@@ -40,10 +54,14 @@ def train(child: Child) -> Outcome:
     torch.manual_seed(config.seed)
     model = load_classifier(child.inputs["generator"], fresh_head=True)
     model.config.pad_token_id = tokenizer.pad_token_id
-    order = bucketed_order([_longest(row) for row in kept], config.reward.epochs, config.reward.batch_size, config.seed)
+    order = bucketed_order(
+        [_longest(row) for row in kept], config.reward.epochs, config.reward.batch_size, config.seed
+    )
     checkpoints = child.private / "checkpoints"
     arguments = TrlRewardConfig(
-        **trainer_arguments(config.reward, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes),
+        **trainer_arguments(
+            config.reward, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes
+        ),
         center_rewards_coefficient=config.reward.center or None,
         remove_unused_columns=False,
     )
@@ -97,7 +115,9 @@ class Collator:
         return {
             "input_ids": pad(ids, self.pad_token_id),
             "attention_mask": pad([[1] * len(row) for row in ids], 0),
-            "completion_mask": pad([[0] * head + [1] * (len(row) - head) for row, head in zip(ids, heads, strict=True)], 0),
+            "completion_mask": pad(
+                [[0] * head + [1] * (len(row) - head) for row, head in zip(ids, heads, strict=True)], 0
+            ),
         }
 
 
@@ -108,7 +128,7 @@ class TokenRewardTrainer(RewardTrainer):
         super().__init__(*args, **kwargs)
         self.token_loss = token_loss
         base = self.model.base_model
-        self.norm = getattr(base, "norm", None) or getattr(base, "ln_f", None)
+        self.norm: Any = getattr(base, "norm", None) or getattr(base, "ln_f", None)
         if token_loss and self.norm is None:
             raise UsageError(
                 f"reward.token_loss needs a model with a final norm (`norm` or `ln_f`), {type(base).__name__} has none; set it to 0"
@@ -117,7 +137,9 @@ class TokenRewardTrainer(RewardTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["chosen_ids", "rejected_ids", "prompt_length"]
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         """TRL's loss on the last token + token_loss * the same on summed token scores.
 
         Those are read one layer below the last, by the same norm and head: what is known there about each token, the

@@ -13,11 +13,26 @@ from trl import SFTTrainer
 from selftrain.config import RuntimeConfig
 from selftrain.errors import DataError
 from selftrain.launch import Child, child_main
-from selftrain.models import digest_weights, encode_completion, encode_prompt, load_generator, load_tokenizer, make_tiny, train_tokenizer
+from selftrain.models import (
+    digest_weights,
+    encode_completion,
+    encode_prompt,
+    load_generator,
+    load_tokenizer,
+    make_tiny,
+    train_tokenizer,
+)
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.sft import SftSlice
-from selftrain.training.common import Progress, bucketed_order, curve, last_checkpoint, save_model, trainer_arguments
+from selftrain.training.common import (
+    Progress,
+    bucketed_order,
+    curve,
+    last_checkpoint,
+    save_model,
+    trainer_arguments,
+)
 
 
 def train(child: Child) -> Outcome:
@@ -33,8 +48,12 @@ def train(child: Child) -> Outcome:
     rows = [tokens(tokenizer, prompt, response) for prompt, response in pairs]
     kept = [row for row in rows if len(row["input_ids"]) <= config.sft.max_tokens]
     if not kept:
-        raise DataError(f"every prompt + response is longer than sft.max_tokens={config.sft.max_tokens}; raise it")
-    order = bucketed_order([len(row["input_ids"]) for row in kept], config.sft.epochs, config.sft.batch_size, config.seed)
+        raise DataError(
+            f"every prompt + response is longer than sft.max_tokens={config.sft.max_tokens}; raise it"
+        )
+    order = bucketed_order(
+        [len(row["input_ids"]) for row in kept], config.sft.epochs, config.sft.batch_size, config.seed
+    )
     checkpoints = child.private / "checkpoints"
     arguments = TrlSftConfig(
         **trainer_arguments(config.sft, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes),

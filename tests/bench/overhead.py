@@ -21,4 +21,6 @@ def main() -> None:
     seconds = dict(report["seconds"])
     total = seconds.pop("total")
     stages = sum(seconds.values())
-    print(f"total {total:.1f} s, stages {stages:.1f} s: {100 * (total - stages) / total:.1f} % outside the stages' own work")
+    print(
+        f"total {total:.1f} s, stages {stages:.1f} s: {100 * (total - stages) / total:.1f} % outside the stages' own work"
+    )

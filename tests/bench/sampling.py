@@ -10,10 +10,9 @@ from pathlib import Path
 
 import torch
 
-from selftrain.config import ModelConfig, SampleConfig
+from selftrain.config import BankConfig, ModelConfig, SampleConfig
 from selftrain.models import encode_prompt, load_generator, load_tokenizer, make_tiny, pad, train_tokenizer
 from selftrain.problems.read import read_problems
-from selftrain.config import BankConfig
 from selftrain.sampling import ct2, hf
 
 PROMPTS, NEW_TOKENS, REPEATS = 64, 64, 3
@@ -35,8 +34,13 @@ def main() -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         engines: dict[str, Callable[[int], int]] = {"generate": _generate(folder, prompts)}
-        for name, engine in (("hf", hf.Engine(folder, settings)), ("ctranslate2", ct2.Engine(folder, settings, Path(scratch), 1))):
-            engines[name] = lambda seed, engine=engine: sum(len(s.token_ids) for row in engine.sample(prompts, 1, seed) for s in row)
+        for name, engine in (
+            ("hf", hf.Engine(folder, settings)),
+            ("ctranslate2", ct2.Engine(folder, settings, Path(scratch), 1)),
+        ):
+            engines[name] = lambda seed, engine=engine: sum(
+                len(s.token_ids) for row in engine.sample(prompts, 1, seed) for s in row
+            )
         rates = {name: [0.0] for name in engines}
         for seed in range(REPEATS):  # interleaved, so that what else the machine does hits all alike
             for name, sample in engines.items():

@@ -84,7 +84,10 @@ def test_what_has_no_stable_form_is_refused_by_place_and_type(value: Any, where:
         DEMO.ref(value)
     leaf = str(raised.value)
     assert leaf.startswith(f"{where}: ")
-    assert any(name in leaf for name in ("(set)", "(frozenset)", "(builtin_function_or_method)", "(float)", "(bytes)"))
+    assert any(
+        name in leaf
+        for name in ("(set)", "(frozenset)", "(builtin_function_or_method)", "(float)", "(bytes)")
+    )
 
 
 def test_field_names_must_be_text():
@@ -96,10 +99,16 @@ def test_places_are_left_out_of_the_key_and_nothing_else_is():
     here = JsonlConfig(files=("/here/a.jsonl",))
     assert DEMO.ref(here) == DEMO.ref(JsonlConfig(files=("/there/b.jsonl", "c.jsonl")))
     assert DEMO.ref(here) != DEMO.ref(JsonlConfig(files=("/here/a.jsonl",), languages=("py",)))
-    assert DEMO.ref({"model": ModelConfig(base="a")}) == DEMO.ref({"model": ModelConfig(base="b", revision="main")})
-    assert DEMO.ref({"model": ModelConfig(base="a")}) != DEMO.ref({"model": ModelConfig(base="a", gguf_file="q4")})
+    assert DEMO.ref({"model": ModelConfig(base="a")}) == DEMO.ref(
+        {"model": ModelConfig(base="b", revision="main")}
+    )
+    assert DEMO.ref({"model": ModelConfig(base="a")}) != DEMO.ref(
+        {"model": ModelConfig(base="a", gguf_file="q4")}
+    )
     files = MultiPLEConfig(train=("a.jsonl",), evaluation=("b.jsonl",))
-    hub = MultiPLEConfig(hub="nuprl/MultiPL-E", revision="v2", train=("mbpp-py",), evaluation=("humaneval-py",))
+    hub = MultiPLEConfig(
+        hub="nuprl/MultiPL-E", revision="v2", train=("mbpp-py",), evaluation=("humaneval-py",)
+    )
     assert DEMO.ref(files) == DEMO.ref(hub)
 
 
@@ -115,7 +124,11 @@ def test_the_key_is_the_same_in_processes_that_hash_text_differently():
     for seed in ("0", "1"):
         environment = os.environ | {"PYTHONHASHSEED": seed}
         done = subprocess.run(
-            [sys.executable, "-c", KEY_IN_A_CHILD], env=environment, capture_output=True, text=True, check=True
+            [sys.executable, "-c", KEY_IN_A_CHILD],
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         keys.add(done.stdout.strip())
     assert len(keys) == 1

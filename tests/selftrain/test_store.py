@@ -55,7 +55,11 @@ def test_an_artifact_holds_its_files_and_a_manifest_and_no_checkpoints(tmp_path:
     sha = "9a129038d9a00aed0cf6a7ea059ca50a"
     assert manifest["files"]["model/weights.bin"]["size"] == 7
     assert manifest["files"]["model/weights.bin"]["sha256"].startswith(sha)
-    assert (manifest["label"], manifest["records_digest"], manifest["metrics"]) == ("sft", "digest", {"loss": 0.5})
+    assert (manifest["label"], manifest["records_digest"], manifest["metrics"]) == (
+        "sft",
+        "digest",
+        {"loss": 0.5},
+    )
     assert [m["key"] for m in store.manifests("sft")] == [REF.key]
     assert list(store.manifests("ppo")) == []
 

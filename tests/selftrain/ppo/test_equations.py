@@ -81,7 +81,9 @@ def test_advantages_by_hand():
 def test_lambda_one_gives_the_return_whatever_the_values():
     rewards = torch.tensor([[1.0, 2.0, 4.0]])
     mask = torch.ones(1, 3, dtype=torch.bool)
-    _, returns = eq.advantages_and_returns(rewards, torch.tensor([[5.0, -3.0, 0.5]]), mask, gamma=1.0, lam=1.0)
+    _, returns = eq.advantages_and_returns(
+        rewards, torch.tensor([[5.0, -3.0, 0.5]]), mask, gamma=1.0, lam=1.0
+    )
     close(returns, [[7.0, 6.0, 4.0]])
 
 
@@ -105,7 +107,9 @@ def test_nothing_is_bootstrapped_after_a_truncated_completion():
 )
 def test_clipped_policy_loss(ratio, advantage, loss, clipped):
     old = torch.tensor([-1.0])
-    losses, was_clipped = eq.clipped_policy_loss(old + math.log(ratio), old, torch.tensor([advantage]), clip=0.2)
+    losses, was_clipped = eq.clipped_policy_loss(
+        old + math.log(ratio), old, torch.tensor([advantage]), clip=0.2
+    )
     close(losses, [loss])
     assert was_clipped.tolist() == [clipped]
 
@@ -126,7 +130,9 @@ def test_policy_gradient_stops_where_clipped():
     ],
 )
 def test_clipped_value_loss(value, old, target, loss):
-    close(eq.clipped_value_loss(torch.tensor([value]), torch.tensor([old]), torch.tensor([target]), 0.2), [loss])
+    close(
+        eq.clipped_value_loss(torch.tensor([value]), torch.tensor([old]), torch.tensor([target]), 0.2), [loss]
+    )
 
 
 def test_adaptive_kl():

@@ -63,7 +63,9 @@ def test_left_padding_gives_the_same_values_and_logprobs(tiny):
         ids = torch.tensor([[0, 0, 0, 3, *COMPLETIONS[1]]])
         mask = torch.tensor([[0, 0, 0, 1, 1, 1, 1, 1]])
         positions = torch.tensor([[0, 0, 0, 0, 1, 2, 3, 4]])
-        hidden = tiny.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state[0, 3:-1]
+        hidden = tiny.model(input_ids=ids, attention_mask=mask, position_ids=positions).last_hidden_state[
+            0, 3:-1
+        ]
     logs = tiny.lm_head(hidden).log_softmax(-1)
     torch.testing.assert_close(logs[torch.arange(4), torch.tensor(COMPLETIONS[1])], logprobs)
     torch.testing.assert_close(model.value_head(hidden).squeeze(1), values)

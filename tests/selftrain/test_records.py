@@ -1,0 +1,74 @@
+"""Records: what is written is read, and the digest is over results only."""
+
+from dataclasses import fields, replace
+from pathlib import Path
+
+import pytest
+
+from sandbox.verdicts import Verdict
+from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
+
+AWKWARD = "naïve Ω 🦊\n\t\"quotes\" \\ \x00 end"
+PROBLEM = Problem(
+    id="a.py", task="a", language="py", prompt=AWKWARD, tests="assert f(1)", split="sft", source="bank",
+    stop_tokens=("\ndef", "\n#"), response="    return 1", example_tests="assert f(0)",
+)  # fmt: skip
+STDIO = Problem(
+    id="b.py", task="b", language="py", prompt="", tests="", split="test", source="",
+    cases=({"stdin": "1\n", "stdout": ""}, {"stdin": "", "stdout": "é"}),
+)  # fmt: skip
+CANDIDATE = Candidate("a.py#0", "a.py", 0, AWKWARD, (5, 2**31 - 1, 0), -12.345678901234567, "stop")
+NOTHING = Candidate("a.py#-1", "a.py", -1, "", (), 0.0, "length")
+EXECUTION = Execution("a.py#0", "a.py", Verdict.passed, 0, True, 0.1, 0.2, 1 << 33, AWKWARD)
+FAILED = Execution("a.py#1", "a.py", Verdict.timeout, None)
+PAIR = Pair("a.py", "p", "right", "", "a.py#0", "a.py#1", "hard_negative", 2, 0.25, -1e-300)
+FIRST = Pair("a.py", "p", "right", "wrong", "a.py#0", "a.py#2", "easy", 1)
+
+
+@pytest.mark.parametrize(
+    "records", [[PROBLEM, STDIO], [CANDIDATE, NOTHING], [EXECUTION, FAILED], [PAIR, FIRST]], ids=lambda r: type(r[0]).__name__
+)
+def test_what_is_written_is_read(tmp_path: Path, records: list):
+    write_records(tmp_path / "records.parquet", records, type(records[0]))
+    assert read_records(tmp_path / "records.parquet", type(records[0])) == records
+
+
+@pytest.mark.parametrize("kind", [Problem, Candidate, Execution, Pair])
+def test_no_records_are_written_and_read(tmp_path: Path, kind: type):
+    write_records(tmp_path / "none.parquet", [], kind)
+    assert read_records(tmp_path / "none.parquet", kind) == []
+
+
+@pytest.mark.parametrize("verdict", Verdict)
+def test_every_verdict_is_read_as_itself(tmp_path: Path, verdict: Verdict):
+    write_records(tmp_path / "one.parquet", [replace(EXECUTION, verdict=verdict)], Execution)
+    assert read_records(tmp_path / "one.parquet", Execution)[0].verdict is verdict
+
+
+def test_the_digest_leaves_out_what_was_measured():
+    measured = {f.name for f in fields(Execution) if f.metadata.get("measured")}
+    assert measured == {"cpu_seconds", "wall_seconds", "peak_memory_bytes", "output"}
+    slower = replace(EXECUTION, cpu_seconds=9.0, wall_seconds=9.0, peak_memory_bytes=9, output="other")
+    assert digest([slower]) == digest([EXECUTION])
+
+
+CHANGES = [
+    (EXECUTION, {"verdict": Verdict.wrong_answer}), (EXECUTION, {"exit_code": 1}), (EXECUTION, {"examples_passed": None}),
+    (CANDIDATE, {"token_ids": (5, 2**31 - 1)}), (CANDIDATE, {"logprob": -12.345678901234569}), (CANDIDATE, {"completion": ""}),
+    (PAIR, {"rejected_score": None}), (PAIR, {"kind": "easy"}), (PROBLEM, {"split": "test"}), (PROBLEM, {"response": None}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("record", "change"), CHANGES, ids=[f"{type(r).__name__}.{next(iter(c))}" for r, c in CHANGES])
+def test_the_digest_changes_with_every_result(record: object, change: dict):
+    assert digest([replace(record, **change)]) != digest([record])  # type: ignore[type-var]
+
+
+def test_the_digest_goes_by_the_order_and_the_number():
+    one, other = CANDIDATE, NOTHING
+    assert len({digest(rows) for rows in ([], [one], [other], [one, other], [other, one], [one, one])}) == 6
+
+
+def test_the_digest_survives_storage(tmp_path: Path):
+    write_records(tmp_path / "records.parquet", [CANDIDATE, NOTHING], Candidate)
+    assert digest(read_records(tmp_path / "records.parquet", Candidate)) == digest([CANDIDATE, NOTHING])

@@ -27,6 +27,8 @@ $(READY): pyproject.toml constraints.txt infra/setup.sh
 
 demo: $(READY) ## the whole loop on tiny models, in about ten minutes; the report is runs/demo/report.html
 	@$(BIN)/selftrain run demo
+	@if [ "$$(uname)" = Darwin ] || [ -n "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" ]; then \
+	  $(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"; fi
 
 test: $(READY) ## all tests (those that need what this machine lacks say so)
 	@$(BIN)/python -m pytest tests

@@ -23,9 +23,11 @@ def method(run: Run) -> ArtifactRef:
     problems = prepare(run)
     generator = sft(run, problems)
     pairs = mine(run, problems, pool(generator, "sft"), round=1)
-    policies, rerankers = {"sft": generator}, {}
+    policies: dict[str, ArtifactRef] = {"sft": generator}
+    rerankers: dict[str, ArtifactRef] = {}
+    reranker = None
     for round in range(1, run.config.rounds + 1):
-        reranker = rerankers[f"rm-{round}"] = train_reward(run, generator, pairs, round)
+        reranker = rerankers[f"rm-{round}"] = train_reward(run, generator, pairs, round, before=reranker)
         policy = policies[f"ppo-{round}"] = ppo(run, problems, generator, reranker, round)
         if round < run.config.rounds:
             pairs = mine(run, problems, pool(policy, f"ppo-{round}"), round + 1, earlier=(pairs, reranker))

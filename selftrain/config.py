@@ -303,6 +303,11 @@ class RewardConfig(Strict):
     """Training of the reranker: pairwise Bradley-Terry loss."""
 
     epochs: Rate = 3
+    later_epochs: Rate | None = None
+    """Passes in rounds after the first, which then go on from the reranker before; null: each round starts from the SFT
+    generator and makes `epochs` passes."""
+    later_learning_rate: Rate = 5e-4
+    """Learning rate of rounds that go on from the reranker before."""
     batch_size: Count = 64
     micro_batch_size: Count = 64
     learning_rate: Rate = 1e-3

@@ -74,5 +74,7 @@ def _problem(error: Any) -> str:
     where = ".".join(str(part) for part in error["loc"]) or "config"
     if error["type"] == "extra_forbidden":
         return f"  {where}: no such setting; see selftrain/config.py for the settings there are"
+    if error["type"] == "value_error":
+        return f"  {where}: {error['ctx']['error']}"  # our own message: it says what was found
     got = repr(error["input"])
     return f"  {where}: {error['msg']}; got {got[:80]}"

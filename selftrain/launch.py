@@ -119,7 +119,7 @@ def _run(command: list[str], build: Build) -> str:
             if line.startswith(MARK):
                 build.progress(**json.loads(line.removeprefix(MARK)))
             elif line.startswith(USAGE_MARK):
-                usage = line.removeprefix(USAGE_MARK).replace("\\n", "\n")
+                usage = json.loads(line.removeprefix(USAGE_MARK))
             elif line:
                 lines.append(line)
                 log.debug(line)
@@ -172,7 +172,13 @@ class Child(BaseModel):
 def report_progress(done: float, total: float, unit: str = "", **figures: float | str) -> None:
     """Tell the parent how far the work is; only rank 0 does."""
     if int(os.environ.get("RANK", "0")) == 0:
-        print(MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}), flush=True)
+        _say(MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}))
+
+
+def _say(line: str) -> None:
+    """Print `line` in one write, so that what other ranks print at the same time is not in the middle of it."""
+    sys.stdout.write(f"{line}\n")
+    sys.stdout.flush()
 
 
 def child_main(work: Any, apart: bool = False) -> None:
@@ -190,9 +196,9 @@ def child_main(work: Any, apart: bool = False) -> None:
             raise RunError("another rank failed; its last lines are above")
     except SelftrainError as error:
         if isinstance(error, UsageError):
-            print(USAGE_MARK + str(error).replace("\n", "\\n"), flush=True)
+            _say(USAGE_MARK + json.dumps(str(error)))
         else:
-            print(f"{type(error).__name__}: {error}", flush=True)
+            _say(f"{type(error).__name__}: {error}")
         sys.exit(error.exit_code)
     if int(os.environ.get("RANK", "0")) == 0:
         content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}

@@ -99,6 +99,15 @@ def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip
     return 0.5 * torch.maximum((values - returns) ** 2, (held - returns) ** 2)
 
 
+def value_scale(returns: Tensor, mask: Tensor) -> Tensor:
+    """The unit that the value loss is computed in, a scalar: the targets' root mean square, but at least 1.
+
+    Policy and value share a trunk, and advantages are whitened while value targets are not: at returns of 30 the value's
+    gradients would drown the policy's and move it at random. Scores of order 1 are left as they are.
+    """
+    return masked_mean(returns**2, mask).sqrt().clamp(min=1)
+
+
 def next_kl_coefficient(coefficient: float, kl: float, target: float, rows: int, horizon: float) -> float:
     """The KL coefficient after a batch of `rows` completions whose mean KL was `kl`, steered towards `target`.
 

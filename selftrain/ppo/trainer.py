@@ -287,8 +287,12 @@ class Trainer:
         policy_losses, clipped = equations.clipped_policy_loss(
             logprobs, experience.logprobs[rows][mask], experience.advantages[rows][mask], config.clip
         )
+        unit = equations.value_scale(experience.returns, experience.mask)
         value_losses = equations.clipped_value_loss(
-            values, experience.values[rows][mask], experience.returns[rows][mask], config.value_clip
+            values / unit,
+            experience.values[rows][mask] / unit,
+            experience.returns[rows][mask] / unit,
+            config.value_clip,
         )
         return policy_losses.sum(), value_losses.sum(), clipped.sum()
 

@@ -1,4 +1,4 @@
-"""Stage `train_reward`: pairs -> reranker, started from the generator. The work is in `selftrain.training.reward`."""
+"""Stage `train_reward`: pairs -> reranker. The work is in `selftrain.training.reward`."""
 
 from selftrain.config import RewardConfig, Strict
 from selftrain.launch import launch
@@ -6,14 +6,26 @@ from selftrain.stage import Build, Outcome, Stage
 
 
 class RewardSlice(Strict):
-    """What the reranker depends on, beside the pairs and the generator it starts from."""
+    """What the reranker depends on, beside the pairs and the model it starts from.
+
+    continues  it starts from the reranker of the round before, else from the SFT generator with a fresh score head
+    """
 
     seed: int
     reward: RewardConfig
+    continues: bool = False
+
+    @property
+    def schedule(self) -> RewardConfig:
+        """The settings with the passes and the learning rate of this round."""
+        if not self.continues:
+            return self.reward
+        later = {"epochs": self.reward.later_epochs, "learning_rate": self.reward.later_learning_rate}
+        return self.reward.model_copy(update=later)
 
 
 def build(build: Build) -> Outcome:
-    """Reads `pairs` and `generator`; writes a sequence classifier with one label, and its tokenizer."""
+    """Reads `pairs` and `start`; writes a sequence classifier with one label, and its tokenizer."""
     return launch("selftrain.training.reward", build, distributed=True)
 
 

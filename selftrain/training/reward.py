@@ -41,28 +41,25 @@ from selftrain.training.common import (
 def train(child: Child) -> Outcome:
     """Train, and write the reranker and its tokenizer into the child's folder."""
     config = RewardSlice.model_validate(child.config)
+    settings = config.schedule
     runtime = RuntimeConfig.model_validate(child.runtime)
     pairs = read_records(child.inputs["pairs"] / "pairs.parquet", Pair)
-    tokenizer = load_tokenizer(child.inputs["generator"])
+    tokenizer = load_tokenizer(child.inputs["start"])
     rows = [tokens(tokenizer, pair) for pair in pairs]
-    kept = [row for row in rows if _longest(row) <= config.reward.max_tokens]
+    kept = [row for row in rows if _longest(row) <= settings.max_tokens]
     if not kept:
         raise DataError(
-            f"none of the {len(pairs)} pairs fits reward.max_tokens={config.reward.max_tokens}: there is nothing to learn from. "
+            f"none of the {len(pairs)} pairs fits reward.max_tokens={settings.max_tokens}: there is nothing to learn from. "
             "Pairs need problems with passing and failing candidates: sample more, or train the generator longer"
         )
     torch.manual_seed(config.seed)
-    model = load_classifier(child.inputs["generator"], fresh_head=True)
+    model = load_classifier(child.inputs["start"], fresh_head=not config.continues)
     model.config.pad_token_id = tokenizer.pad_token_id
-    order = bucketed_order(
-        [_longest(row) for row in kept], config.reward.epochs, config.reward.batch_size, config.seed
-    )
+    order = bucketed_order([_longest(row) for row in kept], settings.epochs, settings.batch_size, config.seed)
     checkpoints = child.private / "checkpoints"
     arguments = TrlRewardConfig(
-        **trainer_arguments(
-            config.reward, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes
-        ),
-        center_rewards_coefficient=config.reward.center or None,
+        **trainer_arguments(settings, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes),
+        center_rewards_coefficient=settings.center or None,
         remove_unused_columns=False,
     )
     trainer = TokenRewardTrainer(
@@ -72,7 +69,7 @@ def train(child: Child) -> Outcome:
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id),
         callbacks=[Progress()],
-        token_loss=config.reward.token_loss,
+        token_loss=settings.token_loss,
     )
     trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
     save_model(trainer, child.folder)

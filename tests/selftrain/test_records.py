@@ -8,7 +8,7 @@ import pytest
 from sandbox.verdicts import Verdict
 from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
 
-AWKWARD = "naïve Ω 🦊\n\t\"quotes\" \\ \x00 end"
+AWKWARD = 'naïve Ω 🦊\n\t"quotes" \\ \x00 end'
 PROBLEM = Problem(
     id="a.py", task="a", language="py", prompt=AWKWARD, tests="assert f(1)", split="sft", source="bank",
     stop_tokens=("\ndef", "\n#"), response="    return 1", example_tests="assert f(0)",
@@ -26,7 +26,9 @@ FIRST = Pair("a.py", "p", "right", "wrong", "a.py#0", "a.py#2", "easy", 1)
 
 
 @pytest.mark.parametrize(
-    "records", [[PROBLEM, STDIO], [CANDIDATE, NOTHING], [EXECUTION, FAILED], [PAIR, FIRST]], ids=lambda r: type(r[0]).__name__
+    "records",
+    [[PROBLEM, STDIO], [CANDIDATE, NOTHING], [EXECUTION, FAILED], [PAIR, FIRST]],
+    ids=lambda r: type(r[0]).__name__,
 )
 def test_what_is_written_is_read(tmp_path: Path, records: list):
     write_records(tmp_path / "records.parquet", records, type(records[0]))
@@ -59,7 +61,9 @@ CHANGES = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("record", "change"), CHANGES, ids=[f"{type(r).__name__}.{next(iter(c))}" for r, c in CHANGES])
+@pytest.mark.parametrize(
+    ("record", "change"), CHANGES, ids=[f"{type(r).__name__}.{next(iter(c))}" for r, c in CHANGES]
+)
 def test_the_digest_changes_with_every_result(record: object, change: dict):
     assert digest([replace(record, **change)]) != digest([record])  # type: ignore[type-var]
 

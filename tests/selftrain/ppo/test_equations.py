@@ -135,6 +135,12 @@ def test_clipped_value_loss(value, old, target, loss):
     )
 
 
+def test_value_scale():
+    mask = torch.tensor([[True, True, False]])
+    close(eq.value_scale(torch.tensor([[6.0, -8.0, 99.0]]), mask), math.sqrt(50))
+    close(eq.value_scale(torch.tensor([[0.6, -0.8, 99.0]]), mask), 1.0)
+
+
 def test_adaptive_kl():
     # error (0.11 - 0.1) / 0.1 = 0.1, times 50 / 1000
     assert eq.next_kl_coefficient(0.2, 0.11, 0.1, 50, 1000) == pytest.approx(0.2 * 1.005)

@@ -1,0 +1,166 @@
+"""Who imports what: the directions between the packages, what is never used, and what is not loaded before it is needed."""
+
+import ast
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.command import ROOT, Finished
+
+PACKAGES = ("flows", "tasks", "selftrain", "sandbox")
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+
+OWN = {
+    "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
+    "tasks": (
+        "tasks", "selftrain", "sandbox.cache", "sandbox.client", "sandbox.errors", "sandbox.languages",
+        "sandbox.programs", "sandbox.verdicts",
+    ),
+    "selftrain": ("selftrain", "sandbox.verdicts"),
+    "sandbox": ("sandbox",),
+}  # fmt: skip
+"""Which of the project's own modules each package may import."""
+
+HEAVY = {
+    "accelerate", "ctranslate2", "datasets", "deepspeed", "matplotlib", "peft", "prefect", "pyarrow", "safetensors",
+    "tokenizers", "torch", "transformers", "trl", "vllm",
+}  # fmt: skip
+FOREIGN = {
+    "flows": lambda name: name not in HEAVY - {"prefect"} | {"docker", "s3fs"},
+    "tasks": lambda name: name not in HEAVY - {"prefect"} | {"docker", "s3fs"},
+    "selftrain": lambda name: name not in {"prefect", "docker", "s3fs"},
+    "sandbox": lambda name: name in {"pydantic", "docker"},
+}
+"""Which other libraries it may import, anywhere."""
+
+ONLY_IN_CHILDREN = ("selftrain/ppo/", "selftrain/training/", "selftrain/sampling/hf.py")
+"""Modules that import heavy libraries when they are imported; only child processes import them."""
+ONLY_IN_RUNS = ("flows/iterative_selftrain.py", "tasks/prefect.py")
+"""Modules that import Prefect when they are imported."""
+
+
+def imported(nodes: Iterator[ast.AST]) -> set[str]:
+    """Full names of what the import statements among `nodes` import."""
+    names: set[str] = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def at_import(tree: ast.Module) -> Iterator[ast.AST]:
+    """The nodes that run when the module is imported: not those in functions or under TYPE_CHECKING."""
+    todo: list[ast.AST] = [tree]
+    while todo:
+        node = todo.pop()
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda):
+            continue
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            continue
+        yield node
+        todo += ast.iter_child_nodes(node)
+
+
+def under(name: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether `name` is one of the modules, or in one of the packages, `prefixes`."""
+    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
+
+
+def label(path: Path) -> str:
+    """The path inside the project."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def test_there_is_something_to_check():
+    assert {path.relative_to(ROOT).parts[0] for path in FILES} == set(PACKAGES)
+    assert len(FILES) > 60
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_imports_go_one_way(path: Path):
+    package = path.relative_to(ROOT).parts[0]
+    for name in imported(ast.walk(ast.parse(path.read_text()))):
+        root = name.split(".")[0]
+        if root in PACKAGES:
+            assert under(name, OWN[package]), f"{label(path)} imports {name}"
+        elif root not in sys.stdlib_module_names:
+            assert FOREIGN[package](root), f"{label(path)} imports {name}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_heavy_libraries_are_imported_where_they_are_needed(path: Path):
+    if label(path).startswith(ONLY_IN_CHILDREN):
+        return
+    allowed = {"prefect"} if label(path) in ONLY_IN_RUNS else set()
+    names = {name.split(".")[0] for name in imported(at_import(ast.parse(path.read_text())))}
+    assert not names & (HEAVY - allowed)
+
+
+FORBIDDEN_IMPORTS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "pexpect")
+FORBIDDEN_ARGUMENTS = {"shell": True, "trust_remote_code": True, "weights_only": False, "allow_pickle": True}
+FORBIDDEN_CALLS = ("os.system", "os.popen", "torch.load", "torch.save", "subprocess.getoutput", "eval")
+
+
+@pytest.mark.parametrize("path", FILES, ids=label)
+def test_no_pickle_no_shell_no_remote_code(path: Path):
+    tree = ast.parse(path.read_text())
+    assert not [name for name in imported(ast.walk(tree)) if under(name, FORBIDDEN_IMPORTS)]
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        assert ast.unparse(call.func) not in FORBIDDEN_CALLS
+        for keyword in call.keywords:
+            if keyword.arg in FORBIDDEN_ARGUMENTS:
+                assert isinstance(keyword.value, ast.Constant)
+                assert keyword.value.value is not FORBIDDEN_ARGUMENTS[keyword.arg]
+
+
+def test_the_checks_see_what_they_look_for():
+    tree = ast.parse(
+        "def f():\n    import torch.nn\n    from prefect import flow\nclass A:\n    import trl\n"
+    )
+    assert imported(ast.walk(tree)) == {"torch.nn", "prefect.flow", "trl"}
+    assert imported(at_import(tree)) == {"trl"}
+    assert under("sandbox.verdicts.Verdict", ("sandbox.verdicts",))
+    assert not under("sandbox.verdicts_other", ("sandbox.verdicts",))
+
+
+@pytest.mark.parametrize("arguments", [[], ["run"], ["rank"]], ids=lambda a: "-".join(["selftrain", *a]))
+def test_help_loads_nothing_heavy(arguments: list[str]):
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", "flows.cli", *arguments, "--help"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert "usage: selftrain" in done.stdout
+    loaded = {line.rpartition("|")[2].strip().split(".")[0] for line in done.stderr.splitlines()}
+    assert "flows" in loaded
+    assert not loaded & (HEAVY | {"pydantic", "numpy", "docker"})
+
+
+CACHED_RUN = """
+import sys
+from flows.local import run_here
+run_here("smoke", {"store": sys.argv[1]}, None, sys.argv[2])
+assert "prefect" in sys.modules
+print("loaded:", sorted({"torch", "transformers", "trl", "datasets", "ctranslate2"} & set(sys.modules)))
+"""
+
+
+def test_a_cached_run_loads_no_torch(smoke_run: Finished, tmp_path: Path):
+    done = subprocess.run(
+        [sys.executable, "-c", CACHED_RUN, str(smoke_run.store), str(tmp_path / "out")],
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.splitlines()[-1] == "loaded: []"

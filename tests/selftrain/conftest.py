@@ -1,0 +1,76 @@
+"""A tiny generator, a tiny reranker and a few problems, made once."""
+
+from pathlib import Path
+
+import pytest
+
+from selftrain.config import ModelConfig
+from selftrain.records import Problem, write_records
+
+TINY = ModelConfig(vocabulary=280, hidden_size=16, layers=2, heads=2, max_tokens=96)
+
+
+def make_problems() -> list[Problem]:
+    """Eight problems to learn from, six of rl, two of each other split."""
+    splits = ["sft"] * 8 + ["rl"] * 6 + ["validation"] * 2 + ["test"] * 2
+    return [
+        Problem(
+            id=f"add-{at}.py",
+            task=f"add-{at}",
+            language="py",
+            prompt=f"def add{'x' * (at % 3)}(n):  # n + {at}\n",
+            tests=f"assert add(1) == {at + 1}\n",
+            split=split,
+            source="made",
+            stop_tokens=("\ndef",),
+            response=f"    return n + {at}\n" if split == "sft" else None,
+        )
+        for at, split in enumerate(splits)
+    ]
+
+
+@pytest.fixture(scope="session")
+def problems(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder like stage `prepare`'s, with `make_problems`."""
+    folder = tmp_path_factory.mktemp("problems")
+    write_records(folder / "problems.parquet", make_problems(), Problem)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a generator whose distributions are far from uniform and from certain."""
+    import torch
+
+    from selftrain.models import make_tiny, train_tokenizer
+
+    folder = tmp_path_factory.mktemp("generator")
+    tokenizer = train_tokenizer([p.prompt + (p.response or "") for p in make_problems()], TINY.vocabulary)
+    torch.manual_seed(0)
+    model = make_tiny(TINY, tokenizer)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.dim() > 1:
+                parameter.mul_(12)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def reranker(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a reranker: the generator's body under a score head of its own."""
+    import torch
+
+    from selftrain.models import load_classifier, load_tokenizer
+
+    folder = tmp_path_factory.mktemp("reranker")
+    tokenizer = load_tokenizer(generator)
+    torch.manual_seed(1)
+    model = load_classifier(generator, fresh_head=True)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    with torch.no_grad():
+        model.score.weight.mul_(50)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -1,0 +1,214 @@
+"""Sampling: what an engine draws, the log-probability it gives it, and that neither depends on batches or shards."""
+
+import shutil
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from selftrain.config import RuntimeConfig, SampleConfig
+from selftrain.models import encode_prompt, load_generator, load_tokenizer
+from selftrain.records import Candidate, Problem, read_records
+from selftrain.sampling import Sample, ct2, hf
+from selftrain.sampling.hf import draw
+from selftrain.sampling.run import candidate
+from selftrain.stage import Build, Outcome
+from selftrain.stages.sample import SAMPLE, SampleSlice
+from selftrain.store import PROGRESS
+from tests.selftrain.conftest import make_problems
+
+LENGTH = 12
+
+
+def settings(**changes: Any) -> SampleConfig:
+    """Sampling of short completions."""
+    return SampleConfig(**{"max_new_tokens": LENGTH, "temperature": 0.8, "shard": 3} | changes)
+
+
+@pytest.fixture(scope="module")
+def prompts(generator: Path) -> list[list[int]]:
+    """Prompts of different lengths."""
+    tokenizer = load_tokenizer(generator)
+    found = [encode_prompt(tokenizer, problem.prompt) for problem in make_problems()[8:14]]
+    assert len({len(prompt) for prompt in found}) > 1
+    return found
+
+
+@torch.inference_mode()
+def forced(generator: Path, prompt: Sequence[int], token_ids: Sequence[int]) -> tuple[float, list[int]]:
+    """Summed log-probability of `token_ids` after `prompt` in one forward pass, and the likeliest token at each place."""
+    logits = load_generator(generator).eval()(torch.tensor([[*prompt, *token_ids]])).logits[0, len(prompt) - 1 : -1]
+    chosen = logits.log_softmax(-1).gather(1, torch.tensor(token_ids)[:, None])
+    return chosen.sum().item(), logits.argmax(-1).tolist()
+
+
+def flat(samples: list[list[Sample]]) -> list[Sample]:
+    """All samples, in order."""
+    return [one for many in samples for one in many]
+
+
+def check_shape(samples: list[list[Sample]], n: int, end: int) -> None:
+    """n samples a prompt; the end token is the last or not there."""
+    assert {len(many) for many in samples} == {n}
+    for one in flat(samples):
+        assert 1 <= len(one.token_ids) <= LENGTH
+        assert end not in one.token_ids[:-1]
+        assert one.ended == (one.token_ids[-1] == end)
+        assert one.ended or len(one.token_ids) == LENGTH
+
+
+# Drawing by hand: probabilities 0.15, 0.5, 0.05, 0.3
+
+LOGITS = torch.tensor([0.15, 0.5, 0.05, 0.3]).log()
+
+
+def drawn(noise: list[float], top_p: float) -> list[int]:
+    """One draw from LOGITS per number."""
+    return draw(LOGITS.expand(len(noise), -1), torch.tensor(noise), top_p).tolist()
+
+
+def test_a_draw_is_the_first_token_whose_cumulative_probability_exceeds_the_number():
+    assert drawn([0.0, 0.14, 0.16, 0.64, 0.66, 0.69, 0.71, 0.999], top_p=1.0) == [0, 0, 1, 1, 2, 2, 3, 3]
+
+
+def test_the_nucleus_is_the_fewest_likeliest_tokens_that_reach_top_p():
+    # top_p 0.7: 0.5 and 0.3, renormalised to 0.625 and 0.375
+    assert drawn([0.0, 0.62, 0.63, 0.9999], top_p=0.7) == [1, 1, 3, 3]
+    # top_p 0.9: also 0.15, which comes first; 0.15 / 0.95 = 0.158, (0.15 + 0.5) / 0.95 = 0.684
+    assert drawn([0.15, 0.16, 0.68, 0.69, 0.9999], top_p=0.9) == [0, 1, 1, 3, 3]
+    assert drawn([0.0, 0.5, 0.9999], top_p=0.4) == [1, 1, 1]
+
+
+def test_uniform_numbers_depend_on_their_name_only():
+    assert torch.equal(hf.uniforms("1/2/3", 5)[:3], hf.uniforms("1/2/3", 3))
+    assert not torch.equal(hf.uniforms("1/2/3", 3), hf.uniforms("1/2/4", 3))
+    many = hf.uniforms("a", 10_000)
+    assert 0 <= many.min()
+    assert many.max() < 1
+    assert many.mean().item() == pytest.approx(0.5, abs=0.02)
+
+
+# hf
+
+@pytest.mark.parametrize("changes", [{}, {"top_p": 0.9}, {"temperature": 1.5}])
+def test_hf_logprob_is_that_of_a_forward_pass_at_temperature_1(generator: Path, prompts: list, changes: dict):
+    engine = hf.Engine(generator, settings(**changes))
+    samples = engine.sample(prompts, 3, seed=5)
+    check_shape(samples, 3, engine.tokenizer.eos_token_id)
+    for prompt, many in zip(prompts, samples, strict=True):
+        for one in many:
+            assert one.logprob == pytest.approx(forced(generator, prompt, one.token_ids)[0], abs=1e-4)
+    assert len({tuple(one.token_ids) for one in flat(samples)}) > len(prompts), "the samples differ"
+
+
+def test_hf_samples_do_not_depend_on_the_batch(generator: Path, prompts: list, monkeypatch: pytest.MonkeyPatch):
+    engine = hf.Engine(generator, settings(top_p=0.95))
+    expected = engine.sample(prompts, 4, seed=5)
+    for batch in (1, 5):
+        monkeypatch.setattr(hf, "BATCH", batch)
+        found = engine.sample(prompts, 4, seed=5)
+        assert [one.token_ids for one in flat(found)] == [one.token_ids for one in flat(expected)]
+        assert [one.logprob for one in flat(found)] == pytest.approx([one.logprob for one in flat(expected)], abs=1e-4)
+    fewer = engine.sample(prompts[:3], 2, seed=5)
+    assert [[one.token_ids for one in many] for many in fewer] == [[one.token_ids for one in many[:2]] for many in expected[:3]]
+
+
+def test_hf_samples_depend_on_the_seed(generator: Path, prompts: list):
+    engine = hf.Engine(generator, settings())
+    assert engine.sample(prompts, 2, seed=5) != engine.sample(prompts, 2, seed=6)
+    assert engine.sample(prompts, 2, seed=5) == engine.sample(prompts, 2, seed=5)
+
+
+def test_hf_greedy_takes_the_likeliest_token(generator: Path, prompts: list):
+    engine = hf.Engine(generator, settings())
+    greedy = engine.sample(prompts, 0, seed=5)
+    check_shape(greedy, 1, engine.tokenizer.eos_token_id)
+    for prompt, (one,) in zip(prompts, greedy, strict=True):
+        assert forced(generator, prompt, one.token_ids)[1] == one.token_ids
+    cold = hf.Engine(generator, settings(temperature=1e-4)).sample(prompts, 1, seed=5)
+    assert [one.token_ids for one in flat(cold)] == [one.token_ids for one in flat(greedy)]
+
+
+# ctranslate2
+
+@pytest.fixture(scope="module")
+def converted(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
+    """A function that makes an engine with some settings; the model is converted once."""
+    workspace = tmp_path_factory.mktemp("ctranslate2")
+    return lambda **changes: ct2.Engine(generator, settings(**changes), workspace, threads=1)
+
+
+@pytest.mark.parametrize("changes", [{}, {"top_p": 0.9}, {"temperature": 1.5}])
+def test_ct2_logprob_is_that_of_a_forward_pass_at_temperature_1(generator: Path, prompts: list, converted: Any, changes: dict):
+    engine = converted(**changes)
+    samples = engine.sample(prompts, 3, seed=5)
+    check_shape(samples, 3, engine.tokenizer.eos_token_id)
+    for prompt, many in zip(prompts, samples, strict=True):
+        for one in many:
+            assert one.logprob == pytest.approx(forced(generator, prompt, one.token_ids)[0], abs=1e-3)
+    assert len({tuple(one.token_ids) for one in flat(samples)}) > len(prompts), "the samples differ"
+
+
+def test_ct2_samples_depend_on_the_seed_only(prompts: list, converted: Any):
+    first = converted().sample(prompts, 3, seed=5)
+    other = converted().sample(prompts, 3, seed=6)
+    assert [one.token_ids for one in flat(first)] != [one.token_ids for one in flat(other)]
+    again = converted().sample(prompts, 3, seed=5)
+    assert [one.token_ids for one in flat(first)] == [one.token_ids for one in flat(again)]
+
+
+def test_ct2_greedy_agrees_with_hf(generator: Path, prompts: list, converted: Any):
+    ours = converted().sample(prompts, 0, seed=5)
+    theirs = hf.Engine(generator, settings()).sample(prompts, 0, seed=5)
+    assert [one.token_ids for one in flat(ours)] == [one.token_ids for one in flat(theirs)]
+    assert [one.logprob for one in flat(ours)] == pytest.approx([one.logprob for one in flat(theirs)], abs=1e-3)
+
+
+# Candidates
+
+PROBLEM = Problem("p.py", "p", "py", "prompt", "tests", "rl", "made", stop_tokens=("\ndef", "\n#"))
+
+
+@pytest.mark.parametrize(
+    ("text", "ended", "completion", "reason"),
+    [
+        ("    return 1\n# more\ndef f", False, "    return 1", "stop"),
+        ("    return 1\ndef f\n#", True, "    return 1", "stop"),
+        ("    return 1\n", True, "    return 1\n", "stop"),
+        ("    return 1\n", False, "    return 1\n", "length"),
+        ("\ndef", False, "", "stop"),
+    ],
+)
+def test_a_completion_is_cut_at_its_first_stop_token(generator: Path, text: str, ended: bool, completion: str, reason: str):
+    tokenizer = load_tokenizer(generator)
+    ids = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * ended
+    row = candidate(tokenizer, PROBLEM, 3, Sample(ids, -2.5, ended))
+    assert row == Candidate("p.py#3", "p.py", 3, completion, tuple(ids), -2.5, reason)
+
+
+# The stage
+
+def sampled(folder: Path, problems: Path, generator: Path, processes: int, engine: str) -> tuple[Outcome, list[Candidate]]:
+    """The stage's outcome and candidates for the rl problems, two shards of three."""
+    config = SampleSlice(seed=1, sample=settings(engine=engine), splits=("rl",), count=2, greedy=True)
+    folder.mkdir(exist_ok=True)
+    runtime = RuntimeConfig(processes=processes)
+    build = Build(config, {"problems": problems, "generator": generator}, folder, runtime, lambda **_: None)
+    outcome = SAMPLE.build(build)
+    return outcome, read_records(folder / "candidates.parquet", Candidate)
+
+
+@pytest.mark.parametrize("engine", ["hf", "ctranslate2"])
+def test_ranks_and_resumed_shards_give_the_same_candidates(tmp_path: Path, problems: Path, generator: Path, engine: str):
+    alone, rows = sampled(tmp_path / "alone", problems, generator, 1, engine)
+    ids = [problem.id for problem in make_problems() if problem.split == "rl"]
+    assert [row.id for row in rows] == [f"{id}#{number}" for id in ids for number in (0, 1, -1)]
+    assert alone.metrics["candidates"] == 12
+    shards = sorted(path.name for path in (tmp_path / "alone" / PROGRESS).glob("shard-*.parquet"))
+    assert shards == ["shard-00000.parquet", "shard-00001.parquet"]
+    (tmp_path / "resumed" / PROGRESS).mkdir(parents=True)
+    shutil.copy(tmp_path / "alone" / PROGRESS / shards[0], tmp_path / "resumed" / PROGRESS)
+    resumed, _ = sampled(tmp_path / "resumed", problems, generator, 2, engine)
+    assert resumed.records_digest == alone.records_digest

@@ -1,6 +1,7 @@
-"""Checkpoints of a PPO run: weights and optimizer as safetensors, the rest as JSON; whole or absent.
+"""Checkpoints of a PPO run: weights, optimizer and the rest of its state; whole or absent.
 
-There is no random state to keep: every random number is made from the seed and its own position (see `rollout.seeded`).
+One process and DDP: safetensors and JSON. A DeepSpeed engine keeps its shards in a format of its own. There is no random
+state to keep: every random number is made from the seed and its own position (see `rollout.seeded`).
 """
 
 import json
@@ -9,54 +10,86 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from safetensors.torch import load_file, load_model, save_file, save_model
+import torch
+from safetensors.torch import load_file, save_file
+
+PART = ".part"
 
 
-def save(folder: Path, step: int, model: Any, optimizer: Any, state: dict[str, Any]) -> None:
-    """Write `folder/step-N`, under another name until it is whole, then delete the older ones.
+def save(
+    folder: Path, step: int, model: Any, optimizer: Any, state: dict[str, Any], accelerator: Any
+) -> None:
+    """Write `folder/step-N`, under another name until it is whole, then delete the older ones. Called by every rank.
 
     state  JSON values
     """
-    part = folder / f".part-{os.getpid()}"
+    part = folder / PART
     part.mkdir(parents=True, exist_ok=True)
-    save_model(model, str(part / "model.safetensors"))
-    moments = optimizer.state_dict()["state"]
-    save_file(
-        {f"{index}.{name}": value for index, entry in moments.items() for name, value in entry.items()},
-        part / "optimizer.safetensors",
-    )
-    (part / "state.json").write_text(json.dumps(state))
-    for path in part.iterdir():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
-    older = _numbered(folder)
-    part.rename(folder / f"step-{step}")
-    for path in older.values():
-        shutil.rmtree(path)
+    if _is_engine(model):
+        model.save_checkpoint(str(part), tag="engine")
+    elif accelerator.is_main_process:
+        save_file({name: p.detach() for name, p in _parameters(model)}, part / "model.safetensors")
+        moments = optimizer.state_dict()["state"]
+        save_file(
+            {f"{index}.{name}": value for index, entry in moments.items() for name, value in entry.items()},
+            part / "optimizer.safetensors",
+        )
+    accelerator.wait_for_everyone()
+    if accelerator.is_main_process:
+        (part / "state.json").write_text(json.dumps(state))
+        for path in part.rglob("*"):
+            _to_disk(path)
+        older = _numbered(folder)
+        part.rename(folder / f"step-{step}")
+        for path in older.values():
+            shutil.rmtree(path)
+    accelerator.wait_for_everyone()
 
 
-def resume(folder: Path, model: Any, optimizer: Any) -> dict[str, Any] | None:
-    """Load the newest checkpoint in `folder` into `model` and `optimizer` and return its state; None where none is."""
+def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[str, Any] | None:
+    """Load the newest checkpoint in `folder` into `model` and `optimizer` and return its state; None where none is.
+
+    Deletes what a killed `save` left. Called by every rank.
+    """
+    if accelerator.is_main_process and (folder / PART).exists():
+        shutil.rmtree(folder / PART)
+    accelerator.wait_for_everyone()
     found = _numbered(folder)
     if not found:
         return None
     newest = found[max(found)]
-    load_model(model, str(newest / "model.safetensors"))
-    whole = optimizer.state_dict()
-    whole["state"] = {}
-    for key, value in load_file(newest / "optimizer.safetensors").items():
-        index, name = key.split(".", 1)
-        whole["state"].setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict(whole)
+    if _is_engine(model):
+        model.load_checkpoint(str(newest), tag="engine")
+    else:
+        weights = load_file(newest / "model.safetensors")
+        with torch.no_grad():
+            for name, parameter in _parameters(model):
+                parameter.copy_(weights[name])
+        whole = optimizer.state_dict()
+        whole["state"] = {}
+        for key, value in load_file(newest / "optimizer.safetensors").items():
+            index, name = key.split(".", 1)
+            whole["state"].setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict(whole)
     state: dict[str, Any] = json.loads((newest / "state.json").read_text())
     return state
 
 
-def remove_parts(folder: Path) -> None:
-    """Delete what a killed `save` left."""
-    for path in folder.glob(".part-*"):
-        shutil.rmtree(path)
+def _is_engine(model: Any) -> bool:
+    """Whether `model` is a DeepSpeed engine, told without importing DeepSpeed."""
+    return hasattr(model, "save_checkpoint")
+
+
+def _parameters(model: Any) -> list[tuple[str, Any]]:
+    """Parameters by name, tied ones once; the same names with and without DDP around them."""
+    return list(getattr(model, "module", model).named_parameters())
 
 
 def _numbered(folder: Path) -> dict[int, Path]:
     return {int(path.name.removeprefix("step-")): path for path in folder.glob("step-*")}
+
+
+def _to_disk(path: Path) -> None:
+    if path.is_file():
+        with path.open("rb") as file:
+            os.fsync(file.fileno())

@@ -131,6 +131,16 @@ class Trainer:
         """The causal language model, without value head and wrappers."""
         return self.module.policy
 
+    def policy_weights(self) -> dict[str, Tensor]:
+        """The policy's state dict, whole even where ranks hold shards of it. Called by every rank."""
+        weights = self.accelerator.get_state_dict(self.model) or {}
+        copies: dict[int, Tensor] = {}  # tied weights stay tied: saved once
+        return {
+            name.removeprefix("policy."): copies.setdefault(value.data_ptr(), value.clone())
+            for name, value in weights.items()
+            if name.startswith("policy.")
+        }
+
     def run(self) -> State:
         """All steps that are not done yet, from the newest checkpoint on."""
         self._resume()
@@ -335,22 +345,16 @@ class Trainer:
         self.state.seconds[phase] += time.monotonic() - started
 
     def _resume(self) -> None:
-        if self.checkpoints is None:
-            return
-        if self.accelerator.is_main_process:
-            checkpoint.remove_parts(self.checkpoints)
-        state = checkpoint.resume(self.checkpoints, self.module, self.optimizer)
-        if state is not None:
-            self.state = State(**state)
+        if self.checkpoints is not None:
+            state = checkpoint.resume(self.checkpoints, self.model, self.optimizer, self.accelerator)
+            self.state = State(**state) if state else self.state
 
     def _save(self) -> None:
-        if self.checkpoints is None:
-            return
-        if self.accelerator.is_main_process:
+        if self.checkpoints is not None:
+            state = asdict(self.state)
             checkpoint.save(
-                self.checkpoints, self.state.step, self.module, self.optimizer, asdict(self.state)
+                self.checkpoints, self.state.step, self.model, self.optimizer, state, self.accelerator
             )
-        self.accelerator.wait_for_everyone()
 
 
 def accumulation_steps(config: PPOConfig, world: int) -> int:

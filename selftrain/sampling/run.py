@@ -21,7 +21,7 @@ def sample(child: Child) -> Outcome:
     # By the shard's number: what is there already may change while the ranks start, one after the other.
     numbered = list(enumerate(shards(problems, config)))[rank::world]
     mine = [(at, rows) for at, rows in numbered if not shard_path(child.private, at).is_file()]
-    if not mine:
+    if not mine and rank > 0:  # rank 0 makes its engine all the same: it converts the model for the others
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])
     engine = _engine(config, runtime, child, rank)

@@ -7,8 +7,7 @@ Run as a child process: `python -m selftrain.training.ppo resolved.json`, or und
 import json
 from typing import Any
 
-from accelerate import Accelerator
-from accelerate.utils import DistributedDataParallelKwargs
+from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import DataError, UsageError
@@ -64,9 +63,10 @@ def train(child: Child) -> Outcome:
         ),
     )
     state = trainer.run()
+    weights = trainer.policy_weights()
     outcome = Outcome("", {})
     if accelerator.is_main_process:
-        trainer.policy.save_pretrained(child.folder)
+        trainer.policy.save_pretrained(child.folder, state_dict=weights)
         tokenizer.save_pretrained(child.folder)
         (child.folder / "samples.json").write_text(
             json.dumps(_samples(state, tokenizer), indent=1, ensure_ascii=False)
@@ -79,21 +79,29 @@ def train(child: Child) -> Outcome:
 
 
 def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accelerator:
+    cpu = runtime.device == "cpu"
     plugin = None
     if runtime.deepspeed:
-        from accelerate.utils import DeepSpeedPlugin
-
         plugin = DeepSpeedPlugin(hf_ds_config=runtime.deepspeed)
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.ppo.micro_batch
-    return Accelerator(
-        cpu=runtime.device == "cpu",
-        mixed_precision="no" if runtime.device == "cpu" else "bf16",
+        if plugin.zero_stage == 3:
+            raise UsageError(
+                f"{runtime.deepspeed}: ZeRO stage 3 shards the weights, and PPO's rollouts need them whole in each "
+                "process; use stage 1 or 2"
+            )
+    accelerator = Accelerator(
+        cpu=cpu and plugin is None,  # accelerate's `cpu` passes DeepSpeed over, and without it takes no CPU backend
+        mixed_precision="no" if cpu else "bf16",
         gradient_accumulation_steps=accumulation_steps(config.ppo, world),
         deepspeed_plugin=plugin,
-        kwargs_handlers=[
-            DistributedDataParallelKwargs(broadcast_buffers=False, gradient_as_bucket_view=True)
-        ],
+        kwargs_handlers=[InitProcessGroupKwargs(backend="gloo")] if cpu and plugin is not None else [],
     )
+    if plugin is not None and accelerator.distributed_type != DistributedType.DEEPSPEED:
+        raise UsageError(
+            f"runtime.deepspeed is set, but accelerate chose {accelerator.distributed_type.value}; "
+            "unset ACCELERATE_USE_CPU, or set runtime.deepspeed to null"
+        )
+    return accelerator
 
 
 def _samples(state: State, tokenizer: Any) -> list[dict[str, Any]]:

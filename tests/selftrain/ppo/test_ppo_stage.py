@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 import selftrain
 from selftrain.config import ModelConfig, PPOConfig, RuntimeConfig
-from selftrain.errors import UsageError
+from selftrain.errors import DataError, UsageError
+from selftrain.launch import Child
 from selftrain.models import make_tiny, train_tokenizer
 from selftrain.records import Problem, write_records
 from selftrain.stage import Build, plain
@@ -21,7 +23,9 @@ from selftrain.stages.ppo import PPO, PPOSlice
 
 CONFIG = PPOSlice(
     seed=3,
-    ppo=PPOConfig(steps=5, rollout_batch=8, mini_batch=4, micro_batch=2, checkpoint_steps=2, learning_rate=1e-3),
+    ppo=PPOConfig(
+        steps=5, rollout_batch=8, mini_batch=4, micro_batch=2, checkpoint_steps=2, learning_rate=1e-3
+    ),
     max_new_tokens=10,
 )
 PROMPTS = [f"add {i} to every number of the list and return it\n" for i in range(12)]
@@ -36,7 +40,13 @@ def inputs(tmp_path_factory):
         folder.mkdir()
     problems = [
         Problem(
-            f"p{i}", f"p{i}", ("py", "sh")[i % 2], prompt, tests="", split=("rl", "rl", "test")[i % 3], source="bank"
+            f"p{i}",
+            f"p{i}",
+            ("py", "sh")[i % 2],
+            prompt,
+            tests="",
+            split=("rl", "rl", "test")[i % 3],
+            source="bank",
         )
         for i, prompt in enumerate(PROMPTS)
     ]
@@ -57,7 +67,9 @@ def build(inputs, folder, processes=1, config=CONFIG):
     folder.mkdir(exist_ok=True)
     steps = []
     runtime = RuntimeConfig(processes=processes)
-    outcome = PPO.build(Build(config, inputs, folder, runtime, lambda done, *rest, **more: steps.append(done)))
+    outcome = PPO.build(
+        Build(config, inputs, folder, runtime, lambda done, *rest, **more: steps.append(done))
+    )
     return outcome, steps
 
 
@@ -73,9 +85,13 @@ def test_writes_a_policy_that_plain_transformers_loads(inputs, undisturbed):
     policy, start = (AutoModelForCausalLM.from_pretrained(f) for f in (folder, inputs["generator"]))
     moved = [(a - b).abs().max() for a, b in zip(policy.parameters(), start.parameters(), strict=True)]
     assert min(moved) > 1e-3
-    assert AutoTokenizer.from_pretrained(folder).get_vocab() == AutoTokenizer.from_pretrained(
-        inputs["generator"]
-    ).get_vocab()
+    assert set(load_file(folder / "model.safetensors")) == set(
+        load_file(inputs["generator"] / "model.safetensors")
+    )
+    assert (
+        AutoTokenizer.from_pretrained(folder).get_vocab()
+        == AutoTokenizer.from_pretrained(inputs["generator"]).get_vocab()
+    )
     assert not [path for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pkl", ".pth"}]
     metrics = outcome.metrics
     assert metrics["prompts"] == 8  # the rl split, in all languages
@@ -140,10 +156,27 @@ def test_two_ranks_do_what_one_process_does(inputs, undisturbed, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 
 
+def train_here(config, inputs, folder):
+    """The child's work in this process: enough for what is refused before anything is trained."""
+    from selftrain.training.ppo import train
+
+    return train(
+        Child(
+            config=plain(config, "config"),
+            inputs=inputs,
+            folder=folder,
+            runtime=plain(RuntimeConfig(processes=1), "runtime"),
+            extra={},
+        )
+    )
+
+
 def test_no_prompt_to_sample_from(inputs, tmp_path):
     config = CONFIG.model_copy(update={"max_new_tokens": 64})
-    with pytest.raises(UsageError, match="none of the 8 problems of the rl split has a prompt of 1 to 0 tokens"):
-        build(inputs, tmp_path, config=config)
+    with pytest.raises(
+        DataError, match="none of the 8 problems of the rl split has a prompt of 1 to 0 tokens"
+    ):
+        train_here(config, inputs, tmp_path)
 
 
 def test_tokenizers_that_differ(inputs, tmp_path):
@@ -151,4 +184,9 @@ def test_tokenizers_that_differ(inputs, tmp_path):
     LlamaForSequenceClassification.from_pretrained(inputs["reranker"]).save_pretrained(other)
     train_tokenizer(["other text"], 270).save_pretrained(other)
     with pytest.raises(UsageError, match="the tokenizers of .* differ"):
-        build({**inputs, "reranker": other}, tmp_path)
+        train_here(CONFIG, {**inputs, "reranker": other}, tmp_path)
+
+
+def test_a_generator_in_the_rerankers_place(inputs, tmp_path):
+    with pytest.raises(UsageError, match="expected a sequence classifier"):
+        train_here(CONFIG, {**inputs, "reranker": inputs["generator"]}, tmp_path)

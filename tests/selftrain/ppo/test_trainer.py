@@ -211,8 +211,8 @@ def test_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     with pytest.raises(Killed):
         make_trainer(settings, checkpoints=tmp_path, on_step=die_after_three).run()
     assert [path.name for path in tmp_path.iterdir()] == ["step-2"]
-    (tmp_path / ".part-1").mkdir()  # a save that was killed
-    (tmp_path / ".part-1" / "model.safetensors").write_bytes(b"half")
+    (tmp_path / ".part").mkdir()  # a save that was killed
+    (tmp_path / ".part" / "model.safetensors").write_bytes(b"half")
 
     steps = []
     resumed = make_trainer(settings, checkpoints=tmp_path, on_step=lambda row: steps.append(row["step"]))

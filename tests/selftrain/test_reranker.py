@@ -1,0 +1,156 @@
+"""The product: how it ranks, what it refuses, and that it is an ordinary checkpoint."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from selftrain import Ranking, Reranker, reranker
+from selftrain.errors import UsageError
+from selftrain.scoring import shuffled_prompts
+from tests.command import Finished
+from tests.selftrain.conftest import make_problems
+
+PROMPT = "def add(n):  # n + 7\n"
+CANDIDATES = ["    return n + 7\n", "    return n\n", "", "    return n + 7\n", "    pass\n" * 8]
+
+
+@pytest.fixture(scope="module")
+def loaded(request: pytest.FixtureRequest) -> Reranker:
+    """The tiny reranker."""
+    return Reranker.load(request.getfixturevalue("reranker"))
+
+
+def test_higher_scores_come_first_and_ties_keep_their_order():
+    ranking = Ranking((0.5, 2.0, 0.5, 2.0, -1.0))
+    assert ranking.order == (1, 3, 0, 2, 4)
+    assert ranking.best == 1
+
+
+def test_it_ranks_by_the_score_of_prompt_and_completion(loaded: Reranker):
+    ranking = loaded.rank(PROMPT, CANDIDATES)
+    assert len(ranking.scores) == len(CANDIDATES)
+    assert ranking.scores[0] == ranking.scores[3], "the same program has the same score"
+    assert len(set(ranking.scores)) == 4
+    assert ranking.scores[ranking.best] == max(ranking.scores)
+    assert loaded.rank("def other(n):  # n + 9\n", CANDIDATES).scores != ranking.scores, "it reads the prompt"
+
+
+def test_a_score_does_not_depend_on_what_is_scored_with_it(loaded: Reranker, monkeypatch: pytest.MonkeyPatch):
+    together = loaded.score_many([(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])])
+    assert [len(scores) for scores in together] == [5, 2, 0]
+    alone = [loaded.rank(PROMPT, [text]).scores[0] for text in CANDIDATES]
+    assert together[0] == pytest.approx(alone, abs=1e-4)
+    monkeypatch.setattr(reranker, "BATCH_TOKENS", 1)
+    assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, abs=1e-4)
+
+
+def test_batches_hold_similar_lengths_and_no_more_tokens_than_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(reranker, "BATCH_TOKENS", 12)
+    assert reranker._batches([3, 9, 4, 3, 20, 4]) == [[0, 3, 2], [5], [1], [4]]
+
+
+def test_nothing_to_rank_is_said(loaded: Reranker):
+    with pytest.raises(UsageError, match="at least one candidate"):
+        loaded.rank(PROMPT, [])
+
+
+def test_a_generator_is_no_reranker(generator: Path):
+    with pytest.raises(UsageError, match=r"expected a sequence classifier, its config\.json names \['LlamaForCausalLM'\]"):
+        Reranker.load(generator)
+
+
+@pytest.fixture
+def broken(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A copy of the tiny reranker, to be harmed."""
+    return Path(shutil.copytree(request.getfixturevalue("reranker"), tmp_path / "broken"))
+
+
+def test_two_labels_are_no_score(broken: Path):
+    config = json.loads((broken / "config.json").read_text())
+    config |= {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}}
+    (broken / "config.json").write_text(json.dumps(config))
+    with pytest.raises(UsageError, match="expected one label .*num_labels=2"):
+        Reranker.load(broken)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+def test_a_truncated_file_is_said_to_be_unreadable(broken: Path, name: str):
+    os.truncate(broken / name, (broken / name).stat().st_size // 2)
+    with pytest.raises(UsageError, match=rf"{broken}: cannot be loaded as"):
+        Reranker.load(broken)
+
+
+def test_a_missing_tokenizer_or_missing_weights_are_said(broken: Path):
+    (broken / "tokenizer.json").unlink()
+    (broken / "tokenizer_config.json").unlink()
+    with pytest.raises(UsageError, match=str(broken)):
+        Reranker.load(broken)
+    (broken / "model.safetensors").unlink()
+    with pytest.raises(UsageError, match="AutoModelForSequenceClassification"):
+        Reranker.load(broken)
+
+
+def test_a_folder_without_a_reranker_is_said(tmp_path: Path):
+    with pytest.raises(UsageError, match=r"expected a reranker's folder .* or a run's folder"):
+        Reranker.load(tmp_path / "nowhere")
+    (tmp_path / "run.json").write_text(json.dumps({"reranker": None}))
+    with pytest.raises(UsageError, match="has not trained a reranker yet"):
+        Reranker.load(tmp_path)
+    (tmp_path / "run.json").write_text(json.dumps({"reranker": "../gone"}))
+    with pytest.raises(UsageError, match="which is not there; run it again"):
+        Reranker.load(tmp_path)
+
+
+PLAIN = """
+import json, sys
+sys.path.append(sys.argv[1])
+try:
+    import selftrain
+    sys.exit("this project can be imported here")
+except ImportError:
+    pass
+import torch
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+folder, prompt, candidates = sys.argv[2], sys.argv[3], sys.argv[4:]
+tokenizer = AutoTokenizer.from_pretrained(folder)
+model = AutoModelForSequenceClassification.from_pretrained(folder).eval()
+scores = []
+for text in candidates:
+    ids = [*tokenizer(prompt).input_ids, tokenizer.sep_token_id, *tokenizer(text).input_ids, tokenizer.eos_token_id]
+    with torch.inference_mode():
+        scores.append(model(input_ids=torch.tensor([ids])).logits.item())
+print(json.dumps(scores))
+"""
+
+
+def test_the_exported_folder_needs_nothing_but_transformers(smoke_run: Finished, tmp_path: Path):
+    folder = smoke_run.folder("rm-2")
+    expected = Reranker.load(smoke_run.out).rank(PROMPT, CANDIDATES)
+    # -S leaves out the .pth files, by which an editable install is found.
+    command = [sys.executable, "-I", "-S", "-c", PLAIN, sysconfig.get_path("purelib"), str(folder), PROMPT, *CANDIDATES]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert json.loads(done.stdout) == pytest.approx(list(expected.scores), abs=1e-5)
+    assert not [path.name for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
+
+
+def test_the_control_reads_each_candidate_behind_another_problem_of_its_split_and_language():
+    made = make_problems()
+    prompts = shuffled_prompts(made)
+    owner = {problem.prompt: problem for problem in made}
+    assert len(owner) == len(made)
+    for problem in made:
+        other = owner[prompts[problem.id]]
+        assert other.id != problem.id
+        assert other.split == problem.split
+    assert shuffled_prompts(made[::-1]) == prompts
+    alone = replace(made[0], language="sh")
+    assert shuffled_prompts([alone, *made[1:]])[alone.id] == alone.prompt

@@ -90,7 +90,8 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
                 "process; use stage 1 or 2"
             )
     accelerator = Accelerator(
-        cpu=cpu and plugin is None,  # accelerate's `cpu` passes DeepSpeed over, and without it takes no CPU backend
+        cpu=cpu
+        and plugin is None,  # accelerate's `cpu` passes DeepSpeed over, and without it takes no CPU backend
         mixed_precision="no" if cpu else "bf16",
         gradient_accumulation_steps=accumulation_steps(config.ppo, world),
         deepspeed_plugin=plugin,

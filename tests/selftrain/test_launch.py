@@ -142,7 +142,8 @@ def test_files_of_the_users_folder_are_not_imported(
 
 
 PARENT = """
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 from pathlib import Path
 from selftrain.config import RuntimeConfig
 from selftrain.launch import launch

@@ -62,7 +62,9 @@ def test_nothing_to_rank_is_said(loaded: Reranker):
 
 
 def test_a_generator_is_no_reranker(generator: Path):
-    with pytest.raises(UsageError, match=r"expected a sequence classifier, its config\.json names \['LlamaForCausalLM'\]"):
+    with pytest.raises(
+        UsageError, match=r"expected a sequence classifier, its config\.json names \['LlamaForCausalLM'\]"
+    ):
         Reranker.load(generator)
 
 
@@ -80,7 +82,9 @@ def test_two_labels_are_no_score(broken: Path):
         Reranker.load(broken)
 
 
-@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"])
+@pytest.mark.parametrize(
+    "name", ["config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json"]
+)
 def test_a_truncated_file_is_said_to_be_unreadable(broken: Path, name: str):
     os.truncate(broken / name, (broken / name).stat().st_size // 2)
     with pytest.raises(UsageError, match=rf"{broken}: cannot be loaded as"):
@@ -135,7 +139,17 @@ def test_the_exported_folder_needs_nothing_but_transformers(smoke_run: Finished,
     folder = smoke_run.folder("rm-2")
     expected = Reranker.load(smoke_run.out).rank(PROMPT, CANDIDATES)
     # -S leaves out the .pth files, by which an editable install is found.
-    command = [sys.executable, "-I", "-S", "-c", PLAIN, sysconfig.get_path("purelib"), str(folder), PROMPT, *CANDIDATES]
+    command = [
+        sys.executable,
+        "-I",
+        "-S",
+        "-c",
+        PLAIN,
+        sysconfig.get_path("purelib"),
+        str(folder),
+        PROMPT,
+        *CANDIDATES,
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert json.loads(done.stdout) == pytest.approx(list(expected.scores), abs=1e-5)

@@ -39,7 +39,11 @@ def prompts(generator: Path) -> list[list[int]]:
 @torch.inference_mode()
 def forced(generator: Path, prompt: Sequence[int], token_ids: Sequence[int]) -> tuple[float, list[int]]:
     """Summed log-probability of `token_ids` after `prompt` in one forward pass, and the likeliest token at each place."""
-    logits = load_generator(generator).eval()(torch.tensor([[*prompt, *token_ids]])).logits[0, len(prompt) - 1 : -1]
+    logits = (
+        load_generator(generator)
+        .eval()(torch.tensor([[*prompt, *token_ids]]))
+        .logits[0, len(prompt) - 1 : -1]
+    )
     chosen = logits.log_softmax(-1).gather(1, torch.tensor(token_ids)[:, None])
     return chosen.sum().item(), logits.argmax(-1).tolist()
 
@@ -92,6 +96,7 @@ def test_uniform_numbers_depend_on_their_name_only():
 
 # hf
 
+
 @pytest.mark.parametrize("changes", [{}, {"top_p": 0.9}, {"temperature": 1.5}])
 def test_hf_logprob_is_that_of_a_forward_pass_at_temperature_1(generator: Path, prompts: list, changes: dict):
     engine = hf.Engine(generator, settings(**changes))
@@ -103,16 +108,22 @@ def test_hf_logprob_is_that_of_a_forward_pass_at_temperature_1(generator: Path, 
     assert len({tuple(one.token_ids) for one in flat(samples)}) > len(prompts), "the samples differ"
 
 
-def test_hf_samples_do_not_depend_on_the_batch(generator: Path, prompts: list, monkeypatch: pytest.MonkeyPatch):
+def test_hf_samples_do_not_depend_on_the_batch(
+    generator: Path, prompts: list, monkeypatch: pytest.MonkeyPatch
+):
     engine = hf.Engine(generator, settings(top_p=0.95))
     expected = engine.sample(prompts, 4, seed=5)
     for batch in (1, 5):
         monkeypatch.setattr(hf, "BATCH", batch)
         found = engine.sample(prompts, 4, seed=5)
         assert [one.token_ids for one in flat(found)] == [one.token_ids for one in flat(expected)]
-        assert [one.logprob for one in flat(found)] == pytest.approx([one.logprob for one in flat(expected)], abs=1e-4)
+        assert [one.logprob for one in flat(found)] == pytest.approx(
+            [one.logprob for one in flat(expected)], abs=1e-4
+        )
     fewer = engine.sample(prompts[:3], 2, seed=5)
-    assert [[one.token_ids for one in many] for many in fewer] == [[one.token_ids for one in many[:2]] for many in expected[:3]]
+    assert [[one.token_ids for one in many] for many in fewer] == [
+        [one.token_ids for one in many[:2]] for many in expected[:3]
+    ]
 
 
 def test_hf_samples_depend_on_the_seed(generator: Path, prompts: list):
@@ -133,6 +144,7 @@ def test_hf_greedy_takes_the_likeliest_token(generator: Path, prompts: list):
 
 # ctranslate2
 
+
 @pytest.fixture(scope="module")
 def converted(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
     """A function that makes an engine with some settings; the model is converted once."""
@@ -141,7 +153,9 @@ def converted(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("changes", [{}, {"top_p": 0.9}, {"temperature": 1.5}])
-def test_ct2_logprob_is_that_of_a_forward_pass_at_temperature_1(generator: Path, prompts: list, converted: Any, changes: dict):
+def test_ct2_logprob_is_that_of_a_forward_pass_at_temperature_1(
+    generator: Path, prompts: list, converted: Any, changes: dict
+):
     engine = converted(**changes)
     samples = engine.sample(prompts, 3, seed=5)
     check_shape(samples, 3, engine.tokenizer.eos_token_id)
@@ -163,7 +177,9 @@ def test_ct2_greedy_agrees_with_hf(generator: Path, prompts: list, converted: An
     ours = converted().sample(prompts, 0, seed=5)
     theirs = hf.Engine(generator, settings()).sample(prompts, 0, seed=5)
     assert [one.token_ids for one in flat(ours)] == [one.token_ids for one in flat(theirs)]
-    assert [one.logprob for one in flat(ours)] == pytest.approx([one.logprob for one in flat(theirs)], abs=1e-3)
+    assert [one.logprob for one in flat(ours)] == pytest.approx(
+        [one.logprob for one in flat(theirs)], abs=1e-3
+    )
 
 
 # Candidates
@@ -181,7 +197,9 @@ PROBLEM = Problem("p.py", "p", "py", "prompt", "tests", "rl", "made", stop_token
         ("\ndef", False, "", "stop"),
     ],
 )
-def test_a_completion_is_cut_at_its_first_stop_token(generator: Path, text: str, ended: bool, completion: str, reason: str):
+def test_a_completion_is_cut_at_its_first_stop_token(
+    generator: Path, text: str, ended: bool, completion: str, reason: str
+):
     tokenizer = load_tokenizer(generator)
     ids = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * ended
     row = candidate(tokenizer, PROBLEM, 3, Sample(ids, -2.5, ended))
@@ -190,7 +208,10 @@ def test_a_completion_is_cut_at_its_first_stop_token(generator: Path, text: str,
 
 # The stage
 
-def sampled(folder: Path, problems: Path, generator: Path, processes: int, engine: str) -> tuple[Outcome, list[Candidate]]:
+
+def sampled(
+    folder: Path, problems: Path, generator: Path, processes: int, engine: str
+) -> tuple[Outcome, list[Candidate]]:
     """The stage's outcome and candidates for the rl problems, two shards of three."""
     config = SampleSlice(seed=1, sample=settings(engine=engine), splits=("rl",), count=2, greedy=True)
     folder.mkdir(exist_ok=True)
@@ -201,7 +222,9 @@ def sampled(folder: Path, problems: Path, generator: Path, processes: int, engin
 
 
 @pytest.mark.parametrize("engine", ["hf", "ctranslate2"])
-def test_ranks_and_resumed_shards_give_the_same_candidates(tmp_path: Path, problems: Path, generator: Path, engine: str):
+def test_ranks_and_resumed_shards_give_the_same_candidates(
+    tmp_path: Path, problems: Path, generator: Path, engine: str
+):
     alone, rows = sampled(tmp_path / "alone", problems, generator, 1, engine)
     ids = [problem.id for problem in make_problems() if problem.split == "rl"]
     assert [row.id for row in rows] == [f"{id}#{number}" for id in ids for number in (0, 1, -1)]

@@ -91,7 +91,9 @@ def _environment(runtime: Any) -> dict[str, str]:
         ),
     }
     if runtime.device == "cpu":
-        own |= {"DS_ACCELERATOR": "cpu", "ACCELERATE_USE_CPU": "true", "CUDA_VISIBLE_DEVICES": ""}
+        own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        if not runtime.deepspeed:  # accelerate would take DDP in its stead
+            own["ACCELERATE_USE_CPU"] = "true"
     return os.environ | own
 
 

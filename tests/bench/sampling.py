@@ -1,4 +1,6 @@
-"""Tokens per second of each sampling engine on one model: 5 M parameters, 64 prompts x 1 sample x up to 64 tokens, one thread.
+"""Tokens per second of each sampling engine on one model: 5 M parameters, up to 64 new tokens, one thread.
+
+Two shapes: 64 prompts x 1 sample, and 16 prompts x 16 samples, as pools of candidates are sampled.
 
 `generate` is transformers' own generate() as a user would call it; `hf` is this project's engine on transformers.
 """
@@ -6,7 +8,9 @@
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -15,7 +19,8 @@ from selftrain.models import encode_prompt, load_generator, load_tokenizer, make
 from selftrain.problems.read import read_problems
 from selftrain.sampling import ct2, hf
 
-PROMPTS, NEW_TOKENS, REPEATS = 64, 64, 3
+SHAPES = ((64, 1), (16, 16))
+NEW_TOKENS, REPEATS = 64, 3
 
 
 def main() -> None:
@@ -28,32 +33,40 @@ def main() -> None:
     tokenizer = train_tokenizer(texts, 1024)
     model = make_tiny(ModelConfig(hidden_size=256, layers=6, heads=8), tokenizer)
     settings = SampleConfig(temperature=1.0, max_new_tokens=NEW_TOKENS)
-    prompts = [encode_prompt(tokenizer, p.prompt) for p in problems[:PROMPTS]]
+    print(f"parameters {sum(p.numel() for p in model.parameters()):,}, best of {REPEATS}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
-        engines: dict[str, Callable[[int], int]] = {"generate": _generate(folder, prompts)}
-        for name, engine in (
-            ("hf", hf.Engine(folder, settings)),
-            ("ctranslate2", ct2.Engine(folder, settings, Path(scratch), 1)),
-        ):
-            engines[name] = lambda seed, engine=engine: sum(
-                len(s.token_ids) for row in engine.sample(prompts, 1, seed) for s in row
-            )
-        rates = {name: [0.0] for name in engines}
-        for seed in range(REPEATS):  # interleaved, so that what else the machine does hits all alike
-            for name, sample in engines.items():
-                started = time.perf_counter()
-                tokens = sample(seed)
-                rates[name].append(tokens / (time.perf_counter() - started))
-    best = {name: max(found) for name, found in rates.items()}
-    print(f"parameters {sum(p.numel() for p in model.parameters()):,}, {PROMPTS} prompts, best of {REPEATS}")
+        engines = {
+            "hf": hf.Engine(folder, settings),
+            "ctranslate2": ct2.Engine(folder, settings, Path(scratch), 1),
+        }
+        for count, samples in SHAPES:
+            prompts = [encode_prompt(tokenizer, p.prompt) for p in problems[:count]]
+            compare(folder, engines, prompts, samples)
+
+
+def compare(folder: Path, engines: dict[str, Any], prompts: list[list[int]], samples: int) -> None:
+    """Measure and print one shape; turns are taken, so that what else the machine does hits all alike."""
+
+    def tokens(engine: Any, seed: int) -> int:
+        return sum(len(one.token_ids) for row in engine.sample(prompts, samples, seed) for one in row)
+
+    calls = {"generate": _generate(folder, prompts, samples)}
+    calls |= {name: partial(tokens, engine) for name, engine in engines.items()}
+    best = dict.fromkeys(calls, 0.0)
+    for seed in range(REPEATS):
+        for name, call in calls.items():
+            started = time.perf_counter()
+            count = call(seed)
+            best[name] = max(best[name], count / (time.perf_counter() - started))
+    print(f"{len(prompts)} prompts x {samples}")
     for name, rate in best.items():
-        print(f"{name:<12} {rate:>8.0f} tokens/s  {rate / best['generate']:.2f} x generate")
+        print(f"  {name:<12} {rate:>8.0f} tokens/s  {rate / best['generate']:.2f} x generate")
 
 
-def _generate(folder: Path, prompts: list[list[int]]) -> Callable[[int], int]:
+def _generate(folder: Path, prompts: list[list[int]], samples: int) -> Callable[[int], int]:
     model, tokenizer = load_generator(folder).eval(), load_tokenizer(folder)
     ids = pad(prompts, tokenizer.pad_token_id, left=True)
     mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True)
@@ -63,7 +76,7 @@ def _generate(folder: Path, prompts: list[list[int]]) -> Callable[[int], int]:
         with torch.inference_mode():
             out = model.generate(
                 input_ids=ids, attention_mask=mask, do_sample=True, top_k=0, max_new_tokens=NEW_TOKENS,
-                pad_token_id=tokenizer.pad_token_id,
+                pad_token_id=tokenizer.pad_token_id, num_return_sequences=samples,
             )  # fmt: skip
         return int((out[:, ids.shape[1] :] != tokenizer.pad_token_id).sum())
 

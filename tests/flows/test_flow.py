@@ -1,208 +1,407 @@
-"""The loop through the real command line, against a real Prefect server: its report, its cache, its errors."""
+"""The whole loop through the real command line: what it leaves, what it does again, and what it says to a mistake."""
 
 import json
 import shutil
+import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from tests.command import Finished, PrefectServer, selftrain
+from tests.command import ROOT, Finished, PrefectServer, selftrain
 
-STAGES = 20
-"""Stages of a run of two rounds."""
-
-
-def rows(path: Path, *problems: dict[str, object]) -> Path:
-    path.write_text("".join(json.dumps(problem) + "\n" for problem in problems))
-    return path
-
-
-def problem(task: str, text: str = "Return one.", **fields: object) -> dict[str, object]:
-    return {
-        "task": task,
-        "language": "py",
-        "prompt": f'def f():\n    """ {text} {task} """\n',
-        "tests": f"assert f() == 1  # {task}\n",
-        "response": "    return 1",
-        **fields,
-    }
+STAGES = [
+    "prepare", "sft", "sample-sft-rl", "execute-sft-rl", "mine-1", "rm-1", "ppo-1", "sample-ppo-1-rl", "execute-ppo-1-rl",
+    "mine-2", "rm-2", "ppo-2", "sample-sft-evaluation", "execute-sft-evaluation", "sample-ppo-1-evaluation",
+    "execute-ppo-1-evaluation", "sample-ppo-2-evaluation", "execute-ppo-2-evaluation", "evaluate", "report",
+]  # fmt: skip
+"""Of a run of two rounds, in their order."""
 
 
-def keys(output: str) -> dict[str, str]:
-    """Stage label -> key, from `--dry-run`'s lines."""
-    lines = [line[8:].rsplit(maxsplit=1) for line in output.splitlines() if line[:6] in ("cached", "to do ")]
-    return {label.strip(): ref for label, ref in lines}
+# What a run leaves
 
 
-def test_report_has_the_documented_shape(smoke_run: Finished):
+def is_estimate(value: Any) -> bool:
+    """Whether it is {"value", "low", "high"}, with the value inside the interval."""
+    return (
+        set(value) >= {"value", "low", "high"}
+        and value["low"] - 1e-9 <= value["value"] <= value["high"] + 1e-9
+    )
+
+
+def check_metrics(metrics: dict[str, Any], rankers: set[str]) -> None:
+    """Check the metrics of one pool, over all languages or in one."""
+    assert set(metrics) == {
+        "problems", "samples", "greedy", "random", "logprob", "majority", "examples", "oracle", "rankers"
+    }  # fmt: skip
+    assert metrics["samples"] == 4
+    for name in ("greedy", "random", "logprob", "majority", "oracle"):
+        assert is_estimate(metrics[name])
+    assert metrics["examples"] is None or is_estimate(metrics["examples"])
+    assert metrics["oracle"]["value"] >= metrics["random"]["value"]
+    assert set(metrics["rankers"]) >= rankers
+    for figures in metrics["rankers"].values():
+        assert is_estimate(figures)
+        for name in ("gap_recovered", "auc", "pair_accuracy"):
+            assert figures[name] is None or set(figures[name]) >= {"value", "low", "high"}
+
+
+def test_the_report_has_the_stated_shape(smoke_run: Finished):
     report = smoke_run.report
     assert set(report) == {"config", "problems", "seconds", "cached", "pools", "comparisons"}
     assert report["problems"] == {"source": "bank", "train": 144, "validation": 12, "eval": 16}
+    assert (report["config"]["name"], report["config"]["rounds"], report["cached"]) == ("smoke", 2, [])
+    assert set(report["seconds"]) == {"total", *STAGES} - {"report"}
+    assert all(seconds >= 0 for seconds in report["seconds"].values())
     assert set(report["pools"]) == {"sft", "ppo-1", "ppo-2"}
-    overall = report["pools"]["sft"]["overall"]
-    assert (overall["problems"], overall["samples"]) == (16, 4)
-    assert set(report["pools"]["sft"]["languages"]) == {"py", "sh"}
-    assert set(overall["rankers"]) == {"rm-1", "rm-1+logprob", "rm-2", "rm-2+logprob"}
-    assert len(report["seconds"]) == STAGES  # all stages but the report's own, and the total
-    html = (smoke_run.out / "report.html").read_text()
-    assert "<svg" in html
-    assert "http://" not in html.replace("http://www.w3.org", "")
+    for pool in report["pools"].values():
+        assert pool["overall"]["problems"] == 16
+        assert {language: m["problems"] for language, m in pool["languages"].items()} == {"py": 8, "sh": 8}
+        for metrics in (pool["overall"], *pool["languages"].values()):
+            check_metrics(metrics, {"rm-1", "rm-1+logprob", "rm-2", "rm-2+logprob"})
+    names = [row["name"] for row in report["comparisons"]]
+    assert len(names) == len(set(names))
+    for pool in report["pools"]:
+        assert {
+            f"{pool}/{a}-{b}" for a in ("rm-1", "rm-2") for b in ("random", "logprob", "majority")
+        } <= set(names)
+        assert f"{pool}/rm-2-rm-1" in names
+    assert "system/2-1" in names
+    assert all(set(row) >= {"name", "value", "low", "high"} for row in report["comparisons"])
 
 
-def test_second_run_is_cached_in_the_report_and_for_prefect(
-    smoke_run: Finished, server: PrefectServer, tmp_path: Path
+def test_the_page_and_the_table_are_there(smoke_run: Finished):
+    page = (smoke_run.out / "report.html").read_text()
+    assert page.startswith("<!DOCTYPE html>")
+    assert "http://" not in page.replace("http://www.w3.org/", ""), "it opens offline"
+    assert f"report: {smoke_run.out / 'report.html'}" in smoke_run.stdout
+    assert "rm-2+logprob" in smoke_run.stdout
+    assert "Prefect is ready after" in smoke_run.stderr
+
+
+def test_every_stage_left_a_manifest_that_says_what_made_it(smoke_run: Finished):
+    assert list(smoke_run.stages) == STAGES
+    for name in STAGES:
+        manifest = smoke_run.manifest(name)
+        assert (manifest["name"], manifest["key"]) == (name, smoke_run.stages[name]["key"])
+        assert {"config", "inputs", "version", "seed", "git_commit", "libraries", "files", "seconds"} <= set(
+            manifest
+        )
+        assert manifest["records_digest"]
+        assert "torch" in manifest["libraries"]
+    pickles = [
+        path for path in smoke_run.store.glob("[a-z]*/**/*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}
+    ]
+    assert pickles == []
+    assert not list((smoke_run.store / ".local" / "work").glob("*/*")), "no build is left behind"
+
+
+def test_rounds_after_the_first_add_to_the_pairs(smoke_run: Finished):
+    assert (
+        smoke_run.manifest("mine-2")["metrics"]["pairs"]
+        >= smoke_run.manifest("mine-1")["metrics"]["pairs"]
+        > 0
+    )
+    assert smoke_run.manifest("rm-2")["inputs"]["pairs"] == f"mine/{smoke_run.stages['mine-2']['key']}"
+    for round in (1, 2):  # PPO starts from the SFT policy each time
+        assert (
+            smoke_run.manifest(f"ppo-{round}")["inputs"]["generator"]
+            == f"sft/{smoke_run.stages['sft']['key']}"
+        )
+
+
+# Running it again
+
+
+def test_a_second_run_finds_everything_cached(smoke_run: Finished, server: PrefectServer, tmp_path: Path):
+    done = selftrain("run", *smoke_run.arguments, "--out", str(tmp_path))
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["cached"] == STAGES
+    assert report["pools"] == smoke_run.report["pools"]
+    assert json.loads((tmp_path / "run.json").read_text())["stages"] == smoke_run.stages
+    flow_run = server.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
+    assert states_of(server, flow_run["id"], len(STAGES)) == ["Cached"] * len(STAGES)
+
+
+def states_of(server: PrefectServer, flow_run: str, count: int) -> list[str]:
+    """States of the task runs of a flow run; the server writes them down a moment after they are reached."""
+    deadline = time.monotonic() + 120
+    while True:
+        tasks = server.post("task_runs/filter", flow_runs={"id": {"any_": [flow_run]}})
+        states = [task["state_name"] for task in tasks]
+        if (len(states) == count and not {"Running", "Pending"} & set(states)) or time.monotonic() > deadline:
+            return states
+        time.sleep(0.5)
+
+
+def plan(*arguments: str) -> dict[str, tuple[bool, str]]:
+    """What a dry run says: name of each stage -> whether it is cached, and its key."""
+    done = selftrain("run", *arguments, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    lines = [line for line in done.stdout.splitlines() if line.startswith(("cached ", "to do "))]
+    rows = [(line.startswith("cached"), line.split()[-1].split("/")[1]) for line in lines]
+    return dict(zip(STAGES, rows, strict=True))
+
+
+def to_do(planned: dict[str, tuple[bool, str]]) -> list[str]:
+    """The stages that are not cached."""
+    return [name for name, (cached, _) in planned.items() if not cached]
+
+
+def test_a_dry_run_knows_all_keys_and_what_is_cached(smoke_run: Finished):
+    planned = plan(*smoke_run.arguments)
+    assert {name: key for name, (_, key) in planned.items()} == {
+        n: ref["key"] for n, ref in smoke_run.stages.items()
+    }
+    assert to_do(planned) == []
+
+
+AFTER_MINE_2 = STAGES[STAGES.index("mine-2") : STAGES.index("sample-sft-evaluation")]
+
+
+@pytest.mark.parametrize(
+    ("setting", "expected"),
+    [
+        (
+            "mine.threshold=0.5",
+            [*AFTER_MINE_2, "sample-ppo-2-evaluation", "execute-ppo-2-evaluation", "evaluate", "report"],
+        ),
+        ("evaluate.bootstrap=300", ["evaluate", "report"]),
+        ("runtime.workers=1", []),
+        ("runtime.threads=2", []),
+    ],
+)
+def test_a_changed_setting_rebuilds_what_depends_on_it_and_nothing_else(
+    smoke_run: Finished, setting: str, expected: list[str]
 ):
-    again = selftrain("run", *smoke_run.arguments, "--out", str(tmp_path / "again"))
-    assert again.returncode == 0, again.stderr
-    report = json.loads((tmp_path / "again" / "report.json").read_text())
-    assert len(report["cached"]) == STAGES
-    assert report["pools"] == smoke_run.report["pools"]
-    flow = server.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
-    tasks = server.post("task_runs/filter", flow_runs={"id": {"any_": [flow["id"]]}}, limit=100)
-    assert [task["state"]["name"] for task in tasks] == ["Cached"] * STAGES
+    assert to_do(plan(*smoke_run.arguments, "--set", setting)) == expected
 
 
-def test_a_damaged_artifact_is_rebuilt_and_nothing_else(smoke_run: Finished, tmp_path: Path):
-    """In a copy of the store: one flipped byte in the mined pairs."""
-    store = tmp_path / "store"
-    shutil.copytree(smoke_run.store, store)
-    damaged = store / smoke_run.folder("mine-1").relative_to(smoke_run.store) / "pairs.parquet"
-    content = bytearray(damaged.read_bytes())
-    content[len(content) // 2] ^= 1
-    damaged.write_bytes(bytes(content))
-    planned = selftrain("run", "smoke", "--set", f"store={store}", "--dry-run")
-    to_do = [line for line in planned.stdout.splitlines() if line.startswith("to do")]
-    assert len(to_do) == 1
-    assert "mine · round 1" in to_do[0]
-    again = selftrain("run", "smoke", "--set", f"store={store}", "--out", str(tmp_path / "out"))
-    assert again.returncode == 0, again.stderr
-    report = json.loads((tmp_path / "out" / "report.json").read_text())
-    assert len(report["cached"]) == STAGES - 1
-    assert report["pools"] == smoke_run.report["pools"]
+def test_a_damaged_artifact_is_rebuilt_and_what_depends_on_it_stays(smoke_run: Finished, tmp_path: Path):
+    store = Path(shutil.copytree(smoke_run.store, tmp_path / "store"))
+    weights = next(
+        path for path in store.glob("ppo/*/*/*.safetensors") if smoke_run.stages["ppo-2"]["key"] in str(path)
+    )
+    content = bytearray(weights.read_bytes())
+    content[-1] ^= 1
+    weights.write_bytes(content)
+    assert to_do(plan("smoke", "--set", f"store={store}")) == ["ppo-2"]
 
 
-def test_the_mining_threshold_rebuilds_what_depends_on_it_only(smoke_run: Finished):
-    before = keys(selftrain("run", *smoke_run.arguments, "--dry-run").stdout)
-    after = keys(selftrain("run", *smoke_run.arguments, "--set", "mine.threshold=0.5", "--dry-run").stdout)
-    same = {label for label in before if before[label] == after[label]}
-    assert same == {
-        "prepare", "sft", "sample · sft · rl", "execute · sft · rl", "sample · sft · evaluation",
-        "execute · sft · evaluation",
-    }  # fmt: skip
+# Content from outside
+
+
+def problem(number: int, split: str, **changes: Any) -> dict[str, Any]:
+    """A row of one's own problem file."""
+    words = ("apple", "bridge", "candle", "dragon", "engine", "forest", "garden", "harbour")
+    text = f"Tell how the {words[number]} of the {words[-number - 1]} grows in {number + 2} days."
+    return {
+        "task": f"task-{number}",
+        "language": "py",
+        "prompt": f'def f{number}(n: int) -> int:\n    """ {text}\n    """\n',
+        "tests": f"assert f{number}({number}) == {number + 1}\nassert f{number}({number + 50}) == {number + 51}\n",
+        "split": split,
+        "response": "    return n + 1\n" if split == "sft" else None,
+    } | changes
+
+
+GOOD = [problem(0, "sft"), problem(1, "sft"), problem(2, "rl"), problem(3, "validation"), problem(4, "test")]
+
+
+def own_config(folder: Path, rows: list[Any], **settings: Any) -> Path:
+    """A config on a problem file with `rows` (text as it is, the others as JSON), both in `folder`."""
+    folder.mkdir(exist_ok=True)
+    lines = [row if isinstance(row, str) else json.dumps(row) for row in rows]
+    (folder / "problems.jsonl").write_text("".join(f"{line}\n" for line in lines))
+    values = yaml.safe_load((ROOT / "configs" / "smoke.yaml").read_text())
+    values |= {"name": "own", "store": str(folder / "store")} | settings
+    values["problems"] = {"source": "jsonl", "languages": ["py"], "files": str(folder / "problems.jsonl")}
+    path = folder / "own.yaml"
+    path.write_text(yaml.safe_dump(values))
+    return path
+
+
+def keys(config: Path) -> dict[str, str]:
+    """The key of each stage."""
+    return {name: key for name, (_, key) in plan(str(config)).items()}
 
 
 def test_one_byte_of_a_problem_file_changes_every_key_and_its_place_none(tmp_path: Path):
-    one = rows(tmp_path / "one.jsonl", *(problem(f"t{n}") for n in range(9)))
-    moved = tmp_path / "elsewhere.jsonl"
-    moved.write_bytes(one.read_bytes())
-    changed = tmp_path / "changed.jsonl"
-    changed.write_bytes(one.read_bytes().replace(b"Return one. t3", b"Return 0ne. t3"))
-
-    def plan(path: Path) -> dict[str, str]:
-        source = f"problems={{source: jsonl, languages: [py], files: '{path}'}}"
-        found = selftrain(
-            "run", "smoke", "--set", f"store={tmp_path / 'store'}", "--set", source, "--dry-run"
+    here = keys(own_config(tmp_path / "here", GOOD))
+    there = keys(own_config(tmp_path / "there", GOOD))
+    other = keys(
+        own_config(
+            tmp_path / "here", [*GOOD[:-1], problem(4, "test", tests=GOOD[4]["tests"].replace("54", "55"))]
         )
-        assert found.returncode == 0, found.stderr
-        return keys(found.stdout)
-
-    first, second, third = plan(one), plan(moved), plan(changed)
-    del first["report"], second["report"], third["report"]  # it shows the config, places included
-    assert first == second
-    assert not set(first.values()) & set(third.values())
+    )
+    assert [name for name in STAGES if here[name] == other[name]] == []
+    assert [name for name in STAGES if here[name] != there[name]] == ["report"], "the report shows the config"
 
 
-def test_show_why_runs_and_rank(smoke_run: Finished, tmp_path: Path):
-    shown = selftrain("show", str(smoke_run.out))
-    assert shown.returncode == 0
-    assert "rm-2" in shown.stdout
-    key = smoke_run.stages["mine-2"]["key"]
-    why = selftrain("why", key[:12], "--store", str(smoke_run.store))
-    assert why.returncode == 0, why.stderr
-    assert "config.round: 1 -> 2" in why.stdout
-    runs = selftrain("runs", str(smoke_run.out.parent))
-    assert "finished" in runs.stdout
-    prompt, good, bad = tmp_path / "p.txt", tmp_path / "a.py", tmp_path / "b.py"
-    prompt.write_text('def f():\n    """ Return one. """\n')
-    good.write_text("    return 1")
-    bad.write_text("    return 2")
-    ranked = selftrain("rank", str(smoke_run.out), "--prompt", str(prompt), str(good), str(bad), "--json")
-    assert ranked.returncode == 0, ranked.stderr
-    answer = json.loads(ranked.stdout)
-    scores = {row["candidate"]: row["score"] for row in answer["candidates"]}
-    assert answer["pick"] == max(scores, key=lambda name: scores[name])
+def test_one_byte_of_a_weight_file_changes_the_keys_from_sft_on(tmp_path: Path):
+    for name, last in (("a", b"\x00"), ("b", b"\x00"), ("c", b"\x01")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "config.json").write_text("{}")
+        (tmp_path / name / "model.safetensors").write_bytes(bytes(100) + last)
+    runtime = {"backend": "process", "allow_no_isolation": True}
+    found = [
+        keys(own_config(tmp_path / "run", GOOD, model={"base": str(tmp_path / name)}, runtime=runtime))
+        for name in "abc"
+    ]
+    assert [name for name in STAGES if found[0][name] != found[1][name]] == ["report"]
+    assert [name for name in STAGES if found[0][name] == found[2][name]] == ["prepare"]
 
 
-MISTAKES = {
-    "unknown config": (["nosuch"], "no config 'nosuch'"),
-    "unknown key": (["smoke", "--set", "sft.epoch=2"], "sft.epoch: no such setting"),
-    "wrong type": (["smoke", "--set", "sft.epochs=many"], "sft.epochs"),
-    "no value": (["smoke", "--set", "sft.epochs"], "expected KEY=VALUE"),
-    "unknown language": (["smoke", "--set", "problems.languages=[py, cobol]"], "cobol"),
-    "no such file": (["smoke", "--set", "problems={source: jsonl, files: nosuch.jsonl}"], "nosuch.jsonl"),
+# The other commands
+
+
+def test_runs_lists_what_is_there(smoke_run: Finished, tmp_path: Path):
+    done = selftrain("runs", str(smoke_run.out.parent))
+    assert done.returncode == 0
+    assert done.stdout.split()[:2] == ["out", "finished"]
+    assert "20 stages" in done.stdout
+    assert "no runs in" in selftrain("runs", str(tmp_path)).stdout
+
+
+def test_show_gives_stages_keys_and_figures(smoke_run: Finished):
+    done = selftrain("show", str(smoke_run.out))
+    assert done.returncode == 0
+    lines = {line.split()[0]: line for line in done.stdout.splitlines() if line}
+    for name, ref in smoke_run.stages.items():
+        assert ref["key"] in lines[name]
+    assert "loss" in lines["sft"]
+    assert "oracle" in lines
+
+
+def test_why_names_the_fields_that_differ(smoke_run: Finished):
+    done = selftrain("why", smoke_run.stages["mine-2"]["key"][:12], "--store", str(smoke_run.store))
+    assert done.returncode == 0
+    assert f"nearest earlier: {smoke_run.stages['mine-1']['key']}" in done.stdout
+    assert "    config.round: 1 -> 2\n" in done.stdout
+    assert f"  + inputs.reranker = 'train_reward/{smoke_run.stages['rm-1']['key']}'" in done.stdout
+    assert "config.seed" not in done.stdout
+    first = selftrain("why", smoke_run.stages["prepare"]["key"], "--store", str(smoke_run.store))
+    assert "the first of its stage" in first.stdout
+    unknown = selftrain("why", "ffff", "--store", str(smoke_run.store))
+    assert (unknown.returncode, "no artifact with key ffff" in unknown.stderr) == (2, True)
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> Iterator[list[str]]:
+    """A prompt and three completions, as files."""
+    texts = {
+        "prompt": 'def f(n):\n    """ Add one.\n    """\n',
+        "a": "    return n\n",
+        "b": "    return n + 1\n",
+        "c": "",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).write_text(text)
+    yield [str(tmp_path / name) for name in texts]
+
+
+def test_rank_scores_files_and_picks_one(smoke_run: Finished, files: list[str]):
+    prompt, *candidates = files
+    done = selftrain("rank", str(smoke_run.out), "--prompt", prompt, *candidates, "--json")
+    assert done.returncode == 0, done.stderr
+    answer = json.loads(done.stdout)
+    assert [row["candidate"] for row in answer["candidates"]] == candidates
+    best = max(answer["candidates"], key=lambda row: row["score"])
+    assert answer["pick"] == best["candidate"]
+    table = selftrain(
+        "rank", str(smoke_run.folder("rm-2")), "--prompt", prompt, *candidates
+    ).stdout.splitlines()
+    assert len(table) == 3
+    assert table[0].endswith(f"{best['candidate']}   <- pick")
+    assert float(table[0].split()[0]) == pytest.approx(best["score"], abs=1e-4)
+
+
+# Mistakes: the last line says what is wrong, and there is no traceback
+
+
+def mistake(code: int, *arguments: str, **environment: str) -> str:
+    """What `selftrain ARGUMENTS`, which must end with `code`, says."""
+    done = selftrain(*arguments, **environment)
+    assert done.returncode == code, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    said = done.stderr[done.stderr.index("selftrain: ") :]
+    assert done.stdout == ""
+    return said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nope"], "no config 'nope'"),
+        (["smoke", "--set", "sft.epoch=2"], "sft.epoch: no such setting"),
+        (["smoke", "--set", "sft.epochs=many"], "sft.epochs: Input should be a valid number"),
+        (["smoke", "--set", "sft.epochs"], "expected KEY=VALUE"),
+        (["smoke", "--rounds", "0"], "rounds: Input should be greater than or equal to 1"),
+        (
+            ["smollm2-135m", "--set", "model.base=/nowhere/weights", "--set", "problems.train=/nowhere"],
+            "/nowhere",
+        ),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_wrong_config_ends_with_2_before_anything_starts(arguments: list[str], said: str):
+    assert said in mistake(2, "run", *arguments, PREFECT_API_URL="http://127.0.0.1:1/api")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["show", "nope"],
+        ["rank", "nope", "--prompt", "README.md", "README.md"],
+        ["rank", ".", "--prompt", "nope", "nope"],
+    ],
+)
+def test_a_wrong_path_ends_with_2(arguments: list[str]):
+    assert "nope" in mistake(2, *arguments)
+
+
+TWIN = problem(0, "test", task="other", id="other")
+DATA_MISTAKES = {
+    "empty": ([], r"{file}:1: the file holds no problems"),
+    "broken": ([GOOD[0], '{"task": "b", '], r"{file}:2: broken JSON at column"),
+    "language": ([GOOD[0], problem(1, "sft", language="cobol")], r"{file}:2: .*cobol"),
+    "leak": ([*GOOD, TWIN], "would be evaluated on after training on them"),
+    "split": (GOOD[:-1], "test"),
 }
 
 
-@pytest.mark.parametrize("name", MISTAKES)
-def test_a_mistake_is_told_without_a_traceback(name: str, tmp_path: Path):
-    arguments, message = MISTAKES[name]
-    done = selftrain("run", *arguments, "--set", f"store={tmp_path / 'store'}", "--dry-run")
-    assert done.returncode == 2
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
+@pytest.mark.parametrize("name", DATA_MISTAKES)
+def test_wrong_problems_end_with_2_and_name_file_and_line(server: PrefectServer, tmp_path: Path, name: str):
+    rows, said = DATA_MISTAKES[name]
+    config = own_config(tmp_path / "own", rows)
+    message = mistake(2, "run", str(config), "--out", str(tmp_path / "out"))
+    expected = said.format(file=tmp_path / "own" / "problems.jsonl").split(".*")
+    assert all(part in message for part in expected), message
 
 
-def bad_problems(path: Path, name: str) -> str:
-    """Writes problems with a fault; what the message must hold."""
-    if name == "empty file":
-        path.write_text("")
-        return path.name
-    if name == "broken line":
-        rows(path, problem("t1"), problem("t2"))
-        path.write_text(path.read_text() + "{nonsense\n")
-        return f"{path.name}:3"
-    if name == "no tests":
-        rows(path, problem("t1", tests=""))
-        return f"{path.name}:1"
-    splits = ("sft", "rl", "validation", "test")
-    rows(
-        path,
-        *(problem(f"t{n}", split=splits[n % 4]) for n in range(8)),
-        problem("t0", language="js", split="test"),
+def test_a_store_that_cannot_be_written_ends_with_1(server: PrefectServer, tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    said = mistake(
+        1, "run", "smoke", "--set", f"store={tmp_path / 'file' / 'store'}", "--out", str(tmp_path / "out")
     )
-    return "t0"
+    assert f"{tmp_path / 'file' / 'store'}" in said
+    assert "/proc/nowhere" in mistake(
+        1, "run", "smoke", "--set", "store=/proc/nowhere", "--out", str(tmp_path / "out")
+    )
 
 
-@pytest.mark.parametrize("name", ["empty file", "broken line", "no tests", "leak"])
-def test_bad_problems_end_the_run_with_their_file_and_line(name: str, server: PrefectServer, tmp_path: Path):
-    path = tmp_path / "problems.jsonl"
-    message = bad_problems(path, name)
-    source = f"problems={{source: jsonl, languages: [py, js], files: '{path}'}}"
-    done = selftrain(
+def test_a_server_that_does_not_answer_ends_with_1(tmp_path: Path):
+    said = mistake(
+        1,
         "run",
         "smoke",
         "--set",
-        f"store={tmp_path / 'store'}",
-        "--set",
-        source,
+        f"store={tmp_path}",
         "--out",
-        str(tmp_path / "out"),
+        str(tmp_path),
+        PREFECT_API_URL="http://127.0.0.1:1/api",
     )
-    assert done.returncode == 2, done.stderr[-3000:]
-    told = [line for line in done.stderr.splitlines() if line.startswith("selftrain: ")]
-    assert told
-    assert message in done.stderr[done.stderr.index(told[-1]) :]
-
-
-def test_a_store_that_cannot_be_written_is_a_failed_run(tmp_path: Path):
-    file = tmp_path / "file"
-    file.write_text("")
-    done = selftrain("run", "smoke", "--set", f"store={file}/store", "--out", str(tmp_path / "out"))
-    assert done.returncode == 1, done.stderr[-3000:]
-    assert "store" in done.stderr.splitlines()[-1]
-
-
-def test_killed_again_and_again_it_ends_as_an_undisturbed_run(tmp_path: Path):
-    from tests.kill_at_random import compare
-
-    assert compare(tmp_path, moments=3, seed=1) == 0
+    assert "http://127.0.0.1:1/api" in said

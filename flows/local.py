@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from selftrain.errors import RunError
+
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
@@ -23,15 +25,28 @@ def run_here(config: str, overrides: dict[str, Any], rounds: int | None, out: st
     _run, folder = open_run(Run, config, overrides, rounds, out)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    started = time.monotonic()
-    from prefect.client.orchestration import get_client
-
+    _connect()
     from flows.iterative_selftrain import iterative_selftrain
 
-    with get_client(sync_client=True) as client:
-        client.hello()
-        seconds = time.monotonic() - started
-        print(f"Prefect is ready after {seconds:.1f} s ({client.api_url})", file=sys.stderr)
-        report = iterative_selftrain(config, overrides, rounds, out)
+    report = iterative_selftrain(config, overrides, rounds, out)
     where = Path(folder, "report.html").resolve()
     return f"{summary_table(report)}\n\nreport: {where}\nreranker: selftrain rank {folder} --prompt FILE CANDIDATE..."
+
+
+def _connect() -> None:
+    """Say when the server answers: that of PREFECT_API_URL, else one that is started here and ends with this process."""
+    started = time.monotonic()
+    import httpx
+    from prefect.client.orchestration import get_client
+
+    try:
+        with get_client(sync_client=True) as client:
+            client.hello()
+            url = client.api_url
+    except (httpx.HTTPError, RuntimeError) as error:
+        where = os.environ.get("PREFECT_API_URL") or "started here"
+        raise RunError(
+            f"the Prefect server {where} does not answer: {error}; start one with `make server` and set PREFECT_API_URL to "
+            "its address, or unset that to have one started for each run"
+        ) from error
+    print(f"Prefect is ready after {time.monotonic() - started:.1f} s ({url})", file=sys.stderr)

@@ -3,7 +3,6 @@
 import json
 import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -290,7 +289,7 @@ def test_why_names_the_fields_that_differ(smoke_run: Finished):
 
 
 @pytest.fixture
-def files(tmp_path: Path) -> Iterator[list[str]]:
+def files(tmp_path: Path) -> list[str]:
     """A prompt and three completions, as files."""
     texts = {
         "prompt": 'def f(n):\n    """ Add one.\n    """\n',
@@ -300,7 +299,7 @@ def files(tmp_path: Path) -> Iterator[list[str]]:
     }
     for name, text in texts.items():
         (tmp_path / name).write_text(text)
-    yield [str(tmp_path / name) for name in texts]
+    return [str(tmp_path / name) for name in texts]
 
 
 def test_rank_scores_files_and_picks_one(smoke_run: Finished, files: list[str]):
@@ -340,10 +339,6 @@ def mistake(code: int, *arguments: str, **environment: str) -> str:
         (["smoke", "--set", "sft.epochs=many"], "sft.epochs: Input should be a valid number"),
         (["smoke", "--set", "sft.epochs"], "expected KEY=VALUE"),
         (["smoke", "--rounds", "0"], "rounds: Input should be greater than or equal to 1"),
-        (
-            ["smollm2-135m", "--set", "model.base=/nowhere/weights", "--set", "problems.train=/nowhere"],
-            "/nowhere",
-        ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )
@@ -391,6 +386,14 @@ def test_a_store_that_cannot_be_written_ends_with_1(server: PrefectServer, tmp_p
     assert "/proc/nowhere" in mistake(
         1, "run", "smoke", "--set", "store=/proc/nowhere", "--out", str(tmp_path / "out")
     )
+
+
+def test_a_dry_run_misses_weights_and_files():
+    data = ("--set", "problems.train=README.md", "--set", "problems.evaluation=/nowhere/b.jsonl")
+    assert "/nowhere/b.jsonl" in mistake(2, "run", "smollm2-135m", "--dry-run", *data)
+    data = ("--set", "problems.train=README.md", "--set", "problems.evaluation=LICENSE")
+    said = mistake(2, "run", "smollm2-135m", "--dry-run", *data, "--set", "model.base=/nowhere/weights")
+    assert "'/nowhere/weights' is no folder here" in said
 
 
 def test_a_server_that_does_not_answer_ends_with_1(tmp_path: Path):

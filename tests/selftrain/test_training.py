@@ -11,6 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from selftrain.config import ModelConfig, RewardConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed, DataError, UsageError
+from selftrain.launch import Child
 from selftrain.models import load_classifier, load_generator, load_tokenizer
 from selftrain.records import Pair, Problem, write_records
 from selftrain.stage import Build, Outcome
@@ -124,6 +125,12 @@ def test_reward_batches_hold_chosen_then_rejected_and_mask_their_completions():
     ]
 
 
+def child(folder: Path, config: dict[str, Any], **inputs: Path) -> Child:
+    """What a child process is told, for what goes wrong before there is anything to train."""
+    runtime = RuntimeConfig(processes=1).model_dump()
+    return Child(config=config, inputs=inputs, folder=folder, runtime=runtime, extra={})
+
+
 # The stages, through their child processes
 
 
@@ -153,11 +160,10 @@ def train_sft(
     return SFT.build(build)
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-def test_the_sft_loss_is_the_mean_over_the_responses_tokens(
-    tmp_path: Path, problems: Path, generator: Path, processes: int
+def test_the_sft_loss_of_two_ranks_is_the_mean_over_the_responses_tokens(
+    tmp_path: Path, problems: Path, generator: Path
 ):
-    outcome = train_sft(tmp_path / "sft", problems, processes, base=str(generator), **STILL)
+    outcome = train_sft(tmp_path / "sft", problems, processes=2, base=str(generator), **STILL)
     tokenizer, model = load_tokenizer(generator), load_generator(generator).eval()
     losses: list[torch.Tensor] = []
     for problem in make_problems()[:8]:
@@ -203,8 +209,9 @@ def test_sft_killed_after_a_checkpoint_ends_with_the_same_weights(tmp_path: Path
 def test_sft_without_an_answer_says_so(tmp_path: Path):
     rows = [problem for problem in make_problems() if problem.split != "sft"]
     write_records(tmp_path / "problems.parquet", rows, Problem)
-    with pytest.raises(UsageError, match="no problem of the sft split has a response"):
-        train_sft(tmp_path / "sft", tmp_path)
+    config = SftSlice(seed=1, model=TINY, base_digest=None, sft=SftConfig()).model_dump()
+    with pytest.raises(DataError, match="no problem of the sft split has a response"):
+        sft.train(child(tmp_path, config, problems=tmp_path))
 
 
 PAIRS = [
@@ -267,9 +274,12 @@ def test_the_reward_loss_is_bradley_terry_on_the_last_token_and_on_the_completio
     assert not list((tmp_path / "work").glob("*.bin"))
 
 
-def test_no_pairs_to_learn_from_is_said(tmp_path: Path, reranker: Path):
-    with pytest.raises(UsageError, match="none of the 0 pairs fits"):
-        train_reward(tmp_path / "none", [], reranker)
-    with pytest.raises(UsageError, match=r"none of the 4 pairs fits reward\.max_tokens=5"):
-        train_reward(tmp_path / "long", PAIRS, reranker, max_tokens=5)
-    assert issubclass(DataError, UsageError)
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [([], "none of the 0 pairs"), (PAIRS, r"none of the 4 pairs fits reward\.max_tokens=5")],
+)
+def test_no_pairs_to_learn_from_is_said(tmp_path: Path, reranker: Path, pairs: list[Pair], message: str):
+    write_records(tmp_path / "pairs.parquet", pairs, Pair)
+    config = RewardSlice(seed=1, reward=RewardConfig(max_tokens=5)).model_dump()
+    with pytest.raises(DataError, match=message):
+        reward.train(child(tmp_path, config, pairs=tmp_path, start=reranker))

@@ -1,0 +1,10 @@
+"""A killed run goes on; see `tests.kill_at_random`, which does it at more moments."""
+
+from pathlib import Path
+
+from tests.command import PrefectServer
+from tests.kill_at_random import compare
+
+
+def test_a_run_killed_twice_ends_as_an_undisturbed_one(server: PrefectServer, tmp_path: Path):
+    assert compare(tmp_path, moments=2, seed=3) == 0

@@ -11,7 +11,7 @@ from selftrain.errors import RunError
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "WARNING",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # what goes wrong is told once, by the command line
     "DO_NOT_TRACK": "1",
 }
 
@@ -22,7 +22,9 @@ def run_here(config: str, overrides: dict[str, Any], rounds: int | None, out: st
     from selftrain.report import summary_table
     from tasks.run import Run
 
-    _run, folder = open_run(Run, config, overrides, rounds, out)
+    run, folder = open_run(Run, config, overrides, rounds, out)
+    if run.config.runtime.backend == "process":
+        print("the sandbox backend `process` isolates nothing: use it for the demo's own tiny models only", file=sys.stderr)
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     _connect()

@@ -73,7 +73,7 @@ def test_the_report_has_the_stated_shape(smoke_run: Finished):
 
 def test_the_page_and_the_table_are_there(smoke_run: Finished):
     page = (smoke_run.out / "report.html").read_text()
-    assert page.startswith("<!DOCTYPE html>")
+    assert page.startswith("<!doctype html>")
     assert "http://" not in page.replace("http://www.w3.org/", ""), "it opens offline"
     assert f"report: {smoke_run.out / 'report.html'}" in smoke_run.stdout
     assert "rm-2+logprob" in smoke_run.stdout

@@ -19,7 +19,8 @@ import time
 from pathlib import Path
 
 STAGES = 20
-SECONDS_TO_END = 15
+SECONDS_TO_END = 60
+"""A child that is still importing its libraries notices only after that; far less on an idle machine."""
 
 
 def main() -> int:
@@ -35,14 +36,16 @@ def main() -> int:
         return compare(asked.folder or Path(scratch), asked.moments, asked.seed)
 
 
-def compare(folder: Path, moments: int, seed: int) -> int:
-    """Both runs, and a table of what differs."""
-    finish(folder / "undisturbed")
+def compare(folder: Path, moments: int, seed: int, undisturbed: Path | None = None) -> int:
+    """Both runs, and a table of what differs. `undisturbed`: the folder of such a run that is finished already."""
+    if undisturbed is None:
+        undisturbed = folder / "undisturbed"
+        finish(undisturbed)
     rng = random.Random(seed)
     for moment in range(moments):
         kill_once(folder / "killed", stages=moment * STAGES // moments, delay=rng.uniform(0, 4))
     finish(folder / "killed")
-    expected, found = outcome(folder / "undisturbed"), outcome(folder / "killed")
+    expected, found = outcome(undisturbed), outcome(folder / "killed")
     different = [name for name in expected if expected[name] != found.get(name)]
     for name in expected:
         print(f"{'DIFFERENT' if name in different else 'same':<10} {name}")
@@ -56,7 +59,11 @@ def start(folder: Path) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "flows.cli", "run", "smoke", "--set", f"store={folder / 'store'}"]
     with (folder / "log").open("ab") as log:
         return subprocess.Popen(
-            [*command, "--out", str(folder / "out")], stdout=log, stderr=log, start_new_session=True
+            [*command, "--out", str(folder / "out")],
+            env=os.environ | {"KILLED_RUN": str(folder)},
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
         )
 
 
@@ -72,14 +79,20 @@ def kill_once(folder: Path, stages: int, delay: float) -> None:
     while finished(folder) < stages and run.poll() is None:
         time.sleep(0.2)
     time.sleep(delay)
-    print(f"killed after {finished(folder)} of {STAGES} stages and {delay:.1f} s", flush=True)
+    known = descendants(run.pid)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    deadline = time.monotonic() + SECONDS_TO_END
-    while left := processes_of(folder):
-        if time.monotonic() > deadline:
+    killed = time.monotonic()
+    while left := living(known) + processes_of(folder):
+        if time.monotonic() > killed + SECONDS_TO_END:
             raise SystemExit(f"still there {SECONDS_TO_END} s after the kill: {left}")
         time.sleep(0.2)
+    seconds = time.monotonic() - killed
+    print(
+        f"killed {delay:.1f} s after stage {finished(folder)} of {STAGES}, {len(known)} processes; "
+        f"the last was gone {seconds:.1f} s later",
+        flush=True,
+    )
 
 
 def finished(folder: Path) -> int:
@@ -88,16 +101,46 @@ def finished(folder: Path) -> int:
 
 
 def processes_of(folder: Path) -> list[str]:
-    """Command lines of living processes that name the folder."""
+    """Command lines of living processes that were started by the run, by their environment."""
+    mark = f"KILLED_RUN={folder}".encode()
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
+    for path in Path("/proc").glob("[0-9]*"):
         try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+            if mark in (path / "environ").read_bytes().split(b"\0"):
+                found.append((path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
         except OSError:
             continue
-        if str(folder / "store") in line:
-            found.append(line)
     return found
+
+
+def descendants(pid: int) -> set[tuple[str, str]]:
+    """The process and all below it, sandboxed programs included: ids with the times at which they started."""
+    parents = {}
+    for path in Path("/proc").glob("[0-9]*"):
+        if fields := stat_of(path.name):
+            parents[path.name, fields[19]] = fields[1]
+    found = {process for process in parents if process[0] == str(pid)}
+    while more := {p for p, parent in parents.items() if parent in {id for id, _ in found}} - found:
+        found |= more
+    return found
+
+
+def living(processes: set[tuple[str, str]]) -> list[str]:
+    """Those of them that are still there and no zombies."""
+    found = [(process, stat_of(process[0])) for process in sorted(processes)]
+    return [
+        f"process {id}"
+        for (id, began), fields in found
+        if fields and fields[19] == began and fields[0] != "Z"
+    ]
+
+
+def stat_of(pid: str) -> list[str]:
+    """The fields of /proc/PID/stat behind the name: state, parent, ..., at place 19 the time of its start; [] without."""
+    try:
+        return Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def outcome(folder: Path) -> dict[str, object]:

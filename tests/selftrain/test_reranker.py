@@ -116,7 +116,7 @@ PLAIN = """
 import json, sys
 sys.path.append(sys.argv[1])
 try:
-    import selftrain
+    import selftrain.reranker  # a folder of data files may have the name
     sys.exit("this project can be imported here")
 except ImportError:
     pass

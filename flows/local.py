@@ -24,7 +24,10 @@ def run_here(config: str, overrides: dict[str, Any], rounds: int | None, out: st
 
     run, folder = open_run(Run, config, overrides, rounds, out)
     if run.config.runtime.backend == "process":
-        print("the sandbox backend `process` isolates nothing: use it for the demo's own tiny models only", file=sys.stderr)
+        print(
+            "the sandbox backend `process` isolates nothing: use it for the demo's own tiny models only",
+            file=sys.stderr,
+        )
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
     _connect()

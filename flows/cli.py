@@ -17,6 +17,7 @@ examples:
   selftrain run demo --set seed=2 --out runs/demo-2     with another seed
   selftrain run my.yaml --rounds 3                      your own config
   selftrain show runs/demo                              what a run made, and its figures
+  selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
   selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
 """
@@ -85,6 +86,13 @@ def parser() -> argparse.ArgumentParser:
     show.add_argument("run", help="a run's folder, or its name in runs/")
     show.set_defaults(command=show_command)
 
+    compare = commands.add_parser(
+        "compare", help="several runs (seeds) as one: figures and paired differences"
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, or names in runs/")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.set_defaults(command=compare_command)
+
     why = commands.add_parser(
         "why", help="why a key is what it is: differences to the nearest earlier artifact of its stage"
     )
@@ -148,13 +156,12 @@ def runs_command(options: argparse.Namespace) -> int:
 
 def show_command(options: argparse.Namespace) -> int:
     """`selftrain show`."""
+    from selftrain.compare import run_record
     from selftrain.stage import ArtifactRef
     from selftrain.store import Store
 
-    folder = Path(options.run) if (Path(options.run) / "run.json").is_file() else Path("runs") / options.run
-    if not (folder / "run.json").is_file():
-        raise UsageError(f"{options.run}: no run.json there; `selftrain runs` lists the runs")
-    run = json.loads((folder / "run.json").read_text())
+    run = run_record(options.run)
+    folder = Path(run["folder"])
     store = Store(run["store"])
     print(f"{'stage':<24} {'key':<34} {'seconds':>9}  figures")
     for name, ref in run["stages"].items():
@@ -169,6 +176,22 @@ def show_command(options: argparse.Namespace) -> int:
         from selftrain.report import summary_table
 
         print("\n" + summary_table(json.loads((folder / "report.json").read_text())))
+    return 0
+
+
+def compare_command(options: argparse.Namespace) -> int:
+    """`selftrain compare`."""
+    from selftrain.compare import compare_runs
+
+    evaluation = compare_runs(options.runs)
+    if options.json:
+        print(json.dumps(evaluation, indent=1))
+        return 0
+    from selftrain.report import comparison_table, pool_table
+
+    print(pool_table(evaluation["pools"]))
+    print()
+    print(comparison_table(evaluation["comparisons"]))
     return 0
 
 

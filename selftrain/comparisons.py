@@ -77,7 +77,7 @@ def _within(pool: Pool, resamples: int, seed: int) -> list[Comparison]:
         rows += [
             _paired(f"{pool.name}/{ranker}-{rival}", table[ranker], table[rival], weights)
             for rival in rivals
-            if rival in table
+            if rival in table and rival != ranker
         ]
     return rows
 

@@ -259,6 +259,9 @@ class SampleConfig(Strict):
     """Sampling of candidates."""
 
     engine: Literal["ctranslate2", "hf"] = "ctranslate2"
+    compute_type: Literal["float32", "int8"] = "float32"
+    """Arithmetic of engine ctranslate2. int8 samples about twice as fast from weights rounded to 8 bits; log-probabilities
+    are then those of the rounded model, the one that was sampled from."""
     temperature: Rate = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     max_new_tokens: Count = 64

@@ -1,13 +1,83 @@
-"""Task `prepare`: problems with their splits."""
+"""Task and stage `prepare`: problems with their splits, whose tests can run.
 
+The stage is made here, around the library's build, because only `tasks` may start a sandbox.
+"""
+
+from collections.abc import Sequence
+
+from sandbox.programs import assemble
+from sandbox.verdicts import Program, Result, Verdict
+from selftrain.errors import DataError
 from selftrain.problems.read import content_digest
-from selftrain.stage import ArtifactRef
-from selftrain.stages.prepare import PREPARE, PrepareSlice
+from selftrain.records import Problem, read_records
+from selftrain.stage import ArtifactRef, Build, Outcome, Stage
+from selftrain.stages import prepare as library
+from tasks.execute import open_sandbox
 from tasks.run import Run
+
+EMPTY_FUNCTIONS = {
+    "cpp": "    throw 0;",
+    "java": "        throw new RuntimeException();",
+    "php": "    throw new Exception();\n}",
+    "ts": "    throw 0;\n}",
+    "cs": "        throw new System.Exception();",
+    "sh": "    :",
+}
+"""Bodies that every compiler takes. Tests in other languages (py, js) stand alone: they need no function to be parsed."""
+NAMED = 5
+"""Problems that an error message names."""
 
 
 def prepare(run: Run) -> ArtifactRef:
     """The run's problems; the source enters the key by its content."""
     problems = run.config.problems
     problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})
-    return run.do(PREPARE, "prepare", PrepareSlice(problems=problems, content=content_digest(problems)), {})
+    return run.do(
+        PREPARE, "prepare", library.PrepareSlice(problems=problems, content=content_digest(problems)), {}
+    )
+
+
+def build(build: Build) -> Outcome:
+    """Writes problems.parquet, once the tests of all problems from outside are known to compile."""
+    outcome = library.build(build)
+    if build.config.problems.source != "bank":  # the bank makes its tests itself
+        check_tests(build, read_records(build.folder / "problems.parquet", Problem))
+    return outcome
+
+
+def check_tests(build: Build, problems: Sequence[Problem]) -> None:
+    """Raise DataError where the language itself refuses the tests of a problem: no candidate could ever pass them."""
+    programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
+    broken: dict[str, Result] = {}
+    with open_sandbox(build.runtime) as box:
+        for done, result in enumerate(box.run(programs.values()), 1):
+            build.progress(done, len(programs), "tests")
+            if result.verdict is Verdict.compile_error:
+                broken[result.id] = result
+    if broken:
+        sources = {problem.id: problem.source for problem in problems}
+        lines = [
+            f"  {id} ({sources[id]}): {_last_line(result.stderr or result.stdout)}"
+            for id, result in sorted(broken.items())[:NAMED]
+        ]
+        more = f"\n  and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        raise DataError(
+            f"the tests of {len(broken)} of {len(programs)} problems cannot run, even on an empty function; mend them or "
+            "leave their tasks out with problems.exclude:\n" + "\n".join(lines) + more
+        )
+
+
+def around_nothing(problem: Problem) -> Program:
+    """The problem's tests around a function that does nothing, or alone where the language allows that."""
+    body = EMPTY_FUNCTIONS.get(problem.language)
+    prompt = "" if body is None else problem.prompt
+    source, _ = assemble(problem.language, prompt, body or "", problem.tests)
+    return Program(problem.id, problem.language, source)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "refused")
+
+
+PREPARE = Stage("prepare", 1, build)

@@ -2,6 +2,14 @@
 
 from selftrain.report.build import build_report, finish_report
 from selftrain.report.inputs import ProblemCounts, ReportInputs
-from selftrain.report.terminal import summary_table
+from selftrain.report.terminal import comparison_table, pool_table, summary_table
 
-__all__ = ["ProblemCounts", "ReportInputs", "build_report", "finish_report", "summary_table"]
+__all__ = [
+    "ProblemCounts",
+    "ReportInputs",
+    "build_report",
+    "comparison_table",
+    "finish_report",
+    "pool_table",
+    "summary_table",
+]

@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selftrain.metrics import Estimate
+from selftrain.comparisons import Comparison
+from selftrain.metrics import Estimate, PoolMetrics
 from selftrain.report.charts import ways
 from selftrain.report.wording import duration
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
     """Pools by ways of picking, with intervals, and what the rounds changed. `report`: as in report.json."""
-    pools = report["pools"]
+    lines = [pool_table(report["pools"])]
+    changes = [
+        row
+        for row in report["comparisons"]
+        if row["name"].startswith(("system/", "score/")) or "/top_" in row["name"]
+    ]
+    if changes:
+        lines += ["", comparison_table(changes)]
+    total = report["seconds"]["total"]
+    if total is not None:
+        lines += ["", f"{duration(total)} in all; stages cached: {len(report['cached'])}"]
+    return "\n".join(lines) + "\n"
+
+
+def pool_table(pools: Mapping[str, PoolMetrics]) -> str:
+    """Pools by ways of picking, with intervals."""
     overall = {name: pool["overall"] for name, pool in pools.items()}
     rows = list(dict.fromkeys(way for metrics in overall.values() for way in ways(metrics)))
     rows = [way for way in rows if way != "oracle"] + ["oracle"]
@@ -27,19 +43,15 @@ def summary_table(report: Mapping[str, Any]) -> str:
     for way in rows:
         cells = (ways(metrics).get(way) for metrics in overall.values())
         lines.append(f"{way:<16}" + "".join(f"{_cell(cell):<22}" for cell in cells))
-    changes = [
-        row
-        for row in report["comparisons"]
-        if row["name"].startswith(("system/", "score/")) or "/top_" in row["name"]
+    return "\n".join(line.rstrip() for line in lines)
+
+
+def comparison_table(comparisons: Sequence[Comparison]) -> str:
+    """One paired difference a line, with its interval."""
+    lines = [
+        f"{row['name']:<38}{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" for row in comparisons
     ]
-    if changes:
-        lines += ["", "paired differences"]
-        for row in changes:
-            lines.append(f"{row['name']:<38}{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]")
-    total = report["seconds"]["total"]
-    if total is not None:
-        lines += ["", f"{duration(total)} in all; stages cached: {len(report['cached'])}"]
-    return "\n".join(line.rstrip() for line in lines) + "\n"
+    return "\n".join(["paired differences", *lines])
 
 
 def _cell(estimate: Estimate | None) -> str:

@@ -1,4 +1,4 @@
-"""CTranslate2 on CPU: two to ten times the tokens per second of `hf` at small sizes."""
+"""CTranslate2 on CPU: 1.6 times the tokens per second of transformers' generate() in float32, 2.6 times in int8."""
 
 import json
 import shutil
@@ -42,7 +42,11 @@ class Engine:
 
         ctranslate2.set_random_seed(seed)
         generator = ctranslate2.Generator(
-            str(self.folder), device="cpu", inter_threads=1, intra_threads=self.threads
+            str(self.folder),
+            device="cpu",
+            compute_type=self.settings.compute_type,
+            inter_threads=1,
+            intra_threads=self.threads,
         )
         end = self.tokenizer.eos_token_id
         drawn: dict[str, Any] = {"sampling_topk": 1}

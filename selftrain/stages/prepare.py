@@ -1,4 +1,7 @@
-"""Stage `prepare`: the source's problems with their splits, checked for leaks between training and evaluation."""
+"""Build of stage `prepare`: the source's problems with their splits, checked for leaks between training and evaluation.
+
+The stage itself is in `tasks.prepare`, which runs the tests in the sandbox too.
+"""
 
 from collections import Counter
 from typing import Any
@@ -7,7 +10,7 @@ from selftrain.config import SPLITS, ProblemsConfig, Strict
 from selftrain.errors import DataError
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem, digest, write_records
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.stage import Build, Outcome
 
 
 class PrepareSlice(Strict):
@@ -33,6 +36,3 @@ def build(build: Build) -> Outcome:
         "languages": dict(sorted(Counter(p.language for p in problems).items())),
     }
     return Outcome(digest(problems), metrics)
-
-
-PREPARE = Stage("prepare", 1, build)

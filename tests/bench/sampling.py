@@ -33,6 +33,7 @@ def main() -> None:
     tokenizer = train_tokenizer(texts, 1024)
     model = make_tiny(ModelConfig(hidden_size=256, layers=6, heads=8), tokenizer)
     settings = SampleConfig(temperature=1.0, max_new_tokens=NEW_TOKENS)
+    int8 = settings.model_copy(update={"compute_type": "int8"})
     print(f"parameters {sum(p.numel() for p in model.parameters()):,}, best of {REPEATS}")
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch) / "model"
@@ -40,7 +41,8 @@ def main() -> None:
         tokenizer.save_pretrained(folder)
         engines = {
             "hf": hf.Engine(folder, settings),
-            "ctranslate2": ct2.Engine(folder, settings, Path(scratch), 1),
+            "ct2 float32": ct2.Engine(folder, settings, Path(scratch), 1),
+            "ct2 int8": ct2.Engine(folder, int8, Path(scratch), 1),
         }
         for count, samples in SHAPES:
             prompts = [encode_prompt(tokenizer, p.prompt) for p in problems[:count]]

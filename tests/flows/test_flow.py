@@ -366,6 +366,10 @@ DATA_MISTAKES = {
     "language": ([GOOD[0], problem(1, "sft", language="cobol")], r"{file}:2: .*cobol"),
     "leak": ([*GOOD, TWIN], "would be evaluated on after training on them"),
     "split": (GOOD[:-1], "test"),
+    "tests": (
+        [*GOOD[:-1], problem(4, "test", tests="assert f(1) ==\n")],
+        "the tests of 1 of 3 problems cannot run, even on an empty function",
+    ),
 }
 
 

@@ -25,7 +25,10 @@ def scratch() -> Iterator[Path]:
             os.environ["TMPDIR"] = before
 
 
-@pytest.fixture(scope="session", params=["process", "bubblewrap"])
+BACKENDS = ("process", "bubblewrap")
+
+
+@pytest.fixture(scope="session", params=BACKENDS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox with two workers, for each backend."""
     if request.param == "bubblewrap":

@@ -13,6 +13,7 @@ from sandbox.languages import LANGUAGES
 from sandbox.programs import assemble
 from sandbox.verdicts import MIB, Case, Limits, Program, Result, Verdict
 from tests.needs import need
+from tests.sandbox.conftest import BACKENDS
 
 LIMITS = Limits(wall_seconds=20, memory_bytes=300 * MIB, output_bytes=MIB)
 HURRIED = Limits(cpu_seconds=0.5, wall_seconds=20)
@@ -241,13 +242,21 @@ def test_the_list_covers_the_table() -> None:
     assert set(ENDINGS.values()) == set(Verdict) - {Verdict.sandbox_error}
 
 
-@pytest.mark.parametrize("ending", ENDINGS)
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize(
+    ("sandbox", "language", "ending"),
+    [
+        (backend, language, ending)
+        for backend in BACKENDS
+        for language in LANGUAGES
+        for ending in ENDINGS
+        if wanted(backend, language, ending)
+    ],
+    indirect=["sandbox"],
+    scope="session",
+)
 def test_verdict(sandbox: Sandbox, results: dict[str, Result], language: str, ending: str) -> None:
     missing = sandbox.missing_tools(language)
     need(not missing, f"{language} needs {', '.join(missing)}")
-    if not wanted(sandbox.backend, language, ending):
-        pytest.skip("not among the fewer programs for this language and backend")
     result = results[f"{language}-{ending}"]
     assert result.verdict is ENDINGS[ending], result
     assert (result.exit_code == 0) == (ending in ("passed", "early_exit", "echo", "echo_wrong")) or (

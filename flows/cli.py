@@ -38,7 +38,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if known is None:
             raise
         print(f"selftrain: {known}", file=sys.stderr)
-        return getattr(known, "exit_code", 1)
+        return 2 if getattr(known, "exit_code", 1) == 2 else 1  # the sandbox's own failure is the run's
 
 
 def _known(error: BaseException) -> BaseException | None:
@@ -142,11 +142,17 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 def runs_command(options: argparse.Namespace) -> int:
     """`selftrain runs`."""
-    found = sorted(Path(options.folder).glob("*/run.json"))
+    from selftrain.runfile import NAME, read_run
+
+    found = sorted(Path(options.folder).glob(f"*/{NAME}"))
     if not found:
         print(f"no runs in {options.folder}; start one with: selftrain run demo")
     for path in found:
-        run = json.loads(path.read_text())
+        try:
+            run = read_run(path.parent)
+        except UsageError as error:
+            print(f"{path.parent.name:<24} {'damaged':<11} {error}")
+            continue
         state = "finished" if run["finished"] else "unfinished"
         print(
             f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {len(run['stages'])} stages"
@@ -156,12 +162,12 @@ def runs_command(options: argparse.Namespace) -> int:
 
 def show_command(options: argparse.Namespace) -> int:
     """`selftrain show`."""
-    from selftrain.compare import run_record
+    from selftrain.runfile import find_run, read_run
     from selftrain.stage import ArtifactRef
     from selftrain.store import Store
 
-    run = run_record(options.run)
-    folder = Path(run["folder"])
+    folder = find_run(options.run)
+    run = read_run(folder)
     store = Store(run["store"])
     print(f"{'stage':<24} {'key':<34} {'seconds':>9}  figures")
     for name, ref in run["stages"].items():

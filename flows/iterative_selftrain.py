@@ -8,7 +8,7 @@ from typing import Any
 from prefect import flow
 
 from flows.method import method
-from flows.session import finish, open_run
+from flows.session import begin, finish, open_run
 from tasks.prefect import PrefectRun
 
 
@@ -28,4 +28,5 @@ def iterative_selftrain(
         out: the run's folder; runs/NAME if not given
     """
     run, folder = open_run(PrefectRun, config, overrides, rounds, out)
+    begin(run, folder)
     return finish(run, method(run), folder)

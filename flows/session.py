@@ -1,13 +1,16 @@
 """Opens a run from a flow's parameters, and closes it with its report."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selftrain.configfile import load_config
+from selftrain.errors import UsageError
 from selftrain.report import finish_report
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
+from selftrain.store import Store, replace_file
 from tasks.run import Run
 
 AnyRun = TypeVar("AnyRun", bound=Run)
@@ -16,7 +19,7 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 def open_run(
     kind: type[AnyRun], config: str, overrides: dict[str, Any] | None, rounds: int | None, out: str | None
 ) -> tuple[AnyRun, Path]:
-    """A run of `kind` and its folder. Raises UsageError where the config is wrong."""
+    """A run of `kind` and its folder. Raises UsageError where the config is wrong, StoreError for the store's folder."""
     settings = dict(overrides or {})
     if rounds is not None:
         settings["rounds"] = rounds
@@ -25,10 +28,29 @@ def open_run(
     return run, Path(out or Path("runs") / loaded.name)
 
 
+def begin(run: Run, folder: Path) -> None:
+    """Leave in the run's folder that it has begun. Raises UsageError where that is not a folder one can write to."""
+    with _writing(folder):
+        run.write(folder, finished=False)
+
+
 def finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
     """Copy the report into the run's folder, with what belongs to this run only; the content of report.json."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in run.store.path(report).glob("report.*"):
-        (folder / path.name).write_bytes(path.read_bytes())
-    run.write(folder, finished=True)
-    return finish_report(folder, time.time() - run.started, run.cached)
+    with _writing(folder):
+        for path in run.store.path(report).glob("report.*"):
+            replace_file(folder / path.name, path.read_bytes())
+        seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
+        content = finish_report(folder, time.time() - run.started, seconds, run.cached)
+        run.write(folder, finished=True)
+    return content
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"the run's folder {folder}: {error}; expected one that can be written, choose it with --out; what is finished "
+            "is in the store"
+        ) from error

@@ -9,17 +9,25 @@ if sys.version_info < (3, 11):
     sys.exit(f"selftrain needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON=/path/to/python3.11")
 CHECK
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
-pip="$PWD/.venv/bin/python -m pip --disable-pip-version-check"
+pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 torch=$(grep '^torch==' constraints.txt)
-if ! .venv/bin/python -c "import torch, sys; sys.exit(torch.__version__.split('+')[0] != '${torch#torch==}')" 2>/dev/null; then
+# The version, and with GPU=1 that it is a CUDA build: a CPU build has the same number.
+if ! .venv/bin/python - "${torch#torch==}" "$GPU" 2>/dev/null <<'CHECK'
+import sys
+import torch
+wanted, gpu = sys.argv[1:]
+sys.exit(torch.__version__.split("+")[0] != wanted or (gpu != "" and torch.version.cuda is None))
+CHECK
+then
   echo "installing $torch"
+  [ -z "$GPU" ] || pip uninstall --quiet --yes torch 2>/dev/null
   if [ -n "$GPU" ] || [ "$(uname -s)" != Linux ] || [ -z "$TORCH_INDEX" ]; then
-    $pip install --quiet "$torch"
-  elif ! $pip install --quiet --retries 0 --timeout 10 --index-url "$TORCH_INDEX" "$torch" 2>/dev/null; then
+    pip install --quiet "$torch"
+  elif ! pip install --quiet --retries 0 --timeout 10 --index-url "$TORCH_INDEX" "$torch" 2>/dev/null; then
     echo "no CPU build at $TORCH_INDEX; taking the usual index's"
-    $pip install --quiet "$torch"
+    pip install --quiet "$torch"
   fi
 fi
 echo "installing the rest (about four minutes)"
-$pip install --quiet --constraint constraints.txt --editable '.[dev]'
+pip install --quiet --constraint constraints.txt --editable '.[dev]'

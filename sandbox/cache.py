@@ -1,16 +1,20 @@
 """Verdicts that are known: a program that was judged once, under the same toolchain and limits, is not run again.
 
-One SQLite file, safe for several processes at once. It is a cache: losing it costs time only.
+One SQLite file, safe for several processes at once. It is a cache: where it is damaged it is made anew, where it cannot
+be read or written (a full disk, say) the programs are run.
 """
 
 import hashlib
 import json
+import logging
 import sqlite3
 from collections.abc import Iterable
 from dataclasses import asdict, replace
 from pathlib import Path
 
 from sandbox.verdicts import Program, Result
+
+log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 60
 _MANY = 500  # keys asked for in one statement
@@ -21,14 +25,26 @@ class VerdictCache:
 
     def __init__(self, path: Path, identity: dict[str, str]) -> None:
         self.identity = identity
-        self._db = sqlite3.connect(path, timeout=_BUSY_SECONDS)
-        self._db.execute("PRAGMA journal_mode = WAL")
-        self._db.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, result TEXT NOT NULL)")
-        self._db.commit()
+        self._db: sqlite3.Connection | None = None
+        try:
+            self._db = _open(path)
+        except sqlite3.OperationalError as error:
+            self._give_up(error)
+        except sqlite3.DatabaseError as error:  # no SQLite file, or a damaged one
+            log.warning("%s is damaged (%s) and made anew", path, error)
+            for part in path.parent.glob(f"{path.name}*"):
+                part.unlink(missing_ok=True)
+            self._db = _open(path)
 
     def close(self) -> None:
         """Close the file."""
-        self._db.close()
+        if self._db:
+            self._db.close()
+            self._db = None
+
+    def _give_up(self, error: sqlite3.Error) -> None:
+        log.warning("the cache of verdicts cannot be used, programs are run again: %s", error)
+        self.close()
 
     def key(self, program: Program) -> str:
         """sha256 over everything that the verdict depends on; not over the program's id."""
@@ -42,14 +58,20 @@ class VerdictCache:
             ids.setdefault(self.key(program), []).append(program.id)
         keys = list(ids)
         found: dict[str, Result] = {}
-        for at in range(0, len(keys), _MANY):
-            some = keys[at : at + _MANY]
-            marks = ",".join("?" * len(some))
-            rows = self._db.execute(f"SELECT key, result FROM verdicts WHERE key IN ({marks})", some)  # noqa: S608
-            for key, text in rows:
-                result = Result.from_json(json.loads(text))
-                found |= {id: replace(result, id=id, cached=True) for id in ids[key]}
+        try:
+            for at in range(0, len(keys), _MANY):
+                for key, text in self._rows(keys[at : at + _MANY]):
+                    result = Result.from_json(json.loads(text))
+                    found |= {id: replace(result, id=id, cached=True) for id in ids[key]}
+        except sqlite3.Error as error:
+            self._give_up(error)
         return found
+
+    def _rows(self, keys: list[str]) -> Iterable[tuple[str, str]]:
+        if self._db is None:
+            return ()
+        marks = ",".join("?" * len(keys))
+        return self._db.execute(f"SELECT key, result FROM verdicts WHERE key IN ({marks})", keys)  # noqa: S608
 
     def keep(self, judged: Iterable[tuple[Program, Result]]) -> None:
         """Remember results; those that say nothing about the program (`sandbox_error`) are not kept."""
@@ -58,5 +80,23 @@ class VerdictCache:
             for program, result in judged
             if result.verdict.is_label
         ]
-        with self._db:
-            self._db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)
+        if self._db is None:
+            return
+        try:
+            with self._db:
+                self._db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)
+        except sqlite3.Error as error:
+            self._give_up(error)
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    """The file's connection, with its table. Raises `sqlite3.Error`."""
+    db = sqlite3.connect(path, timeout=_BUSY_SECONDS)
+    try:
+        db.execute("PRAGMA journal_mode = WAL")
+        db.execute("CREATE TABLE IF NOT EXISTS verdicts (key TEXT PRIMARY KEY, result TEXT NOT NULL)")
+        db.commit()
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db

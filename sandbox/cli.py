@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
+from sandbox.backends import docker
 from sandbox.client import Backend, Sandbox
 from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import LANGUAGES, language
@@ -19,6 +20,7 @@ from sandbox.rows import ResultFile, read_programs
 from sandbox.verdicts import Case, Program, Verdict
 
 _EXAMPLES = """examples:
+  python -m sandbox build                                      the image of backend docker
   python -m sandbox languages
   python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt
   python -m sandbox judge completions.jsonl verdicts.jsonl --workers 8 --resume
@@ -67,7 +69,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        parents = [common] if name == "languages" else [common, limited]
+        parents = {"build": [], "languages": [common]}.get(name, [common, limited])
         command: argparse.ArgumentParser = commands.add_parser(
             name, parents=parents, help=text, description=text
         )
@@ -75,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("languages", _languages, "list the languages, their tools' versions and what they lack")
+    add("build", _build, "build the image of backend docker")
 
     run = add("run", _run, "run one program and print its verdict as JSON")
     run.add_argument("file", type=Path, metavar="FILE")
@@ -109,6 +112,13 @@ def _languages(arguments: argparse.Namespace) -> int:
             missing = sandbox.missing_tools(name)
             state = f"missing: {', '.join(missing)}" if missing else sandbox.identity(name).partition(" ")[2]
             print(f"{name:5} {row.title:11} {state}")
+    return 0
+
+
+def _build(_: argparse.Namespace) -> int:
+    for line in docker.build():
+        print(line)
+    print(f"built {docker.tag()}")
     return 0
 
 

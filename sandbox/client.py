@@ -12,13 +12,15 @@ import itertools
 import json
 import logging
 import queue
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Literal, get_args
 
-from sandbox.backends import bubblewrap, process
+from sandbox.backends import bubblewrap, docker, process
+from sandbox.channel import Channel, Pipe
 from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
 from sandbox.languages import LANGUAGES, language
 from sandbox.verdicts import Program, Result, Verdict
@@ -26,7 +28,7 @@ from sandbox.worker import Worker
 
 log = logging.getLogger(__name__)
 
-Backend = Literal["auto", "bubblewrap", "process"]
+Backend = Literal["auto", "docker", "bubblewrap", "process"]
 
 _ATTEMPTS = 3  # how often a program is tried that the sandbox itself fails on
 _LOOK_AHEAD = 4  # programs that wait for each worker
@@ -37,17 +39,24 @@ class Sandbox:
     """Judges programs on `workers` worker processes, each busy with one program at a time.
 
     `backend`: how programs are kept away from the machine. "auto" takes the best there is, and never
-    "process", which isolates nothing; `allow_no_isolation` False refuses that one even by name. Raises
-    `BackendUnavailable` where the backend cannot be had, `UsageError` where the arguments are wrong.
+    "process", which isolates nothing; `allow_no_isolation` False refuses that one even by name.
+    `docker_runtime`: another runtime of backend docker, such as "runsc". Raises `BackendUnavailable` where the
+    backend cannot be had, `UsageError` where the arguments are wrong.
 
     Use it as a context manager: the workers end with it. Several threads may call `run` at once.
     """
 
-    def __init__(self, backend: Backend = "auto", workers: int = 1, allow_no_isolation: bool = True) -> None:
+    def __init__(
+        self,
+        backend: Backend = "auto",
+        workers: int = 1,
+        allow_no_isolation: bool = True,
+        docker_runtime: str | None = None,
+    ) -> None:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
-        self.backend, command = _choose(backend, allow_no_isolation)
-        self._workers = [Worker(command) for _ in range(workers)]
+        self.backend, self._place, start = _choose(backend, allow_no_isolation, docker_runtime)
+        self._workers = [Worker(start) for _ in range(workers)]
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in self._workers:
             self._idle.put(worker)
@@ -95,13 +104,13 @@ class Sandbox:
     def identity(self, name: str) -> str:
         """A line for cache keys: it changes whenever a program in language `name` may get another verdict.
 
-        It holds the versions of the tools and a digest of how they are called and judged. Raises
-        `ToolsMissing`, `UsageError`.
+        It holds where programs run (the digest of docker's image), the versions of the tools and a digest of how
+        they are called and judged. Raises `ToolsMissing`, `UsageError`.
         """
         self.need(name)
         if name not in self._identities:
             with self._worker() as worker:
-                self._identities[name] = worker.identity(name)
+                self._identities[name] = worker.identity(name) + self._place
         return self._identities[name]
 
     def run(self, programs: Iterable[Program]) -> Iterator[Result]:
@@ -121,6 +130,8 @@ class Sandbox:
         def distinct() -> Iterator[Program]:
             for program in programs:
                 self.need(program.language)
+                if self.backend == docker.NAME:
+                    docker.check(program)
                 content = content_key(program)
                 if content in known:
                     ready.append(replace(known[content], id=program.id, cached=True))
@@ -196,22 +207,30 @@ def content_key(program: Program) -> str:
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
-def _choose(backend: str, allow_no_isolation: bool) -> tuple[str, tuple[str, ...]]:
-    """The backend's own name, and the command that starts a worker."""
+def _choose(
+    backend: str, allow_no_isolation: bool, docker_runtime: str | None
+) -> tuple[str, str, Callable[[], Channel]]:
+    """The backend's own name, what its place adds to identities, and how a worker is started."""
     if backend == process.NAME:
         if not allow_no_isolation:
             raise BackendUnavailable(
                 "sandbox backend 'process' isolates nothing and is not allowed here; " + _REMEDY
             )
-        return backend, process.command()
+        return backend, "", partial(Pipe, process.command())
     if backend == bubblewrap.NAME:
-        return backend, bubblewrap.command()
+        return backend, "", partial(Pipe, bubblewrap.command())
+    if backend == docker.NAME:
+        digest, start = docker.starter(docker_runtime)
+        return backend, f"; image {digest} {docker_runtime or ''}".rstrip(), start
     if backend != "auto":
         raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
-    try:
-        return bubblewrap.NAME, bubblewrap.command()
-    except BackendUnavailable as error:
-        raise BackendUnavailable(f"no sandbox backend on this machine: {error}; {_REMEDY}") from error
+    reasons = []
+    for name in (docker.NAME, bubblewrap.NAME):
+        try:
+            return _choose(name, allow_no_isolation, docker_runtime)
+        except BackendUnavailable as error:
+            reasons.append(str(error))
+    raise BackendUnavailable(f"no sandbox backend on this machine: {'; '.join(reasons)}; {_REMEDY}")
 
 
 _REMEDY = (

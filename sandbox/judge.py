@@ -1,15 +1,17 @@
 """Judges one program: writes it down, compiles it, runs it, and reads the verdict off what happened."""
 
+import itertools
 import os
 import re
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
+from enum import StrEnum
 from pathlib import Path
 
 from sandbox.backends import bubblewrap
+from sandbox.clear import clear_container, memory_kills, wipe
 from sandbox.confine import program_uid
 from sandbox.errors import SandboxError
 from sandbox.headers import PLAIN, precompiled_header
@@ -21,29 +23,46 @@ from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 KEPT_CHARACTERS = 64 << 10
 """How much of stdout, and of stderr, a `Result` holds."""
 
-_SPEAKS_OF_SYNTAX = re.compile("syntax|parse|indentation|TabError", re.IGNORECASE)
+_SPEAKS_OF_SYNTAX = re.compile("syntax|parse|indentation|TabError|unexpected EOF", re.IGNORECASE)
+
+
+class Place(StrEnum):
+    """Where programs run, and what stands between them and the rest."""
+
+    process = "process"  # beside everything else, as a user of their own where the runner is root
+    bubblewrap = "bubblewrap"  # each in a box of its own
+    container = "container"  # one after the other in a container that the runner has to itself
 
 
 class Judge:
     """Judges programs, one at a time, each in a directory of its own under `scratch`.
 
-    `isolated`: each in a box made by bubblewrap. `caller`: a file descriptor that becomes readable if whoever
-    wants the verdict hangs up; the program is killed then and `CallerGone` raised.
+    `caller`: a file descriptor that becomes readable if whoever wants the verdict hangs up; the program is killed then
+    and `CallerGone` raised.
+    `uid`: the user that the program runs as; None: the runner's own.
+    `clean`: whether nothing is left of the programs so far. A runner that is not has to end.
     """
 
-    def __init__(self, scratch: Path, isolated: bool, caller: int | None = None) -> None:
-        self.scratch, self.isolated, self.caller = scratch, isolated, caller
+    def __init__(self, scratch: Path, place: Place, caller: int | None = None) -> None:
+        self.scratch, self.place, self.caller = scratch, place, caller
+        self.isolated = place is Place.bubblewrap
         self.uid = program_uid()
+        self.clean = True
         self.server: ForkServer | None = None
+        self._uids = itertools.count(int(os.environ.get("SANDBOX_UIDS", "1000000")))
         scratch.chmod(0o711)  # programs may run as another user
 
     def judge(self, program: Program) -> Result:
         """Compile and run one program. Raises `SandboxError`, `OSError` where the sandbox fails."""
+        if self.place is Place.container:
+            self.uid = next(self._uids)
         directory = Path(tempfile.mkdtemp(dir=self.scratch))
         try:
             return _Judgement(self, program, directory).result()
         finally:
-            _wipe(directory)
+            wipe(directory)
+            if self.place is Place.container:
+                self.clean = clear_container()
 
     def python(self, env: Mapping[str, str]) -> ForkServer:
         """The warm Python interpreter, started on first use."""
@@ -69,6 +88,7 @@ class _Judgement:
         self.row = language(program.language)
         self.limits = program.limits or self.row.limits
         self.totals = Result(program.id, Verdict.passed)
+        self.killed = memory_kills() if judge.place is Place.container else None
 
     def result(self) -> Result:
         """Compile, then run each case until one fails."""
@@ -98,7 +118,8 @@ class _Judgement:
         if outcome.over:
             return outcome.over
         if outcome.exit_code != 0:
-            if re.search(row.out_of_memory, stderr):
+            out_of_memory = self.killed is not None and memory_kills() != self.killed
+            if out_of_memory or re.search(row.out_of_memory, stderr):
                 return Verdict.memory_exceeded
             if row.syntax_check and _SPEAKS_OF_SYNTAX.search(stderr) and self._is_refused(row.syntax_check):
                 return Verdict.compile_error
@@ -209,12 +230,3 @@ def _kept(text: str) -> str:
     note = f"\n... {len(text)} characters in all ...\n"
     half = (KEPT_CHARACTERS - len(note)) // 2
     return text[:half] + note + text[-half:]
-
-
-def _wipe(directory: Path) -> None:
-    """Remove a program's directory, whatever the program did to it."""
-    try:
-        shutil.rmtree(directory)
-    except (OSError, RecursionError):  # directories without permissions, or nested too deep
-        subprocess.run(["chmod", "-R", "u+rwX", "--", str(directory)], check=False, capture_output=True)
-        subprocess.run(["rm", "-rf", "--", str(directory)], check=True, capture_output=True)

@@ -13,7 +13,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
-RULES_VERSION = 1  # raise it when judging changes in a way that the rows below do not show
+RULES_VERSION = 2  # raise it when judging changes in a way that the rows below do not show
 
 _PY_COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), 'main.py', 'exec')"
 _PHP = ("php", "-d", "memory_limit={heap}M", "-d", "zend.assertions=1", "-d", "assert.exception=1")

@@ -1,6 +1,6 @@
 """The worker process: judges one program after the other.
 
-    python -m sandbox.runner process|bubblewrap
+    python -m sandbox.runner process|bubblewrap|container
 
 It reads requests from stdin and writes one answer for each to stdout, as JSON lines, and ends when stdin
 does:
@@ -10,7 +10,10 @@ does:
     {"identity": language}   -> {"answer": text}
     where it fails itself    -> {"error": message}
 
-The same process serves every backend: with or without bubblewrap around each program, and inside a container.
+With `"last": true` beside an answer it ends: the program left something that cannot be cleared away.
+
+The same process serves every backend: with or without bubblewrap around each program, and inside a container, which it
+has to itself.
 """
 
 import json
@@ -22,10 +25,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from sandbox.backends import bubblewrap
 from sandbox.confine import become_subreaper
 from sandbox.errors import SandboxError
-from sandbox.judge import Judge
+from sandbox.judge import Judge, Place
 from sandbox.languages import PATH, Language, language
 from sandbox.verdicts import Program
 from sandbox.watch import CallerGone
@@ -39,10 +41,13 @@ def main() -> None:
     os.dup2(null, 0)  # what this process starts must not get hold of the caller's pipes
     os.dup2(null, 1)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
-        judge = Judge(Path(scratch), sys.argv[1] == bubblewrap.NAME, caller)
+        judge = Judge(Path(scratch), Place(sys.argv[1]), caller)
         try:
             for line in os.fdopen(caller, "rb", closefd=False):
-                print(json.dumps(answer(judge, json.loads(line))), file=answers, flush=True)
+                said = answer(judge, json.loads(line))
+                print(json.dumps(said if judge.clean else said | {"last": True}), file=answers, flush=True)
+                if not judge.clean:
+                    break
         except (CallerGone, BrokenPipeError):
             pass
         finally:

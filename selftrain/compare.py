@@ -8,11 +8,11 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from selftrain.comparisons import Evaluation, evaluate_pools
 from selftrain.errors import UsageError
 from selftrain.pools import SHUFFLED, Pool, join_runs, with_logprob
+from selftrain.runfile import find_run, read_run
 from selftrain.stage import ArtifactRef
 from selftrain.stages.evaluate import load_pool
 from selftrain.store import Store
@@ -20,18 +20,9 @@ from selftrain.store import Store
 CHOSEN = "chosen"
 
 
-def run_record(run: str | Path) -> dict[str, Any]:
-    """`run.json` of a run, given its folder or its name in runs/. Raises UsageError where there is none."""
-    folder = Path(run) if (Path(run) / "run.json").is_file() else Path("runs") / run
-    if not (folder / "run.json").is_file():
-        raise UsageError(f"{run}: no run.json there; `selftrain runs` lists the runs")
-    record: dict[str, Any] = json.loads((folder / "run.json").read_text())
-    return record | {"folder": str(folder)}
-
-
 def compare_runs(runs: Sequence[str | Path]) -> Evaluation:
     """Metrics and comparisons of the runs' joined pools. Raises UsageError where runs are unfinished or do not match."""
-    pools = [run_pools(run_record(run)) for run in runs]
+    pools = [run_pools(find_run(run)) for run in runs]
     names = [{name: pool.rankers for name, pool in found.items()} for found in pools]
     if any(name != names[0] for name in names):
         given = "; ".join(f"{run}: {', '.join(found)}" for run, found in zip(runs, pools, strict=True))
@@ -39,10 +30,11 @@ def compare_runs(runs: Sequence[str | Path]) -> Evaluation:
     return evaluate_pools([join_runs([found[name] for found in pools]) for name in pools[0]])
 
 
-def run_pools(record: dict[str, Any]) -> dict[str, Pool]:
+def run_pools(folder: Path) -> dict[str, Pool]:
     """The test pools of a finished run, by name, with all its rankers."""
+    record = read_run(folder)
     if not record["finished"]:
-        raise UsageError(f"{record['folder']}: this run is not finished; go on with `selftrain run`")
+        raise UsageError(f"{folder}: this run is not finished; go on with `selftrain run`")
     store = Store(record["store"])
     folders = {
         name: store.path(ArtifactRef(ref["stage"], ref["key"]))

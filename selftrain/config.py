@@ -20,8 +20,9 @@ class Strict(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    places: ClassVar[frozenset[str]] = frozenset()
-    """Fields that say where something is; a stage's key holds its content in their stead."""
+    outside_keys: ClassVar[frozenset[str]] = frozenset()
+    """Fields that enter no stage's key: where something is (the key holds its content in their stead), and what cannot
+    change a result, such as how often progress is kept."""
 
 
 class BankConfig(Strict):
@@ -139,7 +140,7 @@ class OutsideConfig(Strict):
 class _TrainAndEvaluation(OutsideConfig):
     """Training tasks, shared out over the splits, and evaluation tasks, all of which are `test`."""
 
-    places = frozenset({"hub", "revision", "train", "evaluation"})
+    outside_keys = frozenset({"hub", "revision", "train", "evaluation"})
 
     hub: str | None = None
     """A data set on the Hugging Face hub, or a local folder in the hub's layout. Null: files."""
@@ -196,7 +197,7 @@ class JsonlConfig(OutsideConfig):
     """
 
     source: Literal["jsonl"] = "jsonl"
-    places = frozenset({"files"})
+    outside_keys = frozenset({"files"})
 
     files: Entries = Field(min_length=1)
     """Files, folders and globs of .json, .jsonl, .json.gz or .jsonl.gz."""
@@ -221,7 +222,7 @@ ProblemsConfig = Annotated[
 class ModelConfig(Strict):
     """The models: a tiny Llama made here, or a pretrained checkpoint."""
 
-    places = frozenset({"base", "revision"})
+    outside_keys = frozenset({"base", "revision"})
 
     base: str | None = None
     """Folder in the Hugging Face layout or hub id; null makes a tiny Llama and a byte-level BPE of its own."""
@@ -240,6 +241,8 @@ class ModelConfig(Strict):
 
 class SftConfig(Strict):
     """Supervised fine-tuning of the generator on (prompt, response)."""
+
+    outside_keys = frozenset({"checkpoint_steps"})
 
     epochs: Rate = 6
     batch_size: Count = 64
@@ -270,11 +273,13 @@ class SampleConfig(Strict):
     evaluation: Count = 16
     """Candidates per problem of the validation and test splits."""
     shard: Count = 128
-    """Problems per shard, the unit of resume."""
+    """Problems per shard, the unit of resume; with engine ctranslate2 also what a seed reproduces."""
 
 
 class ExecuteConfig(Strict):
     """Execution in the sandbox."""
+
+    outside_keys = frozenset({"shard", "tolerated_errors"})
 
     cpu_seconds: Rate | None = None
     """CPU time per program; null: the language's own limit."""
@@ -305,6 +310,8 @@ class MineConfig(Strict):
 class RewardConfig(Strict):
     """Training of the reranker: pairwise Bradley-Terry loss."""
 
+    outside_keys = frozenset({"checkpoint_steps"})
+
     epochs: Rate = 3
     later_epochs: Rate | None = None
     """Passes in rounds after the first, which then go on from the reranker before; null: each round starts from the SFT
@@ -326,6 +333,8 @@ class RewardConfig(Strict):
 
 class PPOConfig(Strict):
     """PPO of the generator against the reranker (Schulman et al. 2017; Ziegler et al. 2019)."""
+
+    outside_keys = frozenset({"checkpoint_steps"})
 
     steps: Count = 20
     """Rollout batches."""
@@ -380,7 +389,7 @@ class RuntimeConfig(Strict):
     """host:port of the first node (nodes > 1)."""
     device: Literal["cpu", "cuda"] = "cpu"
     deepspeed: str | None = None
-    """A DeepSpeed JSON file, e.g. configs/deepspeed/zero2-cpu.json."""
+    """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO for SFT and reward, 1 or 2 for PPO."""
     workers: Count = 2
     """Programs that run at once, and sampling processes."""
     backend: Literal["auto", "bubblewrap", "process"] = "auto"
@@ -395,7 +404,7 @@ class RunConfig(Strict):
     name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Name of the run's folder."""
     seed: int = Field(default=1, ge=0, lt=2**31)
-    """Seed of training, sampling and mining; the bank's own seed is added to it."""
+    """Seed of training, sampling and mining; it is added to the problems' own seed, that of the bank or of the splits."""
     rounds: Count = 2
     problems: ProblemsConfig = BankConfig()
     model: ModelConfig = ModelConfig()

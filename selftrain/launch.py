@@ -196,12 +196,15 @@ def child_main(work: Any, apart: bool = False) -> None:
         outcome: Outcome = work(child)
         if any(other.wait() != 0 for other in others):
             raise RunError("another rank failed; its last lines are above")
-    except SelftrainError as error:
-        if isinstance(error, UsageError):
-            _say(USAGE_MARK + json.dumps(str(error)))
-        else:
-            _say(f"{type(error).__name__}: {error}")
+    except UsageError as error:
+        _say(USAGE_MARK + json.dumps(str(error)))
         sys.exit(error.exit_code)
+    except (
+        SelftrainError,
+        OSError,
+    ) as error:  # a full disk, for instance: a line says it, a traceback would hide it
+        _say(f"{type(error).__name__}: {error}")
+        sys.exit(1)
     if int(os.environ.get("RANK", "0")) == 0:
         content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
         replace_file(child.private / "outcome.json", json.dumps(content).encode())

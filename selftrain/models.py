@@ -30,9 +30,11 @@ def base_digest(config: ModelConfig) -> str | None:
         raise UsageError(
             f"model.base: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)"
         )
-    return hashlib.sha256(
-        "".join(f"{path.name} {sha256_file(path)}\n" for path in files).encode()
-    ).hexdigest()
+    try:
+        lines = [f"{path.name} {sha256_file(path)}\n" for path in files]
+    except OSError as error:
+        raise UsageError(f"model.base: {folder} cannot be read: {error}") from error
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def hub_commit(name: str, revision: str | None) -> str:

@@ -5,13 +5,13 @@ ranking = Reranker.load("runs/demo").rank(prompt, candidates)
 candidates[ranking.best]
 """
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selftrain.errors import UsageError
+from selftrain.runfile import NAME, read_run
 
 BATCH_TOKENS = 16_384
 """Padded tokens at once."""
@@ -98,12 +98,11 @@ def reranker_folder(path: Path) -> Path:
     """The checkpoint that `path` means: itself, or the last reranker of the run in it."""
     if (path / "config.json").is_file():
         return path
-    run = path / "run.json"
-    if not run.is_file():
+    if not (path / NAME).is_file():
         raise UsageError(
-            f"{path}: expected a reranker's folder (with config.json) or a run's folder (with run.json)"
+            f"{path}: expected a reranker's folder (with config.json) or a run's folder (with {NAME})"
         )
-    reranker = json.loads(run.read_text()).get("reranker")
+    reranker = read_run(path)["reranker"]
     if not reranker:
         raise UsageError(f"{path}: this run has not trained a reranker yet; finish it with `selftrain run`")
     folder = (path / reranker).resolve()

@@ -64,7 +64,7 @@ class Stage:
         return {
             "stage": self.name,
             "version": self.version,
-            "config": plain(config, self.name, places=False),
+            "config": plain(config, self.name, whole=False),
             "inputs": {name: str(ref) for name, ref in sorted(inputs.items())},
         }
 
@@ -95,31 +95,31 @@ class Build:
     shared: Path | None = None
 
 
-def plain(value: Any, where: str, places: bool = True) -> Any:
+def plain(value: Any, where: str, whole: bool = True) -> Any:
     """`value` in JSON's types, or a UsageError naming what has no stable JSON form and where it stands.
 
-    `places` False leaves out the fields that a model names in its `places`: they say where something is, not what it is.
+    `whole` False leaves out the fields that a model names in its `outside_keys`.
     """
     if isinstance(value, BaseModel):
-        left_out: frozenset[str] = frozenset() if places else getattr(value, "places", frozenset())
+        left_out: frozenset[str] = frozenset() if whole else getattr(value, "outside_keys", frozenset())
         names = [name for name in type(value).model_fields if name not in left_out]
-        return {name: plain(getattr(value, name), f"{where}.{name}", places) for name in names}
+        return {name: plain(getattr(value, name), f"{where}.{name}", whole) for name in names}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: plain(getattr(value, f.name), f"{where}.{f.name}", places)
+            f.name: plain(getattr(value, f.name), f"{where}.{f.name}", whole)
             for f in dataclasses.fields(value)
         }
     if isinstance(value, Enum):
-        return plain(value.value, where, places)
+        return plain(value.value, where, whole)
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
                 raise UsageError(
                     f"{where}: a key cannot hold {name!r} as a field name; expected text, got {type(name).__name__}"
                 )
-        return {name: plain(item, f"{where}.{name}", places) for name, item in value.items()}
+        return {name: plain(item, f"{where}.{name}", whole) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, f"{where}[{at}]", places) for at, item in enumerate(value)]
+        return [plain(item, f"{where}[{at}]", whole) for at, item in enumerate(value)]
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):

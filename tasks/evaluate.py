@@ -24,4 +24,6 @@ def evaluate(
     piece = EvaluateSlice(
         seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
     )
-    return run.do(EVALUATE, "evaluate", piece, {**pool_inputs(problems, pools), **rerankers})
+    return run.do(
+        EVALUATE, "evaluate", piece, {**pool_inputs(problems, pools), **rerankers}, tags=("scoring",)
+    )

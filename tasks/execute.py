@@ -50,7 +50,9 @@ def toolchain(run: Run) -> dict[str, str]:
     """The toolchain of each of the run's languages, as the sandbox names it; asked once per run."""
     if not run.toolchain:
         with open_sandbox(run.config.runtime) as box:
-            run.toolchain = {language: box.identity(language) for language in languages(run.config)}
+            run.toolchain = {
+                language: f"{box.backend}: {box.identity(language)}" for language in languages(run.config)
+            }
     return run.toolchain
 
 
@@ -77,7 +79,7 @@ def build(build: Build) -> Outcome:
     size = config.execute.shard
     shards = [candidates[at : at + size] for at in range(0, len(candidates), size)]
     done: list[list[Execution]] = []
-    with open_sandbox(build.runtime) as box, known_verdicts(build, box) as cache:
+    with open_sandbox(build.runtime) as box, known_verdicts(build) as cache:
         for number, shard in enumerate(shards):
             path = folder / f"executions-{number:05d}.parquet"
             if path.is_file():
@@ -101,15 +103,12 @@ def build(build: Build) -> Outcome:
 
 
 @contextmanager
-def known_verdicts(build: Build, box: Sandbox) -> Iterator[VerdictCache | None]:
+def known_verdicts(build: Build) -> Iterator[VerdictCache | None]:
     """The verdicts that earlier builds of this store found: pools of one run share many programs."""
     if build.shared is None:
         yield None
         return
-    identity = {
-        language: f"{box.backend} {versions}" for language, versions in build.config.toolchain.items()
-    }
-    cache = VerdictCache(build.shared / "verdicts.sqlite", identity)
+    cache = VerdictCache(build.shared / "verdicts.sqlite", build.config.toolchain)
     try:
         yield cache
     finally:

@@ -1,9 +1,8 @@
 """Task `mine`: pairs for the next reranker."""
 
-from selftrain.config import MineConfig
 from selftrain.stage import ArtifactRef
 from selftrain.stages.mine import MINE, MineSlice
-from tasks.run import Run
+from tasks.run import Run, with_defaults
 
 
 def mine(
@@ -19,9 +18,6 @@ def mine(
         inputs |= {"pairs": earlier[0], "reranker": earlier[1]}
     settings = run.config.mine
     if earlier is None:  # nothing is scored yet, so what concerns hard negatives cannot change these pairs
-        unused = ("hard_share", "threshold", "passing")
-        settings = settings.model_copy(
-            update={name: MineConfig.model_fields[name].default for name in unused}
-        )
+        settings = with_defaults(settings, "hard_share", "threshold", "passing")
     piece = MineSlice(seed=run.config.seed, round=round, mine=settings)
-    return run.do(MINE, f"mine-{round}", piece, inputs, f"mine · round {round}")
+    return run.do(MINE, f"mine-{round}", piece, inputs, f"mine · round {round}", tags=("scoring",))

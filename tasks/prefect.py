@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 from typing import Any
 
+import httpx
 from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
-from prefect.exceptions import MissingContextError
+from prefect.exceptions import PrefectException
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
@@ -22,6 +23,8 @@ from selftrain.store import cache_folder
 from tasks.run import Run, Step
 
 SECONDS_BETWEEN_UPDATES = 5.0
+NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
+"""What keeps a figure from being shown; no reason to lose the work that it tells of."""
 
 
 class PrefectRun(Run):
@@ -96,9 +99,11 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
         {"figure": "seconds", "value": round(manifest.get("seconds", 0.0), 1)},
         {"figure": "key", "value": step.ref.key},
     ]
-    create_table_artifact(
-        rows, key=f"{step.stage.name}-{step.name}".replace("_", "-").lower(), description=step.label
-    )
+    key = f"{step.stage.name}-{step.name}".replace("_", "-").lower()
+    try:
+        create_table_artifact(rows, key=key, description=step.label)
+    except NOT_SHOWN as error:
+        logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
 
 
 class Progress:
@@ -127,6 +132,6 @@ class Progress:
                 self.artifact = create_progress_artifact(100 * done / total, key=key, description=text)
             else:
                 update_progress_artifact(self.artifact, 100 * done / total, description=text)
-        except (MissingContextError, OSError) as error:
+        except NOT_SHOWN as error:
             logging.getLogger("selftrain").debug("no progress artifact: %s", error)
         self.logger.info("%s", text)

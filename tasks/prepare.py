@@ -3,6 +3,7 @@
 The stage is made here, around the library's build, because only `tasks` may start a sandbox.
 """
 
+import re
 from collections.abc import Sequence
 
 from sandbox.programs import assemble
@@ -12,7 +13,7 @@ from selftrain.problems.read import content_digest
 from selftrain.records import Problem, read_records
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.stages import prepare as library
-from tasks.execute import open_sandbox
+from tasks.execute import open_sandbox, toolchain
 from tasks.run import Run
 
 EMPTY_FUNCTIONS = {
@@ -24,16 +25,23 @@ EMPTY_FUNCTIONS = {
     "sh": "    :",
 }
 """Bodies that every compiler takes. Tests in other languages (py, js) stand alone: they need no function to be parsed."""
+LACKS = re.compile(r"ModuleNotFoundError|Cannot find module|Call to undefined function")
 NAMED = 5
 """Problems that an error message names."""
 
 
 def prepare(run: Run) -> ArtifactRef:
-    """The run's problems; the source enters the key by its content."""
+    """The run's problems; the source enters the key by its content. A sandbox or a tool that is missing is told here,
+    before anything is trained."""
+    toolchain(run)
     problems = run.config.problems
     problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})
     return run.do(
-        PREPARE, "prepare", library.PrepareSlice(problems=problems, content=content_digest(problems)), {}
+        PREPARE,
+        "prepare",
+        library.PrepareSlice(problems=problems, content=content_digest(problems)),
+        {},
+        tags=("sandbox",),
     )
 
 
@@ -46,13 +54,15 @@ def build(build: Build) -> Outcome:
 
 
 def check_tests(build: Build, problems: Sequence[Problem]) -> None:
-    """Raise DataError where the language itself refuses the tests of a problem: no candidate could ever pass them."""
+    """Raise DataError where the tests of a problem do not compile, or use a module or command that is not there: no
+    candidate could ever pass them."""
     programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
     broken: dict[str, Result] = {}
     with open_sandbox(build.runtime) as box:
         for done, result in enumerate(box.run(programs.values()), 1):
             build.progress(done, len(programs), "tests")
-            if result.verdict is Verdict.compile_error:
+            lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)
+            if result.verdict is Verdict.compile_error or lacks:
                 broken[result.id] = result
     if broken:
         sources = {problem.id: problem.source for problem in problems}
@@ -72,6 +82,8 @@ def around_nothing(problem: Problem) -> Program:
     body = EMPTY_FUNCTIONS.get(problem.language)
     prompt = "" if body is None else problem.prompt
     source, _ = assemble(problem.language, prompt, body or "", problem.tests)
+    if problem.language == "sh":  # Bash reads a script as it runs it: have it read all and run nothing
+        source = f"set -n\n{source}"
     return Program(problem.id, problem.language, source)
 
 

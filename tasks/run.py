@@ -10,10 +10,11 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from selftrain.config import RunConfig
+from selftrain.config import RunConfig, Strict
 from selftrain.progress import watch
+from selftrain.runfile import NAME
 from selftrain.stage import ArtifactRef, Build, Stage
 from selftrain.store import Store, replace_file
 
@@ -28,6 +29,14 @@ PACKAGES = (
     "ctranslate2",
     "tokenizers",
 )
+
+
+Settings = TypeVar("Settings", bound=Strict)
+
+
+def with_defaults(settings: Settings, *unused: str) -> Settings:
+    """`settings` with the defaults of the fields that cannot change what is made of them: no key depends on those."""
+    return settings.model_copy(update={name: type(settings).model_fields[name].default for name in unused})
 
 
 @dataclass(frozen=True)
@@ -146,7 +155,7 @@ class Run:
             reranker = os.path.relpath(self.store.path(rerankers[-1].ref), out)
         content = {
             "name": self.config.name,
-            "store": self.store.url,
+            "store": self.store.root if self.store.is_local else self.store.url,  # found from any folder
             "finished": finished,
             "started": self.started,
             "seconds": time.time() - self.started,
@@ -157,4 +166,4 @@ class Run:
             "cached": self.cached,
             "reranker": reranker,
         }
-        replace_file(out / "run.json", json.dumps(content, indent=1).encode())
+        replace_file(out / NAME, json.dumps(content, indent=1).encode())

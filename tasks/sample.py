@@ -2,7 +2,7 @@
 
 from selftrain.stage import ArtifactRef
 from selftrain.stages.sample import SAMPLE, SampleSlice
-from tasks.run import Run
+from tasks.run import Run, with_defaults
 
 
 def sample(
@@ -12,7 +12,7 @@ def sample(
     settings = run.config.sample
     piece = SampleSlice(
         seed=run.config.seed,
-        sample=settings,
+        sample=with_defaults(settings, "rl", "evaluation"),  # `count` is the one that matters here
         splits=("validation", "test") if evaluation else ("rl",),
         count=settings.evaluation if evaluation else settings.rl,
         greedy=evaluation,

@@ -8,6 +8,7 @@ stage's records digest and the report's metrics must be the same, and no process
 """
 
 import argparse
+import contextlib
 import json
 import os
 import random
@@ -42,9 +43,14 @@ def compare(folder: Path, moments: int, seed: int, undisturbed: Path | None = No
         undisturbed = folder / "undisturbed"
         finish(undisturbed)
     rng = random.Random(seed)
+    killed: set[tuple[str, str]] = set()
     for moment in range(moments):
-        kill_once(folder / "killed", stages=moment * STAGES // moments, delay=rng.uniform(0, 4))
+        stages = moment * (STAGES - 3) // moments  # a run that is nearly done ends before it can be killed
+        killed |= kill_once(folder / "killed", stages, delay=rng.uniform(0, 2))
+        if moment % 2:  # else the next run starts at once, while processes of this one may still be there
+            wait_for_end(folder / "killed", killed)
     finish(folder / "killed")
+    wait_for_end(folder / "killed", killed)
     expected, found = outcome(undisturbed), outcome(folder / "killed")
     different = [name for name in expected if expected[name] != found.get(name)]
     for name in expected:
@@ -73,26 +79,32 @@ def finish(folder: Path) -> None:
         raise SystemExit(f"the run failed:\n{(folder / 'log').read_text()[-3000:]}")
 
 
-def kill_once(folder: Path, stages: int, delay: float) -> None:
-    """Start the run, and kill it `delay` seconds after it has finished `stages` stages."""
+def kill_once(folder: Path, stages: int, delay: float) -> set[tuple[str, str]]:
+    """Start the run, and kill it `delay` seconds after it has finished `stages` stages; its processes at that moment."""
     run = start(folder)
     while finished(folder) < stages and run.poll() is None:
         time.sleep(0.2)
-    time.sleep(delay)
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        run.wait(delay)
+    if run.poll() is not None:
+        raise SystemExit(f"the run ended before it could be killed:\n{(folder / 'log').read_text()[-3000:]}")
     known = descendants(run.pid)
     os.killpg(run.pid, signal.SIGKILL)
     run.wait()
-    killed = time.monotonic()
-    while left := living(known) + processes_of(folder):
-        if time.monotonic() > killed + SECONDS_TO_END:
+    print(
+        f"killed {delay:.1f} s after stage {finished(folder)} of {STAGES}, {len(known)} processes", flush=True
+    )
+    return known
+
+
+def wait_for_end(folder: Path, killed: set[tuple[str, str]]) -> None:
+    """Wait until nothing is left of the killed runs. Raises SystemExit where something stays."""
+    began = time.monotonic()
+    while left := living(killed) + processes_of(folder):
+        if time.monotonic() > began + SECONDS_TO_END:
             raise SystemExit(f"still there {SECONDS_TO_END} s after the kill: {left}")
         time.sleep(0.2)
-    seconds = time.monotonic() - killed
-    print(
-        f"killed {delay:.1f} s after stage {finished(folder)} of {STAGES}, {len(known)} processes; "
-        f"the last was gone {seconds:.1f} s later",
-        flush=True,
-    )
+    print(f"the last process was gone {time.monotonic() - began:.1f} s later", flush=True)
 
 
 def finished(folder: Path) -> int:

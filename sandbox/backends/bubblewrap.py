@@ -33,7 +33,7 @@ _ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/mono", "/etc/php", "/etc/
 
 
 def command() -> tuple[str, ...]:
-    """How to start a worker. Raises `BackendUnavailable` where bubblewrap does not work here."""
+    """How to start a worker process. Raises `BackendUnavailable` where bubblewrap does not work here."""
     if shutil.which("bwrap", path=PATH) is None:
         raise BackendUnavailable(f"bubblewrap's program bwrap is not on {PATH}")
     uid = program_uid()

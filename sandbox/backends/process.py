@@ -12,6 +12,6 @@ NAME = "process"
 
 
 def command() -> tuple[str, ...]:
-    """How to start a worker. Logs a warning."""
+    """How to start a worker process. Logs a warning."""
     log.warning("sandbox backend 'process' isolates nothing: programs may read files and use the network")
     return (sys.executable, "-m", "sandbox.runner", NAME)

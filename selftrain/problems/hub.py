@@ -1,5 +1,6 @@
 """Problems from a data set on the Hugging Face hub, or from a local folder in the hub's layout."""
 
+import hashlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,10 +18,11 @@ def resolve_commit(hub: str, revision: str) -> str:
     revision, `RunError` where it cannot be asked.
     """
     if Path(hub).is_dir():
-        files = [path for path in Path(hub).rglob("*") if path.is_file()]
-        return digest_files(
-            path for path in files if not any(part[0] == "." for part in path.relative_to(hub).parts)
-        )
+        found = {path.relative_to(hub): path for path in Path(hub).rglob("*") if path.is_file()}
+        shown = {name: path for name, path in found.items() if not any(part[0] == "." for part in name.parts)}
+        # Names count here: they tell the subset and the split.
+        lines = [f"{name.as_posix()} {digest_files([path])}\n" for name, path in sorted(shown.items())]
+        return hashlib.sha256("".join(lines).encode()).hexdigest()
     if _COMMIT.fullmatch(revision):
         return revision
     from huggingface_hub import HfApi

@@ -23,13 +23,11 @@ log = logging.getLogger(__name__)
 OutsideProblems = MultiPLEConfig | ContestsConfig | JsonlConfig
 AnyProblems = BankConfig | OutsideProblems
 
-_PLACES = {"train", "evaluation", "files", "hub", "revision"}
-"""Fields that say where problems are; what is there enters the key in their stead."""
 
-
-def read_problems(config: AnyProblems) -> list[Problem]:
+def read_problems(config: AnyProblems, commit: str | None = None) -> list[Problem]:
     """The problems that `config` asks for, each in its split; those of sft carry the answers.
 
+    `commit`: of the data set on the hub, where it is known; else the hub is asked.
     Problems from outside come in the order of task and language, whatever files they are in. Raises `DataError` for
     problems that cannot be used, and where one to evaluate on is one to train on (`check_leaks`); `RunError` where the
     hub cannot be reached.
@@ -37,7 +35,7 @@ def read_problems(config: AnyProblems) -> list[Problem]:
     if isinstance(config, BankConfig):
         problems = list(generate(config))
     else:
-        problems = _arranged(_read(config), config)
+        problems = _arranged(_read(config, commit), config)
         _check(problems, config)
     check_leaks(problems)
     return problems
@@ -59,11 +57,6 @@ def content_digest(config: AnyProblems) -> dict[str, Any]:
     return {role: digest_files(find_files(entries)) for role, entries in _entries(config).items()}
 
 
-def problems_key(config: AnyProblems) -> dict[str, Any]:
-    """All of `config` that can change its problems, for a stage's key: choices as they are, places by their content."""
-    return {**config.model_dump(mode="json", exclude=_PLACES), "content": content_digest(config)}
-
-
 def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
     """What to read, by what it is for."""
     if isinstance(config, JsonlConfig):
@@ -71,10 +64,9 @@ def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
     return {"train": config.train, "evaluation": config.evaluation}
 
 
-def _read(config: OutsideProblems) -> list[Problem]:
+def _read(config: OutsideProblems, commit: str | None) -> list[Problem]:
     """The problems in the languages asked for; those that are not shared out over the splits have theirs already."""
-    commit = None
-    if not isinstance(config, JsonlConfig) and config.hub is not None:
+    if commit is None and not isinstance(config, JsonlConfig) and config.hub is not None:
         commit = resolve_commit(config.hub, config.revision)
     problems: dict[str, Problem] = {}
     where: dict[str, str] = {}

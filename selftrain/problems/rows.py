@@ -95,11 +95,17 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """sha256 over what the files hold. Names, places, times and the order of `paths` do not matter."""
+    """sha256 over what the files hold. Names, places, times and the order of `paths` do not matter.
+
+    Raises `DataError` where one cannot be read.
+    """
     digests = []
     for path in paths:
-        with path.open("rb") as file:
-            digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        try:
+            with path.open("rb") as file:
+                digests.append(hashlib.file_digest(file, "sha256").hexdigest())
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read ({error.strerror})") from error
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 

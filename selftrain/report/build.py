@@ -38,8 +38,10 @@ def build_report(inputs: ReportInputs, out: Path) -> None:
     _write(out / HTML_NAME, render(inputs))
 
 
-def finish_report(folder: Path, total_seconds: float, cached: Sequence[str]) -> dict[str, Any]:
-    """Fill in a run's wall time and cached stages, in both files of `folder`; returns report.json's content.
+def finish_report(
+    folder: Path, total_seconds: float, report_seconds: float, cached: Sequence[str]
+) -> dict[str, Any]:
+    """Fill in a run's wall time, the report's own and the cached stages, in both files of `folder`; report.json's content.
 
     May be called again, for instance by a second run that found everything cached. Raises `RunError` where
     the folder holds no report.
@@ -51,6 +53,7 @@ def finish_report(folder: Path, total_seconds: float, cached: Sequence[str]) -> 
         message = f"{folder}: expected {JSON_NAME} and {HTML_NAME}, got: {error}; run the report stage again"
         raise RunError(message) from error
     report["seconds"]["total"] = round(total_seconds, 3)
+    report["seconds"]["report"] = round(report_seconds, 3)
     report["cached"] = list(cached)
     text = f"This run took {duration(total_seconds)}; stages cached: {len(cached)}."
     _write(folder / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")

@@ -1,8 +1,9 @@
 """Sampling engines. Each is a class with one method:
 
-    Engine(folder, settings).sample(prompts, n, seed) -> list (per prompt) of list (n) of `Sample`
+    Engine(folder, settings).sample(prompts, n, seed, names) -> list (per prompt) of list (n) of `Sample`
 
-`prompts` are token ids; n = 0 asks for the greedy completion. `seed` decides every draw.
+`prompts` are token ids; n = 0 asks for the greedy completion. What decides the draws is `names`, one per prompt, in an
+engine that draws each sample by itself (`hf`), else `seed`, for all that are sampled together (`ctranslate2`).
 """
 
 from typing import NamedTuple

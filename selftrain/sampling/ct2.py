@@ -36,8 +36,10 @@ class Engine:
             else:
                 time.sleep(0.1)  # rank 0 is at it; where it dies, this process does
 
-    def sample(self, prompts: Sequence[Sequence[int]], n: int, seed: int) -> list[list[Sample]]:
-        """See the package's docstring."""
+    def sample(
+        self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
+    ) -> list[list[Sample]]:
+        """See the package's docstring; `names` are not used."""
         import ctranslate2
 
         ctranslate2.set_random_seed(seed)

@@ -16,7 +16,7 @@ BATCH = 256
 
 
 class Engine:
-    """Samples with the checkpoint in `folder`. A sample depends on the seed, its prompt's place and its number only."""
+    """Samples with the checkpoint in `folder`. A sample depends on its prompt, the prompt's name and its number only."""
 
     def __init__(self, folder: Path, settings: SampleConfig, device: str = "cpu") -> None:
         self.settings = settings
@@ -27,15 +27,18 @@ class Engine:
             .eval()
         )
 
-    def sample(self, prompts: Sequence[Sequence[int]], n: int, seed: int) -> list[list[Sample]]:
-        """See the package's docstring."""
+    def sample(
+        self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
+    ) -> list[list[Sample]]:
+        """See the package's docstring. Without `names` the seed and the prompt's place are its name."""
+        names = names or [f"{seed}/{at}" for at in range(len(prompts))]
         rows = [(at, k) for at in range(len(prompts)) for k in range(max(1, n))]
         rows.sort(key=lambda row: len(prompts[row[0]]))
         samples: dict[tuple[int, int], Sample] = {}
         length = self.settings.max_new_tokens
         for start in range(0, len(rows), BATCH):
             batch = rows[start : start + BATCH]
-            noise = torch.stack([uniforms(f"{seed}/{at}/{k}", length) for at, k in batch]) if n else None
+            noise = torch.stack([uniforms(f"{names[at]}/{k}", length) for at, k in batch]) if n else None
             drawn = decode(
                 self.model,
                 [prompts[at] for at, _ in batch],

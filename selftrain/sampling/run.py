@@ -28,7 +28,8 @@ def sample(child: Child) -> Outcome:
     for done, (at, rows) in enumerate(mine):
         prompts = [encode_prompt(tokenizer, problem.prompt) for problem in rows]
         seed = (config.seed * 1_000_003 + at) % 2**31
-        drawn = engine.sample(prompts, config.count, seed)
+        names = [f"{config.seed}/{problem.id}" for problem in rows]
+        drawn = engine.sample(prompts, config.count, seed, names)
         greedy = engine.sample(prompts, 0, seed) if config.greedy else [[] for _ in rows]
         records = [
             candidate(tokenizer, problem, k, one)

@@ -8,20 +8,13 @@ from selftrain.stage import Build, Outcome, Stage
 class RewardSlice(Strict):
     """What the reranker depends on, beside the pairs and the model it starts from.
 
+    reward     with the passes and the learning rate of this round in `epochs` and `learning_rate`
     continues  it starts from the reranker of the round before, else from the SFT generator with a fresh score head
     """
 
     seed: int
     reward: RewardConfig
     continues: bool = False
-
-    @property
-    def schedule(self) -> RewardConfig:
-        """The settings with the passes and the learning rate of this round."""
-        if not self.continues:
-            return self.reward
-        later = {"epochs": self.reward.later_epochs, "learning_rate": self.reward.later_learning_rate}
-        return self.reward.model_copy(update=later)
 
 
 def build(build: Build) -> Outcome:

@@ -41,7 +41,7 @@ from selftrain.training.common import (
 def train(child: Child) -> Outcome:
     """Train, and write the reranker and its tokenizer into the child's folder."""
     config = RewardSlice.model_validate(child.config)
-    settings = config.schedule
+    settings = config.reward
     runtime = RuntimeConfig.model_validate(child.runtime)
     pairs = read_records(child.inputs["pairs"] / "pairs.parquet", Pair)
     tokenizer = load_tokenizer(child.inputs["start"])

@@ -3,6 +3,7 @@
 Loss on the response's tokens only. Run as a child process: `python -m selftrain.training.sft resolved.json`.
 """
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -90,8 +91,10 @@ def _start(config: SftSlice, texts: list[str]) -> tuple[Any, Any]:
     options: dict[str, Any] = {}
     if config.model.gguf_file:
         options["gguf_file"] = config.model.gguf_file
-    if config.model.revision:
-        options["revision"] = config.model.revision
+    if not Path(config.model.base).is_dir():
+        options["revision"] = (
+            config.base_digest
+        )  # the commit that the key holds, whatever the branch is at by now
     return load_generator(config.model.base, **options), load_tokenizer(config.model.base, **options)
 
 

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -52,7 +54,7 @@ def test_the_report_has_the_stated_shape(smoke_run: Finished):
     assert set(report) == {"config", "problems", "seconds", "cached", "pools", "comparisons"}
     assert report["problems"] == {"source": "bank", "train": 144, "validation": 12, "eval": 16}
     assert (report["config"]["name"], report["config"]["rounds"], report["cached"]) == ("smoke", 2, [])
-    assert set(report["seconds"]) == {"total", *STAGES} - {"report"}
+    assert set(report["seconds"]) == {"total", *STAGES}
     assert all(seconds >= 0 for seconds in report["seconds"].values())
     assert set(report["pools"]) == {"sft", "ppo-1", "ppo-2"}
     for pool in report["pools"].values():
@@ -159,6 +161,9 @@ def test_a_dry_run_knows_all_keys_and_what_is_cached(smoke_run: Finished):
 
 
 AFTER_MINE_2 = STAGES[STAGES.index("mine-2") : STAGES.index("sample-sft-evaluation")]
+AFTER_PPO_2 = ["sample-ppo-2-evaluation", "execute-ppo-2-evaluation", "evaluate", "report"]
+EVALUATION = [name for name in STAGES if name.endswith("-evaluation")]
+SFT_EVALUATION = ["sample-sft-evaluation", "execute-sft-evaluation"]
 
 
 @pytest.mark.parametrize(
@@ -166,9 +171,18 @@ AFTER_MINE_2 = STAGES[STAGES.index("mine-2") : STAGES.index("sample-sft-evaluati
     [
         (
             "mine.threshold=0.5",
-            [*AFTER_MINE_2, "sample-ppo-2-evaluation", "execute-ppo-2-evaluation", "evaluate", "report"],
+            [*AFTER_MINE_2, *AFTER_PPO_2],
         ),
         ("evaluate.bootstrap=300", ["evaluate", "report"]),
+        ("sample.evaluation=5", [*EVALUATION, "evaluate", "report"]),
+        ("sample.rl=5", [name for name in STAGES if name not in ("prepare", "sft", *SFT_EVALUATION)]),
+        ("reward.later_epochs=1", [name for name in AFTER_MINE_2 if name != "mine-2"] + AFTER_PPO_2),
+        # the report shows the config
+        ("sft.checkpoint_steps=7", ["report"]),
+        ("reward.checkpoint_steps=7", ["report"]),
+        ("ppo.checkpoint_steps=2", ["report"]),
+        ("execute.shard=50", ["report"]),
+        ("execute.tolerated_errors=0.5", ["report"]),
         ("runtime.workers=1", []),
         ("runtime.threads=2", []),
     ],
@@ -289,6 +303,29 @@ def test_why_names_the_fields_that_differ(smoke_run: Finished):
     assert (unknown.returncode, "no artifact with key ffff" in unknown.stderr) == (2, True)
 
 
+def test_compare_joins_runs(smoke_run: Finished, tmp_path: Path):
+    out = str(smoke_run.out)
+    one = json.loads(selftrain("compare", out, "--json").stdout)
+    two = json.loads(selftrain("compare", out, out, "--json").stdout)
+    for pool, metrics in smoke_run.report["pools"].items():
+        alone, both = one["pools"][pool]["overall"], two["pools"][pool]["overall"]
+        assert (alone["problems"], both["problems"]) == (16, 32)
+        for name in ("random", "logprob", "oracle"):
+            assert alone[name]["value"] == both[name]["value"] == metrics["overall"][name]["value"]
+        rankers = both["rankers"]
+        assert rankers["chosen"] in (rankers["rm-2"], rankers["rm-2+logprob"])
+    names = [row["name"] for row in two["comparisons"]]
+    assert "sft/chosen-logprob" in names
+    assert "sft/chosen~shuffled-random" in names
+    assert not any(name.endswith("/chosen-chosen") for name in names)
+    table = selftrain("compare", out, out)
+    assert table.stdout.startswith("32 test problems (py, sh), 4 candidates each")
+    assert "paired differences" in table.stdout
+    record = json.loads((smoke_run.out / "run.json").read_text())
+    (tmp_path / "run.json").write_text(json.dumps(record | {"finished": False}))
+    assert "not finished" in mistake(2, "compare", out, str(tmp_path))
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> list[str]:
     """A prompt and three completions, as files."""
@@ -380,6 +417,59 @@ def test_wrong_problems_end_with_2_and_name_file_and_line(server: PrefectServer,
     message = mistake(2, "run", str(config), "--out", str(tmp_path / "out"))
     expected = said.format(file=tmp_path / "own" / "problems.jsonl").split(".*")
     assert all(part in message for part in expected), message
+
+
+def test_a_missing_tool_is_told_before_anything_is_trained(server: PrefectServer, tmp_path: Path):
+    rows = [row | {"language": language} for row in GOOD for language in ("py", "cs")]
+    config = own_config(tmp_path / "own", rows)
+    values = yaml.safe_load(config.read_text())
+    values["problems"]["languages"] = ["py", "cs"]
+    config.write_text(yaml.safe_dump(values))
+    said = run_without_mono(config, tmp_path)
+    assert "language 'cs' needs mcs, mono" in said
+    assert not list((tmp_path / "own" / "store").glob("*/*/manifest.json"))
+
+
+def run_without_mono(config: Path, folder: Path) -> str:
+    """What a run says where the sandbox finds Python alone."""
+    (folder / "bin").mkdir()
+    (folder / "bin" / "python3").symlink_to("/usr/bin/python3")
+    code = (
+        "import sandbox.languages as languages, sys\n"
+        f"languages.PATH = {str(folder / 'bin')!r}\n"
+        "import sandbox.runner as runner\n"
+        "runner.main()\n"
+    )
+    start = (
+        "import sys, functools, sandbox.client as client, sandbox.backends.process as process\n"
+        f"process.command = lambda: (sys.executable, '-c', {code!r}, 'process')\n"
+        "from flows.cli import main\n"
+        f"sys.exit(main(['run', {str(config)!r}, '--out', {str(folder / 'out')!r}]))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", start], cwd=ROOT, capture_output=True, text=True, timeout=600
+    )
+    assert done.returncode == 2, done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    return done.stderr
+
+
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_built(
+    server: PrefectServer, tmp_path: Path
+):
+    said = mistake(2, "run", "smoke", "--set", f"store={tmp_path / 'store'}", "--out", "/proc/nowhere/out")
+    assert "/proc/nowhere" in said
+    assert not list((tmp_path / "store").glob("*/*/manifest.json"))
+
+
+def test_a_damaged_run_file_is_named(tmp_path: Path):
+    (tmp_path / "half").mkdir()
+    (tmp_path / "half" / "run.json").write_text('{"name": "half", ')
+    for command in (["show"], ["compare"], ["rank", "--prompt", "README.md"]):
+        name, *options = command
+        said = mistake(2, name, str(tmp_path / "half"), *options, *(["README.md"] if options else []))
+        assert f"{tmp_path / 'half' / 'run.json'}" in said
+    assert "damaged" in selftrain("runs", str(tmp_path)).stdout
 
 
 def test_a_store_that_cannot_be_written_ends_with_1(server: PrefectServer, tmp_path: Path):

@@ -3,12 +3,15 @@
 import os
 import tempfile
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 import pytest
 
+from sandbox.backends import docker
 from sandbox.client import Sandbox
-from tests.needs import need_tools
+from sandbox.errors import BackendUnavailable
+from tests.needs import need, need_tools
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,13 +28,47 @@ def scratch() -> Iterator[Path]:
             os.environ["TMPDIR"] = before
 
 
-BACKENDS = ("process", "bubblewrap")
+BACKENDS = ("process", "bubblewrap", "docker")
+ISOLATING = ("bubblewrap", "docker")
 
 
 @pytest.fixture(scope="session", params=BACKENDS)
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
     """A sandbox with two workers, for each backend."""
-    if request.param == "bubblewrap":
-        need_tools("bwrap")
+    need_backend(request.param)
     with Sandbox(request.param, workers=2) as made:
         yield made
+
+
+@pytest.fixture(scope="session", params=ISOLATING)
+def boxed(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    """A sandbox for each backend that isolates."""
+    need_backend(request.param)
+    with Sandbox(request.param) as made:
+        yield made
+
+
+def need_backend(name: str) -> None:
+    """Skip the running test, or fail in CI, where a backend cannot be had; build docker's image where it is not there."""
+    if name == "bubblewrap":
+        need_tools("bwrap")
+    if name == "docker":
+        need(daemon_answers(), "no Docker daemon answers")
+        build_image()
+
+
+@cache
+def daemon_answers() -> bool:
+    try:
+        docker.connect()
+    except BackendUnavailable:
+        return False
+    return True
+
+
+@cache
+def build_image() -> None:
+    try:
+        docker.image_digest(docker.connect())
+    except BackendUnavailable:
+        list(docker.build())

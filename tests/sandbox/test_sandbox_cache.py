@@ -46,3 +46,29 @@ def test_more_programs_than_one_statement_takes(tmp_path: Path):
     many = [Program(str(n), "py", f"print({n})\n") for n in range(1201)]
     cache.keep([(program, replace(RESULT, id=program.id)) for program in many])
     assert len(cache.find(many)) == 1201
+
+
+def test_a_damaged_file_is_made_anew(tmp_path: Path):
+    (tmp_path / "verdicts.sqlite").write_bytes(b"no database" * 1000)
+    cache = open_cache(tmp_path)
+    cache.keep([(PROGRAM, RESULT)])
+    assert open_cache(tmp_path).find([PROGRAM]) == {"a": replace(RESULT, cached=True)}
+
+
+def test_a_full_disk_costs_the_cache_and_no_verdict(tmp_path: Path):
+    cache = open_cache(tmp_path)
+    assert cache._db is not None
+    cache._db.execute("PRAGMA max_page_count = 8")  # SQLite's own "database or disk is full"
+    cache.keep([(PROGRAM, RESULT)])
+    many = [Program(str(n), "py", f"print({n})\n") for n in range(400)]
+    cache.keep([(program, replace(RESULT, id=program.id)) for program in many])
+    assert cache.find([PROGRAM, *many]) == {}
+    cache.keep([(PROGRAM, RESULT)])
+    assert open_cache(tmp_path).find([PROGRAM]) == {"a": replace(RESULT, cached=True)}
+
+
+def test_a_place_that_cannot_be_written_costs_the_cache_alone(tmp_path: Path):
+    cache = VerdictCache(tmp_path / "nowhere" / "verdicts.sqlite", {"py": "3"})
+    cache.keep([(PROGRAM, RESULT)])
+    assert cache.find([PROGRAM]) == {}
+    cache.close()

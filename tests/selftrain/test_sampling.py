@@ -182,6 +182,18 @@ def test_ct2_greedy_agrees_with_hf(generator: Path, prompts: list, converted: An
     )
 
 
+def test_ct2_in_8_bits_draws_from_nearly_the_same_model(generator: Path, prompts: list, converted: Any):
+    engine = converted(compute_type="int8")
+    samples = engine.sample(prompts, 3, seed=5)
+    check_shape(samples, 3, engine.tokenizer.eos_token_id)
+    errors = [
+        abs(one.logprob - forced(generator, prompt, one.token_ids)[0]) / len(one.token_ids)
+        for prompt, many in zip(prompts, samples, strict=True)
+        for one in many
+    ]
+    assert 1e-4 < sum(errors) / len(errors) < 0.1, "rounded, but not another model"
+
+
 # Candidates
 
 PROBLEM = Problem("p.py", "p", "py", "prompt", "tests", "rl", "made", stop_tokens=("\ndef", "\n#"))
@@ -210,15 +222,22 @@ def test_a_completion_is_cut_at_its_first_stop_token(
 
 
 def sampled(
-    folder: Path, problems: Path, generator: Path, processes: int, engine: str
+    folder: Path, problems: Path, generator: Path, processes: int, engine: str, shard: int = 3
 ) -> tuple[Outcome, list[Candidate]]:
-    """The stage's outcome and candidates for the rl problems, two shards of three."""
-    config = SampleSlice(seed=1, sample=settings(engine=engine), splits=("rl",), count=2, greedy=True)
+    """The stage's outcome and candidates for the six rl problems, by default in two shards."""
+    drawing = settings(engine=engine, shard=shard)
+    config = SampleSlice(seed=1, sample=drawing, splits=("rl",), count=2, greedy=True)
     folder.mkdir(exist_ok=True)
     runtime = RuntimeConfig(processes=processes)
     build = Build(config, {"problems": problems, "generator": generator}, folder, runtime, lambda **_: None)
     outcome = SAMPLE.build(build)
     return outcome, read_records(folder / "candidates.parquet", Candidate)
+
+
+def test_hf_samples_do_not_depend_on_shards(tmp_path: Path, problems: Path, generator: Path):
+    _, threes = sampled(tmp_path / "threes", problems, generator, 1, "hf", shard=3)
+    _, fours = sampled(tmp_path / "fours", problems, generator, 1, "hf", shard=4)
+    assert [(row.id, row.token_ids) for row in threes] == [(row.id, row.token_ids) for row in fours]
 
 
 @pytest.mark.parametrize("engine", ["hf", "ctranslate2"])

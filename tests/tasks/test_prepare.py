@@ -51,6 +51,18 @@ def test_only_some_of_many_are_named(problems: dict[str, Problem]) -> None:
         check(broken)
 
 
+@pytest.mark.parametrize(
+    ("language", "tests"),
+    [("py", "import no_such_module\n"), ("js", 'const x = require("no-such-module");\n')],
+)
+def test_a_module_that_is_not_there_is_told(problems: dict[str, Problem], language: str, tests: str) -> None:
+    with open_sandbox(RUNTIME) as box:
+        missing = box.missing_tools(language)
+    need(not missing, f"{language} needs {', '.join(missing)}")
+    with pytest.raises(DataError, match="cannot run"):
+        check([replace(problems[language], tests=tests)])
+
+
 def test_tests_that_fail_at_run_time_are_the_candidates_matter(problems: dict[str, Problem]) -> None:
     check([replace(problems["py"], tests="assert undefined(1) == 2\n")])
 

@@ -87,6 +87,15 @@ def test_the_content_of_a_local_folder_counts(repository: Path) -> None:
     assert content_digest(multipl_e(renamed))["commit"] != before["commit"]
 
 
+def test_which_file_of_a_local_folder_holds_what_counts(repository: Path) -> None:
+    before = content_digest(multipl_e(repository))
+    one, other = sorted(repository.rglob("*.parquet"))[:2]
+    one.rename(repository / "aside")
+    other.rename(one)
+    (repository / "aside").rename(other)
+    assert content_digest(multipl_e(repository)) != before
+
+
 def test_contests_from_a_folder_in_the_hubs_layout(tmp_path: Path) -> None:
     tests = {"input": ["1\n"], "output": ["2\n"]}
     for split, text in (("train", DESCRIPTIONS[0]), ("test", DESCRIPTIONS[1])):

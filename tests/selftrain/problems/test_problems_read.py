@@ -9,8 +9,10 @@ from pydantic import ValidationError
 
 from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MultiPLEConfig, RunConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.problems import content_digest, problems_key, read_problems
+from selftrain.problems import content_digest, read_problems
 from selftrain.records import Problem, read_records, write_records
+from selftrain.stages.prepare import PrepareSlice
+from tasks.prepare import PREPARE
 from tests.selftrain.problems.made import DESCRIPTIONS, PY_STOP, py_row, sh_row, write_jsonl
 
 SHARES = {"sft": 0.5, "rl": 0.3, "validation": 0.2}
@@ -65,6 +67,11 @@ def test_records_survive_the_store(folder: Path) -> None:
     assert read_records(folder / "problems.parquet", Problem) == problems
 
 
+def prepare_key(config: Any) -> str:
+    """The key of stage `prepare`."""
+    return str(PREPARE.ref(PrepareSlice(problems=config, content=content_digest(config))))
+
+
 def test_what_files_are_called_makes_no_difference(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
@@ -77,19 +84,19 @@ def test_what_files_are_called_makes_no_difference(
         [replace(p, source="") for p in read_problems(multipl_e(place))] for place in (folder, other)
     ]
     assert without_source[0] == without_source[1]
-    assert problems_key(multipl_e(folder)) == problems_key(multipl_e(other))
+    assert prepare_key(multipl_e(folder)) == prepare_key(multipl_e(other))
 
 
 def test_the_key_changes_with_a_byte_and_with_a_choice(folder: Path) -> None:
-    before = problems_key(multipl_e(folder))
+    config, before = multipl_e(folder), content_digest(multipl_e(folder))
     assert str(folder) not in str(before)
-    assert problems_key(multipl_e(folder, seed=3)) != before
+    assert prepare_key(multipl_e(folder, seed=3)) != prepare_key(config)
     swapped = multipl_e(folder, train=str(folder / "held-*"), evaluation=str(folder / "train-*"))
-    assert problems_key(swapped) != before
+    assert prepare_key(swapped) != prepare_key(config)
     path = folder / "train-py.jsonl"
     path.write_bytes(path.read_bytes().replace(b"2 * n", b"3 * n", 1))
-    assert content_digest(multipl_e(folder))["evaluation"] == before["content"]["evaluation"]
-    assert content_digest(multipl_e(folder))["train"] != before["content"]["train"]
+    assert content_digest(multipl_e(folder))["evaluation"] == before["evaluation"]
+    assert content_digest(multipl_e(folder))["train"] != before["train"]
 
 
 def test_languages_that_are_not_asked_for_are_left_out(folder: Path) -> None:
@@ -203,7 +210,7 @@ def test_the_bank_is_a_source_too() -> None:
     config = BankConfig(languages=("py",), sizes={"sft": 5, "rl": 5, "validation": 2, "test": 2})
     problems = read_problems(config)
     assert [p.source for p in problems] == ["bank"] * 14
-    assert problems_key(config)["content"] == {}
+    assert content_digest(config) == {}
 
 
 def contest(name: str, text: str, **more: Any) -> dict[str, Any]:

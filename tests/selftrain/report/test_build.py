@@ -66,9 +66,9 @@ def test_a_report_is_the_same_twice_and_says_nothing_of_the_run_until_it_is_fini
 
 def test_a_report_is_finished_again_by_the_next_run(inputs: ReportInputs, tmp_path: Path) -> None:
     built(inputs, tmp_path)
-    finish_report(tmp_path, 652.34567, [])
+    finish_report(tmp_path, 652.34567, 1.5, [])
     assert "This run took 10 min 52 s; stages cached: 0." in (tmp_path / "report.html").read_text()
-    returned = finish_report(tmp_path, 4.2, ["prepare", "sft"])
+    returned = finish_report(tmp_path, 4.2, 1.5, ["prepare", "sft"])
     html = (tmp_path / "report.html").read_text()
     assert "This run took 4.2 s; stages cached: 2." in html
     assert "10 min 52 s" not in html
@@ -78,7 +78,7 @@ def test_a_report_is_finished_again_by_the_next_run(inputs: ReportInputs, tmp_pa
 
 def test_a_folder_without_a_report_cannot_be_finished(tmp_path: Path) -> None:
     with pytest.raises(RunError, match=re.escape(str(tmp_path))):
-        finish_report(tmp_path, 1.0, [])
+        finish_report(tmp_path, 1.0, 0.5, [])
 
 
 def test_the_page_asks_for_nothing_from_elsewhere(inputs: ReportInputs, tmp_path: Path) -> None:
@@ -92,7 +92,7 @@ def test_hostile_text_stays_text(inputs: ReportInputs, tmp_path: Path) -> None:
     harm = "</script></pre><script>1</script><!--run-->"
     hostile = replace(inputs, name=harm, notes=(harm,), seconds={harm: 1.0}, config={"key": harm})
     build_report(hostile, tmp_path)
-    finish_report(tmp_path, 1.0, [])
+    finish_report(tmp_path, 1.0, 0.5, [])
     html = (tmp_path / "report.html").read_text()
     assert html.count("</script>") == 2  # the data's and the page's own
     assert html.count("<script") == 2
@@ -133,7 +133,7 @@ def test_the_smallest_run_has_a_report(inputs: ReportInputs, tmp_path: Path) -> 
 
 def test_the_summary_shows_every_way_of_picking_in_every_pool(inputs: ReportInputs, tmp_path: Path) -> None:
     build_report(inputs, tmp_path)
-    report = finish_report(tmp_path, 61.0, ["sft"])
+    report = finish_report(tmp_path, 61.0, 0.5, ["sft"])
     lines = summary_table(report).splitlines()
     assert lines[0] == "24 test problems (py, sh), 8 candidates each"
     assert lines[3].split() == ["sft", "ppo-1", "ppo-2"]

@@ -1,0 +1,254 @@
+"""One hardened, long-lived container per worker: programs go in and verdicts come out over its standard streams.
+
+The runner inside is root of a container without network, with a read-only file system and without any capability but
+those that it needs to become another user and to clear up after it. Each program runs as a user of its own.
+"""
+
+import contextlib
+import hashlib
+import io
+import os
+import secrets
+import socket
+import struct
+import tarfile
+from collections import deque
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from sandbox.channel import GOODBYE_SECONDS, wait_readable
+from sandbox.errors import BackendUnavailable, SandboxError, UsageError
+from sandbox.verdicts import MIB, Program
+
+NAME = "docker"
+MEMORY_BYTES = 3072 * MIB
+"""What a container may use: the program, its files in memory, the compilers and the runner."""
+LARGEST_PROGRAM_BYTES = 2048 * MIB
+PROCESSES = 1024
+FILES_BYTES = 256 * MIB
+"""Size of each place in a container that can be written to; they are in memory."""
+FILES_COUNT = 16_384
+LABEL = "selftrain.sandbox"
+
+_PACKAGE = Path(__file__).parent.parent
+_KEPT_STDERR = 20
+_STDOUT = 1
+# SETUID, SETGID: become the program's user. KILL: end what it left. CHOWN: give it its directory. DAC_OVERRIDE,
+# FOWNER: remove what it wrote.
+_CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
+
+
+def starter(runtime: str | None = None) -> tuple[str, Callable[[], "Attached"]]:
+    """The image's digest, and a function that starts a worker. Raises `BackendUnavailable`.
+
+    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor).
+    """
+    digest = image_digest(connect())
+    return digest, lambda: Attached(connect(), digest, runtime)
+
+
+def check(program: Program) -> None:
+    """Raise `UsageError` where a program asks for more than a container has."""
+    if program.limits and program.limits.memory_bytes > LARGEST_PROGRAM_BYTES:
+        raise UsageError(
+            f"program {program.id}: memory_bytes {program.limits.memory_bytes} is more than backend docker's containers give "
+            f"({LARGEST_PROGRAM_BYTES})"
+        )
+
+
+@cache
+def _client(pid: int, host: str | None) -> Any:
+    import docker
+
+    return docker.from_env(timeout=60)
+
+
+def connect() -> Any:
+    """A client of the daemon that DOCKER_HOST names, or of the local one. Raises `BackendUnavailable`."""
+    try:
+        from docker.errors import DockerException
+    except ImportError as error:
+        raise BackendUnavailable(
+            f"backend docker needs the package docker: {error}; pip install docker"
+        ) from error
+    host = os.environ.get("DOCKER_HOST")
+    try:
+        client = _client(os.getpid(), host)
+        client.ping()
+    except (DockerException, OSError) as error:
+        raise BackendUnavailable(
+            f"the Docker daemon at {host or 'unix:///var/run/docker.sock'} does not answer: {error}; start it (Debian, Ubuntu: "
+            "systemctl start docker), set DOCKER_HOST to where it listens, or take backend bubblewrap"
+        ) from error
+    return client
+
+
+def tag() -> str:
+    """The image's name: it holds a digest of this package, so that an image of other code is never taken for it."""
+    sha = hashlib.sha256()
+    for name, path in _sources():
+        sha.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
+    return f"selftrain-sandbox:{sha.hexdigest()[:16]}"
+
+
+def image_digest(client: Any) -> str:
+    """The image's id, sha256:... Raises `BackendUnavailable` where it is not built."""
+    from docker.errors import DockerException, ImageNotFound
+
+    try:
+        return str(client.images.get(tag()).id)
+    except ImageNotFound as error:
+        raise BackendUnavailable(
+            f"the Docker image {tag()} is not there; build it with: python -m sandbox build"
+        ) from error
+    except DockerException as error:
+        raise BackendUnavailable(
+            f"the Docker daemon does not say whether {tag()} is there: {error}"
+        ) from error
+
+
+def build() -> Iterator[str]:
+    """Build the image; yields what the daemon says. Raises `BackendUnavailable`."""
+    from docker.errors import DockerException
+
+    api = connect().api
+    last = ""
+    try:
+        # The host's network, as the packages come from where the host gets its own.
+        for message in api.build(
+            fileobj=_context(), custom_context=True, tag=tag(), rm=True, network_mode="host", decode=True
+        ):
+            last = message.get("error") or message.get("stream", "").rstrip() or last
+            if "error" in message:
+                hint = (
+                    "; where no registry can be reached, infra/base_image.sh makes debian:bookworm-slim from Debian packages"
+                    if "pull" in last or "registry" in last or "lookup" in last or "manifest" in last
+                    else ""
+                )
+                raise BackendUnavailable(f"the image could not be built: {last}{hint}")
+            if message.get("stream", "").strip():
+                yield message["stream"].rstrip()
+    except DockerException as error:
+        raise BackendUnavailable(f"the image could not be built: {error}") from error
+
+
+def _sources() -> list[tuple[str, Path]]:
+    """What the image is made of: this package's code, and the Dockerfile."""
+    paths = [*_PACKAGE.rglob("*.py"), *(_PACKAGE / "images").iterdir()]
+    return sorted((path.relative_to(_PACKAGE).as_posix(), path) for path in paths if path.is_file())
+
+
+def _context() -> io.BytesIO:
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, mode="w") as archive:
+        for name, path in _sources():
+            entry = archive.gettarinfo(path, f"sandbox/{name}")
+            entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname, entry.mode = 0, 0, 0, "", "", 0o644
+            with path.open("rb") as file:
+                archive.addfile(entry, file)
+        archive.add(_PACKAGE / "images" / "Dockerfile", "Dockerfile")
+    data.seek(0)
+    return data
+
+
+class Attached:
+    """A container, started, and its standard streams (https://docs.docker.com/engine/api: attach). It ends with the
+    connection: when the client dies, however it dies, its stdin closes, the runner ends, and the daemon removes it."""
+
+    def __init__(self, client: Any, image: str, runtime: str | None) -> None:
+        from docker.errors import DockerException
+
+        self._buffer = b""
+        self._stderr: deque[bytes] = deque(maxlen=_KEPT_STDERR)
+        try:
+            self._container = client.containers.create(image, **_options(runtime))
+            wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
+            attached = client.api.attach_socket(self._container.id, params=wanted)
+            self._response = attached
+            self._socket: socket.socket = getattr(attached, "_sock", attached)
+            self._container.start()
+        except (DockerException, OSError) as error:
+            raise SandboxError(f"cannot start a container: {error}") from error
+
+    def send(self, data: bytes) -> None:
+        self._socket.settimeout(GOODBYE_SECONDS)
+        self._socket.sendall(data)
+
+    def receive(self, deadline: float) -> bytes:
+        while True:
+            if (frame := self._frame()) is None:
+                wait_readable(self._socket.fileno(), deadline)
+                data = self._socket.recv(1 << 16)
+                if not data:
+                    said = b"".join(self._stderr).decode("utf-8", "replace").strip()
+                    raise SandboxError(
+                        f"its container ended unexpectedly{': ' if said else ''}{said[-1000:]}"
+                    )
+                self._buffer += data
+            elif frame[0] == _STDOUT:
+                return frame[1]
+            else:
+                self._stderr.append(frame[1])
+
+    def _frame(self) -> tuple[int, bytes] | None:
+        """The next whole frame of the stream: which of the container's streams, and what."""
+        if len(self._buffer) < 8:
+            return None
+        stream, size = struct.unpack(">BxxxL", self._buffer[:8])
+        if len(self._buffer) < 8 + size:
+            return None
+        data, self._buffer = self._buffer[8 : 8 + size], self._buffer[8 + size :]
+        return stream, data
+
+    def hang_up(self) -> None:
+        from docker.errors import DockerException
+
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_WR)
+        with contextlib.suppress(DockerException, OSError):
+            self._container.wait(timeout=GOODBYE_SECONDS)
+            return
+        self.kill()
+
+    def kill(self) -> None:
+        from docker.errors import DockerException
+
+        with contextlib.suppress(DockerException, OSError):
+            self._container.remove(force=True)
+
+    def close(self) -> None:
+        with contextlib.suppress(OSError):
+            self._response.close()
+            self._socket.close()
+
+
+def _options(runtime: str | None) -> dict[str, Any]:
+    # Writable places, in memory; programs that were compiled there have to be able to run.
+    place = f"rw,exec,nosuid,nodev,size={FILES_BYTES},nr_inodes={FILES_COUNT}"
+    return {
+        "stdin_open": True,
+        "auto_remove": True,
+        "network_mode": "none",
+        "read_only": True,
+        "cap_drop": ["ALL"],
+        "cap_add": _CAPABILITIES,
+        "security_opt": ["no-new-privileges"],
+        "mem_limit": MEMORY_BYTES,
+        "memswap_limit": MEMORY_BYTES,
+        "pids_limit": PROCESSES,
+        "ipc_mode": "private",
+        "tmpfs": {
+            "/sandbox": f"{place},mode=0711",
+            "/tmp": f"{place},mode=1777",  # noqa: S108
+            "/dev/shm": f"{place},mode=1777",  # noqa: S108
+        },
+        "hostname": "sandbox",
+        "user": "0:0",
+        "labels": {LABEL: "worker"},
+        "log_config": {"type": "none"},
+        # The kernel counts the processes of a user over all containers: each gets users that no other has.
+        "environment": {"SANDBOX_UIDS": str(1_000_000 + 100_000 * secrets.randbelow(20_000))},
+        **({"runtime": runtime} if runtime else {}),
+    }

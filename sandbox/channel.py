@@ -1,0 +1,98 @@
+"""How the client speaks with a worker: bytes to it, bytes from it, and its end.
+
+`Pipe` is a child process. `sandbox.backends.docker.Attached` is a container.
+"""
+
+import contextlib
+import os
+import selectors
+import subprocess
+import time
+from pathlib import Path
+from typing import Protocol
+
+from sandbox.errors import SandboxError
+
+GOODBYE_SECONDS = 15.0
+"""How long a worker may take to end by itself once it is hung up on."""
+
+
+class Channel(Protocol):
+    """A started worker."""
+
+    def send(self, data: bytes) -> None:
+        """Write all of `data` to its stdin. Raises `OSError`, `SandboxError`."""
+        ...
+
+    def receive(self, deadline: float) -> bytes:
+        """What it writes to stdout next, at least a byte. Raises `OSError`, and `SandboxError` where nothing comes until
+        `deadline` (of `time.monotonic`) or it has ended."""
+        ...
+
+    def hang_up(self) -> None:
+        """Close its stdin, which ends it and what it runs, and wait for that; no error where it is gone already."""
+        ...
+
+    def kill(self) -> None:
+        """End it at once."""
+        ...
+
+    def close(self) -> None:
+        """Free what is held of a worker that has ended."""
+        ...
+
+
+class Pipe:
+    """A worker process, started with `command` in a session of its own, so that Ctrl-C reaches the caller alone."""
+
+    def __init__(self, command: tuple[str, ...]) -> None:
+        environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
+        try:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                env=environment,
+                start_new_session=True,
+                bufsize=-1,
+            )
+        except OSError as error:
+            raise SandboxError(f"cannot start a sandbox worker ({' '.join(command)}): {error}") from error
+
+    def send(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        self.process.stdin.write(data)
+        self.process.stdin.flush()
+
+    def receive(self, deadline: float) -> bytes:
+        assert self.process.stdout is not None
+        wait_readable(self.process.stdout.fileno(), deadline)
+        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        if not data:
+            raise SandboxError("it ended unexpectedly")
+        return data
+
+    def hang_up(self) -> None:
+        with contextlib.suppress(OSError):
+            if self.process.stdin:
+                self.process.stdin.close()
+        try:
+            self.process.wait(timeout=GOODBYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def kill(self) -> None:
+        self.process.kill()
+
+    def close(self) -> None:
+        if self.process.stdout:
+            self.process.stdout.close()
+
+
+def wait_readable(fd: int, deadline: float) -> None:
+    """Wait until `fd` can be read. Raises `SandboxError` where that is not so at `deadline`."""
+    with selectors.DefaultSelector() as selector:
+        selector.register(fd, selectors.EVENT_READ)
+        if not selector.select(max(deadline - time.monotonic(), 0)):
+            raise SandboxError("it did not answer in time")

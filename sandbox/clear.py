@@ -1,0 +1,57 @@
+"""What a program leaves behind, and how it is cleared away; and what only a container's runner sees."""
+
+import os
+import shutil
+import subprocess
+from pathlib import Path
+
+SHARED = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
+"""Where any program in a container may write, beside its own directory."""
+_SYSTEM_V = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
+_OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # cgroup v2, v1
+
+
+def wipe(path: Path) -> None:
+    """Remove a directory or file, whatever a program did to it. Raises `OSError`, `CalledProcessError`."""
+    try:
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
+    except (OSError, RecursionError):  # directories without permissions, or nested too deep
+        subprocess.run(["chmod", "-R", "u+rwX", "--", str(path)], check=False, capture_output=True)
+        subprocess.run(["rm", "-rf", "--", str(path)], check=True, capture_output=True)
+
+
+def clear_container() -> bool:
+    """Empty the places where programs of a container may write; whether nothing of them is left."""
+    try:
+        for place in SHARED:
+            if os.path.isdir(place):
+                for name in os.listdir(place):
+                    wipe(Path(place, name))
+    except (OSError, subprocess.SubprocessError):
+        return False
+    return not any(_rows(table) for table in _SYSTEM_V)
+
+
+def _rows(table: str) -> int:
+    """Rows of a table in /proc, its head aside."""
+    try:
+        with open(table) as file:
+            return len(file.readlines()) - 1
+    except OSError:
+        return 0
+
+
+def memory_kills() -> int:
+    """How many processes of this container the kernel has killed so far for want of memory (cgroup v1 and v2)."""
+    for counter in _OOM_COUNTERS:
+        try:
+            with open(counter) as file:
+                counts = dict(line.split() for line in file)
+        except (OSError, ValueError):
+            continue
+        if "oom_kill" in counts:
+            return int(counts["oom_kill"])
+    return 0

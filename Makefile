@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench server deploy worker clean
+.PHONY: help setup demo test check bench image server deploy worker clean
 
 PYTHON ?= python3
 # Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
@@ -41,6 +41,9 @@ check: $(READY) ## formatter, linter, type checker, import directions
 
 bench: $(READY) ## speed, measured side by side on this machine
 	@$(BIN)/python -m tests.bench
+
+image: $(READY) ## the Docker image in which the sandbox runs programs
+	@$(BIN)/python -m sandbox build
 
 server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
 	@$(BIN)/prefect server start

@@ -392,8 +392,11 @@ class RuntimeConfig(Strict):
     """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO for SFT and reward, 1 or 2 for PPO."""
     workers: Count = 2
     """Programs that run at once, and sampling processes."""
-    backend: Literal["auto", "bubblewrap", "process"] = "auto"
-    """The sandbox's. auto: the best there is. `process` isolates nothing: for the demo's own tiny models."""
+    backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
+    """The sandbox's. auto: docker where its daemon answers and the image is built, else bubblewrap. `process` isolates
+    nothing: for the demo's own tiny models."""
+    docker_runtime: str | None = None
+    """Another runtime of backend docker, e.g. runsc (gVisor)."""
     allow_no_isolation: bool = False
     """Needed for backend `process` together with pretrained weights."""
 
@@ -425,7 +428,7 @@ class RunConfig(Strict):
         if runtime.backend == "process" and self.model.base is not None and not runtime.allow_no_isolation:
             raise ValueError(
                 "runtime.backend is `process`, which isolates nothing, and model.base is a pretrained model; "
-                "use backend bubblewrap, or set runtime.allow_no_isolation: true if you accept the risk"
+                "use backend docker or bubblewrap, or set runtime.allow_no_isolation: true if you accept the risk"
             )
         if runtime.nodes > 1 and not runtime.rendezvous:
             raise ValueError("runtime.nodes > 1 needs runtime.rendezvous: host:port of the first node")

@@ -8,6 +8,7 @@ import collections
 import importlib.util
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -103,7 +104,7 @@ def _run(command: list[str], build: Build) -> str:
 
     log = logging.getLogger("selftrain.child")
     lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
-    usage = ""
+    usage, told = "", False
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -123,7 +124,9 @@ def _run(command: list[str], build: Build) -> str:
             elif line.startswith(USAGE_MARK):
                 usage = json.loads(line.removeprefix(USAGE_MARK))
             elif line:
-                lines.append(line)
+                told = told or bool(TORCHRUN_FAILURE.search(line))
+                if not told:  # what torchrun adds about itself would push the rank's own words out
+                    lines.append(line)
                 log.debug(line)
         code = child.wait()
     finally:
@@ -153,6 +156,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 # The child's side
 
+TORCHRUN_FAILURE = re.compile(r"torch/distributed/elastic/.*\] failed \(exitcode: ")
 USAGE_MARK = "@usage-error "
 
 

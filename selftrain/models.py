@@ -162,7 +162,12 @@ def _load(kind: Any, folder: str | Path, **options: Any) -> Any:
     if not options.get("gguf_file"):
         options["use_safetensors"] = True
     with _loading(folder, kind.__name__):
-        return kind.from_pretrained(str(folder), **options)
+        model = kind.from_pretrained(str(folder), **options)
+    if options.get("gguf_file"):
+        # Its weights are ordinary ones by now; the marks would forbid training and be saved with the model.
+        model.is_quantized, model.hf_quantizer = False, None
+        del model.config.quantization_config
+    return model
 
 
 @contextmanager

@@ -64,7 +64,7 @@ def languages(config: RunConfig) -> tuple[str, ...]:
 def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
     """The sandbox that the runtime asks for; UsageError where it cannot be had."""
     try:
-        return Sandbox(runtime.backend, workers=runtime.workers)
+        return Sandbox(runtime.backend, workers=runtime.workers, docker_runtime=runtime.docker_runtime)
     except SandboxError as error:
         raise UsageError(str(error)) from error
 

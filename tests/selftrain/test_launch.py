@@ -100,6 +100,18 @@ def test_a_failed_child_is_named_with_its_last_lines(run: Any):
     assert len(lines) == LAST_LINES + 1
 
 
+def test_the_last_words_of_a_rank_come_last_under_torchrun_too(run: Any):
+    body = """
+    import os
+    if os.environ["RANK"] == "1":
+        raise ZeroDivisionError("the reason")
+    time.sleep(60)
+    """
+    with pytest.raises(ChildFailed, match=r"ended with code 1") as raised:
+        run(body, processes=2)
+    assert str(raised.value).splitlines()[-1].endswith("ZeroDivisionError: the reason")
+
+
 def test_a_killed_child_is_a_failed_one(run: Any):
     with pytest.raises(ChildFailed, match="ended with code -9"):
         run("import os; os.kill(os.getpid(), 9)")

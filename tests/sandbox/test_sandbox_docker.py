@@ -1,0 +1,144 @@
+"""What only backend docker has: containers that are lost and replaced, the kernel's memory kills, its errors."""
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from sandbox.backends import docker
+from sandbox.client import Sandbox
+from sandbox.errors import BackendUnavailable, UsageError
+from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
+from tests.sandbox.conftest import need_backend
+
+LIMITS = Limits(cpu_seconds=2, wall_seconds=10, memory_bytes=200 * MIB)
+
+
+@pytest.fixture(scope="module")
+def contained() -> Iterator[Sandbox]:
+    need_backend("docker")
+    with Sandbox("docker") as made:
+        yield made
+
+
+def judge(sandbox: Sandbox, source: str, language: str = "py", limits: Limits = LIMITS) -> Result:
+    (result,) = sandbox.run([Program("x", language, source, limits=limits)])
+    return result
+
+
+def containers() -> list[str]:
+    found = docker.connect().containers.list(filters={"label": docker.LABEL})
+    return [container.id for container in found]
+
+
+def test_every_program_is_another_user(contained: Sandbox) -> None:
+    first, second = (judge(contained, "import os; print(os.getuid())" + "\n" * n).stdout for n in (0, 1))
+    assert int(second) == int(first) + 1 > 1_000_000
+
+
+def test_a_killed_container_is_replaced_and_its_program_judged_again() -> None:
+    need_backend("docker")
+    with Sandbox("docker") as sandbox:
+        before = set(containers())
+        assert judge(sandbox, "print(1)").verdict is Verdict.passed
+        (own,) = set(containers()) - before
+        kill = docker.connect().containers.get(own).kill
+        threading.Timer(0.5, kill).start()
+        assert judge(sandbox, "import time; time.sleep(2)").verdict is Verdict.passed
+        (other,) = set(containers()) - before
+        assert other != own
+    assert set(containers()) <= before
+
+
+def test_what_cannot_be_cleared_away_ends_with_its_container(contained: Sandbox) -> None:
+    """System V shared memory outlives its processes, and only its owner may remove it."""
+    source = """
+import ctypes
+libc = ctypes.CDLL(None)
+assert libc.shmget(4711, 4096, 0o1666) >= 0
+"""
+    before = set(containers())
+    assert judge(contained, source).verdict is Verdict.passed
+    look = "print(len(open('/proc/sysvipc/shm').readlines()) - 1)"
+    assert judge(contained, look).stdout == "0\n"
+    assert set(containers()) != before
+
+
+def test_a_memory_kill_by_the_kernel_is_told(contained: Sandbox) -> None:
+    """Files in memory count for the container and for no process: only the kernel sees them."""
+    fill = """
+import os
+for place in ("/tmp", "/dev/shm"):
+    with open(f"{place}/x", "wb") as file:
+        for _ in range(200): file.write(bytes(1 << 20))
+blocks = []
+for _ in range(40):
+    if os.fork() == 0:
+        block = bytearray(os.urandom(1 << 20)) * 180
+        while True: pass
+os.wait()
+raise SystemExit(1)
+"""
+    limits = Limits(cpu_seconds=60, wall_seconds=60, memory_bytes=2048 * MIB, file_bytes=256 * MIB)
+    assert judge(contained, fill, limits=limits).verdict is Verdict.memory_exceeded
+    assert judge(contained, "print(1)").verdict is Verdict.passed
+
+
+def test_places_are_limited_in_files_too(contained: Sandbox) -> None:
+    source = f"for n in range({docker.FILES_COUNT + 1}): open(f'/tmp/{{n}}', 'w')"
+    result = judge(contained, source)
+    assert (result.verdict, "No space left" in result.stderr) == (Verdict.runtime_error, True)
+    assert judge(contained, "import os; print(os.listdir('/tmp'))").stdout == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import os; os.kill(1, 9)",
+        "open('/proc/1/environ').read()",
+        "open('/proc/1/mem', 'rb').read(1)",
+        "open('/opt/sandbox/sandbox/runner.py', 'a')",
+        "open('/sandbox/x', 'w')",
+        "import os; os.listdir('/sandbox')",
+        "import os; os.setuid(0)",
+        "import socket; socket.create_connection(('1.1.1.1', 53), 2)",
+        "import socket; socket.getaddrinfo('example.org', 80)",
+        "import socket; socket.socket(socket.AF_UNIX).connect('/var/run/docker.sock')",
+        "open('/proc/sys/kernel/core_pattern', 'w')",
+        "open('/sys/fs/cgroup/memory/memory.limit_in_bytes', 'w').write('-1')",
+        "import os; os.mknod('/tmp/sda', 0o60600, os.makedev(8, 0))",
+        "import ctypes; assert ctypes.CDLL(None).mount(b'none', b'/tmp', b'tmpfs', 0, None) == 0",
+        "import ctypes; assert ctypes.CDLL(None).ptrace(16, 1, 0, 0) == 0",
+        "import subprocess; subprocess.run(['su', '-c', 'true'], check=True, stdin=subprocess.DEVNULL)",
+    ],
+)
+def test_the_runner_and_the_kernel_are_out_of_reach(contained: Sandbox, source: str) -> None:
+    assert judge(contained, source).verdict in (Verdict.runtime_error, Verdict.wrong_answer)
+    assert judge(contained, "print('next')").stdout == "next\n"
+
+
+def test_no_file_lends_its_owner_or_group(contained: Sandbox) -> None:
+    found = judge(contained, "find / -xdev -type f -perm /6000 2>/dev/null || true", "sh")
+    assert (found.verdict, found.stdout) == (Verdict.passed, "")
+
+
+def test_more_memory_than_a_container_has_is_a_mistake(contained: Sandbox) -> None:
+    with pytest.raises(UsageError, match="memory_bytes"):
+        judge(contained, "print(1)", limits=Limits(memory_bytes=docker.MEMORY_BYTES))
+
+
+def test_identities_hold_the_image(contained: Sandbox) -> None:
+    assert docker.image_digest(docker.connect()) in contained.identity("py")
+
+
+def test_a_daemon_that_is_not_there_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with pytest.raises(BackendUnavailable, match=r"unix:///nowhere/docker.sock does not answer.*bubblewrap"):
+        Sandbox("docker")
+
+
+def test_an_image_that_is_not_built_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_backend("docker")
+    monkeypatch.setattr(docker, "tag", lambda: "selftrain-sandbox:none")
+    with pytest.raises(BackendUnavailable, match="python -m sandbox build"):
+        Sandbox("docker")

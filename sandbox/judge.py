@@ -8,11 +8,13 @@ import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 
 from sandbox.backends import bubblewrap
 from sandbox.clear import clear_container, memory_kills, wipe
-from sandbox.confine import program_uid
+from sandbox.compilers import Compiler, command
+from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
 from sandbox.headers import PLAIN, precompiled_header
 from sandbox.languages import PATH, entry, heap_mib, language
@@ -49,7 +51,9 @@ class Judge:
         self.uid = program_uid()
         self.clean = True
         self.server: ForkServer | None = None
-        self._uids = itertools.count(int(os.environ.get("SANDBOX_UIDS", "1000000")))
+        self.compilers: dict[str, Compiler] = {}
+        first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
+        self.compiler_uid, self._uids = first, itertools.count(first + 1)
         scratch.chmod(0o711)  # programs may run as another user
 
     def judge(self, program: Program) -> Result:
@@ -73,11 +77,32 @@ class Judge:
             self.server = ForkServer(python, env)
         return self.server
 
+    def compiler(self, name: str) -> Compiler | None:
+        """The warm compiler of language `name`, started on first use; None where there is none. Only a runner that is root
+        has any: they need a user of their own."""
+        if self.uid is None or self.isolated:
+            return None
+        if name not in self.compilers and (argv := command(name)):
+            self.compilers[name] = Compiler(argv, self.compiler_uid)
+        return self.compilers.get(name)
+
+    def drop_compiler(self, name: str) -> None:
+        """End the warm compiler of language `name`; the next program that needs one gets a new one."""
+        self.compilers.pop(name).close()
+
+    @property
+    def kept(self) -> frozenset[int]:
+        """The runner's children that are no program's."""
+        warm = [self.server, *self.compilers.values()]
+        return frozenset(helper.pid for helper in warm if helper)
+
     def close(self) -> None:
-        """End the warm interpreter; the next program that needs one gets a new one."""
+        """End the warm interpreter and compilers; the next program that needs one gets a new one."""
         if self.server:
             self.server.close()
             self.server = None
+        for name in list(self.compilers):
+            self.drop_compiler(name)
 
 
 class _Judgement:
@@ -98,7 +123,7 @@ class _Judgement:
             for path in (source, self.directory):
                 os.chown(path, self.judge.uid, self.judge.uid)
         if self.row.compile:
-            outcome = self._step(self.row.compile, compiling=True)
+            outcome = self._compile_warm(source.name) or self._step(self.row.compile, compiling=True)
             self._add(outcome, compiling=True)
             if outcome.over or outcome.exit_code != 0:
                 timeout = outcome.over is Verdict.timeout
@@ -110,6 +135,21 @@ class _Judgement:
             if verdict is not Verdict.passed:
                 break
         return self._finish(verdict, outcome)
+
+    def _compile_warm(self, name: str) -> Outcome | None:
+        """Compile with the language's warm compiler; None where there is none, or it failed."""
+        compiler = self.judge.compiler(self.row.name)
+        if compiler is None:
+            return None
+        text = self.program.source.encode("utf-8", "replace")
+        done = compiler.compile(name, text, self.limits)
+        if done is None or done.cpu_seconds > self.limits.compile_cpu_seconds or compiler.worn:
+            self.judge.drop_compiler(self.row.name)
+        if done is None or done.cpu_seconds > self.limits.compile_cpu_seconds:
+            return None
+        for file, content in done.files.items():
+            write_inside(self.directory, file, content)
+        return Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
 
     def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
         """What one run says; see `Language` for the patterns."""
@@ -156,8 +196,7 @@ class _Judgement:
             return Spawned(command, stdio)
 
         budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
-        keep = frozenset({judge.server.pid} if judge.server else ())
-        return watch(start, stdin.encode("utf-8", "replace"), budget, keep, judge.caller)
+        return watch(start, stdin.encode("utf-8", "replace"), budget, judge.kept, judge.caller)
 
     def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
         """A command of the language's row, filled in for this program."""
@@ -212,6 +251,16 @@ class _Judgement:
             stdout=_kept(stdout),
             stderr=_kept(_text(last.stderr)),
         )
+
+
+def write_inside(directory: Path, name: str, content: bytes) -> None:
+    """Write a file that a compiler made into the program's directory. Raises `SandboxError` where its name leads out."""
+    path = directory / name
+    if ".." in path.parts or not path.is_relative_to(directory):
+        raise SandboxError(f"a compiler made a file named {name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb", opener=partial(os.open, mode=0o644)) as file:
+        file.write(content)
 
 
 def _text(data: bytes) -> str:

@@ -20,6 +20,8 @@ _PHP = ("php", "-d", "memory_limit={heap}M", "-d", "zend.assertions=1", "-d", "a
 _TSC = ("tsc", "--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--typeRoots", "{dir}")
 _JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 _JAVAC = tuple(f"-J{flag}" for flag in _JVM)
+JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
+"""javac's own, whether it is started for one program or stays up."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +104,7 @@ _ROWS = (
         compile=(
             "javac",
             *_JAVAC,
-            "-encoding",
-            "UTF-8",
-            "-cp",
-            JAVATUPLES,
+            *JAVAC_OPTIONS,
             "-d",
             "{dir}",
             "{dir}/{entry}.java",

@@ -61,6 +61,23 @@ def tree_usage(keep: frozenset[int]) -> Usage:
     return Usage(cpu, memory, threads)
 
 
+def cpu_seconds(pid: int) -> float:
+    """CPU time that a process and its threads have used so far; 0 where it is gone."""
+    return _stat(pid, slice(11, 13)) / _TICK
+
+
+def resident_bytes(pid: int) -> int:
+    """Memory that a process has resident; 0 where it is gone."""
+    return _stat(pid, slice(21, 22)) * _PAGE
+
+
+def _stat(pid: int, fields: slice) -> int:
+    """The sum of fields of /proc/PID/stat, counted from the process's state."""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/stat") as file:
+        return sum(map(int, file.read().rpartition(")")[2].split()[fields]))
+    return 0
+
+
 def kill_tree(keep: frozenset[int], patience: float = 10.0) -> Usage:
     """Kill all descendants except those in `keep`; return what those that became our children had used.
 

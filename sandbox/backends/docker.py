@@ -135,8 +135,8 @@ def build() -> Iterator[str]:
 
 
 def _sources() -> list[tuple[str, Path]]:
-    """What the image is made of: this package's code, and the Dockerfile."""
-    paths = [*_PACKAGE.rglob("*.py"), *(_PACKAGE / "images").iterdir()]
+    """What the image is made of."""
+    paths = [path for pattern in ("*.py", "*.java", "*.js", "Dockerfile") for path in _PACKAGE.rglob(pattern)]
     return sorted((path.relative_to(_PACKAGE).as_posix(), path) for path in paths if path.is_file())
 
 

@@ -1,0 +1,137 @@
+"""Warm compilers: javac and tsc take seconds to start and a fraction of that for a program, so one of each stays up.
+
+Compiling executes nothing of the program, so that a compiler may serve one after the other. It runs as a user of its own,
+which is no program's and may write nowhere; sources come over its standard input, and what it makes goes over its standard
+output to the runner, which writes it into the program's directory. It is never believed in trouble: where it dies, is over a
+limit or has served for long, it is ended, and the program compiled by a fresh compiler under the usual limits.
+"""
+
+import os
+import selectors
+import signal
+import struct
+import subprocess
+import time
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from sandbox.confine import confine
+from sandbox.languages import JAVAC_OPTIONS, PATH
+from sandbox.launch import rlimits
+from sandbox.processes import cpu_seconds, resident_bytes
+from sandbox.verdicts import MIB, Limits
+
+_SERVERS = Path(__file__).parent / "servers"
+_TYPESCRIPT = Path("/usr/share/nodejs/typescript/lib/typescript.js")
+_LARGEST = 32 * MIB
+"""Of one text or file in an answer."""
+_MEMORY = 700 * MIB
+_SERVES = 1000
+"""Programs; what a compiler keeps of them must not add up."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """What the compiler said of a program, and the files that it made of it, by name."""
+
+    exit_code: int
+    said: bytes
+    files: dict[str, bytes]
+    wall_seconds: float
+    cpu_seconds: float
+
+
+def command(language: str) -> tuple[str, ...] | None:
+    """How the warm compiler of `language` is started; None where there is none, or it is not there."""
+    if language == "java" and (_SERVERS / "JavaCompile.class").is_file():
+        flags = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xss4m", "-Xmx400m")
+        return ("java", *flags, "-cp", str(_SERVERS), "JavaCompile", *JAVAC_OPTIONS)
+    if language == "ts" and _TYPESCRIPT.is_file():
+        return ("node", "--max-old-space-size=500", str(_SERVERS / "tsc.js"), str(_TYPESCRIPT))
+    return None
+
+
+class Compiler:
+    """One warm compiler, started by `argv` as user `uid`."""
+
+    def __init__(self, argv: tuple[str, ...], uid: int) -> None:
+        limits = Limits(file_bytes=1, processes=256)
+        kernel = rlimits(limits, cpu_seconds=24 * 3600, address_space=False, processes=True)
+        self.process = subprocess.Popen(
+            argv,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            cwd="/",
+            env={"PATH": PATH, "HOME": "/nonexistent", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
+            start_new_session=True,
+            preexec_fn=partial(confine, kernel, uid, os.getpid()),
+        )
+        self.pid = self.process.pid
+        self.served = 0
+
+    def compile(self, name: str, source: bytes, limits: Limits) -> Compiled | None:
+        """Compile `source`, which would be in file `name`; None where the compiler failed, and is not to be used again."""
+        started, cpu = time.monotonic(), cpu_seconds(self.pid)
+        self._deadline = started + limits.compile_wall_seconds
+        try:
+            self._send(b"".join(struct.pack(">I", len(part)) + part for part in (name.encode(), source)))
+            exit_code, said = self._number(), self._bytes()
+            files = {self._bytes().decode(): self._bytes() for _ in range(self._number())}
+        except (OSError, ValueError, EOFError):
+            return None
+        spent = cpu_seconds(self.pid) - cpu
+        self.served += 1
+        return Compiled(exit_code, said, files, time.monotonic() - started, spent)
+
+    @property
+    def worn(self) -> bool:
+        """Whether it has served long enough, or grown too large."""
+        return self.served >= _SERVES or resident_bytes(self.pid) > _MEMORY
+
+    def close(self) -> None:
+        """End it."""
+        for pipe in (self.process.stdin, self.process.stdout):
+            if pipe:
+                try:
+                    pipe.close()
+                except OSError:
+                    continue
+        self.process.send_signal(signal.SIGKILL)
+        self.process.wait()
+
+    def _send(self, data: bytes) -> None:
+        assert self.process.stdin is not None
+        fd = self.process.stdin.fileno()
+        os.set_blocking(fd, False)
+        left = memoryview(data)
+        while left:
+            self._wait(fd, selectors.EVENT_WRITE)
+            left = left[os.write(fd, left) :]
+
+    def _number(self) -> int:
+        return int(struct.unpack(">I", self._read(4))[0])
+
+    def _bytes(self) -> bytes:
+        length = self._number()
+        if length > _LARGEST:
+            raise ValueError(f"an answer of {length} bytes")
+        return self._read(length)
+
+    def _read(self, length: int) -> bytes:
+        assert self.process.stdout is not None
+        fd = self.process.stdout.fileno()
+        data = bytearray()
+        while len(data) < length:
+            self._wait(fd, selectors.EVENT_READ)
+            if not (part := os.read(fd, length - len(data))):
+                raise EOFError
+            data += part
+        return bytes(data)
+
+    def _wait(self, fd: int, event: int) -> None:
+        with selectors.DefaultSelector() as selector:
+            selector.register(fd, event)
+            if not selector.select(max(self._deadline - time.monotonic(), 0)):
+                raise TimeoutError

@@ -13,17 +13,24 @@ from pathlib import Path
 from typing import get_args
 
 from sandbox.backends import docker
+from sandbox.bench import bench
+from sandbox.check import check
 from sandbox.client import Backend, Sandbox
 from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import LANGUAGES, language
+from sandbox.multipl_e import completion_files, evaluate
 from sandbox.rows import ResultFile, read_programs
 from sandbox.verdicts import Case, Program, Verdict
 
 _EXAMPLES = """examples:
   python -m sandbox build                                      the image of backend docker
   python -m sandbox languages
+  python -m sandbox check --backend docker
   python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt
   python -m sandbox judge completions.jsonl verdicts.jsonl --workers 8 --resume
+
+  python -m sandbox multipl-e completions/
+  python -m sandbox bench completions.jsonl --backend docker --workers 2
 
 rows of judge, one JSON object a line:
   {id, language, program}
@@ -69,7 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        parents = {"build": [], "languages": [common]}.get(name, [common, limited])
+        parents = {
+            "build": [],
+            "languages": [common],
+            "check": [common],
+            "bench": [common],
+            "multipl-e": [common],
+        }.get(name, [common, limited])
         command: argparse.ArgumentParser = commands.add_parser(
             name, parents=parents, help=text, description=text
         )
@@ -77,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("languages", _languages, "list the languages, their tools' versions and what they lack")
+    add("check", _check, "check that a backend judges right and contains hostile programs")
     add("build", _build, "build the image of backend docker")
 
     run = add("run", _run, "run one program and print its verdict as JSON")
@@ -85,10 +99,22 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--stdin", type=Path, metavar="F", help="what the program reads (default: nothing)")
     run.add_argument("--expect", type=Path, metavar="F", help="what it has to print (default: anything)")
 
+    measure = add("bench", _bench, "CPU and wall time per program, against plain commands and `docker run`")
+    measure.add_argument("input", type=Path, metavar="IN.jsonl", help="rows as of judge")
+    measure.add_argument("--workers", type=int, default=1, metavar="N", help="programs at once (default: 1)")
+
+    multipl_e = add(
+        "multipl-e", _multipl_e, "judge MultiPL-E's completions files (NAME.json.gz), write its results files"
+    )
+    multipl_e.add_argument("directory", type=Path, metavar="DIR")
+    cores = len(os.sched_getaffinity(0))
+    multipl_e.add_argument(
+        "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
+    )
+
     judge = add("judge", _judge, "judge a JSON-lines file of programs")
     judge.add_argument("input", type=Path, metavar="IN.jsonl")
     judge.add_argument("output", type=Path, metavar="OUT.jsonl")
-    cores = len(os.sched_getaffinity(0))
     judge.add_argument(
         "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
     )
@@ -113,6 +139,18 @@ def _languages(arguments: argparse.Namespace) -> int:
             state = f"missing: {', '.join(missing)}" if missing else sandbox.identity(name).partition(" ")[2]
             print(f"{name:5} {row.title:11} {state}")
     return 0
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    problems = count = 0
+    with Sandbox(arguments.backend) as sandbox:
+        for finding in check(sandbox):
+            count += 1
+            problems += bool(finding.problem)
+            mark = "FAILED" if finding.problem else "ok"
+            print(f"{mark:<7} {finding.name:<40} {finding.said:<18} {finding.problem}".rstrip(), flush=True)
+    print(f"backend {sandbox.backend}: {count - problems} of {count} as they should be")
+    return 1 if problems else 0
 
 
 def _build(_: argparse.Namespace) -> int:
@@ -160,10 +198,31 @@ def _judge(arguments: argparse.Namespace) -> int:
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
 
 
+def _bench(arguments: argparse.Namespace) -> int:
+    for line in bench(read_programs(arguments.input), arguments.backend, arguments.workers):
+        print(line)
+    return 0
+
+
+def _multipl_e(arguments: argparse.Namespace) -> int:
+    paths = completion_files(arguments.directory)
+    passed = count = 0
+    with Sandbox(arguments.backend, arguments.workers) as sandbox:
+        progress = _Progress(len(paths), 0, "files")
+        for _, done in evaluate(sandbox, paths):
+            rows = done["results"]
+            count += len(rows)
+            passed += sum(row["status"] == "OK" and row["exit_code"] == 0 for row in rows)
+            progress.step()
+    print(f"{passed} of {count} completions of {len(paths)} problems pass", file=sys.stderr)
+    return 0
+
+
 class _Progress:
     """A line on stderr: rows done, rows a second, time left. Every second on a terminal, else every ten."""
 
-    def __init__(self, total: int, before: int) -> None:
+    def __init__(self, total: int, before: int, unit: str = "programs") -> None:
+        self._unit = unit
         self._total, self._before, self._done = total, before, before
         self._started = self._shown = time.monotonic()
         self._terminal = sys.stderr.isatty()
@@ -178,5 +237,5 @@ class _Progress:
         rate = (self._done - self._before) / max(now - self._started, 1e-6)
         left = (self._total - self._done) / rate
         end = "\r" if self._terminal and self._done < self._total else "\n"
-        line = f"{self._done}/{self._total} programs, {rate:.1f}/s, {left:.0f} s left"
+        line = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
         print(line, end=end, file=sys.stderr, flush=True)

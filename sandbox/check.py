@@ -1,0 +1,68 @@
+"""`python -m sandbox check`: whether a backend keeps its promises on this machine.
+
+Every verdict in every language that the backend has (`shapes`), then the hostile programs (`hostile`), and after each of
+them a program that looks for what it left, and whether the next one is judged right.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+
+from sandbox.client import Sandbox
+from sandbox.hostile import HOSTILE, PROBE
+from sandbox.languages import LANGUAGES
+from sandbox.shapes import ENDINGS, SHAPES, program
+from sandbox.verdicts import Program, Result, Verdict
+
+ISOLATING = ("docker", "bubblewrap")
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was checked. `problem`: what is wrong; empty where nothing is."""
+
+    name: str
+    said: str
+    problem: str = ""
+
+
+def check(sandbox: Sandbox, languages: tuple[str, ...] = tuple(LANGUAGES)) -> Iterator[Finding]:
+    """Check everything; a finding for each."""
+    yield from verdicts(sandbox, languages)
+    if sandbox.backend in ISOLATING:
+        yield from hostile(sandbox, languages)
+
+
+def verdicts(sandbox: Sandbox, languages: tuple[str, ...]) -> Iterator[Finding]:
+    """Every verdict in every language."""
+    there = [language for language in languages if language in SHAPES and not sandbox.missing_tools(language)]
+    for language in languages:
+        if language not in there:
+            yield Finding(language, "not there", f"lacks {', '.join(sandbox.missing_tools(language))}")
+    expected = {f"{language}-{ending}": verdict for language in there for ending, verdict in ENDINGS.items()}
+    programs = [program(language, ending) for language in there for ending in ENDINGS]
+    for result in sandbox.run(programs):
+        wanted = expected[result.id]
+        problem = "" if result.verdict is wanted else f"expected {wanted}; {_tail(result)}"
+        yield Finding(result.id, str(result.verdict), problem)
+
+
+def hostile(sandbox: Sandbox, languages: tuple[str, ...]) -> Iterator[Finding]:
+    """The hostile programs, each followed by the probe."""
+    for number, attempt in enumerate(HOSTILE):
+        if attempt.language not in languages or sandbox.missing_tools(attempt.language):
+            continue
+        result = _judge(sandbox, attempt.program)
+        after = _judge(sandbox, replace(PROBE, source=f"{PROBE.source}#{number}\n"))
+        problem = "" if attempt.contained(result.verdict) else f"not contained; {_tail(result)}"
+        if after.verdict is not Verdict.passed:
+            problem += f" the program after it: {after.verdict}; {_tail(after)}"
+        yield Finding(attempt.name, str(result.verdict), problem)
+
+
+def _judge(sandbox: Sandbox, one: Program) -> Result:
+    (result,) = sandbox.run([one])
+    return result
+
+
+def _tail(result: Result) -> str:
+    return f"exit code {result.exit_code}, {(result.stderr or result.stdout)[-300:]!r}"

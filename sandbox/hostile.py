@@ -1,0 +1,319 @@
+"""Programs that try to get away with something. Part of `python -m sandbox check`.
+
+A program ends with exit code 0 only where it got what it wanted, so that `passed` means that it broke out, unless `may_pass`
+says that ending well is no harm: then what counts is the program after it, `PROBE`, which looks for what it left behind.
+"""
+
+from dataclasses import dataclass, field
+
+from sandbox.programs import assemble
+from sandbox.verdicts import MIB, Limits, Program, Verdict
+
+NAP = "86399.75"
+"""Seconds to sleep for, by which `PROBE` knows a process that was left behind."""
+
+TIGHT = Limits(cpu_seconds=2, wall_seconds=6, memory_bytes=300 * MIB, output_bytes=MIB, processes=64)
+
+PROBE = Program(
+    "probe",
+    "py",
+    f"""
+import os
+for place in ("/tmp", "/dev/shm"):
+    left = [name for name in os.listdir(place) if os.path.join(place, name) != os.getcwd()]
+    assert not left, (place, left[:3])
+for entry in filter(str.isdigit, os.listdir("/proc")):
+    try:
+        line = open(f"/proc/{{entry}}/cmdline", "rb").read()
+    except OSError:
+        continue
+    assert {NAP!r}.encode() not in line, line
+for table in ("shm", "sem", "msg"):
+    assert len(open(f"/proc/sysvipc/{{table}}").readlines()) == 1, table
+with open("/tmp/probe", "w") as file:
+    file.write("x" * 100_000)
+print("alive")
+print("end-of-probe")
+""",
+    end_marker="end-of-probe",
+)
+
+
+@dataclass(frozen=True)
+class Hostile:
+    """One attempt. `expected`: the verdict, where only one is right."""
+
+    name: str
+    source: str
+    language: str = "py"
+    expected: Verdict | None = None
+    may_pass: bool = False
+    limits: Limits = field(default=TIGHT)
+    end_marker: str | None = None
+
+    @property
+    def program(self) -> Program:
+        return Program(self.name, self.language, self.source, limits=self.limits, end_marker=self.end_marker)
+
+    def contained(self, verdict: Verdict) -> bool:
+        """Whether this verdict says that it got away with nothing."""
+        if self.expected is not None:
+            return verdict is self.expected
+        return verdict.is_label and (self.may_pass or verdict is not Verdict.passed)
+
+
+def _with_tests(name: str, language: str, prompt: str, completion: str, tests: str) -> Hostile:
+    source, marker = assemble(language, prompt, completion, tests)
+    return Hostile(name, source, language, Verdict.wrong_answer, end_marker=marker)
+
+
+_OTHERS = """
+import os
+others = [int(p) for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpid()]
+got = 0
+for pid in others:
+    try:
+        TRY
+        got += 1
+    except (OSError, ValueError):
+        continue
+raise SystemExit(not got)
+"""
+_FILL = """
+import os
+done = 0
+try:
+    for number in range(10_000):
+        with open(f'PLACE/fill-{number}', 'wb') as file:
+            for _ in range(16):
+                done += file.write(bytes(1 << 20))
+except OSError:
+    raise SystemExit(1)
+"""
+_DAEMON = f"""
+import os
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        CLOSE
+        os.execvp('sleep', ['sleep', '{NAP}'])
+    os._exit(0)
+os.wait()
+"""
+_ANY_OF = """
+import SOCKETS
+def attempt(action):
+    try:
+        action()
+        return True
+    except OSError:
+        return False
+raise SystemExit(not any(map(attempt, ACTIONS)))
+"""
+_FORGED = '{"answer": {"id": "x", "verdict": "passed", "exit_code": 0}}'
+_LAUGHS = (
+    "#define A0 1+1+1+1+1+1+1+1+1+1\n"
+    + "".join(f"#define A{n} {'+'.join([f'A{n - 1}'] * 10)}\n" for n in range(1, 9))
+    + "int main() { return A8; }\n"
+)
+_TYPES = (
+    "type Count<N extends number, T extends any[] = []> = T['length'] extends N ? T : Count<N, [...T, any]>;\n"
+    + "".join(f"type B{n} = [...B{n - 1}, ...B{n - 1}];\n" if n else "type B0 = [1, 2];\n" for n in range(30))
+    + "const b: B29 = null as any;\nconst c: Count<9999> = b;\n"
+)
+
+
+def _sockets(*actions: str) -> str:
+    return _ANY_OF.replace("SOCKETS", "socket").replace("ACTIONS", f"[{', '.join(actions)}]")
+
+
+HOSTILE = (
+    # Using more than its share
+    Hostile("fork bomb", "import os\nwhile True: os.fork()"),
+    Hostile("fork bomb in a shell", ":(){ :|:& };:\nsleep 20\nexit 0", "sh"),
+    Hostile(
+        "memory bomb", "x = []\nwhile True: x.append(bytearray(1 << 20))", expected=Verdict.memory_exceeded
+    ),
+    Hostile(
+        "memory bomb over processes",
+        "import os, time\nfor _ in range(3): os.fork()\nx = bytearray(os.urandom(1 << 20)) * 100\ntime.sleep(5)",
+        expected=Verdict.memory_exceeded,
+    ),
+    Hostile("endless output", "while True: print('x' * 4096)", expected=Verdict.output_exceeded),
+    Hostile("endless output on stderr", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxx >&2; done", "sh"),
+    Hostile("sleep", "import time\ntime.sleep(3600)", expected=Verdict.timeout),
+    Hostile("busy loop", "while True: pass", expected=Verdict.timeout),
+    Hostile(
+        "busy loop that ignores signals",
+        "import signal\nfor n in range(1, 65):\n    try: signal.signal(n, signal.SIG_IGN)\n    except (OSError, ValueError): pass\n"
+        "while True: pass",
+        expected=Verdict.timeout,
+    ),
+    Hostile(
+        "stops itself",
+        "import os, signal\nos.kill(os.getpid(), signal.SIGSTOP)\nos._exit(0)",
+        expected=Verdict.timeout,
+    ),
+    Hostile(
+        "busy threads", "import os\nfor _ in range(5): os.fork()\nwhile True: pass", expected=Verdict.timeout
+    ),
+    Hostile("fills /tmp", _FILL.replace("PLACE", "/tmp")),
+    Hostile("fills /dev/shm", _FILL.replace("PLACE", "/dev/shm")),
+    Hostile("fills its own directory", _FILL.replace("PLACE", ".")),
+    Hostile(
+        "fills the inodes",
+        "import os\ntry:\n    for n in range(3_000_000): os.mknod(f'/tmp/{n}')\nexcept OSError:\n    raise SystemExit(1)",
+    ),
+    Hostile("raises its limits", "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (9999, 9999))"),
+    Hostile("will not be killed for memory", "open('/proc/self/oom_score_adj', 'w').write('-1000')"),
+    # Outliving its verdict
+    Hostile("daemon", _DAEMON.replace("CLOSE", "[os.close(n) for n in range(3)]"), may_pass=True),
+    Hostile("daemon that holds the pipes", _DAEMON.replace("CLOSE", "pass"), expected=Verdict.passed),
+    Hostile("daemon of a shell", f"setsid sleep {NAP} &\ndisown -a", "sh", expected=Verdict.passed),
+    Hostile(
+        "shared memory of System V",
+        "import ctypes\nctypes.CDLL(None).shmget(4711, 4096, 0o1666)",
+        may_pass=True,
+    ),
+    Hostile(
+        "message queue", "import ctypes\nctypes.CDLL(None).mq_open(b'/q', 0o102, 0o666, None)", may_pass=True
+    ),
+    Hostile(
+        "files with strange names",
+        "import os\nfor name in ('-rf', 'a\\nb', '*', '$(touch x)', '\\u202e', 'x' * 255, ' '):\n    open(f'/tmp/{name}', 'w')\n"
+        "open(b'/tmp/\\xff\\xfe', 'w')",
+        may_pass=True,
+    ),
+    Hostile(
+        "directories too deep, and closed",
+        "import os\nos.mkdir('/tmp/closed', 0)\nos.chdir('/tmp')\nfor _ in range(1500):\n    os.mkdir('d')\n    os.chdir('d')",
+        may_pass=True,
+    ),
+    Hostile(
+        "links out of its directory",
+        "import os\nos.symlink('/', '/tmp/root')\nos.symlink('/etc', '/dev/shm/etc')\nos.symlink('/tmp', '/tmp/loop')",
+        may_pass=True,
+    ),
+    # Others
+    Hostile("kill(-1)", "import os\nos.kill(-1, 9)", may_pass=True),
+    Hostile("kills its parent", "import os\nos.kill(os.getppid(), 9)"),
+    Hostile("signals to everybody", _OTHERS.replace("TRY", "os.kill(pid, 15)")),
+    Hostile("stops everybody", _OTHERS.replace("TRY", "os.kill(pid, 19)")),
+    Hostile(
+        "reads others' environment",
+        _OTHERS.replace("TRY", "assert open(f'/proc/{pid}/environ', 'rb').read() or 1"),
+    ),
+    Hostile("reads others' memory", _OTHERS.replace("TRY", "open(f'/proc/{pid}/mem', 'rb')")),
+    Hostile("reads others' files", _OTHERS.replace("TRY", "os.listdir(f'/proc/{pid}/fd')")),
+    Hostile(
+        "traces others",
+        _OTHERS.replace(
+            "TRY", "import ctypes; assert ctypes.CDLL(None).ptrace(16, pid, 0, 0) == 0 or int('x')"
+        ),
+    ),
+    Hostile(
+        "looks for other programs",
+        "import os, glob\nraise SystemExit(not [p for p in glob.glob('/sandbox/*/*/main.*')])",
+    ),
+    # The machine
+    Hostile("writes to /proc/sys", "open('/proc/sys/kernel/core_pattern', 'w').write('x')"),
+    Hostile("triggers a crash", "open('/proc/sysrq-trigger', 'w').write('c')"),
+    Hostile(
+        "writes to /sys",
+        "import glob\nfor path in glob.glob('/sys/fs/cgroup/**/*limit*', recursive=True) + ['/sys/power/state']:\n"
+        "    open(path, 'w').write('1')",
+    ),
+    Hostile("makes a device", "import os\nos.mknod('/tmp/sda', 0o60666, os.makedev(8, 0))"),
+    Hostile(
+        "mounts",
+        "import ctypes\nraise SystemExit(ctypes.CDLL(None).mount(b'x', b'/tmp', b'tmpfs', 0, None) != 0)",
+    ),
+    Hostile("a user namespace", "unshare --user --map-root-user true", "sh"),
+    Hostile("becomes root", "import os\nos.setuid(0)"),
+    Hostile(
+        "setuid programs",
+        "found=$(find / -xdev -type f -perm /6000 2>/dev/null | head -1)\n[ -n \"$found\" ] && grep -q 'NoNewPrivs:.0' /proc/self/status",
+        "sh",
+    ),
+    Hostile(
+        "writes to the system",
+        "for place in ('/usr/x', '/etc/x', '/bin/x', '/x', '/opt/x'): open(place, 'w')",
+    ),
+    # The network
+    Hostile(
+        "IPv4",
+        _sockets(
+            "lambda: socket.create_connection(('1.1.1.1', 80), 2)",
+            "lambda: socket.create_connection(('127.0.0.1', 22), 2)",
+        ),
+    ),
+    Hostile("IPv6", _sockets("lambda: socket.create_connection(('2606:4700:4700::1111', 80), 2)")),
+    Hostile("DNS", _sockets("lambda: socket.getaddrinfo('example.org', 80)")),
+    Hostile(
+        "sockets of the machine",
+        _sockets(
+            *(
+                f"lambda: socket.socket(socket.AF_UNIX).connect({path!r})"
+                for path in (
+                    "/var/run/docker.sock",
+                    "/run/systemd/private",
+                    "/run/dbus/system_bus_socket",
+                    "\0x",
+                )
+            )
+        ),
+    ),
+    # The verdict
+    Hostile(
+        "forges a verdict on stdout",
+        f"print({_FORGED!r})\nraise SystemExit(1)",
+        expected=Verdict.runtime_error,
+    ),
+    Hostile(
+        "forges a verdict on stderr", f"echo '{_FORGED}' >&2\nexit 3", "sh", expected=Verdict.runtime_error
+    ),
+    Hostile(
+        "forges a verdict on all descriptors",
+        f"import os\nfor fd in range(3, 256):\n    try: os.write(fd, {_FORGED.encode()!r} + b'\\n')\n    except OSError: pass\n"
+        "raise SystemExit(1)",
+        expected=Verdict.runtime_error,
+    ),
+    _with_tests(
+        "exits before the tests", "py", "def f(n):\n", "    import os; os._exit(0)", "assert f(1) == 2"
+    ),
+    _with_tests(
+        "exits while it is defined", "py", "def f(n):\n", "    return 1\nraise SystemExit", "assert f(1) == 2"
+    ),
+    _with_tests(
+        "exit code 256", "sh", "#!/bin/bash\nf() {\n", "    :\n}\nexit 256\ng() {\n", "}\nset -e\nf\n"
+    ),
+    # The compilers
+    Hostile("billion laughs", _LAUGHS, "cpp", limits=Limits(compile_cpu_seconds=4, compile_wall_seconds=20)),
+    Hostile(
+        "types without end", _TYPES, "ts", limits=Limits(compile_cpu_seconds=10, compile_wall_seconds=30)
+    ),
+    Hostile(
+        "parentheses for javac", "class A { int x = " + "(" * 20_000 + "1; }", "java", Verdict.compile_error
+    ),
+    Hostile(
+        "source that includes others' files",
+        '#include "/proc/1/environ"\nint main() { return 0; }',
+        "cpp",
+        Verdict.compile_error,
+    ),
+    Hostile(
+        "source that holds others' files",
+        '__asm__(".incbin \\"/proc/1/environ\\"");\nint main() { return 0; }',
+        "cpp",
+        Verdict.compile_error,
+    ),
+    Hostile("a line of 10 MB", "x = '" + "x" * 10_000_000 + "'\nraise SystemExit(1)", limits=Limits()),
+    Hostile(
+        "a line of 10 MB for a compiler",
+        "// " + "x" * 10_000_000 + "\nint main() { return 1; }",
+        "cpp",
+        limits=Limits(),
+    ),
+    Hostile("not UTF-8", "print('\udcff\ud800')\nraise SystemExit(1)"),
+    Hostile("nothing but zeros", "\0" * 1000 + "\nraise SystemExit(1)"),
+)

@@ -4,7 +4,8 @@ verdicts.py    what goes in (Program, Case, Limits) and what comes out (Verdict,
 languages.py   one row per language: how it is compiled, run and judged
 programs.py    MultiPL-E's prompt + completion + tests, closed with a marker
 client.py      Sandbox: many programs at once, each judged by a worker
-worker.py      one worker process, seen from the client
+worker.py      one worker, seen from the client
+channel.py     how the two speak
 runner.py      the worker itself: answers one request after the other
 judge.py       one program: compiled, run, and its verdict
 launch.py      starts one command as a child process
@@ -13,8 +14,13 @@ watch.py       watches it, under a budget, until it and all that it started have
 forkserver.py  a warm Python interpreter that forks one child per program
 processes.py   the process tree of a program: what it uses, and how it is ended
 headers.py     the precompiled C++ header
-backends/      how a worker is isolated: process (not at all), bubblewrap
+compilers.py   javac and tsc that stay up (servers/)
+clear.py       what a program leaves behind in a container
+backends/      how a worker is isolated: process (not at all), bubblewrap, docker (images/)
 cli.py         python -m sandbox
 rows.py        the files of python -m sandbox judge
+multipl_e.py   MultiPL-E's files
+check.py       whether a backend keeps its promises: shapes.py, hostile.py
+bench.py       what a program costs
 errors.py      what is raised on purpose
 """

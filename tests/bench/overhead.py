@@ -1,5 +1,7 @@
 """Share of a demo's wall time that is not the stages' own work: Prefect, keys, verification, the report's last touch.
 
+The time is the flow's. The start of the command and of the embedded server, which `selftrain run` prints, comes on top.
+
 Reads runs/demo if it is there; `make demo` first. A run whose stages were cached says nothing, and is refused.
 """
 

@@ -1,0 +1,164 @@
+"""Whether the sandbox's verdicts are those of slow, plain runs, on real MultiPL-E problems with a model's answers.
+
+    python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2]
+
+Reads DIR/mbpp-LANG.jsonl. Each program is run plainly, `--plain` times: a fresh compiler and a fresh process, one at a time, a
+minute for each, judged by exit code and end marker alone. Those that do not always end the same way are unstable, listed and
+left out. Then the sandbox judges all of them, once on an idle machine and `--busy` times with every core kept busy. What
+differs is listed by id. Exit code 1 where more than 2 in a thousand differ or are unstable.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import re
+import subprocess
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from sandbox.bench import commands, source_file
+from sandbox.client import Sandbox
+from sandbox.languages import LANGUAGES, PATH, language
+from sandbox.programs import assemble
+from sandbox.verdicts import Program, Verdict
+from selftrain.problems.completion import extract_completion
+from selftrain.progress import watch
+
+SECONDS = 60
+TOLERATED = 0.002
+
+
+def main() -> int:
+    """Run it."""
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    options.add_argument("directory", type=Path)
+    options.add_argument("--languages", default=",".join(LANGUAGES))
+    options.add_argument("--rows", type=int, help="so many of each language, evenly spread (default: all)")
+    options.add_argument("--backend", default="docker")
+    options.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
+    options.add_argument("--plain", type=int, default=5)
+    options.add_argument("--busy", type=int, default=2)
+    asked = options.parse_args()
+    programs = [
+        program
+        for name in asked.languages.split(",")
+        for program in read(asked.directory / f"mbpp-{name}.jsonl", name, asked.rows)
+    ]
+    runs = [plain_verdicts(programs, f"plain {n + 1} of {asked.plain}") for n in range(asked.plain)]
+    unstable = {program.id for program in programs if len({run[program.id] for run in runs}) > 1}
+    for id in sorted(unstable):
+        print("unstable", id, [run[id] for run in runs])
+    wrong: set[str] = set()
+    for n in range(1 + asked.busy):
+        with busy(n > 0):
+            found = sandbox_verdicts(programs, asked.backend, asked.workers)
+        differ = {p.id for p in programs if p.id not in unstable and found[p.id] != runs[0][p.id]}
+        for id in sorted(differ):
+            print("differs", "busy" if n else "idle", id, "plain:", runs[0][id], "sandbox:", found[id])
+        wrong |= differ
+    for name, verdicts in by_language(programs, runs[0]).items():
+        print(f"{name:<5} {len(verdicts)} programs, {verdicts.count('passed') / len(verdicts):.3f} pass")
+    print(f"{len(programs)} programs, {len(unstable)} unstable, {len(wrong)} differ")
+    return int(max(len(unstable), len(wrong)) > TOLERATED * len(programs))
+
+
+def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
+    """The programs of a problem file: each answer in its problem, with the tests."""
+    lines = path.read_text().splitlines()
+    step = max(1, len(lines) // rows) if rows else 1
+    for line in lines[::step][:rows]:
+        row = json.loads(line)
+        body = row["response"]
+        if name != "py":
+            body = extract_completion(row["prompt"], body, name, row["stop_tokens"])
+        source, marker = assemble(name, row["prompt"], body, row["tests"])
+        yield Program(f"{row['name']}.{name}", name, source, end_marker=marker)
+
+
+def plain_verdicts(programs: list[Program], title: str) -> dict[str, str]:
+    """What the plain commands say, one program at a time."""
+    progress = watch(title)
+    found = {}
+    for done, program in enumerate(programs, 1):
+        found[program.id] = plain_verdict(program)
+        progress(done, len(programs), "programs", {})
+    return found
+
+
+def plain_verdict(program: Program) -> str:
+    """passed, compile_error, timeout or failed."""
+    row = language(program.language)
+    with tempfile.TemporaryDirectory() as directory:
+        file = source_file(program, directory)
+        *compiling, running = commands(program, directory)
+        environment = {"PATH": PATH, "HOME": directory, "LANG": "C.UTF-8"}
+        environment |= {name: value.format(heap=768) for name, value in row.env}
+
+        def run(argv: list[str]) -> subprocess.CompletedProcess[str] | None:
+            try:
+                return subprocess.run(
+                    argv, cwd=directory, env=environment, capture_output=True, text=True, errors="replace",
+                    stdin=subprocess.DEVNULL, timeout=SECONDS, check=False,
+                )  # fmt: skip
+            except subprocess.TimeoutExpired:
+                return None
+
+        for argv in compiling:
+            done = run(argv)
+            if done is None or done.returncode != 0:
+                return "timeout" if done is None else "compile_error"
+        done = run(running)
+        if done is None:
+            return "timeout"
+        marked = program.end_marker is None or program.end_marker in done.stdout.split("\n")
+        if done.returncode == 0 and marked and not re.search(row.failed_on_stderr, done.stderr):
+            return "passed"
+        if row.syntax_check:
+            checked = run([part.format(dir=str(file.parent)) for part in row.syntax_check])
+            if checked is None or checked.returncode != 0:
+                return "compile_error"
+        return "failed"
+
+
+def sandbox_verdicts(programs: list[Program], backend: str, workers: int) -> dict[str, str]:
+    """What the sandbox says, in the same words."""
+    own = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
+    with Sandbox(backend, workers) as sandbox:  # type: ignore[arg-type]
+        results = list(sandbox.run(programs))
+    return {r.id: str(r.verdict) if r.verdict in own else "failed" for r in results}
+
+
+def by_language(programs: list[Program], verdicts: dict[str, str]) -> dict[str, list[str]]:
+    """The verdicts of each language's programs."""
+    names = Counter(program.language for program in programs)
+    return {name: [verdicts[p.id] for p in programs if p.language == name] for name in names}
+
+
+@contextmanager
+def busy(wanted: bool) -> Iterator[None]:
+    """Every core kept busy by other work."""
+    others = [multiprocessing.Process(target=spin, daemon=True) for _ in range(os.cpu_count() or 1)]
+    try:
+        for other in others if wanted else []:
+            other.start()
+        yield
+    finally:
+        for other in others if wanted else []:
+            other.kill()
+
+
+def spin() -> None:
+    """Work without end."""
+    while True:
+        sum(range(10_000))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

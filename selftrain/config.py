@@ -267,6 +267,7 @@ class SampleConfig(Strict):
     are then those of the rounded model, the one that was sampled from."""
     temperature: Rate = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Below 1, engine ctranslate2 sorts the whole vocabulary for each token: 12 ms each with 49,152 entries."""
     max_new_tokens: Count = 64
     rl: Count = 8
     """Candidates per problem of the rl split."""

@@ -104,10 +104,11 @@ def test_a_missing_tokenizer_or_missing_weights_are_said(broken: Path):
 def test_a_folder_without_a_reranker_is_said(tmp_path: Path):
     with pytest.raises(UsageError, match=r"expected a reranker's folder .* or a run's folder"):
         Reranker.load(tmp_path / "nowhere")
-    (tmp_path / "run.json").write_text(json.dumps(dict.fromkeys(("name", "store", "finished", "seconds", "config", "stages", "reranker"))))
+    record = dict.fromkeys(("name", "store", "finished", "seconds", "config", "stages", "reranker"))
+    (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match="has not trained a reranker yet"):
         Reranker.load(tmp_path)
-    (tmp_path / "run.json").write_text(json.dumps({"reranker": "../gone"}))
+    (tmp_path / "run.json").write_text(json.dumps(record | {"reranker": "../gone"}))
     with pytest.raises(UsageError, match="which is not there; run it again"):
         Reranker.load(tmp_path)
 

@@ -3,15 +3,18 @@
 import itertools
 import os
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from sandbox.channel import Pipe
 from sandbox.client import Sandbox, content_key
 from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
 from sandbox.languages import LANGUAGES
 from sandbox.verdicts import Case, Limits, Program, Verdict
 from sandbox.worker import Worker
+from tests.sandbox.conftest import need_backend
 
 UNIQUE = "import uuid; print(uuid.uuid4())"
 
@@ -119,14 +122,29 @@ def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_identity_names_versions_and_rules(sandbox: Sandbox) -> None:
     identity = sandbox.identity("py")
     assert identity.startswith("py python3: Python 3.")
-    assert identity.endswith(f"rules {LANGUAGES['py'].rules()}")
+    assert f"rules {LANGUAGES['py'].rules()}" in identity
+    assert ("; image sha256:" in identity) == (sandbox.backend == "docker")
     assert sandbox.identity("py") == identity
 
 
 def test_auto_never_takes_the_backend_that_isolates_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
     monkeypatch.setattr("sandbox.backends.bubblewrap.PATH", "/nowhere")
     with pytest.raises(BackendUnavailable, match=r"no sandbox backend .* apt-get install bubblewrap"):
         Sandbox("auto")
+
+
+def test_auto_takes_bubblewrap_where_docker_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_backend("bubblewrap")
+    monkeypatch.setenv("DOCKER_HOST", "unix:///nowhere/docker.sock")
+    with Sandbox("auto") as sandbox:
+        assert sandbox.backend == "bubblewrap"
+
+
+def test_auto_takes_docker_where_it_is_ready() -> None:
+    need_backend("docker")
+    with Sandbox("auto") as sandbox:
+        assert sandbox.backend == "docker"
 
 
 def test_no_isolation_can_be_refused_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
@@ -141,7 +159,7 @@ def test_no_isolation_can_be_refused_and_is_told(caplog: pytest.LogCaptureFixtur
 
 @pytest.mark.parametrize("command", [("false",), ("cat",), ("/nowhere/python",)])
 def test_a_worker_that_does_not_work_is_an_error(command: tuple[str, ...]) -> None:
-    worker = Worker(command)
+    worker = Worker(partial(Pipe, command))
     with pytest.raises(SandboxError):
         worker.judge(Program("x", "py", "print(1)"))
     worker.close()

@@ -164,12 +164,16 @@ class Attached:
         self._stderr: deque[bytes] = deque(maxlen=_KEPT_STDERR)
         try:
             self._container = client.containers.create(image, **_options(runtime))
+        except (DockerException, OSError) as error:
+            raise SandboxError(f"cannot make a container: {error}") from error
+        try:
             wanted = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             attached = client.api.attach_socket(self._container.id, params=wanted)
             self._response = attached
             self._socket: socket.socket = getattr(attached, "_sock", attached)
             self._container.start()
         except (DockerException, OSError) as error:
+            self.kill()  # what never ran is not removed by itself
             raise SandboxError(f"cannot start a container: {error}") from error
 
     def send(self, data: bytes) -> None:

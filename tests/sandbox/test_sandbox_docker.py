@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.backends import docker
 from sandbox.client import Sandbox
-from sandbox.errors import BackendUnavailable, UsageError
+from sandbox.errors import BackendUnavailable, SandboxError, UsageError
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 from tests.sandbox.conftest import need_backend
 
@@ -142,3 +142,12 @@ def test_an_image_that_is_not_built_is_told_with_what_to_do(monkeypatch: pytest.
     monkeypatch.setattr(docker, "tag", lambda: "selftrain-sandbox:none")
     with pytest.raises(BackendUnavailable, match="python -m sandbox build"):
         Sandbox("docker")
+
+
+def test_a_container_that_cannot_be_started_is_told_and_not_left_behind() -> None:
+    need_backend("docker")
+    failed = pytest.raises(SandboxError, match=r"cannot (make|start) a container")
+    with Sandbox("docker", docker_runtime="nowhere") as sandbox, failed:
+        sandbox.identity("py")
+    everything = docker.connect().containers.list(all=True, filters={"label": docker.LABEL})
+    assert not [container for container in everything if container.status == "created"]

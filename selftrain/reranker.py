@@ -5,6 +5,7 @@ ranking = Reranker.load("runs/demo").rank(prompt, candidates)
 candidates[ranking.best]
 """
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,9 @@ from selftrain.runfile import NAME, read_run
 
 BATCH_TOKENS = 16_384
 """Padded tokens at once."""
+SHARE_FROM = 512
+"""Tokens that a problem's candidates must save by sharing their prompt's keys and values. Below that, batches over many
+problems are faster."""
 
 
 @dataclass(frozen=True)
@@ -59,28 +63,53 @@ class Reranker:
         return Ranking(tuple(self.score_many([(prompt, candidates)])[0]))
 
     def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        """Scores per problem and candidate; batches are filled across problems, sorted by length."""
+        """Scores per problem and candidate.
+
+        A long prompt with many candidates is read once. The others are batched across problems, sorted by length.
+        """
+        from selftrain.models import encode_completion, encode_prompt
+
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        scores: list[list[float]] = []
+        rows: list[list[int]] = []
+        places: list[tuple[int, int]] = []
+        for at, (prompt, candidates) in enumerate(problems):
+            head = encode_prompt(self.tokenizer, prompt)
+            tails = [encode_completion(self.tokenizer, text) for text in candidates]
+            if len(head) * (len(tails) - 1) >= SHARE_FROM:
+                scores.append(self._score_rows([head[-1:] + tail for tail in tails], head[:-1]))
+                continue
+            scores.append([0.0] * len(tails))
+            rows += [head + tail for tail in tails]
+            places += [(at, number) for number in range(len(tails))]
+        for (at, number), score in zip(places, self._score_rows(rows), strict=True):
+            scores[at][number] = score
+        return scores
+
+    def _score_rows(self, rows: Sequence[Sequence[int]], prompt: Sequence[int] = ()) -> list[float]:
+        """The score of each row of token ids, read after `prompt`, which is read once."""
         import torch
 
-        from selftrain.models import encode_completion, encode_prompt, pad
+        from selftrain.models import pad
 
-        rows: list[list[int]] = []
-        for prompt, candidates in problems:
-            head = encode_prompt(self.tokenizer, prompt)
-            rows += [head + encode_completion(self.tokenizer, text) for text in candidates]
-        fill = self.tokenizer.pad_token_id
-        self.model.config.pad_token_id = fill
-        scores = [0.0] * len(rows)
         device = next(self.model.parameters()).device
+        scores = [0.0] * len(rows)
         with torch.inference_mode():
+            cache = None
+            if prompt:
+                ids = torch.tensor([list(prompt)], device=device)
+                cache = self.model.base_model(input_ids=ids, use_cache=True).past_key_values
             for batch in _batches([len(row) for row in rows]):
-                ids = pad([rows[at] for at in batch], fill).to(device)
-                mask = pad([[1] * len(rows[at]) for at in batch], 0).to(device)
-                logits = self.model(input_ids=ids, attention_mask=mask).logits[:, 0].float().tolist()
-                for at, score in zip(batch, logits, strict=True):
+                ids = pad([rows[at] for at in batch], self.model.config.pad_token_id).to(device)
+                mask = pad([[1] * (len(prompt) + len(rows[at])) for at in batch], 0).to(device)
+                options = {}
+                if cache is not None:  # a call adds to the cache that it is given
+                    options = {"past_key_values": copy.deepcopy(cache), "use_cache": True}
+                    options["past_key_values"].batch_repeat_interleave(len(batch))
+                logits = self.model(input_ids=ids, attention_mask=mask, **options).logits[:, 0].float()
+                for at, score in zip(batch, logits.tolist(), strict=True):
                     scores[at] = score
-        found = iter(scores)
-        return [[next(found) for _ in candidates] for _, candidates in problems]
+        return scores
 
 
 def _batches(lengths: Sequence[int]) -> list[list[int]]:

@@ -51,6 +51,32 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(loaded: Reranker, mon
     assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, abs=1e-4)
 
 
+def test_a_prompt_that_is_read_once_gives_the_same_scores(loaded: Reranker, monkeypatch: pytest.MonkeyPatch):
+    problems = [(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])]
+    expected = loaded.score_many(problems)
+    monkeypatch.setattr(reranker, "SHARE_FROM", 1)
+    calls = []
+    hook = loaded.model.base_model.register_forward_hook(lambda *_: calls.append(1))
+    found = loaded.score_many(problems)
+    hook.remove()
+    assert len(calls) == 4, "each prompt once, and its candidates in one batch"
+    assert [len(scores) for scores in found] == [5, 2, 0]
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-4)
+    monkeypatch.setattr(reranker, "BATCH_TOKENS", 1)
+    assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(expected[0], abs=1e-4)
+
+
+def test_it_is_so_where_the_end_token_pads_too(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+):
+    own = Reranker.load(request.getfixturevalue("reranker"))
+    own.tokenizer.pad_token = own.tokenizer.eos_token
+    apart = own.rank(PROMPT, CANDIDATES).scores
+    monkeypatch.setattr(reranker, "SHARE_FROM", 1)
+    assert own.rank(PROMPT, CANDIDATES).scores == pytest.approx(apart, abs=1e-4)
+
+
 def test_batches_hold_similar_lengths_and_no_more_tokens_than_said(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(reranker, "BATCH_TOKENS", 12)
     assert reranker._batches([3, 9, 4, 3, 20, 4]) == [[0, 3, 2], [5], [1], [4]]

@@ -69,13 +69,15 @@ def _with_tests(name: str, language: str, prompt: str, completion: str, tests: s
 
 _OTHERS = """
 import os
-others = [int(p) for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpid()]
+def of_own_box(pid):  # bubblewrap's first process is the box's own: it knows nothing, and the box ends with it
+    return open(f'/proc/{pid}/comm').read() == 'bwrap\\n'
+others = [int(p) for p in os.listdir('/proc') if p.isdigit() and int(p) != os.getpid() and not of_own_box(p)]
 got = 0
 for pid in others:
     try:
         TRY
         got += 1
-    except (OSError, ValueError):
+    except (OSError, ValueError, AssertionError):
         continue
 raise SystemExit(not got)
 """
@@ -165,7 +167,10 @@ HOSTILE = (
         "import os\ntry:\n    for n in range(3_000_000): os.mknod(f'/tmp/{n}')\nexcept OSError:\n    raise SystemExit(1)",
     ),
     Hostile("raises its limits", "import resource as r\nr.setrlimit(r.RLIMIT_CPU, (9999, 9999))"),
-    Hostile("will not be killed for memory", "open('/proc/self/oom_score_adj', 'w').write('-1000')"),
+    Hostile(
+        "will not be killed for memory",
+        "with open('/proc/self/oom_score_adj', 'w') as file: file.write('-1000')",
+    ),
     # Outliving its verdict
     Hostile("daemon", _DAEMON.replace("CLOSE", "[os.close(n) for n in range(3)]"), may_pass=True),
     Hostile("daemon that holds the pipes", _DAEMON.replace("CLOSE", "pass"), expected=Verdict.passed),
@@ -196,7 +201,7 @@ HOSTILE = (
     ),
     # Others
     Hostile("kill(-1)", "import os\nos.kill(-1, 9)", may_pass=True),
-    Hostile("kills its parent", "import os\nos.kill(os.getppid(), 9)"),
+    Hostile("kills its parent", _OTHERS.replace("TRY", "assert pid == os.getppid(); os.kill(pid, 9)")),
     Hostile("signals to everybody", _OTHERS.replace("TRY", "os.kill(pid, 15)")),
     Hostile("stops everybody", _OTHERS.replace("TRY", "os.kill(pid, 19)")),
     Hostile(
@@ -216,12 +221,14 @@ HOSTILE = (
         "import os, glob\nraise SystemExit(not [p for p in glob.glob('/sandbox/*/*/main.*')])",
     ),
     # The machine
-    Hostile("writes to /proc/sys", "open('/proc/sys/kernel/core_pattern', 'w').write('x')"),
-    Hostile("triggers a crash", "open('/proc/sysrq-trigger', 'w').write('c')"),
+    Hostile(
+        "writes to /proc/sys", "with open('/proc/sys/kernel/core_pattern', 'w') as file: file.write('x')"
+    ),
+    Hostile("triggers a crash", "with open('/proc/sysrq-trigger', 'w') as file: file.write('h')"),
     Hostile(
         "writes to /sys",
         "import glob\nfor path in glob.glob('/sys/fs/cgroup/**/*limit*', recursive=True) + ['/sys/power/state']:\n"
-        "    open(path, 'w').write('1')",
+        "    with open(path, 'w') as file: file.write('1')",
     ),
     Hostile("makes a device", "import os\nos.mknod('/tmp/sda', 0o60666, os.makedev(8, 0))"),
     Hostile(
@@ -297,13 +304,13 @@ HOSTILE = (
     ),
     Hostile(
         "source that includes others' files",
-        '#include "/proc/1/environ"\nint main() { return 0; }',
+        '#include "/etc/shadow"\nint main() { return 0; }',
         "cpp",
         Verdict.compile_error,
     ),
     Hostile(
         "source that holds others' files",
-        '__asm__(".incbin \\"/proc/1/environ\\"");\nint main() { return 0; }',
+        '__asm__(".incbin \\"/etc/shadow\\"");\nint main() { return 0; }',
         "cpp",
         Verdict.compile_error,
     ),

@@ -234,9 +234,7 @@ def train_reward(folder: Path, pairs: list[Pair], start: Path, **settings: Any) 
     (folder / "pairs").mkdir(parents=True)
     (folder / "work").mkdir()
     write_records(folder / "pairs" / "pairs.parquet", pairs, Pair)
-    config = RewardConfig(
-        batch_size=4, micro_batch_size=4, later_epochs=10, later_learning_rate=1e-12, **settings
-    )
+    config = RewardConfig(batch_size=4, micro_batch_size=4, epochs=10, learning_rate=1e-12, **settings)
     inputs = {"pairs": folder / "pairs", "start": start}
     runtime = RuntimeConfig(processes=1)
     build = Build(

@@ -57,4 +57,4 @@ def build(build: Build) -> Outcome:
     return Outcome(digest(candidates), metrics)
 
 
-SAMPLE = Stage("sample", 1, build)
+SAMPLE = Stage("sample", 2, build)

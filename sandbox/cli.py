@@ -76,13 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        parents = {
-            "build": [],
-            "languages": [common],
-            "check": [common],
-            "bench": [common],
-            "multipl-e": [common],
-        }.get(name, [common, limited])
+        parents = {"build": [], "run": [common, limited], "judge": [common, limited]}.get(name, [common])
         command: argparse.ArgumentParser = commands.add_parser(
             name, parents=parents, help=text, description=text
         )

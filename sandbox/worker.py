@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sandbox.channel import Channel
-from sandbox.errors import BackendUnavailable, SandboxError
+from sandbox.errors import SandboxError
 from sandbox.languages import language
 from sandbox.verdicts import Program, Result
 
@@ -60,8 +60,6 @@ class Worker:
         try:
             channel.send(json.dumps(request).encode() + b"\n")
             answer = json.loads(self._line(channel, time.monotonic() + patience))
-        except BackendUnavailable:
-            raise
         except (OSError, ValueError, SandboxError) as error:
             channel.kill()
             self._drop(channel)

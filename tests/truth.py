@@ -1,11 +1,12 @@
 """Whether the sandbox's verdicts are those of slow, plain runs, on real MultiPL-E problems with a model's answers.
 
-    python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2]
+    python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2] [--kept FILE]
 
-Reads DIR/mbpp-LANG.jsonl. Each program is run plainly, `--plain` times: a fresh compiler and a fresh process, one at a time, a
-minute for each, judged by exit code and end marker alone. Those that do not always end the same way are unstable, listed and
-left out. Then the sandbox judges all of them, once on an idle machine and `--busy` times with every core kept busy. What
-differs is listed by id. Exit code 1 where more than 2 in a thousand differ or are unstable.
+Reads DIR/mbpp-LANG.jsonl. Each program is compiled by a fresh compiler and run plainly, `--plain` times: a fresh process, one
+at a time, a minute for each, judged by exit code and end marker alone. Those that do not always end the same way are
+unstable, listed and left out. `--kept` keeps what the plain runs said, so that a later call need not repeat them. Then the
+sandbox judges all of them, once on an idle machine and `--busy` times with every core kept busy. What differs is listed by
+id. Exit code 1 where more than 2 in a thousand differ or are unstable.
 """
 
 import argparse
@@ -16,9 +17,10 @@ import re
 import subprocess
 import sys
 import tempfile
-from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from sandbox.bench import commands, source_file
@@ -45,25 +47,27 @@ def main() -> int:
     options.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
     options.add_argument("--plain", type=int, default=5)
     options.add_argument("--busy", type=int, default=2)
+    options.add_argument("--jobs", type=int, default=1, help="plain runs at once (default: 1)")
+    options.add_argument("--kept", type=Path, help="JSON lines: what the plain runs said")
     asked = options.parse_args()
     programs = [
         program
         for name in asked.languages.split(",")
         for program in read(asked.directory / f"mbpp-{name}.jsonl", name, asked.rows)
     ]
-    runs = [plain_verdicts(programs, f"plain {n + 1} of {asked.plain}") for n in range(asked.plain)]
-    unstable = {program.id for program in programs if len({run[program.id] for run in runs}) > 1}
+    plain = plain_verdicts(programs, asked.plain, asked.jobs, asked.kept)
+    unstable = {id for id, verdicts in plain.items() if len(set(verdicts)) > 1}
     for id in sorted(unstable):
-        print("unstable", id, [run[id] for run in runs])
+        print("unstable", id, plain[id])
     wrong: set[str] = set()
     for n in range(1 + asked.busy):
         with busy(n > 0):
             found = sandbox_verdicts(programs, asked.backend, asked.workers)
-        differ = {p.id for p in programs if p.id not in unstable and found[p.id] != runs[0][p.id]}
+        differ = {p.id for p in programs if p.id not in unstable and found[p.id] != plain[p.id][0]}
         for id in sorted(differ):
-            print("differs", "busy" if n else "idle", id, "plain:", runs[0][id], "sandbox:", found[id])
+            print("differs", "busy" if n else "idle", id, "plain:", plain[id][0], "sandbox:", found[id])
         wrong |= differ
-    for name, verdicts in by_language(programs, runs[0]).items():
+    for name, verdicts in by_language(programs, plain).items():
         print(f"{name:<5} {len(verdicts)} programs, {verdicts.count('passed') / len(verdicts):.3f} pass")
     print(f"{len(programs)} programs, {len(unstable)} unstable, {len(wrong)} differ")
     return int(max(len(unstable), len(wrong)) > TOLERATED * len(programs))
@@ -82,24 +86,33 @@ def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
         yield Program(f"{row['name']}.{name}", name, source, end_marker=marker)
 
 
-def plain_verdicts(programs: list[Program], title: str) -> dict[str, str]:
-    """What the plain commands say, one program at a time."""
-    progress = watch(title)
-    found = {}
-    for done, program in enumerate(programs, 1):
-        found[program.id] = plain_verdict(program)
-        progress(done, len(programs), "programs", {})
+def plain_verdicts(programs: list[Program], runs: int, jobs: int, kept: Path | None) -> dict[str, list[str]]:
+    """What the plain commands say, by id: a verdict for each run, or one alone where the program does not compile."""
+    found: dict[str, list[str]] = {}
+    if kept and kept.exists():
+        wanted = {program.id for program in programs}
+        rows = map(json.loads, kept.read_text().splitlines())
+        found = {row["id"]: row["verdicts"] for row in rows if row["id"] in wanted}
+    todo = [program for program in programs if program.id not in found]
+    progress = watch("plain")
+    with ThreadPoolExecutor(jobs) as threads, open(kept or os.devnull, "a") as file:
+        results = threads.map(partial(plain_run, runs=runs), todo)
+        for done, (program, verdicts) in enumerate(zip(todo, results, strict=True), 1):
+            found[program.id] = verdicts
+            file.write(json.dumps({"id": program.id, "verdicts": verdicts}) + "\n")
+            file.flush()
+            progress(done, len(todo), "programs", {})
     return found
 
 
-def plain_verdict(program: Program) -> str:
-    """passed, compile_error, timeout or failed."""
+def plain_run(program: Program, runs: int) -> list[str]:
+    """passed, compile_error, timeout or failed, for each run."""
     row = language(program.language)
     with tempfile.TemporaryDirectory() as directory:
         file = source_file(program, directory)
         *compiling, running = commands(program, directory)
         environment = {"PATH": PATH, "HOME": directory, "LANG": "C.UTF-8"}
-        environment |= {name: value.format(heap=768) for name, value in row.env}
+        environment |= {name: value.format(heap=768, dir=directory) for name, value in row.env}
 
         def run(argv: list[str]) -> subprocess.CompletedProcess[str] | None:
             try:
@@ -110,21 +123,24 @@ def plain_verdict(program: Program) -> str:
             except subprocess.TimeoutExpired:
                 return None
 
+        def verdict() -> str:
+            done = run(running)
+            if done is None:
+                return "timeout"
+            marked = program.end_marker is None or program.end_marker in done.stdout.split("\n")
+            if done.returncode == 0 and marked and not re.search(row.failed_on_stderr, done.stderr):
+                return "passed"
+            if row.syntax_check:
+                checked = run([part.format(dir=str(file.parent)) for part in row.syntax_check])
+                if checked is None or checked.returncode != 0:
+                    return "compile_error"
+            return "failed"
+
         for argv in compiling:
             done = run(argv)
             if done is None or done.returncode != 0:
-                return "timeout" if done is None else "compile_error"
-        done = run(running)
-        if done is None:
-            return "timeout"
-        marked = program.end_marker is None or program.end_marker in done.stdout.split("\n")
-        if done.returncode == 0 and marked and not re.search(row.failed_on_stderr, done.stderr):
-            return "passed"
-        if row.syntax_check:
-            checked = run([part.format(dir=str(file.parent)) for part in row.syntax_check])
-            if checked is None or checked.returncode != 0:
-                return "compile_error"
-        return "failed"
+                return ["timeout" if done is None else "compile_error"]
+        return [verdict() for _ in range(runs)]
 
 
 def sandbox_verdicts(programs: list[Program], backend: str, workers: int) -> dict[str, str]:
@@ -135,10 +151,10 @@ def sandbox_verdicts(programs: list[Program], backend: str, workers: int) -> dic
     return {r.id: str(r.verdict) if r.verdict in own else "failed" for r in results}
 
 
-def by_language(programs: list[Program], verdicts: dict[str, str]) -> dict[str, list[str]]:
-    """The verdicts of each language's programs."""
-    names = Counter(program.language for program in programs)
-    return {name: [verdicts[p.id] for p in programs if p.language == name] for name in names}
+def by_language(programs: list[Program], verdicts: dict[str, list[str]]) -> dict[str, list[str]]:
+    """The first verdict of each language's programs."""
+    names = dict.fromkeys(program.language for program in programs)
+    return {name: [verdicts[p.id][0] for p in programs if p.language == name] for name in names}
 
 
 @contextmanager

@@ -4,13 +4,13 @@ Every verdict in every language that the backend has (`shapes`), then the hostil
 them a program that looks for what it left, and whether the next one is judged right.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from sandbox.client import Sandbox
 from sandbox.hostile import HOSTILE, PROBE
 from sandbox.languages import LANGUAGES
-from sandbox.shapes import ENDINGS, SHAPES, program
+from sandbox.shapes import ENDINGS, program
 from sandbox.verdicts import Program, Result, Verdict
 
 ISOLATING = ("docker", "bubblewrap")
@@ -25,19 +25,20 @@ class Finding:
     problem: str = ""
 
 
-def check(sandbox: Sandbox, languages: tuple[str, ...] = tuple(LANGUAGES)) -> Iterator[Finding]:
-    """Check everything; a finding for each."""
-    yield from verdicts(sandbox, languages)
+def check(sandbox: Sandbox, languages: Sequence[str] = ()) -> Iterator[Finding]:
+    """Check `languages` (none named: all that this backend has), and the isolation; a finding for each."""
+    for name in languages or LANGUAGES:
+        if missing := sandbox.missing_tools(name):
+            lacks = f"lacks {', '.join(missing)}"
+            yield Finding(name, f"not there: {lacks}", lacks if languages else "")
+    there = [name for name in languages or LANGUAGES if not sandbox.missing_tools(name)]
+    yield from verdicts(sandbox, there)
     if sandbox.backend in ISOLATING:
-        yield from hostile(sandbox, languages)
+        yield from hostile(sandbox, there)
 
 
-def verdicts(sandbox: Sandbox, languages: tuple[str, ...]) -> Iterator[Finding]:
+def verdicts(sandbox: Sandbox, there: Sequence[str]) -> Iterator[Finding]:
     """Every verdict in every language."""
-    there = [language for language in languages if language in SHAPES and not sandbox.missing_tools(language)]
-    for language in languages:
-        if language not in there:
-            yield Finding(language, "not there", f"lacks {', '.join(sandbox.missing_tools(language))}")
     expected = {f"{language}-{ending}": verdict for language in there for ending, verdict in ENDINGS.items()}
     programs = [program(language, ending) for language in there for ending in ENDINGS]
     for result in sandbox.run(programs):
@@ -46,10 +47,10 @@ def verdicts(sandbox: Sandbox, languages: tuple[str, ...]) -> Iterator[Finding]:
         yield Finding(result.id, str(result.verdict), problem)
 
 
-def hostile(sandbox: Sandbox, languages: tuple[str, ...]) -> Iterator[Finding]:
+def hostile(sandbox: Sandbox, there: Sequence[str]) -> Iterator[Finding]:
     """The hostile programs, each followed by the probe."""
     for number, attempt in enumerate(HOSTILE):
-        if attempt.language not in languages or sandbox.missing_tools(attempt.language):
+        if attempt.language not in there:
             continue
         result = _judge(sandbox, attempt.program)
         after = _judge(sandbox, replace(PROBE, source=f"{PROBE.source}#{number}\n"))

@@ -17,7 +17,7 @@ from sandbox.bench import bench
 from sandbox.check import check
 from sandbox.client import Backend, Sandbox
 from sandbox.errors import SandboxError, UsageError
-from sandbox.languages import LANGUAGES, language
+from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.multipl_e import completion_files, evaluate
 from sandbox.rows import ResultFile, read_programs
 from sandbox.verdicts import Case, Program, Verdict
@@ -84,8 +84,18 @@ def _parser() -> argparse.ArgumentParser:
         return command
 
     add("languages", _languages, "list the languages, their tools' versions and what they lack")
-    add("check", _check, "check that a backend judges right and contains hostile programs")
-    add("build", _build, "build the image of backend docker")
+    checked = add("check", _check, "check that a backend judges right and contains hostile programs")
+    checked.add_argument(
+        "--languages", type=_languages_named, default=(), metavar="A,B", help="(default: all that are there)"
+    )
+    make = add("build", _build, "build an image of backend docker")
+    held = {image: " ".join(row.name for row in LANGUAGES.values() if row.image == image) for image in IMAGES}
+    make.add_argument(
+        "images",
+        nargs="*",
+        metavar="IMAGE",
+        help="; ".join(f"{image}: {names}" for image, names in held.items()) + " (default: common)",
+    )
 
     run = add("run", _run, "run one program and print its verdict as JSON")
     run.add_argument("file", type=Path, metavar="FILE")
@@ -118,6 +128,13 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+def _languages_named(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(language(name).name for name in text.split(","))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
@@ -138,7 +155,7 @@ def _languages(arguments: argparse.Namespace) -> int:
 def _check(arguments: argparse.Namespace) -> int:
     problems = count = 0
     with Sandbox(arguments.backend) as sandbox:
-        for finding in check(sandbox):
+        for finding in check(sandbox, arguments.languages):
             count += 1
             problems += bool(finding.problem)
             mark = "FAILED" if finding.problem else "ok"
@@ -147,10 +164,15 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
-def _build(_: argparse.Namespace) -> int:
-    for line in docker.build():
-        print(line)
-    print(f"built {docker.tag()}")
+def _build(arguments: argparse.Namespace) -> int:
+    images = arguments.images or [COMMON]
+    for image in images:
+        if image not in IMAGES:
+            raise UsageError(f"unknown image {image!r}; known: {', '.join(IMAGES)}")
+    for image in images:
+        for line in docker.build(image):
+            print(line)
+        print(f"built {docker.tag(image)}")
     return 0
 
 

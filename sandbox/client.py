@@ -21,8 +21,8 @@ from typing import Literal, get_args
 
 from sandbox.backends import bubblewrap, docker, process
 from sandbox.channel import Channel, Pipe
-from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
-from sandbox.languages import LANGUAGES, language
+from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, ToolsMissing, UsageError
+from sandbox.languages import IMAGES, LANGUAGES, language
 from sandbox.verdicts import Program, Result, Verdict
 from sandbox.worker import Worker
 
@@ -55,11 +55,14 @@ class Sandbox:
     ) -> None:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
-        self.backend, self._place, start = _choose(backend, allow_no_isolation, docker_runtime)
-        self._workers = [Worker(start) for _ in range(workers)]
-        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        for worker in self._workers:
-            self._idle.put(worker)
+        self.backend, self._start = _choose(backend, allow_no_isolation, docker_runtime)
+        self._docker_runtime = docker_runtime
+        # What judges one program at a time: a worker for each image, of which one is busy.
+        slots = [{image: Worker(partial(self._start, image)) for image in IMAGES} for _ in range(workers)]
+        self._workers = [worker for slot in slots for worker in slot.values()]
+        self._idle: queue.SimpleQueue[dict[str, Worker]] = queue.SimpleQueue()
+        for slot in slots:
+            self._idle.put(slot)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
         self._closed = False
         self._missing: dict[str, tuple[str, ...]] = {}
@@ -83,10 +86,15 @@ class Sandbox:
 
     def missing_tools(self, name: str) -> tuple[str, ...]:
         """What language `name` needs and is not there where programs run. Raises `UsageError`."""
-        language(name)
+        image = language(name).image
         if name not in self._missing:
-            with self._worker() as worker:
-                self._missing[name] = worker.missing(name)
+            try:
+                with self._worker(name) as worker:
+                    self._missing[name] = worker.missing(name)
+            except ImageMissing:
+                self._missing[name] = (
+                    f"the Docker image {docker.tag(image)} (python -m sandbox build {image})",
+                )
         return self._missing[name]
 
     def need(self, name: str) -> None:
@@ -109,9 +117,16 @@ class Sandbox:
         """
         self.need(name)
         if name not in self._identities:
-            with self._worker() as worker:
-                self._identities[name] = worker.identity(name) + self._place
+            with self._worker(name) as worker:
+                self._identities[name] = worker.identity(name) + self._image(name)
         return self._identities[name]
+
+    def _image(self, name: str) -> str:
+        """What identities hold of the place where programs in language `name` run."""
+        if self.backend != docker.NAME:
+            return ""
+        digest = docker.image_digest(docker.connect(), language(name).image)
+        return f"; image {digest} {self._docker_runtime or ''}".rstrip()
 
     def run(self, programs: Iterable[Program]) -> Iterator[Result]:
         """Judge programs and yield one result for each, in the order in which they are done.
@@ -179,7 +194,7 @@ class Sandbox:
 
     def _judge(self, program: Program) -> Result:
         """Judge one program on a free worker; its own failure becomes the verdict only when it stays."""
-        with self._worker() as worker:
+        with self._worker(program.language) as worker:
             for attempt in range(_ATTEMPTS):
                 try:
                     return worker.judge(program)
@@ -191,13 +206,13 @@ class Sandbox:
         return Result(program.id, Verdict.sandbox_error, stderr=message)
 
     @contextmanager
-    def _worker(self) -> Iterator[Worker]:
-        """A worker that nobody else uses meanwhile."""
-        worker = self._idle.get()
+    def _worker(self, name: str) -> Iterator[Worker]:
+        """A worker for language `name` that nobody else uses meanwhile."""
+        slot = self._idle.get()
         try:
-            yield worker
+            yield slot[language(name).image]
         finally:
-            self._idle.put(worker)
+            self._idle.put(slot)
 
 
 def content_key(program: Program) -> str:
@@ -209,19 +224,21 @@ def content_key(program: Program) -> str:
 
 def _choose(
     backend: str, allow_no_isolation: bool, docker_runtime: str | None
-) -> tuple[str, str, Callable[[], Channel]]:
-    """The backend's own name, what its place adds to identities, and how a worker is started."""
+) -> tuple[str, Callable[[str], Channel]]:
+    """The backend's own name, and how a worker for the languages of an image is started."""
     if backend == process.NAME:
         if not allow_no_isolation:
             raise BackendUnavailable(
                 "sandbox backend 'process' isolates nothing and is not allowed here; " + _REMEDY
             )
-        return backend, "", partial(Pipe, process.command())
+        command = process.command()
+        return backend, lambda _: Pipe(command)
     if backend == bubblewrap.NAME:
-        return backend, "", partial(Pipe, bubblewrap.command())
+        command = bubblewrap.command()
+        return backend, lambda _: Pipe(command)
     if backend == docker.NAME:
-        digest, start = docker.starter(docker_runtime)
-        return backend, f"; image {digest} {docker_runtime or ''}".rstrip(), start
+        docker.image_digest(docker.connect())
+        return backend, lambda image: docker.start(image, docker_runtime)
     if backend != "auto":
         raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
     reasons = []

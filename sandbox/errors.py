@@ -3,6 +3,7 @@
     SandboxError                  root; the sandbox's own failure                       exit code 3
     ├── UsageError                the input is wrong: option, language, row             exit code 2
     ├── BackendUnavailable        the chosen isolation cannot be had on this machine    exit code 2
+    │   └── ImageMissing          backend docker's image is not built                   exit code 2
     └── ToolsMissing              a language's compiler or interpreter is not installed exit code 2
 
 A program's own failure is never an exception: it is a `Verdict`.
@@ -25,6 +26,10 @@ class BackendUnavailable(SandboxError):
     """The chosen isolation cannot be had on this machine; the message says how to get one."""
 
     exit_code = 2
+
+
+class ImageMissing(BackendUnavailable):
+    """Backend docker's image is not built; the message says how to build it."""
 
 
 class ToolsMissing(SandboxError):

@@ -10,6 +10,7 @@ import hashlib
 import logging
 import os
 import subprocess
+import sys
 import tempfile
 from functools import cache
 from pathlib import Path
@@ -70,3 +71,7 @@ def _build(directory: Path) -> None:
 
 def _readable_by_all(directory: Path) -> bool:
     return all(path.stat().st_mode & 0o005 == 0o005 for path in (directory, *directory.parents))
+
+
+if __name__ == "__main__":
+    sys.exit(precompiled_header() is None)

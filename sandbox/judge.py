@@ -25,8 +25,6 @@ from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 KEPT_CHARACTERS = 64 << 10
 """How much of stdout, and of stderr, a `Result` holds."""
 
-_SPEAKS_OF_SYNTAX = re.compile("syntax|parse|indentation|TabError|unexpected EOF", re.IGNORECASE)
-
 
 class Place(StrEnum):
     """Where programs run, and what stands between them and the rest."""
@@ -110,7 +108,7 @@ class _Judgement:
 
     def __init__(self, judge: Judge, program: Program, directory: Path) -> None:
         self.judge, self.program, self.directory = judge, program, directory
-        self.row = language(program.language)
+        self.row = language(program.language).of(program.source)
         self.limits = program.limits or self.row.limits
         self.totals = Result(program.id, Verdict.passed)
         self.killed = memory_kills() if judge.place is Place.container else None
@@ -155,28 +153,29 @@ class _Judgement:
         """What one run says; see `Language` for the patterns."""
         row = self.row
         stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
+        told = stderr + stdout if row.reports_on_stdout else stderr
         if outcome.over:
             return outcome.over
-        if outcome.exit_code != 0:
+        if outcome.exit_code != 0 or re.search(row.failed_quietly, told):
             out_of_memory = self.killed is not None and memory_kills() != self.killed
-            if out_of_memory or re.search(row.out_of_memory, stderr):
+            if out_of_memory or re.search(row.out_of_memory, told):
                 return Verdict.memory_exceeded
-            if row.syntax_check and _SPEAKS_OF_SYNTAX.search(stderr) and self._is_refused(row.syntax_check):
+            if re.search(row.refused, told) or self._is_refused(stderr):
                 return Verdict.compile_error
-            failed = re.search(row.test_failed, stderr) or outcome.exit_code == row.test_failed_code
+            failed = re.search(row.test_failed, told) or outcome.exit_code == row.test_failed_code
             return Verdict.wrong_answer if failed and not case else Verdict.runtime_error
         marker, expected = self.program.end_marker, case.expected_stdout if case else None
-        if (
-            re.search(row.failed_on_stderr, stderr)
-            or (marker is not None and marker not in stdout.split("\n"))
-            or (expected is not None and _lines(stdout) != _lines(expected))
+        if (marker is not None and marker not in stdout.split("\n")) or (
+            expected is not None and _lines(stdout) != _lines(expected)
         ):
             return Verdict.wrong_answer
         return Verdict.passed
 
-    def _is_refused(self, syntax_check: tuple[str, ...]) -> bool:
-        """Whether the language's own parser refuses the source."""
-        outcome = self._step(syntax_check, compiling=True)
+    def _is_refused(self, stderr: str) -> bool:
+        """Whether the language's own parser refuses the source of a program that failed with `stderr`."""
+        if self.row.syntax_check is None or not re.search(self.row.speaks_of_syntax, stderr):
+            return False
+        outcome = self._step(self.row.syntax_check, compiling=True)
         return not outcome.over and outcome.exit_code != 0
 
     def _step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:

@@ -3,7 +3,8 @@
 import hashlib
 import json
 import re
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
 
 from sandbox.errors import UsageError
 from sandbox.verdicts import MIB, Limits
@@ -13,13 +14,23 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
-RULES_VERSION = 2  # raise it when judging changes in a way that the rows below do not show
+RULES_VERSION = 3  # raise it when judging changes in a way that the rows below do not show
+
+COMMON, MORE = "common", "more"
+IMAGES = (COMMON, MORE)
+"""The images of backend docker; a language's row says in which one it is."""
 
 _PY_COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), 'main.py', 'exec')"
 _PHP = ("php", "-d", "memory_limit={heap}M", "-d", "zend.assertions=1", "-d", "assert.exception=1")
 _TSC = ("tsc", "--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--typeRoots", "{dir}")
 _JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 _JAVAC = tuple(f"-J{flag}" for flag in _JVM)
+_ON_JVM = ("java", *_JVM, "-Xss4m", "-Xmx{heap}m", "-cp")
+_JARS = "/usr/share/java"
+_CLOJURE = ":".join(f"{_JARS}/{name}.jar" for name in ("clojure", "spec.alpha", "core.specs.alpha"))
+_SCALA = ":".join(f"{_JARS}/scala-{name}.jar" for name in ("library", "reflect", "compiler"))
+_SCALAC = ("scala.tools.nsc.Main", "-usejavacp", "-nowarn")
+_R = ("Rscript", "--vanilla")
 JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
 """javac's own, whether it is started for one program or stays up."""
 
@@ -30,15 +41,19 @@ class Language:
 
     In the argument vectors `{dir}` is the program's directory, `{entry}` the name of the file without its
     extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}` the precompiled
-    header's path. `end` prints `{marker}` on a line of its own. It goes after the tests, or before what
-    `closing` matches at their end where the tests sit in `main`.
-    `test_failed`, `out_of_memory`: what stderr of a failed run holds when a test failed, or memory ran out.
-    `test_failed_code`: the exit code that means the same, where a failed test says nothing.
-    `failed_on_stderr`: what stderr of a run with exit code 0 holds when a test failed.
-    `syntax_check`: tells a parser's refusal from an error at run time; run only after a failure that speaks
-    of syntax.
+    header's path. `packages`: Debian's, which the tools are from; `image`: the one of backend docker that has them.
+    `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
+    their end where they end inside of something.
+    The next four are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too.
+    `test_failed`: of a failed run in which a test failed. `failed_quietly`: of one that ended with exit code 0 for all that.
+    `out_of_memory`: of a failed run when memory ran out. `refused`: of one of an interpreter that compiles as it goes,
+    when it refused the program.
+    `test_failed_code`: the exit code that means the same as `test_failed`, where a failed test says nothing.
+    `syntax_check`: tells a parser's refusal from an error at run time; run only after a failure that
+    `speaks_of_syntax`.
     `limit_address_space`: whether RLIMIT_AS can hold memory down; some runtimes reserve far more than they
     use.
+    `if_source`, `other`: programs that the pattern matches are treated by these other values of this row.
     """
 
     name: str
@@ -48,21 +63,33 @@ class Language:
     tools: tuple[str, ...]
     versions: tuple[tuple[str, ...], ...]
     end: str
+    packages: tuple[str, ...] = ()
+    image: str = COMMON
     compile: tuple[str, ...] | None = None
     syntax_check: tuple[str, ...] | None = None
+    speaks_of_syntax: str = r"(?i)syntax|parse|indentation|TabError|unexpected EOF"
+    refused: str = NEVER
     closing: str | None = None
+    reports_on_stdout: bool = False
     test_failed: str = NEVER
-    out_of_memory: str = NEVER
     test_failed_code: int | None = None
-    failed_on_stderr: str = NEVER
+    failed_quietly: str = NEVER
+    out_of_memory: str = NEVER
     files: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     limits: Limits = field(default_factory=Limits)
     limit_address_space: bool = True
+    if_source: str = NEVER
+    other: tuple[tuple[str, Any], ...] = ()
+
+    def of(self, source: str) -> "Language":
+        """The row as it is for a program."""
+        return replace(self, **dict(self.other)) if re.search(self.if_source, source) else self
 
     def rules(self) -> str:
         """A short digest of everything in this row that can change a verdict."""
-        row = json.dumps([RULES_VERSION, asdict(self)], sort_keys=True)
+        matters = asdict(self) | {"title": None, "packages": None, "image": None}
+        row = json.dumps([RULES_VERSION, matters], sort_keys=True)
         return hashlib.sha256(row.encode()).hexdigest()[:8]
 
 
@@ -78,6 +105,7 @@ _ROWS = (
         run=("python3", "{dir}/main.py"),
         syntax_check=("python3", "-c", _PY_COMPILE, "{dir}/main.py"),
         tools=("python3",),
+        packages=("python3",),
         versions=(("python3", "--version"),),
         end='print("\\n{marker}", flush=True)',
         test_failed=r"(?m)^AssertionError\b",
@@ -91,6 +119,7 @@ _ROWS = (
         compile=("g++", "-std=c++17", "-include", "{header}", "{dir}/main.cpp", "-o", "{dir}/main"),
         run=("{dir}/main",),
         tools=("g++",),
+        packages=("g++",),
         versions=(("g++", "--version"),),
         end='std::cout << "\\n{marker}" << std::endl;',
         closing=r"\}\s*$",
@@ -111,6 +140,7 @@ _ROWS = (
         ),
         run=("java", "-ea", *_JVM, "-Xmx{heap}m", "-cp", JAVATUPLES + ":{dir}", "{entry}"),
         tools=("javac", "java"),
+        packages=("default-jdk-headless", "libjavatuples-java"),
         files=(JAVATUPLES,),
         versions=(("javac", "-version"), ("java", "--version")),
         end='System.out.println("\\n{marker}");',
@@ -126,6 +156,7 @@ _ROWS = (
         run=(*_PHP, "{dir}/main.php"),
         syntax_check=("php", "-l", "{dir}/main.php"),
         tools=("php",),
+        packages=("php-cli",),
         versions=(("php", "--version"),),
         end='echo "\\n{marker}\\n";',
         test_failed=r"Uncaught (Exception: Test failed!|AssertionError)",
@@ -138,6 +169,7 @@ _ROWS = (
         compile=(*_TSC, "{dir}/main.ts"),
         run=(*_NODE, "{dir}/main.js"),
         tools=("tsc", "node"),
+        packages=("nodejs", "node-typescript"),
         versions=(("tsc", "--version"), ("node", "--version")),
         end='console.log("\\n{marker}");',
         test_failed=_NODE_TEST_FAILED,
@@ -152,12 +184,13 @@ _ROWS = (
         compile=("mcs", "-d:DEBUG", "-r:System.Numerics.dll", "-out:{dir}/main.exe", "{dir}/main.cs"),
         run=("mono", "{dir}/main.exe"),
         tools=("mcs", "mono"),
+        packages=("mono-mcs", "mono-runtime", "libmono-system-core4.0-cil", "libmono-system-numerics4.0-cil"),
         versions=(("mcs", "--version"), ("mono", "--version")),
         end='System.Console.WriteLine("\\n{marker}");',
         closing=r"\}\s*\}\s*$",
         # A failed Debug.Assert goes to the trace listener and the program ends with exit code 0.
         env=(("MONO_TRACE_LISTENER", "Console.Error"), ("MONO_GC_PARAMS", "max-heap-size={heap}m")),
-        failed_on_stderr=r"System\.Diagnostics\.Debug\.Assert",
+        failed_quietly=r"System\.Diagnostics\.Debug\.Assert",
         test_failed=r"System\.Diagnostics\.Debug\.Assert",
         out_of_memory=r"System\.OutOfMemoryException|Out of memory",
         limit_address_space=False,
@@ -169,6 +202,7 @@ _ROWS = (
         run=("bash", "{dir}/main.sh"),
         syntax_check=("bash", "-n", "{dir}/main.sh"),
         tools=("bash",),
+        packages=("bash",),
         versions=(("bash", "--version"),),
         end='printf "\\n%s\\n" "{marker}"',
         test_failed_code=1,  # `set -e` ends the script at the first [[ ... ]] that is false
@@ -181,10 +215,233 @@ _ROWS = (
         run=(*_NODE, "{dir}/main.js"),
         syntax_check=("node", "--check", "{dir}/main.js"),
         tools=("node",),
+        packages=("nodejs",),
         versions=(("node", "--version"),),
         end='console.log("\\n{marker}");',
         test_failed=_NODE_TEST_FAILED,
         out_of_memory=_NODE_OUT_OF_MEMORY,
+        limit_address_space=False,
+    ),
+    Language(
+        name="go",
+        title="Go",
+        file="main.go",
+        compile=("go", "build", "-o", "{dir}/main", "{dir}/main.go"),
+        run=("{dir}/main",),
+        # MultiPL-E's programs are test packages, which `go test` makes a program of.
+        if_source=r"(?m)^package\s+\w+_test\b",
+        other=(
+            ("file", "main_test.go"),
+            ("compile", ("go", "test", "-vet=off", "-c", "-o", "{dir}/main", "{dir}/main_test.go")),
+            ("run", ("{dir}/main", "-test.paniconexit0")),
+        ),
+        tools=("go",),
+        packages=("golang-go",),
+        versions=(("go", "version"),),
+        env=(
+            ("GO111MODULE", "off"),
+            ("GOCACHE", "{dir}/.cache"),
+            ("GOFLAGS", "-p=1"),
+            ("GOMEMLIMIT", "{heap}MiB"),
+            ("CGO_ENABLED", "0"),
+            ("GOMAXPROCS", "2"),
+        ),
+        end='fmt.Println("\\n{marker}")',
+        closing=r"\}\s*$",
+        reports_on_stdout=True,
+        test_failed=r"(?m)^FAIL$|^panic: unexpected call to os\.Exit\(0\)",
+        out_of_memory=r"fatal error: (runtime: )?(out of memory|cannot allocate memory)",
+        limit_address_space=False,
+    ),
+    Language(
+        name="rs",
+        title="Rust",
+        file="main.rs",
+        compile=("rustc", "--edition", "2021", "-o", "{dir}/main", "{dir}/main.rs"),
+        run=("{dir}/main",),
+        tools=("rustc",),
+        packages=("rustc",),
+        versions=(("rustc", "--version"),),
+        end='println!("\\n{marker}");',
+        closing=r"\}\s*$",
+        test_failed=r"panicked at 'assertion failed",
+        out_of_memory=r"memory allocation of \d+ bytes failed",
+    ),
+    Language(
+        name="rb",
+        title="Ruby",
+        file="main.rb",
+        run=("ruby", "{dir}/main.rb"),
+        syntax_check=("ruby", "-c", "{dir}/main.rb"),
+        tools=("ruby",),
+        packages=("ruby", "ruby-test-unit"),
+        versions=(("ruby", "--version"),),
+        end='puts "\\n{marker}"',
+        closing=r"\bend\s+end\s*$",
+        reports_on_stdout=True,
+        test_failed=r"(?m)^Failure: ",
+        out_of_memory=r"NoMemoryError|failed to allocate memory",
+    ),
+    Language(
+        name="lua",
+        title="Lua",
+        file="main.lua",
+        run=("lua5.4", "{dir}/main.lua"),
+        syntax_check=("luac5.4", "-p", "{dir}/main.lua"),
+        speaks_of_syntax="^lua5.4: ",
+        tools=("lua5.4", "luac5.4"),
+        packages=("lua5.4", "lua-unit"),
+        versions=(("lua5.4", "-v"),),
+        end='print("\\n{marker}")',
+        closing=r"\bend\s+os\.exit\(\s*lu\.LuaUnit\.run\(\)\s*\)\s*$",
+        reports_on_stdout=True,
+        test_failed=r"\bexpected: .*, actual: |You are trying to exit",
+        # What luaunit 3.4 makes of Lua's own message, which is no table.
+        out_of_memory=r"not enough memory|attempt to index a string value \(local 'err'\)",
+    ),
+    Language(
+        name="pl",
+        title="Perl",
+        file="main.pl",
+        run=("perl", "{dir}/main.pl"),
+        syntax_check=("perl", "-c", "{dir}/main.pl"),
+        tools=("perl",),
+        packages=("perl", "libtest-deep-perl"),
+        versions=(("perl", "-e", "print $^V"),),
+        end='print "\\n{marker}\\n";',
+        test_failed_code=1,
+        out_of_memory=r"(?i)^out of memory",
+    ),
+    Language(
+        name="r",
+        title="R",
+        file="main.r",
+        run=(*_R, "{dir}/main.r"),
+        syntax_check=(*_R, "-e", "invisible(parse(commandArgs(TRUE)[1]))", "{dir}/main.r"),
+        speaks_of_syntax="unexpected|incomplete|invalid",
+        tools=("Rscript",),
+        packages=("r-base-core",),
+        image=MORE,
+        versions=(("Rscript", "--version"),),
+        end='cat("\\n{marker}\\n")',
+        test_failed=r"is not (all )?TRUE|\A\Z",  # stopifnot; or quit('no', 1), which says nothing
+        out_of_memory=r"cannot allocate (memory|vector)",
+    ),
+    Language(
+        name="d",
+        title="D",
+        file="main.d",
+        compile=("ldc2", "-unittest", "-of={dir}/main", "-od={dir}", "{dir}/main.d"),
+        run=("{dir}/main",),
+        tools=("ldc2",),
+        packages=("ldc", "gcc", "libc6-dev"),
+        image=MORE,
+        versions=(("ldc2", "--version"),),
+        end='import std.stdio : writeln; writeln("\\n{marker}");',
+        closing=r"\}\s*void\s+main\s*\(\s*\)\s*\{\s*\}\s*$",
+        test_failed=r"unittest failure|AssertError",
+        out_of_memory=r"OutOfMemoryError|Memory allocation failed",
+    ),
+    Language(
+        name="rkt",
+        title="Racket",
+        file="main.rkt",
+        compile=("raco", "make", "{dir}/main.rkt"),
+        run=("racket", "{dir}/main.rkt"),
+        tools=("raco", "racket"),
+        packages=("racket",),
+        image=MORE,
+        versions=(("racket", "--version"),),
+        env=(("PLTADDONDIR", "{dir}"),),
+        end='(display "\\n{marker}\\n")',
+        # A failed check of rackunit is told, and the program goes on and ends with exit code 0.
+        failed_quietly=r"(?m)^(FAILURE|ERROR)$",
+        test_failed=r"(?m)^FAILURE$",
+        out_of_memory=r"out of memory",
+        limit_address_space=False,
+    ),
+    Language(
+        name="ml",
+        title="OCaml",
+        file="main.ml",
+        compile=("ocamlc", "-w", "-a", "-o", "{dir}/main", "{dir}/main.ml"),
+        run=("ocamlrun", "{dir}/main"),
+        tools=("ocamlc", "ocamlrun"),
+        packages=("ocaml-nox",),
+        image=MORE,
+        versions=(("ocamlc", "--version"),),
+        end='let () = print_string "\\n{marker}\\n"',
+        test_failed=r"Fatal error: exception Assert_failure",
+        out_of_memory=r"Out_of_memory|out of memory",
+    ),
+    Language(
+        name="hs",
+        title="Haskell",
+        file="main.hs",
+        compile=("ghc", "-v0", "-fno-code", "{dir}/main.hs"),
+        run=("runghc", "{dir}/main.hs"),
+        tools=("ghc", "runghc"),
+        packages=("ghc",),
+        image=MORE,
+        versions=(("ghc", "--version"),),
+        end='putStrLn "\\n{marker}" >>',
+        closing=r"(?<=[ \t])pure \(\)\s*$",
+        test_failed=r"assertion failed",
+        out_of_memory=r"heap overflow|out of memory",
+        limit_address_space=False,
+    ),
+    Language(
+        name="ex",
+        title="Elixir",
+        file="main.exs",
+        run=("elixir", "{dir}/main.exs"),
+        tools=("elixir",),
+        packages=("elixir",),
+        image=MORE,
+        versions=(("elixir", "--short-version"),),
+        env=(("ERL_FLAGS", "+S 1:1 +sbwt none"), ("ELIXIR_ERL_OPTIONS", "-noinput")),
+        end='IO.puts("\\n{marker}")',
+        closing=r"\bend\s+end\s*$",
+        reports_on_stdout=True,
+        test_failed=r"(?m)^\s+Assertion with == failed",
+        refused=r"\*\* \((Syntax|Compile|TokenMissing)Error\)",
+        out_of_memory=r"Cannot allocate|eheap_alloc",
+        limit_address_space=False,
+    ),
+    Language(
+        name="scala",
+        title="Scala",
+        file="{entry}.scala",
+        compile=(*_ON_JVM, _SCALA, *_SCALAC, "-d", "{dir}", "{dir}/{entry}.scala"),
+        run=(*_ON_JVM, _SCALA + ":{dir}", "{entry}"),
+        tools=("scala", "java"),
+        files=tuple(_SCALA.split(":")),
+        packages=("scala",),
+        image=MORE,
+        versions=(("scala", "-version"), ("java", "--version")),
+        end='println("\\n{marker}")',
+        closing=r"\}\s*\}\s*$",
+        test_failed=r"java\.lang\.AssertionError: assertion failed",
+        out_of_memory=r"java\.lang\.OutOfMemoryError",
+        limit_address_space=False,
+        limits=Limits(compile_cpu_seconds=90.0, compile_wall_seconds=180.0),
+    ),
+    Language(
+        name="clj",
+        title="Clojure",
+        file="main.clj",
+        run=(*_ON_JVM, _CLOJURE, "-Dclojure.main.report=stderr", "clojure.main", "{dir}/main.clj"),
+        tools=("java",),
+        files=tuple(_CLOJURE.split(":")),
+        packages=("clojure",),
+        image=MORE,
+        versions=(("java", "--version"), (*_ON_JVM, _CLOJURE, "clojure.main", "-e", "(clojure-version)")),
+        end='(println "\\n{marker}")',
+        reports_on_stdout=True,
+        failed_quietly=r"(?m)^(FAIL|ERROR) in \(",
+        test_failed=r"(?m)^FAIL in \(",
+        refused=r"Syntax error (compiling|reading|macroexpanding)",
+        out_of_memory=r"java\.lang\.OutOfMemoryError",
         limit_address_space=False,
     ),
 )
@@ -193,24 +450,29 @@ LANGUAGES: dict[str, Language] = {row.name: row for row in _ROWS}
 """By MultiPL-E's short name."""
 
 
+_FILE_NAMES = {"go_test.go": "go", "elixir": "ex"}
+"""What MultiPL-E's files call some languages."""
+
+
 def language(name: str) -> Language:
     """The row of `name`. Raises `UsageError` where there is none."""
-    if name not in LANGUAGES:
+    found = LANGUAGES.get(_FILE_NAMES.get(name, name))
+    if found is None:
         raise UsageError(f"unknown language {name!r}; known: {', '.join(LANGUAGES)}")
-    return LANGUAGES[name]
+    return found
 
 
-_JAVA_MAIN = re.compile(r"\bstatic\s+void\s+main\s*\(")
-_JAVA_CLASS = re.compile(r"^(?:public\s+|final\s+|abstract\s+)*class\s+(\w+)", re.MULTILINE)
+_MAIN = {"java": r"\bstatic\s+void\s+main\s*\(", "scala": r"\bdef\s+main\s*\(|\bextends\s+App\b"}
+_HOLDER = {"java": r"(?m)^(?:public\s+|final\s+|abstract\s+)*class\s+(\w+)", "scala": r"(?m)^object\s+(\w+)"}
 
 
 def entry(row: Language, source: str) -> str:
-    """The file name without its extension: in Java the class that holds `main`."""
-    if row.name != "java":
+    """The file name without its extension: in Java and Scala the class or object that holds `main`."""
+    if row.name not in _MAIN:
         return "main"
-    main = _JAVA_MAIN.search(source)
-    classes = _JAVA_CLASS.findall(source, 0, main.start() if main else len(source))
-    return classes[-1] if classes else "Problem"
+    main = re.search(_MAIN[row.name], source)
+    holders = re.findall(_HOLDER[row.name], source[: main.start() if main else None])
+    return holders[-1] if holders else "Problem"
 
 
 def heap_mib(limits: Limits) -> int:

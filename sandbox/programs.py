@@ -36,5 +36,6 @@ def assemble(language: str, prompt: str, completion: str, tests: str) -> Assembl
         closing = re.search(row.closing, tests)
         if closing is None or re.search(r"\breturn\b", tests):
             return Assembled(f"{prompt}{completion}\n{tests}", None)
-        tests = f"{tests[: closing.start()]}{end}\n{closing.group()}"
+        apart = " " if end.endswith(">>") else "\n"  # Haskell reads what is one expression from one line
+        tests = f"{tests[: closing.start()]}{end}{apart}{closing.group()}"
     return Assembled(f"{prompt}{completion}\n{tests}", marker)

@@ -128,7 +128,7 @@ def plain_run(program: Program, runs: int) -> list[str]:
             if done is None:
                 return "timeout"
             marked = program.end_marker is None or program.end_marker in done.stdout.split("\n")
-            if done.returncode == 0 and marked and not re.search(row.failed_on_stderr, done.stderr):
+            if done.returncode == 0 and marked and not re.search(row.failed_quietly, done.stderr):
                 return "passed"
             if row.syntax_check:
                 checked = run([part.format(dir=str(file.parent)) for part in row.syntax_check])

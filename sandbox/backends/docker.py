@@ -13,13 +13,14 @@ import socket
 import struct
 import tarfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from sandbox.channel import GOODBYE_SECONDS, wait_readable
-from sandbox.errors import BackendUnavailable, SandboxError, UsageError
+from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, UsageError
+from sandbox.languages import COMMON, LANGUAGES
 from sandbox.verdicts import MIB, Program
 
 NAME = "docker"
@@ -40,13 +41,13 @@ _STDOUT = 1
 _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
-def starter(runtime: str | None = None) -> tuple[str, Callable[[], "Attached"]]:
-    """The image's digest, and a function that starts a worker. Raises `BackendUnavailable`.
+def start(image: str, runtime: str | None = None) -> "Attached":
+    """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
 
     `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor).
     """
-    digest = image_digest(connect())
-    return digest, lambda: Attached(connect(), digest, runtime)
+    client = connect()
+    return Attached(client, image_digest(client, image), runtime)
 
 
 def check(program: Program) -> None:
@@ -85,32 +86,35 @@ def connect() -> Any:
     return client
 
 
-def tag() -> str:
+def tag(image: str = COMMON) -> str:
     """The image's name: it holds a digest of this package, so that an image of other code is never taken for it."""
     sha = hashlib.sha256()
     for name, path in _sources():
         sha.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return f"selftrain-sandbox:{sha.hexdigest()[:16]}"
+    return f"selftrain-sandbox-{image}:{sha.hexdigest()[:16]}"
 
 
-def image_digest(client: Any) -> str:
+def image_digest(client: Any, image: str = COMMON) -> str:
     """The image's id, sha256:... Raises `BackendUnavailable` where it is not built."""
     from docker.errors import DockerException, ImageNotFound
 
     try:
-        return str(client.images.get(tag()).id)
+        return str(client.images.get(tag(image)).id)
     except ImageNotFound as error:
-        raise BackendUnavailable(
-            f"the Docker image {tag()} is not there; build it with: python -m sandbox build"
+        raise ImageMissing(
+            f"the Docker image {tag(image)} is not there; build it with: python -m sandbox build {image}"
         ) from error
     except DockerException as error:
         raise BackendUnavailable(
-            f"the Docker daemon does not say whether {tag()} is there: {error}"
+            f"the Docker daemon does not say whether {tag(image)} is there: {error}"
         ) from error
 
 
-def build() -> Iterator[str]:
-    """Build the image; yields what the daemon says. Raises `BackendUnavailable`."""
+def build(image: str = COMMON) -> Iterator[str]:
+    """Build an image; yields what the daemon says. Raises `BackendUnavailable`."""
+    packages = {name for row in LANGUAGES.values() if row.image == image for name in row.packages} | {
+        "python3"
+    }
     from docker.errors import DockerException
 
     api = connect().api
@@ -118,7 +122,13 @@ def build() -> Iterator[str]:
     try:
         # The host's network, as the packages come from where the host gets its own.
         for message in api.build(
-            fileobj=_context(), custom_context=True, tag=tag(), rm=True, network_mode="host", decode=True
+            fileobj=_context(),
+            custom_context=True,
+            tag=tag(image),
+            buildargs={"PACKAGES": " ".join(sorted(packages))},
+            rm=True,
+            network_mode="host",
+            decode=True,
         ):
             last = message.get("error") or message.get("stream", "").rstrip() or last
             if "error" in message:

@@ -1,24 +1,41 @@
 """The language table, row by row, and what is put together from it."""
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from sandbox.errors import UsageError
-from sandbox.languages import LANGUAGES, entry, heap_mib, language
+from sandbox.languages import LANGUAGES, MORE, entry, heap_mib, language
 from sandbox.programs import assemble
+from sandbox.shapes import SHAPES
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
+from tests.sandbox.conftest import EIGHT
 
 ROWS = pytest.mark.parametrize("row", LANGUAGES.values(), ids=LANGUAGES)
 
 
-def test_the_papers_eight_languages_are_there() -> None:
-    assert set(LANGUAGES) == {"py", "cpp", "java", "php", "ts", "cs", "sh", "js"}
+def test_the_languages_and_their_images() -> None:
+    more = {"r", "d", "rkt", "ml", "hs", "ex", "scala", "clj"}
+    assert {name for name, row in LANGUAGES.items() if row.image == MORE} == more
+    assert set(LANGUAGES) - more == {*EIGHT, "go", "rs", "rb", "lua", "pl"}
+
+
+def test_names_in_multipl_es_files_are_known() -> None:
+    assert [language(name).name for name in ("go_test.go", "elixir", "go")] == ["go", "ex", "go"]
+
+
+def test_a_go_program_is_a_test_package_or_has_a_main() -> None:
+    row = LANGUAGES["go"]
+    assert row.of("package f_test\n").file == "main_test.go"
+    assert row.of("package main\n") == row
 
 
 @ROWS
 def test_templates_hold_known_names_only(row) -> None:
-    templates = [row.file, *row.run, *(row.compile or ()), *(row.syntax_check or ()), *dict(row.env).values()]
+    other = replace(row, **dict(row.other))
+    templates = [part for one in (row, other) for part in (one.file, *one.run, *(one.compile or ()))]
+    templates += [*(row.syntax_check or ()), *dict(row.env).values()]
     names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
     assert names <= {"dir", "entry", "heap", "header"}
 
@@ -31,8 +48,9 @@ def test_every_command_is_among_the_needed_tools(row) -> None:
 
 @ROWS
 def test_patterns_do_not_match_silence(row) -> None:
-    for pattern in (row.test_failed, row.out_of_memory, row.failed_on_stderr):
+    for pattern in (row.out_of_memory, row.failed_quietly, row.refused, row.speaks_of_syntax):
         assert not re.search(pattern, "")
+    assert bool(re.search(row.test_failed, "")) == (row.name == "r")  # quit('no', 1)
 
 
 @ROWS
@@ -62,7 +80,7 @@ def test_a_heap_takes_three_quarters_of_the_memory() -> None:
     assert heap_mib(Limits(memory_bytes=400 * MIB)) == 300
 
 
-@pytest.mark.parametrize("name", ["py", "php", "ts", "sh", "js"])
+@pytest.mark.parametrize("name", ["py", "php", "ts", "sh", "js", "pl", "r", "rkt", "ml", "clj"])
 def test_the_marker_comes_after_tests_at_top_level(name: str) -> None:
     source, marker = assemble(name, "PROMPT", "COMPLETION", "TESTS")
     assert source.startswith("PROMPTCOMPLETION\nTESTS\n")
@@ -78,6 +96,19 @@ def test_the_marker_is_the_last_statement_of_main(name: str) -> None:
     assert marker is not None
     assert marker in closing.split("}")[0]
     assert closing.endswith("}\n\n}\n")
+
+
+@pytest.mark.parametrize("name", [name for name, row in LANGUAGES.items() if row.closing])
+def test_the_marker_is_inside_of_what_closes_the_tests(name: str) -> None:
+    shape = SHAPES[name]
+    source, marker = assemble(name, shape.prompt, shape.passed, shape.tests)
+    assert marker is not None
+    before, _, after = source.partition(marker)
+    said = LANGUAGES[name].end.partition("{marker}")
+    added = said[0].replace("{{", "{") + marker + said[2]
+    assert source.replace(added, "").split() == f"{shape.prompt}{shape.passed}\n{shape.tests}".split()
+    assert len(before) > len(shape.prompt + shape.passed)
+    assert re.search(r"\}|\bend\b|pure", after)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """`python -m sandbox bench`: CPU time and wall time per program, by language, against what one would do without a sandbox.
 
     plain       the plain commands with no warm helper and no isolation: a fresh process per program, as many at once as the
-                sandbox has workers
+                sandbox has workers; for backend docker all of them in one container of the same image
     docker run  one container per program (only where backend docker can be had)
     ours        the sandbox, its verdict cache off
 
@@ -11,10 +11,10 @@ a machine that does nothing else. Ratios above 1 say that ours takes less.
 
 import collections
 import os
-import subprocess
+import shlex
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -22,12 +22,14 @@ from pathlib import Path
 
 from sandbox.backends import docker
 from sandbox.client import Sandbox
-from sandbox.headers import PLAIN
-from sandbox.languages import PATH, entry, heap_mib, language
+from sandbox.languages import entry, heap_mib, language
+from sandbox.plain import Plain
+from sandbox.prepared import UNPREPARED
 from sandbox.verdicts import Program
 
 _TICK = os.sysconf("SC_CLK_TCK")
-_SECONDS = 60
+_ROUNDS = 3
+"""Each measures all three, one after the other: a machine's speed drifts."""
 
 
 @dataclass(frozen=True)
@@ -41,40 +43,50 @@ class Cost:
         return f"{self.cpu:7.0f} {self.wall:7.0f}"
 
 
-def bench(programs: Sequence[Program], backend: str, workers: int) -> list[str]:
+def bench(programs: Sequence[Program], backend: str, workers: int) -> Iterator[str]:
     """Measure `programs`, by language; lines of a table. Raises `SandboxError`."""
-    lines = [
-        f"{'ms per program':<16} {'plain':>15}  {'docker run':>15}  {'ours':>15}  {'plain/ours':>11} {'docker/ours':>12}",
-        f"{'':<16} " + "  ".join([f"{'CPU':>7} {'wall':>7}"] * 3) + f"  {'CPU':>11} {'CPU':>12}",
-    ]
+    yield f"{'ms per program':<16} {'plain':>15}  {'docker run':>15}  {'ours':>15}  {'plain/ours':>11} {'docker/ours':>12}"
+    yield f"{'':<16} " + "  ".join([f"{'CPU':>7} {'wall':>7}"] * 3) + f"  {'CPU':>11} {'CPU':>12}"
     totals: list[tuple[Cost, Cost]] = []
     with Sandbox(backend, workers) as sandbox:  # type: ignore[arg-type]
         for name in dict.fromkeys(program.language for program in programs):
             own = [program for program in programs if program.language == name]
             sandbox.need(name)
+            plainly = Plain(sandbox.backend, workers, language(name).image)
             list(sandbox.run(own[:workers]))  # start what stays warm
-            ours = measured(len(own), partial(collections.deque, sandbox.run(own), 0))
-            plain = measured(len(own), partial(in_parallel, run_plain, own, workers))
-            contained = None
-            if sandbox.backend == docker.NAME:
-                few = own[: max(workers, 10)]
-                contained = measured(len(few), partial(in_parallel, run_container, few, workers))
-                totals.append((contained, ours))
-            ratio = f"{contained.cpu / ours.cpu:12.1f}" if contained else f"{'-':>12}"
-            lines.append(
-                f"{name:<4} {len(own):>5} programs {plain}  {contained or '-':>15}  {ours}  {plain.cpu / ours.cpu:11.1f} {ratio}"
+            few = own[: max(workers, 10)] if sandbox.backend == docker.NAME else []
+            costs = [
+                (
+                    measured(own, partial(exhaust, sandbox.run)),
+                    measured(own, partial(exhaust, plainly.run)),
+                    measured(few, partial(in_parallel, run_container, workers)),
+                )
+                for _ in range(_ROUNDS)
+            ]
+            plainly.close()
+            ours, plain, contained = map(mean, zip(*costs, strict=True))
+            totals.append((contained, ours))
+            ratio = f"{contained.cpu / ours.cpu:12.1f}" if few else f"{'-':>12}"
+            yield (
+                f"{name:<4} {len(own):>5} programs {plain}  {contained if few else '-'!s:>15}  {ours}  {plain.cpu / ours.cpu:11.2f} {ratio}"
             )
-    if totals:
+    if sandbox.backend == docker.NAME:
         over_all = sum(contained.cpu for contained, _ in totals) / sum(ours.cpu for _, ours in totals)
-        lines.append(f"docker run / ours over all languages: {over_all:.1f}")
-    return lines
+        yield f"docker run / ours over all languages: {over_all:.1f}"
 
 
-def measured(count: int, work: Callable[[], object]) -> Cost:
+def measured(programs: Sequence[Program], work: Callable[[Sequence[Program]], object]) -> Cost:
     """What `work` costs, per program."""
     cpu, wall = machine_cpu_seconds(), time.monotonic()
-    work()
+    work(programs)
+    count = max(len(programs), 1)
     return Cost(1000 * (time.monotonic() - wall) / count, 1000 * (machine_cpu_seconds() - cpu) / count)
+
+
+def mean(costs: Iterable[Cost]) -> Cost:
+    """Their mean."""
+    walls, cpus = zip(*((cost.wall, cost.cpu) for cost in costs), strict=True)
+    return Cost(sum(walls) / len(walls), sum(cpus) / len(cpus))
 
 
 def machine_cpu_seconds() -> float:
@@ -84,51 +96,15 @@ def machine_cpu_seconds() -> float:
     return (user + nice + system + hard + soft) / _TICK
 
 
-def in_parallel(work: Callable[[Program], object], programs: Sequence[Program], workers: int) -> None:
+def exhaust(work: Callable[[Sequence[Program]], Iterator[object]], programs: Sequence[Program]) -> None:
+    """Read all that `work` yields."""
+    collections.deque(work(programs), 0)
+
+
+def in_parallel(work: Callable[[Program], object], workers: int, programs: Sequence[Program]) -> None:
     """`work` on each program, `workers` at once."""
     with ThreadPoolExecutor(workers) as threads:
         list(threads.map(work, programs))
-
-
-def commands(program: Program, directory: str) -> list[list[str]]:
-    """The plain commands that compile and run a program in `directory`."""
-    row = language(program.language)
-    values = {
-        "dir": directory,
-        "entry": entry(row, program.source),
-        "heap": str(heap_mib(program.limits or row.limits)),
-        "header": PLAIN,
-    }
-    found = [row.compile, row.run] if row.compile else [row.run]
-    return [[part.format(**values) for part in argv] for argv in found if argv]
-
-
-def source_file(program: Program, directory: str) -> Path:
-    """The program's source, written into `directory`."""
-    row = language(program.language)
-    path = Path(directory, row.file.format(entry=entry(row, program.source)))
-    path.write_text(program.source, errors="replace")
-    return path
-
-
-def run_plain(program: Program) -> None:
-    """The plain commands, one after the other, whatever they say."""
-    with tempfile.TemporaryDirectory() as directory:
-        source_file(program, directory)
-        for argv in commands(program, directory):
-            try:
-                done = subprocess.run(
-                    argv,
-                    env={"PATH": PATH},
-                    cwd=directory,
-                    capture_output=True,
-                    timeout=_SECONDS,
-                    check=False,
-                )
-            except subprocess.TimeoutExpired:
-                return
-            if done.returncode != 0:
-                return
 
 
 def run_container(program: Program) -> None:
@@ -136,10 +112,17 @@ def run_container(program: Program) -> None:
     from docker.errors import DockerException
 
     client = docker.connect()
+    row = language(program.language).of(program.source)
     with tempfile.TemporaryDirectory() as directory:
-        Path(directory).chmod(0o777)
-        source_file(program, directory)
-        script = " && ".join(" ".join(f"'{part}'" for part in argv) for argv in commands(program, "/w"))
+        values = {
+            "dir": "/w",
+            "entry": entry(row, program.source),
+            "heap": str(heap_mib(row.limits)),
+            **UNPREPARED,
+        }
+        Path(directory, row.file.format_map(values)).write_text(program.source, errors="replace")
+        steps = [[part.format_map(values) for part in argv] for argv in (row.compile, row.run) if argv]
+        script = " && ".join(shlex.join(part for part in step if part) for step in steps)
         try:
             client.containers.run(
                 docker.image_digest(client),

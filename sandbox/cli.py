@@ -216,7 +216,7 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 def _bench(arguments: argparse.Namespace) -> int:
     for line in bench(read_programs(arguments.input), arguments.backend, arguments.workers):
-        print(line)
+        print(line, flush=True)
     return 0
 
 

@@ -1,7 +1,7 @@
-"""Warm compilers: javac and tsc take seconds to start and a fraction of that for a program, so one of each stays up.
+"""Warm compilers: javac, mcs and tsc take long to start and a fraction of that for a program, so one of each stays up.
 
 Compiling executes nothing of the program, so that a compiler may serve one after the other. It runs as a user of its own,
-which is no program's and may write nowhere; sources come over its standard input, and what it makes goes over its standard
+which is no program's and may write nowhere (mcs: to a directory of its own in /tmp); sources come over its standard input, and what it makes goes over its standard
 output to the runner, which writes it into the program's directory. It is never believed in trouble: where it dies, is over a
 limit or has served for long, it is ended, and the program compiled by a fresh compiler under the usual limits.
 """
@@ -17,13 +17,14 @@ from functools import partial
 from pathlib import Path
 
 from sandbox.confine import confine
-from sandbox.languages import JAVAC_OPTIONS, PATH
+from sandbox.languages import JAVAC_OPTIONS, MCS_OPTIONS, PATH
 from sandbox.launch import rlimits
 from sandbox.processes import cpu_seconds, resident_bytes
 from sandbox.verdicts import MIB, Limits
 
 _SERVERS = Path(__file__).parent / "servers"
 _TYPESCRIPT = Path("/usr/share/nodejs/typescript/lib/typescript.js")
+_MONO = "/usr/lib/mono/4.5"
 _LARGEST = 32 * MIB
 """Of one text or file in an answer."""
 _MEMORY = 700 * MIB
@@ -47,6 +48,8 @@ def command(language: str) -> tuple[str, ...] | None:
     if language == "java" and (_SERVERS / "JavaCompile.class").is_file():
         flags = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xss4m", "-Xmx400m")
         return ("java", *flags, "-cp", str(_SERVERS), "JavaCompile", *JAVAC_OPTIONS)
+    if language == "cs" and (_SERVERS / "CsCompile.exe").is_file():
+        return ("env", f"MONO_PATH={_MONO}", "mono", str(_SERVERS / "CsCompile.exe"), *MCS_OPTIONS)
     if language == "ts" and _TYPESCRIPT.is_file():
         return ("node", "--max-old-space-size=500", str(_SERVERS / "tsc.js"), str(_TYPESCRIPT))
     return None
@@ -56,7 +59,7 @@ class Compiler:
     """One warm compiler, started by `argv` as user `uid`."""
 
     def __init__(self, argv: tuple[str, ...], uid: int) -> None:
-        limits = Limits(file_bytes=1, processes=256)
+        limits = Limits(file_bytes=_LARGEST if "mono" in argv else 1, processes=256)
         kernel = rlimits(limits, cpu_seconds=24 * 3600, address_space=False, processes=True)
         self.process = subprocess.Popen(
             argv,

@@ -16,9 +16,9 @@ from sandbox.clear import clear_container, memory_kills, wipe
 from sandbox.compilers import Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
-from sandbox.headers import PLAIN, precompiled_header
 from sandbox.languages import PATH, entry, heap_mib, language
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
+from sandbox.prepared import UNPREPARED, prepared
 from sandbox.verdicts import Case, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
@@ -212,9 +212,9 @@ class _Judgement:
             # their own.
             processes=judge.uid is not None and not judge.isolated,
         )
-        header = precompiled_header() if "{header}" in argv else None
-        reads = (header,) if header else ()
-        return Command(tuple(map(self._fill, argv)), self.directory, env, kernel, judge.uid, reads)
+        ready = [prepared(name)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
+        filled = tuple(part for part in map(self._fill, argv) if part)
+        return Command(filled, self.directory, env, kernel, judge.uid, tuple(path for path in ready if path))
 
     def _fill(self, template: str) -> str:
         """Put this program's values into a template of the language's row."""
@@ -222,7 +222,8 @@ class _Judgement:
             "dir": lambda: bubblewrap.BOX if self.judge.isolated else str(self.directory),
             "entry": lambda: entry(self.row, self.program.source),
             "heap": lambda: str(heap_mib(self.limits)),
-            "header": lambda: f"{header}/stdc++.h" if (header := precompiled_header()) else PLAIN,
+            "header": lambda: prepared("header")[0],
+            "snapshot": lambda: prepared("snapshot")[0],
         }
         return re.sub(r"\{(\w+)\}", lambda match: values[match[1]](), template)
 

@@ -32,7 +32,8 @@ _SCALA = ":".join(f"{_JARS}/scala-{name}.jar" for name in ("library", "reflect",
 _SCALAC = ("scala.tools.nsc.Main", "-usejavacp", "-nowarn")
 _R = ("Rscript", "--vanilla")
 JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
-"""javac's own, whether it is started for one program or stays up."""
+MCS_OPTIONS = ("-d:DEBUG", "-r:System.Numerics.dll")
+"""The compilers' own, whether they are started for one program or stay up."""
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,8 @@ class Language:
     """One language.
 
     In the argument vectors `{dir}` is the program's directory, `{entry}` the name of the file without its
-    extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}` the precompiled
-    header's path. `packages`: Debian's, which the tools are from; `image`: the one of backend docker that has them.
+    extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}` and `{snapshot}` what
+    `sandbox.prepared` has; arguments that come out empty are left out. `packages`: Debian's, which the tools are from; `image`: the one of backend docker that has them.
     `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
     their end where they end inside of something.
     The next four are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too.
@@ -95,7 +96,7 @@ class Language:
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
 _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation failed"
-_NODE = ("node", "--max-old-space-size={heap}")
+_NODE = ("node", "{snapshot}", "--max-old-space-size={heap}")
 
 _ROWS = (
     Language(
@@ -181,7 +182,7 @@ _ROWS = (
         name="cs",
         title="C#",
         file="main.cs",
-        compile=("mcs", "-d:DEBUG", "-r:System.Numerics.dll", "-out:{dir}/main.exe", "{dir}/main.cs"),
+        compile=("mcs", *MCS_OPTIONS, "-out:{dir}/main.exe", "{dir}/main.cs"),
         run=("mono", "{dir}/main.exe"),
         tools=("mcs", "mono"),
         packages=("mono-mcs", "mono-runtime", "libmono-system-core4.0-cil", "libmono-system-numerics4.0-cil"),

@@ -135,9 +135,10 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [python, "-c", _FORK_SERVER, str(Path(__file__).parent.parent), str(theirs.fileno())],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=subprocess.DEVNULL,
+                # Pipes, as its children have: what Python learnt of its streams at its start holds for them, too.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 cwd="/",
                 env=dict(env),
                 pass_fds=(theirs.fileno(),),
@@ -159,7 +160,7 @@ class ForkServer:
     def close(self) -> None:
         self.socket.close()
         self._process.kill()
-        self._process.wait()
+        self._process.communicate()
 
 
 def _exit_code(status: int) -> int:

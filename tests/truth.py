@@ -2,8 +2,8 @@
 
     python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2] [--kept FILE]
 
-Reads DIR/mbpp-LANG.jsonl. Each program is compiled by a fresh compiler and run plainly, `--plain` times: a fresh process, one
-at a time, a minute for each, judged by exit code and end marker alone. Those that do not always end the same way are
+Reads DIR/mbpp-LANG.jsonl. Each program is compiled by a fresh compiler and run plainly, `--plain` times, by the tools that the
+backend has: a fresh process, one at a time, half a minute for each, judged by exit code and end marker alone. Those that do not always end the same way are
 unstable, listed and left out. `--kept` keeps what the plain runs said, so that a later call need not repeat them. Then the
 sandbox judges all of them, once on an idle machine and `--busy` times with every core kept busy. What differs is listed by
 id. Exit code 1 where more than 2 in a thousand differ or are unstable.
@@ -13,25 +13,20 @@ import argparse
 import json
 import multiprocessing
 import os
-import re
-import subprocess
 import sys
-import tempfile
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 
-from sandbox.bench import commands, source_file
 from sandbox.client import Sandbox
-from sandbox.languages import LANGUAGES, PATH, language
+from sandbox.languages import language
+from sandbox.plain import Plain
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Verdict
 from selftrain.problems.completion import extract_completion
 from selftrain.progress import watch
 
-SECONDS = 60
+SECONDS = 30
 TOLERATED = 0.002
 
 
@@ -41,7 +36,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("directory", type=Path)
-    options.add_argument("--languages", default=",".join(LANGUAGES))
+    options.add_argument("--languages", default="py,sh,php,js,cs,java,cpp,ts")
     options.add_argument("--rows", type=int, help="so many of each language, evenly spread (default: all)")
     options.add_argument("--backend", default="docker")
     options.add_argument("--workers", type=int, default=len(os.sched_getaffinity(0)))
@@ -55,7 +50,7 @@ def main() -> int:
         for name in asked.languages.split(",")
         for program in read(asked.directory / f"mbpp-{name}.jsonl", name, asked.rows)
     ]
-    plain = plain_verdicts(programs, asked.plain, asked.jobs, asked.kept)
+    plain = plain_verdicts(programs, asked.backend, asked.plain, asked.jobs, asked.kept)
     unstable = {id for id, verdicts in plain.items() if len(set(verdicts)) > 1}
     for id in sorted(unstable):
         print("unstable", id, plain[id])
@@ -86,7 +81,9 @@ def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
         yield Program(f"{row['name']}.{name}", name, source, end_marker=marker)
 
 
-def plain_verdicts(programs: list[Program], runs: int, jobs: int, kept: Path | None) -> dict[str, list[str]]:
+def plain_verdicts(
+    programs: list[Program], backend: str, runs: int, jobs: int, kept: Path | None
+) -> dict[str, list[str]]:
     """What the plain commands say, by id: a verdict for each run, or one alone where the program does not compile."""
     found: dict[str, list[str]] = {}
     if kept and kept.exists():
@@ -95,52 +92,17 @@ def plain_verdicts(programs: list[Program], runs: int, jobs: int, kept: Path | N
         found = {row["id"]: row["verdicts"] for row in rows if row["id"] in wanted}
     todo = [program for program in programs if program.id not in found]
     progress = watch("plain")
-    with ThreadPoolExecutor(jobs) as threads, open(kept or os.devnull, "a") as file:
-        results = threads.map(partial(plain_run, runs=runs), todo)
-        for done, (program, verdicts) in enumerate(zip(todo, results, strict=True), 1):
-            found[program.id] = verdicts
-            file.write(json.dumps({"id": program.id, "verdicts": verdicts}) + "\n")
-            file.flush()
-            progress(done, len(todo), "programs", {})
+    with open(kept or os.devnull, "a") as file:
+        for image in dict.fromkeys(language(program.language).image for program in todo):
+            plainly = Plain(backend, jobs, image)
+            own = [program for program in todo if language(program.language).image == image]
+            for done, (id, verdicts) in enumerate(plainly.run(own, runs, SECONDS), 1):
+                found[id] = verdicts
+                file.write(json.dumps({"id": id, "verdicts": verdicts}) + "\n")
+                file.flush()
+                progress(done, len(own), "programs", {})
+            plainly.close()
     return found
-
-
-def plain_run(program: Program, runs: int) -> list[str]:
-    """passed, compile_error, timeout or failed, for each run."""
-    row = language(program.language)
-    with tempfile.TemporaryDirectory() as directory:
-        file = source_file(program, directory)
-        *compiling, running = commands(program, directory)
-        environment = {"PATH": PATH, "HOME": directory, "LANG": "C.UTF-8"}
-        environment |= {name: value.format(heap=768, dir=directory) for name, value in row.env}
-
-        def run(argv: list[str]) -> subprocess.CompletedProcess[str] | None:
-            try:
-                return subprocess.run(
-                    argv, cwd=directory, env=environment, capture_output=True, text=True, errors="replace",
-                    stdin=subprocess.DEVNULL, timeout=SECONDS, check=False,
-                )  # fmt: skip
-            except subprocess.TimeoutExpired:
-                return None
-
-        def verdict() -> str:
-            done = run(running)
-            if done is None:
-                return "timeout"
-            marked = program.end_marker is None or program.end_marker in done.stdout.split("\n")
-            if done.returncode == 0 and marked and not re.search(row.failed_quietly, done.stderr):
-                return "passed"
-            if row.syntax_check:
-                checked = run([part.format(dir=str(file.parent)) for part in row.syntax_check])
-                if checked is None or checked.returncode != 0:
-                    return "compile_error"
-            return "failed"
-
-        for argv in compiling:
-            done = run(argv)
-            if done is None or done.returncode != 0:
-                return ["timeout" if done is None else "compile_error"]
-        return [verdict() for _ in range(runs)]
 
 
 def sandbox_verdicts(programs: list[Program], backend: str, workers: int) -> dict[str, str]:

@@ -13,7 +13,7 @@ import socket
 import struct
 import tarfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -41,13 +41,14 @@ _STDOUT = 1
 _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
-def start(image: str, runtime: str | None = None) -> "Attached":
+def start(image: str, runtime: str | None = None, command: Sequence[str] = ()) -> "Attached":
     """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
 
-    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor).
+    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: what to start in place of
+    the worker.
     """
     client = connect()
-    return Attached(client, image_digest(client, image), runtime)
+    return Attached(client, image_digest(client, image), runtime, command)
 
 
 def check(program: Program) -> None:
@@ -146,7 +147,11 @@ def build(image: str = COMMON) -> Iterator[str]:
 
 def _sources() -> list[tuple[str, Path]]:
     """What the image is made of."""
-    paths = [path for pattern in ("*.py", "*.java", "*.js", "Dockerfile") for path in _PACKAGE.rglob(pattern)]
+    paths = [
+        path
+        for pattern in ("*.py", "*.java", "*.js", "*.cs", "Dockerfile")
+        for path in _PACKAGE.rglob(pattern)
+    ]
     return sorted((path.relative_to(_PACKAGE).as_posix(), path) for path in paths if path.is_file())
 
 
@@ -167,13 +172,13 @@ class Attached:
     """A container, started, and its standard streams (https://docs.docker.com/engine/api: attach). It ends with the
     connection: when the client dies, however it dies, its stdin closes, the runner ends, and the daemon removes it."""
 
-    def __init__(self, client: Any, image: str, runtime: str | None) -> None:
+    def __init__(self, client: Any, image: str, runtime: str | None, command: Sequence[str]) -> None:
         from docker.errors import DockerException
 
         self._buffer = b""
         self._stderr: deque[bytes] = deque(maxlen=_KEPT_STDERR)
         try:
-            self._container = client.containers.create(image, **_options(runtime))
+            self._container = client.containers.create(image, **_options(runtime, command))
         except (DockerException, OSError) as error:
             raise SandboxError(f"cannot make a container: {error}") from error
         try:
@@ -238,7 +243,7 @@ class Attached:
             self._socket.close()
 
 
-def _options(runtime: str | None) -> dict[str, Any]:
+def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
     # Writable places, in memory; programs that were compiled there have to be able to run.
     place = f"rw,exec,nosuid,nodev,size={FILES_BYTES},nr_inodes={FILES_COUNT}"
     return {
@@ -265,4 +270,5 @@ def _options(runtime: str | None) -> dict[str, Any]:
         # The kernel counts the processes of a user over all containers: each gets users that no other has.
         "environment": {"SANDBOX_UIDS": str(1_000_000 + 100_000 * secrets.randbelow(20_000))},
         **({"runtime": runtime} if runtime else {}),
+        **({"entrypoint": list(command)} if command else {}),
     }

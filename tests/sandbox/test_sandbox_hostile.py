@@ -1,7 +1,9 @@
 """Programs that try to get away with something: each test checks one property."""
 
 import os
+import shutil
 import socket
+import subprocess
 import threading
 import time
 from pathlib import Path
@@ -12,8 +14,9 @@ from sandbox.backends import docker
 from sandbox.channel import Pipe
 from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
+from sandbox.languages import PATH
 from sandbox.verdicts import MIB, Case, Limits, Program, Result, Verdict
-from tests.needs import need_tools
+from tests.needs import need, need_tools
 
 DAEMON = """
 import os, time
@@ -208,6 +211,47 @@ raise KeyError('gone')
     assert first.stderr.startswith("Traceback (most recent call last):\n  File ")
     assert first.stderr.count("File ") == 1
     assert first.stderr.endswith("KeyError: 'gone'\n")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import atexit; atexit.register(print, 'first'); atexit.register(print, 'last')",
+        "import atexit; atexit.register(lambda: 1 / 0)",
+        "import threading, time\nthreading.Thread(target=lambda: (time.sleep(0.2), print('late'))).start()\nprint('main')",
+        "import threading, time\nthreading.Thread(target=time.sleep, args=(9,), daemon=True).start()\nprint('main')",
+        "import io, sys\nout = io.TextIOWrapper(sys.stdout.buffer, write_through=False)\nout.write('kept')",
+        "import sys\nsys.stdout = open(1, 'w', closefd=False)\nprint('kept')",
+        "class A:\n    def __del__(self): print('gone', __name__)\na = A()\n_a = A()\nb = [A()]; b.append(b)",
+        "import weakref\nclass A: pass\na = A()\nweakref.finalize(a, print, 'finalized')",
+        "import sys; sys.exit(3)",
+        "import sys; sys.exit('told')",
+        "raise SystemExit",
+        "print('x'); 1 / 0",
+        "import sys\nsys.excepthook = lambda *a: print('hooked', a[0].__name__)\nraise ValueError",
+        "raise KeyboardInterrupt",
+        "import os; print('lost', end=''); os._exit(4)",
+        "import os\nprint('a', flush=True)\nif os.fork() == 0: print('child')\nelse: os.wait(); print('parent')",
+        "globals()[1] = 2; print('fine')",
+        "import sys; sys.stdout.close()",
+        "import sys; sys.stdout = None",
+        "def f(): yield f; print('never')\ng = f(); next(g)",
+        "def f():\n    try: yield\n    finally: print('closed')\ng = f(); next(g)",
+        "syntax error",
+    ],
+)
+def test_python_ends_as_a_fresh_interpreter_does(source: str, tmp_path: Path) -> None:
+    """Exit code and output, of the warm interpreter's children, which leave it in their own way."""
+    file = tmp_path / "main.py"
+    file.write_text(source)
+    python = shutil.which("python3", path=PATH)
+    need(python is not None, f"no python3 on {PATH}")
+    fresh = subprocess.run([python, file], capture_output=True, text=True, env={"PATH": PATH}, check=False)
+    with Sandbox("process") as sandbox:
+        result = judge(sandbox, source)
+    assert result.exit_code == (fresh.returncode if fresh.returncode >= 0 else 128 - fresh.returncode)
+    assert result.stdout == fresh.stdout
+    assert result.stderr.splitlines()[-1:] == fresh.stderr.splitlines()[-1:]
 
 
 def test_programs_do_not_share_random_numbers(sandbox: Sandbox) -> None:

@@ -34,8 +34,9 @@ _EXAMPLES = """examples:
 
 rows of judge, one JSON object a line:
   {id, language, program}
-  {id, language, program, cases: [{stdin, expected_stdout}]}
-  {id, language, prompt, completion, tests}                     as in MultiPL-E
+  {id, language, program, cases: [{stdin, stdout}]}
+  {id, language, prompt, completion, tests}                     as in MultiPL-E; an answer in markdown, or one that
+                                                                repeats the prompt, is taken apart (sandbox/completion.py)
 
 exit codes:
   0 passed (judge: every row has a verdict), 1 not passed, 2 wrong usage, 3 the sandbox itself failed

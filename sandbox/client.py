@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import queue
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -31,6 +32,7 @@ log = logging.getLogger(__name__)
 Backend = Literal["auto", "docker", "bubblewrap", "process"]
 
 _ATTEMPTS = 3  # how often a program is tried that the sandbox itself fails on
+_PAUSE_SECONDS = 5.0  # in which a daemon may come back
 _LOOK_AHEAD = 4  # programs that wait for each worker
 _CLOSED = "the sandbox was closed before all programs were judged"
 
@@ -134,8 +136,8 @@ class Sandbox:
         Programs that differ in nothing but `id` are run once; the others get the same result, marked
         `cached`. A timeout is believed only after a second run, with nothing else of this call running. Where
         the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an
-        unknown language, `ToolsMissing` for one that cannot be run, `SandboxError` when the sandbox is
-        closed meanwhile.
+        unknown language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` when the backend is
+        gone (docker's daemon) and does not come back, `SandboxError` when the sandbox is closed meanwhile.
         """
         known: dict[str, Result] = {}
         twins: dict[str, list[str]] = {}  # by content: the ids that wait for the first one's result
@@ -203,6 +205,10 @@ class Sandbox:
                         raise SandboxError(_CLOSED) from error
                     log.warning("program %s, attempt %d of %d: %s", program.id, attempt + 1, _ATTEMPTS, error)
                     message = str(error)
+                    if isinstance(error, BackendUnavailable):  # says nothing about any program
+                        if attempt + 1 == _ATTEMPTS:
+                            raise
+                        time.sleep(_PAUSE_SECONDS)
         return Result(program.id, Verdict.sandbox_error, stderr=message)
 
     @contextmanager

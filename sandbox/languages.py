@@ -436,7 +436,10 @@ _ROWS = (
         files=tuple(_CLOJURE.split(":")),
         packages=("clojure",),
         image=MORE,
-        versions=(("java", "--version"), (*_ON_JVM, _CLOJURE, "clojure.main", "-e", "(clojure-version)")),
+        versions=(
+            ("java", "--version"),
+            ("java", "-cp", _CLOJURE, "clojure.main", "-e", "(clojure-version)"),
+        ),
         end='(println "\\n{marker}")',
         reports_on_stdout=True,
         failed_quietly=r"(?m)^(FAIL|ERROR) in \(",

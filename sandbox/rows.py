@@ -3,11 +3,13 @@
 import json
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from sandbox.client import content_key
+from sandbox.completion import extract_completion, is_answer
 from sandbox.errors import UsageError
 from sandbox.languages import language
 from sandbox.programs import assemble
@@ -47,7 +49,10 @@ def _program(row: Any) -> Program:
         _text(row[name], name)
     language(row["language"])
     if "tests" in row:
-        pieces = assemble(row["language"], row["prompt"], row["completion"], row["tests"])
+        completion, prompt, name = row["completion"], row["prompt"], language(row["language"]).name
+        if is_answer(prompt, completion):
+            completion = extract_completion(prompt, completion, name)
+        pieces = assemble(name, prompt, completion, row["tests"])
         return Program(row["id"], row["language"], pieces.source, end_marker=pieces.end_marker)
     return Program(row["id"], row["language"], row["program"], _cases(row.get("cases", [])))
 
@@ -56,12 +61,9 @@ def _cases(cases: Any) -> tuple[Case, ...]:
     if not isinstance(cases, list):
         raise UsageError(f"cases: expected a list, got {type(cases).__name__}")
     for case in cases:
-        if not isinstance(case, dict) or case.keys() != {"stdin", "expected_stdout"}:
-            raise UsageError("cases: expected objects with the fields stdin, expected_stdout")
-    return tuple(
-        Case(_text(case["stdin"], "stdin"), _text(case["expected_stdout"], "expected_stdout"))
-        for case in cases
-    )
+        if not isinstance(case, dict) or case.keys() != {"stdin", "stdout"}:
+            raise UsageError("cases: expected objects with the fields stdin, stdout")
+    return tuple(Case(_text(case["stdin"], "stdin"), _text(case["stdout"], "stdout")) for case in cases)
 
 
 def _text(value: Any, name: str) -> str:
@@ -105,20 +107,35 @@ class ResultFile:
         """Keep the result of program number `row`."""
         self.done[row] = result = replace(result, id=self._ids[row])
         line = {"row": row, "content": self._contents[row], "result": result.to_json()}
-        self._file.write(json.dumps(line) + "\n")
-        self._file.flush()
+        with self._told():
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
 
     def finish(self) -> None:
-        """Write all results in the order of the programs; until they are all there, `path` stays as it was."""
-        self._file.close()
+        """Write all results in the order of the programs; until they are all there, `path` stays as it was.
+
+        Where the sandbox failed on some, what it said of the others stays for a later call with `resume`.
+        """
         whole = self._path.with_name(self._path.name + ".whole")
-        with whole.open("w", encoding="utf-8") as file:
-            for row in range(len(self._ids)):
-                file.write(json.dumps(self.done[row].to_json()) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        whole.replace(self._path)
-        self._part.unlink()
+        with self._told():
+            self._file.close()
+            with whole.open("w", encoding="utf-8") as file:
+                for row in range(len(self._ids)):
+                    file.write(json.dumps(self.done[row].to_json()) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            whole.replace(self._path)
+            if all(result.verdict.is_label for result in self.done.values()):
+                self._part.unlink()
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise UsageError(
+                f"cannot write {self._path}: {error}; what was judged before stays in {self._part}: call it again with --resume"
+            ) from error
 
     def _earlier(self) -> Iterator[tuple[int, Result]]:
         if not self._part.exists():

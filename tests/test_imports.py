@@ -20,7 +20,7 @@ OWN = {
         "tasks", "selftrain", "sandbox.cache", "sandbox.client", "sandbox.errors", "sandbox.languages",
         "sandbox.programs", "sandbox.verdicts",
     ),
-    "selftrain": ("selftrain", "sandbox.verdicts"),
+    "selftrain": ("selftrain", "sandbox.completion", "sandbox.verdicts"),
     "sandbox": ("sandbox",),
 }  # fmt: skip
 """Which of the project's own modules each package may import."""

@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.client import Sandbox
+from sandbox.completion import extract_completion
 from sandbox.languages import language
 from sandbox.plain import Plain
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Verdict
-from selftrain.problems.completion import extract_completion
 from selftrain.progress import watch
 
 SECONDS = 30

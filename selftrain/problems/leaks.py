@@ -16,8 +16,8 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from sandbox.completion import defined_functions
 from selftrain.errors import DataError
-from selftrain.problems.completion import defined_functions
 from selftrain.records import Problem
 
 Mark = tuple[str, str]

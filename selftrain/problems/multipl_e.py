@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from sandbox.completion import extract_completion
 from selftrain.config import MULTIPL_E_LANGUAGES
 from selftrain.errors import DataError
-from selftrain.problems.completion import extract_completion
 from selftrain.problems.examples import example_tests
 from selftrain.problems.rows import Fields, Row, check_fields
 from selftrain.records import Problem

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.languages import LANGUAGES
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -51,9 +53,7 @@ def test_the_package_stands_alone() -> None:
 def test_languages_lists_the_table() -> None:
     done = sandbox("languages")
     assert done.returncode == 0
-    assert [line.split()[0] for line in done.stdout.splitlines()] == (
-        ["backend:", "py", "cpp", "java", "php", "ts", "cs", "sh", "js"]
-    )
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["backend:", *LANGUAGES]
     assert "python3: Python 3." in done.stdout
 
 
@@ -112,7 +112,7 @@ def test_judge_keeps_the_order_of_its_rows(tmp_path: Path) -> None:
             "completion": "    exit(0)",
             "tests": "assert f()",
         },
-        {"id": "io", "language": "sh", "program": "cat", "cases": [{"stdin": "a", "expected_stdout": "b"}]},
+        {"id": "io", "language": "sh", "program": "cat", "cases": [{"stdin": "a", "stdout": "b"}]},
     ]
     output = tmp_path / "made" / "out.jsonl"
     done = sandbox("judge", write_rows(tmp_path / "in.jsonl", rows), output, "--workers", "2")
@@ -146,11 +146,11 @@ GOOD = {"id": "a", "language": "py", "program": ""}
         (json.dumps(GOOD | {"cases": {}}), "cases: expected a list, got dict"),
         (
             json.dumps(GOOD | {"cases": [{"stdin": ""}]}),
-            "cases: expected objects with the fields stdin, expected_stdout",
+            "cases: expected objects with the fields stdin, stdout",
         ),
         (
-            json.dumps(GOOD | {"cases": [{"stdin": "", "expected_stdout": 1}]}),
-            "expected_stdout: expected a string",
+            json.dumps(GOOD | {"cases": [{"stdin": "", "stdout": 1}]}),
+            "stdout: expected a string",
         ),
     ],
 )
@@ -162,6 +162,33 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
     assert f"error: {path}:3: " in done.stderr
     assert message in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_answers_are_taken_apart(tmp_path: Path) -> None:
+    """In markdown, or with the prompt again; a plain completion stays as it is."""
+    f = {"language": "py", "prompt": "def f(n):\n", "tests": "assert f(1) == 2"}
+    rows = [
+        f | {"id": "plain", "completion": "    return n + 1"},
+        f
+        | {"id": "markdown", "completion": "Sure:\n```python\ndef f(n):\n    return n + 1\n```\nThat is it."},
+        f | {"id": "again", "completion": "def f(n):\n    return n + 1\nprint(f(3))\n"},
+        f | {"id": "wrong", "completion": "```python\ndef f(n):\n    return n\n```"},
+    ]
+    done = sandbox("judge", write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    verdicts = [row["verdict"] for row in read_rows(tmp_path / "out.jsonl")]
+    assert verdicts == ["passed", "passed", "passed", "wrong_answer"]
+
+
+def test_a_full_disk_is_told_and_what_was_judged_stays(tmp_path: Path) -> None:
+    path, output = write_rows(tmp_path / "in.jsonl", [GOOD, GOOD | {"id": "b"}]), tmp_path / "out.jsonl"
+    (tmp_path / "out.jsonl.part").symlink_to("/dev/full")
+    done = sandbox("judge", path, output)
+    assert done.returncode == 2
+    assert f"error: cannot write {output}: [Errno 28] No space left on device" in done.stderr
+    assert "--resume" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not output.exists()
 
 
 def test_an_empty_file_is_refused(tmp_path: Path) -> None:

@@ -1,13 +1,18 @@
 """What only backend docker has: containers that are lost and replaced, the kernel's memory kills, its errors."""
 
+import contextlib
+import os
+import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from sandbox.backends import docker
 from sandbox.client import Sandbox
-from sandbox.errors import BackendUnavailable, SandboxError, UsageError
+from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
+from sandbox.languages import MORE
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 from tests.sandbox.conftest import need_backend
 
@@ -48,6 +53,68 @@ def test_a_killed_container_is_replaced_and_its_program_judged_again() -> None:
         (other,) = set(containers()) - before
         assert other != own
     assert set(containers()) <= before
+
+
+def test_a_daemon_that_is_gone_ends_the_run_and_labels_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The daemon is behind a relay, which goes away while programs run; later it is there again."""
+    need_backend("docker")
+    there = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    monkeypatch.setattr("sandbox.client._PAUSE_SECONDS", 0.1)
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/relay.sock")
+    programs = [Program(str(n), "py", f"import time; time.sleep(0.2) #{n}") for n in range(20)]
+    relay = Relay(tmp_path / "relay.sock", there)
+    results: list[Result] = []
+
+    def judge_all() -> None:
+        for result in sandbox.run(programs):
+            results.append(result)
+            if len(results) == 4:
+                relay.close()
+
+    with Sandbox("docker", workers=2) as sandbox:
+        with pytest.raises(BackendUnavailable, match=r"relay.sock does not answer"):
+            judge_all()
+        assert 4 <= len(results) < 20
+        relay = Relay(tmp_path / "relay.sock", there)
+        results += sandbox.run(programs[len(results) :])
+    relay.close()
+    assert {result.verdict for result in results} == {Verdict.passed}
+
+
+class Relay:
+    """A socket that hands everything to the one at `there`, and back."""
+
+    def __init__(self, here: Path, there: str) -> None:
+        here.unlink(missing_ok=True)
+        self.there, self.open = there, []
+        self.server = socket.socket(socket.AF_UNIX)
+        self.server.bind(str(here))
+        self.server.listen()
+        threading.Thread(target=self.serve, daemon=True).start()
+
+    def serve(self) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                pair = (self.server.accept()[0], socket.socket(socket.AF_UNIX))
+                pair[1].connect(self.there)
+                self.open += pair
+                for source, target in (pair, pair[::-1]):
+                    threading.Thread(target=self.pump, args=(source, target), daemon=True).start()
+
+    def pump(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                target.sendall(data)
+            target.shutdown(socket.SHUT_WR)
+
+    def close(self) -> None:
+        """Go away, and cut all that is open."""
+        for one in (self.server, *self.open):
+            with contextlib.suppress(OSError):
+                one.shutdown(socket.SHUT_RDWR)
+            one.close()
 
 
 def test_what_cannot_be_cleared_away_ends_with_its_container(contained: Sandbox) -> None:
@@ -137,9 +204,17 @@ def test_a_daemon_that_is_not_there_is_told_with_what_to_do(monkeypatch: pytest.
         Sandbox("docker")
 
 
+def test_a_language_whose_image_is_not_built_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_backend("docker")
+    tag = docker.tag
+    monkeypatch.setattr(docker, "tag", lambda image: tag(image) + ("-none" if image == MORE else ""))
+    with Sandbox("docker") as sandbox, pytest.raises(ToolsMissing, match="python -m sandbox build more"):
+        sandbox.need("hs")
+
+
 def test_an_image_that_is_not_built_is_told_with_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
     need_backend("docker")
-    monkeypatch.setattr(docker, "tag", lambda: "selftrain-sandbox:none")
+    monkeypatch.setattr(docker, "tag", lambda image: f"selftrain-sandbox-{image}:none")
     with pytest.raises(BackendUnavailable, match="python -m sandbox build"):
         Sandbox("docker")
 

@@ -12,6 +12,9 @@ The rule, in order:
 
 5. An answer that cannot work there holds no completion: one that gives the function other parameters than the prompt
    does, or that calls a helper function defined outside of it (a completion cut at the stop tokens cannot hold it).
+
+In other languages than py, js, ts, php, sh, cpp, java and cs, the first block, or the bare answer, is the completion, without
+the prompt where it begins with it, and cut at the first stop token.
 """
 
 import re
@@ -58,16 +61,13 @@ class Definition:
 
 
 def extract_completion(prompt: str, response: str, language: str, stop_tokens: Sequence[str] = ()) -> str:
-    """The text of `response` that belongs after `prompt`; empty where it holds none. The module's docstring has the rule.
-
-    Definitions are found in py, js, ts, php, sh, cpp, java and cs. In any other language the block or the bare answer is
-    taken as it is and cut at the stop tokens.
-    """
+    """The text of `response` that belongs after `prompt`; empty where it holds none. The module's docstring has the rule."""
     response = response.replace("\r\n", "\n")
     blocks = [match.group(1) for match in _FENCE.finditer(response)] or [response]
     asked = defined_functions(prompt, language)
     if not asked:
-        return _finish(prompt, blocks[0].split("\n"), stop_tokens)
+        text = blocks[0].lstrip("\n").removeprefix(prompt.lstrip("\n").rstrip())
+        return _finish(prompt, text.split("\n"), stop_tokens)
     target = asked[-1]
     defined = [
         [d for d in defined_functions(block, language) if len(d.indent) <= len(target.indent)]
@@ -83,6 +83,11 @@ def extract_completion(prompt: str, response: str, language: str, stop_tokens: S
     helpers = {d.name for d in outer} - {found.name}
     alone = found.parameters == target.parameters and not helpers & set(re.findall(r"\w+", text))
     return text if alone else ""
+
+
+def is_answer(prompt: str, text: str) -> bool:
+    """Whether `text` cannot be a completion of `prompt` as it stands: it has a markdown block, or begins with the prompt."""
+    return bool(_FENCE.search(text)) or text.strip().startswith(prompt.strip())
 
 
 def defined_functions(code: str, language: str) -> list[Definition]:

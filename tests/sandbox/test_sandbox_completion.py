@@ -2,7 +2,7 @@
 
 import pytest
 
-from selftrain.problems.completion import extract_completion
+from sandbox.completion import extract_completion
 
 PY = 'def twice(n: int) -> int:\n    """ Double it.\n    >>> twice(2)\n    4\n    """\n'
 PY_STOP = ("\ndef", "\n#", "\nif", "\nclass")

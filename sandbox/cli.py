@@ -210,7 +210,7 @@ def _judge(arguments: argparse.Namespace) -> int:
             results.add(int(result.id), result)
             progress.step()
         results.finish()
-    verdicts = Counter(result.verdict for result in results.done.values())
+    verdicts = Counter(results.done.values())
     print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()), file=sys.stderr)
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
 

@@ -13,6 +13,7 @@ import json
 import logging
 import queue
 import time
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
@@ -33,6 +34,7 @@ Backend = Literal["auto", "docker", "bubblewrap", "process"]
 
 _ATTEMPTS = 3  # how often a program is tried that the sandbox itself fails on
 _PAUSE_SECONDS = 5.0  # in which a daemon may come back
+_REMEMBERED = 4096  # of the latest programs, for those that are the same
 _LOOK_AHEAD = 4  # programs that wait for each worker
 _CLOSED = "the sandbox was closed before all programs were judged"
 
@@ -133,13 +135,13 @@ class Sandbox:
     def run(self, programs: Iterable[Program]) -> Iterator[Result]:
         """Judge programs and yield one result for each, in the order in which they are done.
 
-        Programs that differ in nothing but `id` are run once; the others get the same result, marked
-        `cached`. A timeout is believed only after a second run, with nothing else of this call running. Where
+        Programs that differ in nothing but `id`, and are not thousands apart, are run once; the others get the same
+        result, marked `cached`. A timeout is believed only after a second run, with nothing else of this call running. Where
         the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an
         unknown language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` when the backend is
         gone (docker's daemon) and does not come back, `SandboxError` when the sandbox is closed meanwhile.
         """
-        known: dict[str, Result] = {}
+        known: OrderedDict[str, Result] = OrderedDict()
         twins: dict[str, list[str]] = {}  # by content: the ids that wait for the first one's result
         ready: list[Result] = []
         slow: list[Program] = []
@@ -161,6 +163,8 @@ class Sandbox:
         def settle(program: Program, result: Result) -> Iterator[Result]:
             content = content_key(program)
             known[content] = result
+            if len(known) > _REMEMBERED:
+                known.popitem(last=False)
             yield result
             yield from (replace(result, id=other, cached=True) for other in twins.pop(content))
 

@@ -302,6 +302,8 @@ HOSTILE = (
     Hostile(
         "parentheses for javac", "class A { int x = " + "(" * 20_000 + "1; }", "java", Verdict.compile_error
     ),
+    Hostile("parentheses for mcs", "class A { int x = " + "(" * 20_000 + "1; }", "cs", Verdict.compile_error),
+    Hostile("parentheses for tsc", "let x = " + "(" * 20_000 + "1;", "ts", Verdict.compile_error),
     Hostile(
         "source that includes others' files",
         '#include "/etc/shadow"\nint main() { return 0; }',

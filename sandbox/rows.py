@@ -87,29 +87,33 @@ class ResultFile:
     """Results on their way to `path`: as they come in `path`.part, in the end in the order of `programs`.
 
     With `resume`, results that an earlier, unfinished call left there are taken over where the program is
-    still the same and the sandbox did judge it.
+    still the same and the sandbox did judge it. `done`: their verdicts, by number of program.
     """
 
     def __init__(self, path: Path, programs: list[Program], resume: bool) -> None:
         self._path, self._part = path, path.with_name(path.name + ".part")
         self._contents = [content_key(program) for program in programs]
         self._ids = [program.id for program in programs]
-        self.done: dict[int, Result] = dict(self._earlier()) if resume else {}
+        self._places: dict[int, int] = {}  # of results in the part file, so that memory need not hold them
+        self.done: dict[int, Verdict] = {}
+        if resume:
+            self._take_over()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._part.open("a" if resume else "w", encoding="utf-8")
+            self._file = self._part.open("ab" if resume else "wb")
         except OSError as error:
             raise UsageError(f"cannot write {self._part}: {error}") from error
         if resume:
-            self._file.write("\n")  # ends a line that a killed call left torn
+            self._file.write(b"\n")  # ends a line that a killed call left torn
 
     def add(self, row: int, result: Result) -> None:
         """Keep the result of program number `row`."""
-        self.done[row] = result = replace(result, id=self._ids[row])
         line = {"row": row, "content": self._contents[row], "result": result.to_json()}
         with self._told():
-            self._file.write(json.dumps(line) + "\n")
+            self._places[row] = self._file.tell()
+            self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
+        self.done[row] = result.verdict
 
     def finish(self) -> None:
         """Write all results in the order of the programs; until they are all there, `path` stays as it was.
@@ -119,13 +123,14 @@ class ResultFile:
         whole = self._path.with_name(self._path.name + ".whole")
         with self._told():
             self._file.close()
-            with whole.open("w", encoding="utf-8") as file:
-                for row in range(len(self._ids)):
-                    file.write(json.dumps(self.done[row].to_json()) + "\n")
+            with self._part.open("rb") as part, whole.open("w", encoding="utf-8") as file:
+                for row, id in enumerate(self._ids):
+                    part.seek(self._places[row])
+                    file.write(json.dumps(json.loads(part.readline())["result"] | {"id": id}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             whole.replace(self._path)
-            if all(result.verdict.is_label for result in self.done.values()):
+            if all(verdict.is_label for verdict in self.done.values()):
                 self._part.unlink()
 
     @contextmanager
@@ -137,15 +142,18 @@ class ResultFile:
                 f"cannot write {self._path}: {error}; what was judged before stays in {self._part}: call it again with --resume"
             ) from error
 
-    def _earlier(self) -> Iterator[tuple[int, Result]]:
+    def _take_over(self) -> None:
         if not self._part.exists():
             return
-        for _, text in _lines(self._part):
-            try:
-                line = json.loads(text)
-                row, content, result = line["row"], line["content"], Result.from_json(line["result"])
-            except (ValueError, KeyError, TypeError):
-                continue  # the last line of a call that was killed
-            known = row < len(self._contents) and self._contents[row] == content
-            if known and result.verdict is not Verdict.sandbox_error:
-                yield row, replace(result, id=self._ids[row])
+        with self._part.open("rb") as file:
+            place = 0
+            for text in file:
+                here, place = place, place + len(text)
+                try:
+                    line = json.loads(text)
+                    row, content, result = line["row"], line["content"], Result.from_json(line["result"])
+                except (ValueError, KeyError, TypeError):
+                    continue  # the last line of a call that was killed
+                known = row < len(self._contents) and self._contents[row] == content
+                if known and result.verdict.is_label:
+                    self._places[row], self.done[row] = here, result.verdict

@@ -33,7 +33,7 @@ public class CsCompile {
         var said = new StringWriter();
         bool fine = Mono.CSharp.CompilerCallableEntryPoint.InvokeCompiler(arguments.ToArray(), said);
         Write(fine ? 0 : 1);
-        Write(Encoding.UTF8.GetBytes(said.ToString()));
+        Write(Encoding.UTF8.GetBytes(said.ToString().Replace(Path.GetDirectoryName(file) + "/", "")));
         Write(fine ? 1 : 0);
         if (!fine) return;
         Write(Encoding.UTF8.GetBytes(Path.GetFileName(made)));

@@ -2,9 +2,9 @@
 
 import sys
 
-from tests.bench import overhead, sampling
+from tests.bench import overhead, sampling, sandbox
 
-BENCHES = {"sampling": sampling.main, "overhead": overhead.main}
+BENCHES = {"sampling": sampling.main, "overhead": overhead.main, "sandbox": sandbox.main}
 
 
 def main() -> int:

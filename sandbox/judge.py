@@ -212,20 +212,22 @@ class _Judgement:
             # their own.
             processes=judge.uid is not None and not judge.isolated,
         )
-        ready = [prepared(name)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
+        ready = [prepared(name, self.limits)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
         filled = tuple(part for part in map(self._fill, argv) if part)
         return Command(filled, self.directory, env, kernel, judge.uid, tuple(path for path in ready if path))
 
     def _fill(self, template: str) -> str:
         """Put this program's values into a template of the language's row."""
-        values = {
-            "dir": lambda: bubblewrap.BOX if self.judge.isolated else str(self.directory),
-            "entry": lambda: entry(self.row, self.program.source),
-            "heap": lambda: str(heap_mib(self.limits)),
-            "header": lambda: prepared("header")[0],
-            "snapshot": lambda: prepared("snapshot")[0],
-        }
-        return re.sub(r"\{(\w+)\}", lambda match: values[match[1]](), template)
+        return re.sub(r"\{(\w+)\}", lambda match: self._value(match[1]), template)
+
+    def _value(self, name: str) -> str:
+        if name == "dir":
+            return bubblewrap.BOX if self.judge.isolated else str(self.directory)
+        if name == "entry":
+            return entry(self.row, self.program.source)
+        if name == "heap":
+            return str(heap_mib(self.limits))
+        return prepared(name, self.limits)[0]
 
     def _add(self, outcome: Outcome, compiling: bool = False) -> None:
         """Count what a step used."""

@@ -29,6 +29,7 @@ _ON_JVM = ("java", *_JVM, "-Xss4m", "-Xmx{heap}m", "-cp")
 _JARS = "/usr/share/java"
 _CLOJURE = ":".join(f"{_JARS}/{name}.jar" for name in ("clojure", "spec.alpha", "core.specs.alpha"))
 _SCALA = ":".join(f"{_JARS}/scala-{name}.jar" for name in ("library", "reflect", "compiler"))
+_GXX = ("g++", "-std=c++17", "-include")
 _SCALAC = ("scala.tools.nsc.Main", "-usejavacp", "-nowarn")
 _R = ("Rscript", "--vanilla")
 JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
@@ -41,7 +42,7 @@ class Language:
     """One language.
 
     In the argument vectors `{dir}` is the program's directory, `{entry}` the name of the file without its
-    extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}` and `{snapshot}` what
+    extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}` and `{snapshot}` what
     `sandbox.prepared` has; arguments that come out empty are left out. `packages`: Debian's, which the tools are from; `image`: the one of backend docker that has them.
     `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
     their end where they end inside of something.
@@ -117,7 +118,10 @@ _ROWS = (
         name="cpp",
         title="C++",
         file="main.cpp",
-        compile=("g++", "-std=c++17", "-include", "{header}", "{dir}/main.cpp", "-o", "{dir}/main"),
+        compile=(*_GXX, "{header}", "{dir}/main.cpp", "-o", "{dir}/main"),
+        # The names of <future> and <filesystem>.
+        if_source=r"future|promise|packaged_task|async|launch|filesystem",
+        other=(("compile", (*_GXX, "{whole}", "{dir}/main.cpp", "-o", "{dir}/main")),),
         run=("{dir}/main",),
         tools=("g++",),
         packages=("g++",),

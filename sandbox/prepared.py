@@ -1,12 +1,15 @@
 """What compilers and interpreters read faster than its source, made once for each version of them.
 
-    header     the precompiled `bits/stdc++.h`: reading it takes g++ 2 s of CPU time, its precompiled form 0.2 s
-    snapshot   node's heap as it is once it has started: making it takes node 40 ms of CPU time, reading it 10 ms
+    header     the precompiled `bits/stdc++.h`: reading it takes g++ 2 s of CPU time, its precompiled form 0.1 s. It lacks
+               <future> and <filesystem>, as their templates, which g++ makes anew for every program, cost as much again
+    whole      the same with them, for programs that speak of them (the language's row has the words)
+    snapshot   node's heap as it is once it has started, which takes node half as long to read as to make. V8 accepts it with
+               the flags alone that it was made with, so that it is there for the usual limit on the heap only
 
 They are kept in `$XDG_CACHE_HOME/selftrain-sandbox` (without that variable `~/.cache`, for root `/var/cache`: programs then
 run as another user, who has to be able to read it). Where one cannot be made, programs do without it.
 
-    python -m sandbox.prepared header snapshot      makes them now; exit code 1 where that fails
+    python -m sandbox.prepared header whole snapshot      makes them now; exit code 1 where that fails
 """
 
 import fcntl
@@ -17,43 +20,53 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
-from sandbox.languages import PATH
+from sandbox.languages import PATH, heap_mib
+from sandbox.verdicts import Limits
 
 log = logging.getLogger(__name__)
 
-UNPREPARED = {"header": "bits/stdc++.h", "snapshot": ""}
+UNPREPARED = {"header": "bits/stdc++.h", "whole": "bits/stdc++.h", "snapshot": ""}
 """What stands in a command in place of each where it is not there; an empty argument is left out."""
 
+_WHOLE = "#include <bits/stdc++.h>\n"  # what g++ reads if it does not like the precompiled form
+_HEADERS = {"header": f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_WHOLE}", "whole": _WHOLE}
 _GXX = ("g++", "-std=c++17")  # as in the compile command: g++ ignores a header that other flags made
+_NODE = ("node", f"--max-old-space-size={heap_mib(Limits())}")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 # What MultiPL-E's tests need; the rest of the library is made when it is asked for, as always.
 _AT_START = "for (const name of ['assert', 'util']) require(name);\n"
 
 
-def prepared(name: str) -> tuple[str, Path | None]:
-    """What stands in a command for "header" or "snapshot", and the directory that the command then has to be able to read."""
-    directory = _directory(name)
+def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
+    """What stands in a command for "header", "whole" or "snapshot", and the directory that the command then has to be able to read.
+
+    `limits`: those of the program.
+    """
+    unusual = name == "snapshot" and heap_mib(limits) != heap_mib(Limits())
+    directory = None if unusual else _directory(name)
     if directory is None:
         return UNPREPARED[name], None
-    return {"header": f"{directory}/stdc++.h", "snapshot": f"--snapshot-blob={directory}/node.blob"}[
-        name
-    ], directory
+    return (
+        f"--snapshot-blob={directory}/node.blob" if name == "snapshot" else f"{directory}/stdc++.h"
+    ), directory
 
 
 @cache
 def _directory(name: str) -> Path | None:
     """Where it is, made on first use; None where that fails."""
-    version, make = {"header": (_GXX, _make_header), "snapshot": (("node",), _make_snapshot)}[name]
+    made_with = (_NODE, _AT_START) if name == "snapshot" else (_GXX, _HEADERS[name])
     try:
         said = subprocess.run(
-            (*version, "--version"), env=_ENV, capture_output=True, check=True, timeout=60
+            (*made_with[0], "--version"), env=_ENV, capture_output=True, check=True, timeout=60
         ).stdout
-        digest = hashlib.sha256(said + repr((version, _AT_START)).encode()).hexdigest()[:16]
+        digest = hashlib.sha256(said + repr(made_with).encode()).hexdigest()[:16]
         directory = _cache() / f"{name}-{digest}"
-        _build(directory, make)
+        _build(directory, _make_snapshot if name == "snapshot" else partial(_make_header, _HEADERS[name]))
+        if name == "snapshot":
+            _try_snapshot(directory)  # an image may come to a machine where V8 does not accept it
         if os.geteuid() == 0 and not _readable_by_all(directory):
             raise PermissionError(f"{directory} is not readable by all users")
     except (OSError, subprocess.SubprocessError) as error:
@@ -62,26 +75,25 @@ def _directory(name: str) -> Path | None:
     return directory
 
 
-def _make_header(directory: Path) -> None:
+def _make_header(text: str, directory: Path) -> None:
     header = directory / "stdc++.h"
-    header.write_text(
-        f"#include <{UNPREPARED['header']}>\n"
-    )  # what g++ reads if it does not like the precompiled form
+    header.write_text(text)
     _run((*_GXX, "-x", "c++-header", str(header), "-o", f"{header}.gch"), directory)
 
 
 def _make_snapshot(directory: Path) -> None:
-    script = directory / "start.js"
-    script.write_text(_AT_START)
-    blob = f"{directory}/node.blob"
-    _run(("node", f"--snapshot-blob={blob}", "--build-snapshot", str(script)), directory)
-    script.write_text("")
-    _run(("node", f"--snapshot-blob={blob}", str(script)), directory)  # it can be used
+    (directory / "start.js").write_text(_AT_START)
+    (directory / "empty.js").write_text("")
+    made = f"--snapshot-blob={directory}/node.blob"
+    _run((*_NODE, made, "--build-snapshot", f"{directory}/start.js"), directory)
+
+
+def _try_snapshot(directory: Path) -> None:
+    _run((*_NODE, f"--snapshot-blob={directory}/node.blob", f"{directory}/empty.js"), Path("/"))
 
 
 def _run(argv: tuple[str, ...], directory: Path) -> None:
-    env = _ENV | {"TMPDIR": str(directory)}
-    subprocess.run(argv, env=env, check=True, capture_output=True, timeout=300)
+    subprocess.run(argv, env=_ENV | {"TMPDIR": str(directory)}, check=True, capture_output=True, timeout=300)
 
 
 def _cache() -> Path:
@@ -113,4 +125,4 @@ def _readable_by_all(directory: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(any(prepared(name)[1] is None for name in sys.argv[1:]))
+    sys.exit(any(prepared(name, Limits())[1] is None for name in sys.argv[1:]))

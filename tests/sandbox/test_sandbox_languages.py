@@ -7,6 +7,7 @@ import pytest
 
 from sandbox.errors import UsageError
 from sandbox.languages import LANGUAGES, MORE, entry, heap_mib, language
+from sandbox.prepared import UNPREPARED
 from sandbox.programs import assemble
 from sandbox.shapes import SHAPES
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
@@ -37,7 +38,7 @@ def test_templates_hold_known_names_only(row) -> None:
     templates = [part for one in (row, other) for part in (one.file, *one.run, *(one.compile or ()))]
     templates += [*(row.syntax_check or ()), *dict(row.env).values()]
     names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
-    assert names <= {"dir", "entry", "heap", "header"}
+    assert names <= {"dir", "entry", "heap", *UNPREPARED}
 
 
 @ROWS

@@ -26,7 +26,7 @@ from sandbox.languages import entry, heap_mib, language
 from sandbox.plain import Plain
 from sandbox.prepared import UNPREPARED
 from sandbox.processes import resident_bytes
-from sandbox.verdicts import MIB, Program
+from sandbox.verdicts import MIB, Program, Verdict
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _MANY = 10_000
@@ -47,15 +47,21 @@ class Cost:
 
 def bench(programs: Sequence[Program], backend: str, workers: int) -> Iterator[str]:
     """Measure `programs`, by language; lines of a table. Raises `SandboxError`."""
-    yield f"{'ms per program':<16} {'plain':>15}  {'docker run':>15}  {'ours':>15}  {'plain/ours':>11} {'docker/ours':>12}"
-    yield f"{'':<16} " + "  ".join([f"{'CPU':>7} {'wall':>7}"] * 3) + f"  {'CPU':>11} {'CPU':>12}"
+    yield f"{'ms per program':<24} {'plain':>15}  {'docker run':>15}  {'ours':>15}  {'plain/ours':>11} {'docker/ours':>12}"
+    yield (
+        f"{'programs, ours/plain':<24} "
+        + "  ".join([f"{'CPU':>7} {'wall':>7}"] * 3)
+        + f"  {'CPU':>11} {'CPU':>12}"
+    )
     totals: list[tuple[Cost, Cost]] = []
     with Sandbox(backend, workers) as sandbox:  # type: ignore[arg-type]
         for name in dict.fromkeys(program.language for program in programs):
             own = [program for program in programs if program.language == name]
             sandbox.need(name)
             plainly = Plain(sandbox.backend, workers, language(name).image)
-            list(sandbox.run(own[:workers]))  # start what stays warm
+            # This also starts what stays warm, and tells whether both did the same work.
+            ours_pass = sum(result.verdict is Verdict.passed for result in sandbox.run(own))
+            plain_pass = sum(verdicts == ["passed"] for _, verdicts in plainly.run(own))
             few = own[: max(workers, 10)] if sandbox.backend == docker.NAME else []
             costs = [
                 (
@@ -70,7 +76,7 @@ def bench(programs: Sequence[Program], backend: str, workers: int) -> Iterator[s
             totals.append((contained, ours))
             ratio = f"{contained.cpu / ours.cpu:12.1f}" if few else f"{'-':>12}"
             yield (
-                f"{name:<4} {len(own):>5} programs {plain}  {contained if few else '-'!s:>15}  {ours}  {plain.cpu / ours.cpu:11.2f} {ratio}"
+                f"{name:<5} {f'{len(own)}, {ours_pass}/{plain_pass} pass':>18} {plain}  {contained if few else '-'!s:>15}  {ours}  {plain.cpu / ours.cpu:11.2f} {ratio}"
             )
         yield many(sandbox, programs)
     if sandbox.backend == docker.NAME:

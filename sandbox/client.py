@@ -104,9 +104,10 @@ class Sandbox:
     def need(self, name: str) -> None:
         """Raise `ToolsMissing` where language `name` lacks something, `UsageError` where it is unknown."""
         if missing := self.missing_tools(name):
-            lacks = ", ".join(missing)
+            packages = " ".join(language(name).packages)
+            remedy = "" if self.backend == docker.NAME else f" (Debian, Ubuntu: apt-get install {packages})"
             raise ToolsMissing(
-                f"language {name!r} needs {lacks}, not found by sandbox backend {self.backend!r}"
+                f"language {name!r} needs {', '.join(missing)}, not found by sandbox backend {self.backend!r}{remedy}"
             )
 
     def available_languages(self) -> tuple[str, ...]:

@@ -184,6 +184,64 @@ def test_the_runner_and_the_kernel_are_out_of_reach(contained: Sandbox, source: 
     assert judge(contained, "print('next')").stdout == "next\n"
 
 
+@pytest.mark.parametrize(
+    ("language", "first", "second", "verdict"),
+    [
+        ("ts", "interface Array<T> { leak: number }", "let x: number[] = []; x.leak;", Verdict.compile_error),
+        ("ts", "var leaked = 1;", "leaked = 2;", Verdict.compile_error),
+        (
+            "cs",
+            "class Leak { static void Main() { } }",
+            "class P { static void Main() { new Leak(); } }",
+            Verdict.compile_error,
+        ),
+        (
+            "cs",
+            "#define LEAK\nclass P { static void Main() { } }",
+            "#if LEAK\n#error leaked\n#endif\nclass P { static void Main() { } }",
+            Verdict.passed,
+        ),
+        (
+            "java",
+            "class Leak { }\nclass Main { public static void main(String[] a) { } }",
+            "class Main { public static void main(String[] a) { new Leak(); } }",
+            Verdict.compile_error,
+        ),
+    ],
+)
+def test_a_compiler_keeps_nothing_of_a_program(
+    contained: Sandbox, language: str, first: str, second: str, verdict: Verdict
+) -> None:
+    assert judge(contained, first, language, Limits()).verdict is Verdict.passed
+    assert judge(contained, second, language, Limits()).verdict is verdict
+
+
+def test_node_starts_the_same_with_and_without_its_snapshot(contained: Sandbox) -> None:
+    """The snapshot is for the usual limit on memory alone."""
+    source = """
+const assert = require('node:assert');
+console.log(typeof require, module.id, require.main === module, process.argv.length, __filename.split('/').pop());
+console.log(Object.keys(process.env).sort().join(), typeof structuredClone, typeof fetch, Math.random() < 1);
+console.log(require('fs').readFileSync(0, 'utf8'), [...process.stdout.constructor.name].length);
+assert.throws(() => assert.deepEqual([1], [2]), { name: 'AssertionError' });
+setTimeout(() => Promise.resolve().then(() => { console.error('late'); process.exitCode = 3; }), 1);
+"""
+    usual, other = (judge(contained, source, "js", limits) for limits in (Limits(), LIMITS))
+    assert (usual.exit_code, usual.stdout, usual.stderr) == (other.exit_code, other.stdout, other.stderr)
+    assert (usual.exit_code, usual.stderr) == (3, "late\n")
+
+
+def test_programs_that_speak_of_futures_have_them(contained: Sandbox) -> None:
+    """The usual precompiled header lacks <future> and <filesystem>."""
+    source = """#include<bits/stdc++.h>
+using namespace std;
+int main() { auto f = async(launch::deferred, [] { return 4; }); cout << f.get() << filesystem::path("a/b").filename(); }
+"""
+    assert judge(contained, source, "cpp", Limits()).stdout == '4"b"'
+    own = "#include<bits/stdc++.h>\nusing namespace std;\nstruct path { int future; };\nint main() { path p{3}; cout << p.future; }"
+    assert judge(contained, own, "cpp", Limits()).stdout == "3"
+
+
 def test_no_file_lends_its_owner_or_group(contained: Sandbox) -> None:
     found = judge(contained, "find / -xdev -type f -perm /6000 2>/dev/null || true", "sh")
     assert (found.verdict, found.stdout) == (Verdict.passed, "")

@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
         default="auto",
         help="how programs are kept away from this machine; 'process' isolates nothing (default: auto)",
     )
+    common.add_argument(
+        "--docker-runtime", metavar="NAME", help="another runtime of backend docker, such as runsc (gVisor)"
+    )
     limited = argparse.ArgumentParser(add_help=False)
     limited.add_argument(
         "--cpu-seconds", type=_positive, metavar="S", help="limit of one run (default: the language's own)"
@@ -143,8 +146,12 @@ def _positive(text: str) -> float:
     return value
 
 
+def _sandbox(arguments: argparse.Namespace, workers: int = 1) -> Sandbox:
+    return Sandbox(arguments.backend, workers, docker_runtime=arguments.docker_runtime)
+
+
 def _languages(arguments: argparse.Namespace) -> int:
-    with Sandbox(arguments.backend) as sandbox:
+    with _sandbox(arguments) as sandbox:
         print(f"backend: {sandbox.backend}")
         for name, row in LANGUAGES.items():
             missing = sandbox.missing_tools(name)
@@ -155,7 +162,7 @@ def _languages(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     problems = count = 0
-    with Sandbox(arguments.backend) as sandbox:
+    with _sandbox(arguments) as sandbox:
         for finding in check(sandbox, arguments.languages):
             count += 1
             problems += bool(finding.problem)
@@ -184,7 +191,7 @@ def _run(arguments: argparse.Namespace) -> int:
     seconds = arguments.cpu_seconds
     limits = language(arguments.language).limits.with_cpu(seconds) if seconds else None
     program = Program(str(arguments.file), arguments.language, _read(arguments.file), cases, limits=limits)
-    with Sandbox(arguments.backend) as sandbox:
+    with _sandbox(arguments) as sandbox:
         (result,) = sandbox.run([program])
     print(json.dumps(result.to_json()))
     return {Verdict.passed: 0, Verdict.sandbox_error: SandboxError.exit_code}.get(result.verdict, 1)
@@ -199,7 +206,7 @@ def _read(path: Path) -> str:
 
 def _judge(arguments: argparse.Namespace) -> int:
     programs = read_programs(arguments.input, arguments.cpu_seconds)
-    with Sandbox(arguments.backend, arguments.workers) as sandbox:
+    with _sandbox(arguments, arguments.workers) as sandbox:
         for name in sorted({program.language for program in programs}):
             sandbox.need(name)
         results = ResultFile(arguments.output, programs, arguments.resume)
@@ -224,7 +231,7 @@ def _bench(arguments: argparse.Namespace) -> int:
 def _multipl_e(arguments: argparse.Namespace) -> int:
     paths = completion_files(arguments.directory)
     passed = count = 0
-    with Sandbox(arguments.backend, arguments.workers) as sandbox:
+    with _sandbox(arguments, arguments.workers) as sandbox:
         progress = _Progress(len(paths), 0, "files")
         for _, done in evaluate(sandbox, paths):
             rows = done["results"]

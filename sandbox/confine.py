@@ -15,6 +15,10 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 Rlimits = dict[int, tuple[int, int]]
 
 
+RLIMIT_MSGQUEUE = 12  # the resource module lacks it
+_FIXED_IN_GVISOR = (resource.RLIMIT_NPROC, RLIMIT_MSGQUEUE)
+"""What gVisor lets nobody lower; it has no message queues, and its containers have a limit on processes of their own."""
+
 UID_BASE = 2_000_000_000
 
 
@@ -59,4 +63,8 @@ def confine(rlimits: Rlimits, uid: int | None, parent: int) -> None:
         limit = resource.getrlimit(which)[1]
         if limit != resource.RLIM_INFINITY:  # a limit that is already lower stays
             soft, hard = min(soft, limit), min(hard, limit)
-        resource.setrlimit(which, (soft, hard))
+        try:
+            resource.setrlimit(which, (soft, hard))
+        except ValueError:
+            if which not in _FIXED_IN_GVISOR:
+                raise

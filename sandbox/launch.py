@@ -1,25 +1,25 @@
 """Starts a command as a child process: by fork and exec, or from the warm Python interpreter."""
 
 import contextlib
+import errno
 import json
 import math
 import os
 import resource
 import socket
 import subprocess
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sandbox.confine import Rlimits, confine, die_with_parent
+from sandbox.confine import RLIMIT_MSGQUEUE, Rlimits, confine, die_with_parent
 from sandbox.errors import SandboxError
 from sandbox.processes import Usage
 from sandbox.verdicts import Limits
 from sandbox.watch import Stdio
-
-_RLIMIT_MSGQUEUE = 12  # the resource module lacks it
 
 # This package comes last on the path: nothing beside it may hide a module of that interpreter's own library.
 _FORK_SERVER = """import sys
@@ -55,7 +55,7 @@ def rlimits(limits: Limits, cpu_seconds: float, *, address_space: bool, processe
         resource.RLIMIT_FSIZE: (limits.file_bytes, limits.file_bytes),
         resource.RLIMIT_NOFILE: (512, 512),
         resource.RLIMIT_CORE: (0, 0),
-        _RLIMIT_MSGQUEUE: (0, 0),  # message queues would outlive the program
+        RLIMIT_MSGQUEUE: (0, 0),  # message queues would outlive the program
     }
     if address_space:
         found[resource.RLIMIT_AS] = (limits.memory_bytes, limits.memory_bytes)
@@ -87,10 +87,10 @@ class Spawned:
         except (OSError, subprocess.SubprocessError) as error:
             raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
         self.pid = self._process.pid
-        self._pidfd = os.pidfd_open(self.pid)
+        self._end = _end_of(self.pid)
 
     def fileno(self) -> int:
-        return self._pidfd
+        return self._end
 
     def wait(self) -> tuple[int, Usage]:
         _, status, used = os.wait4(self.pid, 0)
@@ -98,7 +98,25 @@ class Spawned:
         return _exit_code(status), Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
     def close(self) -> None:
-        os.close(self._pidfd)
+        os.close(self._end)
+
+
+def _end_of(pid: int) -> int:
+    """A file descriptor that becomes readable when child `pid` has ended; it is not reaped."""
+    try:
+        return os.pidfd_open(pid)
+    except OSError as error:
+        if error.errno != errno.ENOSYS:  # gVisor
+            raise
+    ours, theirs = os.pipe()
+
+    def wait() -> None:
+        with contextlib.suppress(ChildProcessError):
+            os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+        os.close(theirs)
+
+    threading.Thread(target=wait, daemon=True).start()
+    return ours
 
 
 class Forked:

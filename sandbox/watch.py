@@ -16,6 +16,9 @@ from sandbox.verdicts import Verdict
 
 _POLL_SECONDS = 0.05
 _CHUNK = 1 << 16
+_MANY_READS = 64
+_PAUSE_SECONDS = 0.002
+"""Between reads after the first many: a program that writes line by line is not answered line by line."""
 
 Stdio = tuple[int, int, int]
 """The file descriptors of a command's stdin, stdout and stderr."""
@@ -133,7 +136,7 @@ class _Run:
                 selector.register(self.source, selectors.EVENT_WRITE)
             else:
                 self.source.close()
-            next_poll = self.started + _POLL_SECONDS
+            next_poll, reads = self.started + _POLL_SECONDS, 0
             while True:
                 ready = [key for key, _ in selector.select(max(next_poll - time.monotonic(), 0))]
                 for key in ready:
@@ -148,6 +151,9 @@ class _Run:
                     return Verdict.output_exceeded
                 if end in ready:
                     return None
+                reads += 1
+                if reads > _MANY_READS:
+                    time.sleep(_PAUSE_SECONDS)
                 if time.monotonic() >= next_poll:
                     if over := self._over():
                         return over

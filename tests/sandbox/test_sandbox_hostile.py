@@ -1,6 +1,8 @@
 """Programs that try to get away with something: each test checks one property."""
 
+import errno
 import os
+import select
 import shutil
 import socket
 import subprocess
@@ -15,6 +17,7 @@ from sandbox.channel import Pipe
 from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.languages import PATH
+from sandbox.launch import _end_of
 from sandbox.verdicts import MIB, Case, Limits, Program, Result, Verdict
 from tests.needs import need, need_tools
 
@@ -353,6 +356,21 @@ def test_a_failure_that_stays_is_a_sandbox_error(scratch: Path) -> None:
         assert result.verdict is Verdict.sandbox_error
         assert "FileNotFoundError" in result.stderr
         assert judge(sandbox, "print(3)").verdict is Verdict.passed
+
+
+def test_the_end_of_a_child_is_told_where_there_are_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in gVisor."""
+
+    def refuse(_: int) -> int:
+        raise OSError(errno.ENOSYS, "Function not implemented")
+
+    monkeypatch.setattr(os, "pidfd_open", refuse)
+    with subprocess.Popen(["sleep", "0.3"]) as child:
+        fd = _end_of(child.pid)
+        assert select.select([fd], [], [], 0.05)[0] == []
+        assert select.select([fd], [], [], 10)[0] == [fd]
+        os.close(fd)
+        assert child.wait() == 0
 
 
 def test_closing_ends_what_still_runs() -> None:

@@ -1,19 +1,21 @@
 """The command line: python -m sandbox."""
 
 import argparse
+import contextlib
 import json
 import logging
 import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 from sandbox.backends import docker
 from sandbox.bench import bench
+from sandbox.cache import VerdictCache
 from sandbox.check import check
 from sandbox.client import Backend, Sandbox
 from sandbox.errors import SandboxError, UsageError
@@ -54,6 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return 130
+    except BrokenPipeError:  # `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -125,6 +130,9 @@ def _parser() -> argparse.ArgumentParser:
     judge.add_argument("output", type=Path, metavar="OUT.jsonl")
     judge.add_argument(
         "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
+    )
+    judge.add_argument(
+        "--cache", type=Path, metavar="FILE", help="verdicts that are known, to read and to add to (SQLite)"
     )
     judge.add_argument(
         "--resume", action="store_true", help="keep what an unfinished call left in OUT.jsonl.part"
@@ -211,15 +219,25 @@ def _judge(arguments: argparse.Namespace) -> int:
             sandbox.need(name)
         results = ResultFile(arguments.output, programs, arguments.resume)
         left = (row for row in range(len(programs)) if row not in results.done)
-        todo = [replace(programs[row], id=str(row)) for row in left]
-        progress = _Progress(len(programs), len(programs) - len(todo))
-        for result in sandbox.run(todo):
-            results.add(int(result.id), result)
-            progress.step()
+        todo = {str(row): replace(programs[row], id=str(row)) for row in left}
+        with contextlib.closing(_cache(arguments.cache, sandbox, todo.values())) as cache:
+            for id, result in cache.find(todo.values()).items():
+                results.add(int(id), result)
+            progress = _Progress(len(programs), len(results.done))
+            for result in sandbox.run(program for id, program in todo.items() if int(id) not in results.done):
+                results.add(int(result.id), result)
+                cache.keep([(todo[result.id], result)])
+                progress.step()
         results.finish()
     verdicts = Counter(results.done.values())
     print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()), file=sys.stderr)
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
+
+
+def _cache(path: Path | None, sandbox: Sandbox, programs: Iterable[Program]) -> VerdictCache:
+    """The verdicts that are known from earlier calls; without `path` none are."""
+    identity = {name: sandbox.identity(name) for name in {program.language for program in programs}}
+    return VerdictCache(path or Path(":memory:"), identity)
 
 
 def _bench(arguments: argparse.Namespace) -> int:

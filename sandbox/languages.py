@@ -160,6 +160,7 @@ _ROWS = (
         file="main.php",
         run=(*_PHP, "{dir}/main.php"),
         syntax_check=("php", "-l", "{dir}/main.php"),
+        speaks_of_syntax=r"(?i)syntax|parse|Fatal error: (?!.*Uncaught)",  # `Cannot redeclare count()`
         tools=("php",),
         packages=("php-cli",),
         versions=(("php", "--version"),),

@@ -57,6 +57,17 @@ def test_languages_lists_the_table() -> None:
     assert "python3: Python 3." in done.stdout
 
 
+def test_a_reader_that_leaves_early_is_no_mistake() -> None:
+    command = [sys.executable, "-m", "sandbox", "languages", "--backend", "process"]
+    with subprocess.Popen(
+        command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as done:
+        assert done.stdout is not None
+        done.stdout.close()
+        assert done.stderr is not None
+        assert "Traceback" not in done.stderr.read()
+
+
 @pytest.mark.parametrize(
     ("source", "verdict", "code"),
     [("print(input())", "passed", 0), ("print(1)", "wrong_answer", 1), ("1/0", "runtime_error", 1)],
@@ -162,6 +173,22 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
     assert f"error: {path}:3: " in done.stderr
     assert message in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_verdicts_are_kept_from_call_to_call(tmp_path: Path) -> None:
+    unique = "import uuid; print(uuid.uuid4())"
+    rows = [GOOD | {"id": "a", "program": unique}, GOOD | {"id": "b", "program": f"{unique}#"}]
+    path, cache = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "verdicts.sqlite"
+    first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
+    assert sandbox("judge", path, first, "--cache", cache).returncode == 0
+    write_rows(path, [*rows[::-1], GOOD | {"id": "c"}])
+    assert sandbox("judge", path, second, "--cache", cache).returncode == 0
+    known = {row["id"]: row["stdout"] for row in read_rows(first)}
+    assert [(row["id"], row["stdout"], row["cached"]) for row in read_rows(second)] == [
+        ("b", known["b"], True),
+        ("a", known["a"], True),
+        ("c", "", False),
+    ]
 
 
 def test_answers_are_taken_apart(tmp_path: Path) -> None:

@@ -150,6 +150,13 @@ def test_the_marker_has_to_be_a_line_of_its_own(sandbox: Sandbox) -> None:
     assert judge(sandbox, "print('x', end='')\nprint('\\nend-1')", end_marker="end-1").stdout == "x"
 
 
+def test_php_that_declares_what_is_there_is_refused(sandbox: Sandbox) -> None:
+    if sandbox.backend != "docker":
+        need_tools("php")
+    assert judge(sandbox, "<?php\nfunction count($x) { }", "php").verdict is Verdict.compile_error
+    assert judge(sandbox, "<?php\nundefined();", "php").verdict is Verdict.runtime_error
+
+
 def test_php_that_closes_its_tag_does_not_pass(sandbox: Sandbox) -> None:
     """Tests after `?>` are text: they are printed, not run, and the exit code is 0."""
     need_tools("php")

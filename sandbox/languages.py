@@ -42,14 +42,15 @@ class Language:
     """One language.
 
     In the argument vectors `{dir}` is the program's directory, `{entry}` the name of the file without its
-    extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}` and `{snapshot}` what
-    `sandbox.prepared` has; arguments that come out empty are left out. `packages`: Debian's, which the tools are from; `image`: the one of backend docker that has them.
+    extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}` and
+    `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
+    `packages`: Debian's, which have the tools; `image`: the one of backend docker that holds them.
     `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
     their end where they end inside of something.
     The next four are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too.
-    `test_failed`: of a failed run in which a test failed. `failed_quietly`: of one that ended with exit code 0 for all that.
-    `out_of_memory`: of a failed run when memory ran out. `refused`: of one of an interpreter that compiles as it goes,
-    when it refused the program.
+    `test_failed`: of a failed run in which a test failed. `failed_quietly`: of one that ended with exit code 0
+    for all that. `out_of_memory`: of a failed run when memory ran out. `refused`: of one of an interpreter that
+    compiles as it goes, when it refused the program.
     `test_failed_code`: the exit code that means the same as `test_failed`, where a failed test says nothing.
     `syntax_check`: tells a parser's refusal from an error at run time; run only after a failure that
     `speaks_of_syntax`.

@@ -3,9 +3,8 @@ measured against, for speed (`bench`) and for its verdicts.
 
     python -m sandbox.plain JOBS
 
-reads lines {"program": Program, "runs": N, "seconds": S} and writes lines {"id": ..., "verdicts": [...]}:
-for each of N runs passed, failed, compile_error or timeout (over S seconds), or one alone where it does not compile. JOBS at
-once, and lines as they come.
+reads lines {"program": Program, "runs": N, "seconds": S} and writes lines {"id": ..., "verdicts": [...]}, as they come, JOBS
+at once: for each of N runs passed, failed, compile_error or timeout (over S seconds), or one alone where it does not compile.
 """
 
 import contextlib

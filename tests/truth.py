@@ -23,7 +23,7 @@ from sandbox.completion import extract_completion
 from sandbox.languages import language
 from sandbox.plain import Plain
 from sandbox.programs import assemble
-from sandbox.verdicts import Program, Verdict
+from sandbox.verdicts import Program, Result, Verdict
 from selftrain.progress import watch
 
 SECONDS = 30
@@ -57,10 +57,15 @@ def main() -> int:
     wrong: set[str] = set()
     for n in range(1 + asked.busy):
         with busy(n > 0):
-            found = sandbox_verdicts(programs, asked.backend, asked.workers)
-        differ = {p.id for p in programs if p.id not in unstable and found[p.id] != plain[p.id][0]}
+            found = sandbox_results(programs, asked.backend, asked.workers)
+        differ = {
+            p.id for p in programs if p.id not in unstable and in_plain_words(found[p.id]) != plain[p.id][0]
+        }
         for id in sorted(differ):
-            print("differs", "busy" if n else "idle", id, "plain:", plain[id][0], "sandbox:", found[id])
+            result = found[id]
+            how = f"exit code {result.exit_code}, {result.cpu_seconds:.1f} s of CPU in {result.run_seconds:.1f} s, {result.stderr[-200:]!r}"
+            state = "busy" if n else "idle"
+            print("differs", state, id, "plain:", plain[id][0], "sandbox:", result.verdict, how, flush=True)
         wrong |= differ
     for name, verdicts in by_language(programs, plain).items():
         print(f"{name:<5} {len(verdicts)} programs, {verdicts.count('passed') / len(verdicts):.3f} pass")
@@ -105,12 +110,16 @@ def plain_verdicts(
     return found
 
 
-def sandbox_verdicts(programs: list[Program], backend: str, workers: int) -> dict[str, str]:
-    """What the sandbox says, in the same words."""
-    own = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
+def sandbox_results(programs: list[Program], backend: str, workers: int) -> dict[str, Result]:
+    """What the sandbox says."""
     with Sandbox(backend, workers) as sandbox:  # type: ignore[arg-type]
-        results = list(sandbox.run(programs))
-    return {r.id: str(r.verdict) if r.verdict in own else "failed" for r in results}
+        return {result.id: result for result in sandbox.run(programs)}
+
+
+def in_plain_words(result: Result) -> str:
+    """The verdict, in the words of plain runs."""
+    own = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
+    return str(result.verdict) if result.verdict in own else "failed"
 
 
 def by_language(programs: list[Program], verdicts: dict[str, list[str]]) -> dict[str, list[str]]:

@@ -20,6 +20,8 @@ _MANY_READS = 64
 _PAUSE_SECONDS = 0.002
 """Between reads after the first many: a program that writes line by line is not answered line by line."""
 
+_OVER_CPU_LIMIT = 128 + signal.SIGXCPU
+
 Stdio = tuple[int, int, int]
 """The file descriptors of a command's stdin, stdout and stderr."""
 
@@ -178,7 +180,8 @@ class _Run:
         cpu = max(own.cpu_seconds + left.cpu_seconds, self.peak.cpu_seconds)
         if over is None and self._received() > self.budget.output_bytes:
             over = Verdict.output_exceeded
-        if over is None and cpu >= self.budget.cpu_seconds:
+        by_kernel = exit_code == _OVER_CPU_LIMIT and cpu >= self.budget.cpu_seconds / 2
+        if over is None and (by_kernel or cpu >= self.budget.cpu_seconds):
             over = Verdict.timeout
         return Outcome(
             exit_code,

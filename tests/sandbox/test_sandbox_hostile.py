@@ -6,6 +6,7 @@ import select
 import shutil
 import socket
 import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -63,6 +64,26 @@ def test_cpu_time_is_counted_over_all_processes(sandbox: Sandbox) -> None:
     result = judge(sandbox, four, limits=Limits(cpu_seconds=0.8, wall_seconds=20, memory_bytes=1000 * MIB))
     assert result.verdict is Verdict.timeout
     assert result.run_seconds < 10
+
+
+def test_a_cpu_time_signal_of_the_kernel_is_a_timeout() -> None:
+    """Its own count is a coarse one: on a busy machine it may be the first to say that it is enough."""
+    probe = """
+import resource
+from pathlib import Path
+from sandbox.launch import Command, Spawned
+from sandbox.watch import Budget, watch
+busy = Command(("bash", "-c", "while :; do :; done"), Path("/"), {}, {resource.RLIMIT_CPU: (1, 2)})
+print(watch(lambda stdio: Spawned(busy, stdio), b"", Budget(1.9, 30, 1 << 30, 1 << 20, 16)).over)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "timeout\n"
+
+
+def test_a_cpu_time_signal_of_its_own_is_none(sandbox: Sandbox) -> None:
+    result = judge(sandbox, "import os, signal\nos.kill(os.getpid(), signal.SIGXCPU)")
+    assert (result.verdict, result.exit_code) == (Verdict.runtime_error, 152)
 
 
 def test_memory_is_counted_over_all_processes(sandbox: Sandbox) -> None:

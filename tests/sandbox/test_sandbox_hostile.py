@@ -74,7 +74,7 @@ from pathlib import Path
 from sandbox.launch import Command, Spawned
 from sandbox.watch import Budget, watch
 busy = Command(("bash", "-c", "while :; do :; done"), Path("/"), {}, {resource.RLIMIT_CPU: (1, 2)})
-print(watch(lambda stdio: Spawned(busy, stdio), b"", Budget(1.9, 30, 1 << 30, 1 << 20, 16)).over)
+print(watch(lambda stdio: Spawned(busy, stdio), b"", Budget(1.1, 30, 1 << 30, 1 << 20, 16)).over)
 """
     root = Path(__file__).parents[2]
     done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=True)

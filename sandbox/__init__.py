@@ -14,13 +14,16 @@ watch.py       watches it, under a budget, until it and all that it started have
 forkserver.py  a warm Python interpreter that forks one child per program
 processes.py   the process tree of a program: what it uses, and how it is ended
 prepared.py    what compilers read faster than its source: a C++ header, node's heap
-compilers.py   javac and tsc that stay up (servers/)
+compilers.py   javac, mcs and tsc that stay up (servers/)
 clear.py       what a program leaves behind in a container
 backends/      how a worker is isolated: process (not at all), bubblewrap, docker (images/)
+cache.py       verdicts that are known
+completion.py  from an answer in markdown to a completion
 cli.py         python -m sandbox
 rows.py        the files of python -m sandbox judge
 multipl_e.py   MultiPL-E's files
 check.py       whether a backend keeps its promises: shapes.py, hostile.py
 bench.py       what a program costs
+plain.py       programs run plainly, to measure against
 errors.py      what is raised on purpose
 """

@@ -18,13 +18,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 
 from sandbox.backends import docker
 from sandbox.client import Sandbox
-from sandbox.languages import entry, heap_mib, language
-from sandbox.plain import Plain
-from sandbox.prepared import UNPREPARED
+from sandbox.languages import language
+from sandbox.plain import Plain, filled, written
 from sandbox.processes import resident_bytes
 from sandbox.verdicts import MIB, Program, Verdict
 
@@ -137,20 +135,12 @@ def run_container(program: Program) -> None:
     from docker.errors import DockerException
 
     client = docker.connect()
-    row = language(program.language).of(program.source)
     with tempfile.TemporaryDirectory() as directory:
-        values = {
-            "dir": "/w",
-            "entry": entry(row, program.source),
-            "heap": str(heap_mib(row.limits)),
-            **UNPREPARED,
-        }
-        Path(directory, row.file.format_map(values)).write_text(program.source, errors="replace")
-        steps = [[part.format_map(values) for part in argv] for argv in (row.compile, row.run) if argv]
-        script = " && ".join(shlex.join(part for part in step if part) for step in steps)
+        row, values = written(program, directory, "/w")
+        script = " && ".join(shlex.join(filled(argv, values)) for argv in (row.compile, row.run) if argv)
         try:
             client.containers.run(
-                docker.image_digest(client),
+                docker.image_digest(client, row.image),
                 entrypoint=["sh", "-c", script],
                 volumes={directory: {"bind": "/w", "mode": "rw"}},
                 network_mode="none",

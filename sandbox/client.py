@@ -59,10 +59,10 @@ class Sandbox:
     ) -> None:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
-        self.backend, self._start = _choose(backend, allow_no_isolation, docker_runtime)
+        self.backend, start = _choose(backend, allow_no_isolation, docker_runtime)
         self._docker_runtime = docker_runtime
         # What judges one program at a time: a worker for each image, of which one is busy.
-        slots = [{image: Worker(partial(self._start, image)) for image in IMAGES} for _ in range(workers)]
+        slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
         self._idle: queue.SimpleQueue[dict[str, Worker]] = queue.SimpleQueue()
         for slot in slots:
@@ -242,11 +242,9 @@ def _choose(
             raise BackendUnavailable(
                 "sandbox backend 'process' isolates nothing and is not allowed here; " + _REMEDY
             )
-        command = process.command()
-        return backend, lambda _: Pipe(command)
+        return backend, _piped(process.command())
     if backend == bubblewrap.NAME:
-        command = bubblewrap.command()
-        return backend, lambda _: Pipe(command)
+        return backend, _piped(bubblewrap.command())
     if backend == docker.NAME:
         docker.image_digest(docker.connect())
         return backend, lambda image: docker.start(image, docker_runtime)
@@ -259,6 +257,11 @@ def _choose(
         except BackendUnavailable as error:
             reasons.append(str(error))
     raise BackendUnavailable(f"no sandbox backend on this machine: {'; '.join(reasons)}; {_REMEDY}")
+
+
+def _piped(command: tuple[str, ...]) -> Callable[[str], Channel]:
+    """Starts a worker process, which is the same for every image: the machine has the tools."""
+    return lambda _: Pipe(command)
 
 
 _REMEDY = (

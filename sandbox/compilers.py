@@ -1,9 +1,10 @@
 """Warm compilers: javac, mcs and tsc take long to start and a fraction of that for a program, so one of each stays up.
 
 Compiling executes nothing of the program, so that a compiler may serve one after the other. It runs as a user of its own,
-which is no program's and may write nowhere (mcs: to a directory of its own in /tmp); sources come over its standard input, and what it makes goes over its standard
-output to the runner, which writes it into the program's directory. It is never believed in trouble: where it dies, is over a
-limit or has served for long, it is ended, and the program compiled by a fresh compiler under the usual limits.
+which is no program's and may write nowhere (mcs: to a directory of its own in /tmp); sources come over its standard input, and
+what it makes goes over its standard output to the runner, which writes it into the program's directory. It is never believed
+in trouble: where it dies, is over a limit or has served for long, it is ended, and the program compiled by a fresh compiler
+under the usual limits.
 """
 
 import os
@@ -17,7 +18,7 @@ from functools import partial
 from pathlib import Path
 
 from sandbox.confine import confine
-from sandbox.languages import JAVAC_OPTIONS, MCS_OPTIONS, PATH
+from sandbox.languages import JAVAC_OPTIONS, JVM, MCS_OPTIONS, PATH
 from sandbox.launch import rlimits
 from sandbox.processes import cpu_seconds, resident_bytes
 from sandbox.verdicts import MIB, Limits
@@ -46,8 +47,7 @@ class Compiled:
 def command(language: str) -> tuple[str, ...] | None:
     """How the warm compiler of `language` is started; None where there is none, or it is not there."""
     if language == "java" and (_SERVERS / "JavaCompile.class").is_file():
-        flags = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData", "-Xss4m", "-Xmx400m")
-        return ("java", *flags, "-cp", str(_SERVERS), "JavaCompile", *JAVAC_OPTIONS)
+        return ("java", *JVM, "-Xss4m", "-Xmx400m", "-cp", str(_SERVERS), "JavaCompile", *JAVAC_OPTIONS)
     if language == "cs" and (_SERVERS / "CsCompile.exe").is_file():
         return ("env", f"MONO_PATH={_MONO}", "mono", str(_SERVERS / "CsCompile.exe"), *MCS_OPTIONS)
     if language == "ts" and _TYPESCRIPT.is_file():

@@ -23,9 +23,9 @@ IMAGES = (COMMON, MORE)
 _PY_COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), 'main.py', 'exec')"
 _PHP = ("php", "-d", "memory_limit={heap}M", "-d", "zend.assertions=1", "-d", "assert.exception=1")
 _TSC = ("tsc", "--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--typeRoots", "{dir}")
-_JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
-_JAVAC = tuple(f"-J{flag}" for flag in _JVM)
-_ON_JVM = ("java", *_JVM, "-Xss4m", "-Xmx{heap}m", "-cp")
+JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
+_JAVAC = tuple(f"-J{flag}" for flag in JVM)
+_ON_JVM = ("java", *JVM, "-Xss4m", "-Xmx{heap}m", "-cp")
 _JARS = "/usr/share/java"
 _CLOJURE = ":".join(f"{_JARS}/{name}.jar" for name in ("clojure", "spec.alpha", "core.specs.alpha"))
 _SCALA = ":".join(f"{_JARS}/scala-{name}.jar" for name in ("library", "reflect", "compiler"))
@@ -144,7 +144,7 @@ _ROWS = (
             "{dir}",
             "{dir}/{entry}.java",
         ),
-        run=("java", "-ea", *_JVM, "-Xmx{heap}m", "-cp", JAVATUPLES + ":{dir}", "{entry}"),
+        run=("java", "-ea", *JVM, "-Xmx{heap}m", "-cp", JAVATUPLES + ":{dir}", "{entry}"),
         tools=("javac", "java"),
         packages=("default-jdk-headless", "libjavatuples-java"),
         files=(JAVATUPLES,),

@@ -16,14 +16,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 from sandbox.backends import docker
 from sandbox.channel import Channel, Pipe
-from sandbox.languages import COMMON, PATH, entry, heap_mib, language
+from sandbox.languages import COMMON, PATH, Language, entry, heap_mib, language
 from sandbox.prepared import UNPREPARED
 from sandbox.verdicts import Program
 
@@ -73,21 +73,13 @@ class Plain:
 
 def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
     """Compile a program and run it so many times."""
-    row = language(program.language).of(program.source)
     with tempfile.TemporaryDirectory() as directory:
-        values = {
-            "dir": directory,
-            "entry": entry(row, program.source),
-            "heap": str(heap_mib(program.limits or row.limits)),
-            **UNPREPARED,
-        }
-        Path(directory, row.file.format_map(values)).write_text(program.source, errors="replace")
+        row, values = written(program, directory, directory)
         environment = {"PATH": PATH, "HOME": directory, "LANG": "C.UTF-8"}
         environment |= {name: value.format_map(values) for name, value in row.env}
 
         def run(argv: tuple[str, ...]) -> tuple[int, str, str] | None:
-            filled = [part.format_map(values) for part in argv]
-            return _run([part for part in filled if part], directory, environment, seconds)
+            return _run(filled(argv, values), directory, environment, seconds)
 
         if row.compile:
             compiled = run(row.compile)
@@ -110,6 +102,25 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
             return "compile_error" if code != 0 and re.search(row.refused, told) else "failed"
 
         return [verdict() for _ in range(runs)]
+
+
+def written(program: Program, directory: str, seen_as: str) -> tuple[Language, dict[str, str]]:
+    """Write a program into `directory`, which its commands see as `seen_as`: its language's row, and what stands in that row's
+    templates."""
+    row = language(program.language).of(program.source)
+    values = {
+        "dir": seen_as,
+        "entry": entry(row, program.source),
+        "heap": str(heap_mib(program.limits or row.limits)),
+        **UNPREPARED,
+    }
+    Path(directory, row.file.format_map(values)).write_text(program.source, errors="replace")
+    return row, values
+
+
+def filled(argv: Sequence[str], values: Mapping[str, str]) -> list[str]:
+    """A command of a row, without the arguments that come out empty."""
+    return [part for template in argv if (part := template.format_map(values))]
 
 
 def _run(argv: list[str], directory: str, env: dict[str, str], seconds: float) -> tuple[int, str, str] | None:

@@ -89,10 +89,16 @@ def connect() -> Any:
 
 def tag(image: str = COMMON) -> str:
     """The image's name: it holds a digest of this package, so that an image of other code is never taken for it."""
+    return f"selftrain-sandbox-{image}:{_digest()}"
+
+
+@cache
+def _digest() -> str:
+    """Of this package as it is when it is first asked for: a process goes on with one image, whatever is edited meanwhile."""
     sha = hashlib.sha256()
     for name, path in _sources():
         sha.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return f"selftrain-sandbox-{image}:{sha.hexdigest()[:16]}"
+    return sha.hexdigest()[:16]
 
 
 def image_digest(client: Any, image: str = COMMON) -> str:
@@ -113,11 +119,10 @@ def image_digest(client: Any, image: str = COMMON) -> str:
 
 def build(image: str = COMMON) -> Iterator[str]:
     """Build an image; yields what the daemon says. Raises `BackendUnavailable`."""
-    packages = {name for row in LANGUAGES.values() if row.image == image for name in row.packages} | {
-        "python3"
-    }
     from docker.errors import DockerException
 
+    rows = [row for row in LANGUAGES.values() if row.image == image]
+    packages = {"python3", *(name for row in rows for name in row.packages)}
     api = connect().api
     last = ""
     try:
@@ -128,6 +133,7 @@ def build(image: str = COMMON) -> Iterator[str]:
             tag=tag(image),
             buildargs={"PACKAGES": " ".join(sorted(packages))},
             rm=True,
+            forcerm=True,
             network_mode="host",
             decode=True,
         ):

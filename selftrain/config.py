@@ -239,6 +239,15 @@ class ModelConfig(Strict):
     """Longest prompt + completion that the tiny Llama takes."""
 
 
+class LoraConfig(Strict):
+    """Low-rank adapters (Hu et al. 2021) on all linear layers of the trunk; the exported model has them merged in."""
+
+    rank: Count = 16
+    alpha: Rate = 32
+    """Adapters are scaled by alpha / rank."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+
+
 class SftConfig(Strict):
     """Supervised fine-tuning of the generator on (prompt, response)."""
 
@@ -254,6 +263,13 @@ class SftConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     max_tokens: Count = 256
     """Longer sequences are left out, and counted."""
+    lora: LoraConfig | None = None
+    """Train adapters instead of all weights; needs a pretrained model."""
+    evaluation_steps: Count | None = None
+    """Steps between evaluations on the validation split's responses; the checkpoint with the lowest loss is the result.
+    Null: none, the last one is."""
+    patience: Count = 3
+    """Evaluations without a better one after which training stops."""
     checkpoint_steps: Count = 200
     """Steps between checkpoints."""
 
@@ -261,7 +277,7 @@ class SftConfig(Strict):
 class SampleConfig(Strict):
     """Sampling of candidates."""
 
-    engine: Literal["ctranslate2", "hf"] = "ctranslate2"
+    engine: Literal["ctranslate2", "hf", "vllm"] = "ctranslate2"
     compute_type: Literal["float32", "int8"] = "float32"
     """Arithmetic of engine ctranslate2. int8 samples about twice as fast from weights rounded to 8 bits; log-probabilities
     are then those of the rounded model, the one that was sampled from."""
@@ -280,6 +296,9 @@ class SampleConfig(Strict):
 class ExecuteConfig(Strict):
     """Execution in the sandbox."""
 
+    every_case: bool = False
+    """Run all test cases of problems of kind `stdio`, each as a program of its own, instead of up to the first that
+    fails: gives the share of cases that a program passes, which `reward.margin` reads. Costs a run per case."""
     outside_keys = frozenset({"shard", "tolerated_errors"})
 
     cpu_seconds: Rate | None = None
@@ -311,7 +330,7 @@ class MineConfig(Strict):
 class RewardConfig(Strict):
     """Training of the reranker: pairwise Bradley-Terry loss."""
 
-    outside_keys = frozenset({"checkpoint_steps"})
+    outside_keys = frozenset({"checkpoint_steps", "base", "base_revision"})
 
     epochs: Rate = 3
     later_epochs: Rate | None = None
@@ -325,11 +344,54 @@ class RewardConfig(Strict):
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     token_loss: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the same loss on per-token scores summed over the completion; 0 leaves the last token's score alone."""
+    """Weight of the same loss on per-token scores pooled over the completion; 0 leaves the last token's score alone."""
+    token_pool: Literal["sum", "mean"] = "sum"
+    """How those per-token scores become one."""
+    last_loss: Annotated[float, Field(ge=0)] = 1.0
+    """Weight of the loss on the last token's score, the one that the exported reranker gives."""
+    margin: Annotated[float, Field(ge=0)] = 0.0
+    """Scores are to differ by this much times the gap in the share of tests passed (Llama 2's margin loss)."""
+    template: str = "{prompt}"
+    """What the reranker reads before the completion. It goes into the exported config.json as `prompt_template`."""
+    base: str | None = None
+    """Another model to start from in round 1: folder in the Hugging Face layout or hub id; null: the SFT generator."""
+    base_revision: str | None = None
+    """Hub commit of `base`."""
+    lora: LoraConfig | None = None
+    """Train adapters and the score head instead of all weights."""
+    holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of the problems whose pairs are not trained on but evaluated on during training."""
+    evaluation_steps: Count | None = None
+    """Steps between evaluations on the held-out pairs; the checkpoint with the highest pair accuracy is the result."""
+    patience: Count = 3
+    """Evaluations without a better one after which training stops."""
     center: Annotated[float, Field(ge=0)] = 0.01
     """Weight of (chosen + rejected)^2, which keeps scores around 0 (Eisenstein et al. 2023)."""
     max_tokens: Count = 256
     checkpoint_steps: Count = 200
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.template.count("{prompt}") != 1:
+            raise ValueError(f"template: expected the text {{prompt}} once, got {self.template!r}")
+        if not self.last_loss and not self.token_loss:
+            raise ValueError("last_loss and token_loss are both 0: there is nothing to learn")
+        if self.evaluation_steps and not self.holdout:
+            raise ValueError("evaluation_steps needs pairs to evaluate on: set holdout above 0")
+        return self
+
+
+class HealthConfig(Strict):
+    """Bounds that end a PPO run gone bad; null: none. The error names the signal, its value and the step."""
+
+    max_kl: Rate | None = 1.0
+    """Mean KL to the SFT policy, nats a token."""
+    min_entropy: Annotated[float, Field(ge=0)] | None = None
+    """Mean entropy, nats a token."""
+    max_clip_fraction: Share | None = 0.6
+    max_hacking_gap: Rate | None = None
+    """How much further the probe's mean score has risen than its pass rate, each in standard deviations of the first
+    probe (see `selftrain.ppo.health`)."""
 
 
 class PPOConfig(Strict):
@@ -337,6 +399,11 @@ class PPOConfig(Strict):
 
     outside_keys = frozenset({"checkpoint_steps"})
 
+    engine: Literal["hf", "ctranslate2", "vllm"] = "hf"
+    """What samples the rollouts. `hf`: the trainer's own model, each completion seeded by itself; the others reload the
+    policy's weights at every step."""
+    lora: LoraConfig | None = None
+    """Train adapters instead of all weights; the SFT policy below them is the reference then."""
     steps: Count = 20
     """Rollout batches."""
     rollout_batch: Count = 256
@@ -364,7 +431,20 @@ class PPOConfig(Strict):
     value_coefficient: Annotated[float, Field(ge=0)] = 0.1
     missing_end_penalty: float = 1.0
     """Taken from the score of a completion without an end token."""
+    length_penalty: Annotated[float, Field(ge=0)] = 0.0
+    """Taken from the score per token of the completion."""
+    score_clip: Rate | None = None
+    """Scores are kept within plus and minus this, before penalties."""
+    execution_weight: Share = 0.0
+    """Share of the reward that is execution's: (1 - w) * score + w * (1 if the tests pass, else 0)."""
     whiten_rewards: bool = False
+    value_model: Literal["shared", "separate"] = "shared"
+    """Whether the value head reads the policy's trunk or a copy of the SFT policy's of its own (twice the memory)."""
+    probe: Annotated[int, Field(ge=0)] = 0
+    """Problems of the validation split that are sampled, scored and executed now and then; 0: none."""
+    probe_steps: Count = 5
+    """Steps between probes."""
+    health: HealthConfig = HealthConfig()
     max_grad_norm: Rate = 1.0
     checkpoint_steps: Count = 5
 
@@ -389,8 +469,20 @@ class RuntimeConfig(Strict):
     rendezvous: str | None = None
     """host:port of the first node (nodes > 1)."""
     device: Literal["cpu", "cuda"] = "cpu"
+    interface: str | None = None
+    """Network interface that nodes talk over, e.g. eth0; null: what the libraries choose."""
+    launcher: Literal["torchrun", "deepspeed"] = "torchrun"
+    """torchrun: each further node runs `selftrain node STORE`. deepspeed: its launcher starts all nodes of `hostfile`."""
+    hostfile: str | None = None
+    """DeepSpeed's list of nodes, lines `HOST slots=GPUS`."""
     deepspeed: str | None = None
-    """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO for SFT and reward, 1 or 2 for PPO."""
+    """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO, with or without offload."""
+    gradient_checkpointing: bool | None = None
+    """Recompute activations in the backward pass to save memory; null: on GPUs only."""
+    keep_checkpoints: Annotated[int, Field(ge=2)] = 2
+    """Newest checkpoints of a training stage that are kept while it runs; the newest may be cut short by a kill."""
+    stage_hours: Rate | None = None
+    """A training or sampling child that takes longer is ended, and the stage fails (and is retried)."""
     workers: Count = 2
     """Programs that run at once, and sampling processes."""
     backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
@@ -431,6 +523,10 @@ class RunConfig(Strict):
                 "runtime.backend is `process`, which isolates nothing, and model.base is a pretrained model; "
                 "use backend docker or bubblewrap, or set runtime.allow_no_isolation: true if you accept the risk"
             )
-        if runtime.nodes > 1 and not runtime.rendezvous:
+        if runtime.nodes > 1 and runtime.launcher == "torchrun" and not runtime.rendezvous:
             raise ValueError("runtime.nodes > 1 needs runtime.rendezvous: host:port of the first node")
+        if runtime.launcher == "deepspeed" and not runtime.hostfile:
+            raise ValueError("runtime.launcher deepspeed needs runtime.hostfile: lines `HOST slots=GPUS`")
+        if self.sft.lora and self.model.base is None:
+            raise ValueError("sft.lora adapts pretrained weights, and model.base is null: set one of them")
         return self

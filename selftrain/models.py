@@ -181,6 +181,11 @@ def _loading(folder: str | Path, what: str) -> Iterator[None]:
         raise UsageError(f"{folder}: cannot be loaded as {what}: {error}") from error
 
 
+def fill_template(template: str, prompt: str) -> str:
+    """What a reranker reads before the completion: `template` with `prompt` at its `{prompt}`; other braces are text."""
+    return template.replace("{prompt}", prompt, 1)
+
+
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     """Token ids of a prompt, with the separator where the tokenizer has one, and without an end token."""
     ids = tokenizer(prompt)["input_ids"]

@@ -44,6 +44,7 @@ class Reranker:
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
 
     @classmethod
     def load(cls, run_or_folder: str | Path, device: str = "cpu") -> "Reranker":
@@ -67,14 +68,14 @@ class Reranker:
 
         A long prompt with many candidates is read once. The others are batched across problems, sorted by length.
         """
-        from selftrain.models import encode_completion, encode_prompt
+        from selftrain.models import encode_completion, encode_prompt, fill_template
 
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
         scores: list[list[float]] = []
         rows: list[list[int]] = []
         places: list[tuple[int, int]] = []
         for at, (prompt, candidates) in enumerate(problems):
-            head = encode_prompt(self.tokenizer, prompt)
+            head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
             tails = [encode_completion(self.tokenizer, text) for text in candidates]
             if len(head) * (len(tails) - 1) >= SHARE_FROM:
                 scores.append(self._score_rows([head[-1:] + tail for tail in tails], head[:-1]))

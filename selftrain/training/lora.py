@@ -1,0 +1,56 @@
+"""Low-rank adapters: trained beside frozen weights, and merged into them for the export."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from peft import LoraConfig as PeftConfig
+from peft import get_peft_model
+from torch import Tensor, nn
+from transformers.pytorch_utils import Conv1D
+
+from selftrain.config import LoraConfig
+from selftrain.errors import UsageError
+
+ROOT = "base_model.model."
+"""How the names of a PeftModel's parameters begin."""
+
+
+def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
+    """`model` with adapters on all linear layers of its trunk, a PeftModel; everything else is frozen.
+
+    The adapters' random halves come from torch's generator (seed it first); the product starts at zero.
+
+    head  also train `model.score`, a sequence classifier's new head, in full
+
+    Raises UsageError where the trunk has no linear layers.
+    """
+    trunk = model.base_model
+    names = [name for name, module in trunk.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    if not names:
+        raise UsageError(
+            f"lora: {type(trunk).__name__} has no linear layers to adapt; train all weights: lora: null"
+        )
+    prefix = f"{model.base_model_prefix}." if trunk is not model else ""
+    config = PeftConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=[prefix + name for name in names],
+        modules_to_save=["score"] if head else None,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in trunk.modules()),
+    )
+    return get_peft_model(model, config)
+
+
+def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor], head: bool = False) -> Any:
+    """An ordinary transformers model: `base`, freshly loaded, with trained adapters added to its weights.
+
+    weights  whole tensors of the trained parameters at least, named as in a PeftModel, behind whatever a wrapper (DDP,
+             DeepSpeed, a module around the policy) put before those names
+    """
+    whole = {name[name.index(ROOT) :]: tensor for name, tensor in weights.items() if ROOT in name}
+    model = add(base, settings, head)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            parameter.data.copy_(whole[name])
+    return model.merge_and_unload()

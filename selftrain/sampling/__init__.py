@@ -4,6 +4,8 @@
 
 `prompts` are token ids; n = 0 asks for the greedy completion. What decides the draws is `names`, one per prompt, in an
 engine that draws each sample by itself (`hf`), else `seed`, for all that are sampled together (`ctranslate2`).
+`reload(folder)`, in the engines that PPO's rollouts may use beside the trainer's own model, takes other weights of the same
+architecture.
 """
 
 from typing import NamedTuple

@@ -30,11 +30,20 @@ class Engine:
         self.threads = threads
         self.tokenizer = load_tokenizer(folder)
         self.folder = workspace / "ctranslate2"
+        self.converts = converts
         while not (self.folder / "model.bin").is_file():
             if converts:
                 convert(folder, self.folder, self.tokenizer)
             else:
                 time.sleep(0.1)  # rank 0 is at it; where it dies, this process does
+
+    def reload(self, folder: Path) -> None:
+        """Sample from the checkpoint in `folder` (weights and tokenizer) from now on.
+
+        Of several engines with one workspace the one that converts does so; the others must not sample until it has.
+        """
+        if self.converts:
+            convert(folder, self.folder, self.tokenizer)
 
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None

@@ -194,6 +194,23 @@ def test_ct2_in_8_bits_draws_from_nearly_the_same_model(generator: Path, prompts
     assert 1e-4 < sum(errors) / len(errors) < 0.1, "rounded, but not another model"
 
 
+def test_ct2_samples_from_the_weights_that_were_reloaded(generator: Path, prompts: list, tmp_path: Path):
+    other = load_generator(generator)
+    with torch.no_grad():
+        other.lm_head.weight.mul_(-1)
+    other.save_pretrained(tmp_path / "other")
+    load_tokenizer(generator).save_pretrained(tmp_path / "other")
+    engine = ct2.Engine(generator, settings(), tmp_path, threads=1)
+    before = flat(engine.sample(prompts, 2, seed=5))
+    engine.reload(tmp_path / "other")
+    after = flat(engine.sample(prompts, 2, seed=5))
+    assert [one.token_ids for one in after] != [one.token_ids for one in before]
+    for prompt, one in zip([prompt for prompt in prompts for _ in range(2)], after, strict=True):
+        assert one.logprob == pytest.approx(forced(tmp_path / "other", prompt, one.token_ids)[0], abs=1e-3)
+    engine.reload(generator)
+    assert flat(engine.sample(prompts, 2, seed=5)) == before
+
+
 # Candidates
 
 PROBLEM = Problem("p.py", "p", "py", "prompt", "tests", "rl", "made", stop_tokens=("\ndef", "\n#"))

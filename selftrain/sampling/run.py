@@ -1,6 +1,7 @@
 """Child process of stage `sample`: each rank samples every world-th shard and writes it as a file of its own."""
 
 import os
+from collections.abc import Sequence
 from typing import Any
 
 from selftrain.config import RuntimeConfig
@@ -70,9 +71,31 @@ def _engine(config: SampleSlice, runtime: RuntimeConfig, child: Child, rank: int
         from selftrain.sampling import ct2
 
         return ct2.Engine(folder, config.sample, child.private, runtime.threads, converts=rank == 0)
+    if runtime.device == "cuda":
+        take_devices(rank, runtime.processes)
+    if config.sample.engine == "vllm":
+        from selftrain.sampling import vllm
+
+        return vllm.Engine(folder, config.sample)
     from selftrain.sampling import hf
 
     return hf.Engine(folder, config.sample, runtime.device)
+
+
+def take_devices(rank: int, world: int) -> None:
+    """See no GPUs but this process's share of those of the machine from now on."""
+    import torch
+
+    named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+    visible = named.split(",") if named else [str(at) for at in range(torch.cuda.device_count())]
+    os.environ["CUDA_VISIBLE_DEVICES"] = ",".join(own_devices(visible, rank, world))
+
+
+def own_devices(visible: Sequence[str], rank: int, world: int) -> Sequence[str]:
+    """The GPUs of process `rank` of `world` among `visible`: an equal share, or one that others use too."""
+    share = max(1, len(visible) // world)
+    start = rank * share % max(1, len(visible))
+    return visible[start : start + share]
 
 
 if __name__ == "__main__":

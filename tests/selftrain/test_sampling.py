@@ -1,19 +1,23 @@
 """Sampling: what an engine draws, the log-probability it gives it, and that neither depends on batches or shards."""
 
 import shutil
+import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
 from selftrain.config import RuntimeConfig, SampleConfig
+from selftrain.errors import UsageError
 from selftrain.models import encode_prompt, load_generator, load_tokenizer
 from selftrain.records import Candidate, Problem, read_records
-from selftrain.sampling import Sample, ct2, hf
+from selftrain.sampling import Sample, ct2, hf, vllm
 from selftrain.sampling.hf import draw
-from selftrain.sampling.run import candidate
+from selftrain.sampling.run import candidate, own_devices
 from selftrain.stage import Build, Outcome
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store import PROGRESS
@@ -209,6 +213,114 @@ def test_ct2_samples_from_the_weights_that_were_reloaded(generator: Path, prompt
         assert one.logprob == pytest.approx(forced(tmp_path / "other", prompt, one.token_ids)[0], abs=1e-3)
     engine.reload(generator)
     assert flat(engine.sample(prompts, 2, seed=5)) == before
+
+
+# vllm: no test runs it; these stop at what would be handed to it and what would be made of what it gives
+
+
+def test_what_vllm_would_be_asked_for():
+    drawn = vllm.parameters(settings(top_p=0.9), 3, "1/p.py", end=7)
+    assert drawn == {
+        "n": 3,
+        "max_tokens": LENGTH,
+        "stop_token_ids": [7],
+        "logprobs": 0,
+        "detokenize": False,
+        "temperature": 0.8,
+        "top_p": 0.9,
+        "seed": vllm.seed_of("1/p.py"),
+    }
+    greedy = vllm.parameters(settings(top_p=0.9), 0, "1/p.py", end=7)
+    assert (greedy["n"], greedy["temperature"]) == (1, 0.0)
+    assert not {"seed", "top_p"} & set(greedy)
+
+
+def test_a_seed_for_vllm_depends_on_the_name_only_and_leaves_room_for_the_samples_number():
+    seeds = {vllm.seed_of(f"1/p{number}.py") for number in range(100)}
+    assert len(seeds) == 100
+    assert vllm.seed_of("1/p0.py") in seeds
+    assert max(seeds) + 1000 < 2**63
+    assert min(seeds) >= 0
+
+
+def test_what_vllm_would_be_started_with():
+    alone = vllm.arguments(Path("model"), 4, trained=False)
+    assert (alone["model"], alone["tensor_parallel_size"]) == ("model", 4)
+    assert alone["distributed_executor_backend"] is None
+    assert alone["logprobs_mode"] == "raw_logprobs", "before temperature"
+    rank = vllm.arguments(Path("model"), 4, trained=True)
+    assert (rank["tensor_parallel_size"], rank["distributed_executor_backend"]) == (1, "external_launcher")
+    assert rank["gpu_memory_utilization"] < alone["gpu_memory_utilization"]
+    with pytest.raises(UsageError, match="needs a GPU, and this process sees none"):
+        vllm.arguments(Path("model"), 0, trained=False)
+
+
+class Recorder:
+    """Stands where `vllm.LLM` would: keeps what it is handed, and gives outputs in the shape of `vllm.RequestOutput`."""
+
+    def __init__(self, outputs: list[Any]) -> None:
+        self.outputs = outputs
+        self.calls: list[Any] = []
+
+    def generate(self, prompts: Any, parameters: Any, use_tqdm: bool) -> list[Any]:
+        self.calls.append((prompts, parameters))
+        return self.outputs
+
+    def collective_rpc(self, method: str, kwargs: dict[str, Any]) -> None:
+        self.calls.append((method, kwargs))
+
+    def reset_prefix_cache(self) -> None:
+        self.calls.append("reset_prefix_cache")
+
+
+def completion(index: int, token_ids: tuple[int, ...], logprob: float, reason: str) -> SimpleNamespace:
+    """In the shape of `vllm.CompletionOutput`."""
+    return SimpleNamespace(
+        index=index, text="", token_ids=token_ids, cumulative_logprob=logprob, finish_reason=reason
+    )
+
+
+def test_what_would_be_made_of_what_vllm_gives(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
+    outputs = [
+        SimpleNamespace(
+            outputs=[completion(0, (5, 6, 7), -1.5, "stop"), completion(1, (5, 5), -2.0, "length")]
+        ),
+        SimpleNamespace(outputs=[completion(0, (7,), -0.25, "stop"), completion(1, (6, 7), -3.0, "stop")]),
+    ]
+    engine = object.__new__(vllm.Engine)
+    engine.settings, engine.end, engine.llm = settings(), 7, Recorder(outputs)
+    found = engine.sample([[1, 2], [3]], 2, seed=5, names=["1/a", "1/b"])
+    assert found == [
+        [Sample([5, 6, 7], -1.5, True), Sample([5, 5], -2.0, False)],
+        [Sample([7], -0.25, True), Sample([6, 7], -3.0, True)],
+    ]
+    ((prompts, asked),) = engine.llm.calls
+    assert prompts == [{"prompt_token_ids": [1, 2]}, {"prompt_token_ids": [3]}]
+    assert [one["seed"] for one in asked] == [vllm.seed_of("1/a"), vllm.seed_of("1/b")]
+    engine.reload(Path("other"))
+    assert engine.llm.calls[1:] == [("reload_weights", {"weights_path": "other"}), "reset_prefix_cache"]
+
+
+@pytest.mark.skipif(find_spec("vllm") is not None, reason="vllm is installed")
+def test_a_missing_vllm_is_told(generator: Path):
+    with pytest.raises(UsageError, match=r"needs the package vllm, which is not installed.*engine hf"):
+        vllm.Engine(generator, settings())
+
+
+@pytest.mark.parametrize(
+    ("visible", "world", "expected"),
+    [
+        ("0123", 4, ["0", "1", "2", "3"]),
+        ("0123", 2, ["01", "23"]),
+        ("0123", 1, ["0123"]),
+        ("57", 3, ["5", "7", "5"]),
+        ("012", 2, ["0", "1"]),
+        ("", 2, ["", ""]),
+    ],
+)
+def test_sampling_processes_share_out_the_gpus(visible: str, world: int, expected: list[str]):
+    assert ["".join(own_devices(visible, rank, world)) for rank in range(world)] == expected
 
 
 # Candidates

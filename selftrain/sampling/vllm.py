@@ -1,0 +1,120 @@
+"""vLLM's offline engine, on GPUs.
+
+Written against vLLM 0.22 to 0.33 and never run by us: the tests go as far as what is handed to `vllm.LLM` and what is made
+of its outputs. Each completion has a seed of its own, which depends on the prompt's name and the completion's number; vLLM's
+arithmetic depends on the batch, though, so that a draw close to a border may fall to the other side in another batch.
+"""
+
+import hashlib
+import importlib.util
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import SampleConfig
+from selftrain.errors import DataError, UsageError
+from selftrain.sampling import Sample
+
+ALONE, BESIDE_TRAINER = 0.9, 0.35
+"""Share of a GPU's memory that the engine takes, weights included."""
+
+
+class Engine:
+    """Samples with the checkpoint in `folder` on the GPUs that this process sees, the model spread over all of them.
+
+    Under torchrun each rank has an engine of its own, on the GPU that it trains on.
+    """
+
+    def __init__(self, folder: Path, settings: SampleConfig) -> None:
+        if importlib.util.find_spec("vllm") is None:
+            raise UsageError(
+                "engine vllm needs the package vllm, which is not installed here; it asks for versions of torch and "
+                "transformers of its own, so give it an environment of its own (`pip install vllm` first), or choose "
+                "engine hf, which runs on GPUs too"
+            )
+        from selftrain.models import load_tokenizer
+
+        self.settings = settings
+        self.end: int = load_tokenizer(folder).eos_token_id
+        self.llm = start(folder)
+
+    def sample(
+        self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
+    ) -> list[list[Sample]]:
+        """See the package's docstring. Without `names` the seed and the prompt's place are its name."""
+        import vllm
+
+        names = names or [f"{seed}/{at}" for at in range(len(prompts))]
+        asked = [vllm.SamplingParams(**parameters(self.settings, n, name, self.end)) for name in names]
+        try:
+            outputs = self.llm.generate(
+                [{"prompt_token_ids": list(prompt)} for prompt in prompts], asked, use_tqdm=False
+            )
+        except ValueError as error:  # a prompt that is longer than the model takes
+            raise DataError(
+                f"vLLM refuses a prompt: {error}; leave its problem out (`problems.exclude`)"
+            ) from error
+        return [[sample_of(completion, self.end) for completion in output.outputs] for output in outputs]
+
+    def reload(self, folder: Path) -> None:
+        """Sample with the weights of the checkpoint in `folder` from now on; it has the architecture of the one before."""
+        self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
+        self.llm.reset_prefix_cache()  # those keys and values are the old weights'
+
+
+def start(folder: Path) -> Any:
+    """A `vllm.LLM` of the checkpoint in `folder`."""
+    import torch
+
+    trained = "LOCAL_RANK" in os.environ  # torchrun's: this process trains, too
+    if trained:
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine is to live in the rank itself
+    import vllm
+
+    return vllm.LLM(**arguments(folder, torch.cuda.device_count(), trained))
+
+
+def arguments(folder: Path, devices: int, trained: bool) -> dict[str, Any]:
+    """What `vllm.LLM` is given, on `devices` GPUs; `trained`: in a rank of torchrun, which has one of them."""
+    if not devices:
+        raise UsageError(
+            "engine vllm needs a GPU, and this process sees none; choose engine hf or ctranslate2"
+        )
+    return {
+        "model": str(folder),
+        "dtype": "bfloat16",
+        "tensor_parallel_size": 1 if trained else devices,
+        "distributed_executor_backend": "external_launcher" if trained else None,
+        "gpu_memory_utilization": BESIDE_TRAINER if trained else ALONE,
+        "logprobs_mode": "raw_logprobs",  # at temperature 1, whatever they are drawn at
+        "generation_config": "vllm",  # no settings from the checkpoint's own generation_config.json
+        "seed": 0,
+    }
+
+
+def parameters(settings: SampleConfig, n: int, name: str, end: int) -> dict[str, Any]:
+    """What `vllm.SamplingParams` is given for the prompt called `name`; n = 0 asks for the greedy completion.
+
+    vLLM seeds the k-th of n completions with `seed` + k.
+    """
+    drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed_of(name)}
+    return {
+        "n": max(1, n),
+        "max_tokens": settings.max_new_tokens,
+        "stop_token_ids": [end],
+        "logprobs": 0,  # the sampled token's own
+        "detokenize": False,
+        **(drawn if n else {"temperature": 0.0}),
+    }
+
+
+def seed_of(name: str) -> int:
+    """A number below 2^62 that depends on `name` only."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
+
+
+def sample_of(completion: Any, end: int) -> Sample:
+    """The sample in a `vllm.CompletionOutput`."""
+    ids = list(completion.token_ids)
+    return Sample(ids, float(completion.cumulative_logprob), bool(ids) and ids[-1] == end)

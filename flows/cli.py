@@ -16,6 +16,7 @@ examples:
   selftrain run demo --dry-run                          its stages, their keys, and which are cached
   selftrain run demo --set seed=2 --out runs/demo-2     with another seed
   selftrain run my.yaml --rounds 3                      your own config
+  selftrain plan my.yaml --gpus 8 --gpu-memory 80       memory, FLOPs, hours and storage that it will need
   selftrain show runs/demo                              what a run made, and its figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
   selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
@@ -78,6 +79,57 @@ def parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=run_command)
 
+    plan = commands.add_parser(
+        "plan",
+        help="what a run will need: parameters, memory, tokens, FLOPs, hours, storage",
+        description="Works out what every stage of a config will need, and warns where it cannot fit. No weights are "
+        "loaded and no GPU is used. Exit code: 0 it fits, 1 it does not (the warnings say what helps), 2 wrong usage.",
+    )
+    plan.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
+    plan.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        help="override a setting (again and again)",
+    )
+    plan.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
+    plan.add_argument("--gpus", type=int, metavar="N", help="plan for N GPUs (default: what runtime says)")
+    plan.add_argument(
+        "--gpu-memory",
+        type=float,
+        metavar="GIB",
+        help="memory of each GPU, or of each process on CPU (default: 80; on CPU the machine's, shared out)",
+    )
+    plan.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.4,
+        metavar="U",
+        help="share of the peak that training reaches (default: 0.4)",
+    )
+    plan.add_argument(
+        "--sampling-utilisation",
+        type=float,
+        default=0.05,
+        metavar="U",
+        help="share of the peak that sampling token by token reaches (default: 0.05)",
+    )
+    plan.add_argument(
+        "--tflops",
+        type=float,
+        metavar="T",
+        help="peak of each GPU or process, TFLOP/s (default: 312, an A100 in bf16; on CPU 0.15 a thread)",
+    )
+    plan.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure this machine instead, by running the stages for about half a minute",
+    )
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.set_defaults(command=plan_command)
+
     runs = commands.add_parser("runs", help="list the runs in a folder")
     runs.add_argument("folder", nargs="?", default="runs", help="where runs are (default: runs)")
     runs.set_defaults(command=runs_command)
@@ -138,6 +190,28 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
         f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {folder}/report.html"
     )
     return 0
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    """`selftrain plan`; 1 where the run would not fit."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from selftrain.configfile import load_config, parse_overrides
+    from selftrain.plan.plan import Hardware, make_plan
+    from selftrain.plan.table import text
+
+    overrides = parse_overrides(options.settings)
+    if options.rounds is not None:
+        overrides["rounds"] = options.rounds
+    hardware = Hardware(
+        gpus=options.gpus,
+        memory_gib=options.gpu_memory,
+        utilisation=options.utilisation,
+        sampling_utilisation=options.sampling_utilisation,
+        tflops=options.tflops,
+    )
+    plan = make_plan(load_config(options.config, overrides), hardware, options.calibrate)
+    print(json.dumps(plan.as_json(), indent=1) if options.json else text(plan))
+    return 1 if plan.warnings else 0
 
 
 def runs_command(options: argparse.Namespace) -> int:

@@ -1,0 +1,471 @@
+"""How fast this machine is: runs the run's own stages, on its own problems, for some seconds each.
+
+One child, of as many ranks as the run has, goes through sft, train_reward, ppo, sample and scoring with a few rows; the parent
+notes when each step was done. FLOPs of those rows over the seconds that they took are the machine's speed. A batch that would
+take too long is made of fewer rows; all are near the middle of the run's lengths.
+"""
+
+import gc
+import itertools
+import os
+import random
+import tempfile
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from selftrain.config import HealthConfig, RunConfig
+from selftrain.errors import UsageError
+from selftrain.launch import Child, child_main, launch, report_progress
+from selftrain.models import encode_completion, encode_prompt
+from selftrain.plan import flops
+from selftrain.plan.corpus import Corpus, padded
+from selftrain.plan.estimate import Speed
+from selftrain.plan.flops import Rows
+from selftrain.plan.memory import micro_rows, world
+from selftrain.plan.shapes import Shape
+from selftrain.records import Candidate, Pair, Problem, write_records
+from selftrain.stage import Build, Outcome, plain
+from selftrain.store import PROGRESS
+
+GUESS = {"cpu": 50e9, "cuda": 100e12}
+"""FLOP/s of a process, to choose how many rows to run."""
+SECONDS = 1.5
+"""That a step may take, by that guess."""
+STEPS = 2
+"""Measured steps of a training stage, after one that warms up."""
+SMALL = 20_000_000
+"""Models up to so many parameters sample to the end; larger ones the first FEW tokens."""
+FEW = 16
+PARTS = ("sft", "train_reward", "ppo", "sample", "score")
+NEXT = "calibrate "
+
+
+@dataclass
+class Clock:
+    """When the child began each part, and was done with each of its steps; seconds since the start."""
+
+    started: float = field(default_factory=time.monotonic)
+    times: dict[str, list[float]] = field(default_factory=dict)
+    part: str = ""
+
+    def __call__(self, done: float, total: float, unit: str = "", figures: Any = None, **_: Any) -> None:
+        """Called with each progress line."""
+        if unit.startswith(NEXT):
+            self.part = unit.removeprefix(NEXT)
+        self.times.setdefault(self.part, []).append(time.monotonic() - self.started)
+
+    def each(self, part: str) -> float:
+        """Seconds of a step, without the first, which warms up."""
+        _, first, *_, last = self.times[part]
+        return (last - first) / (len(self.times[part]) - 2)
+
+    def before(self, part: str) -> float:
+        """Seconds between the part's begin and its first step."""
+        return max(0.0, self.times[part][1] - self.times[part][0] - self.each(part))
+
+    def after(self, part: str, following: str) -> float:
+        """Seconds between the part's last step and the begin of the next part."""
+        return self.times[following][0] - self.times[part][-1]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is run: rows of an SFT step, pairs of a reward step, completions of a rollout and their tokens, problems of
+    a shard."""
+
+    rows: int
+    pairs: int
+    rollouts: int
+    tokens: int
+    shard: int
+
+
+def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> Speed:
+    """Run, and turn times into speeds. Raises UsageError where the problems or the tokenizer are not at hand."""
+    if not corpus.problems or corpus.tokenizer is None:
+        raise UsageError(
+            "--calibrate runs the stages on the run's own problems, and they or the model's tokenizer are not here; fetch "
+            "them first, or plan with --tflops"
+        )
+    sizes = choose_sizes(config, shape, judge, corpus)
+    clock = Clock()
+    with tempfile.TemporaryDirectory(prefix="selftrain-plan-") as scratch:
+        folder = Path(scratch)
+        rows = write_inputs(folder, config, corpus, sizes)
+        build = Build(
+            config={"run": plain(config, "run"), "sizes": asdict(sizes)},
+            inputs={name: folder / name for name in ("base", "problems", "pairs", "pool")},
+            folder=folder / "work",
+            runtime=config.runtime,
+            progress=clock,
+        )
+        metrics = launch("selftrain.plan.calibrate", build, distributed=True).metrics
+    return speeds(config, shape, judge, corpus, clock, rows, metrics)
+
+
+def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> Sizes:
+    """As many rows as a step of the run has, or as the seconds there are allow."""
+    runtime, ranks = config.runtime, world(config.runtime)
+    able = SECONDS * GUESS[runtime.device]
+    tokens = config.sample.max_new_tokens
+    if shape.parameters > SMALL:
+        tokens = min(tokens, FEW)
+    learnt = replace(corpus.sft_rows(min(config.sft.max_tokens, shape.context), 1), count=1)
+    drawn = replace(corpus.sampled_rows(("rl",), 1, tokens, 1), completion=tokens)
+    drawn = replace(drawn, width=drawn.prompt + tokens)
+    once = config.ppo.model_copy(update={"epochs": 1})
+    rollout = flops.decode(shape, drawn) + flops.ppo_experience(shape, judge, drawn, once)
+    rollout += flops.ppo_update(shape, drawn, once, runtime)
+
+    def many(most: int, cost: float) -> int:
+        return max(1, min(most, int(able / cost)))
+
+    def shares(batch: int, micro: int, cost: float) -> int:
+        """Rows of one rank: a few micro batches, or part of one."""
+        rows = many(max(1, batch // ranks), cost)
+        return rows // micro * micro if rows > micro else rows
+
+    mini = max(1, config.ppo.mini_batch // ranks)
+    return Sizes(
+        rows=ranks
+        * shares(
+            config.sft.batch_size,
+            config.sft.micro_batch_size,
+            flops.sft(shape, learnt, runtime, config.sft.lora),
+        ),
+        pairs=ranks
+        * shares(
+            config.reward.batch_size,
+            config.reward.micro_batch_size,
+            2 * flops.reward(judge, learnt, runtime, config.reward.lora),
+        ),
+        rollouts=ranks * shares(config.ppo.rollout_batch, mini, rollout),
+        tokens=tokens,
+        shard=many(config.sample.shard, config.sample.rl * flops.decode(shape, drawn)),
+    )
+
+
+def write_inputs(folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes) -> dict[str, Rows]:
+    """A model to start from (unless the run has one), some problems, pairs and a pool; the rows that they come to.
+
+    completion is 0 where it is the child that finds out how much it samples.
+    """
+    ranks = world(config.runtime)
+    rng = random.Random(0)
+    tokenizer = corpus.tokenizer
+
+    def middle(
+        problems: Sequence[Problem], count: int, answers: bool = False
+    ) -> list[tuple[Problem, int, int]]:
+        """`count` problems of middle length, with the tokens of their prompts and answers; a few again if there are few."""
+        rows = [
+            (
+                p,
+                len(encode_prompt(tokenizer, p.prompt)),
+                len(encode_completion(tokenizer, p.response or "")) if answers else 0,
+            )
+            for p in (rng.sample(problems, min(len(problems), 4 * count + 64)))
+        ]
+        centre = sorted(row[1] + row[2] for row in rows)[len(rows) // 2]
+        rows.sort(key=lambda row: abs(row[1] + row[2] - centre))
+        return [
+            (replace(row[0], id=f"{at}.{row[0].id}"), *row[1:])
+            for at, row in enumerate(itertools.islice(itertools.cycle(rows), count))
+        ]
+
+    learnt = middle([p for p in corpus.problems if p.split == "sft" and p.response], sizes.rows, True)
+    asked = middle([p for p in corpus.problems if p.split == "rl"], sizes.rollouts)
+    pooled = middle([p for p in corpus.problems if p.split == "rl"], 2 * ranks * sizes.shard)
+    paired = middle([p for p in corpus.problems if p.split == "sft" and p.response], sizes.pairs, True)
+    answers = [p.response or "" for p, *_ in paired]
+    pairs = [
+        Pair(p.id, p.prompt, p.response or "", rng.choice(answers), "a", "b", "on_policy", 1)
+        for p, *_ in paired
+    ]
+    samples = config.sample.rl
+    pool = [
+        Candidate(f"{p.id}#{k}", p.id, k, f"{answers[k % len(answers)]}{' ' * k}", (), 0.0, "stop")
+        for p, *_ in pooled
+        for k in range(samples)
+    ]
+    for name in ("base", "problems", "pairs", "pool", "work"):
+        (folder / name).mkdir()
+    write_records(folder / "problems" / "problems.parquet", [p for p, *_ in (*learnt, *asked)], Problem)
+    write_records(folder / "pairs" / "pairs.parquet", pairs, Pair)
+    write_records(folder / "pool" / "problems.parquet", [p for p, *_ in pooled], Problem)
+    write_records(folder / "pool" / "candidates.parquet", pool, Candidate)
+    _write_base(folder / "base", config, tokenizer)
+    tails = [
+        max(len(encode_completion(tokenizer, pair.chosen)), len(encode_completion(tokenizer, pair.rejected)))
+        for pair in pairs
+    ]
+    reward_group = micro_rows(config.reward.batch_size, config.reward.micro_batch_size, config.runtime)
+    sft_group = micro_rows(config.sft.batch_size, config.sft.micro_batch_size, config.runtime)
+    scored = [
+        row[1] + len(encode_completion(tokenizer, one.completion))
+        for row, one in zip((row for row in pooled for _ in range(samples)), pool, strict=True)
+    ]
+    return {
+        "sft": Rows(
+            len(learnt),
+            mean(row[1] for row in learnt),
+            mean(row[2] for row in learnt),
+            padded([row[1] + row[2] for row in learnt], sft_group),
+        ),
+        "train_reward": Rows(
+            2 * len(pairs),
+            mean(row[1] for row in paired),
+            mean(tails),
+            padded([row[1] + tail for row, tail in zip(paired, tails, strict=True)], reward_group),
+        ),
+        "ppo": Rows(len(asked), mean(row[1] for row in asked), 0, 0),
+        "sample": Rows(sizes.shard * samples, mean(row[1] for row in pooled), 0, 0),
+        "score": Rows(len(pool) / ranks, 0, 0, mean(scored)),
+    }
+
+
+def _write_base(folder: Path, config: RunConfig, tokenizer: Any) -> None:
+    """A model with random weights, where the run's own has none to load."""
+    base = Path(config.model.base or "")
+    if config.model.base is not None and (
+        not base.is_dir() or config.model.gguf_file or any(base.glob("*.safetensors"))
+    ):
+        return
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    from selftrain.models import make_tiny
+    from selftrain.plan.shapes import read_config
+
+    torch.manual_seed(0)
+    if config.model.base is None:
+        model = make_tiny(config.model, tokenizer)
+    else:
+        model = AutoModelForCausalLM.from_config(read_config(config.model), dtype=torch.float32)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
+def speeds(
+    config: RunConfig,
+    shape: Shape,
+    judge: Shape,
+    corpus: Corpus,
+    clock: Clock,
+    rows: dict[str, Rows],
+    metrics: dict[str, Any],
+) -> Speed:
+    """From the times of the child's steps, and from what it says that it sampled."""
+    runtime, ranks = config.runtime, world(config.runtime)
+    fixed: float = metrics["step"]
+    loaded, training = clock.times["libraries"][0], clock.times["sft"][0]
+
+    def rate(work: float, seconds: float) -> float:
+        return work / max(1e-4, seconds)
+
+    learnt = flops.sft(shape, rows["sft"], runtime, config.sft.lora) / ranks
+    paired = flops.reward(judge, rows["train_reward"], runtime, config.reward.lora) / ranks
+    rates = {
+        "sft": rate(learnt, clock.each("sft") - fixed),
+        "train_reward": rate(paired, clock.each("train_reward") - fixed),
+        "score": rate(flops.forward(judge, rows["score"]), clock.each("score")),
+    }
+    # A PPO step is shared out over its phases as they measured themselves.
+    completion = metrics["ppo_tokens"] / rows["ppo"].count
+    drawn = replace(rows["ppo"], completion=completion, width=rows["ppo"].prompt + completion)
+    phases = {
+        name: seconds * clock.each("ppo") / sum(metrics["ppo_seconds"].values())
+        for name, seconds in metrics["ppo_seconds"].items()
+    }
+    once = config.ppo.model_copy(update={"epochs": 1})
+    work = flops.ppo_experience(shape, judge, drawn, once) + flops.ppo_update(shape, drawn, once, runtime)
+    updates = max(1, round(rows["ppo"].count / config.ppo.mini_batch))
+    rates["ppo"] = rate(work / ranks, sum(phases.values()) - phases["rollout"] - updates * fixed)
+    rates["rollout"] = rates["ppo"]
+    token = (phases["rollout"] - flops.decode(shape, drawn) / ranks / rates["rollout"]) / metrics[
+        "ppo_longest"
+    ]
+    completion = metrics["sample_tokens"] / rows["sample"].count
+    drawn = replace(rows["sample"], completion=completion)
+    rates["sample"] = rate(flops.decode(shape, drawn), clock.each("sample"))
+    starts = {
+        "sft": training + clock.before("sft") + corpus.learning,
+        "train_reward": training + clock.before("train_reward"),
+        "ppo": training + clock.before("ppo"),
+        "sample": loaded + clock.before("sample"),
+        "score": loaded + clock.before("score"),
+    }
+    saves = {name: clock.after(name, following) for name, following in itertools.pairwise(PARTS[:4])}
+    return Speed(
+        rates,
+        dict.fromkeys(("sft", "train_reward", "ppo"), fixed),
+        max(0.0, token),
+        starts,
+        saves,
+        f"measured here in {clock.times['end'][-1]:.0f} s: training {rates['sft'] / 1e9:.0f} to "
+        f"{rates['train_reward'] / 1e9:.0f} GFLOP/s a process, {ranks} at once; a training stage starts in "
+        f"{starts['sft']:.0f} s",
+    )
+
+
+# The child's side
+
+
+def run(child: Child) -> Outcome:
+    """All parts, one after the other, each the stage's own function."""
+    import transformers  # noqa: F401
+
+    _next("libraries")
+    from accelerate.state import AcceleratorState
+
+    from selftrain import scoring
+    from selftrain.sampling import run as sampling
+    from selftrain.training import ppo, reward, sft
+
+    config = RunConfig.model_validate(child.config["run"])
+    sizes = Sizes(**child.config["sizes"])
+    ranks = world(config.runtime)
+    own = any(child.inputs["base"].iterdir())
+    model = (
+        config.model.model_copy(update={"base": str(child.inputs["base"]), "gguf_file": None})
+        if own
+        else config.model
+    )
+    steps = STEPS + 1
+    often = {"checkpoint_steps": 10**6, "epochs": steps}
+    quiet = {"evaluation_steps": None, "warmup_steps": 0}
+
+    def part(name: str, settings: dict[str, Any], **inputs: Path) -> Child:
+        AcceleratorState._reset_state(True)
+        gc.collect()
+        folder = child.folder / name
+        (folder / PROGRESS).mkdir(parents=True, exist_ok=True)
+        _next(name)
+        return Child(
+            config={"seed": 1} | settings, inputs=inputs, folder=folder, runtime=child.runtime, extra={}
+        )
+
+    settings: Any = config.sft.model_copy(update=often | quiet | {"batch_size": sizes.rows})
+    sft.train(
+        part(
+            "sft",
+            {"model": plain(model, "model"), "base_digest": None, "sft": plain(settings, "sft")},
+            problems=child.inputs["problems"],
+        )
+    )
+    settings = config.reward.model_copy(update=often | quiet | {"batch_size": sizes.pairs, "holdout": 0.0})
+    reward.train(
+        part(
+            "train_reward",
+            {"reward": plain(settings, "reward")},
+            pairs=child.inputs["pairs"],
+            start=child.folder / "sft",
+        )
+    )
+    settings = config.ppo.model_copy(
+        update={
+            "steps": steps,
+            "rollout_batch": sizes.rollouts,
+            "mini_batch": min(sizes.rollouts, config.ppo.mini_batch),
+            "epochs": 1,
+            "checkpoint_steps": 10**6,
+            "probe": 0,
+            "execution_weight": 0.0,
+            "health": HealthConfig(max_kl=None, max_clip_fraction=None),
+        }
+    )
+    found = ppo.train(
+        part(
+            "ppo",
+            {"ppo": plain(settings, "ppo"), "max_new_tokens": sizes.tokens},
+            problems=child.inputs["problems"],
+            generator=child.folder / "sft",
+            reranker=child.folder / "train_reward",
+        )
+    ).metrics
+    fixed = step_seconds(_trained(child.folder / "sft", config), config)
+    sample = config.sample.model_copy(update={"shard": sizes.shard, "max_new_tokens": sizes.tokens})
+    sampled = part(
+        "sample",
+        {"sample": plain(sample, "sample"), "splits": ["rl"], "count": sample.rl, "greedy": False},
+        problems=child.inputs["pool"],
+        generator=child.folder / "sft",
+    )
+    sampling.sample(sampled)
+    jobs = [asdict(scoring.Job(str(at), "reranker", "pool", ("rl",))) for at in range(2)]
+    scored = part(
+        "score",
+        {},
+        problems=child.inputs["pool"],
+        pool=child.inputs["pool"],
+        reranker=child.folder / "train_reward",
+    )
+    scoring.run(scored.model_copy(update={"extra": {"jobs": jobs}}))
+    _next("end")
+    if int(os.environ.get("RANK", "0")):
+        return Outcome("")
+    shards = sorted(sampled.private.glob("shard-*.parquet"))
+    tokens = _tokens(shards[0])
+    return Outcome(
+        "",
+        {
+            "step": fixed,
+            "ppo_tokens": found["curve"][-1]["tokens"],
+            "ppo_seconds": found["seconds"],
+            "ppo_longest": sizes.tokens,
+            "sample_tokens": tokens,
+            "ranks": ranks,
+        },
+    )
+
+
+def _next(name: str) -> None:
+    report_progress(0, 0, NEXT + name)
+
+
+def _tokens(path: Path) -> int:
+    from selftrain.records import read_records
+
+    return sum(len(one.token_ids) for one in read_records(path, Candidate))
+
+
+def _trained(folder: Path, config: RunConfig) -> int:
+    """Parameters that SFT trains."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    from selftrain.plan.shapes import measure
+
+    with torch.device("meta"):
+        shape = measure(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder))))
+    return shape.adapters(config.sft.lora.rank) if config.sft.lora else shape.parameters
+
+
+def step_seconds(trained: int, config: RunConfig) -> float:
+    """Seconds of AdamW on so many parameters, and of adding gradients up over all ranks where there are several."""
+    import torch
+
+    count = min(trained, 20_000_000)
+    device = config.runtime.device
+    weights = torch.nn.Parameter(torch.zeros(count, device=device))
+    weights.grad = torch.ones_like(weights)
+    optimizer = torch.optim.AdamW([weights], fused=True)
+    seconds = []
+    for _ in range(3):
+        if device == "cuda":
+            torch.cuda.synchronize()
+        started = time.perf_counter()
+        optimizer.step()
+        torch.nn.utils.clip_grad_norm_([weights], 1.0)
+        if device == "cuda":
+            torch.cuda.synchronize()
+        seconds.append(time.perf_counter() - started)
+    return min(seconds) * trained / count
+
+
+if __name__ == "__main__":
+    child_main(run)

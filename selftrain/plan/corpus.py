@@ -1,0 +1,249 @@
+"""What there is to read and to write: problems by split and language, and their lengths in tokens.
+
+Counted where the problems are at hand (the bank, files); stated averages where they are on the hub, and said to be.
+"""
+
+import random
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+from selftrain.config import SPLITS, ContestsConfig, MultiPLEConfig, RunConfig
+from selftrain.errors import RunError, UsageError
+from selftrain.plan.flops import Rows
+from selftrain.problems.read import read_problems
+from selftrain.records import Problem
+
+CHARACTERS_PER_TOKEN = 3.2
+"""Of code and English in the vocabularies of code models; where the tokenizer is not at hand."""
+MULTIPL_E = {"humaneval": 160, "mbpp": 390}
+"""Problems per language, by how a subset's name begins."""
+CONTESTS = {"train": 13_328, "valid": 117, "test": 165}
+"""Problems of deepmind/code_contests, each in every language that is asked for."""
+STATED = {"multipl-e": (140, 90), "contests": (650, 450)}
+"""Tokens of a prompt and of an answer."""
+LOOKED_AT = 4000
+"""Rows whose lengths are counted, at most."""
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """A run's problems.
+
+    counts       split -> language -> problems
+    prompts      split -> tokens of each prompt (of some of them, at most LOOKED_AT)
+    answers      tokens of some answers with their end token; what samples are assumed to be as long as
+    learnt       (prompt, answer) tokens of what SFT learns from, as far as looked at
+    examples     rows that SFT learns from
+    vocabulary   tokens that the tokenizer has; None where it is not at hand
+    seconds      to read the problems
+    learning     seconds to train the tokenizer, or to load it
+    assumptions  what was not counted
+    problems     the problems themselves; empty where they are not at hand
+    """
+
+    counts: dict[str, dict[str, int]]
+    prompts: dict[str, list[int]]
+    answers: list[int]
+    learnt: list[tuple[int, int]]
+    examples: int
+    vocabulary: int | None
+    seconds: float
+    learning: float = 0.0
+    assumptions: tuple[str, ...] = ()
+    problems: list[Problem] = field(default_factory=list, repr=False)
+    tokenizer: Any = field(default=None, repr=False)
+
+    def count(self, *splits: str) -> int:
+        """Problems of these splits."""
+        return sum(sum(self.counts.get(split, {}).values()) for split in splits)
+
+    def languages(self, *splits: str) -> dict[str, int]:
+        """Problems of these splits, by language."""
+        total: Counter[str] = Counter()
+        for split in splits:
+            total.update(self.counts.get(split, {}))
+        return dict(total)
+
+    def sft_rows(self, longest: int, group: int) -> Rows:
+        """What SFT learns from in one pass, padded in groups of similar length; without rows over `longest` tokens."""
+        kept = [row for row in self.learnt if sum(row) <= longest]
+        if not kept:
+            raise UsageError(
+                f"every prompt + response is longer than sft.max_tokens={longest} (the shortest has "
+                f"{min(map(sum, self.learnt), default=0)} tokens); raise it"
+            )
+        count = self.examples * len(kept) / len(self.learnt)
+        return _rows(kept, count, group)
+
+    def sampled_rows(
+        self, splits: Sequence[str], count: float, cap: int, group: int, pairs: bool = False
+    ) -> Rows:
+        """`count` sampled completions behind prompts of `splits`, no longer than `cap` tokens, padded in groups.
+
+        pairs  rows come in twos of one prompt, as wide as the longer one
+        """
+        rng = random.Random(0)
+        prompts = [tokens for split in splits for tokens in self.prompts.get(split, [])]
+        if not prompts:
+            raise UsageError(f"no problem in splits {', '.join(splits)}; there is nothing to sample")
+        drawn = []
+        for prompt in prompts:
+            lengths = [min(cap, rng.choice(self.answers)) for _ in range(1 + pairs)]
+            drawn.append((prompt, sum(lengths) / len(lengths), max(lengths)))
+        drawn.sort(key=lambda row: row[0] + row[2])
+        widths = [row[0] + row[2] for row in drawn]
+        return Rows(
+            count, mean(row[0] for row in drawn), mean(row[1] for row in drawn), padded(widths, group)
+        )
+
+
+def padded(lengths: Sequence[int], group: int) -> float:
+    """Mean width of rows in sorted groups, each as wide as its longest."""
+    ordered = sorted(lengths)
+    group = max(1, group)
+    chunks = [ordered[at : at + group] for at in range(0, len(ordered), group)]
+    return sum(chunk[-1] * len(chunk) for chunk in chunks) / len(ordered)
+
+
+def _rows(rows: Sequence[tuple[int, int]], count: float, group: int) -> Rows:
+    return Rows(
+        count, mean(p for p, _ in rows), mean(a for _, a in rows), padded([p + a for p, a in rows], group)
+    )
+
+
+def corpus_of(config: RunConfig) -> Corpus:
+    """The corpus of a run. Raises UsageError or DataError where the run's own stages would."""
+    started = time.monotonic()
+    source = config.problems
+    problems: list[Problem] = []
+    assumptions: list[str] = []
+    try:
+        problems = read_problems(source.model_copy(update={"seed": source.seed + config.seed}))
+    except RunError as error:  # the hub does not answer
+        assumptions.append(f"problems: not counted, the hub does not answer ({_first_line(error)})")
+    if not problems:
+        return _stated(config, assumptions)
+    by_split = {split: [p for p in problems if p.split == split] for split in SPLITS}
+    answered = [(p.prompt, p.response) for p in by_split["sft"] if p.response is not None]
+    read = time.monotonic()
+    tokenizer = _tokenizer(config, [text for pair in answered for text in pair])
+    learning = time.monotonic() - read
+    vocabulary = len(tokenizer) if tokenizer is not None else None
+    if tokenizer is None:
+        assumptions.append(
+            f"tokens: {config.model.base} has no tokenizer here, {CHARACTERS_PER_TOKEN:g} characters taken as one"
+        )
+    # Evenly spread: files come sorted.
+    looked_at = answered[:: max(1, len(answered) // LOOKED_AT)]
+    learnt = [
+        (_length(tokenizer, prompt), _length(tokenizer, answer, prompt=False)) for prompt, answer in looked_at
+    ]
+    prompts = {
+        split: [_length(tokenizer, p.prompt) for p in rows[:: max(1, len(rows) // LOOKED_AT)]]
+        for split, rows in by_split.items()
+    }
+    answers = [answer for _, answer in learnt]
+    if answers:
+        assumptions.append(
+            "completions: as long as the answers that SFT learns from, and no longer than sample.max_new_tokens"
+        )
+    else:
+        answers = [config.sample.max_new_tokens]
+        assumptions.append(
+            "completions: all of sample.max_new_tokens, there are no answers to measure them by"
+        )
+    return Corpus(
+        {split: dict(Counter(p.language for p in rows)) for split, rows in by_split.items()},
+        prompts,
+        answers,
+        learnt,
+        len(answered),
+        vocabulary,
+        read - started,
+        learning,
+        tuple(assumptions),
+        problems,
+        tokenizer,
+    )
+
+
+def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
+    """The tokenizer that the run will use; None where a pretrained one is not at hand."""
+    from selftrain.models import load_tokenizer, train_tokenizer
+
+    model = config.model
+    if model.base is None:
+        return train_tokenizer(texts, model.vocabulary)
+    folder = Path(model.base)
+    options: dict[str, Any] = {"gguf_file": model.gguf_file} if model.gguf_file else {}
+    if folder.is_dir():
+        names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+        if not model.gguf_file and not any((folder / name).is_file() for name in names):
+            return None
+    else:
+        options["revision"] = model.revision
+    try:
+        return load_tokenizer(model.base, **options)
+    except UsageError:
+        if folder.is_dir():
+            raise
+        return None
+
+
+def _length(tokenizer: Any, text: str, prompt: bool = True) -> int:
+    from selftrain.models import encode_completion, encode_prompt
+
+    if tokenizer is None:
+        return max(1, round(len(text) / CHARACTERS_PER_TOKEN)) + (not prompt)
+    return len((encode_prompt if prompt else encode_completion)(tokenizer, text))
+
+
+def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
+    """The corpus by stated sizes, for data sets on the hub."""
+    source = config.problems
+    assert isinstance(source, MultiPLEConfig | ContestsConfig)
+    train = sum(_stated_size(source, entry) for entry in source.train)
+    sizes = {split: round(train * source.shares.get(split, 0)) for split in SPLITS}
+    sizes["test"] += sum(_stated_size(source, entry) for entry in source.evaluation)
+    prompt, answer = STATED[source.source]
+    counts = {split: dict.fromkeys(source.languages, size) for split, size in sizes.items() if size}
+    said = ", ".join(f"{split} {size}" for split, size in sizes.items())
+    assumptions += [
+        f"problems per language, by the data set's published sizes: {said}",
+        f"tokens: {prompt} a prompt, {answer} an answer or completion (stated averages of {source.source})",
+    ]
+    # CodeContests has solutions in three of the languages; MultiPL-E's own subsets have none.
+    answering = [name for name in source.languages if name in ("py", "cpp", "java")]
+    examples = sizes["sft"] * len(answering if source.source == "contests" else source.languages)
+    cap = min(answer, config.sample.max_new_tokens)
+    return Corpus(
+        counts,
+        {split: [prompt] for split in counts},
+        [cap],
+        [(prompt, answer)],
+        examples,
+        None,
+        0.0,
+        0.0,
+        tuple(assumptions),
+    )
+
+
+def _stated_size(source: MultiPLEConfig | ContestsConfig, entry: str) -> int:
+    """Problems per language behind one entry of `train` or `evaluation`."""
+    if isinstance(source, ContestsConfig):
+        name, _, part = entry.partition("[")
+        size = CONTESTS.get(name, 0)
+        limit = part.strip("[]: ")
+        return min(size, int(limit)) if limit.isdigit() else size
+    size = next((size for name, size in MULTIPL_E.items() if entry.startswith(name)), 0)
+    return size if "*" in entry else round(size / len(source.languages))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:160]

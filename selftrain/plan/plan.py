@@ -1,0 +1,196 @@
+"""Puts a plan together: the steps, what cannot fit, and what helps."""
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from selftrain.config import ModelConfig, RunConfig, RuntimeConfig
+from selftrain.errors import UsageError
+from selftrain.plan.corpus import Corpus, corpus_of
+from selftrain.plan.estimate import Planner, Speed, Step, check_batches, stated_speed
+from selftrain.plan.memory import world, zero_of
+from selftrain.plan.shapes import Shape, shape_of
+
+GIB = 1 << 30
+CPU_TFLOPS = 0.15
+"""Peak of one core with AVX-512 in float32; of it tiny and small models reach a third to a half."""
+GPU_TFLOPS, GPU_GIB = 312.0, 80.0
+"""An A100's peak in bf16, and its memory: the defaults."""
+
+
+@dataclass(frozen=True)
+class Hardware:
+    """What the user says of the machines. Null: as the config has it, or the defaults above."""
+
+    gpus: int | None = None
+    memory_gib: float | None = None
+    utilisation: float = 0.4
+    sampling_utilisation: float = 0.05
+    tflops: float | None = None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A whole plan. `shape`, `judge`: of generator and reranker. `warnings`: what cannot work, each with what helps; none means that it fits."""
+
+    config: RunConfig
+    shape: Shape
+    judge: Shape
+    corpus: Corpus
+    speed: Speed
+    steps: tuple[Step, ...]
+    memory_bytes: int
+    warnings: tuple[str, ...]
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values: bytes, seconds, FLOPs and tokens as plain numbers."""
+        runtime = self.config.runtime
+        return {
+            "config": self.config.name,
+            "processes": world(runtime),
+            "device": runtime.device,
+            "memory_bytes": self.memory_bytes,
+            "model": {**vars(self.shape), "reranker_parameters": self.judge.classifier},
+            "problems": self.corpus.counts,
+            "speed": vars(self.speed),
+            "stages": [
+                {
+                    "name": step.name,
+                    "stage": step.stage,
+                    "parameters": step.parameters,
+                    "prompt_tokens": step.tokens[0],
+                    "completion_tokens": step.tokens[1],
+                    "flops": sum(step.flops.values()),
+                    "memory": step.memory and {**step.memory.terms, "total": step.memory.total},
+                    "host_memory": step.memory.host if step.memory else 0,
+                    "processes": step.processes,
+                    "seconds": step.seconds,
+                    "device_hours": step.hours,
+                    "sandbox_cpu_seconds": step.sandbox_seconds,
+                    "storage_bytes": step.kept,
+                    "checkpoint_bytes": step.passing,
+                }
+                for step in self.steps
+            ],
+            "assumptions": list(self.corpus.assumptions),
+            "warnings": list(self.warnings),
+        }
+
+
+def on_hardware(config: RunConfig, hardware: Hardware) -> RunConfig:
+    """The config on `hardware.gpus` GPUs. Raises UsageError where they cannot be spread over its nodes."""
+    if hardware.gpus is None:
+        return config
+    nodes = config.runtime.nodes
+    if hardware.gpus < 1 or hardware.gpus % nodes:
+        raise UsageError(
+            f"--gpus {hardware.gpus}: expected a multiple of runtime.nodes={nodes}, at least {nodes}; change one of them"
+        )
+    change = {"device": "cuda", "processes": hardware.gpus // nodes}
+    return config.model_copy(update={"runtime": config.runtime.model_copy(update=change)})
+
+
+def make_plan(config: RunConfig, hardware: Hardware, calibrated: bool = False) -> Plan:
+    """The plan of a run. `calibrated`: measure this machine's speed first, about half a minute.
+
+    Raises UsageError for a model whose config is not at hand, and whatever the run's own stages would raise at once.
+    """
+    config = on_hardware(config, hardware)
+    corpus = corpus_of(config)
+    shape = judge = shape_of(config.model, corpus.vocabulary)
+    if config.reward.base is not None:
+        judge = shape_of(ModelConfig(base=config.reward.base, revision=config.reward.base_revision))
+    if calibrated:
+        from selftrain.plan.calibrate import calibrate
+
+        speed = calibrate(config, shape, judge, corpus)
+    else:
+        cuda = config.runtime.device == "cuda"
+        tflops = hardware.tflops or (GPU_TFLOPS if cuda else CPU_TFLOPS * config.runtime.threads)
+        speed = stated_speed(tflops, hardware.utilisation, hardware.sampling_utilisation)
+    steps = tuple(Planner(config, shape, judge, corpus, speed).steps())
+    limit = memory_limit(config.runtime, hardware)
+    warnings = (
+        *check_batches(config),
+        *check_lengths(config, shape, corpus),
+        *check_memory(config, steps, limit),
+    )
+    return Plan(config, shape, judge, corpus, speed, steps, limit, warnings)
+
+
+def memory_limit(runtime: RuntimeConfig, hardware: Hardware) -> int:
+    """Bytes that one process may use: a GPU's memory, or this machine's shared out over its processes."""
+    if hardware.memory_gib is not None:
+        return int(hardware.memory_gib * GIB)
+    if runtime.device == "cuda":
+        return int(GPU_GIB * GIB)
+    return machine_bytes() // runtime.processes
+
+
+def machine_bytes() -> int:
+    """This machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def check_lengths(config: RunConfig, shape: Shape, corpus: Corpus) -> Iterator[str]:
+    """What does not fit into the model's longest input."""
+    room = shape.context - config.sample.max_new_tokens
+    for split in ("rl", "validation", "test"):
+        over = sum(tokens > room for tokens in corpus.prompts.get(split, []))
+        if over:
+            share = over / len(corpus.prompts[split])
+            yield (
+                f"{share:.0%} of the {split} prompts have more than {room} tokens, the model's longest input "
+                f"({shape.context}) less sample.max_new_tokens={config.sample.max_new_tokens}; lower that"
+            )
+
+
+def check_memory(config: RunConfig, steps: tuple[Step, ...], limit: int) -> Iterator[str]:
+    """Stages whose processes need more than `limit` bytes, one line per kind of stage, with what helps."""
+    seen: set[str] = set()
+    unit = "GPU" if config.runtime.device == "cuda" else "process"
+    for step in sorted(steps, key=lambda step: -(step.memory.total if step.memory else 0)):
+        if step.memory is None or step.memory.total <= limit or step.stage in seen:
+            continue
+        seen.add(step.stage)
+        yield (
+            f"{step.name} cannot fit: {step.memory.total / GIB:.1f} GiB a {unit}, {limit / GIB:.1f} are there; "
+            + "; ".join(what_helps(config, step))
+        )
+    host = max((step.memory.host for step in steps if step.memory), default=0) * config.runtime.processes
+    if host > machine_bytes():
+        yield (
+            f"offload puts {host / GIB:.0f} GiB into each node's own memory; this machine has {machine_bytes() / GIB:.0f}"
+        )
+
+
+def what_helps(config: RunConfig, step: Step) -> Iterator[str]:
+    """Settings that make a stage's largest terms smaller, the most helpful first."""
+    assert step.memory is not None
+    terms, runtime = step.memory.terms, config.runtime
+    part = {"sft": config.sft, "train_reward": config.reward, "ppo": config.ppo}.get(step.stage)
+    names = {"sft": "sft", "train_reward": "reward", "ppo": "ppo"}
+    for term in sorted(terms, key=lambda term: -terms[term])[:3]:
+        states = term in ("weights", "gradients", "optimizer")
+        if states and part is not None:
+            if zero_of(runtime).stage < 3 and runtime.processes * runtime.nodes > 1:
+                yield "shard them: runtime.deepspeed=configs/deepspeed/zero3.json"
+            elif zero_of(runtime).stage == 3 and not zero_of(runtime).offload_optimizer:
+                yield "more GPUs, or offload: runtime.deepspeed=configs/deepspeed/zero3-offload.json"
+            if part.lora is None and config.model.base is not None:
+                yield f"train adapters: {names[step.stage]}.lora={{rank: 16}}"
+            break
+    for term in sorted(terms, key=lambda term: -terms[term])[:3]:
+        if term == "activations" and part is not None:
+            field = "micro_batch" if step.stage == "ppo" else "micro_batch_size"
+            if getattr(part, field) > 1:
+                yield f"fewer rows at once: {names[step.stage]}.{field} below {getattr(part, field)}"
+            if not runtime.recomputes:
+                yield "recompute activations: runtime.gradient_checkpointing=true"
+        if term == "kv cache":
+            yield "fewer rollouts: ppo.rollout_batch, or shorter ones: sample.max_new_tokens"
+        if term == "other models":
+            yield "reference, reranker and the rollouts' copy are whole in each process: a smaller reranker (reward.base)"
+    if part is None:
+        yield f"fewer processes: runtime.processes below {runtime.processes}, or a smaller model"

@@ -1,0 +1,353 @@
+"""The plan's arithmetic: memory, FLOPs, steps and what it warns of, against figures computed by hand."""
+
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.config import (
+    BankConfig,
+    LoraConfig,
+    ModelConfig,
+    PPOConfig,
+    RewardConfig,
+    RunConfig,
+    RuntimeConfig,
+    SftConfig,
+)
+from selftrain.errors import UsageError
+from selftrain.plan import flops, memory, rank_bytes
+from selftrain.plan.corpus import Corpus, padded
+from selftrain.plan.estimate import Planner, optimizer_steps, sandbox_seconds, stated_speed
+from selftrain.plan.flops import Rows
+from selftrain.plan.plan import Hardware, make_plan, on_hardware
+from selftrain.plan.shapes import Shape, shape_of, stored_parameters
+from selftrain.plan.table import count, duration, size, text
+
+ONE = RuntimeConfig(processes=1)
+MIB = 1 << 20
+
+TWO_LAYERS = Shape(
+    parameters=10_000, classifier=10_016, embedding=1_600, trunk_linear=6_656, features=912, largest=1_600, head=1_600, hidden=16, layers=2,
+    heads=2, kv_heads=1, head_dim=8, intermediate=48, vocabulary=100, context=64,
+)  # fmt: skip
+
+
+def zero(tmp_path: Path, stage: int, **offload: Any) -> str:
+    """A DeepSpeed JSON."""
+    path = tmp_path / f"zero{stage}.json"
+    path.write_text(json.dumps({"zero_optimization": {"stage": stage, **offload}}))
+    return str(path)
+
+
+# Shapes
+
+
+def test_the_tiny_llamas_parameters_are_those_of_its_layers():
+    shape = shape_of(ModelConfig(vocabulary=300, hidden_size=16, layers=2, heads=2))
+    # Attention 4 x 16 x 16, MLP 3 x 16 x 48, two norms of 16; embedding (tied) and the last norm.
+    assert shape.trunk_linear == 2 * (4 * 256 + 3 * 768)
+    assert shape.parameters == shape.trunk_linear + 2 * 32 + 300 * 16 + 16
+    assert shape.classifier == shape.parameters + 16
+    assert (shape.head, shape.embedding, shape.largest) == (4800, 4800, 4800)
+    assert shape.kv_elements == 2 * 2 * 16
+    assert shape.adapters(4) == 4 * 2 * (4 * 32 + 3 * 64)
+
+
+def test_a_vocabulary_that_the_corpus_does_not_fill_counts_as_it_is():
+    model = ModelConfig(vocabulary=300, hidden_size=16, layers=2, heads=2)
+    assert shape_of(model).parameters - shape_of(model, 290).parameters == 10 * 16
+
+
+def test_an_untied_head_is_not_the_rerankers(tmp_path: Path):
+    config = {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 16, "intermediate_size": 40,
+        "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 50,
+        "tie_word_embeddings": False, "max_position_embeddings": 64,
+    }  # fmt: skip
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    shape = shape_of(ModelConfig(base=str(tmp_path)))
+    # Queries and output 16 x 16, keys and values 16 x 8; biases of q, k, v; MLP 3 x 16 x 40; norms.
+    layer = 2 * 256 + 2 * 128 + (16 + 8 + 8) + 3 * 640 + 32
+    assert shape.parameters == 2 * layer + 16 + 2 * 50 * 16
+    assert shape.classifier == 2 * layer + 16 + 50 * 16 + 16
+    assert (shape.kv_heads, shape.kv_elements) == (2, 2 * 2 * 8)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "has no config.json"),
+        ("{", "cannot be read"),
+        ('{"model_type": "none-such"}', "cannot be read"),
+    ],
+)
+def test_a_folder_without_a_config_that_can_be_used_is_told(
+    tmp_path: Path, content: str | None, message: str
+):
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(UsageError, match=f"model.base: .*{message}"):
+        shape_of(ModelConfig(base=str(tmp_path)))
+
+
+def test_a_hub_model_that_is_not_here_says_how_to_get_its_config():
+    with pytest.raises(UsageError, match=r"hf download none/such config.json .* --set model.base=FOLDER"):
+        shape_of(ModelConfig(base="none/such"))
+
+
+def test_stored_parameters_are_read_from_headers(tmp_path: Path):
+    assert stored_parameters(tmp_path) is None
+    header = {
+        "__metadata__": {"format": "pt"},
+        "a": {"dtype": "F32", "shape": [3, 5], "data_offsets": [0, 60]},
+        "b": {"dtype": "BF16", "shape": [7], "data_offsets": [60, 74]},
+    }
+    content = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
+    assert stored_parameters(tmp_path) == 22
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(content)) + content[:9])
+    with pytest.raises(UsageError, match="not a whole safetensors file"):
+        stored_parameters(tmp_path)
+
+
+# Memory
+
+
+def test_one_process_keeps_sixteen_bytes_a_parameter():
+    states = memory.model_states(1000, 1000, 0, ONE)
+    assert states.terms == {
+        "libraries": memory.LIBRARIES["training"],
+        "weights": 4000,
+        "gradients": 4000,
+        "optimizer": 8000,
+    }
+
+
+def test_ranks_without_deepspeed_keep_gradients_twice():
+    assert memory.model_states(1000, 1000, 0, RuntimeConfig(processes=2)).terms["gradients"] == 8000
+
+
+def test_adapters_need_no_gradients_of_the_frozen_weights():
+    terms = memory.model_states(1000, 100, 0, ONE).terms
+    assert (terms["weights"], terms["gradients"], terms["optimizer"]) == (4000, 400, 800)
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+@pytest.mark.parametrize("processes", [1, 4, 8])
+@pytest.mark.parametrize("stage", [2, 3])
+@pytest.mark.parametrize("offload", [(), ("offload_optimizer",), ("offload_optimizer", "offload_param")])
+def test_gpus_under_zero_need_what_deepspeed_estimates(
+    tmp_path: Path, stage: int, processes: int, nodes: int, offload: tuple[str, ...]
+):
+    from deepspeed.runtime.zero.stage3 import estimate_zero3_model_states_mem_needs as third
+    from deepspeed.runtime.zero.stage_1_and_2 import estimate_zero2_model_states_mem_needs as second
+
+    if stage == 2 and "offload_param" in offload:
+        pytest.skip("ZeRO-2 has no parameters to offload")
+    away = {name: {"device": "cpu"} for name in offload}
+    runtime = RuntimeConfig(
+        device="cuda", processes=processes, nodes=nodes, deepspeed=zero(tmp_path, stage, **away)
+    )
+    optimizer, parameters = bool(offload), "offload_param" in offload
+    total, largest = 7_000_000, 50_000
+    found = memory.model_states(total, total, largest, runtime)
+    if stage == 2:
+        host, device = second(total, processes, nodes, optimizer)
+    else:
+        host, device, _ = third(total, largest, processes, nodes, optimizer, parameters)
+    assert found.total - memory.CUDA_LIBRARIES == pytest.approx(device, rel=1e-6)
+    if optimizer:
+        assert found.host * processes == pytest.approx(host, rel=1e-6)
+
+
+def test_activations_are_counted_by_layer():
+    # A layer: 6 x 16 of the norms, 2 x 16 queries and output, 2 x 8 keys and values, 4 x 48 of the MLP.
+    layer = 4 * (96 + 32 + 16 + 192)
+    assert memory.activation_bytes(TWO_LAYERS, 10, ONE) == 10 * (2 * layer + 8 * 16)
+    again = RuntimeConfig(processes=1, gradient_checkpointing=True)
+    assert memory.activation_bytes(TWO_LAYERS, 10, again) == 10 * (4 * 16 * 2 + layer)
+
+
+def test_the_kv_cache_is_that_of_all_rows():
+    # 2 layers x (keys and values) x 1 head x 8, float32, one of two layers twice; logits six times.
+    assert memory.decoding_bytes(TWO_LAYERS, 4, 30, ONE) == 4 * 30 * 32 * 4 * 1.5 + 4 * 100 * 24
+
+
+def test_ppo_keeps_reference_and_reranker_and_with_zero_3_a_copy(tmp_path: Path):
+    def others(runtime: RuntimeConfig, **settings: Any) -> int:
+        return memory.ppo_memory(PPOConfig(**settings), TWO_LAYERS, TWO_LAYERS, runtime, 20, 10).terms[
+            "other models"
+        ]
+
+    assert TWO_LAYERS.classifier == 10_016
+    assert others(ONE) == 4 * (10_000 + 10_016)
+    assert others(ONE, lora=LoraConfig()) == 4 * 10_016
+    assert others(ONE, engine="ctranslate2") == 4 * (20_000 + 10_016)
+    third = RuntimeConfig(device="cuda", processes=4, deepspeed=zero(tmp_path, 3))
+    assert others(third) == 2 * (20_000 + 10_016)
+
+
+def test_a_value_model_of_its_own_is_trained_too():
+    shared = memory.ppo_memory(PPOConfig(), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)
+    separate = memory.ppo_memory(PPOConfig(value_model="separate"), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)
+    assert separate.terms["weights"] - shared.terms["weights"] == 4 * (10_016 - 16)
+
+
+def test_rank_bytes_is_what_does_not_depend_on_the_batch():
+    base = memory.LIBRARIES["training"]
+    assert rank_bytes("sft", SftConfig(), 1000, ONE) == base + 16_000
+    assert rank_bytes("train_reward", RewardConfig(), TWO_LAYERS, ONE) == base + 16 * 10_016
+    assert rank_bytes("ppo", PPOConfig(), TWO_LAYERS, ONE) == base + 16 * 10_000 + 4 * 20_016
+    lora = SftConfig(lora=LoraConfig(rank=2))
+    assert rank_bytes("sft", lora, TWO_LAYERS, ONE) == base + 4 * 10_000 + 12 * 2 * 912
+    assert rank_bytes("sft", SftConfig(), 10**9, ONE) < rank_bytes("ppo", PPOConfig(), 10**9, ONE)
+
+
+def test_a_file_that_is_not_deepspeeds_is_told(tmp_path: Path):
+    (tmp_path / "ds.json").write_text("[]")
+    for name in ("ds.json", "none.json"):
+        with pytest.raises(UsageError, match=r"runtime\.deepspeed: .* is not DeepSpeed's JSON"):
+            memory.zero_of(RuntimeConfig(deepspeed=str(tmp_path / name)))
+
+
+# FLOPs
+
+ROWS = Rows(count=3, prompt=6, completion=4, width=10)
+
+
+def test_training_is_three_forward_passes_and_attention_three_and_a_half():
+    linear = 3 * 10 * 2 * 6_656
+    squares = 3 * 4 * 2 * 16 * 10 * 10
+    assert flops.forward(TWO_LAYERS, ROWS) == linear + squares
+    assert flops.train(TWO_LAYERS, ROWS, ONE) == 3 * linear + 3.5 * squares
+    again = RuntimeConfig(processes=1, gradient_checkpointing=True)
+    assert flops.train(TWO_LAYERS, ROWS, again) == 4 * linear + 4.5 * squares
+    adapters = 3 * 3 * 10 * 2 * (2 * 912)
+    assert flops.train(TWO_LAYERS, ROWS, ONE, LoraConfig(rank=2)) == 2 * linear + 3.5 * squares + adapters
+
+
+def test_sft_computes_its_logits_twice_and_on_gpus_those_of_the_answers_only():
+    trunk = flops.train(TWO_LAYERS, ROWS, ONE)
+    assert flops.sft(TWO_LAYERS, ROWS, ONE) == trunk + 4 * 2 * 1600 * 30
+    gpu = RuntimeConfig(device="cuda", processes=1, gradient_checkpointing=False)
+    assert flops.sft(TWO_LAYERS, ROWS, gpu) == trunk + 4 * 2 * 1600 * 12
+
+
+def test_sampling_reads_each_prompt_once_and_each_token_but_the_last():
+    rows = Rows(count=2, prompt=6, completion=4, width=0)
+    linear = 2 * 6_656 * (6 + 3)
+    attention = 4 * 2 * 16 * (6 * 6 + 3 * 8)
+    assert flops.decode(TWO_LAYERS, rows) == 2 * (linear + attention + 2 * 1600 * 4)
+
+
+# Tokens and steps
+
+
+def test_rows_are_as_wide_as_the_longest_of_their_group():
+    assert padded([5, 1, 2, 8], 2) == (2 + 2 + 8 + 8) / 4
+    assert padded([5, 1, 2, 8], 9) == 8
+    assert padded([5, 1, 2, 8], 1) == 4
+
+
+def test_optimizer_steps_are_those_of_whole_batches():
+    assert (optimizer_steps(100, 2, 16), optimizer_steps(3, 1, 16)) == (12, 1)
+
+
+def test_sandbox_time_counts_programs_that_never_end():
+    assert sandbox_seconds({"py": 100, "cpp": 10}) == pytest.approx(0.4 + 2.89 + 1.1 * 15)
+
+
+def small_corpus() -> Corpus:
+    """Ten rl problems, one for each other split."""
+    counts = {"sft": {"py": 20}, "rl": {"py": 6, "sh": 4}, "validation": {"py": 1}, "test": {"py": 2}}
+    prompts = {split: [20] for split in counts}
+    return Corpus(counts, prompts, [10], [(20, 10)], 20, 100, 0.0)
+
+
+def planned(**settings: Any) -> dict[str, Any]:
+    """The steps of a run of two rounds, by name."""
+    config = RunConfig(rounds=2, runtime=ONE, **settings)
+    speed = stated_speed(1.0, 0.5, 0.1)
+    return {
+        step.name: step for step in Planner(config, TWO_LAYERS, TWO_LAYERS, small_corpus(), speed).steps()
+    }
+
+
+def test_tokens_and_seconds_follow_from_the_counts():
+    steps = planned(
+        sft=SftConfig(epochs=2, batch_size=10, micro_batch_size=10),
+        sample={"rl": 4, "evaluation": 3},
+        reward={"epochs": 1, "batch_size": 4, "later_epochs": None},
+        ppo={"steps": 3, "rollout_batch": 8, "mini_batch": 4},
+    )
+    assert steps["sft"].tokens == (40 * 20, 40 * 10)
+    assert steps["sft"].flops == {"sft": flops.sft(TWO_LAYERS, Rows(40, 20, 10, 30), ONE)}
+    assert steps["sft"].seconds == pytest.approx(steps["sft"].flops["sft"] / 0.5e12)
+    assert steps["sample-sft-rl"].tokens == (40 * 20, 40 * 10)
+    assert steps["sample-sft-evaluation"].tokens == (12 * 20, 12 * 10), "and the greedy one"
+    # Half of ten problems, two pairs each: ten in round 1, twenty in round 2, two rows each, four pairs a step.
+    assert steps["rm-1"].tokens == (2 * 8 * 20, 2 * 8 * 10)
+    assert steps["rm-2"].tokens == (2 * 20 * 20, 2 * 20 * 10)
+    assert steps["ppo-1"].tokens == (24 * 20, 24 * 10)
+    assert steps["mine-2"].tokens == (28 * 20, 28 * 10), "distinct programs"
+    # Three pools under two rerankers over 3 problems x 3, and the first with shuffled prompts over 2 x 3.
+    assert sum(steps["evaluate"].tokens) == pytest.approx(0.7 * (6 * 9 + 2 * 6) * 30, abs=10)
+    assert steps["execute-sft-rl"].sandbox_seconds == pytest.approx(
+        0.7 * sandbox_seconds({"py": 24, "sh": 16}, endless=0)
+    )
+
+
+def test_reward_from_execution_runs_every_rollout():
+    ppo = {"steps": 3, "rollout_batch": 10, "mini_batch": 10, "execution_weight": 0.5}
+    assert planned(ppo=ppo)["ppo-1"].sandbox_seconds == sandbox_seconds({"py": 18, "sh": 12}, 0)
+    assert planned()["ppo-1"].sandbox_seconds == 0
+
+
+# The whole plan
+
+TINY: dict[str, Any] = {
+    "problems": BankConfig(languages=("py",), sizes={"sft": 30, "rl": 6, "validation": 3, "test": 4}),
+    "model": ModelConfig(vocabulary=300, hidden_size=16, layers=2, heads=2),
+    "sft": {"batch_size": 8, "micro_batch_size": 4},
+    "ppo": {"rollout_batch": 8, "mini_batch": 4},
+}
+
+
+def test_a_run_that_fits_has_no_warnings():
+    plan = make_plan(RunConfig(**TINY), Hardware())
+    assert plan.warnings == ()
+    assert plan.corpus.counts["rl"] == {"py": 6}
+    shown = text(plan)
+    assert "generator " + f"{plan.shape.parameters:,} parameters" in shown
+    assert shown.splitlines()[-1] == "it fits"
+    stages = json.loads(json.dumps(plan.as_json()))["stages"]
+    assert [stage["name"] for stage in stages][:3] == ["prepare", "sft", "sample-sft-rl"]
+
+
+def test_what_does_not_fit_is_named_with_what_helps():
+    plan = make_plan(RunConfig(**TINY), Hardware(gpus=2, memory_gib=0.0001))
+    lines = [line for line in plan.warnings if line.startswith("sft cannot fit")]
+    assert len(lines) == 1
+    assert "GiB a GPU" in lines[0]
+    assert text(plan).splitlines()[-1] == "it does not fit"
+
+
+def test_batches_that_ranks_cannot_share_are_told():
+    plan = make_plan(RunConfig(**TINY), Hardware(gpus=3))
+    assert any("ppo.mini_batch 4 cannot be spread evenly over 3" in line for line in plan.warnings)
+
+
+def test_gpus_must_spread_over_the_nodes():
+    config = RunConfig(**TINY, runtime={"nodes": 2, "rendezvous": "a:1"})
+    assert on_hardware(config, Hardware(gpus=8)).runtime.processes == 4
+    with pytest.raises(UsageError, match=r"--gpus 3: expected a multiple of runtime\.nodes=2"):
+        on_hardware(config, Hardware(gpus=3))
+
+
+def test_numbers_are_told_with_units():
+    assert (count(999), count(1234), count(2.5e9)) == ("999", "1.23k", "2.5B")
+    assert (size(0), size(512), size(3 * MIB)) == ("", "512 B", "3.0 MiB")
+    assert (duration(0), duration(59), duration(90), duration(7200)) == ("", "59.0 s", "1.5 min", "2.0 h")

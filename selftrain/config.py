@@ -5,7 +5,16 @@ Everything but `runtime`, `store` and `name` can change the result and is part o
 
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    model_validator,
+)
 
 LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
 SPLITS = ("sft", "rl", "validation", "test")
@@ -155,10 +164,6 @@ class _TrainAndEvaluation(OutsideConfig):
     def _check_entries(self) -> Self:
         if not self.train and not self.evaluation:
             raise ValueError("expected entries in `train`, `evaluation` or both, got none")
-        if not self.evaluation and not self.shares.get("test"):
-            raise ValueError(
-                "no problems to evaluate on: name some in `evaluation`, or give `test` a share in `shares`"
-            )
         return self
 
     @property
@@ -209,12 +214,45 @@ def _source(value: Any) -> str:
     return str(value.get("source", "bank") if isinstance(value, dict) else value.source)
 
 
-ProblemsConfig = Annotated[
-    Annotated[BankConfig, Tag("bank")]
-    | Annotated[MultiPLEConfig, Tag("multipl-e")]
+OutsideProblems = (
+    Annotated[MultiPLEConfig, Tag("multipl-e")]
     | Annotated[ContestsConfig, Tag("contests")]
-    | Annotated[JsonlConfig, Tag("jsonl")],
+    | Annotated[JsonlConfig, Tag("jsonl")]
+)
+
+
+class MixedConfig(Strict):
+    """Several sources as one, such as CodeContests to train on and MultiPL-E to evaluate on."""
+
+    source: Literal["mixed"] = "mixed"
+    seed: int = 0
+    """Added to the seed of each part."""
+    parts: tuple[Annotated[OutsideProblems, Discriminator(_source)], ...] = Field(min_length=1)
+    """Each shares out its own tasks by its own `shares`."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """Those of all parts."""
+        return tuple(dict.fromkeys(language for part in self.parts for language in part.languages))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that must not be empty."""
+        return tuple(split for split in SPLITS if any(split in part.splits for part in self.parts))
+
+
+def _evaluated(problems: Any) -> Any:
+    if not isinstance(problems, BankConfig | JsonlConfig) and "test" not in problems.splits:
+        raise ValueError(
+            "no problems to evaluate on: name some in `evaluation`, or give `test` a share in `shares`"
+        )
+    return problems
+
+
+ProblemsConfig = Annotated[
+    Annotated[BankConfig, Tag("bank")] | OutsideProblems | Annotated[MixedConfig, Tag("mixed")],
     Discriminator(_source),
+    AfterValidator(_evaluated),
 ]
 """Where problems come from, told apart by `source` (the bank where there is none)."""
 
@@ -417,8 +455,10 @@ class PPOConfig(Strict):
     learning_rate: Rate = 3e-4
     temperature: Rate = 1.0
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
-    kl_estimator: Literal["k1", "k3"] = "k1"
-    """Schulman's estimators of KL(policy || SFT policy) per token."""
+    kl_estimator: Literal["k1", "k3", "exact"] = "k1"
+    """How KL(policy || SFT policy) is charged per token. k1, k3: Schulman's estimators from the sampled token; k3's gradient
+    as a reward is not that of the KL, and a large coefficient does not hold the policy. exact: a token's own log-ratio
+    counts for that token only, and those after it by their expectation: the same gradient as k1 with less noise."""
     kl_target: Rate | None = None
     """Nats a token; makes the KL coefficient adaptive (Ziegler et al. 2019); null keeps it fixed."""
     kl_horizon: Rate = 2000
@@ -447,6 +487,14 @@ class PPOConfig(Strict):
     health: HealthConfig = HealthConfig()
     max_grad_norm: Rate = 1.0
     checkpoint_steps: Count = 5
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if self.kl_estimator == "exact" and self.whiten_rewards:
+            raise ValueError(
+                "kl_estimator exact cannot be used with whiten_rewards; choose k1, or set it to false"
+            )
+        return self
 
 
 class EvaluateConfig(Strict):
@@ -492,6 +540,11 @@ class RuntimeConfig(Strict):
     """Another runtime of backend docker, e.g. runsc (gVisor)."""
     allow_no_isolation: bool = False
     """Needed for backend `process` together with pretrained weights."""
+
+    @property
+    def recomputes(self) -> bool:
+        """Whether activations are recomputed in the backward pass."""
+        return self.device == "cuda" if self.gradient_checkpointing is None else self.gradient_checkpointing
 
 
 class RunConfig(Strict):

@@ -47,9 +47,16 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     raise ValueError(f"KL estimator: expected k1 or k3, got {estimator!r}")
 
 
-def penalised_scores(scores: Tensor, ended: Tensor, penalty: float) -> Tensor:
-    """[rows] `scores`, less `penalty` where the completion has no end token."""
-    return scores - penalty * (~ended)
+def mixed_scores(scores: Tensor, passed: Tensor, weight: float) -> Tensor:
+    """[rows] (1 - weight) * score + weight * passed, with `passed` 1 or 0."""
+    return (1 - weight) * scores + weight * passed
+
+
+def penalised_scores(
+    scores: Tensor, ended: Tensor, penalty: float, lengths: Tensor | int = 0, length_penalty: float = 0.0
+) -> Tensor:
+    """[rows] `scores`, less `penalty` where the completion has no end token, less `length_penalty` per token."""
+    return scores - penalty * (~ended) - length_penalty * lengths
 
 
 def token_rewards(kl: Tensor, scores: Tensor, lengths: Tensor, coefficient: float) -> Tensor:
@@ -115,3 +122,9 @@ def next_kl_coefficient(coefficient: float, kl: float, target: float, rows: int,
     """
     error = min(max((kl - target) / target, -0.2), 0.2)
     return coefficient * (1 + error * rows / horizon)
+
+
+def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
+    """1 - Var(R - V) / Var(R) over the mask, a scalar: 1 for a perfect value head, 0 for a constant, below 0 for worse."""
+    wrong, whole = (returns - values)[mask].var(), returns[mask].var()
+    return 1 - wrong / whole.clamp(min=1e-12)

@@ -54,46 +54,68 @@ class Sequences:
 
 
 class PolicyWithValue(nn.Module):
-    """A causal language model and a linear value head on the trunk that they share.
+    """A causal language model and a linear value head, on the trunk that they share or on `value_trunk`.
 
     The value head starts at zero, so it moves neither the trunk nor the advantages before it has learnt something.
-    Dropout is off for good (`eval`): old and new probabilities must come from one and the same network.
+    Dropout is off for good: old and new probabilities must come from one and the same network.
     """
 
-    def __init__(self, policy: Any, temperature: float) -> None:
+    def __init__(self, policy: Any, temperature: float, value_trunk: Any = None) -> None:
         super().__init__()
-        self.policy = policy.eval()
+        self.config = policy.config  # DeepSpeed's "auto" settings go by it
+        self.policy = without_dropout(policy)
+        self.value_trunk = None if value_trunk is None else without_dropout(value_trunk)
         self.value_head = nn.Linear(policy.config.hidden_size, 1)
         nn.init.zeros_(self.value_head.weight)
         nn.init.zeros_(self.value_head.bias)
         self.temperature = temperature
 
-    def forward(self, batch: Sequences, entropy: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probabilities, values before each token and (if asked for) entropies, float32 [completion tokens].
+    def forward(self, batch: Sequences, whole: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Log-probabilities and values before each token, float32 [completion tokens].
+
+        whole  also the log-probabilities of all tokens there, [completion tokens, vocabulary]
 
         All of the distribution softmax(logits / temperature), the one that rollouts are sampled from.
         """
-        states, targets = completion_states(self.policy, batch)
+        states, targets = completion_states(self.policy.base_model, batch)
         logs = _log_distribution(self.policy, states, self.temperature)
         logprobs = logs.gather(1, targets[:, None]).squeeze(1)
+        if self.value_trunk is not None:
+            states, _ = completion_states(self.value_trunk, batch)
         values = self.value_head(states).squeeze(1).float()
-        return logprobs, values, -(logs.exp() * logs).sum(-1) if entropy else None
+        return logprobs, values, logs if whole else None
 
 
-def completion_states(model: Any, batch: Sequences) -> tuple[Tensor, Tensor]:
+def without_dropout(model: Any) -> Any:
+    """`model` with every dropout at 0, in whatever mode it is put: activations are recomputed in training mode only."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = 0.0
+        if hasattr(module, "attention_dropout"):
+            module.attention_dropout = 0.0
+    return model.train(bool(getattr(model, "is_activation_checkpointing", False)))
+
+
+def completion_states(trunk: Any, batch: Sequences) -> tuple[Tensor, Tensor]:
     """The trunk's last states before each completion token [completion tokens, hidden], and those tokens' ids.
 
     Nothing is computed past the trunk for prompts and padding. Padding is on the right and attention causal: no mask.
     """
-    hidden = model.base_model(input_ids=batch.ids, use_cache=False).last_hidden_state
+    hidden = trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
     at = batch.predicting()
     return hidden.flatten(0, 1).index_select(0, at), batch.ids.flatten()[at + 1]
 
 
+def completion_distribution(model: Any, batch: Sequences, temperature: float) -> Tensor:
+    """The same from a model without value head (the frozen reference): [completion tokens, vocabulary]."""
+    states, _ = completion_states(model.base_model, batch)
+    return _log_distribution(model, states, temperature)
+
+
 def completion_logprobs(model: Any, batch: Sequences, temperature: float) -> Tensor:
-    """The same log-probabilities from a model without value head (the frozen reference), [completion tokens]."""
-    states, targets = completion_states(model, batch)
-    return _log_distribution(model, states, temperature).gather(1, targets[:, None]).squeeze(1)
+    """The log-probabilities of the completions' own tokens from a model without value head, [completion tokens]."""
+    logs = completion_distribution(model, batch, temperature)
+    return logs.gather(1, batch.ids.flatten()[batch.predicting() + 1][:, None]).squeeze(1)
 
 
 def check_head(model: Any, ids: Sequence[int]) -> None:

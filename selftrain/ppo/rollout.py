@@ -1,8 +1,13 @@
-"""Rollouts: samples one completion per prompt from the policy, with noise that belongs to the row and not to the batch."""
+"""Rollouts: samples one completion per prompt from the policy, with noise that belongs to the row and not to the batch.
+
+`Own` decodes with the trainer's model, `Copy` with a whole copy of one that ZeRO stage 3 holds in shards, `Reloaded` with a
+sampling engine of `selftrain.sampling` that takes over the policy's weights at every step.
+"""
 
 import hashlib
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -31,6 +36,91 @@ def choose(logits: Tensor, uniforms: Tensor, temperature: float) -> Tensor:
     return at.clamp(max=logits.shape[-1] - 1)
 
 
+Weights = Callable[[], Iterator[tuple[str, Tensor]]]
+"""Goes through the policy's whole weights by name (`weights.whole`); every rank must."""
+
+
+class Rollouts(Protocol):
+    """What samples a step's completions."""
+
+    def refresh(self, weights: Weights) -> None:
+        """Take over the policy's weights. Called by every rank before the first sampling with them."""
+        ...
+
+    def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
+        """One completion per prompt, as `sample` gives them.
+
+        uniforms  [rows, longest completion] what decides the draws of an engine that draws each token by itself
+        place     a number of this step and rank only: what seeds an engine that does not
+        """
+        ...
+
+
+class Own:
+    """The trainer's own model: nothing to take over."""
+
+    def __init__(self, policy: Any, temperature: float, end: int) -> None:
+        self.policy, self.temperature, self.end = policy, temperature, end
+
+    def refresh(self, weights: Weights) -> None:
+        """Nothing to do."""
+
+    def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
+        """See `Rollouts`."""
+        return sample(self.policy, prompts, uniforms, self.temperature, self.end)
+
+
+class Copy(Own):
+    """A whole copy of the policy in each rank: decoding with shards would gather every layer for every token."""
+
+    @torch.no_grad()
+    def refresh(self, weights: Weights) -> None:
+        """Copy the weights, one at a time."""
+        own = dict(self.policy.named_parameters())
+        for name, value in weights():
+            own[name].copy_(value)
+
+
+class Reloaded:
+    """A sampling engine that reads a checkpoint's folder.
+
+    start   makes the engine of a folder
+    save    writes the policy of the weights it is given into a folder; called by rank 0 only
+    folder  seen by all ranks
+    wait    returns when every rank has called it
+    """
+
+    def __init__(
+        self,
+        start: Callable[[Path], Any],
+        save: Callable[[dict[str, Tensor], Path], None],
+        folder: Path,
+        main: bool,
+        wait: Callable[[], None],
+    ) -> None:
+        self.start, self.save, self.folder, self.main, self.wait = start, save, folder, main, wait
+        self.engine: Any = None
+
+    def refresh(self, weights: Weights) -> None:
+        """Write the policy as a checkpoint and have the engine read it."""
+        kept = {name: value.cpu().clone() for name, value in weights() if self.main}
+        self.wait()  # no rank reads the checkpoint before any more
+        if self.main:
+            self.save(kept, self.folder)
+        self.wait()
+        self.engine = self.engine or self.start(self.folder)
+        self.engine.reload(
+            self.folder
+        )  # a new one too: what a killed run left of it may be older than the folder
+        self.wait()
+
+    def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
+        """See `Rollouts`."""
+        names = [f"{place}/{row}" for row in range(len(prompts))]
+        drawn = self.engine.sample(prompts, 1, place % 2**31, names)
+        return [samples[0].token_ids for samples in drawn]
+
+
 @torch.inference_mode()
 def sample(
     model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, end: int
@@ -40,6 +130,17 @@ def sample(
     prompts   token ids, one list per row; decoded as one batch, padded on the left
     uniforms  [rows, longest completion], one number per token
     """
+    was_training = model.training
+    model.eval()  # in training mode a model that recomputes activations keeps no cache
+    try:
+        return _decode(model, prompts, uniforms, temperature, end)
+    finally:
+        model.train(was_training)
+
+
+def _decode(
+    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, end: int
+) -> list[list[int]]:
     device = model.device
     ids = pad(prompts, end, left=True).to(device)
     lengths = torch.tensor([len(p) for p in prompts], device=device)

@@ -1,6 +1,6 @@
-"""The reward: a function from prompts and completions, as token ids, to scores. Here, the reranker's."""
+"""The reward: functions from prompts and completions, as token ids, to scores, and to whether they pass."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import torch
@@ -17,17 +17,30 @@ class Score(Protocol):
         ...
 
 
-class RerankerScore:
-    """Scores of a one-label sequence classifier, which reads the very ids that the policy wrote."""
+class Execute(Protocol):
+    """Runs completions against their problems' tests."""
 
-    def __init__(self, model: Any, micro_batch: int) -> None:
+    def __call__(self, problems: Sequence[int], completions: Sequence[list[int]]) -> Sequence[bool | None]:
+        """Whether each completion passes the tests of the problem of that number; None where the sandbox failed."""
+        ...
+
+
+Translate = Callable[[list[int], list[int]], list[int]]
+"""The reranker's token ids for a prompt and a completion in the policy's."""
+
+
+class RerankerScore:
+    """Scores of a one-label sequence classifier, which reads the very ids that the policy wrote, or their `translate`."""
+
+    def __init__(self, model: Any, micro_batch: int, translate: Translate | None = None) -> None:
         self.model = model.eval()
         self.micro_batch = micro_batch
+        self.translate: Translate = translate or (lambda prompt, completion: prompt + completion)
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
         """[rows] scores, float32, on the model's device."""
-        rows = [p + c for p, c in zip(prompts, completions, strict=True)]
+        rows = [self.translate(p, c) for p, c in zip(prompts, completions, strict=True)]
         lengths = torch.tensor([len(row) for row in rows])
         scores = torch.empty(len(rows), device=self.model.device)
         for chunk in lengths.argsort(stable=True).split(self.micro_batch):

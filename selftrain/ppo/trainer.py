@@ -17,13 +17,14 @@ import torch
 from torch import Tensor
 
 from selftrain.config import PPOConfig
-from selftrain.errors import RunError, UsageError
-from selftrain.ppo import checkpoint, equations
-from selftrain.ppo.model import PolicyWithValue, Sequences, completion_logprobs
-from selftrain.ppo.rollout import noise, sample, seeded
-from selftrain.ppo.score import Score
+from selftrain.errors import SandboxFailed, UsageError
+from selftrain.ppo import checkpoint, equations, health
+from selftrain.ppo.model import PolicyWithValue, Sequences, completion_distribution
+from selftrain.ppo.rollout import Own, Rollouts, noise, seeded
+from selftrain.ppo.score import Execute, Score
+from selftrain.ppo.weights import whole
 
-PHASES = ("rollout", "score", "reference", "update")
+PHASES = ("rollout", "score", "execute", "reference", "update")
 SAMPLED_STEPS, SAMPLED_ROWS = 8, 4
 """Steps, and completions of each, that are kept to be read by people."""
 
@@ -36,6 +37,7 @@ class State:
     kl_coefficient  for the next step
     curve           one row of metrics per step
     samples         [{"step", "prompt", "completion" (token ids), "score"}]
+    probes          one row of figures per probe, see `Trainer.probe`
     seconds         wall seconds per phase
     """
 
@@ -43,6 +45,7 @@ class State:
     kl_coefficient: float
     curve: list[dict[str, float]] = field(default_factory=list)
     samples: list[dict[str, Any]] = field(default_factory=list)
+    probes: list[dict[str, float]] = field(default_factory=list)
     seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
 
 
@@ -51,6 +54,7 @@ class Experience:
     """A whole rollout batch; [rows, tokens] over completion tokens where not said otherwise.
 
     scores, ended       [rows]: raw scores, and whether the completion has its end token
+    passed              [rows]: 1 where the tests pass, 0 where not; None where nothing was executed
     rewards ... returns see `equations`; advantages are whitened
     """
 
@@ -58,6 +62,7 @@ class Experience:
     mask: Tensor
     scores: Tensor
     ended: Tensor
+    passed: Tensor | None
     kl: Tensor
     entropy: Tensor
     rewards: Tensor
@@ -82,10 +87,11 @@ def check_batches(config: PPOConfig, world: int) -> None:
         raise UsageError(
             f"ppo.rollout_batch {config.rollout_batch} is not a multiple of ppo.mini_batch {config.mini_batch}"
         )
-    if config.mini_batch % world:
-        raise UsageError(
-            f"ppo.mini_batch {config.mini_batch} cannot be spread evenly over {world} training processes"
-        )
+    for name in ("mini_batch", "probe"):
+        if getattr(config, name) % world:
+            raise UsageError(
+                f"ppo.{name} {getattr(config, name)} cannot be spread evenly over {world} training processes"
+            )
 
 
 class Trainer:
@@ -97,6 +103,12 @@ class Trainer:
     accelerator        made with `accumulation_steps(config, world)`
     checkpoints        folder to save to and resume from; None keeps nothing
     on_step            called after each step with its row of the curve
+    rollouts           what samples; None: the policy itself
+    value_trunk        a trunk of its own for the value head; None: the policy's
+    adapters           the PEFT model around `policy` where only adapters are trained; `reference` is None then, for it is
+                       the policy without them
+    execute            runs completions against their problems' tests; needed for `execution_weight` and for probes
+    probe_prompts      token ids of the probe's problems, which `execute` knows as len(prompts), len(prompts) + 1, ...
     """
 
     def __init__(
@@ -112,19 +124,32 @@ class Trainer:
         accelerator: Any,
         checkpoints: Path | None = None,
         on_step: Callable[[dict[str, float]], None] = lambda row: None,
+        *,
+        rollouts: Rollouts | None = None,
+        value_trunk: Any = None,
+        adapters: Any = None,
+        execute: Execute | None = None,
+        probe_prompts: Sequence[list[int]] = (),
     ) -> None:
         check_batches(config, accelerator.num_processes)
         self.config, self.seed, self.max_new_tokens = config, seed, max_new_tokens
         self.score, self.prompts, self.end = score, prompts, end
+        self.execute, self.probe_prompts = execute, probe_prompts
         self.accelerator, self.checkpoints, self.on_step = accelerator, checkpoints, on_step
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.reference = reference.to(accelerator.device).eval().requires_grad_(False)
-        self.module = PolicyWithValue(policy, config.temperature)
+        self.adapters = adapters
+        self.reference = None
+        if adapters is None:
+            self.reference = reference.to(accelerator.device).eval().requires_grad_(False)
+        self.module = PolicyWithValue(policy, config.temperature, value_trunk)
+        self.rollouts = rollouts or Own(policy, config.temperature, end)
+        trained = [p for p in self.module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
-            self.module.parameters(), lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
+            trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
         self.state = State(step=0, kl_coefficient=config.kl_coefficient)
+        self._refreshed: int | None = None  # the step whose weights `rollouts` has
 
     @property
     def policy(self) -> Any:
@@ -133,13 +158,7 @@ class Trainer:
 
     def policy_weights(self) -> dict[str, Tensor]:
         """The policy's state dict, whole even where ranks hold shards of it. Called by every rank."""
-        weights = self.accelerator.get_state_dict(self.model) or {}
-        copies: dict[int, Tensor] = {}  # tied weights stay tied: saved once
-        return {
-            name.removeprefix("policy."): copies.setdefault(value.data_ptr(), value.clone())
-            for name, value in weights.items()
-            if name.startswith("policy.")
-        }
+        return {name: value.clone() for name, value in whole(self.policy)}
 
     def run(self) -> State:
         """All steps that are not done yet, from the newest checkpoint on."""
@@ -152,15 +171,16 @@ class Trainer:
         return self.state
 
     def step(self) -> None:
-        """One rollout batch and the updates from it."""
+        """One rollout batch and the updates from it, with a probe before the first one and after each `probe_steps`.
+
+        Raises UsageError where a health signal is beyond its bound.
+        """
+        if self.probe_prompts and not self.state.probes:
+            self.probe()
         experience = self.experience()
         with self._timed("update"):
             losses = self.update(experience)
         row = {**self._figures(experience), **losses}
-        if not all(map(math.isfinite, row.values())):
-            raise RunError(
-                f"PPO diverged at step {self.state.step + 1}: {row}; lower ppo.learning_rate or raise ppo.kl_coefficient"
-            )
         self._keep_samples(experience)
         self.state.step += 1
         self.state.curve.append(row)
@@ -172,6 +192,26 @@ class Trainer:
                 self.config.rollout_batch,
                 self.config.kl_horizon,
             )
+        done = self.state.step
+        if self.probe_prompts and (done % self.config.probe_steps == 0 or done == self.config.steps):
+            self.probe()
+        health.check(done, row, self.state.probes, self.config.health)
+
+    def probe(self) -> None:
+        """Samples, scores and executes the probe's problems, which are not trained on; adds a row to `state.probes`."""
+        rows = list(range(len(self.prompts), len(self.prompts) + len(self.probe_prompts)))
+        # The same noise each time: what differs between two probes is the policy.
+        _, scores, passed, _ = self._sampled(self.probe_prompts, rows, -1)
+        assert passed is not None
+        now = {
+            "step": self.state.step,
+            "problems": len(rows),
+            "score": scores.mean().item(),
+            "score_std": scores.std().item(),
+            "pass_rate": passed.mean().item(),
+        }
+        now["hacking_gap"] = health.hacking_gap((self.state.probes or [now])[0], now)
+        self.state.probes.append(now)
 
     # Experience
 
@@ -180,23 +220,16 @@ class Trainer:
         config, width = self.config, self.max_new_tokens
         problems = rows_of_step(self.state.step, config.rollout_batch, len(self.prompts), self.seed)
         prompts = [self.prompts[i] for i in problems]
-        own = slice(self.rank, None, self.world)
-        uniforms = noise(self.seed, self.state.step, config.rollout_batch, width)
-        with self._timed("rollout"), self.accelerator.autocast():
-            completions = sample(self.policy, prompts[own], uniforms[own], config.temperature, self.end)
-        with self._timed("score"):
-            scores = self.score(prompts[own], completions).to(self.accelerator.device)
-        with self._timed("reference"):
-            figures = self._evaluate(Sequences.of(prompts[own], completions, self.accelerator.device))
-        logprobs, reference, values, entropy = self._whole(figures).unbind(-1)
-        scores = self._whole(scores)
-        sequences = Sequences.of(prompts, self._whole_completions(completions), self.accelerator.device)
+        completions, scores, passed, figures = self._sampled(prompts, problems, self.state.step)
+        logprobs, reference, values, entropy, exact = figures.unbind(-1)
+        sequences = Sequences.of(prompts, completions, self.accelerator.device)
         ended = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1) == self.end
         mask = equations.completion_mask(sequences.completions, width)
-        kl = equations.kl_estimate(logprobs, reference, config.kl_estimator)
+        of_token = equations.kl_estimate(logprobs, reference, "k3" if config.kl_estimator == "k3" else "k1")
+        kl = exact if config.kl_estimator == "exact" else of_token
         rewards = equations.token_rewards(
             kl,
-            equations.penalised_scores(scores, ended, config.missing_end_penalty),
+            self._judged(scores, passed, ended, sequences.completions),
             sequences.completions,
             self.state.kl_coefficient,
         )
@@ -204,11 +237,14 @@ class Trainer:
         advantages, returns = equations.advantages_and_returns(
             scaled, values, mask, config.gamma, config.gae_lambda
         )
+        if config.kl_estimator == "exact":
+            advantages = advantages - self.state.kl_coefficient * (of_token - exact) * mask
         return Experience(
             sequences,
             mask,
             scores,
             ended,
+            passed,
             kl,
             entropy,
             rewards,
@@ -218,24 +254,97 @@ class Trainer:
             returns,
         )
 
+    def _sampled(
+        self, prompts: Sequence[list[int]], problems: list[int], step: int
+    ) -> tuple[list[list[int]], Tensor, Tensor | None, Tensor]:
+        """Completions of `prompts`, their scores, whether they pass, and `_evaluate`'s figures; of all ranks' rows.
+
+        problems  the prompts' numbers, as `execute` knows them
+        step      the step, or -1 for a probe, which needs no figures and gets none
+        """
+        probing = step < 0
+        own = slice(self.rank, None, self.world)
+        uniforms = noise(self.seed, step, len(prompts), self.max_new_tokens)
+        with self._timed("rollout"):
+            if self.state.step != self._refreshed:
+                self.rollouts.refresh(lambda: whole(self.policy))
+                self._refreshed = self.state.step
+            with self.accelerator.autocast():
+                place = (step + 1) * self.world + self.rank
+                completions = self.rollouts(prompts[own], uniforms[own], place)
+        with self._timed("score"):
+            scores = self.score(prompts[own], completions).to(self.accelerator.device)
+        figures = torch.zeros(0)
+        if not probing:
+            with self._timed("reference"):
+                figures = self._whole(
+                    self._evaluate(Sequences.of(prompts[own], completions, self.accelerator.device))
+                )
+        completions, scores = self._whole_completions(completions), self._whole(scores)
+        passed = None
+        if self.execute is not None and (probing or self.config.execution_weight):
+            with self._timed("execute"):
+                passed = self._executed(problems, completions)
+        return completions, scores, passed, figures
+
+    def _executed(self, problems: list[int], completions: list[list[int]]) -> Tensor:
+        """[rows] 1 where the completion passes, 0 where not; where the sandbox failed, the mean of the others.
+
+        Such a row is neither rewarded nor punished. Rank 0 asks, the others are told.
+        """
+        assert self.execute is not None
+        passed = torch.zeros(len(problems), device=self.accelerator.device)
+        if self.rank == 0:
+            found = self.execute(problems, completions)
+            known = [float(one) for one in found if one is not None]
+            if not known:
+                raise SandboxFailed(f"the sandbox judged none of the {len(problems)} completions of a step")
+            mean = sum(known) / len(known)
+            passed = torch.tensor([mean if one is None else float(one) for one in found]).to(passed)
+        if self.world > 1:
+            torch.distributed.broadcast(passed, 0)
+        return passed
+
+    def _judged(self, scores: Tensor, passed: Tensor | None, ended: Tensor, lengths: Tensor) -> Tensor:
+        """[rows] what a completion earns at its last token."""
+        config = self.config
+        if config.score_clip is not None:
+            scores = scores.clamp(-config.score_clip, config.score_clip)
+        if passed is not None:
+            scores = equations.mixed_scores(scores, passed, config.execution_weight)
+        return equations.penalised_scores(
+            scores, ended, config.missing_end_penalty, lengths, config.length_penalty
+        )
+
     @torch.no_grad()
     def _evaluate(self, sequences: Sequences) -> Tensor:
-        """[rows, tokens, 4]: log-probability, the reference's, value, entropy.
+        """[rows, tokens, 5]: log-probability, the reference's, value, entropy, KL to the reference.
 
-        Computed as the update computes them, not taken from the rollout, so that the first ratio is 1.
+        Computed as the update computes them, not taken from the rollout, so that the first ratio is 1. Entropy and KL are
+        those of the distributions before each token, not estimates from it.
         """
         rows = len(sequences.prompts)
-        out = torch.zeros(rows, self.max_new_tokens, 4, device=self.accelerator.device)
+        out = torch.zeros(rows, self.max_new_tokens, 5, device=self.accelerator.device)
         for chunk in sequences.lengths.argsort(stable=True).split(self.config.micro_batch):
             batch = sequences.take(chunk)
-            logprobs, values, entropy = self.model(batch, entropy=True)
-            with self.accelerator.autocast():
-                reference = completion_logprobs(self.reference, batch, self.config.temperature)
-            figures = torch.zeros(len(chunk), self.max_new_tokens, 4, device=out.device)
+            logprobs, values, policy = self.model(batch, whole=True)
+            reference = self._reference(batch)
+            own = reference.gather(1, batch.ids.flatten()[batch.predicting() + 1][:, None]).squeeze(1)
+            entropy = -(policy.exp() * policy).sum(-1)
+            kl = -entropy - (policy.exp() * reference).sum(-1)
+            figures = torch.zeros(len(chunk), self.max_new_tokens, 5, device=out.device)
             mask = equations.completion_mask(batch.completions, self.max_new_tokens)
-            figures[mask] = torch.stack([logprobs, reference, values, entropy], -1)
+            figures[mask] = torch.stack([logprobs, own, values, entropy, kl], -1)
             out[chunk] = figures
         return out
+
+    def _reference(self, batch: Sequences) -> Tensor:
+        """[completion tokens, vocabulary] the reference's log-probabilities."""
+        if self.reference is None:
+            with self.adapters.disable_adapter():
+                return self.model(batch, whole=True)[2]
+        with self.accelerator.autocast():
+            return completion_distribution(self.reference, batch, self.config.temperature)
 
     def _whole(self, share: Tensor) -> Tensor:
         """The tensor over all rows of the rollout batch, from every rank's share of the rows."""
@@ -310,7 +419,8 @@ class Trainer:
 
     def _figures(self, experience: Experience) -> dict[str, float]:
         mask = experience.mask
-        return {
+        executed = {} if experience.passed is None else {"pass_rate": experience.passed.mean().item()}
+        return executed | {
             "step": self.state.step + 1,
             "reward": experience.rewards.sum(1).mean().item(),
             "score": experience.scores.mean().item(),
@@ -319,6 +429,9 @@ class Trainer:
             "kl_coefficient": self.state.kl_coefficient,
             "tokens": int(mask.sum()),
             "missing_end": 1 - experience.ended.float().mean().item(),
+            "explained_variance": equations.explained_variance(
+                experience.values, experience.returns, mask
+            ).item(),
         }
 
     def _keep_samples(self, experience: Experience) -> None:

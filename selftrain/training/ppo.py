@@ -5,77 +5,199 @@ Run as a child process: `python -m selftrain.training.ppo resolved.json`, or und
 """
 
 import json
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
+from transformers.integrations import unset_hf_deepspeed_config
 
-from selftrain.config import RuntimeConfig
+from selftrain.config import RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.launch import Child, child_main, report_progress
-from selftrain.models import digest_weights, encode_prompt, load_classifier, load_generator, load_tokenizer
+from selftrain.launch import Child, ask, child_main, report_progress
+from selftrain.models import (
+    digest_weights,
+    encode_completion,
+    encode_prompt,
+    load_classifier,
+    load_generator,
+    load_tokenizer,
+)
 from selftrain.ppo.model import check_head
-from selftrain.ppo.score import RerankerScore
+from selftrain.ppo.rollout import Copy, Reloaded, Rollouts
+from selftrain.ppo.score import RerankerScore, Translate
 from selftrain.ppo.trainer import State, Trainer, accumulation_steps, check_batches
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
+from selftrain.training import lora
 
 
 def train(child: Child) -> Outcome:
     """Train, and write the policy, its tokenizer and a table of samples into the child's folder."""
     config = PPOSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
-    world = runtime.processes * runtime.nodes
-    check_batches(config.ppo, world)
+    settings, world = config.ppo, runtime.processes * runtime.nodes
+    check_batches(settings, world)
     generator, reranker = child.inputs["generator"], child.inputs["reranker"]
     tokenizer = load_tokenizer(generator)
-    if load_tokenizer(reranker).get_vocab() != tokenizer.get_vocab():
-        raise UsageError(
-            f"the tokenizers of {generator} and {reranker} differ; PPO hands token ids from one to the other"
-        )
-    policy, judge = load_generator(generator), load_classifier(reranker)
-    problems = [
-        p for p in read_records(child.inputs["problems"] / "problems.parquet", Problem) if p.split == "rl"
-    ]
+    # All models before the accelerator: with ZeRO stage 3 being set up, what is loaded comes in shards.
+    frozen = {"dtype": torch.bfloat16} if runtime.device == "cuda" else {}
+    torch.manual_seed(config.seed)
+    policy, judge = load_generator(generator), load_classifier(reranker).to(**frozen)
+    whole = load_generator(generator, **frozen) if _zero_stage(runtime) == 3 else None
+    trunk = load_generator(generator).base_model if settings.value_model == "separate" else None
+    reference = None if settings.lora else load_generator(generator, **frozen)
+    problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     longest = min(m.config.max_position_embeddings for m in (policy, judge)) - config.max_new_tokens
-    encoded = [encode_prompt(tokenizer, p.prompt) for p in problems]
-    prompts = [ids for ids in encoded if 0 < len(ids) <= longest]
+    trained, prompts, too_long = _prompts(tokenizer, problems, "rl", longest)
     if not prompts:
         raise DataError(
-            f"none of the {len(problems)} problems of the rl split has a prompt of 1 to {longest} tokens (the models' "
+            f"none of the {too_long} problems of the rl split has a prompt of 1 to {longest} tokens (the models' "
             f"longest input less max_new_tokens={config.max_new_tokens}); PPO needs prompts to sample from"
         )
+    probed, probe_prompts, _ = _prompts(tokenizer, problems, "validation", longest)
+    if len(probed) < settings.probe:
+        raise UsageError(
+            f"ppo.probe is {settings.probe}, but the validation split has {len(probed)} problems with a prompt that fits; "
+            "lower it, or give that split more problems"
+        )
     check_head(policy, prompts[0])
+    adapters = None
+    if settings.lora:
+        adapters = lora.add(policy, settings.lora)
+        policy = adapters.get_base_model()
+        whole = whole and lora.add(whole, settings.lora).get_base_model()
+    if runtime.recomputes:
+        for model in filter(None, (policy, trunk)):
+            model.activation_checkpointing_enable({"use_reentrant": False})
+            model.enable_input_require_grads()
+    translate = translation(tokenizer, reranker, judge.config)
     accelerator = _accelerator(config, runtime, world)
+    names = [problem.id for problem in (*trained, *probed)]
+
+    def execute(numbers: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
+        rows = [
+            [names[number], tokenizer.decode(ids, skip_special_tokens=True)]
+            for number, ids in zip(numbers, completions, strict=True)
+        ]
+        passed: list[bool | None] = ask(child, rows)
+        return passed
+
+    def save(weights: Mapping[str, Any], folder: Path) -> None:
+        if settings.lora:
+            named = {lora.ROOT + name: value for name, value in weights.items()}
+            lora.merged(load_generator(generator), settings.lora, named).save_pretrained(folder)
+        else:
+            policy.save_pretrained(folder, state_dict=dict(weights))
+        tokenizer.save_pretrained(folder)
+
+    rollouts: Rollouts | None = None
+    if settings.engine != "hf":
+        rollouts = Reloaded(
+            lambda folder: _engine(config, runtime, child, folder, accelerator.is_main_process),
+            save,
+            child.private / "policy",
+            accelerator.is_main_process,
+            accelerator.wait_for_everyone,
+        )
+    elif whole is not None:
+        rollouts = Copy(whole.to(accelerator.device).eval(), settings.temperature, tokenizer.eos_token_id)
+    clock = [time.monotonic()]
+
+    def on_step(row: dict[str, float]) -> None:
+        now = time.monotonic()
+        shown = ("score", "pass_rate", "kl", "entropy", "policy_loss")
+        figures = {name: row[name] for name in shown if name in row}
+        rate = row["tokens"] / max(now - clock[0], 1e-9)
+        clock[0] = now
+        report_progress(row["step"], settings.steps, "steps", **figures, tokens_per_second=rate)
+
     trainer = Trainer(
-        config.ppo,
+        settings,
         config.seed,
         config.max_new_tokens,
         policy,
-        load_generator(generator),
-        RerankerScore(judge.to(accelerator.device), config.ppo.micro_batch),
+        reference,
+        RerankerScore(judge.to(accelerator.device), settings.micro_batch, translate),
         prompts,
         tokenizer.eos_token_id,
         accelerator,
         child.private / "checkpoints",
-        lambda row: report_progress(
-            row["step"], config.ppo.steps, "steps", **{name: row[name] for name in ("score", "kl", "entropy")}
-        ),
+        on_step,
+        rollouts=rollouts,
+        value_trunk=trunk,
+        adapters=adapters,
+        execute=execute,
+        probe_prompts=probe_prompts[: settings.probe],
     )
     state = trainer.run()
     weights = trainer.policy_weights()
     outcome = Outcome("", {})
     if accelerator.is_main_process:
-        trainer.policy.save_pretrained(child.folder, state_dict=weights)
-        tokenizer.save_pretrained(child.folder)
+        save(weights, child.folder)
         (child.folder / "samples.json").write_text(
             json.dumps(_samples(state, tokenizer), indent=1, ensure_ascii=False)
         )
-        outcome = Outcome(
-            digest_weights(child.folder), _metrics(state, len(prompts), len(problems) - len(prompts))
-        )
+        outcome = Outcome(digest_weights(child.folder), _metrics(state, len(prompts), too_long))
     accelerator.end_training()
     return outcome
+
+
+def _prompts(
+    tokenizer: Any, problems: Sequence[Problem], split: str, longest: int
+) -> tuple[list[Problem], list[list[int]], int]:
+    """The split's problems whose prompts have 1 to `longest` tokens, those tokens, and how many problems do not."""
+    chosen = [problem for problem in problems if problem.split == split]
+    encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in chosen]
+    kept = [(problem, ids) for problem, ids in encoded if 0 < len(ids) <= longest]
+    return [problem for problem, _ in kept], [ids for _, ids in kept], len(chosen) - len(kept)
+
+
+def translation(tokenizer: Any, reranker: Path, settings: Any) -> Translate | None:
+    """What turns the policy's tokens into a reranker's of other tokens or with a template; None where both are the same."""
+    other = load_tokenizer(reranker)
+    template = getattr(settings, "prompt_template", None) or "{prompt}"
+    if other.get_vocab() == tokenizer.get_vocab() and template == "{prompt}":
+        return None
+    heads: dict[tuple[int, ...], list[int]] = {}
+
+    def translate(prompt: list[int], completion: list[int]) -> list[int]:
+        if tuple(prompt) not in heads:
+            text = tokenizer.decode(prompt, skip_special_tokens=True)
+            heads[tuple(prompt)] = encode_prompt(other, template.replace("{prompt}", text))
+        tail = encode_completion(other, tokenizer.decode(completion, skip_special_tokens=True))
+        # A completion that was cut at the limit has no end token for the reranker either.
+        return heads[tuple(prompt)] + (tail if completion[-1] == tokenizer.eos_token_id else tail[:-1])
+
+    return translate
+
+
+def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path, main: bool) -> Any:
+    """The sampling engine of the rollouts, on the checkpoint in `folder`."""
+    settings = SampleConfig(temperature=config.ppo.temperature, max_new_tokens=config.max_new_tokens)
+    if config.ppo.engine == "vllm":
+        from selftrain.sampling import vllm
+
+        return vllm.Engine(folder, settings)
+    from selftrain.sampling import ct2
+
+    workspace = child.private / "rollouts"
+    workspace.mkdir(exist_ok=True)
+    return ct2.Engine(folder, settings, workspace, runtime.threads, converts=main)
+
+
+def _zero_stage(runtime: RuntimeConfig) -> int:
+    """The stage of ZeRO that the DeepSpeed file asks for; 0 without one."""
+    if runtime.deepspeed is None:
+        return 0
+    try:
+        content = json.loads(Path(runtime.deepspeed).read_text())
+        return int(content.get("zero_optimization", {}).get("stage", 0))
+    except (OSError, ValueError, AttributeError) as error:
+        raise UsageError(f"runtime.deepspeed: {runtime.deepspeed} cannot be read: {error}") from error
 
 
 def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accelerator:
@@ -84,11 +206,7 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
     if runtime.deepspeed:
         plugin = DeepSpeedPlugin(hf_ds_config=runtime.deepspeed)
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.ppo.micro_batch
-        if plugin.zero_stage == 3:
-            raise UsageError(
-                f"{runtime.deepspeed}: ZeRO stage 3 shards the weights, and PPO's rollouts need them whole in each "
-                "process; use stage 1 or 2"
-            )
+        plugin.deepspeed_config["gradient_clipping"] = config.ppo.max_grad_norm
     accelerator = Accelerator(
         cpu=cpu
         and plugin is None,  # accelerate's `cpu` passes DeepSpeed over, and without it takes no CPU backend
@@ -102,6 +220,7 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
             f"runtime.deepspeed is set, but accelerate chose {accelerator.distributed_type.value}; "
             "unset ACCELERATE_USE_CPU, or set runtime.deepspeed to null"
         )
+    unset_hf_deepspeed_config()  # under ZeRO stage 3 it would have models that are loaded later, to be exported, in shards
     return accelerator
 
 
@@ -122,6 +241,9 @@ def _metrics(state: State, prompts: int, too_long: int) -> dict[str, Any]:
         "score": last["score"],
         "kl": last["kl"],
         "entropy": last["entropy"],
+        "explained_variance": last["explained_variance"],
+        **({"pass_rate": last["pass_rate"]} if "pass_rate" in last else {}),
+        "probes": state.probes,
         "curve": state.curve,
         "seconds": state.seconds,
     }

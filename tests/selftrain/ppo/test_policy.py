@@ -6,6 +6,7 @@ from transformers import GraniteConfig, GraniteForCausalLM
 
 from selftrain.errors import UsageError
 from selftrain.ppo.model import PolicyWithValue, Sequences, check_head, completion_logprobs
+from tests.selftrain.ppo.tiny import make_model
 
 PROMPTS = [[5, 6, 7, 8, 9], [3]]
 COMPLETIONS = [[10, 1], [11, 12, 13, 1]]
@@ -37,7 +38,8 @@ def test_sequences():
 def test_numbers_are_those_of_the_whole_model(tiny, temperature):
     batch = Sequences.of(PROMPTS, COMPLETIONS, "cpu")
     with torch.no_grad():
-        logprobs, _, entropies = with_value(tiny, temperature)(batch, entropy=True)
+        logprobs, _, logs = with_value(tiny, temperature)(batch, whole=True)
+        entropies = -(logs.exp() * logs).sum(-1)
     pairs = [by_hand(tiny, p, c, temperature) for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
     torch.testing.assert_close(logprobs, torch.cat([logs for logs, _ in pairs]))
     torch.testing.assert_close(entropies, torch.cat([entropy for _, entropy in pairs]))
@@ -51,7 +53,7 @@ def test_extra_padding_changes_nothing(tiny):
     garbage = torch.randint(2, 24, (2, 9), generator=torch.Generator().manual_seed(0))
     wider = Sequences(torch.cat([batch.ids, garbage], 1), batch.prompts, batch.completions)
     with torch.no_grad():
-        for narrow, wide in zip(model(batch, entropy=True), model(wider, entropy=True), strict=True):
+        for narrow, wide in zip(model(batch, whole=True), model(wider, whole=True), strict=True):
             torch.testing.assert_close(narrow, wide)
 
 
@@ -69,6 +71,26 @@ def test_left_padding_gives_the_same_values_and_logprobs(tiny):
     logs = tiny.lm_head(hidden).log_softmax(-1)
     torch.testing.assert_close(logs[torch.arange(4), torch.tensor(COMPLETIONS[1])], logprobs)
     torch.testing.assert_close(model.value_head(hidden).squeeze(1), values)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_batch_mates_change_nothing(tiny, apart):
+    """Log-probabilities and values of a completion are those it has alone, whatever is longer or shorter beside it."""
+    model = with_value(tiny, 0.8)
+    if apart:
+        model.value_trunk = make_model(seed=3).model
+    prompts, completions = [*PROMPTS, [4, 4, 4, 4, 4, 4, 4, 4]], [*COMPLETIONS, [2, 3, 5, 7, 11, 13]]
+    whole = Sequences.of(prompts, completions, "cpu")
+    with torch.no_grad():
+        logprobs, values, _ = model(whole)
+        reference = completion_logprobs(tiny, whole, 0.8)
+        starts = [0, *whole.completions.cumsum(0).tolist()]
+        for row in range(3):
+            alone = Sequences.of(prompts[row : row + 1], completions[row : row + 1], "cpu")
+            own = slice(starts[row], starts[row + 1])
+            torch.testing.assert_close(model(alone)[0], logprobs[own])
+            torch.testing.assert_close(model(alone)[1], values[own])
+            torch.testing.assert_close(completion_logprobs(tiny, alone, 0.8), reference[own])
 
 
 def test_value_head_starts_at_zero_and_dropout_is_off(tiny):

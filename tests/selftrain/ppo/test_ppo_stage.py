@@ -13,14 +13,17 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 import selftrain
-from selftrain.config import ModelConfig, PPOConfig, RuntimeConfig
+from selftrain.config import LoraConfig, ModelConfig, PPOConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch import Child
-from selftrain.models import make_tiny, train_tokenizer
+from selftrain.models import encode_completion, encode_prompt, make_tiny, train_tokenizer
 from selftrain.records import Problem, write_records
 from selftrain.stage import Build, plain
+from selftrain.stages import ppo as stage
 from selftrain.stages.ppo import PPO, PPOSlice
+from selftrain.training import ppo as ppo_child
 
+ROOT = Path(__file__).parents[3]
 CONFIG = PPOSlice(
     seed=3,
     ppo=PPOConfig(
@@ -49,6 +52,10 @@ def inputs(tmp_path_factory):
             source="bank",
         )
         for i, prompt in enumerate(PROMPTS)
+    ]
+    problems += [
+        Problem(f"p{i}", f"p{i}", "py", PROMPTS[i - 12], tests="", split="validation", source="bank")
+        for i in range(12, 16)
     ]
     write_records(folders["problems"] / "problems.parquet", problems, Problem)
     tokenizer = train_tokenizer(PROMPTS, 280)
@@ -98,10 +105,10 @@ def test_writes_a_policy_that_plain_transformers_loads(inputs, undisturbed):
     assert [row["step"] for row in metrics["curve"]] == [1, 2, 3, 4, 5]
     assert set(metrics["curve"][0]) == {
         "step", "reward", "score", "kl", "entropy", "policy_loss", "value_loss", "clip_fraction", "kl_coefficient",
-        "tokens", "missing_end",
+        "tokens", "missing_end", "explained_variance",
     }  # fmt: skip
     assert abs(metrics["curve"][0]["kl"]) < 1e-5
-    assert set(metrics["seconds"]) == {"rollout", "score", "reference", "update"}
+    assert set(metrics["seconds"]) == {"rollout", "score", "execute", "reference", "update"}
     samples = json.loads((folder / "samples.json").read_text())
     assert {row["step"] for row in samples} == {1, 2, 3, 4, 5}
     assert all(row["prompt"].removesuffix("<sep>") in PROMPTS for row in samples)
@@ -179,14 +186,93 @@ def test_no_prompt_to_sample_from(inputs, tmp_path):
         train_here(config, inputs, tmp_path)
 
 
-def test_tokenizers_that_differ(inputs, tmp_path):
-    other = tmp_path / "reranker"
-    LlamaForSequenceClassification.from_pretrained(inputs["reranker"]).save_pretrained(other)
-    train_tokenizer(["other text"], 270).save_pretrained(other)
-    with pytest.raises(UsageError, match="the tokenizers of .* differ"):
-        train_here(CONFIG, {**inputs, "reranker": other}, tmp_path)
-
-
 def test_a_generator_in_the_rerankers_place(inputs, tmp_path):
     with pytest.raises(UsageError, match="expected a sequence classifier"):
         train_here(CONFIG, {**inputs, "reranker": inputs["generator"]}, tmp_path)
+
+
+# The other ways to train, through the same child process
+
+
+def passes(rows):
+    """Whether a completion has an even number of letters; the sandbox fails on the first of each question."""
+    return [None, *(len(text) % 2 == 0 for _, text in rows[1:])]
+
+
+def loads_as_a_policy(folder, inputs):
+    """The exported policy has the generator's tensors, all of them and no others; the largest change of one."""
+    policy, start = (load_file(f / "model.safetensors") for f in (folder, inputs["generator"]))
+    assert set(policy) == set(start)
+    AutoModelForCausalLM.from_pretrained(folder)
+    return max((policy[name] - start[name]).abs().max().item() for name in start)
+
+
+def test_adapters_a_value_model_execution_and_a_sampling_engine_together(inputs, tmp_path):
+    ppo = CONFIG.ppo.model_copy(
+        update={
+            "steps": 2, "lora": LoraConfig(rank=2, alpha=4), "engine": "ctranslate2", "value_model": "separate",
+            "execution_weight": 0.5, "probe": 4, "probe_steps": 1, "learning_rate": 1e-2,
+        }
+    )  # fmt: skip
+    build_ = Build(
+        CONFIG.model_copy(update={"ppo": ppo}),
+        inputs,
+        tmp_path,
+        RuntimeConfig(processes=1, gradient_checkpointing=True),
+        lambda *rest, **more: None,
+    )
+    asked = []
+
+    def answer(rows):
+        asked.append(rows)
+        return passes(rows)
+
+    metrics = stage.build(build_, answer).metrics
+    assert [len(rows) for rows in asked] == [4, 8, 4, 8, 4], "a probe before, a step and a probe, twice"
+    assert {name for rows in asked[::2] for name, _ in rows} == {"p12", "p13", "p14", "p15"}, "validation"
+    assert all(name in {f"p{i}" for i in range(12)} for rows in asked[1::2] for name, _ in rows)
+    found = [passed for passed in passes(asked[1]) if passed is not None]
+    assert metrics["curve"][0]["pass_rate"] == pytest.approx(sum(found) / len(found))
+    assert [row["step"] for row in metrics["probes"]] == [0, 1, 2]
+    assert loads_as_a_policy(tmp_path, inputs) > 1e-4
+    assert not (tmp_path / "adapter_config.json").exists()
+
+
+def test_adapters_under_zero_3(inputs, tmp_path):
+    ppo = CONFIG.ppo.model_copy(
+        update={"steps": 2, "lora": LoraConfig(rank=2, alpha=4), "learning_rate": 1e-2}
+    )
+    config = CONFIG.model_copy(update={"ppo": ppo})
+    curves = []
+    for name, runtime in (
+        ("alone", RuntimeConfig(processes=1)),
+        ("zero3", RuntimeConfig(processes=2, deepspeed=str(ROOT / "configs/deepspeed/zero3.json"))),
+    ):
+        folder = tmp_path / name
+        folder.mkdir()
+        outcome = PPO.build(Build(config, inputs, folder, runtime, lambda *rest, **more: None))
+        curves.append(outcome.metrics["curve"])
+        assert loads_as_a_policy(folder, inputs) > 1e-4
+    for ours, theirs in zip(*curves, strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+
+
+def test_a_reranker_with_a_template_and_tokens_of_its_own(inputs, tmp_path):
+    other = tmp_path / "reranker"
+    model = LlamaForSequenceClassification.from_pretrained(inputs["reranker"])
+    model.config.prompt_template = "Problem: {prompt}\nProgram: "
+    model.save_pretrained(other)
+    own = train_tokenizer(["Problem: Program: " + "".join(PROMPTS)], 270)
+    own.save_pretrained(other)
+    tokenizer = AutoTokenizer.from_pretrained(inputs["generator"])
+    translate = ppo_child.translation(tokenizer, other, model.config)
+    prompt, completion = encode_prompt(tokenizer, "add 1"), encode_completion(tokenizer, "return 2")
+    assert own.decode(translate(prompt, completion)) == "Problem: add 1\nProgram: <sep>return 2<end>"
+    assert own.decode(translate(prompt, completion[:-1])) == "Problem: add 1\nProgram: <sep>return 2"
+    assert ppo_child.translation(tokenizer, inputs["generator"], LlamaConfig()) is None
+
+
+def test_a_probe_of_more_problems_than_there_are(inputs, tmp_path):
+    ppo = CONFIG.ppo.model_copy(update={"probe": 5})
+    with pytest.raises(UsageError, match="ppo.probe is 5, but the validation split has 4 problems"):
+        train_here(CONFIG.model_copy(update={"ppo": ppo}), inputs, tmp_path)

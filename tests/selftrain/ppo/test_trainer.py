@@ -6,13 +6,16 @@ import pytest
 import torch
 from accelerate import Accelerator
 
-from selftrain.config import PPOConfig
-from selftrain.errors import RunError, UsageError
-from selftrain.ppo import equations
+from selftrain.config import HealthConfig, LoraConfig, PPOConfig
+from selftrain.errors import SandboxFailed, UsageError
+from selftrain.ppo import equations, health
+from selftrain.ppo.model import completion_logprobs
 from selftrain.ppo.trainer import Trainer, accumulation_steps, check_batches, rows_of_step
+from selftrain.training import lora
 from tests.selftrain.ppo.tiny import END, make_model
 
 TOKEN, WIDTH = 7, 12
+UNBOUNDED = {"max_kl": None, "max_clip_fraction": None}
 PROMPTS = [[i, j] for i in range(2, 10) for j in range(2, 10)]
 
 
@@ -30,6 +33,7 @@ def config(**changes):
         learning_rate=3e-3,
         kl_coefficient=0.0,
         missing_end_penalty=0.0,
+        health=UNBOUNDED,
     )
     return PPOConfig.model_validate({**small.model_dump(), **changes})
 
@@ -42,35 +46,60 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def make_trainer(settings, seed=1, score=share_of_token, **options):
+def make_trainer(settings, seed=1, score=share_of_token, policy=None, reference=None, **options):
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation_steps(settings, 1))
-    return Trainer(
-        settings, seed, WIDTH, make_model(), make_model(), score, PROMPTS, END, accelerator, **options
-    )
+    policy, reference = policy or make_model(), reference or make_model()
+    return Trainer(settings, seed, WIDTH, policy, reference, score, PROMPTS, END, accelerator, **options)
 
 
 def weights(trainer):
     return torch.cat([p.detach().flatten() for p in trainer.module.parameters()])
 
 
-def test_learns_a_known_best_answer():
-    trainer = make_trainer(config(steps=40, rollout_batch=64, mini_batch=32, micro_batch=32))
-    curve = trainer.run().curve
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_learns_a_known_best_answer(seed):
+    """At best every token is TOKEN: a score of 1."""
+    settings = config(steps=40, rollout_batch=64, mini_batch=32, micro_batch=32)
+    curve = make_trainer(settings, seed).run().curve
     assert curve[0]["score"] < 0.05
-    assert curve[-1]["score"] > 0.9
+    assert sum(row["score"] for row in curve[-5:]) / 5 > 0.95
     assert curve[-1]["kl"] > 1
     assert curve[-1]["entropy"] < 0.2 < 1.5 < curve[0]["entropy"]
     assert [row["step"] for row in curve] == list(range(1, 41))
 
 
-def test_a_large_kl_coefficient_holds_the_policy_at_the_reference():
-    settings = {"steps": 30, "rollout_batch": 128, "mini_batch": 128, "micro_batch": 128, "epochs": 1}
-    kl = {}
-    for coefficient in (0.0, 10.0):
-        curve = make_trainer(config(**settings, learning_rate=1e-3, kl_coefficient=coefficient)).run().curve
-        kl[coefficient] = sum(row["kl"] for row in curve[-5:]) / 5
-    assert kl[10.0] < 0.1
-    assert kl[0.0] > 5 * kl[10.0]
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_a_large_kl_coefficient_holds_the_policy_at_the_reference(seed):
+    """The same settings learn the task without it."""
+    settings = {"steps": 30, "rollout_batch": 256, "mini_batch": 256, "micro_batch": 256, "epochs": 1}
+    curves = {}
+    for name, coefficient, estimator in (("free", 0.0, "k1"), ("k1", 10.0, "k1"), ("exact", 10.0, "exact")):
+        models = {"policy": make_model(0, 64, 0.1), "reference": make_model(0, 64, 0.1)}
+        changes = {"learning_rate": 3e-4, "kl_coefficient": coefficient, "kl_estimator": estimator}
+        curves[name] = make_trainer(config(**settings, **changes), seed, **models).run().curve
+    mean = {name: sum(row["kl"] for row in curve) / 30 for name, curve in curves.items()}
+    assert mean["k1"] < 0.02
+    assert mean["exact"] < 0.02
+    assert mean["free"] > 0.5
+    assert curves["free"][-1]["score"] > 0.5 > 0.1 > curves["k1"][-1]["score"]
+
+
+def test_the_exact_kl_has_the_gradient_of_k1_with_less_noise():
+    """What a later token costs is its expectation: the same in the mean."""
+    changed = {"kl_coefficient": 1.0, "gae_lambda": 1.0, "rollout_batch": 2048, "mini_batch": 2048}
+    found = {}
+    for estimator in ("k1", "exact"):
+        trainer = make_trainer(
+            config(**changed, kl_estimator=estimator),
+            score=lambda p, c: torch.zeros(len(c)),
+            reference=make_model(5),
+        )
+        experience = trainer.experience()
+        found[estimator] = experience.kl[experience.mask]
+    error = found["k1"].std() / len(found["k1"]) ** 0.5
+    assert abs(found["k1"].mean() - found["exact"].mean()) < 4 * error
+    assert found["exact"].min() >= 0 > found["k1"].min()
+    assert found["exact"].std() < 0.7 * found["k1"].std()
 
 
 def test_missing_end_penalty_teaches_to_end():
@@ -192,7 +221,7 @@ def test_batches_that_do_not_fit_are_refused():
 
 def test_a_run_gone_bad_stops():
     trainer = make_trainer(config(), score=lambda p, c: torch.full((len(c),), torch.nan))
-    with pytest.raises(RunError, match="diverged at step 1"):
+    with pytest.raises(UsageError, match="gone bad at step 1: "):
         trainer.run()
 
 
@@ -227,3 +256,148 @@ def test_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     finished = make_trainer(settings, checkpoints=tmp_path)
     assert finished.run().step == 4
     assert torch.equal(weights(finished), weights(undisturbed))
+
+
+# What a completion earns
+
+
+def test_execution_is_mixed_into_the_reward_and_a_sandbox_failure_is_neutral():
+    def execute(problems, completions):
+        found = [completion[0] % 2 == 0 for completion in completions]
+        return [None, *found[1:]]
+
+    settings = config(execution_weight=0.25, length_penalty=0.01, score_clip=0.05, missing_end_penalty=0.5)
+    experience = make_trainer(settings, execute=execute).experience()
+    sequences = experience.sequences
+    first = sequences.ids.gather(1, sequences.prompts[:, None]).squeeze(1)
+    passed = (first % 2 == 0).float()
+    passed[0] = passed[1:].mean()
+    torch.testing.assert_close(experience.passed, passed)
+    earned = (
+        0.75 * experience.scores.clamp(-0.05, 0.05)
+        + 0.25 * passed
+        - 0.01 * sequences.completions
+        - 0.5 * ~experience.ended
+    )
+    assert experience.scores.max() > 0.05
+    torch.testing.assert_close(experience.rewards.sum(1), earned, rtol=0, atol=1e-4)
+
+
+def test_a_step_that_the_sandbox_cannot_judge_fails():
+    trainer = make_trainer(config(execution_weight=1.0), execute=lambda p, c: [None] * len(c))
+    with pytest.raises(SandboxFailed, match="judged none of the 32 completions"):
+        trainer.step()
+
+
+# Health
+
+
+PROBE = {"problems": 25, "score": 1.0, "score_std": 0.5, "pass_rate": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("now", "gap"),
+    [
+        ({"score": 1.0, "pass_rate": 0.2}, 0.0),
+        ({"score": 2.0, "pass_rate": 0.2}, 2.0),
+        ({"score": 2.0, "pass_rate": 1.0}, 0.0),  # sqrt(0.2 * 0.8) = 0.4, so the pass rate rose by 2 too
+        ({"score": 1.0, "pass_rate": 0.0}, 0.5),
+    ],
+)
+def test_hacking_gap_by_hand(now: dict[str, float], gap: float):
+    assert health.hacking_gap(PROBE, now) == pytest.approx(gap)
+
+
+def test_hacking_gap_of_a_probe_that_all_fail_is_finite():
+    first = {"problems": 25, "score": 0.0, "score_std": 1.0, "pass_rate": 0.0}
+    now = {"score": 0.0, "pass_rate": 0.04}  # one more passes: 0.04 / sqrt(0.04 * 0.96)
+    assert health.hacking_gap(first, now) == pytest.approx(-0.04 / (0.04 * 0.96) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("bounds", "row", "message"),
+    [
+        ({"max_kl": 0.5}, {"kl": 0.6}, "kl 0.6, expected at most 0.5"),
+        ({"min_entropy": 0.1}, {"entropy": 0.01}, "entropy 0.01, expected at least 0.1"),
+        ({"max_clip_fraction": 0.3}, {"clip_fraction": 0.4}, "clip_fraction 0.4, expected at most 0.3"),
+        ({"max_hacking_gap": 1.0}, {}, "hacking_gap 2, expected at most 1"),
+        ({}, {"reward": float("nan")}, "reward nan"),
+    ],
+)
+def test_a_signal_beyond_its_bound_ends_the_run(bounds: dict, row: dict, message: str):
+    probes = [{"hacking_gap": 0.0}, {"hacking_gap": 2.0}]
+    with pytest.raises(UsageError, match=f"gone bad at step 7: {message}"):
+        health.check(7, {"kl": 0.0, "entropy": 1.0} | row, probes, HealthConfig(**bounds))
+
+
+def test_signals_within_their_bounds_do_not():
+    health.check(7, {"kl": 0.1, "entropy": 1.0, "clip_fraction": 0.1}, [], HealthConfig())
+    loose = HealthConfig(max_kl=None, max_clip_fraction=None)
+    health.check(7, {"kl": 9.0, "entropy": 0.0, "clip_fraction": 1.0}, [], loose)
+
+
+def test_probes_are_sampled_alike_and_see_the_gap():
+    asked = []
+
+    def execute(problems, completions):
+        asked.append((list(problems), completions))
+        return [False] * len(completions)
+
+    settings = config(steps=4, probe=16, probe_steps=2)
+    trainer = make_trainer(settings, execute=execute, probe_prompts=PROMPTS[:16])
+    state = trainer.run()
+    assert [row["step"] for row in state.probes] == [0, 2, 4]
+    assert all(problems == list(range(64, 80)) for problems, _ in asked), (
+        "numbered behind the training problems"
+    )
+    first, last = state.probes[0], state.probes[-1]
+    assert first["hacking_gap"] == 0
+    assert last["hacking_gap"] == pytest.approx((last["score"] - first["score"]) / first["score_std"])
+    assert asked[0][1] != asked[2][1], "the policy has changed"
+
+
+# Adapters, a value model of its own, recomputed activations
+
+
+def test_with_adapters_the_reference_is_the_policy_without_them():
+    settings = config(steps=2)
+    torch.manual_seed(0)
+    adapters = lora.add(make_model(), LoraConfig(rank=4, alpha=8))
+    before = make_model().state_dict()
+    trainer = make_trainer(settings, policy=adapters.get_base_model(), reference=None, adapters=adapters)
+    trainer.run()
+    experience = trainer.experience()
+    with torch.no_grad():
+        expected = completion_logprobs(make_model(), experience.sequences, 1.0)
+    found = (experience.logprobs - experience.kl)[experience.mask]
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
+    assert experience.kl.abs().max() > 1e-3
+    named = {lora.ROOT + name: value for name, value in trainer.policy_weights().items()}
+    merged = lora.merged(make_model(), LoraConfig(rank=4, alpha=8), named)
+    assert set(merged.state_dict()) == set(before)
+    with torch.no_grad():
+        logprobs = completion_logprobs(merged.eval(), experience.sequences, 1.0)
+    torch.testing.assert_close(logprobs, experience.logprobs[experience.mask], rtol=0, atol=1e-5)
+
+
+def test_a_value_model_of_its_own_does_not_move_the_policy():
+    settings = config(value_coefficient=1.0)
+    trainer = make_trainer(settings, value_trunk=make_model().base_model)
+    experience = trainer.experience()
+    _, value_loss, _ = trainer.losses(experience, torch.arange(32))
+    value_loss.backward()
+    assert all(p.grad is None or not p.grad.any() for p in trainer.policy.parameters())
+    assert trainer.module.value_head.weight.grad.any()
+
+
+def test_recomputed_activations_change_nothing():
+    after = []
+    for recompute in (False, True):
+        policy = make_model()
+        if recompute:
+            policy.activation_checkpointing_enable({"use_reentrant": False})
+        trainer = make_trainer(config(), policy=policy)
+        assert trainer.policy.training == recompute
+        trainer.step()
+        after.append(weights(trainer))
+    torch.testing.assert_close(after[0], after[1], rtol=0, atol=1e-6)

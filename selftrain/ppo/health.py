@@ -1,0 +1,39 @@
+"""Signals that tell a PPO run gone bad, and the bounds that end it (`ppo.health`)."""
+
+import math
+from collections.abc import Mapping, Sequence
+
+from selftrain.config import HealthConfig
+from selftrain.errors import UsageError
+
+ADVICE = "lower ppo.learning_rate, raise ppo.kl_coefficient, or move the bound in ppo.health"
+
+
+def hacking_gap(first: Mapping[str, float], now: Mapping[str, float]) -> float:
+    """How much more the score of the probe's completions has risen than their pass rate, each in standard deviations.
+
+    A policy that learns to please the reward model and not the tests raises the one without the other (Gao et al. 2023).
+    first, now  rows of a probe: `score`, `score_std`, `pass_rate`; the standard deviations are the first probe's, that of
+                a pass rate p is sqrt(p (1 - p)), and at least that of one pass or failure among its problems
+    """
+    score = (now["score"] - first["score"]) / (first["score_std"] or 1.0)
+    least = 1 / max(first["problems"], 2)
+    p = min(max(first["pass_rate"], least), 1 - least)
+    return score - (now["pass_rate"] - first["pass_rate"]) / math.sqrt(p * (1 - p))
+
+
+def check(
+    step: int, row: Mapping[str, float], probes: Sequence[Mapping[str, float]], bounds: HealthConfig
+) -> None:
+    """Raise UsageError where a signal of the step's `row`, or of the newest probe, is beyond its bound or no number."""
+    wrong = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
+    for name, value, bound, above in (
+        ("kl", row.get("kl"), bounds.max_kl, True),
+        ("entropy", row.get("entropy"), bounds.min_entropy, False),
+        ("clip_fraction", row.get("clip_fraction"), bounds.max_clip_fraction, True),
+        ("hacking_gap", probes[-1].get("hacking_gap") if probes else None, bounds.max_hacking_gap, True),
+    ):
+        if value is not None and bound is not None and (value > bound if above else value < bound):
+            wrong.append(f"{name} {value:.3g}, expected {'at most' if above else 'at least'} {bound:g}")
+    if wrong:
+        raise UsageError(f"PPO has gone bad at step {step}: {'; '.join(wrong)}; {ADVICE}")

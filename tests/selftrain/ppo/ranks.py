@@ -1,0 +1,77 @@
+"""python -m tests.selftrain.ppo.ranks OUT [DEEPSPEED.json]: PPO on the toy model, alone or as one of torchrun's ranks.
+
+Writes the tokens of a live first rollout, and the curve of 20 updates on stored rollouts, both as rank 0 sees them.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from selftrain.config import PPOConfig, RuntimeConfig
+from selftrain.ppo.rollout import Copy, seeded
+from selftrain.ppo.trainer import Trainer
+from selftrain.stages.ppo import PPOSlice
+from selftrain.training.ppo import _accelerator
+from tests.selftrain.ppo.tiny import END, VOCABULARY, make_model
+
+WIDTH = 8
+PROMPTS = [[i, j] for i in range(2, 10) for j in range(2, 10)]
+SETTINGS = PPOConfig(
+    steps=5, rollout_batch=16, mini_batch=8, micro_batch=4, epochs=2, learning_rate=1e-3, kl_coefficient=0.1,
+    max_grad_norm=0.5,
+)  # fmt: skip
+
+
+class Stored:
+    """Rollouts that were fixed beforehand: a prompt's completion depends on prompt and step only."""
+
+    def __init__(self, world: int) -> None:
+        self.world = world
+
+    def refresh(self, weights):
+        pass
+
+    def __call__(self, prompts, uniforms, place):
+        rows = []
+        for prompt in prompts:
+            generator = seeded("stored", place // self.world, *prompt)
+            length = int(torch.randint(1, WIDTH + 1, (1,), generator=generator))
+            rows.append(torch.randint(2, VOCABULARY, (length,), generator=generator).tolist())
+            if length < WIDTH:
+                rows[-1].append(END)
+        return rows
+
+
+def score(prompts, completions):
+    """[rows] share of even tokens."""
+    return torch.tensor([sum(t % 2 == 0 for t in row) / len(row) for row in completions])
+
+
+def main() -> None:
+    """Run, and write from rank 0."""
+    out, deepspeed = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
+    import os
+
+    world = int(os.environ.get("WORLD_SIZE", "1"))
+    torch.set_num_threads(1)
+    policy, reference, whole = make_model(), make_model(), make_model()
+    runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)
+    accelerator = _accelerator(PPOSlice(seed=1, ppo=SETTINGS, max_new_tokens=WIDTH), runtime, world)
+    trainer = Trainer(
+        SETTINGS, 1, WIDTH, policy, reference, score, PROMPTS, END, accelerator,
+        rollouts=Copy(whole, 1.0, END),
+    )  # fmt: skip
+    live = trainer.experience().sequences.ids.tolist()
+    trainer.rollouts = Stored(world)
+    curve = trainer.run().curve
+    weights = trainer.policy_weights()
+    if accelerator.is_main_process:
+        total = sum(float(value.double().abs().sum()) for value in weights.values())
+        out.write_text(json.dumps({"live": live, "curve": curve, "weights": total}))
+    accelerator.end_training()
+
+
+if __name__ == "__main__":
+    main()

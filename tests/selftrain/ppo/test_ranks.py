@@ -1,0 +1,45 @@
+"""Two ranks, by DDP and by each stage of ZeRO, do what one process does: the same tokens, the same losses."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[3]
+KINDS = {"ddp": None, "zero1": "zero1.json", "zero2": "zero2.json", "zero3": "zero3.json"}
+
+
+def run(out: Path, ranks: int, deepspeed: str | None = None) -> dict:
+    """What `tests.selftrain.ppo.ranks` writes."""
+    command = [sys.executable, "-m"]
+    if ranks > 1:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    command += ["tests.selftrain.ppo.ranks", str(out)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
+    if deepspeed:
+        command.append(str(ROOT / "configs" / "deepspeed" / deepspeed))
+        environment.pop("ACCELERATE_USE_CPU", None)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return json.loads(out.read_text())
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory) -> dict:
+    """One process."""
+    return run(tmp_path_factory.mktemp("alone") / "out.json", 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_two_ranks_do_what_one_does(kind: str, alone: dict, tmp_path: Path):
+    together = run(tmp_path / "out.json", 2, KINDS[kind])
+    assert together["live"] == alone["live"], "the first step's own rollouts, token for token"
+    assert len(alone["curve"]) == 5
+    for ours, theirs in zip(together["curve"], alone["curve"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-6)
+    assert together["weights"] == pytest.approx(alone["weights"], rel=1e-5)
+    moved = [row["policy_loss"] for row in alone["curve"]]
+    assert len(set(moved)) == 5

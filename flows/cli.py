@@ -20,6 +20,7 @@ examples:
   selftrain show runs/demo                              what a run made, and its figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
   selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
+  selftrain node /shared/store                          lend this machine to a run with runtime.nodes > 1
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
 """
 
@@ -152,6 +153,12 @@ def parser() -> argparse.ArgumentParser:
     why.add_argument("--store", default="runs/store", help="the store's folder or URL (default: runs/store)")
     why.set_defaults(command=why_command)
 
+    node = commands.add_parser(
+        "node", help="let this machine take part in the training of a run that another machine carries out"
+    )
+    node.add_argument("store", help="the run's store, under the path that the other machine has it under")
+    node.set_defaults(command=node_command)
+
     rank = commands.add_parser("rank", help="score completions of a prompt and pick the best")
     rank.add_argument("run", help="a run's folder, or a reranker's folder")
     rank.add_argument("--prompt", required=True, help="file with the prompt")
@@ -281,6 +288,23 @@ def why_command(options: argparse.Namespace) -> int:
     from selftrain.why import explain
 
     print(explain(Store(options.store), options.key))
+    return 0
+
+
+def node_command(options: argparse.Namespace) -> int:
+    """`selftrain node`: ends when it is interrupted."""
+    import signal
+
+    from selftrain.nodes import serve
+    from selftrain.store import Store
+
+    # So that what it started ends with it, and the other machine is told.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        serve(Store(options.store).local / "jobs", lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("selftrain: this machine takes part in no more jobs", file=sys.stderr)
     return 0
 
 

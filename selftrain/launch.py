@@ -1,42 +1,57 @@
-"""Runs a stage's heavy part in a child process: one CPU process, ranks under torchrun, or nodes of them.
+"""Runs a stage's heavy part in a child process: one process, ranks under torchrun or DeepSpeed's launcher, or nodes of them.
 
 The parent writes `resolved.json`; the child reads it, prints progress lines, writes its files and `outcome.json`. The
 child's standard input is a lifeline: when the parent dies, however it dies, it closes, and the child kills itself.
 """
 
-import collections
-import importlib.util
 import json
 import os
-import re
-import signal
 import subprocess
 import sys
 import threading
+import time
+import uuid
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from selftrain import commands
 from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
+from selftrain.memory import check_gpu, check_memory, least_bytes
+from selftrain.nodes import Job, gather
+from selftrain.processes import ASK_MARK, PROGRESS_MARK, USAGE_MARK, run
+from selftrain.pulse import Beat, Beating, Pulse
 from selftrain.stage import Build, Outcome, plain
 from selftrain.store import PROGRESS, replace_file
 
-MARK = "@progress "
-LAST_LINES = 40
-GRACE_SECONDS = 5
+Answer = Callable[[Any], Any]
 
 
 def launch(
-    module: str, build: Build, distributed: bool = False, extra: dict[str, Any] | None = None
+    module: str,
+    build: Build,
+    distributed: bool = False,
+    extra: dict[str, Any] | None = None,
+    answer: Answer | None = None,
 ) -> Outcome:
     """Run `python -m module resolved.json` for `build` and return its outcome.
 
-    distributed  start `build.runtime.processes` ranks under torchrun (also for one rank where DeepSpeed is asked for)
+    distributed  start `build.runtime.processes` ranks on `build.runtime.nodes` machines, under a launcher where these are
+                 more than one or DeepSpeed is asked for
     extra        further JSON values for the child, under "extra"
+    answer       gives the answer to what the child asks (see `ask`), JSON values both
 
-    Raises ChildFailed with the child's last lines, or the UsageError that the child ended with.
+    Raises ChildFailed with the child's last lines, or the UsageError that the child ended with; UsageError before anything
+    is started where DeepSpeed is missing or there are more ranks than fit into memory.
     """
+    runtime = build.runtime
+    needs = None
+    if distributed:
+        commands.need_deepspeed(runtime)
+        needs = least_bytes(build.config, build.inputs, runtime)
+        check_memory(needs, runtime)
     private = build.folder / PROGRESS
     private.mkdir(parents=True, exist_ok=True)
     resolved = private / "resolved.json"
@@ -46,121 +61,72 @@ def launch(
         "config": plain(build.config, "config"),
         "inputs": {name: str(path) for name, path in build.inputs.items()},
         "folder": str(build.folder),
-        "runtime": plain(build.runtime, "runtime"),
+        "runtime": plain(runtime, "runtime"),
         "extra": extra or {},
+        "needs": needs,
     }
     replace_file(resolved, json.dumps(content, indent=1).encode())
-    last = _run(_command(module, build.runtime, distributed, resolved), build)
+    last = _start(module, build, resolved, needs, answer)
     if not outcome.is_file():
         raise ChildFailed(f"{module} ended without a result; its last lines:\n{last}")
     return Outcome(**json.loads(outcome.read_bytes()))
 
 
-def _command(module: str, runtime: Any, distributed: bool, resolved: Path) -> list[str]:
-    if distributed and (runtime.processes > 1 or runtime.nodes > 1 or runtime.deepspeed):
-        if runtime.deepspeed and importlib.util.find_spec("deepspeed") is None:
-            raise UsageError(
-                "runtime.deepspeed is set but deepspeed is not installed; `pip install deepspeed` or set it to null"
+def _start(module: str, build: Build, resolved: Path, needs: int | None, answer: Answer | None) -> str:
+    """The child's last lines, or those of the launcher of its ranks."""
+    runtime, private = build.runtime, resolved.parent
+    variables = commands.environment(runtime)
+    everywhere = os.environ | variables
+
+    asked = _answering(answer)
+
+    def start(
+        command: list[str],
+        environment: dict[str, str] = everywhere,
+        unwanted: Callable[[], str | None] = lambda: None,
+    ) -> str:
+        hours = runtime.stage_hours
+        return run(command, module, environment, build.log, build.progress, asked, hours, unwanted)
+
+    many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
+    if needs is None or not many:
+        return start([sys.executable, "-m", module, str(resolved)])
+    if runtime.launcher == "deepspeed":
+        command = commands.deepspeed(module, resolved, runtime)
+        if runtime.nodes == 1:
+            return start(command)
+        with Beating(private / "alive.json", Beat()) as alive:
+            there = variables | {commands.ALIVE: str(alive.path.resolve())}
+            return start(command, everywhere | commands.deepspeed_env_file(private / "deepspeed_env", there))
+    if runtime.nodes == 1:
+        return start(commands.torchrun(module, resolved, runtime))
+    if build.shared is None:
+        raise UsageError("runtime.nodes > 1 needs a store, in whose folder the machines meet")
+    job = Job(attempt=uuid.uuid4().hex[:12], module=module, resolved=resolved, runtime=runtime, needs=needs)
+    with gather(build.shared / "jobs", job, build.log, asked) as others:
+        try:
+            return start(
+                commands.torchrun(module, resolved, runtime, 0, job.attempt), unwanted=others.trouble
             )
-        rendezvous = (
-            ["--standalone"]
-            if runtime.nodes == 1
-            else [f"--nnodes={runtime.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={runtime.rendezvous}"]
-        )
-        return [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            *rendezvous,
-            f"--nproc-per-node={runtime.processes}",
-            "-m",
-            module,
-            str(resolved),
-        ]
-    return [sys.executable, "-m", module, str(resolved)]
+        except ChildFailed as error:
+            raise ChildFailed(f"{error}{others.words()}") from None
 
 
-def _environment(runtime: Any) -> dict[str, str]:
-    own = {
-        "OMP_NUM_THREADS": str(runtime.threads),
-        "TOKENIZERS_PARALLELISM": "false",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONSAFEPATH": "1",  # no module of the folder that the user happens to be in
-        "PYTHONPATH": os.pathsep.join(
-            p for p in [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH", "")] if p
-        ),
-    }
-    if runtime.device == "cpu":
-        own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        if not runtime.deepspeed:  # accelerate would take DDP in its stead
-            own["ACCELERATE_USE_CPU"] = "true"
-    return os.environ | own
+def _answering(answer: Answer | None) -> Callable[[Path], None]:
+    """Writes the answer beside the file of a question; one at a time, as ranks of other machines are heard in a thread."""
+    one = threading.Lock()
 
+    def asked(question: Path) -> None:
+        if answer is None:
+            raise RunError(f"a child process asked {question}, and there is nobody to answer")
+        with one:
+            content = json.dumps(answer(json.loads(question.read_bytes())))
+        replace_file(question.with_suffix(".answer"), content.encode())
 
-def _run(command: list[str], build: Build) -> str:
-    """Run `command`, hand on its progress, log the rest; its last lines. Its group does not outlive this call."""
-    import logging
-
-    log = logging.getLogger("selftrain.child")
-    lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
-    usage, told = "", False
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=_environment(build.runtime),
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
-    assert child.stdout is not None
-    try:
-        for line in child.stdout:
-            line = line.rstrip()
-            if line.startswith(MARK):
-                build.progress(**json.loads(line.removeprefix(MARK)))
-            elif line.startswith(USAGE_MARK):
-                usage = json.loads(line.removeprefix(USAGE_MARK))
-            elif line:
-                torchrun = TORCHRUN.search(line)
-                told = told or bool(torchrun and torchrun[1])
-                if (
-                    not told and not torchrun
-                ):  # what torchrun says of itself would push the rank's own words out
-                    lines.append(line)
-                log.debug(line)
-        code = child.wait()
-    finally:
-        _end(child)
-    if code != 0:
-        if usage:
-            raise UsageError(usage)
-        last = "\n".join(lines)
-        raise ChildFailed(f"{' '.join(command[1:4])} ended with code {code}; its last lines:\n{last}")
-    return "\n".join(lines)
-
-
-def _end(child: subprocess.Popen[str]) -> None:
-    """Close the lifeline and end the child's process group: first gently, then not."""
-    if child.stdin is not None:
-        child.stdin.close()
-    for kind in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(child.pid, kind)
-        except ProcessLookupError:
-            break
-        try:
-            child.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            continue
+    return asked
 
 
 # The child's side
-
-TORCHRUN = re.compile(r"^[IWE]\d{4} .*torch/distributed/elastic/.*?\] (failed \(exitcode: )?")
-USAGE_MARK = "@usage-error "
 
 
 class Child(BaseModel):
@@ -171,6 +137,7 @@ class Child(BaseModel):
     folder: Path
     runtime: dict[str, Any]
     extra: dict[str, Any]
+    needs: int | None = None
 
     @property
     def private(self) -> Path:
@@ -181,7 +148,24 @@ class Child(BaseModel):
 def report_progress(done: float, total: float, unit: str = "", **figures: float | str) -> None:
     """Tell the parent how far the work is; only rank 0 does."""
     if int(os.environ.get("RANK", "0")) == 0:
-        _say(MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}))
+        _say(PROGRESS_MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}))
+
+
+def ask(child: Child, question: Any) -> Any:
+    """The parent's answer to `question`, JSON values both: for what a child may not do, such as start a sandbox.
+
+    By files: any rank of any node may ask.
+    """
+    path = child.private / f"ask-{uuid.uuid4().hex}.json"
+    answer = path.with_suffix(".answer")
+    replace_file(path, json.dumps(question).encode())
+    _say(ASK_MARK + json.dumps(str(path)))
+    while not answer.is_file():  # the lifeline ends this process where the parent is gone
+        time.sleep(0.01)
+    found = json.loads(answer.read_bytes())
+    path.unlink()
+    answer.unlink()
+    return found
 
 
 def _say(line: str) -> None:
@@ -200,6 +184,8 @@ def child_main(work: Any, apart: bool = False) -> None:
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
     others = _start_others(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
     try:
+        if child.needs is not None and child.runtime["device"] == "cuda":
+            check_gpu(child.needs, child.runtime["processes"], int(os.environ.get("LOCAL_RANK", "0")))
         outcome: Outcome = work(child)
         if any(other.wait() != 0 for other in others):
             raise RunError("another rank failed; its last lines are above")
@@ -228,12 +214,18 @@ def _start_others(world: int) -> list[subprocess.Popen[bytes]]:
 
 
 def _hold_lifeline() -> None:
-    """Kill this process when standard input closes: the parent is gone."""
+    """Kill this process when standard input closes: the parent is gone. On another node, when its file stands still."""
+    file = os.environ.get(commands.ALIVE)
 
     def wait() -> None:
-        while os.read(0, 4096):
-            pass
+        if file is None:
+            while os.read(0, 4096):
+                pass
+        else:
+            pulse = Pulse(Path(file), Beat)
+            while pulse.read() is not None and not pulse.lost:
+                time.sleep(1)
         os._exit(1)
 
-    if not sys.stdin.isatty():
+    if file or not sys.stdin.isatty():
         threading.Thread(target=wait, daemon=True).start()

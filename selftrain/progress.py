@@ -11,22 +11,19 @@ SECONDS_BETWEEN_LINES = 10.0
 def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
     """A function `(done, total, unit, figures)` that shows how far `label` is, its rate and the time left."""
     out = stream or sys.stderr
-    started = time.monotonic()
-    first: list[float] = []
+    pace = Pace()
     last = [0.0]
     live = out.isatty()
 
     def show(
         done: float, total: float, unit: str = "", figures: dict[str, float | str] | None = None
     ) -> None:
-        now = time.monotonic()
-        if not first:
-            first.append(done)
+        rate, now = pace(done), time.monotonic()
         finished = done >= total
         if not finished and now - last[0] < (0.2 if live else SECONDS_BETWEEN_LINES):
             return
         last[0] = now
-        text = describe(label, done, total, unit, (done - first[0]) / max(now - started, 1e-9), figures or {})
+        text = describe(label, done, total, unit, rate, figures or {})
         if live:
             out.write(f"\r\x1b[K{text}" + ("\n" if finished else ""))
         else:
@@ -34,6 +31,29 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
         out.flush()
 
     return show
+
+
+class Pace:
+    """Units a second since the first report: that is where a resumed stage begins, and after a child's slow start."""
+
+    def __init__(self) -> None:
+        self.first: tuple[float, float] | None = None
+
+    def __call__(self, done: float) -> float:
+        """The rate at `done`; 0 while it is not known."""
+        now = time.monotonic()
+        if self.first is None or done < self.first[0]:  # the next of several counts of one stage
+            self.first = done, now
+        began, then = self.first
+        return (done - began) / max(now - then, 1e-9)
+
+
+def duration(seconds: float) -> str:
+    """`58 s`, `12 min`, `3 h 20 min`."""
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def describe(
@@ -44,7 +64,7 @@ def describe(
     if rate > 0:
         parts.append(f"{rate:.3g}/s")
         if done < total:
-            parts.append(f"{(total - done) / rate:.0f} s left")
+            parts.append(f"{duration((total - done) / rate)} left")
     parts += [
         f"{name} {value:.4g}" if isinstance(value, float) else f"{name} {value}"
         for name, value in figures.items()

@@ -7,6 +7,7 @@ anything; `Store.build` (see `store.py`) makes it.
 import dataclasses
 import hashlib
 import json
+import logging
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -82,6 +83,7 @@ class Build:
     folder   where to write; what an earlier, killed build of this key left is still there
     runtime  workers, processes, device: what cannot change the result
     progress called with (done, total, unit, figures) now and then
+    log      takes lines that child processes print
     shared   a folder of this machine that builds of one store share, for caches; None: do without
     manifests  of all stages before this one, by label; only `report` reads them, for what was measured
     """
@@ -93,6 +95,7 @@ class Build:
     progress: Callable[..., None]
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shared: Path | None = None
+    log: Callable[[str], None] = logging.getLogger("selftrain.child").debug
 
 
 def plain(value: Any, where: str, whole: bool = True) -> Any:

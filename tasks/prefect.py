@@ -5,9 +5,10 @@ as Cached in the UI. Where the store does not hold the artifact any more, the ta
 """
 
 import logging
+import re
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import httpx
 from prefect import get_run_logger, task
@@ -18,7 +19,7 @@ from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
-from selftrain.progress import describe, watch
+from selftrain.progress import Pace, describe, watch
 from selftrain.store import cache_folder
 from tasks.run import Run, Step
 
@@ -78,7 +79,8 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     logger = get_run_logger()
     logger.info("%s: building %s", step.label, step.ref)
     try:
-        built = run.build(step, Progress(step, logger))
+        with ChildLog(logger) as log:
+            built = run.build(step, Progress(step, logger), log)
     except UsageError as error:
         logger.error("%s", error)
         raise
@@ -106,6 +108,52 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
         logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
 
 
+class ChildLog:
+    """Hands lines of child processes to a logger, at their own level; where they come too fast, only their number."""
+
+    LONGEST = 2000
+    """Characters of a line that are kept."""
+    BURST, PER_SECOND = 200, 10
+    """Lines at once, and over time."""
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+        self.left, self.left_out = float(self.BURST), 0
+        self.last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell_left_out()
+
+    def __call__(self, line: str) -> None:
+        now = time.monotonic()
+        self.left = min(self.BURST, self.left + (now - self.last) * self.PER_SECOND)
+        self.last = now
+        if self.left < 1:
+            self.left_out += 1
+            return
+        self._tell_left_out()
+        self.left -= 1
+        self.logger.log(level_of(line), "%s", line[: self.LONGEST])
+
+    def _tell_left_out(self) -> None:
+        if self.left_out:
+            self.logger.info("(%d lines left out)", self.left_out)
+            self.left_out = 0
+
+
+LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Warning|Error)\b:|: \w+(Warning): ")
+
+
+def level_of(line: str) -> int:
+    """The level that a line of a log or an interpreter's own message tells, INFO where it tells none."""
+    found = LEVEL.search(line)
+    name = next(filter(None, found.groups())) if found else "INFO"
+    return int(logging.getLevelName(name.upper()))
+
+
 class Progress:
     """Progress on the terminal and, every few seconds, as a Prefect progress artifact and a log line."""
 
@@ -113,19 +161,21 @@ class Progress:
         self.step = step
         self.logger = logger
         self.terminal = watch(step.label)
-        self.started = time.monotonic()
-        self.last = self.started
+        self.pace = Pace()
+        self.last = time.monotonic()
         self.artifact: Any = None
 
     def __call__(
         self, done: float, total: float, unit: str = "", figures: dict[str, Any] | None = None
     ) -> None:
         self.terminal(done, total, unit, figures)
+        rate = self.pace(done)
         now = time.monotonic()
-        if now - self.last < SECONDS_BETWEEN_UPDATES or not total:
+        finished = done >= total and self.artifact is not None
+        if not total or (now - self.last < SECONDS_BETWEEN_UPDATES and not finished):
             return
         self.last = now
-        text = describe(self.step.label, done, total, unit, done / (now - self.started), figures or {})
+        text = describe(self.step.label, done, total, unit, rate, figures or {})
         try:
             if self.artifact is None:
                 key = f"progress-{self.step.name}".replace("_", "-").lower()

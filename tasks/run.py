@@ -5,7 +5,7 @@ import logging
 import os
 import subprocess
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -30,6 +30,8 @@ PACKAGES = (
     "tokenizers",
 )
 
+LOGGER = logging.getLogger("selftrain")
+CHILD_LOG = logging.getLogger("selftrain.child").debug
 
 Settings = TypeVar("Settings", bound=Strict)
 
@@ -92,9 +94,9 @@ class Run:
     def execute(self, step: Step, there: bool) -> None:
         """Called once per step; a plan does nothing."""
 
-    def build(self, step: Step, progress: Any = None) -> bool:
+    def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
         """Make the step's artifact in this process and its children; False where it was there."""
-        logging.getLogger("selftrain").debug("building %s", step.ref)
+        LOGGER.debug("building %s", step.ref)
 
         def make(folder: Path) -> Any:
             build = Build(
@@ -103,6 +105,7 @@ class Run:
                 folder=folder,
                 runtime=self.config.runtime,
                 progress=progress or watch(step.label),
+                log=log,
                 shared=self.store.local,
                 manifests={
                     name: self.store.manifest(other.ref) or {}

@@ -1,25 +1,36 @@
-"""Child processes: their progress, their failures, and that they do not outlive their parent."""
+"""Child processes: their progress, their log, their failures, and that nothing of them outlives its parent."""
 
+import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
 import textwrap
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from selftrain.config import RuntimeConfig
+from selftrain import commands
+from selftrain.config import ModelConfig, PPOConfig, RewardConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed, UsageError
-from selftrain.launch import LAST_LINES, launch
+from selftrain.launch import launch
+from selftrain.memory import GIB, available_bytes, count_parameters, least_bytes, tiny_parameters
+from selftrain.processes import LAST_LINES, without_secrets
 from selftrain.stage import Build, Outcome
+from selftrain.stages.ppo import PPOSlice
+from selftrain.stages.sft import SftSlice
+from selftrain.stages.train_reward import RewardSlice
+from tests.command import ROOT
+from tests.selftrain.conftest import TINY
 
 HEAD = """
 import sys, time
 from selftrain.errors import StoreError, UsageError
-from selftrain.launch import child_main, report_progress
+from selftrain.launch import ask, child_main, report_progress
 from selftrain.stage import Outcome
 """
 
@@ -30,17 +41,27 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     (tmp_path / "modules").mkdir()
     monkeypatch.setenv("PYTHONPATH", str(tmp_path / "modules"))
 
-    def start(body: str, processes: int = 1, config: Any = None, progress: Any = None) -> Outcome:
+    def start(
+        body: str,
+        processes: int = 1,
+        config: Any = None,
+        progress: Any = None,
+        log: Any = None,
+        answer: Any = None,
+        **runtime: Any,
+    ) -> Outcome:
         work = "def work(child):\n" + textwrap.indent(textwrap.dedent(body), "    ")
         (tmp_path / "modules" / "childish.py").write_text(f"{HEAD}\n{work}\nchild_main(work)\n")
         build = Build(
             config=config or {},
             inputs={"problems": tmp_path / "problems"},
             folder=tmp_path / "work",
-            runtime=RuntimeConfig(processes=processes),
+            runtime=RuntimeConfig(processes=processes, **runtime),
             progress=progress or (lambda **_: None),
+            log=log or (lambda _: None),
         )
-        return launch("childish", build, distributed=processes > 1, extra={"more": [1]})
+        distributed = processes > 1 or bool(runtime)
+        return launch("childish", build, distributed=distributed, extra={"more": [1]}, answer=answer)
 
     return start
 
@@ -67,22 +88,51 @@ def test_the_child_is_told_everything_and_its_outcome_comes_back(run: Any, tmp_p
     )
 
 
-def test_progress_lines_reach_the_parent_and_other_lines_do_not(run: Any):
+def test_progress_lines_reach_the_parent_and_other_lines_the_log(run: Any):
     seen: list[dict[str, Any]] = []
+    said: list[str] = []
     run(
         """
         print("a line of a library", flush=True)
         report_progress(1, 2, "steps", loss=0.5)
         print("@progression is something else", file=sys.stderr, flush=True)
+        print("@progress {torn", flush=True)
         report_progress(2, 2, "steps")
         return Outcome("")
         """,
         progress=lambda **line: seen.append(line),
+        log=said.append,
     )
+    assert said == ["a line of a library", "@progression is something else", "@progress {torn"]
     assert seen == [
         {"done": 1, "total": 2, "unit": "steps", "figures": {"loss": 0.5}},
         {"done": 2, "total": 2, "unit": "steps", "figures": {}},
     ]
+
+
+def test_no_secret_gets_into_the_log_or_the_error(run: Any, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
+    said: list[str] = []
+    with pytest.raises(ChildFailed) as raised:
+        run(
+            "import os; print('with', os.environ['HF_TOKEN']); raise ValueError(os.environ['HF_TOKEN'])",
+            log=said.append,
+        )
+    assert "with ***" in said
+    assert "hf_abcdefgh" not in str(raised.value) + "".join(said)
+    assert without_secrets("GET s3://me:pass@host/x?a=b:c@d") == "GET s3://me:***@host/x?a=b:c@d"
+
+
+def test_a_question_of_any_rank_is_answered(run: Any):
+    body = """
+    import os
+    rank = int(os.environ["RANK"])
+    for number in range(3):
+        assert ask(child, [rank, number]) == {"rank": rank, "number": number}
+    return Outcome("answered")
+    """
+    found = run(body, processes=2, answer=lambda asked: {"rank": asked[0], "number": asked[1]})
+    assert found.records_digest == "answered"
 
 
 def test_a_failed_child_is_named_with_its_last_lines(run: Any):
@@ -153,8 +203,260 @@ def test_files_of_the_users_folder_are_not_imported(
     assert run("import queue; return Outcome('fine')").records_digest == "fine"
 
 
+def test_a_child_that_takes_too_long_is_ended(run: Any, tmp_path: Path):
+    body = """
+    import os
+    print("pid", os.getpid(), flush=True)
+    time.sleep(600)
+    """
+    said: list[str] = []
+    with pytest.raises(
+        ChildFailed, match=r"childish was ended: it took longer than runtime.stage_hours=0.003"
+    ) as raised:
+        run(body, log=said.append, stage_hours=0.003)
+    assert str(raised.value).splitlines()[-1] == said[-1]
+    assert not alive(int(said[-1].split()[1]))
+
+
+def test_ranks_do_not_go_on_without_their_launcher(run: Any):
+    with pytest.raises(ChildFailed, match="ended with code -9"):
+        run("import os; os.kill(os.getppid(), 9); time.sleep(600)", processes=2)
+
+
+def test_nothing_is_left_of_ranks_that_do_not_want_to_end(run: Any, tmp_path: Path):
+    body = """
+    import os, signal, subprocess
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    daemon = subprocess.Popen(["sleep", "600"], start_new_session=True, stdin=subprocess.DEVNULL)
+    for pid in (os.getpid(), daemon.pid):
+        open(child.folder / f"pid-{pid}", "w").close()
+    if os.environ["RANK"] == "0":
+        while len(list(child.folder.glob("pid-*"))) < 4:
+            time.sleep(0.1)
+        report_progress(1, 2)
+    else:
+        os.kill(os.getpid(), signal.SIGSTOP)
+    time.sleep(600)
+    """
+
+    def interrupt(**_: Any) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(body, processes=2, progress=interrupt)
+    left = [int(path.name[4:]) for path in (tmp_path / "work").glob("pid-*")]
+    assert len(left) == 4
+    assert not any(map(alive, left))
+
+
+# Before anything is started
+
+
+def slices(reranker: Path) -> list[tuple[Any, dict[str, Path]]]:
+    """Each training stage's slice and inputs, the models being `reranker` or like it."""
+    models = {"start": reranker, "generator": reranker, "reranker": reranker}
+    return [
+        (SftSlice(seed=1, model=ModelConfig(base=str(reranker)), base_digest=None, sft=SftConfig()), {}),
+        (RewardSlice(seed=1, reward=RewardConfig()), models),
+        (PPOSlice(seed=1, ppo=PPOConfig(), max_new_tokens=8), models),
+    ]
+
+
+def test_parameters_are_counted_from_headers_alone(generator: Path, reranker: Path):
+    own = TINY.model_copy(update={"vocabulary": 280})
+    assert count_parameters(generator) == tiny_parameters(own) == 280 * 16 + 2 * (13 * 256 + 32) + 16
+    assert count_parameters(reranker) == count_parameters(generator) + 16, (
+        "a score head of one label beside the trunk"
+    )
+    assert count_parameters(Path(__file__).parent) == 0
+
+
+def test_every_training_stage_is_known_to_need_memory(reranker: Path):
+    parameters = count_parameters(reranker)
+    least = [least_bytes(config, inputs, RuntimeConfig(processes=1)) for config, inputs in slices(reranker)]
+    assert all(needs >= 16 * parameters for needs in least)
+    assert least[2] - least[1] >= 2 * 4 * (parameters - 16), (
+        "PPO keeps a reference and the reranker beside the policy"
+    )
+    assert least_bytes({}, {}, RuntimeConfig()) == 0
+    nowhere = SftSlice(seed=1, model=ModelConfig(base="not/here"), base_digest=None, sft=SftConfig())
+    assert least_bytes(nowhere, {}, RuntimeConfig()) == 0
+
+
+def test_more_ranks_than_memory_are_refused_before_any_is_started(run: Any, tmp_path: Path):
+    model = ModelConfig(hidden_size=16384, layers=50, heads=8)
+    config = SftSlice(seed=1, model=model, base_digest=None, sft=SftConfig())
+    with pytest.raises(
+        UsageError, match=r"4 training processes need at least [\d.]+ GiB .* GiB are free here; lower"
+    ) as raised:
+        run("raise AssertionError('started')", processes=4, config=config)
+    # 16 bytes of each of the 50 * 13 * 16384^2 weights in the layers, and no more than the rest explains.
+    needs = float(str(raised.value).split("at least ")[1].split()[0])
+    assert 4 * 16 * 50 * 13 * 16384**2 / GIB < needs < 5 * 16 * 50 * 13 * 16384**2 / GIB * 1.1
+    assert not (tmp_path / "work").exists()
+
+
+def test_this_machines_memory_is_known():
+    if not Path("/proc/meminfo").exists():
+        pytest.skip("no /proc/meminfo")
+    free = available_bytes()
+    assert free is not None
+    assert 0 < free < os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        (
+            {"deepspeed": "zero.json"},
+            r"runtime\.deepspeed is set but deepspeed is not installed; `pip install",
+        ),
+        (
+            {"launcher": "deepspeed", "hostfile": "hosts"},
+            r"runtime\.launcher is deepspeed but deepspeed is not",
+        ),
+    ],
+)
+def test_a_missing_deepspeed_is_told(
+    run: Any, monkeypatch: pytest.MonkeyPatch, setting: dict[str, str], said: str
+):
+    monkeypatch.setitem(sys.modules, "deepspeed", None)
+    with pytest.raises(UsageError, match=said):
+        run("raise AssertionError('started')", **setting)
+
+
+# Other launchers and machines: their commands
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("", "hosts: expected lines"),
+        ("# none\n\n", "hosts: expected lines"),
+        ("a slots=2\nb 2\n", "hosts:2: expected `HOST slots=GPUS`.*'b 2'"),
+        ("a slots=0\n", "hosts:1: expected"),
+        ("a slots=2\na slots=2\n", "hosts:2: expected"),
+        ("a slots=2\n", "has a slots=2; expected runtime.nodes=2 hosts with runtime.processes=2 slots each"),
+        ("a slots=2\nb slots=1\n", "has a slots=2, b slots=1; expected"),
+    ],
+)
+def test_a_wrong_hostfile_is_told(tmp_path: Path, text: str, said: str):
+    (tmp_path / "hosts").write_text(text)
+    runtime = RuntimeConfig(processes=2, nodes=2, launcher="deepspeed", hostfile=str(tmp_path / "hosts"))
+    with pytest.raises(UsageError, match=said):
+        commands.deepspeed("childish", Path("resolved.json"), runtime)
+    with pytest.raises(UsageError, match="cannot be read"):
+        commands.read_hostfile(tmp_path / "nothing")
+
+
+def test_each_machine_gets_its_number_and_the_first_ones_address():
+    runtime = RuntimeConfig(processes=8, nodes=3, rendezvous="10.0.0.1:29500")
+    found = commands.torchrun("childish", Path("resolved.json"), runtime, 2, "attempt-1")
+    assert found[1:3] == ["-m", "torch.distributed.run"]
+    assert {"--nnodes=3", "--node-rank=2", "--nproc-per-node=8"} < set(found)
+    assert {"--master-addr=10.0.0.1", "--master-port=29500", "--rdzv-id=attempt-1"} < set(found)
+    assert found[-3:] == ["-m", "childish", "resolved.json"]
+    with pytest.raises(UsageError, match=r"expected HOST:PORT, .* got '10\.0\.0\.1'"):
+        commands.torchrun("childish", Path(), RuntimeConfig(nodes=2, rendezvous="10.0.0.1"))
+
+
+def test_the_interface_is_named_to_both_libraries(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("NCCL_SOCKET_IFNAME", "ib0")
+    found = commands.environment(RuntimeConfig(interface="eth1"))
+    assert (found["GLOO_SOCKET_IFNAME"], found["NCCL_SOCKET_IFNAME"]) == ("eth1", "ib0"), (
+        "a machine's own name wins"
+    )
+
+
+PDSH = """#!/bin/sh
+# Stands in for pdsh and ssh: runs the command once per host, here, with nothing of this environment, labelled as pdsh does.
+printf '%s\n' "$@" > {log}
+while [ "$1" != -w ]; do shift; done
+hosts=$(echo "$2" | tr , ' '); shift 2
+number=0
+for host in $hosts; do
+  command=$(echo "$*" | sed "s/%n/$number/g")
+  (env -i PATH="$PATH" sh -c "$command" </dev/null 2>&1 | sed "s/^/$host: /") &
+  number=$((number + 1))
+done
+wait
+"""
+
+
+def test_deepspeeds_launcher_starts_ranks_on_every_host_with_all_they_need(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "bin").mkdir()
+    for name, text in (
+        ("pdsh", PDSH.format(log=shlex.quote(str(tmp_path / "pdsh.log")))),
+        ("ssh", "#!/bin/sh\n"),
+    ):
+        (tmp_path / "bin" / name).write_text(text)
+        (tmp_path / "bin" / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
+    (tmp_path / "hosts").write_text("worker-0 slots=4\nworker-1 slots=4\nworker-2 slots=4\n")
+    body = """
+    import json, os
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "OMP_NUM_THREADS", "DS_ACCELERATOR",
+             "GLOO_SOCKET_IFNAME", "PYTHONSAFEPATH", "HF_TOKEN")
+    (child.private / f"rank-{os.environ['RANK']}.json").write_text(json.dumps({n: os.environ.get(n) for n in names}))
+    report_progress(1, 1, "steps")
+    return Outcome("done")
+    """
+    seen: list[Any] = []
+    found = run(
+        body,
+        processes=2,
+        nodes=2,
+        launcher="deepspeed",
+        hostfile=str(tmp_path / "hosts"),
+        rendezvous="127.0.0.1:29511",
+        interface="lo",
+        progress=lambda **line: seen.append(line["done"]),
+    )
+    assert found.records_digest == "done"
+    assert seen == [1], "what rank 0 reports is found behind pdsh's label"
+    private = tmp_path / "work" / "progress"
+    ranks = [json.loads((private / f"rank-{rank}.json").read_text()) for rank in range(4)]
+    assert [rank["LOCAL_RANK"] for rank in ranks] == ["0", "1", "0", "1"]
+    for rank in ranks:
+        assert rank["WORLD_SIZE"] == "4"
+        assert (rank["MASTER_ADDR"], rank["MASTER_PORT"]) == ("127.0.0.1", "29511")
+        assert (rank["OMP_NUM_THREADS"], rank["DS_ACCELERATOR"], rank["GLOO_SOCKET_IFNAME"]) == (
+            "1",
+            "cpu",
+            "lo",
+        )
+        assert rank["PYTHONSAFEPATH"] == "1"
+        assert rank["HF_TOKEN"] is None, "credentials are each machine's own"
+    assert "worker-0,worker-1\n" in (tmp_path / "pdsh.log").read_text()
+    assert "hf_abcdefgh" not in (private / "deepspeed_env").read_text() + (tmp_path / "pdsh.log").read_text()
+    assert not (private / "alive.json").exists()
+
+
+def test_a_rank_of_another_machine_ends_when_the_parents_sign_of_life_is_gone(tmp_path: Path):
+    (tmp_path / "childish.py").write_text(HEAD + SLEEPER)
+    (tmp_path / "alive.json").write_text('{"beat": 1}')
+    content = {"config": {}, "inputs": {}, "folder": str(tmp_path), "runtime": {"device": "cpu"}, "extra": {}}
+    (tmp_path / "resolved.json").write_text(json.dumps(content))
+    rank = subprocess.Popen(
+        [sys.executable, "-m", "childish", str(tmp_path / "resolved.json")],
+        env=os.environ | {"PYTHONPATH": f"{tmp_path}:{ROOT}", commands.ALIVE: str(tmp_path / "alive.json")},
+        stdin=subprocess.DEVNULL,
+    )
+    wait_for(lambda: bool(list(tmp_path.glob("pid-*"))), rank)
+    (tmp_path / "alive.json").unlink()
+    assert rank.wait(timeout=120) == 1
+
+
+# Of the parent
+
 PARENT = """
 import signal, sys
+def end(*_):  # as Prefect does in a flow that is cancelled
+    raise BaseException
+signal.signal(signal.SIGTERM, end)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 from pathlib import Path
 from selftrain.config import RuntimeConfig
@@ -183,8 +485,25 @@ def alive(pid: int) -> bool:
         return False
 
 
-@pytest.mark.parametrize("processes", [1, 2])
-@pytest.mark.parametrize("kind", [signal.SIGKILL, signal.SIGINT])
+def wait_for(true: Callable[[], bool], process: subprocess.Popen[Any]) -> None:
+    """Wait while `process` lives."""
+    deadline = time.monotonic() + 300
+    while not true():
+        assert time.monotonic() < deadline
+        assert process.poll() is None
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(
+    ("processes", "kind"),
+    [
+        (1, signal.SIGKILL),
+        (2, signal.SIGKILL),
+        (1, signal.SIGINT),
+        (2, signal.SIGINT),
+        (2, signal.SIGTERM),
+    ],
+)
 def test_children_end_with_their_parent(tmp_path: Path, processes: int, kind: signal.Signals):
     (tmp_path / "childish.py").write_text(HEAD + SLEEPER)
     folder = tmp_path / "work"
@@ -194,11 +513,8 @@ def test_children_end_with_their_parent(tmp_path: Path, processes: int, kind: si
         env=environment,
         stderr=subprocess.DEVNULL,
     )
-    deadline = time.monotonic() + 300
-    while len(children := [int(path.name[4:]) for path in folder.glob("pid-*")]) < processes:
-        assert time.monotonic() < deadline
-        assert parent.poll() is None
-        time.sleep(0.05)
+    wait_for(lambda: len(list(folder.glob("pid-*"))) == processes, parent)
+    children = [int(path.name[4:]) for path in folder.glob("pid-*")]
     assert all(alive(pid) for pid in children)
     parent.send_signal(kind)
     parent.wait(timeout=120)

@@ -1,0 +1,391 @@
+"""Two machines train one model: here they are network namespaces with a wire between them, and share the file system."""
+
+import json
+import math
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain import nodes, pulse
+from selftrain.config import RuntimeConfig, SftConfig
+from selftrain.errors import ChildFailed
+from selftrain.nodes import Job, Seat, gather
+from selftrain.pulse import LOST_SECONDS, Beat, Beating, Pulse
+from selftrain.stage import Build, Outcome
+from selftrain.stages.sft import SFT, SftSlice
+from tests.command import ROOT
+from tests.needs import need, need_tools
+from tests.selftrain.conftest import TINY
+
+WIRE = {"a": "10.77.0.1", "b": "10.77.0.2"}
+SETTINGS: dict[str, Any] = {
+    "epochs": 120,  # of one step each
+    "batch_size": 8,
+    "micro_batch_size": 4,
+    "max_tokens": 96,
+    "warmup_steps": 2,
+    "learning_rate": 1e-3,
+    "checkpoint_steps": 5,
+}
+
+
+@dataclass
+class Machines:
+    """Two network namespaces, `a` and `b`, and what was started in them."""
+
+    prefix: str
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
+
+    def start(self, machine: str, *arguments: str, log: Path) -> subprocess.Popen[str]:
+        """`python ARGUMENTS` in `machine`; what it prints goes to `log`."""
+        with log.open("w") as out:
+            process = subprocess.Popen(
+                ["ip", "netns", "exec", f"{self.prefix}{machine}", sys.executable, *arguments],
+                cwd=ROOT,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+        self.started.append(process)
+        return process
+
+    def processes(self, machine: str) -> list[int]:
+        """The ids of all processes in `machine`."""
+        done = subprocess.run(
+            ["ip", "netns", "pids", f"{self.prefix}{machine}"], capture_output=True, text=True
+        )
+        return [int(pid) for pid in done.stdout.split()]
+
+    def kill(self, machine: str) -> None:
+        """Kill -9 all that runs in `machine`."""
+        for pid in self.processes(machine):
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+
+
+def ip(*arguments: str) -> None:
+    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
+    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
+
+
+@pytest.fixture
+def machines() -> Iterator[Machines]:
+    """Two machines that see nothing but each other."""
+    need_tools("ip")
+    need(os.geteuid() == 0, "making network namespaces needs root")
+    found = Machines(f"selftrain-{os.getpid()}-")
+    try:
+        for name in WIRE:
+            ip("netns", "add", found.prefix + name)
+        a, b = (found.prefix + name for name in WIRE)
+        ip("link", "add", "wire", "netns", a, "type", "veth", "peer", "name", "wire", "netns", b)
+        for name, address in WIRE.items():
+            ip("-n", found.prefix + name, "addr", "add", f"{address}/24", "dev", "wire")
+            ip("-n", found.prefix + name, "link", "set", "wire", "up")
+            ip("-n", found.prefix + name, "link", "set", "lo", "up")
+        yield found
+    finally:
+        for name in WIRE:
+            found.kill(name)
+        for process in found.started:
+            process.wait()
+        for name in WIRE:
+            subprocess.run(["ip", "netns", "del", found.prefix + name], capture_output=True)
+
+
+def train(out: Path, problems: Path, runtime: RuntimeConfig, progress: Any = lambda **_: None) -> Outcome:
+    """The tiny SFT stage, with the store in `out`."""
+    local = out / "store" / ".local"
+    folder = local / "work" / "sft"
+    folder.mkdir(parents=True, exist_ok=True)
+    config = SftSlice(seed=1, model=TINY, base_digest=None, sft=SftConfig(**SETTINGS))
+    inputs = {"problems": problems}
+    return SFT.build(Build(config, inputs, folder, runtime, progress, shared=local, log=print))
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory, problems: Path) -> Outcome:
+    """What one process makes of it."""
+    return train(tmp_path_factory.mktemp("alone"), problems, RuntimeConfig(processes=1))
+
+
+def losses(metrics: dict[str, Any]) -> list[float]:
+    """The loss curve."""
+    return [row["loss"] for row in metrics["curve"]]
+
+
+FIRST = """
+import json, sys
+from pathlib import Path
+from selftrain.config import RuntimeConfig
+from tests.selftrain.test_nodes import train
+
+out, problems, rendezvous = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
+runtime = RuntimeConfig(processes=1, nodes=2, rendezvous=rendezvous, interface="wire")
+def progress(done, **_):
+    with (out / "steps").open("a") as file:
+        file.write(f"{done}\\n")
+try:
+    outcome = train(out, problems, runtime, progress)
+except Exception as error:
+    print(f"{type(error).__name__}: {error}")
+    sys.exit(3)
+(out / "outcome.json").write_text(json.dumps(outcome.metrics))
+"""
+
+
+def first(machines: Machines, out: Path, problems: Path, attempt: int) -> subprocess.Popen[str]:
+    """The tiny SFT stage on machine `a` of two."""
+    endpoint = f"{WIRE['a']}:29400"
+    arguments = ("-c", FIRST, str(out), str(problems), endpoint)
+    return machines.start("a", *arguments, log=out / f"first-{attempt}.log")
+
+
+def second(machines: Machines, out: Path, attempt: int) -> subprocess.Popen[str]:
+    """`selftrain node` on machine `b`."""
+    arguments = ("-m", "flows.cli", "node", str(out / "store"))
+    return machines.start("b", *arguments, log=out / f"node-{attempt}.log")
+
+
+def wait_until(true: Callable[[], bool], what: str, *logs: Path, seconds: float = 600) -> None:
+    """Wait; where it does not come true in time, fail with what `logs` hold."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        said = "\n".join(f"--- {log.name}\n{log.read_text()[-4000:]}" for log in logs if log.exists())
+        assert time.monotonic() < deadline, f"{what} did not happen in {seconds} s\n{said}"
+        time.sleep(0.1)
+
+
+def steps(out: Path) -> list[float]:
+    """The steps that were reported so far."""
+    path = out / "steps"
+    return [float(line) for line in path.read_text().split()] if path.exists() else []
+
+
+def test_two_machines_train_as_one_process_does_and_one_may_be_killed(
+    machines: Machines, tmp_path: Path, problems: Path, alone: Outcome
+):
+    out = tmp_path / "together"
+    out.mkdir()
+    logs = [out / name for name in ("first-1.log", "node-1.log", "first-2.log", "node-2.log")]
+    stage = first(machines, out, problems, 1)
+    second(machines, out, 1)
+    # A machine is lost in the middle, with all that runs on it.
+    wait_until(lambda: bool(steps(out)) and steps(out)[-1] >= 12, "step 12", *logs[:2])
+    machines.kill("b")
+    wait_until(lambda: stage.poll() is not None, "the stage's end", *logs[:2], seconds=120)
+    said = logs[0].read_text()
+    assert stage.returncode == 3, said
+    assert "ChildFailed: selftrain.training.sft" in said
+    assert machines.processes("a") == [], "nothing of the failed attempt is left"
+    assert not list((out / "store" / ".local" / "jobs").glob("*.*")), "nor what it held out"
+    done = steps(out)
+    assert max(done) < 120
+    # Another takes its place; the stage goes on from the checkpoint.
+    second(machines, out, 2)
+    stage = first(machines, out, problems, 2)
+    wait_until(lambda: stage.poll() is not None, "the stage's end", *logs)
+    assert stage.returncode == 0, logs[2].read_text()[-4000:] + logs[3].read_text()[-4000:]
+    again = steps(out)[len(done) :]
+    assert again[0] > 10, f"it starts over: {again}"
+    assert again[-1] == 120
+    metrics = json.loads((out / "outcome.json").read_text())
+    assert math.isfinite(metrics["loss"])
+    assert losses(metrics) == pytest.approx(losses(alone.metrics), rel=1e-3)
+    wait_until(lambda: "is finished" in logs[3].read_text(), "the node's word", logs[3], seconds=60)
+
+
+# How they find each other
+
+
+def held_out(resolved: Path, **changes: Any) -> Job:
+    """A job for two machines."""
+    runtime = RuntimeConfig(processes=1, nodes=2, rendezvous="127.0.0.1:29400")
+    values = {"attempt": "one", "module": "selftrain.training.sft", "resolved": resolved, "runtime": runtime}
+    return Job(**values | changes)
+
+
+@dataclass
+class Node:
+    """A running `selftrain node`."""
+
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def says(self, text: str) -> None:
+        """Wait until it has printed `text`."""
+        wait_until(lambda: text in self.log.read_text() or self.process.poll() is not None, text, self.log)
+        assert text in self.log.read_text()
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Iterator[Node]:
+    """One that waits for jobs of the store in `tmp_path`."""
+    log = tmp_path / "node.log"
+    with log.open("wb") as out:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.cli", "node", str(tmp_path / "store")],
+            cwd=ROOT,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        running = Node(process, log)
+        running.says("waiting for jobs")
+        yield running
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Path:
+    """Where jobs of that store are held out."""
+    return tmp_path / "store" / ".local" / "jobs"
+
+
+@pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGTERM])
+def test_a_node_ends_when_it_is_told_to(node: Node, kind: signal.Signals):
+    node.process.send_signal(kind)
+    assert node.process.wait(timeout=120) == 0
+    assert "takes part in no more jobs" in node.log.read_text()
+    assert "Traceback" not in node.log.read_text()
+
+
+def test_why_a_node_fails_is_told_to_the_first_machine_and_the_node_goes_on(
+    node: Node, jobs: Path, tmp_path: Path
+):
+    (tmp_path / "resolved.json").write_text("{}")
+    for attempt in ("one", "two"):
+        job = held_out(tmp_path / "resolved.json", attempt=attempt, needs=10**15)
+        with gather(jobs, job, print, lambda _: None) as others:
+            wait_until(lambda: others.trouble() is not None, "the node's failure", node.log, seconds=60)
+            assert others.trouble() == f"machine 2 ({socket.gethostname()}) failed"
+            assert "training processes need at least" in others.words()
+        assert not list(jobs.glob("*.*"))
+
+
+def test_a_node_ends_its_part_when_the_job_is_over(node: Node, jobs: Path, tmp_path: Path):
+    (tmp_path / "resolved.json").write_text("{}")
+    with gather(jobs, held_out(tmp_path / "resolved.json"), print, lambda _: None) as others:
+        wait_until(lambda: bool(children(node.process.pid)), "the start of its ranks", node.log)
+        assert others.trouble() is None
+    node.says("the first machine has ended the job")
+    wait_until(lambda: not children(node.process.pid), "the end of its ranks", node.log)
+    assert node.process.poll() is None
+
+
+def children(pid: int) -> list[str]:
+    """Process ids of the children of `pid`."""
+    return [pid for path in Path(f"/proc/{pid}/task").glob("*/children") for pid in path.read_text().split()]
+
+
+def test_a_node_takes_no_job_of_a_dead_machine_and_runs_nothing_but_training(
+    node: Node, jobs: Path, tmp_path: Path
+):
+    (jobs / "dead.json").write_text(held_out(tmp_path).model_dump_json())
+    strange = held_out(tmp_path).model_copy(update={"module": "http.server"})
+    with Beating(jobs / "strange.json", strange):
+        node.says("strange.json cannot be understood")
+    assert not list(jobs.glob("dead.one.*"))
+    assert not list(jobs.glob("strange.one.*"))
+
+
+def test_machines_that_do_not_come_are_told(jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(nodes, "GATHER_SECONDS", 0.1)
+    said: list[str] = []
+    with (
+        pytest.raises(
+            ChildFailed, match=r"1 of 2 machines are not there; start `selftrain node STORE` on them"
+        ),
+        gather(jobs, held_out(tmp_path), said.append, lambda _: None),
+    ):
+        pytest.fail("it began without them")
+    assert len(said) == 1
+    assert not list(jobs.glob("*.*"))
+
+
+def test_a_machine_that_dies_while_others_are_waited_for_gives_its_place_up(
+    jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(pulse, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(nodes, "GATHER_SECONDS", 5.0)
+    jobs.mkdir(parents=True)
+
+    def take_a_seat(_: str) -> None:
+        name = next(jobs.glob("*.json")).stem
+        (jobs / f"{name}.one.1").write_text(Seat(host="dying").model_dump_json())
+
+    three = RuntimeConfig(processes=1, nodes=3, rendezvous="127.0.0.1:29400")
+    with (
+        pytest.raises(ChildFailed, match="2 of 3 machines are not there"),
+        gather(jobs, held_out(tmp_path, runtime=three), take_a_seat, lambda _: None),
+    ):
+        pytest.fail("it began without them")
+
+
+def test_questions_of_another_machines_ranks_are_heard_once(jobs: Path, tmp_path: Path):
+    asked: list[Path] = []
+    (jobs).mkdir(parents=True)
+    seats = {1: Pulse(jobs / "x.one.1", Seat)}
+    others = nodes.Others(seats, asked.append)
+    with Beating(jobs / "x.one.1", Seat(host="b")) as seat:
+        assert others.trouble() is None
+        seat.update(asked=(tmp_path / "ask-1.json",))
+        assert others.trouble() is None
+        seat.update(asked=(tmp_path / "ask-1.json", tmp_path / "ask-2.json"))
+        assert others.trouble() is None
+        seat.leave(over=True)
+    assert others.trouble() is None, "one whose part is over is not missed"
+    assert asked == [tmp_path / "ask-1.json", tmp_path / "ask-2.json"]
+    (jobs / "x.one.1").unlink()
+    assert others.trouble() == "machine 2 (b) has left"
+
+
+def test_a_machine_that_gives_no_sign_of_life_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    others = nodes.Others({1: Pulse(tmp_path / "seat", Seat)}, lambda _: None)
+    (tmp_path / "seat").write_text(Seat(host="b").model_dump_json())
+    assert others.trouble() is None
+    monkeypatch.setattr(pulse, "LOST_SECONDS", -1.0)
+    assert others.trouble() == "machine 2 (b) gives no sign of life"
+
+
+def test_a_sign_of_life_is_a_change_and_not_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    assert LOST_SECONDS > 10 * pulse.BEAT_SECONDS
+    path = tmp_path / "beat"
+    found = Pulse(path, Beat)
+    assert found.read() is None
+    path.write_text('{"beat": 5}')
+    os.utime(path, (0, 0))
+    assert found.read() == Beat(beat=5)
+    assert (found.beats, found.lost) == (0, False)
+    path.write_text('{"beat": 6}')
+    os.utime(path, (0, 0))
+    assert found.read() == Beat(beat=6)
+    assert found.beats == 1
+    monkeypatch.setattr(pulse, "LOST_SECONDS", -1.0)
+    assert found.lost
+    path.write_text("torn {")
+    assert found.read() is None
+
+
+def test_deepspeeds_launcher_trains_as_one_process_does(tmp_path: Path, problems: Path, alone: Outcome):
+    (tmp_path / "hosts").write_text("localhost slots=2\n")
+    seen: list[float] = []
+    runtime = RuntimeConfig(processes=2, launcher="deepspeed", hostfile=str(tmp_path / "hosts"))
+    found = train(tmp_path, problems, runtime, lambda done, **_: seen.append(done))
+    assert seen[-1] == 120
+    assert losses(found.metrics) == pytest.approx(losses(alone.metrics), rel=1e-3)

@@ -1,0 +1,170 @@
+"""What Prefect shows of a stage that runs in a child process, and what cancelling in the UI leaves of it."""
+
+import logging
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.progress import Pace, describe, duration
+from tasks.prefect import ChildLog, level_of
+from tests.command import ROOT, Finished, PrefectServer
+
+
+class Kept(logging.Handler):
+    """Keeps what is logged."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[tuple[str, str]] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Keep level and text."""
+        self.rows.append((record.levelname, record.getMessage()))
+
+
+@pytest.fixture
+def kept() -> tuple[logging.Logger, list[tuple[str, str]]]:
+    """A logger, and the rows that it keeps."""
+    handler = Kept()
+    logger = logging.Logger("kept", logging.DEBUG)
+    logger.addHandler(handler)
+    return logger, handler.rows
+
+
+def test_a_childs_lines_are_logged_as_they_are_and_a_flood_is_counted(
+    kept: Any, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(ChildLog, "PER_SECOND", 0)
+    logger, rows = kept
+    with ChildLog(logger) as log:
+        log("50 % done")
+        log("x" * 5000)
+        for number in range(1000):
+            log(f"line {number}")
+    assert rows[0] == ("INFO", "50 % done")
+    assert rows[1] == ("INFO", "x" * ChildLog.LONGEST)
+    assert len(rows) == ChildLog.BURST + 1
+    assert rows[-1] == ("INFO", f"({1002 - ChildLog.BURST} lines left out)")
+
+
+@pytest.mark.parametrize(
+    ("line", "level"),
+    [
+        ("{'loss': 0.5, 'error_rate': 2}", "INFO"),
+        ("an error is what it is about", "INFO"),
+        ("[2026-01-01 10:00:00,000] [WARNING] [engine.py:1:f] slow", "WARNING"),
+        ("WARNING:root:careful", "WARNING"),
+        ("/x/y.py:3: UserWarning: careful", "WARNING"),
+        ("ZeroDivisionError: division by zero", "ERROR"),
+        ("2026-01-01 ERROR lost", "ERROR"),
+        ("CRITICAL no memory", "CRITICAL"),
+    ],
+)
+def test_a_line_has_the_level_that_it_tells(line: str, level: str):
+    assert logging.getLevelName(level_of(line)) == level
+
+
+def test_progress_tells_rate_time_left_and_the_childs_figures(monkeypatch: pytest.MonkeyPatch):
+    now = [100.0]
+    monkeypatch.setattr("selftrain.progress.time.monotonic", lambda: now[0])
+    pace = Pace()
+    assert pace(500) == 0, "a resumed stage begins where it was"
+    now[0] += 10
+    assert pace(520) == 2
+    text = describe("sft", 520, 1000, "steps", 2, {"loss": 0.25, "tokens_per_second": 1234.5})
+    assert text.split() == ["sft", "520/1000", "steps", "2/s", "4", "min", "left", "loss", "0.25", "tokens_per_second", "1234"]  # fmt: skip
+    assert [duration(s) for s in (58.4, 150, 7260, 12_000)] == ["58 s", "2 min", "2 h 1 min", "3 h 20 min"]
+    now[0] += 10
+    assert pace(0) == 0, "the next count of the same stage"
+
+
+def test_the_childs_lines_and_the_progress_are_on_the_server(smoke_run: Finished, server: PrefectServer):
+    tasks = server.post("task_runs/filter", task_runs={"name": {"any_": ["sft"]}})
+    ours = [task["id"] for task in tasks]
+
+    def said() -> str:
+        logs = server.post("logs/filter", logs={"task_run_id": {"any_": ours}}, limit=200)
+        return "\n".join(log["message"] for log in logs)
+
+    wait_until(
+        lambda: "loss" in said(), "a line of the SFT child", said
+    )  # the trainer prints a dict of figures
+    shown = server.post("artifacts/latest/filter", artifacts={"key": {"any_": ["progress-sft"]}})
+    assert [artifact["type"] for artifact in shown] == ["progress"]
+    assert shown[0]["data"] == 100
+    assert "steps" in shown[0]["description"]
+
+
+def wait_until(true: Callable[[], Any], what: str, told: Callable[[], Any], seconds: float = 600) -> None:
+    """Wait; where it does not come true in time, fail with what `told` tells."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s: {told()}"
+        time.sleep(0.2)
+
+
+SERVE = """
+from flows.iterative_selftrain import iterative_selftrain
+iterative_selftrain.serve(name="cancelled", pause_on_shutdown=False)
+"""
+
+
+def test_cancelling_in_the_ui_ends_all_ranks(server: PrefectServer, tmp_path: Path):
+    log = tmp_path / "runner.log"
+    with log.open("wb") as out:
+        runner = subprocess.Popen(
+            [sys.executable, "-c", SERVE],
+            cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=out,
+            stderr=out,
+            start_new_session=True,
+        )
+    try:
+        found: list[Any] = []
+
+        def served() -> bool:
+            found[:] = server.post("deployments/filter", deployments={"name": {"any_": ["cancelled"]}})
+            return bool(found)
+
+        wait_until(served, "the deployment", log.read_text)
+        overrides = {"store": str(tmp_path / "store"), "sft.epochs": 100_000, "runtime.processes": 2}
+        parameters = {"config": "smoke", "overrides": overrides, "out": str(tmp_path / "out")}
+        run = server.post(f"deployments/{found[0]['id']}/create_flow_run", parameters=parameters)
+        checkpoints = tmp_path / "store" / ".local" / "work" / "sft"
+        wait_until(lambda: list(checkpoints.glob("*/progress/checkpoints/*")), "a checkpoint", log.read_text)
+        assert len(training(tmp_path)) == 3, "torchrun and two ranks"
+        server.post(f"flow_runs/{run['id']}/set_state", state={"type": "CANCELLING", "name": "Cancelling"})
+
+        def state() -> str:
+            runs = server.post("flow_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+            return str(runs[0]["state"]["type"])
+
+        wait_until(lambda: state() not in {"RUNNING", "CANCELLING"}, "the end", log.read_text)
+        assert state() == "CANCELLED"
+        wait_until(lambda: not training(tmp_path), "the ranks' end", lambda: training(tmp_path), seconds=60)
+    finally:
+        os.killpg(runner.pid, signal.SIGKILL)
+        runner.wait()
+        for pid in training(tmp_path):
+            os.kill(pid, signal.SIGKILL)
+
+
+def training(folder: Path) -> list[int]:
+    """Processes that train something in `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if b"selftrain.training" in command and str(folder).encode() in command:
+            found.append(int(path.parent.name))
+    return found

@@ -20,7 +20,8 @@ CONFIGS = next(
 def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig:
     """The config called `name` (a file, or the name of one in `configs/`), with dotted `overrides` on top.
 
-    Raises UsageError naming the key, what was expected and what was found.
+    `runtime.deepspeed` becomes the path that it means (`find_deepspeed`). Raises UsageError naming the key, what was
+    expected and what was found.
     """
     path = find_config(name)
     try:
@@ -33,9 +34,14 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
         _set(values, key, value)
     values.setdefault("name", path.stem)
     try:
-        return RunConfig.model_validate(values)
+        config = RunConfig.model_validate(values)
     except ValidationError as error:
         raise UsageError(f"{path}:\n" + "\n".join(_problem(item) for item in error.errors())) from None
+    if config.runtime.deepspeed is None:
+        return config
+    deepspeed = find_deepspeed(config.runtime.deepspeed, path.parent)
+    runtime = config.runtime.model_copy(update={"deepspeed": str(deepspeed)})
+    return config.model_copy(update={"runtime": runtime})
 
 
 def find_config(name: str) -> Path:
@@ -45,6 +51,19 @@ def find_config(name: str) -> Path:
             return path
     known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
     raise UsageError(f"no config {name!r}: expected a YAML file or one of: {known}")
+
+
+def find_deepspeed(name: str, beside: Path) -> Path:
+    """The JSON file that `runtime.deepspeed` means: a path from here or from the folder `beside`, or the name of a shipped
+    one."""
+    shipped = CONFIGS / "deepspeed"
+    for path in (Path(name), beside / name, shipped / f"{name}.json"):
+        if path.is_file():
+            return path.resolve()
+    known = ", ".join(sorted(path.stem for path in shipped.glob("*.json")))
+    raise UsageError(
+        f"runtime.deepspeed: no file {name!r} here or in {beside}; expected a DeepSpeed JSON file or one of: {known}"
+    )
 
 
 def parse_overrides(items: Sequence[str]) -> dict[str, Any]:

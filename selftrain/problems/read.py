@@ -2,12 +2,12 @@
 
 import logging
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from selftrain.bank.generate import generate
-from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MultiPLEConfig
+from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError
 from selftrain.problems.contests import contest_problems
 from selftrain.problems.hub import read_hub, resolve_commit
@@ -21,24 +21,49 @@ from selftrain.records import Problem
 log = logging.getLogger(__name__)
 
 OutsideProblems = MultiPLEConfig | ContestsConfig | JsonlConfig
-AnyProblems = BankConfig | OutsideProblems
+AnyProblems = BankConfig | OutsideProblems | MixedConfig
 
 
-def read_problems(config: AnyProblems, commit: str | None = None) -> list[Problem]:
-    """The problems that `config` asks for, each in its split; those of sft carry the answers.
+def read_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> list[Problem]:
+    """The problems that `config` asks for, each in its split; those of sft and validation carry the answers.
 
-    `commit`: of the data set on the hub, where it is known; else the hub is asked.
-    Problems from outside come in the order of task and language, whatever files they are in. Raises `DataError` for
-    problems that cannot be used, and where one to evaluate on is one to train on (`check_leaks`); `RunError` where the
-    hub cannot be reached.
+    `content`: what `content_digest` said, where that is known: the commits of data sets; else the hub is asked.
+    Problems from outside come in the order of task and language, whatever files they are in; those of a mix part by part.
+    Raises `DataError` for problems that cannot be used, and where one to evaluate on is one to train on (`check_leaks`);
+    `RunError` where the hub cannot be reached.
     """
-    if isinstance(config, BankConfig):
-        problems = list(generate(config))
-    else:
-        problems = _arranged(_read(config, commit), config)
-        _check(problems, config)
+    problems = _unchecked(config, content or {})
     check_leaks(problems)
     return problems
+
+
+def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> list[Problem]:
+    if isinstance(config, BankConfig):
+        return list(generate(config))
+    if isinstance(config, MixedConfig):
+        contents = content.get("parts", [{}] * len(config.parts))
+        return _joined(
+            [_unchecked(part, known) for part, known in zip(_parts(config), contents, strict=True)]
+        )
+    problems = _arranged(_read(config, content.get("commit")), config)
+    _check(problems, config)
+    return problems
+
+
+def _parts(config: MixedConfig) -> list[OutsideProblems]:
+    return [part.model_copy(update={"seed": part.seed + config.seed}) for part in config.parts]
+
+
+def _joined(parts: list[list[Problem]]) -> list[Problem]:
+    problems: dict[str, Problem] = {}
+    for problem in (problem for part in parts for problem in part):
+        if problem.id in problems:
+            raise DataError(
+                f"problem {problem.id!r} is in two parts, from {problems[problem.id].source} and from {problem.source}; "
+                "leave it out of one with `exclude`"
+            )
+        problems[problem.id] = problem
+    return list(problems.values())
 
 
 def content_digest(config: AnyProblems) -> dict[str, Any]:
@@ -49,6 +74,8 @@ def content_digest(config: AnyProblems) -> dict[str, Any]:
     """
     if isinstance(config, BankConfig):
         return {}
+    if isinstance(config, MixedConfig):
+        return {"parts": [content_digest(part) for part in config.parts]}
     if isinstance(config, JsonlConfig):
         return {"files": digest_files(find_files(config.files))}
     if config.hub is not None:
@@ -108,7 +135,8 @@ def _problems(config: OutsideProblems, row: Row) -> Iterable[Problem]:
 
 
 def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]:
-    """`problems` in their splits and in order, without the excluded ones, and with answers in sft only."""
+    """`problems` in their splits and in order, without the excluded ones, and with answers where they are used: sft learns from
+    them, validation is measured on them."""
     if unknown := set(config.exclude) - {problem.task for problem in problems}:
         raise DataError(f"exclude: no task is named {', '.join(sorted(unknown))}; take the name out")
     kept = [problem for problem in problems if problem.task not in config.exclude]
@@ -116,7 +144,8 @@ def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]
     placed = [problem for problem in kept if problem.split] + shared_out
     order = {language: at for at, language in enumerate(config.languages)}
     placed.sort(key=lambda problem: (problem.task, order[problem.language]))
-    return [problem if problem.split == "sft" else replace(problem, response=None) for problem in placed]
+    used = ("sft", "validation")
+    return [problem if problem.split in used else replace(problem, response=None) for problem in placed]
 
 
 def _check(problems: list[Problem], config: OutsideProblems) -> None:

@@ -22,7 +22,7 @@ class PrepareSlice(Strict):
 
 def build(build: Build) -> Outcome:
     """Writes problems.parquet."""
-    problems = read_problems(build.config.problems, build.config.content.get("commit"))
+    problems = read_problems(build.config.problems, build.config.content)
     counts = Counter(problem.split for problem in problems)
     missing = [split for split in SPLITS if not counts[split]]
     if missing:

@@ -1,5 +1,6 @@
 """Configs: what is shipped loads, and what is wrong is refused by name."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,10 @@ SHIPPED = sorted(CONFIGS.rglob("*.y*ml"))
 
 def test_every_shipped_config_is_found():
     names = {path.relative_to(CONFIGS).as_posix() for path in SHIPPED}
-    assert {"demo.yaml", "prod.yaml", "smoke.yaml", "smollm2-135m.yaml"} <= names
+    assert {
+        "demo.yaml", "paper-1.3b.yaml", "paper-6.7b.yaml", "prod.yaml", "qwen2.5-coder-0.5b.yaml", "smoke.yaml",
+        "smollm2-135m.yaml",
+    } <= names  # fmt: skip
     found = [path for path in CONFIGS.rglob("*") if path.is_file() and path.suffix != ".json"]
     assert len(SHIPPED) == len(found), "every file but DeepSpeed's JSON is a config"
 
@@ -34,6 +38,38 @@ def test_a_config_is_found_by_name_or_path(tmp_path: Path, monkeypatch: pytest.M
     assert find_config("smoke") == find_config("smoke.yaml") == CONFIGS / "smoke.yaml"
     with pytest.raises(UsageError, match=r"no config 'nope': expected a YAML file or one of: demo, "):
         load_config("nope")
+
+
+def test_a_deepspeed_file_is_found_by_path_beside_the_config_or_by_the_name_of_a_shipped_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    def found(name: str) -> str | None:
+        return load_config(
+            str(tmp_path / "configs" / "mine.yaml"), {"runtime.deepspeed": name}
+        ).runtime.deepspeed
+
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "mine.yaml").write_text("seed: 7\n")
+    monkeypatch.chdir(tmp_path)
+    assert found("zero3") == str(CONFIGS / "deepspeed" / "zero3.json")
+    (tmp_path / "configs" / "own.json").write_text("{}")
+    assert found("own.json") == str(tmp_path / "configs" / "own.json")
+    (tmp_path / "own.json").write_text("{}")
+    assert found("own.json") == str(tmp_path / "own.json")
+    with pytest.raises(
+        UsageError, match=r"no file 'zero9' here or in .*configs; .*one of: zero1, zero2, zero3"
+    ):
+        found("zero9")
+    assert load_config("smoke").runtime.deepspeed is None
+
+
+@pytest.mark.parametrize("path", sorted((CONFIGS / "deepspeed").glob("*.json")), ids=lambda path: path.stem)
+def test_a_shipped_deepspeed_file_leaves_the_batch_sizes_to_the_config(path: Path):
+    content = json.loads(path.read_text())
+    assert content["zero_optimization"]["stage"] == int(path.stem.removeprefix("zero")[0])
+    assert ("offload_optimizer" in content["zero_optimization"]) == path.stem.endswith("offload")
+    for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        assert content[name] == "auto"
 
 
 def test_overrides_are_yaml_and_go_on_top():
@@ -61,7 +97,7 @@ WRONG = [
     ("rounds", 1.5, r"rounds: .*integer.*got 1\.5"),
     ("seed", -1, r"seed: .*got -1"),
     ("name", "../up", r"name: .*got '\.\./up'"),
-    ("sample.engine", "magic", r"sample\.engine: .*'ctranslate2' or 'hf'.*got 'magic'"),
+    ("sample.engine", "magic", r"sample\.engine: .*'ctranslate2', 'hf' or 'vllm'.*got 'magic'"),
     ("sample.temperature", float("nan"), r"sample\.temperature: .*finite.*got nan"),
     ("mine.threshold", float("nan"), r"mine\.threshold: .*finite.*got nan"),
     ("mine.threshold", float("inf"), r"mine\.threshold: .*finite.*got inf"),

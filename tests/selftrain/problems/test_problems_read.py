@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MultiPLEConfig, RunConfig
+from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig, RunConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.problems import content_digest, read_problems
 from selftrain.records import Problem, read_records, write_records
@@ -52,7 +52,7 @@ def test_multipl_e(folder: Path) -> None:
     assert [p.id for p in problems[:4]] == ["Made_0.py", "Made_0.sh", "Made_1.py", "Made_1.sh"]
     answers = {"py": "    return 2 * n", "sh": "  echo $((2 * $1))"}
     for p in problems:
-        assert p.response == (answers[p.language] if p.split == "sft" else None)
+        assert p.response == (answers[p.language] if p.split in ("sft", "validation") else None)
         assert p.kind == "program"
     first = next(p for p in problems if p.id == "Made_10.py")
     row = py_row("Made_10", DESCRIPTIONS[10])
@@ -198,6 +198,9 @@ def test_a_leak_between_files_fails_the_reading(folder: Path) -> None:
         ({"source": "multipl-e", "evaluation": "a", "languages": ["py", "py"]}, "none twice"),
         ({"source": "contests", "evaluation": "a", "max_cases": 0}, "max_cases"),
         ({"source": "jsonl", "files": []}, "at least 1 item"),
+        ({"source": "mixed", "parts": []}, "at least 1 item"),
+        ({"source": "mixed", "parts": [{"source": "contests", "train": "a"}]}, "no problems to evaluate on"),
+        ({"source": "mixed", "parts": [{"source": "bank"}]}, "does not match any of the expected tags"),
         ({"source": "csv"}, "does not match any of the expected tags"),
     ],
 )
@@ -315,7 +318,7 @@ def test_own_problems(tmp_path: Path) -> None:
         ),
         own(1, split="rl", tests="", cases=[{"stdin": "1", "stdout": "2"}]),
         own(2, split="validation", response="    pass"),
-        own(3, split="test"),
+        own(3, split="test", response="    pass"),
     ]
     problems = read_problems(jsonl(tmp_path, rows))
     assert problems[0] == Problem(
@@ -334,7 +337,7 @@ def test_own_problems(tmp_path: Path) -> None:
     assert (problems[1].id, problems[1].source, problems[1].kind) == ("own 1.py", "own.jsonl", "stdio")
     assert problems[1].cases == ({"stdin": "1", "stdout": "2"},)
     assert [p.split for p in problems] == ["sft", "rl", "validation", "test"]
-    assert problems[2].response is None
+    assert [p.response for p in problems[2:]] == ["    pass", None], "nothing learns from those of test"
 
 
 def test_rows_without_a_split_are_shared_out(tmp_path: Path) -> None:
@@ -362,3 +365,62 @@ def test_rows_without_a_split_are_shared_out(tmp_path: Path) -> None:
 def test_a_bad_row_of_ones_own(tmp_path: Path, broken: dict[str, Any], message: str) -> None:
     with pytest.raises(DataError, match=message):
         read_problems(jsonl(tmp_path, [own(0, **broken)]))
+
+
+# Several sources as one
+
+
+def mixed(folder: Path, *parts: dict[str, Any], **more: Any) -> MixedConfig:
+    """Contests to train on, MultiPL-E problems to evaluate on, and `parts`."""
+    tasks = [contest(f"C{at}", text, private_tests={}) for at, text in enumerate(DESCRIPTIONS[:8])]
+    held = [py_row(f"Made_{at}", DESCRIPTIONS[at]) for at in (10, 11)]
+    learnt = {
+        "source": "contests",
+        "languages": ["py", "cpp"],
+        "train": str(write_jsonl(folder / "contests.jsonl", tasks)),
+        "shares": {"sft": 0.5, "rl": 0.3, "validation": 0.2},
+    }
+    evaluated = {"languages": ["py"], "evaluation": str(write_jsonl(folder / "held.jsonl", held))}
+    return MixedConfig.model_validate(
+        {"parts": [learnt, {"source": "multipl-e"} | evaluated, *parts], "seed": 2} | more
+    )
+
+
+def test_a_mix_has_the_problems_of_its_parts(tmp_path: Path) -> None:
+    config = mixed(tmp_path)
+    assert config.languages == ("py", "cpp")
+    assert config.splits == ("sft", "rl", "validation", "test")
+    problems = read_problems(config)
+    assert {p.id for p in problems if p.split == "test"} == {"Made_10.py", "Made_11.py"}
+    first, second = config.parts
+    seeded = first.model_copy(update={"seed": 2})
+    alone = [p for part in (seeded, second) for p in read_problems(part)]
+    assert problems == alone
+    assert len({p.task for p in problems if p.split != "test"}) == 8
+
+
+def test_the_content_of_a_mix_is_that_of_its_parts(tmp_path: Path) -> None:
+    config = mixed(tmp_path)
+    before = content_digest(config)
+    assert before == {"parts": [content_digest(part) for part in config.parts]}
+    assert read_problems(config, before) == read_problems(config)
+    (tmp_path / "held.jsonl").write_text((tmp_path / "held.jsonl").read_text().replace("doubles", "triples"))
+    after = content_digest(config)
+    assert (after["parts"][0], after["parts"][1] != before["parts"][1]) == (before["parts"][0], True)
+
+
+def test_a_problem_in_two_parts_of_a_mix_is_refused(tmp_path: Path) -> None:
+    again = {"source": "multipl-e", "languages": ["py"], "evaluation": str(tmp_path / "held.jsonl")}
+    with pytest.raises(DataError, match=r"problem 'Made_10\.py' is in two parts.*with `exclude`"):
+        read_problems(mixed(tmp_path, again))
+
+
+def test_what_one_part_evaluates_on_may_not_be_what_another_trains_on(tmp_path: Path) -> None:
+    rows = [sh_row("C3", DESCRIPTIONS[9])]  # a task that the contests have in other languages
+    leak = {
+        "source": "multipl-e",
+        "languages": ["sh"],
+        "evaluation": str(write_jsonl(tmp_path / "l.jsonl", rows)),
+    }
+    with pytest.raises(DataError, match="would be evaluated on after training on them"):
+        read_problems(mixed(tmp_path, leak))

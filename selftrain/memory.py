@@ -37,8 +37,10 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
     """Bytes that each training process needs at least; 0 where the model is not here to be looked at.
 
     config  the slice of stage sft, train_reward or ppo; that of any other gives 0
+
+    Of libraries only what GPUs hold counts: on CPU most of theirs is one copy for all processes, and gives way.
     """
-    from selftrain.plan.memory import rank_bytes
+    from selftrain.plan.memory import LIBRARIES, rank_bytes
 
     more = 0
     if settings := getattr(config, "ppo", None):
@@ -52,7 +54,8 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
         parameters = count_parameters(Path(base)) if base else tiny_parameters(config.model)
     else:
         return 0
-    return rank_bytes(stage, settings, parameters, runtime) + more if parameters else 0
+    shared = LIBRARIES["training"] if runtime.device == "cpu" else 0
+    return rank_bytes(stage, settings, parameters, runtime) - shared + more if parameters else 0
 
 
 def check_memory(needs: int, runtime: Any) -> None:

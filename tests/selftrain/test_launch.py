@@ -18,7 +18,7 @@ from selftrain import commands
 from selftrain.config import ModelConfig, PPOConfig, RewardConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed, UsageError
 from selftrain.launch import launch
-from selftrain.memory import GIB, available_bytes, count_parameters, least_bytes, tiny_parameters
+from selftrain.memory import GIB, available_bytes, check_gpu, count_parameters, least_bytes, tiny_parameters
 from selftrain.processes import LAST_LINES, without_secrets
 from selftrain.stage import Build, Outcome
 from selftrain.stages.ppo import PPOSlice
@@ -274,7 +274,8 @@ def test_parameters_are_counted_from_headers_alone(generator: Path, reranker: Pa
 def test_every_training_stage_is_known_to_need_memory(reranker: Path):
     parameters = count_parameters(reranker)
     least = [least_bytes(config, inputs, RuntimeConfig(processes=1)) for config, inputs in slices(reranker)]
-    assert all(needs >= 16 * parameters for needs in least)
+    assert least[0] == 16 * parameters, "float32 weights, their gradients and Adam's two moments"
+    assert all(needs >= 16 * (parameters - 16) for needs in least)
     assert least[2] - least[1] >= 2 * 4 * (parameters - 16), (
         "PPO keeps a reference and the reranker beside the policy"
     )
@@ -294,6 +295,13 @@ def test_more_ranks_than_memory_are_refused_before_any_is_started(run: Any, tmp_
     needs = float(str(raised.value).split("at least ")[1].split()[0])
     assert 4 * 16 * 50 * 13 * 16384**2 / GIB < needs < 5 * 16 * 50 * 13 * 16384**2 / GIB * 1.1
     assert not (tmp_path / "work").exists()
+
+
+def test_more_ranks_than_gpus_are_told():
+    with pytest.raises(
+        UsageError, match=r"runtime.processes 999, and PyTorch sees \d+ GPUs here; expected one for each"
+    ):
+        check_gpu(needs=0, processes=999, local_rank=0)
 
 
 def test_this_machines_memory_is_known():

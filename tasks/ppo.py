@@ -5,7 +5,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from sandbox.client import Sandbox
-from sandbox.verdicts import Verdict
+from sandbox.verdicts import Program, Verdict
 from selftrain.launch import Answer
 from selftrain.records import Candidate, Problem, read_records
 from selftrain.stage import ArtifactRef, Build, Outcome
@@ -49,7 +49,7 @@ def passing(build: Build) -> Iterator[Answer]:
         cache = stack.enter_context(known_verdicts(build))
 
         def answer(rows: list[list[str]]) -> list[bool | None]:
-            wanted = []
+            wanted: list[Program] = []
             for at, (name, text) in enumerate(rows):
                 problem = replace(problems[name], example_tests="")
                 cut = min(

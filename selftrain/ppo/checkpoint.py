@@ -13,15 +13,24 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from selftrain.errors import UsageError
+
 PART = ".part"
 
 
 def save(
-    folder: Path, step: int, model: Any, optimizer: Any, state: dict[str, Any], accelerator: Any
+    folder: Path,
+    step: int,
+    model: Any,
+    optimizer: Any,
+    state: dict[str, Any],
+    accelerator: Any,
+    keep: int = 1,
 ) -> None:
-    """Write `folder/step-N`, under another name until it is whole, then delete the older ones. Called by every rank.
+    """Write `folder/step-N`, under another name until it is whole, then delete all but the newest. Called by every rank.
 
     state  JSON values
+    keep   how many stay
     """
     part = folder / PART
     part.mkdir(parents=True, exist_ok=True)
@@ -36,12 +45,12 @@ def save(
         )
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        (part / "state.json").write_text(json.dumps(state))
+        content = {"layout": _layout(model, accelerator), "state": state}
+        (part / "state.json").write_text(json.dumps(content))
         for path in part.rglob("*"):
             _to_disk(path)
-        older = _numbered(folder)
         part.rename(folder / f"step-{step}")
-        for path in older.values():
+        for _, path in sorted(_numbered(folder).items())[:-keep]:
             shutil.rmtree(path)
     accelerator.wait_for_everyone()
 
@@ -50,6 +59,9 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
     """Load the newest checkpoint in `folder` into `model` and `optimizer` and return its state; None where none is.
 
     Deletes what a killed `save` left. Called by every rank.
+
+    Raises UsageError where the checkpoint is of another model, or was written by DeepSpeed and this run is not, or the other
+    way round, or by another number of its ranks.
     """
     if accelerator.is_main_process and (folder / PART).exists():
         shutil.rmtree(folder / PART)
@@ -58,6 +70,12 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
     if not found:
         return None
     newest = found[max(found)]
+    content = json.loads((newest / "state.json").read_text())
+    if difference := _difference(content["layout"], _layout(model, accelerator)):
+        raise UsageError(
+            f"{newest}: a checkpoint of another run: {difference}; set that as it was to go on, or delete {folder} to start "
+            "this stage again"
+        )
     if _is_engine(model):
         model.load_checkpoint(str(newest), tag="engine")
     else:
@@ -71,8 +89,32 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
             index, name = key.split(".", 1)
             whole["state"].setdefault(int(index), {})[name] = value
         optimizer.load_state_dict(whole)
-    state: dict[str, Any] = json.loads((newest / "state.json").read_text())
+    state: dict[str, Any] = content["state"]
     return state
+
+
+def _layout(model: Any, accelerator: Any) -> dict[str, Any]:
+    """What has to be the same for a checkpoint to fit; JSON values."""
+    engine = _is_engine(model)
+    shapes = {name: list(getattr(p, "ds_shape", p.shape)) for name, p in _parameters(model)}
+    return {
+        "runtime.deepspeed": "set" if engine else "not set",
+        "ranks of DeepSpeed": accelerator.num_processes if engine else None,
+        "the model's parameters": shapes,
+    }
+
+
+def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
+    """The first difference between two layouts, in words."""
+    for name, value in now.items():
+        if saved[name] == value:
+            continue
+        if not isinstance(value, dict):
+            return f"{name}: {saved[name]} then, {value} now"
+        was = saved[name]
+        first = next(key for key in sorted({*was, *value}) if was.get(key) != value.get(key))
+        return f"{name}: {first} had shape {was.get(first)}, now {value.get(first)}"
+    return None
 
 
 def _is_engine(model: Any) -> bool:

@@ -102,6 +102,7 @@ class Trainer:
     end                id of the end token
     accelerator        made with `accumulation_steps(config, world)`
     checkpoints        folder to save to and resume from; None keeps nothing
+    keep               checkpoints that stay there
     on_step            called after each step with its row of the curve
     rollouts           what samples; None: the policy itself
     value_trunk        a trunk of its own for the value head; None: the policy's
@@ -130,12 +131,14 @@ class Trainer:
         adapters: Any = None,
         execute: Execute | None = None,
         probe_prompts: Sequence[list[int]] = (),
+        keep: int = 1,
     ) -> None:
         check_batches(config, accelerator.num_processes)
         self.config, self.seed, self.max_new_tokens = config, seed, max_new_tokens
         self.score, self.prompts, self.end = score, prompts, end
         self.execute, self.probe_prompts = execute, probe_prompts
-        self.accelerator, self.checkpoints, self.on_step = accelerator, checkpoints, on_step
+        self.accelerator, self.on_step = accelerator, on_step
+        self.checkpoints, self.keep = checkpoints, keep
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.adapters = adapters
         self.reference = None
@@ -466,7 +469,13 @@ class Trainer:
         if self.checkpoints is not None:
             state = asdict(self.state)
             checkpoint.save(
-                self.checkpoints, self.state.step, self.model, self.optimizer, state, self.accelerator
+                self.checkpoints,
+                self.state.step,
+                self.model,
+                self.optimizer,
+                state,
+                self.accelerator,
+                self.keep,
             )
 
 

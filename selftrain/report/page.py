@@ -28,6 +28,11 @@ CURVES = {
     "reward": "Reward: score minus KL penalty",
     "kl": "KL to the SFT policy, nats a token",
     "entropy": "Entropy, nats a token",
+    "clip_fraction": "Share of tokens whose ratio was clipped",
+    "explained_variance": "Share of the returns' variance that the value head explains",
+    "pass_rate": "Share of the completions that pass",
+    "probe_pass_rate": "Share of the probe's completions that pass",
+    "hacking_gap": "Reward-hacking gap: rise of the probe's score over that of its pass rate, in standard deviations",
 }
 """Keys of a PPO row that are plotted, where a row has them."""
 

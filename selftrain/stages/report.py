@@ -55,6 +55,7 @@ def build(build: Build) -> Outcome:
         evaluation=result["evaluation"],
         ppo={
             label: manifest["metrics"]["curve"]
+            + [_probe(row) for row in manifest["metrics"].get("probes", [])]
             for label, manifest in build.manifests.items()
             if manifest["stage"] == "ppo"
         },
@@ -65,6 +66,11 @@ def build(build: Build) -> Outcome:
     )
     build_report(inputs, build.folder)
     return Outcome(sha256_file(build.inputs["evaluation"] / "evaluation.json"))
+
+
+def _probe(row: dict[str, Any]) -> dict[str, float]:
+    """A probe's figures as a row of the curve."""
+    return {"step": row["step"], "probe_pass_rate": row["pass_rate"], "hacking_gap": row["hacking_gap"]}
 
 
 REPORT = Stage("report", 1, build)

@@ -50,15 +50,15 @@ def train(child: Child) -> Outcome:
     whole = load_generator(generator, **frozen) if _zero_stage(runtime) == 3 else None
     trunk = load_generator(generator).base_model if settings.value_model == "separate" else None
     reference = None if settings.lora else load_generator(generator, **frozen)
-    problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
+    rows = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     longest = min(m.config.max_position_embeddings for m in (policy, judge)) - config.max_new_tokens
-    trained, prompts, too_long = _prompts(tokenizer, problems, "rl", longest)
+    trained, prompts, too_long = _prompts(tokenizer, rows, "rl", longest)
     if not prompts:
         raise DataError(
             f"none of the {too_long} problems of the rl split has a prompt of 1 to {longest} tokens (the models' "
             f"longest input less max_new_tokens={config.max_new_tokens}); PPO needs prompts to sample from"
         )
-    probed, probe_prompts, _ = _prompts(tokenizer, problems, "validation", longest)
+    probed, probe_prompts, _ = _prompts(tokenizer, rows, "validation", longest)
     if len(probed) < settings.probe:
         raise UsageError(
             f"ppo.probe is {settings.probe}, but the validation split has {len(probed)} problems with a prompt that fits; "
@@ -78,12 +78,12 @@ def train(child: Child) -> Outcome:
     accelerator = _accelerator(config, runtime, world)
     names = [problem.id for problem in (*trained, *probed)]
 
-    def execute(numbers: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
-        rows = [
+    def execute(problems: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
+        asked = [
             [names[number], tokenizer.decode(ids, skip_special_tokens=True)]
-            for number, ids in zip(numbers, completions, strict=True)
+            for number, ids in zip(problems, completions, strict=True)
         ]
-        passed: list[bool | None] = ask(child, rows)
+        passed: list[bool | None] = ask(child, asked)
         return passed
 
     def save(weights: Mapping[str, Any], folder: Path) -> None:
@@ -132,6 +132,7 @@ def train(child: Child) -> Outcome:
         adapters=adapters,
         execute=execute,
         probe_prompts=probe_prompts[: settings.probe],
+        keep=runtime.keep_checkpoints,
     )
     state = trainer.run()
     weights = trainer.policy_weights()

@@ -401,3 +401,20 @@ def test_recomputed_activations_change_nothing():
         trainer.step()
         after.append(weights(trainer))
     torch.testing.assert_close(after[0], after[1], rtol=0, atol=1e-6)
+
+
+# Checkpoints that do not fit
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path):
+    make_trainer(config(steps=1), checkpoints=tmp_path).run()
+    other = {"policy": make_model(0, 64), "reference": make_model(0, 64)}
+    with pytest.raises(
+        UsageError, match=r"step-1: .*parameters: .* had shape \[.*32\], now \[.*64\]; .*delete"
+    ):
+        make_trainer(config(steps=2), checkpoints=tmp_path, **other).run()
+
+
+def test_as_many_checkpoints_stay_as_asked(tmp_path):
+    make_trainer(config(steps=4, checkpoint_steps=1), checkpoints=tmp_path, keep=2).run()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-3", "step-4"]

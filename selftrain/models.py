@@ -1,7 +1,7 @@
 """Models and tokenizers: tiny ones made here, pretrained ones loaded, and how prompts and completions become tokens."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +9,15 @@ from selftrain.config import ModelConfig
 from selftrain.errors import UsageError
 
 PAD, END, SEPARATOR = "<pad>", "<end>", "<sep>"
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+CLASSIFIER = "ForSequenceClassification"
 
 
-def base_digest(config: ModelConfig) -> str | None:
-    """What identifies the pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without."""
+def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
+    """What identifies the pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without.
+
+    field  what errors call the setting that names them
+    """
     import hashlib
 
     from selftrain.store import sha256_file
@@ -21,23 +26,23 @@ def base_digest(config: ModelConfig) -> str | None:
         return None
     folder = Path(config.base)
     if not folder.is_dir():
-        return hub_commit(config.base, config.revision)
+        return hub_commit(config.base, config.revision, field)
     wanted = {".safetensors", ".json", ".gguf", ".model", ".txt"}
     files = sorted(path for path in folder.iterdir() if path.suffix in wanted)
     if config.gguf_file and not (folder / config.gguf_file).is_file():
         raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")
     if not files:
         raise UsageError(
-            f"model.base: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)"
+            f"{field}: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)"
         )
     try:
         lines = [f"{path.name} {sha256_file(path)}\n" for path in files]
     except OSError as error:
-        raise UsageError(f"model.base: {folder} cannot be read: {error}") from error
+        raise UsageError(f"{field}: {folder} cannot be read: {error}") from error
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def hub_commit(name: str, revision: str | None) -> str:
+def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:
     """The commit that `revision` (default: main) of a hub model is at."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
@@ -48,7 +53,7 @@ def hub_commit(name: str, revision: str | None) -> str:
         commit = HfApi().model_info(name, revision=revision).sha
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise UsageError(
-            f"model.base: {name!r} is no folder here and the hub does not answer for it: {error}"
+            f"{field}: {name!r} is no folder here and the hub does not answer for it: {error}"
         ) from error
     assert commit is not None
     return commit
@@ -128,32 +133,67 @@ def load_generator(folder: str | Path, **options: Any) -> Any:
     """A causal language model, float32 unless `options` say otherwise. Safetensors or GGUF only, no remote code."""
     from transformers import AutoModelForCausalLM
 
+    names = _architectures(folder, **options)
+    if names and not any(name.endswith(LANGUAGE_MODELS) for name in names):
+        raise UsageError(
+            f"{folder}: expected a causal language model, its config.json names {names}; give a model that writes text"
+        )
     return _load(AutoModelForCausalLM, folder, **options)
 
 
-def load_classifier(folder: str | Path, fresh_head: bool = False) -> Any:
-    """A one-label sequence classifier. `fresh_head`: `folder` is a generator, and the score head is new (seed torch first)."""
+def load_classifier(folder: str | Path, fresh_head: bool | None = False, **options: Any) -> Any:
+    """A one-label sequence classifier that scores a text at its last token, float32.
+
+    fresh_head  `folder` is a generator, and the score head is new (seed torch first); None: where it has none
+    """
     import torch
     from transformers import AutoConfig, AutoModelForSequenceClassification
 
-    with _loading(folder, "a model's config"):
-        config = AutoConfig.from_pretrained(str(folder))
+    names = _architectures(folder, **options)
+    if fresh_head is None:
+        fresh_head = not any(name.endswith(CLASSIFIER) for name in names)
     if not fresh_head:
-        names = config.architectures or []
-        if not any(name.endswith("ForSequenceClassification") for name in names):
+        if not any(name.endswith(CLASSIFIER) for name in names):
             raise UsageError(
                 f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder"
             )
-        if config.num_labels != 1:
-            raise UsageError(f"{folder}: expected one label (a score), got num_labels={config.num_labels}")
-    model = _load(AutoModelForSequenceClassification, folder, num_labels=1)
+        labels = AutoConfig.from_pretrained(str(folder), **options).num_labels
+        if labels != 1:
+            raise UsageError(f"{folder}: expected one label (a score), got num_labels={labels}")
+    new = frozenset({"score.weight"} if fresh_head else ())
+    model = _load(AutoModelForSequenceClassification, folder, new, num_labels=1, **options)
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UsageError(
+            f"{folder}: a {type(model).__name__} has no linear `score` head at the last token; give a decoder, such as a Llama"
+        )
     if fresh_head:
-        # Stiennon et al. 2020, appendix B: a head of this size starts with scores of about unit variance.
-        torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+        with _whole(model.score.weight):
+            # Stiennon et al. 2020, appendix B: a head of this size starts with scores of about unit variance.
+            torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
     return model
 
 
-def _load(kind: Any, folder: str | Path, **options: Any) -> Any:
+def _architectures(folder: str | Path, **options: Any) -> list[str]:
+    """The classes that a checkpoint's config names."""
+    from transformers import AutoConfig
+
+    with _loading(folder, "a model's config"):
+        found = {name: options[name] for name in ("revision", "gguf_file") if name in options}
+        config = AutoConfig.from_pretrained(str(folder), **found)
+    return list(config.architectures or [])
+
+
+def _whole(weight: Any) -> AbstractContextManager[Any]:
+    """Where ZeRO-3 has split `weight` up: the whole of it to change, the same on every rank after."""
+    if not hasattr(weight, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(weight, modifier_rank=0)  # type: ignore[no-any-return]
+
+
+def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **options: Any) -> Any:
+    """A model of class `kind` whose weights are all in `folder` but those named in `new`."""
     import torch
     from transformers.utils import logging
 
@@ -162,7 +202,12 @@ def _load(kind: Any, folder: str | Path, **options: Any) -> Any:
     if not options.get("gguf_file"):
         options["use_safetensors"] = True
     with _loading(folder, kind.__name__):
-        model = kind.from_pretrained(str(folder), **options)
+        model, found = kind.from_pretrained(str(folder), output_loading_info=True, **options)
+    if missing := sorted(set(found["missing_keys"]) - new):
+        raise UsageError(
+            f"{folder}: {len(missing)} tensors of a {type(model).__name__} are not there, {missing[0]} for one; "
+            "give the folder of a whole model of that kind"
+        )
     if options.get("gguf_file"):
         # Its weights are ordinary ones by now; the marks would forbid training and be saved with the model.
         model.is_quantized, model.hf_quantizer = False, None
@@ -177,7 +222,7 @@ def _loading(folder: str | Path, what: str) -> Iterator[None]:
 
     try:
         yield
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise UsageError(f"{folder}: cannot be loaded as {what}: {error}") from error
 
 

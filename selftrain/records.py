@@ -34,7 +34,7 @@ class Problem:
     stop_tokens    texts at which a completion is cut, not kept
     split          sft, rl, validation or test
     source         where it is from: bank, or a file's or data set's name
-    response       an answer to learn from (problems of the sft split), not necessarily right
+    response       an answer to learn from (split sft) or to measure the loss on (validation), not necessarily right
     example_tests  like `tests`, made from the examples that the prompt itself shows; empty where it shows none
     """
 
@@ -82,6 +82,7 @@ class Execution:
     """What the sandbox found for one candidate.
 
     examples_passed  whether it passes the prompt's own examples; None where there are none
+    pass_rate        share of the problem's test cases that it passes; None where they were not all run by themselves
     """
 
     candidate_id: str
@@ -89,6 +90,7 @@ class Execution:
     verdict: Verdict
     exit_code: int | None
     examples_passed: bool | None = None
+    pass_rate: float | None = None
     cpu_seconds: float = measured(default=0.0)
     wall_seconds: float = measured(default=0.0)
     peak_memory_bytes: int = measured(default=0)
@@ -108,6 +110,7 @@ class Pair:
                     `round` - 1 scored the wrong one above the right one, or above the threshold)
     round           the reward model that this pair was mined for, 1..R
     chosen_score, rejected_score   scores of the reranker that mined it; None for round 1
+    gap             share of the problem's test cases that only the right one passes: 1 where that is not known
     """
 
     problem_id: str
@@ -120,6 +123,7 @@ class Pair:
     round: int
     chosen_score: float | None = None
     rejected_score: float | None = None
+    gap: float = 1.0
 
 
 Record = TypeVar("Record", Problem, Candidate, Execution, Pair)

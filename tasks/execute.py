@@ -23,6 +23,7 @@ from selftrain.store import PROGRESS
 from tasks.run import Run
 
 EXAMPLES = "/examples"
+CASE = "/case-"
 OUTPUT_KEPT = 2000
 """Characters of a program's output that go into the record."""
 
@@ -87,6 +88,8 @@ def build(build: Build) -> Outcome:
                 continue
             progress = partial(show, build, before=number * size, total=len(candidates))
             wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
+            if config.execute.every_case:
+                wanted = [part for program in wanted for part in one_by_one(program)]
             results = judge(wanted, box, cache, progress)
             rows = [execution(problems[c.problem_id], c, results) for c in shard]
             done.append(rows)
@@ -117,7 +120,8 @@ def known_verdicts(build: Build) -> Iterator[VerdictCache | None]:
 
 def show(build: Build, results: Mapping[str, Result], before: int, total: int) -> None:
     """Progress in candidates: those of the shards before, and those of this one that have a result."""
-    build.progress(before + sum(not id.endswith(EXAMPLES) for id in results), total, "programs")
+    done = {id.split(CASE)[0] for id in results if not id.endswith(EXAMPLES)}
+    build.progress(before + len(done), total, "programs")
 
 
 def judge(
@@ -156,6 +160,14 @@ def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> I
         yield Program(candidate.id + EXAMPLES, problem.language, source, end_marker=marker, limits=limits)
 
 
+def one_by_one(program: Program) -> Iterator[Program]:
+    """A program whose run ends at the first case that fails, as one program per case; any other as it is."""
+    if not program.cases:
+        yield program
+    for number, case in enumerate(program.cases):
+        yield replace(program, id=f"{program.id}{CASE}{number}", cases=(case,))
+
+
 def limits_for(language: str, config: ExecuteConfig) -> Limits | None:
     """The language's own limits (None) unless the config sets others."""
     if config.cpu_seconds is None and config.memory_bytes is None:
@@ -167,8 +179,13 @@ def limits_for(language: str, config: ExecuteConfig) -> Limits | None:
 
 
 def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]) -> Execution:
-    """The record of a candidate's results."""
-    result = results[candidate.id]
+    """The record of a candidate's results.
+
+    Of test cases that ran one by one the first that failed gives the verdict, as it does where they run as one program.
+    """
+    runs = [results[candidate.id]] if candidate.id in results else cases_of(problem, candidate, results)
+    result = next((run for run in runs if run.verdict is not Verdict.passed), runs[-1])
+    alone = candidate.id not in results and all(run.verdict.is_label for run in runs)
     examples = results.get(candidate.id + EXAMPLES)
     judged = examples is not None and examples.verdict.is_label
     return Execution(
@@ -177,11 +194,17 @@ def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]
         verdict=result.verdict,
         exit_code=result.exit_code,
         examples_passed=examples.verdict is Verdict.passed if examples is not None and judged else None,
-        cpu_seconds=result.cpu_seconds,
-        wall_seconds=result.compile_seconds + result.run_seconds,
-        peak_memory_bytes=result.peak_memory_bytes,
+        pass_rate=sum(run.verdict is Verdict.passed for run in runs) / len(runs) if alone else None,
+        cpu_seconds=sum(run.cpu_seconds for run in runs),
+        wall_seconds=sum(run.compile_seconds + run.run_seconds for run in runs),
+        peak_memory_bytes=max(run.peak_memory_bytes for run in runs),
         output=(result.stdout + result.stderr)[-OUTPUT_KEPT:],
     )
+
+
+def cases_of(problem: Problem, candidate: Candidate, results: Mapping[str, Result]) -> list[Result]:
+    """The results of a candidate's test cases that ran one by one, in the order of the cases."""
+    return [results[f"{candidate.id}{CASE}{number}"] for number in range(len(problem.cases))]
 
 
 def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
@@ -207,4 +230,4 @@ def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[s
     }
 
 
-EXECUTE = Stage("execute", 1, build)
+EXECUTE = Stage("execute", 2, build)

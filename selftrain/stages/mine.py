@@ -32,11 +32,13 @@ class MineSlice(Strict):
 
 @dataclass(frozen=True)
 class Program:
-    """One distinct program of a problem: its first candidate, its verdict, its score where a reranker gave one."""
+    """One distinct program of a problem: its first candidate, its verdict, its score where a reranker gave one, and the
+    share of the test cases that it passes where that is known."""
 
     candidate: Candidate
     verdict: Verdict
     score: float | None
+    pass_rate: float | None = None
 
     @property
     def id(self) -> str:
@@ -94,11 +96,10 @@ def distinct_programs(
     """Per problem its distinct sampled programs that have a verdict of their own."""
     found: dict[str, dict[str, Program]] = defaultdict(dict)
     for candidate in candidates:
-        verdict = executions[candidate.id].verdict
-        if candidate.sample >= 0 and verdict.is_label:
-            found[candidate.problem_id].setdefault(
-                candidate.completion.rstrip(), Program(candidate, verdict, scores.get(candidate.id))
-            )
+        execution = executions[candidate.id]
+        if candidate.sample >= 0 and execution.verdict.is_label:
+            program = Program(candidate, execution.verdict, scores.get(candidate.id), execution.pass_rate)
+            found[candidate.problem_id].setdefault(candidate.completion.rstrip(), program)
     return {problem_id: list(programs.values()) for problem_id, programs in found.items()}
 
 
@@ -165,6 +166,7 @@ class NewPairs:
                 round=self.config.round,
                 chosen_score=chosen.score,
                 rejected_score=rejected.score,
+                gap=1.0 - (rejected.pass_rate or 0.0),
             )
         )
 
@@ -224,4 +226,4 @@ def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[t
     return [(chosen, rejected) for *_, chosen, rejected in sorted(gaps, key=lambda gap: gap[:3])]
 
 
-MINE = Stage("mine", 2, build)
+MINE = Stage("mine", 3, build)

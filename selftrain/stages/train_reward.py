@@ -10,15 +10,17 @@ class RewardSlice(Strict):
 
     reward     with the passes and the learning rate of this round in `epochs` and `learning_rate`
     continues  it starts from the reranker of the round before, else from the SFT generator with a fresh score head
+    base_digest  content of the pretrained weights of `reward.base`, where it starts from those
     """
 
     seed: int
     reward: RewardConfig
     continues: bool = False
+    base_digest: str | None = None
 
 
 def build(build: Build) -> Outcome:
-    """Reads `pairs` and `start`; writes a sequence classifier with one label, and its tokenizer."""
+    """Reads `pairs` and, unless it starts from `reward.base`, `start`; writes a one-label classifier and its tokenizer."""
     return launch("selftrain.training.reward", build, distributed=True)
 
 

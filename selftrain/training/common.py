@@ -1,21 +1,41 @@
-"""What SFT and reward training share: the order of batches, the trainer's arguments, progress and resume."""
+"""What SFT and reward training share: the order of batches, the trainer's arguments, evaluation, checkpoints, the export.
 
+A checkpoint is whole once the file `whole` is in it, which says how it was written. What is exported is always a whole
+checkpoint: the last one, or the best where there is evaluation, which is kept until the end. So a run that is killed, even
+after its last step, ends with what an undisturbed one ends with.
+"""
+
+import collections
+import itertools
+import json
+import math
+import os
 import random
-from collections.abc import Sequence
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import PartialState
-from transformers import TrainerCallback
+from accelerate.utils import broadcast_object_list
+from torch import Tensor
+from transformers import PrinterCallback, TrainerCallback
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import report_progress
+from selftrain.training import lora
 
 SORT_WINDOW = 20
 """Batches that are sorted by length together: little padding, and still a random order."""
 WHOLE = "whole"
-"""Empty file in a checkpoint, written last."""
+"""File in a checkpoint, written last: the number of processes and the stage of ZeRO that wrote it, as JSON."""
+CURVE = 10
+"""Steps that make one point of a curve, in runs of at least ten points."""
+MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
@@ -53,9 +73,11 @@ def trainer_arguments(
             f"choose a multiple of {micro * world}"
         )
     cuda = runtime.device == "cuda"
+    recompute = runtime.gradient_checkpointing
     return {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": micro,
+        "per_device_eval_batch_size": micro,
         "gradient_accumulation_steps": config.batch_size // (micro * world),
         "num_train_epochs": 1,
         "learning_rate": config.learning_rate,
@@ -66,53 +88,311 @@ def trainer_arguments(
         "max_grad_norm": 1.0,
         "train_sampling_strategy": "sequential",
         "save_steps": config.checkpoint_steps,
-        "save_total_limit": 2,  # the newest may be a part when the process is killed
-        "logging_steps": 10,
+        "logging_steps": 1,  # so that a resumed run has the same curve
         "seed": seed,
         "bf16": cuda,
-        "gradient_checkpointing": cuda,
+        "gradient_checkpointing": cuda if recompute is None else recompute,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
-        "deepspeed": runtime.deepspeed,
+        "deepspeed": deepspeed_settings(runtime),
         "report_to": "none",
         "disable_tqdm": True,
         "max_length": None,  # longer rows were left out before
     }
 
 
-class Progress(TrainerCallback):
-    """Hands the trainer's steps to the parent, and marks its checkpoints when they are whole."""
+def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
+    """The content of the DeepSpeed JSON file that the runtime names, or None; UsageError where it is none."""
+    if runtime.deepspeed is None:
+        return None
+    try:
+        settings = json.loads(Path(runtime.deepspeed).read_bytes())
+        zero = settings["zero_optimization"]
+        stage = zero["stage"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"runtime.deepspeed: {runtime.deepspeed} is no DeepSpeed JSON file with zero_optimization.stage: {error!r}"
+        ) from error
+    if stage not in (1, 2, 3):
+        raise UsageError(
+            f"runtime.deepspeed: {runtime.deepspeed}: expected ZeRO stage 1, 2 or 3, got {stage!r}"
+        )
+    if stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True  # checkpoints hold whole models
+    return dict(settings)
 
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Reports each step."""
-        last = state.log_history[-1] if state.log_history else {}
-        figures = {name: last[name] for name in ("loss", "accuracy") if name in last}
+
+def world_size() -> int:
+    """Processes that train together, as their launcher says."""
+    return int(os.environ.get("WORLD_SIZE", "1"))
+
+
+def start_deepspeed(runtime: RuntimeConfig) -> None:
+    """Make DeepSpeed ready for models that are split up while they load; after the trainer's arguments, before the model."""
+    if runtime.deepspeed:
+        import deepspeed
+
+        backend = "nccl" if runtime.device == "cuda" else "gloo"
+        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+
+
+# Evaluation
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is evaluated while training, and when it ends.
+
+    metric   its name, without `eval_`; of equal ones the earliest is the best, and NaN is the worst
+    higher   whether more is better
+    steps    between evaluations, there is one after the last step too; None: no evaluation
+    patience evaluations without a better one after which training stops
+    """
+
+    metric: str
+    higher: bool
+    steps: int | None
+    patience: int
+
+    def evaluations(self, history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+        """The evaluations in a trainer's history, as {step, metric}."""
+        rows = [row for row in history if f"eval_{self.metric}" in row]
+        return [{"step": row["step"], self.metric: row[f"eval_{self.metric}"]} for row in rows]
+
+    def best(self, history: Sequence[dict[str, Any]]) -> int | None:
+        """The step of the best evaluation, None without any."""
+        worth = {
+            row["step"]: -math.inf
+            if math.isnan(row[self.metric])
+            else row[self.metric] * (1 if self.higher else -1)
+            for row in self.evaluations(history)
+        }
+        return int(max(worth, key=lambda step: (worth[step], -step))) if worth else None
+
+    def lost(self, history: Sequence[dict[str, Any]]) -> bool:
+        """Whether `patience` evaluations in a row were no better than the one before them."""
+        best = self.best(history)
+        return best is not None and sum(r["step"] > best for r in self.evaluations(history)) >= self.patience
+
+
+class SumsMixin:
+    """A trainer whose evaluation is the mean of what `measure` gives, the same on any number of processes."""
+
+    measures: tuple[str, ...]
+
+    def measure(self, model: Any, batch: dict[str, Any]) -> Tensor:
+        """[rows, 1 + measures]: each row's weight, and its measures times that weight."""
+        raise NotImplementedError
+
+    def evaluate(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """The means, as eval_NAME; they go into the history, and the callbacks hear of them."""
+        model = self.model_wrapped
+        model.eval()
+        sums = torch.zeros(1 + len(self.measures), dtype=torch.float64)
+        with torch.no_grad():
+            for batch in self.get_eval_dataloader():
+                rows = self.measure(model, self._prepare_inputs(batch))
+                sums += self.accelerator.gather_for_metrics(rows).double().sum(0).cpu()
+        means = (sums[1:] / sums[0]).tolist()
+        metrics = {f"eval_{name}": mean for name, mean in zip(self.measures, means, strict=True)}
+        self.log(dict(metrics))
+        model.train()
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
+        return metrics
+
+
+# Progress and checkpoints
+
+
+class Progress(TrainerCallback):
+    """Hands each step to the parent process."""
+
+    def __init__(self) -> None:
+        self.seen: collections.deque[tuple[float, float]] = collections.deque(maxlen=20)
+        """(seconds, tokens so far over all processes) of the last steps."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Reports a step; evaluations and the summary at the end are none."""
+        if "loss" not in logs:
+            return
+        figures = {name: logs[name] for name in ("loss", "accuracy") if name in logs}
+        self.seen.append((time.monotonic(), logs["num_tokens"]))
+        (then, before), (now, tokens) = self.seen[0], self.seen[-1]
+        if now > then:
+            figures["tokens_per_second"] = round((tokens - before) / (now - then))
         report_progress(state.global_step, state.max_steps, "steps", **figures)
 
+
+class Checkpoints(TrainerCallback):
+    """Evaluates when it is time, keeps the newest checkpoints and the best one, and stops where nothing gets better."""
+
+    def __init__(self, goal: Goal, runtime: RuntimeConfig, written_by: dict[str, int]) -> None:
+        self.goal = goal
+        self.keep = runtime.keep_checkpoints
+        self.written_by = written_by
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluates every `steps` steps and after the last."""
+        if self.goal.steps:
+            control.should_evaluate = (
+                state.global_step % self.goal.steps == 0 or state.global_step >= state.max_steps
+            )
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Saves the best so far, and stops after too many that are not."""
+        lost = self.goal.lost(state.log_history)
+        control.should_training_stop = control.should_training_stop or lost
+        if lost or self.goal.best(state.log_history) == state.global_step:
+            control.should_save = True
+
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Marks the checkpoint once every process has written its part."""
+        """Marks the checkpoint once every process has written its part; only then older ones go."""
         PartialState().wait_for_everyone()
-        if state.is_world_process_zero:
-            Path(args.output_dir, f"checkpoint-{state.global_step}", WHOLE).touch()
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir)
+        (folder / f"checkpoint-{state.global_step}" / WHOLE).write_text(json.dumps(self.written_by))
+        whole = sorted((path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")), key=step_of)
+        kept = {folder / f"checkpoint-{self.goal.best(state.log_history)}", *whole[-self.keep :]}
+        for path in set(folder.glob("checkpoint-*")) - kept:
+            shutil.rmtree(path)
 
 
-def save_model(trainer: Any, folder: Path) -> None:
-    """Write the trained model and its tokenizer; when this returns, in any process, all of it is there."""
-    trainer.save_model(str(folder))
-    trainer.accelerator.wait_for_everyone()
-    (folder / "training_args.bin").unlink(missing_ok=True)  # a pickle
-
-
-def curve(log_history: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, float]]:
-    """The rows of a trainer's history that hold `names`, those columns and the step only."""
-    return [
-        {"step": row["step"], **{n: row[n] for n in names if n in row}}
-        for row in log_history
-        if names[0] in row
-    ]
+def step_of(checkpoint: Path) -> int:
+    """The step after which a checkpoint was written, by its name."""
+    return int(checkpoint.name.rpartition("-")[2])
 
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint in `folder`, or None; a killed process may have left a part of a newer one."""
     whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return str(max(whole, key=lambda path: int(path.name.rpartition("-")[2]))) if whole else None
+    return str(max(whole, key=step_of)) if whole else None
+
+
+@dataclass(frozen=True)
+class Trained:
+    """How training went.
+
+    checkpoint  the one to export
+    history     the trainer's log, {step, ...} for each step and for each evaluation
+    steps       optimizer steps that were made
+    stopped     whether it ended before its time, by `Goal.lost`
+    """
+
+    checkpoint: Path
+    history: list[dict[str, Any]]
+    steps: int
+    stopped: bool
+
+    def metrics(self, goal: Goal, names: Sequence[str]) -> dict[str, Any]:
+        """What the stage's manifest says of it: the mean of `names` over the last steps, their curve, evaluations."""
+        rows = [row for row in self.history if "loss" in row and "step" in row]
+        found: dict[str, Any] = {"steps": self.steps}
+        found |= {name: _mean(rows[-CURVE:], name) for name in names}
+        found["curve"] = curve(rows, names)
+        if goal.steps:
+            found |= {
+                "evaluations": goal.evaluations(self.history),
+                "best_step": goal.best(self.history),
+                "stopped_early": self.stopped,
+            }
+        return found
+
+
+def train(trainer: Any, goal: Goal, runtime: RuntimeConfig) -> Trained:
+    """Train from the start or from the last whole checkpoint; the same in the end, bit for bit on one process.
+
+    Raises UsageError where that checkpoint cannot be gone on from.
+    """
+    plugin = trainer.accelerator.state.deepspeed_plugin
+    written_by = {"processes": world_size(), "zero": plugin.zero_stage if plugin else 0}
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(Progress())
+    trainer.add_callback(Checkpoints(goal, runtime, written_by))
+    folder = Path(trainer.args.output_dir)
+    # One process looks, for all: over a network another one may see the folder as it was.
+    [newest] = broadcast_object_list([last_checkpoint(folder)])
+    if newest is not None:
+        check_checkpoint(Path(newest), trainer.model, written_by)
+    if newest is None or not _finished(_state(newest), goal):
+        trainer.train(resume_from_checkpoint=newest)
+        newest = str(folder / f"checkpoint-{trainer.state.global_step}")
+    state = _state(newest)
+    history, steps = state["log_history"], state["global_step"]
+    best = goal.best(history)
+    return Trained(
+        folder / f"checkpoint-{steps if best is None else best}", history, steps, steps < state["max_steps"]
+    )
+
+
+def _state(checkpoint: str) -> dict[str, Any]:
+    return dict(json.loads(Path(checkpoint, "trainer_state.json").read_bytes()))
+
+
+def _finished(state: dict[str, Any], goal: Goal) -> bool:
+    return state["global_step"] >= state["max_steps"] or goal.lost(state["log_history"])
+
+
+def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -> None:
+    """Raise UsageError unless training of `model` can go on from `checkpoint`, to the same end as undisturbed.
+
+    Without DeepSpeed any number of processes goes on from any other's; DeepSpeed splits up its optimizer's state.
+    """
+    before = json.loads((checkpoint / WHOLE).read_text())
+    if before != written_by and (before["zero"] or written_by["zero"]):
+        said = [f"{one['processes']} processes with ZeRO stage {one['zero']}" for one in (before, written_by)]
+        raise UsageError(
+            f"{checkpoint} was written by {said[0]} and cannot be gone on from by {said[1]} (0: no DeepSpeed). "
+            f"Set runtime.processes, runtime.nodes and runtime.deepspeed as before, or delete {checkpoint.parent} to start again"
+        )
+    needed, found = lora.shapes(model), {}
+    known = lora.shapes(model, twice=True)
+    for path in checkpoint.glob("*.safetensors"):
+        found |= _shapes(path)
+    names = sorted(needed.keys() | found.keys())
+    if wrong := [name for name in names if name not in found or found[name] != known.get(name)]:
+        raise UsageError(
+            f"{checkpoint} is of another model: {wrong[0]} has the shape {found.get(wrong[0])} there and "
+            f"{known.get(wrong[0])} here ({len(wrong)} tensors differ). Delete {checkpoint.parent} to start again"
+        )
+
+
+def _shapes(path: Path) -> dict[str, list[int]]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="pt") as file:
+        return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+
+# The result
+
+
+def export(checkpoint: Path, folder: Path, tokenizer: Any, base: Callable[[], Any] | None) -> None:
+    """Write a checkpoint's model and the tokenizer as an ordinary folder; when this returns, in any process, it is there.
+
+    base  where the checkpoint holds adapters: loads the model that they are merged into
+    """
+    state = PartialState()
+    if state.is_main_process:
+        if base is not None:
+            lora.from_folder(base, checkpoint).save_pretrained(folder)
+        else:
+            for path in itertools.chain.from_iterable(checkpoint.glob(name) for name in MODEL_FILES):
+                shutil.copyfile(path, folder / path.name)
+        tokenizer.save_pretrained(folder)
+    state.wait_for_everyone()
+
+
+def curve(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, float]]:
+    """The means of `names` over every ten steps, or each step of a run of fewer than a hundred."""
+    width = CURVE if len(rows) >= CURVE * CURVE else 1
+    parts = [rows[at : at + width] for at in range(0, len(rows), width)]
+    return [
+        {"step": part[-1]["step"], **{name: _mean(part, name) for name in names}}
+        for part in parts
+        if len(part) == width
+    ]
+
+
+def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
+    return math.fsum(row[name] for row in rows) / len(rows)

@@ -1,10 +1,11 @@
 """Low-rank adapters: trained beside frozen weights, and merged into them for the export."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from peft import LoraConfig as PeftConfig
-from peft import get_peft_model
+from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -54,3 +55,25 @@ def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor], head:
         if parameter.requires_grad:
             parameter.data.copy_(whole[name])
     return model.merge_and_unload()
+
+
+def from_folder(load: Callable[[], Any], adapters: Path) -> Any:
+    """The same from adapters that `PeftModel.save_pretrained` wrote into a folder; `load` gives the base.
+
+    For one process of many: it loads the base whole, also where DeepSpeed splits models up while they load.
+    """
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    unset_hf_deepspeed_config()
+    return PeftModel.from_pretrained(load(), str(adapters)).merge_and_unload()
+
+
+def shapes(model: Any, twice: bool = False) -> dict[str, list[int]]:
+    """Names and shapes of the tensors that a checkpoint of `model` holds: of its adapters alone where it has some.
+
+    twice  under each of its names a tensor that has several
+    """
+    tensors: dict[str, Any] = dict(model.named_parameters(remove_duplicate=not twice))
+    if isinstance(model, PeftModel):
+        tensors = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)
+    return {name: list(getattr(tensor, "ds_shape", tensor.shape)) for name, tensor in tensors.items()}

@@ -6,21 +6,27 @@ term tells the model *where* a program goes wrong; the exported model is a plain
 Run as a child process: `python -m selftrain.training.reward resolved.json`.
 """
 
+import random
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from peft import PeftModel
 from torch.nn.functional import logsigmoid
 from trl import RewardConfig as TrlRewardConfig
 from trl import RewardTrainer
 
-from selftrain.config import RuntimeConfig
+from selftrain.config import RewardConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch import Child, child_main
 from selftrain.models import (
     digest_weights,
     encode_completion,
     encode_prompt,
+    fill_template,
     load_classifier,
     load_tokenizer,
     pad,
@@ -28,13 +34,14 @@ from selftrain.models import (
 from selftrain.records import Pair, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.train_reward import RewardSlice
+from selftrain.training import common, lora
 from selftrain.training.common import (
-    Progress,
+    Goal,
+    SumsMixin,
     bucketed_order,
-    curve,
-    last_checkpoint,
-    save_model,
+    start_deepspeed,
     trainer_arguments,
+    world_size,
 )
 
 
@@ -44,54 +51,101 @@ def train(child: Child) -> Outcome:
     settings = config.reward
     runtime = RuntimeConfig.model_validate(child.runtime)
     pairs = read_records(child.inputs["pairs"] / "pairs.parquet", Pair)
-    tokenizer = load_tokenizer(child.inputs["start"])
-    rows = [tokens(tokenizer, pair) for pair in pairs]
+    folder, options = _start(config, child)
+    tokenizer = load_tokenizer(folder, **options)
+    training, held_out = split(pairs, settings.holdout, config.seed)
+    rows = [tokens(tokenizer, pair, settings) for pair in training]
     kept = [row for row in rows if _longest(row) <= settings.max_tokens]
     if not kept:
         raise DataError(
-            f"none of the {len(pairs)} pairs fits reward.max_tokens={settings.max_tokens}: there is nothing to learn from. "
+            f"none of the {len(rows)} pairs fits reward.max_tokens={settings.max_tokens}: there is nothing to learn from. "
             "Pairs need problems with passing and failing candidates: sample more, or train the generator longer"
         )
-    torch.manual_seed(config.seed)
-    model = load_classifier(child.inputs["start"], fresh_head=not config.continues)
-    model.config.pad_token_id = tokenizer.pad_token_id
+    evaluated = [tokens(tokenizer, pair, settings) for pair in held_out] if settings.evaluation_steps else []
+    evaluated = [row for row in evaluated if _longest(row) <= settings.max_tokens]
+    if settings.evaluation_steps and not evaluated:
+        problems = len({pair.problem_id for pair in pairs})
+        raise DataError(
+            f"reward.holdout={settings.holdout:g} leaves no pair to evaluate on, of {len(pairs)} pairs of {problems} "
+            "problems: raise it, or set reward.evaluation_steps to null"
+        )
     order = bucketed_order([_longest(row) for row in kept], settings.epochs, settings.batch_size, config.seed)
     checkpoints = child.private / "checkpoints"
     arguments = TrlRewardConfig(
-        **trainer_arguments(settings, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes),
+        **trainer_arguments(settings, runtime, config.seed, checkpoints, world_size()),
         center_rewards_coefficient=settings.center or None,
         remove_unused_columns=False,
     )
+    start_deepspeed(runtime)
+    torch.manual_seed(config.seed)
+    model = _model(config, child, tokenizer)
+    if settings.lora:
+        model = lora.add(model, settings.lora, head=True)
     trainer = TokenRewardTrainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(kept).select(order),
+        eval_dataset=Dataset.from_list(sorted(evaluated, key=_longest)) if evaluated else None,
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id),
-        callbacks=[Progress()],
-        token_loss=settings.token_loss,
+        settings=settings,
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    save_model(trainer, child.folder)
-    steps = curve(trainer.state.log_history, ["loss", "accuracy", "margin"])
+    goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
+    trained = common.train(trainer, goal, runtime)
+    common.export(
+        trained.checkpoint,
+        child.folder,
+        tokenizer,
+        partial(_model, config, child, tokenizer) if settings.lora else None,
+    )
     metrics = {
         "pairs": len(kept),
         "too_long": len(rows) - len(kept),
-        "steps": trainer.state.global_step,
-        "loss": steps[-1]["loss"] if steps else None,
-        "accuracy": steps[-1].get("accuracy") if steps else None,
-        "curve": steps,
+        "held_out": len(held_out),
+        **trained.metrics(goal, ["loss", "accuracy", "margin"]),
     }
     return Outcome(digest_weights(child.folder), metrics)
 
 
-def tokens(tokenizer: Any, pair: Pair) -> dict[str, Any]:
-    """Token ids of both programs behind their prompt, and the prompt's length."""
-    prompt = encode_prompt(tokenizer, pair.prompt)
+def split(pairs: Sequence[Pair], holdout: float, seed: int) -> tuple[list[Pair], list[Pair]]:
+    """Pairs to train on, and those of about a share `holdout` of the problems.
+
+    A problem is held out or not by its id and the seed alone, so in every round the same.
+    """
+    parts: tuple[list[Pair], list[Pair]] = ([], [])
+    for pair in pairs:
+        drawn = random.Random(f"holdout/{seed}/{pair.problem_id}").random()
+        parts[drawn < holdout].append(pair)
+    return parts
+
+
+def _start(config: RewardSlice, child: Child) -> tuple[str | Path, dict[str, Any]]:
+    """The folder or hub id of the model that training starts from, and options that load it."""
+    base = config.reward.base
+    if config.base_digest is None or base is None:
+        return child.inputs["start"], {}
+    return base, {} if Path(base).is_dir() else {"revision": config.base_digest}
+
+
+def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
+    """The model before training, a reranker; its config says how it is to be used."""
+    folder, options = _start(config, child)
+    # A base may be a reward model already.
+    fresh_head = None if config.base_digest else not config.continues
+    model = load_classifier(folder, fresh_head=fresh_head, **options)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    model.config.prompt_template = config.reward.template
+    return model
+
+
+def tokens(tokenizer: Any, pair: Pair, settings: RewardConfig) -> dict[str, Any]:
+    """Token ids of both programs behind their prompt, the prompt's length, and by how much their scores are to differ."""
+    prompt = encode_prompt(tokenizer, fill_template(settings.template, pair.prompt))
     return {
         "chosen_ids": prompt + encode_completion(tokenizer, pair.chosen),
         "rejected_ids": prompt + encode_completion(tokenizer, pair.rejected),
         "prompt_length": len(prompt),
+        "margin": settings.margin * pair.gap,
     }
 
 
@@ -106,7 +160,7 @@ class Collator:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `completion_mask`: [2 * len(rows), longest]."""
+        """`input_ids`, `attention_mask`, `completion_mask`: [2 * len(rows), longest]; `gap`: [len(rows)]."""
         ids = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
         heads = [row["prompt_length"] for row in rows] * 2
         return {
@@ -115,41 +169,74 @@ class Collator:
             "completion_mask": pad(
                 [[0] * head + [1] * (len(row) - head) for row, head in zip(ids, heads, strict=True)], 0
             ),
+            "gap": torch.tensor([row["margin"] for row in rows]),
         }
 
 
-class TokenRewardTrainer(RewardTrainer):
-    """RewardTrainer with the loss on summed per-token scores beside its own."""
+class TokenRewardTrainer(SumsMixin, RewardTrainer):
+    """RewardTrainer with the loss on pooled per-token scores beside its own."""
 
-    def __init__(self, *args: Any, token_loss: float, **kwargs: Any) -> None:
+    measures = ("accuracy", "loss")
+
+    def __init__(self, *args: Any, settings: RewardConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.token_loss = token_loss
-        base = self.model.base_model
-        self.norm: Any = getattr(base, "norm", None) or getattr(base, "ln_f", None)
-        if token_loss and self.norm is None:
+        self.settings = settings
+        self.token_scores: Any = None
+        """[rows, longest] scores of the tokens of the last batch."""
+        classifier = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        trunk = classifier.base_model
+        self.norm: Any = getattr(trunk, "norm", None) or getattr(trunk, "ln_f", None)
+        if not settings.token_loss:
+            return
+        if self.norm is None:
             raise UsageError(
-                f"reward.token_loss needs a model with a final norm (`norm` or `ln_f`), {type(base).__name__} has none; set it to 0"
+                f"reward.token_loss needs a model with a final norm (`norm` or `ln_f`), {type(trunk).__name__} has none; set it to 0"
             )
+        classifier.register_forward_hook(self._score_tokens)
+
+    def _score_tokens(self, classifier: Any, args: Any, outputs: Any) -> None:
+        """Scores each token one layer below the last, by the same norm and head: what is known there about each token,
+        the last layer can gather into the last token, where it counts.
+
+        A hook, so that it happens inside the forward of whatever wraps the model: ZeRO-3 has the weights there only.
+        """
+        if outputs.hidden_states is not None:
+            self.token_scores = classifier.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
 
     def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["chosen_ids", "rejected_ids", "prompt_length"]
+        self._signature_columns = ["chosen_ids", "rejected_ids", "prompt_length", "margin"]
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """TRL's loss on the last token + token_loss * the same on summed token scores.
-
-        Those are read one layer below the last, by the same norm and head: what is known there about each token, the
-        last layer can gather into the last token, where it counts.
-        """
-        mask = inputs.pop("completion_mask")
-        inputs["output_hidden_states"] = bool(self.token_loss)
+        """last_loss * Bradley-Terry on the last token + token_loss * the same on pooled token scores + TRL's centering."""
+        settings = self.settings
+        mask, gap = inputs.pop("completion_mask"), inputs.pop("gap")
+        inputs["output_hidden_states"] = bool(settings.token_loss)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if self.token_loss:
-            scores = self.model.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
-            chosen, rejected = (scores * mask).sum(1).chunk(2)
-            loss = loss - self.token_loss * logsigmoid(chosen - rejected).mean()
+        if settings.margin or settings.last_loss != 1:  # TRL's own term has neither
+            last = outputs.logits.squeeze(-1)
+            loss = loss - bradley_terry(last) + settings.last_loss * bradley_terry(last, gap)
+        if settings.token_loss:
+            pooled = (self.token_scores * mask).sum(1)
+            if settings.token_pool == "mean":  # noqa: S105
+                pooled = pooled / mask.sum(1)
+            loss = loss + settings.token_loss * bradley_terry(pooled, gap)
+            self.token_scores = None
         return (loss, outputs) if return_outputs else loss
+
+    def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """Of each pair: 1, whether the last token's scores are the right way round, and their Bradley-Terry loss."""
+        outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
+        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
+        loss = -logsigmoid(chosen - rejected)
+        return torch.stack([torch.ones_like(loss), (chosen > rejected).float(), loss], 1)
+
+
+def bradley_terry(scores: torch.Tensor, gap: torch.Tensor | float = 0.0) -> torch.Tensor:
+    """Mean of -log sigmoid(chosen - rejected - gap) over the pairs in scores [2 * pairs], the chosen first."""
+    chosen, rejected = scores.chunk(2)
+    return -logsigmoid(chosen - rejected - gap).mean()
 
 
 if __name__ == "__main__":

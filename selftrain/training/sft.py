@@ -1,13 +1,17 @@
 """Stage A: fine-tunes the generator on (prompt, response) with TRL's SFTTrainer; the result is the SFT policy.
 
-Loss on the response's tokens only. Run as a child process: `python -m selftrain.training.sft resolved.json`.
+Loss on the response's tokens only. With `evaluation_steps` the same loss is measured on the responses of the validation
+split; without any there it is an error. Run as a child process: `python -m selftrain.training.sft resolved.json`.
 """
 
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
+from transformers.trainer_pt_utils import get_model_param_count
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
@@ -26,13 +30,14 @@ from selftrain.models import (
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.sft import SftSlice
+from selftrain.training import common, lora
 from selftrain.training.common import (
-    Progress,
+    Goal,
+    SumsMixin,
     bucketed_order,
-    curve,
-    last_checkpoint,
-    save_model,
+    start_deepspeed,
     trainer_arguments,
+    world_size,
 )
 
 
@@ -40,62 +45,105 @@ def train(child: Child) -> Outcome:
     """Train, and write the model and its tokenizer into the child's folder."""
     config = SftSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
+    settings = config.sft
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
-    pairs = [(p.prompt, p.response) for p in problems if p.split == "sft" and p.response is not None]
+    pairs, held_out = answers(problems, "sft"), answers(problems, "validation")
     if not pairs:
         raise DataError("no problem of the sft split has a response; SFT needs answers to learn from")
-    torch.manual_seed(config.seed)
-    model, tokenizer = _start(config, [text for pair in pairs for text in pair])
+    tokenizer = _tokenizer(config, [text for pair in pairs for text in pair])
     rows = [tokens(tokenizer, prompt, response) for prompt, response in pairs]
-    kept = [row for row in rows if len(row["input_ids"]) <= config.sft.max_tokens]
+    kept = [row for row in rows if len(row["input_ids"]) <= settings.max_tokens]
     if not kept:
         raise DataError(
-            f"every prompt + response is longer than sft.max_tokens={config.sft.max_tokens}; raise it"
+            f"every prompt + response is longer than sft.max_tokens={settings.max_tokens}; raise it"
+        )
+    evaluated = [tokens(tokenizer, *pair) for pair in held_out] if settings.evaluation_steps else []
+    evaluated = [row for row in evaluated if len(row["input_ids"]) <= settings.max_tokens]
+    if settings.evaluation_steps and not evaluated:
+        raise DataError(
+            f"sft.evaluation_steps={settings.evaluation_steps} needs problems of the validation split with a response of "
+            f"at most sft.max_tokens={settings.max_tokens} tokens, prompt included, and there is none; set it to null"
         )
     order = bucketed_order(
-        [len(row["input_ids"]) for row in kept], config.sft.epochs, config.sft.batch_size, config.seed
+        [len(row["input_ids"]) for row in kept], settings.epochs, settings.batch_size, config.seed
     )
     checkpoints = child.private / "checkpoints"
     arguments = TrlSftConfig(
-        **trainer_arguments(config.sft, runtime, config.seed, checkpoints, runtime.processes * runtime.nodes),
+        **trainer_arguments(settings, runtime, config.seed, checkpoints, world_size()),
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    trainer = SFTTrainer(
+    start_deepspeed(runtime)
+    torch.manual_seed(config.seed)
+    model = _model(config, tokenizer)
+    parameters = get_model_param_count(model)
+    if settings.lora:
+        model = lora.add(model, settings.lora)
+    trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=Dataset.from_list(kept).select(order),
+        eval_dataset=Dataset.from_list(sorted(evaluated, key=lambda row: len(row["input_ids"])))
+        if evaluated
+        else None,
         processing_class=tokenizer,
-        callbacks=[Progress()],
     )
-    trainer.train(resume_from_checkpoint=last_checkpoint(checkpoints))
-    save_model(trainer, child.folder)
-    losses = curve(trainer.state.log_history, ["loss"])
+    goal = Goal("loss", higher=False, steps=settings.evaluation_steps, patience=settings.patience)
+    trained = common.train(trainer, goal, runtime)
+    common.export(
+        trained.checkpoint,
+        child.folder,
+        tokenizer,
+        partial(_model, config, tokenizer) if settings.lora else None,
+    )
     metrics = {
-        "parameters": sum(p.numel() for p in model.parameters()),
+        "parameters": parameters,
         "examples": len(kept),
         "too_long": len(rows) - len(kept),
         "tokens_per_example": sum(len(row["input_ids"]) for row in kept) / len(kept),
-        "steps": trainer.state.global_step,
-        "loss": losses[-1]["loss"] if losses else None,
-        "curve": losses,
+        **trained.metrics(goal, ["loss"]),
     }
     return Outcome(digest_weights(child.folder), metrics)
 
 
-def _start(config: SftSlice, texts: list[str]) -> tuple[Any, Any]:
-    """The model before SFT and its tokenizer."""
-    if config.model.base is None:
-        tokenizer = train_tokenizer(texts, config.model.vocabulary)
-        return make_tiny(config.model, tokenizer), tokenizer
+def answers(problems: Sequence[Problem], split: str) -> list[tuple[str, str]]:
+    """(prompt, response) of a split's problems that have one."""
+    return [(p.prompt, p.response) for p in problems if p.split == split and p.response is not None]
+
+
+def _source(config: SftSlice) -> dict[str, Any]:
+    """Options that load the very base that the key holds."""
     options: dict[str, Any] = {}
     if config.model.gguf_file:
         options["gguf_file"] = config.model.gguf_file
-    if not Path(config.model.base).is_dir():
-        options["revision"] = (
-            config.base_digest
-        )  # the commit that the key holds, whatever the branch is at by now
-    return load_generator(config.model.base, **options), load_tokenizer(config.model.base, **options)
+    if config.model.base is not None and not Path(config.model.base).is_dir():
+        options["revision"] = config.base_digest  # that commit, whatever the branch is at by now
+    return options
+
+
+def _tokenizer(config: SftSlice, texts: list[str]) -> Any:
+    """The base's tokenizer, or one of our own."""
+    if config.model.base is None:
+        return train_tokenizer(texts, config.model.vocabulary)
+    return load_tokenizer(config.model.base, **_source(config))
+
+
+def _model(config: SftSlice, tokenizer: Any) -> Any:
+    """The model before SFT."""
+    if config.model.base is None:
+        return make_tiny(config.model, tokenizer)
+    return load_generator(config.model.base, **_source(config))
+
+
+class Trainer(SumsMixin, SFTTrainer):
+    """SFTTrainer with an evaluation that weighs every token of the responses alike."""
+
+    measures = ("loss",)
+
+    def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
+        """Tokens of each row's response, and the sum of their losses."""
+        outputs = model(**batch, fused_lm_head=True)
+        return torch.stack([outputs.label_mask.sum(1).float(), -outputs.log_probs.float().sum(1)], 1)
 
 
 def tokens(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:

@@ -62,6 +62,12 @@ def test_easy_pairs_are_those_whose_wrong_program_does_not_finish(verdict: Verdi
     assert [pair.kind for pair in mined(pool(a=[("good", PASSED), ("bad", verdict)]))] == ["easy"]
 
 
+def test_the_gap_of_a_pair_is_the_share_of_the_cases_that_only_the_right_program_passes():
+    made = pool(a=[("good", PASSED), ("half", WRONG), ("unknown", WRONG)])
+    made.executions["a#1"] = Execution("a#1", "a", WRONG, 1, pass_rate=0.75)
+    assert {pair.rejected: pair.gap for pair in mined(made)} == {"half": 0.25, "unknown": 1.0}
+
+
 @pytest.mark.parametrize("programs", [[("x", PASSED), ("y", PASSED)], [("x", WRONG), ("y", CRASHED)]])
 def test_a_problem_with_one_class_only_gives_nothing(programs: list):
     assert mined(pool(a=programs)) == []

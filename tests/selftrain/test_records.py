@@ -19,9 +19,9 @@ STDIO = Problem(
 )  # fmt: skip
 CANDIDATE = Candidate("a.py#0", "a.py", 0, AWKWARD, (5, 2**31 - 1, 0), -12.345678901234567, "stop")
 NOTHING = Candidate("a.py#-1", "a.py", -1, "", (), 0.0, "length")
-EXECUTION = Execution("a.py#0", "a.py", Verdict.passed, 0, True, 0.1, 0.2, 1 << 33, AWKWARD)
+EXECUTION = Execution("a.py#0", "a.py", Verdict.passed, 0, True, 1.0, 0.1, 0.2, 1 << 33, AWKWARD)
 FAILED = Execution("a.py#1", "a.py", Verdict.timeout, None)
-PAIR = Pair("a.py", "p", "right", "", "a.py#0", "a.py#1", "hard_negative", 2, 0.25, -1e-300)
+PAIR = Pair("a.py", "p", "right", "", "a.py#0", "a.py#1", "hard_negative", 2, 0.25, -1e-300, 0.5)
 FIRST = Pair("a.py", "p", "right", "wrong", "a.py#0", "a.py#2", "easy", 1)
 
 
@@ -56,6 +56,7 @@ def test_the_digest_leaves_out_what_was_measured():
 
 CHANGES = [
     (EXECUTION, {"verdict": Verdict.wrong_answer}), (EXECUTION, {"exit_code": 1}), (EXECUTION, {"examples_passed": None}),
+    (EXECUTION, {"pass_rate": 0.5}), (PAIR, {"gap": 1.0}),
     (CANDIDATE, {"token_ids": (5, 2**31 - 1)}), (CANDIDATE, {"logprob": -12.345678901234569}), (CANDIDATE, {"completion": ""}),
     (PAIR, {"rejected_score": None}), (PAIR, {"kind": "easy"}), (PROBLEM, {"split": "test"}), (PROBLEM, {"response": None}),
 ]  # fmt: skip

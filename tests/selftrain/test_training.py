@@ -1,7 +1,7 @@
-"""SFT and reward training: what the loss is on, the order of batches, and resuming from a checkpoint."""
+"""SFT and reward training: what the loss is on, the order of batches, evaluation, and what cannot be trained."""
 
-import os
-import signal
+import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,19 +10,18 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from selftrain.config import ModelConfig, RewardConfig, RuntimeConfig, SftConfig
-from selftrain.errors import ChildFailed, DataError, UsageError
+from selftrain.errors import DataError, UsageError
 from selftrain.launch import Child
 from selftrain.models import load_classifier, load_generator, load_tokenizer
 from selftrain.records import Pair, Problem, write_records
 from selftrain.stage import Build, Outcome
 from selftrain.stages.sft import SFT, SftSlice
 from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
-from selftrain.store import PROGRESS
 from selftrain.training import common, reward, sft
 from tests.selftrain.conftest import TINY, make_problems
 
 STILL = {"learning_rate": 1e-12, "warmup_steps": 0, "weight_decay": 0.0}
-"""Training that moves no weight, so that the mean loss of ten steps is the loss of one."""
+"""Training that moves no weight."""
 
 
 # Batches
@@ -90,6 +89,46 @@ def test_the_newest_whole_checkpoint_is_gone_on_from(tmp_path: Path):
     assert common.last_checkpoint(tmp_path) == str(tmp_path / "checkpoint-10")
 
 
+# Evaluation
+
+
+def history(*losses: float) -> list[dict[str, float]]:
+    """A trainer's history with evaluations at steps 10, 20, ..."""
+    rows: list[dict[str, float]] = [{"step": 1, "loss": 9.0}]
+    return rows + [{"step": 10 * at, "eval_loss": loss} for at, loss in enumerate(losses, 1)]
+
+
+def test_the_best_evaluation_is_the_first_of_equal_ones_and_training_ends_after_too_many_that_are_not():
+    lower = common.Goal("loss", higher=False, steps=10, patience=2)
+    higher = common.Goal("loss", higher=True, steps=10, patience=2)
+    assert (lower.best(history()), lower.lost(history())) == (None, False)
+    found = history(3.0, 1.0, 1.0, 2.0)
+    assert (lower.best(found), lower.lost(found)) == (20, True)
+    assert (higher.best(found), higher.lost(found)) == (10, True)
+    assert not lower.lost(history(3.0, 1.0, 1.0))
+    assert lower.best(history(float("nan"), 5.0, float("nan"))) == 20
+    assert lower.evaluations(found)[:2] == [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 1.0}]
+
+
+def test_long_runs_have_a_point_for_ten_steps_and_short_ones_one_for_each():
+    rows = [{"step": at, "loss": float(at), "other": 0.0} for at in range(1, 106)]
+    assert common.curve(rows[:99], ["loss"]) == [{"step": at, "loss": at} for at in range(1, 100)]
+    assert common.curve(rows, ["loss"]) == [{"step": 10 * at, "loss": 10 * at - 4.5} for at in range(1, 11)]
+
+
+def test_problems_are_held_out_by_their_id_and_the_seed_alone():
+    pairs = [replace(PAIRS[0], problem_id=f"p{at % 200}", round=at // 200) for at in range(400)]
+    training, held_out = reward.split(pairs, 0.25, seed=1)
+    out = {pair.problem_id for pair in held_out}
+    assert len(training) + len(held_out) == 400
+    assert not out & {pair.problem_id for pair in training}
+    assert 30 <= len(out) <= 70
+    later = {pair.problem_id for pair in reward.split(pairs[57:], 0.25, seed=1)[1]}
+    assert later <= out
+    assert {pair.problem_id for pair in reward.split(pairs, 0.25, seed=2)[1]} != out
+    assert reward.split(pairs, 0.0, seed=1) == (pairs, [])
+
+
 # Tokens
 
 
@@ -106,8 +145,8 @@ def test_sft_learns_the_response_and_the_end_but_not_the_prompt(generator: Path)
 
 def test_reward_batches_hold_chosen_then_rejected_and_mask_their_completions():
     rows = [
-        {"chosen_ids": [7, 8, 2, 5, 1], "rejected_ids": [7, 8, 2, 1], "prompt_length": 3},
-        {"chosen_ids": [9, 2, 1], "rejected_ids": [9, 2, 6, 6, 6, 1], "prompt_length": 2},
+        {"chosen_ids": [7, 8, 2, 5, 1], "rejected_ids": [7, 8, 2, 1], "prompt_length": 3, "margin": 0.5},
+        {"chosen_ids": [9, 2, 1], "rejected_ids": [9, 2, 6, 6, 6, 1], "prompt_length": 2, "margin": 1.0},
     ]
     batch = reward.Collator(pad_token_id=0)(rows)
     assert batch["input_ids"].tolist() == [
@@ -126,7 +165,7 @@ def test_reward_batches_hold_chosen_then_rejected_and_mask_their_completions():
 
 
 def child(folder: Path, config: dict[str, Any], **inputs: Path) -> Child:
-    """What a child process is told, for what goes wrong before there is anything to train."""
+    """What a child process is told, for what is trained in this process or goes wrong before."""
     runtime = RuntimeConfig(processes=1).model_dump()
     return Child(config=config, inputs=inputs, folder=folder, runtime=runtime, extra={})
 
@@ -134,9 +173,7 @@ def child(folder: Path, config: dict[str, Any], **inputs: Path) -> Child:
 # The stages, through their child processes
 
 
-def train_sft(
-    folder: Path, problems: Path, processes: int = 1, progress: Any = None, **changes: Any
-) -> Outcome:
+def train_sft(folder: Path, problems: Path, processes: int = 1, **changes: Any) -> Outcome:
     """Stage `sft` on the tiny problems, batches of 8."""
     settings = {
         "epochs": 10,
@@ -155,7 +192,7 @@ def train_sft(
         {"problems": problems},
         folder,
         RuntimeConfig(processes=processes),
-        progress or (lambda **_: None),
+        lambda **_: None,
     )
     return SFT.build(build)
 
@@ -172,38 +209,10 @@ def test_the_sft_loss_of_two_ranks_is_the_mean_over_the_responses_tokens(
         with torch.inference_mode():
             logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1].log_softmax(-1)
         losses += [-logits[at, label] for at, label in enumerate(labels.tolist()) if label != -100]
-    assert outcome.metrics["curve"] == [
-        {"step": 10, "loss": pytest.approx(torch.stack(losses).mean().item(), abs=2e-3)}
-    ]
+    expected = pytest.approx(torch.stack(losses).mean().item(), rel=1e-5)
+    assert outcome.metrics["curve"] == [{"step": step, "loss": expected} for step in range(1, 11)]
+    assert outcome.metrics["loss"] == expected
     assert outcome.metrics["examples"] == 8
-
-
-def test_sft_killed_after_a_checkpoint_ends_with_the_same_weights(tmp_path: Path, problems: Path):
-    settings = {"epochs": 40, "checkpoint_steps": 5, "learning_rate": 1e-3}
-    undisturbed = train_sft(tmp_path / "undisturbed", problems, **settings)
-    assert undisturbed.metrics["steps"] == 40
-    killed = tmp_path / "killed"
-
-    def kill(done: float, **_: Any) -> None:
-        if done >= 12:
-            for path in Path("/proc").glob("[0-9]*/cmdline"):
-                if str(killed / PROGRESS).encode() in path.read_bytes():
-                    os.kill(int(path.parent.name), signal.SIGKILL)
-
-    with pytest.raises(ChildFailed, match="ended with code -9"):
-        train_sft(killed, problems, progress=kill, **settings)
-    # What a kill in the middle of writing a checkpoint leaves.
-    newest = Path(common.last_checkpoint(killed / PROGRESS / "checkpoints") or "")
-    step = int(newest.name.rpartition("-")[2])
-    assert 10 <= step < 40
-    (newest.parent / f"checkpoint-{step + 5}").mkdir(exist_ok=True)
-    (newest.parent / f"checkpoint-{step + 5}" / "model.safetensors").write_bytes(b"half")
-    seen: list[float] = []
-    resumed = train_sft(killed, problems, progress=lambda done, **_: seen.append(done), **settings)
-    assert seen[0] == step + 1, "it goes on after the checkpoint"
-    assert resumed.records_digest == undisturbed.records_digest
-    assert resumed.metrics["loss"] == undisturbed.metrics["loss"]
-    assert not list(killed.glob("*.bin"))
 
 
 def test_sft_without_an_answer_says_so(tmp_path: Path):
@@ -252,7 +261,7 @@ def test_the_reward_loss_is_bradley_terry_on_the_last_token_and_on_the_completio
     tokenizer, model = load_tokenizer(reranker), load_classifier(reranker).eval()
     losses = []
     for pair in PAIRS:
-        row = reward.tokens(tokenizer, pair)
+        row = reward.tokens(tokenizer, pair, RewardConfig())
         scores = []
         for ids in (row["chosen_ids"], row["rejected_ids"]):
             with torch.inference_mode():
@@ -266,8 +275,8 @@ def test_the_reward_loss_is_bradley_terry_on_the_last_token_and_on_the_completio
             + 0.01 * (chosen + rejected) ** 2
         )
     expected = torch.stack(losses).mean().item()
-    assert outcome.metrics["curve"][0]["step"] == 10
-    assert outcome.metrics["loss"] == pytest.approx(expected, rel=1e-3)
+    assert [row["step"] for row in outcome.metrics["curve"]] == list(range(1, 11))
+    assert outcome.metrics["loss"] == pytest.approx(expected, rel=1e-5)
     assert (outcome.metrics["pairs"], outcome.metrics["too_long"]) == (4, 0)
     assert not list((tmp_path / "work").glob("*.bin"))
 
@@ -281,3 +290,136 @@ def test_no_pairs_to_learn_from_is_said(tmp_path: Path, reranker: Path, pairs: l
     config = RewardSlice(seed=1, reward=RewardConfig(max_tokens=5)).model_dump()
     with pytest.raises(DataError, match=message):
         reward.train(child(tmp_path, config, pairs=tmp_path, start=reranker))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"token_loss": 0.0},
+        {"token_loss": 0.0, "margin": 2.0, "template": "# {x}\n{prompt}"},
+        {"token_loss": 0.7, "token_pool": "mean", "margin": 0.5, "center": 0.0},
+        {"token_loss": 1.3, "last_loss": 0.0},
+        {"last_loss": 0.6, "margin": 1.5, "center": 0.02},
+    ],
+    ids=str,
+)
+def test_the_reward_loss_with_other_options_is_what_they_say(
+    tmp_path: Path, reranker: Path, settings: dict[str, Any]
+):
+    pairs = [replace(pair, gap=gap) for pair, gap in zip(PAIRS, (1.0, 0.5, 0.25, 0.0), strict=True)]
+    write_records(tmp_path / "pairs.parquet", pairs, Pair)
+    config = RewardConfig(batch_size=4, micro_batch_size=2, epochs=1, **STILL, **settings)
+    piece = RewardSlice(seed=1, reward=config, continues=True).model_dump()
+    outcome = reward.train(child(tmp_path, piece, pairs=tmp_path, start=reranker))
+
+    tokenizer, model = load_tokenizer(reranker), load_classifier(reranker).eval()
+    expected = 0.0
+    for pair in pairs:
+        prompt = ("# {x}\n" if "template" in settings else "") + pair.prompt
+        head = tokenizer(prompt)["input_ids"] + [tokenizer.sep_token_id]
+        scores = []
+        for program in (pair.chosen, pair.rejected):
+            ids = head + tokenizer(program)["input_ids"] + [tokenizer.eos_token_id]
+            with torch.inference_mode():
+                out = model(torch.tensor([ids]), output_hidden_states=True)
+                each = model.score(model.model.norm(out.hidden_states[-2]))[0, len(head) :, 0]
+            scores.append((out.logits[0, 0], each.sum() if config.token_pool == "sum" else each.mean()))
+        (chosen, pooled), (rejected, other) = scores
+        gap = config.margin * pair.gap
+        expected += (
+            -config.last_loss * logsigmoid(chosen - rejected - gap)
+            - config.token_loss * logsigmoid(pooled - other - gap)
+            + config.center * (chosen + rejected) ** 2
+        ).item() / 4
+    assert outcome.metrics["loss"] == pytest.approx(expected, rel=1e-5)
+    assert json.loads((tmp_path / "config.json").read_text())["prompt_template"] == config.template
+
+
+def train_from_base(folder: Path, base: Path) -> Outcome:
+    """Stage `train_reward` from `reward.base`, in this process, without moving a weight."""
+    folder.mkdir()
+    write_records(folder / "pairs.parquet", PAIRS, Pair)
+    config = RewardConfig(batch_size=4, epochs=1, base=str(base), **STILL)
+    piece = RewardSlice(seed=1, reward=config, base_digest="of its files").model_dump()
+    return reward.train(child(folder, piece, pairs=folder))
+
+
+def test_a_reranker_may_start_from_a_base_with_or_without_a_head(
+    tmp_path: Path, generator: Path, reranker: Path
+):
+    train_from_base(tmp_path / "generator", generator)
+    train_from_base(tmp_path / "reranker", reranker)
+    bodies = [load_classifier(tmp_path / name).model for name in ("generator", "reranker")]
+    for one, other in zip(*(body.parameters() for body in bodies), strict=True):
+        assert torch.allclose(one, other, atol=1e-6), "both have the generator's body"
+    heads = [load_classifier(at).score.weight for at in (tmp_path / "reranker", reranker)]
+    assert torch.allclose(*heads, atol=1e-6)
+    config = json.loads((reranker / "config.json").read_text())
+    (tmp_path / "two").mkdir()
+    for file in reranker.iterdir():
+        (tmp_path / "two" / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "two" / "config.json").write_text(
+        json.dumps(config | {"id2label": {"0": "a", "1": "b"}, "label2id": {"a": 0, "b": 1}})
+    )
+    with pytest.raises(UsageError, match=r"two: expected one label .* got num_labels=2"):
+        train_from_base(tmp_path / "out", tmp_path / "two")
+
+
+def test_evaluation_without_anything_to_evaluate_on_is_said(tmp_path: Path, problems: Path, reranker: Path):
+    config = SftSlice(seed=1, model=TINY, base_digest=None, sft=SftConfig(evaluation_steps=5)).model_dump()
+    with pytest.raises(DataError, match=r"sft\.evaluation_steps=5 needs problems of the validation split"):
+        sft.train(child(tmp_path, config, problems=problems))
+    write_records(tmp_path / "pairs.parquet", PAIRS, Pair)
+    settings = RewardConfig(evaluation_steps=5, holdout=0.01)
+    piece = RewardSlice(seed=1, reward=settings, continues=True).model_dump()
+    with pytest.raises(
+        DataError, match=r"reward\.holdout=0\.01 leaves no pair to evaluate on, of 4 pairs of 1"
+    ):
+        reward.train(child(tmp_path, piece, pairs=tmp_path, start=reranker))
+
+
+# What cannot be gone on from
+
+
+def test_a_checkpoint_of_another_model_or_of_other_processes_is_refused_before_training(
+    tmp_path: Path, problems: Path
+):
+    settings = SftConfig(epochs=2, batch_size=8, max_tokens=96)
+
+    def train(**changes: Any) -> None:
+        model = TINY.model_copy(update=changes)
+        config = SftSlice(seed=1, model=model, base_digest=None, sft=settings).model_dump()
+        sft.train(child(tmp_path, config, problems=problems))
+
+    train()
+    for changes, what in (
+        ({"hidden_size": 32}, r"embed_tokens\.weight has the shape \[\d+, 16\] there and \[\d+, 32\] here"),
+        ({"layers": 3}, r"layers\.2\S* has the shape None there"),
+        ({"layers": 1}, r"layers\.1\S* has the shape \[.*\] there and None here"),
+    ):
+        with pytest.raises(UsageError, match=rf"checkpoint-2 is of another model: model\.{what}"):
+            train(**changes)
+    mark = next(tmp_path.glob(f"*/checkpoints/checkpoint-2/{common.WHOLE}"))
+    assert json.loads(mark.read_text()) == {"processes": 1, "zero": 0}
+    mark.write_text(json.dumps({"processes": 4, "zero": 0}))
+    train()
+    mark.write_text(json.dumps({"processes": 4, "zero": 2}))
+    with pytest.raises(UsageError, match="written by 4 processes with ZeRO stage 2 .* by 1 processes with"):
+        train()
+
+
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (None, "No such file"),
+        ("{", "JSONDecodeError"),
+        ("[]", "TypeError"),
+        ("{}", "KeyError"),
+        ('{"zero_optimization": {"stage": 0}}', "expected ZeRO stage 1, 2 or 3, got 0"),
+    ],
+)
+def test_a_deepspeed_file_that_is_none_is_told(tmp_path: Path, content: str | None, what: str):
+    if content is not None:
+        (tmp_path / "zero.json").write_text(content)
+    with pytest.raises(UsageError, match=rf"runtime\.deepspeed: .*zero\.json.*{what}"):
+        common.deepspeed_settings(RuntimeConfig(deepspeed=str(tmp_path / "zero.json")))

@@ -1,0 +1,85 @@
+"""Several trainings in one process, or in one group of ranks: importing torch and trl costs more than they do.
+
+`python -m tests.selftrain.training.children JOBS.json`, a list of {"stage", "child", "kills"}. Each job's outcome is written
+to `outcome.json` in its private folder. A job with kills runs in processes of its own, forked from this one: the first is
+killed (-9) at the first of them, the next one goes on in the same folder until the second, and so on; the last one ends.
+"""
+
+import json
+import os
+import signal
+import sys
+import traceback
+from pathlib import Path
+from typing import Any
+
+from selftrain.launch import Child
+from selftrain.training import common, reward, sft
+
+TRAIN = {"sft": sft.train, "reward": reward.train}
+
+
+def main(jobs: list[dict[str, Any]]) -> None:
+    """Carries out `jobs`, one after the other."""
+    for job in jobs:
+        stage, work = job["stage"], Child.model_validate(job["child"])
+        if "kills" not in job:
+            finish(stage, work)
+            continue
+        for kill in [*job["kills"], None]:
+            status = apart(stage, work, kill)
+            if status != (signal.SIGKILL if kill else 0):
+                raise SystemExit(f"{work.folder}, to be killed at {kill}, ended with {status}")
+
+
+def finish(stage: str, work: Child) -> None:
+    """Train, and write the outcome."""
+    work.private.mkdir(parents=True, exist_ok=True)
+    outcome = TRAIN[stage](work)
+    if os.environ.get("RANK", "0") == "0":
+        content = {"digest": outcome.records_digest, "metrics": outcome.metrics}
+        (work.private / "outcome.json").write_text(json.dumps(content))
+
+
+def apart(stage: str, work: Child, kill: list[Any] | None) -> int:
+    """The signal or exit code that a fork of this process ends a training with, to be killed at `kill`."""
+    if pid := os.fork():
+        status = os.waitpid(pid, 0)[1]
+        return os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
+    try:
+        if kill:
+            killed_at(*kill)
+        finish(stage, work)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
+
+
+def killed_at(when: str, step: int) -> None:
+    """Have this process killed after the optimizer's `step`: before anything is saved (`log`), between a checkpoint's
+    files and its mark (`saving`), right after it (`saved`), or before the export of the finished model (`export`)."""
+
+    def kill(*_: Any) -> None:
+        sys.stdout.flush()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    if when == "export":
+        common.export = kill
+        return
+    kind, name = (common.Progress, "on_log") if when == "log" else (common.Checkpoints, "on_save")
+    original = getattr(kind, name)
+
+    def wrapped(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        now = state.global_step == step and (when != "log" or "loss" in kwargs["logs"])
+        if now and when == "saving":
+            kill()
+        original(self, args, state, control, **kwargs)
+        if now:
+            kill()
+
+    setattr(kind, name, wrapped)
+
+
+if __name__ == "__main__":
+    main(json.loads(Path(sys.argv[1]).read_text()))

@@ -105,11 +105,12 @@ def _start(module: str, build: Build, resolved: Path, needs: int | None, answer:
     job = Job(attempt=uuid.uuid4().hex[:12], module=module, resolved=resolved, runtime=runtime, needs=needs)
     with gather(build.shared / "jobs", job, build.log, asked) as others:
         try:
-            return start(
-                commands.torchrun(module, resolved, runtime, 0, job.attempt), unwanted=others.trouble
-            )
+            command = commands.torchrun(module, resolved, runtime, 0, job.attempt)
+            last = start(command, unwanted=others.trouble)
         except ChildFailed as error:
             raise ChildFailed(f"{error}{others.words()}") from None
+        others.part()
+        return last
 
 
 def _answering(answer: Answer | None) -> Callable[[Path], None]:

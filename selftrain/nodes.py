@@ -31,6 +31,8 @@ from selftrain.pulse import LOST_SECONDS, Beat, Beating, Pulse
 
 GATHER_SECONDS = 1800.0
 """How long the first machine waits for the others."""
+PARTING_SECONDS = 30.0
+"""How long it waits for them to end after it has: their launchers leave together, and log a trace where one is missed."""
 LAST_WORDS_SECONDS = 10.0
 """How long it waits for what they say of their failure, after its own."""
 POLL_SECONDS = 0.5
@@ -98,6 +100,15 @@ class Others:
             if pulse.lost:
                 return f"{host} gives no sign of life"
         return None
+
+    def part(self) -> None:
+        """Wait until the others have ended as well, or not for ever."""
+        deadline = time.monotonic() + PARTING_SECONDS
+        while time.monotonic() < deadline:
+            seats = [pulse.read() for pulse in self.seats.values()]
+            if all(seat is None or seat.over or seat.failed for seat in seats):
+                return
+            time.sleep(POLL_SECONDS)
 
     def words(self) -> str:
         """What machines that failed said last; waits a little for it."""

@@ -56,7 +56,7 @@ def run(
     """
     lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
     usage, told = "", False
-    mark = uuid.uuid4().hex
+    mark, secrets = uuid.uuid4().hex, known_secrets()
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -71,7 +71,7 @@ def run(
     family = _Family(child, mark, hours, unwanted)
     try:
         for line in child.stdout:
-            line = without_secrets(line.rstrip())
+            line = without_secrets(line.rstrip(), secrets)
             kind, value = _for_the_parent(line)
             if kind == PROGRESS_MARK:
                 progress(**value)
@@ -184,9 +184,13 @@ SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|A
 URL_PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
 
 
-def without_secrets(line: str) -> str:
-    """`line` with `***` for what variables such as HF_TOKEN hold, and for passwords in URLs."""
-    for name, value in os.environ.items():
-        if len(value) >= 8 and SECRET_NAME.search(name):
-            line = line.replace(value, "***")
+def known_secrets() -> list[str]:
+    """What variables such as HF_TOKEN hold."""
+    return [value for name, value in os.environ.items() if len(value) >= 8 and SECRET_NAME.search(name)]
+
+
+def without_secrets(line: str, secrets: Sequence[str]) -> str:
+    """`line` with `***` for each of `secrets`, and for passwords in URLs."""
+    for value in secrets:
+        line = line.replace(value, "***")
     return URL_PASSWORD.sub(r"\1:***@", line)

@@ -46,12 +46,32 @@ def test_kl_estimators():
         eq.kl_estimate(logprobs, reference, "k2")
 
 
+def test_the_k3_estimate_is_never_negative_and_both_are_zero_where_nothing_moved():
+    logprobs = torch.linspace(-3, 0, 31)
+    assert (eq.kl_estimate(logprobs, torch.full((31,), -1.5), "k3") >= 0).all()
+    for estimator in ("k1", "k3"):
+        assert eq.kl_estimate(logprobs, logprobs, estimator).abs().max() == 0
+
+
 @pytest.mark.parametrize("estimator", ["k1", "k3"])
 def test_kl_estimators_are_unbiased(estimator):
     p, q = torch.tensor([0.7, 0.2, 0.1]), torch.tensor([0.5, 0.2, 0.3])
     exact = (p * (p / q).log()).sum()
     expected = (p * eq.kl_estimate(p.log(), q.log(), estimator)).sum()
     torch.testing.assert_close(expected, exact)
+
+
+def test_the_end_token_counts_and_nothing_behind_it_does():
+    # Row 0 ends at its second token, row 1 is cut at the limit of four; the nines stand behind the end.
+    mask = eq.completion_mask(torch.tensor([2, 4]), 4)
+    values = torch.tensor([[1.0, 3.0, 9.0, 9.0], [2.0, 2.0, 2.0, 8.0]])
+    close(eq.masked_mean(values, mask), 3.0)  # (1 + 3 + 2 + 2 + 2 + 8) / 6
+    rewards = eq.token_rewards(torch.zeros(2, 4), torch.tensor([5.0, 7.0]), torch.tensor([2, 4]), 0.1)
+    close(rewards, [[0.0, 5.0, 0.0, 0.0], [0.0, 0.0, 0.0, 7.0]])
+    white = eq.whiten(values, mask)
+    assert white[0, 2:].tolist() == [0.0, 0.0]
+    close(white[mask].mean(), 0.0)
+    close(white[mask].std(), 1.0)
 
 
 def test_missing_end_is_paid_for():
@@ -78,6 +98,40 @@ def test_advantages_by_hand():
     close(returns, [[0.35325, 0.585, 1.0], [2.0, 0.0, 0.0]])
 
 
+def test_advantages_are_the_discounted_sum_of_the_deltas():
+    """The recursion against the definition: A_t = sum over l of (gamma lambda)^l delta_{t + l}."""
+    generator = torch.Generator().manual_seed(0)
+    rewards, values = torch.randn(2, 3, 7, generator=generator)
+    lengths, gamma, lam = torch.tensor([7, 4, 1]), 0.9, 0.8
+    advantages, returns = eq.advantages_and_returns(
+        rewards, values, eq.completion_mask(lengths, 7), gamma, lam
+    )
+    for row, length in enumerate(lengths.tolist()):
+        v = [*values[row, :length].tolist(), 0.0]
+        deltas = [rewards[row, t].item() + gamma * v[t + 1] - v[t] for t in range(length)]
+        for t in range(length):
+            expected = sum((gamma * lam) ** k * delta for k, delta in enumerate(deltas[t:]))
+            assert advantages[row, t].item() == pytest.approx(expected, abs=1e-5)
+            assert returns[row, t].item() == pytest.approx(expected + v[t], abs=1e-5)
+
+
+def test_wider_padding_changes_no_advantage():
+    rewards, values = torch.tensor([[0.1, 0.2, 1.0]]), torch.tensor([[0.3, 0.5, 0.2]])
+    mask = torch.ones(1, 3, dtype=torch.bool)
+
+    def widened(tensor, fill):
+        return torch.nn.functional.pad(tensor, (0, 4), value=fill)
+
+    narrow = eq.advantages_and_returns(rewards, values, mask, 0.9, 0.8)
+    wide = eq.advantages_and_returns(
+        widened(rewards, 0.0), widened(values, 6.0), widened(mask, False), 0.9, 0.8
+    )
+    for short, long in zip(narrow, wide, strict=True):
+        assert torch.equal(widened(short, 0.0), long)
+    whitened = [eq.whiten(found, of) for (found, _), of in ((narrow, mask), (wide, widened(mask, False)))]
+    torch.testing.assert_close(widened(whitened[0], 0.0), whitened[1])
+
+
 def test_lambda_one_gives_the_return_whatever_the_values():
     rewards = torch.tensor([[1.0, 2.0, 4.0]])
     mask = torch.ones(1, 3, dtype=torch.bool)
@@ -93,6 +147,17 @@ def test_nothing_is_bootstrapped_after_a_truncated_completion():
         torch.tensor([[0.0, 1.0]]), torch.tensor([[0.4, 0.8]]), torch.ones(1, 2, dtype=torch.bool), 1.0, 0.0
     )
     close(returns, [[0.8, 1.0]])
+
+
+def test_the_value_behind_a_truncated_completion_is_not_looked_at():
+    # Row 0 is cut at the limit, row 1 ended one token before it with the same rewards and values: V is 0 after both.
+    rewards = torch.tensor([[0.0, 0.0, 1.0], [0.0, 1.0, 0.0]])
+    values = torch.tensor([[0.6, 0.4, 0.8], [0.4, 0.8, 5.0]])
+    mask = eq.completion_mask(torch.tensor([3, 2]), 3)
+    advantages, _ = eq.advantages_and_returns(rewards, values, mask, 0.5, 0.5)
+    # delta = 1 - 0.8 at the last token, 0.5 * 0.8 - 0.4 before it, which is 0; A = 0.2 and 0.25 * 0.2
+    close(advantages[0, 1:], [0.05, 0.2])
+    close(advantages[1], [0.05, 0.2, 0.0])
 
 
 @pytest.mark.parametrize(
@@ -133,6 +198,12 @@ def test_clipped_value_loss(value, old, target, loss):
     close(
         eq.clipped_value_loss(torch.tensor([value]), torch.tensor([old]), torch.tensor([target]), 0.2), [loss]
     )
+
+
+def test_value_gradient_stops_where_the_value_is_held():
+    values = torch.tensor([0.1, 0.9], requires_grad=True)
+    eq.clipped_value_loss(values, torch.zeros(2), torch.ones(2), 0.2).sum().backward()
+    close(values.grad, [-0.9, 0.0])  # d(V - R)^2 / 2 / dV = V - R; the held one has none
 
 
 def test_value_scale():

@@ -14,11 +14,10 @@ from typing import Any
 from selftrain.errors import UsageError
 from selftrain.runfile import NAME, read_run
 
-BATCH_TOKENS = 16_384
-"""Padded tokens at once."""
-SHARE_FROM = 512
-"""Tokens that a problem's candidates must save by sharing their prompt's keys and values. Below that, batches over many
-problems are faster."""
+BATCH_TOKENS = {"cpu": 2048}
+"""Padded tokens at once, a candidate's prompt included, by device: what fits a core's cache is faster than what does not."""
+OTHER_BATCH_TOKENS = 16_384
+"""The same on all other devices."""
 
 
 @dataclass(frozen=True)
@@ -66,62 +65,96 @@ class Reranker:
     def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Scores per problem and candidate.
 
-        A long prompt with many candidates is read once. The others are batched across problems, sorted by length.
+        A prompt is read once, and its keys and values serve all of its candidates. Prompts are read in batches over problems,
+        and so are the candidates behind them, each sorted by length.
         """
-        from selftrain.models import encode_completion, encode_prompt, fill_template
+        import torch
 
-        self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        scores: list[list[float]] = []
-        rows: list[list[int]] = []
-        places: list[tuple[int, int]] = []
-        for at, (prompt, candidates) in enumerate(problems):
+        from selftrain.models import encode_prompt, fill_template
+
+        pad_token = self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        written = iter(self._encode([text for _, candidates in problems for text in candidates]))
+        heads: list[list[int]] = []
+        tails: list[list[list[int]]] = []
+        for prompt, candidates in problems:
             head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
-            tails = [encode_completion(self.tokenizer, text) for text in candidates]
-            if len(head) * (len(tails) - 1) >= SHARE_FROM:
-                scores.append(self._score_rows([head[-1:] + tail for tail in tails], head[:-1]))
-                continue
-            scores.append([0.0] * len(tails))
-            rows += [head + tail for tail in tails]
-            places += [(at, number) for number in range(len(tails))]
-        for (at, number), score in zip(places, self._score_rows(rows), strict=True):
-            scores[at][number] = score
+            ends = [next(written) for _ in candidates]
+            if pad_token == self.tokenizer.eos_token_id:
+                # The model scores at the last token that is no padding: there must be one before the end.
+                head, ends = head[:-1], [head[-1:] + end for end in ends]
+            heads.append(head)
+            tails.append(ends)
+        scores = [[0.0] * len(ends) for ends in tails]
+        with torch.inference_mode():
+            for group in self._batches([len(head) for head in heads]):
+                places = [(at, number) for at in group for number in range(len(tails[at]))]
+                rows = [(place, tail) for place, at in enumerate(group) for tail in tails[at]]
+                found = self._score_rows([heads[at] for at in group], rows)
+                for (at, number), score in zip(places, found, strict=True):
+                    scores[at][number] = score
         return scores
 
-    def _score_rows(self, rows: Sequence[Sequence[int]], prompt: Sequence[int] = ()) -> list[float]:
-        """The score of each row of token ids, read after `prompt`, which is read once."""
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        """`encode_completion` of each text; all at once, which is faster."""
+        ids = self.tokenizer(list(texts), add_special_tokens=False)["input_ids"] if texts else []
+        return [[*row, self.tokenizer.eos_token_id] for row in ids]
+
+    def _score_rows(self, prompts: Sequence[list[int]], rows: Sequence[tuple[int, list[int]]]) -> list[float]:
+        """The score of each row: the place of its prompt, and the token ids that follow it."""
         import torch
 
         from selftrain.models import pad
 
         device = next(self.model.parameters()).device
+        before = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
+        width = before.shape[1]
+        cache = None
+        if width:
+            # Padded on the left, so that a candidate's tokens follow its prompt's without a gap.
+            cache = self.model.base_model(
+                input_ids=pad(prompts, self.model.config.pad_token_id, left=True).to(device),
+                attention_mask=before,
+                position_ids=(before.cumsum(1) - 1).clamp(min=0),
+                use_cache=True,
+            ).past_key_values
         scores = [0.0] * len(rows)
-        with torch.inference_mode():
-            cache = None
-            if prompt:
-                ids = torch.tensor([list(prompt)], device=device)
-                cache = self.model.base_model(input_ids=ids, use_cache=True).past_key_values
-            for batch in _batches([len(row) for row in rows]):
-                ids = pad([rows[at] for at in batch], self.model.config.pad_token_id).to(device)
-                mask = pad([[1] * (len(prompt) + len(rows[at])) for at in batch], 0).to(device)
-                options = {}
-                if cache is not None:  # a call adds to the cache that it is given
-                    options = {"past_key_values": copy.deepcopy(cache), "use_cache": True}
-                    options["past_key_values"].batch_repeat_interleave(len(batch))
-                logits = self.model(input_ids=ids, attention_mask=mask, **options).logits[:, 0].float()
-                for at, score in zip(batch, logits.tolist(), strict=True):
-                    scores[at] = score
+        for batch in self._batches([width + len(row) for _, row in rows]):
+            ids = pad([rows[at][1] for at in batch], self.model.config.pad_token_id).to(device)
+            own = pad([[1] * len(rows[at][1]) for at in batch], 0).to(device)
+            prompt = torch.tensor([rows[at][0] for at in batch], device=device)
+            mask = torch.cat([before[prompt], own], 1)
+            logits = self.model(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1)[:, width:],
+                past_key_values=_select(cache, prompt),
+                use_cache=cache is not None,
+            ).logits[:, 0]
+            for at, score in zip(batch, logits.float().tolist(), strict=True):
+                scores[at] = score
         return scores
 
+    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Rows in groups of similar length, each at most the device's BATCH_TOKENS when padded."""
+        device = next(self.model.parameters()).device
+        most = BATCH_TOKENS.get(device.type, OTHER_BATCH_TOKENS)
+        batches: list[list[int]] = []
+        for at in sorted(range(len(lengths)), key=lambda at: lengths[at]):
+            if batches and (len(batches[-1]) + 1) * lengths[at] <= most:
+                batches[-1].append(at)
+            else:
+                batches.append([at])
+        return batches
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows in groups of similar length, each at most BATCH_TOKENS when padded."""
-    batches: list[list[int]] = []
-    for at in sorted(range(len(lengths)), key=lambda at: lengths[at]):
-        if batches and (len(batches[-1]) + 1) * lengths[at] <= BATCH_TOKENS:
-            batches[-1].append(at)
-        else:
-            batches.append([at])
-    return batches
+
+def _select(cache: Any, rows: Any) -> Any:
+    """A cache of `rows` of `cache`, which stays as it is: a forward pass adds to the one that it is given."""
+    if cache is None:
+        return None
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(rows)
+    return chosen
 
 
 def reranker_folder(path: Path) -> Path:

@@ -10,9 +10,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
+from transformers import (
+    LlamaConfig,
+    LlamaForSequenceClassification,
+    MistralConfig,
+    MistralForSequenceClassification,
+    Qwen2Config,
+    Qwen2ForSequenceClassification,
+)
 
 from selftrain import Ranking, Reranker, reranker
 from selftrain.errors import UsageError
+from selftrain.models import encode_completion, encode_prompt, load_tokenizer
 from selftrain.scoring import shuffled_prompts
 from tests.command import Finished
 from tests.selftrain.conftest import make_problems
@@ -47,39 +57,73 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(loaded: Reranker, mon
     assert [len(scores) for scores in together] == [5, 2, 0]
     alone = [loaded.rank(PROMPT, [text]).scores[0] for text in CANDIDATES]
     assert together[0] == pytest.approx(alone, abs=1e-4)
-    monkeypatch.setattr(reranker, "BATCH_TOKENS", 1)
+    monkeypatch.setitem(reranker.BATCH_TOKENS, "cpu", 1)
     assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, abs=1e-4)
 
 
-def test_a_prompt_that_is_read_once_gives_the_same_scores(loaded: Reranker, monkeypatch: pytest.MonkeyPatch):
+def test_a_prompt_is_read_once_for_all_of_its_candidates(loaded: Reranker):
     problems = [(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])]
-    expected = loaded.score_many(problems)
-    monkeypatch.setattr(reranker, "SHARE_FROM", 1)
-    calls = []
-    hook = loaded.model.base_model.register_forward_hook(lambda *_: calls.append(1))
-    found = loaded.score_many(problems)
+    read = []
+    hook = loaded.model.base_model.register_forward_hook(
+        lambda _, given, out: read.append(tuple(out.last_hidden_state.shape[:2]))
+    )
+    loaded.score_many(problems)
     hook.remove()
-    assert len(calls) == 4, "each prompt once, and its candidates in one batch"
-    assert [len(scores) for scores in found] == [5, 2, 0]
-    for ours, theirs in zip(found, expected, strict=True):
-        assert ours == pytest.approx(theirs, abs=1e-4)
-    monkeypatch.setattr(reranker, "BATCH_TOKENS", 1)
-    assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(expected[0], abs=1e-4)
+    heads = [len(encode_prompt(loaded.tokenizer, prompt)) for prompt, _ in problems]
+    tails = [len(encode_completion(loaded.tokenizer, text)) for _, texts in problems for text in texts]
+    assert read == [(3, max(heads)), (7, max(tails))], "the prompts in one batch, their candidates in another"
 
 
-def test_it_is_so_where_the_end_token_pads_too(
-    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+ARCHITECTURES = {
+    "Llama": (LlamaConfig, LlamaForSequenceClassification, {}),
+    "Qwen2": (Qwen2Config, Qwen2ForSequenceClassification, {}),
+    "Mistral": (MistralConfig, MistralForSequenceClassification, {"sliding_window": 6}),
+}
+
+
+@pytest.mark.parametrize("pad", ["<pad>", "<end>"])
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_scores_are_those_of_each_text_alone_through_plain_transformers(
+    generator: Path, monkeypatch: pytest.MonkeyPatch, name: str, pad: str
 ):
-    own = Reranker.load(request.getfixturevalue("reranker"))
-    own.tokenizer.pad_token = own.tokenizer.eos_token
-    apart = own.rank(PROMPT, CANDIDATES).scores
-    monkeypatch.setattr(reranker, "SHARE_FROM", 1)
-    assert own.rank(PROMPT, CANDIDATES).scores == pytest.approx(apart, abs=1e-4)
+    """With any padding, with the end token as padding, and where attention reaches back six tokens only."""
+    tokenizer = load_tokenizer(generator)
+    tokenizer.pad_token = pad
+    config, kind, options = ARCHITECTURES[name]
+    torch.manual_seed(0)
+    model = kind(
+        config(
+            vocab_size=len(tokenizer),
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            initializer_range=0.2,
+            num_labels=1,
+            pad_token_id=tokenizer.pad_token_id,
+            **options,
+        )
+    ).eval()
+    problems = [(PROMPT, CANDIDATES), ("", ["a", ""]), ("x" * 40, ["bb" * 20, "c"]), ("one", ["d"])]
+    expected = []
+    for prompt, texts in problems:
+        for text in texts:
+            ids = encode_prompt(tokenizer, prompt) + encode_completion(tokenizer, text)
+            with torch.inference_mode():
+                expected.append(model(input_ids=torch.tensor([ids])).logits.item())
+    assert max(expected) - min(expected) > 0.1
+    for budget in (1, 60, 2048):
+        monkeypatch.setitem(reranker.BATCH_TOKENS, "cpu", budget)
+        found = [score for scores in Reranker(model, tokenizer).score_many(problems) for score in scores]
+        assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_batches_hold_similar_lengths_and_no_more_tokens_than_said(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(reranker, "BATCH_TOKENS", 12)
-    assert reranker._batches([3, 9, 4, 3, 20, 4]) == [[0, 3, 2], [5], [1], [4]]
+def test_batches_hold_similar_lengths_and_no_more_tokens_than_said(
+    loaded: Reranker, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(reranker.BATCH_TOKENS, "cpu", 12)
+    assert loaded._batches([3, 9, 4, 3, 20, 4]) == [[0, 3, 2], [5], [1], [4]]
 
 
 def test_nothing_to_rank_is_said(loaded: Reranker):

@@ -1,5 +1,6 @@
 """Checks a plan against what really happens: FLOPs as torch counts them, memory and time of the stages' child processes."""
 
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -26,10 +27,12 @@ def counting() -> Iterator[Any]:
     import torch
     from torch.utils.flop_counter import (
         FlopCounterMode,
-        addmm_flop,
         sdpa_backward_flop_count,
         sdpa_flop_count,
     )
+
+    def added_product(into: Any, a: Any, b: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
+        return 2 * a[0] * a[1] * b[1]
 
     def attention(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
         return sdpa_flop_count(query, key, value)
@@ -41,7 +44,7 @@ def counting() -> Iterator[Any]:
 
     aten = torch.ops.aten
     unknown = {
-        aten.addmm_: addmm_flop,
+        aten.addmm_: added_product,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }
@@ -85,7 +88,7 @@ def check_flops(
         extra={},
     )
     metrics = calibrate.run(child).metrics
-    steps = calibrate.STEPS + 1
+    steps = sizes.steps + 1
     completion = metrics["ppo_tokens"] / rows["ppo"].count
     drawn = replace(rows["ppo"], completion=completion, width=rows["ppo"].prompt + completion)
     once = config.ppo.model_copy(update={"epochs": 1})
@@ -114,16 +117,18 @@ def check_flops(
 
 @dataclass
 class Watched:
-    """What a child needed: bytes at its peak (the largest of its ranks), and wall seconds."""
+    """What a child needed: bytes at its peak (the largest of its ranks), wall seconds, and CPU seconds of all ranks."""
 
     peak: int = 0
     seconds: float = 0.0
+    cpu: float = 0.0
 
 
 @contextmanager
-def watching(folder: Path) -> Iterator[Watched]:
-    """Watches the children that work in `folder`: their VmHWM, read again and again until they are gone."""
+def watching(folder: Path | str) -> Iterator[Watched]:
+    """Watches the children that work in `folder` (or whose command line has that word): their VmHWM, read again and again until they are gone."""
     found, done = Watched(), threading.Event()
+    ticks: dict[str, int] = {}
     word = str(folder).encode()
 
     def look() -> None:
@@ -134,10 +139,12 @@ def watching(folder: Path) -> Iterator[Watched]:
                     if word not in command or b"torch.distributed.run" in command:
                         continue
                     lines = (path / "status").read_text().splitlines()
+                    spent = (path / "stat").read_text().rpartition(")")[2].split()[11:13]
                 except OSError:
                     continue
                 peaks = [int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM")]
                 found.peak = max([found.peak, *peaks])
+                ticks[path.name] = sum(map(int, spent))
 
     thread = threading.Thread(target=look)
     thread.start()
@@ -148,3 +155,4 @@ def watching(folder: Path) -> Iterator[Watched]:
         found.seconds = time.monotonic() - started
         done.set()
         thread.join()
+        found.cpu = sum(ticks.values()) / os.sysconf("SC_CLK_TCK")

@@ -36,7 +36,7 @@ GUESS = {"cpu": 50e9, "cuda": 100e12}
 SECONDS = 1.5
 """That a step may take, by that guess."""
 STEPS = 2
-"""Measured steps of a training stage, after one that warms up."""
+"""Measured steps of a training stage, after one that warms up; one where a step takes longer than it may."""
 SMALL = 20_000_000
 """Models up to so many parameters sample to the end; larger ones the first FEW tokens."""
 FEW = 16
@@ -75,13 +75,14 @@ class Clock:
 @dataclass(frozen=True)
 class Sizes:
     """How much is run: rows of an SFT step, pairs of a reward step, completions of a rollout and their tokens, problems of
-    a shard."""
+    a shard; measured steps."""
 
     rows: int
     pairs: int
     rollouts: int
     tokens: int
     shard: int
+    steps: int = STEPS
 
 
 def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> Speed:
@@ -146,6 +147,7 @@ def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) 
         rollouts=ranks * shares(config.ppo.rollout_batch, mini, rollout),
         tokens=tokens,
         shard=many(config.sample.shard, config.sample.rl * flops.decode(shape, drawn)),
+        steps=STEPS if flops.sft(shape, learnt, runtime, config.sft.lora) < able else 1,
     )
 
 
@@ -205,10 +207,6 @@ def write_inputs(folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes) 
     ]
     reward_group = micro_rows(config.reward.batch_size, config.reward.micro_batch_size, config.runtime)
     sft_group = micro_rows(config.sft.batch_size, config.sft.micro_batch_size, config.runtime)
-    scored = [
-        row[1] + len(encode_completion(tokenizer, one.completion))
-        for row, one in zip((row for row in pooled for _ in range(samples)), pool, strict=True)
-    ]
     return {
         "sft": Rows(
             len(learnt),
@@ -224,7 +222,12 @@ def write_inputs(folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes) 
         ),
         "ppo": Rows(len(asked), mean(row[1] for row in asked), 0, 0),
         "sample": Rows(sizes.shard * samples, mean(row[1] for row in pooled), 0, 0),
-        "score": Rows(len(pool) / ranks, 0, 0, mean(scored)),
+        "score": Rows(
+            len(pool) / ranks,
+            mean(row[1] for row in pooled),
+            mean(len(encode_completion(tokenizer, one.completion)) for one in pool),
+            0,
+        ),
     }
 
 
@@ -269,10 +272,11 @@ def speeds(
 
     learnt = flops.sft(shape, rows["sft"], runtime, config.sft.lora) / ranks
     paired = flops.reward(judge, rows["train_reward"], runtime, config.reward.lora) / ranks
+    scored = rows["score"].count / config.sample.rl  # problems of one rank
     rates = {
         "sft": rate(learnt, clock.each("sft") - fixed),
         "train_reward": rate(paired, clock.each("train_reward") - fixed),
-        "score": rate(flops.forward(judge, rows["score"]), clock.each("score")),
+        "score": rate(flops.score(judge, scored, rows["score"]), clock.each("score")),
     }
     # A PPO step is shared out over its phases as they measured themselves.
     completion = metrics["ppo_tokens"] / rows["ppo"].count
@@ -335,7 +339,7 @@ def run(child: Child) -> Outcome:
         if own
         else config.model
     )
-    steps = STEPS + 1
+    steps = sizes.steps + 1
     often = {"checkpoint_steps": 10**6, "epochs": steps}
     quiet = {"evaluation_steps": None, "warmup_steps": 0}
 
@@ -361,7 +365,7 @@ def run(child: Child) -> Outcome:
     reward.train(
         part(
             "train_reward",
-            {"reward": plain(settings, "reward")},
+            {"reward": plain(settings, "reward"), "base_digest": _reward_base(config)},
             pairs=child.inputs["pairs"],
             start=child.folder / "sft",
         )
@@ -421,6 +425,14 @@ def run(child: Child) -> Outcome:
             "ranks": ranks,
         },
     )
+
+
+def _reward_base(config: RunConfig) -> str | None:
+    """What the reward stage takes for its base: of a folder any name does, of the hub it is the revision."""
+    base = config.reward.base
+    if base is None:
+        return None
+    return "folder" if Path(base).is_dir() else config.reward.base_revision or "main"
 
 
 def _next(name: str) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from selftrain.config import SPLITS, ContestsConfig, MultiPLEConfig, RunConfig
+from selftrain.config import SPLITS, ContestsConfig, MixedConfig, MultiPLEConfig, RunConfig
 from selftrain.errors import RunError, UsageError
 from selftrain.plan.flops import Rows
 from selftrain.problems.read import read_problems
@@ -206,26 +206,39 @@ def _length(tokenizer: Any, text: str, prompt: bool = True) -> int:
 def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
     """The corpus by stated sizes, for data sets on the hub."""
     source = config.problems
-    assert isinstance(source, MultiPLEConfig | ContestsConfig)
-    train = sum(_stated_size(source, entry) for entry in source.train)
-    sizes = {split: round(train * source.shares.get(split, 0)) for split in SPLITS}
-    sizes["test"] += sum(_stated_size(source, entry) for entry in source.evaluation)
-    prompt, answer = STATED[source.source]
-    counts = {split: dict.fromkeys(source.languages, size) for split, size in sizes.items() if size}
-    said = ", ".join(f"{split} {size}" for split, size in sizes.items())
-    assumptions += [
-        f"problems per language, by the data set's published sizes: {said}",
-        f"tokens: {prompt} a prompt, {answer} an answer or completion (stated averages of {source.source})",
-    ]
-    # CodeContests has solutions in three of the languages; MultiPL-E's own subsets have none.
-    answering = [name for name in source.languages if name in ("py", "cpp", "java")]
-    examples = sizes["sft"] * len(answering if source.source == "contests" else source.languages)
-    cap = min(answer, config.sample.max_new_tokens)
+    counts: dict[str, Counter[str]] = {}
+    prompts: dict[str, list[int]] = {}
+    learnt: list[tuple[int, int]] = []
+    answers: list[int] = []
+    examples = 0
+    for part in source.parts if isinstance(source, MixedConfig) else (source,):
+        if not isinstance(part, MultiPLEConfig | ContestsConfig) or part.hub is None:
+            assumptions.append(f"problems: those of {part.source} files beside a data set are not counted")
+            continue
+        train = sum(_stated_size(part, entry) for entry in part.train)
+        sizes = {split: round(train * part.shares.get(split, 0)) for split in SPLITS}
+        sizes["test"] += sum(_stated_size(part, entry) for entry in part.evaluation)
+        sizes = {split: size for split, size in sizes.items() if size}
+        prompt, answer = STATED[part.source]
+        for split, size in sizes.items():
+            counts.setdefault(split, Counter()).update(dict.fromkeys(part.languages, size))
+            prompts.setdefault(split, []).append(prompt)
+        answers.append(min(answer, config.sample.max_new_tokens))
+        # CodeContests has solutions in three of the languages; MultiPL-E's own subsets have none.
+        answering = [name for name in part.languages if name in ("py", "cpp", "java")]
+        if sizes.get("sft"):
+            learnt.append((prompt, answer))
+            examples += sizes["sft"] * len(answering if part.source == "contests" else part.languages)
+        said = ", ".join(f"{split} {size}" for split, size in sizes.items())
+        assumptions += [
+            f"problems per language, by the published sizes of {part.hub}: {said}",
+            f"tokens: {prompt} a prompt, {answer} an answer or completion (stated averages of {part.source})",
+        ]
     return Corpus(
-        counts,
-        {split: [prompt] for split in counts},
-        [cap],
-        [(prompt, answer)],
+        {split: dict(of_language) for split, of_language in counts.items()},
+        prompts,
+        answers,
+        learnt,
         examples,
         None,
         0.0,

@@ -29,6 +29,10 @@ ROW_BYTES = 600
 """Of a candidate or an execution in a Parquet file."""
 
 
+Job = tuple[tuple[str, ...], int]
+"""Splits that are scored, and their candidates."""
+
+
 @dataclass(frozen=True)
 class Speed:
     """What turns work into time.
@@ -152,7 +156,13 @@ class Planner:
         updates = optimizer_steps(rows.count, config.epochs, config.batch_size)
         rows = replace(rows, count=updates * config.batch_size)
         width = min(longest, max(sum(row) for row in self.corpus.learnt))
-        work = {"sft": flops.sft(shape, rows, self.runtime, config.lora)}
+        looks = updates // config.evaluation_steps if config.evaluation_steps else 0
+        looked_at = replace(rows, count=looks * self.corpus.count("validation"))
+        work = {
+            "sft": flops.sft(shape, rows, self.runtime, config.lora)
+            + flops.forward(shape, looked_at)
+            + 2 * shape.head * looked_at.tokens
+        }
         return self.training(
             "sft",
             "sft",
@@ -173,7 +183,12 @@ class Planner:
         group = memory.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
         cap = self.config.sample.max_new_tokens
         rows = self.corpus.sampled_rows(("rl",), 2 * updates * config.batch_size, cap, group, pairs=True)
-        work = {"train_reward": flops.reward(shape, rows, self.runtime, config.lora)}
+        looks = updates // config.evaluation_steps if config.evaluation_steps else 0
+        looked_at = replace(rows, count=looks * 2 * pairs * config.holdout)
+        work = {
+            "train_reward": flops.reward(shape, rows, self.runtime, config.lora)
+            + flops.forward(shape, looked_at)
+        }
         longest = min(config.max_tokens, shape.context, max(self.corpus.prompts["rl"]) + cap)
         return self.training(
             f"rm-{number}",
@@ -310,24 +325,21 @@ class Planner:
         """Every reranker scores every pool, and the first one with shuffled prompts too."""
         rounds, each = self.config.rounds, self.config.sample.evaluation
         both = self.corpus.count("validation", "test") * each
-        jobs = [(("validation", "test"), both)] * (rounds * (rounds + 1))
+        jobs: list[Job] = [(("validation", "test"), both)] * (rounds * (rounds + 1))
         if self.config.evaluate.control:
             jobs += [(("test",), self.corpus.count("test") * each)] * rounds
         total = sum(count for _, count in jobs)
         return self.scoring("evaluate", "evaluate", jobs, rounds, 60 * total)
 
-    def scoring(
-        self, name: str, stage: str, jobs: list[tuple[tuple[str, ...], int]], rerankers: int, kept: int
-    ) -> Step:
+    def scoring(self, name: str, stage: str, jobs: list[Job], rerankers: int, kept: int) -> Step:
         """A stage whose work is scoring; identical programs of a problem are scored once."""
         shape, tokens = self.judge, [0, 0]
         work = 0.0
         for splits, count in jobs:
-            rows = self.corpus.sampled_rows(
-                splits, count * DISTINCT, self.config.sample.max_new_tokens, memory.SAMPLED_ROWS
-            )
-            work += flops.forward(shape, rows)
-            tokens[0] += int(rows.count * rows.prompt)
+            rows = self.corpus.sampled_rows(splits, count * DISTINCT, self.config.sample.max_new_tokens, 1)
+            problems = self.corpus.count(*splits)
+            work += flops.score(shape, problems, rows)
+            tokens[0] += int(problems * rows.prompt)
             tokens[1] += int(rows.count * rows.completion)
         processes = self.runtime.processes
         seconds = self.speed.starts.get("score", 0.0) + work / (self.speed.rates["score"] * processes)

@@ -75,6 +75,14 @@ def decode(shape: Shape, rows: Rows) -> float:
     return rows.count * (prefill + later + 2 * shape.head * rows.completion)
 
 
+def score(shape: Shape, problems: float, rows: Rows) -> float:
+    """The reranker reads each problem's prompt once, and the completions behind it."""
+    prompts = problems * (2 * shape.trunk_linear * rows.prompt + attention(shape, rows.prompt))
+    keys = rows.prompt + rows.completion
+    each = 2 * shape.trunk_linear * rows.completion + attention(shape, rows.completion, keys)
+    return prompts + rows.count * each
+
+
 def ppo_experience(shape: Shape, judge: Shape, rows: Rows, config: PPOConfig) -> float:
     """Everything between rollout and update: reranker (`judge`), reference, policy and value once over each row."""
     trunks = 2 + (config.value_model == "separate")

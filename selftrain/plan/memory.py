@@ -28,13 +28,13 @@ def frozen_bytes(runtime: RuntimeConfig) -> int:
     return FLOAT if runtime.device == "cpu" else 2
 
 
-LIBRARIES = {"training": 800 << 20, "sampling": 600 << 20, "ctranslate2": 450 << 20}
-"""Resident memory of a child on CPU before it loads a model."""
+LIBRARIES = {"training": 560 << 20, "sampling": 480 << 20}
+"""Resident memory of a child on CPU before it loads a model, measured."""
 CUDA_LIBRARIES = 700 << 20
 HEAD_TILE = (4096, 32768)
 """TRL computes SFT's logits in tiles of so many tokens and entries of the vocabulary."""
-SCORED_TOKENS = 16_384
-"""Padded tokens that the reranker scores at once (`reranker.BATCH_TOKENS`)."""
+SCORED_TOKENS = {"cpu": 2048, "cuda": 16_384}
+"""Padded tokens that the reranker scores at once, by device (`reranker.BATCH_TOKENS`)."""
 SAMPLED_ROWS = 256
 """Sequences that a sampling engine decodes at once."""
 
@@ -62,7 +62,7 @@ class Zero:
 
 
 def zero_of(runtime: RuntimeConfig) -> Zero:
-    """Reads `runtime.deepspeed`. Raises UsageError where it is not DeepSpeed's JSON."""
+    """Reads `runtime.deepspeed`. Raises UsageError where it is not DeepSpeed's JSON, or of no stage that there is."""
     if runtime.deepspeed is None:
         return Zero()
     path = Path(runtime.deepspeed)
@@ -75,6 +75,8 @@ def zero_of(runtime: RuntimeConfig) -> Zero:
         name: (settings.get(name) or {}).get("device", "none") != "none"
         for name in ("offload_optimizer", "offload_param")
     }
+    if stage not in range(4):
+        raise UsageError(f"runtime.deepspeed: {path} asks for ZeRO stage {stage}; expected 0, 1, 2 or 3")
     return Zero(stage, **away)
 
 
@@ -115,33 +117,31 @@ def model_states(parameters: int, trained: int, largest: int, runtime: RuntimeCo
     """
     zero, ranks = zero_of(runtime), world(runtime)
     cpu = runtime.device == "cpu"
-    frozen = parameters - trained if trained < parameters else 0
+    weights: float
+    gradients: float
+    optimizer: float
     host = 0.0
     if zero.stage == 0:
-        buckets = trained if ranks > 1 else 0
-        cast = 0 if cpu else 2 * trained  # autocast keeps bf16 copies for the length of a forward pass
-        weights, gradients = FLOAT * parameters + cast, FLOAT * (trained + buckets)
-        optimizer = 2.0 * FLOAT * trained
-    elif cpu:
+        # DDP keeps gradients in buckets too; autocast keeps bf16 copies of weights for the length of a forward pass.
+        weights = FLOAT * parameters + (0 if cpu else 2 * trained)
+        gradients = FLOAT * trained * (2 if ranks > 1 else 1)
+        optimizer = 2 * FLOAT * trained
+    elif cpu:  # float32 throughout, and offloaded to where it is
         share = ranks if zero.stage == 3 else 1
         weights = FLOAT * (parameters / share + (largest if zero.stage == 3 else 0))
         gradients = FLOAT * trained * (1 + 1 / ranks) / share if zero.stage > 1 else 2 * FLOAT * trained
         optimizer = 3 * FLOAT * trained / ranks
     else:
-        weights, gradients, optimizer = 2 * parameters, 4 * trained, 12 * trained / ranks
-        if zero.stage >= 2:
-            gradients = 6 * trained / ranks
-        if zero.stage == 3:
-            weights = 2 * parameters / ranks + 4 * largest
-            gradients = 4 * trained / ranks
+        weights = 2 * parameters / ranks + 4 * largest if zero.stage == 3 else 2 * parameters
+        gradients = {1: 4 * trained, 2: 6 * trained / ranks, 3: 4 * trained / ranks}[zero.stage]
+        optimizer = 12 * trained / ranks
         if zero.offload_optimizer:
-            gradients, optimizer = (0, 0) if zero.stage > 1 else (2 * trained, 0)
-            host = 1.5 * trained * max(4.0, 16 / ranks)
+            gradients, optimizer = (2 * trained if zero.stage == 1 else 0), 0
+            host = 1.5 * trained * max(4 * ranks, 16) / runtime.processes
             if zero.stage == 3:
                 host = 1.5 * 16 * trained / ranks
-                if zero.offload_param:
-                    weights, host = 4 * largest, host + 1.5 * 2 * parameters / ranks
-        host += 1.5 * 2 * frozen / ranks if zero.stage == 3 and zero.offload_param else 0
+        if zero.offload_param:
+            weights, host = 4 * largest, host + 1.5 * 2 * parameters / ranks
     return Memory(
         {
             "libraries": LIBRARIES["training"] if cpu else CUDA_LIBRARIES,
@@ -188,7 +188,7 @@ def decoding_bytes(shape: Shape, rows: float, length: float, runtime: RuntimeCon
 
 def reading_bytes(shape: Shape, tokens: float) -> int:
     """What a forward pass without a backward one needs for `tokens` tokens: a layer's widest part."""
-    return int(FLOAT * tokens * (4 * shape.hidden + 3 * shape.intermediate))
+    return int(FLOAT * tokens * (5 * shape.hidden + 4 * shape.intermediate))
 
 
 def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: float | None = None) -> Memory:
@@ -286,11 +286,13 @@ def scoring_memory(shape: Shape, runtime: RuntimeConfig, rerankers: int = 1) -> 
     """A scoring process, which keeps all its rerankers."""
     libraries = LIBRARIES["sampling"] if runtime.device == "cpu" else CUDA_LIBRARIES
     weights = FLOAT * shape.classifier * rerankers
+    tokens = SCORED_TOKENS[runtime.device]
     return Memory(
         {
             "libraries": libraries,
             "weights": weights,
-            "activations": reading_bytes(shape, SCORED_TOKENS),
+            "activations": reading_bytes(shape, tokens),
+            "kv cache": 2 * FLOAT * tokens * shape.kv_elements,  # of the prompts, and of the rows behind them
         }
     )
 

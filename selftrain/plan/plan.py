@@ -156,7 +156,7 @@ def check_memory(config: RunConfig, steps: tuple[Step, ...], limit: int) -> Iter
         seen.add(step.stage)
         yield (
             f"{step.name} cannot fit: {step.memory.total / GIB:.1f} GiB a {unit}, {limit / GIB:.1f} are there; "
-            + "; ".join(what_helps(config, step))
+            + "; ".join([*what_helps(config, step)] or ["a smaller model, or more memory"])
         )
     host = max((step.memory.host for step in steps if step.memory), default=0) * config.runtime.processes
     if host > machine_bytes():
@@ -169,7 +169,8 @@ def what_helps(config: RunConfig, step: Step) -> Iterator[str]:
     """Settings that make a stage's largest terms smaller, the most helpful first."""
     assert step.memory is not None
     terms, runtime = step.memory.terms, config.runtime
-    part = {"sft": config.sft, "train_reward": config.reward, "ppo": config.ppo}.get(step.stage)
+    parts: dict[str, Any] = {"sft": config.sft, "train_reward": config.reward, "ppo": config.ppo}
+    part = parts.get(step.stage)
     names = {"sft": "sft", "train_reward": "reward", "ppo": "ppo"}
     for term in sorted(terms, key=lambda term: -terms[term])[:3]:
         states = term in ("weights", "gradients", "optimizer")

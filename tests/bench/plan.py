@@ -7,7 +7,6 @@ stage is shortened, its shapes are not. Each time is predicted from a calibratio
 import os
 import random
 import tempfile
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.configfile import load_config
+from selftrain.models import encode_completion
 from selftrain.plan.calibrate import Sizes, calibrate
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Step
@@ -26,14 +26,14 @@ from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.stages.sft import SFT, SftSlice
 from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
-from tests.plan_checks import check_flops, watching
+from tests.plan_checks import Watched, check_flops, watching
 
 CASES: dict[str, tuple[dict[str, Any], int, int, Sizes]] = {
     # overrides, pairs, problems sampled for, what FLOPs are counted of
     "demo": ({"sft.epochs": 1, "reward.epochs": 1, "ppo.steps": 6}, 800, 3200, Sizes(16, 8, 32, 16, 4)),
     "smollm2-135m": (
-        {"sft.epochs": 0.24, "reward.epochs": 1, "ppo.steps": 1},
-        24,
+        {"sft.epochs": 0.16, "reward.epochs": 1, "ppo.steps": 1},
+        16,
         16,
         Sizes(1, 1, 2, 6, 1),
     ),
@@ -76,9 +76,10 @@ def _times(
 ) -> Iterator[str]:
     """Every stage through its own build."""
     name, runtime, seed = config.name, config.runtime, config.seed
-    started = time.monotonic()
-    speed = calibrate(config, shape, shape, corpus)
-    yield f"{name}  calibrated in {time.monotonic() - started:.1f} s: {speed}"
+    with watching("selftrain-plan-") as seen:
+        speed = calibrate(config, shape, shape, corpus)
+    share = seen.cpu / seen.seconds
+    yield f"{name}  calibrated in {seen.seconds:.1f} s, with {share:.2f} CPUs: {speed}"
     rl = [p for p in corpus.problems if p.split == "rl"][:asked]
     kept = [p for p in corpus.problems if p.split != "rl"] + rl
     counts = corpus.counts | {"rl": {"py": len(rl)}}
@@ -103,10 +104,15 @@ def _times(
             )
         )
     yield f"{name}  parameters {shape.parameters}, of the model {outcome.metrics['parameters']}"
-    yield _line(name, planner().sft(), seen.peak, seen.seconds)
+    yield _line(name, planner().sft(), seen, share)
 
     rng = random.Random(0)
-    learnt = [p for p in kept if p.split == "sft" and p.response]
+    cap = config.sample.max_new_tokens
+    learnt = [
+        p
+        for p in kept
+        if p.split == "sft" and p.response and len(encode_completion(corpus.tokenizer, p.response)) <= cap
+    ]
     drawn = [rng.choice(learnt) for _ in range(pairs)]
     rows = [
         Pair(p.id, p.prompt, rng.choice(learnt).response or "", p.response or "", "a", "b", "on_policy", 1)
@@ -117,7 +123,7 @@ def _times(
         TRAIN_REWARD.build(
             build("reward", RewardSlice(seed=seed, reward=config.reward), pairs="pairs", start="sft")
         )
-    yield _line(name, planner().reward(1), seen.peak, seen.seconds)
+    yield _line(name, planner().reward(1), seen, share)
 
     piece: Any = PPOSlice(seed=seed, ppo=config.ppo, max_new_tokens=config.sample.max_new_tokens)
     with watching(folder) as seen:
@@ -125,7 +131,7 @@ def _times(
     tokens = sum(row["tokens"] for row in outcome.metrics["curve"])
     length = tokens / (config.ppo.steps * config.ppo.rollout_batch)
     yield f"{name}  PPO's completions {length:.1f} tokens, {sum(corpus.answers) / len(corpus.answers):.1f} were assumed"
-    yield _line(name, planner(_as_long(corpus, length)).ppo(1), seen.peak, seen.seconds)
+    yield _line(name, planner(_as_long(corpus, length)).ppo(1), seen, share)
 
     piece = SampleSlice(seed=seed, sample=config.sample, splits=("rl",), count=config.sample.rl, greedy=False)
     with watching(folder) as seen:
@@ -133,7 +139,7 @@ def _times(
     length = outcome.metrics["tokens"] / outcome.metrics["candidates"]
     yield f"{name}  sampled completions {length:.1f} tokens"
     step = next(planner(_as_long(corpus, length)).pool("sft", "rl"))
-    yield _line(name, step, seen.peak, seen.seconds)
+    yield _line(name, step, seen, share)
 
     pool = read_records(folder / "sample" / "candidates.parquet", Candidate)
     distinct = len({(c.problem_id, c.completion) for c in pool})
@@ -146,7 +152,7 @@ def _times(
     step = planner(_as_long(corpus, length)).scoring(
         "mine-2", "mine", [(("rl",), round(distinct / 0.7))], 1, 0
     )
-    yield _line(name, step, seen.peak, seen.seconds)
+    yield _line(name, step, seen, share)
 
 
 def _as_long(corpus: Corpus, length: float) -> Corpus:
@@ -156,9 +162,11 @@ def _as_long(corpus: Corpus, length: float) -> Corpus:
     return replace(corpus, answers=[low] * (100 - high) + [low + 1] * high)
 
 
-def _line(name: str, step: Step, peak: int, seconds: float) -> str:
+def _line(name: str, step: Step, seen: Watched, share: float) -> str:
+    """`share`: CPUs that the calibration had; where others work on the machine too, the stage may have had fewer."""
     assert step.memory is not None
     return (
-        f"{name}  {step.name:<14} {step.seconds:6.1f} s, was {seconds:6.1f}: {step.seconds / seconds:.2f}"
-        f"   {step.memory.total / 1e6:7.0f} MB, was {peak / 1e6:7.0f}: {step.memory.total / peak:.2f}   {step.memory.terms}"
+        f"{name}  {step.name:<14} {step.seconds:6.1f} s, was {seen.seconds:6.1f}: {step.seconds / seen.seconds:.2f} "
+        f"(CPU {step.seconds * share / seen.cpu:.2f}, {seen.cpu / seen.seconds:.2f} CPUs)"
+        f"   {step.memory.total / 1e6:6.0f} MB, was {seen.peak / 1e6:6.0f}: {step.memory.total / seen.peak:.2f}"
     )

@@ -94,7 +94,7 @@ def test_a_folder_without_a_config_that_can_be_used_is_told(
 
 
 def test_a_hub_model_that_is_not_here_says_how_to_get_its_config():
-    with pytest.raises(UsageError, match=r"hf download none/such config.json .* --set model.base=FOLDER"):
+    with pytest.raises(UsageError, match=r"hf download none/such config.json .*--set model.base=FOLDER"):
         shape_of(ModelConfig(base="none/such"))
 
 
@@ -243,6 +243,11 @@ def test_sampling_reads_each_prompt_once_and_each_token_but_the_last():
     assert flops.decode(TWO_LAYERS, rows) == 2 * (linear + attention + 2 * 1600 * 4)
 
 
+def test_scoring_reads_each_prompt_once():
+    prompts = 2 * (2 * 6_656 * 6 + 4 * 2 * 16 * 36)
+    assert flops.score(TWO_LAYERS, 2, ROWS) == prompts + 3 * (2 * 6_656 * 4 + 4 * 2 * 16 * 4 * 10)
+
+
 # Tokens and steps
 
 
@@ -292,9 +297,10 @@ def test_tokens_and_seconds_follow_from_the_counts():
     assert steps["rm-1"].tokens == (2 * 8 * 20, 2 * 8 * 10)
     assert steps["rm-2"].tokens == (2 * 20 * 20, 2 * 20 * 10)
     assert steps["ppo-1"].tokens == (24 * 20, 24 * 10)
-    assert steps["mine-2"].tokens == (28 * 20, 28 * 10), "distinct programs"
+    assert steps["mine-2"].tokens == (10 * 20, 28 * 10), "each prompt once, distinct programs"
     # Three pools under two rerankers over 3 problems x 3, and the first with shuffled prompts over 2 x 3.
-    assert sum(steps["evaluate"].tokens) == pytest.approx(0.7 * (6 * 9 + 2 * 6) * 30, abs=10)
+    assert steps["evaluate"].tokens[0] == (6 * 3 + 2 * 2) * 20
+    assert steps["evaluate"].tokens[1] == pytest.approx(0.7 * (6 * 9 + 2 * 6) * 10, abs=10)
     assert steps["execute-sft-rl"].sandbox_seconds == pytest.approx(
         0.7 * sandbox_seconds({"py": 24, "sh": 16}, endless=0)
     )

@@ -189,7 +189,7 @@ def _whole(weight: Any) -> AbstractContextManager[Any]:
         return nullcontext()
     import deepspeed
 
-    return deepspeed.zero.GatheredParameters(weight, modifier_rank=0)  # type: ignore[no-any-return]
+    return deepspeed.zero.GatheredParameters(weight, modifier_rank=0)
 
 
 def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **options: Any) -> Any:

@@ -345,8 +345,8 @@ def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -
             f"{checkpoint} was written by {said[0]} and cannot be gone on from by {said[1]} (0: no DeepSpeed). "
             f"Set runtime.processes, runtime.nodes and runtime.deepspeed as before, or delete {checkpoint.parent} to start again"
         )
-    needed, found = lora.shapes(model), {}
-    known = lora.shapes(model, twice=True)
+    needed, known = lora.shapes(model), lora.shapes(model, twice=True)
+    found: dict[str, list[int]] = {}
     for path in checkpoint.glob("*.safetensors"):
         found |= _shapes(path)
     names = sorted(needed.keys() | found.keys())

@@ -1,11 +1,15 @@
-"""Models from outside: what a checkpoint's format leaves behind."""
+"""Models from outside: what a checkpoint's format leaves behind, and what is no model of the kind."""
 
+import json
+import shutil
 from pathlib import Path
 
 import gguf
 import numpy as np
+import pytest
 import torch
 
+from selftrain.errors import UsageError
 from selftrain.models import load_classifier, load_generator
 
 HIDDEN, FEED, HEADS, LAYERS, TOKENS = 16, 32, 2, 2, 8
@@ -56,3 +60,34 @@ def test_a_gguf_checkpoint_becomes_an_ordinary_model(tmp_path: Path):
     again = load_generator(tmp_path / "saved")
     assert all(torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True))
     assert load_classifier(tmp_path / "saved", fresh_head=True).config.num_labels == 1
+
+
+def write_bert(folder: Path) -> None:
+    """A tiny encoder with a head for masked words."""
+    from transformers import BertConfig, BertForMaskedLM
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2, "intermediate_size": 16}
+    BertForMaskedLM(BertConfig(vocab_size=30, **sizes)).save_pretrained(folder)
+
+
+def test_a_base_that_is_no_language_model_is_told(tmp_path: Path, reranker: Path):
+    write_bert(tmp_path / "bert")
+    with pytest.raises(UsageError, match=r"bert: expected a causal language model, .*BertForMaskedLM"):
+        load_generator(tmp_path / "bert")
+    with pytest.raises(UsageError, match=r"bert: .*tensors of a BertForSequenceClassification are not there"):
+        load_classifier(tmp_path / "bert", fresh_head=True)
+    with pytest.raises(UsageError, match="expected a causal language model"):
+        load_generator(reranker)
+
+
+def test_weights_that_are_missing_or_of_another_shape_are_told(tmp_path: Path, generator: Path):
+    config = json.loads((generator / "config.json").read_text())
+    for name, changes in {"more": {"num_hidden_layers": 3}, "wide": {"intermediate_size": 64}}.items():
+        shutil.copytree(generator, tmp_path / name)
+        (tmp_path / name / "config.json").write_text(json.dumps(config | changes))
+    with pytest.raises(
+        UsageError, match=r"more: 9 tensors of a LlamaForCausalLM are not there, model\.layers\.2"
+    ):
+        load_generator(tmp_path / "more")
+    with pytest.raises(UsageError, match="wide: cannot be loaded as AutoModelForCausalLM"):
+        load_generator(tmp_path / "wide")

@@ -25,7 +25,7 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, generator: Path, reranker
         return {
             "sft": sft_job(at / "sft", None, RUNTIME, epochs=20, checkpoint_steps=5),
             "stopping": sft_job(
-                at / "stopping", generator, RUNTIME, epochs=40, learning_rate=0.3, patience=3, **evaluated
+                at / "stopping", generator, RUNTIME, epochs=40, learning_rate=0.1, patience=3, **evaluated
             ),
             "lora": sft_job(at / "lora", generator, RUNTIME, lora=dropping, checkpoint_steps=5, epochs=16),
             "reward": reward_job(
@@ -37,7 +37,14 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory, generator: Path, reranker
     undisturbed, killed = jobs(folder / "undisturbed"), jobs(folder / "killed")
     points = [("log", 2), ("saving", 5), ("saved", 5), ("log", 7), ("saved", 10), ("log", 13)]
     killed["sft"]["kills"] = [*points, ("log", 20), ("saved", 20), ("export", 20)]
-    killed["stopping"]["kills"] = [("log", 2), ("saved", 3), ("saving", 5), ("log", 7), ("export", 0)]
+    killed["stopping"]["kills"] = [
+        ("log", 2),
+        ("saved", 3),
+        ("saving", 5),
+        ("log", 7),
+        ("saved", 27),
+        ("export", 0),
+    ]
     killed["lora"]["kills"] = [*points, ("log", 16), ("export", 16)]
     killed["reward"]["kills"] = [("saved", 3), *points[1:5], ("export", 0)]
     names = list(undisturbed)

@@ -383,7 +383,7 @@ class RewardConfig(Strict):
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     token_loss: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the same loss on per-token scores pooled over the completion; 0 leaves the last token's score alone."""
-    token_pool: Literal["sum", "mean"] = "sum"
+    token_pool: Literal["sum", "mean"] = "sum"  # noqa: S105
     """How those per-token scores become one."""
     last_loss: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the loss on the last token's score, the one that the exported reranker gives."""

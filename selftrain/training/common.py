@@ -175,8 +175,9 @@ class Goal:
         return best is not None and sum(r["step"] > best for r in self.evaluations(history)) >= self.patience
 
 
-class SumsMixin:
-    """A trainer whose evaluation is the mean of what `measure` gives, the same on any number of processes."""
+class TrainerMixin:
+    """A trainer whose evaluation is the mean of what `measure` gives, and whose checkpoints hold every tensor once, both
+    the same on any number of processes."""
 
     measures: tuple[str, ...]
 
@@ -199,6 +200,13 @@ class SumsMixin:
         model.train()
         self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
+
+    def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
+        if state_dict is not None:  # from DeepSpeed, which writes tied tensors under each of their names
+            twice = dict(self.model.named_parameters(remove_duplicate=False)).keys()
+            tied = twice - dict(self.model.named_parameters()).keys()
+            state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
+        super()._save(output_dir, state_dict)  # type: ignore[misc]
 
 
 # Progress and checkpoints

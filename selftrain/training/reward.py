@@ -37,7 +37,7 @@ from selftrain.stages.train_reward import RewardSlice
 from selftrain.training import common, lora
 from selftrain.training.common import (
     Goal,
-    SumsMixin,
+    TrainerMixin,
     bucketed_order,
     start_deepspeed,
     trainer_arguments,
@@ -173,7 +173,7 @@ class Collator:
         }
 
 
-class TokenRewardTrainer(SumsMixin, RewardTrainer):
+class TokenRewardTrainer(TrainerMixin, RewardTrainer):
     """RewardTrainer with the loss on pooled per-token scores beside its own."""
 
     measures = ("accuracy", "loss")

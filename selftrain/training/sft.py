@@ -33,7 +33,7 @@ from selftrain.stages.sft import SftSlice
 from selftrain.training import common, lora
 from selftrain.training.common import (
     Goal,
-    SumsMixin,
+    TrainerMixin,
     bucketed_order,
     start_deepspeed,
     trainer_arguments,
@@ -135,7 +135,7 @@ def _model(config: SftSlice, tokenizer: Any) -> Any:
     return load_generator(config.model.base, **_source(config))
 
 
-class Trainer(SumsMixin, SFTTrainer):
+class Trainer(TrainerMixin, SFTTrainer):
     """SFTTrainer with an evaluation that weighs every token of the responses alike."""
 
     measures = ("loss",)

@@ -173,7 +173,9 @@ def child(folder: Path, config: dict[str, Any], **inputs: Path) -> Child:
 # The stages, through their child processes
 
 
-def train_sft(folder: Path, problems: Path, processes: int = 1, **changes: Any) -> Outcome:
+def train_sft(
+    folder: Path, problems: Path, processes: int = 1, progress: Any = None, **changes: Any
+) -> Outcome:
     """Stage `sft` on the tiny problems, batches of 8."""
     settings = {
         "epochs": 10,
@@ -192,7 +194,7 @@ def train_sft(folder: Path, problems: Path, processes: int = 1, **changes: Any) 
         {"problems": problems},
         folder,
         RuntimeConfig(processes=processes),
-        lambda **_: None,
+        progress or (lambda **_: None),
     )
     return SFT.build(build)
 
@@ -200,7 +202,18 @@ def train_sft(folder: Path, problems: Path, processes: int = 1, **changes: Any) 
 def test_the_sft_loss_of_two_ranks_is_the_mean_over_the_responses_tokens(
     tmp_path: Path, problems: Path, generator: Path
 ):
-    outcome = train_sft(tmp_path / "sft", problems, processes=2, base=str(generator), **STILL)
+    told: list[dict[str, Any]] = []
+    outcome = train_sft(
+        tmp_path / "sft",
+        problems,
+        processes=2,
+        progress=lambda **one: told.append(one),
+        base=str(generator),
+        **STILL,
+    )
+    assert [one["done"] for one in told] == list(range(1, 11))
+    assert told[-1]["total"] == 10
+    assert told[-1]["figures"]["tokens_per_second"] > 0
     tokenizer, model = load_tokenizer(generator), load_generator(generator).eval()
     losses: list[torch.Tensor] = []
     for problem in make_problems()[:8]:

@@ -1,7 +1,8 @@
 """Several trainings in one process, or in one group of ranks: importing torch and trl costs more than they do.
 
-`python -m tests.selftrain.training.children JOBS.json`, a list of {"stage", "child", "kills"}. Each job's outcome is written
-to `outcome.json` in its private folder. A job with kills runs in processes of its own, forked from this one: the first is
+`python -m tests.selftrain.training.children JOBS.json`, a list of {"stage", "child", "kills", "again"}. Each job's outcome is written
+to `outcome.json` in its private folder. A job to be done `again` loses its last checkpoint then and goes on from the one
+before. A job with kills runs in processes of its own, forked from this one: the first is
 killed (-9) at the first of them, the next one goes on in the same folder until the second, and so on; the last one ends.
 """
 
@@ -12,6 +13,8 @@ import sys
 import traceback
 from pathlib import Path
 from typing import Any
+
+from accelerate import PartialState
 
 from selftrain.launch import Child
 from selftrain.training import common, reward, sft
@@ -25,6 +28,9 @@ def main(jobs: list[dict[str, Any]]) -> None:
         stage, work = job["stage"], Child.model_validate(job["child"])
         if "kills" not in job:
             finish(stage, work)
+            if job.get("again"):
+                lose_the_last_checkpoint(work)
+                finish(stage, work)
             continue
         for kill in [*job["kills"], None]:
             status = apart(stage, work, kill)
@@ -35,10 +41,25 @@ def main(jobs: list[dict[str, Any]]) -> None:
 def finish(stage: str, work: Child) -> None:
     """Train, and write the outcome."""
     work.private.mkdir(parents=True, exist_ok=True)
+    steps: list[float] = []
+    common.report_progress = lambda done, *_, **__: steps.append(done)
     outcome = TRAIN[stage](work)
     if os.environ.get("RANK", "0") == "0":
-        content = {"digest": outcome.records_digest, "metrics": outcome.metrics}
+        content = {
+            "digest": outcome.records_digest,
+            "metrics": outcome.metrics,
+            "first_step": (steps or [0])[0],
+        }
         (work.private / "outcome.json").write_text(json.dumps(content))
+
+
+def lose_the_last_checkpoint(work: Child) -> None:
+    """As if the run had been killed before it was whole."""
+    state = PartialState()
+    state.wait_for_everyone()
+    if state.is_main_process:
+        Path(common.last_checkpoint(work.private / "checkpoints") or "", common.WHOLE).unlink()
+    state.wait_for_everyone()
 
 
 def apart(stage: str, work: Child, kill: list[Any] | None) -> int:

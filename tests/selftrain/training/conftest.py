@@ -15,15 +15,18 @@ def the_jobs(folder: Path, generator: Path, runtime: RuntimeConfig) -> dict[str,
     """Full and LoRA, SFT and reward, with most of the options somewhere."""
     recomputing = runtime.model_copy(update={"gradient_checkpointing": True})
     evaluated = {"evaluation_steps": 4, "patience": 9, "holdout": 0.3}
-    return {
-        "sft": sft_job(folder / "sft", generator, runtime, evaluation_steps=4, patience=9),
+    jobs = {
+        "sft": sft_job(folder / "sft", generator, runtime, evaluation_steps=4, patience=9, checkpoint_steps=5),
         "sft-lora": sft_job(folder / "sft-lora", generator, recomputing, lora=LORA, learning_rate=0.02),
         "reward": reward_job(folder / "reward", generator, runtime, margin=0.5, template=TEMPLATE, **evaluated),
         "reward-lora": reward_job(
             folder / "reward-lora", generator, recomputing, lora=LORA, token_pool="mean", last_loss=0.7,
-            learning_rate=0.02,
+            learning_rate=0.02, checkpoint_steps=5,
         ),
     }  # fmt: skip
+    for name in ("sft", "reward-lora"):
+        jobs[name]["again"] = True
+    return jobs
 
 
 @pytest.fixture(scope="session")

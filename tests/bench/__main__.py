@@ -2,9 +2,18 @@
 
 import sys
 
-from tests.bench import overhead, sampling, sandbox
+from tests.bench import learning, overhead, plan, ppo, sampling, sandbox, scoring, sft
 
-BENCHES = {"sampling": sampling.main, "overhead": overhead.main, "sandbox": sandbox.main}
+BENCHES = {
+    "sampling": sampling.main,
+    "scoring": scoring.main,
+    "sft": sft.main,
+    "ppo": ppo.main,
+    "overhead": overhead.main,
+    "sandbox": sandbox.main,
+    "plan": plan.main,
+    "learning": learning.main,
+}
 
 
 def main() -> int:

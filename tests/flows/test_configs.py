@@ -1,0 +1,103 @@
+"""Every shipped config for machines that are not here runs its whole flow, shrunk: see `tests.shrink`."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from selftrain.configfile import CONFIGS, load_config
+from selftrain.plan.corpus import corpus_of
+from tests.command import Finished, PrefectServer, selftrain
+from tests.shrink import make_hub, shrink
+
+
+@pytest.fixture(scope="module")
+def places(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders for what the configs name on the hub."""
+    return make_hub(tmp_path_factory.mktemp("hub"))
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One store for all: what two configs have in common is made once."""
+    return tmp_path_factory.mktemp("store")
+
+
+def finished(name: str, places: dict[str, Path], store: Path, folder: Path, rounds: int) -> Finished:
+    """The whole flow of the config called `name`, shrunk."""
+    config = shrink(load_config(name), places, store, rounds)
+    path = folder / f"{name}.yaml"
+    path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
+    cache = {"HF_DATASETS_CACHE": str(folder / "datasets")}
+    done = selftrain("run", str(path), "--out", str(folder / "out"), **cache)
+    assert done.returncode == 0, done.stderr[-6000:]
+    return Finished(store, folder / "out", done.stdout, done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("name", "counts", "examples"),
+    [
+        # 13,328 tasks to train on: 0.6, 0.37 and 0.03 of them in eight languages; with answers in three
+        ("paper-6.7b", {"sft": 8 * 7997, "rl": 8 * 4931, "validation": 8 * 400, "test": 8 * 160}, 3 * 7997),
+        # 3,000 tasks in three languages to learn from, 390 in eight to sample for: 0.85 and 0.15 of them
+        (
+            "qwen2.5-coder-0.5b",
+            {"sft": 3 * 3000, "rl": 8 * 332, "validation": 8 * 58, "test": 8 * 160},
+            3 * 3000,
+        ),
+    ],
+)
+def test_the_problems_on_the_hub_are_counted_by_their_published_sizes(
+    name: str, counts: dict[str, int], examples: int
+):
+    corpus = corpus_of(load_config(name))
+    assert {split: corpus.count(split) for split in corpus.counts} == counts
+    assert corpus.examples == examples
+
+
+def exported(run: Finished, name: str) -> dict[str, Any]:
+    """config.json of the model that the stage called `name` left."""
+    return json.loads((run.folder(name) / "config.json").read_text())
+
+
+def check(run: Finished, rounds: int, trunk: str) -> None:
+    """Check that all stages of `rounds` rounds are there, with models of the classes that have `trunk` in their names."""
+    assert {f"{pool}-evaluation" for pool in ("execute-sft", f"execute-ppo-{rounds}")} <= set(run.stages)
+    assert list(run.stages)[-2:] == ["evaluate", "report"]
+    assert run.manifest("sft")["metrics"]["parameters"] < 150_000
+    for name in ("sft", *(f"ppo-{round}" for round in range(1, rounds + 1))):
+        assert exported(run, name)["architectures"] == [f"{trunk}ForCausalLM"]
+    for round in range(1, rounds + 1):
+        assert exported(run, f"rm-{round}")["architectures"] == [f"{trunk}ForSequenceClassification"]
+        assert run.manifest(f"mine-{round}")["metrics"]["pairs"] > 0
+    assert set(run.report["pools"]) == {"sft", *(f"ppo-{round}" for round in range(1, rounds + 1))}
+
+
+@pytest.mark.parametrize(
+    ("name", "trunk", "rounds"),
+    [("paper-6.7b", "Llama", 2), ("paper-1.3b", "Llama", 1), ("qwen2.5-coder-0.5b", "Qwen2", 1)],
+)
+def test_a_config_for_gpus_runs_its_whole_flow_shrunk(
+    server: PrefectServer,
+    places: dict[str, Path],
+    store: Path,
+    tmp_path: Path,
+    name: str,
+    trunk: str,
+    rounds: int,
+):
+    run = finished(name, places, store, tmp_path, rounds)
+    check(run, rounds, trunk)
+    said = json.loads((run.out / "run.json").read_text())["config"]["runtime"]["deepspeed"]
+    assert said == (str(CONFIGS / "deepspeed" / "zero3.json") if name.startswith("paper") else None)
+    if trunk == "Llama":
+        rope = exported(run, "sft")["rope_parameters"]
+        assert (rope["rope_type"], rope["factor"]) == ("linear", 4.0)
+
+
+def test_the_config_of_the_nightly_deployment_runs_its_whole_flow_shrunk(
+    server: PrefectServer, store: Path, tmp_path: Path
+):
+    check(finished("prod", {}, store, tmp_path, 1), 1, "Llama")

@@ -48,7 +48,8 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
         more = 4 * max(0, count_parameters(inputs["reranker"]) - parameters)
     elif settings := getattr(config, "reward", None):
         stage = "train_reward"
-        parameters = count_parameters(Path(settings.base) if settings.base else inputs["start"])
+        # Rounds that go on from the reranker before start from that, whatever the first one started from.
+        parameters = count_parameters(inputs["start"] if "start" in inputs else Path(settings.base or ""))
     elif settings := getattr(config, "sft", None):
         stage, base = "sft", config.model.base
         parameters = count_parameters(Path(base)) if base else tiny_parameters(config.model)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import transformers
 from datasets import Dataset
 from transformers.trainer_pt_utils import get_model_param_count
 from trl import SFTConfig as TrlSftConfig
@@ -139,6 +140,19 @@ class Trainer(TrainerMixin, SFTTrainer):
     """SFTTrainer with an evaluation that weighs every token of the responses alike."""
 
     measures = ("loss",)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        """On CPU that of transformers' trainer: TRL's goes through the head in parts, with figures that nobody asks for,
+        which saves a GPU's memory and costs a CPU a third of its time."""
+        if not self.args.use_cpu:
+            return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        seen = self.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
+        self._total_train_tokens += seen
+        self._metrics["train"]["num_tokens"] = [self._total_train_tokens]
+        inputs["use_cache"] = False
+        return transformers.Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Tokens of each row's response, and the sum of their losses."""

@@ -88,14 +88,14 @@ def check_flops(
         extra={},
     )
     metrics = calibrate.run(child).metrics
-    steps = sizes.steps + 1
+    steps = [1 + count for count in sizes.steps]
     completion = metrics["ppo_tokens"] / rows["ppo"].count
     drawn = replace(rows["ppo"], completion=completion, width=rows["ppo"].prompt + completion)
     once = config.ppo.model_copy(update={"epochs": 1})
     estimated = {
-        "sft": steps * flops.sft(shape, rows["sft"], runtime, config.sft.lora),
-        "train_reward": steps * flops.reward(shape, rows["train_reward"], runtime, config.reward.lora),
-        "ppo": steps
+        "sft": steps[0] * flops.sft(shape, rows["sft"], runtime, config.sft.lora),
+        "train_reward": steps[1] * flops.reward(shape, rows["train_reward"], runtime, config.reward.lora),
+        "ppo": steps[2]
         * (
             flops.decode(shape, drawn)
             + flops.ppo_experience(shape, shape, drawn, once)

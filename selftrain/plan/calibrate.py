@@ -35,8 +35,8 @@ GUESS = {"cpu": 50e9, "cuda": 100e12}
 """FLOP/s of a process, to choose how many rows to run."""
 SECONDS = 1.5
 """That a step may take, by that guess."""
-STEPS = 2
-"""Measured steps of a training stage, after one that warms up; one where a step takes longer than it may."""
+MOST_STEPS = 12
+"""Measured steps of a training stage, after one that warms up: at most so many, at least one."""
 SMALL = 20_000_000
 """Models up to so many parameters sample to the end; larger ones the first FEW tokens."""
 FEW = 16
@@ -75,14 +75,14 @@ class Clock:
 @dataclass(frozen=True)
 class Sizes:
     """How much is run: rows of an SFT step, pairs of a reward step, completions of a rollout and their tokens, problems of
-    a shard; measured steps."""
+    a shard; measured steps of sft, train_reward and ppo."""
 
     rows: int
     pairs: int
     rollouts: int
     tokens: int
     shard: int
-    steps: int = STEPS
+    steps: tuple[int, int, int] = (2, 2, 2)
 
 
 def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> Speed:
@@ -122,6 +122,8 @@ def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) 
     rollout = flops.decode(shape, drawn) + flops.ppo_experience(shape, judge, drawn, once)
     rollout += flops.ppo_update(shape, drawn, once, runtime)
 
+    sharing = 1 if config.sample.engine == "hf" else config.sample.rl
+
     def many(most: int, cost: float) -> int:
         return max(1, min(most, int(able / cost)))
 
@@ -130,24 +132,23 @@ def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) 
         rows = many(max(1, batch // ranks), cost)
         return rows // micro * micro if rows > micro else rows
 
+    def steps(cost: float) -> int:
+        return max(1, min(MOST_STEPS, round(2 * able / cost)))
+
     mini = max(1, config.ppo.mini_batch // ranks)
+    one = flops.sft(shape, learnt, runtime, config.sft.lora)
+    pair = 2 * flops.reward(judge, learnt, runtime, config.reward.lora)
+    rows = shares(config.sft.batch_size, config.sft.micro_batch_size, one)
+    pairs = shares(config.reward.batch_size, config.reward.micro_batch_size, pair)
+    rollouts = shares(config.ppo.rollout_batch, mini, rollout)
     return Sizes(
-        rows=ranks
-        * shares(
-            config.sft.batch_size,
-            config.sft.micro_batch_size,
-            flops.sft(shape, learnt, runtime, config.sft.lora),
-        ),
-        pairs=ranks
-        * shares(
-            config.reward.batch_size,
-            config.reward.micro_batch_size,
-            2 * flops.reward(judge, learnt, runtime, config.reward.lora),
-        ),
-        rollouts=ranks * shares(config.ppo.rollout_batch, mini, rollout),
+        rows=ranks * rows,
+        pairs=ranks * pairs,
+        rollouts=ranks * rollouts,
         tokens=tokens,
-        shard=many(config.sample.shard, config.sample.rl * flops.decode(shape, drawn)),
-        steps=STEPS if flops.sft(shape, learnt, runtime, config.sft.lora) < able else 1,
+        shard=many(config.sample.shard, config.sample.rl * flops.decode(shape, drawn, sharing)),
+        # A step of small rows is more than its FLOPs, and a decoding one much more.
+        steps=(steps(rows * one), steps(2 * pairs * pair), min(2, steps(4 * rollouts * rollout))),
     )
 
 
@@ -295,7 +296,8 @@ def speeds(
     ]
     completion = metrics["sample_tokens"] / rows["sample"].count
     drawn = replace(rows["sample"], completion=completion)
-    rates["sample"] = rate(flops.decode(shape, drawn), clock.each("sample"))
+    sharing = 1 if config.sample.engine == "hf" else config.sample.rl
+    rates["sample"] = rate(flops.decode(shape, drawn, sharing), clock.each("sample"))
     starts = {
         "sft": training + clock.before("sft") + corpus.learning,
         "train_reward": training + clock.before("train_reward"),
@@ -339,9 +341,7 @@ def run(child: Child) -> Outcome:
         if own
         else config.model
     )
-    steps = sizes.steps + 1
-    often = {"checkpoint_steps": 10**6, "epochs": steps}
-    quiet = {"evaluation_steps": None, "warmup_steps": 0}
+    quiet = {"checkpoint_steps": 10**6, "evaluation_steps": None, "warmup_steps": 0}
 
     def part(name: str, settings: dict[str, Any], **inputs: Path) -> Child:
         AcceleratorState._reset_state(True)
@@ -353,7 +353,9 @@ def run(child: Child) -> Outcome:
             config={"seed": 1} | settings, inputs=inputs, folder=folder, runtime=child.runtime, extra={}
         )
 
-    settings: Any = config.sft.model_copy(update=often | quiet | {"batch_size": sizes.rows})
+    settings: Any = config.sft.model_copy(
+        update=quiet | {"epochs": 1 + sizes.steps[0], "batch_size": sizes.rows}
+    )
     sft.train(
         part(
             "sft",
@@ -361,7 +363,9 @@ def run(child: Child) -> Outcome:
             problems=child.inputs["problems"],
         )
     )
-    settings = config.reward.model_copy(update=often | quiet | {"batch_size": sizes.pairs, "holdout": 0.0})
+    settings = config.reward.model_copy(
+        update=quiet | {"epochs": 1 + sizes.steps[1], "batch_size": sizes.pairs, "holdout": 0.0}
+    )
     reward.train(
         part(
             "train_reward",
@@ -372,7 +376,7 @@ def run(child: Child) -> Outcome:
     )
     settings = config.ppo.model_copy(
         update={
-            "steps": steps,
+            "steps": 1 + sizes.steps[2],
             "rollout_batch": sizes.rollouts,
             "mini_batch": min(sizes.rollouts, config.ppo.mini_batch),
             "epochs": 1,

@@ -279,12 +279,13 @@ class Planner:
         if not count:
             raise UsageError(f"no problem in splits {', '.join(splits)}; there is nothing to sample")
         rows = self.corpus.sampled_rows(splits, count, config.max_new_tokens, 1)
-        computed = rows
         if config.engine == "hf":  # a batch goes on, finished rows too, until its last row has ended
-            computed = replace(rows, completion=min(config.max_new_tokens, max(self.corpus.answers)))
-        work = {"sample": flops.decode(shape, computed)}
+            longest = min(config.max_new_tokens, max(self.corpus.answers))
+            work = {"sample": flops.decode(shape, replace(rows, completion=longest))}
+        else:  # the greedy completion reads the prompt by itself
+            work = {"sample": flops.decode(shape, rows, each if where == "rl" else each / 2)}
         processes = self.runtime.processes  # each samples shards of its own, on the first node
-        longest = max(tokens for split in splits for tokens in self.corpus.prompts.get(split, [0]))
+        prompt = max(tokens for split in splits for tokens in self.corpus.prompts.get(split, [0]))
         seconds = self.speed.starts.get("sample", 0.0) + work["sample"] / (
             self.speed.rates["sample"] * processes
         )
@@ -294,7 +295,7 @@ class Planner:
             shape.parameters,
             (int(count * rows.prompt), int(count * rows.completion)),
             work,
-            memory.sampling_memory(config.engine, shape, self.runtime, longest, config.max_new_tokens),
+            memory.sampling_memory(config, shape, self.runtime, each, prompt),
             processes,
             seconds,
             kept=int(count * (ROW_BYTES + 4 * rows.completion)),

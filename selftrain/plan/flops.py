@@ -67,12 +67,12 @@ def reward(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | 
     return train(shape, rows, runtime, lora)
 
 
-def decode(shape: Shape, rows: Rows) -> float:
-    """Sampling: the prompt once for each row, then token by token."""
+def decode(shape: Shape, rows: Rows, sharing: float = 1) -> float:
+    """Sampling: the prompt once for each `sharing` rows, then token by token."""
     tokens = max(0.0, rows.completion - 1)  # the prompt's pass gives the first token
     prefill = 2 * shape.trunk_linear * rows.prompt + attention(shape, rows.prompt)
     later = 2 * shape.trunk_linear * tokens + attention(shape, tokens, rows.prompt + rows.completion / 2)
-    return rows.count * (prefill + later + 2 * shape.head * rows.completion)
+    return rows.count * (prefill / sharing + later + 2 * shape.head * rows.completion)
 
 
 def score(shape: Shape, problems: float, rows: Rows) -> float:

@@ -97,8 +97,13 @@ def make_plan(config: RunConfig, hardware: Hardware, calibrated: bool = False) -
     Raises UsageError for a model whose config is not at hand, and whatever the run's own stages would raise at once.
     """
     config = on_hardware(config, hardware)
+    shape = shape_of(
+        config.model
+    )  # before anything that takes long: a model that is not here is told at once
     corpus = corpus_of(config)
-    shape = judge = shape_of(config.model, corpus.vocabulary)
+    if config.model.base is None:
+        shape = shape_of(config.model, corpus.vocabulary)
+    judge = shape
     if config.reward.base is not None:
         judge = shape_of(ModelConfig(base=config.reward.base, revision=config.reward.base_revision))
     if calibrated:

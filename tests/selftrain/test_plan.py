@@ -241,6 +241,8 @@ def test_sampling_reads_each_prompt_once_and_each_token_but_the_last():
     linear = 2 * 6_656 * (6 + 3)
     attention = 4 * 2 * 16 * (6 * 6 + 3 * 8)
     assert flops.decode(TWO_LAYERS, rows) == 2 * (linear + attention + 2 * 1600 * 4)
+    once = 2 * 6_656 * 6 + 4 * 2 * 16 * 6 * 6
+    assert flops.decode(TWO_LAYERS, rows, sharing=2) == flops.decode(TWO_LAYERS, rows) - once
 
 
 def test_scoring_reads_each_prompt_once():

@@ -1,4 +1,4 @@
-"""PPO samples per second: one step of ours against one of TRL 1.12's PPOTrainer, same models, batches, lengths and epochs.
+"""PPO samples per CPU second: one step of ours against one of TRL 1.12's PPOTrainer, same models, batches, lengths and epochs.
 
 TRL 1.12 is installed aside for it (pip, without dependencies), and both run in one child process on one thread. Two policies of
 the demo's size: one after half a minute of SFT, whose completions mostly end early, and one with random weights, whose
@@ -75,9 +75,9 @@ def compare(name: str, policy: Any, tokenizer: Any, prompts: list[list[int]]) ->
     best = dict.fromkeys(turns, float("inf"))
     for _ in range(REPEATS):
         for turn, step in turns.items():
-            started = time.perf_counter()
+            started = time.process_time()
             step()
-            best[turn] = min(best[turn], time.perf_counter() - started)
+            best[turn] = min(best[turn], time.process_time() - started)
     tokens = shared.state.curve[-1]["tokens"] / SETTINGS.rollout_batch
     print(
         f"{name}: {SETTINGS.rollout_batch} samples of up to {NEW_TOKENS} tokens, {tokens:.0f} on average, mini-batches of "
@@ -86,7 +86,7 @@ def compare(name: str, policy: Any, tokenizer: Any, prompts: list[list[int]]) ->
     theirs = best[f"trl {VERSION}"]
     for turn, seconds in best.items():
         print(
-            f"  {turn:<19} {SETTINGS.rollout_batch / seconds:>7.1f} samples/s  {theirs / seconds:.2f} x trl"
+            f"  {turn:<19} {SETTINGS.rollout_batch / seconds:>7.1f} samples/CPU s  {theirs / seconds:.2f} x trl"
         )
     for phase, seconds in shared.state.seconds.items():
         print(f"    {phase:<10} {seconds / shared.state.step:.2f} s a step")

@@ -57,6 +57,7 @@ def test_the_table_filters_and_opens(page) -> None:
     page.select_option("[name=pool]", "ppo-1")
     assert rows.count() == 1
     rows.first.locator("summary").click()
+    rows.first.locator(".candidate").first.wait_for()  # what is opened is filled in a moment later
     counts = [
         int(text.split()[1])
         for text in rows.first.locator(".facts span").all_text_contents()

@@ -22,17 +22,13 @@ from selftrain.stage import plain
 
 @contextmanager
 def counting() -> Iterator[Any]:
-    """torch's FlopCounterMode, told of two operations on CPU that it does not know and would count as nothing: the addmm_
-    of TRL's tiled logits, and attention."""
+    """torch's FlopCounterMode, told of attention on CPU, which it does not know and would count as nothing."""
     import torch
     from torch.utils.flop_counter import (
         FlopCounterMode,
         sdpa_backward_flop_count,
         sdpa_flop_count,
     )
-
-    def added_product(into: Any, a: Any, b: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
-        return 2 * a[0] * a[1] * b[1]
 
     def attention(query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **more: Any) -> int:
         return sdpa_flop_count(query, key, value)
@@ -44,7 +40,6 @@ def counting() -> Iterator[Any]:
 
     aten = torch.ops.aten
     unknown = {
-        aten.addmm_: added_product,
         aten._scaled_dot_product_flash_attention_for_cpu: attention,
         aten._scaled_dot_product_flash_attention_for_cpu_backward: attention_backward,
     }

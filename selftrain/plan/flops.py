@@ -10,8 +10,8 @@ from selftrain.plan.shapes import Shape
 
 ATTENTION_BACKWARD = 2.5
 """Five products against the forward pass's two: scores once more, and four gradients."""
-HEAD_PASSES = 4
-"""TRL computes SFT's logits twice: forward, again in the backward pass, and two gradients."""
+HEAD_PASSES = {"cpu": 3, "cuda": 4}
+"""Products of SFT's output layer: forward and two gradients. On GPUs TRL computes the logits again in the backward pass."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,10 @@ def train(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | N
 def sft(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | None = None) -> float:
     """SFT on `rows`. On GPUs TRL computes the logits of the completions only, on CPU those of all tokens."""
     tokens = rows.tokens if runtime.device == "cpu" else rows.count * rows.completion
-    return train(shape, rows, runtime, lora) + (HEAD_PASSES - bool(lora)) * 2 * shape.head * tokens
+    return (
+        train(shape, rows, runtime, lora)
+        + (HEAD_PASSES[runtime.device] - bool(lora)) * 2 * shape.head * tokens
+    )
 
 
 def reward(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | None = None) -> float:

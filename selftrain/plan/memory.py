@@ -32,7 +32,7 @@ LIBRARIES = {"training": 560 << 20, "sampling": 480 << 20}
 """Resident memory of a child on CPU before it loads a model, measured."""
 CUDA_LIBRARIES = 700 << 20
 HEAD_TILE = (4096, 32768)
-"""TRL computes SFT's logits in tiles of so many tokens and entries of the vocabulary."""
+"""On GPUs TRL computes SFT's logits in tiles of so many tokens and entries of the vocabulary."""
 SCORED_TOKENS = {"cpu": 2048, "cuda": 16_384}
 """Padded tokens that the reranker scores at once, by device (`reranker.BATCH_TOKENS`)."""
 SAMPLED_ROWS = 256
@@ -203,7 +203,7 @@ def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: f
         width=width,
         lora=config.lora,
         head_tokens=int(rows * width),
-        tiled=True,
+        tiled=runtime.device == "cuda",
     )
 
 

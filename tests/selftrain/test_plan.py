@@ -235,9 +235,9 @@ def test_training_is_three_forward_passes_and_attention_three_and_a_half():
     assert flops.train(TWO_LAYERS, ROWS, ONE, LoraConfig(rank=2)) == 2 * linear + 3.5 * squares + adapters
 
 
-def test_sft_computes_its_logits_twice_and_on_gpus_those_of_the_answers_only():
+def test_sft_on_gpus_computes_logits_twice_and_those_of_the_answers_only():
     trunk = flops.train(TWO_LAYERS, ROWS, ONE)
-    assert flops.sft(TWO_LAYERS, ROWS, ONE) == trunk + 4 * 2 * 1600 * 30
+    assert flops.sft(TWO_LAYERS, ROWS, ONE) == trunk + 3 * 2 * 1600 * 30
     gpu = RuntimeConfig(device="cuda", processes=1, gradient_checkpointing=False)
     assert flops.sft(TWO_LAYERS, ROWS, gpu) == trunk + 4 * 2 * 1600 * 12
 

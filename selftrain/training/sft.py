@@ -12,6 +12,7 @@ from typing import Any
 import torch
 import transformers
 from datasets import Dataset
+from torch.nn.functional import cross_entropy
 from transformers.trainer_pt_utils import get_model_param_count
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
@@ -156,8 +157,15 @@ class Trainer(TrainerMixin, SFTTrainer):
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
         """Tokens of each row's response, and the sum of their losses."""
-        outputs = model(**batch, fused_lm_head=True)
-        return torch.stack([outputs.label_mask.sum(1).float(), -outputs.log_probs.float().sum(1)], 1)
+        if not self.args.use_cpu:
+            outputs = model(**batch, fused_lm_head=True)
+            return torch.stack([outputs.label_mask.sum(1).float(), -outputs.log_probs.float().sum(1)], 1)
+        # The same forward as in training: ZeRO-3 fetches weights ahead, in the order in which it saw them used.
+        inputs = {name: value for name, value in batch.items() if name != "labels"}
+        labels = batch["labels"][:, 1:]
+        logits = model(**inputs, use_cache=False).logits[:, :-1].float()
+        losses = cross_entropy(logits.transpose(1, 2), labels, ignore_index=-100, reduction="none")
+        return torch.stack([(labels != -100).sum(1).float(), losses.sum(1)], 1)
 
 
 def tokens(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:

@@ -64,16 +64,7 @@ def parser() -> argparse.ArgumentParser:
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the whole loop of a config; goes on where it was stopped")
-    run.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
-    run.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="A.B=VALUE",
-        help="override a setting (again and again)",
-    )
-    run.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
+    _add_config(run)
     run.add_argument("--out", help="folder of the run (default: runs/NAME)")
     run.add_argument(
         "--dry-run", action="store_true", help="print the stages with their keys and whether they are cached"
@@ -86,16 +77,7 @@ def parser() -> argparse.ArgumentParser:
         description="Works out what every stage of a config will need, and warns where it cannot fit. No weights are "
         "loaded and no GPU is used. Exit code: 0 it fits, 1 it does not (the warnings say what helps), 2 wrong usage.",
     )
-    plan.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
-    plan.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="A.B=VALUE",
-        help="override a setting (again and again)",
-    )
-    plan.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
+    _add_config(plan)
     plan.add_argument("--gpus", type=int, metavar="N", help="plan for N GPUs (default: what runtime says)")
     plan.add_argument(
         "--gpu-memory",
@@ -168,6 +150,20 @@ def parser() -> argparse.ArgumentParser:
     rank.add_argument("--json", action="store_true", help="print JSON")
     rank.set_defaults(command=rank_command)
     return root
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    """The arguments that name a config and change it."""
+    command.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
+    command.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        help="override a setting (again and again)",
+    )
+    command.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
 
 
 def run_command(options: argparse.Namespace) -> int:

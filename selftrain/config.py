@@ -3,6 +3,7 @@
 Everything but `runtime`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
+from collections.abc import Iterator
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -495,6 +496,14 @@ class PPOConfig(Strict):
                 "kl_estimator exact cannot be used with whiten_rewards; choose k1, or set it to false"
             )
         return self
+
+    def misfits(self, processes: int) -> Iterator[str]:
+        """What is wrong where batch sizes do not divide each other or spread evenly over so many training processes."""
+        if self.rollout_batch % self.mini_batch:
+            yield f"ppo.rollout_batch {self.rollout_batch} is not a multiple of ppo.mini_batch {self.mini_batch}"
+        for name in ("mini_batch", "probe"):
+            if getattr(self, name) % processes:
+                yield f"ppo.{name} {getattr(self, name)} cannot be spread evenly over {processes} training processes"
 
 
 class EvaluateConfig(Strict):

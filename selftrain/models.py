@@ -133,7 +133,7 @@ def load_generator(folder: str | Path, **options: Any) -> Any:
     """A causal language model, float32 unless `options` say otherwise. Safetensors or GGUF only, no remote code."""
     from transformers import AutoModelForCausalLM
 
-    names = _architectures(folder, **options)
+    names = _config(folder, **options).architectures or []
     if names and not any(name.endswith(LANGUAGE_MODELS) for name in names):
         raise UsageError(
             f"{folder}: expected a causal language model, its config.json names {names}; give a model that writes text"
@@ -147,9 +147,10 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
     fresh_head  `folder` is a generator, and the score head is new (seed torch first); None: where it has none
     """
     import torch
-    from transformers import AutoConfig, AutoModelForSequenceClassification
+    from transformers import AutoModelForSequenceClassification
 
-    names = _architectures(folder, **options)
+    config = _config(folder, **options)
+    names = config.architectures or []
     if fresh_head is None:
         fresh_head = not any(name.endswith(CLASSIFIER) for name in names)
     if not fresh_head:
@@ -157,9 +158,8 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
             raise UsageError(
                 f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder"
             )
-        labels = AutoConfig.from_pretrained(str(folder), **options).num_labels
-        if labels != 1:
-            raise UsageError(f"{folder}: expected one label (a score), got num_labels={labels}")
+        if config.num_labels != 1:
+            raise UsageError(f"{folder}: expected one label (a score), got num_labels={config.num_labels}")
     new = frozenset({"score.weight"} if fresh_head else ())
     model = _load(AutoModelForSequenceClassification, folder, new, num_labels=1, **options)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
@@ -173,14 +173,13 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
     return model
 
 
-def _architectures(folder: str | Path, **options: Any) -> list[str]:
-    """The classes that a checkpoint's config names."""
+def _config(folder: str | Path, **options: Any) -> Any:
+    """A checkpoint's config, read with those of the model's `options` that concern it."""
     from transformers import AutoConfig
 
     with _loading(folder, "a model's config"):
         found = {name: options[name] for name in ("revision", "gguf_file") if name in options}
-        config = AutoConfig.from_pretrained(str(folder), **found)
-    return list(config.architectures or [])
+        return AutoConfig.from_pretrained(str(folder), **found)
 
 
 def _whole(weight: Any) -> AbstractContextManager[Any]:

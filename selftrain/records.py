@@ -55,6 +55,10 @@ class Problem:
         """`stdio` (input and expected output) or `program` (tests appended to the program)."""
         return "stdio" if self.cases else "program"
 
+    def cut(self, text: str) -> str:
+        """A completion's `text` up to the first stop token in it."""
+        return text[: min((at for at in map(text.find, self.stop_tokens) if at >= 0), default=len(text))]
+
 
 @dataclass(frozen=True, slots=True)
 class Candidate:

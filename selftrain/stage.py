@@ -19,6 +19,8 @@ from pydantic import BaseModel
 
 from selftrain.errors import UsageError
 
+CHILD_LOG = logging.getLogger("selftrain.child").debug
+"""Where lines that child processes print go unless somebody takes them."""
 KEY_LENGTH = 32
 """Hex digits of the sha256 that are kept: 128 bits."""
 
@@ -95,7 +97,7 @@ class Build:
     progress: Callable[..., None]
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shared: Path | None = None
-    log: Callable[[str], None] = logging.getLogger("selftrain.child").debug
+    log: Callable[[str], None] = CHILD_LOG
 
 
 def plain(value: Any, where: str, whole: bool = True) -> Any:

@@ -52,10 +52,7 @@ def passing(build: Build) -> Iterator[Answer]:
             wanted: list[Program] = []
             for at, (name, text) in enumerate(rows):
                 problem = replace(problems[name], example_tests="")
-                cut = min(
-                    [i for i in (text.find(stop) for stop in problem.stop_tokens) if i >= 0], default=None
-                )
-                candidate = Candidate(str(at), name, at, text[:cut], (), 0.0, "stop")
+                candidate = Candidate(str(at), name, at, problem.cut(text), (), 0.0, "stop")
                 wanted += programs(problem, candidate, build.config.execute)
             results = judge(wanted, box, cache, lambda _: None)
             verdicts = [results[str(at)].verdict for at in range(len(rows))]

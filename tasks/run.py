@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from selftrain.config import RunConfig, Strict
 from selftrain.progress import watch
 from selftrain.runfile import NAME
-from selftrain.stage import ArtifactRef, Build, Stage
+from selftrain.stage import CHILD_LOG, ArtifactRef, Build, Stage
 from selftrain.store import Store, replace_file
 
 PACKAGES = (
@@ -31,7 +31,6 @@ PACKAGES = (
 )
 
 LOGGER = logging.getLogger("selftrain")
-CHILD_LOG = logging.getLogger("selftrain.child").debug
 
 Settings = TypeVar("Settings", bound=Strict)
 

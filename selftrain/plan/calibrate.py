@@ -334,7 +334,6 @@ def run(child: Child) -> Outcome:
 
     config = RunConfig.model_validate(child.config["run"])
     sizes = Sizes(**child.config["sizes"])
-    ranks = world(config.runtime)
     own = any(child.inputs["base"].iterdir())
     model = (
         config.model.model_copy(update={"base": str(child.inputs["base"]), "gguf_file": None})
@@ -426,7 +425,6 @@ def run(child: Child) -> Outcome:
             "ppo_seconds": found["seconds"],
             "ppo_longest": sizes.tokens,
             "sample_tokens": tokens,
-            "ranks": ranks,
         },
     )
 

@@ -398,7 +398,4 @@ def check_batches(config: RunConfig) -> Iterator[str]:
         step = memory.micro_rows(part.batch_size, part.micro_batch_size, config.runtime) * ranks
         if part.batch_size % step:
             yield f"{name}.batch_size {part.batch_size} cannot be split evenly on {ranks} processes; use a multiple of {step}"
-    if config.ppo.rollout_batch % config.ppo.mini_batch:
-        yield f"ppo.rollout_batch {config.ppo.rollout_batch} is not a multiple of ppo.mini_batch {config.ppo.mini_batch}"
-    if config.ppo.mini_batch % ranks:
-        yield f"ppo.mini_batch {config.ppo.mini_batch} cannot be spread evenly over {ranks} processes"
+    yield from config.ppo.misfits(ranks)

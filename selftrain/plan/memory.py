@@ -18,6 +18,8 @@ from pathlib import Path
 from selftrain.config import LoraConfig, PPOConfig, RewardConfig, RuntimeConfig, SampleConfig, SftConfig
 from selftrain.errors import UsageError
 from selftrain.plan.shapes import Shape
+from selftrain.reranker import BATCH_TOKENS, OTHER_BATCH_TOKENS
+from selftrain.sampling import BATCH
 
 FLOAT = 4
 """Bytes of the numbers that models are loaded, exported and (on CPU) trained in."""
@@ -33,10 +35,6 @@ LIBRARIES = {"training": 560 << 20, "sampling": 480 << 20}
 CUDA_LIBRARIES = 700 << 20
 HEAD_TILE = (4096, 32768)
 """On GPUs TRL computes SFT's logits in tiles of so many tokens and entries of the vocabulary."""
-SCORED_TOKENS = {"cpu": 2048, "cuda": 16_384}
-"""Padded tokens that the reranker scores at once, by device (`reranker.BATCH_TOKENS`)."""
-SAMPLED_ROWS = 256
-"""Sequences that a sampling engine decodes at once."""
 
 
 @dataclass(frozen=True)
@@ -276,7 +274,7 @@ def sampling_memory(
     ctranslate2's first process converts the checkpoint: the model as torch has it, and a copy. Its cache grows by copying
     (measured: by three quarters more than it holds).
     """
-    rows = min(SAMPLED_ROWS, config.shard * samples)
+    rows = min(BATCH, config.shard * samples)
     cache = decoding_bytes(shape, rows, min(prompt + config.max_new_tokens, shape.context), runtime)
     if config.engine == "ctranslate2":
         weights = 2 * FLOAT * shape.parameters
@@ -293,7 +291,7 @@ def scoring_memory(shape: Shape, runtime: RuntimeConfig, rerankers: int = 1) -> 
     """A scoring process, which keeps all its rerankers."""
     libraries = LIBRARIES["sampling"] if runtime.device == "cpu" else CUDA_LIBRARIES
     weights = FLOAT * shape.classifier * rerankers
-    tokens = SCORED_TOKENS[runtime.device]
+    tokens = BATCH_TOKENS.get(runtime.device, OTHER_BATCH_TOKENS)
     return Memory(
         {
             "libraries": libraries,

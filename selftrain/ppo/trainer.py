@@ -25,6 +25,8 @@ from selftrain.ppo.score import Execute, Score
 from selftrain.ppo.weights import whole
 
 PHASES = ("rollout", "score", "execute", "reference", "update")
+PROBE = -1
+"""Stands for the step in a probe's noise: the same in each of them, and no step's."""
 SAMPLED_STEPS, SAMPLED_ROWS = 8, 4
 """Steps, and completions of each, that are kept to be read by people."""
 
@@ -83,15 +85,8 @@ def rows_of_step(step: int, rows: int, problems: int, seed: int) -> list[int]:
 
 def check_batches(config: PPOConfig, world: int) -> None:
     """Raise UsageError unless the batch sizes divide each other and spread evenly over `world` processes."""
-    if config.rollout_batch % config.mini_batch:
-        raise UsageError(
-            f"ppo.rollout_batch {config.rollout_batch} is not a multiple of ppo.mini_batch {config.mini_batch}"
-        )
-    for name in ("mini_batch", "probe"):
-        if getattr(config, name) % world:
-            raise UsageError(
-                f"ppo.{name} {getattr(config, name)} cannot be spread evenly over {world} training processes"
-            )
+    for misfit in config.misfits(world):
+        raise UsageError(misfit)
 
 
 class Trainer:
@@ -140,6 +135,7 @@ class Trainer:
         self.accelerator, self.on_step = accelerator, on_step
         self.checkpoints, self.keep = checkpoints, keep
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.own = slice(self.rank, None, self.world)  # this rank's share of a step's rows
         self.adapters = adapters
         self.reference = None
         if adapters is None:
@@ -160,8 +156,9 @@ class Trainer:
         return self.module.policy
 
     def policy_weights(self) -> dict[str, Tensor]:
-        """The policy's state dict, whole even where ranks hold shards of it. Called by every rank."""
-        return {name: value.clone() for name, value in whole(self.policy)}
+        """The policy's state dict on the first rank, whole even where ranks hold shards of it. Called by every rank."""
+        main = self.accelerator.is_main_process
+        return {name: value.clone() for name, value in whole(self.policy) if main}
 
     def run(self) -> State:
         """All steps that are not done yet, from the newest checkpoint on."""
@@ -204,8 +201,8 @@ class Trainer:
         """Samples, scores and executes the probe's problems, which are not trained on; adds a row to `state.probes`."""
         rows = list(range(len(self.prompts), len(self.prompts) + len(self.probe_prompts)))
         # The same noise each time: what differs between two probes is the policy.
-        _, scores, passed, _ = self._sampled(self.probe_prompts, rows, -1)
-        assert passed is not None
+        completions, scores = self._sampled(self.probe_prompts, PROBE)
+        passed = self._executed(rows, completions)
         now = {
             "step": self.state.step,
             "problems": len(rows),
@@ -223,7 +220,11 @@ class Trainer:
         config, width = self.config, self.max_new_tokens
         problems = rows_of_step(self.state.step, config.rollout_batch, len(self.prompts), self.seed)
         prompts = [self.prompts[i] for i in problems]
-        completions, scores, passed, figures = self._sampled(prompts, problems, self.state.step)
+        completions, scores = self._sampled(prompts, self.state.step)
+        passed = self._executed(problems, completions) if config.execution_weight else None
+        with self._timed("reference"):
+            own = Sequences.of(prompts[self.own], completions[self.own], self.accelerator.device)
+            figures = self._whole(self._evaluate(own))
         logprobs, reference, values, entropy, exact = figures.unbind(-1)
         sequences = Sequences.of(prompts, completions, self.accelerator.device)
         ended = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1) == self.end
@@ -257,48 +258,30 @@ class Trainer:
             returns,
         )
 
-    def _sampled(
-        self, prompts: Sequence[list[int]], problems: list[int], step: int
-    ) -> tuple[list[list[int]], Tensor, Tensor | None, Tensor]:
-        """Completions of `prompts`, their scores, whether they pass, and `_evaluate`'s figures; of all ranks' rows.
-
-        problems  the prompts' numbers, as `execute` knows them
-        step      the step, or -1 for a probe, which needs no figures and gets none
-        """
-        probing = step < 0
-        own = slice(self.rank, None, self.world)
+    def _sampled(self, prompts: Sequence[list[int]], step: int) -> tuple[list[list[int]], Tensor]:
+        """Completions of `prompts` and their scores, of all ranks' rows; `step` (or PROBE) decides the draws."""
         uniforms = noise(self.seed, step, len(prompts), self.max_new_tokens)
         with self._timed("rollout"):
             if self.state.step != self._refreshed:
                 self.rollouts.refresh(lambda: whole(self.policy))
                 self._refreshed = self.state.step
             with self.accelerator.autocast():
-                place = (step + 1) * self.world + self.rank
-                completions = self.rollouts(prompts[own], uniforms[own], place)
+                place = (step - PROBE) * self.world + self.rank
+                completions = self.rollouts(prompts[self.own], uniforms[self.own], place)
         with self._timed("score"):
-            scores = self.score(prompts[own], completions).to(self.accelerator.device)
-        figures = torch.zeros(0)
-        if not probing:
-            with self._timed("reference"):
-                figures = self._whole(
-                    self._evaluate(Sequences.of(prompts[own], completions, self.accelerator.device))
-                )
-        completions, scores = self._whole_completions(completions), self._whole(scores)
-        passed = None
-        if self.execute is not None and (probing or self.config.execution_weight):
-            with self._timed("execute"):
-                passed = self._executed(problems, completions)
-        return completions, scores, passed, figures
+            scores = self.score(prompts[self.own], completions).to(self.accelerator.device)
+        return self._whole_completions(completions), self._whole(scores)
 
     def _executed(self, problems: list[int], completions: list[list[int]]) -> Tensor:
         """[rows] 1 where the completion passes, 0 where not; where the sandbox failed, the mean of the others.
 
         Such a row is neither rewarded nor punished. Rank 0 asks, the others are told.
         """
-        assert self.execute is not None
+        assert self.execute is not None, "execution_weight and probes need `execute`"
         passed = torch.zeros(len(problems), device=self.accelerator.device)
         if self.rank == 0:
-            found = self.execute(problems, completions)
+            with self._timed("execute"):
+                found = self.execute(problems, completions)
             known = [float(one) for one in found if one is not None]
             if not known:
                 raise SandboxFailed(f"the sandbox judged none of the {len(problems)} completions of a step")

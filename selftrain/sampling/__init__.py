@@ -10,6 +10,9 @@ architecture.
 
 from typing import NamedTuple
 
+BATCH = 256
+"""Sequences that an engine decodes at once."""
+
 
 class Sample(NamedTuple):
     """One completion.

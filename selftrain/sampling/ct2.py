@@ -8,10 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import SampleConfig
-from selftrain.sampling import Sample
-
-BATCH = 256
-"""Sequences at once."""
+from selftrain.sampling import BATCH, Sample
 
 
 class Engine:

@@ -9,10 +9,7 @@ import torch
 
 from selftrain.config import SampleConfig
 from selftrain.models import load_generator, load_tokenizer, pad
-from selftrain.sampling import Sample
-
-BATCH = 256
-"""Sequences at once."""
+from selftrain.sampling import BATCH, Sample
 
 
 class Engine:

@@ -52,13 +52,13 @@ def sample(child: Child) -> Outcome:
 def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample) -> Candidate:
     """The record of one sample: its text cut at the problem's first stop token."""
     text = tokenizer.decode(drawn.token_ids, skip_special_tokens=True)
-    cuts = [at for at in (text.find(stop) for stop in problem.stop_tokens) if at >= 0]
-    ended = drawn.ended or bool(cuts)
+    completion = problem.cut(text)
+    ended = drawn.ended or completion != text
     return Candidate(
         id=f"{problem.id}#{number}",
         problem_id=problem.id,
         sample=number,
-        completion=text[: min(cuts)] if cuts else text,
+        completion=completion,
         token_ids=tuple(drawn.token_ids),
         logprob=drawn.logprob,
         finish_reason="stop" if ended else "length",

@@ -73,7 +73,6 @@ def trainer_arguments(
             f"choose a multiple of {micro * world}"
         )
     cuda = runtime.device == "cuda"
-    recompute = runtime.gradient_checkpointing
     return {
         "output_dir": str(checkpoints),
         "per_device_train_batch_size": micro,
@@ -91,7 +90,7 @@ def trainer_arguments(
         "logging_steps": 1,  # so that a resumed run has the same curve
         "seed": seed,
         "bf16": cuda,
-        "gradient_checkpointing": cuda if recompute is None else recompute,
+        "gradient_checkpointing": runtime.recomputes,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         "deepspeed": deepspeed_settings(runtime),

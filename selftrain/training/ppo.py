@@ -21,10 +21,12 @@ from selftrain.models import (
     digest_weights,
     encode_completion,
     encode_prompt,
+    fill_template,
     load_classifier,
     load_generator,
     load_tokenizer,
 )
+from selftrain.plan.memory import zero_of
 from selftrain.ppo.model import check_head
 from selftrain.ppo.rollout import Copy, Reloaded, Rollouts
 from selftrain.ppo.score import RerankerScore, Translate
@@ -47,7 +49,7 @@ def train(child: Child) -> Outcome:
     frozen = {"dtype": torch.bfloat16} if runtime.device == "cuda" else {}
     torch.manual_seed(config.seed)
     policy, judge = load_generator(generator), load_classifier(reranker).to(**frozen)
-    whole = load_generator(generator, **frozen) if _zero_stage(runtime) == 3 else None
+    whole = load_generator(generator, **frozen) if zero_of(runtime).stage == 3 else None
     trunk = load_generator(generator).base_model if settings.value_model == "separate" else None
     reference = None if settings.lora else load_generator(generator, **frozen)
     rows = read_records(child.inputs["problems"] / "problems.parquet", Problem)
@@ -58,7 +60,10 @@ def train(child: Child) -> Outcome:
             f"none of the {too_long} problems of the rl split has a prompt of 1 to {longest} tokens (the models' "
             f"longest input less max_new_tokens={config.max_new_tokens}); PPO needs prompts to sample from"
         )
-    probed, probe_prompts, _ = _prompts(tokenizer, rows, "validation", longest)
+    probed: list[Problem] = []
+    probe_prompts: list[list[int]] = []
+    if settings.probe:
+        probed, probe_prompts, _ = _prompts(tokenizer, rows, "validation", longest)
     if len(probed) < settings.probe:
         raise UsageError(
             f"ppo.probe is {settings.probe}, but the validation split has {len(probed)} problems with a prompt that fits; "
@@ -135,7 +140,7 @@ def train(child: Child) -> Outcome:
         keep=runtime.keep_checkpoints,
     )
     state = trainer.run()
-    weights = trainer.policy_weights()
+    weights = trainer.policy_weights()  # of every rank, for ZeRO stage 3 puts them together
     outcome = Outcome("", {})
     if accelerator.is_main_process:
         save(weights, child.folder)
@@ -168,7 +173,7 @@ def translation(tokenizer: Any, reranker: Path, settings: Any) -> Translate | No
     def translate(prompt: list[int], completion: list[int]) -> list[int]:
         if tuple(prompt) not in heads:
             text = tokenizer.decode(prompt, skip_special_tokens=True)
-            heads[tuple(prompt)] = encode_prompt(other, template.replace("{prompt}", text))
+            heads[tuple(prompt)] = encode_prompt(other, fill_template(template, text))
         tail = encode_completion(other, tokenizer.decode(completion, skip_special_tokens=True))
         # A completion that was cut at the limit has no end token for the reranker either.
         return heads[tuple(prompt)] + (tail if completion[-1] == tokenizer.eos_token_id else tail[:-1])
@@ -188,17 +193,6 @@ def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path
     workspace = child.private / "rollouts"
     workspace.mkdir(exist_ok=True)
     return ct2.Engine(folder, settings, workspace, runtime.threads, converts=main)
-
-
-def _zero_stage(runtime: RuntimeConfig) -> int:
-    """The stage of ZeRO that the DeepSpeed file asks for; 0 without one."""
-    if runtime.deepspeed is None:
-        return 0
-    try:
-        content = json.loads(Path(runtime.deepspeed).read_text())
-        return int(content.get("zero_optimization", {}).get("stage", 0))
-    except (OSError, ValueError, AttributeError) as error:
-        raise UsageError(f"runtime.deepspeed: {runtime.deepspeed} cannot be read: {error}") from error
 
 
 def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accelerator:

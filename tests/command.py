@@ -131,3 +131,29 @@ def _wait_for(server: PrefectServer, process: subprocess.Popen[bytes], log: Path
         except (urllib.error.URLError, OSError):
             time.sleep(0.2)
     raise RuntimeError(f"the Prefect server did not start:\n{log.read_text()[-3000:]}")
+
+
+def run_ranks(
+    module: str, *arguments: object, ranks: int = 1, deepspeed: bool = False, seconds: int = 900
+) -> None:
+    """Run `python -m module` on CPU, under torchrun where there are several ranks or DeepSpeed is to train."""
+    command = [sys.executable, "-m"]
+    if ranks > 1 or deepspeed:
+        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
+    environment = os.environ | {
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "CUDA_VISIBLE_DEVICES": "",
+        "DS_ACCELERATOR": "cpu",
+        "ACCELERATE_USE_CPU": "true",
+    }
+    if deepspeed:
+        del environment["ACCELERATE_USE_CPU"]  # accelerate would take DDP in its stead
+    done = subprocess.run(
+        [*command, module, *map(str, arguments)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+    )
+    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]

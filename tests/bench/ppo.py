@@ -133,6 +133,8 @@ def _trl(policy: Any, tokenizer: Any, prompts: list[list[int]]) -> Callable[[], 
     from trl.experimental.ppo import PPOConfig as TrlConfig
     from trl.experimental.ppo import PPOTrainer
 
+    from tests.selftrain.ppo.trl_reference import PLAIN
+
     model, reference, value, reward = _copies(policy)
     tokenizer.padding_side = "left"
     batch = SETTINGS.rollout_batch
@@ -144,18 +146,11 @@ def _trl(policy: Any, tokenizer: Any, prompts: list[list[int]]) -> Callable[[], 
             num_mini_batches=batch // SETTINGS.mini_batch,
             num_ppo_epochs=SETTINGS.epochs,
             local_rollout_forward_batch_size=batch,
-            num_sample_generations=0,
             response_length=NEW_TOKENS,
-            stop_token="eos",
             temperature=SETTINGS.temperature,
             missing_eos_penalty=SETTINGS.missing_end_penalty,
             learning_rate=SETTINGS.learning_rate,
-            bf16=False,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
+            **PLAIN,
         ),
         processing_class=tokenizer,
         model=model,

@@ -13,6 +13,7 @@ from selftrain.config import PPOConfig, RuntimeConfig
 from selftrain.ppo.rollout import Copy, seeded
 from selftrain.ppo.trainer import Trainer
 from selftrain.stages.ppo import PPOSlice
+from selftrain.training.common import world_size
 from selftrain.training.ppo import _accelerator
 from tests.selftrain.ppo.tiny import END, VOCABULARY, make_model
 
@@ -52,9 +53,7 @@ def score(prompts, completions):
 def main() -> None:
     """Run, and write from rank 0."""
     out, deepspeed = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
-    import os
-
-    world = int(os.environ.get("WORLD_SIZE", "1"))
+    world = world_size()
     torch.set_num_threads(1)
     policy, reference, whole = make_model(), make_model(), make_model()
     runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)

@@ -1,29 +1,22 @@
 """Two ranks, by DDP and by each stage of ZeRO, do what one process does: the same tokens, the same losses."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from selftrain.configfile import CONFIGS
+from tests.command import run_ranks
+
 KINDS = {"ddp": None, "zero1": "zero1.json", "zero2": "zero2.json", "zero3": "zero3.json"}
 
 
 def run(out: Path, ranks: int, deepspeed: str | None = None) -> dict:
     """What `tests.selftrain.ppo.ranks` writes."""
-    command = [sys.executable, "-m"]
-    if ranks > 1:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={ranks}", "-m"]
-    command += ["tests.selftrain.ppo.ranks", str(out)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": "", "DS_ACCELERATOR": "cpu"}
-    if deepspeed:
-        command.append(str(ROOT / "configs" / "deepspeed" / deepspeed))
-        environment.pop("ACCELERATE_USE_CPU", None)
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
-    assert done.returncode == 0, done.stderr[-3000:]
+    settings = [CONFIGS / "deepspeed" / deepspeed] if deepspeed else []
+    run_ranks(
+        "tests.selftrain.ppo.ranks", out, *settings, ranks=ranks, deepspeed=deepspeed is not None, seconds=600
+    )
     return json.loads(out.read_text())
 
 

@@ -62,6 +62,19 @@ SHARED = {
 }
 
 
+PLAIN: dict[str, Any] = {
+    "num_sample_generations": 0,
+    "stop_token": "eos",
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "use_cpu": True,
+    "save_strategy": "no",
+    "report_to": "none",
+    "disable_tqdm": True,
+}
+"""Of TRL's arguments: float32 on CPU, and nothing beside the training."""
+
+
 def models() -> dict[str, Any]:
     """Policy, a reference near it, a value head on the policy's trunk, and a reward model."""
     torch.manual_seed(0)
@@ -103,18 +116,11 @@ def run(case: dict[str, Any]) -> dict[str, Any]:
             total_episodes=len(PROMPTS),
             num_mini_batches=1,
             num_ppo_epochs=EPOCHS,
-            num_sample_generations=0,
             response_length=WIDTH,
-            stop_token="eos",
             adam_epsilon=1e-5,
             weight_decay=0.0,
             lr_scheduler_type="constant",
-            bf16=False,
-            gradient_checkpointing=False,
-            use_cpu=True,
-            save_strategy="no",
-            report_to="none",
-            disable_tqdm=True,
+            **PLAIN,
             **SHARED,
             **{name: case[name] for name in ("seed", "kl_estimator", "gamma", "lam", "whiten_rewards")},
         ),

@@ -1,9 +1,6 @@
 """Trainings of tiny models: what they are given, and running several of them together."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,9 +10,9 @@ from selftrain.launch import Child
 from selftrain.records import Pair, Problem, write_records
 from selftrain.stages.sft import SftSlice
 from selftrain.stages.train_reward import RewardSlice
+from tests.command import run_ranks
 from tests.selftrain.conftest import TINY, make_problems
 
-ROOT = Path(__file__).parents[3]
 TEMPLATE = "# {x}\n{prompt}"
 
 
@@ -96,19 +93,10 @@ def carry_out(folder: Path, jobs: list[dict[str, Any]], runtime: RuntimeConfig) 
     """Outcomes of `jobs`, all in one process or one group of ranks."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "jobs.json").write_text(json.dumps(jobs))
-    command = [sys.executable, "-m"]
-    if runtime.processes > 1 or runtime.deepspeed:
-        command += ["torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}", "-m"]
-    command += ["tests.selftrain.training.children", str(folder / "jobs.json")]
-    environment = os.environ | {
-        "PYTHONPATH": str(ROOT),
-        "OMP_NUM_THREADS": "1",
-        "CUDA_VISIBLE_DEVICES": "",
-        "DS_ACCELERATOR": "cpu",
-        "ACCELERATE_USE_CPU": "true",
-    }
-    if runtime.deepspeed:
-        del environment["ACCELERATE_USE_CPU"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900)
-    assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+    run_ranks(
+        "tests.selftrain.training.children",
+        folder / "jobs.json",
+        ranks=runtime.processes,
+        deepspeed=runtime.deepspeed is not None,
+    )
     return [outcome(job) for job in jobs]

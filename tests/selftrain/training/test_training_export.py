@@ -9,7 +9,8 @@ import torch
 
 from selftrain.models import load_generator
 from selftrain.reranker import Reranker
-from tests.selftrain.training.made import ROOT, TEMPLATE
+from tests.command import ROOT
+from tests.selftrain.training.made import TEMPLATE
 
 ELSEWHERE = """
 import json, sys

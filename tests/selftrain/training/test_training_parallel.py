@@ -6,8 +6,9 @@ import pytest
 from safetensors.torch import load_file
 
 from selftrain.config import RuntimeConfig
+from tests.command import ROOT
 from tests.selftrain.training.conftest import the_jobs
-from tests.selftrain.training.made import ROOT, carry_out
+from tests.selftrain.training.made import carry_out
 
 KINDS = ["ddp", "zero2", "zero3", "zero3-offload"]
 

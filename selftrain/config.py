@@ -542,6 +542,11 @@ class RuntimeConfig(Strict):
     """A training or sampling child that takes longer is ended, and the stage fails (and is retried)."""
     workers: Count = 2
     """Programs that run at once, and sampling processes."""
+    dask: str | None = Field(default=None, pattern=r"^(tcp|tls)://.+:\d+$")
+    """Address of a Dask scheduler, e.g. tcp://host:8786: its workers share the shards of `sample` and `execute`. All must
+    reach the store and the Prefect server."""
+    parts: Count | None = None
+    """Task runs that each such stage is shared out to; null: one for each Dask worker."""
     backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
     """The sandbox's. auto: docker where its daemon answers and the image is built, else bubblewrap. `process` isolates
     nothing: for the demo's own tiny models."""

@@ -4,6 +4,8 @@ The manifest in the store is the truth. Prefect's own result is the reference on
 as Cached in the UI. Where the store does not hold the artifact any more, the task is called with `refresh_cache`.
 """
 
+import contextvars
+import importlib.util
 import logging
 import re
 import time
@@ -15,11 +17,13 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
+from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import Pace, describe, watch
+from selftrain.stage import Build
 from selftrain.store import cache_folder
 from tasks.run import Run, Step
 
@@ -31,6 +35,18 @@ NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
 class PrefectRun(Run):
     """A run inside a flow: each step is a task run."""
 
+    def __post_init__(self) -> None:
+        if self.config.runtime.dask is not None:
+            check_dask()
+
+    def share(self, step: Step, build: Build) -> None:
+        """With `runtime.dask`, each part of the step's shards is a task run too, on a Dask worker."""
+        if self.config.runtime.dask is not None:
+            from tasks.dask import share_out
+
+            # As the flow and not as the step's task: the context goes along, and that of the task holds the live run.
+            self.as_flow.run(share_out, self, step, build)
+
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
         storage = Path(self.store.root if self.store.is_local else cache_folder()) / ".prefect"
@@ -40,6 +56,7 @@ class PrefectRun(Run):
             raise StoreError(
                 f"store {self.store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
             ) from error
+        self.as_flow = contextvars.copy_context()
         make_artifact.with_options(
             name=step.stage.name,
             task_run_name=step.label.replace("{", "").replace("}", ""),
@@ -48,6 +65,19 @@ class PrefectRun(Run):
             refresh_cache=not there,
             result_storage=storage,
         )(self, step)
+
+
+def check_dask() -> None:
+    """Raise UsageError where a run could not share out its work."""
+    if importlib.util.find_spec("prefect_dask") is None:
+        raise UsageError(
+            "runtime.dask needs the package prefect-dask; run `pip install 'selftrain[dask]'`, or set runtime.dask to null"
+        )
+    if not PREFECT_API_URL.value():
+        raise UsageError(
+            "runtime.dask needs a Prefect server that the Dask workers reach, and PREFECT_API_URL is not set; start one with "
+            "`make server` and set PREFECT_API_URL to its address"
+        )
 
 
 def _key(_: Any, arguments: dict[str, Any]) -> str:

@@ -219,7 +219,7 @@ def flaky(
             for name, value in headers:
                 if name.lower() not in {"connection", "transfer-encoding", "content-length"}:
                     self.send_header(name, value)
-            length = dict((name.lower(), value) for name, value in headers).get("content-length")
+            length = {name.lower(): value for name, value in headers}.get("content-length")
             self.send_header(
                 "Content-Length", length if self.command == "HEAD" and length else str(len(content))
             )
@@ -227,7 +227,7 @@ def flaky(
             if self.command != "HEAD":
                 self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on  # noqa: N815
+        do_GET = do_PUT = do_POST = do_HEAD = do_DELETE = _pass_on
 
     class Server(ThreadingHTTPServer):
         daemon_threads = True

@@ -2,6 +2,7 @@
 
     URL/STAGE/KEY/manifest.json         written last, atomically; without it there is no artifact
     URL/STAGE/KEY/ATTEMPT/...           the files that the manifest names
+    URL/STAGE/KEY/progress/SHA256/...   finished parts of a build, for another machine to go on from; gone at its end
 
 Builds happen in a local folder of their own that survives a kill, so that a stage goes on where it was. One process of
 a machine builds a key; others wait for it. The lock is the kernel's (flock): it is gone when its holder is.
@@ -14,15 +15,13 @@ import os
 import shutil
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
 from selftrain.errors import CorruptArtifact, StoreError
+from selftrain.files import Files
 from selftrain.stage import ArtifactRef, Outcome
 
 MANIFEST = "manifest.json"
@@ -31,15 +30,10 @@ MANIFEST = "manifest.json"
 class Store:
     """Artifacts under `url`; `local` holds builds in progress, locks and, for a remote store, copies of what was read."""
 
-    def __init__(self, url: str, local: Path | None = None) -> None:
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise StoreError(
-                f"store {url!r}: {error}; expected a folder or an fsspec URL such as s3://bucket/path"
-            ) from error
+    def __init__(self, url: str, local: Path | None = None, options: Mapping[str, Any] | None = None) -> None:
         self.url = url
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.files = Files(url, options)
+        self.root, self.is_local = self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
 
     # Reading
@@ -47,14 +41,11 @@ class Store:
     def manifest(self, ref: ArtifactRef) -> dict[str, Any] | None:
         """The artifact's manifest, or None where there is no (readable) one."""
         try:
-            with self.fs.open(self._join(ref, MANIFEST), "rb") as file:
-                manifest = json.load(file)
+            manifest = json.loads(self.files.read(self._join(ref, MANIFEST)))
         except FileNotFoundError:
             return None
-        except (ValueError, UnicodeDecodeError):
+        except ValueError:
             return None  # torn or overwritten: not an artifact; the next build replaces it
-        except OSError as error:
-            raise StoreError(f"cannot read {ref} in {self.url}: {error}") from error
         return manifest if isinstance(manifest, dict) and manifest.get("key") == ref.key else None
 
     def has(self, ref: ArtifactRef) -> bool:
@@ -82,7 +73,7 @@ class Store:
             if not (target.is_file() and sha256_file(target) == entry["sha256"]):
                 target.parent.mkdir(parents=True, exist_ok=True)
                 try:
-                    self.fs.get_file(self._join(ref, manifest["attempt"], name), str(target))
+                    self.files.download(self._join(ref, manifest["attempt"], name), target)
                 except FileNotFoundError as error:
                     raise CorruptArtifact(f"{ref}: {name} is missing; run again to rebuild it") from error
                 if sha256_file(target) != entry["sha256"]:
@@ -92,12 +83,8 @@ class Store:
 
     def manifests(self, stage: str) -> Iterator[dict[str, Any]]:
         """The manifests of all artifacts of `stage`."""
-        try:
-            keys = self.fs.ls(f"{self.root}/{stage}", detail=False)
-        except FileNotFoundError:
-            return
-        for key in sorted(keys):
-            manifest = self.manifest(ArtifactRef(stage, PurePosixPath(key).name))
+        for key in self.files.children(f"{self.root}/{stage}"):
+            manifest = self.manifest(ArtifactRef(stage, key))
             if manifest is not None:
                 yield manifest
 
@@ -105,7 +92,7 @@ class Store:
         for name, entry in manifest["files"].items():
             where = self._join(ref, manifest["attempt"], name)
             try:
-                with self.fs.open(where, "rb") as file:
+                with self.files.fs.open(where, "rb") as file:
                     found = hashlib.file_digest(file, "sha256").hexdigest()
             except FileNotFoundError:
                 raise CorruptArtifact(f"{ref}: {name} is missing; run again to rebuild it") from None
@@ -174,14 +161,45 @@ class Store:
             self._drop_attempts_but(ref, attempt)
         else:
             for name in files:
-                self.fs.put_file(str(folder / name), f"{target}/{name}")
-            self.fs.pipe_file(self._join(ref, MANIFEST), text)
+                self.files.upload(folder / name, f"{target}/{name}")
+            self.files.write(self._join(ref, MANIFEST), text)
+            self.files.delete_folder(self._join(ref, PROGRESS))
             shutil.rmtree(folder)
 
     def _drop_attempts_but(self, ref: ArtifactRef, attempt: str) -> None:
         for path in Path(self._join(ref)).iterdir():
             if path.is_dir() and path.name != attempt:
                 shutil.rmtree(path, ignore_errors=True)
+
+    # Progress
+
+    def put_progress(self, ref: ArtifactRef, name: str, path: Path) -> None:
+        """Keep the finished part `path` of a build of `ref` in the store, under `name` (may hold slashes)."""
+        where = self._join(ref, PROGRESS, sha256_file(path), name)
+        if self.is_local:
+            replace_file(Path(where), path.read_bytes())
+        else:
+            self.files.upload(path, where)
+
+    def get_progress(self, ref: ArtifactRef, folder: Path) -> list[str]:
+        """Bring into `folder` the parts that `put_progress` kept and that it lacks; the names of all that are there now.
+
+        A part that is not what was kept is left out, as if it had never been.
+        """
+        names = set()
+        for found in self.files.listing(self._join(ref, PROGRESS)):
+            sha256, _, name = found.partition("/")
+            target = folder / name
+            if not target.is_file():
+                try:
+                    self.files.download(self._join(ref, PROGRESS, found), target)
+                except FileNotFoundError:  # committed by another builder meanwhile
+                    continue
+                if sha256_file(target) != sha256:
+                    target.unlink()
+                    continue
+            names.add(name)
+        return sorted(names)
 
     @contextmanager
     def _lock(self, ref: ArtifactRef) -> Iterator[None]:
@@ -202,7 +220,7 @@ class Store:
 
 
 PROGRESS = "progress"
-"""Folder inside a build's folder for checkpoints and shards; dropped when the artifact is committed."""
+"""Folder for checkpoints and shards, inside a build's folder and beside a manifest; dropped when the artifact is committed."""
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -17,7 +17,7 @@ from selftrain.launch import launch
 from selftrain.stage import Build, plain
 from selftrain.store import PROGRESS
 from tasks.part import Part
-from tasks.prefect import ChildLog, Progress
+from tasks.prefect import ChildLog, PrefectRun, Progress
 from tasks.run import Run, Step
 
 CONNECT_SECONDS = 30
@@ -26,7 +26,7 @@ WORKER_SECONDS = 120
 """For a worker to be there."""
 
 
-def share_out(run: Run, step: Step, build: Build) -> None:
+def share_out(run: PrefectRun, step: Step, build: Build) -> None:
     """Have the shards of `build` that are not there made by Dask workers, and bring all into its progress folder.
 
     Raises the error of a part that failed, when all others have ended; RunError where there is no scheduler or no worker.
@@ -43,16 +43,12 @@ def share_out(run: Run, step: Step, build: Build) -> None:
     address = run.config.runtime.dask
     with DaskTaskRunner(address=address, client_kwargs={"timeout": CONNECT_SECONDS}) as runner:
         count = min(run.config.runtime.parts or workers(runner, address), len(missing))
-        futures = [
-            runner.submit(
-                make_part.with_options(
-                    task_run_name=f"{step.label} · part {number} of {count}".replace("{", "").replace("}", ""),
-                    tags=list(step.tags),
-                ),
-                {"part": part_of(run, step, missing[number - 1 :: count], number, count)},
-            )
-            for number in range(1, count + 1)
-        ]
+        futures = []
+        for number in range(1, count + 1):
+            part = part_of(run, step, missing[number - 1 :: count], number, count)
+            made = make_part.with_options(task_run_name=part["label"], tags=list(step.tags))
+            # As the flow and not as the step's task: its context goes along, and the task's holds the live run.
+            futures.append(run.flow_context.run(runner.submit, made, {"part": part}))
         errors = []
         for done, future in enumerate(futures, 1):
             try:
@@ -89,7 +85,7 @@ def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> 
     """A part as JSON values."""
     part = Part(
         name=f"{step.name}-part-{number}",
-        label=f"{step.label} · part {number} of {count}",
+        label=f"{step.label} · part {number} of {count}".replace("{", "").replace("}", ""),
         store=run.store.root if run.store.is_local else run.store.url,
         stage=step.ref.stage,
         key=step.ref.key,
@@ -107,7 +103,10 @@ def make_part(part: dict[str, Any]) -> int:
     logger = get_run_logger()
     found = Part.model_validate(part)
     unwanted = until_released()
-    with tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=scratch()) as folder, ChildLog(logger) as log:
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=scratch()) as folder,
+        ChildLog(logger) as log,
+    ):
         build = Build(found, {}, Path(folder), found.runtime, Progress(found, logger), log=log)
         try:
             launch("tasks.part", build, unwanted=unwanted)

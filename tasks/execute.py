@@ -128,6 +128,7 @@ def build(build: Build) -> Outcome:
                 part = path.with_suffix(".part")
                 write_records(part, rows, Execution)
                 part.rename(path)
+                progress(results)
     executions = [row for rows in done for row in rows]
     check_errors(executions, config.execute)
     if build.only is not None:

@@ -25,6 +25,7 @@ from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import Pace, describe, watch
 from selftrain.stage import Build
 from selftrain.store import cache_folder
+from tasks.part import Part
 from tasks.run import Run, Step
 
 SECONDS_BETWEEN_UPDATES = 5.0
@@ -44,8 +45,7 @@ class PrefectRun(Run):
         if self.config.runtime.dask is not None:
             from tasks.dask import share_out
 
-            # As the flow and not as the step's task: the context goes along, and that of the task holds the live run.
-            self.as_flow.run(share_out, self, step, build)
+            share_out(self, step, build)
 
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
@@ -56,7 +56,7 @@ class PrefectRun(Run):
             raise StoreError(
                 f"store {self.store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
             ) from error
-        self.as_flow = contextvars.copy_context()
+        self.flow_context = contextvars.copy_context()
         make_artifact.with_options(
             name=step.stage.name,
             task_run_name=step.label.replace("{", "").replace("}", ""),
@@ -187,7 +187,7 @@ def level_of(line: str) -> int:
 class Progress:
     """Progress on the terminal and, every few seconds, as a Prefect progress artifact and a log line."""
 
-    def __init__(self, step: Step, logger: Any) -> None:
+    def __init__(self, step: Step | Part, logger: Any) -> None:
         self.step = step
         self.logger = logger
         self.terminal = watch(step.label)

@@ -1,0 +1,221 @@
+"""Shards of `sample` and `execute` made by Dask workers: real schedulers, worker processes, machines and an S3 server."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selftrain.config import RuntimeConfig
+from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
+from selftrain.stage import ArtifactRef, Build, Outcome, Stage
+from selftrain.store import Store
+from tests.cluster import Cluster, cluster
+from tests.command import ROOT, Finished, PrefectServer, prefect_server, selftrain
+from tests.machines import HUB, around_here
+from tests.servers import seaweed
+
+SHARED = ("sample-ppo-1-rl", "execute-ppo-1-rl")
+
+
+@pytest.fixture(scope="module")
+def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers on this machine."""
+    with cluster(tmp_path_factory.mktemp("dask"), workers=2) as found:
+        yield found
+
+
+def without(finished: Finished, store: Path) -> Path:
+    """A copy of a finished run's store that lacks the stages SHARED, and every known verdict."""
+    shutil.copytree(finished.store, store, ignore=shutil.ignore_patterns(".local"))
+    for name in SHARED:
+        ref = finished.stages[name]
+        shutil.rmtree(store / ref["stage"] / ref["key"])
+    return store
+
+
+def parts(server: PrefectServer, label: str, since: str) -> list[str]:
+    """The states of the task runs of the parts of a step."""
+    names = {"like_": f"{label} · part "}
+    runs = server.post("task_runs/filter", task_runs={"name": names, "start_time": {"after_": since}})
+    return sorted(f"{run['name'].removeprefix(label)} {run['state']['type']}" for run in runs)
+
+
+def test_a_run_on_two_workers_has_the_records_of_one_without(
+    smoke_run: Finished, server: PrefectServer, dask: Cluster, tmp_path: Path
+):
+    store = without(smoke_run, tmp_path / "store")
+    since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    settings = [f"store={store}", f"runtime.dask={dask.address}", "execute.shard=20"]
+    arguments = [part for setting in settings for part in ("--set", setting)]
+    done = selftrain("run", "smoke", *arguments, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-3000:] + dask.said()
+    again = Finished(store, tmp_path / "out", done.stdout, done.stderr)
+    cached = json.loads((again.out / "run.json").read_text())["cached"]
+    assert set(again.stages) - set(cached) == {*SHARED, "report"}
+    for name in SHARED:
+        assert again.manifest(name)["records_digest"] == smoke_run.manifest(name)["records_digest"]
+        ref = again.stages[name]
+        assert not (store / ref["stage"] / ref["key"] / "progress").exists(), "gone with the commit"
+        label = name.replace("-", " · ", 1).replace("-rl", " · rl")
+        assert parts(server, label, since) == [" · part 1 of 2 COMPLETED", " · part 2 of 2 COMPLETED"]
+
+
+# Programs that take their time, and tell when they are run
+
+PROBLEM = Problem("p.py", "p", "py", "def f(n):\n", "assert f(1) == 2\n", "rl", "made")
+COUNT = 8
+
+FLOW = """
+import sys
+from prefect import flow
+from selftrain.config import RunConfig
+from selftrain.stage import ArtifactRef
+from selftrain.store import Store
+from tasks.execute import execute
+from tasks.prefect import PrefectRun
+
+@flow
+def shared(store, address):
+    config = RunConfig(
+        store=store,
+        problems={"source": "bank", "languages": ["py"]},
+        execute={"shard": 1},
+        runtime={"backend": "process", "workers": 1, "dask": address},
+    )
+    run = PrefectRun(config, Store(store))
+    execute(run, ArtifactRef("prepare", "made"), ArtifactRef("sample", "made"), "slow")
+
+shared(*sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def runs() -> Iterator[Path]:
+    """A file that a program of the sandbox can add a line to."""
+    with tempfile.NamedTemporaryFile("w") as file:
+        os.fchmod(file.fileno(), 0o666)
+        yield Path(file.name)
+
+
+def slow_programs(folder: Path, runs: Path, seconds: float) -> str:
+    """A store in `folder` with COUNT candidates; each run of one adds its number to `runs`."""
+    body = f"    with open({str(runs)!r}, 'a') as file:\n        file.write('%d\\n')\n"
+    body += f"    import time\n    time.sleep({seconds})\n    return n + %d\n"
+    candidates = [
+        Candidate(f"p.py#{at}", "p.py", at, body % (at, at % 2 + 1), (1,), -1.0, "stop")
+        for at in range(COUNT)
+    ]
+    store = Store(str(folder / "store"))
+    keep(store, "prepare", lambda path: write_records(path / "problems.parquet", [PROBLEM], Problem))
+    keep(store, "sample", lambda path: write_records(path / "candidates.parquet", candidates, Candidate))
+    return store.url
+
+
+def keep(store: Store, stage: str, write: Callable[[Path], Any]) -> None:
+    """An artifact `STAGE/made`."""
+
+    def make(folder: Path) -> Outcome:
+        write(folder)
+        return Outcome("")
+
+    store.build(ArtifactRef(stage, "made"), {}, make)
+
+
+def start(store: str, dask: Cluster, log: Path) -> "subprocess.Popen[bytes]":
+    """The flow above, in a process of its own."""
+    with log.open("wb") as out:
+        return subprocess.Popen(
+            [sys.executable, "-c", FLOW, store, dask.address],
+            env=os.environ | {"PYTHONPATH": str(ROOT)},
+            stdout=out,
+            stderr=out,
+        )
+
+
+def wait_until(true: Callable[[], Any], what: str, told: Callable[[], str], seconds: float = 300) -> None:
+    """Wait; where it does not come true in time, fail with what `told` tells."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s: {told()}"
+        time.sleep(0.05)
+
+
+def test_a_worker_that_dies_costs_nothing_that_was_finished(
+    server: PrefectServer, dask: Cluster, tmp_path: Path, runs: Path
+):
+    store = slow_programs(tmp_path, runs, 0.5)
+    flow = start(store, dask, dask.folder / "flow.log")
+    try:
+        kept = Path(store, "execute")
+        wait_until(lambda: list(kept.glob("*/progress/*/*.parquet")), "a finished shard", dask.said)
+        dask.kill("worker-0")
+        dask.add("worker-2")
+        assert flow.wait(300) == 0, dask.said()
+    finally:
+        flow.kill()
+    found = next(kept.glob("*/*/executions.parquet"))
+    verdicts = [str(row.verdict) for row in read_records(found, Execution)]
+    assert verdicts == ["passed", "wrong_answer"] * (COUNT // 2)
+    ran = runs.read_text().split()
+    assert set(ran) == {str(at) for at in range(COUNT)}
+    assert len(ran) <= COUNT + 1, f"only what was in work is run again: {ran}"
+
+
+def working(folder: Path) -> list[int]:
+    """Processes that make a part of a store in `folder`, or run one of its programs."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if b"tasks.part" in command and str(folder).encode() in command:
+            found.append(int(path.parent.name))
+    return found
+
+
+def test_parts_end_with_the_flow_that_wants_them(
+    server: PrefectServer, dask: Cluster, tmp_path: Path, runs: Path
+):
+    store = slow_programs(tmp_path, runs, 100)
+    flow = start(store, dask, dask.folder / "flow.log")
+    try:
+        wait_until(runs.read_text, "a program", dask.said)
+        assert working(dask.folder)
+    finally:
+        flow.send_signal(signal.SIGKILL)
+        flow.wait()
+    wait_until(lambda: not working(dask.folder), "the end of the parts", dask.said, seconds=20)
+    assert all(worker.poll() is None for worker in dask.workers.values()), "the workers stay"
+
+
+def test_a_worker_with_another_sandbox_is_refused(tmp_path: Path):
+    from tasks.execute import EXECUTE, ExecuteSlice
+
+    write_records(tmp_path / "problems.parquet", [PROBLEM], Problem)
+    write_records(
+        tmp_path / "candidates.parquet", [Candidate("p.py#0", "p.py", 0, "", (1,), 0, "stop")], Candidate
+    )
+    settings = ExecuteSlice(execute={}, toolchain={"py": "docker: image 1"})
+    build = Build(
+        settings,
+        {"problems": tmp_path, "candidates": tmp_path},
+        tmp_path,
+        RuntimeConfig(backend="process"),
+        lambda *_: None,
+        only=("executions-00000.parquet",),
+    )
+    with pytest.raises(
+        Exception, match=r"is not that of the run: py here is 'process: .*', there 'docker: image 1'"
+    ):
+        EXECUTE.build(build)

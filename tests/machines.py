@@ -1,9 +1,12 @@
 """Several machines, as network namespaces of this one: they share its file system and see nothing but their wires."""
 
+import asyncio
+import contextlib
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -105,3 +108,29 @@ def around_here() -> Iterator[Machines]:
             ip("-n", found.prefix + name, "addr", "add", f"10.78.0.{number}", "peer", HUB, "dev", "wire")
             ip("-n", found.prefix + name, "link", "set", "wire", "up")
         yield found
+
+
+@contextmanager
+def forwarded(port: int, host: str = HUB) -> Iterator[None]:
+    """Connections to `port` of `host` go to the same port of 127.0.0.1, where a server listens."""
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(1 << 16):
+                writer.write(data)
+                await writer.drain()
+        writer.close()
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        there = await asyncio.open_connection("127.0.0.1", port)
+        await asyncio.gather(copy(reader, there[1]), copy(there[0], writer))
+
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(asyncio.start_server(connected, host, port))
+    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import learning, overhead, plan, ppo, sampling, sandbox, scoring, sft
+from tests.bench import dask, learning, overhead, plan, ppo, sampling, sandbox, scoring, sft
 
 BENCHES = {
     "sampling": sampling.main,
@@ -12,6 +12,7 @@ BENCHES = {
     "overhead": overhead.main,
     "sandbox": sandbox.main,
     "plan": plan.main,
+    "dask": dask.main,
     "learning": learning.main,
 }
 

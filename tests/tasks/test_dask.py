@@ -2,26 +2,27 @@
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
+from s3fs import S3FileSystem
 
 from selftrain.config import RuntimeConfig
-from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
-from selftrain.stage import ArtifactRef, Build, Outcome, Stage
+from selftrain.records import Candidate, Execution, Problem, read_records, write_records
+from selftrain.stage import ArtifactRef, Build, Outcome
 from selftrain.store import Store
 from tests.cluster import Cluster, cluster
-from tests.command import ROOT, Finished, PrefectServer, prefect_server, selftrain
-from tests.machines import HUB, around_here
+from tests.command import ROOT, Finished, PrefectServer, selftrain
+from tests.machines import HUB, around_here, forwarded
 from tests.servers import seaweed
 
 SHARED = ("sample-ppo-1-rl", "execute-ppo-1-rl")
@@ -34,13 +35,13 @@ def dask(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield found
 
 
-def without(finished: Finished, store: Path) -> Path:
-    """A copy of a finished run's store that lacks the stages SHARED, and every known verdict."""
-    shutil.copytree(finished.store, store, ignore=shutil.ignore_patterns(".local"))
-    for name in SHARED:
-        ref = finished.stages[name]
-        shutil.rmtree(store / ref["stage"] / ref["key"])
-    return store
+def without(finished: Finished, store: str, files: Any) -> None:
+    """Copy a finished run's store to `store`, all but the stages SHARED and what is not the store's own."""
+    left_out = {finished.stages[name]["key"] for name in SHARED} | {".local", ".prefect"}
+    for path in finished.store.rglob("*"):
+        inside = path.relative_to(finished.store)
+        if path.is_file() and not left_out & set(inside.parts):
+            files.put_file(str(path), f"{store}/{inside}")
 
 
 def parts(server: PrefectServer, label: str, since: str) -> list[str]:
@@ -50,24 +51,46 @@ def parts(server: PrefectServer, label: str, since: str) -> list[str]:
     return sorted(f"{run['name'].removeprefix(label)} {run['state']['type']}" for run in runs)
 
 
-def test_a_run_on_two_workers_has_the_records_of_one_without(
-    smoke_run: Finished, server: PrefectServer, dask: Cluster, tmp_path: Path
+def test_two_machines_share_the_work_of_a_run_and_its_records_are_those_of_one(
+    smoke_run: Finished, server: PrefectServer, tmp_path: Path
 ):
-    store = without(smoke_run, tmp_path / "store")
     since = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-    settings = [f"store={store}", f"runtime.dask={dask.address}", "execute.shard=20"]
-    arguments = [part for setting in settings for part in ("--set", setting)]
-    done = selftrain("run", "smoke", *arguments, "--out", str(tmp_path / "out"))
-    assert done.returncode == 0, done.stderr[-3000:] + dask.said()
-    again = Finished(store, tmp_path / "out", done.stdout, done.stderr)
-    cached = json.loads((again.out / "run.json").read_text())["cached"]
-    assert set(again.stages) - set(cached) == {*SHARED, "report"}
-    for name in SHARED:
-        assert again.manifest(name)["records_digest"] == smoke_run.manifest(name)["records_digest"]
-        ref = again.stages[name]
-        assert not (store / ref["stage"] / ref["key"] / "progress").exists(), "gone with the commit"
-        label = name.replace("-", " · ", 1).replace("-rl", " · rl")
-        assert parts(server, label, since) == [" · part 1 of 2 COMPLETED", " · part 2 of 2 COMPLETED"]
+    with (
+        seaweed(tmp_path / "s3") as s3,
+        around_here() as machines,
+        forwarded(urlsplit(s3.url).port),
+        forwarded(urlsplit(server.url).port),
+        cluster(tmp_path / "dask", HUB) as dask,
+    ):
+        files = S3FileSystem(**s3.options, skip_instance_cache=True)
+        store = s3.store()
+        without(smoke_run, store, files)
+        here = replace(s3, url=s3.url.replace("127.0.0.1", HUB)).environment
+        for name in "ab":  # each has copies of its own
+            dask.add(name, machines, XDG_CACHE_HOME=str(tmp_path / name), **here)
+        settings = [f"store={store}", f"runtime.dask={dask.address}", "execute.shard=20"]
+        done = selftrain(
+            *("run", "smoke", "--out", str(tmp_path / "out")),
+            *(argument for setting in settings for argument in ("--set", setting)),
+            PREFECT_API_URL=server.url.replace("127.0.0.1", HUB),
+            XDG_CACHE_HOME=str(tmp_path / "first"),
+            **here,
+        )
+        assert done.returncode == 0, done.stderr[-3000:] + dask.said()
+        found = json.loads((tmp_path / "out" / "run.json").read_text())
+        assert set(found["stages"]) - set(found["cached"]) == {*SHARED, "report"}
+        for name in SHARED:
+            folder = "{}/{stage}/{key}".format(store, **found["stages"][name])
+            manifest = json.loads(files.cat_file(f"{folder}/manifest.json"))
+            assert manifest["records_digest"] == smoke_run.manifest(name)["records_digest"]
+            assert not files.exists(f"{folder}/progress"), "gone with the commit"
+            label = name.replace("-", " · ", 1).replace("-rl", " · rl")
+            assert parts(server, label, since) == [" · part 1 of 2 COMPLETED", " · part 2 of 2 COMPLETED"]
+        for name in "ab":
+            assert list((tmp_path / name).rglob("candidates.parquet")), (
+                f"machine {name} has read no candidates"
+            )
+            assert s3.secret_key not in (dask.folder / f"{name}.log").read_text()
 
 
 # Programs that take their time, and tell when they are run

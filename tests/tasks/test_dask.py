@@ -62,7 +62,7 @@ def test_two_machines_share_the_work_of_a_run_and_its_records_are_those_of_one(
         forwarded(urlsplit(server.url).port),
         cluster(tmp_path / "dask", HUB) as dask,
     ):
-        files = S3FileSystem(**s3.options, skip_instance_cache=True)
+        files = S3FileSystem(**s3.options, skip_instance_cache=True, use_listings_cache=False)
         store = s3.store()
         without(smoke_run, store, files)
         here = replace(s3, url=s3.url.replace("127.0.0.1", HUB)).environment
@@ -83,7 +83,7 @@ def test_two_machines_share_the_work_of_a_run_and_its_records_are_those_of_one(
             folder = "{}/{stage}/{key}".format(store, **found["stages"][name])
             manifest = json.loads(files.cat_file(f"{folder}/manifest.json"))
             assert manifest["records_digest"] == smoke_run.manifest(name)["records_digest"]
-            assert not files.exists(f"{folder}/progress"), "gone with the commit"
+            assert not files.find(f"{folder}/progress"), "gone with the commit"
             label = name.replace("-", " · ", 1).replace("-rl", " · rl")
             assert parts(server, label, since) == [" · part 1 of 2 COMPLETED", " · part 2 of 2 COMPLETED"]
         for name in "ab":

@@ -5,14 +5,15 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from selftrain.plan.corpus import Corpus
-from selftrain.plan.estimate import Planner, Step
+from selftrain.plan.estimate import Planner, Step, check_batches
 
 
 @dataclass(frozen=True)
 class Capacity:
     """Seconds of a run's stages on so many machines.
 
-    other  the stages that are not shared out: they run on the first machine, training on `nodes`
+    other    the stages that are not shared out: they run on the first machine, training on `nodes`
+    trained  these stages where training has all machines as its nodes; None: its batches cannot be spread over them
     """
 
     machines: int
@@ -20,6 +21,7 @@ class Capacity:
     sample: float
     execute: float
     other: float
+    trained: float | None
 
     @property
     def seconds(self) -> float:
@@ -35,15 +37,24 @@ class Capacity:
 def capacities(planner: Planner, most: int) -> list[Capacity]:
     """The run on 1, 2, 4, ... and `most` machines."""
     steps = list(planner.steps())
-    nodes = planner.runtime.nodes
     found = []
     for machines in counts(most):
-        sums = {"sample": 0.0, "execute": 0.0, "other": 0.0}
+        seconds = {"sample": 0.0, "execute": 0.0, "other": 0.0}
         for step in steps:
             kind = step.stage if step.shards else "other"
-            sums[kind] += shared(step, machines, planner.speed.starts.get(step.stage, 0.0))
-        found.append(Capacity(machines, nodes, **sums))
+            seconds[kind] += shared(step, machines, planner.speed.starts.get(step.stage, 0.0))
+        trained = unshared_seconds(planner, machines)
+        found.append(Capacity(machines, planner.runtime.nodes, **seconds, trained=trained))
     return found
+
+
+def unshared_seconds(planner: Planner, nodes: int) -> float | None:
+    """Seconds of the stages that are not shared out, training on so many nodes; None where its batches do not divide."""
+    runtime = planner.runtime.model_copy(update={"nodes": nodes})
+    config = planner.config.model_copy(update={"runtime": runtime})
+    if any(check_batches(config)):
+        return None
+    return sum(step.seconds for step in replace(planner, config=config).steps() if not step.shards)
 
 
 def counts(most: int) -> list[int]:

@@ -97,12 +97,21 @@ def workload(plan: Plan) -> str:
 
 def capacity_table(plan: Plan) -> tuple[list[str], Table]:
     """A line for each number of machines; hours."""
-    head = ["machines", "sample h", "execute h", "other stages h", "whole run h", "machine h"]
+    head = [
+        "machines",
+        "sample h",
+        "execute h",
+        "other stages h",
+        "whole run h",
+        "machine h",
+        "with training on all h",
+    ]
     rows = [
         [
             str(one.machines),
             *(hours(seconds / 3600) for seconds in (one.sample, one.execute, one.other, one.seconds)),
             hours(one.machine_hours),
+            "-" if one.trained is None else hours((one.sample + one.execute + one.trained) / 3600),
         ]
         for one in plan.capacities
     ]

@@ -338,7 +338,7 @@ def test_a_step_takes_as_long_as_the_machine_with_the_most_shards():
 
 
 def test_machine_hours_are_those_of_machines_at_work():
-    found = Capacity(machines=10, nodes=2, sample=360, execute=720, other=1800)
+    found = Capacity(machines=10, nodes=2, sample=360, execute=720, other=1800, trained=None)
     assert found.seconds == 2880
     assert found.machine_hours == pytest.approx((10 * 1080 + 2 * 1800) / 3600)
 
@@ -358,7 +358,7 @@ def test_a_thousand_problems_times_a_hundred_samples_times_eight_languages_times
     # 8,000 problems in shards of 100, 800,000 candidates in shards of 1,000; two sandbox workers.
     assert [step.shards for step in pools] == [80, 800] * 3
     evaluated = sum(s.seconds for s in planner.steps() if s.name.startswith("execute") and s not in pools)
-    table = {one.machines: one for one in capacities(planner, 32)}
+    table = {one.machines: one for one in capacities(planner, 33)}
     assert table[1].execute == pytest.approx(execute / 2 + evaluated)
     assert table[32].execute == pytest.approx(execute / 2 / 32 + evaluated), (
         "pools to evaluate have one shard"
@@ -368,6 +368,11 @@ def test_a_thousand_problems_times_a_hundred_samples_times_eight_languages_times
     small = table[1].sample - 7 * 10 - 3 * one
     assert table[32].sample == pytest.approx(7 * 10 + 3 * one * 3 / 80 + small)
     assert table[32].other == table[1].other
+    assert table[1].trained == table[1].other
+    training = sum(step.seconds for step in planner.steps() if step.stage in ("sft", "train_reward", "ppo"))
+    assert table[2].trained == pytest.approx(table[1].other - training / 2), "on two nodes half of the time"
+    assert table[32].trained is not None
+    assert table[33].trained is None, "no batch can be spread evenly over 33 processes"
 
 
 # The whole plan

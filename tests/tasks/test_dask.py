@@ -16,10 +16,12 @@ from urllib.parse import urlsplit
 import pytest
 from s3fs import S3FileSystem
 
-from selftrain.config import RuntimeConfig
+from flows.method import method
+from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.stage import ArtifactRef, Build, Outcome
 from selftrain.store import Store
+from tasks.run import Run
 from tests.cluster import Cluster, cluster
 from tests.command import ROOT, Finished, PrefectServer, selftrain
 from tests.machines import HUB, around_here, forwarded
@@ -91,6 +93,25 @@ def test_two_machines_share_the_work_of_a_run_and_its_records_are_those_of_one(
                 f"machine {name} has read no candidates"
             )
             assert s3.secret_key not in (dask.folder / f"{name}.log").read_text()
+
+
+def test_a_run_with_20_000_candidates_makes_under_200_task_runs(tmp_path: Path):
+    sizes = {"sft": 10, "rl": 1000, "validation": 40, "test": 40}
+    config = RunConfig(
+        rounds=3,
+        store=str(tmp_path),
+        problems={"source": "bank", "languages": ["py"], "sizes": sizes},
+        sample={"rl": 7},
+    )
+    run = Run(config, Store(config.store), toolchain={"py": "any"})
+    method(run)
+    pools = [step for step in run.steps.values() if step.ref.stage == "sample" and not step.config.greedy]
+    assert len(pools) * 1000 * 7 == 21_000
+    # 7 pools are sampled and executed; prepare, sft, 3 x (mine, train_reward, ppo), evaluate, report.
+    assert len(run.steps) == 14 + 2 + 9 + 2
+    workers = 8
+    shared = sum(step.stage.shards is not None for step in run.steps.values())
+    assert len(run.steps) + shared * workers == 139
 
 
 # Programs that take their time, and tell when they are run

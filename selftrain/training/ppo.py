@@ -16,7 +16,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from selftrain.config import RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.launch import Child, ask, child_main, report_progress
+from selftrain.launch import Child, ask, child_main, hold, report_progress
 from selftrain.models import (
     digest_weights,
     encode_completion,
@@ -140,6 +140,7 @@ def train(child: Child) -> Outcome:
         keep=runtime.keep_checkpoints,
     )
     state = trainer.run()
+    hold(trainer.model)
     weights = trainer.policy_weights()  # of every rank, for ZeRO stage 3 puts them together
     outcome = Outcome("", {})
     if accelerator.is_main_process:
@@ -148,7 +149,6 @@ def train(child: Child) -> Outcome:
             json.dumps(_samples(state, tokenizer), indent=1, ensure_ascii=False)
         )
         outcome = Outcome(digest_weights(child.folder), _metrics(state, len(prompts), too_long))
-    accelerator.end_training()
     return outcome
 
 

@@ -534,6 +534,9 @@ class RuntimeConfig(Strict):
     """DeepSpeed's list of nodes, lines `HOST slots=GPUS`."""
     deepspeed: str | None = None
     """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO, with or without offload."""
+    scoring_shards: bool = False
+    """Candidates are scored by a reranker in shards over this machine's processes (DeepSpeed's ZeRO stage 3, for inference):
+    for one that is larger than a GPU. False: each process has a copy of its own, which is faster."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2

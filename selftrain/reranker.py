@@ -41,9 +41,11 @@ class Ranking:
 class Reranker:
     """A one-label sequence classifier that reads prompt + completion and scores the completion."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, forward: Any = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.forward = forward or model
+        """What makes the model's forward passes; another where its weights are in shards."""
         self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
 
     @classmethod
@@ -112,7 +114,7 @@ class Reranker:
         cache = None
         if width:
             # Padded on the left, so that a candidate's tokens follow its prompt's without a gap.
-            cache = self.model.base_model(
+            cache = self.forward(
                 input_ids=pad(prompts, self.model.config.pad_token_id, left=True).to(device),
                 attention_mask=before,
                 position_ids=(before.cumsum(1) - 1).clamp(min=0),
@@ -124,7 +126,7 @@ class Reranker:
             own = pad([[1] * len(rows[at][1]) for at in batch], 0).to(device)
             prompt = torch.tensor([rows[at][0] for at in batch], device=device)
             mask = torch.cat([before[prompt], own], 1)
-            logits = self.model(
+            logits = self.forward(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=(mask.cumsum(1) - 1)[:, width:],

@@ -485,6 +485,8 @@ class PPOConfig(Strict):
     """Problems of the validation split that are sampled, scored and executed now and then; 0: none."""
     probe_steps: Count = 5
     """Steps between probes."""
+    keep_best: bool = False
+    """The result is the policy whose probe passed most often, the SFT policy among them, instead of the last one."""
     health: HealthConfig = HealthConfig()
     max_grad_norm: Rate = 1.0
     checkpoint_steps: Count = 5
@@ -494,6 +496,10 @@ class PPOConfig(Strict):
         if self.kl_estimator == "exact" and self.whiten_rewards:
             raise ValueError(
                 "kl_estimator exact cannot be used with whiten_rewards; choose k1, or set it to false"
+            )
+        if self.keep_best and not self.probe:
+            raise ValueError(
+                "keep_best goes by the probe's pass rate, and probe is 0: set probe, or keep_best to false"
             )
         return self
 

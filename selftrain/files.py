@@ -8,7 +8,9 @@ import hashlib
 import os
 import random
 import time
+import uuid
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -59,6 +61,7 @@ class Files:
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
             options = {"use_listings_cache": False} | defaults | options
+        self.options = options
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError, TypeError) as error:
@@ -73,9 +76,21 @@ class Files:
         """The content of one file."""
         return self._do(f"read {path}", lambda: self.fs.cat_file(path))
 
+    def sha256(self, path: str) -> str:
+        """sha256 of one file, which is read for it."""
+
+        def read() -> str:
+            with self.fs.open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+        return self._do(f"read {path}", read)
+
     def write(self, path: str, content: bytes) -> None:
         """Write one file, which readers see whole or not at all."""
-        self._do(f"write {path}", lambda: self.fs.pipe_file(path, content))
+        if self.is_local:
+            self._do(f"write {path}", lambda: replace_file(Path(path), content))
+        else:
+            self._do(f"write {path}", lambda: self.fs.pipe_file(path, content))
 
     def create(self, path: str, content: bytes) -> bool:
         """Write one file unless it is there, in one step where the store can do that; whether it is ours now.
@@ -97,6 +112,16 @@ class Files:
             return self.read(path) == content
         except FileNotFoundError:  # the other one has taken it away again
             return False
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the store really creates exclusively (S3's If-None-Match); tried once."""
+        probe = f"{self.root}/probe/{uuid.uuid4().hex}"
+        self.create(probe, b"first")
+        try:
+            return not self.create(probe, b"second")
+        finally:
+            self.delete(probe)
 
     def upload(self, source: Path, path: str) -> None:
         """Store a local file, a large one in parts."""
@@ -231,3 +256,24 @@ def s3_tag(path: Path) -> str:
         while content := file.read(part):
             parts.append(hashlib.md5(content, usedforsecurity=False).digest())
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a local file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

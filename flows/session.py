@@ -11,6 +11,7 @@ from selftrain.errors import UsageError
 from selftrain.report import finish_report
 from selftrain.stage import ArtifactRef
 from selftrain.store import Store, replace_file
+from tasks.credentials import storage_options
 from tasks.run import Run
 
 AnyRun = TypeVar("AnyRun", bound=Run)
@@ -24,7 +25,10 @@ def open_run(
     if rounds is not None:
         settings["rounds"] = rounds
     loaded = load_config(config, settings)
-    run = kind(loaded, Store(loaded.store))
+    store = Store(
+        loaded.store, options=storage_options(loaded.store_block), cache_gib=loaded.runtime.cache_gib
+    )
+    run = kind(loaded, store)
     return run, Path(out or Path("runs") / loaded.name)
 
 
@@ -37,7 +41,7 @@ def begin(run: Run, folder: Path) -> None:
 def finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
     """Copy the report into the run's folder, with what belongs to this run only; the content of report.json."""
     with _writing(folder):
-        for path in run.store.path(report).glob("report.*"):
+        for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
         seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
         content = finish_report(folder, time.time() - run.started, seconds, run.cached)

@@ -7,8 +7,11 @@ import errno
 import hashlib
 import os
 import random
+import re
 import time
+import uuid
 from collections.abc import Callable, Mapping
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
@@ -29,7 +32,7 @@ WAITS = (1.0, 5.0)
 S3 = {"s3", "s3a"}
 CLIENT: dict[str, Any] = {
     "config_kwargs": {
-        "retries": {"mode": "standard", "total_max_attempts": 5},
+        "retries": {"mode": "standard", "total_max_attempts": 7},
         "connect_timeout": 10,
         "read_timeout": 60,
     },
@@ -37,6 +40,7 @@ CLIENT: dict[str, Any] = {
 }
 """How S3 is spoken to, unless FSSPEC_S3 or the storage options say otherwise."""
 
+SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
 PASSING_CODES = {"BadDigest", "IncompleteBody", "NoSuchUpload", "RequestTimeout", "XAmzContentSHA256Mismatch"}
 CLIENT_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
@@ -55,10 +59,11 @@ class Files:
             )
         protocol = fsspec.utils.get_protocol(url)
         options = dict(options or {})
-        self.secrets = [value for value in options.values() if isinstance(value, str) and len(value) >= 8]
+        self.secrets = _secrets(options)
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
             options = {"use_listings_cache": False} | defaults | options
+        self.options = options
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError, TypeError) as error:
@@ -68,14 +73,28 @@ class Files:
         self.url = url
         self.is_s3 = protocol in S3
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        if self.is_s3:
+            self.fs.retries = 2  # beside its client's own tries and ours
 
     def read(self, path: str) -> bytes:
         """The content of one file."""
         return self._do(f"read {path}", lambda: self.fs.cat_file(path))
 
+    def sha256(self, path: str) -> str:
+        """sha256 of one file, which is read for it."""
+
+        def read() -> str:
+            with self.fs.open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+        return self._do(f"read {path}", read)
+
     def write(self, path: str, content: bytes) -> None:
         """Write one file, which readers see whole or not at all."""
-        self._do(f"write {path}", lambda: self.fs.pipe_file(path, content))
+        if self.is_local:
+            self._do(f"write {path}", lambda: replace_file(Path(path), content))
+        else:
+            self._do(f"write {path}", lambda: self.fs.pipe_file(path, content))
 
     def create(self, path: str, content: bytes) -> bool:
         """Write one file unless it is there, in one step where the store can do that; whether it is ours now.
@@ -85,7 +104,10 @@ class Files:
 
         def create() -> None:
             try:
-                self.fs.pipe_file(path, content, mode="create")
+                if self.is_local:
+                    _create_local(Path(path), content)
+                else:
+                    self.fs.pipe_file(path, content, mode="create")
             except FileExistsError:
                 pass
             except OSError as error:  # a precondition that failed is told in several ways
@@ -97,6 +119,16 @@ class Files:
             return self.read(path) == content
         except FileNotFoundError:  # the other one has taken it away again
             return False
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the store really creates exclusively (S3's If-None-Match); tried once."""
+        probe = f"{self.root}/probe/{uuid.uuid4().hex}"
+        self.create(probe, b"first")
+        try:
+            return not self.create(probe, b"second")
+        finally:
+            self.delete(probe)
 
     def upload(self, source: Path, path: str) -> None:
         """Store a local file, a large one in parts."""
@@ -176,6 +208,11 @@ class Files:
         raise AssertionError("the last try returns or raises")
 
     def _told(self, error: Exception, what: str, passes: bool) -> StoreError:
+        if _code(error) == "403":  # from a HEAD request, whose answer holds no reason
+            try:
+                self.fs.ls(self.root)
+            except Exception as reason:
+                error = reason
         text = f"store {self.url}: cannot {what}: {type(error).__name__}: {self._clean(error)}"
         if passes:
             return StoreError(f"{text}; tried again and again. Nothing finished is lost: run again to go on")
@@ -186,6 +223,17 @@ class Files:
 
     def _clean(self, error: Exception) -> str:
         return without_secrets(str(error), [*known_secrets(), *self.secrets])
+
+
+def _secrets(options: Mapping[str, Any]) -> list[str]:
+    """The values of options such as key, secret and token, and those of options inside options."""
+    found = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found += _secrets(value)
+        elif isinstance(value, str) and len(value) >= 8 and SECRET_OPTION.search(name):
+            found.append(value)
+    return found
 
 
 def _code(error: BaseException) -> str:
@@ -231,3 +279,34 @@ def s3_tag(path: Path) -> str:
         while content := file.read(part):
             parts.append(hashlib.md5(content, usedforsecurity=False).digest())
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _create_local(path: Path, content: bytes) -> None:
+    """Write `path` whole; FileExistsError where it is there."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    replace_file(part, content)
+    try:
+        os.link(part, path)
+    finally:
+        part.unlink()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a local file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

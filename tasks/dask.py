@@ -87,6 +87,7 @@ def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> 
         name=f"{step.name}-part-{number}",
         label=f"{step.label} · part {number} of {count}".replace("{", "").replace("}", ""),
         store=run.store.root if run.store.is_local else run.store.url,
+        store_block=run.config.store_block,
         stage=step.ref.stage,
         key=step.ref.key,
         settings=plain(step.config, step.name),

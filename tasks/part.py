@@ -8,6 +8,7 @@ from selftrain.launch import Child, child_main, report_progress
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store import PROGRESS, Store
+from tasks.credentials import storage_options
 from tasks.execute import EXECUTE, ExecuteSlice
 
 STAGES: dict[str, tuple[Stage, type[Strict]]] = {
@@ -22,6 +23,7 @@ class Part(Strict):
 
     name, label  as those of a step
     store        folder or URL
+    store_block  as in the config; its content is not sent, but asked of the Prefect server
     settings     the stage's config slice
     inputs       name -> (stage, key)
     only         names of the shards
@@ -30,6 +32,7 @@ class Part(Strict):
     name: str
     label: str
     store: str
+    store_block: str | None
     stage: str
     key: str
     settings: dict[str, Any]
@@ -41,7 +44,8 @@ class Part(Strict):
 def make(child: Child) -> Outcome:
     """Make the part's shards; each is put into the store when it is finished."""
     part = Part.model_validate(child.config)
-    store = Store(part.store)
+    options = storage_options(part.store_block)
+    store = Store(part.store, options=options, cache_gib=part.runtime.cache_gib)
     stage, kind = STAGES[part.stage]
     settings = kind.model_validate(part.settings)
     inputs = {name: ArtifactRef(*ref) for name, ref in part.inputs.items()}

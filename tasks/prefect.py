@@ -17,6 +17,7 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
+from prefect.filesystems import RemoteFileSystem
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 
@@ -24,7 +25,7 @@ from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import Pace, describe, watch
 from selftrain.stage import Build
-from selftrain.store import cache_folder
+from selftrain.store import Store
 from tasks.part import Part
 from tasks.run import Run, Step
 
@@ -49,13 +50,6 @@ class PrefectRun(Run):
 
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
-        storage = Path(self.store.root if self.store.is_local else cache_folder()) / ".prefect"
-        try:
-            storage.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"store {self.store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
-            ) from error
         self.flow_context = contextvars.copy_context()
         make_artifact.with_options(
             name=step.stage.name,
@@ -63,7 +57,7 @@ class PrefectRun(Run):
             tags=list(step.tags),
             retries=step.retries,
             refresh_cache=not there,
-            result_storage=storage,
+            result_storage=result_storage(self.store),
         )(self, step)
 
 
@@ -78,6 +72,20 @@ def check_dask() -> None:
             "runtime.dask needs a Prefect server that the Dask workers reach, and PREFECT_API_URL is not set; start one with "
             "`make server` and set PREFECT_API_URL to its address"
         )
+
+
+def result_storage(store: Store) -> Path | RemoteFileSystem:
+    """Where Prefect keeps its results: in the store, so that all workers share them. The block is not saved anywhere."""
+    if not store.is_local:
+        return RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=store.files.options)
+    folder = Path(store.root) / ".prefect"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"store {store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
+        ) from error
+    return folder
 
 
 def _key(_: Any, arguments: dict[str, Any]) -> str:

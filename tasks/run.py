@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selftrain.config import RunConfig, Strict
+from selftrain.errors import CorruptArtifact, StoreError
 from selftrain.progress import watch
 from selftrain.runfile import NAME
 from selftrain.stage import CHILD_LOG, ArtifactRef, Build, Stage
@@ -69,6 +71,10 @@ class Run:
     cached: list[str] = field(default_factory=list)
     toolchain: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
+    id: str = field(
+        default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+    )
+    begun: bool = False
 
     def do(
         self,
@@ -84,6 +90,8 @@ class Run:
         ref = stage.ref(config, **inputs)
         step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
         self.steps[name] = step
+        if self.begun:
+            self.record(finished=False)
         there = self.store.has(ref)
         if there:
             self.cached.append(name)
@@ -103,7 +111,7 @@ class Run:
         def make(folder: Path) -> Any:
             build = Build(
                 config=step.config,
-                inputs={name: self.store.path(ref) for name, ref in step.inputs.items()},
+                inputs={name: self.path(ref) for name, ref in step.inputs.items()},
                 folder=folder,
                 runtime=self.config.runtime,
                 progress=progress or watch(step.label),
@@ -127,6 +135,18 @@ class Run:
             "libraries": self.libraries,
         }
         return self.store.build(step.ref, record, make)
+
+    def path(self, ref: ArtifactRef) -> Path:
+        """The artifact's files; one that is not what was stored any more is made again by the step that made it."""
+        try:
+            return self.store.path(ref)
+        except CorruptArtifact as error:
+            makers = [step for step in self.steps.values() if step.ref == ref]
+            if not makers:
+                raise
+            LOGGER.warning("%s; it is rebuilt", error)
+            self.build(makers[0])
+            return self.store.path(ref)
 
     @cached_property
     def commit(self) -> str | None:
@@ -159,7 +179,7 @@ class Run:
         rerankers = [step for step in self.steps.values() if step.stage.name == "train_reward"]
         reranker = None
         if finished and rerankers:
-            reranker = os.path.relpath(self.store.path(rerankers[-1].ref), out)
+            reranker = os.path.relpath(self.path(rerankers[-1].ref), out)
         content = {
             "name": self.config.name,
             "store": self.store.root if self.store.is_local else self.store.url,  # found from any folder
@@ -174,3 +194,25 @@ class Run:
             "reranker": reranker,
         }
         replace_file(out / NAME, json.dumps(content, indent=1).encode())
+        self.begun = True
+        self.record(finished)
+
+    def record(self, finished: bool) -> None:
+        """Leave in the store what this run needs of it, for `selftrain gc`: before each step, so that it stays in time."""
+        try:
+            self.store.record_run(
+                self.config.name,
+                self.id,
+                {
+                    "name": self.config.name,
+                    "started": self.started,
+                    "updated": time.time(),
+                    "finished": time.time() if finished else None,
+                    "stages": {
+                        name: {"stage": step.ref.stage, "key": step.ref.key}
+                        for name, step in self.steps.items()
+                    },
+                },
+            )
+        except StoreError as error:  # the next step's may be written
+            LOGGER.warning("the run's record is not up to date: %s", error)

@@ -61,7 +61,10 @@ def cluster(folder: Path, host: str = "127.0.0.1", workers: int = 0) -> Iterator
     arguments = ("--host", host, "--port", "0", "--no-dashboard", "--scheduler-file", str(file))
     with (folder / "scheduler.log").open("wb") as out:
         scheduler = subprocess.Popen(
-            [sys.executable, "-m", "distributed.cli.dask_scheduler", *arguments], stdout=out, stderr=out
+            [sys.executable, "-m", "distributed.cli.dask_scheduler", *arguments],
+            env=os.environ | {"DASK_TEMPORARY_DIRECTORY": str(folder)},
+            stdout=out,
+            stderr=out,
         )
     found = Cluster(folder)
     try:

@@ -9,6 +9,7 @@ import importlib.util
 import logging
 import re
 import time
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,8 +25,8 @@ from prefect.tasks import exponential_backoff
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import Pace, describe, watch
-from selftrain.stage import Build
-from selftrain.store import Store
+from selftrain.stage import Build, fingerprint
+from selftrain.store import Store, cache_folder
 from tasks.part import Part
 from tasks.run import Run, Step
 
@@ -48,6 +49,11 @@ class PrefectRun(Run):
 
             share_out(self, step, build)
 
+    @cached_property
+    def result_storage(self) -> Path | RemoteFileSystem:
+        """See `result_storage`; found out once."""
+        return result_storage(self.store)
+
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
         self.flow_context = contextvars.copy_context()
@@ -57,7 +63,7 @@ class PrefectRun(Run):
             tags=list(step.tags),
             retries=step.retries,
             refresh_cache=not there,
-            result_storage=result_storage(self.store),
+            result_storage=self.result_storage,
         )(self, step)
 
 
@@ -75,10 +81,16 @@ def check_dask() -> None:
 
 
 def result_storage(store: Store) -> Path | RemoteFileSystem:
-    """Where Prefect keeps its results: in the store, so that all workers share them. The block is not saved anywhere."""
-    if not store.is_local:
-        return RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=store.files.options)
-    folder = Path(store.root) / ".prefect"
+    """Where Prefect keeps its results: in the store, so that all workers share them.
+
+    Prefect wants its block saved on its server, which no credentials may be: where they do not come from the environment,
+    results stay on this machine, and another one's task shows as Completed instead of Cached.
+    """
+    if not store.is_local and not store.has_options:
+        block = RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=store.files.defaults)
+        block.save(f"selftrain-store-{fingerprint(store.url)}", overwrite=True, _sync=True)
+        return block
+    folder = Path(store.root if store.is_local else cache_folder()) / ".prefect"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

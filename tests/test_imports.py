@@ -26,12 +26,12 @@ OWN = {
 """Which of the project's own modules each package may import."""
 
 HEAVY = {
-    "accelerate", "ctranslate2", "datasets", "deepspeed", "matplotlib", "peft", "prefect", "pyarrow", "safetensors",
-    "tokenizers", "torch", "transformers", "trl", "vllm",
+    "accelerate", "ctranslate2", "dask", "datasets", "deepspeed", "distributed", "matplotlib", "peft", "prefect",
+    "prefect_dask", "pyarrow", "safetensors", "tokenizers", "torch", "transformers", "trl", "vllm",
 }  # fmt: skip
 FOREIGN = {
     "flows": lambda name: name not in HEAVY - {"prefect"} | {"docker", "s3fs"},
-    "tasks": lambda name: name not in HEAVY - {"prefect"} | {"docker", "s3fs"},
+    "tasks": lambda name: name not in HEAVY - {"prefect", "prefect_dask", "distributed"} | {"docker", "s3fs"},
     "selftrain": lambda name: name not in {"prefect", "docker", "s3fs"},
     "sandbox": lambda name: name in {"pydantic", "docker"},
 }
@@ -39,7 +39,7 @@ FOREIGN = {
 
 ONLY_IN_CHILDREN = ("selftrain/ppo/", "selftrain/training/", "selftrain/sampling/hf.py")
 """Modules that import heavy libraries when they are imported; only child processes import them."""
-ONLY_IN_RUNS = ("flows/iterative_selftrain.py", "tasks/prefect.py")
+ONLY_IN_RUNS = ("flows/iterative_selftrain.py", "tasks/dask.py", "tasks/prefect.py")
 """Modules that import Prefect when they are imported."""
 
 

@@ -6,10 +6,15 @@ prefect deployment run iterative-selftrain/prod          selftrain run demo
 from typing import Any
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from flows.method import method
 from flows.session import begin, finish, open_run
+from selftrain.errors import RunError
 from tasks.prefect import PrefectRun
+
+STARTS = 10
+"""How often a run is started; it is started again when it crashes (infra/automation.py)."""
 
 
 @flow(name="iterative-selftrain", flow_run_name="{config}", validate_parameters=False)
@@ -27,6 +32,11 @@ def iterative_selftrain(
         rounds: rounds of reward model and PPO; the config's own number if not given
         out: the run's folder; runs/NAME if not given
     """
+    if flow_run.run_count > STARTS:
+        raise RunError(
+            f"the run crashed {STARTS} times and is not started again; the worker's log says how its process ended. What is "
+            "finished is kept: start a new run to go on"
+        )
     run, folder = open_run(PrefectRun, config, overrides, rounds, out)
     begin(run, folder)
     return finish(run, method(run), folder)

@@ -1,6 +1,5 @@
 """Opens a run from a flow's parameters, and closes it with its report."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,10 +36,10 @@ def begin(run: Run, folder: Path) -> None:
 def finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
     """Copy the report into the run's folder, with what belongs to this run only; the content of report.json."""
     with _writing(folder):
-        for path in run.store.path(report).glob("report.*"):
+        for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
         seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
-        content = finish_report(folder, time.time() - run.started, seconds, run.cached)
+        content = finish_report(folder, run.seconds, seconds, run.cached)
         run.write(folder, finished=True)
     return content
 

@@ -45,6 +45,8 @@ class PrefectRun(Run):
             task_run_name=step.label.replace("{", "").replace("}", ""),
             tags=list(step.tags),
             retries=step.retries,
+            # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
+            retry_delay_seconds=exponential_backoff(backoff_factor=5),
             refresh_cache=not there,
             result_storage=storage,
         )(self, step)
@@ -71,7 +73,6 @@ def _retryable(_: Any, __: Any, state: Any) -> bool:
     cache_policy=CacheKeyFnPolicy(cache_key_fn=_key),
     persist_result=True,
     result_serializer="json",
-    retry_delay_seconds=exponential_backoff(backoff_factor=5),
     retry_condition_fn=_retryable,
 )
 def make_artifact(run: Run, step: Step) -> dict[str, str]:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selftrain.config import RunConfig, Strict
+from selftrain.errors import CorruptArtifact
 from selftrain.progress import watch
 from selftrain.runfile import NAME
 from selftrain.stage import CHILD_LOG, ArtifactRef, Build, Stage
@@ -69,6 +70,7 @@ class Run:
     cached: list[str] = field(default_factory=list)
     toolchain: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
+    clock: float = field(default_factory=time.monotonic)
 
     def do(
         self,
@@ -78,7 +80,7 @@ class Run:
         inputs: Mapping[str, ArtifactRef],
         label: str | None = None,
         tags: tuple[str, ...] = (),
-        retries: int = 2,
+        retries: int = 3,
     ) -> ArtifactRef:
         """Make the artifact of `stage` from `config` and `inputs`, or find it made; its reference."""
         ref = stage.ref(config, **inputs)
@@ -100,7 +102,7 @@ class Run:
         def make(folder: Path) -> Any:
             build = Build(
                 config=step.config,
-                inputs={name: self.store.path(ref) for name, ref in step.inputs.items()},
+                inputs={name: self.path(ref) for name, ref in step.inputs.items()},
                 folder=folder,
                 runtime=self.config.runtime,
                 progress=progress or watch(step.label),
@@ -122,6 +124,23 @@ class Run:
             "libraries": self.libraries,
         }
         return self.store.build(step.ref, record, make)
+
+    def path(self, ref: ArtifactRef) -> Path:
+        """The artifact's files; one that is not what was stored any more is made again by the step that made it."""
+        try:
+            return self.store.path(ref)
+        except CorruptArtifact as error:
+            makers = [step for step in self.steps.values() if step.ref == ref]
+            if not makers:
+                raise
+            LOGGER.warning("%s; it is rebuilt", error)
+            self.build(makers[0])
+            return self.store.path(ref)
+
+    @property
+    def seconds(self) -> float:
+        """Since the run began, whatever the machine's clock is set to meanwhile."""
+        return time.monotonic() - self.clock
 
     @cached_property
     def commit(self) -> str | None:
@@ -154,13 +173,13 @@ class Run:
         rerankers = [step for step in self.steps.values() if step.stage.name == "train_reward"]
         reranker = None
         if finished and rerankers:
-            reranker = os.path.relpath(self.store.path(rerankers[-1].ref), out)
+            reranker = os.path.relpath(self.path(rerankers[-1].ref), out)
         content = {
             "name": self.config.name,
             "store": self.store.root if self.store.is_local else self.store.url,  # found from any folder
             "finished": finished,
             "started": self.started,
-            "seconds": time.time() - self.started,
+            "seconds": self.seconds,
             "config": self.config.model_dump(mode="json"),
             "stages": {
                 name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()

@@ -5,6 +5,7 @@
     │   └── DataError     the user's data is wrong: names the file and the line      exit code 2
     └── RunError          the work failed                                            exit code 1
         ├── StoreError    the artifact store cannot be read or written
+        │   └── StoreRefused   nor will it be: no such bucket, wrong credentials, no permission
         ├── CorruptArtifact   a stored file is not what its manifest says; it is rebuilt
         ├── ChildFailed   a training or sampling child process died; holds its last lines
         └── SandboxFailed too many programs could not be judged; retried, never a label
@@ -40,10 +41,21 @@ class StoreError(RunError):
     retryable = True
 
 
-class CorruptArtifact(RunError):
-    """A stored file is missing, short, or not what its manifest says."""
+class StoreRefused(StoreError):
+    """The store says no, and would again: no such bucket, wrong credentials, no permission."""
 
-    retryable = True
+    retryable = False
+
+
+class CorruptArtifact(RunError):
+    """A stored file is missing, short, or not what its manifest says. `artifact` names it, as STAGE/KEY.
+
+    Reading it again does not help; the run makes that artifact anew.
+    """
+
+    def __init__(self, message: str, artifact: str = "") -> None:
+        super().__init__(message)
+        self.artifact = artifact
 
 
 class ChildFailed(RunError):

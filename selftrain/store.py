@@ -2,63 +2,81 @@
 
     URL/STAGE/KEY/manifest.json         written last, atomically; without it there is no artifact
     URL/STAGE/KEY/ATTEMPT/...           the files that the manifest names
+    URL/STAGE/KEY/progress/SHA256/...   finished parts of a build, for another machine to go on from; gone at its end
 
 Builds happen in a local folder of their own that survives a kill, so that a stage goes on where it was. One process of
-a machine builds a key; others wait for it. The lock is the kernel's (flock): it is gone when its holder is.
+a machine builds a key; others wait for it. The lock is the kernel's (flock): it is gone when its holder is. Among machines
+that share a remote store, a lease does the same (see `lease.py`).
 """
 
 import fcntl
-import hashlib
 import json
 import os
 import shutil
+import socket
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from pathlib import Path, PurePosixPath
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
+from selftrain.copies import Copies
 from selftrain.errors import CorruptArtifact, StoreError
+from selftrain.files import Files, replace_file, s3_tag, sha256_file, tag
+from selftrain.lease import held
 from selftrain.stage import ArtifactRef, Outcome
 
 MANIFEST = "manifest.json"
+LEASE = "lease"
+CACHE_GIB = 50.0
 
 
 class Store:
-    """Artifacts under `url`; `local` holds builds in progress, locks and, for a remote store, copies of what was read."""
+    """Artifacts under `url`.
 
-    def __init__(self, url: str, local: Path | None = None) -> None:
-        try:
-            self.fs, self.root = fsspec.core.url_to_fs(url)
-        except (ImportError, ValueError) as error:
-            raise StoreError(
-                f"store {url!r}: {error}; expected a folder or an fsspec URL such as s3://bucket/path"
-            ) from error
+    local      holds builds in progress, locks and, for a remote store, copies of what was read
+    options    fsspec's storage options, credentials for instance; nothing of them is stored or printed
+    cache_gib  most that the copies may take
+    """
+
+    def __init__(
+        self,
+        url: str,
+        local: Path | None = None,
+        options: Mapping[str, Any] | None = None,
+        cache_gib: float = CACHE_GIB,
+    ) -> None:
+        self._arguments = (url, local, options, cache_gib)
         self.url = url
-        self.is_local = isinstance(self.fs, LocalFileSystem)
+        self.files = Files(url, options)
+        self.root, self.is_local = self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
+        self.copies = Copies(self.local / "copies", int(cache_gib * (1 << 30)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Another process, maybe on another machine, opens it anew."""
+        return Store, self._arguments
 
     # Reading
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any] | None:
         """The artifact's manifest, or None where there is no (readable) one."""
         try:
-            with self.fs.open(self._join(ref, MANIFEST), "rb") as file:
-                manifest = json.load(file)
+            manifest = json.loads(self.files.read(self._join(ref, MANIFEST)))
         except FileNotFoundError:
             return None
-        except (ValueError, UnicodeDecodeError):
+        except ValueError:
             return None  # torn or overwritten: not an artifact; the next build replaces it
-        except OSError as error:
-            raise StoreError(f"cannot read {ref} in {self.url}: {error}") from error
         return manifest if isinstance(manifest, dict) and manifest.get("key") == ref.key else None
 
     def has(self, ref: ArtifactRef) -> bool:
-        """Whether the artifact is there and all its files are what the manifest says (sha256)."""
+        """Whether the artifact is there and all its files are what the manifest says.
+
+        Local files are read for it. Of a remote store's files size and tag (S3's ETag) are compared; those are read that
+        have another tag or none.
+        """
         manifest = self.manifest(ref)
         if manifest is None:
             return False
@@ -69,51 +87,78 @@ class Store:
         return True
 
     def path(self, ref: ArtifactRef) -> Path:
-        """A local folder with the artifact's files, verified. Raises CorruptArtifact where they are not what was stored."""
+        """A local folder with the artifact's files, verified; a copy stays while this process lives.
+
+        Raises CorruptArtifact where they are not what was stored: then there is no such artifact any more.
+        """
         manifest = self.manifest(ref)
         if manifest is None:
-            raise CorruptArtifact(f"{ref}: no manifest in {self.url}; run again to rebuild it")
+            raise CorruptArtifact(f"{ref}: no manifest in {self.url}; run again to rebuild it", str(ref))
         if self.is_local:
             self._verify(ref, manifest)
             return Path(self._join(ref, manifest["attempt"]))
-        copy = self.local / "copies" / ref.stage / ref.key / manifest["attempt"]
-        for name, entry in manifest["files"].items():
-            target = copy / name
-            if not (target.is_file() and sha256_file(target) == entry["sha256"]):
-                target.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    self.fs.get_file(self._join(ref, manifest["attempt"], name), str(target))
-                except FileNotFoundError as error:
-                    raise CorruptArtifact(f"{ref}: {name} is missing; run again to rebuild it") from error
-                if sha256_file(target) != entry["sha256"]:
-                    target.unlink()
-                    raise CorruptArtifact(f"{ref}: {name} is not what was stored; run again to rebuild it")
+        try:
+            return self._copy(ref, manifest)
+        except CorruptArtifact:
+            with suppress(StoreError):  # who may only read leaves it to others
+                if (self.manifest(ref) or {}).get("attempt") == manifest["attempt"]:
+                    self.files.delete(self._join(ref, MANIFEST))
+            raise
+
+    def _copy(self, ref: ArtifactRef, manifest: dict[str, Any]) -> Path:
+        """The files of a remote artifact in the local cache, each checked and where needed fetched."""
+        copy = self.copies.use(ref.stage, ref.key, manifest["attempt"])
+        with self.copies.filling(copy):
+            missing = {
+                name: entry
+                for name, entry in manifest["files"].items()
+                if not ((copy / name).is_file() and sha256_file(copy / name) == entry["sha256"])
+            }
+            if missing:
+                self.copies.make_room(sum(entry["size"] for entry in missing.values()))
+            for name, entry in missing.items():
+                self._fetch(ref, manifest["attempt"], name, entry["sha256"], copy / name)
         return copy
+
+    def _fetch(self, ref: ArtifactRef, attempt: str, name: str, sha256: str, target: Path) -> None:
+        for _ in range(2):  # the first may have been damaged on its way
+            try:
+                self.files.download(self._join(ref, attempt, name), target)
+            except FileNotFoundError:
+                raise CorruptArtifact(
+                    f"{ref}: {name} is missing; run again to rebuild it", str(ref)
+                ) from None
+            except OSError as error:
+                raise StoreError(f"cannot write {target}: {error}; free some space and run again") from error
+            if sha256_file(target) == sha256:
+                return
+            target.unlink()
+        raise CorruptArtifact(f"{ref}: {name} is not what was stored; run again to rebuild it", str(ref))
 
     def manifests(self, stage: str) -> Iterator[dict[str, Any]]:
         """The manifests of all artifacts of `stage`."""
-        try:
-            keys = self.fs.ls(f"{self.root}/{stage}", detail=False)
-        except FileNotFoundError:
-            return
-        for key in sorted(keys):
-            manifest = self.manifest(ArtifactRef(stage, PurePosixPath(key).name))
+        for key in self.files.children(f"{self.root}/{stage}"):
+            manifest = self.manifest(ArtifactRef(stage, key))
             if manifest is not None:
                 yield manifest
 
     def _verify(self, ref: ArtifactRef, manifest: dict[str, Any]) -> None:
+        there = {} if self.is_local else self.files.listing(self._join(ref, manifest["attempt"]))
         for name, entry in manifest["files"].items():
-            where = self._join(ref, manifest["attempt"], name)
+            if not self.is_local:
+                found = there.get(name, {"size": -1})
+                if found["size"] == entry["size"] and entry.get("tag") and tag(found) == entry["tag"]:
+                    continue
             try:
-                with self.fs.open(where, "rb") as file:
-                    found = hashlib.file_digest(file, "sha256").hexdigest()
+                sha256 = self.files.sha256(self._join(ref, manifest["attempt"], name))
             except FileNotFoundError:
-                raise CorruptArtifact(f"{ref}: {name} is missing; run again to rebuild it") from None
-            except OSError as error:
-                raise StoreError(f"cannot read {where}: {error}") from error
-            if found != entry["sha256"]:
                 raise CorruptArtifact(
-                    f"{ref}: {name} has sha256 {found[:12]}..., its manifest says {entry['sha256'][:12]}...; run again to rebuild it"
+                    f"{ref}: {name} is missing; run again to rebuild it", str(ref)
+                ) from None
+            if sha256 != entry["sha256"]:
+                raise CorruptArtifact(
+                    f"{ref}: {name} has sha256 {sha256[:12]}..., its manifest says {entry['sha256'][:12]}...; run again to rebuild it",
+                    str(ref),
                 )
 
     # Building
@@ -127,33 +172,43 @@ class Store:
         with self._lock(ref):
             if self.has(ref):
                 return False
-            folder = self.local / "work" / ref.stage / ref.key
-            try:
-                folder.mkdir(parents=True, exist_ok=True)
-                started, clock = time.time(), time.monotonic()  # the one may be changed meanwhile
-                outcome = make(folder)
-                seconds = time.monotonic() - clock
-                self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
-            except OSError as error:
-                raise StoreError(
-                    f"cannot store {ref} in {self.url}: {error}; nothing finished is lost"
-                ) from error
+            with self._lease(ref):
+                if not self.is_local and self.has(ref):  # built elsewhere, while this process waited
+                    return False
+                self._build(ref, record, make)
         return True
+
+    def _build(self, ref: ArtifactRef, record: dict[str, Any], make: Callable[[Path], Outcome]) -> None:
+        folder = self.local / "work" / ref.stage / ref.key
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            started, clock = time.time(), time.monotonic()  # the one may be changed meanwhile
+            outcome = make(folder)
+            seconds = time.monotonic() - clock
+            self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
+        except OSError as error:
+            raise StoreError(
+                f"cannot store {ref} in {self.url}: {error}; nothing finished is lost"
+            ) from error
 
     def _commit(self, ref: ArtifactRef, record: dict[str, Any], outcome: Outcome, folder: Path) -> None:
         """Bring `folder` into the store under a name of its own, then put the manifest that names it.
 
-        What a stage needs to go on is dropped last: it is still there if this fails, on a full disk for instance.
+        Whoever builds the same has another name, so that no two builders' files mix; the last manifest counts. What a stage
+        needs to go on is dropped last: it is still there if this fails, on a full disk for instance.
         """
         attempt = uuid.uuid4().hex[:12]
         names = {
             path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
         }
-        files = {
+        files: dict[str, dict[str, Any]] = {
             name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
             for name, path in names.items()
             if not name.startswith(f"{PROGRESS}/")
         }
+        if not self.is_local:
+            for name, found in self._upload(ref, attempt, folder, files).items():
+                files[name]["tag"] = found
         manifest = record | {
             "stage": ref.stage,
             "key": ref.key,
@@ -163,8 +218,8 @@ class Store:
             "metrics": outcome.metrics,
         }
         text = json.dumps(manifest, indent=1, sort_keys=True).encode()
-        target = self._join(ref, attempt)
         if self.is_local:
+            target = self._join(ref, attempt)
             ready = folder / PROGRESS / MANIFEST  # written before anything moves: moving takes no space
             replace_file(ready, text)
             Path(target).parent.mkdir(parents=True, exist_ok=True)
@@ -173,15 +228,76 @@ class Store:
             shutil.rmtree(Path(target, PROGRESS), ignore_errors=True)
             self._drop_attempts_but(ref, attempt)
         else:
-            for name in files:
-                self.fs.put_file(str(folder / name), f"{target}/{name}")
-            self.fs.pipe_file(self._join(ref, MANIFEST), text)
-            shutil.rmtree(folder)
+            self.files.write(self._join(ref, MANIFEST), text)
+            with suppress(StoreError):  # what stays, `selftrain gc` finds
+                self.files.delete_folder(self._join(ref, PROGRESS))
+            self._keep_copy(ref, attempt, folder)
+
+    def _upload(
+        self, ref: ArtifactRef, attempt: str, folder: Path, files: Mapping[str, Mapping[str, Any]]
+    ) -> dict[str, str]:
+        """Upload and check `files`; the tags of those that the store gives one.
+
+        A tag that is the md5 of what was sent proves it; where it is anything else (encrypted, not S3) the file is read back.
+        """
+        for name in files:
+            self.files.upload(folder / name, self._join(ref, attempt, name))
+        there = self.files.listing(self._join(ref, attempt))
+        tags = {name: tag(there[name]) for name in files if name in there}
+        for name, entry in files.items():
+            size = there.get(name, {}).get("size")
+            proven = size == entry["size"] and tags[name] == s3_tag(folder / name)
+            if proven or (
+                size == entry["size"] and self.files.sha256(self._join(ref, attempt, name)) == entry["sha256"]
+            ):
+                continue
+            raise StoreError(
+                f"{ref}: {name} arrived in {self.url} with {size} bytes and not as it was sent, {entry['size']} bytes; nothing "
+                "finished is lost, run again to send it again"
+            )
+        return {name: found for name, found in tags.items() if found}
+
+    def _keep_copy(self, ref: ArtifactRef, attempt: str, folder: Path) -> None:
+        """What was uploaded need not be fetched: the build's folder becomes the local copy."""
+        shutil.rmtree(folder / PROGRESS, ignore_errors=True)
+        copy = self.copies.use(ref.stage, ref.key, attempt)
+        shutil.move(folder, copy)
+        self.copies.make_room(0)
 
     def _drop_attempts_but(self, ref: ArtifactRef, attempt: str) -> None:
         for path in Path(self._join(ref)).iterdir():
             if path.is_dir() and path.name != attempt:
                 shutil.rmtree(path, ignore_errors=True)
+
+    # Progress
+
+    def put_progress(self, ref: ArtifactRef, name: str, path: Path) -> None:
+        """Keep the finished part `path` of a build of `ref` in the store, under `name` (may hold slashes)."""
+        where = self._join(ref, PROGRESS, sha256_file(path), name)
+        if self.is_local:
+            replace_file(Path(where), path.read_bytes())
+        else:
+            self.files.upload(path, where)
+
+    def get_progress(self, ref: ArtifactRef, folder: Path) -> list[str]:
+        """Bring into `folder` the parts that `put_progress` kept and that it lacks; the names of all that are there now.
+
+        A part that is not what was kept is left out, as if it had never been.
+        """
+        names = set()
+        for found in self.files.listing(self._join(ref, PROGRESS)):
+            sha256, _, name = found.partition("/")
+            target = folder / name
+            if not target.is_file():
+                try:
+                    self.files.download(self._join(ref, PROGRESS, found), target)
+                except FileNotFoundError:  # committed by another builder meanwhile
+                    continue
+                if sha256_file(target) != sha256:
+                    target.unlink()
+                    continue
+            names.add(name)
+        return sorted(names)
 
     @contextmanager
     def _lock(self, ref: ArtifactRef) -> Iterator[None]:
@@ -197,33 +313,26 @@ class Store:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
 
+    def _lease(self, ref: ArtifactRef) -> AbstractContextManager[None]:
+        """Keeps other machines' builders waiting; a local store's are kept by the lock."""
+        if self.is_local:
+            return nullcontext()
+        return held(self.files, self._join(ref, LEASE), self._machine)
+
+    @cached_property
+    def _machine(self) -> str:
+        """Names the folder of our locks: who holds a lock there knows that no lease of the same name has a living holder."""
+        path = self.local / "machine"
+        if not path.is_file():
+            replace_file(path, uuid.uuid4().hex.encode())
+        return f"{socket.gethostname()}:{path.read_text()}"
+
     def _join(self, ref: ArtifactRef, *names: str) -> str:
         return "/".join((self.root, ref.stage, ref.key, *names))
 
 
 PROGRESS = "progress"
-"""Folder inside a build's folder for checkpoints and shards; dropped when the artifact is committed."""
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write `path` so that a reader sees the old content or the new, never a part."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise
-
-
-def sha256_file(path: Path) -> str:
-    """sha256 of a local file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+"""Folder for checkpoints and shards, inside a build's folder and beside a manifest; dropped when the artifact is committed."""
 
 
 def cache_folder() -> Path:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from tests.command import Finished, PrefectServer, prefect_server, run_smoke
+from tests.servers import S3Server, seaweed
 
 _HOME = pytest.StashKey[str]()
 
@@ -45,3 +46,10 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrefectServer]:
 def smoke_run(server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Finished:
     """A run of `configs/smoke.yaml` through the real command line, finished. Tests must not change its store."""
     return run_smoke(tmp_path_factory.mktemp("smoke"))
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A real S3 server for the whole session. Its credentials are in nobody's environment: see `S3Server.environment`."""
+    with seaweed(tmp_path_factory.mktemp("seaweed")) as running:
+        yield running

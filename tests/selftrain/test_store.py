@@ -349,3 +349,27 @@ def test_a_damaged_copy_of_a_remote_file_is_fetched_again(tmp_path: Path):
     store.build(REF, {}, write)
     flip(store.path(REF) / "model" / "weights.bin")
     assert (store.path(REF) / "model" / "weights.bin").read_text() == "weights"
+
+
+def test_another_machine_goes_on_from_the_parts_that_are_kept(url: str, tmp_path: Path):
+    (tmp_path / "part").write_text("shard one")
+    (tmp_path / "bad").write_text("shard two")
+    store = Store(url, tmp_path / "local")
+    store.put_progress(REF, "executions-00001.parquet", tmp_path / "part")
+    store.put_progress(REF, "sub/executions-00002.parquet", tmp_path / "bad")
+    assert not store.has(REF)
+    (damaged,) = (name for name in store.files.listing(store.root) if name.endswith("00002.parquet"))
+    store.files.write(f"{store.root}/{damaged}", b"shard twx")
+
+    other = Store(url, tmp_path / "another machine")
+    assert other.get_progress(REF, tmp_path / "got") == ["executions-00001.parquet"]
+    assert (tmp_path / "got" / "executions-00001.parquet").read_text() == "shard one"
+    assert [path.name for path in (tmp_path / "got").rglob("*") if path.is_file()] == ["executions-00001.parquet"]
+    (tmp_path / "got" / "executions-00001.parquet").write_text("its own")
+    assert other.get_progress(REF, tmp_path / "got") == ["executions-00001.parquet"]
+    assert (tmp_path / "got" / "executions-00001.parquet").read_text() == "its own"
+    assert other.get_progress(OTHER, tmp_path / "got") == []
+
+    assert other.build(REF, {}, write)
+    assert other.get_progress(REF, tmp_path / "more") == []
+    assert not [name for name in store.files.listing(store.root) if "progress" in name]

@@ -65,7 +65,9 @@ def make_automation(client: SyncPrefectClient, silent: int = SILENT_SECONDS) -> 
 
 
 if __name__ == "__main__":
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     options.add_argument("--silent", type=int, default=SILENT_SECONDS, metavar="SECONDS")
     with get_client(sync_client=True) as made:
         make_automation(made, options.parse_args().silent)

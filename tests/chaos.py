@@ -1,12 +1,13 @@
 """One run, started by a worker from its deployment, and everything that can go wrong around it.
 
-    python -m tests.chaos --backend docker
+    python -m tests.chaos --backend docker --store s3
 
-The flow's process, a training child, a worker, a sandbox's container and a worker together with the flow are killed with
-SIGKILL, the Prefect server is restarted, the disk fills up, and a bit of a stored file is flipped, each at a stage of its
-own. Nobody starts anything again but a worker: the run must end Completed with the records digest of every stage and the
-metrics of an undisturbed run, without a verdict that tells of a fault, and leave no process, container, lock, temporary file
-or unfinished build behind.
+The flow's process, a training child, a worker, a sandbox's container, the Docker daemon, and a worker together with the flow
+are killed with SIGKILL, the Prefect server and the S3 server are killed and come back, a fifth of all S3 requests fails and
+a fifth is slow, the disk fills up, and a bit of a stored file is flipped, each at a stage of its own. Nobody starts anything
+again but servers and workers: the run must end Completed with the records digest of every stage and the metrics of an
+undisturbed run, without a verdict that tells of a fault, and leave no process, container, lock, lease, temporary file or
+unfinished build behind. Needs root (a small file system is mounted, a Docker daemon started).
 """
 
 import argparse
@@ -22,13 +23,17 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selftrain.stage import ArtifactRef
+from selftrain.store import Store
 from tests.command import ROOT, PrefectServer
-from tests.kill_at_random import finish, outcome
+from tests.daemon import Daemon, own_daemon
+from tests.kill_at_random import finish
+from tests.servers import S3Server, flaky, seaweed
 
 LONGEST = 900
 """Seconds that anything may take before the test gives up; many times what an idle machine needs."""
@@ -61,15 +66,20 @@ class Service:
 
 @dataclass
 class World:
-    """A Prefect server, a worker and a store, all in `folder`, and the one run."""
+    """A Prefect server, a worker and a store, all in `folder`, and the one run.
+
+    silent  seconds without a sign of life after which the run is started again
+    daemon  where the sandbox's containers run; None: backend process
+    s3      where the store is; None: on the disk. `bad`: the connection through which the run reaches it
+    """
 
     folder: Path
-    backend: str = "process"
     silent: int = 40
-    environment: dict[str, str] = field(default_factory=dict)
+    daemon: Daemon | None = None
+    s3: S3Server | None = None
+    bad: str = ""
     began: float = field(default_factory=time.monotonic)
     run: str = ""
-    seen: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.disk = self.folder / "disk"
@@ -82,7 +92,7 @@ class World:
             port = str(probe.getsockname()[1])
         self.api = PrefectServer(f"http://127.0.0.1:{port}/api")
         self.environment = (
-            os.environ
+            dict(os.environ)
             | {
                 "CHAOS": str(self.folder),
                 "PYTHONPATH": str(ROOT),
@@ -93,10 +103,17 @@ class World:
                 "HF_HUB_OFFLINE": "1",
                 "OMP_NUM_THREADS": "1",
                 "TMPDIR": str(self.scratch),
+                "XDG_CACHE_HOME": str(self.disk / "cache"),
                 "BIN": str(Path(sys.executable).parent),
             }
-            | self.environment
+            | ({"DOCKER_HOST": self.daemon.url} if self.daemon else {})
+            | (self.s3.environment | {"AWS_ENDPOINT_URL": self.bad} if self.s3 else {})
         )
+        if self.s3:
+            self.store = Store(self.s3.store("chaos"), self.disk / "cache/selftrain/store", self.s3.options)
+        else:
+            self.store = Store(str(self.disk / "store"))
+        self.local = self.store.local
         prefect = [sys.executable, "-m", "prefect"]
         serve = [*prefect, "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port]
         work = [*prefect, "worker", "start", "--pool", "selftrain", "--type", "process"]
@@ -139,11 +156,12 @@ class World:
 
     def building(self, stage: str, nth: int) -> bool:
         """Whether the `nth` artifact of `stage` is being made."""
-        store = self.disk / "store"
-        made = len(list(store.glob(f"{stage}/*/manifest.json")))
+        if not any((self.local / "work" / stage).glob("*")):
+            return False
+        made = len(list(self.store.manifests(stage)))
         if made > nth:
             raise SystemExit(f"{stage} {nth} was over before it could be disturbed")
-        return made == nth and any((store / ".local" / "work" / stage).glob("*"))
+        return made == nth
 
     def processes(self, *words: str) -> list[int]:
         """Living processes of this world whose command line has all `words`."""
@@ -188,15 +206,26 @@ def kill_worker_and_flow(world: World) -> None:
 
 
 def kill_sandbox(world: World) -> None:
-    if world.backend == "process":
+    if world.daemon is None:
         world.kill("sandbox.runner")
         return
-    from sandbox.backends import docker
+    for container in world.wait(world.daemon.containers, "a container", 60, pause=0.02):
+        container.kill()
 
-    before = set(world.seen)
-    own = world.wait(lambda: [c for c in containers() if c not in before], "a container", 60, pause=0.02)
-    for container in own:
-        docker.connect().containers.get(container).kill()
+
+def restart_daemon(world: World) -> None:
+    assert world.daemon is not None
+    world.wait(world.daemon.containers, "a container", 60, pause=0.02)
+    world.daemon.kill()
+    time.sleep(3)
+    world.daemon.start()
+
+
+def restart_s3(world: World) -> None:
+    assert world.s3 is not None
+    world.s3.kill()
+    time.sleep(3)
+    world.s3.start()
 
 
 def restart_server(world: World) -> None:
@@ -216,11 +245,15 @@ def fill_disk(world: World) -> None:
 
 
 def flip_bit(world: World) -> None:
-    """In the pairs of round 1, which round 2 reads."""
-    (path,) = (world.disk / "store" / "mine").glob("*/*/pairs.parquet")
-    content = bytearray(path.read_bytes())
+    """In the pairs of round 1, which round 2 reads, and in this machine's copy of them."""
+    (manifest,) = world.store.manifests("mine")
+    where = f"mine/{manifest['key']}/{manifest['attempt']}/pairs.parquet"
+    stored = f"{world.store.root}/{where}"
+    content = bytearray(world.store.files.read(stored))
     content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    world.store.files.write(stored, bytes(content))
+    if not world.store.is_local:
+        (world.local / "copies" / where).write_bytes(content)
 
 
 Event = tuple[str, int, str, Callable[[World], None]]
@@ -232,15 +265,15 @@ EVENTS: tuple[Event, ...] = (
     ("ppo", 0, "the Prefect server is killed, and back 10 s later", restart_server),
     ("sample", 1, "a bit of round 1's pairs is flipped", flip_bit),
     ("sample", 1, "the disk is full for 8 s", fill_disk),
-    ("train_reward", 1, "kill -9 of the worker and the flow at once, then another worker", kill_worker_and_flow),
-)  # fmt: skip
-
-
-def containers() -> list[str]:
-    """Ids of all containers of sandboxes."""
-    from sandbox.backends import docker
-
-    return [c.id for c in docker.connect().containers.list(all=True, filters={"label": docker.LABEL})]
+    ("execute", 1, "kill -9 of the Docker daemon, back 3 s later", restart_daemon),
+    (
+        "train_reward",
+        1,
+        "kill -9 of the worker and the flow at once, then another worker",
+        kill_worker_and_flow,
+    ),
+    ("ppo", 1, "the S3 server is killed, and back 3 s later", restart_s3),
+)
 
 
 @contextmanager
@@ -255,7 +288,6 @@ def small_disk(path: Path) -> Iterator[None]:
 
 def disturbed(world: World, events: tuple[Event, ...]) -> None:
     """Carry out the run with its `events`. Raises SystemExit where it does not end Completed."""
-    world.seen = containers() if world.backend == "docker" else []
     world.server.start()
     world.wait(world.answers, "the server")
     automate = [sys.executable, "infra/automation.py", "--silent", str(world.silent)]
@@ -264,7 +296,8 @@ def disturbed(world: World, events: tuple[Event, ...]) -> None:
     world.worker.start()
     world.say("server, deployments and worker are there")
     deployment = world.get("deployments/name/iterative-selftrain/prod")["id"]
-    overrides = {"store": str(world.disk / "store"), "runtime.backend": world.backend}
+    backend = "docker" if world.daemon else "process"
+    overrides = {"store": world.store.url, "runtime.backend": backend}
     parameters = {"config": "smoke", "overrides": overrides, "out": str(world.folder / "out")}
     world.run = world.api.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
     for stage, nth, what, happen in events:
@@ -280,21 +313,23 @@ def disturbed(world: World, events: tuple[Event, ...]) -> None:
 def left(world: World) -> list[str]:
     """What is left behind, the server aside."""
     world.worker.kill(signal.SIGTERM)
+    assert world.server.process is not None
     deadline = time.monotonic() + SECONDS_TO_END
-    found: list[str] = []
-    while time.monotonic() < deadline:
-        store = world.disk / "store"
+    while True:
         found = [f"process {pid}" for pid in world.processes() if pid != world.server.process.pid]
-        found += [f"unfinished build {path}" for path in store.glob(".local/work/*/*")]
-        found += [f"held lock {path}" for path in store.glob(".local/locks/*") if locked(path)]
-        found += [f"temporary file {path}" for path in world.scratch.iterdir()]
-        found += [f"temporary file {path}" for path in store.rglob("*.part")]
-        if world.backend == "docker":
-            found += [f"container {id}" for id in containers() if id not in world.seen]
-        if not found:
-            break
-        time.sleep(0.2)
-    return found
+        found += [f"unfinished build {path}" for path in world.local.glob("work/*/*")]
+        found += [f"held lock {path}" for path in world.local.glob("locks/*") if locked(path)]
+        found += [
+            f"temporary file {path}" for path in (*world.scratch.iterdir(), *world.disk.rglob("*.part"))
+        ]
+        found += [
+            f"lease {path}" for path in world.store.files.listing(world.store.root) if "/lease/" in path
+        ]
+        if world.daemon:
+            found += [f"container {container.short_id}" for container in world.daemon.containers()]
+        if not found or time.monotonic() > deadline:
+            return found
+        time.sleep(0.5)
 
 
 def locked(path: Path) -> bool:
@@ -307,24 +342,29 @@ def locked(path: Path) -> bool:
     return False
 
 
-def faults(world: World) -> dict[str, int]:
-    """How many verdicts of which kind the run has that tell of the sandbox, not of a program."""
-    counts: dict[str, int] = {}
-    for path in (world.disk / "store" / "execute").glob("*/manifest.json"):
-        for verdict, count in json.loads(path.read_text())["metrics"]["verdicts"].items():
-            if verdict == "sandbox_error":
-                counts[verdict] = counts.get(verdict, 0) + count
-    return counts
+def outcome(folder: Path, store: Store) -> dict[str, Any]:
+    """Per stage its records digest, the report's metrics, and the verdicts that tell of the sandbox, not of a program."""
+    run = json.loads((folder / "out" / "run.json").read_text())
+    manifests = {name: store.manifest(ArtifactRef(**ref)) or {} for name, ref in run["stages"].items()}
+    report = json.loads((folder / "out" / "report.json").read_text())
+    verdicts = [manifest["metrics"].get("verdicts", {}) for manifest in manifests.values()]
+    return {
+        **{name: manifest["records_digest"] for name, manifest in manifests.items()},
+        "report's pools": report["pools"],
+        "report's comparisons": report["comparisons"],
+        "verdicts from faults": sum(found.get("sandbox_error", 0) for found in verdicts),
+    }
 
 
 def compare(world: World, undisturbed: Path, events: tuple[Event, ...] = EVENTS) -> int:
     """The run with its events against a finished one in folder `undisturbed`; 0 where nothing differs and nothing is left."""
+    expected = outcome(undisturbed, Store(str(undisturbed / "store")))
+    assert expected["verdicts from faults"] == 0
     with small_disk(world.disk):
         try:
             disturbed(world, events)
             remains = left(world)
-            expected, found = outcome(undisturbed), outcome(world.folder, world.disk / "store")
-            errors = faults(world)
+            found = outcome(world.folder, world.store)
         finally:
             world.worker.kill()
             for pid in world.processes():
@@ -336,8 +376,28 @@ def compare(world: World, undisturbed: Path, events: tuple[Event, ...] = EVENTS)
         print(f"{'DIFFERENT' if name in different else 'same':<10} {name}")
     for what in remains:
         print(f"LEFT       {what}")
-    print(f"{len(expected) - len(different)} of {len(expected)} results are the same; verdicts from faults: {errors or 'none'}")
-    return 1 if different or remains or errors else 0
+    print(
+        f"{len(expected) - len(different)} of {len(expected)} results are the same, {len(remains)} things are left"
+    )
+    return 1 if different or remains else 0
+
+
+@contextmanager
+def made(folder: Path, backend: str, store: str, silent: int = 40) -> Iterator[World]:
+    """A world with the servers that `backend` (process, docker) and `store` (local, s3) need."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        daemon = stack.enter_context(own_daemon(folder / "docker")) if backend == "docker" else None
+        s3 = stack.enter_context(seaweed(folder / "s3")) if store == "s3" else None
+        bad = stack.enter_context(flaky(s3.url)).url if s3 else ""
+        yield World(folder, silent, daemon, s3, bad)
+
+
+def possible(world: World, events: tuple[Event, ...] = EVENTS) -> tuple[Event, ...]:
+    """Those of the events for which the world has the servers."""
+    missing = {restart_daemon} if world.daemon is None else set()
+    missing |= {restart_s3} if world.s3 is None else set()
+    return tuple(event for event in events if event[3] not in missing)
 
 
 def main() -> int:
@@ -346,15 +406,18 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     options.add_argument("--backend", choices=("process", "docker"), default="process")
+    options.add_argument("--store", choices=("local", "s3"), default="local")
     options.add_argument("--silent", type=int, default=40, help="seconds of silence that tell a dead run")
     options.add_argument("--undisturbed", type=Path, help="folder of a finished run of smoke (store/, out/)")
     options.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         folder = asked.folder or Path(scratch)
+        undisturbed = asked.undisturbed or folder / "undisturbed"
         if asked.undisturbed is None:
-            finish(folder / "undisturbed")
-        return compare(World(folder / "disturbed", asked.backend, asked.silent), asked.undisturbed or folder / "undisturbed")
+            finish(undisturbed)
+        with made(folder / "disturbed", asked.backend, asked.store, asked.silent) as world:
+            return compare(world, undisturbed, possible(world))
 
 
 if __name__ == "__main__":

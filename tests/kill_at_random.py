@@ -155,12 +155,12 @@ def stat_of(pid: str) -> list[str]:
         return []
 
 
-def outcome(folder: Path, store: Path | None = None) -> dict[str, object]:
-    """Per stage its records digest, and the report's metrics. `store`: where it is, if not in `folder`."""
+def outcome(folder: Path) -> dict[str, object]:
+    """Per stage its records digest, and the report's metrics."""
     run = json.loads((folder / "out" / "run.json").read_text())
     results: dict[str, object] = {}
     for name, ref in run["stages"].items():
-        manifest = (store or folder / "store") / ref["stage"] / ref["key"] / "manifest.json"
+        manifest = folder / "store" / ref["stage"] / ref["key"] / "manifest.json"
         results[name] = json.loads(manifest.read_text())["records_digest"]
     report = json.loads((folder / "out" / "report.json").read_text())
     return results | {"report's pools": report["pools"], "report's comparisons": report["comparisons"]}

@@ -364,7 +364,9 @@ def test_another_machine_goes_on_from_the_parts_that_are_kept(url: str, tmp_path
     other = Store(url, tmp_path / "another machine")
     assert other.get_progress(REF, tmp_path / "got") == ["executions-00001.parquet"]
     assert (tmp_path / "got" / "executions-00001.parquet").read_text() == "shard one"
-    assert [path.name for path in (tmp_path / "got").rglob("*") if path.is_file()] == ["executions-00001.parquet"]
+    assert [path.name for path in (tmp_path / "got").rglob("*") if path.is_file()] == [
+        "executions-00001.parquet"
+    ]
     (tmp_path / "got" / "executions-00001.parquet").write_text("its own")
     assert other.get_progress(REF, tmp_path / "got") == ["executions-00001.parquet"]
     assert (tmp_path / "got" / "executions-00001.parquet").read_text() == "its own"

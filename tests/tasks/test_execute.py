@@ -71,5 +71,7 @@ def test_a_daemon_that_goes_away_in_mid_run_is_worth_another_try(
     with pytest.raises(SandboxFailed, match=r"nobody.sock") as raised, sandbox_at_work(runtime):
         pass
     assert raised.value.retryable
-    with pytest.raises(UsageError, match=r"nobody.sock"):  # before anything has begun it is for the user to start it
+    with pytest.raises(
+        UsageError, match=r"nobody.sock"
+    ):  # before anything has begun it is for the user to start it
         open_sandbox(runtime)

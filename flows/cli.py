@@ -20,6 +20,7 @@ examples:
   selftrain show runs/demo                              what a run made, and its figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
   selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
+  selftrain gc runs/store --keep-runs 3 --dry-run       what no run needs any more, and its size
   selftrain node /shared/store                          lend this machine to a run with runtime.nodes > 1
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
 """
@@ -134,6 +135,19 @@ def parser() -> argparse.ArgumentParser:
     why.add_argument("key", help="a key or its first digits (see `show`, `run --dry-run`)")
     why.add_argument("--store", default="runs/store", help="the store's folder or URL (default: runs/store)")
     why.set_defaults(command=why_command)
+
+    gc = commands.add_parser(
+        "gc",
+        help="remove from a store what no run needs any more",
+        description="Keeps what the newest finished runs of each name, unfinished runs and the registry need, with all that "
+        "it was made from; removes other artifacts, superseded and abandoned attempts, old builds and copies.",
+    )
+    gc.add_argument("store", help="the store's folder or URL")
+    gc.add_argument(
+        "--keep-runs", type=int, default=5, metavar="N", help="newest finished runs of each name (default: 5)"
+    )
+    gc.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    gc.set_defaults(command=gc_command)
 
     node = commands.add_parser(
         "node", help="let this machine take part in the training of a run that another machine carries out"
@@ -284,6 +298,15 @@ def why_command(options: argparse.Namespace) -> int:
     from selftrain.why import explain
 
     print(explain(Store(options.store), options.key))
+    return 0
+
+
+def gc_command(options: argparse.Namespace) -> int:
+    """`selftrain gc`."""
+    from selftrain.garbage import collect
+    from selftrain.store import Store
+
+    collect(Store(options.store), options.keep_runs, options.dry_run, print)
     return 0
 
 

@@ -10,6 +10,7 @@ from selftrain.errors import UsageError
 from selftrain.report import finish_report
 from selftrain.stage import ArtifactRef
 from selftrain.store import Store, replace_file
+from tasks.credentials import storage_options
 from tasks.run import Run
 
 AnyRun = TypeVar("AnyRun", bound=Run)
@@ -23,7 +24,10 @@ def open_run(
     if rounds is not None:
         settings["rounds"] = rounds
     loaded = load_config(config, settings)
-    run = kind(loaded, Store(loaded.store))
+    store = Store(
+        loaded.store, options=storage_options(loaded.store_block), cache_gib=loaded.runtime.cache_gib
+    )
+    run = kind(loaded, store)
     return run, Path(out or Path("runs") / loaded.name)
 
 

@@ -542,6 +542,8 @@ class RuntimeConfig(Strict):
     """A training or sampling child that takes longer is ended, and the stage fails (and is retried)."""
     workers: Count = 2
     """Programs that run at once, and sampling processes."""
+    cache_gib: Rate = 50.0
+    """Most that this machine's copies of a remote store's artifacts may take; what was not used for longest goes first."""
     backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
     """The sandbox's. auto: docker where its daemon answers and the image is built, else bubblewrap. `process` isolates
     nothing: for the demo's own tiny models."""
@@ -576,6 +578,9 @@ class RunConfig(Strict):
     runtime: RuntimeConfig = RuntimeConfig()
     store: str = "runs/store"
     """Folder or fsspec URL of the artifact store."""
+    store_block: str | None = None
+    """A Prefect block with the store's storage options (credentials, endpoint), `secret/NAME` or `remote-file-system/NAME`;
+    null: from the environment."""
 
     @model_validator(mode="after")
     def _isolated(self) -> Self:

@@ -47,11 +47,13 @@ class Copies:
             if self._drop(path):
                 total -= sizes[path]
 
-    def drop_older(self, seconds: float) -> Iterator[Path]:
-        """Delete the copies that were not used for `seconds`, and yield them."""
-        for path in sorted(self.folder.glob("*/*/*.lock")):
-            if time.time() - path.stat().st_mtime > seconds and self._drop(path):
-                yield path.with_suffix("")
+    def older(self, seconds: float, dry_run: bool) -> Iterator[tuple[Path, int]]:
+        """Delete the copies that were not used for `seconds` (unless `dry_run`), and yield them with their bytes."""
+        for lock in sorted(self.folder.glob("*/*/*.lock")):
+            copy = lock.with_suffix("")
+            size = _size(copy)
+            if time.time() - lock.stat().st_mtime > seconds and (dry_run or self._drop(lock)):
+                yield copy, size
 
     def _drop(self, lock: Path) -> bool:
         """Delete the copy of `lock` unless a process uses it."""

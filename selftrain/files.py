@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import random
+import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -31,7 +32,7 @@ WAITS = (1.0, 5.0)
 S3 = {"s3", "s3a"}
 CLIENT: dict[str, Any] = {
     "config_kwargs": {
-        "retries": {"mode": "standard", "total_max_attempts": 5},
+        "retries": {"mode": "standard", "total_max_attempts": 7},
         "connect_timeout": 10,
         "read_timeout": 60,
     },
@@ -39,6 +40,7 @@ CLIENT: dict[str, Any] = {
 }
 """How S3 is spoken to, unless FSSPEC_S3 or the storage options say otherwise."""
 
+SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
 PASSING_CODES = {"BadDigest", "IncompleteBody", "NoSuchUpload", "RequestTimeout", "XAmzContentSHA256Mismatch"}
 CLIENT_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
@@ -57,7 +59,7 @@ class Files:
             )
         protocol = fsspec.utils.get_protocol(url)
         options = dict(options or {})
-        self.secrets = [value for value in options.values() if isinstance(value, str) and len(value) >= 8]
+        self.secrets = _secrets(options)
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
             options = {"use_listings_cache": False} | defaults | options
@@ -71,6 +73,8 @@ class Files:
         self.url = url
         self.is_s3 = protocol in S3
         self.is_local = isinstance(self.fs, LocalFileSystem)
+        if self.is_s3:
+            self.fs.retries = 2  # beside its client's own tries and ours
 
     def read(self, path: str) -> bytes:
         """The content of one file."""
@@ -100,7 +104,10 @@ class Files:
 
         def create() -> None:
             try:
-                self.fs.pipe_file(path, content, mode="create")
+                if self.is_local:
+                    _create_local(Path(path), content)
+                else:
+                    self.fs.pipe_file(path, content, mode="create")
             except FileExistsError:
                 pass
             except OSError as error:  # a precondition that failed is told in several ways
@@ -201,6 +208,11 @@ class Files:
         raise AssertionError("the last try returns or raises")
 
     def _told(self, error: Exception, what: str, passes: bool) -> StoreError:
+        if _code(error) == "403":  # from a HEAD request, whose answer holds no reason
+            try:
+                self.fs.ls(self.root)
+            except Exception as reason:
+                error = reason
         text = f"store {self.url}: cannot {what}: {type(error).__name__}: {self._clean(error)}"
         if passes:
             return StoreError(f"{text}; tried again and again. Nothing finished is lost: run again to go on")
@@ -211,6 +223,17 @@ class Files:
 
     def _clean(self, error: Exception) -> str:
         return without_secrets(str(error), [*known_secrets(), *self.secrets])
+
+
+def _secrets(options: Mapping[str, Any]) -> list[str]:
+    """The values of options such as key, secret and token, and those of options inside options."""
+    found = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found += _secrets(value)
+        elif isinstance(value, str) and len(value) >= 8 and SECRET_OPTION.search(name):
+            found.append(value)
+    return found
 
 
 def _code(error: BaseException) -> str:
@@ -256,6 +279,16 @@ def s3_tag(path: Path) -> str:
         while content := file.read(part):
             parts.append(hashlib.md5(content, usedforsecurity=False).digest())
     return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _create_local(path: Path, content: bytes) -> None:
+    """Write `path` whole; FileExistsError where it is there."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    replace_file(part, content)
+    try:
+        os.link(part, path)
+    finally:
+        part.unlink()
 
 
 def replace_file(path: Path, content: bytes) -> None:

@@ -3,6 +3,8 @@
     URL/STAGE/KEY/manifest.json         written last, atomically; without it there is no artifact
     URL/STAGE/KEY/ATTEMPT/...           the files that the manifest names
     URL/STAGE/KEY/progress/SHA256/...   finished parts of a build, for another machine to go on from; gone at its end
+    URL/STAGE/KEY/lease/N.json          who builds it (remote stores)
+    URL/runs/NAME/ID.json               what a run needs; `selftrain gc` keeps that
 
 Builds happen in a local folder of their own that survives a kill, so that a stage goes on where it was. One process of
 a machine builds a key; others wait for it. The lock is the kernel's (flock): it is gone when its holder is. Among machines
@@ -30,6 +32,8 @@ from selftrain.stage import ArtifactRef, Outcome
 
 MANIFEST = "manifest.json"
 LEASE = "lease"
+RUNS = "runs"
+"""Folder of the runs' records; not a stage's."""
 CACHE_GIB = 50.0
 
 
@@ -51,7 +55,7 @@ class Store:
         self._arguments = (url, local, options, cache_gib)
         self.url = url
         self.files = Files(url, options)
-        self.root, self.is_local = self.files.root, self.files.is_local
+        self.fs, self.root, self.is_local = self.files.fs, self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
         self.copies = Copies(self.local / "copies", int(cache_gib * (1 << 30)))
 
@@ -145,9 +149,13 @@ class Store:
     def _verify(self, ref: ArtifactRef, manifest: dict[str, Any]) -> None:
         there = {} if self.is_local else self.files.listing(self._join(ref, manifest["attempt"]))
         for name, entry in manifest["files"].items():
-            if not self.is_local:
-                found = there.get(name, {"size": -1})
-                if found["size"] == entry["size"] and entry.get("tag") and tag(found) == entry["tag"]:
+            if found := there.get(name):
+                if found["size"] != entry["size"]:
+                    raise CorruptArtifact(
+                        f"{ref}: {name} has {found['size']} bytes, its manifest says {entry['size']}; run again to rebuild it",
+                        str(ref),
+                    )
+                if entry.get("tag") and tag(found) == entry["tag"]:
                     continue
             try:
                 sha256 = self.files.sha256(self._join(ref, manifest["attempt"], name))
@@ -298,6 +306,12 @@ class Store:
                     continue
             names.add(name)
         return sorted(names)
+
+    # Runs
+
+    def record_run(self, name: str, id: str, record: Mapping[str, Any]) -> None:
+        """Keep what a run needs; `selftrain gc` goes by it."""
+        self.files.write(f"{self.root}/{RUNS}/{name}/{id}.json", json.dumps(record, indent=1).encode())
 
     @contextmanager
     def _lock(self, ref: ArtifactRef) -> Iterator[None]:

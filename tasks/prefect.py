@@ -15,12 +15,13 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
+from prefect.filesystems import RemoteFileSystem
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import Pace, describe, watch
-from selftrain.store import cache_folder
+from selftrain.store import Store
 from tasks.run import Run, Step
 
 SECONDS_BETWEEN_UPDATES = 5.0
@@ -33,13 +34,6 @@ class PrefectRun(Run):
 
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
-        storage = Path(self.store.root if self.store.is_local else cache_folder()) / ".prefect"
-        try:
-            storage.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreError(
-                f"store {self.store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
-            ) from error
         make_artifact.with_options(
             name=step.stage.name,
             task_run_name=step.label.replace("{", "").replace("}", ""),
@@ -48,8 +42,22 @@ class PrefectRun(Run):
             # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
             retry_delay_seconds=exponential_backoff(backoff_factor=5),
             refresh_cache=not there,
-            result_storage=storage,
+            result_storage=result_storage(self.store),
         )(self, step)
+
+
+def result_storage(store: Store) -> Path | RemoteFileSystem:
+    """Where Prefect keeps its results: in the store, so that all workers share them. The block is not saved anywhere."""
+    if not store.is_local:
+        return RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=store.files.options)
+    folder = Path(store.root) / ".prefect"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(
+            f"store {store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
+        ) from error
+    return folder
 
 
 def _key(_: Any, arguments: dict[str, Any]) -> str:

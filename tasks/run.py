@@ -5,6 +5,7 @@ import logging
 import os
 import subprocess
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from selftrain.config import RunConfig, Strict
-from selftrain.errors import CorruptArtifact
+from selftrain.errors import CorruptArtifact, StoreError
 from selftrain.progress import watch
 from selftrain.runfile import NAME
 from selftrain.stage import CHILD_LOG, ArtifactRef, Build, Stage
@@ -71,6 +72,10 @@ class Run:
     toolchain: dict[str, str] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.monotonic)
+    id: str = field(
+        default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
+    )
+    begun: bool = False
 
     def do(
         self,
@@ -86,6 +91,8 @@ class Run:
         ref = stage.ref(config, **inputs)
         step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
         self.steps[name] = step
+        if self.begun:
+            self.record(finished=False)
         there = self.store.has(ref)
         if there:
             self.cached.append(name)
@@ -188,3 +195,25 @@ class Run:
             "reranker": reranker,
         }
         replace_file(out / NAME, json.dumps(content, indent=1).encode())
+        self.begun = True
+        self.record(finished)
+
+    def record(self, finished: bool) -> None:
+        """Leave in the store what this run needs of it, for `selftrain gc`: before each step, so that it stays in time."""
+        try:
+            self.store.record_run(
+                self.config.name,
+                self.id,
+                {
+                    "name": self.config.name,
+                    "started": self.started,
+                    "updated": time.time(),
+                    "finished": time.time() if finished else None,
+                    "stages": {
+                        name: {"stage": step.ref.stage, "key": step.ref.key}
+                        for name, step in self.steps.items()
+                    },
+                },
+            )
+        except StoreError as error:  # the next step's may be written
+            LOGGER.warning("the run's record is not up to date: %s", error)

@@ -71,7 +71,8 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
         _wait_for(server, process, folder / "weed.log")
         yield server
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -93,7 +94,8 @@ def start_weed(folder: Path, ports: list[int]) -> "subprocess.Popen[bytes]":
     command = [
         str(weed()), f"-logdir={folder}", "server", f"-dir={folder / 'data'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1",
         "-master.volumeSizeLimitMB=64", "-volume.max=200", "-s3", f"-s3.config={folder / 'identities.json'}",
-        "-s3.iam=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0", f"-filer.localSocket={folder / 'filer.sock'}",
+        "-s3.iam=false", "-s3.autoCreateBucket=false", "-s3.port.iceberg=0",
+        "-s3.port.lance=0", f"-filer.localSocket={folder / 'filer.sock'}",
         *(f"{name}={port}" for name, port in zip(named, ports, strict=True)),
     ]  # fmt: skip
     with (folder / "weed.log").open("ab") as log:

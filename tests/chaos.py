@@ -3,7 +3,8 @@
     python -m tests.chaos --backend docker --store s3
 
 The flow's process, a training child, a worker, a sandbox's container, the Docker daemon, and a worker together with the flow
-are killed with SIGKILL, the Prefect server and the S3 server are killed and come back, a fifth of all S3 requests fails and
+are killed with SIGKILL, the Prefect server and the S3 server are killed and come back, the
+former's database is locked, a fifth of all S3 requests fails and
 a fifth is slow, the disk fills up, and a bit of a stored file is flipped, each at a stage of its own. Nobody starts anything
 again but servers and workers: the run must end Completed with the records digest of every stage and the metrics of an
 undisturbed run, without a verdict that tells of a fault, and leave no process, container, lock, lease, temporary file or
@@ -17,6 +18,7 @@ import json
 import os
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import tempfile
@@ -33,7 +35,7 @@ from selftrain.store import Store
 from tests.command import ROOT, PrefectServer
 from tests.daemon import Daemon, own_daemon
 from tests.kill_at_random import finish
-from tests.servers import S3Server, flaky, seaweed
+from tests.servers import S3Server, flaky, free_ports, start_weed, wait_for_weed
 
 LONGEST = 900
 """Seconds that anything may take before the test gives up; many times what an idle machine needs."""
@@ -64,6 +66,25 @@ class Service:
             self.process.wait()
 
 
+class Weed:
+    """A SeaweedFS server with its data in `folder`."""
+
+    def __init__(self, folder: Path) -> None:
+        (folder / "data").mkdir(parents=True)
+        self.folder, self.ports = folder, free_ports(8)
+        self.server = S3Server(f"http://127.0.0.1:{self.ports[6]}")
+
+    def start(self) -> None:
+        """Start it and wait until it has its bucket."""
+        self.process = start_weed(self.folder, self.ports)
+        wait_for_weed(self.server, self.process, self.folder / "weed.log")
+
+    def kill(self) -> None:
+        """SIGKILL."""
+        self.process.kill()
+        self.process.wait()
+
+
 @dataclass
 class World:
     """A Prefect server, a worker and a store, all in `folder`, and the one run.
@@ -76,7 +97,7 @@ class World:
     folder: Path
     silent: int = 40
     daemon: Daemon | None = None
-    s3: S3Server | None = None
+    s3: Weed | None = None
     bad: str = ""
     began: float = field(default_factory=time.monotonic)
     run: str = ""
@@ -107,10 +128,12 @@ class World:
                 "BIN": str(Path(sys.executable).parent),
             }
             | ({"DOCKER_HOST": self.daemon.url} if self.daemon else {})
-            | (self.s3.environment | {"AWS_ENDPOINT_URL": self.bad} if self.s3 else {})
+            | (self.s3.server.environment | {"AWS_ENDPOINT_URL": self.bad} if self.s3 else {})
         )
         if self.s3:
-            self.store = Store(self.s3.store("chaos"), self.disk / "cache/selftrain/store", self.s3.options)
+            self.store = Store(
+                self.s3.server.store("chaos"), self.disk / "cache/selftrain/store", self.s3.server.options
+            )
         else:
             self.store = Store(str(self.disk / "store"))
         self.local = self.store.local
@@ -235,6 +258,13 @@ def restart_server(world: World) -> None:
     world.wait(world.answers, "the server")
 
 
+def lock_database(world: World) -> None:
+    with contextlib.closing(sqlite3.connect(world.folder / "home" / "prefect.db", timeout=60)) as database:
+        database.execute("BEGIN IMMEDIATE")
+        time.sleep(12)
+        database.rollback()
+
+
 def fill_disk(world: World) -> None:
     ballast = world.disk / "ballast"
     with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
@@ -261,6 +291,7 @@ EVENTS: tuple[Event, ...] = (
     ("sft", 0, "kill -9 of the training child", kill_training_child),
     ("sample", 0, "kill -9 of the flow's process", kill_flow),
     ("execute", 0, "kill -9 of the sandbox", kill_sandbox),
+    ("train_reward", 0, "the Prefect server's database is locked for 12 s", lock_database),
     ("train_reward", 0, "kill -9 of the worker, then another worker", kill_worker),
     ("ppo", 0, "the Prefect server is killed, and back 10 s later", restart_server),
     ("sample", 1, "a bit of round 1's pairs is flipped", flip_bit),
@@ -301,7 +332,7 @@ def disturbed(world: World, events: tuple[Event, ...]) -> None:
     parameters = {"config": "smoke", "overrides": overrides, "out": str(world.folder / "out")}
     world.run = world.api.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
     for stage, nth, what, happen in events:
-        world.wait(lambda: world.building(stage, nth), f"{stage} {nth}")  # noqa: B023
+        world.wait(lambda: world.building(stage, nth), f"{stage} {nth}", 300)  # noqa: B023
         happen(world)
         world.say(f"{stage} {nth}: {what}")
     world.wait(lambda: world.state() in ("Completed", "Failed", "Cancelled"), "the end", pause=1)
@@ -388,8 +419,12 @@ def made(folder: Path, backend: str, store: str, silent: int = 40) -> Iterator[W
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         daemon = stack.enter_context(own_daemon(folder / "docker")) if backend == "docker" else None
-        s3 = stack.enter_context(seaweed(folder / "s3")) if store == "s3" else None
-        bad = stack.enter_context(flaky(s3.url)).url if s3 else ""
+        s3 = Weed(folder / "s3") if store == "s3" else None
+        bad = ""
+        if s3:
+            s3.start()
+            stack.callback(s3.kill)
+            bad = stack.enter_context(flaky(s3.server.url)).url
         yield World(folder, silent, daemon, s3, bad)
 
 

@@ -15,7 +15,6 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
-from prefect.filesystems import RemoteFileSystem
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
@@ -46,11 +45,12 @@ class PrefectRun(Run):
         )(self, step)
 
 
-def result_storage(store: Store) -> Path | RemoteFileSystem:
-    """Where Prefect keeps its results: in the store, so that all workers share them. The block is not saved anywhere."""
-    if not store.is_local:
-        return RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=store.files.options)
-    folder = Path(store.root) / ".prefect"
+def result_storage(store: Store) -> Path:
+    """Where Prefect keeps its results: on this machine. Another finds the artifact in the store, only not as Cached.
+
+    In a remote store every read and write of Prefect's own would be one more that can fail, and is not tried again.
+    """
+    folder = Path(store.root if store.is_local else store.local) / ".prefect"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -41,6 +41,7 @@ LONGEST = 900
 """Seconds that anything may take before the test gives up; many times what an idle machine needs."""
 SECONDS_TO_END = 60
 DISK_MIB = 256
+ENDS = ("Completed", "Failed", "Cancelled")
 
 
 @dataclass
@@ -185,6 +186,18 @@ class World:
         if made > nth:
             raise SystemExit(f"{stage} {nth} was over before it could be disturbed")
         return made == nth
+
+    def wait_for_stage(self, stage: str, nth: int) -> None:
+        """Wait until it is building. Raises SystemExit where the run ends before."""
+        looked = time.monotonic()
+        while not self.building(stage, nth):
+            if time.monotonic() > looked + 3:
+                looked = time.monotonic()
+                if self.state() in ENDS:
+                    raise SystemExit(
+                        f"the run ended before {stage} {nth}\n{self.worker.log.read_text()[-4000:]}"
+                    )
+            time.sleep(0.05)
 
     def processes(self, *words: str) -> list[int]:
         """Living processes of this world whose command line has all `words`."""
@@ -332,10 +345,10 @@ def disturbed(world: World, events: tuple[Event, ...]) -> None:
     parameters = {"config": "smoke", "overrides": overrides, "out": str(world.folder / "out")}
     world.run = world.api.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
     for stage, nth, what, happen in events:
-        world.wait(lambda: world.building(stage, nth), f"{stage} {nth}", 300)  # noqa: B023
+        world.wait_for_stage(stage, nth)
         happen(world)
         world.say(f"{stage} {nth}: {what}")
-    world.wait(lambda: world.state() in ("Completed", "Failed", "Cancelled"), "the end", pause=1)
+    world.wait(lambda: world.state() in ENDS, "the end", pause=1)
     world.say(f"the run's states: {', '.join(world.states())}")
     if world.state() != "Completed":
         raise SystemExit(world.worker.log.read_text()[-6000:])

@@ -90,7 +90,9 @@ def own_daemon(folder: Path) -> Iterator[Daemon]:
         if not daemon.answers():
             daemon.start()  # it takes its containers and mounts with it
         daemon.kill(signal.SIGTERM)
-        for line in reversed(Path("/proc/mounts").read_text().splitlines()):  # those of the daemon that was killed
+        for line in reversed(
+            Path("/proc/mounts").read_text().splitlines()
+        ):  # those of the daemon that was killed
             if (where := line.split()[1]).startswith(f"{folder}/"):
                 subprocess.run(["umount", "--lazy", where], check=False)
 

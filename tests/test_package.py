@@ -89,6 +89,8 @@ def test_deploy_registers_pool_deployments_and_schedule(server: PrefectServer) -
             timeout=600,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+    names = [automation["name"] for automation in server.post("automations/filter")]
+    assert names.count("selftrain: a silent run goes on") == 1
     found = {
         row["name"]: row
         for row in server.post("deployments/filter")

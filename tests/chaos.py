@@ -38,7 +38,7 @@ from tests.kill_at_random import finish
 from tests.servers import S3Server, flaky, free_ports, start_weed, wait_for_weed
 
 LONGEST = 900
-"""Seconds that anything may take before the test gives up; many times what an idle machine needs."""
+"""Seconds that the end may take before the test gives up; many times what an idle machine needs."""
 SECONDS_TO_END = 60
 DISK_MIB = 256
 ENDS = ("Completed", "Failed", "Cancelled")
@@ -90,13 +90,14 @@ class Weed:
 class World:
     """A Prefect server, a worker and a store, all in `folder`, and the one run.
 
-    silent  seconds without a sign of life after which the run is started again
+    silent  seconds without a sign of life after which the run is started again: more than the 30 s between two of them
+            and a restart of the Prefect server, else that starts a living run again, which does no harm but takes its time
     daemon  where the sandbox's containers run; None: backend process
     s3      where the store is; None: on the disk. `bad`: the connection through which the run reaches it
     """
 
     folder: Path
-    silent: int = 40
+    silent: int = 60
     daemon: Daemon | None = None
     s3: Weed | None = None
     bad: str = ""
@@ -245,13 +246,13 @@ def kill_sandbox(world: World) -> None:
     if world.daemon is None:
         world.kill("sandbox.runner")
         return
-    for container in world.wait(world.daemon.containers, "a container", 60, pause=0.02):
+    for container in world.wait(world.daemon.running, "a container", 60, pause=0.02):
         container.kill()
 
 
 def restart_daemon(world: World) -> None:
     assert world.daemon is not None
-    world.wait(world.daemon.containers, "a container", 60, pause=0.02)
+    world.wait(world.daemon.running, "a container", 60, pause=0.02)
     world.daemon.kill()
     time.sleep(3)
     world.daemon.start()
@@ -266,7 +267,7 @@ def restart_s3(world: World) -> None:
 
 def restart_server(world: World) -> None:
     world.server.kill()
-    time.sleep(10)
+    time.sleep(3)
     world.server.start()
     world.wait(world.answers, "the server")
 
@@ -274,7 +275,7 @@ def restart_server(world: World) -> None:
 def lock_database(world: World) -> None:
     with contextlib.closing(sqlite3.connect(world.folder / "home" / "prefect.db", timeout=60)) as database:
         database.execute("BEGIN IMMEDIATE")
-        time.sleep(12)
+        time.sleep(6)
         database.rollback()
 
 
@@ -304,9 +305,9 @@ EVENTS: tuple[Event, ...] = (
     ("sft", 0, "kill -9 of the training child", kill_training_child),
     ("sample", 0, "kill -9 of the flow's process", kill_flow),
     ("execute", 0, "kill -9 of the sandbox", kill_sandbox),
-    ("train_reward", 0, "the Prefect server's database is locked for 12 s", lock_database),
+    ("train_reward", 0, "the Prefect server's database is locked for 6 s", lock_database),
     ("train_reward", 0, "kill -9 of the worker, then another worker", kill_worker),
-    ("ppo", 0, "the Prefect server is killed, and back 10 s later", restart_server),
+    ("ppo", 0, "the Prefect server is killed, and back 3 s later", restart_server),
     ("sample", 1, "a bit of round 1's pairs is flipped", flip_bit),
     ("sample", 1, "the disk is full for 8 s", fill_disk),
     ("execute", 1, "kill -9 of the Docker daemon, back 3 s later", restart_daemon),
@@ -427,7 +428,7 @@ def compare(world: World, undisturbed: Path, events: tuple[Event, ...] = EVENTS)
 
 
 @contextmanager
-def made(folder: Path, backend: str, store: str, silent: int = 40) -> Iterator[World]:
+def made(folder: Path, backend: str, store: str, silent: int = 60) -> Iterator[World]:
     """A world with the servers that `backend` (process, docker) and `store` (local, s3) need."""
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
@@ -455,7 +456,7 @@ def main() -> int:
     )
     options.add_argument("--backend", choices=("process", "docker"), default="process")
     options.add_argument("--store", choices=("local", "s3"), default="local")
-    options.add_argument("--silent", type=int, default=40, help="seconds of silence that tell a dead run")
+    options.add_argument("--silent", type=int, default=60, help="seconds of silence that tell a dead run")
     options.add_argument("--undisturbed", type=Path, help="folder of a finished run of smoke (store/, out/)")
     options.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     asked = options.parse_args()

@@ -73,6 +73,10 @@ class Daemon:
         """All of the sandbox's, in whatever state."""
         return list(self.client().containers.list(all=True, filters={"label": docker.LABEL}))
 
+    def running(self) -> list[Any]:
+        """Those that have started and not ended."""
+        return [container for container in self.containers() if container.status == "running"]
+
 
 @contextmanager
 def own_daemon(folder: Path) -> Iterator[Daemon]:

@@ -103,14 +103,18 @@ def test_labels_services_and_policies_fit_each_other():
     for each in MANIFESTS.values():
         if each["kind"] == "Service":
             pod = pods[each["spec"]["selector"]["app"]]
-            assert each["spec"]["ports"][0]["port"] in [p["containerPort"] for p in pod["containers"][0]["ports"]]
+            assert each["spec"]["ports"][0]["port"] in [
+                p["containerPort"] for p in pod["containers"][0]["ports"]
+            ]
     named = set(re.findall(r"app: ([\w-]+)", json.dumps(list(MANIFESTS.values())).replace('"', "")))
     assert named == {*pods, "selftrain-run"}
     kustomization = yaml.safe_load((INFRA / "kubernetes" / "kustomization.yaml").read_text())
     assert {name.split("-")[0] for name in MANIFESTS} == {Path(f).stem for f in kustomization["resources"]}
     accounts = {each["metadata"]["name"] for each in MANIFESTS.values() if each["kind"] == "ServiceAccount"}
     assert pods["worker"]["serviceAccountName"] in accounts
-    assert yaml.safe_load((INFRA / "pools.yaml").read_text())["kubernetes"]["service_account_name"] in accounts
+    assert (
+        yaml.safe_load((INFRA / "pools.yaml").read_text())["kubernetes"]["service_account_name"] in accounts
+    )
 
 
 @pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
@@ -120,7 +124,9 @@ def test_a_pools_job_template_is_made_of_prefects_own(server: PrefectServer, kin
     template = deploy().job_template(kind, default)
     assert set(template) == set(default)
     variables = template["variables"]["properties"]
-    assert set(variables) - set(default["variables"]["properties"]) == ({"gpus"} if kind == "kubernetes" else set())
+    assert set(variables) - set(default["variables"]["properties"]) == (
+        {"gpus"} if kind == "kubernetes" else set()
+    )
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
     assert used <= set(variables), "every placeholder has a variable"
     made = server.post("work_pools/", name=f"try-{kind}", type=kind, base_job_template=template)

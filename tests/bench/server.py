@@ -74,7 +74,9 @@ class Load:
 async def drive(url: str, flow_runs: int, workers: int) -> str:
     """Load the server at `url`; one line on how it went."""
     limits = httpx.Limits(max_connections=workers + 2)
-    async with PrefectHttpxAsyncClient(base_url=url, timeout=60, limits=limits, enable_csrf_support=False) as client:
+    async with PrefectHttpxAsyncClient(
+        base_url=url, timeout=60, limits=limits, enable_csrf_support=False
+    ) as client:
         load = Load(client)
         flow = (await load.post("/flows/", name="load"))["id"]
         todo = iter(range(flow_runs))

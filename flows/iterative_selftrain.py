@@ -6,10 +6,14 @@ prefect deployment run iterative-selftrain/prod          selftrain run demo
 from typing import Any
 
 from prefect import flow
+from prefect.states import Completed, State
 
+from flows.champion import Decided, go_on
 from flows.method import method
 from flows.session import begin, finish, open_run
-from tasks.prefect import PrefectRun
+from selftrain.registry import Registry
+from selftrain.report.drift import drift_table
+from tasks.prefect import PrefectRun, show_markdown
 
 
 @flow(name="iterative-selftrain", flow_run_name="{config}", validate_parameters=False)
@@ -18,7 +22,8 @@ def iterative_selftrain(
     overrides: dict[str, Any] | None = None,
     rounds: int | None = None,
     out: str | None = None,
-) -> dict[str, Any]:
+    champion: bool = False,
+) -> Any:
     """Train rerankers by iterative self-training and report what they gained.
 
     Args:
@@ -26,7 +31,33 @@ def iterative_selftrain(
         overrides: settings on top of it, by dotted name, e.g. {"sft.epochs": 2}
         rounds: rounds of reward model and PPO; the config's own number if not given
         out: the run's folder; runs/NAME if not given
+        champion: go on from the champion: train one round more, and promote what beats it
     """
-    run, folder = open_run(PrefectRun, config, overrides, rounds, out)
-    begin(run, folder)
-    return finish(run, method(run), folder)
+    if not champion:
+        run, folder = open_run(PrefectRun, config, overrides, rounds, out)
+        begin(run, folder)
+        return finish(run, method(run), folder)
+    run, content, decided = go_on(lambda: open_run(PrefectRun, config, overrides, rounds, out))
+    announce(run, decided)
+    return told(content, decided)
+
+
+def announce(run: PrefectRun, decided: Decided) -> None:
+    """Show what was decided, and how it has gone so far."""
+    records = Registry(run.store, run.config.name).records()
+    champion = records[-1].champion
+    text = (
+        f"**{decided.text}**\n\nChampion: {champion.ranker} (`{champion.reranker}`)\n\n{drift_table(records)}"
+    )
+    show_markdown(f"champion-{run.config.name}", text, f"the champion of {run.config.name}")
+
+
+def told(content: dict[str, Any], decided: Decided) -> State[dict[str, Any]]:
+    """The flow's final state, which says what was decided; its result is the report and, under `champion`, the decision."""
+    record = decided.record
+    result = {
+        "text": decided.text,
+        "nothing": decided.attempt.nothing,
+        "record": record and record.model_dump(),
+    }
+    return Completed(message=decided.text, data=content | {"champion": result})

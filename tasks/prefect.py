@@ -12,7 +12,12 @@ from typing import Any, Self
 
 import httpx
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
 from prefect.tasks import exponential_backoff
@@ -106,6 +111,16 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
         create_table_artifact(rows, key=key, description=step.label)
     except NOT_SHOWN as error:
         logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
+
+
+def show_markdown(name: str, text: str, description: str) -> None:
+    """A log line with the first line of `text`, and all of it as a markdown artifact; its key gives it a history over runs."""
+    get_run_logger().info("%s", text.partition("\n")[0].strip("*"))
+    key = re.sub(r"[^a-z0-9-]+", "-", name.lower())
+    try:
+        create_markdown_artifact(text, key=key, description=description)
+    except NOT_SHOWN as error:
+        logging.getLogger("selftrain").warning("no artifact %s: %s", key, error)
 
 
 class ChildLog:

@@ -40,7 +40,8 @@ class Decided:
         if self.record is None:
             return f"nothing to do: {self.attempt.nothing}"
         challenger = self.record.challenger
-        return f"{self.record.decision}: {challenger.ranker if challenger else ''} {self.record.reason}"
+        name = challenger.ranker if challenger else self.record.champion.ranker
+        return f"{name} {self.record.decision}: {self.record.reason}"
 
 
 def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:

@@ -12,7 +12,7 @@ from flows.champion import Decided, go_on
 from flows.method import method
 from flows.session import begin, finish, open_run
 from selftrain.registry import Registry
-from selftrain.report.drift import drift_table
+from selftrain.report.drift import drift_markdown
 from tasks.prefect import PrefectRun, show_markdown
 
 
@@ -46,9 +46,7 @@ def announce(run: PrefectRun, decided: Decided) -> None:
     """Show what was decided, and how it has gone so far."""
     records = Registry(run.store, run.config.name).records()
     champion = records[-1].champion
-    text = (
-        f"**{decided.text}**\n\nChampion: {champion.ranker} (`{champion.reranker}`)\n\n{drift_table(records)}"
-    )
+    text = f"**{decided.text}**\n\nChampion: {champion.ranker} (`{champion.reranker}`)\n\n{drift_markdown(records)}"
     show_markdown(f"champion-{run.config.name}", text, f"the champion of {run.config.name}")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -112,13 +113,14 @@ def curve_chart(
     label: str,
     curves: Mapping[str, Sequence[tuple[float, float]]],
     unit: str = "PPO step",
-    y_room: float = 1e-6,
+    holds: Sequence[float] = (),
 ) -> str:
-    """One line a curve over `unit`s; the y axis spans at least `y_room`."""
+    """One line a curve over `unit`s, which are whole numbers; the y axis reaches the values of `holds` too."""
     points = [point for curve in curves.values() for point in curve]
     x = nice_scale([step for step, _ in points], 46, WIDTH - 10, at_least=1)
+    x = replace(x, ticks=tuple(tick for tick in x.ticks if abs(tick - round(tick)) < 1e-9))
     shown = [value for _, value in points] + ([0.0] if label.startswith("KL") else [])
-    y = nice_scale(shown, 140, 10, at_least=y_room)
+    y = nice_scale([*shown, *holds], 140, 10)
     drawing = Drawing(WIDTH, 160, f"{label}, by {unit}")
     _x_axis(drawing, x, 10, 140)
     for tick in y.ticks:

@@ -10,6 +10,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from selftrain.comparisons import Comparison
 from selftrain.registry import Figures, Record, Share
 from selftrain.report import charts
+from selftrain.report.svg import image_url
 from selftrain.report.wording import duration, signed
 
 ASSETS = Path(__file__).parent / "assets"
@@ -29,7 +30,7 @@ SURROUNDINGS: dict[str, tuple[Callable[[Figures], float], float]] = {
     "Programs that the sandbox could not judge": (lambda figures: figures.sandbox_errors, 10),
     "Training of the challenger's round, seconds": (lambda figures: figures.training_seconds, 10),
 }
-"""What is plotted beside the shares -> its value, and the least that the axis spans."""
+"""What is plotted beside the shares -> its value, and what the axis reaches at least."""
 
 
 def since(records: Sequence[Record]) -> Record:
@@ -92,10 +93,21 @@ def drift_rows(records: Sequence[Record]) -> list[list[str]]:
     return rows
 
 
-def drift_table(records: Sequence[Record]) -> str:
-    """`drift_rows` in markdown."""
+def drift_markdown(records: Sequence[Record]) -> str:
+    """`drift_rows` and the plots of shares and differences in markdown."""
     rows = [HEADINGS, ["---"] * len(HEADINGS), *drift_rows(records)]
-    return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows)
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    style = (ASSETS / "style.css").read_text("utf-8")
+    plots = {
+        "Solved by challenger (amber) and champion (blue), between random (grey) and oracle": _solved_chart(
+            records
+        ),
+        "Challenger minus champion, points": _difference_chart(records),
+    }
+    for title, plot in plots.items():
+        if plot is not None:
+            lines += ["", f"{title}:", "", f"![{title}]({image_url(plot, style)})"]
+    return "\n".join(lines)
 
 
 def drift_page(name: str, records: Sequence[Record]) -> str:
@@ -128,7 +140,11 @@ def _solved_chart(records: Sequence[Record]) -> str | None:
         found = [(float(r.number), s.value) for r in records if r.figures and (s := share(r.figures))]
         if found:
             curves[way] = found
-    return charts.curve_chart("Share of test problems solved", curves, "decision", 0.1) if curves else None
+    return (
+        charts.curve_chart("Share of test problems solved", curves, "decision", (0.0, 0.1))
+        if curves
+        else None
+    )
 
 
 def _difference_chart(records: Sequence[Record]) -> str | None:
@@ -146,7 +162,7 @@ def _surroundings(records: Sequence[Record]) -> dict[str, str]:
     for label, (value, room) in SURROUNDINGS.items():
         curve = [(float(record.number), value(record.figures)) for record in records if record.figures]
         if curve:
-            plots[label] = charts.curve_chart(label, {"random": curve}, "decision", room)
+            plots[label] = charts.curve_chart(label, {"random": curve}, "decision", (0.0, room))
     return plots
 
 

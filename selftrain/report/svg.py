@@ -6,6 +6,7 @@ they are meant to stand inline in HTML.
 
 from __future__ import annotations
 
+import base64
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,6 +94,14 @@ class Drawing:
         element.text = text or None
         if tip:
             ElementTree.SubElement(element, "title").text = tip
+
+
+def image_url(markup: str, style: str) -> str:
+    """`Drawing.markup` with its CSS as a data URL, for where an image may stand but no markup."""
+    alone = markup.replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    head, end, rest = alone.partition(">")
+    text = f"{head}{end}<style>{style}</style>{rest}"
+    return f"data:image/svg+xml;base64,{base64.b64encode(text.encode()).decode()}"
 
 
 def _px(value: float | str) -> str:

@@ -487,6 +487,8 @@ class PPOConfig(Strict):
     """Problems of the validation split that are sampled, scored and executed now and then; 0: none."""
     probe_steps: Count = 5
     """Steps between probes."""
+    keep_best: bool = False
+    """The result is the policy whose probe passed most often, the SFT policy among them, instead of the last one."""
     health: HealthConfig = HealthConfig()
     max_grad_norm: Rate = 1.0
     checkpoint_steps: Count = 5
@@ -496,6 +498,10 @@ class PPOConfig(Strict):
         if self.kl_estimator == "exact" and self.whiten_rewards:
             raise ValueError(
                 "kl_estimator exact cannot be used with whiten_rewards; choose k1, or set it to false"
+            )
+        if self.keep_best and not self.probe:
+            raise ValueError(
+                "keep_best goes by the probe's pass rate, and probe is 0: set probe, or keep_best to false"
             )
         return self
 
@@ -549,6 +555,9 @@ class RuntimeConfig(Strict):
     """DeepSpeed's list of nodes, lines `HOST slots=GPUS`."""
     deepspeed: str | None = None
     """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO, with or without offload."""
+    scoring_shards: bool = False
+    """Candidates are scored by a reranker in shards over this machine's processes (DeepSpeed's ZeRO stage 3, for inference):
+    for one that is larger than a GPU. False: each process has a copy of its own, which is faster."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2

@@ -178,6 +178,7 @@ class Progress:
         self.terminal = watch(step.label)
         self.pace = Pace()
         self.last = time.monotonic()
+        self.finished = False
         self.artifact: Any = None
 
     def __call__(
@@ -186,10 +187,10 @@ class Progress:
         self.terminal(done, total, unit, figures)
         rate = self.pace(done)
         now = time.monotonic()
-        finished = done >= total and self.artifact is not None
+        finished = done >= total and not self.finished  # also of a stage that takes less than one update
         if not total or (now - self.last < SECONDS_BETWEEN_UPDATES and not finished):
             return
-        self.last = now
+        self.last, self.finished = now, done >= total
         text = describe(self.step.label, done, total, unit, rate, figures or {})
         try:
             if self.artifact is None:

@@ -2,10 +2,10 @@
 
     python -m tests.promote_by_config FOLDER
 
-The first champion is a reranker that has hardly been trained. Then come, each as a change of the config: one that is trained,
-one whose setting changes nothing (it is
-in the key, but without evaluations during training nothing reads it), one hardly trained again. Expected: promoted, promoted, not promoted, not promoted. Takes some
-minutes; exit code 1 where a decision is another.
+The first champion is a reranker that has hardly been trained. Then come, each as a change of the config: one that is trained;
+one that differs in a setting that enters the key but that nothing reads (patience, without evaluations during training); one
+hardly trained again. Expected: promoted, promoted, not promoted, not promoted. Takes some minutes; exit code 1 where a decision
+is another.
 """
 
 import sys

@@ -150,8 +150,8 @@ def _solved_chart(records: Sequence[Record]) -> str | None:
 def _difference_chart(records: Sequence[Record]) -> str | None:
     rows: dict[str, Comparison] = {}
     for r in records:
-        if r.difference and r.challenger and r.rival:
-            label = f"{r.number}: {r.challenger.ranker} \N{MINUS SIGN} {r.rival.ranker}"
+        if r.difference and r.challenger:
+            label = f"{r.number}: {r.challenger.ranker}"
             value, low, high = r.difference.value, r.difference.low, r.difference.high
             rows[label] = {"name": label, "value": value, "low": low, "high": high}
     return charts.difference_chart(rows) if rows else None

@@ -3,22 +3,18 @@
 prefect deployment run iterative-selftrain/prod          selftrain run demo
 """
 
-from pathlib import PurePath
 from typing import Any
 
 from prefect import flow
-from prefect.runtime import flow_run
+from prefect.states import Completed, State
 
+from flows.champion import Decided, go_on
 from flows.method import method
 from flows.session import begin, finish, open_run
-from tasks.notify import notify_of_end
-from tasks.prefect import PrefectRun
-
-
-def run_name() -> str:
-    """What the UI lists a run as, e.g. `prod · 2026-11-25 02:00` (UTC)."""
-    config = PurePath(str(flow_run.parameters.get("config", "demo"))).stem
-    return f"{config} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+from selftrain.registry import Registry
+from selftrain.report.drift import drift_markdown
+from tasks.notify import notify, notify_of_end, run_name
+from tasks.prefect import PrefectRun, show_markdown
 
 
 @flow(
@@ -34,7 +30,8 @@ def iterative_selftrain(
     overrides: dict[str, Any] | None = None,
     rounds: int | None = None,
     out: str | None = None,
-) -> dict[str, Any]:
+    champion: bool = False,
+) -> Any:
     """Train rerankers by iterative self-training and report what they gained.
 
     Args:
@@ -42,7 +39,33 @@ def iterative_selftrain(
         overrides: Settings on top of it, by dotted name, e.g. {"sft.epochs": 2, "store": "s3://bucket/store"}
         rounds: Rounds of reward model and PPO; the config's own number if not given
         out: Folder of the run, with its report; runs/NAME if not given
+        champion: Go on from the champion: train one round more, and promote what beats it
     """
-    run, folder = open_run(PrefectRun, config, overrides, rounds, out)
-    begin(run, folder)
-    return finish(run, method(run), folder)
+    if not champion:
+        run, folder = open_run(PrefectRun, config, overrides, rounds, out)
+        begin(run, folder)
+        return finish(run, method(run), folder)
+    run, content, decided = go_on(lambda: open_run(PrefectRun, config, overrides, rounds, out))
+    announce(run, decided)
+    return told(content, decided)
+
+
+def announce(run: PrefectRun, decided: Decided) -> None:
+    """Show what was decided, and how it has gone so far."""
+    records = Registry(run.store, run.config.name).records()
+    champion = records[-1].champion
+    text = f"**{decided.text}**\n\nChampion: {champion.ranker} (`{champion.reranker}`)\n\n{drift_markdown(records)}"
+    show_markdown(f"champion-{run.config.name}", text, f"the champion of {run.config.name}")
+    if decided.record is not None and decided.record.decision == "promoted":
+        notify("promoted", f"{run.config.name}: {decided.text}", {"champion": champion.model_dump()})
+
+
+def told(content: dict[str, Any], decided: Decided) -> State[dict[str, Any]]:
+    """The flow's final state, which says what was decided; its result is the report and, under `champion`, the decision."""
+    record = decided.record
+    result = {
+        "text": decided.text,
+        "nothing": decided.attempt.nothing,
+        "record": record and record.model_dump(),
+    }
+    return Completed(message=decided.text, data=content | {"champion": result})

@@ -1,4 +1,4 @@
-"""Tells a webhook what somebody should know of: runs that ended badly, promotions.
+"""How a run is called, and what a webhook is told of it: that it ended badly, promotions.
 
 The webhook's URL is a secret: it comes from SELFTRAIN_WEBHOOK_URL or the Prefect Secret block `selftrain-webhook`, and is
 in no log. Without one nothing is sent. What is sent is JSON with `text`, which Slack and Mattermost show as it is, `event`
@@ -10,6 +10,7 @@ import logging
 import os
 import urllib.error
 import urllib.request
+from pathlib import PurePath
 from typing import Any
 
 VARIABLE, BLOCK = "SELFTRAIN_WEBHOOK_URL", "selftrain-webhook"
@@ -49,7 +50,7 @@ def webhook_url() -> str | None:
     from prefect.exceptions import PrefectException
 
     try:
-        return str(Secret.load(BLOCK, _sync=True).get())  # type: ignore[call-arg]
+        return str(Secret.load(BLOCK, _sync=True).get())
     except ValueError:  # there is no such block
         return None
     except (PrefectException, httpx.HTTPError, OSError) as error:
@@ -68,3 +69,11 @@ def notify_of_end(flow: Any, flow_run: Any, state: Any) -> None:
         f"{flow.name}: {flow_run.name} {event}: {(state.message or '')[:500]} {page}",
         {"flow": flow.name, "run": flow_run.name, "id": str(flow_run.id), "page": page},
     )
+
+
+def run_name() -> str:
+    """What the UI lists a run as, e.g. `prod · 2026-11-25 02:00` (UTC)."""
+    from prefect.runtime import flow_run
+
+    config = PurePath(str(flow_run.parameters.get("config", "demo"))).stem
+    return f"{config} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"

@@ -146,7 +146,7 @@ def test_a_run_of_prod_is_completed(deployed: Deployed, store: Path, tmp_path: P
     overrides = {"store": str(store), "ppo.steps": 2}
     done = prefect(
         "deployment", "run", "iterative-selftrain/prod", "--watch",
-        "--param", "config=smoke", "--param", "rounds=1", "--param", f"overrides={json.dumps(overrides)}",
+        "--param", "config=smoke", "--param", "rounds=1", "--param", "champion=false", "--param", f"overrides={json.dumps(overrides)}",
         "--param", f"out={tmp_path / 'out'}", "--tag", "watched",
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr + deployed.log.read_text()[-3000:]
@@ -191,7 +191,9 @@ def test_cancelling_ends_every_process_within_20_seconds_and_the_webhook_is_told
     deployed: Deployed, webhook: Webhook, tmp_path: Path
 ):
     overrides = {"store": str(tmp_path / "store"), "sft.epochs": 100_000, "runtime.processes": 2}
-    run = deployed.start("prod", config="smoke", overrides=overrides, out=str(tmp_path / "out"))
+    run = deployed.start(
+        "prod", config="smoke", champion=False, overrides=overrides, out=str(tmp_path / "out")
+    )
     second = deployed.start("prod", config="nothing-of-that-name")
     try:
         checkpoints = tmp_path / "store" / ".local" / "work" / "sft"

@@ -87,15 +87,25 @@ class PrefectServer:
         return self.send("POST", path, body)
 
     def send(self, method: str, path: str, body: Any = None) -> Any:
-        """The JSON answer of `METHOD url/path`, None where it is empty."""
+        """The JSON answer of `METHOD url/path`, None where it is empty.
+
+        Tries again where the server is busy, as Prefect's own client does: SQLite lets one write at a time.
+        """
         request = urllib.request.Request(
             f"{self.url}/{path}",
             json.dumps(body).encode(),
             {"Content-Type": "application/json"},
             method=method,
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.loads(answer.read() or "null")
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
 
 @contextmanager

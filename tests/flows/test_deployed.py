@@ -168,7 +168,7 @@ def test_a_run_of_prod_is_completed(deployed: Deployed, store: Path, tmp_path: P
 def test_a_schedule_fires(deployed: Deployed, store: Path, tmp_path: Path):
     deployment = deployed.deployment("demo")
     parameters = {"config": "smoke", "overrides": {"store": str(store)}, "out": str(tmp_path / "out")}
-    schedule = {"schedule": {"interval": 20}, "active": True, "parameters": parameters}
+    schedule = {"schedule": {"interval": 30}, "active": True, "parameters": parameters}
     request = f"deployments/{deployment['id']}/schedules"
     (made,) = deployed.server.send("POST", request, [schedule])
     try:

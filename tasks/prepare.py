@@ -36,10 +36,11 @@ def prepare(run: Run) -> ArtifactRef:
     toolchain(run)
     problems = run.config.problems
     problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})
+    run.content = run.content or content_digest(problems)
     return run.do(
         PREPARE,
         "prepare",
-        library.PrepareSlice(problems=problems, content=content_digest(problems)),
+        library.PrepareSlice(problems=problems, content=run.content),
         {},
         tags=("sandbox",),
     )

@@ -63,13 +63,17 @@ class Step:
 
 @dataclass
 class Run:
-    """Carries out steps one after the other; `execute` says how: as Prefect tasks (`tasks.prefect`), or not at all."""
+    """Carries out steps one after the other; `execute` says how: as Prefect tasks (`tasks.prefect`), or not at all.
+
+    `toolchain` and `content` hold what was found out about the sandbox and the problem source, asked once per run.
+    """
 
     config: RunConfig
     store: Store
     steps: dict[str, Step] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)
     toolchain: dict[str, str] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.monotonic)
     id: str = field(
@@ -93,11 +97,15 @@ class Run:
         self.steps[name] = step
         if self.begun:
             self.record(finished=False)
-        there = self.store.has(ref)
+        there = self.is_there(ref)
         if there:
             self.cached.append(name)
         self.execute(step, there)
         return ref
+
+    def is_there(self, ref: ArtifactRef) -> bool:
+        """Whether the store has the artifact, whole."""
+        return self.store.has(ref)
 
     def execute(self, step: Step, there: bool) -> None:
         """Called once per step; a plan does nothing."""

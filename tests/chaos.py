@@ -336,7 +336,7 @@ def disturbed(world: World, events: tuple[Event, ...]) -> None:
     world.server.start()
     world.wait(world.answers, "the server")
     automate = [sys.executable, "infra/automation.py", "--silent", str(world.silent)]
-    for command in (["bash", "infra/deploy.sh"], automate):
+    for command in ([sys.executable, "infra/deploy.py"], automate):
         subprocess.run(command, cwd=ROOT, env=world.environment, check=True, capture_output=True)
     world.worker.start()
     world.say("server, deployments and worker are there")

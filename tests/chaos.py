@@ -16,6 +16,7 @@ import contextlib
 import fcntl
 import json
 import os
+import re
 import signal
 import socket
 import sqlite3
@@ -41,6 +42,8 @@ LONGEST = 900
 """Seconds that the end may take before the test gives up; many times what an idle machine needs."""
 SECONDS_TO_END = 60
 DISK_MIB = 256
+THEIRS = re.compile(r"prefect$|^prefect-workspace-|^runner_storage$|^torchinductor_")
+"""Folders that killed Prefect workers leave, and a cache of PyTorch's."""
 ENDS = ("Completed", "Failed", "Cancelled")
 
 
@@ -64,7 +67,11 @@ class Service:
         """End this process alone: what it started is left to itself."""
         if self.process is not None and self.process.poll() is None:
             self.process.send_signal(how)
-            self.process.wait()
+            try:
+                self.process.wait(30)
+            except subprocess.TimeoutExpired:  # a worker waits for the runs that it has just taken
+                self.process.kill()
+                self.process.wait()
 
 
 class Weed:

@@ -194,12 +194,14 @@ def test_cancelling_ends_every_process_within_20_seconds_and_the_webhook_is_told
     run = deployed.start(
         "prod", config="smoke", champion=False, overrides=overrides, out=str(tmp_path / "out")
     )
-    second = deployed.start("prod", config="nothing-of-that-name")
     try:
         checkpoints = tmp_path / "store" / ".local" / "work" / "sft"
         deployed.wait(lambda: list(checkpoints.glob("*/progress/checkpoints/*")), "a checkpoint")
         assert len(training(tmp_path)) == 3, "torchrun and two ranks"
-        assert deployed.state(second) == "SCHEDULED", "two runs of prod at once: the second waits"
+        second = deployed.start("prod", config="nothing-of-that-name")
+        waits = {"name": {"any_": ["AwaitingConcurrencySlot"]}}
+        chosen = {"id": {"any_": [second]}, "state": waits}
+        deployed.wait(lambda: deployed.runs(flow_runs=chosen), "the second run of prod waiting for the first")
         cancelled = time.monotonic()
         assert prefect("flow-run", "cancel", run).returncode == 0
         deployed.wait(lambda: not training(tmp_path), "the ranks' end", 20)

@@ -1,6 +1,5 @@
 """Opens a run from a flow's parameters, and closes it with its report."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,7 +43,7 @@ def finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
         for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
         seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
-        content = finish_report(folder, time.time() - run.started, seconds, run.cached)
+        content = finish_report(folder, run.seconds, seconds, run.cached)
         run.write(folder, finished=True)
     return content
 

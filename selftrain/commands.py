@@ -94,13 +94,14 @@ def need_deepspeed(runtime: Any) -> None:
         for setting, wanted in (
             ("runtime.deepspeed is set", runtime.deepspeed),
             ("runtime.launcher is deepspeed", runtime.launcher == "deepspeed"),
+            ("runtime.scoring_shards is true", runtime.scoring_shards),
         )
         if wanted
     ]
     if asked and importlib.util.find_spec("deepspeed") is None:
         raise UsageError(
             f"{' and '.join(asked)} but deepspeed is not installed; `pip install deepspeed`, or set runtime.deepspeed to "
-            "null and runtime.launcher to torchrun"
+            "null, runtime.launcher to torchrun and runtime.scoring_shards to false"
         )
 
 

@@ -1,6 +1,6 @@
 """What a run is: every setting, its meaning, its default. YAML files in `configs/` fill it in.
 
-Everything but `runtime`, `store` and `name` can change the result and is part of the stages' keys.
+Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from pydantic import (
 
 LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
 SPLITS = ("sft", "rl", "validation", "test")
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -485,6 +487,8 @@ class PPOConfig(Strict):
     """Problems of the validation split that are sampled, scored and executed now and then; 0: none."""
     probe_steps: Count = 5
     """Steps between probes."""
+    keep_best: bool = False
+    """The result is the policy whose probe passed most often, the SFT policy among them, instead of the last one."""
     health: HealthConfig = HealthConfig()
     max_grad_norm: Rate = 1.0
     checkpoint_steps: Count = 5
@@ -494,6 +498,10 @@ class PPOConfig(Strict):
         if self.kl_estimator == "exact" and self.whiten_rewards:
             raise ValueError(
                 "kl_estimator exact cannot be used with whiten_rewards; choose k1, or set it to false"
+            )
+        if self.keep_best and not self.probe:
+            raise ValueError(
+                "keep_best goes by the probe's pass rate, and probe is 0: set probe, or keep_best to false"
             )
         return self
 
@@ -515,6 +523,19 @@ class EvaluateConfig(Strict):
     """Also score with prompts shuffled among problems: a reranker that reads the problem loses its gain."""
 
 
+class PromotionConfig(Strict):
+    """When a challenger becomes the champion (see `selftrain.promotion`). None of it enters a key."""
+
+    max_rounds: Count | None = None
+    """Rounds that no run goes beyond; null: no bound."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """Share of problems: a challenger is promoted if it solves more than the champion by more than this, at the lower end of
+    the paired difference's 95 % interval."""
+    patience: Count = 1
+    """Challengers in a row that were not promoted after which no further round is trained until something else changes: the
+    problems, the config or the champion."""
+
+
 class RuntimeConfig(Strict):
     """Where and how it runs. None of it enters a key."""
 
@@ -534,6 +555,9 @@ class RuntimeConfig(Strict):
     """DeepSpeed's list of nodes, lines `HOST slots=GPUS`."""
     deepspeed: str | None = None
     """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO, with or without offload."""
+    scoring_shards: bool = False
+    """Candidates are scored by a reranker in shards over this machine's processes (DeepSpeed's ZeRO stage 3, for inference):
+    for one that is larger than a GPU. False: each process has a copy of its own, which is faster."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
@@ -561,7 +585,7 @@ class RuntimeConfig(Strict):
 class RunConfig(Strict):
     """One run of the method."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=NAME)
     """Name of the run's folder."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed of training, sampling and mining; it is added to the problems' own seed, that of the bank or of the splits."""
@@ -575,6 +599,7 @@ class RunConfig(Strict):
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    promotion: PromotionConfig = PromotionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: str = "runs/store"
     """Folder or fsspec URL of the artifact store."""

@@ -63,7 +63,6 @@ class Files:
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
             options = {"use_listings_cache": False} | defaults | options
-        self.defaults = {"use_listings_cache": False} | (CLIENT if protocol in S3 else {})
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError, TypeError) as error:

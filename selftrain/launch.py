@@ -10,10 +10,11 @@ import subprocess
 import sys
 import threading
 import time
+import traceback
 import uuid
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
@@ -190,18 +191,42 @@ def child_main(work: Any, apart: bool = False) -> None:
         outcome: Outcome = work(child)
         if any(other.wait() != 0 for other in others):
             raise RunError("another rank failed; its last lines are above")
+        if int(os.environ.get("RANK", "0")) == 0:
+            content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
+            replace_file(child.private / "outcome.json", json.dumps(content).encode())
     except UsageError as error:
         _say(USAGE_MARK + json.dumps(str(error)))
-        sys.exit(error.exit_code)
+        _leave(error.exit_code)
     except (
         SelftrainError,
         OSError,
     ) as error:  # a full disk, for instance: a line says it, a traceback would hide it
         _say(f"{type(error).__name__}: {error}")
-        sys.exit(1)
-    if int(os.environ.get("RANK", "0")) == 0:
-        content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
-        replace_file(child.private / "outcome.json", json.dumps(content).encode())
+        _leave(1)
+    except BaseException:
+        traceback.print_exc()
+        _leave(1)
+    _leave(0)
+
+
+HELD: list[Any] = []
+
+
+def hold(*objects: Any) -> None:
+    """Keep `objects` for as long as this process lives.
+
+    For a model that several ranks trained, which holds their process group. PyTorch's DDP takes its group down with the
+    interpreter's lock held and joins gloo's threads; one of them may be waiting for that lock to drop a tensor, and then
+    neither ever ends.
+    """
+    HELD.extend(objects)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process, and take nothing down first: see `hold`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _start_others(world: int) -> list[subprocess.Popen[bytes]]:

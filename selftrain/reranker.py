@@ -6,6 +6,7 @@ candidates[ranking.best]
 """
 
 import copy
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any
 from selftrain.errors import UsageError
 from selftrain.runfile import NAME, read_run
 
-BATCH_TOKENS = {"cpu": 2048}
+BATCH_TOKENS = {"cpu": 1024}
 """Padded tokens at once, a candidate's prompt included, by device: what fits a core's cache is faster than what does not."""
 OTHER_BATCH_TOKENS = 16_384
 """The same on all other devices."""
@@ -40,9 +41,11 @@ class Ranking:
 class Reranker:
     """A one-label sequence classifier that reads prompt + completion and scores the completion."""
 
-    def __init__(self, model: Any, tokenizer: Any) -> None:
+    def __init__(self, model: Any, tokenizer: Any, forward: Any = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.forward = forward or model
+        """What makes the model's forward passes; another where its weights are in shards."""
         self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
 
     @classmethod
@@ -65,31 +68,31 @@ class Reranker:
     def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
         """Scores per problem and candidate.
 
-        A prompt is read once, and its keys and values serve all of its candidates. Prompts are read in batches over problems,
-        and so are the candidates behind them, each sorted by length.
+        What a problem's candidates begin with alike, the prompt at least, is read once, and its keys and values serve them
+        all. These beginnings are read in batches over problems, and so is what follows them, each sorted by length.
         """
         import torch
 
         from selftrain.models import encode_prompt, fill_template
 
-        pad_token = self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        # The model scores at the last token that is no padding: where the end token pads too, one before it.
+        own = 2 if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id else 1
         written = iter(self._encode([text for _, candidates in problems for text in candidates]))
         heads: list[list[int]] = []
         tails: list[list[list[int]]] = []
         for prompt, candidates in problems:
             head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
-            ends = [next(written) for _ in candidates]
-            if pad_token == self.tokenizer.eos_token_id:
-                # The model scores at the last token that is no padding: there must be one before the end.
-                head, ends = head[:-1], [head[-1:] + end for end in ends]
-            heads.append(head)
-            tails.append(ends)
-        scores = [[0.0] * len(ends) for ends in tails]
+            rows = [head + next(written) for _ in candidates]
+            common = _common(rows)[: max(0, min(map(len, rows), default=0) - own)]
+            heads.append(common)
+            tails.append([row[len(common) :] for row in rows])
+        scores = [[0.0] * len(rows) for rows in tails]
         with torch.inference_mode():
             for group in self._batches([len(head) for head in heads]):
                 places = [(at, number) for at in group for number in range(len(tails[at]))]
-                rows = [(place, tail) for place, at in enumerate(group) for tail in tails[at]]
-                found = self._score_rows([heads[at] for at in group], rows)
+                placed = [(place, tail) for place, at in enumerate(group) for tail in tails[at]]
+                found = self._score_rows([heads[at] for at in group], placed)
                 for (at, number), score in zip(places, found, strict=True):
                     scores[at][number] = score
         return scores
@@ -111,7 +114,7 @@ class Reranker:
         cache = None
         if width:
             # Padded on the left, so that a candidate's tokens follow its prompt's without a gap.
-            cache = self.model.base_model(
+            cache = self.forward(
                 input_ids=pad(prompts, self.model.config.pad_token_id, left=True).to(device),
                 attention_mask=before,
                 position_ids=(before.cumsum(1) - 1).clamp(min=0),
@@ -123,7 +126,7 @@ class Reranker:
             own = pad([[1] * len(rows[at][1]) for at in batch], 0).to(device)
             prompt = torch.tensor([rows[at][0] for at in batch], device=device)
             mask = torch.cat([before[prompt], own], 1)
-            logits = self.model(
+            logits = self.forward(
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=(mask.cumsum(1) - 1)[:, width:],
@@ -145,6 +148,12 @@ class Reranker:
             else:
                 batches.append([at])
         return batches
+
+
+def _common(rows: Sequence[list[int]]) -> list[int]:
+    """What all rows begin with."""
+    alike = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
+    return [ids[0] for ids in alike]
 
 
 def _select(cache: Any, rows: Any) -> Any:

@@ -39,7 +39,14 @@ def score_candidates(build: Build, jobs: Sequence[Job]) -> dict[str, dict[str, f
     folder = build.folder / PROGRESS
     for old in folder.glob("scores-*.parquet"):
         old.unlink()
-    launch("selftrain.scoring", replace(build, config={}), extra={"jobs": [asdict(job) for job in jobs]})
+    sharded = build.runtime.scoring_shards and build.runtime.processes > 1
+    alone = build.runtime.model_copy(update={"nodes": 1, "launcher": "torchrun"})
+    launch(
+        "selftrain.scoring",
+        replace(build, config={}, runtime=alone),
+        distributed=sharded,
+        extra={"jobs": [asdict(job) for job in jobs], "sharded": sharded},
+    )
     scores: dict[str, dict[str, float]] = {job.name: {} for job in jobs}
     for path in sorted(folder.glob("scores-*.parquet")):
         table = pq.read_table(path).to_pydict()
@@ -54,7 +61,9 @@ def run(child: Child) -> Outcome:
     import pyarrow.parquet as pq
 
     from selftrain.reranker import Reranker
+    from selftrain.sharded import load_sharded
 
+    sharded = child.extra["sharded"]
     jobs = [Job(**job | {"splits": tuple(job["splits"])}) for job in child.extra["jobs"]]
     runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
@@ -68,9 +77,14 @@ def run(child: Child) -> Outcome:
                 child.inputs[job.candidates] / "candidates.parquet", Candidate
             )
         if job.reranker not in rerankers:
-            rerankers[job.reranker] = Reranker.load(child.inputs[job.reranker], runtime.device)
+            folder = child.inputs[job.reranker]
+            rerankers[job.reranker] = (
+                load_sharded(folder, runtime) if sharded else Reranker.load(folder, runtime.device)
+            )
         mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
         scores = rerankers[job.reranker].score_many([(prompt, list(texts)) for prompt, texts in mine])
+        if sharded:
+            rerankers[job.reranker].forward.finish()
         for (_, texts), found in zip(mine, scores, strict=True):
             rows += [
                 (job.name, id, score) for ids, score in zip(texts.values(), found, strict=True) for id in ids

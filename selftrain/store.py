@@ -54,7 +54,6 @@ class Store:
     ) -> None:
         self._arguments = (url, local, options, cache_gib)
         self.url = url
-        self.has_options = bool(options)
         self.files = Files(url, options)
         self.fs, self.root, self.is_local = self.files.fs, self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
@@ -199,9 +198,9 @@ class Store:
         folder = self.local / "work" / ref.stage / ref.key
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            started = time.time()
+            started, clock = time.time(), time.monotonic()  # the one may be changed meanwhile
             outcome = make(folder)
-            seconds = time.time() - started
+            seconds = time.monotonic() - clock
             self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
         except OSError as error:
             raise StoreError(

@@ -11,7 +11,7 @@ from functools import partial
 
 from sandbox.cache import VerdictCache
 from sandbox.client import Sandbox
-from sandbox.errors import SandboxError
+from sandbox.errors import BackendUnavailable, SandboxError
 from sandbox.languages import language as row_of
 from sandbox.programs import assemble
 from sandbox.verdicts import Case, Limits, Program, Result, Verdict
@@ -70,6 +70,16 @@ def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
         raise UsageError(str(error)) from error
 
 
+@contextmanager
+def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
+    """The sandbox of a stage. It was there when the run began: if it is gone now, its daemon may come back."""
+    try:
+        with Sandbox(runtime.backend, workers=runtime.workers, docker_runtime=runtime.docker_runtime) as box:
+            yield box
+    except BackendUnavailable as error:
+        raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error
+
+
 def build(build: Build) -> Outcome:
     """Reads `problems` and `candidates`; writes executions.parquet."""
     config: ExecuteSlice = build.config
@@ -80,7 +90,7 @@ def build(build: Build) -> Outcome:
     size = config.execute.shard
     shards = [candidates[at : at + size] for at in range(0, len(candidates), size)]
     done: list[list[Execution]] = []
-    with open_sandbox(build.runtime) as box, known_verdicts(build) as cache:
+    with sandbox_at_work(build.runtime) as box, known_verdicts(build) as cache:
         for number, shard in enumerate(shards):
             path = folder / f"executions-{number:05d}.parquet"
             if path.is_file():

@@ -4,26 +4,30 @@ The manifest in the store is the truth. Prefect's own result is the reference on
 as Cached in the UI. Where the store does not hold the artifact any more, the task is called with `refresh_cache`.
 """
 
+import json
 import logging
 import re
 import time
-from functools import cached_property
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
-from prefect.filesystems import RemoteFileSystem
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import Pace, describe, watch
-from selftrain.stage import fingerprint
-from selftrain.store import Store, cache_folder
+from selftrain.store import Store
 from tasks.run import Run, Step
 
 SECONDS_BETWEEN_UPDATES = 5.0
@@ -34,11 +38,6 @@ NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
 class PrefectRun(Run):
     """A run inside a flow: each step is a task run."""
 
-    @cached_property
-    def result_storage(self) -> Path | RemoteFileSystem:
-        """See `result_storage`; found out once."""
-        return result_storage(self.store)
-
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
         make_artifact.with_options(
@@ -46,22 +45,19 @@ class PrefectRun(Run):
             task_run_name=step.label.replace("{", "").replace("}", ""),
             tags=list(step.tags),
             retries=step.retries,
+            # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
+            retry_delay_seconds=exponential_backoff(backoff_factor=5),
             refresh_cache=not there,
-            result_storage=self.result_storage,
+            result_storage=result_storage(self.store),
         )(self, step)
 
 
-def result_storage(store: Store) -> Path | RemoteFileSystem:
-    """Where Prefect keeps its results: in the store, so that all workers share them.
+def result_storage(store: Store) -> Path:
+    """Where Prefect keeps its results: on this machine. Another finds the artifact in the store, only not as Cached.
 
-    Prefect wants its block saved on its server, which no credentials may be: where they do not come from the environment,
-    results stay on this machine, and another one's task shows as Completed instead of Cached.
+    In a remote store every read and write of Prefect's own would be one more that can fail, and is not tried again.
     """
-    if not store.is_local and not store.has_options:
-        block = RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=store.files.defaults)
-        block.save(f"selftrain-store-{fingerprint(store.url)}", overwrite=True, _sync=True)
-        return block
-    folder = Path(store.root if store.is_local else cache_folder()) / ".prefect"
+    folder = Path(store.root if store.is_local else store.local) / ".prefect"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -92,7 +88,6 @@ def _retryable(_: Any, __: Any, state: Any) -> bool:
     cache_policy=CacheKeyFnPolicy(cache_key_fn=_key),
     persist_result=True,
     result_serializer="json",
-    retry_delay_seconds=exponential_backoff(backoff_factor=5),
     retry_condition_fn=_retryable,
 )
 def make_artifact(run: Run, step: Step) -> dict[str, str]:
@@ -108,25 +103,60 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     manifest = run.store.manifest(step.ref) or {}
     logger.info("%s: %s in %.1f s", step.label, "built" if built else "found", manifest.get("seconds", 0.0))
     show_table(step, manifest)
+    if step.stage.name == "report":
+        show_report(run, step)
     return {"stage": step.ref.stage, "key": step.ref.key}
 
 
 def show_table(step: Step, manifest: dict[str, Any]) -> None:
     """A table artifact with the stage's figures; its key gives it a history over runs."""
     rows = [
-        {"figure": name, "value": value if isinstance(value, int | float | str) else str(value)}
-        for name, value in (manifest.get("metrics") or {}).items()
-        if not isinstance(value, list)
+        {"figure": name, "value": f"{value:.4g}" if isinstance(value, float) else value}
+        for name, value in figures(manifest.get("metrics") or {})
     ]
     rows += [
-        {"figure": "seconds", "value": round(manifest.get("seconds", 0.0), 1)},
+        {"figure": "seconds in all", "value": round(manifest.get("seconds", 0.0), 1)},
         {"figure": "key", "value": step.ref.key},
     ]
-    key = f"{step.stage.name}-{step.name}".replace("_", "-").lower()
+    key = step.name.replace("_", "-").lower()
     try:
         create_table_artifact(rows, key=key, description=step.label)
     except NOT_SHOWN as error:
         logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
+
+
+def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
+    """The single values of a manifest's metrics, those of a dict as `name.key`; curves are left out."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from figures({f"{name}.{key}": item for key, item in value.items()})
+        elif isinstance(value, int | float | str):
+            yield name, value
+
+
+def show_markdown(name: str, text: str, description: str) -> None:
+    """A log line with the first line of `text`, and all of it as a markdown artifact; its key gives it a history over runs."""
+    get_run_logger().info("%s", text.partition("\n")[0].strip("*"))
+    key = re.sub(r"[^a-z0-9-]+", "-", name.lower())
+    try:
+        create_markdown_artifact(text, key=key, description=description)
+    except NOT_SHOWN as error:
+        logging.getLogger("selftrain").warning("no artifact %s: %s", key, error)
+
+
+def show_report(run: Run, step: Step) -> None:
+    """The report's table and plots, with where the whole of it is."""
+    from selftrain.report import plots, summary_table
+
+    folder = run.store.path(step.ref)
+    table = summary_table(json.loads((folder / "report.json").read_text()))
+    images = "\n\n".join(f"**{label}**\n\n![{label}]({image})" for label, image in plots(folder))
+    where = f"report.html of {run.config.name}: {run.store.url}/{step.ref}, and in the run's folder"
+    show_markdown(
+        f"report-{run.config.name}",
+        f"**{where}**\n\n```\n{table}```\n\n{images}\n",
+        f"report of {run.config.name}",
+    )
 
 
 class ChildLog:
@@ -165,11 +195,15 @@ class ChildLog:
             self.left_out = 0
 
 
+BAR = re.compile(r"\d+%\|.*\| [\d.]+\w*/[\d.]+\w* \[")
+"""A progress bar's line; the stage's own progress says more."""
 LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Warning|Error)\b:|: \w+(Warning): ")
 
 
 def level_of(line: str) -> int:
-    """The level that a line of a log or an interpreter's own message tells, INFO where it tells none."""
+    """The level that a line of a log or an interpreter's own message tells, INFO where it tells none, DEBUG for bars."""
+    if BAR.search(line):
+        return logging.DEBUG
     found = LEVEL.search(line)
     name = next(filter(None, found.groups())) if found else "INFO"
     return int(logging.getLevelName(name.upper()))
@@ -184,6 +218,7 @@ class Progress:
         self.terminal = watch(step.label)
         self.pace = Pace()
         self.last = time.monotonic()
+        self.finished = False
         self.artifact: Any = None
 
     def __call__(
@@ -192,10 +227,10 @@ class Progress:
         self.terminal(done, total, unit, figures)
         rate = self.pace(done)
         now = time.monotonic()
-        finished = done >= total and self.artifact is not None
+        finished = done >= total and not self.finished  # also of a stage that takes less than one update
         if not total or (now - self.last < SECONDS_BETWEEN_UPDATES and not finished):
             return
-        self.last = now
+        self.last, self.finished = now, done >= total
         text = describe(self.step.label, done, total, unit, rate, figures or {})
         try:
             if self.artifact is None:

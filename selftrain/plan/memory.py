@@ -288,9 +288,11 @@ def sampling_memory(
 
 
 def scoring_memory(shape: Shape, runtime: RuntimeConfig, rerankers: int = 1) -> Memory:
-    """A scoring process, which keeps all its rerankers."""
+    """A scoring process, which keeps all its rerankers, or its shards of them."""
     libraries = LIBRARIES["sampling"] if runtime.device == "cpu" else CUDA_LIBRARIES
     weights = FLOAT * shape.classifier * rerankers
+    if runtime.scoring_shards:  # and the largest layer, whole while it is used
+        weights = weights // runtime.processes + FLOAT * shape.largest
     tokens = BATCH_TOKENS.get(runtime.device, OTHER_BATCH_TOKENS)
     return Memory(
         {

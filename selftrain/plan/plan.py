@@ -181,9 +181,9 @@ def what_helps(config: RunConfig, step: Step) -> Iterator[str]:
         states = term in ("weights", "gradients", "optimizer")
         if states and part is not None:
             if zero_of(runtime).stage < 3 and runtime.processes * runtime.nodes > 1:
-                yield "shard them: runtime.deepspeed=configs/deepspeed/zero3.json"
+                yield "shard them: runtime.deepspeed=zero3"
             elif zero_of(runtime).stage == 3 and not zero_of(runtime).offload_optimizer:
-                yield "more GPUs, or offload: runtime.deepspeed=configs/deepspeed/zero3-offload.json"
+                yield "more GPUs, or offload: runtime.deepspeed=zero3-offload"
             if part.lora is None and config.model.base is not None:
                 yield f"train adapters: {names[step.stage]}.lora={{rank: 16}}"
             break
@@ -198,5 +198,7 @@ def what_helps(config: RunConfig, step: Step) -> Iterator[str]:
             yield "fewer rollouts: ppo.rollout_batch, or shorter ones: sample.max_new_tokens"
         if term == "other models":
             yield "reference, reranker and the rollouts' copy are whole in each process: a smaller reranker (reward.base)"
+    if step.stage in ("mine", "evaluate") and not runtime.scoring_shards and runtime.processes > 1:
+        yield "score with the reranker in shards: runtime.scoring_shards=true"
     if part is None:
         yield f"fewer processes: runtime.processes below {runtime.processes}, or a smaller model"

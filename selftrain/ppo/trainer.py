@@ -83,6 +83,11 @@ def rows_of_step(step: int, rows: int, problems: int, seed: int) -> list[int]:
     return [row for shuffle in shuffled for row in shuffle][start : start + rows]
 
 
+def best_step(probes: Sequence[dict[str, float]]) -> int:
+    """The step after which the probe passed most often, the first of equals."""
+    return int(max(probes, key=lambda probe: probe["pass_rate"])["step"])
+
+
 def check_batches(config: PPOConfig, world: int) -> None:
     """Raise UsageError unless the batch sizes divide each other and spread evenly over `world` processes."""
     for misfit in config.misfits(world):
@@ -105,6 +110,7 @@ class Trainer:
                        the policy without them
     execute            runs completions against their problems' tests; needed for `execution_weight` and for probes
     probe_prompts      token ids of the probe's problems, which `execute` knows as len(prompts), len(prompts) + 1, ...
+    on_best            called by every rank with the step whose probe passed more often than any before
     """
 
     def __init__(
@@ -126,13 +132,14 @@ class Trainer:
         adapters: Any = None,
         execute: Execute | None = None,
         probe_prompts: Sequence[list[int]] = (),
+        on_best: Callable[[int], None] = lambda step: None,
         keep: int = 1,
     ) -> None:
         check_batches(config, accelerator.num_processes)
         self.config, self.seed, self.max_new_tokens = config, seed, max_new_tokens
         self.score, self.prompts, self.end = score, prompts, end
         self.execute, self.probe_prompts = execute, probe_prompts
-        self.accelerator, self.on_step = accelerator, on_step
+        self.accelerator, self.on_step, self.on_best = accelerator, on_step, on_best
         self.checkpoints, self.keep = checkpoints, keep
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.own = slice(self.rank, None, self.world)  # this rank's share of a step's rows
@@ -212,6 +219,8 @@ class Trainer:
         }
         now["hacking_gap"] = health.hacking_gap((self.state.probes or [now])[0], now)
         self.state.probes.append(now)
+        if best_step(self.state.probes) == self.state.step:
+            self.on_best(self.state.step)
 
     # Experience
 

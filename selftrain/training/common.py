@@ -26,7 +26,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
-from selftrain.launch import report_progress
+from selftrain.launch import hold, report_progress
 from selftrain.training import lora
 
 SORT_WINDOW = 20
@@ -323,6 +323,7 @@ def train(trainer: Any, goal: Goal, runtime: RuntimeConfig) -> Trained:
         check_checkpoint(Path(newest), trainer.model, written_by)
     if newest is None or not _finished(_state(newest), goal):
         trainer.train(resume_from_checkpoint=newest)
+        hold(trainer.model_wrapped)
         newest = str(folder / f"checkpoint-{trainer.state.global_step}")
     state = _state(newest)
     history, steps = state["log_history"], state["global_step"]

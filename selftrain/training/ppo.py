@@ -5,6 +5,7 @@ Run as a child process: `python -m selftrain.training.ppo resolved.json`, or und
 """
 
 import json
+import shutil
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +17,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from selftrain.config import RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.launch import Child, ask, child_main, report_progress
+from selftrain.launch import Child, ask, child_main, hold, report_progress
 from selftrain.models import (
     digest_weights,
     encode_completion,
@@ -30,7 +31,7 @@ from selftrain.plan.memory import zero_of
 from selftrain.ppo.model import check_head
 from selftrain.ppo.rollout import Copy, Reloaded, Rollouts
 from selftrain.ppo.score import RerankerScore, Translate
-from selftrain.ppo.trainer import State, Trainer, accumulation_steps, check_batches
+from selftrain.ppo.trainer import State, Trainer, accumulation_steps, best_step, check_batches
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
@@ -120,6 +121,17 @@ def train(child: Child) -> Outcome:
         clock[0] = now
         report_progress(row["step"], settings.steps, "steps", **figures, tokens_per_second=rate)
 
+    def on_best(step: int) -> None:
+        if not settings.keep_best:
+            return
+        weights = trainer.policy_weights()
+        if accelerator.is_main_process:
+            part, best = child.private / "best.part", child.private / f"best-{step}"
+            for old in (part, *child.private.glob("best-*")):
+                shutil.rmtree(old, ignore_errors=True)
+            save(weights, part)
+            part.rename(best)
+
     trainer = Trainer(
         settings,
         config.seed,
@@ -137,18 +149,26 @@ def train(child: Child) -> Outcome:
         adapters=adapters,
         execute=execute,
         probe_prompts=probe_prompts[: settings.probe],
+        on_best=on_best,
         keep=runtime.keep_checkpoints,
     )
     state = trainer.run()
+    hold(trainer.model)
     weights = trainer.policy_weights()  # of every rank, for ZeRO stage 3 puts them together
     outcome = Outcome("", {})
     if accelerator.is_main_process:
-        save(weights, child.folder)
+        best = child.private / f"best-{best_step(state.probes)}" if settings.keep_best else None
+        if best is not None and best.is_dir():
+            shutil.copytree(best, child.folder, dirs_exist_ok=True)
+        else:
+            save(weights, child.folder)
         (child.folder / "samples.json").write_text(
             json.dumps(_samples(state, tokenizer), indent=1, ensure_ascii=False)
         )
-        outcome = Outcome(digest_weights(child.folder), _metrics(state, len(prompts), too_long))
-    accelerator.end_training()
+        metrics = _metrics(state, len(prompts), too_long)
+        if best is not None:
+            metrics["step_kept"] = best_step(state.probes) if best.is_dir() else state.step
+        outcome = Outcome(digest_weights(child.folder), metrics)
     return outcome
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from selftrain.errors import RunError
 from tests.command import ROOT, Finished, PrefectServer, selftrain
 
 STAGES = [
@@ -503,3 +504,15 @@ def test_a_server_that_does_not_answer_ends_with_1(tmp_path: Path):
         PREFECT_API_URL="http://127.0.0.1:1/api",
     )
     assert "http://127.0.0.1:1/api" in said
+
+
+# Starting again
+
+
+def test_a_run_that_crashed_often_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    from flows.iterative_selftrain import STARTS, iterative_selftrain
+
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(STARTS + 1))
+    with pytest.raises(RunError, match=f"crashed {STARTS} times"):
+        iterative_selftrain.fn("smoke", {"store": str(tmp_path / "store")}, out=str(tmp_path / "out"))
+    assert not list(tmp_path.iterdir()), "nothing has begun"

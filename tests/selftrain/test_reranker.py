@@ -56,9 +56,9 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(loaded: Reranker, mon
     together = loaded.score_many([(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])])
     assert [len(scores) for scores in together] == [5, 2, 0]
     alone = [loaded.rank(PROMPT, [text]).scores[0] for text in CANDIDATES]
-    assert together[0] == pytest.approx(alone, abs=1e-4)
+    assert together[0] == pytest.approx(alone, rel=1e-5)
     monkeypatch.setitem(reranker.BATCH_TOKENS, "cpu", 1)
-    assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, abs=1e-4)
+    assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, rel=1e-5)
 
 
 def test_a_prompt_is_read_once_for_all_of_its_candidates(loaded: Reranker):
@@ -69,9 +69,26 @@ def test_a_prompt_is_read_once_for_all_of_its_candidates(loaded: Reranker):
     )
     loaded.score_many(problems)
     hook.remove()
-    heads = [len(encode_prompt(loaded.tokenizer, prompt)) for prompt, _ in problems]
-    tails = [len(encode_completion(loaded.tokenizer, text)) for _, texts in problems for text in texts]
-    assert read == [(3, max(heads)), (7, max(tails))], "the prompts in one batch, their candidates in another"
+    head = encode_prompt(loaded.tokenizer, PROMPT)
+    rows = [head + encode_completion(loaded.tokenizer, text) for text in CANDIDATES]
+    assert min(map(len, rows)) == len(head) + 1, "the empty candidate is the prompt and the end token"
+    # The beginnings of five, two and no candidates in one batch, then what follows them in another.
+    other = len(encode_prompt(loaded.tokenizer, "other"))
+    assert read == [(3, max(len(head), other)), (7, max(map(len, rows)) - len(head))]
+
+
+def test_what_candidates_begin_with_alike_is_read_once(loaded: Reranker):
+    texts = ["    return n + 7\n"] * 2
+    expected = loaded.rank(PROMPT, [texts[0], ""]).scores[0]
+    read = []
+    hook = loaded.model.base_model.register_forward_hook(
+        lambda _, given, out: read.append(tuple(out.last_hidden_state.shape[:2]))
+    )
+    found = loaded.rank(PROMPT, texts).scores
+    hook.remove()
+    whole = len(encode_prompt(loaded.tokenizer, PROMPT) + encode_completion(loaded.tokenizer, texts[0]))
+    assert read == [(1, whole - 1), (2, 1)], "all but the end token"
+    assert found == pytest.approx([expected] * 2, rel=1e-5)
 
 
 ARCHITECTURES = {

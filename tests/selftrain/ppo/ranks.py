@@ -4,12 +4,14 @@ Writes the tokens of a live first rollout, and the curve of 20 updates on stored
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 
 import torch
 
 from selftrain.config import PPOConfig, RuntimeConfig
+from selftrain.launch import hold
 from selftrain.ppo.rollout import Copy, seeded
 from selftrain.ppo.trainer import Trainer
 from selftrain.stages.ppo import PPOSlice
@@ -65,11 +67,12 @@ def main() -> None:
     live = trainer.experience().sequences.ids.tolist()
     trainer.rollouts = Stored(world)
     curve = trainer.run().curve
+    hold(trainer.model)
     weights = trainer.policy_weights()
     if accelerator.is_main_process:
         total = sum(float(value.double().abs().sum()) for value in weights.values())
         out.write_text(json.dumps({"live": live, "curve": curve, "weights": total}))
-    accelerator.end_training()
+    os._exit(0)  # as a stage's child ends: see `selftrain.launch.hold`
 
 
 if __name__ == "__main__":

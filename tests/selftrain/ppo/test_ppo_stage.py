@@ -238,6 +238,31 @@ def test_adapters_a_value_model_execution_and_a_sampling_engine_together(inputs,
     assert not (tmp_path / "adapter_config.json").exists()
 
 
+def test_the_policy_whose_probe_passed_most_often_is_kept(inputs, tmp_path):
+    def trained(name, **settings):
+        ppo = CONFIG.ppo.model_copy(update=settings)
+        (tmp_path / name).mkdir()
+        build_ = Build(
+            CONFIG.model_copy(update={"ppo": ppo}),
+            inputs,
+            tmp_path / name,
+            RuntimeConfig(processes=1),
+            lambda *rest, **more: None,
+        )
+        rates = iter([1, 3, 2])  # of four: before any step, after the first, after the second
+        outcome = stage.build(
+            build_, lambda rows: [at < passing for passing in [next(rates)] for at in range(4)]
+        )
+        return outcome, load_file(tmp_path / name / "model.safetensors")
+
+    best, weights = trained("best", steps=2, probe=4, probe_steps=1, keep_best=True)
+    assert [row["pass_rate"] for row in best.metrics["probes"]] == [0.25, 0.75, 0.5]
+    assert best.metrics["step_kept"] == 1
+    _, after_one = trained("one", steps=1)
+    assert all(torch.equal(weights[name], after_one[name]) for name in weights)
+    assert (tmp_path / "best" / "tokenizer.json").is_file()
+
+
 def test_adapters_under_zero_3(inputs, tmp_path):
     ppo = CONFIG.ppo.model_copy(
         update={"steps": 2, "lora": LoraConfig(rank=2, alpha=4), "learning_rate": 1e-2}

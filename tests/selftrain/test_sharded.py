@@ -1,0 +1,42 @@
+"""A reranker in shards over two ranks scores as a whole one does, however unevenly the ranks are busy."""
+
+from pathlib import Path
+
+import pytest
+
+from selftrain.config import RuntimeConfig
+from selftrain.records import Candidate, write_records
+from selftrain.scoring import Job, score_candidates
+from selftrain.stage import Build
+from tests.selftrain.conftest import make_problems
+
+
+def test_shards_over_two_ranks_give_the_scores_of_a_whole_reranker(
+    problems: Path, reranker: Path, tmp_path: Path
+):
+    pool = tmp_path / "pool"
+    pool.mkdir()
+    rl = [problem for problem in make_problems() if problem.split == "rl"]
+    texts = ["    return n + 7\n", "    return n\n", "    pass\n" * 8]
+    candidates = [
+        Candidate(f"{problem.id}#{sample}", problem.id, sample, text, (), 0.0, "stop")
+        for problem in rl[:5]  # three problems for one rank, two for the other
+        for sample, text in enumerate(texts)
+    ]
+    write_records(pool / "candidates.parquet", candidates, Candidate)
+
+    def scores(folder: str, **runtime: object) -> dict[str, float]:
+        (tmp_path / folder).mkdir()
+        build = Build(
+            config=None,
+            inputs={"problems": problems, "pool": pool, "rm": reranker},
+            folder=tmp_path / folder,
+            runtime=RuntimeConfig(processes=2, **runtime),
+            progress=lambda **_: None,
+        )
+        job = Job("job", "rm", "pool", ("rl",))
+        return score_candidates(build, [job, Job("control", "rm", "pool", ("rl",), shuffled=True)])["job"]
+
+    whole = scores("whole")
+    assert len(whole) == len(candidates)
+    assert scores("sharded", scoring_shards=True) == pytest.approx(whole, rel=1e-5)

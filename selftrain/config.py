@@ -558,6 +558,8 @@ class RuntimeConfig(Strict):
     scoring_shards: bool = False
     """Candidates are scored by a reranker in shards over this machine's processes (DeepSpeed's ZeRO stage 3, for inference):
     for one that is larger than a GPU. False: each process has a copy of its own, which is faster."""
+    tracker: Literal["tensorboard", "mlflow", "trackio"] | None = None
+    """A tracker that is told each stage's figures and curves, beside the Prefect UI; it has to be installed."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2

@@ -29,6 +29,7 @@ from selftrain.errors import SelftrainError, StoreError, UsageError
 from selftrain.progress import Pace, describe, watch
 from selftrain.store import Store
 from tasks.run import Run, Step
+from tasks.track import track
 
 SECONDS_BETWEEN_UPDATES = 5.0
 NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
@@ -103,6 +104,8 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     manifest = run.store.manifest(step.ref) or {}
     logger.info("%s: %s in %.1f s", step.label, "built" if built else "found", manifest.get("seconds", 0.0))
     show_table(step, manifest)
+    if built:
+        track(run, step, manifest)
     if step.stage.name == "report":
         show_report(run, step)
     return {"stage": step.ref.stage, "key": step.ref.key}

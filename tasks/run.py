@@ -79,7 +79,8 @@ class Run:
     id: str = field(
         default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
     )
-    begun: bool = False
+    out: Path | None = None
+    """The run's folder, once it has begun."""
 
     def do(
         self,
@@ -95,7 +96,7 @@ class Run:
         ref = stage.ref(config, **inputs)
         step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
         self.steps[name] = step
-        if self.begun:
+        if self.out is not None:
             self.record(finished=False)
         there = self.is_there(ref)
         if there:
@@ -203,7 +204,7 @@ class Run:
             "reranker": reranker,
         }
         replace_file(out / NAME, json.dumps(content, indent=1).encode())
-        self.begun = True
+        self.out = out
         self.record(finished)
 
     def record(self, finished: bool) -> None:

@@ -36,9 +36,10 @@ class RunError(SelftrainError):
 
 
 class StoreError(RunError):
-    """The artifact store cannot be read or written."""
+    """The artifact store cannot be read or written. `code` is S3's own name of the reason, where there is one."""
 
     retryable = True
+    code = ""
 
 
 class StoreRefused(StoreError):

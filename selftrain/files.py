@@ -32,7 +32,7 @@ WAITS = (1.0, 5.0)
 S3 = {"s3", "s3a"}
 CLIENT: dict[str, Any] = {
     "config_kwargs": {
-        "retries": {"mode": "standard", "total_max_attempts": 7},
+        "retries": {"mode": "standard", "total_max_attempts": 5},
         "connect_timeout": 10,
         "read_timeout": 60,
     },
@@ -63,7 +63,7 @@ class Files:
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
             options = {"use_listings_cache": False} | defaults | options
-        self.options = options
+        self.defaults = {"use_listings_cache": False} | (CLIENT if protocol in S3 else {})
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError, TypeError) as error:
@@ -215,7 +215,9 @@ class Files:
                 error = reason
         text = f"store {self.url}: cannot {what}: {type(error).__name__}: {self._clean(error)}"
         if passes:
-            return StoreError(f"{text}; tried again and again. Nothing finished is lost: run again to go on")
+            told = StoreError(f"{text}; tried again and again. Nothing finished is lost: run again to go on")
+            told.code = _code(error)
+            return told
         return StoreRefused(
             f"{text}; expected a bucket or folder that exists and that one may list, read and write: check it, the endpoint "
             "(AWS_ENDPOINT_URL) and the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `store_block`)"

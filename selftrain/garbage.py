@@ -150,12 +150,12 @@ def of_stages(
             key, _, inside = name.partition("/")
             if KEY.fullmatch(key) and inside:
                 keys[key][inside] = info
-        for key, inside in keys.items():
+        for key, parts in keys.items():
             ref = ArtifactRef(stage, key)
-            leases = {name: info for name, info in inside.items() if name.startswith(f"{LEASE}/")}
+            leases = {name: info for name, info in parts.items() if name.startswith(f"{LEASE}/")}
             with _unless_building(store, ref) as free:
                 if free and not _young(leases.values(), now, HOUR):
-                    yield from of_key(store, ref, inside, ref in kept, now)
+                    yield from of_key(store, ref, parts, ref in kept, now)
 
 
 def of_key(

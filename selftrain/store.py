@@ -54,6 +54,7 @@ class Store:
     ) -> None:
         self._arguments = (url, local, options, cache_gib)
         self.url = url
+        self.has_options = bool(options)
         self.files = Files(url, options)
         self.fs, self.root, self.is_local = self.files.fs, self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
@@ -131,6 +132,14 @@ class Store:
             except FileNotFoundError:
                 raise CorruptArtifact(
                     f"{ref}: {name} is missing; run again to rebuild it", str(ref)
+                ) from None
+            except StoreError as error:
+                # A server that checks what is on its disk cannot hand out a damaged file, but all others.
+                if error.code != "InternalError" or self.manifest(ref) is None:
+                    raise
+                raise CorruptArtifact(
+                    f"{ref}: {name} cannot be read, though its manifest can ({error}); run again to rebuild it",
+                    str(ref),
                 ) from None
             except OSError as error:
                 raise StoreError(f"cannot write {target}: {error}; free some space and run again") from error

@@ -111,6 +111,9 @@ class Run:
     def execute(self, step: Step, there: bool) -> None:
         """Called once per step; a plan does nothing."""
 
+    def share(self, step: Step, build: Build) -> None:
+        """May have other machines make shards of `build`, which then only merges them."""
+
     def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
         """Make the step's artifact in this process and its children; False where it was there."""
         LOGGER.debug("building %s", step.ref)
@@ -130,6 +133,8 @@ class Run:
                     if other is not step
                 },
             )
+            if step.stage.shards is not None:
+                self.share(step, build)
             return step.stage.build(build)
 
         record = step.stage.identity(step.config, step.inputs) | {

@@ -18,6 +18,8 @@ examples:
   selftrain run demo --set seed=2 --out runs/demo-2     with another seed
   selftrain run my.yaml --rounds 3                      your own config
   selftrain plan my.yaml --gpus 8 --gpu-memory 80       memory, FLOPs, hours and storage that it will need
+  selftrain plan my.yaml --problems 1000 --samples 100 --machines 16 --html plan.html
+                                                        hours on 1, 2, 4, ... 16 machines, for that many problems
   selftrain show runs/demo                              what a run made, and its figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
   selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
@@ -119,6 +121,17 @@ def parser() -> argparse.ArgumentParser:
         action="store_true",
         help="measure this machine instead, by running the stages for about half a minute",
     )
+    plan.add_argument(
+        "--problems", type=_count, metavar="N", help="plan for N problems to sample for, in each language"
+    )
+    plan.add_argument("--samples", type=_count, metavar="N", help="candidates of each of them (sample.rl)")
+    plan.add_argument(
+        "--machines",
+        type=_count,
+        metavar="N",
+        help="also hours on 1, 2, 4, ... N machines that share sampling and execution (runtime.dask)",
+    )
+    plan.add_argument("--html", metavar="FILE", help="also write the plan as a page")
     plan.add_argument("--json", action="store_true", help="print JSON")
     plan.set_defaults(command=plan_command)
 
@@ -231,12 +244,15 @@ def plan_command(options: argparse.Namespace) -> int:
     """`selftrain plan`; 1 where the run would not fit."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from selftrain.configfile import load_config, parse_overrides
-    from selftrain.plan.plan import Hardware, make_plan
+    from selftrain.plan.page import page
+    from selftrain.plan.plan import Hardware, Workload, make_plan
     from selftrain.plan.table import text
 
     overrides = parse_overrides(options.settings)
     if options.rounds is not None:
         overrides["rounds"] = options.rounds
+    if options.samples is not None:
+        overrides["sample.rl"] = options.samples
     hardware = Hardware(
         gpus=options.gpus,
         memory_gib=options.gpu_memory,
@@ -244,7 +260,10 @@ def plan_command(options: argparse.Namespace) -> int:
         sampling_utilisation=options.sampling_utilisation,
         tflops=options.tflops,
     )
-    plan = make_plan(load_config(options.config, overrides), hardware, options.calibrate)
+    workload = Workload(options.problems, options.machines)
+    plan = make_plan(load_config(options.config, overrides), hardware, options.calibrate, workload)
+    if options.html is not None:
+        _write(options.html, page(plan))
     print(json.dumps(plan.as_json(), indent=1) if options.json else text(plan))
     return 1 if plan.warnings else 0
 
@@ -364,6 +383,21 @@ def rank_command(options: argparse.Namespace) -> int:
     for place, at in enumerate(ranking.order):
         print(f"{ranking.scores[at]:>9.4f}  {options.candidates[at]}{'   <- pick' if place == 0 else ''}")
     return 0
+
+
+def _count(text: str) -> int:
+    """A whole number, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _write(name: str, text: str) -> None:
+    try:
+        Path(name).write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be written: {error}") from error
 
 
 def _read(name: str) -> str:

@@ -3,9 +3,12 @@
 prefect deployment run iterative-selftrain/prod          selftrain run demo
 """
 
+from itertools import pairwise
 from typing import Any
+from uuid import UUID
 
 from prefect import flow
+from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
@@ -20,6 +23,8 @@ from tasks.prefect import PrefectRun, show_markdown
 
 STARTS = 10
 """How often a run is started; it is started again when it crashes (infra/automation.py)."""
+SILENT = "no sign of life"
+"""How the message begins of the state that the automation starts a run again with."""
 
 
 @flow(
@@ -51,6 +56,8 @@ def iterative_selftrain(
             f"the run crashed {STARTS} times and is not started again; the worker's log says how its process ended. What is "
             "finished is kept: start a new run to go on"
         )
+    if flow_run.run_count > 1 and (end := ended(flow_run.id)):
+        return end
     if not champion:
         run, folder = open_run(PrefectRun, config, overrides, rounds, out)
         begin(run, folder)
@@ -58,6 +65,17 @@ def iterative_selftrain(
     run, content, decided = go_on(lambda: open_run(PrefectRun, config, overrides, rounds, out))
     announce(run, decided)
     return told(content, decided)
+
+
+def ended(id: str) -> State[Any] | None:
+    """The end that a run had come to before the automation, which had missed it, started it again; None where it had not."""
+    with get_client(sync_client=True) as client:
+        states = sorted(client.read_flow_run_states(UUID(id)), key=lambda state: state.timestamp)
+    before, then = [pair for pair in pairwise(states) if pair[1].is_scheduled()][-1]
+    missed = (then.message or "").startswith(SILENT)
+    if missed and (before.is_completed() or before.is_failed() or before.is_cancelled()):
+        return State(type=before.type, name=before.name, message=before.message)
+    return None
 
 
 def announce(run: PrefectRun, decided: Decided) -> None:

@@ -12,6 +12,7 @@ from selftrain.stage import ArtifactRef
 from selftrain.store import Store, replace_file
 from tasks.credentials import storage_options
 from tasks.run import Run
+from tasks.track import need_tracker
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 
@@ -32,7 +33,9 @@ def open_run(
 
 
 def begin(run: Run, folder: Path) -> None:
-    """Leave in the run's folder that it has begun. Raises UsageError where that is not a folder one can write to."""
+    """Leave in the run's folder that it has begun. Raises UsageError where that is not a folder one can write to, or where
+    the run's tracker is not installed."""
+    need_tracker(run.config.runtime.tracker)
     with _writing(folder):
         run.write(folder, finished=False)
 

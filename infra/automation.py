@@ -17,6 +17,8 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
+from flows.iterative_selftrain import SILENT
+
 NAME = "selftrain: a silent run goes on"
 SILENT_SECONDS = 300
 """After this long without a sign of life a run is dead. A server that is away for longer takes living runs for dead ones:
@@ -49,7 +51,7 @@ def automation(silent: int) -> AutomationCore:
         ),
         actions=[
             ChangeFlowRunState(
-                state=StateType.SCHEDULED, name="AwaitingRetry", message=f"no sign of life for {silent} s"
+                state=StateType.SCHEDULED, name="AwaitingRetry", message=f"{SILENT} for {silent} s"
             )
         ],
     )

@@ -558,6 +558,8 @@ class RuntimeConfig(Strict):
     scoring_shards: bool = False
     """Candidates are scored by a reranker in shards over this machine's processes (DeepSpeed's ZeRO stage 3, for inference):
     for one that is larger than a GPU. False: each process has a copy of its own, which is faster."""
+    tracker: Literal["tensorboard", "mlflow", "trackio"] | None = None
+    """A tracker that is told each stage's figures and curves, beside the Prefect UI; it has to be installed."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
@@ -566,6 +568,11 @@ class RuntimeConfig(Strict):
     """A training or sampling child that takes longer is ended, and the stage fails (and is retried)."""
     workers: Count = 2
     """Programs that run at once, and sampling processes."""
+    dask: str | None = Field(default=None, pattern=r"^(tcp|tls)://.+:\d+$")
+    """Address of a Dask scheduler, e.g. tcp://host:8786: its workers share the shards of `sample` and `execute`. All must
+    reach the store and the Prefect server."""
+    parts: Count | None = None
+    """Task runs that each such stage is shared out to; null: one for each Dask worker."""
     cache_gib: Rate = 50.0
     """Most that this machine's copies of a remote store's artifacts may take; what was not used for longest goes first."""
     backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"

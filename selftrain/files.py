@@ -39,6 +39,10 @@ CLIENT: dict[str, Any] = {
     "default_block_size": PART,
 }
 """How S3 is spoken to, unless FSSPEC_S3 or the storage options say otherwise."""
+PATIENT = CLIENT | {
+    "config_kwargs": CLIENT["config_kwargs"] | {"retries": {"mode": "standard", "total_max_attempts": 8}}
+}
+"""The same for who tries nothing again itself."""
 
 SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}

@@ -36,6 +36,7 @@ def launch(
     distributed: bool = False,
     extra: dict[str, Any] | None = None,
     answer: Answer | None = None,
+    unwanted: Callable[[], str | None] = lambda: None,
 ) -> Outcome:
     """Run `python -m module resolved.json` for `build` and return its outcome.
 
@@ -43,6 +44,7 @@ def launch(
                  more than one or DeepSpeed is asked for
     extra        further JSON values for the child, under "extra"
     answer       gives the answer to what the child asks (see `ask`), JSON values both
+    unwanted     asked every second: why an undistributed child is to be ended, or None
 
     Raises ChildFailed with the child's last lines, or the UsageError that the child ended with; UsageError before anything
     is started where DeepSpeed is missing or there are more ranks than fit into memory.
@@ -67,13 +69,20 @@ def launch(
         "needs": needs,
     }
     replace_file(resolved, json.dumps(content, indent=1).encode())
-    last = _start(module, build, resolved, needs, answer)
+    last = _start(module, build, resolved, needs, answer, unwanted)
     if not outcome.is_file():
         raise ChildFailed(f"{module} ended without a result; its last lines:\n{last}")
     return Outcome(**json.loads(outcome.read_bytes()))
 
 
-def _start(module: str, build: Build, resolved: Path, needs: int | None, answer: Answer | None) -> str:
+def _start(
+    module: str,
+    build: Build,
+    resolved: Path,
+    needs: int | None,
+    answer: Answer | None,
+    unwanted: Callable[[], str | None],
+) -> str:
     """The child's last lines, or those of the launcher of its ranks."""
     runtime, private = build.runtime, resolved.parent
     variables = commands.environment(runtime)
@@ -91,7 +100,7 @@ def _start(module: str, build: Build, resolved: Path, needs: int | None, answer:
 
     many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
     if needs is None or not many:
-        return start([sys.executable, "-m", module, str(resolved)])
+        return start([sys.executable, "-m", module, str(resolved)], unwanted=unwanted)
     if runtime.launcher == "deepspeed":
         command = commands.deepspeed(module, resolved, runtime)
         if runtime.nodes == 1:

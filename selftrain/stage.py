@@ -62,11 +62,13 @@ class Stage:
     name     directory in the store
     version  raise it when the same config and inputs give another result
     build    writes the artifact's files, given what `Build` holds
+    shards   names of the files in the progress folder that `build` makes one by one and then merges; None: no shards
     """
 
     name: str
     version: int
     build: "Callable[[Build], Outcome]"
+    shards: "Callable[[Build], list[str]] | None" = None
 
     def identity(self, config: Any, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
         """Everything that the key is computed from, as JSON values; `selftrain why` compares these."""
@@ -94,6 +96,7 @@ class Build:
     log      takes lines that child processes print
     shared   a folder of this machine that builds of one store share, for caches; None: do without
     manifests  of all stages before this one, by label; only `report` reads them, for what was measured
+    only     names of the shards to make, of a stage that has them: nothing is merged then; None: the whole stage
     """
 
     config: Any
@@ -104,6 +107,11 @@ class Build:
     manifests: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     shared: Path | None = None
     log: Callable[[str], None] = CHILD_LOG
+    only: tuple[str, ...] | None = None
+
+    def wants(self, shard: str) -> bool:
+        """Whether this build is to make the shard of this name."""
+        return self.only is None or shard in self.only
 
 
 def plain(value: Any, where: str, whole: bool = True) -> Any:

@@ -54,6 +54,7 @@ class Store:
     ) -> None:
         self._arguments = (url, local, options, cache_gib)
         self.url = url
+        self.has_options = bool(options)
         self.files = Files(url, options)
         self.fs, self.root, self.is_local = self.files.fs, self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")

@@ -3,6 +3,7 @@
 The stage is here and not in `selftrain.stages` because only `tasks` may start a sandbox.
 """
 
+import socket
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -80,23 +81,51 @@ def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
         raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error
 
 
+def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, list[Candidate]]:
+    """The candidates in groups of `execute.shard`, by the name of the file that keeps a group's executions."""
+    size = config.execute.shard
+    starts = range(0, len(candidates), size)
+    return {
+        f"executions-{number:05d}.parquet": candidates[at : at + size] for number, at in enumerate(starts)
+    }
+
+
+def shard_names(build: Build) -> list[str]:
+    """The names of the shards' files."""
+    candidates = read_records(build.inputs["candidates"] / "candidates.parquet", Candidate)
+    return list(shards_of(candidates, build.config))
+
+
+def check_toolchain(box: Sandbox, config: ExecuteSlice) -> None:
+    """Raise UsageError where this machine would judge by other compilers than the stage's key says."""
+    for language, expected in config.toolchain.items():
+        found = f"{box.backend}: {box.identity(language)}"
+        if found != expected:
+            raise UsageError(
+                f"the sandbox of {socket.gethostname()} is not that of the run: {language} here is {found!r}, there {expected!r}; "
+                "use the same image, or the same versions, on all machines"
+            )
+
+
 def build(build: Build) -> Outcome:
     """Reads `problems` and `candidates`; writes executions.parquet."""
     config: ExecuteSlice = build.config
     problems = {p.id: p for p in read_records(build.inputs["problems"] / "problems.parquet", Problem)}
     candidates = read_records(build.inputs["candidates"] / "candidates.parquet", Candidate)
     folder = build.folder / PROGRESS
-    folder.mkdir(exist_ok=True)
-    size = config.execute.shard
-    shards = [candidates[at : at + size] for at in range(0, len(candidates), size)]
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = {name: shard for name, shard in shards_of(candidates, config).items() if build.wants(name)}
+    total = sum(map(len, shards.values()))
     done: list[list[Execution]] = []
     with sandbox_at_work(build.runtime) as box, known_verdicts(build) as cache:
-        for number, shard in enumerate(shards):
-            path = folder / f"executions-{number:05d}.parquet"
+        if build.only is not None:
+            check_toolchain(box, config)
+        for name, shard in shards.items():
+            path = folder / name
             if path.is_file():
                 done.append(read_records(path, Execution))
                 continue
-            progress = partial(show, build, before=number * size, total=len(candidates))
+            progress = partial(show, build, before=sum(map(len, done)), total=total)
             wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
             if config.execute.every_case:
                 wanted = [part for program in wanted for part in one_by_one(program)]
@@ -109,8 +138,11 @@ def build(build: Build) -> Outcome:
                 part = path.with_suffix(".part")
                 write_records(part, rows, Execution)
                 part.rename(path)
+                progress(results)
     executions = [row for rows in done for row in rows]
     check_errors(executions, config.execute)
+    if build.only is not None:
+        return Outcome("")
     write_records(build.folder / "executions.parquet", executions, Execution)
     return Outcome(digest(executions), summary(executions, problems))
 
@@ -240,4 +272,4 @@ def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[s
     }
 
 
-EXECUTE = Stage("execute", 2, build)
+EXECUTE = Stage("execute", 2, build, shard_names)

@@ -4,11 +4,14 @@ The manifest in the store is the truth. Prefect's own result is the reference on
 as Cached in the UI. Where the store does not hold the artifact any more, the task is called with `refresh_cache`.
 """
 
+import contextvars
+import importlib.util
 import json
 import logging
 import re
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,13 +25,19 @@ from prefect.artifacts import (
 )
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
+from prefect.filesystems import RemoteFileSystem
+from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
+from selftrain.files import PATIENT
 from selftrain.progress import Pace, describe, watch
-from selftrain.store import Store
+from selftrain.stage import Build, fingerprint
+from selftrain.store import Store, cache_folder
+from tasks.part import Part
 from tasks.run import Run, Step
+from tasks.track import track
 
 SECONDS_BETWEEN_UPDATES = 5.0
 NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
@@ -38,8 +47,25 @@ NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
 class PrefectRun(Run):
     """A run inside a flow: each step is a task run."""
 
+    def __post_init__(self) -> None:
+        if self.config.runtime.dask is not None:
+            check_dask()
+
+    def share(self, step: Step, build: Build) -> None:
+        """With `runtime.dask`, each part of the step's shards is a task run too, on a Dask worker."""
+        if self.config.runtime.dask is not None:
+            from tasks.dask import share_out
+
+            share_out(self, step, build)
+
+    @cached_property
+    def result_storage(self) -> Path | RemoteFileSystem:
+        """See `result_storage`; found out once."""
+        return result_storage(self.store)
+
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
+        self.flow_context = contextvars.copy_context()
         make_artifact.with_options(
             name=step.stage.name,
             task_run_name=step.label.replace("{", "").replace("}", ""),
@@ -48,16 +74,35 @@ class PrefectRun(Run):
             # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
             retry_delay_seconds=exponential_backoff(backoff_factor=5),
             refresh_cache=not there,
-            result_storage=result_storage(self.store),
+            result_storage=self.result_storage,
         )(self, step)
 
 
-def result_storage(store: Store) -> Path:
-    """Where Prefect keeps its results: on this machine. Another finds the artifact in the store, only not as Cached.
+def check_dask() -> None:
+    """Raise UsageError where a run could not share out its work."""
+    if importlib.util.find_spec("prefect_dask") is None:
+        raise UsageError(
+            "runtime.dask needs the package prefect-dask; run `pip install 'selftrain[dask]'`, or set runtime.dask to null"
+        )
+    if not PREFECT_API_URL.value():
+        raise UsageError(
+            "runtime.dask needs a Prefect server that the Dask workers reach, and PREFECT_API_URL is not set; start one with "
+            "`make server` and set PREFECT_API_URL to its address"
+        )
 
-    In a remote store every read and write of Prefect's own would be one more that can fail, and is not tried again.
+
+def result_storage(store: Store) -> Path | RemoteFileSystem:
+    """Where Prefect keeps its results: in the store, so that all workers share them.
+
+    Prefect wants its block saved on its server, which no credentials may be: where they do not come from the environment,
+    results stay on this machine, and another one's task shows as Completed instead of Cached.
     """
-    folder = Path(store.root if store.is_local else store.local) / ".prefect"
+    if not store.is_local and not store.has_options:
+        settings = {"use_listings_cache": False} | (PATIENT if store.files.is_s3 else {})
+        block = RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=settings)
+        block.save(f"selftrain-store-{fingerprint(store.url)}", overwrite=True, _sync=True)
+        return block
+    folder = Path(store.root if store.is_local else cache_folder()) / ".prefect"
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -103,6 +148,8 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     manifest = run.store.manifest(step.ref) or {}
     logger.info("%s: %s in %.1f s", step.label, "built" if built else "found", manifest.get("seconds", 0.0))
     show_table(step, manifest)
+    if built:
+        track(run, step, manifest)
     if step.stage.name == "report":
         show_report(run, step)
     return {"stage": step.ref.stage, "key": step.ref.key}
@@ -212,7 +259,7 @@ def level_of(line: str) -> int:
 class Progress:
     """Progress on the terminal and, every few seconds, as a Prefect progress artifact and a log line."""
 
-    def __init__(self, step: Step, logger: Any) -> None:
+    def __init__(self, step: Step | Part, logger: Any) -> None:
         self.step = step
         self.logger = logger
         self.terminal = watch(step.label)

@@ -79,7 +79,8 @@ class Run:
     id: str = field(
         default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
     )
-    begun: bool = False
+    out: Path | None = None
+    """The run's folder, once it has begun."""
 
     def do(
         self,
@@ -95,7 +96,7 @@ class Run:
         ref = stage.ref(config, **inputs)
         step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
         self.steps[name] = step
-        if self.begun:
+        if self.out is not None:
             self.record(finished=False)
         there = self.is_there(ref)
         if there:
@@ -109,6 +110,9 @@ class Run:
 
     def execute(self, step: Step, there: bool) -> None:
         """Called once per step; a plan does nothing."""
+
+    def share(self, step: Step, build: Build) -> None:
+        """May have other machines make shards of `build`, which then only merges them."""
 
     def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
         """Make the step's artifact in this process and its children; False where it was there."""
@@ -129,6 +133,8 @@ class Run:
                     if other is not step
                 },
             )
+            if step.stage.shards is not None:
+                self.share(step, build)
             return step.stage.build(build)
 
         record = step.stage.identity(step.config, step.inputs) | {
@@ -203,7 +209,7 @@ class Run:
             "reranker": reranker,
         }
         replace_file(out / NAME, json.dumps(content, indent=1).encode())
-        self.begun = True
+        self.out = out
         self.record(finished)
 
     def record(self, finished: bool) -> None:

@@ -76,6 +76,7 @@ class Step:
     processes          that share the work
     seconds            wall time
     sandbox_seconds    CPU time of programs, over all workers
+    shards             that other machines can share (`runtime.dask`); 0: none can
     kept, passing      bytes of artifacts, and of checkpoints that are deleted at the stage's end
     """
 
@@ -88,6 +89,7 @@ class Step:
     processes: int = 1
     seconds: float = 0.0
     sandbox_seconds: float = 0.0
+    shards: int = 0
     kept: int = 0
     passing: int = 0
 
@@ -298,6 +300,7 @@ class Planner:
             memory.sampling_memory(config, shape, self.runtime, each, prompt),
             processes,
             seconds,
+            shards=math.ceil(self.corpus.count(*splits) / config.shard),
             kept=int(count * (ROW_BYTES + 4 * rows.completion)),
             passing=memory.FLOAT * shape.parameters if config.engine == "ctranslate2" else 0,
         )
@@ -311,6 +314,7 @@ class Planner:
             "execute",
             seconds=cpu / self.runtime.workers,
             sandbox_seconds=cpu,
+            shards=math.ceil(count / self.config.execute.shard),
             kept=count * ROW_BYTES,
         )
 

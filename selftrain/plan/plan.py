@@ -7,6 +7,7 @@ from typing import Any
 
 from selftrain.config import ModelConfig, RunConfig, RuntimeConfig
 from selftrain.errors import UsageError
+from selftrain.plan.capacity import Capacity, capacities, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Speed, Step, check_batches, stated_speed
 from selftrain.plan.memory import world, zero_of
@@ -31,6 +32,18 @@ class Hardware:
 
 
 @dataclass(frozen=True)
+class Workload:
+    """What the plan is to be made for instead of the run's own problems.
+
+    problems  to sample for, in each language; null: the run's own
+    machines  the most that share `sample` and `execute`; null: no table of machines
+    """
+
+    problems: int | None = None
+    machines: int | None = None
+
+
+@dataclass(frozen=True)
 class Plan:
     """A whole plan. `shape`, `judge`: of generator and reranker. `warnings`: what cannot work, each with what helps; none means that it fits."""
 
@@ -42,6 +55,8 @@ class Plan:
     steps: tuple[Step, ...]
     memory_bytes: int
     warnings: tuple[str, ...]
+    capacities: tuple[Capacity, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """JSON values: bytes, seconds, FLOPs and tokens as plain numbers."""
@@ -73,6 +88,10 @@ class Plan:
                 }
                 for step in self.steps
             ],
+            "capacity": [
+                {**vars(one), "seconds": one.seconds, "machine_hours": one.machine_hours}
+                for one in self.capacities
+            ],
             "assumptions": list(self.corpus.assumptions),
             "warnings": list(self.warnings),
         }
@@ -91,7 +110,9 @@ def on_hardware(config: RunConfig, hardware: Hardware) -> RunConfig:
     return config.model_copy(update={"runtime": config.runtime.model_copy(update=change)})
 
 
-def make_plan(config: RunConfig, hardware: Hardware, calibrated: bool = False) -> Plan:
+def make_plan(
+    config: RunConfig, hardware: Hardware, calibrated: bool = False, workload: Workload | None = None
+) -> Plan:
     """The plan of a run. `calibrated`: measure this machine's speed first, about half a minute.
 
     Raises UsageError for a model whose config is not at hand, and whatever the run's own stages would raise at once.
@@ -114,14 +135,21 @@ def make_plan(config: RunConfig, hardware: Hardware, calibrated: bool = False) -
         cuda = config.runtime.device == "cuda"
         tflops = hardware.tflops or (GPU_TFLOPS if cuda else CPU_TFLOPS * config.runtime.threads)
         speed = stated_speed(tflops, hardware.utilisation, hardware.sampling_utilisation)
-    steps = tuple(Planner(config, shape, judge, corpus, speed).steps())
+    workload = workload or Workload()
+    if workload.problems is not None:
+        corpus = with_problems(corpus, config.problems.languages, workload.problems)
+    planner = Planner(config, shape, judge, corpus, speed)
+    steps = tuple(planner.steps())
     limit = memory_limit(config.runtime, hardware)
     warnings = (
         *check_batches(config),
         *check_lengths(config, shape, corpus),
         *check_memory(config, steps, limit),
     )
-    return Plan(config, shape, judge, corpus, speed, steps, limit, warnings)
+    most = workload.machines
+    table = tuple(capacities(planner, most)) if most else ()
+    notes = tuple(too_few_shards(steps, most)) if most else ()
+    return Plan(config, shape, judge, corpus, speed, steps, limit, warnings, table, notes)
 
 
 def memory_limit(runtime: RuntimeConfig, hardware: Hardware) -> int:

@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator, Sequence
 
-from selftrain.plan.estimate import Step
+from selftrain.plan.estimate import OTHER_MS, SANDBOX_MS, Step
 from selftrain.plan.memory import world, zero_of
 from selftrain.plan.plan import GIB, Plan
+
+Table = list[list[str]]
 
 
 def text(plan: Plan) -> str:
@@ -13,6 +15,27 @@ def text(plan: Plan) -> str:
 
 
 def _lines(plan: Plan) -> Iterator[str]:
+    yield from heading(plan)
+    yield ""
+    yield from _table(*stage_table(plan))
+    yield ""
+    unit = "GPU" if plan.config.runtime.device == "cuda" else "process"
+    yield f"memory of one {unit}, GiB ({plan.memory_bytes / GIB:.1f} are there)"
+    yield from _memory(plan.steps)
+    yield ""
+    if plan.capacities:
+        yield workload(plan)
+        yield from _table(*capacity_table(plan))
+        yield from plan.notes
+        yield ""
+    yield from assumptions(plan)
+    yield ""
+    yield from (f"WARNING: {line}" for line in plan.warnings)
+    yield "it does not fit" if plan.warnings else "it fits"
+
+
+def heading(plan: Plan) -> Iterator[str]:
+    """What is planned, on what."""
     shape, runtime = plan.shape, plan.config.runtime
     gpus = runtime.device == "cuda"
     zero = zero_of(runtime)
@@ -27,7 +50,11 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     counts = {split: sum(by.values()) for split, by in plan.corpus.counts.items() if by}
     yield "problems: " + ", ".join(f"{split} {count:,}" for split, count in counts.items())
-    yield ""
+
+
+def stage_table(plan: Plan) -> tuple[list[str], Table]:
+    """A line for each stage, and their sum."""
+    unit = "GPU h" if plan.config.runtime.device == "cuda" else "process h"
     rows = [_row(step) for step in plan.steps]
     total = Step(
         "total",
@@ -41,7 +68,6 @@ def _lines(plan: Plan) -> Iterator[str]:
     )
     last = _row(total)
     last[4], last[6] = "", f"{sum(s.hours for s in plan.steps):.3g}"
-    unit = "GPU h" if gpus else "process h"
     head = [
         "stage",
         "prompt tok",
@@ -54,19 +80,59 @@ def _lines(plan: Plan) -> Iterator[str]:
         "stored",
         "passing",
     ]
-    yield from _table(head, [*rows, last])
-    yield ""
-    yield f"memory of one {'GPU' if gpus else 'process'}, GiB ({plan.memory_bytes / GIB:.1f} are there)"
-    yield from _memory(plan.steps)
-    yield ""
+    return head, [*rows, last]
+
+
+def workload(plan: Plan) -> str:
+    """What machines share, and how each is equipped."""
+    config, runtime = plan.config, plan.config.runtime
+    pools = config.rounds
+    problems = plan.corpus.count("rl")
+    return (
+        f"{problems:,} rl problems (all languages) x {config.sample.rl} samples x {pools} pools = "
+        f"{problems * config.sample.rl * pools:,} candidates, and the pools to evaluate; sampled and executed by machines with "
+        f"{runtime.processes} {'GPUs' if runtime.device == 'cuda' else 'processes'} and {runtime.workers} sandbox workers each"
+    )
+
+
+def capacity_table(plan: Plan) -> tuple[list[str], Table]:
+    """A line for each number of machines; hours."""
+    head = [
+        "machines",
+        "sample h",
+        "execute h",
+        "other stages h",
+        "whole run h",
+        "machine h",
+        "with training on all h",
+    ]
+    rows = [
+        [
+            str(one.machines),
+            *(hours(seconds / 3600) for seconds in (one.sample, one.execute, one.other, one.seconds)),
+            hours(one.machine_hours),
+            "-" if one.trained is None else hours((one.sample + one.execute + one.trained) / 3600),
+        ]
+        for one in plan.capacities
+    ]
+    return head, rows
+
+
+def assumptions(plan: Plan) -> Iterator[str]:
+    """Where the rates and counts are from."""
     yield f"time: {plan.speed.said}"
+    languages = dict.fromkeys(name for split in plan.corpus.counts.values() for name in split)
+    rates = ", ".join(f"{name} {SANDBOX_MS.get(name, OTHER_MS)}" for name in languages)
+    yield f"sandbox, CPU ms a program: {rates} (backend docker; ARCHITECTURE, The sandbox, measured)"
     for line in plan.corpus.assumptions:
         yield f"assumed: {line}"
     endless = ", 1 % of programs run into their time limit" * (plan.config.problems.source != "bank")
     yield f"assumed: half of the problems give pairs, 0.7 of a problem's candidates are distinct programs{endless}"
-    yield ""
-    yield from (f"WARNING: {line}" for line in plan.warnings)
-    yield "it does not fit" if plan.warnings else "it fits"
+    if plan.capacities:
+        yield (
+            "assumed: machines like the first; it merges and does the other stages, training on runtime.nodes="
+            f"{plan.config.runtime.nodes}; moving shards through the store is not counted"
+        )
 
 
 def _row(step: Step) -> list[str]:
@@ -112,6 +178,11 @@ def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
     for line in [head, *rows]:
         cells = [line[at].ljust(widths[at]) if at == 0 else line[at].rjust(widths[at]) for at in used]
         yield "  ".join(cells).rstrip()
+
+
+def hours(number: float) -> str:
+    """Hours with three digits."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 
 def count(number: float) -> str:

@@ -14,14 +14,16 @@ from selftrain.stages.sample import SampleSlice, shard_path, shards
 
 
 def sample(child: Child) -> Outcome:
-    """Sample the shards that are not there yet."""
+    """Sample the shards that are wanted and not there yet."""
     config = SampleSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
+    numbered = list(enumerate(shards(problems, config)))
+    if (only := child.extra.get("only")) is not None:
+        numbered = [(at, rows) for at, rows in numbered if shard_path(child.private, at).name in only]
     # By the shard's number: what is there already may change while the ranks start, one after the other.
-    numbered = list(enumerate(shards(problems, config)))[rank::world]
-    mine = [(at, rows) for at, rows in numbered if not shard_path(child.private, at).is_file()]
+    mine = [(at, rows) for at, rows in numbered[rank::world] if not shard_path(child.private, at).is_file()]
     if not mine and rank > 0:  # rank 0 makes its engine all the same: it converts the model for the others
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])

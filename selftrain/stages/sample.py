@@ -36,6 +36,12 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.parquet"
 
 
+def shard_names(build: Build) -> list[str]:
+    """The names of the shards' files."""
+    groups = shards(read_records(build.inputs["problems"] / "problems.parquet", Problem), build.config)
+    return [shard_path(build.folder, at).name for at in range(len(groups))]
+
+
 def build(build: Build) -> Outcome:
     """Reads `problems` and `generator`; writes candidates.parquet."""
     config: SampleSlice = build.config
@@ -43,9 +49,12 @@ def build(build: Build) -> Outcome:
     if not groups:
         raise DataError(f"no problem in splits {', '.join(config.splits)}; there is nothing to sample")
     folder = build.folder / PROGRESS
-    if not all(shard_path(folder, at).is_file() for at in range(len(groups))):
-        launch("selftrain.sampling.run", build)
-    candidates = [c for at in range(len(groups)) for c in read_records(shard_path(folder, at), Candidate)]
+    paths = [shard_path(folder, at) for at in range(len(groups))]
+    if not all(path.is_file() for path in paths if build.wants(path.name)):
+        launch("selftrain.sampling.run", build, extra={"only": build.only})
+    if build.only is not None:
+        return Outcome("")
+    candidates = [c for path in paths for c in read_records(path, Candidate)]
     write_records(build.folder / "candidates.parquet", candidates, Candidate)
     drawn = [c for c in candidates if c.sample >= 0]
     metrics = {
@@ -57,4 +66,4 @@ def build(build: Build) -> Outcome:
     return Outcome(digest(candidates), metrics)
 
 
-SAMPLE = Stage("sample", 2, build)
+SAMPLE = Stage("sample", 2, build, shard_names)

@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import learning, overhead, plan, ppo, sampling, sandbox, scoring, server, sft
+from tests.bench import dask, learning, overhead, plan, ppo, sampling, sandbox, scoring, server, sft
 
 BENCHES = {
     "sampling": sampling.main,
@@ -13,6 +13,7 @@ BENCHES = {
     "server": server.main,
     "sandbox": sandbox.main,
     "plan": plan.main,
+    "dask": dask.main,
     "learning": learning.main,
 }
 

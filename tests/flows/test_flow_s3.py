@@ -37,9 +37,21 @@ def test_a_run_on_s3_is_found_cached_on_another_machine(
     assert [record["stages"] for record in records] == [run["stages"]] * 2
     assert all(record["finished"] for record in records)
 
+    states = server.post(
+        "task_runs/filter",
+        task_runs={"state": {"name": {"any_": ["Cached"]}}},
+        sort="END_TIME_DESC",
+        limit=200,
+    )
+    keys = {run["state"]["data"].get("storage_key", "") for run in states if run["state"]["data"]}
+    assert {str(ref).replace("/", "-") for ref in refs} <= {key.rpartition("/")[2] for key in keys}, (
+        "shared through the store"
+    )
+
     kept = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert not [path for path in kept if SECRET_KEY.encode() in path.read_bytes()]
     stored = store.files.listing(store.root)
+    assert [name for name in stored if name.startswith(".prefect/")]
     assert not [name for name in stored if SECRET_KEY.encode() in store.files.read(f"{store.root}/{name}")]
     logs = server.post("logs/filter", limit=200, sort="TIMESTAMP_DESC")
     assert logs

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,9 @@ from selftrain.pulse import LOST_SECONDS, Beat, Beating, Pulse
 from selftrain.stage import Build, Outcome
 from selftrain.stages.sft import SFT, SftSlice
 from tests.command import ROOT
-from tests.needs import need, need_tools
+from tests.machines import WIRE, Machines, wired
 from tests.selftrain.conftest import TINY
 
-WIRE = {"a": "10.77.0.1", "b": "10.77.0.2"}
 SETTINGS: dict[str, Any] = {
     "epochs": 120,  # of one step each
     "batch_size": 8,
@@ -38,72 +37,11 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@dataclass
-class Machines:
-    """Two network namespaces, `a` and `b`, and what was started in them."""
-
-    prefix: str
-    started: list[subprocess.Popen[str]] = field(default_factory=list)
-
-    def start(self, machine: str, *arguments: str, log: Path) -> subprocess.Popen[str]:
-        """`python ARGUMENTS` in `machine`; what it prints goes to `log`."""
-        with log.open("w") as out:
-            process = subprocess.Popen(
-                ["ip", "netns", "exec", f"{self.prefix}{machine}", sys.executable, *arguments],
-                cwd=ROOT,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-                stdin=subprocess.DEVNULL,
-                stdout=out,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        self.started.append(process)
-        return process
-
-    def processes(self, machine: str) -> list[int]:
-        """The ids of all processes in `machine`."""
-        done = subprocess.run(
-            ["ip", "netns", "pids", f"{self.prefix}{machine}"], capture_output=True, text=True
-        )
-        return [int(pid) for pid in done.stdout.split()]
-
-    def kill(self, machine: str) -> None:
-        """Kill -9 all that runs in `machine`."""
-        for pid in self.processes(machine):
-            try:
-                os.kill(pid, signal.SIGKILL)
-            except ProcessLookupError:
-                continue
-
-
-def ip(*arguments: str) -> None:
-    done = subprocess.run(["ip", *arguments], capture_output=True, text=True)
-    assert done.returncode == 0, f"ip {' '.join(arguments)}: {done.stderr}"
-
-
 @pytest.fixture
 def machines() -> Iterator[Machines]:
     """Two machines that see nothing but each other."""
-    need_tools("ip")
-    need(os.geteuid() == 0, "making network namespaces needs root")
-    found = Machines(f"selftrain-{os.getpid()}-")
-    try:
-        for name in WIRE:
-            ip("netns", "add", found.prefix + name)
-        a, b = (found.prefix + name for name in WIRE)
-        ip("link", "add", "wire", "netns", a, "type", "veth", "peer", "name", "wire", "netns", b)
-        for name, address in WIRE.items():
-            ip("-n", found.prefix + name, "addr", "add", f"{address}/24", "dev", "wire")
-            ip("-n", found.prefix + name, "link", "set", "wire", "up")
-            ip("-n", found.prefix + name, "link", "set", "lo", "up")
+    with wired() as found:
         yield found
-    finally:
-        for name in WIRE:
-            found.kill(name)
-        for process in found.started:
-            process.wait()
-        for name in WIRE:
-            subprocess.run(["ip", "netns", "del", found.prefix + name], capture_output=True)
 
 
 def train(out: Path, problems: Path, runtime: RuntimeConfig, progress: Any = lambda **_: None) -> Outcome:

@@ -1,7 +1,9 @@
 """The plan's arithmetic: memory, FLOPs, steps and what it warns of, against figures computed by hand."""
 
 import json
+import re
 import struct
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +21,12 @@ from selftrain.config import (
 )
 from selftrain.errors import UsageError
 from selftrain.plan import flops, memory, rank_bytes
+from selftrain.plan.capacity import Capacity, capacities, counts, shared, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, padded
-from selftrain.plan.estimate import Planner, optimizer_steps, sandbox_seconds, stated_speed
+from selftrain.plan.estimate import Planner, Speed, Step, optimizer_steps, sandbox_seconds, stated_speed
 from selftrain.plan.flops import Rows
-from selftrain.plan.plan import Hardware, make_plan, on_hardware
+from selftrain.plan.page import page
+from selftrain.plan.plan import Hardware, Workload, make_plan, on_hardware
 from selftrain.plan.shapes import Shape, shape_of, stored_parameters
 from selftrain.plan.table import count, duration, size, text
 
@@ -320,6 +324,57 @@ def test_reward_from_execution_runs_every_rollout():
     assert planned()["ppo-1"].sandbox_seconds == 0
 
 
+# Machines
+
+
+def test_a_step_takes_as_long_as_the_machine_with_the_most_shards():
+    step = Step("s", "sample", seconds=103, shards=5)
+    assert [shared(step, machines, 3) for machines in (1, 2, 4, 5, 8)] == pytest.approx([103, 63, 43, 23, 23])
+    assert shared(replace(step, shards=0), 8, 3) == 103
+    assert [*too_few_shards([step, Step("e", "execute", shards=8)], 8)] == [
+        "sample has no more than 5 shards: 3 of 8 machines stay idle; lower sample.shard"
+    ]
+    assert (counts(1), counts(8), counts(12)) == ([1], [1, 2, 4, 8], [1, 2, 4, 8, 12])
+
+
+def test_machine_hours_are_those_of_machines_at_work():
+    found = Capacity(machines=10, nodes=2, sample=360, execute=720, other=1800, trained=None)
+    assert found.seconds == 2880
+    assert found.machine_hours == pytest.approx((10 * 1080 + 2 * 1800) / 3600)
+
+
+def test_a_thousand_problems_times_a_hundred_samples_times_eight_languages_times_three_rounds():
+    languages = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
+    corpus = with_problems(small_corpus(), languages, 1000)
+    config = RunConfig(rounds=3, runtime=ONE, sample={"rl": 100, "shard": 100}, execute={"shard": 1000})
+    rates = dict.fromkeys(("sft", "train_reward", "ppo", "rollout", "score"), 1e12) | {"sample": 1e9}
+    planner = Planner(config, TWO_LAYERS, TWO_LAYERS, corpus, Speed(rates, starts={"sample": 10.0}))
+    pools = [step for step in planner.steps() if step.name.endswith("-rl")]
+    assert len(pools) == 6, "sampled and executed: sft, ppo-1, ppo-2"
+    assert sum(step.tokens[1] for step in pools) == 3 * 800_000 * 10
+    # CPU ms: py 4, cpp 289, java 82, php 19, ts 73, cs 78, sh 8, js 60 are 613 for a problem in all; 0.7 are distinct.
+    execute = 3 * 100_000 * 0.613 * 0.7
+    assert sum(step.sandbox_seconds for step in pools) == pytest.approx(execute)
+    # 8,000 problems in shards of 100, 800,000 candidates in shards of 1,000; two sandbox workers.
+    assert [step.shards for step in pools] == [80, 800] * 3
+    evaluated = sum(s.seconds for s in planner.steps() if s.name.startswith("execute") and s not in pools)
+    table = {one.machines: one for one in capacities(planner, 33)}
+    assert table[1].execute == pytest.approx(execute / 2 + evaluated)
+    assert table[32].execute == pytest.approx(execute / 2 / 32 + evaluated), (
+        "pools to evaluate have one shard"
+    )
+    # 7 pools are sampled; a machine of 32 has at most 3 of 80 shards.
+    one = flops.decode(TWO_LAYERS, Rows(800_000, 20, 10, 30), 100) / 1e9
+    small = table[1].sample - 7 * 10 - 3 * one
+    assert table[32].sample == pytest.approx(7 * 10 + 3 * one * 3 / 80 + small)
+    assert table[32].other == table[1].other
+    assert table[1].trained == table[1].other
+    training = sum(step.seconds for step in planner.steps() if step.stage in ("sft", "train_reward", "ppo"))
+    assert table[2].trained == pytest.approx(table[1].other - training / 2), "on two nodes half of the time"
+    assert table[32].trained is not None
+    assert table[33].trained is None, "no batch can be spread evenly over 33 processes"
+
+
 # The whole plan
 
 TINY: dict[str, Any] = {
@@ -339,6 +394,23 @@ def test_a_run_that_fits_has_no_warnings():
     assert shown.splitlines()[-1] == "it fits"
     stages = json.loads(json.dumps(plan.as_json()))["stages"]
     assert [stage["name"] for stage in stages][:3] == ["prepare", "sft", "sample-sft-rl"]
+
+
+def test_the_page_tells_what_the_text_tells_and_asks_for_nothing():
+    plan = make_plan(RunConfig(name="page", **TINY), Hardware(), workload=Workload(machines=2, problems=7))
+    assert plan.corpus.counts["rl"] == {"py": 7}
+    assert [one["machines"] for one in plan.as_json()["capacity"]] == [1, 2]
+    shown, html = text(plan), page(plan)
+    for row in (
+        "machines  sample h  execute h",
+        "1 of 2 machines stay idle",
+        "7 rl problems (all languages) x 8 samples x 2 pools",
+    ):
+        assert row in shown
+    assert "<th>machines</th><th>sample h</th>" in html
+    assert "7 rl problems (all languages) x 8 samples x 2 pools = 112 candidates" in html
+    assert "sandbox, CPU ms a program: py 4" in html
+    assert not re.search(r"<script|src=|href=|url\(|@import", html)
 
 
 def test_what_does_not_fit_is_named_with_what_helps():

@@ -1,0 +1,139 @@
+"""Shares out the shards of a stage by Prefect's Dask task runner, to the workers of `runtime.dask`.
+
+What a worker is sent is plain data (`tasks.part.Part`). It makes its part in a child process of its own, which puts each
+finished shard into the store. A worker that is lost has its part made by another one, from where it was.
+"""
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from prefect import get_run_logger, task
+from prefect.cache_policies import NO_CACHE
+
+from selftrain.errors import RunError, SelftrainError
+from selftrain.launch import launch
+from selftrain.stage import Build, plain
+from selftrain.store import PROGRESS
+from tasks.part import Part
+from tasks.prefect import ChildLog, PrefectRun, Progress
+from tasks.run import Run, Step
+
+CONNECT_SECONDS = 30
+"""For the scheduler to answer."""
+WORKER_SECONDS = 120
+"""For a worker to be there."""
+
+
+def share_out(run: PrefectRun, step: Step, build: Build) -> None:
+    """Have the shards of `build` that are not there made by Dask workers, and bring all into its progress folder.
+
+    Raises the error of a part that failed, when all others have ended; RunError where there is no scheduler or no worker.
+    """
+    assert step.stage.shards is not None
+    assert run.config.runtime.dask is not None
+    from prefect_dask import DaskTaskRunner
+
+    folder = build.folder / PROGRESS
+    run.store.get_progress(step.ref, folder)
+    missing = [name for name in step.stage.shards(build) if not (folder / name).is_file()]
+    if not missing:
+        return
+    address = run.config.runtime.dask
+    with DaskTaskRunner(address=address, client_kwargs={"timeout": CONNECT_SECONDS}) as runner:
+        count = min(run.config.runtime.parts or workers(runner, address), len(missing))
+        futures = []
+        for number in range(1, count + 1):
+            part = part_of(run, step, missing[number - 1 :: count], number, count)
+            made = make_part.with_options(task_run_name=part["label"], tags=list(step.tags))
+            # As the flow and not as the step's task: its context goes along, and the task's holds the live run.
+            futures.append(run.flow_context.run(runner.submit, made, {"part": part}))
+        errors = []
+        for done, future in enumerate(futures, 1):
+            try:
+                future.result()
+            except Exception as error:
+                errors.append(error)
+            build.progress(done, count, "parts")
+    if errors:
+        if isinstance(errors[0], SelftrainError):
+            raise errors[0]
+        raise Lost(f"a part of {step.label} was lost by Dask: {errors[0]}; look into its workers' logs")
+    run.store.get_progress(step.ref, folder)
+
+
+class Lost(RunError):
+    """Dask gave a part up, for instance because every worker that took it died."""
+
+    retryable = True
+
+
+def workers(runner: Any, address: str) -> int:
+    """How many workers there are; waits for the first."""
+    try:
+        runner.client.wait_for_workers(1, timeout=WORKER_SECONDS)
+    except OSError as error:  # a timeout too
+        raise Lost(
+            f"runtime.dask: no scheduler with a worker at {address} ({error}); start `dask scheduler`, and on each machine "
+            f"`dask worker {address} --nthreads 1`"
+        ) from error
+    return len(runner.client.scheduler_info(n_workers=-1)["workers"])
+
+
+def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> dict[str, Any]:
+    """A part as JSON values."""
+    part = Part(
+        name=f"{step.name}-part-{number}",
+        label=f"{step.label} · part {number} of {count}".replace("{", "").replace("}", ""),
+        store=run.store.root if run.store.is_local else run.store.url,
+        store_block=run.config.store_block,
+        stage=step.ref.stage,
+        key=step.ref.key,
+        settings=plain(step.config, step.name),
+        inputs={name: (ref.stage, ref.key) for name, ref in step.inputs.items()},
+        runtime=run.config.runtime,
+        only=tuple(names),
+    )
+    return part.model_dump(mode="json")
+
+
+@task(cache_policy=NO_CACHE, persist_result=False)
+def make_part(part: dict[str, Any]) -> int:
+    """On a Dask worker: make a part's shards and put them into the store; how many."""
+    logger = get_run_logger()
+    found = Part.model_validate(part)
+    unwanted = until_released()
+    with (
+        tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=scratch()) as folder,
+        ChildLog(logger) as log,
+    ):
+        build = Build(found, {}, Path(folder), found.runtime, Progress(found, logger), log=log)
+        try:
+            launch("tasks.part", build, unwanted=unwanted)
+        except SelftrainError as error:
+            if unwanted():
+                raise RunError(f"{found.label} was ended: {unwanted()}") from error
+            raise
+    return len(found.only)
+
+
+def scratch() -> str:
+    """A folder of this Dask worker, which Dask clears away after a worker that was killed."""
+    from distributed import get_worker
+
+    return str(get_worker().local_directory)
+
+
+def until_released() -> Callable[[], str | None]:
+    """Tells why the running Dask task is not wanted any more: its flow was cancelled or is dead."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    key = worker.get_current_task()
+
+    def unwanted() -> str | None:
+        state = getattr(worker.state.tasks.get(key), "state", "released")
+        return None if state == "executing" else f"nobody waits for it any more ({state})"
+
+    return unwanted

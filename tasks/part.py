@@ -1,0 +1,93 @@
+"""Some shards of one stage, made anywhere that reaches the store: `python -m tasks.part resolved.json` (see `tasks.dask`)."""
+
+from typing import Any
+
+from selftrain.config import RuntimeConfig, Strict
+from selftrain.errors import UsageError
+from selftrain.launch import Child, child_main, report_progress
+from selftrain.stage import ArtifactRef, Build, Outcome, Stage
+from selftrain.stages.sample import SAMPLE, SampleSlice
+from selftrain.store import PROGRESS, Store
+from tasks.credentials import storage_options
+from tasks.execute import EXECUTE, ExecuteSlice
+
+STAGES: dict[str, tuple[Stage, type[Strict]]] = {
+    "sample": (SAMPLE, SampleSlice),
+    "execute": (EXECUTE, ExecuteSlice),
+}
+"""Stages that have shards."""
+
+
+class Part(Strict):
+    """What a worker is told.
+
+    name, label  as those of a step
+    store        folder or URL
+    store_block  as in the config; its content is not sent, but asked of the Prefect server
+    settings     the stage's config slice
+    inputs       name -> (stage, key)
+    only         names of the shards
+    """
+
+    name: str
+    label: str
+    store: str
+    store_block: str | None
+    stage: str
+    key: str
+    settings: dict[str, Any]
+    inputs: dict[str, tuple[str, str]]
+    runtime: RuntimeConfig
+    only: tuple[str, ...]
+
+
+def make(child: Child) -> Outcome:
+    """Make the part's shards; each is put into the store when it is finished."""
+    part = Part.model_validate(child.config)
+    options = storage_options(part.store_block)
+    store = Store(part.store, options=options, cache_gib=part.runtime.cache_gib)
+    stage, kind = STAGES[part.stage]
+    settings = kind.model_validate(part.settings)
+    inputs = {name: ArtifactRef(*ref) for name, ref in part.inputs.items()}
+    ref = stage.ref(settings, **inputs)
+    if ref.key != part.key:
+        raise UsageError(
+            f"{part.label}: here its key is {ref.key}, in the run {part.key}; the Dask worker has another version of "
+            "selftrain: install the run's on all machines"
+        )
+    folder = child.folder / "build"
+    store.get_progress(ref, folder / PROGRESS)  # what another worker finished before it was lost
+    stored = {name for name in part.only if (folder / PROGRESS / name).is_file()}
+
+    def keep() -> None:
+        for name in part.only:
+            path = folder / PROGRESS / name
+            if name not in stored and path.is_file():
+                store.put_progress(ref, name, path)
+                stored.add(name)
+
+    def progress(
+        done: float, total: float, unit: str = "", figures: dict[str, float | str] | None = None
+    ) -> None:
+        keep()
+        report_progress(done, total, unit, **(figures or {}))
+
+    build = Build(
+        config=settings,
+        inputs={name: store.path(ref) for name, ref in inputs.items()},
+        folder=folder,
+        runtime=part.runtime,
+        progress=progress,
+        log=lambda line: print(line, flush=True),
+        shared=store.local,
+        only=part.only,
+    )
+    try:
+        stage.build(build)
+    finally:
+        keep()
+    return Outcome("", {"shards": len(stored)})
+
+
+if __name__ == "__main__":
+    child_main(make)

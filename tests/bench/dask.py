@@ -1,0 +1,111 @@
+"""How much faster two Dask workers make what they share, `sample` and `execute`, than one: side by side on this machine.
+
+Each worker uses one sampling process and one sandbox worker, so that two fill two cores. The problems are the demo's; the
+generator has its shape and has learnt nothing. Times are of the stages as the flow has them: parts, store and merging.
+"""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from selftrain.config import BankConfig, ModelConfig
+from selftrain.models import make_tiny, train_tokenizer
+from selftrain.problems.read import read_problems
+from selftrain.records import Problem, write_records
+from selftrain.stage import ArtifactRef, Outcome
+from selftrain.store import Store
+from tests.cluster import cluster
+from tests.command import ROOT, prefect_server
+
+REPEATS = 3
+PROBLEMS, EACH = 240, 16
+
+FLOW = """
+import json, os, sys
+from prefect import flow
+from selftrain.config import RunConfig
+from selftrain.stage import ArtifactRef
+from selftrain.store import Store
+from tasks.execute import execute
+from tasks.prefect import PrefectRun
+from tasks.sample import sample
+
+@flow
+def shared(url, address, seed, languages):
+    config = RunConfig(
+        store=url,
+        seed=seed,
+        problems={"source": "bank", "languages": languages},
+        sample={"rl": int(sys.argv[5]), "shard": 10},
+        execute={"shard": 40},
+        runtime={"backend": "process", "workers": 1, "processes": 1, "dask": address},
+    )
+    run = PrefectRun(config, Store(url))
+    problems = ArtifactRef("prepare", "made")
+    candidates = sample(run, problems, ArtifactRef("sft", "made"), "bench")
+    return [candidates, execute(run, problems, candidates, "bench")]
+
+made = shared(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].split())
+print(json.dumps([Store(sys.argv[1]).manifest(ref)["seconds"] for ref in made]))
+"""
+
+
+def main() -> None:
+    """Measure and print."""
+    languages = ("py", "sh")
+    sizes = {"sft": 200, "rl": PROBLEMS // len(languages), "validation": 1, "test": 1}
+    problems = read_problems(BankConfig(sizes=sizes, languages=languages))
+    texts = [text for p in problems if p.response for text in (p.prompt, p.response)]
+    tokenizer = train_tokenizer(texts, 1024)
+    model = make_tiny(ModelConfig(hidden_size=128, layers=4, heads=4), tokenizer)
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        store = Store(str(folder / "store"))
+
+        def prepared(path: Path) -> Outcome:
+            write_records(path / "problems.parquet", problems, Problem)
+            return Outcome("")
+
+        def generator(path: Path) -> Outcome:
+            model.save_pretrained(path)
+            tokenizer.save_pretrained(path)
+            return Outcome("")
+
+        store.build(ArtifactRef("prepare", "made"), {}, prepared)
+        store.build(ArtifactRef("sft", "made"), {}, generator)
+        (folder / "prefect").mkdir()
+        with (
+            prefect_server(folder / "prefect") as server,
+            cluster(folder / "one", workers=1) as one,
+            cluster(folder / "two", workers=2) as two,
+        ):
+            found: dict[str, list[list[float]]] = {one.address: [], two.address: []}
+            for repeat in range(REPEATS + 1):  # the first warms up: workers import, the disk is read
+                for at, address in enumerate(found):
+                    seed = 2 * repeat + at  # nothing is found made, no verdict is known
+                    command = [
+                        sys.executable,
+                        "-c",
+                        FLOW,
+                        store.url,
+                        address,
+                        str(seed),
+                        " ".join(languages),
+                        str(EACH),
+                    ]
+                    done = subprocess.run(
+                        command,
+                        env=os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": server.url},
+                        capture_output=True,
+                        text=True,
+                        check=True,
+                    )
+                    found[address].append(json.loads(done.stdout.splitlines()[-1]))
+    alone, together = (runs[1:] for runs in found.values())
+    for at, stage in enumerate(("sample", "execute")):
+        before, after = (statistics.median(run[at] for run in runs) for runs in (alone, together))
+        print(f"{stage:<8} one worker {before:.1f} s, two {after:.1f} s: {before / after:.2f} times as fast")

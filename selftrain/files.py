@@ -66,7 +66,8 @@ class Files:
         self.secrets = _secrets(options)
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
-            options = {"use_listings_cache": False} | defaults | options
+            # A client of its own each: one that is shared would keep the credentials that the environment held before.
+            options = {"use_listings_cache": False, "skip_instance_cache": True} | defaults | options
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError, TypeError) as error:

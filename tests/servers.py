@@ -135,7 +135,9 @@ def moto() -> Iterator[S3Server]:
         running = S3Server(f"http://{host}:{port}")
         import s3fs
 
-        s3fs.S3FileSystem(**running.options, skip_instance_cache=True).mkdir(BUCKET)
+        bucket = s3fs.S3FileSystem(**running.options, skip_instance_cache=True)
+        if not bucket.exists(BUCKET):  # moto's servers in one process share what they hold
+            bucket.mkdir(BUCKET)
         yield running
     finally:
         server.stop()

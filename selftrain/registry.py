@@ -5,12 +5,10 @@ number; where another has put it first, nothing is written, and the decision is 
 """
 
 import json
-import os
 import re
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
-from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
@@ -112,37 +110,20 @@ class Registry:
 
     def records(self) -> list[Record]:
         """All records, the oldest first. Raises StoreError naming one that cannot be read."""
-        return [self._read(path) for path in _listed(self.store, self.folder, ".json")]
+        found = self.store.files.children(self.folder)
+        return [self._read(f"{self.folder}/{name}") for name in found if re.fullmatch(r"\d+\.json", name)]
 
     def append(self, record: Record) -> bool:
         """Put `record` under its number; False where that number is taken. Raises StoreError where it cannot be written."""
         path = self._path(record.number)
-        text = json.dumps(record.model_dump(), indent=1).encode()
-        try:
-            (_create_local if self.store.is_local else self._create_remote)(path, text)
-        except FileExistsError:
-            pass
-        except OSError as error:
-            # Some servers answer a second creation so; and an answer may be lost on its way after the object was made.
-            if not self._exists(path):
-                raise StoreError(f"cannot write {path}: {error}; nothing was decided") from error
+        self.store.files.create(path, json.dumps(record.model_dump(), indent=1).encode())
         return self._read(path).id == record.id
-
-    def _create_remote(self, path: str, text: bytes) -> None:
-        self.store.fs.pipe_file(path, text, mode="create")
-
-    def _exists(self, path: str) -> bool:
-        self.store.fs.invalidate_cache()
-        return bool(self.store.fs.exists(path))
 
     def _path(self, number: int) -> str:
         return f"{self.folder}/{number:06}.json"
 
     def _read(self, path: str) -> Record:
-        try:
-            text = self.store.fs.cat_file(path)
-        except OSError as error:
-            raise StoreError(f"cannot read {path}: {error}") from error
+        text = self.store.files.read(path)
         try:
             record = Record.model_validate_json(text)
             if path.endswith(self._path(record.number).rpartition("/")[2]):
@@ -159,7 +140,7 @@ class Registry:
 
 def names(store: Store) -> list[str]:
     """The registries in `store`."""
-    return [PurePosixPath(path).name for path in _listed(store, f"{store.root}/{FOLDER}", "")]
+    return store.files.children(f"{store.root}/{FOLDER}")
 
 
 def find_registry(store: Store, name: str | None) -> Registry:
@@ -252,32 +233,3 @@ def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
 def next_number(records: list[Record]) -> int:
     """The number that follows."""
     return records[-1].number + 1 if records else 1
-
-
-def _listed(store: Store, folder: str, suffix: str) -> list[str]:
-    """Paths in `folder` that end so, sorted; none where there is no such folder."""
-    store.fs.invalidate_cache()  # another process may have added some
-    try:
-        paths = store.fs.ls(folder, detail=False)
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StoreError(f"cannot read {folder}: {error}") from error
-    return sorted(
-        path for path in paths if path.endswith(suffix) and not PurePosixPath(path).name.startswith(".")
-    )
-
-
-def _create_local(path: str, text: bytes) -> None:
-    """Write a file that must not exist, whole from the start, also for other machines of a shared folder."""
-    target = Path(path)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    part = target.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        os.link(part, target)
-    finally:
-        part.unlink(missing_ok=True)

@@ -1,17 +1,14 @@
 """The registry: one decision per number whoever races for it, on disk and on S3; by hand; and what it says when it is broken."""
 
-import importlib.util
 import json
 import subprocess
 import sys
-import uuid
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from flows.cli import main
-from selftrain.errors import StoreError, UsageError
+from selftrain.errors import UsageError
 from selftrain.registry import (
     Contender,
     Figures,
@@ -27,7 +24,6 @@ from selftrain.report.drift import drift_markdown, drift_page, history, since
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import Store
 from tests.command import ROOT
-from tests.needs import need
 
 KEYS = ["a" * 32, "ab" + "0" * 30, "c" * 32]
 
@@ -95,34 +91,16 @@ for number in range(1, 31):
 """
 
 
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """URL of an empty bucket of an S3 server in this process."""
-    need(importlib.util.find_spec("moto") is not None, "moto[server] is not installed")
-    from moto.server import ThreadedMotoServer
-
-    patch = pytest.MonkeyPatch()
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    import s3fs
-
-    s3fs.S3FileSystem().mkdir("champions")
-    yield "s3://champions"
-    server.stop()
-    patch.undo()
-
-
 @pytest.mark.parametrize("kind", ["file", "s3"])
 def test_two_promoters_at_once_leave_one_champion_for_every_number(
-    request: pytest.FixtureRequest, tmp_path: Path, kind: str
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ):
-    url = (
-        f"{request.getfixturevalue('bucket')}/{uuid.uuid4().hex}" if kind == "s3" else str(tmp_path / "store")
-    )
+    url = str(tmp_path / "store")
+    if kind == "s3":
+        server = request.getfixturevalue("s3")
+        url = server.store()
+        for name, value in server.environment.items():
+            monkeypatch.setenv(name, value)
     racers = {
         who: subprocess.Popen(
             [sys.executable, "-c", RACER, url, who],
@@ -149,31 +127,6 @@ def test_two_promoters_at_once_leave_one_champion_for_every_number(
     records = Registry(Store(url, tmp_path / "local"), "race").records()
     assert [record.number for record in records] == list(range(1, 31))
     assert {who: {r.number for r in records if r.reason == who} for who in racers} == won
-
-
-def test_a_store_that_answers_a_lost_race_in_another_way_is_understood(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-):
-    """SeaweedFS says EINVAL to a second creation; and an answer can be lost although the object was made."""
-    registry = Registry(store, "night")
-    create = registry._create_remote
-
-    def made_but_not_answered(path: str, text: bytes) -> None:
-        create(path, text)
-        raise OSError(22, "Invalid argument")
-
-    monkeypatch.setattr(store, "is_local", False)
-    Path(registry.folder).mkdir(parents=True)
-    monkeypatch.setattr(registry, "_create_remote", made_but_not_answered)
-    assert registry.append(promoted(1, reranker(1)))
-
-    def refused(path: str, text: bytes) -> None:
-        raise OSError(22, "Invalid argument")
-
-    monkeypatch.setattr(registry, "_create_remote", refused)
-    assert not registry.append(promoted(1, reranker(2)))
-    with pytest.raises(StoreError, match=r"cannot write .*000002.json.*nothing was decided"):
-        registry.append(promoted(2, reranker(2)))
 
 
 def test_rolling_back_and_promoting_by_hand_are_on_record(store: Store):

@@ -26,12 +26,12 @@ OWN = {
 """Which of the project's own modules each package may import."""
 
 HEAVY = {
-    "accelerate", "ctranslate2", "datasets", "deepspeed", "matplotlib", "peft", "prefect", "pyarrow", "safetensors",
-    "tokenizers", "torch", "transformers", "trl", "vllm",
+    "accelerate", "ctranslate2", "dask", "datasets", "deepspeed", "distributed", "matplotlib", "peft", "prefect",
+    "prefect_dask", "pyarrow", "safetensors", "tokenizers", "torch", "transformers", "trl", "vllm",
 }  # fmt: skip
 FOREIGN = {
     "flows": lambda name: name not in HEAVY - {"prefect"} | {"docker", "s3fs"},
-    "tasks": lambda name: name not in HEAVY - {"prefect"} | {"docker", "s3fs"},
+    "tasks": lambda name: name not in HEAVY - {"prefect", "prefect_dask", "distributed"} | {"docker", "s3fs"},
     "selftrain": lambda name: name not in {"prefect", "docker", "s3fs"},
     "sandbox": lambda name: name in {"pydantic", "docker"},
 }

@@ -21,8 +21,8 @@ from selftrain.store import Store
 from tests.cluster import cluster
 from tests.command import ROOT, prefect_server
 
-REPEATS = 3
-PROBLEMS, EACH = 240, 16
+REPEATS = 2
+PROBLEMS, EACH = 96, 8
 
 FLOW = """
 import json, os, sys
@@ -40,8 +40,8 @@ def shared(url, address, seed, languages):
         store=url,
         seed=seed,
         problems={"source": "bank", "languages": languages},
-        sample={"rl": int(sys.argv[5]), "shard": 10},
-        execute={"shard": 40},
+        sample={"rl": int(sys.argv[5]), "shard": 8},
+        execute={"shard": 48},
         runtime={"backend": "process", "workers": 1, "processes": 1, "dask": address},
     )
     run = PrefectRun(config, Store(url))

@@ -8,8 +8,9 @@ PYTHON ?= python3
 # Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
-CONFIG ?= demo
+POOL ?= process
 BIN := .venv/bin
+LOCAL = PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api}
 READY := .venv/ready$(if $(GPU),-gpu)
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
@@ -48,11 +49,11 @@ image: $(READY) ## the Docker image in which the sandbox runs programs
 server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
 	@$(BIN)/prefect server start
 
-deploy: $(READY) ## work pool and deployments on the running server
-	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} BIN=$(BIN) infra/deploy.sh
+deploy: $(READY) ## work pool and deployments on the running server (POOL=process, docker or kubernetes)
+	@$(LOCAL) $(BIN)/python infra/deploy.py $(POOL)
 
-worker: $(READY) ## a worker for the pool `selftrain`
-	@PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api} $(BIN)/prefect worker start --pool selftrain --type process
+worker: $(READY) ## a worker for the work pool
+	@$(LOCAL) $(BIN)/prefect worker start --pool selftrain
 
 clean: ## delete runs, their store and caches of tools (not .venv)
 	rm -rf runs dist build .pytest_cache .mypy_cache .ruff_cache

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows import cli_champion
 from selftrain.errors import SelftrainError, UsageError
 
 EXAMPLES = """\
@@ -23,6 +24,8 @@ examples:
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
   selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
   selftrain gc runs/store --keep-runs 3 --dry-run       what no run needs any more, and its size
+  selftrain run prod --champion                         one round more than the champion has; promoted if better
+  selftrain champion                                    who is champion, since when and why
   selftrain node /shared/store                          lend this machine to a run with runtime.nodes > 1
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
 """
@@ -71,6 +74,11 @@ def parser() -> argparse.ArgumentParser:
     run.add_argument("--out", help="folder of the run (default: runs/NAME)")
     run.add_argument(
         "--dry-run", action="store_true", help="print the stages with their keys and whether they are cached"
+    )
+    run.add_argument(
+        "--champion",
+        action="store_true",
+        help="go on from the champion in the store: train one round more, promote what beats it",
     )
     run.set_defaults(command=run_command)
 
@@ -168,6 +176,8 @@ def parser() -> argparse.ArgumentParser:
     node.add_argument("store", help="the run's store, under the path that the other machine has it under")
     node.set_defaults(command=node_command)
 
+    cli_champion.add_commands(commands)
+
     rank = commands.add_parser("rank", help="score completions of a prompt and pick the best")
     rank.add_argument("run", help="a run's folder, or a reranker's folder")
     rank.add_argument("--prompt", required=True, help="file with the prompt")
@@ -202,7 +212,7 @@ def run_command(options: argparse.Namespace) -> int:
         return dry_run(options, overrides)
     from flows.local import run_here
 
-    print(run_here(options.config, overrides, options.rounds, options.out))
+    print(run_here(options.config, overrides, options.rounds, options.out, options.champion))
     return 0
 
 
@@ -213,7 +223,15 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     from tasks.run import Run
 
     run, folder = open_run(Run, options.config, overrides, options.rounds, options.out)
-    method(run)
+    beside = None
+    if options.champion:
+        from flows.champion import plan_next, prepared
+
+        attempt, _, _ = plan_next(run)
+        run, beside = prepared(run, attempt)
+        if attempt.nothing:
+            print(f"nothing to do: {attempt.nothing}")
+    method(run, beside)
     for step in run.steps.values():
         print(f"{'cached' if step.name in run.cached else 'to do ':<7} {step.label:<32} {step.ref}")
     print(

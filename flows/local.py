@@ -16,7 +16,9 @@ QUIET = {
 }
 
 
-def run_here(config: str, overrides: dict[str, Any], rounds: int | None, out: str | None) -> str:
+def run_here(
+    config: str, overrides: dict[str, Any], rounds: int | None, out: str | None, champion: bool = False
+) -> str:
     """Run the flow and return the final table. Raises what the flow raises; a wrong config fails before a server starts."""
     from flows.session import open_run
     from selftrain.report import summary_table
@@ -33,9 +35,10 @@ def run_here(config: str, overrides: dict[str, Any], rounds: int | None, out: st
     _connect()
     from flows.iterative_selftrain import iterative_selftrain
 
-    report = iterative_selftrain(config, overrides, rounds, out)
+    report = iterative_selftrain(config, overrides, rounds, out, champion)
     where = Path(folder, "report.html").resolve()
-    return f"{summary_table(report)}\n\nreport: {where}\nreranker: selftrain rank {folder} --prompt FILE CANDIDATE..."
+    decision = f"\n{report['champion']['text']}" if champion else ""
+    return f"{summary_table(report)}\n\nreport: {where}\nreranker: selftrain rank {folder} --prompt FILE CANDIDATE...{decision}"
 
 
 def _connect() -> None:

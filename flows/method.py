@@ -1,5 +1,6 @@
 """The method, stage by stage: what `iterative_selftrain` runs, and what a dry run plans."""
 
+from selftrain.promotion import CHAMPION
 from selftrain.stage import ArtifactRef
 from tasks.evaluate import evaluate
 from tasks.execute import execute
@@ -13,8 +14,8 @@ from tasks.sft import sft
 from tasks.train_reward import train_reward
 
 
-def method(run: Run) -> ArtifactRef:
-    """The stages of `run`, in order; returns the report."""
+def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
+    """The stages of `run`, in order; returns the report. A reranker of another run, the `champion`, is evaluated too."""
 
     def pool(generator: ArtifactRef, name: str, evaluation: bool = False) -> tuple[ArtifactRef, ArtifactRef]:
         candidates = sample(run, problems, generator, name, evaluation)
@@ -32,4 +33,6 @@ def method(run: Run) -> ArtifactRef:
         if round < run.config.rounds:
             pairs = mine(run, problems, pool(policy, f"ppo-{round}"), round + 1, earlier=(pairs, reranker))
     pools = {name: pool(policy, name, evaluation=True) for name, policy in policies.items()}
+    if champion is not None:
+        rerankers = {CHAMPION: champion} | rerankers
     return report(run, problems, pools, pairs, evaluate(run, problems, pools, rerankers))

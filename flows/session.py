@@ -1,6 +1,5 @@
 """Opens a run from a flow's parameters, and closes it with its report."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +12,7 @@ from selftrain.stage import ArtifactRef
 from selftrain.store import Store, replace_file
 from tasks.credentials import storage_options
 from tasks.run import Run
+from tasks.track import need_tracker
 
 AnyRun = TypeVar("AnyRun", bound=Run)
 
@@ -33,7 +33,9 @@ def open_run(
 
 
 def begin(run: Run, folder: Path) -> None:
-    """Leave in the run's folder that it has begun. Raises UsageError where that is not a folder one can write to."""
+    """Leave in the run's folder that it has begun. Raises UsageError where that is not a folder one can write to, or where
+    the run's tracker is not installed."""
+    need_tracker(run.config.runtime.tracker)
     with _writing(folder):
         run.write(folder, finished=False)
 
@@ -44,7 +46,7 @@ def finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
         for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
         seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
-        content = finish_report(folder, time.time() - run.started, seconds, run.cached)
+        content = finish_report(folder, run.seconds, seconds, run.cached)
         run.write(folder, finished=True)
     return content
 

@@ -30,4 +30,4 @@ then
   fi
 fi
 echo "installing the rest (about four minutes)"
-pip install --quiet --constraint constraints.txt --editable '.[dev]'
+pip install --quiet --constraint constraints.txt --editable ".[${EXTRAS:-dev}]"

@@ -1,6 +1,6 @@
 """What a run is: every setting, its meaning, its default. YAML files in `configs/` fill it in.
 
-Everything but `runtime`, `store` and `name` can change the result and is part of the stages' keys.
+Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
 from collections.abc import Iterator
@@ -19,6 +19,8 @@ from pydantic import (
 
 LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
 SPLITS = ("sft", "rl", "validation", "test")
+
+NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -521,6 +523,19 @@ class EvaluateConfig(Strict):
     """Also score with prompts shuffled among problems: a reranker that reads the problem loses its gain."""
 
 
+class PromotionConfig(Strict):
+    """When a challenger becomes the champion (see `selftrain.promotion`). None of it enters a key."""
+
+    max_rounds: Count | None = None
+    """Rounds that no run goes beyond; null: no bound."""
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    """Share of problems: a challenger is promoted if it solves more than the champion by more than this, at the lower end of
+    the paired difference's 95 % interval."""
+    patience: Count = 1
+    """Challengers in a row that were not promoted after which no further round is trained until something else changes: the
+    problems, the config or the champion."""
+
+
 class RuntimeConfig(Strict):
     """Where and how it runs. None of it enters a key."""
 
@@ -543,6 +558,8 @@ class RuntimeConfig(Strict):
     scoring_shards: bool = False
     """Candidates are scored by a reranker in shards over this machine's processes (DeepSpeed's ZeRO stage 3, for inference):
     for one that is larger than a GPU. False: each process has a copy of its own, which is faster."""
+    tracker: Literal["tensorboard", "mlflow", "trackio"] | None = None
+    """A tracker that is told each stage's figures and curves, beside the Prefect UI; it has to be installed."""
     gradient_checkpointing: bool | None = None
     """Recompute activations in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
@@ -575,7 +592,7 @@ class RuntimeConfig(Strict):
 class RunConfig(Strict):
     """One run of the method."""
 
-    name: str = Field(default="run", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(default="run", pattern=NAME)
     """Name of the run's folder."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed of training, sampling and mining; it is added to the problems' own seed, that of the bank or of the splits."""
@@ -589,6 +606,7 @@ class RunConfig(Strict):
     reward: RewardConfig = RewardConfig()
     ppo: PPOConfig = PPOConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    promotion: PromotionConfig = PromotionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: str = "runs/store"
     """Folder or fsspec URL of the artifact store."""

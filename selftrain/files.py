@@ -39,6 +39,10 @@ CLIENT: dict[str, Any] = {
     "default_block_size": PART,
 }
 """How S3 is spoken to, unless FSSPEC_S3 or the storage options say otherwise."""
+PATIENT = CLIENT | {
+    "config_kwargs": CLIENT["config_kwargs"] | {"retries": {"mode": "standard", "total_max_attempts": 8}}
+}
+"""The same for who tries nothing again itself."""
 
 SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
@@ -62,8 +66,8 @@ class Files:
         self.secrets = _secrets(options)
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
-            options = {"use_listings_cache": False} | defaults | options
-        self.defaults = {"use_listings_cache": False} | (CLIENT if protocol in S3 else {})
+            # A client of its own each: one that is shared would keep the credentials that the environment held before.
+            options = {"use_listings_cache": False, "skip_instance_cache": True} | defaults | options
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError, TypeError) as error:

@@ -3,6 +3,7 @@
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -24,11 +25,9 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
             return
         last[0] = now
         text = describe(label, done, total, unit, rate, figures or {})
-        if live:
-            out.write(f"\r\x1b[K{text}" + ("\n" if finished else ""))
-        else:
-            out.write(text + "\n")
-        out.flush()
+        with suppress(OSError):  # who watched is gone, a killed worker for instance; the work goes on
+            out.write(f"\r\x1b[K{text}" + ("\n" if finished else "") if live else text + "\n")
+            out.flush()
 
     return show
 

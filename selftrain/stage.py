@@ -35,6 +35,12 @@ class ArtifactRef:
     def __str__(self) -> str:
         return f"{self.stage}/{self.key}"
 
+    @classmethod
+    def parse(cls, text: str) -> "ArtifactRef":
+        """The reference that `str` wrote."""
+        stage, _, key = text.partition("/")
+        return cls(stage, key)
+
 
 @dataclass(frozen=True)
 class Outcome:

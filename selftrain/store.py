@@ -199,9 +199,9 @@ class Store:
         folder = self.local / "work" / ref.stage / ref.key
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            started = time.time()
+            started, clock = time.time(), time.monotonic()  # the one may be changed meanwhile
             outcome = make(folder)
-            seconds = time.time() - started
+            seconds = time.monotonic() - clock
             self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
         except OSError as error:
             raise StoreError(

@@ -12,7 +12,7 @@ from functools import partial
 
 from sandbox.cache import VerdictCache
 from sandbox.client import Sandbox
-from sandbox.errors import SandboxError
+from sandbox.errors import BackendUnavailable, SandboxError
 from sandbox.languages import language as row_of
 from sandbox.programs import assemble
 from sandbox.verdicts import Case, Limits, Program, Result, Verdict
@@ -71,6 +71,16 @@ def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
         raise UsageError(str(error)) from error
 
 
+@contextmanager
+def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
+    """The sandbox of a stage. It was there when the run began: if it is gone now, its daemon may come back."""
+    try:
+        with Sandbox(runtime.backend, workers=runtime.workers, docker_runtime=runtime.docker_runtime) as box:
+            yield box
+    except BackendUnavailable as error:
+        raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error
+
+
 def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, list[Candidate]]:
     """The candidates in groups of `execute.shard`, by the name of the file that keeps a group's executions."""
     size = config.execute.shard
@@ -107,7 +117,7 @@ def build(build: Build) -> Outcome:
     shards = {name: shard for name, shard in shards_of(candidates, config).items() if build.wants(name)}
     total = sum(map(len, shards.values()))
     done: list[list[Execution]] = []
-    with open_sandbox(build.runtime) as box, known_verdicts(build) as cache:
+    with sandbox_at_work(build.runtime) as box, known_verdicts(build) as cache:
         if build.only is not None:
             check_toolchain(box, config)
         for name, shard in shards.items():

@@ -11,7 +11,7 @@ from selftrain.records import Candidate, Problem, read_records
 from selftrain.stage import ArtifactRef, Build, Outcome
 from selftrain.stages import ppo as stage
 from selftrain.stages.ppo import PPOSlice
-from tasks.execute import judge, known_verdicts, open_sandbox, programs, toolchain
+from tasks.execute import judge, known_verdicts, programs, sandbox_at_work, toolchain
 from tasks.run import Run
 
 
@@ -45,7 +45,7 @@ def passing(build: Build) -> Iterator[Answer]:
     """A function from rows [problem id, completion] to whether each passes; None where the sandbox failed."""
     problems = {p.id: p for p in read_records(build.inputs["problems"] / "problems.parquet", Problem)}
     with ExitStack() as stack:
-        box: Sandbox = stack.enter_context(open_sandbox(build.runtime))
+        box: Sandbox = stack.enter_context(sandbox_at_work(build.runtime))
         cache = stack.enter_context(known_verdicts(build))
 
         def answer(rows: list[list[str]]) -> list[bool | None]:

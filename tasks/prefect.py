@@ -6,16 +6,23 @@ as Cached in the UI. Where the store does not hold the artifact any more, the ta
 
 import contextvars
 import importlib.util
+import json
 import logging
 import re
 import time
+from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
 
 import httpx
 from prefect import get_run_logger, task
-from prefect.artifacts import create_progress_artifact, create_table_artifact, update_progress_artifact
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.exceptions import PrefectException
 from prefect.filesystems import RemoteFileSystem
@@ -24,11 +31,13 @@ from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, StoreError, UsageError
+from selftrain.files import PATIENT
 from selftrain.progress import Pace, describe, watch
 from selftrain.stage import Build, fingerprint
 from selftrain.store import Store, cache_folder
 from tasks.part import Part
 from tasks.run import Run, Step
+from tasks.track import track
 
 SECONDS_BETWEEN_UPDATES = 5.0
 NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
@@ -62,6 +71,8 @@ class PrefectRun(Run):
             task_run_name=step.label.replace("{", "").replace("}", ""),
             tags=list(step.tags),
             retries=step.retries,
+            # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
+            retry_delay_seconds=exponential_backoff(backoff_factor=5),
             refresh_cache=not there,
             result_storage=self.result_storage,
         )(self, step)
@@ -87,7 +98,8 @@ def result_storage(store: Store) -> Path | RemoteFileSystem:
     results stay on this machine, and another one's task shows as Completed instead of Cached.
     """
     if not store.is_local and not store.has_options:
-        block = RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=store.files.defaults)
+        settings = {"use_listings_cache": False} | (PATIENT if store.files.is_s3 else {})
+        block = RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=settings)
         block.save(f"selftrain-store-{fingerprint(store.url)}", overwrite=True, _sync=True)
         return block
     folder = Path(store.root if store.is_local else cache_folder()) / ".prefect"
@@ -121,7 +133,6 @@ def _retryable(_: Any, __: Any, state: Any) -> bool:
     cache_policy=CacheKeyFnPolicy(cache_key_fn=_key),
     persist_result=True,
     result_serializer="json",
-    retry_delay_seconds=exponential_backoff(backoff_factor=5),
     retry_condition_fn=_retryable,
 )
 def make_artifact(run: Run, step: Step) -> dict[str, str]:
@@ -137,25 +148,62 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     manifest = run.store.manifest(step.ref) or {}
     logger.info("%s: %s in %.1f s", step.label, "built" if built else "found", manifest.get("seconds", 0.0))
     show_table(step, manifest)
+    if built:
+        track(run, step, manifest)
+    if step.stage.name == "report":
+        show_report(run, step)
     return {"stage": step.ref.stage, "key": step.ref.key}
 
 
 def show_table(step: Step, manifest: dict[str, Any]) -> None:
     """A table artifact with the stage's figures; its key gives it a history over runs."""
     rows = [
-        {"figure": name, "value": value if isinstance(value, int | float | str) else str(value)}
-        for name, value in (manifest.get("metrics") or {}).items()
-        if not isinstance(value, list)
+        {"figure": name, "value": f"{value:.4g}" if isinstance(value, float) else value}
+        for name, value in figures(manifest.get("metrics") or {})
     ]
     rows += [
-        {"figure": "seconds", "value": round(manifest.get("seconds", 0.0), 1)},
+        {"figure": "seconds in all", "value": round(manifest.get("seconds", 0.0), 1)},
         {"figure": "key", "value": step.ref.key},
     ]
-    key = f"{step.stage.name}-{step.name}".replace("_", "-").lower()
+    key = step.name.replace("_", "-").lower()
     try:
         create_table_artifact(rows, key=key, description=step.label)
     except NOT_SHOWN as error:
         logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
+
+
+def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
+    """The single values of a manifest's metrics, those of a dict as `name.key`; curves are left out."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from figures({f"{name}.{key}": item for key, item in value.items()})
+        elif isinstance(value, int | float | str):
+            yield name, value
+
+
+def show_markdown(name: str, text: str, description: str) -> None:
+    """A log line with the first line of `text`, and all of it as a markdown artifact; its key gives it a history over runs."""
+    get_run_logger().info("%s", text.partition("\n")[0].strip("*"))
+    key = re.sub(r"[^a-z0-9-]+", "-", name.lower())
+    try:
+        create_markdown_artifact(text, key=key, description=description)
+    except NOT_SHOWN as error:
+        logging.getLogger("selftrain").warning("no artifact %s: %s", key, error)
+
+
+def show_report(run: Run, step: Step) -> None:
+    """The report's table and plots, with where the whole of it is."""
+    from selftrain.report import plots, summary_table
+
+    folder = run.store.path(step.ref)
+    table = summary_table(json.loads((folder / "report.json").read_text()))
+    images = "\n\n".join(f"**{label}**\n\n![{label}]({image})" for label, image in plots(folder))
+    where = f"report.html of {run.config.name}: {run.store.url}/{step.ref}, and in the run's folder"
+    show_markdown(
+        f"report-{run.config.name}",
+        f"**{where}**\n\n```\n{table}```\n\n{images}\n",
+        f"report of {run.config.name}",
+    )
 
 
 class ChildLog:
@@ -194,11 +242,15 @@ class ChildLog:
             self.left_out = 0
 
 
+BAR = re.compile(r"\d+%\|.*\| [\d.]+\w*/[\d.]+\w* \[")
+"""A progress bar's line; the stage's own progress says more."""
 LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Warning|Error)\b:|: \w+(Warning): ")
 
 
 def level_of(line: str) -> int:
-    """The level that a line of a log or an interpreter's own message tells, INFO where it tells none."""
+    """The level that a line of a log or an interpreter's own message tells, INFO where it tells none, DEBUG for bars."""
+    if BAR.search(line):
+        return logging.DEBUG
     found = LEVEL.search(line)
     name = next(filter(None, found.groups())) if found else "INFO"
     return int(logging.getLevelName(name.upper()))

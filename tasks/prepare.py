@@ -13,7 +13,7 @@ from selftrain.problems.read import content_digest
 from selftrain.records import Problem, read_records
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.stages import prepare as library
-from tasks.execute import open_sandbox, toolchain
+from tasks.execute import sandbox_at_work, toolchain
 from tasks.run import Run
 
 EMPTY_FUNCTIONS = {
@@ -36,10 +36,11 @@ def prepare(run: Run) -> ArtifactRef:
     toolchain(run)
     problems = run.config.problems
     problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})
+    run.content = run.content or content_digest(problems)
     return run.do(
         PREPARE,
         "prepare",
-        library.PrepareSlice(problems=problems, content=content_digest(problems)),
+        library.PrepareSlice(problems=problems, content=run.content),
         {},
         tags=("sandbox",),
     )
@@ -58,7 +59,7 @@ def check_tests(build: Build, problems: Sequence[Problem]) -> None:
     candidate could ever pass them."""
     programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
     broken: dict[str, Result] = {}
-    with open_sandbox(build.runtime) as box:
+    with sandbox_at_work(build.runtime) as box:
         for done, result in enumerate(box.run(programs.values()), 1):
             build.progress(done, len(programs), "tests")
             lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)

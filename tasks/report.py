@@ -7,10 +7,12 @@ from tasks.run import Run
 
 
 def report(
-    run: Run, problems: ArtifactRef, pools: Pools, pairs: ArtifactRef, evaluation: ArtifactRef
+    run: Run, problems: ArtifactRef, pools: Pools, pairs: ArtifactRef | None, evaluation: ArtifactRef
 ) -> ArtifactRef:
-    """The report on an evaluation."""
-    shown = run.config.model_dump(mode="json", exclude={"runtime", "store"})
+    """The report on an evaluation; `pairs` where the run mined any."""
+    shown = run.config.model_dump(mode="json", exclude={"runtime", "promotion", "store"})
     piece = ReportSlice(config=shown, pools=tuple(pools), rounds=run.config.rounds)
-    inputs = pool_inputs(problems, pools) | {"pairs": pairs, "evaluation": evaluation}
+    inputs = pool_inputs(problems, pools) | {"evaluation": evaluation}
+    if pairs is not None:
+        inputs["pairs"] = pairs
     return run.do(REPORT, "report", piece, inputs)

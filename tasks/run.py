@@ -63,18 +63,24 @@ class Step:
 
 @dataclass
 class Run:
-    """Carries out steps one after the other; `execute` says how: as Prefect tasks (`tasks.prefect`), or not at all."""
+    """Carries out steps one after the other; `execute` says how: as Prefect tasks (`tasks.prefect`), or not at all.
+
+    `toolchain` and `content` hold what was found out about the sandbox and the problem source, asked once per run.
+    """
 
     config: RunConfig
     store: Store
     steps: dict[str, Step] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)
     toolchain: dict[str, str] = field(default_factory=dict)
+    content: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
+    clock: float = field(default_factory=time.monotonic)
     id: str = field(
         default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
     )
-    begun: bool = False
+    out: Path | None = None
+    """The run's folder, once it has begun."""
 
     def do(
         self,
@@ -84,19 +90,23 @@ class Run:
         inputs: Mapping[str, ArtifactRef],
         label: str | None = None,
         tags: tuple[str, ...] = (),
-        retries: int = 2,
+        retries: int = 3,
     ) -> ArtifactRef:
         """Make the artifact of `stage` from `config` and `inputs`, or find it made; its reference."""
         ref = stage.ref(config, **inputs)
         step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
         self.steps[name] = step
-        if self.begun:
+        if self.out is not None:
             self.record(finished=False)
-        there = self.store.has(ref)
+        there = self.is_there(ref)
         if there:
             self.cached.append(name)
         self.execute(step, there)
         return ref
+
+    def is_there(self, ref: ArtifactRef) -> bool:
+        """Whether the store has the artifact, whole."""
+        return self.store.has(ref)
 
     def execute(self, step: Step, there: bool) -> None:
         """Called once per step; a plan does nothing."""
@@ -148,6 +158,11 @@ class Run:
             self.build(makers[0])
             return self.store.path(ref)
 
+    @property
+    def seconds(self) -> float:
+        """Since the run began, whatever the machine's clock is set to meanwhile."""
+        return time.monotonic() - self.clock
+
     @cached_property
     def commit(self) -> str | None:
         """The git commit of this code, None outside a checkout."""
@@ -185,7 +200,7 @@ class Run:
             "store": self.store.root if self.store.is_local else self.store.url,  # found from any folder
             "finished": finished,
             "started": self.started,
-            "seconds": time.time() - self.started,
+            "seconds": self.seconds,
             "config": self.config.model_dump(mode="json"),
             "stages": {
                 name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()
@@ -194,7 +209,7 @@ class Run:
             "reranker": reranker,
         }
         replace_file(out / NAME, json.dumps(content, indent=1).encode())
-        self.begun = True
+        self.out = out
         self.record(finished)
 
     def record(self, finished: bool) -> None:

@@ -84,37 +84,44 @@ class PrefectServer:
 
     def post(self, path: str, **body: Any) -> Any:
         """The JSON answer of `POST url/path`."""
+        return self.send("POST", path, body)
+
+    def send(self, method: str, path: str, body: Any = None) -> Any:
+        """The JSON answer of `METHOD url/path`, None where it is empty.
+
+        Tries again where the server is busy, as Prefect's own client does: SQLite lets one write at a time.
+        """
         request = urllib.request.Request(
-            f"{self.url}/{path}", json.dumps(body).encode(), {"Content-Type": "application/json"}
+            f"{self.url}/{path}",
+            json.dumps(body).encode(),
+            {"Content-Type": "application/json"},
+            method=method,
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            return json.load(answer)
+        deadline = time.monotonic() + 60
+        while True:
+            try:
+                with urllib.request.urlopen(request, timeout=60) as answer:
+                    return json.loads(answer.read() or "null")
+            except urllib.error.HTTPError as error:
+                if error.code != 503 or time.monotonic() > deadline:
+                    raise
+            time.sleep(0.5)
 
 
 @contextmanager
-def prefect_server(home: Path) -> Iterator[PrefectServer]:
-    """A Prefect server of its own on a free port, with its database in `home`; it ends with the block."""
+def prefect_server(home: Path, **environment: str) -> Iterator[PrefectServer]:
+    """A Prefect server of its own on a free port, with its UI and its database in `home`; it ends with the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environment = os.environ | {"PREFECT_HOME": str(home)}
-    environment.pop("PREFECT_API_URL", None)
-    command = [
-        sys.executable,
-        "-m",
-        "prefect",
-        "server",
-        "start",
-        "--host",
-        "127.0.0.1",
-        "--port",
-        str(port),
-        "--no-ui",
-    ]
+        port = str(probe.getsockname()[1])
+    url = f"http://127.0.0.1:{port}/api"
+    settings = os.environ | {"PREFECT_HOME": str(home), "PREFECT_SERVER_UI_API_URL": url} | environment
+    settings.pop("PREFECT_API_URL", None)
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", port]
     with (home / "server.log").open("wb") as log:
-        process = subprocess.Popen(command, env=environment, stdout=log, stderr=log, start_new_session=True)
+        process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, start_new_session=True)
     try:
-        server = PrefectServer(f"http://127.0.0.1:{port}/api")
+        server = PrefectServer(url)
         _wait_for(server, process, home / "server.log")
         yield server
     finally:
@@ -157,3 +164,16 @@ def run_ranks(
         timeout=seconds,
     )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
+
+
+def training(folder: Path) -> list[int]:
+    """Processes that train something in `folder`."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = path.read_bytes()
+        except OSError:
+            continue
+        if b"selftrain.training" in command and str(folder).encode() in command:
+            found.append(int(path.parent.name))
+    return found

@@ -68,7 +68,7 @@ def seaweed(folder: Path) -> Iterator[S3Server]:
     server = S3Server(f"http://127.0.0.1:{ports[6]}")
     process = start_weed(folder, ports)
     try:
-        _wait_for(server, process, folder / "weed.log")
+        wait_for_weed(server, process, folder / "weed.log")
         yield server
     finally:
         if process.poll() is None:
@@ -102,7 +102,7 @@ def start_weed(folder: Path, ports: list[int]) -> "subprocess.Popen[bytes]":
         return subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
 
 
-def _wait_for(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
+def wait_for_weed(server: S3Server, process: "subprocess.Popen[bytes]", log: Path) -> None:
     """Wait until the server has made, or has, its bucket."""
     import s3fs
 
@@ -135,7 +135,9 @@ def moto() -> Iterator[S3Server]:
         running = S3Server(f"http://{host}:{port}")
         import s3fs
 
-        s3fs.S3FileSystem(**running.options, skip_instance_cache=True).mkdir(BUCKET)
+        bucket = s3fs.S3FileSystem(**running.options, skip_instance_cache=True)
+        if not bucket.exists(BUCKET):  # moto's servers in one process share what they hold
+            bucket.mkdir(BUCKET)
         yield running
     finally:
         server.stop()

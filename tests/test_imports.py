@@ -39,7 +39,7 @@ FOREIGN = {
 
 ONLY_IN_CHILDREN = ("selftrain/ppo/", "selftrain/training/", "selftrain/sampling/hf.py")
 """Modules that import heavy libraries when they are imported; only child processes import them."""
-ONLY_IN_RUNS = ("flows/iterative_selftrain.py", "tasks/dask.py", "tasks/prefect.py")
+ONLY_IN_RUNS = ("flows/evaluate.py", "flows/iterative_selftrain.py", "tasks/dask.py", "tasks/prefect.py")
 """Modules that import Prefect when they are imported."""
 
 

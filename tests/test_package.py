@@ -68,20 +68,24 @@ def test_the_wheel_plans_the_demo_outside_the_tree(installed: Path, tmp_path: Pa
 
 def test_every_deployment_names_a_flow_and_a_config_that_are_there() -> None:
     deployments = yaml.safe_load((ROOT / "prefect.yaml").read_text())["deployments"]
-    assert [deployment["name"] for deployment in deployments] == ["prod", "demo"]
+    assert [deployment["name"] for deployment in deployments] == [
+        "prod",
+        "evaluate",
+        "demo",
+    ]
     for deployment in deployments:
         module, _, name = deployment["entrypoint"].rpartition(".")
         flow = getattr(import_module(module), name)
-        assert flow.name == "iterative-selftrain"
+        assert flow.name == module.rpartition(".")[2].replace("_", "-")
         assert set(deployment["parameters"]) <= set(inspect.signature(flow.fn).parameters)
         load_config(deployment["parameters"]["config"], {})
 
 
 def test_deploy_registers_pool_deployments_and_schedule(server: PrefectServer) -> None:
-    environment = os.environ | {"PREFECT_API_URL": server.url, "BIN": str(Path(sys.executable).parent)}
+    environment = os.environ | {"PREFECT_API_URL": server.url, "PYTHONPATH": str(ROOT)}
     for _ in range(2):  # again is no mistake
         done = subprocess.run(
-            [str(ROOT / "infra" / "deploy.sh")],
+            [sys.executable, str(ROOT / "infra" / "deploy.py")],
             cwd=ROOT,
             env=environment,
             capture_output=True,
@@ -89,12 +93,14 @@ def test_deploy_registers_pool_deployments_and_schedule(server: PrefectServer) -
             timeout=600,
         )
         assert done.returncode == 0, done.stdout + done.stderr
+    names = [automation["name"] for automation in server.post("automations/filter")]
+    assert names.count("selftrain: a silent run goes on") == 1
     found = {
         row["name"]: row
         for row in server.post("deployments/filter")
         if row["work_pool_name"] == "selftrain"  # other tests' deployments on this server have no pool
     }
-    assert set(found) == {"prod", "demo"}
+    assert set(found) == {"prod", "evaluate", "demo"}
     (schedule,) = found["prod"]["schedules"]
     assert schedule["schedule"]["cron"] == "0 2 * * *"
     assert found["prod"]["work_pool_name"] == "selftrain"

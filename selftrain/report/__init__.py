@@ -2,6 +2,7 @@
 
 from selftrain.report.build import build_report, finish_report
 from selftrain.report.inputs import ProblemCounts, ReportInputs
+from selftrain.report.plots import plots
 from selftrain.report.terminal import comparison_table, pool_table, summary_table
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "build_report",
     "comparison_table",
     "finish_report",
+    "plots",
     "pool_table",
     "summary_table",
 ]

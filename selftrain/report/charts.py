@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,9 +26,9 @@ KINDS = ("easy", "on_policy", "hard_negative")
 def colour(name: str) -> str:
     """CSS class of a way of picking, a ranker or a generator."""
     match = re.match(r"(?:rm|ppo)-(\d+)", name)
-    if not match:
-        return f"way-{name}"
     hollow = " hollow" if name.endswith(WITH_LOGPROB) else ""
+    if not match:
+        return f"way-{name.removesuffix(WITH_LOGPROB)}{hollow}"
     return f"round-{(int(match[1]) - 1) % COLOURS + 1}{hollow}"
 
 
@@ -108,12 +109,19 @@ def score_chart(pool: Pool, ranker: str) -> str:
     return drawing.markup()
 
 
-def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
-    """One line a round over PPO steps."""
+def curve_chart(
+    label: str,
+    curves: Mapping[str, Sequence[tuple[float, float]]],
+    unit: str = "PPO step",
+    holds: Sequence[float] = (),
+) -> str:
+    """One line a curve over `unit`s, which are whole numbers; the y axis reaches the values of `holds` too."""
     points = [point for curve in curves.values() for point in curve]
-    x = nice_scale([step for step, _ in points], 46, WIDTH - 10)
-    y = nice_scale([value for _, value in points] + ([0.0] if label.startswith("KL") else []), 140, 10)
-    drawing = Drawing(WIDTH, 160, f"{label} over PPO steps")
+    x = nice_scale([step for step, _ in points], 46, WIDTH - 10, at_least=1)
+    x = replace(x, ticks=tuple(tick for tick in x.ticks if abs(tick - round(tick)) < 1e-9))
+    shown = [value for _, value in points] + ([0.0] if label.startswith("KL") else [])
+    y = nice_scale([*shown, *holds], 140, 10)
+    drawing = Drawing(WIDTH, 160, f"{label}, by {unit}")
     _x_axis(drawing, x, 10, 140)
     for tick in y.ticks:
         drawing.line((x.start, y(tick)), (x.end, y(tick)), "grid")
@@ -122,7 +130,7 @@ def curve_chart(label: str, curves: Mapping[str, Sequence[tuple[float, float]]])
         drawing.path([(x(step), y(value)) for step, value in curve], f"curve {colour(name)}")
         last = curve[-1]
         drawing.circle(
-            (x(last[0]), y(last[1])), 3, f"dot {colour(name)}", f"{name}: {last[1]:.4g} at step {last[0]:g}"
+            (x(last[0]), y(last[1])), 3, f"dot {colour(name)}", f"{name}: {last[1]:.4g} at {unit} {last[0]:g}"
         )
     return drawing.markup()
 

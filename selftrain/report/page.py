@@ -1,7 +1,7 @@
 """report.html: one file that opens anywhere, offline, with no library.
 
 The page is `assets/page.html` (Jinja, which escapes all but the plots, style, script and data made here), with
-`style.css` and `browse.js` inlined. A content security policy forbids it any request and any script but that
+`plots.css`, `style.css` and `browse.js` inlined. A content security policy forbids it any request and any script but that
 one: candidates are hostile text.
 """
 
@@ -58,7 +58,7 @@ def render(inputs: ReportInputs) -> str:
     browse = browse_data(inputs.pools, inputs.chosen)
     return environment.get_template("page.html").render(
         inputs=inputs,
-        style=(ASSETS / "style.css").read_text("utf-8"),
+        style="".join((ASSETS / name).read_text("utf-8") for name in ("plots.css", "style.css")),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         metrics=metrics,

@@ -6,12 +6,17 @@ they are meant to stand inline in HTML.
 
 from __future__ import annotations
 
+import base64
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree
 
 Point = tuple[float, float]
+
+MARGIN = 14.0
+"""Pixels of paper around a plot that is an image."""
 
 
 @dataclass(frozen=True)
@@ -93,6 +98,25 @@ class Drawing:
         element.text = text or None
         if tip:
             ElementTree.SubElement(element, "title").text = tip
+
+
+def image_url(markup: str, style: str) -> str:
+    """`Drawing.markup` with its CSS as a data URL, for where an image may stand but no markup. It is light on paper of its
+    own: nothing tells an image whether the page around it is dark."""
+    root = ElementTree.fromstring(markup)  # noqa: S314  (a `Drawing` wrote it, all text in it escaped)
+    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    width, height = width + 2 * MARGIN, height + 2 * MARGIN
+    root.attrib |= {
+        "xmlns": "http://www.w3.org/2000/svg",
+        "viewBox": f"{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}",
+        "width": f"{width:g}",
+        "height": f"{height:g}",
+        "style": "background: #fcfcfa",
+    }
+    element = ElementTree.Element("style")
+    element.text = re.sub(r"@media \(prefers-color-scheme: dark\) \{.*?\n\}\n", "", style, flags=re.DOTALL)
+    root.insert(0, element)
+    return f"data:image/svg+xml;base64,{base64.b64encode(ElementTree.tostring(root)).decode()}"
 
 
 def _px(value: float | str) -> str:

@@ -24,7 +24,7 @@ class ReportSlice(Strict):
 
 
 def build(build: Build) -> Outcome:
-    """Reads what `evaluate` read, `evaluation`, the last `pairs`, and each stage's manifest; writes the two files.
+    """Reads what `evaluate` read, `evaluation`, the last `pairs` where there are some, and each stage's manifest; writes the two files.
 
     `build.manifests`: label of a stage (`sft`, `ppo-1`, ...) -> its manifest.
     """
@@ -35,7 +35,8 @@ def build(build: Build) -> Outcome:
     counts = Counter(problem.split for problem in problems)
     source = config.config["problems"]["source"]
     kinds: dict[str, Counter[str]] = {}
-    for pair in read_records(build.inputs["pairs"] / "pairs.parquet", Pair):
+    mined = build.inputs.get("pairs")
+    for pair in read_records(mined / "pairs.parquet", Pair) if mined else ():
         kinds.setdefault(str(pair.round), Counter())[pair.kind] += 1
     weights = result["logprob_weights"]
     inputs = ReportInputs(

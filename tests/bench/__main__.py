@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.bench import dask, learning, overhead, plan, ppo, sampling, sandbox, scoring, sft
+from tests.bench import dask, learning, overhead, plan, ppo, sampling, sandbox, scoring, server, sft
 
 BENCHES = {
     "sampling": sampling.main,
@@ -10,6 +10,7 @@ BENCHES = {
     "sft": sft.main,
     "ppo": ppo.main,
     "overhead": overhead.main,
+    "server": server.main,
     "sandbox": sandbox.main,
     "plan": plan.main,
     "dask": dask.main,

@@ -2,11 +2,14 @@
 
 from pathlib import Path
 
+import pytest
+
 from sandbox.verdicts import Verdict
 from selftrain.config import ExecuteConfig, RuntimeConfig
+from selftrain.errors import SandboxFailed, UsageError
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.stage import Build
-from tasks.execute import EXECUTE, ExecuteSlice
+from tasks.execute import EXECUTE, ExecuteSlice, open_sandbox, sandbox_at_work
 
 CASES = tuple({"stdin": f"{n}\n", "stdout": f"{abs(n)}\n"} for n in (1, -2, 3, -4))
 PROBLEMS = [
@@ -58,3 +61,17 @@ def test_cases_that_run_one_by_one_give_the_same_verdicts_and_the_share_that_pas
     assert [alone[f"one.py#{at}"].pass_rate for at in range(2)] == [None, None], "it has no cases"
     assert [alone[f"one.py#{at}"].verdict for at in range(2)] == verdicts[:2]
     assert told[-1] == (6, 6)
+
+
+def test_a_daemon_that_goes_away_in_mid_run_is_worth_another_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{tmp_path}/nobody.sock")
+    runtime = RuntimeConfig(backend="docker")
+    with pytest.raises(SandboxFailed, match=r"nobody.sock") as raised, sandbox_at_work(runtime):
+        pass
+    assert raised.value.retryable
+    with pytest.raises(
+        UsageError, match=r"nobody.sock"
+    ):  # before anything has begun it is for the user to start it
+        open_sandbox(runtime)

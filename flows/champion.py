@@ -1,0 +1,184 @@
+"""Goes on from the champion: finds out what to train next, trains it, and puts the decision on record.
+
+The stages are those of `flows.method`; since they are keyed, all but the new round's are found made.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from flows.method import method
+from flows.session import begin, finish
+from selftrain.promotion import CHAMPION, POOL, Attempt, compare, next_attempt, verdict
+from selftrain.registry import Contender, Figures, Identity, Record, Registry, next_number
+from selftrain.stage import ArtifactRef, fingerprint, plain
+from selftrain.stages.evaluate import EVALUATE
+from tasks.run import Run, Step
+
+AnyRun = TypeVar("AnyRun", bound=Run)
+
+
+class Keys(Run):
+    """Finds out the keys of a run and looks into no store."""
+
+    def is_there(self, ref: ArtifactRef) -> bool:
+        return False
+
+
+@dataclass(frozen=True)
+class Decided:
+    """How a run that goes on from the champion ended. `record`: the decision on its challenger, its own or, where another run
+    was first, that one's; None where there was nothing to do."""
+
+    attempt: Attempt
+    record: Record | None
+
+    @property
+    def text(self) -> str:
+        """In one line."""
+        if self.record is None:
+            return f"nothing to do: {self.attempt.nothing}"
+        challenger = self.record.challenger
+        name = challenger.ranker if challenger else self.record.champion.ranker
+        return f"{name} {self.record.decision}: {self.record.reason}"
+
+
+def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
+    """What the config of `run` asks to be trained next, given what its registry holds. Nothing is built."""
+    records = Registry(run.store, run.config.name).records()
+    longest = max([run.config.rounds, *(one.rounds for record in records for one in _contenders(record))])
+    keys = Keys(
+        run.config.model_copy(update={"rounds": longest + 2}),
+        run.store,
+        toolchain=run.toolchain,
+        content=run.content,
+    )
+    method(keys)
+    run.toolchain, run.content = keys.toolchain, keys.content
+
+    def reranker(number: int) -> str:
+        return str(keys.steps[f"rm-{number}"].ref)
+
+    identity = Identity(
+        champion=records[-1].champion.reranker if records else None,
+        problems=str(keys.steps["prepare"].ref),
+        method=fingerprint(
+            {
+                "reranker": reranker(2),  # depends on all that later rounds depend on
+                "pool": str(keys.steps[f"execute-{POOL}-evaluation"].ref),
+                "evaluate": plain(run.config.evaluate, "evaluate", whole=False),
+                "version": EVALUATE.version,
+            }
+        ),
+    )
+    attempt = next_attempt(records, identity, reranker, run.config.rounds, run.config.promotion)
+    return attempt, identity, records
+
+
+def prepared(run: AnyRun, attempt: Attempt) -> tuple[AnyRun, ArtifactRef | None]:
+    """`run` with the rounds of `attempt`, and the reranker that `method` is to evaluate beside its own."""
+    run.config = run.config.model_copy(update={"rounds": attempt.rounds})
+    beside = None if attempt.of_chain or attempt.rival is None else ArtifactRef.parse(attempt.rival.reranker)
+    return run, beside
+
+
+def go_on(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, dict[str, Any], Decided]:
+    """Train and judge the next challenger; the run, the content of its report.json, and what came of it.
+
+    Where another run decides meanwhile, this one's challenger is compared with who is champion then.
+    """
+    while True:
+        run, folder = open_()
+        attempt, identity, records = plan_next(run)
+        run, beside = prepared(run, attempt)
+        begin(run, folder)
+        content = finish(run, method(run, beside), folder)
+        if attempt.nothing is not None:
+            return run, content, Decided(attempt, None)
+        registry = Registry(run.store, run.config.name)
+        record = judge(run, attempt, identity, records)
+        if registry.append(record):
+            return run, content, Decided(attempt, record)
+        for other in registry.records()[len(records) :]:
+            if (
+                other.challenger
+                and record.challenger
+                and other.challenger.reranker == record.challenger.reranker
+            ):
+                return run, content, Decided(attempt, other)
+
+
+def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record]) -> Record:
+    """The decision on the challenger of a finished `run`, not yet on record."""
+    steps, store, rival = run.steps, run.store, attempt.rival
+    names = {"problems": "prepare", "evaluation": "evaluate"} | {
+        f"{POOL}.{role}": f"{stage}-{POOL}-evaluation"
+        for role, stage in (("candidates", "sample"), ("executions", "execute"))
+    }
+    challenger = f"rm-{attempt.rounds}"
+    against = None if rival is None else f"rm-{rival.rounds}" if attempt.of_chain else CHAMPION
+    found = compare(
+        {role: store.path(steps[name].ref) for role, name in names.items()},
+        challenger,
+        against,
+        run.config.evaluate.bootstrap,
+        run.config.seed,
+    )
+    origin = {
+        role: str(steps[name].ref) for role, name in (("problems", "prepare"), ("evaluation", "evaluate"))
+    }
+    new = Contender(
+        reranker=str(steps[challenger].ref),
+        rounds=attempt.rounds,
+        ranker=found.challenger.ranker,
+        logprob_weight=found.challenger.logprob_weight,
+        generator=str(steps["sft"].ref),
+        **origin,
+    )
+    if rival is not None and found.rival is not None:
+        ranker = found.rival.ranker.replace(CHAMPION, f"rm-{rival.rounds}")
+        weight = found.rival.logprob_weight
+        rival = rival.model_copy(update={"ranker": ranker, "logprob_weight": weight})
+    promoted, reason = verdict(found.difference, run.config.promotion.tolerance)
+    return Record(
+        number=next_number(records),
+        decision="promoted" if promoted else "not promoted",
+        reason=reason,
+        champion=new if promoted else records[-1].champion,
+        challenger=new,
+        rival=rival,
+        difference=found.difference,
+        identity=identity,
+        figures=Figures(
+            problems=found.problems,
+            random=found.random,
+            oracle=found.oracle,
+            challenger=found.challenger.solved,
+            champion=found.rival.solved if found.rival else None,
+            **_measured(run, attempt.rounds),
+        ),
+    )
+
+
+def _measured(run: Run, rounds: int) -> dict[str, Any]:
+    """What the stages of a finished run measured."""
+
+    def manifest(step: Step) -> dict[str, Any]:
+        return run.store.manifest(step.ref) or {}
+
+    verdicts = {
+        name: manifest(step)["metrics"]["verdicts"]
+        for name, step in run.steps.items()
+        if step.stage.name == "execute"
+    }
+    rl = verdicts[f"execute-{POOL}-rl"]
+    return {
+        "pass_rate": rl.get("passed", 0) / max(sum(rl.values()), 1),
+        "sandbox_errors": sum(counts.get("sandbox_error", 0) for counts in verdicts.values()),
+        "training_seconds": sum(manifest(run.steps[f"{name}-{rounds}"])["seconds"] for name in ("rm", "ppo")),
+    }
+
+
+def _contenders(record: Record) -> list[Contender]:
+    return [one for one in (record.champion, record.challenger) if one is not None]

@@ -1,0 +1,89 @@
+"""The commands about the champion: `selftrain champion`, `selftrain promote`, `selftrain drift`."""
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from selftrain.registry import Registry
+
+
+def add_commands(commands: Any) -> None:
+    """Add them to the command line."""
+    champion = commands.add_parser("champion", help="who is champion, since when, why; all decisions so far")
+    _add_registry(champion)
+    champion.set_defaults(command=champion_command)
+
+    promote = commands.add_parser(
+        "promote",
+        help="make a reranker champion by hand, or an earlier champion again",
+        description="The reranker becomes champion whatever was measured, and the decision goes on record. Runs with "
+        "--champion go on from it; they do not put up again what they have judged before.",
+    )
+    promote.add_argument("key", help="key of a reranker, or its first digits (see `champion`, `show`)")
+    promote.add_argument("--reason", default="by hand", help="goes into the record")
+    _add_registry(promote)
+    promote.set_defaults(command=promote_command)
+
+    drift = commands.add_parser(
+        "drift", help="how champions, challengers and their surroundings have changed"
+    )
+    drift.add_argument("--out", default="drift.html", help="the page to write (default: drift.html)")
+    _add_registry(drift)
+    drift.set_defaults(command=drift_command)
+
+
+def _add_registry(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--store", default="runs/store", help="the store's folder or URL (default: runs/store)"
+    )
+    command.add_argument("--name", help="name of the config (default: the only one that has a champion)")
+
+
+def champion_command(options: argparse.Namespace) -> int:
+    """`selftrain champion`."""
+    from selftrain.report.drift import history
+
+    registry = _registry(options)
+    print(history(registry.name, registry.records()))
+    return 0
+
+
+def promote_command(options: argparse.Namespace) -> int:
+    """`selftrain promote`."""
+    from selftrain.registry import Registry, names, promote_by_hand
+    from selftrain.store import Store
+
+    store = Store(options.store)
+    registry = Registry(store, options.name) if options.name else _registry(options)
+    record = promote_by_hand(registry, options.key, options.reason)
+    print(
+        f"{record.decision}: {record.champion.ranker} {record.champion.reranker}, record {record.number} of {registry.name}"
+    )
+    others = [name for name in names(store) if name != registry.name]
+    if record.number == 1 and others:
+        print(f"the first of {registry.name}; {store.url} also has: {', '.join(others)}")
+    return 0
+
+
+def drift_command(options: argparse.Namespace) -> int:
+    """`selftrain drift`."""
+    from selftrain.errors import UsageError
+    from selftrain.report.drift import drift_page
+    from selftrain.store import replace_file
+
+    registry = _registry(options)
+    page = drift_page(registry.name, registry.records())
+    try:
+        replace_file(Path(options.out), page.encode())
+    except OSError as error:
+        raise UsageError(f"{options.out}: {error}; expected a file that can be written") from error
+    print(Path(options.out).resolve())
+    return 0
+
+
+def _registry(options: argparse.Namespace) -> "Registry":
+    from selftrain.registry import find_registry
+    from selftrain.store import Store
+
+    return find_registry(Store(options.store), options.name)

@@ -1,0 +1,82 @@
+"""Measures one reranker on a config's problems: candidates of one generator, judged and ranked, and a report.
+
+prefect deployment run evaluate/evaluate
+"""
+
+from typing import Any
+
+from prefect import flow
+
+from flows.session import begin, finish, open_run
+from selftrain.errors import UsageError
+from selftrain.registry import Contender, Registry, contender
+from selftrain.stage import ArtifactRef
+from tasks.evaluate import evaluate as evaluate_pools
+from tasks.execute import execute
+from tasks.notify import notify_of_end, run_name
+from tasks.prefect import PrefectRun
+from tasks.prepare import prepare
+from tasks.report import report
+from tasks.run import Run
+from tasks.sample import sample
+
+
+@flow(
+    name="evaluate",
+    flow_run_name=run_name,
+    validate_parameters=False,
+    on_failure=[notify_of_end],
+    on_crashed=[notify_of_end],
+    on_cancellation=[notify_of_end],
+)
+def evaluate(
+    config: str = "demo",
+    overrides: dict[str, Any] | None = None,
+    reranker: str | None = None,
+    generator: str | None = None,
+    out: str | None = None,
+) -> dict[str, Any]:
+    """Measure a reranker on the test problems of a config; nothing is trained.
+
+    Args:
+        config: a YAML file, or the name of a shipped config (demo, prod, ...)
+        overrides: settings on top of it, by dotted name, e.g. {"problems.evaluation": "new.jsonl"}
+        reranker: key of a reranker in the store, or its first digits; the champion of the config's name if not given
+        generator: whose candidates are ranked, STAGE/KEY; the SFT policy that the reranker was made for if not given
+        out: the run's folder; runs/NAME-evaluate if not given
+    """
+    run, folder = open_run(PrefectRun, config, overrides, None, out)
+    if out is None:
+        folder = folder.with_name(f"{folder.name}-evaluate")
+    ranked, ref = subject(run, reranker, generator)
+    begin(run, folder)
+    problems = prepare(run)
+    manifest = run.store.manifest(ref) or {}
+    name = str(manifest.get("name", ref.stage))
+    candidates = sample(run, problems, ref, name, evaluation=True)
+    pools = {name: (candidates, execute(run, problems, candidates, name, evaluation=True))}
+    rerankers = {f"rm-{ranked.rounds}": ArtifactRef.parse(ranked.reranker)}
+    return finish(
+        run, report(run, problems, pools, None, evaluate_pools(run, problems, pools, rerankers)), folder
+    )
+
+
+def subject(run: Run, reranker: str | None, generator: str | None) -> tuple[Contender, ArtifactRef]:
+    """The reranker to measure and the generator to sample from. Raises UsageError where there is none such in the store."""
+    records = Registry(run.store, run.config.name).records()
+    if reranker is None and not records:
+        raise UsageError(
+            f"{run.config.name} has no champion in {run.store.url}: name a reranker by its key, or promote one first"
+        )
+    ranked = contender(run.store, records, reranker or records[-1].champion.reranker)
+    wanted = generator or ranked.generator
+    if wanted is None:
+        raise UsageError(
+            f"{ranked.reranker} does not say what generator it was made for: name one as STAGE/KEY"
+        )
+    ref = ArtifactRef.parse(wanted)
+    if not run.store.has(ref):
+        raise UsageError(
+            f"generator {wanted} is not in {run.store.url}, or not whole; expected STAGE/KEY, e.g. sft/4f2a..."
+        )
+    return ranked, ref

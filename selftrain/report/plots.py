@@ -1,0 +1,19 @@
+"""The report's plots by themselves, for pages that are not the report."""
+
+import re
+from pathlib import Path
+
+from selftrain.report.build import HTML_NAME
+from selftrain.report.page import ASSETS
+from selftrain.report.svg import image_url
+
+
+def plots(folder: Path) -> list[tuple[str, str]]:
+    """(what it shows, a `data:` URL of the image) of each plot of the report in `folder`, in the page's order.
+
+    Raises OSError where there is no report.
+    """
+    style = (ASSETS / "plots.css").read_text("utf-8")
+    page = (folder / HTML_NAME).read_text("utf-8")
+    found = re.findall(r'(<svg viewBox=[^>]*? aria-label="([^"]*)".*?</svg>)', page, flags=re.DOTALL)
+    return [(label, image_url(markup, style)) for markup, label in found]

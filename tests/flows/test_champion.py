@@ -1,0 +1,233 @@
+"""Going on from the champion: through the real flow, against who decides meanwhile, and when the problems change."""
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from flows.champion import Keys, go_on, plan_next, prepared
+from flows.method import method
+from flows.session import open_run
+from selftrain.configfile import load_config
+from selftrain.problems.read import read_problems
+from selftrain.registry import Contender, Record, Registry, promote_by_hand
+from selftrain.store import Store
+from tasks.run import Run
+from tests.command import ROOT, Finished, PrefectServer, selftrain
+
+NEW_ROUND = [
+    "sample-ppo-2-rl", "execute-ppo-2-rl", "mine-3", "rm-3", "ppo-3", "sample-ppo-3-evaluation",
+    "execute-ppo-3-evaluation", "evaluate", "report",
+]  # fmt: skip
+"""What a third round adds to a run of two."""
+
+
+def copied(run: Finished, folder: Path) -> str:
+    """The URL of a copy of a finished run's store."""
+    return shutil.copytree(run.store, folder / "store").as_posix()
+
+
+# The real flow
+
+
+def night(store: str, out: Path, most: int) -> tuple[str, list[str], float]:
+    """`selftrain run smoke --champion`: its last line, the stages that were not cached, and its seconds."""
+    started = time.monotonic()
+    settings = ("--set", f"store={store}", "--set", f"promotion.max_rounds={most}")
+    done = selftrain("run", "smoke", "--champion", *settings, "--out", str(out))
+    assert done.returncode == 0, done.stderr[-6000:]
+    stages = json.loads((out / "run.json").read_text())["stages"]
+    cached = json.loads((out / "report.json").read_text())["cached"]
+    return (
+        done.stdout.splitlines()[-1],
+        [name for name in stages if name not in cached],
+        time.monotonic() - started,
+    )
+
+
+def last_flow_run(server: PrefectServer) -> tuple[dict[str, Any], set[str]]:
+    """The newest flow run, finished, and the states of its tasks."""
+    deadline = time.monotonic() + 60
+    while True:  # the server writes states down a moment after they are reached
+        run = server.post("flow_runs/filter", sort="START_TIME_DESC", limit=1)[0]
+        tasks = server.post("task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
+        states = {task["state_name"] for task in tasks}
+        if (
+            run["state_type"] == "COMPLETED" and not {"Running", "Pending"} & states
+        ) or time.monotonic() > deadline:
+            return run, states
+        time.sleep(0.5)
+
+
+@pytest.fixture(scope="module")
+def nights(smoke_run: Finished, server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a store in which three nights have passed; each is checked."""
+    folder = tmp_path_factory.mktemp("nights")
+    store, out = copied(smoke_run, folder), folder / "out"
+    said, built, _ = night(store, out, 2)
+    assert said.startswith("rm-2"), said
+    assert "promoted: there was no champion yet" in said
+    assert built == []
+
+    said, built, seconds = night(store, out, 2)
+    assert (said, built) == ("nothing to do: promotion.max_rounds 2 is reached", [])
+    assert seconds < 120
+    run, states = last_flow_run(server)
+    assert (run["state"]["message"], states) == (said, {"Cached"})
+
+    said, built, _ = night(store, out, 3)
+    assert said.startswith("rm-3 not promoted: solves +0.000 [+0.000, +0.000]"), said
+    assert built == NEW_ROUND
+    return folder
+
+
+def test_three_nights_leave_two_decisions(nights: Path, server: PrefectServer):
+    first, second = Registry(Store(str(nights / "store")), "smoke").records()
+    assert (first.decision, first.champion.rounds, first.rival) == ("promoted", 2, None)
+    assert (second.decision, second.champion, second.rival) == (
+        "not promoted",
+        first.champion,
+        first.champion,
+    )
+    assert second.challenger is not None
+    assert (second.challenger.rounds, second.challenger.generator) == (3, first.champion.generator)
+    for name in ("reranker", "generator", "problems", "evaluation"):
+        assert (nights / "store" / getattr(second.challenger, name) / "manifest.json").is_file()
+    (shown, *_) = server.post(
+        "artifacts/filter", artifacts={"key": {"any_": ["champion-smoke"]}}, sort="CREATED_DESC", limit=1
+    )
+    assert shown["type"] == "markdown"
+    assert "| 2: not promoted |" in shown["data"]
+
+
+def test_the_champion_is_measured_by_the_flow_evaluate(nights: Path, tmp_path: Path):
+    code = "import sys; from flows.evaluate import evaluate; evaluate('smoke', {'store': sys.argv[1]}, out=sys.argv[2])"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(nights / "store"), str(tmp_path)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    report = json.loads((tmp_path / "report.json").read_text())
+    assert report["cached"] == ["prepare", "sample-sft-evaluation", "execute-sft-evaluation"]
+    assert list(report["pools"]) == ["sft"]
+    assert list(report["pools"]["sft"]["overall"]["rankers"]) == ["rm-2", "rm-2+logprob"]
+    page = (tmp_path / "report.html").read_text()
+    assert "This run mined no pairs." in page
+    assert "This run made no PPO steps." in page
+
+
+# Who decides meanwhile
+
+
+def test_two_runs_with_one_challenger_leave_one_decision(smoke_run: Finished, tmp_path: Path):
+    store = copied(smoke_run, tmp_path)
+    theirs: list[Record] = []
+
+    class Slow(Run):
+        """Another run of the same config is first."""
+
+        def write(self, out: Path, finished: bool) -> None:
+            """Let it decide while this one works."""
+            super().write(out, finished)
+            if finished and not theirs:
+                other = go_on(lambda: open_run(Run, "smoke", {"store": store}, None, str(tmp_path / "other")))
+                assert other[2].record is not None
+                theirs.append(other[2].record)
+
+    _, _, decided = go_on(lambda: open_run(Slow, "smoke", {"store": store}, None, str(tmp_path / "out")))
+    assert Registry(Store(store), "smoke").records() == theirs
+    assert decided.record == theirs[0]
+
+
+def test_a_challenger_of_a_champion_that_is_not_champion_any_more_is_compared_with_the_new_one(
+    smoke_run: Finished, tmp_path: Path
+):
+    store = copied(smoke_run, tmp_path)
+    registry = Registry(Store(store), "smoke")
+
+    class Slow(Run):
+        """Somebody promotes rm-1 by hand while this run, which found no champion, works."""
+
+        def write(self, out: Path, finished: bool) -> None:
+            """Let them."""
+            super().write(out, finished)
+            if finished and not registry.records():
+                promote_by_hand(registry, smoke_run.stages["rm-1"]["key"], "first")
+
+    _, _, decided = go_on(lambda: open_run(Slow, "smoke", {"store": store}, None, str(tmp_path / "out")))
+    first, second = registry.records()
+    assert decided.record == second
+    assert (first.decision, second.decision) == ("promoted by hand", "not promoted")
+    assert second.challenger is not None
+    assert second.rival is not None
+    assert second.challenger.reranker == f"train_reward/{smoke_run.stages['rm-2']['key']}"
+    assert second.rival.reranker == f"train_reward/{smoke_run.stages['rm-1']['key']}"
+    assert second.difference is not None
+    assert (second.difference.value, second.champion) == (0.0, first.champion)
+
+
+# New data in the source
+
+
+def rows(count: int) -> str:
+    """A file of that many problems."""
+    row = {
+        "language": "py",
+        "prompt": "def f(n):\n",
+        "tests": "assert f(1) == 2\n",
+        "response": "    return n + 1\n",
+    }
+    return "".join(
+        json.dumps({**row, "task": f"t{at}", "prompt": f"def f{at}(n):  # {'abc'[at % 3] * at}\n"}) + "\n"
+        for at in range(count)
+    )
+
+
+def test_problems_added_to_the_source_are_noticed_and_move_no_task_to_another_split(tmp_path: Path):
+    source, config = tmp_path / "problems.jsonl", tmp_path / "grows.yaml"
+    source.write_text(rows(60))
+    problems = {"source": "jsonl", "files": str(source), "languages": ["py"]}
+    config.write_text(yaml.safe_dump({"problems": problems, "runtime": {"backend": "process"}}))
+
+    def opened() -> Run:
+        return open_run(Run, str(config), {"store": str(tmp_path / "store")}, None, None)[0]
+
+    keys = Keys(opened().config, opened().store)
+    method(keys)
+    champion = Contender(reranker=str(keys.steps["rm-2"].ref), rounds=2, ranker="rm-2")
+    _, identity, _ = plan_next(opened())
+    Registry(opened().store, "grows").append(
+        Record(
+            number=1,
+            decision="promoted",
+            reason="made",
+            champion=champion,
+            challenger=champion,
+            identity=identity,
+        )
+    )
+    attempt, same, _ = plan_next(opened())
+    assert (attempt.rounds, attempt.rival, attempt.of_chain, attempt.nothing) == (3, champion, True, None)
+    assert (same.problems, same.method) == (identity.problems, identity.method)
+
+    before = {problem.task: problem.split for problem in read_problems(load_config(str(config)).problems)}
+    source.write_text(rows(90))
+    attempt, other, _ = plan_next(opened())
+    assert (attempt.rounds, attempt.rival, attempt.of_chain, attempt.nothing) == (2, champion, False, None)
+    assert other.problems != identity.problems
+    assert other.method != identity.method
+    after = {problem.task: problem.split for problem in read_problems(load_config(str(config)).problems)}
+    assert (len(before), len(after)) == (60, 90)
+    assert before.items() <= after.items()
+    run, beside = prepared(Keys(opened().config, opened().store), attempt)
+    method(run, beside)
+    assert run.steps["evaluate"].config.rerankers == ("champion", "rm-1", "rm-2")
+    assert str(run.steps["evaluate"].inputs["champion"]) == champion.reranker

@@ -1,0 +1,56 @@
+"""A better, an equal and a worse challenger, made by config, through the real flow on a small learnable set.
+
+    python -m tests.promote_by_config FOLDER
+
+The first champion is a reranker that has hardly been trained. Then come, each as a change of the config: one that is trained;
+one that differs in a setting that enters the key but that nothing reads (patience, without evaluations during training); one
+hardly trained again. Expected: promoted, promoted, not promoted, not promoted. Takes some minutes; exit code 1 where a decision
+is another.
+"""
+
+import sys
+from pathlib import Path
+
+from selftrain.registry import Registry
+from selftrain.report.drift import history
+from selftrain.store import Store
+from tests.command import selftrain
+
+SMALL = (
+    "problems.languages=[py]",
+    "problems.sizes={sft: 5000, rl: 800, validation: 40, test: 160}",
+    "sft={epochs: 5, batch_size: 32, micro_batch_size: 32, learning_rate: 3.0e-3}",
+    "sample.evaluation=8",
+    "ppo.rollout_batch=64",
+    "ppo.steps=2",
+    "runtime.processes=1",
+)
+STEPS = (
+    ("the first, hardly trained", "reward.learning_rate=1.0e-7", "promoted"),
+    ("better", "reward.learning_rate=1.0e-3", "promoted"),
+    ("equal", "reward.patience=4", "not promoted"),
+    ("worse", "reward.learning_rate=2.0e-7", "not promoted"),
+)
+
+
+def main() -> int:
+    """Run it."""
+    folder = Path(sys.argv[1])
+    registry = Registry(Store(str(folder / "store")), "demo")
+    for what, setting, _ in STEPS[len(registry.records()) :]:
+        settings = [
+            part for item in (*SMALL, setting, f"store={folder / 'store'}") for part in ("--set", item)
+        ]
+        done = selftrain(
+            "run", "demo", "--champion", "--rounds", "1", *settings, "--out", str(folder / "out")
+        )
+        print(f"{what}: {(done.stdout.splitlines() or [done.stderr[-3000:]])[-1]}", flush=True)
+        if done.returncode:
+            return 1
+    records = registry.records()
+    print(history("demo", records))
+    return int([record.decision for record in records] != [decision for _, _, decision in STEPS])
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,18 @@
+"""A run goes through all that can go wrong around it, and ends as an undisturbed one; see `tests.chaos`."""
+
+import os
+from pathlib import Path
+
+from tests.chaos import compare, kill_worker, made, possible
+from tests.command import Finished
+from tests.needs import need
+from tests.sandbox.conftest import need_backend
+
+
+def test_a_run_with_everything_going_wrong_ends_as_an_undisturbed_one(smoke_run: Finished, tmp_path: Path):
+    need(os.geteuid() == 0, "only root can mount a small disk and start a Docker daemon")
+    need_backend("docker")
+    with made(tmp_path / "disturbed", "docker", "s3") as world:
+        # The worker is killed together with its flow, too: that is enough here.
+        events = tuple(event for event in possible(world) if event[3] is not kill_worker)
+        assert compare(world, smoke_run.out.parent, events) == 0

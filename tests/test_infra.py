@@ -1,0 +1,153 @@
+"""Compose file, Kubernetes manifests and job templates: what can be checked of them without a cluster."""
+
+import importlib.util
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.command import ROOT, PrefectServer
+from tests.needs import need
+
+INFRA = ROOT / "infra"
+COMPOSE = yaml.safe_load((INFRA / "compose.yaml").read_text())
+SECRETS = re.findall(r"^([A-Z_]+)=", (INFRA / "example.env").read_text(), re.MULTILINE)
+MANIFESTS = {
+    f"{path.stem}-{each['kind']}-{each['metadata']['name']}": each
+    for path in sorted((INFRA / "kubernetes").glob("*.yaml"))
+    if path.stem not in ("job", "kustomization")
+    for each in yaml.safe_load_all(path.read_text())
+}
+SERVICE_KEYS = {
+    "build", "command", "depends_on", "deploy", "env_file", "environment", "healthcheck", "image", "init", "networks",
+    "ports", "privileged", "profiles", "restart", "shm_size", "stop_grace_period", "volumes",
+}  # fmt: skip
+
+
+def deploy() -> Any:
+    """infra/deploy.py as a module."""
+    spec = importlib.util.spec_from_file_location("deploy", INFRA / "deploy.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    if str(INFRA) not in sys.path:  # where it finds what is beside it, as a script does
+        sys.path.insert(0, str(INFRA))
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("name", COMPOSE["services"])
+def test_a_service_of_the_compose_file_refers_to_what_is_there(name: str):
+    service = COMPOSE["services"][name]
+    assert set(service) <= SERVICE_KEYS, "keys that this check does not know"
+    assert "restart" in service
+    assert service["healthcheck"].keys() & {"test", "disable"}
+    for other, how in service.get("depends_on", {}).items():
+        assert how == {"condition": "service_healthy"}
+        assert "test" in COMPOSE["services"][other]["healthcheck"]
+    assert set(service["networks"]) <= set(COMPOSE["networks"])
+    for volume in service.get("volumes", []):
+        source, target = volume.split(":")
+        assert source in COMPOSE["volumes"], "a named volume"
+        assert target.startswith("/")
+    if "build" in service:
+        assert (INFRA / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
+    assert not set(service.get("environment") or {}) & set(SECRETS), "secrets come from the environment file"
+
+
+def test_the_sandbox_reaches_no_other_service_and_only_workers_reach_it():
+    services = COMPOSE["services"]
+    assert services["sandbox"]["networks"] == ["sandbox"]
+    beside = {name for name, service in services.items() if "sandbox" in service["networks"]} - {"sandbox"}
+    assert beside == {"deploy", "worker", "worker-gpu"}
+    assert all("docker.sock" not in volume for s in services.values() for volume in s.get("volumes", []))
+    published = [port for service in services.values() for port in service.get("ports", [])]
+    assert published == ["127.0.0.1:4200:4200"]
+
+
+def test_the_image_has_what_its_commands_name():
+    text = (INFRA / "Dockerfile").read_text()
+    assert "USER selftrain" in text
+    for extra in re.search(r"EXTRAS=(\S+)", text)[1].split(","):
+        assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
+    assert ".env" in (INFRA / "Dockerfile.dockerignore").read_text()
+
+
+@pytest.mark.parametrize("name", MANIFESTS)
+def test_a_manifest_is_what_kubernetes_takes(name: str):
+    validate(MANIFESTS[name])
+
+
+def validate(manifest: dict[str, Any]) -> None:
+    """By the schemas of Kubernetes, unknown keys refused."""
+    need(importlib.util.find_spec("kubernetes_validate") is not None, "kubernetes-validate is not installed")
+    import kubernetes_validate
+
+    kubernetes_validate.validate(manifest, "1.30", strict=True)
+
+
+def test_the_validation_sees_a_wrong_key():
+    wrong = json.loads(json.dumps(MANIFESTS["server-Deployment-server"]))
+    wrong["spec"]["template"]["spec"]["containers"][0]["imagee"] = "x"
+    with pytest.raises(Exception, match="imagee"):
+        validate(wrong)
+
+
+def test_labels_services_and_policies_fit_each_other():
+    pods = {
+        each["spec"]["template"]["metadata"]["labels"]["app"]: each["spec"]["template"]["spec"]
+        for each in MANIFESTS.values()
+        if each["kind"] in ("Deployment", "StatefulSet")
+    }
+    for each in MANIFESTS.values():
+        if each["kind"] == "Service":
+            pod = pods[each["spec"]["selector"]["app"]]
+            assert each["spec"]["ports"][0]["port"] in [
+                p["containerPort"] for p in pod["containers"][0]["ports"]
+            ]
+    named = set(re.findall(r"app: ([\w-]+)", json.dumps(list(MANIFESTS.values())).replace('"', "")))
+    assert named == {*pods, "selftrain-run"}
+    kustomization = yaml.safe_load((INFRA / "kubernetes" / "kustomization.yaml").read_text())
+    assert {name.split("-")[0] for name in MANIFESTS} == {Path(f).stem for f in kustomization["resources"]}
+    accounts = {each["metadata"]["name"] for each in MANIFESTS.values() if each["kind"] == "ServiceAccount"}
+    assert pods["worker"]["serviceAccountName"] in accounts
+    assert (
+        yaml.safe_load((INFRA / "pools.yaml").read_text())["kubernetes"]["service_account_name"] in accounts
+    )
+
+
+@pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
+def test_a_pools_job_template_is_made_of_prefects_own(server: PrefectServer, kind: str):
+    collections = server.send("GET", "collections/views/aggregate-worker-metadata").values()
+    default = next(pools[kind] for pools in collections if kind in pools)["default_base_job_configuration"]
+    template = deploy().job_template(kind, default)
+    assert set(template) == set(default)
+    variables = template["variables"]["properties"]
+    assert set(variables) - set(default["variables"]["properties"]) == (
+        {"gpus"} if kind == "kubernetes" else set()
+    )
+    used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
+    assert used <= set(variables), "every placeholder has a variable"
+    made = server.post("work_pools/", name=f"try-{kind}", type=kind, base_job_template=template)
+    assert made["type"] == kind
+    server.send("DELETE", f"work_pools/try-{kind}")
+    if kind == "kubernetes":
+        validate(job_of(template, gpus=8))
+
+
+def job_of(template: dict[str, Any], **chosen: Any) -> dict[str, Any]:
+    """The Job of a run, as a worker fills it in."""
+    from prefect.utilities.templating import apply_values
+
+    variables = template["variables"]["properties"]
+    values = {name: each["default"] for name, each in variables.items() if each.get("default") is not None}
+    values |= {"labels": {"run": "x"}, "name": "run", "command": ["prefect", "flow-run", "execute"]} | chosen
+    values["env"] = [{"name": name, "value": value} for name, value in values["env"].items()]
+    job: dict[str, Any] = apply_values(template["job_configuration"]["job_manifest"], values)
+    limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
+    assert limits == {"memory": "24Gi", "nvidia.com/gpu": 8}
+    return job

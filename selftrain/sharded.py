@@ -10,6 +10,7 @@ from typing import Any
 from selftrain.config import RuntimeConfig
 from selftrain.launch import hold
 from selftrain.models import load_classifier, load_tokenizer
+from selftrain.operators import build_operators
 from selftrain.reranker import Reranker
 
 
@@ -49,6 +50,7 @@ def load_sharded(folder: Path, runtime: RuntimeConfig) -> Reranker:
     import deepspeed
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
+    build_operators()
     deepspeed.init_distributed(dist_backend="gloo" if runtime.device == "cpu" else "nccl")
     settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3, "overlap_comm": False}}
     asked = HfDeepSpeedConfig(settings)  # as long as it lives, models are loaded in shards

@@ -27,6 +27,7 @@ from transformers import PrinterCallback, TrainerCallback
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import hold, report_progress
+from selftrain.operators import build_operators
 from selftrain.training import lora
 
 SORT_WINDOW = 20
@@ -131,6 +132,7 @@ def start_deepspeed(runtime: RuntimeConfig) -> None:
     if runtime.deepspeed:
         import deepspeed
 
+        build_operators()
         backend = "nccl" if runtime.device == "cuda" else "gloo"
         deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
 

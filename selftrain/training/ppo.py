@@ -27,6 +27,7 @@ from selftrain.models import (
     load_generator,
     load_tokenizer,
 )
+from selftrain.operators import build_operators
 from selftrain.plan.memory import zero_of
 from selftrain.ppo.model import check_head
 from selftrain.ppo.rollout import Copy, Reloaded, Rollouts
@@ -219,6 +220,7 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
     cpu = runtime.device == "cpu"
     plugin = None
     if runtime.deepspeed:
+        build_operators()
         plugin = DeepSpeedPlugin(hf_ds_config=runtime.deepspeed)
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.ppo.micro_batch
         plugin.deepspeed_config["gradient_clipping"] = config.ppo.max_grad_norm

@@ -96,9 +96,15 @@ class Files:
     def write(self, path: str, content: bytes) -> None:
         """Write one file, which readers see whole or not at all."""
         if self.is_local:
-            self._do(f"write {path}", lambda: replace_file(Path(path), content))
+            self._write(path, lambda: replace_file(Path(path), content))
         else:
-            self._do(f"write {path}", lambda: self.fs.pipe_file(path, content))
+            self._write(path, lambda: self.fs.pipe_file(path, content))
+
+    def _write(self, path: str, act: Callable[[], None]) -> None:
+        try:
+            self._do(f"write {path}", act)
+        except FileNotFoundError as error:  # no folder can be made for it
+            raise StoreError(f"cannot write {path}: {error}") from error
 
     def create(self, path: str, content: bytes) -> bool:
         """Write one file unless it is there, in one step where the store can do that; whether it is ours now.
@@ -118,7 +124,7 @@ class Files:
                 if error.errno not in {errno.EINVAL, errno.EBUSY} or not self.fs.exists(path):
                     raise
 
-        self._do(f"write {path}", create)
+        self._write(path, create)
         try:
             return self.read(path) == content
         except FileNotFoundError:  # the other one has taken it away again

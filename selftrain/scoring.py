@@ -63,7 +63,7 @@ def run(child: Child) -> Outcome:
     from selftrain.reranker import Reranker
     from selftrain.sharded import load_sharded
 
-    sharded = child.extra["sharded"]
+    sharded = child.extra.get("sharded", False)
     jobs = [Job(**job | {"splits": tuple(job["splits"])}) for job in child.extra["jobs"]]
     runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))

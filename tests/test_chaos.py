@@ -1,6 +1,7 @@
 """A run goes through all that can go wrong around it, and ends as an undisturbed one; see `tests.chaos`."""
 
 import os
+import tempfile
 from pathlib import Path
 
 from tests.chaos import compare, kill_worker, made, possible
@@ -9,10 +10,14 @@ from tests.needs import need
 from tests.sandbox.conftest import need_backend
 
 
-def test_a_run_with_everything_going_wrong_ends_as_an_undisturbed_one(smoke_run: Finished, tmp_path: Path):
+def test_a_run_with_everything_going_wrong_ends_as_an_undisturbed_one(smoke_run: Finished):
     need(os.geteuid() == 0, "only root can mount a small disk and start a Docker daemon")
     need_backend("docker")
-    with made(tmp_path / "disturbed", "docker", "s3") as world:
+    # pytest's own folders have names that are too long for a daemon's sockets.
+    with (
+        tempfile.TemporaryDirectory(prefix="chaos-") as folder,
+        made(Path(folder, "world"), "docker", "s3") as world,
+    ):
         # The worker is killed together with its flow, too: that is enough here.
         events = tuple(event for event in possible(world) if event[3] is not kill_worker)
         assert compare(world, smoke_run.out.parent, events) == 0

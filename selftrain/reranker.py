@@ -179,14 +179,12 @@ def reranker_folder(path: Path) -> Path:
     if not reranker:
         raise UsageError(f"{path}: this run has not trained a reranker yet; finish it with `selftrain run`")
     folder = (path / reranker).resolve()
-    if (
-        not (folder / "config.json").is_file() and "://" in run["store"]
-    ):  # a copy that has made room for others
+    if (folder / "config.json").is_file():
+        return folder
+    if "://" in str(run["store"]):  # a copy that has made room for others
         from selftrain.stage import ArtifactRef
         from selftrain.store import Store
 
         last = [ref for ref in run["stages"].values() if ref["stage"] == "train_reward"][-1]
         return Store(run["store"]).path(ArtifactRef(last["stage"], last["key"]))
-    if not (folder / "config.json").is_file():
-        raise UsageError(f"{path}: its reranker should be in {folder}, which is not there; run it again")
-    return folder
+    raise UsageError(f"{path}: its reranker should be in {folder}, which is not there; run it again")

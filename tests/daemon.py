@@ -86,8 +86,8 @@ def own_daemon(folder: Path) -> Iterator[Daemon]:
     there = docker.connect()
     config = there.images.get(docker.tag(COMMON)).attrs["Config"]
     daemon = Daemon(folder)
-    daemon.start()
     try:
+        daemon.start()
         copy_image(daemon, config)
         yield daemon
     finally:

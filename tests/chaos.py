@@ -371,9 +371,8 @@ def left(world: World) -> list[str]:
         found = [f"process {pid}" for pid in world.processes() if pid != world.server.process.pid]
         found += [f"unfinished build {path}" for path in world.local.glob("work/*/*")]
         found += [f"held lock {path}" for path in world.local.glob("locks/*") if locked(path)]
-        found += [
-            f"temporary file {path}" for path in (*world.scratch.iterdir(), *world.disk.rglob("*.part"))
-        ]
+        temporary = [path for path in world.scratch.iterdir() if not THEIRS.search(path.name)]
+        found += [f"temporary file {path}" for path in (*temporary, *world.disk.rglob("*.part"))]
         found += [
             f"lease {path}" for path in world.store.files.listing(world.store.root) if "/lease/" in path
         ]

@@ -10,6 +10,14 @@ import os
 from selftrain.store import cache_folder
 
 
+def start_distributed(device: str) -> None:
+    """DeepSpeed's process group over the ranks of the launcher."""
+    import deepspeed
+
+    build_operators()
+    deepspeed.init_distributed(dist_backend="nccl" if device == "cuda" else "gloo", auto_mpi_discovery=False)
+
+
 def build_operators() -> None:
     """Compile, or load, the operator that DeepSpeed's communication on CPU wants; before `init_distributed`.
 

@@ -10,7 +10,7 @@ from typing import Any
 from selftrain.config import RuntimeConfig
 from selftrain.launch import hold
 from selftrain.models import load_classifier, load_tokenizer
-from selftrain.operators import build_operators
+from selftrain.operators import start_distributed
 from selftrain.reranker import Reranker
 
 
@@ -47,11 +47,9 @@ class Sharded:
 
 def load_sharded(folder: Path, runtime: RuntimeConfig) -> Reranker:
     """The reranker in `folder`, of which this rank holds its share. Called by every rank; `forward` is a `Sharded`."""
-    import deepspeed
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
-    build_operators()
-    deepspeed.init_distributed(dist_backend="gloo" if runtime.device == "cpu" else "nccl")
+    start_distributed(runtime.device)
     settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3, "overlap_comm": False}}
     asked = HfDeepSpeedConfig(settings)  # as long as it lives, models are loaded in shards
     model = load_classifier(folder)

@@ -56,7 +56,7 @@ class Store:
         self.url = url
         self.has_options = bool(options)
         self.files = Files(url, options)
-        self.fs, self.root, self.is_local = self.files.fs, self.files.root, self.files.is_local
+        self.root, self.is_local = self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
         self.copies = Copies(self.local / "copies", int(cache_gib * (1 << 30)))
 
@@ -325,16 +325,22 @@ class Store:
     @contextmanager
     def _lock(self, ref: ArtifactRef) -> Iterator[None]:
         path = self.local / "locks" / f"{ref.stage}-{ref.key}"
-        try:
+        with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
+        with file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @contextmanager
+    def writing(self) -> Iterator[None]:
+        """Tells a failure to write what goes with the store on this machine as a StoreError."""
+        try:
+            yield
         except OSError as error:
             raise StoreError(
                 f"store {self.url}: {error}; expected a folder that can be written, choose one with --set store=..."
             ) from error
-        with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
 
     def _lease(self, ref: ArtifactRef) -> AbstractContextManager[None]:
         """Keeps other machines' builders waiting; a local store's are kept by the lock."""

@@ -17,7 +17,7 @@ from selftrain.launch import launch
 from selftrain.stage import Build, plain
 from selftrain.store import PROGRESS
 from tasks.part import Part
-from tasks.prefect import ChildLog, PrefectRun, Progress
+from tasks.prefect import ChildLog, PrefectRun, Progress, task_name
 from tasks.run import Run, Step
 
 CONNECT_SECONDS = 30
@@ -85,7 +85,7 @@ def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> 
     """A part as JSON values."""
     part = Part(
         name=f"{step.name}-part-{number}",
-        label=f"{step.label} · part {number} of {count}".replace("{", "").replace("}", ""),
+        label=task_name(f"{step.label} · part {number} of {count}"),
         store=run.store.root if run.store.is_local else run.store.url,
         store_block=run.config.store_block,
         stage=step.ref.stage,

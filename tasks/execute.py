@@ -52,10 +52,13 @@ def toolchain(run: Run) -> dict[str, str]:
     """The toolchain of each of the run's languages, as the sandbox names it; asked once per run."""
     if not run.toolchain:
         with open_sandbox(run.config.runtime) as box:
-            run.toolchain = {
-                language: f"{box.backend}: {box.identity(language)}" for language in languages(run.config)
-            }
+            run.toolchain = {language: tools(box, language) for language in languages(run.config)}
     return run.toolchain
+
+
+def tools(box: Sandbox, language: str) -> str:
+    """What judges programs in `language`, as keys have it."""
+    return f"{box.backend}: {box.identity(language)}"
 
 
 def languages(config: RunConfig) -> tuple[str, ...]:
@@ -66,7 +69,7 @@ def languages(config: RunConfig) -> tuple[str, ...]:
 def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
     """The sandbox that the runtime asks for; UsageError where it cannot be had."""
     try:
-        return Sandbox(runtime.backend, workers=runtime.workers, docker_runtime=runtime.docker_runtime)
+        return _sandbox(runtime)
     except SandboxError as error:
         raise UsageError(str(error)) from error
 
@@ -75,10 +78,14 @@ def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
 def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
     """The sandbox of a stage. It was there when the run began: if it is gone now, its daemon may come back."""
     try:
-        with Sandbox(runtime.backend, workers=runtime.workers, docker_runtime=runtime.docker_runtime) as box:
+        with _sandbox(runtime) as box:
             yield box
     except BackendUnavailable as error:
         raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error
+
+
+def _sandbox(runtime: RuntimeConfig) -> Sandbox:
+    return Sandbox(runtime.backend, workers=runtime.workers, docker_runtime=runtime.docker_runtime)
 
 
 def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, list[Candidate]]:
@@ -99,7 +106,7 @@ def shard_names(build: Build) -> list[str]:
 def check_toolchain(box: Sandbox, config: ExecuteSlice) -> None:
     """Raise UsageError where this machine would judge by other compilers than the stage's key says."""
     for language, expected in config.toolchain.items():
-        found = f"{box.backend}: {box.identity(language)}"
+        found = tools(box, language)
         if found != expected:
             raise UsageError(
                 f"the sandbox of {socket.gethostname()} is not that of the run: {language} here is {found!r}, there {expected!r}; "

@@ -30,7 +30,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
-from selftrain.errors import SelftrainError, StoreError, UsageError
+from selftrain.errors import SelftrainError, UsageError
 from selftrain.files import PATIENT
 from selftrain.progress import Pace, describe, watch
 from selftrain.stage import Build, fingerprint
@@ -68,7 +68,7 @@ class PrefectRun(Run):
         self.flow_context = contextvars.copy_context()
         make_artifact.with_options(
             name=step.stage.name,
-            task_run_name=step.label.replace("{", "").replace("}", ""),
+            task_run_name=task_name(step.label),
             tags=list(step.tags),
             retries=step.retries,
             # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
@@ -103,12 +103,8 @@ def result_storage(store: Store) -> Path | RemoteFileSystem:
         block.save(f"selftrain-store-{fingerprint(store.url)}", overwrite=True, _sync=True)
         return block
     folder = Path(store.root if store.is_local else cache_folder()) / ".prefect"
-    try:
+    with store.writing():
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StoreError(
-            f"store {store.url}: {error}; expected a folder that can be written, choose one with --set store=..."
-        ) from error
     return folder
 
 
@@ -165,9 +161,8 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
         {"figure": "seconds in all", "value": round(manifest.get("seconds", 0.0), 1)},
         {"figure": "key", "value": step.ref.key},
     ]
-    key = step.name.replace("_", "-").lower()
     try:
-        create_table_artifact(rows, key=key, description=step.label)
+        create_table_artifact(rows, key=artifact_key(step.name), description=step.label)
     except NOT_SHOWN as error:
         logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
 
@@ -181,10 +176,20 @@ def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
             yield name, value
 
 
+def artifact_key(name: str) -> str:
+    """`name` in the letters that Prefect takes for an artifact's key."""
+    return re.sub(r"[^a-z0-9-]+", "-", name.lower())
+
+
+def task_name(label: str) -> str:
+    """`label` as a task run's name, which Prefect would take for a template where it has braces."""
+    return label.replace("{", "").replace("}", "")
+
+
 def show_markdown(name: str, text: str, description: str) -> None:
     """A log line with the first line of `text`, and all of it as a markdown artifact; its key gives it a history over runs."""
     get_run_logger().info("%s", text.partition("\n")[0].strip("*"))
-    key = re.sub(r"[^a-z0-9-]+", "-", name.lower())
+    key = artifact_key(name)
     try:
         create_markdown_artifact(text, key=key, description=description)
     except NOT_SHOWN as error:
@@ -281,7 +286,7 @@ class Progress:
         text = describe(self.step.label, done, total, unit, rate, figures or {})
         try:
             if self.artifact is None:
-                key = f"progress-{self.step.name}".replace("_", "-").lower()
+                key = artifact_key(f"progress-{self.step.name}")
                 self.artifact = create_progress_artifact(100 * done / total, key=key, description=text)
             else:
                 update_progress_artifact(self.artifact, 100 * done / total, description=text)

@@ -159,6 +159,11 @@ class Run:
             return self.store.path(ref)
 
     @property
+    def stages(self) -> dict[str, dict[str, str]]:
+        """Name of each step so far -> its artifact, as JSON values."""
+        return {name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()}
+
+    @property
     def seconds(self) -> float:
         """Since the run began, whatever the machine's clock is set to meanwhile."""
         return time.monotonic() - self.clock
@@ -202,9 +207,7 @@ class Run:
             "started": self.started,
             "seconds": self.seconds,
             "config": self.config.model_dump(mode="json"),
-            "stages": {
-                name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()
-            },
+            "stages": self.stages,
             "cached": self.cached,
             "reranker": reranker,
         }
@@ -223,10 +226,7 @@ class Run:
                     "started": self.started,
                     "updated": time.time(),
                     "finished": time.time() if finished else None,
-                    "stages": {
-                        name: {"stage": step.ref.stage, "key": step.ref.key}
-                        for name, step in self.steps.items()
-                    },
+                    "stages": self.stages,
                 },
             )
         except StoreError as error:  # the next step's may be written

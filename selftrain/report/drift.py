@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from selftrain.comparisons import Comparison
 from selftrain.registry import Figures, Record, Share
 from selftrain.report import charts
 from selftrain.report.svg import image_url
+from selftrain.report.template import environment, page_style, plot_style
 from selftrain.report.wording import duration, signed
 
-ASSETS = Path(__file__).parent / "assets"
 HEADINGS = (
     "decision", "time", "challenger", "solved", "champion", "solved", "difference", "random", "oracle", "problems",
     "pass rate", "sandbox errors", "training",
@@ -97,7 +94,7 @@ def drift_markdown(records: Sequence[Record]) -> str:
     """`drift_rows` and the plots of shares and differences in markdown."""
     rows = [HEADINGS, ["---"] * len(HEADINGS), *drift_rows(records)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
-    style = (ASSETS / "plots.css").read_text("utf-8")
+    style = plot_style()
     plots = {
         "Solved by challenger (amber) and champion (blue), between random (grey) and oracle": _solved_chart(
             records
@@ -112,25 +109,22 @@ def drift_markdown(records: Sequence[Record]) -> str:
 
 def drift_page(name: str, records: Sequence[Record]) -> str:
     """One HTML file that opens anywhere, offline."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("drift.html").render(
-        name=name,
-        style="".join((ASSETS / name).read_text("utf-8") for name in ("plots.css", "style.css")),
-        champion=records[-1].champion,
-        made=since(records),
-        solved=_solved_chart(records),
-        ways=list(SOLVED),
-        colour=charts.colour,
-        differences=_difference_chart(records),
-        surroundings=_surroundings(records),
-        headings=HEADINGS,
-        rows=list(zip(drift_rows(records), [record.reason for record in records], strict=True)),
+    return (
+        environment()
+        .get_template("drift.html")
+        .render(
+            name=name,
+            style=page_style(),
+            champion=records[-1].champion,
+            made=since(records),
+            solved=_solved_chart(records),
+            ways=list(SOLVED),
+            colour=charts.colour,
+            differences=_difference_chart(records),
+            surroundings=_surroundings(records),
+            headings=HEADINGS,
+            rows=list(zip(drift_rows(records), [record.reason for record in records], strict=True)),
+        )
     )
 
 

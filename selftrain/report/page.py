@@ -11,9 +11,6 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from selftrain.comparisons import Comparison
 from selftrain.metrics import Metrics
@@ -21,8 +18,8 @@ from selftrain.pools import SHUFFLED, WITH_LOGPROB
 from selftrain.report import charts, wording
 from selftrain.report.browse import browse_data, script_json
 from selftrain.report.inputs import ReportInputs
+from selftrain.report.template import ASSETS, environment, page_style
 
-ASSETS = Path(__file__).parent / "assets"
 CURVES = {
     "score": "Score of the reward model",
     "reward": "Reward: score minus KL penalty",
@@ -39,14 +36,8 @@ CURVES = {
 
 def render(inputs: ReportInputs) -> str:
     """The page, its run line still open (see `build.finish_report`)."""
-    environment = Environment(
-        loader=FileSystemLoader(ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
+    templates = environment()
+    templates.filters |= {
         "percent": wording.percent,
         "interval": wording.interval,
         "difference": wording.difference,
@@ -56,9 +47,9 @@ def render(inputs: ReportInputs) -> str:
     metrics = {name: pool["overall"] for name, pool in inputs.evaluation["pools"].items()}
     found = {row["name"]: row for row in inputs.evaluation["comparisons"]}
     browse = browse_data(inputs.pools, inputs.chosen)
-    return environment.get_template("page.html").render(
+    return templates.get_template("page.html").render(
         inputs=inputs,
-        style="".join((ASSETS / name).read_text("utf-8") for name in ("plots.css", "style.css")),
+        style=page_style(),
         script=script,
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         metrics=metrics,

@@ -4,8 +4,8 @@ import re
 from pathlib import Path
 
 from selftrain.report.build import HTML_NAME
-from selftrain.report.page import ASSETS
 from selftrain.report.svg import image_url
+from selftrain.report.template import plot_style
 
 
 def plots(folder: Path) -> list[tuple[str, str]]:
@@ -13,7 +13,7 @@ def plots(folder: Path) -> list[tuple[str, str]]:
 
     Raises OSError where there is no report.
     """
-    style = (ASSETS / "plots.css").read_text("utf-8")
+    style = plot_style()
     page = (folder / HTML_NAME).read_text("utf-8")
     found = re.findall(r'(<svg viewBox=[^>]*? aria-label="([^"]*)".*?</svg>)', page, flags=re.DOTALL)
     return [(label, image_url(markup, style)) for markup, label in found]

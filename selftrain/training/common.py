@@ -27,7 +27,7 @@ from transformers import PrinterCallback, TrainerCallback
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import hold, report_progress
-from selftrain.operators import build_operators
+from selftrain.operators import start_distributed
 from selftrain.training import lora
 
 SORT_WINDOW = 20
@@ -130,11 +130,7 @@ def world_size() -> int:
 def start_deepspeed(runtime: RuntimeConfig) -> None:
     """Make DeepSpeed ready for models that are split up while they load; after the trainer's arguments, before the model."""
     if runtime.deepspeed:
-        import deepspeed
-
-        build_operators()
-        backend = "nccl" if runtime.device == "cuda" else "gloo"
-        deepspeed.init_distributed(dist_backend=backend, auto_mpi_discovery=False)
+        start_distributed(runtime.device)
 
 
 # Evaluation

@@ -1,0 +1,30 @@
+"""What the pages have in common: where their parts are, how these are put together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def environment() -> Environment:
+    """For the templates in `assets`; it escapes all that is filled in."""
+    return Environment(
+        loader=FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def plot_style() -> str:
+    """The plots' CSS."""
+    return (ASSETS / "plots.css").read_text("utf-8")
+
+
+def page_style() -> str:
+    """The CSS of a page with plots."""
+    return plot_style() + (ASSETS / "style.css").read_text("utf-8")

@@ -18,13 +18,11 @@ import json
 import os
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -117,9 +115,7 @@ class World:
         for path in (self.disk, self.scratch, self.folder / "home"):
             path.mkdir(parents=True, exist_ok=True)
         self.scratch.chmod(0o711)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+        port = str(free_ports(1)[0])
         self.api = PrefectServer(f"http://127.0.0.1:{port}/api")
         self.environment = (
             dict(os.environ)
@@ -134,7 +130,6 @@ class World:
                 "OMP_NUM_THREADS": "1",
                 "TMPDIR": str(self.scratch),
                 "XDG_CACHE_HOME": str(self.disk / "cache"),
-                "BIN": str(Path(sys.executable).parent),
             }
             | ({"DOCKER_HOST": self.daemon.url} if self.daemon else {})
             | (self.s3.server.environment | {"AWS_ENDPOINT_URL": self.bad} if self.s3 else {})
@@ -175,8 +170,7 @@ class World:
 
     def get(self, path: str) -> Any:
         """The JSON answer of the Prefect server."""
-        with urllib.request.urlopen(f"{self.api.url}/{path}", timeout=60) as answer:
-            return json.load(answer)
+        return self.api.send("GET", path)
 
     def states(self) -> list[str]:
         """The names of the states that the run has had."""

@@ -107,6 +107,12 @@ class PrefectServer:
                     raise
             time.sleep(0.5)
 
+    def last_completed(self) -> dict[str, Any]:
+        """The newest flow run that has ended well; others may be scheduled after it."""
+        ended = {"state": {"type": {"any_": ["COMPLETED"]}}}
+        runs = self.post("flow_runs/filter", flow_runs=ended, sort="START_TIME_DESC", limit=1)
+        return dict(runs[0])
+
 
 @contextmanager
 def prefect_server(home: Path, **environment: str) -> Iterator[PrefectServer]:
@@ -166,14 +172,14 @@ def run_ranks(
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
 
-def training(folder: Path) -> list[int]:
-    """Processes that train something in `folder`."""
+def processes(module: str, folder: Path) -> list[int]:
+    """Processes of that module, or of one in that package, which have to do with `folder`."""
     found = []
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             command = path.read_bytes()
         except OSError:
             continue
-        if b"selftrain.training" in command and str(folder).encode() in command:
+        if module.encode() in command and str(folder).encode() in command:
             found.append(int(path.parent.name))
     return found

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from tests.command import ROOT, Finished, PrefectServer, prefect_server, training
+from tests.command import ROOT, Finished, PrefectServer, prefect_server, processes
 from tests.needs import need
 from tests.postgres import BINARIES, postgres
 
@@ -197,18 +197,18 @@ def test_cancelling_ends_every_process_within_20_seconds_and_the_webhook_is_told
     try:
         checkpoints = tmp_path / "store" / ".local" / "work" / "sft"
         deployed.wait(lambda: list(checkpoints.glob("*/progress/checkpoints/*")), "a checkpoint")
-        assert len(training(tmp_path)) == 3, "torchrun and two ranks"
+        assert len(processes("selftrain.training", tmp_path)) == 3, "torchrun and two ranks"
         second = deployed.start("prod", config="nothing-of-that-name")
         waits = {"name": {"any_": ["AwaitingConcurrencySlot"]}}
         chosen = {"id": {"any_": [second]}, "state": waits}
         deployed.wait(lambda: deployed.runs(flow_runs=chosen), "the second run of prod waiting for the first")
         cancelled = time.monotonic()
         assert prefect("flow-run", "cancel", run).returncode == 0
-        deployed.wait(lambda: not training(tmp_path), "the ranks' end", 20)
+        deployed.wait(lambda: not processes("selftrain.training", tmp_path), "the ranks' end", 20)
         deployed.wait(lambda: deployed.state(run) == "CANCELLED", "the state")
         assert time.monotonic() - cancelled < 20
     finally:
-        for pid in training(tmp_path):
+        for pid in processes("selftrain.training", tmp_path):
             os.kill(pid, signal.SIGKILL)
     assert webhook.events(run) == ["cancelled"]
     deployed.wait(lambda: deployed.state(second) == "FAILED", "the second run's turn")

@@ -20,6 +20,7 @@ from selftrain.errors import CorruptArtifact, StoreError
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import PROGRESS, Store, replace_file
 from tests.needs import need
+from tests.servers import moto
 
 REF = ArtifactRef("sft", "0123456789abcdef0123456789abcdef")
 OTHER = ArtifactRef("sft", "fedcba9876543210fedcba9876543210")
@@ -291,24 +292,13 @@ def test_a_disk_that_fills_up_at_the_end_keeps_what_the_build_needs_to_go_on(sma
 
 
 @pytest.fixture(scope="module")
-def bucket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """URL of an empty bucket of an S3 server in this process."""
+def bucket() -> Iterator[str]:
+    """URL of a folder in a bucket of an S3 server in this process."""
     need(importlib.util.find_spec("moto") is not None, "moto[server] is not installed")
-    from moto.server import ThreadedMotoServer
-
-    patch = pytest.MonkeyPatch()
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    patch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    patch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    import s3fs
-
-    s3fs.S3FileSystem().mkdir("artifacts")
-    yield "s3://artifacts/runs"
-    server.stop()
-    patch.undo()
+    with moto() as server, pytest.MonkeyPatch.context() as patch:
+        for name, value in server.environment.items():
+            patch.setenv(name, value)
+        yield server.store("runs")
 
 
 @pytest.fixture(params=["file", "memory", "s3"])

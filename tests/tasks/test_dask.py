@@ -23,7 +23,7 @@ from selftrain.stage import ArtifactRef, Build, Outcome
 from selftrain.store import Store
 from tasks.run import Run
 from tests.cluster import Cluster, cluster
-from tests.command import ROOT, Finished, PrefectServer, selftrain
+from tests.command import ROOT, Finished, PrefectServer, processes, selftrain
 from tests.machines import HUB, around_here, forwarded
 from tests.servers import seaweed
 
@@ -216,19 +216,6 @@ def test_a_worker_that_dies_costs_nothing_that_was_finished(
     assert len(ran) <= COUNT + 1, f"only what was in work is run again: {ran}"
 
 
-def working(folder: Path) -> list[int]:
-    """Processes that make a part of a store in `folder`, or run one of its programs."""
-    found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            command = path.read_bytes()
-        except OSError:
-            continue
-        if b"tasks.part" in command and str(folder).encode() in command:
-            found.append(int(path.parent.name))
-    return found
-
-
 def test_parts_end_with_the_flow_that_wants_them(
     server: PrefectServer, dask: Cluster, tmp_path: Path, runs: Path
 ):
@@ -236,11 +223,13 @@ def test_parts_end_with_the_flow_that_wants_them(
     flow = start(store, dask, dask.folder / "flow.log")
     try:
         wait_until(runs.read_text, "a program", dask.said)
-        assert working(dask.folder)
+        assert processes("tasks.part", dask.folder)
     finally:
         flow.send_signal(signal.SIGKILL)
         flow.wait()
-    wait_until(lambda: not working(dask.folder), "the end of the parts", dask.said, seconds=20)
+    wait_until(
+        lambda: not processes("tasks.part", dask.folder), "the end of the parts", dask.said, seconds=20
+    )
     assert all(worker.poll() is None for worker in dask.workers.values()), "the workers stay"
 
 

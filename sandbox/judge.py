@@ -4,6 +4,7 @@ import itertools
 import os
 import re
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
@@ -53,6 +54,16 @@ class Judge:
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
         scratch.chmod(0o711)  # programs may run as another user
+        closed = [folder for folder in scratch.parents if not folder.stat().st_mode & stat.S_IXOTH]
+        self.closed = closed[0] if self.uid is not None and closed else None
+
+    def check_reachable(self) -> None:
+        """Raise `SandboxError` where programs could not read their own files, which would look like their mistake."""
+        if self.closed is not None:
+            raise SandboxError(
+                f"programs run as another user, who cannot get into {self.closed}, where temporary files are; set TMPDIR to "
+                "a folder that all users may enter, such as /tmp"
+            )
 
     def judge(self, program: Program) -> Result:
         """Compile and run one program. Raises `SandboxError`, `OSError` where the sandbox fails."""

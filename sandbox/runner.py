@@ -57,6 +57,7 @@ def main() -> None:
 def answer(judge: Judge, request: dict[str, Any]) -> dict[str, Any]:
     """Answer one request; the sandbox's own failures become an `error`. Raises `CallerGone`."""
     try:
+        judge.check_reachable()
         if "missing" in request:
             return {"answer": missing_tools(language(request["missing"]))}
         if "identity" in request:

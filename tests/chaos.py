@@ -461,6 +461,7 @@ def main() -> int:
     options.add_argument("--folder", type=Path, help="where to work (default: a temporary folder)")
     asked = options.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
+        Path(scratch).chmod(0o711)  # programs run as another user
         folder = asked.folder or Path(scratch)
         undisturbed = asked.undisturbed or folder / "undisturbed"
         if asked.undisturbed is None:

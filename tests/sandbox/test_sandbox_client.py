@@ -14,6 +14,7 @@ from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, Usage
 from sandbox.languages import LANGUAGES
 from sandbox.verdicts import Case, Limits, Program, Verdict
 from sandbox.worker import Worker
+from tests.needs import need
 from tests.sandbox.conftest import need_backend
 
 UNIQUE = "import uuid; print(uuid.uuid4())"
@@ -170,3 +171,18 @@ def test_a_closed_sandbox_judges_nothing() -> None:
     sandbox.close()
     with pytest.raises(SandboxError, match="closed"):
         list(sandbox.run([Program("x", "py", "print(1)")]))
+
+
+def test_a_folder_that_programs_cannot_enter_is_no_mistake_of_theirs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(os.geteuid() == 0, "only root runs programs as another user")
+    closed = tmp_path / "closed"
+    (closed / "inside").mkdir(parents=True)
+    closed.chmod(0o700)
+    monkeypatch.setenv("TMPDIR", str(closed / "inside"))
+    with (
+        pytest.raises(SandboxError, match=rf"cannot get into {closed},.*set TMPDIR"),
+        Sandbox("process") as box,
+    ):
+        list(box.run([Program("right", "py", "print(1)")]))

@@ -111,7 +111,7 @@ def go_on(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, dict[str, A
 
 def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record]) -> Record:
     """The decision on the challenger of a finished `run`, not yet on record."""
-    steps, store, rival = run.steps, run.store, attempt.rival
+    steps, rival = run.steps, attempt.rival
     names = {"problems": "prepare", "evaluation": "evaluate"} | {
         f"{POOL}.{role}": f"{stage}-{POOL}-evaluation"
         for role, stage in (("candidates", "sample"), ("executions", "execute"))
@@ -119,7 +119,7 @@ def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record])
     challenger = f"rm-{attempt.rounds}"
     against = None if rival is None else f"rm-{rival.rounds}" if attempt.of_chain else CHAMPION
     found = compare(
-        {role: store.path(steps[name].ref) for role, name in names.items()},
+        {role: run.path(steps[name].ref) for role, name in names.items()},
         challenger,
         against,
         run.config.evaluate.bootstrap,

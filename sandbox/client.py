@@ -44,8 +44,9 @@ class Sandbox:
 
     `backend`: how programs are kept away from the machine. "auto" takes the best there is, and never
     "process", which isolates nothing; `allow_no_isolation` False refuses that one even by name.
-    `docker_runtime`: another runtime of backend docker, such as "runsc". Raises `BackendUnavailable` where the
-    backend cannot be had, `UsageError` where the arguments are wrong.
+    `docker_runtime`: another runtime of backend docker, such as "runsc". `patience`: seconds to wait for a Docker
+    daemon that has gone away, before another backend is taken or `BackendUnavailable` raised. Raises `UsageError` where
+    the arguments are wrong.
 
     Use it as a context manager: the workers end with it. Several threads may call `run` at once.
     """
@@ -56,10 +57,11 @@ class Sandbox:
         workers: int = 1,
         allow_no_isolation: bool = True,
         docker_runtime: str | None = None,
+        patience: float = 0.0,
     ) -> None:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
-        self.backend, start = _choose(backend, allow_no_isolation, docker_runtime)
+        self.backend, start = _choose(backend, allow_no_isolation, docker_runtime, patience)
         self._docker_runtime = docker_runtime
         # What judges one program at a time: a worker for each image, of which one is busy.
         slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
@@ -234,7 +236,7 @@ def content_key(program: Program) -> str:
 
 
 def _choose(
-    backend: str, allow_no_isolation: bool, docker_runtime: str | None
+    backend: str, allow_no_isolation: bool, docker_runtime: str | None, patience: float
 ) -> tuple[str, Callable[[str], Channel]]:
     """The backend's own name, and how a worker for the languages of an image is started."""
     if backend == process.NAME:
@@ -246,14 +248,14 @@ def _choose(
     if backend == bubblewrap.NAME:
         return backend, _piped(bubblewrap.command())
     if backend == docker.NAME:
-        docker.image_digest(docker.connect())
+        docker.image_digest(docker.connect(patience))
         return backend, lambda image: docker.start(image, docker_runtime)
     if backend != "auto":
         raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
     reasons = []
     for name in (docker.NAME, bubblewrap.NAME):
         try:
-            return _choose(name, allow_no_isolation, docker_runtime)
+            return _choose(name, allow_no_isolation, docker_runtime, patience)
         except BackendUnavailable as error:
             reasons.append(str(error))
     raise BackendUnavailable(f"no sandbox backend on this machine: {'; '.join(reasons)}; {_REMEDY}")

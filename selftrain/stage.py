@@ -63,12 +63,14 @@ class Stage:
     version  raise it when the same config and inputs give another result
     build    writes the artifact's files, given what `Build` holds
     shards   names of the files in the progress folder that `build` makes one by one and then merges; None: no shards
+    trains   whether `build` leaves checkpoints in the progress folder, to go on from
     """
 
     name: str
     version: int
     build: "Callable[[Build], Outcome]"
     shards: "Callable[[Build], list[str]] | None" = None
+    trains: bool = False
 
     def identity(self, config: Any, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
         """Everything that the key is computed from, as JSON values; `selftrain why` compares these."""

@@ -2,7 +2,7 @@
 
     URL/STAGE/KEY/manifest.json         written last, atomically; without it there is no artifact
     URL/STAGE/KEY/ATTEMPT/...           the files that the manifest names
-    URL/STAGE/KEY/progress/SHA256/...   finished parts of a build, for another machine to go on from; gone at its end
+    URL/STAGE/KEY/progress/...          parts of a build, for another machine to go on from; gone at its end
     URL/STAGE/KEY/lease/N.json          who builds it (remote stores)
     URL/runs/NAME/ID.json               what a run needs; `selftrain gc` keeps that
 
@@ -24,6 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from selftrain import checkpoints
 from selftrain.copies import Copies
 from selftrain.errors import CorruptArtifact, StoreError
 from selftrain.files import Files, replace_file, s3_tag, sha256_file, tag
@@ -287,6 +288,12 @@ class Store:
                 shutil.rmtree(path, ignore_errors=True)
 
     # Progress
+
+    def sharing_checkpoints(self, ref: ArtifactRef, folder: Path) -> AbstractContextManager[None]:
+        """While the block builds `ref` in `folder`, keep its checkpoints in a remote store; see `checkpoints.shared`."""
+        if self.is_local:
+            return nullcontext()
+        return checkpoints.shared(self.files, self._join(ref, PROGRESS), folder / PROGRESS)
 
     def put_progress(self, ref: ArtifactRef, name: str, path: Path) -> None:
         """Keep the finished part `path` of a build of `ref` in the store, under `name` (may hold slashes)."""

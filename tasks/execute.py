@@ -25,6 +25,7 @@ from tasks.run import Run
 
 EXAMPLES = "/examples"
 CASE = "/case-"
+DAEMON_SECONDS = 60.0
 OUTPUT_KEPT = 2000
 """Characters of a program's output that go into the record."""
 
@@ -67,9 +68,12 @@ def languages(config: RunConfig) -> tuple[str, ...]:
 
 
 def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
-    """The sandbox that the runtime asks for; UsageError where it cannot be had."""
+    """The sandbox that the runtime asks for, of which keys will speak; UsageError where it cannot be had.
+
+    A Docker daemon that is being restarted is waited for: another backend in its stead would make another run of this one.
+    """
     try:
-        return _sandbox(runtime)
+        return _sandbox(runtime, DAEMON_SECONDS)
     except SandboxError as error:
         raise UsageError(str(error)) from error
 
@@ -84,8 +88,13 @@ def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
         raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error
 
 
-def _sandbox(runtime: RuntimeConfig) -> Sandbox:
-    return Sandbox(runtime.backend, workers=runtime.workers, docker_runtime=runtime.docker_runtime)
+def _sandbox(runtime: RuntimeConfig, patience: float = 0.0) -> Sandbox:
+    return Sandbox(
+        runtime.backend,
+        workers=runtime.workers,
+        docker_runtime=runtime.docker_runtime,
+        patience=patience,
+    )
 
 
 def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, list[Candidate]]:

@@ -200,7 +200,7 @@ def show_report(run: Run, step: Step) -> None:
     """The report's table and plots, with where the whole of it is."""
     from selftrain.report import plots, summary_table
 
-    folder = run.store.path(step.ref)
+    folder = run.path(step.ref)
     table = summary_table(json.loads((folder / "report.json").read_text()))
     images = "\n\n".join(f"**{label}**\n\n![{label}]({image})" for label, image in plots(folder))
     where = f"report.html of {run.config.name}: {run.store.url}/{step.ref}, and in the run's folder"

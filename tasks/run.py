@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import metadata
@@ -135,7 +136,8 @@ class Run:
             )
             if step.stage.shards is not None:
                 self.share(step, build)
-            return step.stage.build(build)
+            with self._sharing_checkpoints(step, folder):
+                return step.stage.build(build)
 
         record = step.stage.identity(step.config, step.inputs) | {
             "name": step.name,
@@ -145,6 +147,11 @@ class Run:
             "libraries": self.libraries,
         }
         return self.store.build(step.ref, record, make)
+
+    def _sharing_checkpoints(self, step: Step, folder: Path) -> AbstractContextManager[None]:
+        if step.stage.trains and self.config.runtime.share_checkpoints:
+            return self.store.sharing_checkpoints(step.ref, folder)
+        return nullcontext()
 
     def path(self, ref: ArtifactRef) -> Path:
         """The artifact's files; one that is not what was stored any more is made again by the step that made it."""

@@ -12,6 +12,7 @@ import secrets
 import socket
 import struct
 import tarfile
+import time
 from collections import deque
 from collections.abc import Iterator, Sequence
 from functools import cache
@@ -35,6 +36,7 @@ LABEL = "selftrain.sandbox"
 
 _PACKAGE = Path(__file__).parent.parent
 _KEPT_STDERR = 20
+_RETRY_SECONDS = 0.5
 _STDOUT = 1
 # SETUID, SETGID: become the program's user. KILL: end what it left. CHOWN: give it its directory. DAC_OVERRIDE,
 # FOWNER: remove what it wrote.
@@ -67,24 +69,44 @@ def _client(pid: int, host: str | None) -> Any:
     return docker.from_env(timeout=60)
 
 
-def connect() -> Any:
-    """A client of the daemon that DOCKER_HOST names, or of the local one. Raises `BackendUnavailable`."""
+def connect(patience: float = 0.0) -> Any:
+    """A client of the daemon that DOCKER_HOST names, or of the local one. Raises `BackendUnavailable`.
+
+    `patience`: seconds to wait for a daemon that has gone away: it may be starting again. One that never was is not waited for.
+    """
     try:
         from docker.errors import DockerException
     except ImportError as error:
         raise BackendUnavailable(
             f"backend docker needs the package docker: {error}; pip install docker"
         ) from error
-    host = os.environ.get("DOCKER_HOST")
-    try:
-        client = _client(os.getpid(), host)
-        client.ping()
-    except (DockerException, OSError) as error:
-        raise BackendUnavailable(
-            f"the Docker daemon at {host or 'unix:///var/run/docker.sock'} does not answer: {error}; start it (Debian, Ubuntu: "
-            "systemctl start docker), set DOCKER_HOST to where it listens, or take backend bubblewrap"
-        ) from error
-    return client
+    host = os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock"
+    deadline = time.monotonic() + patience
+    while True:
+        try:
+            client = _client(os.getpid(), host)
+            client.ping()
+            return client
+        except (DockerException, OSError) as error:
+            if time.monotonic() < deadline and _left_behind(host):
+                time.sleep(_RETRY_SECONDS)
+                continue
+            raise BackendUnavailable(
+                f"the Docker daemon at {host} does not answer: {error}; start it (Debian, Ubuntu: systemctl start docker), set "
+                "DOCKER_HOST to where it listens, or take backend bubblewrap"
+            ) from error
+
+
+def _left_behind(host: str) -> bool:
+    """Whether `host` is a socket file that nobody listens to: a daemon's that has ended."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        try:
+            probe.connect(host.removeprefix("unix://"))
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            return False
+    return False
 
 
 def tag(image: str = COMMON) -> str:

@@ -24,6 +24,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
+from selftrain.checkpoints import step_of
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import hold, report_progress
@@ -261,11 +262,6 @@ class Checkpoints(TrainerCallback):
         kept = {folder / f"checkpoint-{self.goal.best(state.log_history)}", *whole[-self.keep :]}
         for path in set(folder.glob("checkpoint-*")) - kept:
             shutil.rmtree(path)
-
-
-def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written, by its name."""
-    return int(checkpoint.name.rpartition("-")[2])
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -284,3 +284,22 @@ def test_a_container_that_cannot_be_started_is_told_and_not_left_behind() -> Non
         sandbox.identity("py")
     everything = docker.connect().containers.list(all=True, filters={"label": docker.LABEL})
     assert not [container for container in everything if container.status == "created"]
+
+
+def test_a_daemon_that_is_restarted_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    need_backend("docker")
+    real = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
+    left, new = tmp_path / "left", tmp_path / "new"
+    monkeypatch.setenv("DOCKER_HOST", f"unix://{left}")
+    with pytest.raises(BackendUnavailable, match="does not answer"):
+        Sandbox("docker", patience=600)  # there never was one
+    with socket.socket(socket.AF_UNIX) as ended:
+        ended.bind(str(left))
+    new.symlink_to(real)
+    back = threading.Timer(1, lambda: new.rename(left))
+    back.start()
+    try:
+        with Sandbox("auto", patience=60) as sandbox:
+            assert sandbox.backend == "docker"
+    finally:
+        back.join()

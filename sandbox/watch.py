@@ -1,6 +1,7 @@
 """Watches a started command, under a budget, until it and everything that it started has ended."""
 
 import contextlib
+import fcntl
 import io
 import os
 import selectors
@@ -19,6 +20,10 @@ _CHUNK = 1 << 16
 _MANY_READS = 64
 _PAUSE_SECONDS = 0.002
 """Between reads after the first many: a program that writes line by line is not answered line by line."""
+
+_PIPE_BYTES = 512 << 10
+"""What a program may write while the runner waits for a busy processor: node, once a pipe was full, writes no more until the
+program returns to its event loop."""
 
 _OVER_CPU_LIMIT = 128 + signal.SIGXCPU
 
@@ -87,6 +92,8 @@ def watch(
     """
     with contextlib.ExitStack() as stack:
         (child_in, our_in), (our_out, child_out), (our_err, child_err) = (os.pipe() for _ in range(3))
+        for pipe in (our_out, our_err):
+            _widen(pipe)
         source = stack.enter_context(io.FileIO(our_in, "w"))
         out, err = (stack.enter_context(io.FileIO(fd, "r")) for fd in (our_out, our_err))
         try:
@@ -206,8 +213,11 @@ class _Run:
 
     def _drain(self, pipe: io.FileIO) -> bytes | None:
         """Read what is there: empty at the end, None where nothing is there now."""
-        data: bytes | None = pipe.read(_CHUNK)
-        self.outputs[pipe] += data or b""
+        for _ in range(_PIPE_BYTES // _CHUNK):
+            data: bytes | None = pipe.read(_CHUNK)
+            self.outputs[pipe] += data or b""
+            if not data or len(data) < _CHUNK:
+                break
         return data
 
     def _over(self) -> Verdict | None:
@@ -225,6 +235,11 @@ class _Run:
         if now.threads > self.budget.threads:
             return Verdict.runtime_error
         return None
+
+
+def _widen(pipe: int) -> None:
+    with contextlib.suppress(OSError):  # gVisor; or this user has many already
+        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _kill(pid: int) -> None:

@@ -81,6 +81,22 @@ print(watch(lambda stdio: Spawned(busy, stdio), b"", Budget(1.1, 30, 1 << 30, 1 
     assert done.stdout == "timeout\n"
 
 
+def test_output_that_is_read_late_is_not_lost() -> None:
+    """On a busy machine the runner is late; node then writes no more if the pipe was full once, and spins."""
+    need_tools("node")
+    probe = """
+from pathlib import Path
+from sandbox import watch
+from sandbox.launch import Command, Spawned
+watch._PAUSE_SECONDS = 0.02
+flood = Command(("node", "-e", "while (true) console.log('a line of some length')"), Path("/"), {"PATH": "/usr/bin"}, {})
+print(watch.watch(lambda stdio: Spawned(flood, stdio), b"", watch.Budget(5, 60, 1 << 30, 1 << 20, 64)).over)
+"""
+    root = Path(__file__).parents[2]
+    done = subprocess.run([sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=True)
+    assert done.stdout == "output_exceeded\n"
+
+
 def test_a_cpu_time_signal_of_its_own_is_none(sandbox: Sandbox) -> None:
     result = judge(sandbox, "import os, signal\nos.kill(os.getpid(), signal.SIGXCPU)")
     assert (result.verdict, result.exit_code) == (Verdict.runtime_error, 152)

@@ -51,8 +51,9 @@ def confine(rlimits: Rlimits, uid: int | None, parent: int) -> None:
     The process dies with its `parent`, and where memory runs out the kernel takes it first. Raises `OSError`,
     `ValueError`.
     """
-    with open("/proc/self/oom_score_adj", "w") as file:
-        file.write("1000")
+    adjusted = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
+    os.write(adjusted, b"1000")
+    os.close(adjusted)
     if uid is not None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)

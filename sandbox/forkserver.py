@@ -37,19 +37,16 @@ def serve(fd: int) -> None:
     program = _next_program(socket.socket(fileno=fd))
     if program is None:
         return
-    module = types.ModuleType("__main__")
-    module.__file__ = program
-    sys.modules["__main__"] = module
     end = _end
     status = 0
     try:
         with open(program, "rb") as source:
             code = compile(source.read(), program, "exec", dont_inherit=True)
-        exec(code, module.__dict__)  # noqa: S102 - the point of it all
+        exec(code, sys.modules["__main__"].__dict__)  # noqa: S102 - the point of it all
     except Exception:
         sys.excepthook(*sys.exc_info())
         status = 1
-    module = code = None  # type: ignore[assignment]
+    code = None  # type: ignore[assignment]
     end(status)
 
 
@@ -74,22 +71,40 @@ def _end(status: int, leave: "Callable[[int], Any]" = os._exit) -> None:
 
 
 def _next_program(server: socket.socket) -> "str | None":
-    """Serve until the caller hangs up (None), or return the program to run: this is its process then."""
+    """Serve until the caller hangs up (None), or return the program to run: this is its process then.
+
+    All that can be is done before the fork: each page that a child writes to, by a reference count for instance, is copied.
+    """
     own = os.getpid()
     for name in WARM:
         importlib.import_module(name)
     with open(__file__, "rb") as source:
         compile(source.read(), __file__, "exec")  # what the compiler makes on first use costs a child 1 ms
+    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    sys.path[:] = ["", *(path for path in sys.path[1:] if path != root)]
+    for name in [name for name in sys.modules if name.split(".")[0] == "sandbox"]:
+        del sys.modules[name]
+    sys.excepthook = _without_our_frames
     gc.collect()
     gc.freeze()  # the children share these objects' pages
     while True:
         message, fds, _, _ = socket.recv_fds(server, 1 << 20, 3)
         if not message:
             return None
+        job = json.loads(message)
+        program: str = job["file"]
+        _be_ready_for(program, job["env"])
+        rlimits = {int(which): tuple(pair) for which, pair in job["rlimits"].items()}
+        directory, uid = job["directory"], job["uid"]
         pid = os.fork()
         if pid == 0:
             try:
-                program = _enter(json.loads(message), fds, own)
+                os.setsid()
+                for target, fd in enumerate(fds):
+                    os.dup2(fd, target)
+                    os.close(fd)
+                os.chdir(directory)
+                confine(rlimits, uid, own)
             except Exception as error:  # ours, not the program's
                 server.send(json.dumps({"failed": repr(error)}).encode())
                 os._exit(1)
@@ -107,24 +122,18 @@ def _next_program(server: socket.socket) -> "str | None":
         server.send(json.dumps(done).encode())
 
 
-def _enter(job: "dict[str, Any]", fds: "list[int]", parent: int) -> str:
-    """Become the program's process and return the program's file. Raises `OSError`, `ValueError`."""
-    os.setsid()
-    for target, fd in enumerate(fds):
-        os.dup2(fd, target)
-        os.close(fd)
-    os.chdir(job["directory"])
-    os.environ.clear()
-    os.environ.update(job["env"])
-    file: str = job["file"]
-    sys.argv[:] = [file]
-    root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    sys.path[:] = [os.path.dirname(file)] + [path for path in sys.path[1:] if path != root]
-    sys.excepthook = _without_our_frames
-    for name in [name for name in sys.modules if name.split(".")[0] == "sandbox"]:
-        del sys.modules[name]
-    confine({int(which): tuple(pair) for which, pair in job["rlimits"].items()}, job["uid"], parent)
-    return file
+def _be_ready_for(program: str, env: "dict[str, str]") -> None:
+    """Make this interpreter look as one that was started with `program`."""
+    for name in os.environ.keys() - env.keys():
+        del os.environ[name]
+    for name, value in env.items():
+        if os.environ.get(name) != value:
+            os.environ[name] = value
+    sys.argv[:] = [program]
+    sys.path[0] = os.path.dirname(program)
+    module = types.ModuleType("__main__")
+    module.__file__ = program
+    sys.modules["__main__"] = module
 
 
 def _without_our_frames(kind: type, error: BaseException, trace: "types.TracebackType | None") -> None:

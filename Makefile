@@ -9,6 +9,8 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
 POOL ?= process
+# Processes that share the tests, file by file.
+WORKERS ?= 2
 BIN := .venv/bin
 LOCAL = PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api}
 READY := .venv/ready$(if $(GPU),-gpu)
@@ -32,7 +34,7 @@ demo: $(READY) ## the whole loop on tiny models, in about ten minutes; the repor
 	  $(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"; fi
 
 test: $(READY) ## all tests (those that need what this machine lacks say so)
-	@$(BIN)/python -m pytest tests
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
 
 check: $(READY) ## formatter, linter, type checker, import directions
 	$(BIN)/ruff format --check .

@@ -12,6 +12,12 @@ from tests.servers import S3Server, seaweed
 
 _HOME = pytest.StashKey[str]()
 
+LONGEST = (
+    "test_chaos.py", "test_configs.py", "test_sandbox_check.py", "test_champion.py", "test_deployed.py", "test_flow.py",
+    "test_sandbox_truth.py", "test_kill.py",
+)  # fmt: skip
+"""Files of minutes, which begin first where several processes share the tests (pytest -n): so both end at about the same time."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment before any test module is imported: libraries read it once, when they are."""
@@ -26,6 +32,12 @@ def pytest_configure(config: pytest.Config) -> None:
         OMP_NUM_THREADS="1",
         TOKENIZERS_PARALLELISM="false",
     )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """See `LONGEST`; the order is as it was otherwise."""
+    place = {name: at for at, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(place)))
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

@@ -33,6 +33,7 @@ FILES_BYTES = 256 * MIB
 """Size of each place in a container that can be written to; they are in memory."""
 FILES_COUNT = 16_384
 LABEL = "selftrain.sandbox"
+"""Its value is the process that the container works for."""
 
 _PACKAGE = Path(__file__).parent.parent
 _KEPT_STDERR = 20
@@ -293,7 +294,7 @@ def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
         },
         "hostname": "sandbox",
         "user": "0:0",
-        "labels": {LABEL: "worker"},
+        "labels": {LABEL: str(os.getpid())},
         "log_config": {"type": "none"},
         # The kernel counts the processes of a user over all containers: each gets users that no other has.
         "environment": {"SANDBOX_UIDS": str(1_000_000 + 100_000 * secrets.randbelow(20_000))},

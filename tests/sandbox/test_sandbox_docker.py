@@ -6,6 +6,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -31,9 +32,10 @@ def judge(sandbox: Sandbox, source: str, language: str = "py", limits: Limits = 
     return result
 
 
-def containers() -> list[str]:
-    found = docker.connect().containers.list(filters={"label": docker.LABEL})
-    return [container.id for container in found]
+def containers(all: bool = False) -> list[Any]:
+    """Those of this process's sandboxes, running or `all`."""
+    ours = {"label": f"{docker.LABEL}={os.getpid()}"}
+    return list(docker.connect().containers.list(all=all, filters=ours))
 
 
 def test_every_program_is_another_user(contained: Sandbox) -> None:
@@ -47,8 +49,7 @@ def test_a_killed_container_is_replaced_and_its_program_judged_again() -> None:
         before = set(containers())
         assert judge(sandbox, "print(1)").verdict is Verdict.passed
         (own,) = set(containers()) - before
-        kill = docker.connect().containers.get(own).kill
-        threading.Timer(0.5, kill).start()
+        threading.Timer(0.5, own.kill).start()
         assert judge(sandbox, "import time; time.sleep(2)").verdict is Verdict.passed
         (other,) = set(containers()) - before
         assert other != own
@@ -282,8 +283,7 @@ def test_a_container_that_cannot_be_started_is_told_and_not_left_behind() -> Non
     failed = pytest.raises(SandboxError, match=r"cannot (make|start) a container")
     with Sandbox("docker", docker_runtime="nowhere") as sandbox, failed:
         sandbox.identity("py")
-    everything = docker.connect().containers.list(all=True, filters={"label": docker.LABEL})
-    assert not [container for container in everything if container.status == "created"]
+    assert not [container for container in containers(all=True) if container.status == "created"]
 
 
 def test_a_daemon_that_is_restarted_is_waited_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,7 +113,7 @@ def _start(
     if build.shared is None:
         raise UsageError("runtime.nodes > 1 needs a store, in whose folder the machines meet")
     job = Job(attempt=uuid.uuid4().hex[:12], module=module, resolved=resolved, runtime=runtime, needs=needs)
-    with gather(build.shared / "jobs", job, build.log, asked) as others:
+    with gather(build.shared / "jobs", job, build.log) as others:
         try:
             command = commands.torchrun(module, resolved, runtime, 0, job.attempt)
             last = start(command, unwanted=others.trouble)
@@ -124,14 +124,12 @@ def _start(
 
 
 def _answering(answer: Answer | None) -> Callable[[Path], None]:
-    """Writes the answer beside the file of a question; one at a time, as ranks of other machines are heard in a thread."""
-    one = threading.Lock()
+    """Writes the answer beside the file of a question."""
 
     def asked(question: Path) -> None:
         if answer is None:
             raise RunError(f"a child process asked {question}, and there is nobody to answer")
-        with one:
-            content = json.dumps(answer(json.loads(question.read_bytes())))
+        content = json.dumps(answer(json.loads(question.read_bytes())))
         replace_file(question.with_suffix(".answer"), content.encode())
 
     return asked
@@ -165,7 +163,7 @@ def report_progress(done: float, total: float, unit: str = "", **figures: float 
 def ask(child: Child, question: Any) -> Any:
     """The parent's answer to `question`, JSON values both: for what a child may not do, such as start a sandbox.
 
-    By files: any rank of any node may ask.
+    By files; rank 0 may ask, which is on the parent's machine.
     """
     path = child.private / f"ask-{uuid.uuid4().hex}.json"
     answer = path.with_suffix(".answer")

@@ -59,13 +59,11 @@ class Job(Beat):
 class Seat(Beat):
     """A machine that takes part.
 
-    asked   files of questions that its ranks have (see `launch.ask`)
     over    its part has ended
     failed  its part has ended with these last words
     """
 
     host: str
-    asked: tuple[Path, ...] = ()
     over: bool = False
     failed: str = ""
 
@@ -74,23 +72,19 @@ class Seat(Beat):
 
 
 class Others:
-    """The other machines of a job that is going; `asked` takes the files of their ranks' questions."""
+    """The other machines of a job that is going."""
 
-    def __init__(self, seats: dict[int, Pulse[Seat]], asked: Callable[[Path], None]) -> None:
-        self.seats, self.asked = seats, asked
+    def __init__(self, seats: dict[int, Pulse[Seat]]) -> None:
+        self.seats = seats
         self.hosts: dict[int, str] = {}
-        self.heard: set[Path] = set()
 
     def trouble(self) -> str | None:
-        """Why the job cannot go on; None while it can. Hears their questions too."""
+        """Why the job cannot go on; None while it can."""
         for number, pulse in self.seats.items():
             seat = pulse.read()
             host = f"machine {number + 1} ({self.hosts.get(number, '?')})"
             if seat is not None:
                 self.hosts[number] = seat.host
-                for question in set(seat.asked) - self.heard:
-                    self.heard.add(question)
-                    self.asked(question)
                 if seat.failed:
                     return f"{host} failed"
                 if seat.over:
@@ -122,10 +116,8 @@ class Others:
 
 
 @contextmanager
-def gather(folder: Path, job: Job, log: Log, asked: Callable[[Path], None]) -> Iterator[Others]:
+def gather(folder: Path, job: Job, log: Log) -> Iterator[Others]:
     """Hold `job` out to the other machines until the block ends; it begins when all of them are there.
-
-    asked  takes the files of their ranks' questions
 
     Raises ChildFailed where they are not after `GATHER_SECONDS`.
     """
@@ -140,7 +132,7 @@ def gather(folder: Path, job: Job, log: Log, asked: Callable[[Path], None]) -> I
             with Beating(folder / f"{name}.json", job) as held_out:
                 _wait_for(seats, folder, log)
                 held_out.update(going=True)
-                yield Others(seats, asked)
+                yield Others(seats)
         finally:
             _clear(folder, name)
 
@@ -240,10 +232,6 @@ def _take_part(path: Path, number: int, job: Job, pulse: Pulse[Job], say: Log) -
             return "the first machine has ended the job"
         return "the first machine gives no sign of life" if pulse.lost else None
 
-    def asked(question: Path) -> None:
-        open_questions = (path for path in seat.content.asked if path.is_file())
-        seat.update(asked=(*open_questions, question))
-
     started = time.monotonic()
     with Beating(path, Seat(host=socket.gethostname())) as seat:
         try:
@@ -263,7 +251,6 @@ def _take_part(path: Path, number: int, job: Job, pulse: Pulse[Job], say: Log) -
                 job.module,
                 os.environ | environment(job.runtime),
                 say,
-                asked=asked,
                 hours=job.runtime.stage_hours,
                 unwanted=over,
             )

@@ -16,11 +16,13 @@ from typing import Any
 import pytest
 
 from selftrain import nodes, pulse
-from selftrain.config import RuntimeConfig, SftConfig
+from selftrain.config import PPOConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed
 from selftrain.nodes import Job, Seat, gather
 from selftrain.pulse import LOST_SECONDS, Beat, Beating, Pulse
 from selftrain.stage import Build, Outcome
+from selftrain.stages import ppo
+from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SFT, SftSlice
 from tests.command import ROOT
 from tests.machines import WIRE, Machines, wired
@@ -146,6 +148,58 @@ def test_two_machines_train_as_one_process_does_and_one_may_be_killed(
     wait_until(lambda: "is finished" in logs[3].read_text(), "the node's word", logs[3], seconds=60)
 
 
+def learn(out: Path, inputs: dict[str, Path], runtime: RuntimeConfig, asked: list[Any]) -> Outcome:
+    """The tiny PPO stage, with the store in `out`; a completion passes if its length is even. `asked`: gets each question."""
+
+    def answer(rows: list[list[str]]) -> list[bool]:
+        asked.append(rows)
+        return [len(text) % 2 == 0 for _, text in rows]
+
+    local = out / "store" / ".local"
+    folder = local / "work" / "ppo"
+    folder.mkdir(parents=True)
+    settings = PPOConfig(
+        steps=3, rollout_batch=8, mini_batch=4, micro_batch=2, execution_weight=1, learning_rate=1e-3
+    )
+    config = PPOSlice(seed=1, ppo=settings, max_new_tokens=8)
+    build = Build(config, inputs, folder, runtime, lambda *_, **__: None, shared=local, log=print)
+    return ppo.build(build, answer)
+
+
+ASKED = """
+import json, sys
+from pathlib import Path
+from selftrain.config import RuntimeConfig
+from tests.selftrain.test_nodes import learn
+
+out, inputs = Path(sys.argv[1]), {name: Path(path) for name, path in json.loads(sys.argv[2]).items()}
+asked = []
+outcome = learn(out, inputs, RuntimeConfig(processes=1, nodes=2, rendezvous=sys.argv[3], interface="wire"), asked)
+(out / "outcome.json").write_text(json.dumps({"metrics": outcome.metrics, "asked": asked}))
+"""
+
+
+def test_two_machines_learn_from_execution_as_one_process_does(
+    machines: Machines, tmp_path: Path, problems: Path, generator: Path, reranker: Path
+):
+    inputs = {"problems": problems, "generator": generator, "reranker": reranker}
+    out = tmp_path / "together"
+    out.mkdir()
+    places = json.dumps({name: str(path) for name, path in inputs.items()})
+    stage = machines.start("a", "-c", ASKED, str(out), places, f"{WIRE['a']}:29400", log=out / "first-1.log")
+    second(machines, out, 1)
+    asked: list[Any] = []
+    alone = learn(tmp_path / "alone", inputs, RuntimeConfig(processes=1), asked)
+    logs = [out / name for name in ("first-1.log", "node-1.log")]
+    wait_until(lambda: stage.poll() is not None, "the stage's end", *logs)
+    assert stage.returncode == 0, "".join(log.read_text()[-4000:] for log in logs)
+    together = json.loads((out / "outcome.json").read_text())
+    assert [len(rows) for rows in asked] == [8, 8, 8]
+    assert together["asked"] == asked, "the first machine asks for all"
+    curves = [[row["reward"] for row in metrics["curve"]] for metrics in (alone.metrics, together["metrics"])]
+    assert curves[0] == pytest.approx(curves[1], rel=1e-3)
+
+
 # How they find each other
 
 
@@ -209,7 +263,7 @@ def test_why_a_node_fails_is_told_to_the_first_machine_and_the_node_goes_on(
     (tmp_path / "resolved.json").write_text("{}")
     for attempt in ("one", "two"):
         job = held_out(tmp_path / "resolved.json", attempt=attempt, needs=10**15)
-        with gather(jobs, job, print, lambda _: None) as others:
+        with gather(jobs, job, print) as others:
             wait_until(lambda: others.trouble() is not None, "the node's failure", node.log, seconds=60)
             assert others.trouble() == f"machine 2 ({socket.gethostname()}) failed"
             assert "training processes need at least" in others.words()
@@ -218,7 +272,7 @@ def test_why_a_node_fails_is_told_to_the_first_machine_and_the_node_goes_on(
 
 def test_a_node_ends_its_part_when_the_job_is_over(node: Node, jobs: Path, tmp_path: Path):
     (tmp_path / "resolved.json").write_text("{}")
-    with gather(jobs, held_out(tmp_path / "resolved.json"), print, lambda _: None) as others:
+    with gather(jobs, held_out(tmp_path / "resolved.json"), print) as others:
         wait_until(lambda: bool(children(node.process.pid)), "the start of its ranks", node.log)
         assert others.trouble() is None
     node.says("the first machine has ended the job")
@@ -249,7 +303,7 @@ def test_machines_that_do_not_come_are_told(jobs: Path, tmp_path: Path, monkeypa
         pytest.raises(
             ChildFailed, match=r"1 of 2 machines are not there; start `selftrain node STORE` on them"
         ),
-        gather(jobs, held_out(tmp_path), said.append, lambda _: None),
+        gather(jobs, held_out(tmp_path), said.append),
     ):
         pytest.fail("it began without them")
     assert len(said) == 1
@@ -270,31 +324,13 @@ def test_a_machine_that_dies_while_others_are_waited_for_gives_its_place_up(
     three = RuntimeConfig(processes=1, nodes=3, rendezvous="127.0.0.1:29400")
     with (
         pytest.raises(ChildFailed, match="2 of 3 machines are not there"),
-        gather(jobs, held_out(tmp_path, runtime=three), take_a_seat, lambda _: None),
+        gather(jobs, held_out(tmp_path, runtime=three), take_a_seat),
     ):
         pytest.fail("it began without them")
 
 
-def test_questions_of_another_machines_ranks_are_heard_once(jobs: Path, tmp_path: Path):
-    asked: list[Path] = []
-    (jobs).mkdir(parents=True)
-    seats = {1: Pulse(jobs / "x.one.1", Seat)}
-    others = nodes.Others(seats, asked.append)
-    with Beating(jobs / "x.one.1", Seat(host="b")) as seat:
-        assert others.trouble() is None
-        seat.update(asked=(tmp_path / "ask-1.json",))
-        assert others.trouble() is None
-        seat.update(asked=(tmp_path / "ask-1.json", tmp_path / "ask-2.json"))
-        assert others.trouble() is None
-        seat.leave(over=True)
-    assert others.trouble() is None, "one whose part is over is not missed"
-    assert asked == [tmp_path / "ask-1.json", tmp_path / "ask-2.json"]
-    (jobs / "x.one.1").unlink()
-    assert others.trouble() == "machine 2 (b) has left"
-
-
 def test_a_machine_that_gives_no_sign_of_life_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    others = nodes.Others({1: Pulse(tmp_path / "seat", Seat)}, lambda _: None)
+    others = nodes.Others({1: Pulse(tmp_path / "seat", Seat)})
     (tmp_path / "seat").write_text(Seat(host="b").model_dump_json())
     assert others.trouble() is None
     monkeypatch.setattr(pulse, "LOST_SECONDS", -1.0)

@@ -123,6 +123,11 @@ def whole(folder: Path) -> dict[str, Path]:
     return {path.name: path for path in sorted(found) if not path.name.startswith(".")}
 
 
+def anew(folder: Path) -> str:
+    """What to do where the checkpoints in `folder` cannot be gone on from."""
+    return f"delete {folder} to start again (on a remote store with runtime.share_checkpoints: false, for it has copies of them)"
+
+
 def step_of(checkpoint: Path) -> int:
     """The step after which a checkpoint was written, by its name."""
     return int(checkpoint.name.rpartition("-")[2])

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from selftrain.checkpoints import anew
 from selftrain.errors import UsageError
 
 PART = ".part"
@@ -73,8 +74,7 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
     content = json.loads((newest / "state.json").read_text())
     if difference := _difference(content["layout"], _layout(model, accelerator)):
         raise UsageError(
-            f"{newest}: a checkpoint of another run: {difference}; set that as it was to go on, or delete {folder} to start "
-            "this stage again"
+            f"{newest}: a checkpoint of another run: {difference}; set that as it was to go on, or {anew(folder)}"
         )
     if _is_engine(model):
         model.load_checkpoint(str(newest), tag="engine")

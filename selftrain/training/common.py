@@ -24,7 +24,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
-from selftrain.checkpoints import step_of
+from selftrain.checkpoints import anew, step_of
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import hold, report_progress
@@ -345,7 +345,7 @@ def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -
         said = [f"{one['processes']} processes with ZeRO stage {one['zero']}" for one in (before, written_by)]
         raise UsageError(
             f"{checkpoint} was written by {said[0]} and cannot be gone on from by {said[1]} (0: no DeepSpeed). "
-            f"Set runtime.processes, runtime.nodes and runtime.deepspeed as before, or delete {checkpoint.parent} to start again"
+            f"Set runtime.processes, runtime.nodes and runtime.deepspeed as before, or {anew(checkpoint.parent)}"
         )
     needed, known = lora.shapes(model), lora.shapes(model, twice=True)
     found: dict[str, list[int]] = {}
@@ -355,7 +355,7 @@ def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -
     if wrong := [name for name in names if name not in found or found[name] != known.get(name)]:
         raise UsageError(
             f"{checkpoint} is of another model: {wrong[0]} has the shape {found.get(wrong[0])} there and "
-            f"{known.get(wrong[0])} here ({len(wrong)} tensors differ). Delete {checkpoint.parent} to start again"
+            f"{known.get(wrong[0])} here ({len(wrong)} tensors differ); {anew(checkpoint.parent)}"
         )
 
 

@@ -1,11 +1,12 @@
-"""Low-rank adapters: trained beside frozen weights, and merged into them for the export."""
+"""Low-rank adapters: trained beside frozen weights, and merged into them for the export.
+
+peft is imported where there are adapters: it costs a second.
+"""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from peft import LoraConfig as PeftConfig
-from peft import PeftModel, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers.pytorch_utils import Conv1D
 
@@ -25,6 +26,9 @@ def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
 
     Raises UsageError where the trunk has no linear layers.
     """
+    from peft import LoraConfig as PeftConfig
+    from peft import get_peft_model
+
     trunk = model.base_model
     names = [name for name, module in trunk.named_modules() if isinstance(module, nn.Linear | Conv1D)]
     if not names:
@@ -62,6 +66,7 @@ def from_folder(load: Callable[[], Any], adapters: Path) -> Any:
 
     For one process of many: it loads the base whole, also where DeepSpeed splits models up while they load.
     """
+    from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
     unset_hf_deepspeed_config()
@@ -73,6 +78,8 @@ def shapes(model: Any, twice: bool = False) -> dict[str, list[int]]:
 
     twice  under each of its names a tensor that has several
     """
+    from peft import PeftModel, get_peft_model_state_dict
+
     tensors: dict[str, Any] = dict(model.named_parameters(remove_duplicate=not twice))
     if isinstance(model, PeftModel):
         tensors = get_peft_model_state_dict(model, state_dict=tensors, save_embedding_layers=False)

@@ -1,6 +1,7 @@
-"""How much faster two Dask workers make what they share, `sample` and `execute`, than one: side by side on this machine.
+"""How much faster two machines make what they share by Dask, `sample` and `execute`, than one: side by side.
 
-Each worker uses one sampling process and one sandbox worker, so that two fill two cores. The problems are the demo's; the
+The machines are network namespaces of this one (root only), with a store on an S3 server, and copies of their own of what they
+read. Each uses one sampling process and one sandbox worker, so that two fill two cores. The problems are the demo's; the
 generator has its shape and has learnt nothing. Times are of the stages as the flow has them: parts, store and merging.
 """
 
@@ -10,7 +11,10 @@ import statistics
 import subprocess
 import sys
 import tempfile
+from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from selftrain.config import BankConfig, ModelConfig
 from selftrain.models import make_tiny, train_tokenizer
@@ -20,6 +24,8 @@ from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import Store
 from tests.cluster import cluster
 from tests.command import ROOT, prefect_server
+from tests.machines import HUB, around_here, forwarded
+from tests.servers import seaweed
 
 REPEATS = 1  # each run takes minutes
 PROBLEMS, EACH = 240, 16
@@ -56,15 +62,19 @@ print(json.dumps([Store(sys.argv[1]).manifest(ref)["seconds"] for ref in made]))
 
 def main() -> None:
     """Measure and print."""
+    if os.geteuid() != 0:
+        print("skipped: only root can make network namespaces")
+        return
     languages = ("py", "sh")
     sizes = {"sft": 200, "rl": PROBLEMS // len(languages), "validation": 1, "test": 1}
     problems = read_problems(BankConfig(sizes=sizes, languages=languages))
     texts = [text for p in problems if p.response for text in (p.prompt, p.response)]
     tokenizer = train_tokenizer(texts, 1024)
     model = make_tiny(ModelConfig(hidden_size=128, layers=4, heads=4), tokenizer)
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, ExitStack() as stack:
         folder = Path(scratch)
-        store = Store(str(folder / "store"))
+        s3 = stack.enter_context(seaweed(folder / "s3"))
+        store = Store(s3.store(), folder / "here", s3.options)
 
         def prepared(path: Path) -> Outcome:
             write_records(path / "problems.parquet", problems, Problem)
@@ -78,34 +88,32 @@ def main() -> None:
         store.build(ArtifactRef("prepare", "made"), {}, prepared)
         store.build(ArtifactRef("sft", "made"), {}, generator)
         (folder / "prefect").mkdir()
-        with (
-            prefect_server(folder / "prefect") as server,
-            cluster(folder / "one", workers=1) as one,
-            cluster(folder / "two", workers=2) as two,
-        ):
-            found: dict[str, list[list[float]]] = {one.address: [], two.address: []}
-            for repeat in range(REPEATS + 1):  # the first warms up: workers import, the disk is read
-                for at, address in enumerate(found):
-                    seed = 2 * repeat + at  # nothing is found made, no verdict is known
-                    command = [
-                        sys.executable,
-                        "-c",
-                        FLOW,
-                        store.url,
-                        address,
-                        str(seed),
-                        " ".join(languages),
-                        str(EACH),
-                    ]
-                    done = subprocess.run(
-                        command,
-                        env=os.environ | {"PYTHONPATH": str(ROOT), "PREFECT_API_URL": server.url},
-                        capture_output=True,
-                        text=True,
-                        check=True,
-                    )
-                    found[address].append(json.loads(done.stdout.splitlines()[-1]))
+        server = stack.enter_context(prefect_server(folder / "prefect"))
+        machines = stack.enter_context(around_here())
+        for url in (s3.url, server.url):
+            stack.enter_context(forwarded(urlsplit(url).port))
+        there = replace(s3, url=s3.url.replace("127.0.0.1", HUB)).environment
+        there["PREFECT_API_URL"] = server.url.replace("127.0.0.1", HUB)
+        found: dict[str, list[list[float]]] = {}
+        for names in ("a", "ab"):
+            workers = stack.enter_context(cluster(folder / names, HUB))
+            for name in names:
+                workers.add(name, machines, XDG_CACHE_HOME=str(folder / name), **there)
+            found[workers.address] = []
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(folder / "flow")} | there
+        for repeat in range(REPEATS + 1):  # the first warms up: workers import, the disk is read
+            for at, address in enumerate(found):
+                seed = 2 * repeat + at  # nothing is found made, no verdict is known
+                arguments = (store.url, address, str(seed), " ".join(languages), str(EACH))
+                done = subprocess.run(
+                    [sys.executable, "-c", FLOW, *arguments],
+                    env=environment,
+                    capture_output=True,
+                    text=True,
+                    check=True,
+                )
+                found[address].append(json.loads(done.stdout.splitlines()[-1]))
     alone, together = (runs[1:] for runs in found.values())
     for at, stage in enumerate(("sample", "execute")):
         before, after = (statistics.median(run[at] for run in runs) for runs in (alone, together))
-        print(f"{stage:<8} one worker {before:.1f} s, two {after:.1f} s: {before / after:.2f} times as fast")
+        print(f"{stage:<8} one machine {before:.1f} s, two {after:.1f} s: {before / after:.2f} times as fast")

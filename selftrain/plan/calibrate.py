@@ -266,7 +266,7 @@ def speeds(
     """From the times of the child's steps, and from what it says that it sampled."""
     runtime, ranks = config.runtime, world(config.runtime)
     fixed: float = metrics["step"]
-    loaded, training = clock.times["libraries"][0], clock.times["sft"][0]
+    loaded, learning, training = (clock.times[name][0] for name in ("transformers", "libraries", "sft"))
 
     def rate(work: float, seconds: float) -> float:
         return work / max(1e-4, seconds)
@@ -301,7 +301,7 @@ def speeds(
     starts = {
         "sft": training + clock.before("sft") + corpus.learning,
         "train_reward": training + clock.before("train_reward"),
-        "ppo": training + clock.before("ppo"),
+        "ppo": learning + clock.before("ppo"),
         "sample": loaded + clock.before("sample"),
         "score": loaded + clock.before("score"),
     }
@@ -325,12 +325,15 @@ def run(child: Child) -> Outcome:
     """All parts, one after the other, each the stage's own function."""
     import transformers  # noqa: F401
 
-    _next("libraries")
+    _next("transformers")
     from accelerate.state import AcceleratorState
 
     from selftrain import scoring
     from selftrain.sampling import run as sampling
-    from selftrain.training import ppo, reward, sft
+    from selftrain.training import ppo
+
+    _next("libraries")
+    from selftrain.training import reward, sft  # these load more
 
     config = RunConfig.model_validate(child.config["run"])
     sizes = Sizes(**child.config["sizes"])

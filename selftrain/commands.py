@@ -30,8 +30,11 @@ def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str 
             f"--rdzv-id={job}",
             f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}",
         ]
-    processes = f"--nproc-per-node={runtime.processes}"
-    return [sys.executable, "-m", "torch.distributed.run", *where, processes, "-m", module, str(resolved)]
+    how = [
+        f"--nproc-per-node={runtime.processes}",
+        f"--log-dir={resolved.parent / 'torchrun'}",  # empty folders, which would stay in /tmp
+    ]
+    return [sys.executable, "-m", "torch.distributed.run", *where, *how, "-m", module, str(resolved)]
 
 
 def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:

@@ -163,7 +163,7 @@ def report_progress(done: float, total: float, unit: str = "", **figures: float 
 def ask(child: Child, question: Any) -> Any:
     """The parent's answer to `question`, JSON values both: for what a child may not do, such as start a sandbox.
 
-    By files; rank 0 may ask, which is on the parent's machine.
+    By files; any rank on the parent's machine may ask, and rank 0 is there.
     """
     path = child.private / f"ask-{uuid.uuid4().hex}.json"
     answer = path.with_suffix(".answer")

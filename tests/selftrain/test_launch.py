@@ -123,7 +123,12 @@ def test_no_secret_gets_into_the_log_or_the_error(run: Any, monkeypatch: pytest.
     assert without_secrets("GET s3://me:pass@host/x?a=b:c@d", []) == "GET s3://me:***@host/x?a=b:c@d"
 
 
-def test_a_question_of_any_rank_is_answered(run: Any):
+def test_a_question_of_any_rank_is_answered_and_torchrun_leaves_nothing(
+    run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    monkeypatch.setenv("TMPDIR", str(scratch))
     body = """
     import os
     rank = int(os.environ["RANK"])
@@ -133,6 +138,7 @@ def test_a_question_of_any_rank_is_answered(run: Any):
     """
     found = run(body, processes=2, answer=lambda asked: {"rank": asked[0], "number": asked[1]})
     assert found.records_digest == "answered"
+    assert list(scratch.iterdir()) == []
 
 
 def test_a_failed_child_is_named_with_its_last_lines(run: Any):

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from selftrain.errors import StoreError
-from selftrain.files import Files, sha256_file
+from selftrain.files import Files, leads_out, sha256_file
 
 LOGGER = logging.getLogger("selftrain")
 
@@ -71,6 +71,8 @@ class Mirror:
             found = json.loads(self.files.read(self.index))
             shutil.rmtree(part, ignore_errors=True)
             for name, file, sha256 in _flat(found):
+                if leads_out(f"{name}/{file}"):
+                    raise StoreError(f"{name}/{file} leads out of its folder")
                 self.files.download(self._path(name, file, sha256), part / name / file)
                 if sha256_file(part / name / file) != sha256:
                     raise StoreError(f"{name}/{file} is not what was stored")

@@ -564,8 +564,9 @@ class RuntimeConfig(Strict):
     """Recompute activations in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
     """Newest checkpoints of a training stage that are kept while it runs; the newest may be cut short by a kill."""
-    share_checkpoints: bool = True
-    """A training stage's checkpoints are in a remote store, too, while it trains, and another machine goes on from them."""
+    share_checkpoints: bool | None = None
+    """A training stage's checkpoints are in a remote store, too, while it trains, and another machine goes on from them. null:
+    but for DeepSpeed's, which are pickles: with true, whoever may write to the store can run code where they are read."""
     stage_hours: Rate | None = None
     """A training or sampling child that takes longer is ended, and the stage fails (and is retried)."""
     workers: Count = 2

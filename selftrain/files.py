@@ -318,6 +318,11 @@ def replace_file(path: Path, content: bytes) -> None:
         raise
 
 
+def leads_out(name: str) -> bool:
+    """Whether a file of this name, which a store gives, would be outside of the folder that it is to be in."""
+    return name.startswith("/") or ".." in name.split("/")
+
+
 def sha256_file(path: Path) -> str:
     """sha256 of a local file, 64 hex digits."""
     with path.open("rb") as file:

@@ -27,7 +27,7 @@ from typing import Any
 from selftrain import checkpoints
 from selftrain.copies import Copies
 from selftrain.errors import CorruptArtifact, StoreError
-from selftrain.files import Files, replace_file, s3_tag, sha256_file, tag
+from selftrain.files import Files, leads_out, replace_file, s3_tag, sha256_file, tag
 from selftrain.lease import held
 from selftrain.stage import ArtifactRef, Outcome
 
@@ -75,7 +75,10 @@ class Store:
             return None
         except ValueError:
             return None  # torn or overwritten: not an artifact; the next build replaces it
-        return manifest if isinstance(manifest, dict) and manifest.get("key") == ref.key else None
+        if not isinstance(manifest, dict) or manifest.get("key") != ref.key:
+            return None
+        names = (manifest.get("attempt", ""), *manifest.get("files", ()))
+        return None if any(map(leads_out, names)) else manifest
 
     def has(self, ref: ArtifactRef) -> bool:
         """Whether the artifact is there and all its files are what the manifest says.
@@ -311,6 +314,8 @@ class Store:
         names = set()
         for found in self.files.listing(self._join(ref, PROGRESS)):
             sha256, _, name = found.partition("/")
+            if leads_out(name):
+                continue
             target = folder / name
             if not target.is_file():
                 try:

@@ -149,7 +149,9 @@ class Run:
         return self.store.build(step.ref, record, make)
 
     def _sharing_checkpoints(self, step: Step, folder: Path) -> AbstractContextManager[None]:
-        if step.stage.trains and self.config.runtime.share_checkpoints:
+        runtime = self.config.runtime
+        shared = runtime.deepspeed is None if runtime.share_checkpoints is None else runtime.share_checkpoints
+        if step.stage.trains and shared:
             return self.store.sharing_checkpoints(step.ref, folder)
         return nullcontext()
 

@@ -1,5 +1,6 @@
 """Checkpoints in a remote store: what is there is what is here, whole or not at all, and another machine goes on from it."""
 
+import json
 import os
 import shutil
 import signal
@@ -95,7 +96,7 @@ def test_a_part_of_a_checkpoint_is_replaced_by_the_whole_of_it(files: Files, tmp
     assert content(other.here) == content(tmp_path / "here")
 
 
-@pytest.mark.parametrize("damage", ["changed", "lost", "index"])
+@pytest.mark.parametrize("damage", ["changed", "lost", "index", "outside"])
 def test_of_damaged_checkpoints_none_is_taken(
     damage: str, files: Files, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
@@ -108,6 +109,8 @@ def test_of_damaged_checkpoints_none_is_taken(
     ]
     if damage == "lost":
         files.delete(f"{files.root}/{damaged}")
+    elif damage == "outside":
+        files.write(one.index, json.dumps({"checkpoint-5": {"../../../away": "0" * 64}}).encode())
     else:
         files.write(one.index if damage == "index" else f"{files.root}/{damaged}", b"[")
     other = mirror(files, tmp_path / "other")

@@ -42,6 +42,19 @@ def stored(store: Path, ref: ArtifactRef = REF) -> tuple[Path, Path]:
     return manifest, manifest.parent / json.loads(manifest.read_text())["attempt"]
 
 
+@pytest.mark.parametrize("name", ["../outside", "/outside", "model/../../outside"])
+def test_a_manifest_that_names_files_elsewhere_is_none(tmp_path: Path, name: str):
+    store = Store(str(tmp_path / "store"))
+    assert store.build(REF, {}, write)
+    manifest, _ = stored(tmp_path / "store")
+    content = json.loads(manifest.read_text())
+    content["files"][name] = {"size": 1, "sha256": "0" * 64}
+    manifest.write_text(json.dumps(content))
+    assert store.manifest(REF) is None
+    assert store.build(REF, {}, write), "and is replaced by the next build"
+    assert store.has(REF)
+
+
 def test_an_artifact_holds_its_files_and_a_manifest_and_no_checkpoints(tmp_path: Path):
     store = Store(str(tmp_path))
     assert not store.has(REF)

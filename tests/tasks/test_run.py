@@ -1,10 +1,12 @@
 """A run's own bookkeeping: inputs that are damaged between two stages, and its seconds when the clock is changed."""
 
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from selftrain.config import RunConfig
+from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.errors import CorruptArtifact
 from selftrain.records import digest
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
@@ -65,3 +67,24 @@ def test_a_clock_that_is_set_back_leaves_no_negative_seconds(run: Building, monk
     (manifest,) = run.store.manifests("first")
     assert 0 <= manifest["seconds"] < 60
     assert 0 <= run.seconds < 60
+
+
+@pytest.mark.parametrize(
+    ("deepspeed", "share", "shared"),
+    [(None, None, True), ("zero2", None, False), ("zero2", True, True), (None, False, False)],
+)
+def test_checkpoints_that_are_pickles_are_shared_only_where_one_says_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, deepspeed: str | None, share: bool | None, shared: bool
+):
+    runtime = RuntimeConfig(deepspeed=deepspeed, share_checkpoints=share)
+    run = Building(RunConfig(name="x", runtime=runtime), Store(str(tmp_path)))
+    asked: list[ArtifactRef] = []
+
+    def sharing(ref: ArtifactRef, _: Path) -> AbstractContextManager[None]:
+        asked.append(ref)
+        return nullcontext()
+
+    monkeypatch.setattr(run.store, "sharing_checkpoints", sharing)
+    run.do(FIRST, "first", {"text": "abc"}, {})
+    trained = run.do(replace(FIRST, name="trained", trains=True), "trained", {"text": "abc"}, {})
+    assert asked == ([trained] if shared else [])

@@ -314,7 +314,7 @@ class Store:
         names = set()
         for found in self.files.listing(self._join(ref, PROGRESS)):
             sha256, _, name = found.partition("/")
-            if leads_out(name):
+            if not name or leads_out(name):
                 continue
             target = folder / name
             if not target.is_file():

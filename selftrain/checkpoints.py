@@ -18,13 +18,15 @@ from pathlib import Path
 
 from selftrain.errors import StoreError
 from selftrain.files import Files, leads_out, sha256_file
+from selftrain.pulse import beside
 
 LOGGER = logging.getLogger("selftrain")
 
 FOLDER = "checkpoints"
 """In a stage's progress folder, here and in the store."""
-MARKS = ("whole", "state.json")
-"""Files that a checkpoint has once it is whole: those of `training.common` and of `ppo.checkpoint`."""
+WHOLE, STATE = "whole", "state.json"
+"""Files that a checkpoint has once it is whole: one of `training.common` (written last: the number of processes and the stage
+of ZeRO that wrote it, as JSON), and one of `ppo.checkpoint`."""
 POLL = 5.0
 """Seconds between two looks for new checkpoints."""
 PAUSE = 60.0
@@ -43,14 +45,10 @@ def shared(files: Files, there: str, here: Path) -> Iterator[None]:
     """
     mirror = Mirror(files, there, here / FOLDER)
     mirror.fetch()
-    stop = threading.Event()
-    thread = threading.Thread(target=mirror.keep_up, args=(stop,), daemon=True)
-    thread.start()
-    try:
+    with beside(
+        mirror.keep_up
+    ):  # it ends with the file that it is at: nothing is written once the artifact is there
         yield
-    finally:
-        stop.set()
-        thread.join()  # it ends with the file that it is at: nothing is written once the artifact is there
 
 
 class Mirror:
@@ -110,8 +108,8 @@ class Mirror:
                 self.files.upload(names[name] / file, self._path(name, file, sha256))
         if stop.is_set() or not kept:
             return
-        before, self.kept = self.kept, kept
         self.files.write(self.index, json.dumps(kept).encode())
+        before, self.kept = self.kept, kept
         for one in sorted(set(_flat(before)) - set(_flat(kept))):
             self.files.delete(self._path(*one))
 
@@ -121,7 +119,7 @@ class Mirror:
 
 def whole(folder: Path) -> dict[str, Path]:
     """The whole checkpoints in `folder`, by name."""
-    found = {mark.parent for name in MARKS for mark in folder.glob(f"*/{name}")}
+    found = {mark.parent for name in (WHOLE, STATE) for mark in folder.glob(f"*/{name}")}
     return {path.name: path for path in sorted(found) if not path.name.startswith(".")}
 
 

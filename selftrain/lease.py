@@ -19,6 +19,7 @@ from contextlib import contextmanager
 
 from selftrain.errors import StoreError
 from selftrain.files import Files
+from selftrain.pulse import beside
 
 BEAT = 15.0
 """Seconds between signs of life."""
@@ -39,14 +40,10 @@ def held(files: Files, folder: str, machine: str) -> Iterator[None]:
     """
     lease = _Lease(files, folder, machine)
     lease.acquire()
-    stop = threading.Event()
-    beats = threading.Thread(target=lease.beat, args=(stop,), daemon=True)
-    beats.start()
     try:
-        yield
+        with beside(lease.beat):
+            yield
     finally:
-        stop.set()
-        beats.join()
         lease.release()
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from selftrain.checkpoints import anew
+from selftrain.checkpoints import STATE, anew
 from selftrain.errors import UsageError
 
 PART = ".part"
@@ -47,7 +47,7 @@ def save(
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         content = {"layout": _layout(model, accelerator), "state": state}
-        (part / "state.json").write_text(json.dumps(content))
+        (part / STATE).write_text(json.dumps(content))
         for path in part.rglob("*"):
             _to_disk(path)
         part.rename(folder / f"step-{step}")
@@ -71,7 +71,7 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
     if not found:
         return None
     newest = found[max(found)]
-    content = json.loads((newest / "state.json").read_text())
+    content = json.loads((newest / STATE).read_text())
     if difference := _difference(content["layout"], _layout(model, accelerator)):
         raise UsageError(
             f"{newest}: a checkpoint of another run: {difference}; set that as it was to go on, or {anew(folder)}"

@@ -24,7 +24,7 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
-from selftrain.checkpoints import anew, step_of
+from selftrain.checkpoints import WHOLE, anew, step_of, whole
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import hold, report_progress
@@ -33,8 +33,6 @@ from selftrain.training import lora
 
 SORT_WINDOW = 20
 """Batches that are sorted by length together: little padding, and still a random order."""
-WHOLE = "whole"
-"""File in a checkpoint, written last: the number of processes and the stage of ZeRO that wrote it, as JSON."""
 CURVE = 10
 """Steps that make one point of a curve, in runs of at least ten points."""
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
@@ -258,16 +256,16 @@ class Checkpoints(TrainerCallback):
             return
         folder = Path(args.output_dir)
         (folder / f"checkpoint-{state.global_step}" / WHOLE).write_text(json.dumps(self.written_by))
-        whole = sorted((path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")), key=step_of)
-        kept = {folder / f"checkpoint-{self.goal.best(state.log_history)}", *whole[-self.keep :]}
+        newest = sorted(whole(folder).values(), key=step_of)[-self.keep :]
+        kept = {folder / f"checkpoint-{self.goal.best(state.log_history)}", *newest}
         for path in set(folder.glob("checkpoint-*")) - kept:
             shutil.rmtree(path)
 
 
 def last_checkpoint(folder: Path) -> str | None:
     """The newest whole checkpoint in `folder`, or None; a killed process may have left a part of a newer one."""
-    whole = [path.parent for path in folder.glob(f"checkpoint-*/{WHOLE}")]
-    return str(max(whole, key=step_of)) if whole else None
+    found = whole(folder).values()
+    return str(max(found, key=step_of)) if found else None
 
 
 @dataclass(frozen=True)

@@ -155,6 +155,26 @@ def test_a_store_that_fails_costs_copies_and_not_training(
     assert list((tmp_path / "checkpoints").iterdir()) == [tmp_path / "checkpoints" / "checkpoint-5"]
 
 
+def test_what_the_store_did_not_take_is_sent_again(
+    files: Files, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write(tmp_path / "here", "checkpoint-5")
+    one = mirror(files, tmp_path / "here")
+    write_file = files.write
+
+    def failing(*_: object) -> None:
+        raise StoreError("the store is away")
+
+    monkeypatch.setattr(files, "write", failing)
+    with pytest.raises(StoreError):
+        update(one)
+    monkeypatch.setattr(files, "write", write_file)
+    update(one)
+    other = mirror(files, tmp_path / "other")
+    other.fetch()
+    assert content(other.here) == content(one.here)
+
+
 def test_once_training_has_ended_nothing_is_written(files: Files, tmp_path: Path):
     write(tmp_path, "checkpoint-5")
     ended = threading.Event()

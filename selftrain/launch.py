@@ -178,8 +178,11 @@ def ask(child: Child, question: Any) -> Any:
 
 
 def _say(line: str) -> None:
-    """Print `line` in one write, so that what other ranks print at the same time is not in the middle of it."""
-    sys.stdout.write(f"{line}\n")
+    """Print `line` in one write, so that what other ranks print at the same time is not in the middle of it.
+
+    It begins a line even where a progress bar, which has no end of line until it is done, was printed before.
+    """
+    sys.stdout.write(f"\n{line}\n")
     sys.stdout.flush()
 
 

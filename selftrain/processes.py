@@ -24,6 +24,8 @@ PROGRESS_MARK, USAGE_MARK, ASK_MARK = "@progress ", "@usage-error ", "@ask "
 """What begins a line that is meant for the parent; JSON follows."""
 MARKED = re.compile(r"^(?:\S+: )?(@progress |@usage-error |@ask )(.*)")
 """With the name of the host, which pdsh puts before each line."""
+EMPTY = re.compile(r"(\S+: )?\n?")
+"""Is before each of those lines; with pdsh's name of the host, which a space follows."""
 LAST_LINES = 40
 GRACE_SECONDS = 10
 DESCENDANT = "SELFTRAIN_CHILD"
@@ -70,8 +72,8 @@ def run(
     assert child.stdout is not None
     family = _Family(child, mark, hours, unwanted)
     try:
-        for line in child.stdout:
-            line = without_secrets(line.rstrip(), secrets)
+        for printed in child.stdout:
+            line = without_secrets(printed.rstrip(), secrets)
             kind, value = _for_the_parent(line)
             if kind == PROGRESS_MARK:
                 progress(**value)
@@ -79,7 +81,7 @@ def run(
                 asked(Path(value))
             elif kind == USAGE_MARK:
                 usage = value
-            elif line:
+            elif not EMPTY.fullmatch(printed):
                 torchrun = TORCHRUN.search(line)
                 told = told or bool(torchrun and torchrun[1])
                 if not (told or torchrun or DEEPSPEED.search(line)):  # it would push the rank's own words out

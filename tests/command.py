@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 import urllib.error
 import urllib.request
@@ -162,13 +163,14 @@ def run_ranks(
     }
     if deepspeed:
         del environment["ACCELERATE_USE_CPU"]  # accelerate would take DDP in its stead
-    done = subprocess.run(
-        [*command, module, *map(str, arguments)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=seconds,
-    )
+    with tempfile.TemporaryDirectory() as scratch:  # torchrun leaves folders in TMPDIR
+        done = subprocess.run(
+            [*command, module, *map(str, arguments)],
+            env=environment | {"TMPDIR": scratch},
+            capture_output=True,
+            text=True,
+            timeout=seconds,
+        )
     assert done.returncode == 0, (done.stdout + done.stderr)[-6000:]
 
 

@@ -2,7 +2,8 @@
 
 One child, of as many ranks as the run has, goes through sft, train_reward, ppo, sample and scoring with a few rows; the parent
 notes when each step was done. FLOPs of those rows over the seconds that they took are the machine's speed. A batch that would
-take too long is made of fewer rows; all are near the middle of the run's lengths.
+take too long is made of fewer rows; all are near the middle of the run's lengths. A large model is there with a few of its
+layers, which are all alike: what goes with its size (loading, saving, a step of the optimizer) is measured and scaled.
 """
 
 import gc
@@ -12,6 +13,7 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from statistics import mean
@@ -26,20 +28,23 @@ from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Speed
 from selftrain.plan.flops import Rows
 from selftrain.plan.memory import micro_rows, world
-from selftrain.plan.shapes import Shape
+from selftrain.plan.shapes import Shape, config_of, shape_by
 from selftrain.records import Candidate, Pair, Problem, write_records
 from selftrain.stage import Build, Outcome, plain
 from selftrain.store import PROGRESS
 
 GUESS = {"cpu": 50e9, "cuda": 100e12}
 """FLOP/s of a process, to choose how many rows to run."""
-SECONDS = 1.5
-"""That a step may take, by that guess."""
+SECONDS = 3.0
+"""That a step may take, by that guess; of a model that stands for a larger one half of them, for it takes long to load."""
 MOST_STEPS = 12
 """Measured steps of a training stage, after one that warms up: at most so many, at least one."""
 SMALL = 20_000_000
-"""Models up to so many parameters sample to the end; larger ones the first FEW tokens."""
+"""Models up to so many parameters are there whole, and sample to the end; larger ones with DEPTH layers the first FEW tokens."""
+DEPTH = 4
 FEW = 16
+STEPPED = 20_000_000
+"""Parameters of the optimizer step that is measured; the time of more is in proportion."""
 PARTS = ("sft", "train_reward", "ppo", "sample", "score")
 NEXT = "calibrate "
 
@@ -92,11 +97,14 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
             "--calibrate runs the stages on the run's own problems, and they or the model's tokenizer are not here; fetch "
             "them first, or plan with --tflops"
         )
-    sizes = choose_sizes(config, shape, judge, corpus)
-    clock = Clock()
+    settings = shallow(config, shape, corpus)
+    few = shape if settings is None else shape_by(settings)
+    few_of_judge = few if config.reward.base is None else judge
+    sizes = choose_sizes(config, few, few_of_judge, corpus, SECONDS if settings is None else SECONDS / 2)
     with tempfile.TemporaryDirectory(prefix="selftrain-plan-") as scratch:
         folder = Path(scratch)
-        rows = write_inputs(folder, config, corpus, sizes)
+        rows = write_inputs(folder, config, corpus, sizes, settings)
+        clock = Clock()
         build = Build(
             config={"run": plain(config, "run"), "sizes": asdict(sizes)},
             inputs={name: folder / name for name in ("base", "problems", "pairs", "pool")},
@@ -105,13 +113,28 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
             progress=clock,
         )
         metrics = launch("selftrain.plan.calibrate", build, distributed=True).metrics
-    return speeds(config, shape, judge, corpus, clock, rows, metrics)
+    grow = shape.parameters / few.parameters, judge.parameters / few_of_judge.parameters
+    return speeds(config, few, few_of_judge, grow, corpus, clock, rows, metrics)
 
 
-def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> Sizes:
-    """As many rows as a step of the run has, or as the seconds there are allow."""
+def shallow(config: RunConfig, shape: Shape, corpus: Corpus) -> Any:
+    """The config of the run's model with DEPTH layers; None where that has no more, or is small anyway."""
+    if shape.parameters <= SMALL or shape.layers <= DEPTH:
+        return None
+    settings = deepcopy(config_of(config.model, corpus.vocabulary))
+    text = settings.get_text_config()
+    text.num_hidden_layers = DEPTH
+    if getattr(text, "layer_types", None):
+        text.layer_types = text.layer_types[:DEPTH]
+    return settings
+
+
+def choose_sizes(
+    config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus, seconds: float = SECONDS
+) -> Sizes:
+    """As many rows as a step of the run has, or as `seconds` allow."""
     runtime, ranks = config.runtime, world(config.runtime)
-    able = SECONDS * GUESS[runtime.device]
+    able = seconds * GUESS[runtime.device]
     tokens = config.sample.max_new_tokens
     if shape.parameters > SMALL:
         tokens = min(tokens, FEW)
@@ -148,14 +171,16 @@ def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) 
         tokens=tokens,
         shard=many(config.sample.shard, config.sample.rl * flops.decode(shape, drawn, sharing)),
         # A step of small rows is more than its FLOPs, and a decoding one much more.
-        steps=(steps(rows * one), steps(2 * pairs * pair), min(2, steps(4 * rollouts * rollout))),
+        steps=(steps(2 * rows * one), steps(2 * pairs * pair), min(2, steps(4 * rollouts * rollout))),
     )
 
 
-def write_inputs(folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes) -> dict[str, Rows]:
+def write_inputs(
+    folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes, settings: Any = None
+) -> dict[str, Rows]:
     """A model to start from (unless the run has one), some problems, pairs and a pool; the rows that they come to.
 
-    completion is 0 where it is the child that finds out how much it samples.
+    settings: the config of a model to start from instead of the run's own. completion is 0 where it is the child that finds out how much it samples.
     """
     ranks = world(config.runtime)
     rng = random.Random(0)
@@ -189,9 +214,14 @@ def write_inputs(folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes) 
         Pair(p.id, p.prompt, p.response or "", rng.choice(answers), "a", "b", "on_policy", 1)
         for p, *_ in paired
     ]
-    samples = config.sample.rl
+    samples, cap = config.sample.rl, config.sample.max_new_tokens
+    # Completions of all lengths: those of one batch are as wide as its longest.
+    completions = [p.response or "" for p in rng.sample(corpus.problems, len(corpus.problems)) if p.response]
+    completions = [
+        one for one in completions[:256] if len(encode_completion(tokenizer, one)) <= cap
+    ] or answers
     pool = [
-        Candidate(f"{p.id}#{k}", p.id, k, f"{answers[k % len(answers)]}{' ' * k}", (), 0.0, "stop")
+        Candidate(f"{p.id}#{k}", p.id, k, f"{rng.choice(completions)}{' ' * k}", (), 0.0, "stop")
         for p, *_ in pooled
         for k in range(samples)
     ]
@@ -201,7 +231,8 @@ def write_inputs(folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes) 
     write_records(folder / "pairs" / "pairs.parquet", pairs, Pair)
     write_records(folder / "pool" / "problems.parquet", [p for p, *_ in pooled], Problem)
     write_records(folder / "pool" / "candidates.parquet", pool, Candidate)
-    _write_base(folder / "base", config, tokenizer)
+    if settings is not None or not _is_there(config):
+        _write_base(folder / "base", settings or config_of(config.model, corpus.vocabulary), tokenizer)
     tails = [
         max(len(encode_completion(tokenizer, pair.chosen)), len(encode_completion(tokenizer, pair.rejected)))
         for pair in pairs
@@ -232,25 +263,21 @@ def write_inputs(folder: Path, config: RunConfig, corpus: Corpus, sizes: Sizes) 
     }
 
 
-def _write_base(folder: Path, config: RunConfig, tokenizer: Any) -> None:
-    """A model with random weights, where the run's own has none to load."""
-    base = Path(config.model.base or "")
-    if config.model.base is not None and (
-        not base.is_dir() or config.model.gguf_file or any(base.glob("*.safetensors"))
-    ):
-        return
+def _is_there(config: RunConfig) -> bool:
+    """Whether the run's model has weights to load."""
+    base = config.model.base
+    if base is None or config.model.gguf_file or not Path(base).is_dir():
+        return base is not None
+    return any(Path(base).glob("*.safetensors"))
+
+
+def _write_base(folder: Path, settings: Any, tokenizer: Any) -> None:
+    """A model with random weights."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    from selftrain.models import make_tiny
-    from selftrain.plan.shapes import read_config
-
     torch.manual_seed(0)
-    if config.model.base is None:
-        model = make_tiny(config.model, tokenizer)
-    else:
-        model = AutoModelForCausalLM.from_config(read_config(config.model), dtype=torch.float32)
-    model.save_pretrained(folder)
+    AutoModelForCausalLM.from_config(settings, dtype=torch.float32).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
 
 
@@ -258,15 +285,20 @@ def speeds(
     config: RunConfig,
     shape: Shape,
     judge: Shape,
+    grow: tuple[float, float],
     corpus: Corpus,
     clock: Clock,
     rows: dict[str, Rows],
     metrics: dict[str, Any],
 ) -> Speed:
-    """From the times of the child's steps, and from what it says that it sampled."""
+    """From the times of the child's steps, and from what it says that it sampled.
+
+    grow: how many times larger than what was measured (`shape`, `judge`) the run's generator and reranker are.
+    """
     runtime, ranks = config.runtime, world(config.runtime)
+    larger = dict.fromkeys(PARTS, grow[0]) | dict.fromkeys(("train_reward", "score"), grow[1])
     fixed: float = metrics["step"]
-    loaded, learning, training = (clock.times[name][0] for name in ("transformers", "libraries", "sft"))
+    learning, training = (clock.times[name][0] for name in ("libraries", "sft"))
 
     def rate(work: float, seconds: float) -> float:
         return work / max(1e-4, seconds)
@@ -287,9 +319,17 @@ def speeds(
         for name, seconds in metrics["ppo_seconds"].items()
     }
     once = config.ppo.model_copy(update={"epochs": 1})
-    work = flops.ppo_experience(shape, judge, drawn, once) + flops.ppo_update(shape, drawn, once, runtime)
     updates = max(1, round(rows["ppo"].count / config.ppo.mini_batch))
-    rates["ppo"] = rate(work / ranks, sum(phases.values()) - phases["rollout"] - updates * fixed)
+    read = flops.ppo_experience(shape, judge, drawn, once) / ranks
+    learn = flops.ppo_update(shape, drawn, once, runtime) / ranks
+    rates["ppo"] = rate(read, phases["score"] + phases["reference"])
+    # Gradients are added up, over micro batches and ranks: of few rows that is more than what the rows themselves cost.
+    update = (phases["update"] - learn / rates["ppo"]) / updates
+    if update < fixed:
+        update = fixed
+        rates["ppo"] = rate(
+            read + learn, phases["score"] + phases["reference"] + phases["update"] - updates * fixed
+        )
     rates["rollout"] = rates["ppo"]
     token = (phases["rollout"] - flops.decode(shape, drawn) / ranks / rates["rollout"]) / metrics[
         "ppo_longest"
@@ -299,17 +339,24 @@ def speeds(
     sharing = 1 if config.sample.engine == "hf" else config.sample.rl
     rates["sample"] = rate(flops.decode(shape, drawn, sharing), clock.each("sample"))
     starts = {
-        "sft": training + clock.before("sft") + corpus.learning,
-        "train_reward": training + clock.before("train_reward"),
-        "ppo": learning + clock.before("ppo"),
-        "sample": loaded + clock.before("sample"),
-        "score": loaded + clock.before("score"),
+        "sft": training + corpus.learning,
+        "train_reward": training,
+        "ppo": learning,
+        "sample": learning,
+        "score": learning,
     }
-    saves = {name: clock.after(name, following) for name, following in itertools.pairwise(PARTS[:4])}
+    starts = {name: seconds + larger[name] * clock.before(name) for name, seconds in starts.items()}
+    saves = {
+        name: larger[name] * clock.after(name, following) for name, following in itertools.pairwise(PARTS[:4])
+    }
     return Speed(
         rates,
-        dict.fromkeys(("sft", "train_reward", "ppo"), fixed),
-        max(0.0, token),
+        {
+            "sft": larger["sft"] * fixed,
+            "train_reward": larger["train_reward"] * fixed,
+            "ppo": larger["ppo"] * update,
+        },
+        larger["ppo"] * max(0.0, token),
         starts,
         saves,
         f"measured here in {clock.times['end'][-1]:.0f} s: training {rates['sft'] / 1e9:.0f} to "
@@ -323,10 +370,7 @@ def speeds(
 
 def run(child: Child) -> Outcome:
     """All parts, one after the other, each the stage's own function."""
-    import transformers  # noqa: F401
-
-    _next("transformers")
-    from accelerate.state import AcceleratorState
+    from accelerate.state import AcceleratorState, GradientState
 
     from selftrain import scoring
     from selftrain.sampling import run as sampling
@@ -347,6 +391,7 @@ def run(child: Child) -> Outcome:
 
     def part(name: str, settings: dict[str, Any], **inputs: Path) -> Child:
         AcceleratorState._reset_state(True)
+        GradientState._reset_state()  # the last part's batches are at their end: each of ours would be taken for the last
         gc.collect()
         folder = child.folder / name
         (folder / PROGRESS).mkdir(parents=True, exist_ok=True)
@@ -452,21 +497,18 @@ def _tokens(path: Path) -> int:
 
 def _trained(folder: Path, config: RunConfig) -> int:
     """Parameters that SFT trains."""
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoConfig
 
-    from selftrain.plan.shapes import measure
-
-    with torch.device("meta"):
-        shape = measure(AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(str(folder))))
+    shape = shape_by(AutoConfig.from_pretrained(str(folder)))
     return shape.adapters(config.sft.lora.rank) if config.sft.lora else shape.parameters
 
 
 def step_seconds(trained: int, config: RunConfig) -> float:
-    """Seconds of AdamW on so many parameters, and of adding gradients up over all ranks where there are several."""
+    """Seconds of AdamW on so many parameters, and of adding gradients up over all ranks where there are several, all at once."""
     import torch
+    from torch import distributed
 
-    count = min(trained, 20_000_000)
+    count = min(trained, STEPPED)
     device = config.runtime.device
     weights = torch.nn.Parameter(torch.zeros(count, device=device))
     weights.grad = torch.ones_like(weights)
@@ -476,6 +518,8 @@ def step_seconds(trained: int, config: RunConfig) -> float:
         if device == "cuda":
             torch.cuda.synchronize()
         started = time.perf_counter()
+        if distributed.is_initialized() and distributed.get_world_size() > 1:
+            distributed.all_reduce(weights.grad)
         optimizer.step()
         torch.nn.utils.clip_grad_norm_([weights], 1.0)
         if device == "cuda":

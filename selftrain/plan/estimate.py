@@ -288,9 +288,10 @@ class Planner:
             work = {"sample": flops.decode(shape, rows, each if where == "rl" else each / 2)}
         processes = self.runtime.processes  # each samples shards of its own, on the first node
         prompt = max(tokens for split in splits for tokens in self.corpus.prompts.get(split, [0]))
-        seconds = self.speed.starts.get("sample", 0.0) + work["sample"] / (
-            self.speed.rates["sample"] * processes
-        )
+        shards = math.ceil(self.corpus.count(*splits) / config.shard)
+        longest_share = math.ceil(shards / processes) / shards
+        seconds = self.speed.starts.get("sample", 0.0)
+        seconds += longest_share * work["sample"] / self.speed.rates["sample"]
         yield Step(
             f"sample-{generator}-{where}",
             "sample",
@@ -300,7 +301,7 @@ class Planner:
             memory.sampling_memory(config, shape, self.runtime, each, prompt),
             processes,
             seconds,
-            shards=math.ceil(self.corpus.count(*splits) / config.shard),
+            shards=shards,
             kept=int(count * (ROW_BYTES + 4 * rows.completion)),
             passing=memory.FLOAT * shape.parameters if config.engine == "ctranslate2" else 0,
         )

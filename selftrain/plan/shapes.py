@@ -8,6 +8,7 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -62,13 +63,23 @@ def shape_of(model: ModelConfig, vocabulary: int | None = None) -> Shape:
 
     Raises UsageError where its config cannot be had.
     """
+    settings = config_of(model, vocabulary)
+    with _understandable(model, "is not the config of a causal language model"):
+        return shape_by(settings)
+
+
+def config_of(model: ModelConfig, vocabulary: int | None = None) -> Any:
+    """The transformers config of the model that `model` describes; see `shape_of`."""
+    return _tiny(model, vocabulary) if model.base is None else read_config(model)
+
+
+def shape_by(settings: Any) -> Shape:
+    """The shape of the causal language model with such a transformers config."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    config = _tiny(model, vocabulary) if model.base is None else read_config(model)
-    with _understandable(model, "is not the config of a causal language model"), torch.device("meta"):
-        built = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    return measure(built)
+    with torch.device("meta"):
+        return measure(AutoModelForCausalLM.from_config(settings, dtype=torch.float32))
 
 
 def measure(built: Any) -> Shape:
@@ -104,10 +115,16 @@ def measure(built: Any) -> Shape:
 
 def read_config(model: ModelConfig) -> Any:
     """The transformers config of a pretrained model: from a folder, a GGUF file's header, the hub or its cache."""
+    assert model.base is not None
+    return _read_config(model)
+
+
+@lru_cache(maxsize=4)
+def _read_config(model: ModelConfig) -> Any:
+    """Once: a GGUF file's header takes seconds, for the vocabulary is in it."""
     from transformers import AutoConfig
 
-    assert model.base is not None
-    folder = Path(model.base)
+    folder = Path(model.base or "")
     options: dict[str, Any] = {}
     if folder.is_dir():
         if model.gguf_file:
@@ -122,7 +139,7 @@ def read_config(model: ModelConfig) -> Any:
         with _understandable(model, "cannot be read"):
             return AutoConfig.from_pretrained(str(folder), **options)
     try:
-        return AutoConfig.from_pretrained(model.base, revision=model.revision)
+        return AutoConfig.from_pretrained(str(model.base), revision=model.revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(

@@ -172,9 +172,9 @@ class Trainer:
         self._resume()
         while self.state.step < self.config.steps:
             self.step()
+            self.on_step(self.state.curve[-1])
             if self.state.step % self.config.checkpoint_steps == 0 or self.state.step == self.config.steps:
                 self._save()
-            self.on_step(self.state.curve[-1])
         return self.state
 
     def step(self) -> None:

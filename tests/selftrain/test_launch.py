@@ -110,6 +110,23 @@ def test_progress_lines_reach_the_parent_and_other_lines_the_log(run: Any):
     ]
 
 
+def test_progress_is_not_lost_behind_a_bar_that_has_not_ended(run: Any):
+    seen: list[dict[str, Any]] = []
+    said: list[str] = []
+    run(
+        """
+        print("Loading: 99%", end="", file=sys.stderr, flush=True)
+        report_progress(1, 2, "steps")
+        print("host-1: ", flush=True)  # an empty line as pdsh gives it
+        return Outcome("")
+        """,
+        progress=lambda **line: seen.append(line),
+        log=said.append,
+    )
+    assert [line["done"] for line in seen] == [1]
+    assert said == ["Loading: 99%"]
+
+
 def test_no_secret_gets_into_the_log_or_the_error(run: Any, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_TOKEN", "hf_abcdefgh")
     said: list[str] = []

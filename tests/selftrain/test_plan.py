@@ -293,6 +293,18 @@ def planned(**settings: Any) -> dict[str, Any]:
     }
 
 
+def test_a_process_without_a_shard_is_idle():
+    def seconds(processes: int, shard: int) -> float:
+        config = RunConfig(runtime=RuntimeConfig(processes=processes), sample={"rl": 4, "shard": shard})
+        planner = Planner(config, TWO_LAYERS, TWO_LAYERS, small_corpus(), stated_speed(1.0, 0.5, 0.1))
+        return next(planner.pool("sft", "rl")).seconds
+
+    whole = seconds(1, 10)  # ten problems in one shard
+    assert seconds(2, 10) == whole
+    assert seconds(2, 5) == pytest.approx(whole / 2)
+    assert seconds(2, 4) == pytest.approx(whole * 2 / 3)
+
+
 def test_tokens_and_seconds_follow_from_the_counts():
     steps = planned(
         sft=SftConfig(epochs=2, batch_size=10, micro_batch_size=10),

@@ -4,13 +4,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from transformers import Qwen2Config
 
 from selftrain.config import BankConfig, ModelConfig, RunConfig, RuntimeConfig
 from selftrain.models import make_tiny
-from selftrain.plan.calibrate import Sizes, calibrate
+from selftrain.plan import calibrate as calibration
+from selftrain.plan.calibrate import Sizes
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.plan import Hardware, make_plan
-from selftrain.plan.shapes import Shape, shape_of
+from selftrain.plan.shapes import Shape, shape_by, shape_of
 from tests.plan_checks import check_flops
 from tests.selftrain.test_models import FEED, HIDDEN, LAYERS, TOKENS, write_gguf
 
@@ -70,12 +72,30 @@ def test_flops_are_those_that_torch_counts(
         assert estimated == pytest.approx(counted, rel=0.1), found
 
 
-def test_calibration_measures_every_kind_of_work_and_times_every_stage(corpus: Corpus, shape: Shape):
-    speed = calibrate(CONFIG, shape, shape, corpus)
+def test_calibration_measures_every_kind_of_work_and_times_every_stage(
+    corpus: Corpus, shape: Shape, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(calibration, "SMALL", 0)
+    monkeypatch.setattr(calibration, "DEPTH", 1)  # of two layers
+    speed = calibration.calibrate(CONFIG, shape, shape, corpus)
     assert set(speed.rates) == {"sft", "train_reward", "ppo", "rollout", "sample", "score"}
     assert all(rate > 1e6 for rate in speed.rates.values()), speed.rates
     assert all(seconds >= 0 for seconds in (*speed.starts.values(), *speed.saves.values(), speed.token))
     assert "measured here" in speed.said
+
+
+def test_a_large_model_is_measured_with_a_few_of_its_layers(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+):
+    sizes = {"hidden_size": 16, "intermediate_size": 40, "num_attention_heads": 2, "num_key_value_heads": 1}
+    Qwen2Config(num_hidden_layers=8, vocab_size=50, **sizes).save_pretrained(tmp_path)
+    config = CONFIG.model_copy(update={"model": ModelConfig(base=str(tmp_path))})
+    whole = shape_of(config.model)
+    assert calibration.shallow(config, whole, corpus) is None, "it is small"
+    monkeypatch.setattr(calibration, "SMALL", whole.parameters - 1)
+    few = shape_by(calibration.shallow(config, whole, corpus))
+    assert (few.layers, few.head) == (calibration.DEPTH, whole.head)
+    assert few.trunk_linear * 8 == whole.trunk_linear * calibration.DEPTH
 
 
 def test_a_plan_from_a_config_alone_counts_characters(tmp_path: Path):

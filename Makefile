@@ -18,6 +18,10 @@ export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS := 120
+# On SQLite a task asks for its slots in the moment in which its state is written, is refused, and asks again 2 s later. So
+# states are written once a second, together.
+export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE := 50
+export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL := 1
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10

@@ -24,8 +24,8 @@ PROGRESS_MARK, USAGE_MARK, ASK_MARK = "@progress ", "@usage-error ", "@ask "
 """What begins a line that is meant for the parent; JSON follows."""
 MARKED = re.compile(r"^(?:\S+: )?(@progress |@usage-error |@ask )(.*)")
 """With the name of the host, which pdsh puts before each line."""
-EMPTY = re.compile(r"(\S+: )?\n?")
-"""Is before each of those lines; with pdsh's name of the host, which a space follows."""
+NO_WORD = re.compile(r"\S+: \n")
+"""An empty line as pdsh gives it, with the name of the host; or the name of an exception that says nothing."""
 LAST_LINES = 40
 GRACE_SECONDS = 10
 DESCENDANT = "SELFTRAIN_CHILD"
@@ -71,22 +71,37 @@ def run(
     )
     assert child.stdout is not None
     family = _Family(child, mark, hours, unwanted)
+
+    def hear(line: str) -> None:
+        nonlocal told
+        torchrun = TORCHRUN.search(line)
+        told = told or bool(torchrun and torchrun[1])
+        if not (told or torchrun or DEEPSPEED.search(line)):  # it would push the rank's own words out
+            lines.append(line)
+        log(line)
+
+    held = ""
     try:
         for printed in child.stdout:
             line = without_secrets(printed.rstrip(), secrets)
             kind, value = _for_the_parent(line)
+            if held and not (
+                kind and line.startswith(f"{held} ")
+            ):  # else it is the start of this line: see launch._say
+                hear(held)
+            held = ""
             if kind == PROGRESS_MARK:
                 progress(**value)
             elif kind == ASK_MARK:
                 asked(Path(value))
             elif kind == USAGE_MARK:
                 usage = value
-            elif not EMPTY.fullmatch(printed):
-                torchrun = TORCHRUN.search(line)
-                told = told or bool(torchrun and torchrun[1])
-                if not (told or torchrun or DEEPSPEED.search(line)):  # it would push the rank's own words out
-                    lines.append(line)
-                log(line)
+            elif NO_WORD.fullmatch(printed):
+                held = line
+            elif line:
+                hear(line)
+        if held:
+            hear(held)
         code = child.wait()
     finally:
         family.end()

@@ -108,6 +108,21 @@ class PrefectServer:
                     raise
             time.sleep(0.5)
 
+    def task_runs(self, flow_run: str) -> list[dict[str, Any]]:
+        """Those of a flow run that has ended. The server writes their states down a moment after they are reached, so all
+        have to have ended, and nothing has to have changed for a while."""
+        deadline, before = time.monotonic() + 60, None
+        while True:
+            tasks: list[dict[str, Any]] = self.post(
+                "task_runs/filter", flow_runs={"id": {"any_": [flow_run]}}
+            )
+            states = {task["id"]: task["state_type"] for task in tasks}
+            ended = not {"PENDING", "RUNNING", "SCHEDULED"} & set(states.values())
+            if (ended and states == before) or time.monotonic() > deadline:
+                return tasks
+            before = states
+            time.sleep(2)
+
     def last_completed(self) -> dict[str, Any]:
         """The newest flow run that has ended well; others may be scheduled after it."""
         ended = {"state": {"type": {"any_": ["COMPLETED"]}}}

@@ -2,8 +2,9 @@
 
 One child, of as many ranks as the run has, goes through sft, train_reward, ppo, sample and scoring with a few rows; the parent
 notes when each step was done. FLOPs of those rows over the seconds that they took are the machine's speed. A batch that would
-take too long is made of fewer rows; all are near the middle of the run's lengths. A large model is there with a few of its
-layers, which are all alike: what goes with its size (loading, saving, a step of the optimizer) is measured and scaled.
+take too long is made of fewer rows; all are near the middle of the run's lengths, but for completions that are scored. A large
+model is there with a few of its layers, which are all alike: what goes with its size (loading, saving, a step of the optimizer)
+is measured and scaled. All of it on one machine.
 """
 
 import gc
@@ -19,10 +20,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from selftrain.config import HealthConfig, RunConfig
+from selftrain.config import HealthConfig, LoraConfig, RunConfig
 from selftrain.errors import UsageError
 from selftrain.launch import Child, child_main, launch, report_progress
-from selftrain.models import encode_completion, encode_prompt
+from selftrain.models import encode_completion, encode_prompt, load_generator
 from selftrain.plan import flops
 from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Speed
@@ -40,7 +41,7 @@ SECONDS = 3.0
 MOST_STEPS = 12
 """Measured steps of a training stage, after one that warms up: at most so many, at least one."""
 SMALL = 20_000_000
-"""Models up to so many parameters are there whole, and sample to the end; larger ones with DEPTH layers the first FEW tokens."""
+"""Models up to so many parameters are there whole, and sample to the end; larger ones with DEPTH layers, the first FEW tokens."""
 DEPTH = 4
 FEW = 16
 STEPPED = 20_000_000
@@ -97,10 +98,12 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
             "--calibrate runs the stages on the run's own problems, and they or the model's tokenizer are not here; fetch "
             "them first, or plan with --tflops"
         )
+    one = config.runtime.model_copy(update={"nodes": 1, "launcher": "torchrun"})
+    config = config.model_copy(update={"runtime": one})
     settings = shallow(config, shape, corpus)
     few = shape if settings is None else shape_by(settings)
     few_of_judge = few if config.reward.base is None else judge
-    sizes = choose_sizes(config, few, few_of_judge, corpus, SECONDS if settings is None else SECONDS / 2)
+    sizes = choose_sizes(config, few, few_of_judge, corpus, whole=settings is None)
     with tempfile.TemporaryDirectory(prefix="selftrain-plan-") as scratch:
         folder = Path(scratch)
         rows = write_inputs(folder, config, corpus, sizes, settings)
@@ -118,25 +121,28 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
 
 
 def shallow(config: RunConfig, shape: Shape, corpus: Corpus) -> Any:
-    """The config of the run's model with DEPTH layers; None where that has no more, or is small anyway."""
+    """The config of the run's model with DEPTH layers; None where that has no more, is small anyway, or cannot be cut."""
     if shape.parameters <= SMALL or shape.layers <= DEPTH:
         return None
     settings = deepcopy(config_of(config.model, corpus.vocabulary))
     text = settings.get_text_config()
     text.num_hidden_layers = DEPTH
-    if getattr(text, "layer_types", None):
-        text.layer_types = text.layer_types[:DEPTH]
+    for name, value in vars(text).items():
+        if isinstance(value, list) and len(value) == shape.layers:  # what each layer is
+            setattr(text, name, value[:DEPTH])
+    try:
+        shape_by(type(settings).from_dict(settings.to_dict()))
+    except Exception:  # whatever an architecture raises that wants more of its layers
+        return None
     return settings
 
 
-def choose_sizes(
-    config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus, seconds: float = SECONDS
-) -> Sizes:
-    """As many rows as a step of the run has, or as `seconds` allow."""
+def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus, whole: bool = True) -> Sizes:
+    """As many rows as a step of the run has, or as the seconds there are allow. `whole`: nothing larger is meant."""
     runtime, ranks = config.runtime, world(config.runtime)
-    able = seconds * GUESS[runtime.device]
+    able = (SECONDS if whole else SECONDS / 2) * GUESS[runtime.device]
     tokens = config.sample.max_new_tokens
-    if shape.parameters > SMALL:
+    if not whole or shape.parameters > SMALL:
         tokens = min(tokens, FEW)
     learnt = replace(corpus.sft_rows(min(config.sft.max_tokens, shape.context), 1), count=1)
     drawn = replace(corpus.sampled_rows(("rl",), 1, tokens, 1), completion=tokens)
@@ -297,7 +303,7 @@ def speeds(
     """
     runtime, ranks = config.runtime, world(config.runtime)
     larger = dict.fromkeys(PARTS, grow[0]) | dict.fromkeys(("train_reward", "score"), grow[1])
-    fixed: float = metrics["step"]
+    fixed: dict[str, float] = metrics["steps"]
     learning, training = (clock.times[name][0] for name in ("libraries", "sft"))
 
     def rate(work: float, seconds: float) -> float:
@@ -307,8 +313,8 @@ def speeds(
     paired = flops.reward(judge, rows["train_reward"], runtime, config.reward.lora) / ranks
     scored = rows["score"].count / config.sample.rl  # problems of one rank
     rates = {
-        "sft": rate(learnt, clock.each("sft") - fixed),
-        "train_reward": rate(paired, clock.each("train_reward") - fixed),
+        "sft": rate(learnt, without(clock.each("sft"), fixed["sft"])),
+        "train_reward": rate(paired, without(clock.each("train_reward"), fixed["train_reward"])),
         "score": rate(flops.score(judge, scored, rows["score"]), clock.each("score")),
     }
     # A PPO step is shared out over its phases as they measured themselves.
@@ -325,11 +331,10 @@ def speeds(
     rates["ppo"] = rate(read, phases["score"] + phases["reference"])
     # Gradients are added up, over micro batches and ranks: of few rows that is more than what the rows themselves cost.
     update = (phases["update"] - learn / rates["ppo"]) / updates
-    if update < fixed:
-        update = fixed
-        rates["ppo"] = rate(
-            read + learn, phases["score"] + phases["reference"] + phases["update"] - updates * fixed
-        )
+    if update < fixed["ppo"]:
+        update = fixed["ppo"]
+        rest = phases["score"] + phases["reference"] + without(phases["update"], updates * update)
+        rates["ppo"] = rate(read + learn, rest)
     rates["rollout"] = rates["ppo"]
     token = (phases["rollout"] - flops.decode(shape, drawn) / ranks / rates["rollout"]) / metrics[
         "ppo_longest"
@@ -338,24 +343,24 @@ def speeds(
     drawn = replace(rows["sample"], completion=completion)
     sharing = 1 if config.sample.engine == "hf" else config.sample.rl
     rates["sample"] = rate(flops.decode(shape, drawn, sharing), clock.each("sample"))
+    parsed = 1 + bool(config.model.gguf_file)  # once more for the weights
     starts = {
-        "sft": training + corpus.learning,
+        "sft": training + parsed * corpus.learning,
         "train_reward": training,
         "ppo": learning,
         "sample": learning,
         "score": learning,
     }
-    starts = {name: seconds + larger[name] * clock.before(name) for name, seconds in starts.items()}
+    models = {"ppo": 2 if config.ppo.lora else 3}  # policy, reranker, reference
+    for name in starts:
+        more = (larger[name] - 1) * metrics["load"] * models.get(name, 1)
+        starts[name] += clock.before(name) + more
     saves = {
         name: larger[name] * clock.after(name, following) for name, following in itertools.pairwise(PARTS[:4])
     }
     return Speed(
         rates,
-        {
-            "sft": larger["sft"] * fixed,
-            "train_reward": larger["train_reward"] * fixed,
-            "ppo": larger["ppo"] * update,
-        },
+        {name: larger[name] * seconds for name, seconds in (fixed | {"ppo": update}).items()},
         larger["ppo"] * max(0.0, token),
         starts,
         saves,
@@ -363,6 +368,11 @@ def speeds(
         f"{rates['train_reward'] / 1e9:.0f} GFLOP/s a process, {ranks} at once; a training stage starts in "
         f"{starts['sft']:.0f} s",
     )
+
+
+def without(seconds: float, part: float) -> float:
+    """What is left of `seconds`; at least a tenth, for `part` was measured by itself and may overlap with the rest."""
+    return max(seconds - part, seconds / 10)
 
 
 # The child's side
@@ -442,7 +452,11 @@ def run(child: Child) -> Outcome:
             reranker=child.folder / "train_reward",
         )
     ).metrics
-    fixed = step_seconds(_trained(child.folder / "sft", config), config)
+    lora = {"sft": config.sft.lora, "train_reward": config.reward.lora, "ppo": config.ppo.lora}
+    steps = {name: step_seconds(_trained(child.folder / name, lora[name]), config) for name in lora}
+    started = time.perf_counter()
+    load_generator(child.folder / "sft")
+    load = time.perf_counter() - started
     sample = config.sample.model_copy(update={"shard": sizes.shard, "max_new_tokens": sizes.tokens})
     sampled = part(
         "sample",
@@ -468,7 +482,8 @@ def run(child: Child) -> Outcome:
     return Outcome(
         "",
         {
-            "step": fixed,
+            "steps": steps,
+            "load": load,
             "ppo_tokens": found["curve"][-1]["tokens"],
             "ppo_seconds": found["seconds"],
             "ppo_longest": sizes.tokens,
@@ -495,12 +510,12 @@ def _tokens(path: Path) -> int:
     return sum(len(one.token_ids) for one in read_records(path, Candidate))
 
 
-def _trained(folder: Path, config: RunConfig) -> int:
-    """Parameters that SFT trains."""
+def _trained(folder: Path, lora: LoraConfig | None) -> int:
+    """Parameters that were trained to make the model in `folder`."""
     from transformers import AutoConfig
 
     shape = shape_by(AutoConfig.from_pretrained(str(folder)))
-    return shape.adapters(config.sft.lora.rank) if config.sft.lora else shape.parameters
+    return shape.adapters(lora.rank) if lora else shape.parameters
 
 
 def step_seconds(trained: int, config: RunConfig) -> float:

@@ -66,7 +66,9 @@ def shared(step: Step, machines: int, start: float) -> float:
     """Seconds of a step on so many machines like the first: as long as the one that gets the most shards takes."""
     if not step.shards:
         return step.seconds
-    return start + (step.seconds - start) * math.ceil(step.shards / machines) / step.shards
+    alone = math.ceil(step.shards / step.processes)  # shards of a process, one after the other
+    share = math.ceil(math.ceil(step.shards / machines) / step.processes)
+    return start + (step.seconds - start) * share / alone
 
 
 def too_few_shards(steps: Sequence[Step], machines: int) -> Iterator[str]:

@@ -155,8 +155,7 @@ def test_a_run_of_prod_is_completed(deployed: Deployed, store: Path, tmp_path: P
     (run,) = deployed.runs(flow_runs={"tags": {"all_": ["watched"]}})
     assert run["name"].startswith("smoke · 20")
     assert set(run["tags"]) == {"selftrain", "prod", "watched"}
-    tasks = deployed.server.post("task_runs/filter", flow_runs={"id": {"any_": [run["id"]]}})
-    states = {task["name"]: task["state_name"] for task in tasks}
+    states = {task["name"]: task["state_name"] for task in deployed.server.task_runs(run["id"])}
     assert {"ppo · round 1", "report", "sft", "train_reward · round 1"} <= set(states)
     assert states["ppo · round 1"] == "Completed"
     assert states["sft"] == states["train_reward · round 1"] == "Cached"

@@ -117,14 +117,16 @@ def test_progress_is_not_lost_behind_a_bar_that_has_not_ended(run: Any):
         """
         print("Loading: 99%", end="", file=sys.stderr, flush=True)
         report_progress(1, 2, "steps")
-        print("host-1: ", flush=True)  # an empty line as pdsh gives it
+        print("host-1: \\nhost-1: @progress " + '{"done": 2, "total": 2}', flush=True)  # as pdsh gives it
+        print("   ", flush=True)
+        print("TimeoutError: ", flush=True)
         return Outcome("")
         """,
         progress=lambda **line: seen.append(line),
         log=said.append,
     )
-    assert [line["done"] for line in seen] == [1]
-    assert said == ["Loading: 99%"]
+    assert [line["done"] for line in seen] == [1, 2]
+    assert said == ["Loading: 99%", "TimeoutError:"]
 
 
 def test_no_secret_gets_into_the_log_or_the_error(run: Any, monkeypatch: pytest.MonkeyPatch):

@@ -343,6 +343,8 @@ def test_a_step_takes_as_long_as_the_machine_with_the_most_shards():
     step = Step("s", "sample", seconds=103, shards=5)
     assert [shared(step, machines, 3) for machines in (1, 2, 4, 5, 8)] == pytest.approx([103, 63, 43, 23, 23])
     assert shared(replace(step, shards=0), 8, 3) == 103
+    two = replace(step, shards=8, processes=2)  # four shards one after the other
+    assert [shared(two, machines, 3) for machines in (1, 2, 3, 4, 8)] == [103, 53, 53, 28, 28]
     assert [*too_few_shards([step, Step("e", "execute", shards=8)], 8)] == [
         "sample has no more than 5 shards: 3 of 8 machines stay idle; lower sample.shard"
     ]

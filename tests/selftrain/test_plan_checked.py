@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from transformers import Qwen2Config
+from transformers import AutoConfig, GPTNeoConfig, Qwen2Config
 
 from selftrain.config import BankConfig, ModelConfig, RunConfig, RuntimeConfig
 from selftrain.models import make_tiny
@@ -96,6 +96,25 @@ def test_a_large_model_is_measured_with_a_few_of_its_layers(
     few = shape_by(calibration.shallow(config, whole, corpus))
     assert (few.layers, few.head) == (calibration.DEPTH, whole.head)
     assert few.trunk_linear * 8 == whole.trunk_linear * calibration.DEPTH
+
+
+def test_what_each_layer_is_is_cut_with_the_layers(
+    tmp_path: Path, corpus: Corpus, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(calibration, "SMALL", 0)
+    kinds = {
+        "num_layers": 6,
+        "attention_types": [[["global", "local"], 3]],
+        "hidden_size": 16,
+        "num_heads": 2,
+    }
+    GPTNeoConfig(**kinds, vocab_size=50, bos_token_id=1, eos_token_id=1).save_pretrained(tmp_path)
+    config = CONFIG.model_copy(update={"model": ModelConfig(base=str(tmp_path))})
+    few = calibration.shallow(config, shape_of(config.model), corpus)
+    few.save_pretrained(tmp_path / "few")
+    again = AutoConfig.from_pretrained(tmp_path / "few")
+    assert again.attention_layers == ["global", "local", "global", "local"]
+    assert shape_by(again).layers == calibration.DEPTH
 
 
 def test_a_plan_from_a_config_alone_counts_characters(tmp_path: Path):

@@ -37,7 +37,7 @@ from selftrain.store import PROGRESS
 GUESS = {"cpu": 50e9, "cuda": 100e12}
 """FLOP/s of a process, to choose how many rows to run."""
 SECONDS = 3.0
-"""That a step may take, by that guess; of a model that stands for a larger one half of them, for it takes long to load."""
+"""That a step may take, by that guess; of a model that stands for a larger one a third of them, for it takes long to load."""
 MOST_STEPS = 12
 """Measured steps of a training stage, after one that warms up: at most so many, at least one."""
 SMALL = 20_000_000
@@ -98,8 +98,8 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
             "--calibrate runs the stages on the run's own problems, and they or the model's tokenizer are not here; fetch "
             "them first, or plan with --tflops"
         )
-    one = config.runtime.model_copy(update={"nodes": 1, "launcher": "torchrun"})
-    config = config.model_copy(update={"runtime": one})
+    here = config.runtime.model_copy(update={"nodes": 1, "launcher": "torchrun"})
+    config = config.model_copy(update={"runtime": here})
     settings = shallow(config, shape, corpus)
     few = shape if settings is None else shape_by(settings)
     few_of_judge = few if config.reward.base is None else judge
@@ -140,7 +140,7 @@ def shallow(config: RunConfig, shape: Shape, corpus: Corpus) -> Any:
 def choose_sizes(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus, whole: bool = True) -> Sizes:
     """As many rows as a step of the run has, or as the seconds there are allow. `whole`: nothing larger is meant."""
     runtime, ranks = config.runtime, world(config.runtime)
-    able = (SECONDS if whole else SECONDS / 2) * GUESS[runtime.device]
+    able = (SECONDS if whole else SECONDS / 3) * GUESS[runtime.device]
     tokens = config.sample.max_new_tokens
     if not whole or shape.parameters > SMALL:
         tokens = min(tokens, FEW)
@@ -186,7 +186,8 @@ def write_inputs(
 ) -> dict[str, Rows]:
     """A model to start from (unless the run has one), some problems, pairs and a pool; the rows that they come to.
 
-    settings: the config of a model to start from instead of the run's own. completion is 0 where it is the child that finds out how much it samples.
+    settings: the config of a model to start from instead of the run's own. completion is 0 where it is the child that finds
+    out how much it samples.
     """
     ranks = world(config.runtime)
     rng = random.Random(0)
@@ -351,10 +352,12 @@ def speeds(
         "sample": learning,
         "score": learning,
     }
-    models = {"ppo": 2 if config.ppo.lora else 3}  # policy, reranker, reference
+    loads = dict.fromkeys(starts, metrics["load"])
+    loads["ppo"] *= 2 if config.ppo.lora else 3  # policy, reranker, reference
+    if config.sample.engine == "ctranslate2":
+        loads["sample"] = clock.before("sample")  # which converts the weights
     for name in starts:
-        more = (larger[name] - 1) * metrics["load"] * models.get(name, 1)
-        starts[name] += clock.before(name) + more
+        starts[name] += clock.before(name) + (larger[name] - 1) * loads[name]
     saves = {
         name: larger[name] * clock.after(name, following) for name, following in itertools.pairwise(PARTS[:4])
     }
@@ -452,10 +455,17 @@ def run(child: Child) -> Outcome:
             reranker=child.folder / "train_reward",
         )
     ).metrics
-    lora = {"sft": config.sft.lora, "train_reward": config.reward.lora, "ppo": config.ppo.lora}
-    steps = {name: step_seconds(_trained(child.folder / name, lora[name]), config) for name in lora}
+    base, judge = child.folder / "sft", child.folder / "train_reward"  # rank 0 may still be writing PPO's
+    trained = {
+        "sft": _trained(base, config.sft.lora),
+        "train_reward": _trained(judge, config.reward.lora),
+        "ppo": _trained(base, config.ppo.lora),
+    }
+    seconds = {count: step_seconds(count, config) for count in set(trained.values())}
+    steps = {name: seconds[count] for name, count in trained.items()}
     started = time.perf_counter()
-    load_generator(child.folder / "sft")
+    for weight in load_generator(base).parameters():
+        weight.detach().sum()  # read only now: the file is mapped
     load = time.perf_counter() - started
     sample = config.sample.model_copy(update={"shard": sizes.shard, "max_new_tokens": sizes.tokens})
     sampled = part(

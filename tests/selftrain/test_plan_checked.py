@@ -77,7 +77,9 @@ def test_calibration_measures_every_kind_of_work_and_times_every_stage(
 ):
     monkeypatch.setattr(calibration, "SMALL", 0)
     monkeypatch.setattr(calibration, "DEPTH", 1)  # of two layers
-    speed = calibration.calibrate(CONFIG, shape, shape, corpus)
+    both = RuntimeConfig(processes=1, nodes=2, rendezvous="elsewhere:29500", backend="process")
+    config = CONFIG.model_copy(update={"runtime": both})  # this one of two machines is measured
+    speed = calibration.calibrate(config, shape, shape, corpus)
     assert set(speed.rates) == {"sft", "train_reward", "ppo", "rollout", "sample", "score"}
     assert all(rate > 1e6 for rate in speed.rates.values()), speed.rates
     assert all(seconds >= 0 for seconds in (*speed.starts.values(), *speed.saves.values(), speed.token))

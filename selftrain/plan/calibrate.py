@@ -337,6 +337,7 @@ def speeds(
         rest = phases["score"] + phases["reference"] + without(phases["update"], updates * update)
         rates["ppo"] = rate(read + learn, rest)
     rates["rollout"] = rates["ppo"]
+    # On CPUs that is to draw from the vocabulary, on GPUs to launch the kernels of each layer.
     token = (phases["rollout"] - flops.decode(shape, drawn) / ranks / rates["rollout"]) / metrics[
         "ppo_longest"
     ]
@@ -364,7 +365,7 @@ def speeds(
     return Speed(
         rates,
         {name: larger[name] * seconds for name, seconds in (fixed | {"ppo": update}).items()},
-        larger["ppo"] * max(0.0, token),
+        max(0.0, token) * (larger["ppo"] if runtime.device == "cuda" else 1),
         starts,
         saves,
         f"measured here in {clock.times['end'][-1]:.0f} s: training {rates['sft'] / 1e9:.0f} to "

@@ -45,9 +45,8 @@ def shared(files: Files, there: str, here: Path) -> Iterator[None]:
     """
     mirror = Mirror(files, there, here / FOLDER)
     mirror.fetch()
-    with beside(
-        mirror.keep_up
-    ):  # it ends with the file that it is at: nothing is written once the artifact is there
+    # It ends with the file that it is at: nothing is written once the artifact is there.
+    with beside(mirror.keep_up):
         yield
 
 

@@ -14,7 +14,7 @@ import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,37 +71,22 @@ def run(
     )
     assert child.stdout is not None
     family = _Family(child, mark, hours, unwanted)
-
-    def hear(line: str) -> None:
-        nonlocal told
-        torchrun = TORCHRUN.search(line)
-        told = told or bool(torchrun and torchrun[1])
-        if not (told or torchrun or DEEPSPEED.search(line)):  # it would push the rank's own words out
-            lines.append(line)
-        log(line)
-
-    held = ""
     try:
-        for printed in child.stdout:
-            line = without_secrets(printed.rstrip(), secrets)
+        for line in _without_empty(child.stdout):
+            line = without_secrets(line.rstrip(), secrets)
             kind, value = _for_the_parent(line)
-            if held and not (
-                kind and line.startswith(f"{held} ")
-            ):  # else it is the start of this line: see launch._say
-                hear(held)
-            held = ""
             if kind == PROGRESS_MARK:
                 progress(**value)
             elif kind == ASK_MARK:
                 asked(Path(value))
             elif kind == USAGE_MARK:
                 usage = value
-            elif NO_WORD.fullmatch(printed):
-                held = line
             elif line:
-                hear(line)
-        if held:
-            hear(held)
+                torchrun = TORCHRUN.search(line)
+                told = told or bool(torchrun and torchrun[1])
+                if not (told or torchrun or DEEPSPEED.search(line)):  # it would push the rank's own words out
+                    lines.append(line)
+                log(line)
         code = child.wait()
     finally:
         family.end()
@@ -113,6 +98,19 @@ def run(
             raise UsageError(usage)
         raise ChildFailed(f"{name} ended with code {code}; its last lines:\n{last}")
     return last
+
+
+def _without_empty(lines: Iterable[str]) -> Iterator[str]:
+    """The lines without those that `launch._say` ends, as pdsh gives them: a host's name before a line for the parent."""
+    held = ""
+    for line in lines:
+        if held and not (line.startswith(held[:-1]) and _for_the_parent(line)[0]):
+            yield held
+        held = line if NO_WORD.fullmatch(line) else ""
+        if not held:
+            yield line
+    if held:
+        yield held
 
 
 def _for_the_parent(line: str) -> tuple[str, Any]:

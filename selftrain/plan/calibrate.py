@@ -223,10 +223,9 @@ def write_inputs(
     ]
     samples, cap = config.sample.rl, config.sample.max_new_tokens
     # Completions of all lengths: those of one batch are as wide as its longest.
-    completions = [p.response or "" for p in rng.sample(corpus.problems, len(corpus.problems)) if p.response]
-    completions = [
-        one for one in completions[:256] if len(encode_completion(tokenizer, one)) <= cap
-    ] or answers
+    answered = [p.response for p in corpus.problems if p.response]
+    some = rng.sample(answered, min(len(answered), 256))
+    completions = [one for one in some if len(encode_completion(tokenizer, one)) <= cap] or answers
     pool = [
         Candidate(f"{p.id}#{k}", p.id, k, f"{rng.choice(completions)}{' ' * k}", (), 0.0, "stop")
         for p, *_ in pooled
@@ -273,9 +272,9 @@ def write_inputs(
 def _is_there(config: RunConfig) -> bool:
     """Whether the run's model has weights to load."""
     base = config.model.base
-    if base is None or config.model.gguf_file or not Path(base).is_dir():
-        return base is not None
-    return any(Path(base).glob("*.safetensors"))
+    if base is None:
+        return False
+    return bool(config.model.gguf_file) or not Path(base).is_dir() or any(Path(base).glob("*.safetensors"))
 
 
 def _write_base(folder: Path, settings: Any, tokenizer: Any) -> None:
@@ -462,7 +461,7 @@ def run(child: Child) -> Outcome:
         "train_reward": _trained(judge, config.reward.lora),
         "ppo": _trained(base, config.ppo.lora),
     }
-    seconds = {count: step_seconds(count, config) for count in set(trained.values())}
+    seconds = {count: step_seconds(count, config) for count in sorted(set(trained.values()))}
     steps = {name: seconds[count] for name, count in trained.items()}
     started = time.perf_counter()
     for weight in load_generator(base).parameters():

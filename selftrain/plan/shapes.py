@@ -113,18 +113,13 @@ def measure(built: Any) -> Shape:
     )
 
 
+@lru_cache(maxsize=4)  # a GGUF file's header takes seconds, for the vocabulary is in it
 def read_config(model: ModelConfig) -> Any:
     """The transformers config of a pretrained model: from a folder, a GGUF file's header, the hub or its cache."""
-    assert model.base is not None
-    return _read_config(model)
-
-
-@lru_cache(maxsize=4)
-def _read_config(model: ModelConfig) -> Any:
-    """Once: a GGUF file's header takes seconds, for the vocabulary is in it."""
     from transformers import AutoConfig
 
-    folder = Path(model.base or "")
+    assert model.base is not None
+    folder = Path(model.base)
     options: dict[str, Any] = {}
     if folder.is_dir():
         if model.gguf_file:
@@ -139,7 +134,7 @@ def _read_config(model: ModelConfig) -> Any:
         with _understandable(model, "cannot be read"):
             return AutoConfig.from_pretrained(str(folder), **options)
     try:
-        return AutoConfig.from_pretrained(str(model.base), revision=model.revision)
+        return AutoConfig.from_pretrained(model.base, revision=model.revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise UsageError(

@@ -3,8 +3,8 @@
 One child, of as many ranks as the run has, goes through sft, train_reward, ppo, sample and scoring with a few rows; the parent
 notes when each step was done. FLOPs of those rows over the seconds that they took are the machine's speed. A batch that would
 take too long is made of fewer rows; all are near the middle of the run's lengths, but for completions that are scored. A large
-model is there with a few of its layers, which are all alike: what goes with its size (loading, saving, a step of the optimizer)
-is measured and scaled. All of it on one machine.
+model is there with a few of its layers, which are all alike: what goes with its size (conversion, saving, a step of the
+optimizer) is measured and scaled. All of it on one machine.
 """
 
 import gc
@@ -23,7 +23,7 @@ from typing import Any
 from selftrain.config import HealthConfig, LoraConfig, RunConfig
 from selftrain.errors import UsageError
 from selftrain.launch import Child, child_main, launch, report_progress
-from selftrain.models import encode_completion, encode_prompt, load_generator
+from selftrain.models import encode_completion, encode_prompt
 from selftrain.plan import flops
 from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Speed
@@ -352,12 +352,9 @@ def speeds(
         "sample": learning,
         "score": learning,
     }
-    loads = dict.fromkeys(starts, metrics["load"])
-    loads["ppo"] *= 2 if config.ppo.lora else 3  # policy, reranker, reference
-    if config.sample.engine == "ctranslate2":
-        loads["sample"] = clock.before("sample")  # which converts the weights
     for name in starts:
-        starts[name] += clock.before(name) + (larger[name] - 1) * loads[name]
+        converts = name == "sample" and config.sample.engine == "ctranslate2"  # so it grows with the weights
+        starts[name] += clock.before(name) * (larger[name] if converts else 1)
     saves = {
         name: larger[name] * clock.after(name, following) for name, following in itertools.pairwise(PARTS[:4])
     }
@@ -463,10 +460,6 @@ def run(child: Child) -> Outcome:
     }
     seconds = {count: step_seconds(count, config) for count in sorted(set(trained.values()))}
     steps = {name: seconds[count] for name, count in trained.items()}
-    started = time.perf_counter()
-    for weight in load_generator(base).parameters():
-        weight.detach().sum()  # read only now: the file is mapped
-    load = time.perf_counter() - started
     sample = config.sample.model_copy(update={"shard": sizes.shard, "max_new_tokens": sizes.tokens})
     sampled = part(
         "sample",
@@ -493,7 +486,6 @@ def run(child: Child) -> Outcome:
         "",
         {
             "steps": steps,
-            "load": load,
             "ppo_tokens": found["curve"][-1]["tokens"],
             "ppo_seconds": found["seconds"],
             "ppo_longest": sizes.tokens,

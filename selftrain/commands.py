@@ -13,6 +13,7 @@ from selftrain.errors import UsageError
 
 RENDEZVOUS_SECONDS = 300
 """How long ranks of one node wait for those of another to come up."""
+CHILD = "selftrain.child"
 ALIVE = "SELFTRAIN_ALIVE"
 """Names the file that stands in for the lifeline where a rank's standard input is not the parent's."""
 
@@ -34,7 +35,7 @@ def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str 
         f"--nproc-per-node={runtime.processes}",
         f"--log-dir={resolved.parent / 'torchrun'}",  # empty folders, which would stay in /tmp
     ]
-    return [sys.executable, "-m", "torch.distributed.run", *where, *how, "-m", module, str(resolved)]
+    return [sys.executable, "-m", "torch.distributed.run", *where, *how, "-m", CHILD, module, str(resolved)]
 
 
 def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
@@ -67,7 +68,7 @@ def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
     return [
         *(sys.executable, "-m", "deepspeed.launcher.runner", f"--hostfile={path}"),
         *(f"--num_nodes={runtime.nodes}", f"--num_gpus={runtime.processes}", *where),
-        *("--no_local_rank", "--module", module, str(resolved)),
+        *("--no_local_rank", "--module", CHILD, module, str(resolved)),
     ]
 
 

@@ -4,6 +4,7 @@ The parent writes `resolved.json`; the child reads it, prints progress lines, wr
 child's standard input is a lifeline: when the parent dies, however it dies, it closes, and the child kills itself.
 """
 
+import gc
 import json
 import os
 import subprocess
@@ -100,7 +101,7 @@ def _start(
 
     many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
     if needs is None or not many:
-        return start([sys.executable, "-m", module, str(resolved)], unwanted=unwanted)
+        return start([sys.executable, "-m", commands.CHILD, module, str(resolved)], unwanted=unwanted)
     if runtime.launcher == "deepspeed":
         command = commands.deepspeed(module, resolved, runtime)
         if runtime.nodes == 1:
@@ -192,6 +193,8 @@ def child_main(work: Any, apart: bool = False) -> None:
     apart  share the work among `runtime.processes` ranks that never talk to each other: this process is rank 0 and starts
            the others, without torchrun
     """
+    gc.freeze()  # what was imported is not looked at again
+    gc.enable()  # see selftrain.child
     _hold_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
     others = _start_others(child.runtime["processes"]) if apart and "RANK" not in os.environ else []

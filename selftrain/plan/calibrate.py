@@ -14,6 +14,7 @@ import random
 import tempfile
 import time
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,7 +23,7 @@ from typing import Any
 
 from selftrain.config import HealthConfig, LoraConfig, RunConfig
 from selftrain.errors import UsageError
-from selftrain.launch import Child, child_main, launch, report_progress
+from selftrain.launch import Child, ask, child_main, launch, report_progress
 from selftrain.models import encode_completion, encode_prompt
 from selftrain.plan import flops
 from selftrain.plan.corpus import Corpus, padded
@@ -106,7 +107,6 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
     sizes = choose_sizes(config, few, few_of_judge, corpus, whole=settings is None)
     with tempfile.TemporaryDirectory(prefix="selftrain-plan-") as scratch:
         folder = Path(scratch)
-        rows = write_inputs(folder, config, corpus, sizes, settings)
         clock = Clock()
         build = Build(
             config={"run": plain(config, "run"), "sizes": asdict(sizes)},
@@ -115,7 +115,16 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
             runtime=config.runtime,
             progress=clock,
         )
-        metrics = launch("selftrain.plan.calibrate", build, distributed=True).metrics
+        with ThreadPoolExecutor(1) as thread:
+            writing = thread.submit(write_inputs, folder, config, corpus, sizes, settings)
+            metrics = launch(
+                "selftrain.plan.calibrate",
+                build,
+                distributed=True,
+                extra={"being_written": True},  # while the child imports what it needs
+                answer=lambda _: bool(writing.result()),
+            ).metrics
+            rows = writing.result()
     grow = shape.parameters / few.parameters, judge.parameters / few_of_judge.parameters
     return speeds(config, few, few_of_judge, grow, corpus, clock, rows, metrics)
 
@@ -231,7 +240,7 @@ def write_inputs(
         for p, *_ in pooled
         for k in range(samples)
     ]
-    for name in ("base", "problems", "pairs", "pool", "work"):
+    for name in ("base", "problems", "pairs", "pool"):
         (folder / name).mkdir()
     write_records(folder / "problems" / "problems.parquet", [p for p, *_ in (*learnt, *asked)], Problem)
     write_records(folder / "pairs" / "pairs.parquet", pairs, Pair)
@@ -380,6 +389,7 @@ def without(seconds: float, part: float) -> float:
 
 def run(child: Child) -> Outcome:
     """All parts, one after the other, each the stage's own function."""
+    gc.disable()  # as it is while a stage's own libraries are imported
     from accelerate.state import AcceleratorState, GradientState
 
     from selftrain import scoring
@@ -391,6 +401,10 @@ def run(child: Child) -> Outcome:
 
     config = RunConfig.model_validate(child.config["run"])
     sizes = Sizes(**child.config["sizes"])
+    gc.freeze()
+    gc.enable()
+    if "being_written" in child.extra:
+        ask(child, "inputs")
     own = any(child.inputs["base"].iterdir())
     model = (
         config.model.model_copy(update={"base": str(child.inputs["base"]), "gguf_file": None})

@@ -28,7 +28,8 @@ from tests.command import ROOT
 from tests.selftrain.conftest import TINY
 
 HEAD = """
-import sys, time
+import gc, sys, time
+COLLECTING = gc.isenabled()
 from selftrain.errors import StoreError, UsageError
 from selftrain.launch import ask, child_main, report_progress
 from selftrain.stage import Outcome
@@ -86,6 +87,11 @@ def test_the_child_is_told_everything_and_its_outcome_comes_back(run: Any, tmp_p
             "extra": {"more": [1]},
         },
     )
+
+
+def test_a_child_collects_garbage_once_its_imports_are_done(run: Any):
+    outcome = run('return Outcome("", {"importing": COLLECTING, "working": gc.isenabled()})')
+    assert outcome.metrics == {"importing": False, "working": True}
 
 
 def test_progress_lines_reach_the_parent_and_other_lines_the_log(run: Any):
@@ -388,7 +394,7 @@ def test_each_machine_gets_its_number_and_the_first_ones_address():
     assert found[1:3] == ["-m", "torch.distributed.run"]
     assert {"--nnodes=3", "--node-rank=2", "--nproc-per-node=8"} < set(found)
     assert {"--master-addr=10.0.0.1", "--master-port=29500", "--rdzv-id=attempt-1"} < set(found)
-    assert found[-3:] == ["-m", "childish", "resolved.json"]
+    assert found[-4:] == ["-m", "selftrain.child", "childish", "resolved.json"]
     with pytest.raises(UsageError, match=r"expected HOST:PORT, .* got '10\.0\.0\.1'"):
         commands.torchrun("childish", Path(), RuntimeConfig(nodes=2, rendezvous="10.0.0.1"))
 

@@ -5,6 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from sandbox.processes import contents
+
 SHARED = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
 """Where any program in a container may write, beside its own directory."""
 _SYSTEM_V = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
@@ -23,13 +25,21 @@ def wipe(path: Path) -> None:
         subprocess.run(["rm", "-rf", "--", str(path)], check=True, capture_output=True)
 
 
+def wipe_program(directory: str, file: str) -> None:
+    """Remove a program's directory; nearly always it holds nothing but the program. Raises `OSError`, `CalledProcessError`."""
+    try:
+        os.unlink(file)
+        os.rmdir(directory)
+    except OSError:
+        wipe(Path(directory))
+
+
 def clear_container() -> bool:
     """Empty the places where programs of a container may write; whether nothing of them is left."""
     try:
         for place in SHARED:
-            if os.path.isdir(place):
-                for name in os.listdir(place):
-                    wipe(Path(place, name))
+            for name in os.listdir(place) if os.path.isdir(place) else ():
+                wipe(Path(place, name))
     except (OSError, subprocess.SubprocessError):
         return False
     return not any(_rows(table) for table in _SYSTEM_V)
@@ -38,8 +48,7 @@ def clear_container() -> bool:
 def _rows(table: str) -> int:
     """Rows of a table in /proc, its head aside."""
     try:
-        with open(table) as file:
-            return len(file.readlines()) - 1
+        return contents(table).count(b"\n") - 1
     except OSError:
         return 0
 
@@ -48,10 +57,9 @@ def memory_kills() -> int:
     """How many processes of this container the kernel has killed so far for want of memory (cgroup v1 and v2)."""
     for counter in _OOM_COUNTERS:
         try:
-            with open(counter) as file:
-                counts = dict(line.split() for line in file)
+            counts = dict(line.split() for line in contents(counter).splitlines())
         except (OSError, ValueError):
             continue
-        if "oom_kill" in counts:
-            return int(counts["oom_kill"])
+        if b"oom_kill" in counts:
+            return int(counts[b"oom_kill"])
     return 0

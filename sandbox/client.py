@@ -35,7 +35,9 @@ Backend = Literal["auto", "docker", "bubblewrap", "process"]
 _ATTEMPTS = 3  # how often a program is tried that the sandbox itself fails on
 _PAUSE_SECONDS = 5.0  # in which a daemon may come back
 _REMEMBERED = 4096  # of the latest programs, for those that are the same
-_LOOK_AHEAD = 4  # programs that wait for each worker
+_LOOK_AHEAD = 2  # batches for each worker, of which it has one
+_BATCH_SECONDS = 0.05  # what is told to a worker at once, and waits for its first result, takes about so long
+_BATCH_MOST = 32
 _CLOSED = "the sandbox was closed before all programs were judged"
 
 
@@ -64,13 +66,15 @@ class Sandbox:
         self.backend, start = _choose(backend, allow_no_isolation, docker_runtime, patience)
         self._docker_runtime = docker_runtime
         # What judges one program at a time: a worker for each image, of which one is busy.
-        slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
+        slots = [{image: Worker(partial(start, image, slot)) for image in IMAGES} for slot in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
+        self._workers_at_once = workers
         self._idle: queue.SimpleQueue[dict[str, Worker]] = queue.SimpleQueue()
         for slot in slots:
             self._idle.put(slot)
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="sandbox")
         self._closed = False
+        self._batch_sizes: dict[str, int] = {}
         self._missing: dict[str, tuple[str, ...]] = {}
         self._identities: dict[str, str] = {}
 
@@ -146,6 +150,7 @@ class Sandbox:
         """
         known: OrderedDict[str, Result] = OrderedDict()
         twins: dict[str, list[str]] = {}  # by content: the ids that wait for the first one's result
+        contents: dict[int, str] = {}  # of the programs that are being judged, by identity
         ready: list[Result] = []
         slow: list[Program] = []
 
@@ -160,11 +165,11 @@ class Sandbox:
                 elif content in twins:
                     twins[content].append(program.id)
                 else:
-                    twins[content] = []
+                    twins[content], contents[id(program)] = [], content
                     yield program
 
         def settle(program: Program, result: Result) -> Iterator[Result]:
-            content = content_key(program)
+            content = contents.pop(id(program))
             known[content] = result
             if len(known) > _REMEMBERED:
                 known.popitem(last=False)
@@ -184,29 +189,58 @@ class Sandbox:
 
     def _in_parallel(self, programs: Iterator[Program]) -> Iterator[tuple[Program, Result]]:
         """Judge programs on all workers, reading only some ahead of them."""
-        running: dict[Future[Result], Program] = {}
+        running: dict[Future[list[Result]], list[Program]] = {}
+        batches, workers = self._batches(programs), self._workers_at_once
         try:
             while True:
                 if self._closed:
                     raise SandboxError(_CLOSED)
-                for program in itertools.islice(programs, _LOOK_AHEAD * len(self._workers) - len(running)):
-                    running[self._threads.submit(self._judge, program)] = program
+                for batch in itertools.islice(batches, _LOOK_AHEAD * workers - len(running)):
+                    running[self._threads.submit(self._judge_batch, batch)] = batch
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
                     if future.cancelled():
                         raise SandboxError(_CLOSED)
-                    yield running.pop(future), future.result()
+                    yield from zip(running.pop(future), future.result(), strict=True)
         finally:
             for future in running:
                 future.cancel()
+
+    def _batches(self, programs: Iterator[Program]) -> Iterator[list[Program]]:
+        """Programs of one language that come one after the other: as many as take `_BATCH_SECONDS`, to judge by the last."""
+        batch: list[Program] = []
+        for program in programs:
+            if batch and batch[0].language != program.language:
+                yield batch
+                batch = []
+            batch.append(program)
+            if len(batch) >= self._batch_sizes.get(program.language, 1):
+                yield batch
+                batch = []
+        if batch:
+            yield batch
+
+    def _judge_batch(self, batch: list[Program]) -> list[Result]:
+        """Judge a batch on a free worker; what is left of it where the sandbox fails, one by one."""
+        started, results = time.monotonic(), []
+        if len(batch) > 1:
+            try:
+                with self._worker(batch[0].language) as worker:
+                    results = worker.judge(batch)
+            except SandboxError as error:
+                log.warning("%d programs, which are tried again one by one: %s", len(batch), error)
+        results += [self._judge(program) for program in batch[len(results) :]]
+        seconds = (time.monotonic() - started) / len(batch)
+        self._batch_sizes[batch[0].language] = max(1, min(_BATCH_MOST, int(_BATCH_SECONDS / seconds)))
+        return results
 
     def _judge(self, program: Program) -> Result:
         """Judge one program on a free worker; its own failure becomes the verdict only when it stays."""
         with self._worker(program.language) as worker:
             for attempt in range(_ATTEMPTS):
                 try:
-                    return worker.judge(program)
+                    return worker.judge([program])[0]
                 except SandboxError as error:
                     if self._closed:
                         raise SandboxError(_CLOSED) from error
@@ -237,8 +271,8 @@ def content_key(program: Program) -> str:
 
 def _choose(
     backend: str, allow_no_isolation: bool, docker_runtime: str | None, patience: float
-) -> tuple[str, Callable[[str], Channel]]:
-    """The backend's own name, and how a worker for the languages of an image is started."""
+) -> tuple[str, Callable[[str, int], Channel]]:
+    """The backend's own name, and how worker number so and so, for the languages of an image, is started."""
     if backend == process.NAME:
         if not allow_no_isolation:
             raise BackendUnavailable(
@@ -249,7 +283,7 @@ def _choose(
         return backend, _piped(bubblewrap.command())
     if backend == docker.NAME:
         docker.image_digest(docker.connect(patience))
-        return backend, lambda image: docker.start(image, docker_runtime)
+        return backend, lambda image, slot: docker.start(image, docker_runtime, slot=slot)
     if backend != "auto":
         raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
     reasons = []
@@ -261,9 +295,9 @@ def _choose(
     raise BackendUnavailable(f"no sandbox backend on this machine: {'; '.join(reasons)}; {_REMEDY}")
 
 
-def _piped(command: tuple[str, ...]) -> Callable[[str], Channel]:
+def _piped(command: tuple[str, ...]) -> Callable[[str, int], Channel]:
     """Starts a worker process, which is the same for every image: the machine has the tools."""
-    return lambda _: Pipe(command)
+    return lambda _, slot: Pipe((*command, str(slot)))
 
 
 _REMEDY = (

@@ -1,4 +1,5 @@
-"""Warm compilers: javac, mcs and tsc take long to start and a fraction of that for a program, so one of each stays up.
+"""Warm compilers: javac, mcs and tsc take long to start and a fraction of that for a program, so one of each stays up; and
+Python's, whose memory is warm.
 
 Compiling executes nothing of the program, so that a compiler may serve one after the other. It runs as a user of its own,
 which is no program's and may write nowhere (mcs: to a directory of its own in /tmp); sources come over its standard input, and
@@ -8,7 +9,7 @@ under the usual limits.
 """
 
 import os
-import selectors
+import select
 import signal
 import struct
 import subprocess
@@ -28,9 +29,12 @@ _TYPESCRIPT = Path("/usr/share/nodejs/typescript/lib/typescript.js")
 _MONO = "/usr/lib/mono/4.5"
 _LARGEST = 32 * MIB
 """Of one text or file in an answer."""
+_PIPE = 1 << 16
 _MEMORY = 700 * MIB
 _SERVES = 1000
 """Programs; what a compiler keeps of them must not add up."""
+_LOOKS = 20
+"""Programs after which its memory is looked at."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,8 @@ def command(language: str) -> tuple[str, ...] | None:
         return ("env", f"MONO_PATH={_MONO}", "mono", str(_SERVERS / "CsCompile.exe"), *MCS_OPTIONS)
     if language == "ts" and _TYPESCRIPT.is_file():
         return ("node", "--max-old-space-size=500", str(_SERVERS / "tsc.js"), str(_TYPESCRIPT))
+    if language == "py":
+        return ("env", "PYTHONHASHSEED=0", "python3", "-S", str(_SERVERS / "compile.py"))
     return None
 
 
@@ -68,11 +74,11 @@ class Compiler:
             stderr=subprocess.DEVNULL,
             cwd="/",
             env={"PATH": PATH, "HOME": "/nonexistent", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
-            start_new_session=True,
             preexec_fn=partial(confine, kernel, uid, os.getpid()),
         )
         self.pid = self.process.pid
         self.served = 0
+        self._unread = b""
 
     def compile(self, name: str, source: bytes, limits: Limits) -> Compiled | None:
         """Compile `source`, which would be in file `name`; None where the compiler failed, and is not to be used again."""
@@ -91,6 +97,8 @@ class Compiler:
     @property
     def worn(self) -> bool:
         """Whether it has served long enough, or grown too large."""
+        if self.served % _LOOKS:
+            return False
         return self.served >= _SERVES or resident_bytes(self.pid) > _MEMORY
 
     def close(self) -> None:
@@ -110,7 +118,7 @@ class Compiler:
         os.set_blocking(fd, False)
         left = memoryview(data)
         while left:
-            self._wait(fd, selectors.EVENT_WRITE)
+            self._wait(fd, select.POLLOUT)
             left = left[os.write(fd, left) :]
 
     def _number(self) -> int:
@@ -125,16 +133,19 @@ class Compiler:
     def _read(self, length: int) -> bytes:
         assert self.process.stdout is not None
         fd = self.process.stdout.fileno()
-        data = bytearray()
-        while len(data) < length:
-            self._wait(fd, selectors.EVENT_READ)
-            if not (part := os.read(fd, length - len(data))):
+        parts, there = [self._unread], len(self._unread)
+        while there < length:
+            self._wait(fd, select.POLLIN)
+            if not (part := os.read(fd, _PIPE)):
                 raise EOFError
-            data += part
-        return bytes(data)
+            parts.append(part)
+            there += len(part)
+        data = b"".join(parts)
+        self._unread = data[length:]
+        return data[:length]
 
     def _wait(self, fd: int, event: int) -> None:
-        with selectors.DefaultSelector() as selector:
-            selector.register(fd, event)
-            if not selector.select(max(self._deadline - time.monotonic(), 0)):
-                raise TimeoutError
+        poll = select.poll()
+        poll.register(fd, event)
+        if not poll.poll(1000 * max(self._deadline - time.monotonic(), 0)):
+            raise TimeoutError

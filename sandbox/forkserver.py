@@ -1,11 +1,11 @@
 """A warm Python interpreter that forks one child per program: starting Python costs four times as much.
 
-`sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages, all JSON. A request is
-what `sandbox.launch.Forked` sends, with three file descriptors: the program's stdin, stdout and stderr. The
-answers are `{"pid"}` at once and `{"status", "cpu_seconds", "memory_bytes"}` when the child has ended, or
-`{"failed"}` where it cannot be started.
+`sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages. A request is what
+`sandbox.launch.Forked` sends: a line with the user, a line of JSON, and the program's code where it is compiled already; with
+three file descriptors, its stdin, stdout and stderr. The answer, JSON, is `{"status", "cpu_seconds", "memory_bytes"}` when the
+child has ended, or `{"failed"}` where it cannot be started.
 
-The child runs the program as `python3 main.py` would: a fresh `__main__`, its own session, directory,
+The child runs the program as `python3 main.py` would: a fresh `__main__`, its own process group, directory,
 environment, user and limits. It inherits nothing but the modules below, which are imported in the parent
 already; expected outputs never come near it. What it leaves behind is the caller's to kill.
 """
@@ -14,39 +14,45 @@ import atexit
 import gc
 import importlib
 import json
+import marshal
 import os
-import socket
+import struct
 import sys
 import types
+from _socket import CMSG_LEN, socket  # not the module socket: it would be in every child
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.confine import confine
+from sandbox.confine import confine, die_with_parent
 
-# What most programs import and is cheap to take down again: each child frees all of it at its end.
-# fmt: off
 WARM = (
-    "bisect", "collections", "copy", "datetime", "functools", "heapq", "itertools", "json", "math", "operator",
-    "random", "re", "string", "typing",
-)
-# fmt: on
+    "bisect", "collections", "copy", "functools", "heapq", "itertools", "json", "math", "operator", "re", "string", "typing",
+)  # fmt: skip
+"""What most programs import, and no more: all memory costs something in every child. Least of all random, which seeds itself
+anew in each."""
+_LARGEST = 120_000
+"""Bytes of a request; memory of more than 128 KiB would be taken from the kernel for each, and given back."""
 
 
-def serve(fd: int) -> None:
-    """Answer requests on socket `fd` until the caller hangs up; in a child, run the program."""
-    program = _next_program(socket.socket(fileno=fd))
-    if program is None:
+def serve(fd: int, processors: "set[int]") -> None:
+    """Answer requests on socket `fd` until the caller hangs up; in a child, run the program, on any of `processors`."""
+    job = _next_program(socket(fileno=fd), processors)
+    if job is None:
         return
+    program, compiled = job
     end = _end
     status = 0
     try:
-        with open(program, "rb") as source:
-            code = compile(source.read(), program, "exec", dont_inherit=True)
+        if compiled:
+            code = marshal.loads(compiled)  # noqa: S302 - by `servers/compile.py`
+        else:
+            with open(program, "rb") as source:
+                code = compile(source.read(), program, "exec", dont_inherit=True)
         exec(code, sys.modules["__main__"].__dict__)  # noqa: S102 - the point of it all
     except Exception:
         sys.excepthook(*sys.exc_info())
         status = 1
-    code = None  # type: ignore[assignment]
+    code = job = compiled = None  # type: ignore[assignment]
     end(status)
 
 
@@ -60,7 +66,8 @@ def _end(status: int, leave: "Callable[[int], Any]" = os._exit) -> None:
         sys.modules["threading"]._shutdown()
     atexit._run_exitfuncs()
     sys.modules.pop("__main__", None)
-    gc.collect()
+    # A whole collection also clears away what the interpreter keeps for its next objects: of no use to a process that ends.
+    gc.collect(2 if gc.get_objects(2) else 1)
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:
@@ -70,12 +77,15 @@ def _end(status: int, leave: "Callable[[int], Any]" = os._exit) -> None:
     leave(status)
 
 
-def _next_program(server: socket.socket) -> "str | None":
-    """Serve until the caller hangs up (None), or return the program to run: this is its process then.
+def _next_program(server: socket, processors: "set[int]") -> "tuple[str, bytes] | None":
+    """Serve until the caller hangs up (None), or return the program to run and its code: this is its process then.
 
     All that can be is done before the fork: each page that a child writes to, by a reference count for instance, is copied.
     """
     own = os.getpid()
+    die_with_parent(
+        os.getppid()
+    )  # it does; but a child's first such call costs 0.25 ms where its parent made none
     for name in WARM:
         importlib.import_module(name)
     with open(__file__, "rb") as source:
@@ -87,32 +97,33 @@ def _next_program(server: socket.socket) -> "str | None":
     sys.excepthook = _without_our_frames
     gc.collect()
     gc.freeze()  # the children share these objects' pages
+    known, job = b"", {}
     while True:
-        message, fds, _, _ = socket.recv_fds(server, 1 << 20, 3)
+        message, received, _, _ = server.recvmsg(_LARGEST, CMSG_LEN(12))
         if not message:
             return None
-        job = json.loads(message)
-        program: str = job["file"]
-        _be_ready_for(program, job["env"])
-        rlimits = {int(which): tuple(pair) for which, pair in job["rlimits"].items()}
-        directory, uid = job["directory"], job["uid"]
+        fds = struct.unpack("3i", received[0][2])
+        user, head, code = message.split(b"\n", 2)
+        if head != known:
+            known, job = head, json.loads(head)
+            job["rlimits"] = {int(which): tuple(pair) for which, pair in job["rlimits"].items()}
+            _be_ready_for(job["file"], job["env"])
         pid = os.fork()
         if pid == 0:
             try:
-                os.setsid()
                 for target, fd in enumerate(fds):
                     os.dup2(fd, target)
                     os.close(fd)
-                os.chdir(directory)
-                confine(rlimits, uid, own)
+                os.sched_setaffinity(0, processors)  # the parent is held to one
+                os.chdir(job["directory"])
+                confine(job["rlimits"], int(user) if user else None, own)
             except Exception as error:  # ours, not the program's
                 server.send(json.dumps({"failed": repr(error)}).encode())
                 os._exit(1)
             server.close()
-            return program
+            return job["file"], code
         for fd in fds:
             os.close(fd)
-        server.send(json.dumps({"pid": pid}).encode())
         _, status, used = os.wait4(pid, 0)
         done = {
             "status": status,

@@ -5,7 +5,6 @@ import os
 import re
 import shutil
 import stat
-import tempfile
 from collections.abc import Mapping
 from dataclasses import replace
 from enum import StrEnum
@@ -13,18 +12,24 @@ from functools import partial
 from pathlib import Path
 
 from sandbox.backends import bubblewrap
-from sandbox.clear import clear_container, memory_kills, wipe
+from sandbox.clear import clear_container, memory_kills, wipe_program
 from sandbox.compilers import Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
 from sandbox.languages import PATH, entry, heap_mib, language
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
 from sandbox.prepared import UNPREPARED, prepared
+from sandbox.processes import Processor
 from sandbox.verdicts import Case, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
 KEPT_CHARACTERS = 64 << 10
 """How much of stdout, and of stderr, a `Result` holds."""
+
+
+_LARGEST_PYTHON = 48 << 10
+"""Bytes of source or code; what is larger is compiled by the program's own process, under its limits."""
+_PYTHON_SECONDS = 5.0
 
 
 class Place(StrEnum):
@@ -40,19 +45,22 @@ class Judge:
 
     `caller`: a file descriptor that becomes readable if whoever wants the verdict hangs up; the program is killed then
     and `CallerGone` raised.
+    `slot`: which of the runners of a machine this is.
     `uid`: the user that the program runs as; None: the runner's own.
     `clean`: whether nothing is left of the programs so far. A runner that is not has to end.
     """
 
-    def __init__(self, scratch: Path, place: Place, caller: int | None = None) -> None:
+    def __init__(self, scratch: Path, place: Place, caller: int | None = None, slot: int = 0) -> None:
         self.scratch, self.place, self.caller = scratch, place, caller
         self.isolated = place is Place.bubblewrap
         self.uid = program_uid()
         self.clean = True
+        self.processor = Processor(slot)
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
+        self._directories = 0  # that could not be wiped
         scratch.chmod(0o711)  # programs may run as another user
         closed = [folder for folder in scratch.parents if not folder.stat().st_mode & stat.S_IXOTH]
         self.closed = closed[0] if self.uid is not None and closed else None
@@ -69,11 +77,15 @@ class Judge:
         """Compile and run one program. Raises `SandboxError`, `OSError` where the sandbox fails."""
         if self.place is Place.container:
             self.uid = next(self._uids)
-        directory = Path(tempfile.mkdtemp(dir=self.scratch))
+        directory = self.scratch / str(self._directories)
+        judgement = _Judgement(self, program, directory)
+        directory.mkdir(mode=0o700)
+        self._directories += 1
         try:
-            return _Judgement(self, program, directory).result()
+            return judgement.result()
         finally:
-            wipe(directory)
+            wipe_program(str(directory), judgement.source)
+            self._directories -= 1  # the same for the next program, which the warm interpreter then knows
             if self.place is Place.container:
                 self.clean = clear_container()
 
@@ -83,7 +95,7 @@ class Judge:
             python = shutil.which("python3", path=PATH)
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
-            self.server = ForkServer(python, env)
+            self.server = ForkServer(python, env, self.processor.all)
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:
@@ -107,6 +119,7 @@ class Judge:
 
     def close(self) -> None:
         """End the warm interpreter and compilers; the next program that needs one gets a new one."""
+        self.processor.release()
         if self.server:
             self.server.close()
             self.server = None
@@ -122,17 +135,21 @@ class _Judgement:
         self.row = language(program.language).of(program.source)
         self.limits = program.limits or self.row.limits
         self.totals = Result(program.id, Verdict.passed)
+        self.source = str(directory)
+        self.code: bytes | None = None
         self.killed = memory_kills() if judge.place is Place.container else None
 
     def result(self) -> Result:
         """Compile, then run each case until one fails."""
-        source = self.directory / self._fill(self.row.file)
-        source.write_text(self.program.source, encoding="utf-8", errors="replace", newline="")
-        if self.judge.uid is not None:
-            for path in (source, self.directory):
-                os.chown(path, self.judge.uid, self.judge.uid)
+        name, uid = self._fill(self.row.file), self.judge.uid
+        self.source = f"{self.directory}/{name}"
+        with open(self.source, "xb") as file:
+            file.write(self.program.source.encode("utf-8", "replace"))
+        if uid is not None:
+            for path in (self.source, self.directory):
+                os.chown(path, uid, uid)
         if self.row.compile:
-            outcome = self._compile_warm(source.name) or self._step(self.row.compile, compiling=True)
+            outcome = self._compile_warm(name) or self._step(self.row.compile, compiling=True)
             self._add(outcome, compiling=True)
             if outcome.over or outcome.exit_code != 0:
                 timeout = outcome.over is Verdict.timeout
@@ -159,6 +176,18 @@ class _Judgement:
         for file, content in done.files.items():
             write_inside(self.directory, file, content)
         return Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
+
+    def _python(self) -> bytes:
+        """The program's code, compiled by the warm compiler; empty where its process has to do that."""
+        text = self.program.source.encode("utf-8", "replace")
+        compiler = self.judge.compiler("py") if len(text) <= _LARGEST_PYTHON else None
+        if compiler is None:
+            return b""
+        done = compiler.compile(self.source, text, replace(self.limits, compile_wall_seconds=_PYTHON_SECONDS))
+        if done is None or compiler.worn:
+            self.judge.drop_compiler("py")
+        code = done.files.get("code", b"") if done else b""
+        return code if len(code) <= _LARGEST_PYTHON else b""
 
     def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
         """What one run says; see `Language` for the patterns."""
@@ -197,12 +226,16 @@ class _Judgement:
         command = self._command(argv, cpu, compiling)
         warm = self.row.name == "py" and not compiling and not judge.isolated
         server = judge.python(command.env) if warm else None
+        if server:
+            judge.processor.hold(server.pid)
+            if self.code is None:
+                self.code = self._python()
 
         def start(stdio: Stdio) -> Child:
             if judge.isolated:
                 return bubblewrap.Boxed(command, stdio, limits, writable=compiling)
             if server:
-                return Forked(server, command, self.directory / self.row.file, stdio)
+                return Forked(server, command, self.source, self.code or b"", stdio)
             return Spawned(command, stdio)
 
         budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
@@ -229,6 +262,8 @@ class _Judgement:
 
     def _fill(self, template: str) -> str:
         """Put this program's values into a template of the language's row."""
+        if "{" not in template:
+            return template
         return re.sub(r"\{(\w+)\}", lambda match: self._value(match[1]), template)
 
     def _value(self, name: str) -> str:

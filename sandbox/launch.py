@@ -6,10 +6,11 @@ import json
 import math
 import os
 import resource
+import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from sandbox.confine import RLIMIT_MSGQUEUE, Rlimits, confine, die_with_parent
 from sandbox.errors import SandboxError
-from sandbox.processes import Usage
+from sandbox.processes import Usage, children
 from sandbox.verdicts import Limits
 from sandbox.watch import Stdio
 
@@ -25,7 +26,7 @@ from sandbox.watch import Stdio
 _FORK_SERVER = """import sys
 sys.path.append(sys.argv[1])
 from sandbox.forkserver import serve
-serve(int(sys.argv[2]))
+serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))))
 """
 
 SPARE_PROCESSES = 16
@@ -69,7 +70,7 @@ def rlimits(limits: Limits, cpu_seconds: float, *, address_space: bool, processe
 
 
 class Spawned:
-    """A command started by fork and exec, in a session of its own; `pass_fds` stay open in it."""
+    """A command started by fork and exec; `pass_fds` stay open in it."""
 
     def __init__(self, command: Command, stdio: Stdio, pass_fds: tuple[int, ...] = ()) -> None:
         """Start it. Raises `SandboxError` where that fails."""
@@ -81,7 +82,6 @@ class Spawned:
                 stderr=stdio[2],
                 cwd=command.directory,
                 env=dict(command.env),
-                start_new_session=True,
                 pass_fds=pass_fds,
                 preexec_fn=partial(confine, command.rlimits, command.uid, os.getpid()),
             )
@@ -89,6 +89,9 @@ class Spawned:
             raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
         self.pid = self._process.pid
         self._end = _end_of(self.pid)
+
+    def kill(self) -> None:
+        _kill(self.pid)
 
     def fileno(self) -> int:
         return self._end
@@ -121,19 +124,22 @@ def _end_of(pid: int) -> int:
 
 
 class Forked:
-    """A Python program in a child of the fork server."""
+    """A Python program in a child of the fork server. `code`: of the source in `file`, in marshal's format; or empty."""
 
-    def __init__(self, server: "ForkServer", command: Command, file: Path, stdio: Stdio) -> None:
+    def __init__(self, server: "ForkServer", command: Command, file: str, code: bytes, stdio: Stdio) -> None:
         self._server = server
         job = {
-            "file": str(file),
+            "file": file,
             "directory": str(command.directory),
             "env": dict(command.env),
             "rlimits": command.rlimits,
-            "uid": command.uid,
         }
-        socket.send_fds(server.socket, [json.dumps(job).encode()], stdio)
-        self.pid = int(server.answer()["pid"])
+        head = f"{'' if command.uid is None else command.uid}\n{json.dumps(job)}\n"
+        socket.send_fds(server.socket, [head.encode(), code], stdio)
+
+    def kill(self) -> None:
+        for pid in children(self._server.pid):  # it has no other
+            _kill(pid)
 
     def fileno(self) -> int:
         return self._server.socket.fileno()
@@ -147,19 +153,20 @@ class Forked:
 
 
 class ForkServer:
-    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`."""
+    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`. `processors`: where programs may run."""
 
-    def __init__(self, python: str, env: Mapping[str, str]) -> None:
+    def __init__(self, python: str, env: Mapping[str, str], processors: Set[int]) -> None:
+        root, where = str(Path(__file__).parent.parent), ",".join(map(str, processors))
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [python, "-c", _FORK_SERVER, str(Path(__file__).parent.parent), str(theirs.fileno())],
+                [python, "-c", _FORK_SERVER, root, str(theirs.fileno()), where],
                 # Pipes, as its children have: what Python learnt of its streams at its start holds for them, too.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env=dict(env),
+                env=dict(env) | {"LD_BIND_NOW": "1"},  # what is bound before the fork is bound for all
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 preexec_fn=partial(die_with_parent, os.getpid()),
@@ -180,6 +187,11 @@ class ForkServer:
         self.socket.close()
         self._process.kill()
         self._process.communicate()
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 def _exit_code(status: int) -> int:

@@ -127,7 +127,7 @@ def _run(argv: list[str], directory: str, env: dict[str, str], seconds: float) -
     """Exit code, stdout and stderr; None where it takes longer."""
     with subprocess.Popen(
         argv, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, errors="replace", start_new_session=True,
+        text=True, errors="replace", process_group=0,
     ) as process:  # fmt: skip
         try:
             out, err = process.communicate(timeout=seconds)

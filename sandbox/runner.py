@@ -1,14 +1,13 @@
 """The worker process: judges one program after the other.
 
-    python -m sandbox.runner process|bubblewrap|container
+    python -m sandbox.runner process|bubblewrap|container NUMBER
 
-It reads requests from stdin and writes one answer for each to stdout, as JSON lines, and ends when stdin
-does:
+It reads requests from stdin and writes answers to stdout, as JSON lines, and ends when stdin does:
 
-    {"judge": Program}       -> {"answer": Result}
-    {"missing": language}    -> {"answer": [tools]}
-    {"identity": language}   -> {"answer": text}
-    where it fails itself    -> {"error": message}
+    {"judge": [Program, ...]} -> {"answer": Result} for each, in order
+    {"missing": language}     -> {"answer": [tools]}
+    {"identity": language}    -> {"answer": text}
+    where it fails itself     -> {"error": message}, and no more answers to this request
 
 With `"last": true` beside an answer it ends: the program left something that cannot be cleared away.
 
@@ -22,6 +21,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,9 @@ from sandbox.languages import PATH, Language, language
 from sandbox.verdicts import Program
 from sandbox.watch import CallerGone
 
+_TELL_SECONDS = 0.02
+"""Answers that come faster are written together: each passes through the daemon."""
+
 
 def main() -> None:
     """Serve requests until stdin ends."""
@@ -41,11 +45,19 @@ def main() -> None:
     os.dup2(null, 0)  # what this process starts must not get hold of the caller's pipes
     os.dup2(null, 1)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
-        judge = Judge(Path(scratch), Place(sys.argv[1]), caller)
+        judge = Judge(Path(scratch), Place(sys.argv[1]), caller, int(sys.argv[2]))
         try:
             for line in os.fdopen(caller, "rb", closefd=False):
-                said = answer(judge, json.loads(line))
-                print(json.dumps(said if judge.clean else said | {"last": True}), file=answers, flush=True)
+                told = time.monotonic()
+                for said in answer(judge, json.loads(line)):
+                    print(json.dumps(said if judge.clean else said | {"last": True}), file=answers)
+                    if time.monotonic() > told + _TELL_SECONDS:
+                        answers.flush()
+                        told = time.monotonic()
+                    if not judge.clean:
+                        break
+                answers.flush()
+                judge.processor.release()
                 if not judge.clean:
                     break
         except (CallerGone, BrokenPipeError):
@@ -54,20 +66,22 @@ def main() -> None:
             judge.close()
 
 
-def answer(judge: Judge, request: dict[str, Any]) -> dict[str, Any]:
-    """Answer one request; the sandbox's own failures become an `error`. Raises `CallerGone`."""
+def answer(judge: Judge, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """The answers to one request; the sandbox's own failures become an `error`. Raises `CallerGone`."""
     try:
         judge.check_reachable()
         if "missing" in request:
-            return {"answer": missing_tools(language(request["missing"]))}
-        if "identity" in request:
-            return {"answer": identity(language(request["identity"]))}
-        return {"answer": judge.judge(Program.from_json(request["judge"])).to_json()}
+            yield {"answer": missing_tools(language(request["missing"]))}
+        elif "identity" in request:
+            yield {"answer": identity(language(request["identity"]))}
+        else:
+            for program in request["judge"]:
+                yield {"answer": judge.judge(Program.from_json(program)).to_json()}
     except CallerGone:
         raise
     except (SandboxError, OSError, subprocess.SubprocessError) as error:
         judge.close()  # the warm interpreter may be what broke
-        return {"error": f"{type(error).__name__}: {error}"}
+        yield {"error": f"{type(error).__name__}: {error}"}
 
 
 def missing_tools(row: Language) -> list[str]:

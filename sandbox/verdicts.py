@@ -82,7 +82,8 @@ class Program:
 
     def to_json(self) -> dict[str, Any]:
         """The program as plain JSON values."""
-        return asdict(self)
+        cases = [vars(case) for case in self.cases]
+        return vars(self) | {"cases": cases, "limits": vars(self.limits) if self.limits else None}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Program":
@@ -118,7 +119,7 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON values."""
-        return asdict(self) | {"verdict": str(self.verdict)}
+        return vars(self) | {"verdict": str(self.verdict)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Result":

@@ -2,9 +2,8 @@
 
 import contextlib
 import fcntl
-import io
 import os
-import selectors
+import select
 import signal
 import time
 from collections.abc import Callable
@@ -62,7 +61,9 @@ class Outcome:
 class Child(Protocol):
     """A started command."""
 
-    pid: int
+    def kill(self) -> None:
+        """End it at once; no error where it has ended."""
+        ...
 
     def fileno(self) -> int:
         """A file descriptor that becomes readable when the command has ended."""
@@ -91,22 +92,21 @@ def watch(
     cannot be started or killed.
     """
     with contextlib.ExitStack() as stack:
-        (child_in, our_in), (our_out, child_out), (our_err, child_err) = (os.pipe() for _ in range(3))
-        for pipe in (our_out, our_err):
+        (child_in, source), (out, child_out), (err, child_err) = (os.pipe() for _ in range(3))
+        ours = [source, out, err]
+        stack.callback(_close, ours)
+        for pipe in (out, err):
             _widen(pipe)
-        source = stack.enter_context(io.FileIO(our_in, "w"))
-        out, err = (stack.enter_context(io.FileIO(fd, "r")) for fd in (our_out, our_err))
         try:
             child = start((child_in, child_out, child_err))
         finally:
-            for fd in (child_in, child_out, child_err):
-                os.close(fd)
+            _close([child_in, child_out, child_err])
         stack.callback(child.close)
-        run = _Run(child, source, stdin, out, err, budget, keep)
+        run = _Run(child, ours, stdin, budget, keep)
         try:
             return run.finish(run.until_end(caller))
         except BaseException:
-            _kill(child.pid)
+            child.kill()
             kill_tree(keep)
             raise
 
@@ -115,63 +115,55 @@ class _Run:
     """One run in progress: pumps its pipes and checks its budget."""
 
     def __init__(
-        self,
-        child: Child,
-        source: io.FileIO,
-        stdin: bytes,
-        out: io.FileIO,
-        err: io.FileIO,
-        budget: Budget,
-        keep: frozenset[int],
+        self, child: Child, pipes: list[int], stdin: bytes, budget: Budget, keep: frozenset[int]
     ) -> None:
-        self.child, self.source, self.budget, self.keep = child, source, budget, keep
+        """pipes: our ends of the child's stdin, stdout and stderr; what is closed here is taken off the list."""
+        self.child, self.pipes, self.budget, self.keep = child, pipes, budget, keep
+        self.source, self.out, self.err = pipes
         self.unsent = memoryview(stdin)
-        self.out, self.err = out, err
-        self.outputs = {out: bytearray(), err: bytearray()}
-        for pipe in (source, out, err):
-            os.set_blocking(pipe.fileno(), False)
+        self.outputs = {self.out: bytearray(), self.err: bytearray()}
+        for pipe in pipes:
+            os.set_blocking(pipe, False)
         self.started = time.monotonic()
         self.peak = Usage()
 
     def until_end(self, caller: int | None) -> Verdict | None:
         """Pump until the command has ended (None) or is over a limit (its verdict)."""
-        with selectors.DefaultSelector() as selector:
-            end = selector.register(self.child.fileno(), selectors.EVENT_READ)
-            for pipe in self.outputs:
-                selector.register(pipe, selectors.EVENT_READ)
-            if caller is not None:
-                selector.register(caller, selectors.EVENT_READ)
-            if self.unsent:
-                selector.register(self.source, selectors.EVENT_WRITE)
-            else:
-                self.source.close()
-            next_poll, reads = self.started + _POLL_SECONDS, 0
-            while True:
-                ready = [key for key, _ in selector.select(max(next_poll - time.monotonic(), 0))]
-                for key in ready:
-                    if key.fileobj == caller:
-                        raise CallerGone("the caller hung up")
-                    if key.fileobj is self.source and self._feed():
-                        selector.unregister(self.source)
-                        self.source.close()
-                    if key.fileobj in self.outputs and self._drain(key.fileobj) == b"":
-                        selector.unregister(key.fileobj)
-                if self._received() > self.budget.output_bytes:
-                    return Verdict.output_exceeded
-                if end in ready:
-                    return None
-                reads += 1
-                if reads > _MANY_READS:
-                    time.sleep(_PAUSE_SECONDS)
-                if time.monotonic() >= next_poll:
-                    if over := self._over():
-                        return over
-                    next_poll = time.monotonic() + _POLL_SECONDS
+        end = self.child.fileno()
+        poll = select.poll()
+        for fd in (end, *self.outputs, *(() if caller is None else (caller,))):
+            poll.register(fd, select.POLLIN)
+        if self.unsent:
+            poll.register(self.source, select.POLLOUT)
+        else:
+            self._end_input()
+        next_poll, reads = self.started + _POLL_SECONDS, 0
+        while True:
+            ready = [fd for fd, _ in poll.poll(1000 * max(next_poll - time.monotonic(), 0))]
+            for fd in ready:
+                if fd == caller:
+                    raise CallerGone("the caller hung up")
+                if fd == self.source and self._feed():
+                    poll.unregister(fd)
+                    self._end_input()
+                if fd in self.outputs and self._drain(fd) == b"":
+                    poll.unregister(fd)
+            if self._received() > self.budget.output_bytes:
+                return Verdict.output_exceeded
+            if end in ready:
+                return None
+            reads += 1
+            if reads > _MANY_READS:
+                time.sleep(_PAUSE_SECONDS)
+            if time.monotonic() >= next_poll:
+                if over := self._over():
+                    return over
+                next_poll = time.monotonic() + _POLL_SECONDS
 
     def finish(self, over: Verdict | None) -> Outcome:
         """End whatever still runs, read what is left in the pipes, and add up."""
         if over:
-            _kill(self.child.pid)
+            self.child.kill()
         try:
             exit_code, own = self.child.wait()
         except SandboxError as error:
@@ -206,15 +198,25 @@ class _Run:
     def _feed(self) -> bool:
         """Write some of stdin; whether that was all, or the command reads no more."""
         try:
-            self.unsent = self.unsent[self.source.write(self.unsent[:_CHUNK]) or 0 :]
+            self.unsent = self.unsent[os.write(self.source, self.unsent[:_CHUNK]) :]
+        except BlockingIOError:
+            pass
         except BrokenPipeError:
             return True
         return not self.unsent
 
-    def _drain(self, pipe: io.FileIO) -> bytes | None:
+    def _end_input(self) -> None:
+        self.pipes.remove(self.source)
+        os.close(self.source)
+        self.source = -1
+
+    def _drain(self, pipe: int) -> bytes | None:
         """Read what is there: empty at the end, None where nothing is there now."""
         for _ in range(_PIPE_BYTES // _CHUNK):
-            data: bytes | None = pipe.read(_CHUNK)
+            try:
+                data: bytes | None = os.read(pipe, _CHUNK)
+            except BlockingIOError:
+                data = None
             self.outputs[pipe] += data or b""
             if not data or len(data) < _CHUNK:
                 break
@@ -242,6 +244,6 @@ def _widen(pipe: int) -> None:
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
+def _close(fds: list[int]) -> None:
+    for fd in fds:
+        os.close(fd)

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sandbox.channel import Channel
@@ -23,20 +23,27 @@ class Worker:
         self._buffer = b""
         self._stopped = False
 
-    def judge(self, program: Program) -> Result:
-        """Judge one program. Raises `SandboxError` where the sandbox fails; the next call may work."""
-        limits = program.limits or language(program.language).limits
-        runs = max(len(program.cases), 1)
-        patience = 2 * limits.compile_wall_seconds + runs * limits.wall_seconds + _PATIENCE_SECONDS
-        return Result.from_json(self._ask({"judge": program.to_json()}, patience))
+    def judge(self, programs: Sequence[Program]) -> list[Result]:
+        """Judge programs, one after the other: the results of all, or of those before the sandbox failed.
+
+        Raises `SandboxError` where it fails on the first one; the next call may work.
+        """
+        patience = _PATIENCE_SECONDS
+        for program in programs:
+            limits = program.limits or language(program.language).limits
+            patience += 2 * limits.compile_wall_seconds + max(len(program.cases), 1) * limits.wall_seconds
+        request = {"judge": [program.to_json() for program in programs]}
+        return list(map(Result.from_json, self._ask(request, patience, len(programs))))
 
     def missing(self, name: str) -> tuple[str, ...]:
         """The tools and files that language `name` lacks where the worker runs. Raises `SandboxError`."""
-        return tuple(self._ask({"missing": name}, _PATIENCE_SECONDS))
+        [missing] = self._ask({"missing": name}, _PATIENCE_SECONDS)
+        return tuple(missing)
 
     def identity(self, name: str) -> str:
         """The tools and rules of language `name` where the worker runs. Raises `SandboxError`."""
-        return str(self._ask({"identity": name}, _PATIENCE_SECONDS))
+        [identity] = self._ask({"identity": name}, _PATIENCE_SECONDS)
+        return str(identity)
 
     def stop(self) -> None:
         """End the worker and what it runs, for good; whoever waits for its answer gets `SandboxError`."""
@@ -50,27 +57,32 @@ class Worker:
         if self._channel:
             self._channel.close()
 
-    def _ask(self, request: dict[str, Any], patience: float) -> Any:
-        """Send a request and wait up to `patience` seconds for the answer to it."""
+    def _ask(self, request: dict[str, Any], patience: float, answers: int = 1) -> list[Any]:
+        """Send a request and wait up to `patience` seconds for each answer to it; fewer than `answers` where it failed."""
         if self._stopped:
             raise SandboxError("the sandbox is closed")
         if self._channel is None:
             self._channel, self._buffer = self._start(), b""
         channel = self._channel
+        found: list[Any] = []
         try:
             channel.send(json.dumps(request).encode() + b"\n")
-            answer = json.loads(self._line(channel, time.monotonic() + patience))
+            while len(found) < answers:
+                answer = json.loads(self._line(channel, time.monotonic() + patience))
+                if "answer" in answer:
+                    found.append(answer["answer"])
+                if "last" in answer:  # what the program left cannot be cleared away
+                    self._drop(channel)
+                if "last" in answer or "answer" not in answer:
+                    break
         except (OSError, ValueError, SandboxError) as error:
             channel.kill()
             self._drop(channel)
-            raise SandboxError(f"a sandbox worker failed: {error}") from error
-        if answer.get(
-            "last"
-        ):  # what the program left cannot be cleared away: the next one gets another worker
-            self._drop(channel)
-        if "answer" not in answer:
+            if not found:
+                raise SandboxError(f"a sandbox worker failed: {error}") from error
+        if not found:
             raise SandboxError(answer.get("error", f"a sandbox worker answered {answer}"))
-        return answer["answer"]
+        return found
 
     def _drop(self, channel: Channel) -> None:
         channel.hang_up()

@@ -104,6 +104,8 @@ def test_heavy_libraries_are_imported_where_they_are_needed(path: Path):
 
 
 FORBIDDEN_IMPORTS = ("pickle", "cPickle", "cloudpickle", "dill", "joblib", "marshal", "shelve", "pexpect")
+# A program's code is hostile as it is: the process that reads it is the program's own, and confined before it does.
+COMPILED_PROGRAMS = {ROOT / "sandbox" / "forkserver.py", ROOT / "sandbox" / "servers" / "compile.py"}
 FORBIDDEN_ARGUMENTS = {"shell": True, "trust_remote_code": True, "weights_only": False, "allow_pickle": True}
 FORBIDDEN_CALLS = ("os.system", "os.popen", "torch.load", "torch.save", "subprocess.getoutput", "eval")
 
@@ -111,7 +113,8 @@ FORBIDDEN_CALLS = ("os.system", "os.popen", "torch.load", "torch.save", "subproc
 @pytest.mark.parametrize("path", FILES, ids=label)
 def test_no_pickle_no_shell_no_remote_code(path: Path):
     tree = ast.parse(path.read_text())
-    assert not [name for name in imported(ast.walk(tree)) if under(name, FORBIDDEN_IMPORTS)]
+    found = {name for name in imported(ast.walk(tree)) if under(name, FORBIDDEN_IMPORTS)}
+    assert found == ({"marshal"} if path in COMPILED_PROGRAMS else set())
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         assert ast.unparse(call.func) not in FORBIDDEN_CALLS
         for keyword in call.keywords:

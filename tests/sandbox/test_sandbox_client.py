@@ -56,7 +56,7 @@ def test_programs_are_read_only_some_ahead() -> None:
         results = sandbox.run(endless)
         assert len([next(results) for _ in range(5)]) == 5
         del results
-    assert next(read) <= 20
+    assert next(read) <= 5 + 2 * 2 * 32  # two batches for each worker
 
 
 def test_a_timeout_is_believed_only_after_a_second_run() -> None:
@@ -162,7 +162,7 @@ def test_no_isolation_can_be_refused_and_is_told(caplog: pytest.LogCaptureFixtur
 def test_a_worker_that_does_not_work_is_an_error(command: tuple[str, ...]) -> None:
     worker = Worker(partial(Pipe, command))
     with pytest.raises(SandboxError):
-        worker.judge(Program("x", "py", "print(1)"))
+        worker.judge([Program("x", "py", "print(1)")])
     worker.close()
 
 
@@ -186,3 +186,40 @@ def test_a_folder_that_programs_cannot_enter_is_no_mistake_of_theirs(
         Sandbox("process") as box,
     ):
         list(box.run([Program("right", "py", "print(1)")]))
+
+
+def test_what_a_lost_worker_had_not_answered_is_judged_again(caplog: pytest.LogCaptureFixture) -> None:
+    """Programs are sent to a worker several at a time."""
+    programs = [
+        Program(
+            str(n), "py", f"import time; time.sleep(0.2); print({n})", (Case("", f"{n if n != 5 else 0}"),)
+        )
+        for n in range(8)
+    ]
+    with Sandbox("process") as sandbox:
+        sandbox.need("py")
+        (worker,) = [worker for worker in sandbox._workers if worker._channel]
+        assert isinstance(worker._channel, Pipe)
+        first = worker._channel.process.pid
+        sandbox._batch_sizes["py"] = len(programs)
+        threading.Timer(0.7, os.kill, (first, 9)).start()
+        found = {result.id: result for result in sandbox.run(programs)}
+        assert worker._channel.process.pid != first
+    assert {id: result.stdout for id, result in found.items()} == {p.id: f"{p.id}\n" for p in programs}
+    assert [id for id, result in found.items() if result.verdict is not Verdict.passed] == ["5"]
+    assert found["5"].verdict is Verdict.wrong_answer
+
+
+def test_batches_are_as_long_as_programs_are_short() -> None:
+    sandbox = Sandbox("process")
+    py = [Program(str(n), "py", "") for n in range(7)]
+    sh = [Program(str(n), "sh", "") for n in range(3)]
+    sandbox._batch_sizes["py"] = 3
+    found = [[program.id for program in batch] for batch in sandbox._batches(iter([*py[:5], *sh, *py[5:]]))]
+    assert found == [["0", "1", "2"], ["3", "4"], ["0"], ["1"], ["2"], ["5", "6"]]
+    with sandbox:
+        results = list(sandbox.run([Program(str(n), "sh", f"sleep 0.06 # {n}") for n in range(2)]))
+        assert len(results) == 2
+        assert sandbox._batch_sizes["sh"] == 1
+        list(sandbox.run([Program(str(n), "py", f"# {n}") for n in range(50)]))
+        assert sandbox._batch_sizes["py"] > 1

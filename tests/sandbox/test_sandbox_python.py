@@ -1,0 +1,148 @@
+"""What is done for Python alone must not show: programs are forked, and compiled by another process."""
+
+import importlib.util
+import marshal
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from sandbox.client import Sandbox
+from sandbox.processes import Processor, cpu_seconds
+from sandbox.verdicts import Program, Result
+from tests.sandbox.conftest import need_backend
+
+SERVER = Path(__file__).parents[2] / "sandbox" / "servers" / "compile.py"
+
+
+@pytest.fixture(scope="module", params=["process", "docker"])
+def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
+    need_backend(request.param)
+    with Sandbox(request.param) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def server() -> types.ModuleType:
+    spec = importlib.util.spec_from_file_location("server", SERVER)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def judge(sandbox: Sandbox, source: str) -> Result:
+    (result,) = sandbox.run([Program("x", "py", source)])
+    return result
+
+
+PROGRAMS = {
+    "plain": "def f(x): return x + 1\nprint(f(1), __name__, __file__ == __import__('sys').argv[0])",
+    "a coding": "# coding: latin-1\nprint(len('é'))",
+    "a warning": "print('a' is 'a')",
+    "an escape that is none": r"print('\d')",
+    "a set's order": "for x in {'pear', 'fig', 'plum', 'lime', 'kiwi'}: print(x)",
+    "sets in a tuple": "def f(x=({'pear', 'fig', 'plum'},)): return [*x[0]]\nprint(f(), 3 in {1, 2, 3})",
+    "a mistake": "print(1)\ndef f(:\n",
+    "an indentation": "def f():\nprint(1)",
+    "nested too deeply": "(" * 500 + ")" * 500,
+    "an exception": "def f():\n    raise ValueError('here')\nprint(1)\nf()\n",
+    "identity": "a = 'x y z'\ndef f(): return 'x y z'\nprint(a is f(), f.__code__.co_filename == __file__)",
+    "numbers": "print(-0.0, 1e400, 1j, 10 ** 40, float('nan'), ..., b'\\0')",
+    "its source": "import inspect\ndef f(): pass\nprint(inspect.getsource(f))",
+    "many lines": "\n" * 60_000 + "print(1)",
+    "a lone surrogate": "print(len('\ud800'))",
+}
+
+
+@pytest.mark.parametrize("name", PROGRAMS)
+def test_a_program_ends_as_under_a_fresh_interpreter(sandbox: Sandbox, name: str, tmp_path: Path) -> None:
+    if sandbox.backend == "docker" and not Path("/usr/bin/python3").exists():
+        pytest.skip("no /usr/bin/python3 to compare with")
+    file = tmp_path / "main.py"
+    file.write_text(PROGRAMS[name], encoding="utf-8", errors="replace", newline="")
+    plain = subprocess.run(
+        ["/usr/bin/python3", str(file)],
+        capture_output=True,
+        text=True,
+        env={"PYTHONHASHSEED": "0", "LANG": "C.UTF-8"},
+    )
+    for _ in range(2):  # the compiler is the same process
+        found = judge(sandbox, PROGRAMS[name] + "\n#" + " " * _)
+        assert found.stdout == plain.stdout
+        assert found.exit_code == plain.returncode
+        assert _without_paths(found.stderr) == _without_paths(plain.stderr)
+
+
+def _without_paths(text: str) -> list[str]:
+    return [line if "main.py" not in line else line.partition("main.py")[2] for line in text.splitlines()]
+
+
+def test_a_program_sees_no_trace_of_how_it_was_started(sandbox: Sandbox) -> None:
+    source = """
+import os, sys
+print(os.getpgid(0) == os.getpid(), len(os.sched_getaffinity(0)), "LD_BIND_NOW" in os.environ)
+print(sorted(name for name in sys.modules if "sandbox" in name), "_socket" in dir())
+print(sorted(os.listdir("/proc/self/fd")))
+"""
+    lines = judge(sandbox, source).stdout.splitlines()
+    assert lines[0] == f"True {len(os.sched_getaffinity(0))} False"
+    assert lines[1] == "[] False"
+    assert lines[2] == "['0', '1', '2', '3']"  # 3 is the listing's own
+
+
+def test_a_signal_to_its_group_reaches_nobody_else(sandbox: Sandbox) -> None:
+    assert judge(sandbox, "import os; os.kill(0, 9)").exit_code == 128 + 9
+    assert judge(sandbox, "print('alive')").stdout == "alive\n"
+
+
+def test_only_what_marshal_gives_back_as_it_was_is_compiled_elsewhere(server: types.ModuleType) -> None:
+    code = server._compiled(b"x = (1, 'a', 2.5)\ndef f(y): return y", "main.py")
+    assert marshal.loads(code) == compile("x = (1, 'a', 2.5)\ndef f(y): return y", "main.py", "exec")
+    for source in (
+        "y in {1, 2}",
+        "f(({1: 2}, y in {3, 4}))",
+        "lambda: [x for x in {5, 6}]",
+        "f(:",
+        "x = 1\0",
+    ):
+        assert server._compiled(source.encode(), "main.py") is None
+
+
+def test_a_warning_is_left_to_the_program() -> None:
+    request = b"".join(len(part).to_bytes(4, "big") + part for part in (b"main.py", b"1 is 1"))
+    done = subprocess.run([sys.executable, str(SERVER)], input=request, capture_output=True, check=True)
+    assert (done.stdout, done.stderr) == ((1).to_bytes(4, "big") + bytes(8), b"")
+
+
+def test_a_process_is_held_to_a_processor_and_let_go() -> None:
+    everywhere = os.sched_getaffinity(0)
+    other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        for number in (0, 1, 1000):
+            processor = Processor(number)
+            processor.hold(other.pid)
+            assert os.sched_getaffinity(0) == os.sched_getaffinity(other.pid)
+            assert os.sched_getaffinity(0) == {sorted(everywhere)[number % len(everywhere)]}
+            processor.release()
+            assert os.sched_getaffinity(0) == everywhere
+    finally:
+        os.sched_setaffinity(0, everywhere)
+        other.communicate(b"\n")
+    Processor(0).hold(other.pid)  # which has ended
+    os.sched_setaffinity(0, everywhere)
+
+
+def test_the_cpu_time_of_another_process_is_known() -> None:
+    busy = subprocess.Popen(
+        [sys.executable, "-c", "for _ in range(10**7): pass\ninput()"], stdin=subprocess.PIPE
+    )
+    while cpu_seconds(busy.pid) < 0.1:
+        assert busy.poll() is None
+    busy.communicate(b"\n")
+    assert cpu_seconds(busy.pid) == 0.0

@@ -66,7 +66,7 @@ class Sandbox:
         self.backend, start = _choose(backend, allow_no_isolation, docker_runtime, patience)
         self._docker_runtime = docker_runtime
         # What judges one program at a time: a worker for each image, of which one is busy.
-        slots = [{image: Worker(partial(start, image, slot)) for image in IMAGES} for slot in range(workers)]
+        slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
         self._workers_at_once = workers
         self._idle: queue.SimpleQueue[dict[str, Worker]] = queue.SimpleQueue()
@@ -271,8 +271,8 @@ def content_key(program: Program) -> str:
 
 def _choose(
     backend: str, allow_no_isolation: bool, docker_runtime: str | None, patience: float
-) -> tuple[str, Callable[[str, int], Channel]]:
-    """The backend's own name, and how worker number so and so, for the languages of an image, is started."""
+) -> tuple[str, Callable[[str], Channel]]:
+    """The backend's own name, and how a worker for the languages of an image is started."""
     if backend == process.NAME:
         if not allow_no_isolation:
             raise BackendUnavailable(
@@ -283,7 +283,7 @@ def _choose(
         return backend, _piped(bubblewrap.command())
     if backend == docker.NAME:
         docker.image_digest(docker.connect(patience))
-        return backend, lambda image, slot: docker.start(image, docker_runtime, slot=slot)
+        return backend, lambda image: docker.start(image, docker_runtime)
     if backend != "auto":
         raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
     reasons = []
@@ -295,9 +295,9 @@ def _choose(
     raise BackendUnavailable(f"no sandbox backend on this machine: {'; '.join(reasons)}; {_REMEDY}")
 
 
-def _piped(command: tuple[str, ...]) -> Callable[[str, int], Channel]:
+def _piped(command: tuple[str, ...]) -> Callable[[str], Channel]:
     """Starts a worker process, which is the same for every image: the machine has the tools."""
-    return lambda _, slot: Pipe((*command, str(slot)))
+    return lambda _: Pipe(command)
 
 
 _REMEDY = (

@@ -114,7 +114,7 @@ def _next_program(server: socket, processors: "set[int]") -> "tuple[str, bytes] 
                 for target, fd in enumerate(fds):
                     os.dup2(fd, target)
                     os.close(fd)
-                os.sched_setaffinity(0, processors)  # the parent is held to one
+                _go_anywhere(processors)
                 os.chdir(job["directory"])
                 confine(job["rlimits"], int(user) if user else None, own)
             except Exception as error:  # ours, not the program's
@@ -131,6 +131,14 @@ def _next_program(server: socket, processors: "set[int]") -> "tuple[str, bytes] 
             "memory_bytes": used.ru_maxrss * 1024,
         }
         server.send(json.dumps(done).encode())
+
+
+def _go_anywhere(processors: "set[int]") -> None:
+    """Run on any of `processors`: the parent is held to one."""
+    try:
+        os.sched_setaffinity(0, processors)
+    except OSError:
+        return
 
 
 def _be_ready_for(program: str, env: "dict[str, str]") -> None:

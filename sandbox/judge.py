@@ -19,7 +19,7 @@ from sandbox.errors import SandboxError
 from sandbox.languages import PATH, entry, heap_mib, language
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
 from sandbox.prepared import UNPREPARED, prepared
-from sandbox.processes import Processor
+from sandbox.processes import Held
 from sandbox.verdicts import Case, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
@@ -45,17 +45,16 @@ class Judge:
 
     `caller`: a file descriptor that becomes readable if whoever wants the verdict hangs up; the program is killed then
     and `CallerGone` raised.
-    `slot`: which of the runners of a machine this is.
     `uid`: the user that the program runs as; None: the runner's own.
     `clean`: whether nothing is left of the programs so far. A runner that is not has to end.
     """
 
-    def __init__(self, scratch: Path, place: Place, caller: int | None = None, slot: int = 0) -> None:
+    def __init__(self, scratch: Path, place: Place, caller: int | None = None) -> None:
         self.scratch, self.place, self.caller = scratch, place, caller
         self.isolated = place is Place.bubblewrap
         self.uid = program_uid()
         self.clean = True
-        self.processor = Processor(slot)
+        self.held = Held()
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
@@ -95,7 +94,7 @@ class Judge:
             python = shutil.which("python3", path=PATH)
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
-            self.server = ForkServer(python, env, self.processor.all)
+            self.server = ForkServer(python, env, self.held.everywhere)
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:
@@ -119,7 +118,7 @@ class Judge:
 
     def close(self) -> None:
         """End the warm interpreter and compilers; the next program that needs one gets a new one."""
-        self.processor.release()
+        self.held.release()
         if self.server:
             self.server.close()
             self.server = None
@@ -183,9 +182,15 @@ class _Judgement:
         compiler = self.judge.compiler("py") if len(text) <= _LARGEST_PYTHON else None
         if compiler is None:
             return b""
-        done = compiler.compile(self.source, text, replace(self.limits, compile_wall_seconds=_PYTHON_SECONDS))
+        name, limits = (
+            f"{self.judge.held.processor} {self.source}",
+            replace(self.limits, compile_wall_seconds=_PYTHON_SECONDS),
+        )
+        done = compiler.compile(name, text, limits)
         if done is None or compiler.worn:
             self.judge.drop_compiler("py")
+        if done:
+            self.totals = replace(self.totals, cpu_seconds=done.cpu_seconds)
         code = done.files.get("code", b"") if done else b""
         return code if len(code) <= _LARGEST_PYTHON else b""
 
@@ -227,7 +232,7 @@ class _Judgement:
         warm = self.row.name == "py" and not compiling and not judge.isolated
         server = judge.python(command.env) if warm else None
         if server:
-            judge.processor.hold(server.pid)
+            judge.held.hold(server.pid)
             if self.code is None:
                 self.code = self._python()
 

@@ -1,6 +1,6 @@
 """The worker process: judges one program after the other.
 
-    python -m sandbox.runner process|bubblewrap|container NUMBER
+    python -m sandbox.runner process|bubblewrap|container
 
 It reads requests from stdin and writes answers to stdout, as JSON lines, and ends when stdin does:
 
@@ -45,7 +45,7 @@ def main() -> None:
     os.dup2(null, 0)  # what this process starts must not get hold of the caller's pipes
     os.dup2(null, 1)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
-        judge = Judge(Path(scratch), Place(sys.argv[1]), caller, int(sys.argv[2]))
+        judge = Judge(Path(scratch), Place(sys.argv[1]), caller)
         try:
             for line in os.fdopen(caller, "rb", closefd=False):
                 told = time.monotonic()
@@ -57,7 +57,7 @@ def main() -> None:
                     if not judge.clean:
                         break
                 answers.flush()
-                judge.processor.release()
+                judge.held.release()
                 if not judge.clean:
                     break
         except (CallerGone, BrokenPipeError):

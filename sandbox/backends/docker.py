@@ -35,7 +35,6 @@ FILES_COUNT = 16_384
 LABEL = "selftrain.sandbox"
 """Its value is the process that the container works for."""
 
-_WORKER = ("python3", "-m", "sandbox.runner", "container")
 _PACKAGE = Path(__file__).parent.parent
 _KEPT_STDERR = 20
 _RETRY_SECONDS = 0.5
@@ -45,14 +44,14 @@ _STDOUT = 1
 _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
-def start(image: str, runtime: str | None = None, command: Sequence[str] = (), slot: int = 0) -> "Attached":
-    """Start worker number `slot` in a container of `image`, one of `languages.IMAGES`.
+def start(image: str, runtime: str | None = None, command: Sequence[str] = ()) -> "Attached":
+    """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
 
     `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: what to start in place of
-    the worker. Raises `BackendUnavailable`, `SandboxError`.
+    the worker.
     """
     client = connect()
-    return Attached(client, image_digest(client, image), runtime, command or (*_WORKER, str(slot)))
+    return Attached(client, image_digest(client, image), runtime, command)
 
 
 def check(program: Program) -> None:
@@ -300,5 +299,5 @@ def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
         # The kernel counts the processes of a user over all containers: each gets users that no other has.
         "environment": {"SANDBOX_UIDS": str(1_000_000 + 100_000 * secrets.randbelow(20_000))},
         **({"runtime": runtime} if runtime else {}),
-        "entrypoint": list(command),
+        **({"entrypoint": list(command)} if command else {}),
     }

@@ -3,7 +3,9 @@ take five times as long: each page of memory that it compiles in is new to it. S
 has them. Exit code 0 comes with the code in marshal's format; with any other the program has to compile its source itself.
 """
 
+import contextlib
 import marshal
+import os
 import struct
 import sys
 import types
@@ -14,7 +16,13 @@ def main() -> None:
     """Serve until standard input ends."""
     warnings.simplefilter("error")  # they are the program's to print
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
-    while name := _part(requests):
+    here = b""
+    while request := _part(requests):
+        processor, _, name = request.partition(b" ")
+        if processor != here:
+            here = processor
+            with contextlib.suppress(OSError):
+                os.sched_setaffinity(0, {int(here)})
         code = _compiled(_part(requests), name.decode())
         answers.write(struct.pack(">III", code is None, 0, 0 if code is None else 1))
         for part in () if code is None else (b"code", code):

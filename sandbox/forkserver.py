@@ -1,13 +1,13 @@
 """A warm Python interpreter that forks one child per program: starting Python costs four times as much.
 
 `sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages. A request is what
-`sandbox.launch.Forked` sends: a line with the user, a line of JSON, and the program's code where it is compiled already; with
-three file descriptors, its stdin, stdout and stderr. The answer, JSON, is `{"status", "cpu_seconds", "memory_bytes"}` when the
-child has ended, or `{"failed"}` where it cannot be started.
+`sandbox.launch.Forked` sends: a line with the user and a line of JSON, with the descriptors of the program's stdin, stdout and
+stderr, and of a file with its code where that is compiled already. The answer, JSON, is `{"status", "cpu_seconds",
+"memory_bytes"}` when the child has ended, or `{"failed"}` where it cannot be started.
 
 The child runs the program as `python3 main.py` would: a fresh `__main__`, its own process group, directory,
 environment, user and limits. It inherits nothing but the modules below, which are imported in the parent
-already; expected outputs never come near it. What it leaves behind is the caller's to kill.
+already; expected outputs and the code of other programs never come near it. What it leaves behind is the caller's to kill.
 """
 
 import atexit
@@ -30,8 +30,8 @@ WARM = (
 )  # fmt: skip
 """What most programs import, and no more: all memory costs something in every child. Least of all random, which seeds itself
 anew in each."""
-_LARGEST = 120_000
-"""Bytes of a request; memory of more than 128 KiB would be taken from the kernel for each, and given back."""
+_LARGEST = 1 << 16
+"""Bytes of a request."""
 
 
 def serve(fd: int, processors: "set[int]") -> None:
@@ -43,8 +43,9 @@ def serve(fd: int, processors: "set[int]") -> None:
     end = _end
     status = 0
     try:
-        if compiled:
-            code = marshal.loads(compiled)  # noqa: S302 - by `servers/compile.py`
+        if compiled is not None:
+            code = marshal.loads(os.pread(compiled, 1 << 20, 0))  # noqa: S302 - by `servers/compile.py`
+            os.close(compiled)
         else:
             with open(program, "rb") as source:
                 code = compile(source.read(), program, "exec", dont_inherit=True)
@@ -52,7 +53,7 @@ def serve(fd: int, processors: "set[int]") -> None:
     except Exception:
         sys.excepthook(*sys.exc_info())
         status = 1
-    code = job = compiled = None  # type: ignore[assignment]
+    code = None
     end(status)
 
 
@@ -77,15 +78,14 @@ def _end(status: int, leave: "Callable[[int], Any]" = os._exit) -> None:
     leave(status)
 
 
-def _next_program(server: socket, processors: "set[int]") -> "tuple[str, bytes] | None":
-    """Serve until the caller hangs up (None), or return the program to run and its code: this is its process then.
+def _next_program(server: socket, processors: "set[int]") -> "tuple[str, int | None] | None":
+    """Serve until the caller hangs up (None), or return the program to run and where its code is: this is its process then.
 
     All that can be is done before the fork: each page that a child writes to, by a reference count for instance, is copied.
     """
     own = os.getpid()
-    die_with_parent(
-        os.getppid()
-    )  # it does; but a child's first such call costs 0.25 ms where its parent made none
+    # As it does already; but a child's first such call costs 0.25 ms more where its parent made none.
+    die_with_parent(os.getppid())
     for name in WARM:
         importlib.import_module(name)
     with open(__file__, "rb") as source:
@@ -99,11 +99,11 @@ def _next_program(server: socket, processors: "set[int]") -> "tuple[str, bytes] 
     gc.freeze()  # the children share these objects' pages
     known, job = b"", {}
     while True:
-        message, received, _, _ = server.recvmsg(_LARGEST, CMSG_LEN(12))
+        message, received, _, _ = server.recvmsg(_LARGEST, CMSG_LEN(16))
         if not message:
             return None
-        fds = struct.unpack("3i", received[0][2])
-        user, head, code = message.split(b"\n", 2)
+        fds = struct.unpack(f"{len(received[0][2]) // 4}i", received[0][2])
+        user, head = message.split(b"\n")
         if head != known:
             known, job = head, json.loads(head)
             job["rlimits"] = {int(which): tuple(pair) for which, pair in job["rlimits"].items()}
@@ -111,7 +111,7 @@ def _next_program(server: socket, processors: "set[int]") -> "tuple[str, bytes] 
         pid = os.fork()
         if pid == 0:
             try:
-                for target, fd in enumerate(fds):
+                for target, fd in enumerate(fds[:3]):
                     os.dup2(fd, target)
                     os.close(fd)
                 _go_anywhere(processors)
@@ -121,7 +121,7 @@ def _next_program(server: socket, processors: "set[int]") -> "tuple[str, bytes] 
                 server.send(json.dumps({"failed": repr(error)}).encode())
                 os._exit(1)
             server.close()
-            return job["file"], code
+            return job["file"], fds[3] if len(fds) > 3 else None
         for fd in fds:
             os.close(fd)
         _, status, used = os.wait4(pid, 0)

@@ -26,7 +26,6 @@ from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 KEPT_CHARACTERS = 64 << 10
 """How much of stdout, and of stderr, a `Result` holds."""
 
-
 _LARGEST_PYTHON = 48 << 10
 """Bytes of source or code; what is larger is compiled by the program's own process, under its limits."""
 _PYTHON_SECONDS = 5.0
@@ -177,16 +176,13 @@ class _Judgement:
         return Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
 
     def _python(self) -> bytes:
-        """The program's code, compiled by the warm compiler; empty where its process has to do that."""
+        """The program's code, compiled by the warm compiler; empty where its own process has to do that."""
         text = self.program.source.encode("utf-8", "replace")
         compiler = self.judge.compiler("py") if len(text) <= _LARGEST_PYTHON else None
         if compiler is None:
             return b""
-        name, limits = (
-            f"{self.judge.held.processor} {self.source}",
-            replace(self.limits, compile_wall_seconds=_PYTHON_SECONDS),
-        )
-        done = compiler.compile(name, text, limits)
+        limits = replace(self.limits, compile_wall_seconds=_PYTHON_SECONDS)
+        done = compiler.compile(f"{self.judge.held.processor} {self.source}", text, limits)
         if done is None or compiler.worn:
             self.judge.drop_compiler("py")
         if done:

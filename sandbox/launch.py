@@ -134,8 +134,16 @@ class Forked:
             "env": dict(command.env),
             "rlimits": command.rlimits,
         }
-        head = f"{'' if command.uid is None else command.uid}\n{json.dumps(job)}\n"
-        socket.send_fds(server.socket, [head.encode(), code], stdio)
+        request = f"{'' if command.uid is None else command.uid}\n{json.dumps(job)}"
+        fds = [*stdio]
+        try:
+            if code:  # past the server, of whose memory each program has a copy
+                fds.append(os.memfd_create("code"))
+                os.write(fds[-1], code)
+            socket.send_fds(server.socket, [request.encode()], fds)
+        finally:
+            for fd in fds[len(stdio) :]:
+                os.close(fd)
 
     def kill(self) -> None:
         for pid in children(self._server.pid):  # it has no other

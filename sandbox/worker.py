@@ -28,10 +28,8 @@ class Worker:
 
         Raises `SandboxError` where it fails on the first one; the next call may work.
         """
-        patience = _PATIENCE_SECONDS
-        for program in programs:
-            limits = program.limits or language(program.language).limits
-            patience += 2 * limits.compile_wall_seconds + max(len(program.cases), 1) * limits.wall_seconds
+        # An answer may wait for the next one, to be written with it.
+        patience = _PATIENCE_SECONDS + 2 * max(map(_longest_seconds, programs))
         request = {"judge": [program.to_json() for program in programs]}
         return list(map(Result.from_json, self._ask(request, patience, len(programs))))
 
@@ -96,3 +94,9 @@ class Worker:
             self._buffer += channel.receive(deadline)
         line, _, self._buffer = self._buffer.partition(b"\n")
         return line
+
+
+def _longest_seconds(program: Program) -> float:
+    """How long a program may take by its limits."""
+    limits = program.limits or language(program.language).limits
+    return 2 * limits.compile_wall_seconds + max(len(program.cases), 1) * limits.wall_seconds

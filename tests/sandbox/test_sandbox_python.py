@@ -146,3 +146,23 @@ def test_the_cpu_time_of_another_process_is_known() -> None:
         assert busy.poll() is None
     busy.communicate(b"\n")
     assert cpu_seconds(busy.pid) == 0.0
+
+
+def test_nothing_of_an_earlier_program_is_in_the_memory_of_a_later_one(sandbox: Sandbox) -> None:
+    """Each is a copy of the same interpreter, which therefore must not have seen any."""
+    secret = "".join(reversed("nothing-to-see-in-here"))
+    assert judge(sandbox, f"def f(): return {secret!r}\nprint(f())").stdout == f"{secret}\n"
+    source = f"""
+import ctypes
+wanted = "".join(reversed({secret[::-1]!r})).encode()
+found = 0
+for line in open("/proc/self/maps"):
+    first, last = (int(end, 16) for end in line.split()[0].split("-"))
+    if line.split()[1].startswith("rw"):
+        found += ctypes.string_at(first, last - first).count(wanted)
+print(found)
+"""
+    with_it = int(judge(sandbox, f"there = {secret!r}\n{source}").stdout)
+    without = int(judge(sandbox, source).stdout)
+    assert with_it > without, "it finds what is there"
+    assert without <= 1, "what it looks for"

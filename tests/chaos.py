@@ -225,7 +225,7 @@ FLOW = ("-m prefect.engine",)
 
 
 def kill_training_child(world: World) -> None:
-    world.kill("-m selftrain.training")
+    world.kill("selftrain.training")
 
 
 def kill_flow(world: World) -> None:

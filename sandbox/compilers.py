@@ -33,8 +33,6 @@ _PIPE = 1 << 16
 _MEMORY = 700 * MIB
 _SERVES = 1000
 """Programs; what a compiler keeps of them must not add up."""
-_LOOKS = 20
-"""Programs after which its memory is looked at."""
 
 
 @dataclass(frozen=True)
@@ -97,8 +95,6 @@ class Compiler:
     @property
     def worn(self) -> bool:
         """Whether it has served long enough, or grown too large."""
-        if self.served % _LOOKS:
-            return False
         return self.served >= _SERVES or resident_bytes(self.pid) > _MEMORY
 
     def close(self) -> None:

@@ -5,7 +5,7 @@
 stderr, and of a file with its code where that is compiled already. The answer, JSON, is `{"status", "cpu_seconds",
 "memory_bytes"}` when the child has ended, or `{"failed"}` where it cannot be started.
 
-The child runs the program as `python3 main.py` would: a fresh `__main__`, its own process group, directory,
+The child runs the program as `python3 main.py` would: a fresh `__main__`, its own session, directory,
 environment, user and limits. It inherits nothing but the modules below, which are imported in the parent
 already; expected outputs and the code of other programs never come near it. What it leaves behind is the caller's to kill.
 """
@@ -40,6 +40,7 @@ def serve(fd: int, processors: "set[int]") -> None:
     if job is None:
         return
     program, compiled = job
+    before = _old_collections()
     end = _end
     status = 0
     try:
@@ -54,10 +55,15 @@ def serve(fd: int, processors: "set[int]") -> None:
         sys.excepthook(*sys.exc_info())
         status = 1
     code = None
-    end(status)
+    end(status, before)
 
 
-def _end(status: int, leave: "Callable[[int], Any]" = os._exit) -> None:
+def _old_collections() -> "list[int]":
+    """How often objects that are not new have been collected: only then do some become old ones."""
+    return [generation["collections"] for generation in gc.get_stats()[1:]]
+
+
+def _end(status: int, before: "list[int]", leave: "Callable[[int], Any]" = os._exit) -> None:
     """End the process as the interpreter does, but leave what was warm before to the kernel.
 
     That is more than half of what a short program costs. In the interpreter's own order (Py_FinalizeEx): threads are waited
@@ -68,7 +74,7 @@ def _end(status: int, leave: "Callable[[int], Any]" = os._exit) -> None:
     atexit._run_exitfuncs()
     sys.modules.pop("__main__", None)
     # A whole collection also clears away what the interpreter keeps for its next objects: of no use to a process that ends.
-    gc.collect(2 if gc.get_objects(2) else 1)
+    gc.collect(1 if _old_collections() == before else 2)
     try:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None and not stream.closed:

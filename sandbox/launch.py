@@ -6,6 +6,7 @@ import json
 import math
 import os
 import resource
+import select
 import signal
 import socket
 import subprocess
@@ -146,8 +147,12 @@ class Forked:
                 os.close(fd)
 
     def kill(self) -> None:
-        for pid in children(self._server.pid):  # it has no other
-            _kill(pid)
+        for _ in range(500):  # it may not be there yet
+            for pid in children(self._server.pid):  # it has no other
+                _kill(pid)
+            if select.select([self._server.socket], [], [], 0.02)[0]:
+                return
+        raise SandboxError("a Python program is not to be ended")
 
     def fileno(self) -> int:
         return self._server.socket.fileno()

@@ -103,15 +103,14 @@ class Held:
 
     def __init__(self) -> None:
         self.everywhere = os.sched_getaffinity(0)
-        self.processor = 0
+        self.processor = -1
         self._held = False
 
     def hold(self, other: int) -> None:
         """Hold this process and process `other`, which stays there until the next time."""
-        if not self._held:
-            self._held = True
-            self.processor = _LIBC.sched_getcpu()
-            self._set((0, other), {self.processor})
+        if not self._held and (processor := _LIBC.sched_getcpu()) >= 0:  # gVisor may not tell
+            self._held, self.processor = True, processor
+            self._set((0, other), {processor})
 
     def release(self) -> None:
         """Let this process go anywhere again."""

@@ -21,7 +21,7 @@ def main() -> None:
         processor, _, name = request.partition(b" ")
         if processor != here:
             here = processor
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(OSError, ValueError):
                 os.sched_setaffinity(0, {int(here)})
         code = _compiled(_part(requests), name.decode())
         answers.write(struct.pack(">III", code is None, 0, 0 if code is None else 1))

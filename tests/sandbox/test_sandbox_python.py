@@ -13,7 +13,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.processes import Held, cpu_seconds
-from sandbox.verdicts import Program, Result
+from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 from tests.sandbox.conftest import need_backend
 
 SERVER = Path(__file__).parents[2] / "sandbox" / "servers" / "compile.py"
@@ -86,7 +86,7 @@ def _without_paths(text: str) -> list[str]:
 def test_a_program_sees_no_trace_of_how_it_was_started(sandbox: Sandbox) -> None:
     source = """
 import os, sys
-print(os.getpgid(0) == os.getpid(), len(os.sched_getaffinity(0)), "LD_BIND_NOW" in os.environ)
+print(os.getsid(0) == os.getpgid(0) == os.getpid(), len(os.sched_getaffinity(0)), "LD_BIND_NOW" in os.environ)
 print(sorted(name for name in sys.modules if "sandbox" in name), "_socket" in dir())
 print(sorted(os.listdir("/proc/self/fd")))
 """
@@ -99,6 +99,27 @@ print(sorted(os.listdir("/proc/self/fd")))
 def test_a_signal_to_its_group_reaches_nobody_else(sandbox: Sandbox) -> None:
     assert judge(sandbox, "import os; os.kill(0, 9)").exit_code == 128 + 9
     assert judge(sandbox, "print('alive')").stdout == "alive\n"
+
+
+def test_the_kernel_does_not_hang_up_on_the_warm_interpreter_for_a_program(sandbox: Sandbox) -> None:
+    """It does so to a group that is left behind with a stopped member, which any process of a session may join."""
+    source = """
+import os, signal, time
+group = os.getpgid(os.getppid())
+if os.fork() == 0:
+    os.setpgid(0, group)
+    os.kill(os.getpid(), signal.SIGSTOP)
+time.sleep(0.2)
+print("ended")
+"""
+    assert judge(sandbox, source).verdict is not Verdict.sandbox_error
+    assert judge(sandbox, "print('alive')").stdout == "alive\n"
+
+
+def test_the_end_of_a_program_takes_no_memory(sandbox: Sandbox) -> None:
+    source = "def f(): pass\na = [[None] for _ in range(1_200_000)]\nprint(len(a))"
+    (result,) = sandbox.run([Program("x", "py", source, limits=Limits(memory_bytes=128 * MIB))])
+    assert (result.verdict, result.stdout) == (Verdict.passed, "1200000\n"), result.stderr
 
 
 def test_only_what_marshal_gives_back_as_it_was_is_compiled_elsewhere(server: types.ModuleType) -> None:

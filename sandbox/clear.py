@@ -38,8 +38,9 @@ def clear_container() -> bool:
     """Empty the places where programs of a container may write; whether nothing of them is left."""
     try:
         for place in SHARED:
-            for name in os.listdir(place) if os.path.isdir(place) else ():
-                wipe(Path(place, name))
+            if os.path.isdir(place):
+                for name in os.listdir(place):
+                    wipe(Path(place, name))
     except (OSError, subprocess.SubprocessError):
         return False
     return not any(_rows(table) for table in _SYSTEM_V)

@@ -68,7 +68,6 @@ class Sandbox:
         # What judges one program at a time: a worker for each image, of which one is busy.
         slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
-        self._workers_at_once = workers
         self._idle: queue.SimpleQueue[dict[str, Worker]] = queue.SimpleQueue()
         for slot in slots:
             self._idle.put(slot)
@@ -190,7 +189,7 @@ class Sandbox:
     def _in_parallel(self, programs: Iterator[Program]) -> Iterator[tuple[Program, Result]]:
         """Judge programs on all workers, reading only some ahead of them."""
         running: dict[Future[list[Result]], list[Program]] = {}
-        batches, workers = self._batches(programs), self._workers_at_once
+        batches, workers = self._batches(programs), len(self._workers) // len(IMAGES)
         try:
             while True:
                 if self._closed:

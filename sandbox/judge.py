@@ -13,14 +13,14 @@ from pathlib import Path
 
 from sandbox.backends import bubblewrap
 from sandbox.clear import clear_container, memory_kills, wipe_program
-from sandbox.compilers import Compiler, command
+from sandbox.compilers import Compiled, Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
 from sandbox.languages import PATH, entry, heap_mib, language
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
 from sandbox.prepared import UNPREPARED, prepared
 from sandbox.processes import Held
-from sandbox.verdicts import Case, Program, Result, Verdict
+from sandbox.verdicts import Case, Limits, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
 KEPT_CHARACTERS = 64 << 10
@@ -133,6 +133,7 @@ class _Judgement:
         self.row = language(program.language).of(program.source)
         self.limits = program.limits or self.row.limits
         self.totals = Result(program.id, Verdict.passed)
+        self.text = program.source.encode("utf-8", "replace")
         self.source = str(directory)
         self.code: bytes | None = None
         self.killed = memory_kills() if judge.place is Place.container else None
@@ -142,7 +143,7 @@ class _Judgement:
         name, uid = self._fill(self.row.file), self.judge.uid
         self.source = f"{self.directory}/{name}"
         with open(self.source, "xb") as file:
-            file.write(self.program.source.encode("utf-8", "replace"))
+            file.write(self.text)
         if uid is not None:
             for path in (self.source, self.directory):
                 os.chown(path, uid, uid)
@@ -162,14 +163,8 @@ class _Judgement:
 
     def _compile_warm(self, name: str) -> Outcome | None:
         """Compile with the language's warm compiler; None where there is none, or it failed."""
-        compiler = self.judge.compiler(self.row.name)
-        if compiler is None:
-            return None
-        text = self.program.source.encode("utf-8", "replace")
-        done = compiler.compile(name, text, self.limits)
-        if done is None or done.cpu_seconds > self.limits.compile_cpu_seconds or compiler.worn:
-            self.judge.drop_compiler(self.row.name)
-        if done is None or done.cpu_seconds > self.limits.compile_cpu_seconds:
+        done = self._warm(name, self.limits)
+        if done is None:
             return None
         for file, content in done.files.items():
             write_inside(self.directory, file, content)
@@ -177,18 +172,27 @@ class _Judgement:
 
     def _python(self) -> bytes:
         """The program's code, compiled by the warm compiler; empty where its own process has to do that."""
-        text = self.program.source.encode("utf-8", "replace")
-        compiler = self.judge.compiler("py") if len(text) <= _LARGEST_PYTHON else None
-        if compiler is None:
+        if len(self.text) > _LARGEST_PYTHON:
             return b""
         limits = replace(self.limits, compile_wall_seconds=_PYTHON_SECONDS)
-        done = compiler.compile(f"{self.judge.held.processor} {self.source}", text, limits)
-        if done is None or compiler.worn:
-            self.judge.drop_compiler("py")
-        if done:
-            self.totals = replace(self.totals, cpu_seconds=done.cpu_seconds)
-        code = done.files.get("code", b"") if done else b""
+        done = self._warm(f"{self.judge.held.processor} {self.source}", limits)
+        if done is None:
+            return b""
+        self.totals = replace(self.totals, cpu_seconds=done.cpu_seconds)
+        code = done.files.get("code", b"")
         return code if len(code) <= _LARGEST_PYTHON else b""
+
+    def _warm(self, name: str, limits: Limits) -> Compiled | None:
+        """What the language's warm compiler makes of the program; None where there is none, it failed or took too long."""
+        compiler = self.judge.compiler(self.row.name)
+        if compiler is None:
+            return None
+        done = compiler.compile(name, self.text, limits)
+        if done and done.cpu_seconds > limits.compile_cpu_seconds:
+            done = None
+        if done is None or compiler.worn:
+            self.judge.drop_compiler(self.row.name)
+        return done
 
     def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
         """What one run says; see `Language` for the patterns."""

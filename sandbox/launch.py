@@ -7,7 +7,6 @@ import math
 import os
 import resource
 import select
-import signal
 import socket
 import subprocess
 import threading
@@ -19,7 +18,7 @@ from typing import Any
 
 from sandbox.confine import RLIMIT_MSGQUEUE, Rlimits, confine, die_with_parent
 from sandbox.errors import SandboxError
-from sandbox.processes import Usage, children
+from sandbox.processes import Usage, children, kill
 from sandbox.verdicts import Limits
 from sandbox.watch import Stdio
 
@@ -92,7 +91,7 @@ class Spawned:
         self._end = _end_of(self.pid)
 
     def kill(self) -> None:
-        _kill(self.pid)
+        kill(self.pid)
 
     def fileno(self) -> int:
         return self._end
@@ -149,7 +148,7 @@ class Forked:
     def kill(self) -> None:
         for _ in range(500):  # it may not be there yet
             for pid in children(self._server.pid):  # it has no other
-                _kill(pid)
+                kill(pid)
             if select.select([self._server.socket], [], [], 0.02)[0]:
                 return
         raise SandboxError("a Python program is not to be ended")
@@ -200,11 +199,6 @@ class ForkServer:
         self.socket.close()
         self._process.kill()
         self._process.communicate()
-
-
-def _kill(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
 
 
 def _exit_code(status: int) -> int:

@@ -67,7 +67,7 @@ def tree_usage(keep: frozenset[int]) -> Usage:
     cpu, memory, threads = 0.0, 0, 0
     for pid in descendants(keep):
         with contextlib.suppress(OSError):
-            fields = contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+            fields = _stat(pid)
             # proc(5): fields 14-17 are CPU time, own and of waited-for children, 20 threads, 24 pages
             cpu += sum(map(int, fields[11:15])) / _TICK
             threads += int(fields[17])
@@ -84,14 +84,20 @@ def cpu_seconds(pid: int) -> float:
 
 def resident_bytes(pid: int) -> int:
     """Memory that a process has resident; 0 where it is gone."""
-    return _stat(pid, slice(21, 22)) * _PAGE
-
-
-def _stat(pid: int, fields: slice) -> int:
-    """The sum of fields of /proc/PID/stat, counted from the process's state."""
     with contextlib.suppress(OSError):
-        return sum(map(int, contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()[fields]))
+        return int(_stat(pid)[21]) * _PAGE
     return 0
+
+
+def _stat(pid: int) -> list[bytes]:
+    """The fields of /proc/PID/stat from the process's state on, which proc(5) counts as the third. Raises `OSError`."""
+    return contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
+
+
+def kill(pid: int) -> None:
+    """End a process at once; no error where it has ended."""
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGKILL)
 
 
 class Held:
@@ -136,8 +142,7 @@ def kill_tree(keep: frozenset[int], patience: float = 10.0) -> Usage:
         left = 0
         for pid in descendants(keep):
             left += 1  # and killed at once: a fork bomb is fast
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+            kill(pid)
         if not left:
             return Usage(cpu, memory)
         for pid in children(os.getpid()) - keep:

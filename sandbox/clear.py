@@ -1,11 +1,13 @@
 """What a program leaves behind, and how it is cleared away; and what only a container's runner sees."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 
-from sandbox.processes import contents
+from sandbox.processes import contents, contents_again
 
 SHARED = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
 """Where any program in a container may write, beside its own directory."""
@@ -34,13 +36,27 @@ def wipe_program(directory: str, file: str) -> None:
         wipe(Path(directory))
 
 
+@cache
+def _shared() -> list[str]:
+    return [place for place in SHARED if os.path.isdir(place)]
+
+
+@cache
+def _oom_counter() -> str | None:
+    """Where the kernel tells how many processes it has killed."""
+    for path in _OOM_COUNTERS:
+        with contextlib.suppress(OSError):
+            if b"oom_kill " in contents(path):
+                return path
+    return None
+
+
 def clear_container() -> bool:
     """Empty the places where programs of a container may write; whether nothing of them is left."""
     try:
-        for place in SHARED:
-            if os.path.isdir(place):
-                for name in os.listdir(place):
-                    wipe(Path(place, name))
+        for place in _shared():
+            for name in os.listdir(place):
+                wipe(Path(place, name))
     except (OSError, subprocess.SubprocessError):
         return False
     return not any(_rows(table) for table in _SYSTEM_V)
@@ -49,18 +65,15 @@ def clear_container() -> bool:
 def _rows(table: str) -> int:
     """Rows of a table in /proc, its head aside."""
     try:
-        return contents(table).count(b"\n") - 1
+        return contents_again(table).count(b"\n") - 1
     except OSError:
         return 0
 
 
 def memory_kills() -> int:
     """How many processes of this container the kernel has killed so far for want of memory (cgroup v1 and v2)."""
-    for counter in _OOM_COUNTERS:
-        try:
-            counts = dict(line.split() for line in contents(counter).splitlines())
-        except (OSError, ValueError):
-            continue
-        if b"oom_kill" in counts:
-            return int(counts[b"oom_kill"])
-    return 0
+    counter = _oom_counter()
+    if counter is None:
+        return 0
+    counts = dict(line.split() for line in contents_again(counter).splitlines())
+    return int(counts[b"oom_kill"])

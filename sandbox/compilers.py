@@ -78,10 +78,11 @@ class Compiler:
         self.served = 0
         self._unread = b""
 
-    def compile(self, name: str, source: bytes, limits: Limits) -> Compiled | None:
-        """Compile `source`, which would be in file `name`; None where the compiler failed, and is not to be used again."""
+    def compile(self, name: str, source: bytes, seconds: float) -> Compiled | None:
+        """Compile `source`, which would be in file `name`; None where the compiler failed or took longer than `seconds`, and is not to
+        be used again."""
         started, cpu = time.monotonic(), cpu_seconds(self.pid)
-        self._deadline = started + limits.compile_wall_seconds
+        self._deadline = started + seconds
         try:
             self._send(b"".join(struct.pack(">I", len(part)) + part for part in (name.encode(), source)))
             exit_code, said = self._number(), self._bytes()

@@ -1,9 +1,10 @@
 """A warm Python interpreter that forks one child per program: starting Python costs four times as much.
 
-`sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages. A request is what
-`sandbox.launch.Forked` sends: a line with the user and a line of JSON, with the descriptors of the program's stdin, stdout and
-stderr, and of a file with its code where that is compiled already. The answer, JSON, is `{"status", "cpu_seconds",
-"memory_bytes"}` when the child has ended, or `{"failed"}` where it cannot be started.
+`sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages. A request is what `sandbox.launch.Forked`
+sends: a line with the user (-1: unchanged) and a *head*, the same for most programs (a line of resource limits, three numbers
+each; the directory; the program's file and environment, NAME=VALUE, with a NUL byte between each two); with the descriptors of the program's stdin, stdout and stderr, and of a file with
+its code where that is compiled already. The answer is `STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY`
+where it cannot be started.
 
 The child runs the program as `python3 main.py` would: a fresh `__main__`, its own session, directory,
 environment, user and limits. It inherits nothing but the modules below, which are imported in the parent
@@ -11,50 +12,54 @@ already; expected outputs and the code of other programs never come near it. Wha
 """
 
 import atexit
+import builtins
+import contextlib
+import ctypes
+import functools
 import gc
-import importlib
-import json
 import marshal
 import os
-import struct
 import sys
 import types
-from _socket import CMSG_LEN, socket  # not the module socket: it would be in every child
 from collections.abc import Callable
 from typing import Any
 
-from sandbox.confine import confine, die_with_parent
-
 WARM = (
-    "bisect", "collections", "copy", "functools", "heapq", "itertools", "json", "math", "operator", "re", "string", "typing",
+    "bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "re", "string", "typing",
 )  # fmt: skip
 """What most programs import, and no more: all memory costs something in every child. Least of all random, which seeds itself
 anew in each."""
 _LARGEST = 1 << 16
-"""Bytes of a request."""
+"""Bytes of a request, and of code; what `servers/fork.c` has."""
 
 
-def serve(fd: int, processors: "set[int]") -> None:
-    """Answer requests on socket `fd` until the caller hangs up; in a child, run the program, on any of `processors`."""
-    job = _next_program(socket(fileno=fd), processors)
-    if job is None:
-        return
-    program, compiled = job
+def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> None:
+    """Answer requests on socket `fd` until the caller hangs up; in a child, run the program, on any of `processors`.
+
+    `compiling`: whether programs come without their code. `library`: `servers/fork.c`, compiled, which does the same as
+    `in_python` below and costs less; or empty.
+    """
+    wait = in_c(library, fd, processors) if library else in_python(fd, processors)
+    _get_warm(compiling)
+    end, status = _end, 0
+    names: dict[str, Any] = {}
     before = _old_collections()
-    end = _end
-    status = 0
     try:
-        if compiled is not None:
-            code = marshal.loads(os.pread(compiled, 1 << 20, 0))  # noqa: S302 - by `servers/compile.py`
-            os.close(compiled)
-        else:
-            with open(program, "rb") as source:
-                code = compile(source.read(), program, "exec", dont_inherit=True)
-        exec(code, sys.modules["__main__"].__dict__)  # noqa: S102 - the point of it all
+        while (head := wait(names)) is not None:
+            if head is True:
+                program = names["__file__"]
+                with open(program, "rb") as source:
+                    code = compile(source.read(), program, "exec", dont_inherit=True)
+                exec(code, names)  # noqa: S102 - the point of it all
+                break
+            if not head:
+                return
+            file, *env = head.split(b"\n", 2)[2].decode().split("\0")
+            names = _get_ready_for(file, dict(one.split("=", 1) for one in env))
+            before = _old_collections()
     except Exception:
         sys.excepthook(*sys.exc_info())
         status = 1
-    code = None
     end(status, before)
 
 
@@ -75,27 +80,23 @@ def _end(status: int, before: "list[int]", leave: "Callable[[int], Any]" = os._e
     sys.modules.pop("__main__", None)
     # A whole collection also clears away what the interpreter keeps for its next objects: of no use to a process that ends.
     gc.collect(1 if _old_collections() == before else 2)
-    try:
-        for stream in (sys.stdout, sys.stderr):
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except Exception:
             if stream is not None and not stream.closed:
-                stream.flush()
-    except Exception:
-        status = 120
+                status = 120
     leave(status)
 
 
-def _next_program(server: socket, processors: "set[int]") -> "tuple[str, int | None] | None":
-    """Serve until the caller hangs up (None), or return the program to run and where its code is: this is its process then.
-
-    All that can be is done before the fork: each page that a child writes to, by a reference count for instance, is copied.
-    """
-    own = os.getpid()
-    # As it does already; but a child's first such call costs 0.25 ms more where its parent made none.
-    die_with_parent(os.getppid())
+def _get_warm(compiling: bool) -> None:
+    """All that can be is done before the fork: each page that a child writes to, by a reference count for instance, is copied."""
     for name in WARM:
-        importlib.import_module(name)
-    with open(__file__, "rb") as source:
-        compile(source.read(), __file__, "exec")  # what the compiler makes on first use costs a child 1 ms
+        __import__(name)
+    if compiling:
+        with open(__file__, "rb") as source:
+            own = source.read()
+        compile(own, __file__, "exec")  # what the compiler makes on first use costs a child 1 ms
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:] = ["", *(path for path in sys.path[1:] if path != root)]
     for name in [name for name in sys.modules if name.split(".")[0] == "sandbox"]:
@@ -103,52 +104,85 @@ def _next_program(server: socket, processors: "set[int]") -> "tuple[str, int | N
     sys.excepthook = _without_our_frames
     gc.collect()
     gc.freeze()  # the children share these objects' pages
-    known, job = b"", {}
-    while True:
-        message, received, _, _ = server.recvmsg(_LARGEST, CMSG_LEN(16))
-        if not message:
-            return None
-        fds = struct.unpack(f"{len(received[0][2]) // 4}i", received[0][2])
-        user, head = message.split(b"\n")
-        if head != known:
-            known, job = head, json.loads(head)
-            job["rlimits"] = {int(which): tuple(pair) for which, pair in job["rlimits"].items()}
-            _be_ready_for(job["file"], job["env"])
-        pid = os.fork()
-        if pid == 0:
-            try:
-                for target, fd in enumerate(fds[:3]):
-                    os.dup2(fd, target)
-                    os.close(fd)
-                _go_anywhere(processors)
-                os.chdir(job["directory"])
-                confine(job["rlimits"], int(user) if user else None, own)
-            except Exception as error:  # ours, not the program's
-                server.send(json.dumps({"failed": repr(error)}).encode())
-                os._exit(1)
-            server.close()
-            return job["file"], fds[3] if len(fds) > 3 else None
-        for fd in fds:
-            os.close(fd)
-        _, status, used = os.wait4(pid, 0)
-        done = {
-            "status": status,
-            "cpu_seconds": used.ru_utime + used.ru_stime,
-            "memory_bytes": used.ru_maxrss * 1024,
-        }
-        server.send(json.dumps(done).encode())
 
 
-def _go_anywhere(processors: "set[int]") -> None:
-    """Run on any of `processors`: the parent is held to one."""
-    try:
-        os.sched_setaffinity(0, processors)
-    except OSError:
-        return
+def in_c(library: str, fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], bytes | bool | None]":
+    """What serves until there is something to do here: see `serve` in `servers/fork.c`."""
+    mask = sum(1 << processor for processor in processors)
+    size = 8 * (mask.bit_length() // 64 + 1)
+    found = ctypes.PyDLL(library).serve
+    found.argtypes = (ctypes.c_int, ctypes.c_char_p, ctypes.c_size_t, ctypes.py_object)
+    found.restype = ctypes.py_object
+    return functools.partial(found, fd, mask.to_bytes(size, "little"), size)
 
 
-def _be_ready_for(program: str, env: "dict[str, str]") -> None:
-    """Make this interpreter look as one that was started with `program`."""
+def in_python(fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], bytes | bool | None]":
+    """The same where there was no compiler for it."""
+    from _socket import CMSG_LEN, socket  # not the module socket: it would be in every child
+    from struct import unpack
+
+    from sandbox.confine import confine, die_with_parent
+
+    # As it does already; but a child's first such call costs 0.25 ms more where its parent made none.
+    die_with_parent(os.getppid())
+    server, own = socket(fileno=fd), os.getpid()
+    head, message = b"", b""
+    fds: tuple[int, ...] = ()
+
+    def wait(names: "dict[str, Any]") -> "bytes | bool | None":
+        nonlocal head, message, fds
+        while True:
+            if not message:
+                message, received, _, _ = server.recvmsg(_LARGEST, CMSG_LEN(16))
+                if not message:
+                    return b""
+                fds = unpack(f"{len(received[0][2]) // 4}i", received[0][2])
+                if message.partition(b"\n")[2] != head:
+                    head = message.partition(b"\n")[2]
+                    return head
+            pid = os.fork()
+            if pid == 0:
+                try:
+                    limits = _enter(message, fds, processors)
+                    confine(*limits, own)
+                except Exception as error:  # ours, not the program's
+                    server.send(f"failed {error!r}".encode())
+                    os._exit(1)
+                server.close()
+                if len(fds) == 3:
+                    return True
+                code = marshal.loads(os.pread(fds[3], _LARGEST, 0))  # noqa: S302 - by `servers/compile.py`
+                os.close(fds[3])
+                exec(code, names)  # noqa: S102 - the point of it all
+                return None
+            for one in fds:
+                os.close(one)
+            message = b""
+            _, status, used = os.wait4(pid, 0)
+            seconds = used.ru_utime + used.ru_stime
+            server.send(f"{status} {seconds} {used.ru_maxrss * 1024}".encode())
+
+    return wait
+
+
+def _enter(
+    message: bytes, fds: "tuple[int, ...]", processors: "set[int]"
+) -> "tuple[dict[int, tuple[int, int]], int | None]":
+    """In a child: go where the program is to be; its limits and user."""
+    for target, fd in enumerate(fds[:3]):
+        os.dup2(fd, target)
+        os.close(fd)
+    with contextlib.suppress(OSError):  # it only costs time
+        os.sched_setaffinity(0, processors)  # the parent is held to one
+    user, limits, directory, _ = message.split(b"\n", 3)
+    os.chdir(directory)
+    numbers = list(map(int, limits.split()))
+    rlimits = dict(zip(numbers[::3], zip(numbers[1::3], numbers[2::3], strict=True), strict=True))
+    return rlimits, None if user == b"-1" else int(user)
+
+
+def _get_ready_for(program: str, env: "dict[str, str]") -> "dict[str, Any]":
+    """Make this interpreter look as one that was started with `program`; the names of its module."""
     for name in os.environ.keys() - env.keys():
         del os.environ[name]
     for name, value in env.items():
@@ -158,7 +192,9 @@ def _be_ready_for(program: str, env: "dict[str, str]") -> None:
     sys.path[0] = os.path.dirname(program)
     module = types.ModuleType("__main__")
     module.__file__ = program
+    module.__dict__["__builtins__"] = builtins
     sys.modules["__main__"] = module
+    return module.__dict__
 
 
 def _without_our_frames(kind: type, error: BaseException, trace: "types.TracebackType | None") -> None:

@@ -6,7 +6,6 @@ import re
 import shutil
 import stat
 from collections.abc import Mapping
-from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -93,7 +92,8 @@ class Judge:
             python = shutil.which("python3", path=PATH)
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
-            self.server = ForkServer(python, env, self.held.everywhere)
+            compiling, library = self.compiler("py") is None, prepared("fork", Limits())[0]
+            self.server = ForkServer(python, env, self.held.everywhere, compiling, library)
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:
@@ -132,7 +132,8 @@ class _Judgement:
         self.judge, self.program, self.directory = judge, program, directory
         self.row = language(program.language).of(program.source)
         self.limits = program.limits or self.row.limits
-        self.totals = Result(program.id, Verdict.passed)
+        self.compile_seconds = self.run_seconds = self.cpu_seconds = 0.0
+        self.peak_memory_bytes = 0
         self.text = program.source.encode("utf-8", "replace")
         self.source = str(directory)
         self.code: bytes | None = None
@@ -142,11 +143,16 @@ class _Judgement:
         """Compile, then run each case until one fails."""
         name, uid = self._fill(self.row.file), self.judge.uid
         self.source = f"{self.directory}/{name}"
-        with open(self.source, "xb") as file:
-            file.write(self.text)
-        if uid is not None:
-            for path in (self.source, self.directory):
-                os.chown(path, uid, uid)
+        file = os.open(self.source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            unwritten = memoryview(self.text)
+            while unwritten:
+                unwritten = unwritten[os.write(file, unwritten) :]
+            if uid is not None:
+                os.fchown(file, uid, uid)
+                os.chown(self.directory, uid, uid)
+        finally:
+            os.close(file)
         if self.row.compile:
             outcome = self._compile_warm(name) or self._step(self.row.compile, compiling=True)
             self._add(outcome, compiling=True)
@@ -163,7 +169,7 @@ class _Judgement:
 
     def _compile_warm(self, name: str) -> Outcome | None:
         """Compile with the language's warm compiler; None where there is none, or it failed."""
-        done = self._warm(name, self.limits)
+        done = self._warm(name, self.limits.compile_wall_seconds)
         if done is None:
             return None
         for file, content in done.files.items():
@@ -174,21 +180,21 @@ class _Judgement:
         """The program's code, compiled by the warm compiler; empty where its own process has to do that."""
         if len(self.text) > _LARGEST_PYTHON:
             return b""
-        limits = replace(self.limits, compile_wall_seconds=_PYTHON_SECONDS)
-        done = self._warm(f"{self.judge.held.processor} {self.source}", limits)
+        done = self._warm(f"{self.judge.held.processor} {self.source}", _PYTHON_SECONDS)
         if done is None:
             return b""
-        self.totals = replace(self.totals, cpu_seconds=done.cpu_seconds)
+        self.cpu_seconds += done.cpu_seconds
         code = done.files.get("code", b"")
         return code if len(code) <= _LARGEST_PYTHON else b""
 
-    def _warm(self, name: str, limits: Limits) -> Compiled | None:
-        """What the language's warm compiler makes of the program; None where there is none, it failed or took too long."""
+    def _warm(self, name: str, seconds: float) -> Compiled | None:
+        """What the language's warm compiler makes of the program; None where there is none, it failed or took more than `seconds`
+        or the limit on CPU time."""
         compiler = self.judge.compiler(self.row.name)
         if compiler is None:
             return None
-        done = compiler.compile(name, self.text, limits)
-        if done and done.cpu_seconds > limits.compile_cpu_seconds:
+        done = compiler.compile(name, self.text, seconds)
+        if done and done.cpu_seconds > self.limits.compile_cpu_seconds:
             done = None
         if done is None or compiler.worn:
             self.judge.drop_compiler(self.row.name)
@@ -282,27 +288,28 @@ class _Judgement:
 
     def _add(self, outcome: Outcome, compiling: bool = False) -> None:
         """Count what a step used."""
-        totals, wall, memory = self.totals, outcome.wall_seconds, outcome.memory_bytes
-        self.totals = replace(
-            totals,
-            compile_seconds=totals.compile_seconds + (wall if compiling else 0.0),
-            run_seconds=totals.run_seconds + (0.0 if compiling else wall),
-            cpu_seconds=totals.cpu_seconds + outcome.cpu_seconds,
-            peak_memory_bytes=max(totals.peak_memory_bytes, 0 if compiling else memory),
-        )
+        self.cpu_seconds += outcome.cpu_seconds
+        if compiling:
+            self.compile_seconds += outcome.wall_seconds
+        else:
+            self.run_seconds += outcome.wall_seconds
+            self.peak_memory_bytes = max(self.peak_memory_bytes, outcome.memory_bytes)
 
     def _finish(self, verdict: Verdict, last: Outcome) -> Result:
         """The result, with what the last step left."""
         stdout = _text(last.stdout)
         if self.program.end_marker:
             stdout = stdout.replace(f"\n{self.program.end_marker}\n", "", 1)
-        exit_code = None if last.over else last.exit_code
-        return replace(
-            self.totals,
-            verdict=verdict,
-            exit_code=exit_code,
-            stdout=_kept(stdout),
-            stderr=_kept(_text(last.stderr)),
+        return Result(
+            self.program.id,
+            verdict,
+            None if last.over else last.exit_code,
+            self.compile_seconds,
+            self.run_seconds,
+            self.cpu_seconds,
+            self.peak_memory_bytes,
+            _kept(stdout),
+            _kept(_text(last.stderr)),
         )
 
 

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import json
 import math
 import os
 import resource
@@ -14,7 +13,6 @@ from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 from sandbox.confine import RLIMIT_MSGQUEUE, Rlimits, confine, die_with_parent
 from sandbox.errors import SandboxError
@@ -26,7 +24,7 @@ from sandbox.watch import Stdio
 _FORK_SERVER = """import sys
 sys.path.append(sys.argv[1])
 from sandbox.forkserver import serve
-serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))))
+serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))), sys.argv[4] == "compiling", sys.argv[5])
 """
 
 SPARE_PROCESSES = 16
@@ -128,13 +126,9 @@ class Forked:
 
     def __init__(self, server: "ForkServer", command: Command, file: str, code: bytes, stdio: Stdio) -> None:
         self._server = server
-        job = {
-            "file": file,
-            "directory": str(command.directory),
-            "env": dict(command.env),
-            "rlimits": command.rlimits,
-        }
-        request = f"{'' if command.uid is None else command.uid}\n{json.dumps(job)}"
+        limits = " ".join(f"{which} {soft} {hard}" for which, (soft, hard) in command.rlimits.items())
+        job = "\0".join([file, *map("=".join, command.env.items())])
+        request = f"{-1 if command.uid is None else command.uid}\n{limits}\n{command.directory}\n{job}"
         fds = [*stdio]
         try:
             if code:  # past the server, of whose memory each program has a copy
@@ -157,22 +151,26 @@ class Forked:
         return self._server.socket.fileno()
 
     def wait(self) -> tuple[int, Usage]:
-        done = self._server.answer()
-        return _exit_code(int(done["status"])), Usage(done["cpu_seconds"], int(done["memory_bytes"]))
+        status, seconds, memory = self._server.answer().split()
+        return _exit_code(int(status)), Usage(float(seconds), int(memory))
 
     def close(self) -> None:
         pass
 
 
 class ForkServer:
-    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`. `processors`: where programs may run."""
+    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`. `processors`: where programs may run.
+    `compiling`, `library`: see there."""
 
-    def __init__(self, python: str, env: Mapping[str, str], processors: Set[int]) -> None:
+    def __init__(
+        self, python: str, env: Mapping[str, str], processors: Set[int], compiling: bool, library: str
+    ) -> None:
         root, where = str(Path(__file__).parent.parent), ",".join(map(str, processors))
+        does = "compiling" if compiling else "running"
         self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [python, "-c", _FORK_SERVER, root, str(theirs.fileno()), where],
+                [python, "-c", _FORK_SERVER, root, str(theirs.fileno()), where, does, library],
                 # Pipes, as its children have: what Python learnt of its streams at its start holds for them, too.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
@@ -185,15 +183,16 @@ class ForkServer:
             )
         self.pid = self._process.pid
 
-    def answer(self) -> dict[str, Any]:
+    def answer(self) -> str:
         """The next message. Raises `SandboxError` where it tells of a failure, or the server is gone."""
+        answer = ""
         with contextlib.suppress(OSError):
-            if message := self.socket.recv(1 << 16):
-                answer = dict(json.loads(message))
-                if "failed" in answer:
-                    raise SandboxError(f"cannot start a Python program: {answer['failed']}")
-                return answer
-        raise SandboxError("the Python fork server ended unexpectedly")
+            answer = self.socket.recv(1 << 16).decode()
+        if answer.startswith("failed"):
+            raise SandboxError(f"cannot start a Python program: {answer}")
+        if not answer:
+            raise SandboxError("the Python fork server ended unexpectedly")
+        return answer
 
     def close(self) -> None:
         self.socket.close()

@@ -9,7 +9,7 @@
 They are kept in `$XDG_CACHE_HOME/selftrain-sandbox` (without that variable `~/.cache`, for root `/var/cache`: programs then
 run as another user, who has to be able to read it). Where one cannot be made, programs do without it.
 
-    python -m sandbox.prepared header whole snapshot      makes them now; exit code 1 where that fails
+    python -m sandbox.prepared header whole snapshot fork      makes them now; exit code 1 where that fails
 """
 
 import fcntl
@@ -28,11 +28,19 @@ from sandbox.verdicts import Limits
 
 log = logging.getLogger(__name__)
 
-UNPREPARED = {"header": "bits/stdc++.h", "whole": "bits/stdc++.h", "snapshot": ""}
+UNPREPARED = {"header": "bits/stdc++.h", "whole": "bits/stdc++.h", "snapshot": "", "fork": ""}
 """What stands in a command in place of each where it is not there; an empty argument is left out."""
 
+_STANDS = {
+    "header": "{}/stdc++.h",
+    "whole": "{}/stdc++.h",
+    "snapshot": "--snapshot-blob={}/node.blob",
+    "fork": "{}/fork.so",
+}
 _WHOLE = "#include <bits/stdc++.h>\n"  # what g++ reads if it does not like the precompiled form
 _HEADERS = {"header": f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_WHOLE}", "whole": _WHOLE}
+_FORK = Path(__file__).parent / "servers" / "fork.c"
+_GCC = ("gcc", "-O2", "-shared", "-fPIC")
 _GXX = ("g++", "-std=c++17")  # as in the compile command: g++ ignores a header that other flags made
 _NODE = ("node", f"--max-old-space-size={heap_mib(Limits())}")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
@@ -41,7 +49,7 @@ _AT_START = "for (const name of ['assert', 'util']) require(name);\n"
 
 
 def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
-    """What stands in a command for "header", "whole" or "snapshot", and the directory that the command then has to be able to read.
+    """What stands in a command for one of `UNPREPARED`, and the directory that the command then has to be able to read.
 
     `limits`: those of the program.
     """
@@ -49,22 +57,23 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
     directory = None if unusual else _directory(name)
     if directory is None:
         return UNPREPARED[name], None
-    return (
-        f"--snapshot-blob={directory}/node.blob" if name == "snapshot" else f"{directory}/stdc++.h"
-    ), directory
+    return _STANDS[name].format(directory), directory
 
 
 @cache
 def _directory(name: str) -> Path | None:
     """Where it is, made on first use; None where that fails."""
-    made_with = (_NODE, _AT_START) if name == "snapshot" else (_GXX, _HEADERS[name])
+    made_with, make = {
+        "snapshot": ((_NODE, _AT_START), _make_snapshot),
+        "fork": ((_GCC, _FORK.read_text()), _make_fork),
+    }.get(name) or ((_GXX, _HEADERS[name]), partial(_make_header, _HEADERS[name]))
     try:
         said = subprocess.run(
             (*made_with[0], "--version"), env=_ENV, capture_output=True, check=True, timeout=60
         ).stdout
         digest = hashlib.sha256(said + repr(made_with).encode()).hexdigest()[:16]
         directory = _cache() / f"{name}-{digest}"
-        _build(directory, _make_snapshot if name == "snapshot" else partial(_make_header, _HEADERS[name]))
+        _build(directory, make)
         if name == "snapshot":
             _try_snapshot(directory)  # an image may come to a machine where V8 does not accept it
         if os.geteuid() == 0 and not _readable_by_all(directory):
@@ -86,6 +95,10 @@ def _make_snapshot(directory: Path) -> None:
     (directory / "empty.js").write_text("")
     made = f"--snapshot-blob={directory}/node.blob"
     _run((*_NODE, made, "--build-snapshot", f"{directory}/start.js"), directory)
+
+
+def _make_fork(directory: Path) -> None:
+    _run((*_GCC, str(_FORK), "-o", f"{directory}/fork.so"), directory)
 
 
 def _try_snapshot(directory: Path) -> None:

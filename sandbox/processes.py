@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
@@ -41,6 +42,23 @@ def contents(path: str) -> bytes:
         os.close(fd)
 
 
+_MOST_OPEN = 16
+_open: dict[str, int] = {}
+
+
+def contents_again(path: str) -> bytes:
+    """The same of a file that is read for each program, and holds little (a page at most): it stays open. Raises `OSError`."""
+    if path not in _open:
+        while len(_open) >= _MOST_OPEN:
+            os.close(_open.popitem()[1])
+        _open[path] = os.open(path, os.O_RDONLY)
+    try:
+        return os.pread(_open[path], 1 << 16, 0)
+    except OSError:  # it was that of a process that has ended
+        os.close(_open.pop(path))
+        return contents(path)
+
+
 def children(pid: int) -> set[int]:
     """The children of `pid`, zombies included; empty where it is gone."""
     found: set[int] = set()
@@ -51,13 +69,22 @@ def children(pid: int) -> set[int]:
     return found
 
 
+def _children_again(pid: int) -> set[int]:
+    """`children` of this process or one that it keeps, where only the first thread has any that are of interest."""
+    with contextlib.suppress(OSError):
+        listed = contents_again(f"/proc/{pid}/task/{pid}/children")
+        if len(listed) < _PAGE // 2 and threading.active_count() == 1:  # otherwise there may be more
+            return set(map(int, listed.split()))
+    return children(pid)
+
+
 def descendants(keep: frozenset[int]) -> Iterator[int]:
     """All descendants of this process except those in `keep`; each comes after its children are listed."""
     own = os.getpid()
     todo = [own]
     while todo:
         pid = todo.pop()
-        todo.extend(children(pid))
+        todo.extend(_children_again(pid) if pid == own or pid in keep else children(pid))
         if pid != own and pid not in keep:
             yield pid
 

@@ -1,6 +1,6 @@
 """What goes into the sandbox (`Program`) and what comes out (`Result`)."""
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
@@ -54,7 +54,7 @@ class Limits:
     processes: int = 256
 
     def __post_init__(self) -> None:
-        for name, value in asdict(self).items():
+        for name, value in vars(self).items():
             if not value > 0:
                 raise ValueError(f"Limits.{name} must be greater than 0, got {value!r}")
 

@@ -15,6 +15,8 @@ from sandbox.processes import Usage, kill_tree, tree_usage
 from sandbox.verdicts import Verdict
 
 _POLL_SECONDS = 0.05
+_QUIET_SECONDS = 0.005
+"""For so long its output is left in the pipes: many a program has ended by then, and is not stopped in order to be read."""
 _CHUNK = 1 << 16
 _MANY_READS = 64
 _PAUSE_SECONDS = 0.002
@@ -131,13 +133,13 @@ class _Run:
         """Pump until the command has ended (None) or is over a limit (its verdict)."""
         end = self.child.fileno()
         poll = select.poll()
-        for fd in (end, *self.outputs, *(() if caller is None else (caller,))):
+        for fd in (end,) if caller is None else (end, caller):
             poll.register(fd, select.POLLIN)
         if self.unsent:
             poll.register(self.source, select.POLLOUT)
         else:
             self._end_input()
-        next_poll, reads = self.started + _POLL_SECONDS, 0
+        next_poll, reads, quiet = self.started + _QUIET_SECONDS, 0, True
         while True:
             ready = [fd for fd, _ in poll.poll(1000 * max(next_poll - time.monotonic(), 0))]
             for fd in ready:
@@ -156,7 +158,11 @@ class _Run:
             if reads > _MANY_READS:
                 time.sleep(_PAUSE_SECONDS)
             if time.monotonic() >= next_poll:
-                if over := self._over():
+                if quiet:
+                    quiet = False
+                    for fd in self.outputs:
+                        poll.register(fd, select.POLLIN)
+                elif over := self._over():
                     return over
                 next_poll = time.monotonic() + _POLL_SECONDS
 

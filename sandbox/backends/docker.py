@@ -178,7 +178,7 @@ def _sources() -> list[tuple[str, Path]]:
     """What the image is made of."""
     paths = [
         path
-        for pattern in ("*.py", "*.java", "*.js", "*.cs", "Dockerfile")
+        for pattern in ("*.py", "*.java", "*.js", "*.cs", "*.c", "Dockerfile")
         for path in _PACKAGE.rglob(pattern)
     ]
     return sorted((path.relative_to(_PACKAGE).as_posix(), path) for path in paths if path.is_file())

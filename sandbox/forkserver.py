@@ -191,8 +191,7 @@ def _get_ready_for(program: str, env: "dict[str, str]") -> "dict[str, Any]":
     sys.argv[:] = [program]
     sys.path[0] = os.path.dirname(program)
     module = types.ModuleType("__main__")
-    module.__file__ = program
-    module.__dict__["__builtins__"] = builtins
+    module.__dict__.update(__annotations__={}, __builtins__=builtins, __cached__=None, __file__=program)
     sys.modules["__main__"] = module
     return module.__dict__
 

@@ -5,6 +5,7 @@ import os
 import re
 import shutil
 import stat
+from collections import Counter
 from collections.abc import Mapping
 from enum import StrEnum
 from functools import partial
@@ -55,6 +56,10 @@ class Judge:
         self.held = Held()
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
+        self._failures: Counter[str] = (
+            Counter()
+        )  # one after the other, of compilers that never compiled anything
+        self._without: Counter[str] = Counter()  # for how many programs there is none
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
         self._directories = 0  # that could not be wiped
@@ -92,8 +97,8 @@ class Judge:
             python = shutil.which("python3", path=PATH)
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
-            compiling, library = self.compiler("py") is None, prepared("fork", Limits())[0]
-            self.server = ForkServer(python, env, self.held.everywhere, compiling, library)
+            library, _ = prepared("fork", Limits())
+            self.server = ForkServer(python, env, self.held.everywhere, self.uid is None, library)
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:
@@ -101,13 +106,20 @@ class Judge:
         has any: they need a user of their own."""
         if self.uid is None or self.isolated:
             return None
+        if self._without[name]:
+            self._without[name] -= 1
+            return None
         if name not in self.compilers and (argv := command(name)):
             self.compilers[name] = Compiler(argv, self.compiler_uid)
         return self.compilers.get(name)
 
     def drop_compiler(self, name: str) -> None:
-        """End the warm compiler of language `name`; the next program that needs one gets a new one."""
-        self.compilers.pop(name).close()
+        """End the warm compiler of language `name`; the next program that needs one gets a new one. Where that never compiled
+        anything, it may not work here at all: ever more programs go without one then."""
+        compiler = self.compilers.pop(name)
+        compiler.close()
+        self._failures[name] = 0 if compiler.served else self._failures[name] + 1
+        self._without[name] = min(2 ** self._failures[name], 1000) - 1
 
     @property
     def kept(self) -> frozenset[int]:

@@ -1,10 +1,11 @@
-"""What compilers and interpreters read faster than its source, made once for each version of them.
+"""What is read faster than its source, or faster done, and made once for each version of the tools.
 
     header     the precompiled `bits/stdc++.h`: reading it takes g++ 2 s of CPU time, its precompiled form 0.1 s. It lacks
                <future> and <filesystem>, as their templates, which g++ makes anew for every program, cost as much again
     whole      the same with them, for programs that speak of them (the language's row has the words)
     snapshot   node's heap as it is once it has started, which takes node half as long to read as to make. V8 accepts it with
                the flags alone that it was made with, so that it is there for the usual limit on the heap only
+    fork       `servers/fork.c`, the inner loop of the warm Python interpreter
 
 They are kept in `$XDG_CACHE_HOME/selftrain-sandbox` (without that variable `~/.cache`, for root `/var/cache`: programs then
 run as another user, who has to be able to read it). Where one cannot be made, programs do without it.
@@ -78,6 +79,8 @@ def _directory(name: str) -> Path | None:
             _try_snapshot(directory)  # an image may come to a machine where V8 does not accept it
         if os.geteuid() == 0 and not _readable_by_all(directory):
             raise PermissionError(f"{directory} is not readable by all users")
+    except FileNotFoundError:
+        return None  # a tool that is not here
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("no prepared %s, programs will be slower: %s", name, error)
         return None

@@ -8,23 +8,35 @@ import subprocess
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sandbox.client import Sandbox
+from sandbox.errors import SandboxError
+from sandbox.judge import Judge, Place
+from sandbox.launch import Command, Forked, ForkServer
+from sandbox.prepared import _make_fork
 from sandbox.processes import Held, cpu_seconds
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 from tests.command import ROOT
+from tests.needs import need, need_tools
 from tests.sandbox.conftest import need_backend
 
+CODE = marshal.dumps(compile("1 + 1", "main.py", "exec"))
 SERVER = ROOT / "sandbox" / "servers" / "compile.py"
 
 
-@pytest.fixture(scope="module", params=["process", "docker"])
+@pytest.fixture(scope="module", params=["process", "process without gcc", "docker"])
 def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    need_backend(request.param)
-    with Sandbox(request.param) as made:
-        yield made
+    backend, _, without = request.param.partition(" ")
+    need_backend(backend)
+    with pytest.MonkeyPatch.context() as patch:
+        if without:
+            patch.setenv("XDG_CACHE_HOME", os.devnull)  # in which nothing can be made
+        with Sandbox(backend) as made:
+            yield made
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +67,7 @@ PROGRAMS = {
     "an exception": "def f():\n    raise ValueError('here')\nprint(1)\nf()\n",
     "identity": "a = 'x y z'\ndef f(): return 'x y z'\nprint(a is f(), f.__code__.co_filename == __file__)",
     "numbers": "print(-0.0, 1e400, 1j, 10 ** 40, float('nan'), ..., b'\\0')",
+    "builtins": "import builtins\nprint(__builtins__ is builtins, sorted(vars()))",
     "its source": "import inspect\ndef f(): pass\nprint(inspect.getsource(f))",
     "many lines": "\n" * 60_000 + "print(1)",
     "a lone surrogate": "print(len('\ud800'))",
@@ -96,6 +109,28 @@ print(sorted(os.listdir("/proc/self/fd")))
     assert lines[0] == f"True {len(os.sched_getaffinity(0))} False"
     assert lines[1] == "[] False"
     assert lines[2] == "['0', '1', '2', '3']"  # 3 is the listing's own
+
+
+@pytest.mark.parametrize("library", ["", "fork.so"])
+def test_a_program_that_cannot_be_started_is_our_failure(tmp_path: Path, library: str) -> None:
+    if library:
+        need_tools("gcc")
+        _make_fork(tmp_path)
+        library = str(tmp_path / library)
+    server = ForkServer(sys.executable, {"A": "b"}, os.sched_getaffinity(0), False, library)
+    try:
+        gone = Command((), tmp_path / "gone", {"A": "b"}, {})
+        for command, known in ((gone, ""), (replace(gone, directory=tmp_path), "0 "), (gone, "")):
+            with open(os.devnull, "r+b") as null:
+                child = Forked(server, command, str(tmp_path / "main.py"), CODE, (null.fileno(),) * 3)
+            if known:
+                assert child.wait()[0] == 0
+            else:
+                with pytest.raises(SandboxError, match="cannot start a Python program: .*No such file"):
+                    child.wait()
+                server.answer()  # it has ended, too
+    finally:
+        server.close()
 
 
 def test_a_signal_to_its_group_reaches_nobody_else(sandbox: Sandbox) -> None:
@@ -141,6 +176,25 @@ def test_a_warning_is_left_to_the_program() -> None:
     request = b"".join(len(part).to_bytes(4, "big") + part for part in (b"0 main.py", b"1 is 1"))
     done = subprocess.run([sys.executable, str(SERVER)], input=request, capture_output=True, check=True)
     assert (done.stdout, done.stderr) == ((1).to_bytes(4, "big") + bytes(8), b"")
+
+
+def test_a_compiler_that_never_works_is_tried_ever_less_often(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need(os.geteuid() == 0, "only root has warm compilers")
+    started = []
+
+    def command(name: str) -> tuple[str, ...]:
+        started.append(name)
+        return ("true",)
+
+    monkeypatch.setattr("sandbox.judge.command", command)
+    judge = Judge(tmp_path, Place.process)
+    for _ in range(20):
+        if found := judge.compiler("py"):
+            assert found.compile("main.py", b"1", 5.0) is None
+            judge.drop_compiler("py")
+    assert len(started) == 4  # the 1st, 3rd, 7th and 15th
 
 
 def test_a_process_is_held_to_a_processor_and_let_go() -> None:

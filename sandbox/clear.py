@@ -73,7 +73,8 @@ def _rows(table: str) -> int:
 def memory_kills() -> int:
     """How many processes of this container the kernel has killed so far for want of memory (cgroup v1 and v2)."""
     counter = _oom_counter()
-    if counter is None:
-        return 0
-    counts = dict(line.split() for line in contents_again(counter).splitlines())
-    return int(counts[b"oom_kill"])
+    if counter is not None:
+        with contextlib.suppress(OSError):
+            counts = dict(line.split() for line in contents_again(counter).splitlines())
+            return int(counts[b"oom_kill"])
+    return 0

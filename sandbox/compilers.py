@@ -21,7 +21,7 @@ from pathlib import Path
 from sandbox.confine import confine
 from sandbox.languages import JAVAC_OPTIONS, JVM, MCS_OPTIONS, PATH
 from sandbox.launch import rlimits
-from sandbox.processes import cpu_seconds, resident_bytes
+from sandbox.processes import cpu_seconds, forget, resident_bytes
 from sandbox.verdicts import MIB, Limits
 
 _SERVERS = Path(__file__).parent / "servers"
@@ -100,6 +100,7 @@ class Compiler:
 
     def close(self) -> None:
         """End it."""
+        forget(self.pid)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 try:

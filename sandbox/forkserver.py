@@ -31,6 +31,7 @@ WARM = (
 anew in each."""
 _LARGEST = 1 << 16
 """Bytes of a request, and of code; what `servers/fork.c` has."""
+_WALL = 0x40000000
 
 
 def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> None:
@@ -39,7 +40,10 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
     `compiling`: whether programs come without their code. `library`: `servers/fork.c`, compiled, which does the same as
     `in_python` below and costs less; or empty.
     """
-    wait = in_c(library, fd, processors) if library else in_python(fd, processors)
+    try:
+        wait = in_c(library, fd, processors) if library else in_python(fd, processors)
+    except (OSError, AttributeError):  # made for another machine, or where nothing may be executed
+        wait = in_python(fd, processors)
     _get_warm(compiling)
     end, status = _end, 0
     names: dict[str, Any] = {}
@@ -60,6 +64,7 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
     except Exception:
         sys.excepthook(*sys.exc_info())
         status = 1
+    names = {}  # with the last reference to it `end` takes the program's module down
     end(status, before)
 
 
@@ -157,8 +162,9 @@ def in_python(fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], by
                 return None
             for one in fds:
                 os.close(one)
-            message = b""
-            _, status, used = os.wait4(pid, 0)
+            message, ended, status = b"", 0, 0
+            while ended != pid or os.WIFSTOPPED(status):  # see `serve` in `servers/fork.c`
+                ended, status, used = os.wait4(-1, _WALL)
             seconds = used.ru_utime + used.ru_stime
             server.send(f"{status} {seconds} {used.ru_maxrss * 1024}".encode())
 
@@ -177,7 +183,7 @@ def _enter(
     user, limits, directory, _ = message.split(b"\n", 3)
     os.chdir(directory)
     numbers = list(map(int, limits.split()))
-    rlimits = dict(zip(numbers[::3], zip(numbers[1::3], numbers[2::3], strict=True), strict=True))
+    rlimits = {numbers[at]: (numbers[at + 1], numbers[at + 2]) for at in range(0, len(numbers), 3)}
     return rlimits, None if user == b"-1" else int(user)
 
 
@@ -191,7 +197,7 @@ def _get_ready_for(program: str, env: "dict[str, str]") -> "dict[str, Any]":
     sys.argv[:] = [program]
     sys.path[0] = os.path.dirname(program)
     module = types.ModuleType("__main__")
-    module.__dict__.update(__annotations__={}, __builtins__=builtins, __cached__=None, __file__=program)
+    module.__dict__.update(__annotations__={}, __builtins__=builtins, __file__=program, __cached__=None)
     sys.modules["__main__"] = module
     return module.__dict__
 

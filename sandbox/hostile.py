@@ -4,7 +4,7 @@ A program ends with exit code 0 only where it got what it wanted, so that `passe
 says that ending well is no harm: then what counts is the program after it, `PROBE`, which looks for what it left behind.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sandbox.programs import assemble
 from sandbox.verdicts import MIB, Limits, Program, Verdict
@@ -13,6 +13,9 @@ NAP = "86399.75"
 """Seconds to sleep for, by which `PROBE` knows a process that was left behind."""
 
 TIGHT = Limits(cpu_seconds=2, wall_seconds=6, memory_bytes=300 * MIB, output_bytes=MIB, processes=64)
+
+SHORT = replace(TIGHT, cpu_seconds=1, wall_seconds=2)
+"""For what mostly ends when the time is up."""
 
 PROBE = Program(
     "probe",
@@ -80,6 +83,52 @@ for pid in others:
     except (OSError, ValueError, AssertionError):
         continue
 raise SystemExit(not got)
+"""
+_PTRACE = """
+import ctypes, os
+ptrace = ctypes.CDLL(None).ptrace
+"""
+_TRACED = f"""{_PTRACE}
+prctl = ctypes.CDLL(None).prctl
+prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
+prctl(0x59616D61, -1, 0, 0, 0)  # PR_SET_PTRACER: any
+ready, told = os.pipe()
+if os.fork() == 0:
+    ptrace(0x4206, os.getppid(), 0, 0)  # PTRACE_SEIZE
+    os.close(told)
+    os.close(ready)
+    os.execvp('sleep', ['sleep', '{NAP}'])
+os.close(told)
+os.read(ready, 1)
+os._exit(0)
+"""
+_TRACED_COMPILED = f"""
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <unistd.h>
+int main() {{
+    int ends[2];
+    char byte;
+    prctl(0x59616D61, -1, 0, 0, 0);
+    if (pipe(ends)) return 1;
+    if (!fork()) {{
+        ptrace(PTRACE_SEIZE, getppid(), 0, 0);
+        close(ends[0]), close(ends[1]);
+        execlp("sleep", "sleep", "{NAP}", nullptr);
+    }}
+    close(ends[1]);
+    return read(ends[0], &byte, 1) != 0;
+}}
+"""
+_THREAD_TRACED = """
+#include <sys/ptrace.h>
+#include <thread>
+#include <unistd.h>
+int main() {
+    std::thread traced([] { ptrace(PTRACE_TRACEME, 0, 0, 0); sleep(60); });
+    usleep(200'000);
+    _exit(0);
+}
 """
 _FILL = """
 import os
@@ -215,6 +264,35 @@ HOSTILE = (
         _OTHERS.replace(
             "TRY", "import ctypes; assert ctypes.CDLL(None).ptrace(16, pid, 0, 0) == 0 or int('x')"
         ),
+    ),
+    # It does not end, or not for whoever has to wait for that
+    Hostile(
+        "has itself traced and stops",
+        f"{_PTRACE}ptrace(0, 0)\nos.kill(os.getpid(), 19)",
+        limits=SHORT,
+    ),
+    Hostile("is traced at its end", _TRACED, may_pass=True, limits=SHORT),
+    Hostile(
+        "has a thread traced at its end",
+        f"{_PTRACE}import threading, time\nthreading.Thread(target=lambda: (ptrace(0, 0), time.sleep(60))).start()\n"
+        "time.sleep(0.2)\nos._exit(0)",
+        may_pass=True,
+        limits=SHORT,
+    ),
+    Hostile("is traced at its end, compiled", _TRACED_COMPILED, "cpp", may_pass=True, limits=SHORT),
+    Hostile("has a thread traced at its end, compiled", _THREAD_TRACED, "cpp", may_pass=True, limits=SHORT),
+    Hostile(
+        "leaves a sibling",
+        "import ctypes, os\nclone = 56 if os.uname().machine == 'x86_64' else 220\n"
+        "if ctypes.CDLL(None).syscall(clone, 0x8000 | 17, 0, 0, 0, 0) == 0:\n"
+        f"    os.execvp('sleep', ['sleep', {NAP!r}])",
+        may_pass=True,
+    ),
+    Hostile(
+        "leaves a sibling that has ended",
+        "import ctypes, os\nclone = 56 if os.uname().machine == 'x86_64' else 220\n"
+        "ctypes.CDLL(None).syscall(clone, 0x8000 | 17, 0, 0, 0, 0) or os._exit(0)",
+        may_pass=True,
     ),
     Hostile(
         "looks for other programs",

@@ -56,10 +56,9 @@ class Judge:
         self.held = Held()
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
-        self._failures: Counter[str] = (
-            Counter()
-        )  # one after the other, of compilers that never compiled anything
-        self._without: Counter[str] = Counter()  # for how many programs there is none
+        # Of compilers that never compiled anything: how many there were in a row, and how many programs go without one.
+        self._failures: Counter[str] = Counter()
+        self._without: Counter[str] = Counter()
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
         self._directories = 0  # that could not be wiped

@@ -16,9 +16,9 @@ from pathlib import Path
 
 from sandbox.confine import RLIMIT_MSGQUEUE, Rlimits, confine, die_with_parent
 from sandbox.errors import SandboxError
-from sandbox.processes import Usage, children, kill
+from sandbox.processes import Usage, forget, reap
 from sandbox.verdicts import Limits
-from sandbox.watch import Stdio
+from sandbox.watch import MOMENT, Stdio
 
 # This package comes last on the path: nothing beside it may hide a module of that interpreter's own library.
 _FORK_SERVER = """import sys
@@ -88,14 +88,15 @@ class Spawned:
         self.pid = self._process.pid
         self._end = _end_of(self.pid)
 
-    def kill(self) -> None:
-        kill(self.pid)
-
     def fileno(self) -> int:
         return self._end
 
-    def wait(self) -> tuple[int, Usage]:
-        _, status, used = os.wait4(self.pid, 0)
+    def wait(self) -> tuple[int, Usage] | None:
+        select.select([self._end], [], [], MOMENT)
+        ended = reap(self.pid)
+        if ended is None:
+            return None
+        status, used = ended
         self._process.returncode = 0  # reaped here, for what it used; Popen must not try
         return _exit_code(status), Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
@@ -139,18 +140,12 @@ class Forked:
             for fd in fds[len(stdio) :]:
                 os.close(fd)
 
-    def kill(self) -> None:
-        for _ in range(500):  # it may not be there yet
-            for pid in children(self._server.pid):  # it has no other
-                kill(pid)
-            if select.select([self._server.socket], [], [], 0.02)[0]:
-                return
-        raise SandboxError("a Python program is not to be ended")
-
     def fileno(self) -> int:
         return self._server.socket.fileno()
 
-    def wait(self) -> tuple[int, Usage]:
+    def wait(self) -> tuple[int, Usage] | None:
+        if not select.select([self._server.socket], [], [], MOMENT)[0]:
+            return None
         status, seconds, memory = self._server.answer().split()
         return _exit_code(int(status)), Usage(float(seconds), int(memory))
 
@@ -196,6 +191,7 @@ class ForkServer:
 
     def close(self) -> None:
         self.socket.close()
+        forget(self.pid)
         self._process.kill()
         self._process.communicate()
 

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import logging
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -64,11 +65,10 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
 @cache
 def _directory(name: str) -> Path | None:
     """Where it is, made on first use; None where that fails."""
-    made_with, make = {
-        "snapshot": ((_NODE, _AT_START), _make_snapshot),
-        "fork": ((_GCC, _FORK.read_text()), _make_fork),
-    }.get(name) or ((_GXX, _HEADERS[name]), partial(_make_header, _HEADERS[name]))
     try:
+        made_with, make = _RECIPES[name]()
+        if shutil.which(made_with[0][0], path=PATH) is None:
+            return None
         said = subprocess.run(
             (*made_with[0], "--version"), env=_ENV, capture_output=True, check=True, timeout=60
         ).stdout
@@ -79,8 +79,6 @@ def _directory(name: str) -> Path | None:
             _try_snapshot(directory)  # an image may come to a machine where V8 does not accept it
         if os.geteuid() == 0 and not _readable_by_all(directory):
             raise PermissionError(f"{directory} is not readable by all users")
-    except FileNotFoundError:
-        return None  # a tool that is not here
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("no prepared %s, programs will be slower: %s", name, error)
         return None
@@ -110,6 +108,16 @@ def _try_snapshot(directory: Path) -> None:
 
 def _run(argv: tuple[str, ...], directory: Path) -> None:
     subprocess.run(argv, env=_ENV | {"TMPDIR": str(directory)}, check=True, capture_output=True, timeout=300)
+
+
+_Recipe = tuple[tuple[tuple[str, ...], str], Callable[[Path], None]]
+_RECIPES: dict[str, Callable[[], _Recipe]] = {
+    "header": lambda: ((_GXX, _HEADERS["header"]), partial(_make_header, _HEADERS["header"])),
+    "whole": lambda: ((_GXX, _HEADERS["whole"]), partial(_make_header, _HEADERS["whole"])),
+    "snapshot": lambda: ((_NODE, _AT_START), _make_snapshot),
+    "fork": lambda: ((_GCC, _FORK.read_text()), _make_fork),
+}
+"""The tool and the text of which each is made, and how."""
 
 
 def _cache() -> Path:

@@ -13,12 +13,15 @@ import threading
 import time
 from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
+from typing import Any
 
 from sandbox.errors import SandboxError
 
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LIBC = ctypes.CDLL(None)
+_WALL = 0x40000000  # __WALL: threads, too
+_CHILDREN = "/proc/{0}/task/{0}/children"
 
 
 @dataclass(frozen=True)
@@ -42,21 +45,20 @@ def contents(path: str) -> bytes:
         os.close(fd)
 
 
-_MOST_OPEN = 16
 _open: dict[str, int] = {}
 
 
 def contents_again(path: str) -> bytes:
     """The same of a file that is read for each program, and holds little (a page at most): it stays open. Raises `OSError`."""
     if path not in _open:
-        while len(_open) >= _MOST_OPEN:
-            os.close(_open.popitem()[1])
         _open[path] = os.open(path, os.O_RDONLY)
-    try:
-        return os.pread(_open[path], 1 << 16, 0)
-    except OSError:  # it was that of a process that has ended
-        os.close(_open.pop(path))
-        return contents(path)
+    return os.pread(_open[path], 1 << 16, 0)
+
+
+def forget(pid: int) -> None:
+    """Close what is open of process `pid`, before another one can have this number."""
+    if (fd := _open.pop(_CHILDREN.format(pid), None)) is not None:
+        os.close(fd)
 
 
 def children(pid: int) -> set[int]:
@@ -72,21 +74,32 @@ def children(pid: int) -> set[int]:
 def _children_again(pid: int) -> set[int]:
     """`children` of this process or one that it keeps, where only the first thread has any that are of interest."""
     with contextlib.suppress(OSError):
-        listed = contents_again(f"/proc/{pid}/task/{pid}/children")
+        listed = contents_again(_CHILDREN.format(pid))
         if len(listed) < _PAGE // 2 and threading.active_count() == 1:  # otherwise there may be more
             return set(map(int, listed.split()))
     return children(pid)
 
 
 def descendants(keep: frozenset[int]) -> Iterator[int]:
-    """All descendants of this process except those in `keep`; each comes after its children are listed."""
+    """All descendants of this process except those in `keep`, and what has ended and is for one of those to reap; each comes
+    after its children are listed."""
     own = os.getpid()
     todo = [own]
     while todo:
         pid = todo.pop()
-        todo.extend(_children_again(pid) if pid == own or pid in keep else children(pid))
-        if pid != own and pid not in keep:
+        if pid in keep:
+            todo.extend(filter(_lives, _children_again(pid)))
+            continue
+        todo.extend(_children_again(pid) if pid == own else children(pid))
+        if pid != own:
             yield pid
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return _stat(pid)[0] not in (b"Z", b"X")
+    except OSError:
+        return False
 
 
 def tree_usage(keep: frozenset[int]) -> Usage:
@@ -127,6 +140,30 @@ def kill(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
 
 
+def kill_all(keep: frozenset[int]) -> int:
+    """Kill all descendants except those in `keep`; how many were found. Some may fork faster than they are."""
+    found = 0
+    for pid in descendants(keep):
+        found += 1  # and killed at once: a fork bomb is fast
+        kill(pid)
+    return found
+
+
+def reap(pid: int) -> tuple[int, Any] | None:
+    """How child `pid` ended (see `os.wait4`: status and usage); None where it cannot be reaped yet. Raises `ChildProcessError`."""
+    ended, status, used = os.wait4(pid, os.WNOHANG)
+    if ended and not os.WIFSTOPPED(status):
+        return status, used
+    with contextlib.suppress(OSError):
+        for thread in os.listdir(
+            f"/proc/{pid}/task"
+        ):  # any may have itself traced by its parent, which has to reap it then
+            if int(thread) != pid:
+                with contextlib.suppress(ChildProcessError):
+                    os.waitpid(int(thread), os.WNOHANG | _WALL)
+    return None
+
+
 class Held:
     """Holds two processes that take turns to one processor, for a while: that which the kernel has this one run on.
 
@@ -160,24 +197,18 @@ class Held:
 def kill_tree(keep: frozenset[int], patience: float = 10.0) -> Usage:
     """Kill all descendants except those in `keep`; return what those that became our children had used.
 
-    Some may fork faster than they are found, and orphans become ours only when their parent has ended, so
-    this repeats until none is left. Raises `SandboxError` if some are left after `patience` seconds.
+    Orphans become ours only when their parent has ended, so this repeats until none is left. Raises `SandboxError` if some are left after `patience` seconds.
     """
     cpu, memory = 0.0, 0
     deadline = time.monotonic() + patience
-    while True:
-        left = 0
-        for pid in descendants(keep):
-            left += 1  # and killed at once: a fork bomb is fast
-            kill(pid)
-        if not left:
-            return Usage(cpu, memory)
+    while left := kill_all(keep):
         for pid in children(os.getpid()) - keep:
             with contextlib.suppress(ChildProcessError):
-                reaped, _, used = os.wait4(pid, os.WNOHANG)
-                if reaped:
+                if ended := reap(pid):
+                    _, used = ended
                     cpu += used.ru_utime + used.ru_stime
                     memory = max(memory, used.ru_maxrss * 1024)
         if time.monotonic() > deadline:
             raise SandboxError(f"{left} processes of the program are left {patience:.0f} s after SIGKILL")
         time.sleep(0.0005)
+    return Usage(cpu, memory)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from sandbox.errors import SandboxError
-from sandbox.processes import Usage, kill_tree, tree_usage
+from sandbox.processes import Usage, kill_all, kill_tree, tree_usage
 from sandbox.verdicts import Verdict
 
 _POLL_SECONDS = 0.05
@@ -26,6 +26,8 @@ _PIPE_BYTES = 512 << 10
 """What a program may write while the runner waits for a busy processor: node, once a pipe was full, writes no more until the
 program returns to its event loop."""
 
+MOMENT = 0.02
+_PATIENCE_SECONDS = 10.0
 _OVER_CPU_LIMIT = 128 + signal.SIGXCPU
 
 Stdio = tuple[int, int, int]
@@ -63,16 +65,13 @@ class Outcome:
 class Child(Protocol):
     """A started command."""
 
-    def kill(self) -> None:
-        """End it at once; no error where it has ended."""
-        ...
-
     def fileno(self) -> int:
         """A file descriptor that becomes readable when the command has ended."""
         ...
 
-    def wait(self) -> tuple[int, Usage]:
-        """Reap it: the exit code (128 + n after signal n) and what it and the children it waited for used."""
+    def wait(self) -> tuple[int, Usage] | None:
+        """Reap it: the exit code (128 + n after signal n) and what it and the children it waited for used. None where it cannot be
+        reaped yet: it has not ended `MOMENT` after it was killed, or a process traces it. Raises `SandboxError`."""
         ...
 
     def close(self) -> None:
@@ -108,7 +107,6 @@ def watch(
         try:
             return run.finish(run.until_end(caller))
         except BaseException:
-            child.kill()
             kill_tree(keep)
             raise
 
@@ -168,15 +166,20 @@ class _Run:
 
     def finish(self, over: Verdict | None) -> Outcome:
         """End whatever still runs, read what is left in the pipes, and add up."""
-        if over:
-            self.child.kill()
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         try:
-            exit_code, own = self.child.wait()
+            if over:
+                kill_all(self.keep)
+            while (ended := self.child.wait()) is None:
+                kill_all(self.keep)  # what traces it, too
+                if time.monotonic() > deadline:
+                    raise SandboxError("a program is not to be ended")
         except SandboxError as error:
             self._drain(self.err)
             raise SandboxError(
                 f"{error}: {self.outputs[self.err][-500:].decode('utf-8', 'replace')}"
             ) from error
+        exit_code, own = ended
         wall = time.monotonic() - self.started
         left = kill_tree(self.keep)
         for pipe in self.outputs:

@@ -70,9 +70,12 @@ class Boxed(Spawned):
         finally:
             os.close(theirs)
 
-    def wait(self) -> tuple[int, Usage]:
+    def wait(self) -> tuple[int, Usage] | None:
         """As `Spawned.wait`. Raises `SandboxError` where bubblewrap ended before the command did."""
-        exit_code, used = super().wait()
+        ended = super().wait()
+        if ended is None:
+            return None
+        exit_code, used = ended
         status = b""
         with contextlib.suppress(BlockingIOError):
             status = os.read(self._status, 1 << 16)

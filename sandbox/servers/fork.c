@@ -29,7 +29,7 @@ static char message[1 << 16], head[1 << 16];
 static long user;
 static int fds[4], count;
 
-/* The length of the next request, of which `user`, `fds` and `count` are set; 0 where there is none. */
+/* The length of the head of the next request, of which `user`, `fds` and `count` are set; 0 where the caller is gone. */
 static ssize_t receive(int server, char **rest)
 {
     union { struct cmsghdr header; char space[CMSG_SPACE(sizeof fds)]; } control;
@@ -47,7 +47,7 @@ static ssize_t receive(int server, char **rest)
     return message + length - ++*rest;
 }
 
-/* What `confine` in `sandbox/confine.py` does; says why. What went wrong, or NULL. */
+/* What `confine` in `sandbox/confine.py` does, which says why. Returns what went wrong, or NULL. */
 static const char *confine(char *rlimits, pid_t parent)
 {
     if (setsid() < 0)
@@ -60,11 +60,12 @@ static const char *confine(char *rlimits, pid_t parent)
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) || getppid() != parent || prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
         return "prctl";
     while (*rlimits != '\n') {
+        char *before = rlimits;
         int which = strtol(rlimits, &rlimits, 10);
         struct rlimit now, wanted;
         wanted.rlim_cur = strtoul(rlimits, &rlimits, 10);
         wanted.rlim_max = strtoul(rlimits, &rlimits, 10);
-        if (getrlimit(which, &now))
+        if (rlimits == before || getrlimit(which, &now))
             return "getrlimit";
         if (wanted.rlim_cur > now.rlim_max)
             wanted.rlim_cur = now.rlim_max;
@@ -137,7 +138,10 @@ PyObject *serve(int server, const char *processors, size_t size, PyObject *globa
             close(fds[--count]);
         int status;
         struct rusage used;
-        wait4(child, &status, 0, &used);
+        pid_t ended;
+        do /* Also a sibling that it made, and it itself or a thread if that asked its parent to trace it: they are in the way. */
+            ended = wait4(-1, &status, __WALL, &used);
+        while (ended > 0 && (ended != child || WIFSTOPPED(status)));
         double seconds = used.ru_utime.tv_sec + used.ru_stime.tv_sec
             + (used.ru_utime.tv_usec + used.ru_stime.tv_usec) / 1e6;
         int length = snprintf(answer, sizeof answer, "%d %f %ld",

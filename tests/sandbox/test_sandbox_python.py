@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import processes
 from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.judge import Judge, Place
@@ -67,7 +68,7 @@ PROGRAMS = {
     "an exception": "def f():\n    raise ValueError('here')\nprint(1)\nf()\n",
     "identity": "a = 'x y z'\ndef f(): return 'x y z'\nprint(a is f(), f.__code__.co_filename == __file__)",
     "numbers": "print(-0.0, 1e400, 1j, 10 ** 40, float('nan'), ..., b'\\0')",
-    "builtins": "import builtins\nprint(__builtins__ is builtins, sorted(vars()))",
+    "builtins": "import builtins\nprint(__builtins__ is builtins, list(vars()))",
     "its source": "import inspect\ndef f(): pass\nprint(inspect.getsource(f))",
     "many lines": "\n" * 60_000 + "print(1)",
     "a lone surrogate": "print(len('\ud800'))",
@@ -111,6 +112,12 @@ print(sorted(os.listdir("/proc/self/fd")))
     assert lines[2] == "['0', '1', '2', '3']"  # 3 is the listing's own
 
 
+def exit_code(child: Forked) -> int:
+    while (ended := child.wait()) is None:
+        continue
+    return ended[0]
+
+
 @pytest.mark.parametrize("library", ["", "fork.so"])
 def test_a_program_that_cannot_be_started_is_our_failure(tmp_path: Path, library: str) -> None:
     if library:
@@ -124,13 +131,37 @@ def test_a_program_that_cannot_be_started_is_our_failure(tmp_path: Path, library
             with open(os.devnull, "r+b") as null:
                 child = Forked(server, command, str(tmp_path / "main.py"), CODE, (null.fileno(),) * 3)
             if known:
-                assert child.wait()[0] == 0
+                assert exit_code(child) == 0
             else:
                 with pytest.raises(SandboxError, match="cannot start a Python program: .*No such file"):
-                    child.wait()
+                    exit_code(child)
                 server.answer()  # it has ended, too
     finally:
         server.close()
+
+
+def test_a_library_that_cannot_be_loaded_is_done_without(tmp_path: Path) -> None:
+    (tmp_path / "fork.so").write_text("for another machine")
+    library = str(tmp_path / "fork.so")
+    server = ForkServer(sys.executable, {"A": "b"}, os.sched_getaffinity(0), False, library)
+    try:
+        with open(os.devnull, "r+b") as null:
+            command = Command((), tmp_path, {"A": "b"}, {})
+            child = Forked(server, command, str(tmp_path / "main.py"), CODE, (null.fileno(),) * 3)
+        assert exit_code(child) == 0
+    finally:
+        server.close()
+
+
+def test_what_is_read_of_a_process_is_not_taken_for_that_of_a_later_one() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    path = f"/proc/{child.pid}/task/{child.pid}/children"
+    assert processes.contents_again(path) == b""
+    child.kill()
+    child.wait()
+    processes.forget(child.pid)
+    with pytest.raises(FileNotFoundError):
+        processes.contents_again(path)
 
 
 def test_a_signal_to_its_group_reaches_nobody_else(sandbox: Sandbox) -> None:

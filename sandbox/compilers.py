@@ -32,6 +32,7 @@ _LARGEST = 32 * MIB
 _PIPE = 1 << 16
 _MEMORY = 700 * MIB
 _SERVES = 1000
+_LOOKS = 8  # at how much memory it has: after so many
 """Programs; what a compiler keeps of them must not add up."""
 
 
@@ -74,6 +75,8 @@ class Compiler:
             env={"PATH": PATH, "HOME": "/nonexistent", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
             preexec_fn=partial(confine, kernel, uid, os.getpid()),
         )
+        assert self.process.stdin is not None
+        os.set_blocking(self.process.stdin.fileno(), False)
         self.pid = self.process.pid
         self.served = 0
         self._unread = b""
@@ -96,7 +99,8 @@ class Compiler:
     @property
     def worn(self) -> bool:
         """Whether it has served long enough, or grown too large."""
-        return self.served >= _SERVES or resident_bytes(self.pid) > _MEMORY
+        grown = self.served % _LOOKS == 0 and resident_bytes(self.pid) > _MEMORY
+        return grown or self.served >= _SERVES
 
     def close(self) -> None:
         """End it."""
@@ -113,11 +117,12 @@ class Compiler:
     def _send(self, data: bytes) -> None:
         assert self.process.stdin is not None
         fd = self.process.stdin.fileno()
-        os.set_blocking(fd, False)
         left = memoryview(data)
         while left:
-            self._wait(fd, select.POLLOUT)
-            left = left[os.write(fd, left) :]
+            try:
+                left = left[os.write(fd, left) :]
+            except BlockingIOError:
+                self._wait(fd, select.POLLOUT)
 
     def _number(self) -> int:
         return int(struct.unpack(">I", self._read(4))[0])

@@ -2,9 +2,9 @@
 
 `sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages. A request is what `sandbox.launch.Forked`
 sends: a line with the user (-1: unchanged) and a *head*, the same for most programs (a line of resource limits, three numbers
-each; the directory; the program's file and environment, NAME=VALUE, with a NUL byte between each two); with the descriptors of the program's stdin, stdout and stderr, and of a file with
-its code where that is compiled already. The answer is `STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY`
-where it cannot be started.
+each; the directory; the program's file and environment, NAME=VALUE, with a NUL byte between each two); with the descriptors of
+the program's stdin, stdout and stderr, and of a file with its code where that is compiled already. The answer is
+`STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY` where it cannot be started.
 
 The child runs the program as `python3 main.py` would: a fresh `__main__`, its own session, directory,
 environment, user and limits. It inherits nothing but the modules below, which are imported in the parent
@@ -85,12 +85,13 @@ def _end(status: int, before: "list[int]", leave: "Callable[[int], Any]" = os._e
     sys.modules.pop("__main__", None)
     # A whole collection also clears away what the interpreter keeps for its next objects: of no use to a process that ends.
     gc.collect(1 if _old_collections() == before else 2)
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name, None)
         try:
-            stream.flush()
-        except Exception:
             if stream is not None and not stream.closed:
-                status = 120
+                stream.flush()
+        except Exception:
+            status = 120
     leave(status)
 
 

@@ -155,9 +155,8 @@ def reap(pid: int) -> tuple[int, Any] | None:
     if ended and not os.WIFSTOPPED(status):
         return status, used
     with contextlib.suppress(OSError):
-        for thread in os.listdir(
-            f"/proc/{pid}/task"
-        ):  # any may have itself traced by its parent, which has to reap it then
+        # Any of its threads may have had itself traced by its parent, which has to reap that one first.
+        for thread in os.listdir(f"/proc/{pid}/task"):
             if int(thread) != pid:
                 with contextlib.suppress(ChildProcessError):
                     os.waitpid(int(thread), os.WNOHANG | _WALL)
@@ -197,7 +196,8 @@ class Held:
 def kill_tree(keep: frozenset[int], patience: float = 10.0) -> Usage:
     """Kill all descendants except those in `keep`; return what those that became our children had used.
 
-    Orphans become ours only when their parent has ended, so this repeats until none is left. Raises `SandboxError` if some are left after `patience` seconds.
+    Orphans become ours only when their parent has ended, so this repeats until none is left. Raises `SandboxError` if some are
+    left after `patience` seconds.
     """
     cpu, memory = 0.0, 0
     deadline = time.monotonic() + patience

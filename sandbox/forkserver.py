@@ -90,8 +90,12 @@ def _end(status: int, before: "list[int]", leave: "Callable[[int], Any]" = os._e
         try:
             if stream is not None and not stream.closed:
                 stream.flush()
-        except Exception:
+        except Exception as error:
             status = 120
+            with contextlib.suppress(Exception):
+                if name == "stdout":
+                    print(f"Exception ignored in: {stream!r}", file=sys.stderr)
+                    _without_our_frames(type(error), error, error.__traceback__)
     leave(status)
 
 

@@ -71,6 +71,8 @@ PROGRAMS = {
     "no stdout": "import sys\nprint(1)\nprint(2, file=sys.stderr)\nsys.stdout.flush()\ndel sys.stdout",
     "a closed stdout": "import sys\nprint(1)\nsys.stdout.close()",
     "a stdout of its own": "import sys\nsys.stdout = open('out', 'w')\nprint(1)\nsys.stdout.detach()",
+    "a stdout that fails": "import sys\nclass Out:\n    closed = False\n    def __repr__(self): return 'Out'\n    def write(self, text): pass\n"
+    "    def flush(self): raise OSError('full')\nsys.stdout = Out()",
     "builtins": "import builtins\nprint(__builtins__ is builtins, list(vars()))",
     "its source": "import inspect\ndef f(): pass\nprint(inspect.getsource(f))",
     "many lines": "\n" * 60_000 + "print(1)",

@@ -32,8 +32,9 @@ _LARGEST = 32 * MIB
 _PIPE = 1 << 16
 _MEMORY = 700 * MIB
 _SERVES = 1000
-_LOOKS = 8  # at how much memory it has: after so many
 """Programs; what a compiler keeps of them must not add up."""
+_LOOKS = 8
+"""After so many programs each time: at how much memory it has."""
 
 
 @dataclass(frozen=True)

@@ -40,10 +40,13 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
     `compiling`: whether programs come without their code. `library`: `servers/fork.c`, compiled, which does the same as
     `in_python` below and costs less; or empty.
     """
-    try:
-        wait = in_c(library, fd, processors) if library else in_python(fd, processors)
-    except (OSError, AttributeError):  # made for another machine, or where nothing may be executed
-        wait = in_python(fd, processors)
+    wait = None
+    if library:
+        with contextlib.suppress(
+            OSError, AttributeError
+        ):  # made for another machine, or where nothing may be executed
+            wait = in_c(library, fd, processors)
+    wait = wait or in_python(fd, processors)
     _get_warm(compiling)
     end, status = _end, 0
     names: dict[str, Any] = {}

@@ -88,6 +88,11 @@ _PTRACE = """
 import ctypes, os
 ptrace = ctypes.CDLL(None).ptrace
 """
+_SIBLING = """
+import ctypes, os
+def sibling():  # CLONE_PARENT | SIGCHLD
+    return ctypes.CDLL(None).syscall(56 if os.uname().machine == 'x86_64' else 220, 0x8000 | 17, 0, 0, 0, 0)
+"""
 _TRACED = f"""{_PTRACE}
 prctl = ctypes.CDLL(None).prctl
 prctl(4, 1, 0, 0, 0)  # PR_SET_DUMPABLE
@@ -283,17 +288,10 @@ HOSTILE = (
     Hostile("has a thread traced at its end, compiled", _THREAD_TRACED, "cpp", may_pass=True, limits=SHORT),
     Hostile(
         "leaves a sibling",
-        "import ctypes, os\nclone = 56 if os.uname().machine == 'x86_64' else 220\n"
-        "if ctypes.CDLL(None).syscall(clone, 0x8000 | 17, 0, 0, 0, 0) == 0:\n"
-        f"    os.execvp('sleep', ['sleep', {NAP!r}])",
+        f"{_SIBLING}if sibling() == 0:\n    os.execvp('sleep', ['sleep', {NAP!r}])",
         may_pass=True,
     ),
-    Hostile(
-        "leaves a sibling that has ended",
-        "import ctypes, os\nclone = 56 if os.uname().machine == 'x86_64' else 220\n"
-        "ctypes.CDLL(None).syscall(clone, 0x8000 | 17, 0, 0, 0, 0) or os._exit(0)",
-        may_pass=True,
-    ),
+    Hostile("leaves a sibling that has ended", f"{_SIBLING}sibling() or os._exit(0)", may_pass=True),
     Hostile(
         "looks for other programs",
         "import os, glob\nraise SystemExit(not [p for p in glob.glob('/sandbox/*/*/main.*')])",

@@ -134,18 +134,13 @@ def _stat(pid: int) -> list[bytes]:
     return contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
-def kill(pid: int) -> None:
-    """End a process at once; no error where it has ended."""
-    with contextlib.suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGKILL)
-
-
 def kill_all(keep: frozenset[int]) -> int:
     """Kill all descendants except those in `keep`; how many were found. Some may fork faster than they are."""
     found = 0
     for pid in descendants(keep):
         found += 1  # and killed at once: a fork bomb is fast
-        kill(pid)
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
     return found
 
 

@@ -27,7 +27,10 @@ _PIPE_BYTES = 512 << 10
 program returns to its event loop."""
 
 MOMENT = 0.02
+"""Seconds in which a command that was killed has mostly ended."""
 _PATIENCE_SECONDS = 10.0
+"""After which it is not to be ended."""
+
 _OVER_CPU_LIMIT = 128 + signal.SIGXCPU
 
 Stdio = tuple[int, int, int]

@@ -21,7 +21,7 @@ from sandbox.client import Backend, Sandbox
 from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.multipl_e import completion_files, evaluate
-from sandbox.rows import ResultFile, read_programs
+from sandbox.rows import ResultFile, read_rows
 from sandbox.verdicts import Case, Program, Verdict
 
 _EXAMPLES = """examples:
@@ -39,6 +39,7 @@ rows of judge, one JSON object a line:
   {id, language, program, cases: [{stdin, stdout}]}
   {id, language, prompt, completion, tests}                     as in MultiPL-E; an answer in markdown, or one that
                                                                 repeats the prompt, is taken apart (sandbox/completion.py)
+  other fields go to the results as they are
 
 exit codes:
   0 passed (judge: every row has a verdict), 1 not passed, 2 wrong usage, 3 the sandbox itself failed
@@ -213,11 +214,12 @@ def _read(path: Path) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    programs = read_programs(arguments.input, arguments.cpu_seconds)
+    rows = read_rows(arguments.input, arguments.cpu_seconds)
+    programs = [row.program for row in rows]
     with _sandbox(arguments, arguments.workers) as sandbox:
         for name in sorted({program.language for program in programs}):
             sandbox.need(name)
-        results = ResultFile(arguments.output, programs, arguments.resume)
+        results = ResultFile(arguments.output, rows, arguments.resume)
         left = (row for row in range(len(programs)) if row not in results.done)
         todo = {str(row): replace(programs[row], id=str(row)) for row in left}
         with contextlib.closing(_cache(arguments.cache, sandbox, todo.values())) as cache:
@@ -241,7 +243,9 @@ def _cache(path: Path | None, sandbox: Sandbox, programs: Iterable[Program]) -> 
 
 
 def _bench(arguments: argparse.Namespace) -> int:
-    for line in bench(read_programs(arguments.input), arguments.backend, arguments.workers):
+    for line in bench(
+        [row.program for row in read_rows(arguments.input)], arguments.backend, arguments.workers
+    ):
         print(line, flush=True)
     return 0
 

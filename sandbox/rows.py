@@ -1,10 +1,12 @@
 """The files of `python -m sandbox judge`: rows of programs in, rows of results out, as JSON lines."""
 
 import json
+import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -15,46 +17,83 @@ from sandbox.languages import language
 from sandbox.programs import assemble
 from sandbox.verdicts import Case, Program, Result, Verdict
 
+log = logging.getLogger(__name__)
+
 _SHAPES = (
-    {"id", "language", "program"},
-    {"id", "language", "program", "cases"},
-    {"id", "language", "prompt", "completion", "tests"},
+    ("id", "language", "prompt", "completion", "tests"),
+    ("id", "language", "program"),
 )
+_OPTIONAL = ("cases",)
+_OF_RESULTS = tuple(field.name for field in fields(Result))
 
 
-def read_programs(path: Path, cpu_seconds: float | None = None) -> list[Program]:
-    """The programs in `path`, one a line, shaped as in `_SHAPES`. Raises `UsageError`.
+@dataclass(frozen=True)
+class Row:
+    """A program, and what else its line says (`extra`), which goes to the line of its result as it is."""
 
-    `cpu_seconds`: the limit on CPU time of one run, in place of the language's own.
+    program: Program
+    extra: dict[str, Any]
+
+
+def read_rows(path: Path, cpu_seconds: float | None = None) -> list[Row]:
+    """The programs in `path`, one a line, with the fields of one of `_SHAPES`. Raises `UsageError`.
+
+    `cpu_seconds`: the limit on CPU time of one run, in place of the language's own. Fields that no shape has are kept for
+    the results, but for those that a result has itself, and named once in a warning.
     """
-    programs = []
+    rows = []
     for number, text in _lines(path):
         try:
-            program = _program(json.loads(text))
+            row = _row(json.loads(text))
         except (ValueError, UsageError) as error:
             raise UsageError(f"{path}:{number}: {error}") from error
-        limits = language(program.language).limits.with_cpu(cpu_seconds) if cpu_seconds else None
-        programs.append(replace(program, limits=limits))
-    if not programs:
+        except RecursionError as error:
+            raise UsageError(f"{path}:{number}: lists or objects nested too deep to be read") from error
+        limits = language(row.program.language).limits.with_cpu(cpu_seconds) if cpu_seconds else None
+        rows.append(replace(row, program=replace(row.program, limits=limits)))
+    if not rows:
         raise UsageError(f"{path}: expected one JSON object a line, got an empty file")
-    return programs
+    if extra := dict.fromkeys(name for row in rows for name in row.extra):
+        kept = [name for name in extra if name not in _OF_RESULTS]
+        lost = [name for name in extra if name in _OF_RESULTS]
+        said = [f"not used, carried over to the results: {', '.join(kept)}"] * bool(kept)
+        said += [f"not used, and left out, because results have such fields: {', '.join(lost)}"] * bool(lost)
+        log.warning("%s: fields %s", path, "; ".join(said))
+    return rows
 
 
-def _program(row: Any) -> Program:
-    if not isinstance(row, dict) or row.keys() not in _SHAPES:
-        got = ", ".join(sorted(row)) if isinstance(row, dict) else type(row).__name__
-        wanted = " | ".join("{" + ", ".join(sorted(shape)) + "}" for shape in _SHAPES)
-        raise UsageError(f"expected an object with the fields {wanted}, got {got or 'none'}")
-    for name in row.keys() - {"cases"}:
+def _row(row: Any) -> Row:
+    wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
+    if not isinstance(row, dict):
+        raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
+    whole = [shape for shape in _SHAPES if row.keys() >= set(shape)]
+    if len(whole) != 1 or ("cases" in row and "program" not in whole[0]):
+        raise UsageError(
+            f"expected an object with the fields {wanted}, the last with or without cases; "
+            f"got {', '.join(sorted(row)) or 'none'}{_meant(row)}"
+        )
+    used = {*whole[0], *_OPTIONAL}
+    extra = {name: value for name, value in row.items() if name not in used}
+    if meant := _meant(extra, _OPTIONAL):
+        raise UsageError(f"unknown field{meant}")
+    for name in whole[0]:
         _text(row[name], name)
-    language(row["language"])
-    if "tests" in row:
-        completion, prompt, name = row["completion"], row["prompt"], language(row["language"]).name
-        if is_answer(prompt, completion):
-            completion = extract_completion(prompt, completion, name)
-        pieces = assemble(name, prompt, completion, row["tests"])
-        return Program(row["id"], row["language"], pieces.source, end_marker=pieces.end_marker)
-    return Program(row["id"], row["language"], row["program"], _cases(row.get("cases", [])))
+    name = language(row["language"]).name
+    if "program" in used:
+        return Row(Program(row["id"], row["language"], row["program"], _cases(row.get("cases", []))), extra)
+    completion, prompt = row["completion"], row["prompt"]
+    if is_answer(prompt, completion):
+        completion = extract_completion(prompt, completion, name)
+    pieces = assemble(name, prompt, completion, row["tests"])
+    return Row(Program(row["id"], row["language"], pieces.source, end_marker=pieces.end_marker), extra)
+
+
+def _meant(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:
+    """What one may add of a field whose name is nearly one of `names`."""
+    for got in sorted(row.keys() - set(names)):
+        if close := get_close_matches(got.lower(), [name for name in names if name not in row], 1, 0.85):
+            return f" {got!r}; did you mean {close[0]!r}?"
+    return ""
 
 
 def _cases(cases: Any) -> tuple[Case, ...]:
@@ -73,27 +112,27 @@ def _text(value: Any, name: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers from 1."""
+    """The lines of a file that are not blank, with their numbers from 1, without byte order marks."""
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, 1):
-                if text.strip():
+                if text := text.lstrip("\ufeff").strip():
                     yield number, text
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: {error}") from error
 
 
 class ResultFile:
-    """Results on their way to `path`: as they come in `path`.part, in the end in the order of `programs`.
+    """Results on their way to `path`: as they come in `path`.part, in the end in the order of `rows`.
 
     With `resume`, results that an earlier, unfinished call left there are taken over where the program is
     still the same and the sandbox did judge it. `done`: their verdicts, by number of program.
     """
 
-    def __init__(self, path: Path, programs: list[Program], resume: bool) -> None:
+    def __init__(self, path: Path, rows: list[Row], resume: bool) -> None:
         self._path, self._part = path, path.with_name(path.name + ".part")
-        self._contents = [content_key(program) for program in programs]
-        self._ids = [program.id for program in programs]
+        self._contents = [content_key(row.program) for row in rows]
+        self._own = [row.extra | {"id": row.program.id} for row in rows]
         self._places: dict[int, int] = {}  # of results in the part file, so that memory need not hold them
         self.done: dict[int, Verdict] = {}
         if resume:
@@ -116,7 +155,7 @@ class ResultFile:
         self.done[row] = result.verdict
 
     def finish(self) -> None:
-        """Write all results in the order of the programs; until they are all there, `path` stays as it was.
+        """Write all results in the order of the rows; until they are all there, `path` stays as it was.
 
         Where the sandbox failed on some, what it said of the others stays for a later call with `resume`.
         """
@@ -124,9 +163,10 @@ class ResultFile:
         with self._told():
             self._file.close()
             with self._part.open("rb") as part, whole.open("w", encoding="utf-8") as file:
-                for row, id in enumerate(self._ids):
+                for row, own in enumerate(self._own):
                     part.seek(self._places[row])
-                    file.write(json.dumps(json.loads(part.readline())["result"] | {"id": id}) + "\n")
+                    result = json.loads(part.readline())["result"]
+                    file.write(json.dumps(own | result | {"id": own["id"]}) + "\n")
                 file.flush()
                 os.fsync(file.fileno())
             whole.replace(self._path)

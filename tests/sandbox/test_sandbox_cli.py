@@ -149,9 +149,27 @@ GOOD = {"id": "a", "language": "py", "program": ""}
     ("line", "message"),
     [
         ("{", "Expecting property name"),
-        ("[]", "expected an object with the fields {id, language, program} | "),
-        ('{"id": "b", "language": "py"}', "got id, language"),
-        (json.dumps(GOOD | {"extra": 1}), "got extra, id, language, program"),
+        ("[]", "{id, language, prompt, completion, tests} | {id, language, program}, got list"),
+        ('{"id": "b", "language": "py"}', "the last with or without cases; got id, language\n"),
+        (
+            '{"id": "b", "language": "py", "Program": ""}',
+            "got Program, id, language 'Program'; did you mean 'program'?",
+        ),
+        (
+            '{"id": "b", "language": "py", "prompt": "", "complation": "", "tests": "", "name": "n"}',
+            "'complation'; did you mean 'completion'?",
+        ),
+        (
+            json.dumps(GOOD | {"prompt": "", "completion": "", "tests": ""}),
+            "got completion, id, language, program,",
+        ),
+        (
+            '{"id": "b", "language": "py", "prompt": "", "completion": "", "tests": "", "cases": []}',
+            "expected an object with the fields",
+        ),
+        (json.dumps(GOOD | {"case": []}), "unknown field 'case'; did you mean 'cases'?"),
+        ("[" * 200_000, "nested too deep"),
+        (json.dumps(GOOD)[:-1] + ', "more": ' + '{"a":' * 200_000 + "1" + "}" * 200_001, "nested too deep"),
         (json.dumps(GOOD | {"id": 1}), "id: expected a string, got int"),
         (json.dumps(GOOD | {"language": "cobol"}), "unknown language 'cobol'"),
         (json.dumps(GOOD | {"cases": {}}), "cases: expected a list, got dict"),
@@ -173,6 +191,48 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
     assert f"error: {path}:3: " in done.stderr
     assert message in done.stderr
     assert not (tmp_path / "out.jsonl").exists()
+
+
+def test_other_fields_go_to_the_results(tmp_path: Path) -> None:
+    """A row as data sets have it; what a result says itself is not overwritten, and one note names them all."""
+    mpl = {
+        "id": "m",
+        "language": "py",
+        "prompt": "def f():\n",
+        "completion": "    return 1",
+        "tests": "assert f()",
+    }
+    rows = [
+        mpl
+        | {"name": "HumanEval_0_f", "stop_tokens": ["\ndef"], "doctests": None, "prompt_terminology": "x"},
+        GOOD | {"labels": {"n": [1, "\u00e9", "\ud800"]}, "verdict": "timeout", "stdout": "mine"},
+        GOOD | {"program": "print(1)", "cases": [], "name": "other"},
+    ]
+    done = sandbox("judge", write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
+    assert done.returncode == 0, done.stderr
+    first, second, third = read_rows(tmp_path / "out.jsonl")
+    assert first["stop_tokens"] == ["\ndef"]
+    assert first["doctests"] is None
+    assert first["name"] == "HumanEval_0_f"
+    assert second["labels"] == {"n": [1, "\u00e9", "\ud800"]}
+    assert (second["verdict"], second["stdout"]) == ("passed", "")
+    assert third["name"] == "other"
+    assert not {"program", "prompt", "tests", "completion", "cases"} & (
+        first.keys() | second.keys() | third.keys()
+    )
+    said = [line for line in done.stderr.splitlines() if "not used" in line]
+    assert said == [
+        f"{tmp_path}/in.jsonl: fields not used, carried over to the results: name, stop_tokens, doctests, "
+        "prompt_terminology, labels; not used, and left out, because results have such fields: verdict, stdout"
+    ]
+
+
+@pytest.mark.parametrize("mark", ["\ufeff", "\ufeff\n\ufeff", "\ufeff  "])
+def test_byte_order_marks_of_files_that_were_put_together(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "in.jsonl"
+    path.write_text(f"{mark}{json.dumps(GOOD)}\r\n\ufeff{json.dumps(GOOD | {'id': 'b'})}\r\n", "utf-8")
+    assert sandbox("judge", path, tmp_path / "out.jsonl").returncode == 0
+    assert [row["id"] for row in read_rows(tmp_path / "out.jsonl")] == ["a", "b"]
 
 
 def test_verdicts_are_kept_from_call_to_call(tmp_path: Path) -> None:

@@ -4,7 +4,8 @@ measured against, for speed (`bench`) and for its verdicts.
     python -m sandbox.plain JOBS
 
 reads lines {"program": Program, "runs": N, "seconds": S} and writes lines {"id": ..., "verdicts": [...]}, as they come, JOBS
-at once: for each of N runs passed, failed, compile_error or timeout (over S seconds), or one alone where it does not compile.
+at once: for each of N runs passed, failed, compile_error or timeout (over S seconds), or one alone where it does not compile. A program
+with cases is run on each of them, and passes where it prints what is expected, but for whitespace at the ends of lines.
 """
 
 import contextlib
@@ -25,7 +26,7 @@ from sandbox.backends import docker
 from sandbox.channel import Channel, Pipe
 from sandbox.languages import COMMON, PATH, Language, entry, heap_mib, language
 from sandbox.prepared import UNPREPARED
-from sandbox.verdicts import Program
+from sandbox.verdicts import Case, Program
 
 
 def main() -> None:
@@ -78,22 +79,23 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
         environment = {"PATH": PATH, "HOME": directory, "LANG": "C.UTF-8"}
         environment |= {name: value.format_map(values) for name, value in row.env}
 
-        def run(argv: tuple[str, ...]) -> tuple[int, str, str] | None:
-            return _run(filled(argv, values), directory, environment, seconds)
+        def run(argv: tuple[str, ...], stdin: str = "") -> tuple[int, str, str] | None:
+            return _run(filled(argv, values), directory, environment, seconds, stdin)
 
         if row.compile:
             compiled = run(row.compile)
             if compiled is None or compiled[0] != 0:
                 return ["timeout" if compiled is None else "compile_error"]
 
-        def verdict() -> str:
-            ended = run(row.run)
+        def verdict(case: Case) -> str:
+            ended = run(row.run, case.stdin)
             if ended is None:
                 return "timeout"
             code, out, err = ended
+            right = case.expected_stdout is None or _lines(out) == _lines(case.expected_stdout)
             told = err + out if row.reports_on_stdout else err
             marked = program.end_marker is None or program.end_marker in out.split("\n")
-            if code == 0 and marked and not re.search(row.failed_quietly, told):
+            if code == 0 and marked and right and not re.search(row.failed_quietly, told):
                 return "passed"
             if code != 0 and row.syntax_check:
                 checked = run(row.syntax_check)
@@ -101,7 +103,16 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
                     return "compile_error"
             return "compile_error" if code != 0 and re.search(row.refused, told) else "failed"
 
-        return [verdict() for _ in range(runs)]
+        cases = program.cases or (Case("", None),)
+
+        def of_all_cases() -> str:
+            return next((said for case in cases if (said := verdict(case)) != "passed"), "passed")
+
+        return [of_all_cases() for _ in range(runs)]
+
+
+def _lines(text: str) -> list[str]:
+    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def written(program: Program, directory: str, seen_as: str) -> tuple[Language, dict[str, str]]:
@@ -114,7 +125,7 @@ def written(program: Program, directory: str, seen_as: str) -> tuple[Language, d
         "heap": str(heap_mib(program.limits or row.limits)),
         **UNPREPARED,
     }
-    Path(directory, row.file.format_map(values)).write_text(program.source, errors="replace")
+    Path(directory, row.file.format_map(values)).write_bytes(program.source.encode(errors="replace"))
     return row, values
 
 
@@ -123,20 +134,21 @@ def filled(argv: Sequence[str], values: Mapping[str, str]) -> list[str]:
     return [part for template in argv if (part := template.format_map(values))]
 
 
-def _run(argv: list[str], directory: str, env: dict[str, str], seconds: float) -> tuple[int, str, str] | None:
+def _run(
+    argv: list[str], directory: str, env: dict[str, str], seconds: float, stdin: str
+) -> tuple[int, str, str] | None:
     """Exit code, stdout and stderr; None where it takes longer."""
     with subprocess.Popen(
-        argv, cwd=directory, env=env, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        text=True, errors="replace", process_group=0,
+        argv, cwd=directory, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
     ) as process:  # fmt: skip
         try:
-            out, err = process.communicate(timeout=seconds)
+            out, err = process.communicate(stdin.encode(errors="replace"), timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)  # what it started, too
-    return process.returncode, out, err
+    return process.returncode, out.decode(errors="replace"), err.decode(errors="replace")
 
 
 if __name__ == "__main__":

@@ -52,12 +52,13 @@ BY_NAME = {
     "print(a + b, file=open('/dev/stdout', 'w'))\n",
     "cpp": '#include <fstream>\nint main() {\n    std::ifstream in("/dev/stdin");\n    std::ofstream out("/dev/stdout"), note("/dev/stderr");\n'
     '    long a, b;\n    in >> a >> b;\n    note << "adding";\n    out << a + b << "\\n";\n}\n',
-    "java": "import java.nio.file.*;\npublic class Named {\n    public static void main(String[] args) throws Exception {\n"
-    '        String[] x = new String(new java.io.FileInputStream("/dev/stdin").readAllBytes()).trim().split(" ");\n'
-    '        try (java.io.FileWriter out = new java.io.FileWriter("/dev/stdout")) {\n'
-    '            out.write(Long.parseLong(x[0]) + Long.parseLong(x[1]) + "\\n");\n        }\n    }\n}\n',
-    "php": "<?php\n[$a, $b] = explode(' ', trim(file_get_contents('/dev/stdin')));\nfile_put_contents('/dev/stderr', 'adding');\n"
-    "file_put_contents('/dev/stdout', ($a + $b) . \"\\n\");\n",
+    "java": "import java.io.*;\nimport java.util.Scanner;\npublic class Named {\n"
+    "    public static void main(String[] args) throws IOException {\n"
+    '        Scanner in = new Scanner(new File("/dev/stdin"));\n'
+    '        try (FileWriter out = new FileWriter("/dev/stdout")) {\n'
+    '            out.write(in.nextLong() + in.nextLong() + "\\n");\n        }\n    }\n}\n',
+    "php": "<?php\n[$a, $b] = explode(' ', trim(stream_get_contents(fopen('php://stdin', 'r'))));\nfile_put_contents('php://stderr', 'adding');\n"
+    "file_put_contents('php://stdout', ($a + $b) . \"\\n\");\n",
     "ts": "declare var require: any;\nconst fs = require('fs');\n"
     "const [a, b]: number[] = fs.readFileSync('/dev/stdin', 'utf8').split(' ').map(Number);\n"
     "fs.writeFileSync('/dev/stdout', `${a + b}\\n`);\n",
@@ -120,7 +121,12 @@ def variants(name: str) -> Iterator[tuple[str, str]]:
     yield "no newline at its end", right.rstrip("\n")
     yield (
         "wrong",
-        right.replace("+ b", "- b").replace("sum", "max").replace("Sum()", "Max()").replace("(+ ", "(- "),
+        right.replace("+ b", "- b")
+        .replace("+ $b", "- $b")
+        .replace("+ in.", "- in.")
+        .replace("sum", "max")
+        .replace("Sum()", "Max()")
+        .replace("(+ ", "(- "),
     )
     yield "cut off", right[: len(right) * 2 // 3]
     yield "empty", ""

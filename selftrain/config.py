@@ -128,7 +128,8 @@ class OutsideConfig(Strict):
     """Share of the training tasks that each split gets; they sum to 1. A task's split depends on its name and the seed
     only; tasks that are the same problem under two names go to the same split."""
     exclude: tuple[str, ...] = ()
-    """Tasks to leave out, by name."""
+    """Tasks to leave out, by name. Where CodeContests has several of one name (its sources share some), each gets `#` and a
+    digest of its text behind it, told in the log: the name alone leaves out all of them."""
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
@@ -196,6 +197,8 @@ class ContestsConfig(_TrainAndEvaluation):
     source: Literal["contests"] = "contests"
     max_cases: Count = 20
     """Test cases per problem: public ones first, then private, then generated."""
+    pictures: bool = False
+    """Whether to keep problems whose text refers to a picture (`<image>`), which no prompt shows."""
 
 
 class JsonlConfig(OutsideConfig):

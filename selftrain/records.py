@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
+from sandbox.compare import DEFAULT_RULE
 from sandbox.verdicts import Verdict
 
 
@@ -36,6 +37,10 @@ class Problem:
     source         where it is from: bank, or a file's or data set's name
     response       an answer to learn from (split sft) or to measure the loss on (validation), not necessarily right
     example_tests  like `tests`, made from the examples that the prompt itself shows; empty where it shows none
+    compare        `stdio` kind: the rule by which output is compared (`sandbox.compare`)
+    checker        `stdio` kind: a program that compares in its stead, {"language", "program"}; None: the rule does
+    time_limit     seconds of CPU time that the source gives one run; None where it says nothing
+    memory_limit_bytes  memory that it gives one run; None where it says nothing
     """
 
     id: str
@@ -49,6 +54,10 @@ class Problem:
     cases: tuple[dict[str, str], ...] = ()
     response: str | None = None
     example_tests: str = ""
+    compare: str = DEFAULT_RULE
+    checker: dict[str, str] | None = None
+    time_limit: float | None = None
+    memory_limit_bytes: int | None = None
 
     @property
     def kind(self) -> str:
@@ -178,6 +187,7 @@ def _table(records: list[Any], kind: type) -> Any:
         "tuple[str, ...]": pa.list_(pa.string()),
         "tuple[int, ...]": pa.list_(pa.int32()),
         "tuple[dict[str, str], ...]": pa.list_(pa.struct([("stdin", pa.string()), ("stdout", pa.string())])),
+        "dict[str, str] | None": pa.struct([("language", pa.string()), ("program", pa.string())]),
     }
     schema = pa.schema([(f.name, types[str(f.type)]) for f in fields(kind)])
     return pa.Table.from_pylist([asdict(record) for record in records], schema=schema)

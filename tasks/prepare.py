@@ -93,4 +93,4 @@ def _last_line(text: str) -> str:
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "refused")
 
 
-PREPARE = Stage("prepare", 2, build)
+PREPARE = Stage("prepare", 3, build)

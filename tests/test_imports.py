@@ -17,10 +17,10 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 OWN = {
     "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
     "tasks": (
-        "tasks", "selftrain", "sandbox.cache", "sandbox.client", "sandbox.errors", "sandbox.languages",
+        "tasks", "selftrain", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.errors", "sandbox.languages",
         "sandbox.programs", "sandbox.verdicts",
     ),
-    "selftrain": ("selftrain", "sandbox.completion", "sandbox.verdicts"),
+    "selftrain": ("selftrain", "sandbox.compare", "sandbox.completion", "sandbox.verdicts"),
     "sandbox": ("sandbox",),
 }  # fmt: skip
 """Which of the project's own modules each package may import."""

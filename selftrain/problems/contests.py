@@ -1,12 +1,15 @@
 """Problems as CodeContests has them: a description, and what a program has to print for which input."""
 
-from collections.abc import Iterator, Sequence
-from typing import Self
+import hashlib
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from selftrain.errors import DataError, UsageError
-from selftrain.problems.rows import Fields, Row, check_fields
+from sandbox.compare import CODE_CONTESTS
+from selftrain.errors import UsageError
+from selftrain.problems.rows import Entry, Fields, MemoryLimit, Row, TimeLimit, check_fields
 from selftrain.records import Problem
 
 COMMENTS = {
@@ -21,15 +24,19 @@ COMMENTS = {
 }
 """By language: what a program begins with, and what begins a comment line."""
 
-SOLUTION_LANGUAGES: dict[int | str, str] = {
-    2: "cpp",
-    3: "py",
-    4: "java",
-    "CPP": "cpp",
-    "PYTHON3": "py",
-    "JAVA": "java",
-}
+SOLUTION_LANGUAGES = {"2": "cpp", "3": "py", "4": "java", "CPP": "cpp", "PYTHON3": "py", "JAVA": "java"}
 """CodeContests' codes and names. 0 (unknown) and 1 (Python 2) are nothing that runs here."""
+
+PICTURE = re.compile(r"(?i)<image>|<img\b|!\[[^\]\n]*\]\(")
+"""What stands where a description had a picture: CodeContests' own word, HTML's and Markdown's."""
+
+FILES = "reads or writes files"
+PICTURES = "refers to a picture"
+NO_CASES = "has no test cases"
+"""Why a problem is left out."""
+
+MOST_REFERENCES = 3
+"""So many right solutions of a row are kept in each language, to try its tests on."""
 
 _TASK = "Read the input from standard input and print the answer to standard output."
 
@@ -60,38 +67,55 @@ class _Solutions(Fields):
         return self
 
 
+def _columns(value: Any) -> Any:
+    """A list of objects as an object of lists, which is how the data set's own loader gives it; nothing as none."""
+    if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+        return {} if value is None else value
+    return {
+        name: [item.get(name) for item in value]
+        for name in dict.fromkeys(key for item in value for key in item)
+    }
+
+
+Tests = Annotated[_Tests, BeforeValidator(_columns)]
+Solutions = Annotated[_Solutions, BeforeValidator(_columns)]
+
+
 class _Fields(Fields):
     name: str = Field(min_length=1)
     description: str = Field(pattern=r"\S")
-    public_tests: _Tests
-    private_tests: _Tests = _Tests()
-    generated_tests: _Tests = _Tests()
-    solutions: _Solutions = _Solutions()
+    public_tests: Tests
+    private_tests: Tests = _Tests()
+    generated_tests: Tests = _Tests()
+    solutions: Solutions = _Solutions()
+    time_limit: TimeLimit = None
+    memory_limit_bytes: MemoryLimit = None
     input_file: str | None = None
     output_file: str | None = None
 
 
-def contest_problems(row: Row, languages: Sequence[str], max_cases: int) -> Iterator[Problem]:
+def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool) -> Entry:
     """The problem in `row`, once in each of `languages`, its split still empty.
 
-    A problem whose programs have to read or write files is left out. Raises `DataError`, and `UsageError` for a language
-    that `COMMENTS` does not have.
+    `pictures`: whether problems whose text refers to one are kept. Raises `DataError`, and `UsageError` for a language that
+    `COMMENTS` does not have.
     """
     fields = check_fields(row, _Fields)
-    if fields.input_file or fields.output_file:
-        return
     tests = (fields.public_tests, fields.private_tests, fields.generated_tests)
     pairs = dict.fromkeys(pair for group in tests for pair in zip(group.input, group.output, strict=True))
-    if not pairs:
-        raise DataError(
-            f"{row.where}: {fields.name!r} has no test cases; take the row out, or name it in `problems.exclude`"
-        )
+    for reason, applies in (
+        (FILES, fields.input_file or fields.output_file),
+        (PICTURES, not pictures and PICTURE.search(fields.description)),
+        (NO_CASES, not pairs),
+    ):
+        if applies:
+            return Entry(fields.name, left_out=reason)
     cases = tuple({"stdin": stdin, "stdout": stdout} for stdin, stdout in list(pairs)[:max_cases])
-    answers: dict[str, str] = {}
+    right: dict[str, list[str]] = {}
     for code, solution in zip(fields.solutions.language, fields.solutions.solution, strict=True):
-        answers.setdefault(SOLUTION_LANGUAGES.get(code, ""), solution)
-    for language in languages:
-        yield Problem(
+        right.setdefault(SOLUTION_LANGUAGES.get(str(code).upper(), ""), []).append(solution)
+    problems = tuple(
+        Problem(
             id=f"{fields.name}.{language}",
             task=fields.name,
             language=language,
@@ -100,8 +124,18 @@ def contest_problems(row: Row, languages: Sequence[str], max_cases: int) -> Iter
             split="",
             source=row.source,
             cases=cases,
-            response=answers.get(language),
+            response=right.get(language, [None])[0],
+            compare=CODE_CONTESTS,
+            time_limit=fields.time_limit,
+            memory_limit_bytes=fields.memory_limit_bytes,
         )
+        for language in languages
+    )
+    references = {
+        language: tuple(dict.fromkeys(found))[:MOST_REFERENCES] for language, found in right.items()
+    }
+    digest = hashlib.sha256(fields.description.encode()).hexdigest()[:8]
+    return Entry(fields.name, problems, references, row.where, digest)
 
 
 def contest_prompt(description: str, language: str) -> str:

@@ -1,69 +1,99 @@
 """The one way in: from a config to checked problems, and to what stands for their content in a stage's key."""
 
 import logging
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from selftrain.bank.generate import generate
 from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError
-from selftrain.problems.contests import contest_problems
+from selftrain.problems.contests import contest
 from selftrain.problems.hub import read_hub, resolve_commit
 from selftrain.problems.jsonl import jsonl_problem
 from selftrain.problems.leaks import check_leaks
 from selftrain.problems.multipl_e import multipl_e_problem
-from selftrain.problems.rows import Row, digest_files, find_files, read_rows
+from selftrain.problems.rows import Entry, Row, digest_files, find_files, read_rows
 from selftrain.problems.splits import assign_splits
 from selftrain.records import Problem
 
 log = logging.getLogger(__name__)
 
+EXCLUDED = "excluded"
+TWICE = "is there twice"
+"""Why a task is left out, beside what `contests` has."""
+
+_SHOWN = 5  # names in a message
+
 OutsideProblems = MultiPLEConfig | ContestsConfig | JsonlConfig
 AnyProblems = BankConfig | OutsideProblems | MixedConfig
 
 
+@dataclass(frozen=True)
+class Found:
+    """What a source holds.
+
+    problems    each in its split; those of sft and validation carry the answers
+    references  by problem id: completions that the source holds to be right, whatever the split
+    left_out    tasks that are not among the problems, by the reason for it
+    """
+
+    problems: list[Problem]
+    references: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
 def read_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> list[Problem]:
-    """The problems that `config` asks for, each in its split; those of sft and validation carry the answers.
+    """The problems of `find_problems`."""
+    return find_problems(config, content).problems
+
+
+def find_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> Found:
+    """The problems that `config` asks for, and what it leaves out.
 
     `content`: what `content_digest` said, where that is known: the commits of data sets; else the hub is asked.
     Problems from outside come in the order of task and language, whatever files they are in; those of a mix part by part.
     Raises `DataError` for problems that cannot be used, and where one to evaluate on is one to train on (`check_leaks`);
     `RunError` where the hub cannot be reached.
     """
-    problems = _unchecked(config, content or {})
-    check_leaks(problems)
-    return problems
+    found = _unchecked(config, content or {})
+    check_leaks(found.problems)
+    return found
 
 
-def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> list[Problem]:
+def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
     if isinstance(config, BankConfig):
-        return list(generate(config))
+        return Found(list(generate(config)))
     if isinstance(config, MixedConfig):
         contents = content.get("parts", [{}] * len(config.parts))
         return _joined(
             [_unchecked(part, known) for part, known in zip(_parts(config), contents, strict=True)]
         )
-    problems = _arranged(_read(config, content.get("commit")), config)
-    _check(problems, config)
-    return problems
+    found = _read(config, content.get("commit"))
+    problems = _arranged(found.problems, config)
+    left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(found.left_out.items()))
+    _check(problems, config, left_out)
+    if left_out:
+        log.info("tasks left out: %s", left_out)
+    return replace(found, problems=problems)
 
 
 def _parts(config: MixedConfig) -> list[OutsideProblems]:
     return [part.model_copy(update={"seed": part.seed + config.seed}) for part in config.parts]
 
 
-def _joined(parts: list[list[Problem]]) -> list[Problem]:
+def _joined(parts: list[Found]) -> Found:
     problems: dict[str, Problem] = {}
-    for problem in (problem for part in parts for problem in part):
+    for problem in (problem for part in parts for problem in part.problems):
         if problem.id in problems:
             raise DataError(
                 f"problem {problem.id!r} is in two parts, from {problems[problem.id].source} and from {problem.source}; "
                 "leave it out of one with `exclude`"
             )
         problems[problem.id] = problem
-    return list(problems.values())
+    references = {id: texts for part in parts for id, texts in part.references.items()}
+    return Found(list(problems.values()), references, sum((part.left_out for part in parts), Counter()))
 
 
 def content_digest(config: AnyProblems) -> dict[str, Any]:
@@ -91,24 +121,95 @@ def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
     return {"train": config.train, "evaluation": config.evaluation}
 
 
-def _read(config: OutsideProblems, commit: str | None) -> list[Problem]:
+def _read(config: OutsideProblems, commit: str | None) -> Found:
     """The problems in the languages asked for; those that are not shared out over the splits have theirs already."""
     if commit is None and not isinstance(config, JsonlConfig) and config.hub is not None:
         commit = resolve_commit(config.hub, config.revision)
-    problems: dict[str, Problem] = {}
+    left_out: Counter[str] = Counter()
+    entries: list[Entry] = []
+    named: set[str] = set()
+    excluded: set[str] = set()
+    for role, given in _entries(config).items():
+        for row in _rows(config, given, commit):
+            named.add(name := _name(config, row))
+            if (
+                name in config.exclude
+            ):  # before anything is asked of it: a row of a hub's data set cannot be mended
+                excluded.add(name)
+                continue
+            entry = _entry(config, row)
+            if entry.left_out:
+                left_out[entry.left_out] += 1
+                continue
+            problems = [problem for problem in entry.problems if problem.language in config.languages]
+            if role == "evaluation":
+                problems = [replace(problem, split="test") for problem in problems]
+            entries.append(replace(entry, problems=tuple(problems)))
+    if isinstance(config, ContestsConfig):
+        entries = _told_apart(entries, left_out)
+        named |= {entry.task for entry in entries}
+        excluded |= {entry.task for entry in entries if entry.task in config.exclude}
+    if unknown := set(config.exclude) - named:
+        raise DataError(f"exclude: no task is named {', '.join(sorted(unknown))}; take the name out")
+    if excluded:
+        left_out[EXCLUDED] = len(excluded)
+    found = Found([], left_out=left_out)
     where: dict[str, str] = {}
-    for role, entries in _entries(config).items():
-        for row in _rows(config, entries, commit):
-            for problem in _problems(config, row):
-                if problem.language not in config.languages:
-                    continue
-                if problem.id in problems:
-                    raise DataError(
-                        f"{row.where}: problem {problem.id!r} is there twice; first at {where[problem.id]}"
-                    )
-                where[problem.id] = row.where
-                problems[problem.id] = replace(problem, split="test") if role == "evaluation" else problem
-    return list(problems.values())
+    for entry in entries:
+        for problem in entry.problems if entry.task not in excluded else ():
+            if problem.id in where:
+                raise DataError(
+                    f"{entry.where}: problem {problem.id!r} is there twice; first at {where[problem.id]}"
+                )
+            where[problem.id] = entry.where
+            found.problems.append(problem)
+            if texts := entry.references.get(problem.language):
+                found.references[problem.id] = texts
+    return found
+
+
+def _name(config: OutsideProblems, row: Row) -> str:
+    """What the row calls its task, unchecked; empty where it does not say."""
+    name = (
+        row.fields.get("task" if isinstance(config, JsonlConfig) else "name")
+        if isinstance(row.fields, dict)
+        else ""
+    )
+    return name if isinstance(name, str) else ""
+
+
+def _told_apart(entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
+    """`entries` under names of their own, for CodeContests' sources share some, and none that says the same again.
+
+    What a name gets behind it depends on the row's own text, not on the order of rows.
+    """
+    by_name: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
+    for entry in entries:
+        by_name[entry.task][entry.digest].append(entry)
+    found: list[Entry] = []
+    for name, by_text in by_name.items():
+        for digest, same in by_text.items():
+            once: dict[str, Entry] = {}  # to train on, to evaluate on
+            for entry in same:
+                once.setdefault(entry.problems[0].split, entry)
+            if len(once) < len(same):
+                left_out[TWICE] += len(same) - len(once)
+            found += (
+                once.values()
+                if len(by_text) == 1
+                else [_renamed(e, f"{name}#{digest}") for e in once.values()]
+            )
+    shared = [entry for entry in found if len(by_name[entry.task.rpartition("#")[0]]) > 1]
+    if shared:
+        names = ", ".join(f"{entry.task!r} ({entry.where})" for entry in shared[:_SHOWN])
+        more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
+        log.warning("tasks that share their names are told apart as %s%s", names, more)
+    return found
+
+
+def _renamed(entry: Entry, task: str) -> Entry:
+    problems = [replace(problem, task=task, id=f"{task}.{problem.language}") for problem in entry.problems]
+    return replace(entry, task=task, problems=tuple(problems))
 
 
 def _rows(config: OutsideProblems, entries: tuple[str, ...], commit: str | None) -> Iterator[Row]:
@@ -124,31 +225,36 @@ def _rows(config: OutsideProblems, entries: tuple[str, ...], commit: str | None)
             yield from read_hub(config.hub, commit, entry.replace("*", language), split="test")
 
 
-def _problems(config: OutsideProblems, row: Row) -> Iterable[Problem]:
+def _entry(config: OutsideProblems, row: Row) -> Entry:
     match config:
         case MultiPLEConfig():
-            return (multipl_e_problem(row),)
+            return _alone(multipl_e_problem(row), row)
         case ContestsConfig():
-            return contest_problems(row, config.languages, config.max_cases)
+            return contest(row, config.languages, config.max_cases, config.pictures)
         case JsonlConfig():
-            return (jsonl_problem(row),)
+            return _alone(jsonl_problem(row), row)
+
+
+def _alone(problem: Problem, row: Row) -> Entry:
+    """A row that is one problem; its answer is held to be right."""
+    references = {problem.language: (problem.response,)} if problem.response else {}
+    return Entry(problem.task, (problem,), references, where=row.where)
 
 
 def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]:
-    """`problems` in their splits and in order, without the excluded ones, and with answers where they are used: sft learns from
-    them, validation is measured on them."""
-    if unknown := set(config.exclude) - {problem.task for problem in problems}:
-        raise DataError(f"exclude: no task is named {', '.join(sorted(unknown))}; take the name out")
-    kept = [problem for problem in problems if problem.task not in config.exclude]
-    shared_out = assign_splits([problem for problem in kept if not problem.split], config.shares, config.seed)
-    placed = [problem for problem in kept if problem.split] + shared_out
+    """`problems` in their splits and in order, and with answers where they are used: sft learns from them, validation is
+    measured on them."""
+    shared_out = assign_splits(
+        [problem for problem in problems if not problem.split], config.shares, config.seed
+    )
+    placed = [problem for problem in problems if problem.split] + shared_out
     order = {language: at for at, language in enumerate(config.languages)}
     placed.sort(key=lambda problem: (problem.task, order[problem.language]))
     used = ("sft", "validation")
     return [problem if problem.split in used else replace(problem, response=None) for problem in placed]
 
 
-def _check(problems: list[Problem], config: OutsideProblems) -> None:
+def _check(problems: list[Problem], config: OutsideProblems, left_out: str) -> None:
     """Raise `DataError` where a language or a split has no problems, or sft no answers."""
     languages = Counter(problem.language for problem in problems)
     if missing := [language for language in config.languages if not languages[language]]:
@@ -161,6 +267,7 @@ def _check(problems: list[Problem], config: OutsideProblems) -> None:
     }
     if empty := [split for split, names in tasks.items() if not names]:
         counts = ", ".join(f"{split} {len(names)}" for split, names in tasks.items())
+        counts += f"; left out: {left_out}" if left_out else ""
         raise DataError(
             f"no tasks in split {', '.join(empty)} (tasks: {counts}); give more, other `shares`, or another `seed`"
         )

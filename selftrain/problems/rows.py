@@ -5,14 +5,15 @@ import gzip
 import hashlib
 import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from selftrain.errors import DataError
+from selftrain.records import Problem
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
 
@@ -31,11 +32,50 @@ class Row:
     source: str
 
 
+@dataclass(frozen=True)
+class Entry:
+    """What one row holds.
+
+    problems    one in each of its languages
+    references  by language: completions that the source holds to be right
+    where       `FILE:LINE`, for messages
+    digest      of its text, where several may have one name
+    left_out    why it holds no problem to use; empty where it does
+    """
+
+    task: str
+    problems: tuple[Problem, ...] = ()
+    references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    where: str = ""
+    digest: str = ""
+    left_out: str = ""
+
+
 class Fields(BaseModel):
     """Base of the models that check a row: exact types, and keys that are not asked for are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
+
+def _seconds(value: Any) -> Any:
+    if isinstance(value, dict):
+        seconds, nanos = (value.get(name) or 0 for name in ("seconds", "nanos"))
+        if isinstance(seconds, list | dict) or isinstance(nanos, list | dict):
+            return value
+        value = float(seconds) + float(nanos) / 1e9
+    if isinstance(value, str):
+        value = float(value.removesuffix("s"))
+    return value or None
+
+
+def _bytes(value: Any) -> Any:
+    return (int(value) if isinstance(value, str) else value) or None
+
+
+TimeLimit = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_seconds)]
+"""Seconds, in any of protobuf's ways to write a duration: a number, "1.5s", {"seconds", "nanos"}; none where it is 0."""
+MemoryLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_bytes)]
+"""Bytes, as a number or as protobuf writes large ones, in a string; none where it is 0."""
 
 Checked = TypeVar("Checked", bound=Fields)
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from selftrain.config import SPLITS, ProblemsConfig, Strict
 from selftrain.errors import DataError
-from selftrain.problems.read import read_problems
+from selftrain.problems.read import find_problems
 from selftrain.records import Problem, digest, write_records
 from selftrain.stage import Build, Outcome
 
@@ -22,7 +22,8 @@ class PrepareSlice(Strict):
 
 def build(build: Build) -> Outcome:
     """Writes problems.parquet."""
-    problems = read_problems(build.config.problems, build.config.content)
+    found = find_problems(build.config.problems, build.config.content)
+    problems = found.problems
     counts = Counter(problem.split for problem in problems)
     missing = [split for split in SPLITS if not counts[split]]
     if missing:
@@ -34,5 +35,6 @@ def build(build: Build) -> Outcome:
         "source": build.config.problems.source,
         "problems": {split: counts[split] for split in SPLITS},
         "languages": dict(sorted(Counter(p.language for p in problems).items())),
+        "left_out": dict(sorted(found.left_out.items())),
     }
     return Outcome(digest(problems), metrics)

@@ -15,7 +15,8 @@ PROBLEM = Problem(
 )  # fmt: skip
 STDIO = Problem(
     id="b.py", task="b", language="py", prompt="", tests="", split="test", source="",
-    cases=({"stdin": "1\n", "stdout": ""}, {"stdin": "", "stdout": "é"}),
+    cases=({"stdin": "1\n", "stdout": ""}, {"stdin": "", "stdout": "é"}), compare="tokens", time_limit=1.5,
+    checker={"language": "py", "program": "print('accept')"}, memory_limit_bytes=1 << 33,
 )  # fmt: skip
 CANDIDATE = Candidate("a.py#0", "a.py", 0, AWKWARD, (5, 2**31 - 1, 0), -12.345678901234567, "stop")
 NOTHING = Candidate("a.py#-1", "a.py", -1, "", (), 0.0, "length")
@@ -33,6 +34,16 @@ FIRST = Pair("a.py", "p", "right", "wrong", "a.py#0", "a.py#2", "easy", 1)
 def test_what_is_written_is_read(tmp_path: Path, records: list):
     write_records(tmp_path / "records.parquet", records, type(records[0]))
     assert read_records(tmp_path / "records.parquet", type(records[0])) == records
+
+
+def test_problems_of_before_there_were_rules_and_limits_are_read(tmp_path: Path):
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "old.parquet"
+    write_records(path, [PROBLEM], Problem)
+    later = ["compare", "checker", "time_limit", "memory_limit_bytes"]
+    pq.write_table(pq.read_table(path).drop_columns(later), path)
+    assert read_records(path, Problem) == [PROBLEM]
 
 
 @pytest.mark.parametrize("kind", [Problem, Candidate, Execution, Pair])

@@ -280,7 +280,10 @@ def test_contests_that_use_files_are_left_out(tmp_path: Path) -> None:
             r":1: field 'solutions': .*1 languages and 0 solutions",
         ),
         ({"description": ""}, r":1: field 'description'"),
-        ({"public_tests": {}, "private_tests": {}, "generated_tests": {}}, r":1: 'A' has no test cases"),
+        (
+            {"public_tests": {}, "private_tests": {}, "generated_tests": {}},
+            r"no tasks in split sft \(tasks: sft 0, test 1; left out: 1 \(has no test cases\)\)",
+        ),
     ],
 )
 def test_a_bad_contest_row(tmp_path: Path, broken: dict[str, Any], message: str) -> None:

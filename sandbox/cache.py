@@ -21,7 +21,8 @@ _MANY = 500  # keys asked for in one statement
 
 
 class VerdictCache:
-    """Results by content. `identity`: language -> what its verdicts depend on (backend, versions); part of every key."""
+    """Results by content. `identity`: language, those of checkers too, -> what verdicts depend on (backend, versions); part of
+    every key."""
 
     def __init__(self, path: Path, identity: dict[str, str]) -> None:
         self.identity = identity
@@ -49,6 +50,8 @@ class VerdictCache:
     def key(self, program: Program) -> str:
         """sha256 over everything that the verdict depends on; not over the program's id."""
         content = {**asdict(replace(program, id="")), "identity": self.identity[program.language]}
+        if program.checker:
+            content["checker identity"] = self.identity[program.checker.language]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, programs: Iterable[Program]) -> dict[str, Result]:

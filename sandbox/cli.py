@@ -18,11 +18,12 @@ from sandbox.bench import bench
 from sandbox.cache import VerdictCache
 from sandbox.check import check
 from sandbox.client import Backend, Sandbox
+from sandbox.compare import DEFAULT_RULE, check_rule
 from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.multipl_e import completion_files, evaluate
 from sandbox.rows import ResultFile, read_rows
-from sandbox.verdicts import Case, Program, Verdict
+from sandbox.verdicts import Case, Checker, Program, Verdict
 
 _EXAMPLES = """examples:
   python -m sandbox build                                      the image of backend docker
@@ -36,9 +37,11 @@ _EXAMPLES = """examples:
 
 rows of judge, one JSON object a line:
   {id, language, program}
-  {id, language, program, cases: [{stdin, stdout}]}
+  {id, language, program, cases: [{stdin, stdout}]}             and, as one likes: compare: a rule (sandbox/compare.py),
+                                                                checker: {language, program} (sandbox/README.md)
   {id, language, prompt, completion, tests}                     as in MultiPL-E; an answer in markdown, or one that
                                                                 repeats the prompt, is taken apart (sandbox/completion.py)
+  limits: {cpu_seconds: 2, memory_bytes: 268435456, ...}        of one row, in any shape
   other fields go to the results as they are
 
 exit codes:
@@ -83,10 +86,21 @@ def _parser() -> argparse.ArgumentParser:
     limited.add_argument(
         "--cpu-seconds", type=_positive, metavar="S", help="limit of one run (default: the language's own)"
     )
+    compared = argparse.ArgumentParser(add_help=False)
+    compared.add_argument(
+        "--compare",
+        type=_rule,
+        default=DEFAULT_RULE,
+        metavar="RULE",
+        help="how output is compared, where a row names no rule: exact, lines, tokens, float:1e-6, code-contests "
+        "(default: %(default)s)",
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        parents = {"build": [], "run": [common, limited], "judge": [common, limited]}.get(name, [common])
+        parents = {"build": [], "run": [common, limited, compared], "judge": [common, limited, compared]}.get(
+            name, [common]
+        )
         command: argparse.ArgumentParser = commands.add_parser(
             name, parents=parents, help=text, description=text
         )
@@ -112,6 +126,12 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--language", required=True, choices=LANGUAGES)
     run.add_argument("--stdin", type=Path, metavar="F", help="what the program reads (default: nothing)")
     run.add_argument("--expect", type=Path, metavar="F", help="what it has to print (default: anything)")
+    run.add_argument(
+        "--checker",
+        type=_checker,
+        metavar="LANGUAGE:F",
+        help="a program that says whether the output is right instead",
+    )
 
     measure = add("bench", _bench, "CPU and wall time per program, against plain commands and `docker run`")
     measure.add_argument("input", type=Path, metavar="IN.jsonl", help="rows as of judge")
@@ -146,6 +166,21 @@ def _languages_named(text: str) -> tuple[str, ...]:
         return tuple(language(name).name for name in text.split(","))
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _rule(text: str) -> str:
+    try:
+        return check_rule(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _checker(text: str) -> Checker:
+    name, _, path = text.partition(":")
+    try:
+        return Checker(language(name).name, _read(Path(path)))
+    except UsageError as error:
+        raise argparse.ArgumentTypeError(f"expected LANGUAGE:FILE, got {text!r}: {error}") from error
 
 
 def _positive(text: str) -> float:
@@ -196,10 +231,13 @@ def _build(arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     stdin = _read(arguments.stdin) if arguments.stdin else ""
     expected = _read(arguments.expect) if arguments.expect else None
-    cases = (Case(stdin, expected),) if arguments.stdin or arguments.expect else ()
+    cases = (Case(stdin, expected),) if arguments.stdin or arguments.expect or arguments.checker else ()
     seconds = arguments.cpu_seconds
     limits = language(arguments.language).limits.with_cpu(seconds) if seconds else None
-    program = Program(str(arguments.file), arguments.language, _read(arguments.file), cases, limits=limits)
+    name, source = str(arguments.file), _read(arguments.file)
+    program = Program(
+        name, arguments.language, source, cases, None, limits, arguments.compare, arguments.checker
+    )
     with _sandbox(arguments) as sandbox:
         (result,) = sandbox.run([program])
     print(json.dumps(result.to_json()))
@@ -214,10 +252,10 @@ def _read(path: Path) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    rows = read_rows(arguments.input, arguments.cpu_seconds)
+    rows = read_rows(arguments.input, arguments.cpu_seconds, arguments.compare)
     programs = [row.program for row in rows]
     with _sandbox(arguments, arguments.workers) as sandbox:
-        for name in sorted({program.language for program in programs}):
+        for name in sorted(_languages_of(programs)):
             sandbox.need(name)
         results = ResultFile(arguments.output, rows, arguments.resume)
         left = (row for row in range(len(programs)) if row not in results.done)
@@ -236,9 +274,14 @@ def _judge(arguments: argparse.Namespace) -> int:
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
 
 
+def _languages_of(programs: Iterable[Program]) -> set[str]:
+    """Those of programs and of their checkers."""
+    return {name for one in programs for name in (one.language, one.checker and one.checker.language) if name}
+
+
 def _cache(path: Path | None, sandbox: Sandbox, programs: Iterable[Program]) -> VerdictCache:
     """The verdicts that are known from earlier calls; without `path` none are."""
-    identity = {name: sandbox.identity(name) for name in {program.language for program in programs}}
+    identity = {name: sandbox.identity(name) for name in _languages_of(programs)}
     return VerdictCache(path or Path(":memory:"), identity)
 
 

@@ -115,6 +115,18 @@ class Sandbox:
                 f"language {name!r} needs {', '.join(missing)}, not found by sandbox backend {self.backend!r}{remedy}"
             )
 
+    def _need_beside(self, checker: str, program: Program) -> None:
+        """Raise `ToolsMissing` or `UsageError` where a checker in that language cannot run where the program does."""
+        self.need(checker)
+        name, other = language(program.language), language(checker)
+        if (
+            self.backend == docker.NAME and other.name != "py" and other.image != name.image
+        ):  # all images have Python
+            raise UsageError(
+                f"program {program.id}: its checker is in {other.name}, and backend docker's image of {name.name} has only "
+                f"{', '.join(row.name for row in LANGUAGES.values() if row.image == name.image)} and py; write it in one of these"
+            )
+
     def available_languages(self) -> tuple[str, ...]:
         """The languages that lack nothing."""
         return tuple(name for name in LANGUAGES if not self.missing_tools(name))
@@ -142,8 +154,8 @@ class Sandbox:
         """Judge programs and yield one result for each, in the order in which they are done.
 
         Programs that differ in nothing but `id`, and are not thousands apart, are run once; the others get the same
-        result, marked `cached`. A timeout is believed only after a second run, with nothing else of this call running. Where
-        the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an
+        result, marked `cached`. A timeout is believed only after a second run, with nothing else of this call running, and so
+        is the failure of a checker. Where the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an
         unknown language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` when the backend is
         gone (docker's daemon) and does not come back, `SandboxError` when the sandbox is closed meanwhile.
         """
@@ -156,6 +168,8 @@ class Sandbox:
         def distinct() -> Iterator[Program]:
             for program in programs:
                 self.need(program.language)
+                if program.checker:
+                    self._need_beside(program.checker.language, program)
                 if self.backend == docker.NAME:
                     docker.check(program)
                 content = content_key(program)
@@ -176,7 +190,10 @@ class Sandbox:
             yield from (replace(result, id=other, cached=True) for other in twins.pop(content))
 
         for program, result in self._in_parallel(distinct()):
-            if result.verdict is Verdict.timeout:
+            failed = (
+                program.checker and result.verdict is Verdict.sandbox_error
+            )  # for want of time, it may be
+            if result.verdict is Verdict.timeout or failed:
                 slow.append(program)
             else:
                 yield from settle(program, result)

@@ -12,7 +12,9 @@ from functools import partial
 from pathlib import Path
 
 from sandbox.backends import bubblewrap
-from sandbox.clear import clear_container, memory_kills, wipe_program
+from sandbox.checking import CheckerFailed, Checking, write_inside
+from sandbox.clear import clear_container, memory_kills, wipe, wipe_program
+from sandbox.compare import same
 from sandbox.compilers import Compiled, Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
@@ -20,7 +22,7 @@ from sandbox.languages import PATH, entry, heap_mib, language
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
 from sandbox.prepared import UNPREPARED, prepared
 from sandbox.processes import Held
-from sandbox.verdicts import Case, Limits, Program, Result, Verdict
+from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
 KEPT_CHARACTERS = 64 << 10
@@ -62,6 +64,7 @@ class Judge:
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
         self._directories = 0  # that could not be wiped
+        self._checking: Checking | None = None
         scratch.chmod(0o711)  # programs may run as another user
         closed = [folder for folder in scratch.parents if not folder.stat().st_mode & stat.S_IXOTH]
         self.closed = closed[0] if self.uid is not None and closed else None
@@ -120,6 +123,27 @@ class Judge:
         self._failures[name] = 0 if compiler.served else self._failures[name] + 1
         self._without[name] = min(2 ** self._failures[name], 1000) - 1
 
+    def checking(self, checker: Checker) -> Checking:
+        """A checker, ready for one output: compiled once for all programs with it that come one after the other."""
+        if self.place is Place.container:
+            clear_container()  # of what the program left
+        if self._checking is None or self._checking.checker != checker or self._checking.refused:
+            self.drop_checker()
+            directory = self.scratch / "checker"
+            directory.mkdir(mode=0o700)
+            judgement = _Judgement(self, Program("checker", checker.language, checker.source), directory)
+            judgement.at_home = False
+            if self.place is Place.container:
+                judgement.uid = next(self._uids)
+            run = partial(judgement._step, judgement.row.run)
+            self._checking = Checking(checker, directory, judgement.uid, judgement.compile(), run)
+        return self._checking
+
+    def drop_checker(self) -> None:
+        """Remove the checker that was last at work."""
+        self._checking = None
+        wipe(self.scratch / "checker")
+
     @property
     def kept(self) -> frozenset[int]:
         """The runner's children that are no program's."""
@@ -127,7 +151,8 @@ class Judge:
         return frozenset(helper.pid for helper in warm if helper)
 
     def close(self) -> None:
-        """End the warm interpreter and compilers; the next program that needs one gets a new one."""
+        """End the warm interpreter and compilers; the next program that needs one gets a new one. So with checkers."""
+        self.drop_checker()
         self.held.release()
         if self.server:
             self.server.close()
@@ -137,10 +162,12 @@ class Judge:
 
 
 class _Judgement:
-    """One program on its way to a verdict."""
+    """One program on its way to a verdict. `at_home`: whether it starts in a place to write to, where it is in a box."""
+
+    at_home = True
 
     def __init__(self, judge: Judge, program: Program, directory: Path) -> None:
-        self.judge, self.program, self.directory = judge, program, directory
+        self.judge, self.program, self.directory, self.uid = judge, program, directory, judge.uid
         self.row = language(program.language).of(program.source)
         self.limits = program.limits or self.row.limits
         self.compile_seconds = self.run_seconds = self.cpu_seconds = 0.0
@@ -152,7 +179,25 @@ class _Judgement:
 
     def result(self) -> Result:
         """Compile, then run each case until one fails."""
-        name, uid = self._fill(self.row.file), self.judge.uid
+        if refused := self.compile():
+            return refused
+        for case in self.program.cases or (None,):
+            outcome = self._step(self.row.run, case.stdin if case else "")
+            self._add(outcome)
+            verdict = self._verdict(outcome, case)
+            if verdict is Verdict.passed and case and self.program.checker:
+                try:
+                    accepted = self.judge.checking(self.program.checker).accepts(case, outcome.stdout)
+                except CheckerFailed as error:
+                    return Result(self.program.id, Verdict.sandbox_error, stderr=str(error))
+                verdict = Verdict.passed if accepted else Verdict.wrong_answer
+            if verdict is not Verdict.passed:
+                break
+        return self._finish(verdict, outcome)
+
+    def compile(self) -> Result | None:
+        """Write the program down and compile it; its result where it is refused."""
+        name, uid = self._fill(self.row.file), self.uid
         self.source = f"{self.directory}/{name}"
         file = os.open(self.source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
         try:
@@ -170,13 +215,7 @@ class _Judgement:
             if outcome.over or outcome.exit_code != 0:
                 timeout = outcome.over is Verdict.timeout
                 return self._finish(Verdict.timeout if timeout else Verdict.compile_error, outcome)
-        for case in self.program.cases or (None,):
-            outcome = self._step(self.row.run, case.stdin if case else "")
-            self._add(outcome)
-            verdict = self._verdict(outcome, case)
-            if verdict is not Verdict.passed:
-                break
-        return self._finish(verdict, outcome)
+        return None
 
     def _compile_warm(self, name: str) -> Outcome | None:
         """Compile with the language's warm compiler; None where there is none, or it failed."""
@@ -227,11 +266,12 @@ class _Judgement:
             failed = re.search(row.test_failed, told) or outcome.exit_code == row.test_failed_code
             return Verdict.wrong_answer if failed and not case else Verdict.runtime_error
         marker, expected = self.program.end_marker, case.expected_stdout if case else None
-        if (marker is not None and marker not in stdout.split("\n")) or (
-            expected is not None and _lines(stdout) != _lines(expected)
-        ):
+        if marker is not None and marker not in stdout.split("\n"):
             return Verdict.wrong_answer
-        return Verdict.passed
+        checked = (
+            expected is None or self.program.checker or same(self.program.compare, outcome.stdout, expected)
+        )
+        return Verdict.passed if checked else Verdict.wrong_answer
 
     def _is_refused(self, stderr: str) -> bool:
         """Whether the language's own parser refuses the source of a program that failed with `stderr`."""
@@ -276,11 +316,12 @@ class _Judgement:
             address_space=row.limit_address_space and not compiling,
             # The kernel counts all processes of a user: that says something only where programs have one of
             # their own.
-            processes=judge.uid is not None and not judge.isolated,
+            processes=self.uid is not None and not judge.isolated,
         )
         ready = [prepared(name, self.limits)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
         filled = tuple(part for part in map(self._fill, argv) if part)
-        return Command(filled, self.directory, env, kernel, judge.uid, tuple(path for path in ready if path))
+        reads = tuple(path for path in ready if path)
+        return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
 
     def _fill(self, template: str) -> str:
         """Put this program's values into a template of the language's row."""
@@ -324,23 +365,8 @@ class _Judgement:
         )
 
 
-def write_inside(directory: Path, name: str, content: bytes) -> None:
-    """Write a file that a compiler made into the program's directory. Raises `SandboxError` where its name leads out."""
-    path = directory / name
-    if ".." in path.parts or not path.is_relative_to(directory):
-        raise SandboxError(f"a compiler made a file named {name!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb", opener=partial(os.open, mode=0o644)) as file:
-        file.write(content)
-
-
 def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
-
-
-def _lines(text: str) -> list[str]:
-    """Lines without the whitespace at their ends, and without blank lines at the end of the text."""
-    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def _kept(text: str) -> str:

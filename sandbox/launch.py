@@ -35,7 +35,8 @@ SPARE_PROCESSES = 16
 class Command:
     """What to run: `argv` in `directory` with exactly `env`, as user `uid` (None: the caller's).
 
-    `reads`: what else it needs to read, besides the system's own directories.
+    `reads`: what else it needs to read, besides the system's own directories. `at_home`: whether a box has it start where it
+    may write, and not in `directory`.
     """
 
     argv: tuple[str, ...]
@@ -44,6 +45,7 @@ class Command:
     rlimits: Rlimits
     uid: int | None = None
     reads: tuple[Path, ...] = ()
+    at_home: bool = True
 
 
 def rlimits(limits: Limits, cpu_seconds: float, *, address_space: bool, processes: bool) -> Rlimits:

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,11 +12,12 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.client import content_key
+from sandbox.compare import DEFAULT_RULE
 from sandbox.completion import extract_completion, is_answer
 from sandbox.errors import UsageError
 from sandbox.languages import language
 from sandbox.programs import assemble
-from sandbox.verdicts import Case, Program, Result, Verdict
+from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +25,8 @@ _SHAPES = (
     ("id", "language", "prompt", "completion", "tests"),
     ("id", "language", "program"),
 )
-_OPTIONAL = ("cases",)
+_OPTIONAL = ("cases", "compare", "checker", "limits")
+_LIMITS = {field.name: int if isinstance(field.default, int) else float for field in fields(Limits)}
 _OF_RESULTS = tuple(field.name for field in fields(Result))
 
 
@@ -35,22 +38,21 @@ class Row:
     extra: dict[str, Any]
 
 
-def read_rows(path: Path, cpu_seconds: float | None = None) -> list[Row]:
+def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> list[Row]:
     """The programs in `path`, one a line, with the fields of one of `_SHAPES`. Raises `UsageError`.
 
-    `cpu_seconds`: the limit on CPU time of one run, in place of the language's own. Fields that no shape has are kept for
-    the results, but for those that a result has itself, and named once in a warning.
+    `cpu_seconds`: the limit on CPU time of one run, in place of the language's own, where a row's `limits` have none.
+    `compare`: the rule where a row names none. Fields that no shape has are kept for the results, but for those that a result
+    has itself, and named once in a warning.
     """
     rows = []
     for number, text in _lines(path):
         try:
-            row = _row(json.loads(text))
+            rows.append(_row(json.loads(text), cpu_seconds, compare))
         except (ValueError, UsageError) as error:
             raise UsageError(f"{path}:{number}: {error}") from error
         except RecursionError as error:
             raise UsageError(f"{path}:{number}: lists or objects nested too deep to be read") from error
-        limits = language(row.program.language).limits.with_cpu(cpu_seconds) if cpu_seconds else None
-        rows.append(replace(row, program=replace(row.program, limits=limits)))
     if not rows:
         raise UsageError(f"{path}: expected one JSON object a line, got an empty file")
     if extra := dict.fromkeys(name for row in rows for name in row.extra):
@@ -62,14 +64,15 @@ def read_rows(path: Path, cpu_seconds: float | None = None) -> list[Row]:
     return rows
 
 
-def _row(row: Any) -> Row:
+def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
     wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
     if not isinstance(row, dict):
         raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
     whole = [shape for shape in _SHAPES if row.keys() >= set(shape)]
-    if len(whole) != 1 or ("cases" in row and "program" not in whole[0]):
+    of_cases = {"cases", "compare", "checker"} & row.keys()
+    if len(whole) != 1 or (of_cases and "program" not in whole[0]):
         raise UsageError(
-            f"expected an object with the fields {wanted}, the last with or without cases; "
+            f"expected an object with the fields {wanted}, the last with or without cases, compare and checker; "
             f"got {', '.join(sorted(row)) or 'none'}{_meant(row)}"
         )
     used = {*whole[0], *_OPTIONAL}
@@ -79,13 +82,18 @@ def _row(row: Any) -> Row:
     for name in whole[0]:
         _text(row[name], name)
     name = language(row["language"]).name
+    limits = _limits(row.get("limits"), name, cpu_seconds)
     if "program" in used:
-        return Row(Program(row["id"], row["language"], row["program"], _cases(row.get("cases", []))), extra)
+        cases, rule = _cases(row.get("cases", [])), _text(row.get("compare") or compare, "compare")
+        checker = _checker(row["checker"]) if row.get("checker") is not None else None
+        program = Program(row["id"], row["language"], row["program"], cases, None, limits, rule, checker)
+        return Row(program, extra)
     completion, prompt = row["completion"], row["prompt"]
     if is_answer(prompt, completion):
         completion = extract_completion(prompt, completion, name)
     pieces = assemble(name, prompt, completion, row["tests"])
-    return Row(Program(row["id"], row["language"], pieces.source, end_marker=pieces.end_marker), extra)
+    program = Program(row["id"], row["language"], pieces.source, (), pieces.end_marker, limits)
+    return Row(program, extra)
 
 
 def _meant(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:
@@ -103,6 +111,33 @@ def _cases(cases: Any) -> tuple[Case, ...]:
         if not isinstance(case, dict) or case.keys() != {"stdin", "stdout"}:
             raise UsageError("cases: expected objects with the fields stdin, stdout")
     return tuple(Case(_text(case["stdin"], "stdin"), _text(case["stdout"], "stdout")) for case in cases)
+
+
+def _checker(checker: Any) -> Checker:
+    if not isinstance(checker, dict) or checker.keys() != {"language", "program"}:
+        raise UsageError("checker: expected an object with the fields language, program")
+    name = language(_text(checker["language"], "checker.language")).name
+    return Checker(name, _text(checker["program"], "checker.program"))
+
+
+def _limits(given: Any, name: str, cpu_seconds: float | None) -> Limits | None:
+    """The language's limits with those that are given in their place; None where none are."""
+    own = language(name).limits
+    if given is None:
+        return own.with_cpu(cpu_seconds) if cpu_seconds else None
+    if not isinstance(given, dict) or given.keys() - _LIMITS.keys():
+        got = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
+        raise UsageError(f"limits: expected an object with fields of {', '.join(_LIMITS)}, got {got}")
+    for limit, value in given.items():
+        number = isinstance(value, int if _LIMITS[limit] is int else int | float) and not isinstance(
+            value, bool
+        )
+        if not number or not 0 < value < math.inf:
+            raise UsageError(
+                f"limits.{limit}: expected a number ({_LIMITS[limit].__name__}) above 0, got {value!r:.40}"
+            )
+    seconds = given.get("cpu_seconds", cpu_seconds)
+    return replace(own.with_cpu(seconds) if seconds else own, **given)
 
 
 def _text(value: Any, name: str) -> str:

@@ -4,6 +4,8 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
 
+from sandbox.compare import DEFAULT_RULE, check_rule
+
 MIB = 1 << 20
 
 
@@ -64,13 +66,27 @@ class Limits:
 
 
 @dataclass(frozen=True)
+class Checker:
+    """A program that says whether output is right, where many are: no rule can. Itself untrusted, and run in the sandbox.
+
+    It starts in a folder with the files `input`, `expected` and `got`, byte for byte, and ends with exit code 0 and `accept` or
+    `reject` as the last line that it prints. Anything else, and going over its language's own limits, is its failure, and
+    says nothing about the program.
+    """
+
+    language: str
+    source: str
+
+
+@dataclass(frozen=True)
 class Program:
     """One program to judge.
 
     Without `cases` it has to exit with code 0, and to print `end_marker` on a line of its own where there is
     one (the statement that does is part of `source`; see `sandbox.programs.assemble`). With `cases` it is run
-    once for each, and its output has to be the expected one but for whitespace at the ends of lines and blank
-    lines at the end. `id` is the caller's and comes back in the `Result`. `limits` None: the language's own.
+    once for each, and its output has to be the expected one by the rule `compare` (`sandbox.compare`), or one that `checker`
+    accepts where there is one. `id` is the caller's and comes back in the `Result`. `limits` None: the language's own.
+    Raises `ValueError` for an unknown rule.
     """
 
     id: str
@@ -79,18 +95,27 @@ class Program:
     cases: tuple[Case, ...] = ()
     end_marker: str | None = None
     limits: Limits | None = None
+    compare: str = DEFAULT_RULE
+    checker: Checker | None = None
+
+    def __post_init__(self) -> None:
+        check_rule(self.compare)
 
     def to_json(self) -> dict[str, Any]:
         """The program as plain JSON values."""
-        cases = [vars(case) for case in self.cases]
-        return vars(self) | {"cases": cases, "limits": vars(self.limits) if self.limits else None}
+        return vars(self) | {
+            "cases": [vars(case) for case in self.cases],
+            "limits": vars(self.limits) if self.limits else None,
+            "checker": vars(self.checker) if self.checker else None,
+        }
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Program":
         """The inverse of `to_json`."""
         cases = tuple(Case(**case) for case in fields["cases"])
         limits = Limits(**fields["limits"]) if fields["limits"] else None
-        return cls(**(fields | {"cases": cases, "limits": limits}))
+        checker = Checker(**fields["checker"]) if fields["checker"] else None
+        return cls(**(fields | {"cases": cases, "limits": limits, "checker": checker}))
 
 
 @dataclass(frozen=True)

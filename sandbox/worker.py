@@ -97,6 +97,10 @@ class Worker:
 
 
 def _longest_seconds(program: Program) -> float:
-    """How long a program may take by its limits."""
-    limits = program.limits or language(program.language).limits
-    return 2 * limits.compile_wall_seconds + max(len(program.cases), 1) * limits.wall_seconds
+    """How long a program, and its checker, may take by their limits."""
+    limits, runs = program.limits or language(program.language).limits, max(len(program.cases), 1)
+    seconds = 2 * limits.compile_wall_seconds + runs * limits.wall_seconds
+    if program.checker:
+        checking = language(program.checker.language).limits
+        seconds += 2 * checking.compile_wall_seconds + runs * checking.wall_seconds
+    return seconds

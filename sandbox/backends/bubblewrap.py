@@ -108,7 +108,7 @@ def wrapped(command: Command, limits: Limits, writable: bool, status: int | None
     for path in map(str, command.reads):  # now, for it may be in a directory that is hidden above
         box += ["--ro-bind", path, path]
     box += ["--bind" if writable else "--ro-bind", str(command.directory), BOX]
-    box += ["--remount-ro", "/", "--chdir", HOME]
+    box += ["--remount-ro", "/", "--chdir", HOME if command.at_home else BOX]
     if status is not None:
         box += ["--json-status-fd", str(status)]
     # The limit on processes is set inside: outside, it would count all processes of the user who runs the

@@ -150,7 +150,7 @@ GOOD = {"id": "a", "language": "py", "program": ""}
     [
         ("{", "Expecting property name"),
         ("[]", "{id, language, prompt, completion, tests} | {id, language, program}, got list"),
-        ('{"id": "b", "language": "py"}', "the last with or without cases; got id, language\n"),
+        ('{"id": "b", "language": "py"}', "the last with or without cases, compare and checker; got id, language\n"),
         (
             '{"id": "b", "language": "py", "Program": ""}',
             "got Program, id, language 'Program'; did you mean 'program'?",
@@ -324,3 +324,106 @@ def test_a_killed_judge_goes_on_where_it_was(tmp_path: Path) -> None:
         kept[row] for row in sorted(kept) if row
     ]
     assert all(row["verdict"] == "passed" for row in results)
+
+
+def test_rows_have_rules_checkers_and_limits_of_their_own(tmp_path: Path) -> None:
+    """A rule for all rows stands back behind a row's own, and so does a limit for all."""
+
+    def row(id: str, printed: str, expected: str, **more: object) -> dict:
+        cases = [{"stdin": "", "stdout": expected}]
+        return {"id": id, "language": "py", "program": f"print({printed!r})", "cases": cases} | more
+
+    busy = "import time\nwhile time.process_time() < 0.6: pass"
+    prompt = {"language": "py", "prompt": f"{busy}\n", "completion": "", "tests": "pass"}
+    accepts = {"language": "sh", "program": "test -e got && echo accept"}
+    rows = [
+        row("lines", "1 2", "1 2\n", compare="lines"),
+        row("lines, no", "1  2", "1 2\n", compare="lines"),
+        row("tokens by default", "1  2", "1 2\n"),
+        row("none", "1  2", "1 2\n", compare=None, checker=None, limits=None),
+        row("float", "0.3334", "0.3333", compare="float:1e-3"),
+        row("contests", "YES 0.50", "Yes 0.5", compare="code-contests"),
+        row("checker", "anything", "", checker=accepts),
+        {"id": "short", "language": "py", "program": busy, "limits": {"cpu_seconds": 0.2}},
+        {
+            "id": "long",
+            "language": "py",
+            "program": busy,
+            "limits": {"cpu_seconds": 5, "memory_bytes": 1 << 28},
+        },
+        prompt | {"id": "tests", "limits": {"cpu_seconds": 0.2}},
+        {"id": "much", "language": "py", "program": "print('x' * 99)", "limits": {"output_bytes": 50}},
+    ]
+    output = tmp_path / "out.jsonl"
+    done = sandbox(
+        "judge",
+        write_rows(tmp_path / "in.jsonl", rows),
+        output,
+        "--compare",
+        "tokens",
+        "--cpu-seconds",
+        "0.5",
+    )
+    assert done.returncode == 0, done.stderr
+    assert {row["id"]: row["verdict"] for row in read_rows(output)} == {
+        "lines": "passed",
+        "lines, no": "wrong_answer",
+        "tokens by default": "passed",
+        "none": "passed",
+        "float": "passed",
+        "contests": "passed",
+        "checker": "passed",
+        "short": "timeout",
+        "long": "passed",
+        "tests": "timeout",
+        "much": "output_exceeded",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "message"),
+    [
+        ({"compare": "tokns"}, "unknown rule to compare output by: 'tokns'; known: exact, lines, "),
+        ({"compare": 1}, "compare: expected a string, got int"),
+        ({"checker": "x"}, "checker: expected an object with the fields language, program"),
+        ({"checker": {"language": "py"}}, "checker: expected an object with the fields language, program"),
+        ({"checker": {"language": "cobol", "program": ""}}, "unknown language 'cobol'"),
+        ({"checker": {"language": "py", "program": 1}}, "checker.program: expected a string, got int"),
+        ({"limits": {"time": 1}}, "limits: expected an object with fields of cpu_seconds, wall_seconds, "),
+        ({"limits": 2}, "got int"),
+        ({"limits": {"cpu_seconds": 0}}, "limits.cpu_seconds: expected a number (float) above 0, got 0"),
+        ({"limits": {"memory_bytes": 1.5}}, "limits.memory_bytes: expected a number (int) above 0, got 1.5"),
+        ({"limits": {"cpu_seconds": True}}, "limits.cpu_seconds: expected a number"),
+        ({"comparer": "lines"}, "unknown field 'comparer'; did you mean 'compare'?"),
+    ],
+)  # fmt: skip
+def test_a_bad_rule_checker_or_limit_is_named(tmp_path: Path, field: dict, message: str) -> None:
+    path = write_rows(tmp_path / "in.jsonl", [GOOD, GOOD | {"cases": [{"stdin": "", "stdout": ""}]} | field])
+    done = sandbox("judge", path, tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    assert f"error: {path}:2: " in done.stderr
+    assert message in done.stderr
+
+
+def test_run_compares_by_a_rule_or_by_a_checker(tmp_path: Path) -> None:
+    (tmp_path / "a.py").write_text("print(1.50)")
+    (tmp_path / "out").write_text("1.5000001")
+    (tmp_path / "check.sh").write_text('[ "$(cat got)" = 1.5 ] && echo accept || echo reject')
+    arguments = ("run", "--language", "py", tmp_path / "a.py")
+    expects = (*arguments, "--expect", tmp_path / "out")
+    assert sandbox(*expects).returncode == 1
+    assert sandbox(*expects, "--compare", "float:1e-5").returncode == 0
+    assert sandbox(*arguments, "--checker", f"sh:{tmp_path}/check.sh").returncode == 0
+    (tmp_path / "check.sh").write_text("exit 1")
+    done = sandbox(*arguments, "--checker", f"sh:{tmp_path}/check.sh")
+    assert (done.returncode, json.loads(done.stdout)["verdict"]) == (3, "sandbox_error")
+    for wrong, message in (
+        ("check.sh", "expected LANGUAGE:FILE, got 'check.sh'"),
+        ("sh:/nowhere", "/nowhere: "),
+    ):
+        done = sandbox(*arguments, "--checker", wrong)
+        assert done.returncode == 2
+        assert message in done.stderr
+    done = sandbox(*expects, "--compare", "float")
+    assert done.returncode == 2
+    assert "unknown rule to compare output by: 'float'" in done.stderr

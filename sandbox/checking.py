@@ -1,0 +1,96 @@
+"""A checker at work: a program that says of another one's output whether it is right. See `sandbox.verdicts.Checker`.
+
+It is as untrusted as any program, and runs under its own language's limits; what it cannot say is never the other one's verdict.
+"""
+
+import os
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+from sandbox.clear import wipe
+from sandbox.errors import SandboxError
+from sandbox.verdicts import Case, Checker, Result
+from sandbox.watch import Outcome
+
+FILES = ("input", "expected", "got")
+"""What it finds where it starts."""
+
+_TOLD = 500  # characters of what it printed, in a message
+
+
+class CheckerFailed(Exception):
+    """A checker did not say whether an output is right; the message tells why."""
+
+
+class Checking:
+    """A checker, compiled in `directory`; user `uid` runs it (None: the runner's own).
+
+    `refused`: the result where it does not compile. `run`: runs it once.
+    """
+
+    def __init__(
+        self,
+        checker: Checker,
+        directory: Path,
+        uid: int | None,
+        refused: Result | None,
+        run: Callable[[], Outcome],
+    ) -> None:
+        self.checker, self._directory, self._uid, self.refused, self._run = (
+            checker,
+            directory,
+            uid,
+            refused,
+            run,
+        )
+        self._lock()
+
+    def accepts(self, case: Case, got: bytes) -> bool:
+        """Whether it takes `got` for right. Raises `CheckerFailed`, `SandboxError`, `OSError`."""
+        if self.refused:
+            self._fail(
+                f"{self.refused.verdict} of the checker itself", self.refused.stderr or self.refused.stdout
+            )
+        expected = case.expected_stdout or ""
+        contents = (case.stdin.encode("utf-8", "replace"), expected.encode("utf-8", "replace"), got)
+        try:
+            for name, content in zip(FILES, contents, strict=True):
+                wipe(self._directory / name)  # or what it put there in its place
+                write_inside(self._directory, name, content)
+            if self._uid is not None:
+                os.chown(self._directory, self._uid, self._uid)
+            outcome = self._run()
+        finally:
+            self._lock()
+        said, stderr = (data.decode("utf-8", "replace") for data in (outcome.stdout, outcome.stderr))
+        if outcome.over:
+            self._fail(f"{outcome.over} of the checker itself", stderr or said)
+        words = [line.strip() for line in said.splitlines() if line.strip()]
+        if outcome.exit_code != 0 or words[-1:] not in (["accept"], ["reject"]):
+            self._fail(f"exit code {outcome.exit_code}", stderr or said)
+        return words[-1] == "accept"
+
+    def _lock(self) -> None:
+        """Take its folder away from programs, which may run as the same user, and the case's files out of it."""
+        if self._uid is not None:
+            os.chown(self._directory, 0, 0)
+        os.chmod(self._directory, 0o700)
+        for name in FILES:
+            wipe(self._directory / name)
+
+    def _fail(self, what: str, said: str) -> None:
+        raise CheckerFailed(
+            f"the checker ({self.checker.language}) failed: expected exit code 0 and a last line accept or reject, got {what}: "
+            f"{said.strip()[-_TOLD:]!r}; mend it, or take another way to compare"
+        )
+
+
+def write_inside(directory: Path, name: str, content: bytes) -> None:
+    """Write a new file into a program's directory. Raises `SandboxError` where its name leads out."""
+    path = directory / name
+    if ".." in path.parts or not path.is_relative_to(directory):
+        raise SandboxError(f"a compiler made a file named {name!r}")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "xb", opener=partial(os.open, mode=0o644)) as file:
+        file.write(content)

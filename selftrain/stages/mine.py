@@ -6,7 +6,8 @@ For each problem with passing and failing candidates, up to `pairs_per_problem` 
   those of earlier pairs;
 - easy pairs: the failing program crashes, times out or does not compile;
 - on-policy pairs: the rest, drawn at random under the seed.
-A candidate without a verdict of its own (`sandbox_error`) is in no pair.
+A candidate without a verdict of its own (`sandbox_error`) is in no pair. Without any pair there is nothing to learn from:
+that is an error, which says how the problems' candidates did.
 """
 
 import random
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 from sandbox.verdicts import Verdict
 from selftrain.config import MineConfig, Strict
+from selftrain.errors import DataError
 from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
 from selftrain.scoring import Job, score_candidates
 from selftrain.stage import Build, Outcome, Stage
@@ -59,35 +61,76 @@ def build(build: Build) -> Outcome:
     if "reranker" in build.inputs:
         earlier = read_records(build.inputs["pairs"] / "pairs.parquet", Pair)
         scores = score_candidates(build, [Job("mine", "reranker", "candidates", splits=("rl",))])["mine"]
-    new = mine_pairs(problems, candidates, executions, scores, earlier, config)
+    programs = distinct_programs(candidates, executions, scores)
+    new = mine_pairs(problems, programs, earlier, config)
     pairs = earlier + new
+    found = outcomes(programs)
+    if not pairs:
+        raise DataError(no_pairs(found, config.mine))
     write_records(build.folder / "pairs.parquet", pairs, Pair)
     metrics = {
         "pairs": len(pairs),
         "new": len(new),
         "kinds": dict(sorted(Counter(pair.kind for pair in new).items())),
         "problems": len({pair.problem_id for pair in new}),
+        **{f"problems_{name}": found[name] for name in ("mixed", "passing", "failing")},
     }
     return Outcome(digest(pairs), metrics)
 
 
 def mine_pairs(
     problems: dict[str, Problem],
-    candidates: Iterable[Candidate],
-    executions: dict[str, Execution],
-    scores: dict[str, float],
+    programs: dict[str, list[Program]],
     earlier: Sequence[Pair],
     config: MineSlice,
 ) -> list[Pair]:
-    """The new pairs of this round, in the order of the problems."""
+    """The new pairs of this round from what `distinct_programs` found, in its order."""
     known = defaultdict(list)
     for pair in earlier:
         known[pair.problem_id].append(pair)
     pairs = []
-    for problem_id, programs in distinct_programs(candidates, executions, scores).items():
+    for problem_id, found in programs.items():
         rng = random.Random(f"{config.seed}/{config.round}/{problem_id}")
-        pairs += problem_pairs(problems[problem_id], programs, known[problem_id], config, rng)
+        pairs += problem_pairs(problems[problem_id], found, known[problem_id], config, rng)
     return pairs
+
+
+def outcomes(programs: dict[str, list[Program]]) -> Counter[str]:
+    """How many problems have programs that all pass (`passing`), that all fail (`failing`), and some of both (`mixed`)."""
+    kinds = {(True,): "passing", (False,): "failing", (False, True): "mixed"}
+    return Counter(
+        kinds[tuple(sorted({program.verdict is Verdict.passed for program in found}))]
+        for found in programs.values()
+    )
+
+
+def no_pairs(found: Counter[str], mine: MineConfig) -> str:
+    """Why there is no pair at all, and what to change; `found` as `outcomes` gives it."""
+    said = (
+        f"there is no pair to train the reranker on: of {found.total()} problems of the rl split with judged programs "
+        f"{found['mixed']} have both passing and failing ones, {found['passing']} only passing, {found['failing']} only "
+        "failing. A pair is a passing program over a failing one of the same problem: "
+    )
+    if found["mixed"]:
+        return said + (
+            f"the failing ones all crash or do not compile, and of such pairs mine.easy_share={mine.easy_share:g} of "
+            f"mine.pairs_per_problem={mine.pairs_per_problem} takes none; raise one of them"
+        )
+    if not found:
+        return said + "the generator's candidates have no verdicts; see the figures of stage execute"
+    if not found["passing"]:
+        return said + (
+            "the generator is too weak for these problems; take a stronger one (model.base) or train it longer (sft.epochs), "
+            "draw more candidates (sample.rl), or take easier problems"
+        )
+    if not found["failing"]:
+        return said + (
+            "the problems are too easy for this generator; take harder ones, or draw more candidates (sample.rl) at a "
+            "higher sample.temperature"
+        )
+    return said + (
+        "draw more candidates of each problem (sample.rl), at a higher sample.temperature, or take more problems"
+    )
 
 
 def distinct_programs(

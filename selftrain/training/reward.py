@@ -54,17 +54,22 @@ def train(child: Child) -> Outcome:
     folder, options = _start(config, child)
     tokenizer = load_tokenizer(folder, **options)
     training, held_out = split(pairs, settings.holdout, config.seed)
+    problems = len({pair.problem_id for pair in pairs})
+    if not training:
+        raise DataError(
+            f"reward.holdout={settings.holdout:g} leaves no pair to train on, of {len(pairs)} pairs of {problems} problems: "
+            "lower it, or mine more pairs"
+        )
     rows = [tokens(tokenizer, pair, settings) for pair in training]
     kept = [row for row in rows if _longest(row) <= settings.max_tokens]
     if not kept:
         raise DataError(
-            f"none of the {len(rows)} pairs fits reward.max_tokens={settings.max_tokens}: there is nothing to learn from. "
-            "Pairs need problems with passing and failing candidates: sample more, or train the generator longer"
+            f"none of the {len(rows)} pairs fits reward.max_tokens={settings.max_tokens} (the shortest has "
+            f"{min(map(_longest, rows))} tokens, its prompt included): raise it"
         )
     evaluated = [tokens(tokenizer, pair, settings) for pair in held_out] if settings.evaluation_steps else []
     evaluated = [row for row in evaluated if _longest(row) <= settings.max_tokens]
     if settings.evaluation_steps and not evaluated:
-        problems = len({pair.problem_id for pair in pairs})
         raise DataError(
             f"reward.holdout={settings.holdout:g} leaves no pair to evaluate on, of {len(pairs)} pairs of {problems} "
             "problems: raise it, or set reward.evaluation_steps to null"

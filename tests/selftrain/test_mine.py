@@ -1,14 +1,17 @@
 """Mining: which pairs a judged pool gives."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from sandbox.verdicts import Verdict
-from selftrain.config import MineConfig
-from selftrain.records import Candidate, Execution, Pair, Problem
-from selftrain.stages.mine import MineSlice, mine_pairs
+from selftrain.config import MineConfig, RuntimeConfig
+from selftrain.errors import DataError
+from selftrain.records import Candidate, Execution, Pair, Problem, write_records
+from selftrain.stage import Build
+from selftrain.stages.mine import MINE, MineSlice, Program, distinct_programs, mine_pairs
 
 PASSED, WRONG, CRASHED = Verdict.passed, Verdict.wrong_answer, Verdict.runtime_error
 
@@ -41,7 +44,12 @@ def mined(
 ) -> list[Pair]:
     """What `mine_pairs` makes of it."""
     config = MineSlice(seed=seed, round=round, mine=MineConfig(**settings))
-    return mine_pairs(made.problems, made.candidates, made.executions, made.scores, earlier or [], config)
+    return mine_pairs(made.problems, programs(made), earlier or [], config)
+
+
+def programs(made: Made) -> dict[str, list[Program]]:
+    """Its distinct programs."""
+    return distinct_programs(made.candidates, made.executions, made.scores)
 
 
 def texts(pairs: list[Pair], kind: str | None = None) -> set[tuple[str, str]]:
@@ -214,3 +222,72 @@ def test_hard_negatives_only_leaves_out_a_right_program_that_was_scored_above():
 def test_hard_negatives_only_says_nothing_of_the_first_round():
     made = pool(a=[("good", PASSED), ("bad", WRONG)])
     assert mined(made, passing=False) == mined(made, passing=True)
+
+
+# The stage: how the problems did, and what is said where there is no pair
+
+OURS = Verdict.sandbox_error
+
+
+def build(folder: Path, made: Made, **settings: Any) -> dict[str, Any]:
+    """Figures of stage `mine` of the first round."""
+    write_records(folder / "problems.parquet", made.problems.values(), Problem)
+    write_records(folder / "candidates.parquet", made.candidates, Candidate)
+    write_records(folder / "executions.parquet", made.executions.values(), Execution)
+    config = MineSlice(seed=0, round=1, mine=MineConfig(**settings))
+    inputs = dict.fromkeys(("problems", "candidates", "executions"), folder)
+    return MINE.build(Build(config, inputs, folder, RuntimeConfig(), lambda **_: None)).metrics
+
+
+def test_the_figures_say_how_many_problems_have_passing_failing_and_both(tmp_path: Path):
+    found = build(
+        tmp_path,
+        pool(
+            a=[("x", PASSED), ("y", WRONG)],
+            b=[("x", PASSED), ("y", CRASHED), ("z", OURS)],
+            c=[("x", PASSED), ("x\n", PASSED)],
+            d=[("x", WRONG)],
+            e=[("x", CRASHED), ("y", WRONG)],
+            f=[("x", OURS)],
+        ),
+    )
+    assert {name: found[f"problems_{name}"] for name in ("mixed", "passing", "failing")} == {
+        "mixed": 2,
+        "passing": 1,
+        "failing": 2,
+    }
+
+
+@pytest.mark.parametrize(
+    ("made", "settings", "counts", "advice"),
+    [
+        (pool(a=[("x", WRONG)], b=[("x", CRASHED), ("y", WRONG)]), {}, (0, 0, 2), "too weak .*sft.epochs"),
+        (pool(a=[("x", PASSED)], b=[("x", PASSED), ("y", OURS)]), {}, (0, 2, 0), "too easy .*harder ones"),
+        (
+            pool(a=[("x", PASSED)], b=[("x", WRONG)]),
+            {},
+            (0, 1, 1),
+            r"draw more candidates of each problem \(sample\.rl\)",
+        ),
+        (pool(a=[("x", OURS)]), {}, (0, 0, 0), "no verdicts; see the figures of stage execute"),
+        (
+            pool(a=[("x", PASSED), ("y", CRASHED)], b=[("x", WRONG)]),
+            {"pairs_per_problem": 1},
+            (1, 0, 1),
+            r"mine\.easy_share=0\.25 of mine\.pairs_per_problem=1 takes none; raise one",
+        ),
+    ],
+    ids=["all-fail", "all-pass", "none-mixed", "unjudged", "easy-only"],
+)
+def test_no_pair_at_all_is_told_with_what_to_change(
+    tmp_path: Path, made: Made, settings: dict[str, Any], counts: tuple[int, int, int], advice: str
+):
+    with pytest.raises(DataError, match=advice) as told:
+        build(tmp_path, made, **settings)
+    mixed, passing, failing = counts
+    assert f"of {sum(counts)} problems" in str(told.value)
+    assert (
+        f"{mixed} have both passing and failing ones, {passing} only passing, {failing} only failing"
+        in str(told.value)
+    )
+    assert not (tmp_path / "pairs.parquet").exists()

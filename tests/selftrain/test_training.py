@@ -295,12 +295,23 @@ def test_the_reward_loss_is_bradley_terry_on_the_last_token_and_on_the_completio
 
 
 @pytest.mark.parametrize(
-    ("pairs", "message"),
-    [([], "none of the 0 pairs"), (PAIRS, r"none of the 4 pairs fits reward\.max_tokens=5")],
+    ("settings", "message"),
+    [
+        (
+            {"max_tokens": 5},
+            r"none of the 4 pairs fits reward\.max_tokens=5 \(the shortest has \d\d tokens, .*\): raise it",
+        ),
+        (
+            {"holdout": 0.99},
+            r"reward\.holdout=0\.99 leaves no pair to train on, of 4 pairs of 1 problems: lower",
+        ),
+    ],
 )
-def test_no_pairs_to_learn_from_is_said(tmp_path: Path, reranker: Path, pairs: list[Pair], message: str):
-    write_records(tmp_path / "pairs.parquet", pairs, Pair)
-    config = RewardSlice(seed=1, reward=RewardConfig(max_tokens=5)).model_dump()
+def test_no_pairs_to_learn_from_is_said(
+    tmp_path: Path, reranker: Path, settings: dict[str, Any], message: str
+):
+    write_records(tmp_path / "pairs.parquet", PAIRS, Pair)
+    config = RewardSlice(seed=1, reward=RewardConfig(**settings)).model_dump()
     with pytest.raises(DataError, match=message):
         reward.train(child(tmp_path, config, pairs=tmp_path, start=reranker))
 

@@ -7,6 +7,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -282,7 +283,7 @@ class _Judgement:
 
     def _step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
         """Run one command of the language's row and watch it to its end."""
-        judge, limits = self.judge, self.limits
+        judge, limits = self.judge, self._limits_of(compiling)
         cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
         wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
         command = self._command(argv, cpu, compiling)
@@ -303,14 +304,24 @@ class _Judgement:
         budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
         return watch(start, stdin.encode("utf-8", "replace"), budget, judge.kept, judge.caller)
 
+    def _limits_of(self, compiling: bool) -> Limits:
+        """The program's; but a compiler is no part of what has to do with little memory, and gets what the language has."""
+        own, given = self.row.limits, self.limits
+        if not compiling or given is own:
+            return given
+        sizes = ("memory_bytes", "output_bytes", "file_bytes", "processes")
+        return replace(given, **{name: max(getattr(given, name), getattr(own, name)) for name in sizes})
+
     def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
         """A command of the language's row, filled in for this program."""
         judge, row = self.judge, self.row
         home = bubblewrap.HOME if judge.isolated else str(self.directory)
         env = {"PATH": PATH, "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
-        env |= {name: self._fill(value) for name, value in row.env}
+        limits = self._limits_of(compiling)
+        fill = partial(self._fill, limits=limits)
+        env |= {name: fill(value) for name, value in row.env}
         kernel = rlimits(
-            self.limits,
+            limits,
             cpu_seconds,
             # Compilers are trusted, and some reserve far more address space than they use.
             address_space=row.limit_address_space and not compiling,
@@ -319,23 +330,23 @@ class _Judgement:
             processes=self.uid is not None and not judge.isolated,
         )
         ready = [prepared(name, self.limits)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
-        filled = tuple(part for part in map(self._fill, argv) if part)
+        filled = tuple(part for part in map(fill, argv) if part)
         reads = tuple(path for path in ready if path)
         return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
 
-    def _fill(self, template: str) -> str:
-        """Put this program's values into a template of the language's row."""
+    def _fill(self, template: str, limits: Limits | None = None) -> str:
+        """Put this program's values into a template of the language's row. `limits`: of the run or of the compiler."""
         if "{" not in template:
             return template
-        return re.sub(r"\{(\w+)\}", lambda match: self._value(match[1]), template)
+        return re.sub(r"\{(\w+)\}", lambda match: self._value(match[1], limits or self.limits), template)
 
-    def _value(self, name: str) -> str:
+    def _value(self, name: str, limits: Limits) -> str:
         if name == "dir":
             return bubblewrap.BOX if self.judge.isolated else str(self.directory)
         if name == "entry":
             return entry(self.row, self.program.source)
         if name == "heap":
-            return str(heap_mib(self.limits))
+            return str(heap_mib(limits))
         return prepared(name, self.limits)[0]
 
     def _add(self, outcome: Outcome, compiling: bool = False) -> None:

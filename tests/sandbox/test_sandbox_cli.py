@@ -150,7 +150,10 @@ GOOD = {"id": "a", "language": "py", "program": ""}
     [
         ("{", "Expecting property name"),
         ("[]", "{id, language, prompt, completion, tests} | {id, language, program}, got list"),
-        ('{"id": "b", "language": "py"}', "the last with or without cases, compare and checker; got id, language\n"),
+        (
+            '{"id": "b", "language": "py"}',
+            "the last with or without cases, compare and checker; got id, language\n",
+        ),
         (
             '{"id": "b", "language": "py", "Program": ""}',
             "got Program, id, language 'Program'; did you mean 'program'?",

@@ -7,6 +7,8 @@ from typing import Any
 from sandbox.compare import DEFAULT_RULE, check_rule
 
 MIB = 1 << 20
+LARGEST_MEMORY_BYTES = 2048 * MIB
+"""What a program may ask for on every backend; docker's containers have no more."""
 
 
 class Verdict(StrEnum):

@@ -205,6 +205,8 @@ class JsonlConfig(OutsideConfig):
     """One's own problems, in the fields of `selftrain.records.Problem`.
 
     Needed: task, language, prompt, and tests or cases. A row's own `split` counts; rows without get theirs by `shares`.
+    `cases` are compared by the rule `compare`, or by the program `checker`: {language, program} (sandbox/README.md).
+    `time_limit` (seconds) and `memory_limit_bytes` are scaled by `execute.time_scale` and `execute.memory_scale`.
     """
 
     source: Literal["jsonl"] = "jsonl"
@@ -346,9 +348,15 @@ class ExecuteConfig(Strict):
     outside_keys = frozenset({"shard", "tolerated_errors"})
 
     cpu_seconds: Rate | None = None
-    """CPU time per program; null: the language's own limit."""
+    """CPU time per program, where its problem gives no limit; null: the language's own."""
     memory_bytes: Count | None = None
-    """Memory per program; null: the language's own limit."""
+    """Memory per program, where its problem gives no limit; null: the language's own."""
+    time_scale: Rate | None = 2.0
+    """What a problem's own limit on time is multiplied by: contests' limits are for compiled programs on their judges'
+    machines, and here the start of an interpreter counts too. Null: problems' own limits on time are ignored."""
+    memory_scale: Rate | None = 2.0
+    """The same for memory; it is never less than 128 MiB, with which every language starts, nor more than 2 GiB. Null:
+    problems' own limits on memory are ignored."""
     shard: Count = 2000
     """Candidates per shard, the unit of resume."""
     tolerated_errors: Share = 0.01

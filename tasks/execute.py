@@ -15,9 +15,10 @@ from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable, SandboxError
 from sandbox.languages import language as row_of
 from sandbox.programs import assemble
-from sandbox.verdicts import Case, Limits, Program, Result, Verdict
+from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
 from selftrain.config import ExecuteConfig, RunConfig, RuntimeConfig, Strict
 from selftrain.errors import SandboxFailed, UsageError
+from selftrain.problems.read import checker_languages
 from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.store import PROGRESS
@@ -28,10 +29,13 @@ CASE = "/case-"
 DAEMON_SECONDS = 60.0
 OUTPUT_KEPT = 2000
 """Characters of a program's output that go into the record."""
+SMALLEST_MEMORY_BYTES = 128 * MIB
+"""With less some interpreters do not start, whatever the program."""
 
 
 class ExecuteSlice(Strict):
-    """What verdicts depend on, beside problems and candidates. `toolchain`: language -> versions, from the sandbox."""
+    """What verdicts depend on, beside problems and candidates. `toolchain`: language, those of checkers too, -> versions, from the
+    sandbox."""
 
     execute: ExecuteConfig
     toolchain: dict[str, str]
@@ -52,8 +56,9 @@ def execute(
 def toolchain(run: Run) -> dict[str, str]:
     """The toolchain of each of the run's languages, as the sandbox names it; asked once per run."""
     if not run.toolchain:
+        named = dict.fromkeys([*languages(run.config), *sorted(checker_languages(run.config.problems))])
         with open_sandbox(run.config.runtime) as box:
-            run.toolchain = {language: tools(box, language) for language in languages(run.config)}
+            run.toolchain = {language: tools(box, language) for language in named}
     return run.toolchain
 
 
@@ -205,17 +210,22 @@ def judge(
 
 def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> Iterator[Program]:
     """What to run for a candidate: its tests, and the prompt's own examples where there are any."""
-    limits = limits_for(problem.language, config)
+    language, limits = problem.language, limits_for(problem, config)
     text = candidate.completion
     if problem.cases:
         cases = tuple(Case(case["stdin"], case["stdout"]) for case in problem.cases)
-        yield Program(candidate.id, problem.language, problem.prompt + text, cases=cases, limits=limits)
+        checker = (
+            Checker(problem.checker["language"], problem.checker["program"]) if problem.checker else None
+        )
+        yield Program(
+            candidate.id, language, problem.prompt + text, cases, None, limits, problem.compare, checker
+        )
     else:
-        source, marker = assemble(problem.language, problem.prompt, text, problem.tests)
-        yield Program(candidate.id, problem.language, source, end_marker=marker, limits=limits)
+        source, marker = assemble(language, problem.prompt, text, problem.tests)
+        yield Program(candidate.id, language, source, end_marker=marker, limits=limits)
     if problem.example_tests:
-        source, marker = assemble(problem.language, problem.prompt, text, problem.example_tests)
-        yield Program(candidate.id + EXAMPLES, problem.language, source, end_marker=marker, limits=limits)
+        source, marker = assemble(language, problem.prompt, text, problem.example_tests)
+        yield Program(candidate.id + EXAMPLES, language, source, end_marker=marker, limits=limits)
 
 
 def one_by_one(program: Program) -> Iterator[Program]:
@@ -226,14 +236,19 @@ def one_by_one(program: Program) -> Iterator[Program]:
         yield replace(program, id=f"{program.id}{CASE}{number}", cases=(case,))
 
 
-def limits_for(language: str, config: ExecuteConfig) -> Limits | None:
-    """The language's own limits (None) unless the config sets others."""
-    if config.cpu_seconds is None and config.memory_bytes is None:
+def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
+    """The language's own limits (None) unless the problem, scaled, or else the config sets others."""
+    seconds, size = config.cpu_seconds, config.memory_bytes
+    if problem.time_limit and config.time_scale:
+        seconds = problem.time_limit * config.time_scale
+    if problem.memory_limit_bytes and config.memory_scale:
+        scaled = int(problem.memory_limit_bytes * config.memory_scale)
+        size = min(max(scaled, SMALLEST_MEMORY_BYTES), LARGEST_MEMORY_BYTES)
+    if seconds is None and size is None:
         return None
-    limits = row_of(language).limits
-    if config.cpu_seconds is not None:
-        limits = limits.with_cpu(config.cpu_seconds)
-    return limits if config.memory_bytes is None else replace(limits, memory_bytes=config.memory_bytes)
+    limits = row_of(problem.language).limits
+    limits = limits.with_cpu(seconds) if seconds is not None else limits
+    return replace(limits, memory_bytes=size) if size is not None else limits
 
 
 def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]) -> Execution:

@@ -22,12 +22,11 @@ from typing import Any
 from sandbox.channel import GOODBYE_SECONDS, wait_readable
 from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, UsageError
 from sandbox.languages import COMMON, LANGUAGES
-from sandbox.verdicts import MIB, Program
+from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Program
 
 NAME = "docker"
 MEMORY_BYTES = 3072 * MIB
 """What a container may use: the program, its files in memory, the compilers and the runner."""
-LARGEST_PROGRAM_BYTES = 2048 * MIB
 PROCESSES = 1024
 FILES_BYTES = 256 * MIB
 """Size of each place in a container that can be written to; they are in memory."""
@@ -56,10 +55,10 @@ def start(image: str, runtime: str | None = None, command: Sequence[str] = ()) -
 
 def check(program: Program) -> None:
     """Raise `UsageError` where a program asks for more than a container has."""
-    if program.limits and program.limits.memory_bytes > LARGEST_PROGRAM_BYTES:
+    if program.limits and program.limits.memory_bytes > LARGEST_MEMORY_BYTES:
         raise UsageError(
             f"program {program.id}: memory_bytes {program.limits.memory_bytes} is more than backend docker's containers give "
-            f"({LARGEST_PROGRAM_BYTES})"
+            f"({LARGEST_MEMORY_BYTES})"
         )
 
 

@@ -2,11 +2,12 @@
 
 from typing import Annotated, Literal
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, ConfigDict, Field
 
+from sandbox.compare import DEFAULT_RULE, check_rule
 from selftrain.errors import DataError
 from selftrain.problems.multipl_e import StopToken, check_language
-from selftrain.problems.rows import Fields, Row, check_fields
+from selftrain.problems.rows import Fields, MemoryLimit, Row, TimeLimit, check_fields
 from selftrain.records import Problem
 
 
@@ -15,6 +16,13 @@ class _Case(Fields):
 
     stdin: str
     stdout: str
+
+
+class _Checker(Fields):
+    model_config = ConfigDict(extra="forbid")
+
+    language: str
+    program: Annotated[str, Field(min_length=1)]
 
 
 class _Fields(Fields):
@@ -31,6 +39,10 @@ class _Fields(Fields):
     stop_tokens: list[StopToken] = Field(default_factory=list)
     response: str | None = None
     example_tests: str = ""
+    compare: Annotated[str, AfterValidator(check_rule)] = DEFAULT_RULE
+    checker: _Checker | None = None
+    time_limit: TimeLimit = None
+    memory_limit_bytes: MemoryLimit = None
 
 
 def jsonl_problem(row: Row) -> Problem:
@@ -42,6 +54,13 @@ def jsonl_problem(row: Row) -> Problem:
         raise DataError(
             f"{row.where}: expected either `tests` (a program) or `cases` (input and output), got {has}"
         )
+    if not fields.cases and fields.model_fields_set & {"compare", "checker"}:
+        raise DataError(
+            f"{row.where}: `compare` and `checker` are for problems with `cases`, and there are none"
+        )
+    checker = fields.checker.model_dump() if fields.checker else None
+    if checker:
+        check_language(row, checker["language"], "checker.language")
     return Problem(
         id=fields.id or f"{fields.task}.{language}",
         task=fields.task,
@@ -54,4 +73,8 @@ def jsonl_problem(row: Row) -> Problem:
         cases=tuple(case.model_dump() for case in fields.cases),
         response=fields.response,
         example_tests=fields.example_tests,
+        compare=fields.compare,
+        checker=checker,
+        time_limit=fields.time_limit,
+        memory_limit_bytes=fields.memory_limit_bytes,
     )

@@ -45,9 +45,9 @@ def multipl_e_problem(row: Row) -> Problem:
     )
 
 
-def check_language(row: Row, language: str) -> str:
+def check_language(row: Row, language: str, field: str = "language") -> str:
     """`language`. Raises `DataError` where MultiPL-E does not know it."""
     if language not in MULTIPL_E_LANGUAGES:
         known = ", ".join(sorted(MULTIPL_E_LANGUAGES))
-        raise DataError(f"{row.where}: field 'language': unknown language {language!r}; known: {known}")
+        raise DataError(f"{row.where}: field {field!r}: unknown language {language!r}; known: {known}")
     return language

@@ -114,6 +114,22 @@ def content_digest(config: AnyProblems) -> dict[str, Any]:
     return {role: digest_files(find_files(entries)) for role, entries in _entries(config).items()}
 
 
+def checker_languages(config: AnyProblems) -> set[str]:
+    """The languages of the checkers that `config`'s files name: their tools decide verdicts, too. Raises `DataError`."""
+    if isinstance(config, MixedConfig):
+        return set().union(*map(checker_languages, config.parts))
+    if not isinstance(config, JsonlConfig):
+        return set()
+    checkers = (
+        row.fields.get("checker")
+        for path in find_files(config.files)
+        for row in read_rows(path)
+        if isinstance(row.fields, dict)
+    )
+    named = (checker.get("language") for checker in checkers if isinstance(checker, dict))
+    return {name for name in named if isinstance(name, str)}
+
+
 def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
     """What to read, by what it is for."""
     if isinstance(config, JsonlConfig):

@@ -1,15 +1,22 @@
 """Execution of test cases one by one: the same verdicts, and the share of the cases that pass."""
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from sandbox.verdicts import Verdict
-from selftrain.config import ExecuteConfig, RuntimeConfig
+from sandbox.languages import LANGUAGES
+from sandbox.verdicts import MIB, Verdict
+from selftrain.config import ContestsConfig, ExecuteConfig, JsonlConfig, RunConfig, RuntimeConfig
 from selftrain.errors import SandboxFailed, UsageError
+from selftrain.problems import read_problems
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.stage import Build
-from tasks.execute import EXECUTE, ExecuteSlice, open_sandbox, sandbox_at_work
+from selftrain.store import Store
+from tasks.execute import EXECUTE, ExecuteSlice, limits_for, open_sandbox, sandbox_at_work, toolchain
+from tasks.run import Run
+from tests.selftrain.problems.made import write_jsonl
 
 CASES = tuple({"stdin": f"{n}\n", "stdout": f"{abs(n)}\n"} for n in (1, -2, 3, -4))
 PROBLEMS = [
@@ -27,19 +34,24 @@ PROGRAMS = {
 }
 
 
-def executed(folder: Path, every_case: bool) -> tuple[dict[str, Execution], list[tuple[float, float]]]:
+def executed(
+    folder: Path,
+    problems: list[Problem] = PROBLEMS,
+    programs: dict[str, list[str]] = PROGRAMS,
+    **settings: Any,
+) -> tuple[dict[str, Execution], list[tuple[float, float]]]:
     """Executions by candidate, and what was told of the progress."""
     folder.mkdir()
     candidates = [
         Candidate(f"{problem}#{at}", problem, at, text, (1,), -1.0, "stop")
-        for problem, texts in PROGRAMS.items()
+        for problem, texts in programs.items()
         for at, text in enumerate(texts)
     ]
-    write_records(folder / "problems.parquet", PROBLEMS, Problem)
+    write_records(folder / "problems.parquet", problems, Problem)
     write_records(folder / "candidates.parquet", candidates, Candidate)
     told: list[tuple[float, float]] = []
     build = Build(
-        ExecuteSlice(execute=ExecuteConfig(every_case=every_case), toolchain={}),
+        ExecuteSlice(execute=ExecuteConfig(**settings), toolchain={}),
         {"problems": folder, "candidates": folder},
         folder,
         RuntimeConfig(backend="process", workers=2),
@@ -50,7 +62,7 @@ def executed(folder: Path, every_case: bool) -> tuple[dict[str, Execution], list
 
 
 def test_cases_that_run_one_by_one_give_the_same_verdicts_and_the_share_that_passes(tmp_path: Path):
-    together, _ = executed(tmp_path / "together", every_case=False)
+    together, _ = executed(tmp_path / "together")
     alone, told = executed(tmp_path / "alone", every_case=True)
     verdicts = [Verdict.passed, Verdict.wrong_answer, Verdict.runtime_error, Verdict.compile_error]
     assert [alone[f"abs.py#{at}"].verdict for at in range(4)] == verdicts
@@ -75,3 +87,112 @@ def test_a_daemon_that_goes_away_in_mid_run_is_worth_another_try(
         UsageError, match=r"nobody.sock"
     ):  # before anything has begun it is for the user to start it
         open_sandbox(runtime)
+
+
+BUSY = "import time\nn = int(input())\nwhile time.process_time() < 0.6: pass\nprint(n)\n"
+
+
+def test_a_contests_rule_and_limits_are_those_of_its_row(tmp_path: Path):
+    """Among them a program that takes 0.6 s of processor time, twice the 0.2 s of its row being less, and another's 5 s more."""
+    row = {"description": "Print the mean of the numbers, and whether it is whole.", "private_tests": {}}
+    mean = {"public_tests": {"input": ["1 2\n"], "output": ["1.5000 NO\n"]}}
+    echo = {"public_tests": {"input": ["7\n"], "output": ["7\n"]}}
+    rows = [
+        row | mean | {"name": "mean", "memory_limit_bytes": 256_000_000},
+        row | echo | {"name": "short", "time_limit": {"seconds": 0, "nanos": 200_000_000}},
+        row | echo | {"name": "long", "time_limit": {"seconds": 5, "nanos": 0}},
+    ]
+    path = str(write_jsonl(tmp_path / "contests.jsonl", rows))
+    config = ContestsConfig(languages=("py",), evaluation=(path,))
+    programs = {
+        "mean.py": ["print('  1.5\\nNo')", "print(1.6, 'NO')", "x = bytearray(10 ** 9); print(1.5, 'NO')"],
+        "short.py": [BUSY, "print(input())"],
+        "long.py": [BUSY],
+    }
+    found, _ = executed(tmp_path / "run", read_problems(config), programs)
+    assert {name: str(row.verdict) for name, row in found.items()} == {
+        "mean.py#0": "passed",
+        "mean.py#1": "wrong_answer",
+        "mean.py#2": "memory_exceeded",
+        "short.py#0": "timeout",
+        "short.py#1": "passed",
+        "long.py#0": "passed",
+    }
+
+
+CHECKER = {
+    "language": "sh",
+    "program": "[ $(($(cat got))) = $(($(cat input))) ] && echo accept || echo reject",
+}
+
+
+@pytest.mark.parametrize("every_case", [False, True])
+def test_a_checker_judges_where_many_answers_are_right(tmp_path: Path, every_case: bool):
+    cases = tuple({"stdin": f"{n}\n", "stdout": ""} for n in (5, 6))
+    sums = Problem(
+        "sums.py", "sums", "py", "n = int(input())\n", "", "rl", "own", cases=cases, checker=CHECKER
+    )
+    texts = ["print(n - 2, '+', 2)", "print(5)", "print(n - 1)"]
+    found, _ = executed(tmp_path / "run", [sums], {"sums.py": texts}, every_case=every_case)
+    assert [row.verdict for row in found.values()] == [
+        Verdict.passed,
+        Verdict.wrong_answer,
+        Verdict.wrong_answer,
+    ]
+    if every_case:
+        assert [row.pass_rate for row in found.values()] == [1.0, 0.5, 0.0]
+
+
+def test_a_checker_that_fails_gives_no_label_and_more_than_some_of_them_no_stage(tmp_path: Path):
+    broken = {"language": "sh", "program": "exit 1"}
+    sums = replace(PROBLEMS[0], checker=broken)
+    with pytest.raises(
+        SandboxFailed, match=r"First: abs\.py#0: the checker \(sh\) failed: .* got exit code 1"
+    ):
+        executed(tmp_path / "run", [sums], {"abs.py": ["print(input())"]})
+    found, _ = executed(tmp_path / "more", [sums], {"abs.py": ["print(input())"]}, tolerated_errors=1.0)
+    assert not found["abs.py#0"].verdict.is_label
+
+
+@pytest.mark.parametrize(
+    ("time_limit", "memory", "settings", "seconds", "mib"),
+    [
+        (None, None, {}, None, None),
+        (None, None, {"cpu_seconds": 3}, 3, 1024),
+        (1.0, None, {}, 2, 1024),
+        (1.0, None, {"time_scale": 3, "cpu_seconds": 9}, 3, 1024),
+        (1.0, None, {"time_scale": None}, None, None),
+        (1.0, None, {"time_scale": None, "cpu_seconds": 9}, 9, 1024),
+        (None, 256 * MIB, {}, 10, 512),
+        (None, 256 * MIB, {"memory_scale": 1, "memory_bytes": 5}, 10, 256),
+        (None, 256 * MIB, {"memory_scale": None, "memory_bytes": 300 * MIB}, 10, 300),
+        (None, 16 * MIB, {}, 10, 128),
+        (None, 4096 * MIB, {}, 10, 2048),
+        (20.0, 256 * MIB, {}, 40, 512),
+    ],
+)
+def test_a_problems_limits_are_scaled_and_go_before_the_settings(
+    time_limit: float | None,
+    memory: int | None,
+    settings: dict[str, Any],
+    seconds: float | None,
+    mib: int | None,
+):
+    problem = replace(PROBLEMS[0], time_limit=time_limit, memory_limit_bytes=memory)
+    limits = limits_for(problem, ExecuteConfig(**settings))
+    if seconds is None:
+        assert limits is None
+    else:
+        own = LANGUAGES["py"].limits
+        expected = replace(
+            own, cpu_seconds=seconds, wall_seconds=max(30, 3 * seconds), memory_bytes=mib * MIB
+        )
+        assert limits == expected
+
+
+def test_the_tools_of_checkers_are_part_of_the_key(tmp_path: Path):
+    row = {"task": "a", "language": "py", "prompt": "#", "cases": [{"stdin": "", "stdout": ""}]}
+    rows = [row, row | {"task": "b", "checker": {"language": "sh", "program": "echo accept"}}]
+    problems = JsonlConfig(languages=("py",), files=(str(write_jsonl(tmp_path / "own.jsonl", rows)),))
+    config = RunConfig(problems=problems, runtime=RuntimeConfig(backend="process"))
+    assert list(toolchain(Run(config, Store(str(tmp_path / "store"))))) == ["py", "sh"]

@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig, RunConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.problems import content_digest, read_problems
+from selftrain.problems import checker_languages, content_digest, read_problems
 from selftrain.records import Problem, read_records, write_records
 from selftrain.stages.prepare import PrepareSlice
 from tasks.prepare import PREPARE
@@ -343,6 +343,43 @@ def test_own_problems(tmp_path: Path) -> None:
     assert [p.response for p in problems[2:]] == ["    pass", None], "nothing learns from those of test"
 
 
+def test_own_problems_have_a_rule_a_checker_and_limits(tmp_path: Path) -> None:
+    case = {"stdin": "1", "stdout": "2"}
+    checker = {"language": "cpp", "program": "int main() {}"}
+    rows = [
+        own(
+            0,
+            split="test",
+            tests="",
+            cases=[case],
+            compare="float:1e-3",
+            time_limit=1.5,
+            memory_limit_bytes=5,
+        ),
+        own(1, split="test", tests="", cases=[case], checker=checker),
+        own(2, split="test", time_limit="2s"),
+        own(3, split="test", response="x"),
+    ]
+    config = jsonl(tmp_path, rows, shares={"rl": 1.0})
+    ruled, checked, timed, plain = read_problems(config.model_copy(update={"shares": {}}))
+    assert (ruled.compare, ruled.checker, ruled.time_limit, ruled.memory_limit_bytes) == (
+        "float:1e-3",
+        None,
+        1.5,
+        5,
+    )
+    assert (checked.compare, checked.checker) == ("lines", checker)
+    assert timed.time_limit == 2.0
+    assert (plain.compare, plain.checker, plain.time_limit, plain.memory_limit_bytes) == (
+        "lines",
+        None,
+        None,
+        None,
+    )
+    assert checker_languages(config) == {"cpp"}
+    assert checker_languages(MixedConfig(parts=(config, config))) == {"cpp"}
+
+
 def test_rows_without_a_split_are_shared_out(tmp_path: Path) -> None:
     rows = [own(at, split="test") for at in range(2)] + [
         own(at, response="    return n") for at in range(2, 6)
@@ -363,6 +400,21 @@ def test_rows_without_a_split_are_shared_out(tmp_path: Path) -> None:
         ),
         ({"cases": [{"stdin": "1"}], "tests": ""}, r"own\.jsonl:1: field 'cases\.0\.stdout' is missing"),
         ({"language": "cobol"}, r"own\.jsonl:1: field 'language': unknown language"),
+        ({"compare": "tokens"}, r"own\.jsonl:1: `compare` and `checker` are for problems with `cases`"),
+        (
+            {"compare": "tokns"},
+            r"own\.jsonl:1: field 'compare': .*unknown rule to compare output by: 'tokns'; known: exact",
+        ),
+        ({"checker": {"language": "py"}}, r"own\.jsonl:1: field 'checker\.program' is missing"),
+        (
+            {
+                "checker": {"language": "cobol", "program": "x"},
+                "tests": "",
+                "cases": [{"stdin": "", "stdout": ""}],
+            },
+            r"own\.jsonl:1: field 'checker\.language': unknown language 'cobol'",
+        ),
+        ({"time_limit": -1}, r"own\.jsonl:1: field 'time_limit"),
     ],
 )
 def test_a_bad_row_of_ones_own(tmp_path: Path, broken: dict[str, Any], message: str) -> None:

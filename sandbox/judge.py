@@ -1,5 +1,6 @@
 """Judges one program: writes it down, compiles it, runs it, and reads the verdict off what happened."""
 
+import errno
 import itertools
 import os
 import re
@@ -14,12 +15,13 @@ from pathlib import Path
 
 from sandbox.backends import bubblewrap
 from sandbox.checking import CheckerFailed, Checking, write_inside
+from sandbox.classfiles import main_class
 from sandbox.clear import clear_container, memory_kills, wipe, wipe_program
 from sandbox.compare import same
 from sandbox.compilers import Compiled, Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
-from sandbox.languages import PATH, entry, heap_mib, language
+from sandbox.languages import PATH, heap_mib, language, likely_name
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
 from sandbox.prepared import UNPREPARED, prepared
 from sandbox.processes import Held
@@ -173,6 +175,7 @@ class _Judgement:
         self.limits = program.limits or self.row.limits
         self.compile_seconds = self.run_seconds = self.cpu_seconds = 0.0
         self.peak_memory_bytes = 0
+        self.name, self.entry = likely_name(self.row, program.source), ""
         self.text = program.source.encode("utf-8", "replace")
         self.source = str(directory)
         self.code: bytes | None = None
@@ -211,11 +214,12 @@ class _Judgement:
         finally:
             os.close(file)
         if self.row.compile:
-            outcome = self._compile_warm(name) or self._step(self.row.compile, compiling=True)
-            self._add(outcome, compiling=True)
+            outcome = self._compile_warm(name) or self._compile(self.row.compile)
             if outcome.over or outcome.exit_code != 0:
                 timeout = outcome.over is Verdict.timeout
                 return self._finish(Verdict.timeout if timeout else Verdict.compile_error, outcome)
+            if "{entry}" in self.row.run:
+                self.entry = main_class(self.directory) or self.name
         return None
 
     def _compile_warm(self, name: str) -> Outcome | None:
@@ -223,9 +227,39 @@ class _Judgement:
         done = self._warm(name, self.limits.compile_wall_seconds)
         if done is None:
             return None
-        for file, content in done.files.items():
-            write_inside(self.directory, file, content)
-        return Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
+        try:
+            for file, content in done.files.items():
+                write_inside(self.directory, file, content)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return None  # a compiler that writes its files itself has something to say of that
+        outcome = Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
+        self._add(outcome, compiling=True)
+        return outcome
+
+    def _compile(self, argv: tuple[str, ...]) -> Outcome:
+        """Compile with a fresh compiler; once more where it wants the file to have another name."""
+        outcome = self._step(argv, compiling=True)
+        self._add(outcome, compiling=True)
+        named = re.search(self.row.misnamed, _text(outcome.stderr)) if outcome.exit_code else None
+        if named and self._rename(named[1]):
+            outcome = self._step(argv, compiling=True)
+            self._add(outcome, compiling=True)
+        return outcome
+
+    def _rename(self, name: str) -> bool:
+        """Call the program's file `name`; whether that can be."""
+        self.name, before = name, self.source
+        after = f"{self.directory}/{self._fill(self.row.file)}"
+        try:
+            os.rename(before, after)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return False
+        self.source = after
+        return True
 
     def _python(self) -> bytes:
         """The program's code, compiled by the warm compiler; empty where its own process has to do that."""
@@ -343,8 +377,8 @@ class _Judgement:
     def _value(self, name: str, limits: Limits) -> str:
         if name == "dir":
             return bubblewrap.BOX if self.judge.isolated else str(self.directory)
-        if name == "entry":
-            return entry(self.row, self.program.source)
+        if name in ("name", "entry"):
+            return str(getattr(self, name))
         if name == "heap":
             return str(heap_mib(limits))
         return prepared(name, self.limits)[0]

@@ -41,9 +41,11 @@ MCS_OPTIONS = ("-d:DEBUG", "-r:System.Numerics.dll")
 class Language:
     """One language.
 
-    In the argument vectors `{dir}` is the program's directory, `{entry}` the name of the file without its
-    extension, `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}` and
+    In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension,
+    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}` and
     `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
+    `likely_name`: of a program in which it matches, the file is called as its group says, and else `Main`.
+    `misnamed`: of what a compiler says that wants another name, which is its group, and gets it then.
     `packages`: Debian's, which have the tools; `image`: the one of backend docker that holds them.
     `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
     their end where they end inside of something.
@@ -69,6 +71,8 @@ class Language:
     packages: tuple[str, ...] = ()
     image: str = COMMON
     compile: tuple[str, ...] | None = None
+    likely_name: str = NEVER
+    misnamed: str = NEVER
     syntax_check: tuple[str, ...] | None = None
     speaks_of_syntax: str = r"(?i)syntax|parse|indentation|TabError|unexpected EOF"
     refused: str = NEVER
@@ -135,15 +139,10 @@ _ROWS = (
     Language(
         name="java",
         title="Java",
-        file="{entry}.java",
-        compile=(
-            "javac",
-            *_JAVAC,
-            *JAVAC_OPTIONS,
-            "-d",
-            "{dir}",
-            "{dir}/{entry}.java",
-        ),
+        file="{name}.java",
+        compile=("javac", *_JAVAC, *JAVAC_OPTIONS, "-d", "{dir}", "{dir}/{name}.java"),
+        likely_name=r"\bpublic\s+(?:final\s+)?class\s+([\w$]{1,60})",
+        misnamed=r"(?m)^.+:\d+: error: \w+ ([\w$]+) is public, should be declared in a file named \1\.java$",
         run=("java", "-ea", *JVM, "-Xmx{heap}m", "-cp", JAVATUPLES + ":{dir}", "{entry}"),
         tools=("javac", "java"),
         packages=("default-jdk-headless", "libjavatuples-java"),
@@ -418,8 +417,8 @@ _ROWS = (
     Language(
         name="scala",
         title="Scala",
-        file="{entry}.scala",
-        compile=(*_ON_JVM, _SCALA, *_SCALAC, "-d", "{dir}", "{dir}/{entry}.scala"),
+        file="main.scala",
+        compile=(*_ON_JVM, _SCALA, *_SCALAC, "-d", "{dir}", "{dir}/main.scala"),
         run=(*_ON_JVM, _SCALA + ":{dir}", "{entry}"),
         tools=("scala", "java"),
         files=tuple(_SCALA.split(":")),
@@ -472,17 +471,10 @@ def language(name: str) -> Language:
     return found
 
 
-_MAIN = {"java": r"\bstatic\s+void\s+main\s*\(", "scala": r"\bdef\s+main\s*\(|\bextends\s+App\b"}
-_HOLDER = {"java": r"(?m)^(?:public\s+|final\s+|abstract\s+)*class\s+(\w+)", "scala": r"(?m)^object\s+(\w+)"}
-
-
-def entry(row: Language, source: str) -> str:
-    """The file name without its extension: in Java and Scala the class or object that holds `main`."""
-    if row.name not in _MAIN:
-        return "main"
-    main = re.search(_MAIN[row.name], source)
-    holders = re.findall(_HOLDER[row.name], source[: main.start() if main else None])
-    return holders[-1] if holders else "Problem"
+def likely_name(row: Language, source: str) -> str:
+    """What a program's file is called at first, without its extension."""
+    found = re.search(row.likely_name, source)
+    return found[1] if found else "Main"
 
 
 def heap_mib(limits: Limits) -> int:

@@ -24,7 +24,8 @@ from typing import Any
 
 from sandbox.backends import docker
 from sandbox.channel import Channel, Pipe
-from sandbox.languages import COMMON, PATH, Language, entry, heap_mib, language
+from sandbox.classfiles import main_class
+from sandbox.languages import COMMON, PATH, Language, heap_mib, language, likely_name
 from sandbox.prepared import UNPREPARED
 from sandbox.verdicts import Case, Program
 
@@ -84,8 +85,14 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
 
         if row.compile:
             compiled = run(row.compile)
+            if compiled and compiled[0] != 0 and (named := re.search(row.misnamed, compiled[2])):
+                before, values["name"] = row.file.format_map(values), named[1]
+                with contextlib.suppress(OSError):  # too long a name
+                    Path(directory, before).rename(Path(directory, row.file.format_map(values)))
+                compiled = run(row.compile)
             if compiled is None or compiled[0] != 0:
                 return ["timeout" if compiled is None else "compile_error"]
+            values["entry"] = main_class(Path(directory)) or values["name"]
 
         def verdict(case: Case) -> str:
             ended = run(row.run, case.stdin)
@@ -117,11 +124,11 @@ def _lines(text: str) -> list[str]:
 
 def written(program: Program, directory: str, seen_as: str) -> tuple[Language, dict[str, str]]:
     """Write a program into `directory`, which its commands see as `seen_as`: its language's row, and what stands in that row's
-    templates."""
+    templates, but for `entry`, which is known once it is compiled."""
     row = language(program.language).of(program.source)
     values = {
         "dir": seen_as,
-        "entry": entry(row, program.source),
+        "name": likely_name(row, program.source),
         "heap": str(heap_mib(program.limits or row.limits)),
         **UNPREPARED,
     }

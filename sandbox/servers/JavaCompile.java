@@ -1,3 +1,8 @@
+import com.sun.source.tree.ClassTree;
+import com.sun.source.tree.Tree;
+import com.sun.source.util.JavacTask;
+import com.sun.source.util.TaskEvent;
+import com.sun.source.util.TaskListener;
 import java.io.ByteArrayOutputStream;
 import java.io.BufferedOutputStream;
 import java.io.DataInputStream;
@@ -6,12 +11,14 @@ import java.io.IOException;
 import java.io.OutputStream;
 import java.io.StringWriter;
 import java.net.URI;
+import java.net.URISyntaxException;
 import java.nio.charset.StandardCharsets;
 import java.util.ArrayList;
 import java.util.Arrays;
 import java.util.LinkedHashMap;
 import java.util.List;
 import java.util.Map;
+import javax.lang.model.element.Modifier;
 import javax.tools.FileObject;
 import javax.tools.ForwardingJavaFileManager;
 import javax.tools.JavaCompiler;
@@ -23,7 +30,7 @@ import javax.tools.ToolProvider;
 
 /**
  * A warm javac: compiles one source after the other and runs none of them. Sources and classes stay in memory, so that it
- * needs no file of a program's.
+ * needs no file of a program's; a source has the name that its public type asks for.
  *
  * Arguments: javac's own options. Standard input: length and bytes of the file's name, then of its source. Standard output:
  * javac's exit code, length and bytes of its messages, the number of classes, then of each the lengths and bytes of name and
@@ -49,7 +56,10 @@ public class JavaCompile {
             String source = new String(in.readNBytes(in.readInt()), StandardCharsets.UTF_8);
             StringWriter said = new StringWriter();
             Memory memory = new Memory(files);
-            boolean fine = javac.getTask(said, memory, null, arguments, null, List.of(new Source(name, source))).call();
+            Source file = new Source(name, source);
+            JavacTask task = (JavacTask) javac.getTask(said, memory, null, arguments, null, List.of(file));
+            task.addTaskListener(file);
+            boolean fine = task.call();
             answer(out, fine ? 0 : 1, said.toString(), fine ? memory.classes : Map.of());
         }
     }
@@ -71,17 +81,45 @@ public class JavaCompile {
         out.flush();
     }
 
-    static class Source extends SimpleJavaFileObject {
+    static class Source extends SimpleJavaFileObject implements TaskListener {
         private final String text;
+        private URI place; // as javac is told
 
         Source(String name, String text) {
-            super(URI.create("string:///" + name), Kind.SOURCE);
+            super(at(name), Kind.SOURCE);
             this.text = text;
+        }
+
+        /** Called when it is parsed and its name not yet looked at. */
+        @Override
+        public void finished(TaskEvent event) {
+            if (event.getKind() != TaskEvent.Kind.PARSE) {
+                return;
+            }
+            for (Tree type : event.getCompilationUnit().getTypeDecls()) {
+                if (type instanceof ClassTree && ((ClassTree) type).getModifiers().getFlags().contains(Modifier.PUBLIC)) {
+                    place = at(((ClassTree) type).getSimpleName() + ".java");
+                    return; // a second one is an error
+                }
+            }
+        }
+
+        @Override
+        public URI toUri() {
+            return place == null ? uri : place;
         }
 
         @Override
         public CharSequence getCharContent(boolean ignoreEncodingErrors) {
             return text;
+        }
+
+        private static URI at(String name) {
+            try {
+                return new URI("string", null, "/" + name, null);
+            } catch (URISyntaxException impossible) {
+                throw new IllegalArgumentException(impossible);
+            }
         }
     }
 

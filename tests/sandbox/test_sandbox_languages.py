@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from sandbox.errors import UsageError
-from sandbox.languages import LANGUAGES, MORE, entry, heap_mib, language
+from sandbox.languages import LANGUAGES, MORE, heap_mib, language
 from sandbox.prepared import UNPREPARED
 from sandbox.programs import assemble
 from sandbox.shapes import SHAPES
@@ -38,7 +38,7 @@ def test_templates_hold_known_names_only(row) -> None:
     templates = [part for one in (row, other) for part in (one.file, *one.run, *(one.compile or ()))]
     templates += [*(row.syntax_check or ()), *dict(row.env).values()]
     names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
-    assert names <= {"dir", "entry", "heap", *UNPREPARED}
+    assert names <= {"dir", "name", "entry", "heap", *UNPREPARED}
 
 
 @ROWS
@@ -49,7 +49,7 @@ def test_every_command_is_among_the_needed_tools(row) -> None:
 
 @ROWS
 def test_patterns_do_not_match_silence(row) -> None:
-    for pattern in (row.out_of_memory, row.failed_quietly, row.refused, row.speaks_of_syntax):
+    for pattern in (row.out_of_memory, row.failed_quietly, row.refused, row.speaks_of_syntax, row.misnamed):
         assert not re.search(pattern, "")
     assert bool(re.search(row.test_failed, "")) == (row.name == "r")  # quit('no', 1)
 
@@ -62,19 +62,6 @@ def test_the_rules_digest_is_its_own_and_stable(row) -> None:
 def test_an_unknown_language_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="unknown language 'cobol'; known: py, cpp"):
         language("cobol")
-
-
-@pytest.mark.parametrize(
-    ("source", "name"),
-    [
-        ("class Problem {\n public static void main(String[] a) {} }", "Problem"),
-        ("class Pair {}\npublic class Solution {\n public static void main (String[] a) {} }", "Solution"),
-        ("public class Main {\n public static void main(String[] a) {} }\nclass Later {}", "Main"),
-        ("garbage", "Problem"),
-    ],
-)
-def test_java_files_are_named_after_the_class_that_holds_main(source: str, name: str) -> None:
-    assert entry(LANGUAGES["java"], source) == name
 
 
 def test_a_heap_takes_three_quarters_of_the_memory() -> None:

@@ -1,0 +1,108 @@
+"""Which of the classes that a compiler made is to be run: a program's text can mislead, its class files do not.
+
+    python3 classfiles.py DIR      prints that class, of those under DIR
+
+Format: https://docs.oracle.com/javase/specs/jvms/se17/html/jvms-4.html
+"""
+
+import io
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+_PUBLIC, _STATIC = 1, 8
+_MAIN = (b"main", b"([Ljava/lang/String;)V")
+_TEXT, _CLASS, _WIDE = 1, 7, (5, 6)  # the wide ones count as two
+_SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4, 19: 2, 20: 2}
+"""Bytes of the other kinds of constants, after the kind."""
+
+
+@dataclass(frozen=True)
+class ClassFile:
+    """One class, `nested` where it is inside of another class or of a method. `main_line`: where its own `public static void
+    main(String[])` begins in the source; None where it has none."""
+
+    name: str
+    parent: str
+    public: bool
+    nested: bool
+    main_line: int | None
+
+
+def main_class(directory: Path) -> str | None:
+    """The full name of the class to run, of the class files under `directory`; None where there are none.
+
+    It is the public class, if it has a `main` of its own or from a class that it extends, else the class whose `main` comes
+    first in the source; where none has a `main`, any, for `java` to say so. Nested classes do not count.
+    """
+    found = {one.name: one for one in (read_class(path.read_bytes()) for path in directory.rglob("*.class"))}
+
+    def rank(one: ClassFile) -> tuple[bool, bool, int, str]:
+        holder = one
+        for _ in found:
+            if holder.main_line is None:
+                holder = found.get(holder.parent, holder)
+        return holder.main_line is None, not one.public, holder.main_line or 0, one.name
+
+    outer = [one for one in found.values() if not one.nested]
+    return min(outer, key=rank).name.replace("/", ".") if outer else None
+
+
+def read_class(content: bytes) -> ClassFile:
+    """Read a class file. Raises `KeyError` where it is none."""
+    data = _Data(content)
+    data.read(8)  # magic number and version
+    texts: dict[int, bytes] = {}
+    classes: dict[int, int] = {}  # where their names are
+    index, end = 1, data.number(2)
+    while index < end:
+        kind = data.number(1)
+        if kind == _TEXT:
+            texts[index] = data.read(data.number(2))
+        elif kind == _CLASS:
+            classes[index] = data.number(2)
+        else:
+            data.read(_SIZES[kind])
+        index += 2 if kind in _WIDE else 1
+
+    def attributes(holder: _Data, wanted: bytes) -> Iterator[_Data]:
+        for _ in range(holder.number(2)):
+            name, content = texts[holder.number(2)], holder.read(holder.number(4))
+            if name == wanted:
+                yield _Data(content)
+
+    def first_line(code: _Data) -> int:
+        code.read(4)  # sizes of stack and locals
+        code.read(code.number(4))
+        code.read(8 * code.number(2))  # handlers of exceptions
+        return min((lines.number(6) & 0xFFFF for lines in attributes(code, b"LineNumberTable")), default=0)
+
+    access, this, parent = data.number(2), data.number(2), data.number(2)
+    data.read(2 * data.number(2))  # interfaces
+    main_line, nested = None, False
+    for methods in (False, True):  # the fields come first, and look the same
+        for _ in range(data.number(2)):
+            flags, called = data.number(2), (texts[data.number(2)], texts[data.number(2)])
+            for code in attributes(data, b"Code"):
+                if methods and called == _MAIN and flags & _PUBLIC and flags & _STATIC:
+                    main_line = first_line(code)
+    for table in attributes(data, b"InnerClasses"):
+        nested = this in {table.number(8) >> 48 for _ in range(table.number(2))}
+    names = [_text(texts[classes[one]]) if one else "" for one in (this, parent)]
+    return ClassFile(names[0], names[1], bool(access & _PUBLIC), nested, main_line)
+
+
+class _Data(io.BytesIO):
+    def number(self, size: int) -> int:
+        """The next bytes as a number."""
+        return int.from_bytes(self.read(size), "big")
+
+
+def _text(modified: bytes) -> str:
+    """Java's own kind of UTF-8 has surrogates for what is beyond 16 bits."""
+    return modified.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+if __name__ == "__main__":
+    print(main_class(Path(sys.argv[1])))

@@ -171,7 +171,7 @@ class _Judgement:
 
     def __init__(self, judge: Judge, program: Program, directory: Path) -> None:
         self.judge, self.program, self.directory, self.uid = judge, program, directory, judge.uid
-        self.row = language(program.language).of(program.source)
+        self.row = language(program.language).of(program)
         self.limits = program.limits or self.row.limits
         self.compile_seconds = self.run_seconds = self.cpu_seconds = 0.0
         self.peak_memory_bytes = 0
@@ -354,6 +354,9 @@ class _Judgement:
         limits = self._limits_of(compiling)
         fill = partial(self._fill, limits=limits)
         env |= {name: fill(value) for name, value in row.env}
+        contest = bool(self.program.cases)
+        if contest:
+            env["ONLINE_JUDGE"] = "true"
         kernel = rlimits(
             limits,
             cpu_seconds,
@@ -362,6 +365,7 @@ class _Judgement:
             # The kernel counts all processes of a user: that says something only where programs have one of
             # their own.
             processes=self.uid is not None and not judge.isolated,
+            deep=contest,
         )
         ready = [prepared(name, self.limits)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
         filled = tuple(part for part in map(fill, argv) if part)

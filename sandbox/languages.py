@@ -7,14 +7,14 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from sandbox.errors import UsageError
-from sandbox.verdicts import MIB, Limits
+from sandbox.verdicts import MIB, Limits, Program
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
 """Where tools are looked for: a virtual environment of the caller's must not change verdicts."""
 
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
-RULES_VERSION = 3  # raise it when judging changes in a way that the rows below do not show
+RULES_VERSION = 4  # raise it when judging changes in a way that the rows below do not show
 
 COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
@@ -29,12 +29,32 @@ _ON_JVM = ("java", *JVM, "-Xss4m", "-Xmx{heap}m", "-cp")
 _JARS = "/usr/share/java"
 _CLOJURE = ":".join(f"{_JARS}/{name}.jar" for name in ("clojure", "spec.alpha", "core.specs.alpha"))
 _SCALA = ":".join(f"{_JARS}/scala-{name}.jar" for name in ("library", "reflect", "compiler"))
-_GXX = ("g++", "-std=c++17", "-include")
+_BLANKS = r"(?:[ \t\r\n]|//[^\n]*(?<!\\)(?<!\\\r)\n|/\*(?:[^*]|\*(?!/))*\*/)*"
+_STANDARD = r"\#[ \t]*include[ \t]*<(?:[a-z_]+|(?:assert|ctype|float|limits|math|stdio|stdlib|string|time)\.h)>[ \t\r]*\n"
+_ALL_HEADERS = r"\#[ \t]*include[ \t]*<bits/stdc\+\+\.h>"
+STARTS_WITH_ALL_HEADERS = rf"\A\ufeff?{_BLANKS}(?:{_STANDARD}{_BLANKS})*+{_ALL_HEADERS}"
+"""C++ programs that have read `bits/stdc++.h`, and beside it nothing but standard headers, before anything else is said: reading
+it a moment earlier, precompiled, changes nothing. A `#define` before it might change what the headers are; other programs read
+their headers as always."""
+_FUTURE = r"(?is)(?=.*(?:future|promise|packaged_task|async|launch|filesystem|\#\#))"
+"""What <future> and <filesystem> bring into sight, or may be part of a name that is put together."""
 _SCALAC = ("scala.tools.nsc.Main", "-usejavacp", "-nowarn")
 _R = ("Rscript", "--vanilla")
 JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
+GXX_OPTIONS = ("-std=c++17",)
+CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")  # as contest judges have it
 MCS_OPTIONS = ("-d:DEBUG", "-r:System.Numerics.dll")
 """The compilers' own, whether they are started for one program or stay up."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Other values of a language's row (`fields`), for programs whose source the pattern `if_source` matches. `contest`: for those
+    with cases, which read standard input, or for those without; None: for both."""
+
+    fields: tuple[tuple[str, Any], ...]
+    if_source: str = ""
+    contest: bool | None = None
 
 
 @dataclass(frozen=True)
@@ -42,8 +62,8 @@ class Language:
     """One language.
 
     In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension,
-    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}` and
-    `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
+    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}`,
+    `{contest}` and `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
     `likely_name`: of a program in which it matches, the file is called as its group says, and else `Main`.
     `misnamed`: of what a compiler says that wants another name, which is its group, and gets it then.
     `packages`: Debian's, which have the tools; `image`: the one of backend docker that holds them.
@@ -58,7 +78,7 @@ class Language:
     `speaks_of_syntax`.
     `limit_address_space`: whether RLIMIT_AS can hold memory down; some runtimes reserve far more than they
     use.
-    `if_source`, `other`: programs that the pattern matches are treated by these other values of this row.
+    `variants`: the first that fits a program is put in place of what this row says.
     """
 
     name: str
@@ -86,18 +106,27 @@ class Language:
     env: tuple[tuple[str, str], ...] = ()
     limits: Limits = field(default_factory=Limits)
     limit_address_space: bool = True
-    if_source: str = NEVER
-    other: tuple[tuple[str, Any], ...] = ()
+    variants: tuple[Variant, ...] = ()
 
-    def of(self, source: str) -> "Language":
+    def of(self, program: Program) -> "Language":
         """The row as it is for a program."""
-        return replace(self, **dict(self.other)) if re.search(self.if_source, source) else self
+        for variant in self.variants:
+            if variant.contest in (None, bool(program.cases)) and re.search(
+                variant.if_source, program.source
+            ):
+                return replace(self, **dict(variant.fields))
+        return self
 
     def rules(self) -> str:
         """A short digest of everything in this row that can change a verdict."""
         matters = asdict(self) | {"title": None, "packages": None, "image": None}
         row = json.dumps([RULES_VERSION, matters], sort_keys=True)
         return hashlib.sha256(row.encode()).hexdigest()[:8]
+
+
+def gxx(*options: str) -> tuple[str, ...]:
+    """The command that compiles a C++ program, with more options."""
+    return ("g++", *GXX_OPTIONS, *options, "{dir}/main.cpp", "-o", "{dir}/main")
 
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
@@ -123,10 +152,16 @@ _ROWS = (
         name="cpp",
         title="C++",
         file="main.cpp",
-        compile=(*_GXX, "{header}", "{dir}/main.cpp", "-o", "{dir}/main"),
-        # The names of <future> and <filesystem>.
-        if_source=r"future|promise|packaged_task|async|launch|filesystem",
-        other=(("compile", (*_GXX, "{whole}", "{dir}/main.cpp", "-o", "{dir}/main")),),
+        # Without -O2 where tests are part of the program, as MultiPL-E has it: compiling takes most of the time then.
+        compile=gxx(),
+        variants=(
+            Variant(
+                (("compile", gxx(*CONTEST_OPTIONS, "{contest}")),), STARTS_WITH_ALL_HEADERS, contest=True
+            ),
+            Variant((("compile", gxx(*CONTEST_OPTIONS)),), contest=True),
+            Variant((("compile", gxx("{whole}")),), f"{_FUTURE}{STARTS_WITH_ALL_HEADERS}"),
+            Variant((("compile", gxx("{header}")),), STARTS_WITH_ALL_HEADERS),
+        ),
         run=("{dir}/main",),
         tools=("g++",),
         packages=("g++",),
@@ -235,11 +270,15 @@ _ROWS = (
         compile=("go", "build", "-o", "{dir}/main", "{dir}/main.go"),
         run=("{dir}/main",),
         # MultiPL-E's programs are test packages, which `go test` makes a program of.
-        if_source=r"(?m)^package\s+\w+_test\b",
-        other=(
-            ("file", "main_test.go"),
-            ("compile", ("go", "test", "-vet=off", "-c", "-o", "{dir}/main", "{dir}/main_test.go")),
-            ("run", ("{dir}/main", "-test.paniconexit0")),
+        variants=(
+            Variant(
+                (
+                    ("file", "main_test.go"),
+                    ("compile", ("go", "test", "-vet=off", "-c", "-o", "{dir}/main", "{dir}/main_test.go")),
+                    ("run", ("{dir}/main", "-test.paniconexit0")),
+                ),
+                r"(?m)^package\s+\w+_test\b",
+            ),
         ),
         tools=("go",),
         packages=("golang-go",),

@@ -48,8 +48,13 @@ class Command:
     at_home: bool = True
 
 
-def rlimits(limits: Limits, cpu_seconds: float, *, address_space: bool, processes: bool) -> Rlimits:
-    """The kernel's limits on each process: backstops, mostly, for `watch`, which sees them all."""
+def rlimits(
+    limits: Limits, cpu_seconds: float, *, address_space: bool, processes: bool, deep: bool = False
+) -> Rlimits:
+    """The kernel's limits on each process: backstops, mostly, for `watch`, which sees them all.
+
+    `deep`: the stack may grow as far as the memory goes.
+    """
     # Well above the limit: on a busy virtual machine the kernel, which counts ticks here, was seen to take 7 s for 11.
     cpu = 2 * math.ceil(cpu_seconds) + 5
     found: Rlimits = {
@@ -59,6 +64,10 @@ def rlimits(limits: Limits, cpu_seconds: float, *, address_space: bool, processe
         resource.RLIMIT_CORE: (0, 0),
         RLIMIT_MSGQUEUE: (0, 0),  # message queues would outlive the program
     }
+    if deep:
+        # Mostly without end. With a number, each thread would reserve as much.
+        largest = resource.getrlimit(resource.RLIMIT_STACK)[1]
+        found[resource.RLIMIT_STACK] = (largest, largest)
     if address_space:
         found[resource.RLIMIT_AS] = (limits.memory_bytes, limits.memory_bytes)
     if processes:

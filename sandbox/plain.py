@@ -125,12 +125,12 @@ def _lines(text: str) -> list[str]:
 def written(program: Program, directory: str, seen_as: str) -> tuple[Language, dict[str, str]]:
     """Write a program into `directory`, which its commands see as `seen_as`: its language's row, and what stands in that row's
     templates, but for `entry`, which is known once it is compiled."""
-    row = language(program.language).of(program.source)
+    row = language(program.language).of(program)
     values = {
         "dir": seen_as,
         "name": likely_name(row, program.source),
         "heap": str(heap_mib(program.limits or row.limits)),
-        **UNPREPARED,
+        **dict.fromkeys(UNPREPARED, ""),
     }
     Path(directory, row.file.format_map(values)).write_bytes(program.source.encode(errors="replace"))
     return row, values

@@ -3,6 +3,7 @@
     header     the precompiled `bits/stdc++.h`: reading it takes g++ 2 s of CPU time, its precompiled form 0.1 s. It lacks
                <future> and <filesystem>, as their templates, which g++ makes anew for every program, cost as much again
     whole      the same with them, for programs that speak of them (the language's row has the words)
+    contest    the same, made with the options for programs that read standard input
     snapshot   node's heap as it is once it has started, which takes node half as long to read as to make. V8 accepts it with
                the flags alone that it was made with, so that it is there for the usual limit on the heap only
     fork       `servers/fork.c`, the inner loop of the warm Python interpreter
@@ -10,7 +11,7 @@
 They are kept in `$XDG_CACHE_HOME/selftrain-sandbox` (without that variable `~/.cache`, for root `/var/cache`: programs then
 run as another user, who has to be able to read it). Where one cannot be made, programs do without it.
 
-    python -m sandbox.prepared header whole snapshot fork      makes them now; exit code 1 where that fails
+    python -m sandbox.prepared header whole contest snapshot fork      makes them now; exit code 1 where that fails
 """
 
 import fcntl
@@ -22,28 +23,31 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 
-from sandbox.languages import PATH, heap_mib
+from sandbox.languages import CONTEST_OPTIONS, GXX_OPTIONS, PATH, heap_mib
 from sandbox.verdicts import Limits
 
 log = logging.getLogger(__name__)
 
-UNPREPARED = {"header": "bits/stdc++.h", "whole": "bits/stdc++.h", "snapshot": "", "fork": ""}
-"""What stands in a command in place of each where it is not there; an empty argument is left out."""
+UNPREPARED = ("header", "whole", "contest", "snapshot", "fork")
+"""An argument of a command that is one of these is left out where it is not there."""
 
 _STANDS = {
-    "header": "{}/stdc++.h",
-    "whole": "{}/stdc++.h",
+    "header": "-include{}/stdc++.h",
+    "whole": "-include{}/stdc++.h",
+    "contest": "-include{}/stdc++.h",
     "snapshot": "--snapshot-blob={}/node.blob",
     "fork": "{}/fork.so",
 }
 _WHOLE = "#include <bits/stdc++.h>\n"  # what g++ reads if it does not like the precompiled form
-_HEADERS = {"header": f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_WHOLE}", "whole": _WHOLE}
+_PART = f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_WHOLE}"
 _FORK = Path(__file__).parent / "servers" / "fork.c"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
-_GXX = ("g++", "-std=c++17")  # as in the compile command: g++ ignores a header that other flags made
+# As in the compile commands: g++ ignores a header that other flags made.
+_GXX = ("g++", *GXX_OPTIONS)
+_GXX_CONTEST = (*_GXX, *CONTEST_OPTIONS)
 _NODE = ("node", f"--max-old-space-size={heap_mib(Limits())}")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 # What MultiPL-E's tests need; the rest of the library is made when it is asked for, as always.
@@ -58,7 +62,7 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
     unusual = name == "snapshot" and heap_mib(limits) != heap_mib(Limits())
     directory = None if unusual else _directory(name)
     if directory is None:
-        return UNPREPARED[name], None
+        return "", None
     return _STANDS[name].format(directory), directory
 
 
@@ -85,10 +89,13 @@ def _directory(name: str) -> Path | None:
     return directory
 
 
-def _make_header(text: str, directory: Path) -> None:
-    header = directory / "stdc++.h"
-    header.write_text(text)
-    _run((*_GXX, "-x", "c++-header", str(header), "-o", f"{header}.gch"), directory)
+def _header(compiler: tuple[str, ...], text: str) -> "_Recipe":
+    def make(directory: Path) -> None:
+        header = directory / "stdc++.h"
+        header.write_text(text)
+        _run((*compiler, "-x", "c++-header", str(header), "-o", f"{header}.gch"), directory)
+
+    return (compiler, text), make
 
 
 def _make_snapshot(directory: Path) -> None:
@@ -112,8 +119,9 @@ def _run(argv: tuple[str, ...], directory: Path) -> None:
 
 _Recipe = tuple[tuple[tuple[str, ...], str], Callable[[Path], None]]
 _RECIPES: dict[str, Callable[[], _Recipe]] = {
-    "header": lambda: ((_GXX, _HEADERS["header"]), partial(_make_header, _HEADERS["header"])),
-    "whole": lambda: ((_GXX, _HEADERS["whole"]), partial(_make_header, _HEADERS["whole"])),
+    "header": lambda: _header(_GXX, _PART),
+    "whole": lambda: _header(_GXX, _WHOLE),
+    "contest": lambda: _header(_GXX_CONTEST, _WHOLE),
     "snapshot": lambda: ((_NODE, _AT_START), _make_snapshot),
     "fork": lambda: ((_GCC, _FORK.read_text()), _make_fork),
 }

@@ -365,7 +365,7 @@ class _Judgement:
             # The kernel counts all processes of a user: that says something only where programs have one of
             # their own.
             processes=self.uid is not None and not judge.isolated,
-            deep=contest,
+            deep=contest and not compiling,
         )
         ready = [prepared(name, self.limits)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
         filled = tuple(part for part in map(fill, argv) if part)

@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 
 from sandbox.compare import DEFAULT_RULE
 from sandbox.verdicts import Verdict
+from selftrain.errors import DataError
 
 
 def measured(**kwargs: Any) -> Any:
@@ -143,10 +144,28 @@ Record = TypeVar("Record", Problem, Candidate, Execution, Pair)
 
 
 def write_records(path: Path, records: Iterable[Any], kind: type) -> None:
-    """Write `records`, all of type `kind`, as one Parquet file."""
+    """Write `records`, all of type `kind`, as one Parquet file. Raises DataError for a number that is NaN or infinite."""
     import pyarrow.parquet as pq
 
-    pq.write_table(_table(list(records), kind), path, compression="zstd")
+    table = _table(list(records), kind)
+    _check_finite(table, path)
+    pq.write_table(table, path, compression="zstd")
+
+
+def _check_finite(table: Any, path: Path) -> None:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    for name in table.column_names:
+        if pa.types.is_floating(table[name].type):
+            wrong = table.filter(pc.invert(pc.fill_null(pc.is_finite(table[name]), True)))
+            if wrong.num_rows:
+                first = wrong.slice(0, 1).to_pylist()[0]
+                raise DataError(
+                    f"{path.name}: {name} is {first[name]} in {wrong.num_rows} of {table.num_rows} rows, "
+                    f"{next(iter(first.values()))} for one; expected finite numbers: the model that computed them is damaged "
+                    "or has diverged"
+                )
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:

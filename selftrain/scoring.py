@@ -1,5 +1,6 @@
 """Scores pools of candidates with rerankers, in a child process; identical programs of a problem are scored once."""
 
+import math
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -7,6 +8,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from selftrain.config import RuntimeConfig
+from selftrain.errors import UsageError
 from selftrain.launch import Child, child_main, launch, report_progress
 from selftrain.records import Candidate, Problem, read_records
 from selftrain.stage import Build, Outcome
@@ -85,6 +87,12 @@ def run(child: Child) -> Outcome:
         scores = rerankers[job.reranker].score_many([(prompt, list(texts)) for prompt, texts in mine])
         if sharded:
             rerankers[job.reranker].forward.finish()
+        if not all(math.isfinite(score) for found in scores for score in found):
+            raise UsageError(
+                f"the reranker {job.reranker} gives scores that are NaN or infinite to candidates of {job.candidates}; "
+                "expected finite numbers: its weights are damaged, or too large for the arithmetic; train it anew at a lower "
+                "reward.learning_rate"
+            )
         for (_, texts), found in zip(mine, scores, strict=True):
             rows += [
                 (job.name, id, score) for ids, score in zip(texts.values(), found, strict=True) for id in ids

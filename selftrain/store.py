@@ -13,6 +13,7 @@ that share a remote store, a lease does the same (see `lease.py`).
 
 import fcntl
 import json
+import math
 import os
 import shutil
 import socket
@@ -24,9 +25,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selftrain import checkpoints
+from selftrain import checkpoints, weights
 from selftrain.copies import Copies
-from selftrain.errors import CorruptArtifact, StoreError
+from selftrain.errors import CorruptArtifact, StoreError, UsageError
 from selftrain.files import Files, leads_out, replace_file, s3_tag, sha256_file, tag
 from selftrain.lease import held
 from selftrain.stage import ArtifactRef, Outcome
@@ -217,15 +218,27 @@ class Store:
 
         Whoever builds the same has another name, so that no two builders' files mix; the last manifest counts. What a stage
         needs to go on is dropped last: it is still there if this fails, on a full disk for instance.
+
+        Raises UsageError where weights or figures hold NaN or infinities: such a thing is never stored.
         """
         attempt = uuid.uuid4().hex[:12]
         names = {
             path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
         }
+        kept = {name: path for name, path in names.items() if not name.startswith(f"{PROGRESS}/")}
+        models = {name: weights.read(path) for name, path in kept.items() if path.suffix == ".safetensors"}
+        weights.check(models, str(ref))
+        if wrong := list(_not_finite(outcome.metrics, "figures")):
+            raise UsageError(
+                f"{ref}: {', '.join(wrong[:3])}: expected finite numbers, so that nothing is stored; look at what the stage "
+                "was given"
+            )
         files: dict[str, dict[str, Any]] = {
-            name: {"size": path.stat().st_size, "sha256": sha256_file(path)}
-            for name, path in names.items()
-            if not name.startswith(f"{PROGRESS}/")
+            name: {
+                "size": path.stat().st_size,
+                "sha256": models[name].sha256 if name in models else sha256_file(path),
+            }
+            for name, path in kept.items()
         }
         if not self.is_local:
             for name, found in self._upload(ref, attempt, folder, files).items():
@@ -238,7 +251,7 @@ class Store:
             "records_digest": outcome.records_digest,
             "metrics": outcome.metrics,
         }
-        text = json.dumps(manifest, indent=1, sort_keys=True).encode()
+        text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode()
         if self.is_local:
             target = self._join(ref, attempt)
             ready = folder / PROGRESS / MANIFEST  # written before anything moves: moving takes no space
@@ -370,6 +383,17 @@ class Store:
 
     def _join(self, ref: ArtifactRef, *names: str) -> str:
         return "/".join((self.root, ref.stage, ref.key, *names))
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """Places in JSON values that hold NaN or infinities, with what is there."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}"
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, item in items:
+        yield from _not_finite(item, f"{where}.{name}")
 
 
 PROGRESS = "progress"

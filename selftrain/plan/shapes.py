@@ -3,8 +3,6 @@
 The model is built on torch's meta device, where tensors have shapes and no content, so 33B parameters take no memory.
 """
 
-import json
-import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +12,7 @@ from typing import Any
 
 from selftrain.config import ModelConfig
 from selftrain.errors import UsageError
+from selftrain.weights import header
 
 
 @dataclass(frozen=True)
@@ -156,13 +155,9 @@ def stored_parameters(folder: Path) -> int | None:
 
 def _header_parameters(path: Path) -> int:
     total = 0
-    try:
-        with path.open("rb") as file:
-            (length,) = struct.unpack("<Q", file.read(8))
-            header = json.loads(file.read(length))
-    except (OSError, ValueError, struct.error) as error:
-        raise UsageError(f"{path}: not a whole safetensors file: {error}") from error
-    for name, tensor in header.items():
+    with path.open("rb") as file:
+        _, tensors = header(file, path)
+    for name, tensor in tensors.items():
         if name != "__metadata__":
             count = 1
             for size in tensor["shape"]:

@@ -22,11 +22,21 @@ def hacking_gap(first: Mapping[str, float], now: Mapping[str, float]) -> float:
     return score - (now["pass_rate"] - first["pass_rate"]) / math.sqrt(p * (1 - p))
 
 
+def check_finite(step: int, row: Mapping[str, float], rate: float) -> None:
+    """Raise UsageError where a figure of step `step` (1, 2, ...), at learning rate `rate`, is NaN or infinite."""
+    _end(step, rate, [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)])
+
+
 def check(
-    step: int, row: Mapping[str, float], probes: Sequence[Mapping[str, float]], bounds: HealthConfig
+    step: int,
+    row: Mapping[str, float],
+    probes: Sequence[Mapping[str, float]],
+    bounds: HealthConfig,
+    rate: float,
 ) -> None:
     """Raise UsageError where a signal of the step's `row`, or of the newest probe, is beyond its bound or no number."""
-    wrong = [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)]
+    check_finite(step, {**row, **(probes[-1] if probes else {})}, rate)
+    wrong = []
     for name, value, bound, above in (
         ("kl", row.get("kl"), bounds.max_kl, True),
         ("entropy", row.get("entropy"), bounds.min_entropy, False),
@@ -35,5 +45,11 @@ def check(
     ):
         if value is not None and bound is not None and (value > bound if above else value < bound):
             wrong.append(f"{name} {value:.3g}, expected {'at most' if above else 'at least'} {bound:g}")
+    _end(step, rate, wrong)
+
+
+def _end(step: int, rate: float, wrong: Sequence[str]) -> None:
     if wrong:
-        raise UsageError(f"PPO has gone bad at step {step}: {'; '.join(wrong)}; {ADVICE}")
+        raise UsageError(
+            f"stage ppo has gone bad at step {step}: {'; '.join(wrong)}; at learning rate {rate:.4g}; {ADVICE}"
+        )

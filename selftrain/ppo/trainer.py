@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate.utils import gather_object
 from torch import Tensor
 
 from selftrain.config import PPOConfig
@@ -185,9 +186,11 @@ class Trainer:
         if self.probe_prompts and not self.state.probes:
             self.probe()
         experience = self.experience()
+        figures = self._figures(experience)
+        health.check_finite(self.state.step + 1, figures, self.config.learning_rate)
         with self._timed("update"):
             losses = self.update(experience)
-        row = {**self._figures(experience), **losses}
+        row = {**figures, **losses}
         self._keep_samples(experience)
         self.state.step += 1
         self.state.curve.append(row)
@@ -202,7 +205,7 @@ class Trainer:
         done = self.state.step
         if self.probe_prompts and (done % self.config.probe_steps == 0 or done == self.config.steps):
             self.probe()
-        health.check(done, row, self.state.probes, self.config.health)
+        health.check(done, row, self.state.probes, self.config.health, self.config.learning_rate)
 
     def probe(self) -> None:
         """Samples, scores and executes the probe's problems, which are not trained on; adds a row to `state.probes`."""
@@ -214,7 +217,7 @@ class Trainer:
             "step": self.state.step,
             "problems": len(rows),
             "score": scores.mean().item(),
-            "score_std": scores.std().item(),
+            "score_std": scores.std().item() if len(rows) > 1 else 0.0,
             "pass_rate": passed.mean().item(),
         }
         now["hacking_gap"] = health.hacking_gap((self.state.probes or [now])[0], now)
@@ -389,7 +392,14 @@ class Trainer:
                 loss / tokens * self.world * self.accelerator.gradient_accumulation_steps
             )
             if self.accelerator.sync_gradients:
-                self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+                # Of all ranks' gradients, so that every rank ends: after a step with such a norm all weights are NaN.
+                found = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()} | (
+                    {} if norm is None else {"grad_norm": norm}
+                )
+                if not math.isfinite(float(found.get("grad_norm", 0.0))):
+                    figures = {name: float(value) for name, value in found.items()}
+                    health.check_finite(self.state.step + 1, figures, self.config.learning_rate)
             self.optimizer.step()
             self.optimizer.zero_grad()
         count = experience.sequences.completions[rows].sum()
@@ -459,6 +469,9 @@ class Trainer:
             self.state = State(**state) if state else self.state
 
     def _save(self) -> None:
+        finite = all(torch.isfinite(getattr(p, "ds_tensor", p)).all() for p in self.module.parameters())
+        if not all(gather_object([finite])):
+            health.check_finite(self.state.step, {"weights": math.nan}, self.config.learning_rate)
         if self.checkpoints is not None:
             state = asdict(self.state)
             checkpoint.save(

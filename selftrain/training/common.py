@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list
+from accelerate.utils import broadcast_object_list, gather_object
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
@@ -88,6 +88,7 @@ def trainer_arguments(
         "train_sampling_strategy": "sequential",
         "save_steps": config.checkpoint_steps,
         "logging_steps": 1,  # so that a resumed run has the same curve
+        "logging_nan_inf_filter": False,  # it would log a loss that is not finite as 0
         "seed": seed,
         "bf16": cuda,
         "gradient_checkpointing": runtime.recomputes,
@@ -139,7 +140,7 @@ def start_deepspeed(runtime: RuntimeConfig) -> None:
 class Goal:
     """What is evaluated while training, and when it ends.
 
-    metric   its name, without `eval_`; of equal ones the earliest is the best, and NaN is the worst
+    metric   its name, without `eval_`; of equal ones the earliest is the best
     higher   whether more is better
     steps    between evaluations, there is one after the last step too; None: no evaluation
     patience evaluations without a better one after which training stops
@@ -158,10 +159,7 @@ class Goal:
     def best(self, history: Sequence[dict[str, Any]]) -> int | None:
         """The step of the best evaluation, None without any."""
         worth = {
-            row["step"]: -math.inf
-            if math.isnan(row[self.metric])
-            else row[self.metric] * (1 if self.higher else -1)
-            for row in self.evaluations(history)
+            row["step"]: row[self.metric] * (1 if self.higher else -1) for row in self.evaluations(history)
         }
         return int(max(worth, key=lambda step: (worth[step], -step))) if worth else None
 
@@ -225,6 +223,42 @@ class Progress(TrainerCallback):
         if now > then:
             figures["tokens_per_second"] = round((tokens - before) / (now - then))
         report_progress(state.global_step, state.max_steps, "steps", **figures)
+
+
+class Finite(TrainerCallback):
+    """Ends a training whose loss, gradients, evaluation or weights are no finite numbers, at the step where they are not.
+
+    What it looks at is the same on every rank (losses and gradients over all of them), so that all ranks end.
+    """
+
+    FIGURES = ("loss", "grad_norm", "accuracy", "margin")
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Looks at a step, or at an evaluation."""
+        names = [name for name in logs if name in self.FIGURES or name.startswith("eval_")]
+        if not all(math.isfinite(logs[name]) for name in names):
+            self.end(state, ", ".join(f"{name.replace('_', ' ')} {logs[name]:.4g}" for name in names))
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Looks at the weights before a checkpoint is taken for whole."""
+        finite = all(torch.isfinite(getattr(p, "ds_tensor", p)).all() for p in model.parameters())
+        if not all(gather_object([finite])):
+            self.end(state, "weights that are not finite after the step")
+
+    def end(self, state: Any, found: str) -> None:
+        """Raise UsageError with what was found."""
+        rate = next(
+            (row["learning_rate"] for row in reversed(state.log_history) if "learning_rate" in row), 0.0
+        )
+        setting = "sft" if self.stage == "sft" else "reward"
+        raise UsageError(
+            f"stage {self.stage} has gone bad at step {state.global_step} of {state.max_steps}: {found}, at learning rate "
+            f"{rate:.4g}; expected finite numbers. Nothing of it is stored: lower {setting}.learning_rate, raise "
+            f"{setting}.warmup_steps, or look for rows or start weights that are damaged"
+        )
 
 
 class Checkpoints(TrainerCallback):
@@ -298,15 +332,18 @@ class Trained:
         return found
 
 
-def train(trainer: Any, goal: Goal, runtime: RuntimeConfig) -> Trained:
+def train(trainer: Any, goal: Goal, runtime: RuntimeConfig, stage: str) -> Trained:
     """Train from the start or from the last whole checkpoint; the same in the end, bit for bit on one process.
 
-    Raises UsageError where that checkpoint cannot be gone on from.
+    stage  what errors call it
+
+    Raises UsageError where that checkpoint cannot be gone on from, and where training diverges.
     """
     plugin = trainer.accelerator.state.deepspeed_plugin
     written_by = {"processes": world_size(), "zero": plugin.zero_stage if plugin else 0}
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(Progress())
+    trainer.add_callback(Finite(stage))
     trainer.add_callback(Checkpoints(goal, runtime, written_by))
     folder = Path(trainer.args.output_dir)
     # One process looks, for all: over a network another one may see the folder as it was.

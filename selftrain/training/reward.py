@@ -96,7 +96,7 @@ def train(child: Child) -> Outcome:
         settings=settings,
     )
     goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
-    trained = common.train(trainer, goal, runtime)
+    trained = common.train(trainer, goal, runtime, "train_reward")
     common.export(
         trained.checkpoint,
         child.folder,

@@ -91,7 +91,7 @@ def train(child: Child) -> Outcome:
         processing_class=tokenizer,
     )
     goal = Goal("loss", higher=False, steps=settings.evaluation_steps, patience=settings.patience)
-    trained = common.train(trainer, goal, runtime)
+    trained = common.train(trainer, goal, runtime, "sft")
     common.export(
         trained.checkpoint,
         child.folder,

@@ -106,7 +106,6 @@ def test_the_best_evaluation_is_the_first_of_equal_ones_and_training_ends_after_
     assert (lower.best(found), lower.lost(found)) == (20, True)
     assert (higher.best(found), higher.lost(found)) == (10, True)
     assert not lower.lost(history(3.0, 1.0, 1.0))
-    assert lower.best(history(float("nan"), 5.0, float("nan"))) == 20
     assert lower.evaluations(found)[:2] == [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 1.0}]
 
 

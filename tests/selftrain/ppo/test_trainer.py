@@ -221,8 +221,30 @@ def test_batches_that_do_not_fit_are_refused():
 
 def test_a_run_gone_bad_stops():
     trainer = make_trainer(config(), score=lambda p, c: torch.full((len(c),), torch.nan))
-    with pytest.raises(UsageError, match="gone bad at step 1: "):
+    with pytest.raises(UsageError, match=r"gone bad at step 1: .*score nan.*at learning rate 0\.003"):
         trainer.run()
+
+
+def test_infinite_gradients_stop_a_run_before_they_are_in_the_weights():
+    trainer = make_trainer(config())
+    trainer.module.value_head.weight.register_hook(lambda gradient: gradient * torch.inf)
+    with pytest.raises(UsageError, match=r"gone bad at step 1: grad_norm (nan|inf); at learning rate 0\.003"):
+        trainer.run()
+    assert torch.isfinite(weights(trainer)).all()
+
+
+def test_weights_that_are_not_finite_after_the_last_step_are_not_kept(tmp_path):
+    trainer = make_trainer(config(steps=1, learning_rate=1e38, mini_batch=32, epochs=1), checkpoints=tmp_path)
+    with pytest.raises(UsageError, match="gone bad at step 1: weights nan"):
+        trainer.run()
+    assert not list(tmp_path.glob("step-*"))
+
+
+def test_a_probe_of_one_problem_has_no_spread():
+    trainer = make_trainer(
+        config(steps=1, probe=1), execute=lambda p, c: [True] * len(c), probe_prompts=PROMPTS[:1]
+    )
+    assert [row["score_std"] for row in trainer.run().probes] == [0.0, 0.0]
 
 
 def test_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
@@ -327,13 +349,13 @@ def test_hacking_gap_of_a_probe_that_all_fail_is_finite():
 def test_a_signal_beyond_its_bound_ends_the_run(bounds: dict, row: dict, message: str):
     probes = [{"hacking_gap": 0.0}, {"hacking_gap": 2.0}]
     with pytest.raises(UsageError, match=f"gone bad at step 7: {message}"):
-        health.check(7, {"kl": 0.0, "entropy": 1.0} | row, probes, HealthConfig(**bounds))
+        health.check(7, {"kl": 0.0, "entropy": 1.0} | row, probes, HealthConfig(**bounds), 1e-3)
 
 
 def test_signals_within_their_bounds_do_not():
-    health.check(7, {"kl": 0.1, "entropy": 1.0, "clip_fraction": 0.1}, [], HealthConfig())
+    health.check(7, {"kl": 0.1, "entropy": 1.0, "clip_fraction": 0.1}, [], HealthConfig(), 1e-3)
     loose = HealthConfig(max_kl=None, max_clip_fraction=None)
-    health.check(7, {"kl": 9.0, "entropy": 0.0, "clip_fraction": 1.0}, [], loose)
+    health.check(7, {"kl": 9.0, "entropy": 0.0, "clip_fraction": 1.0}, [], loose, 1e-3)
 
 
 def test_probes_are_sampled_alike_and_see_the_gap():

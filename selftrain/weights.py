@@ -1,0 +1,98 @@
+"""Weights in safetensors files, read without torch: their headers, and whether every number in them is finite.
+
+A number is no finite one where all bits of its exponent are set, in each of the formats: no arithmetic is needed to tell.
+"""
+
+import hashlib
+import json
+import struct
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from selftrain.errors import UsageError
+
+BLOCK = 16 << 20
+"""Bytes that are read at once."""
+EXPONENTS = {
+    "F64": ("<u8", 0x7FF0000000000000),
+    "F32": ("<u4", 0x7F800000),
+    "F16": ("<u2", 0x7C00),
+    "BF16": ("<u2", 0x7F80),
+    "F8_E5M2": ("u1", 0x7C),
+    "F8_E4M3": ("u1", 0x7F),  # has NaN only, with all bits but the sign set
+}
+"""safetensors' name of a format -> the integer of its size, and the bits that are all set where a number is not finite."""
+
+
+@dataclass
+class Read:
+    """A file that was read: its sha256 (64 hex digits), its tensors, and the names of those that are not finite."""
+
+    sha256: str
+    tensors: int
+    wrong: list[str] = field(default_factory=list)
+
+
+def header(file: IO[bytes], path: Path) -> tuple[bytes, dict[str, Any]]:
+    """The bytes of a safetensors file up to its first tensor, and what they say; UsageError where the file is cut short."""
+    try:
+        size = file.read(8)
+        (length,) = struct.unpack("<Q", size)
+        content = file.read(length)
+        return size + content, json.loads(content)
+    except (OSError, ValueError, struct.error, MemoryError) as error:
+        raise UsageError(f"{path}: not a whole safetensors file: {error}") from error
+
+
+def read(path: Path) -> Read:
+    """Read a safetensors file once, in blocks."""
+    with path.open("rb") as file:
+        head, tensors = header(file, path)
+        tensors.pop("__metadata__", None)
+        found = Read("", len(tensors))
+        sha = hashlib.sha256(head)
+        for name, tensor in sorted(tensors.items(), key=lambda item: item[1]["data_offsets"]):
+            begin, end = tensor["data_offsets"]
+            finite = True
+            for block in _blocks(file, end - begin):
+                sha.update(block)
+                finite = finite and _finite(block, tensor["dtype"])
+            if not finite:
+                found.wrong.append(name)
+        while block := file.read(BLOCK):
+            sha.update(block)
+    found.sha256 = sha.hexdigest()
+    return found
+
+
+def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
+    while size > 0 and (block := file.read(min(size, BLOCK))):
+        size -= len(block)
+        yield block
+
+
+def _finite(block: bytes, kind: str) -> bool:
+    """Whether all numbers of a block are finite; integers are."""
+    import numpy as np
+
+    if kind not in EXPONENTS:
+        return True
+    integer, bits = EXPONENTS[kind]
+    numbers = np.frombuffer(
+        block[: len(block) // np.dtype(integer).itemsize * np.dtype(integer).itemsize], integer
+    )
+    return not bool(((numbers & numbers.dtype.type(bits)) == bits).any())
+
+
+def check(reads: Mapping[str, Read], what: str) -> None:
+    """Raise UsageError where a file of `reads` (name -> what was read) has tensors that are not finite; `what` has them."""
+    wrong = [f"{name}: {tensor}" for name, found in reads.items() for tensor in found.wrong]
+    if wrong:
+        total = sum(found.tensors for found in reads.values())
+        raise UsageError(
+            f"{what}: {len(wrong)} of {total} tensors hold NaN or infinities ({wrong[0]}), expected finite weights, so that "
+            "nothing is stored: training has diverged, lower the stage's learning_rate; or the weights that it started from "
+            "are damaged"
+        )

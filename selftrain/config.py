@@ -199,6 +199,9 @@ class ContestsConfig(_TrainAndEvaluation):
     """Test cases per problem: public ones first, then private, then generated."""
     pictures: bool = False
     """Whether to keep problems whose text refers to a picture (`<image>`), which no prompt shows."""
+    references: Annotated[int, Field(ge=0)] = 3
+    """So many of a problem's right solutions are run on its cases, in as many of `languages` as there are, unless it is for sft
+    alone. Where they disagree, it has many right answers and is left out; 0: none are run."""
 
 
 class JsonlConfig(OutsideConfig):

@@ -3,18 +3,27 @@
 The stage is made here, around the library's build, because only `tasks` may start a sandbox.
 """
 
+import json
+import logging
 import re
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, groupby
 
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Result, Verdict
+from selftrain.config import ExecuteConfig
 from selftrain.errors import DataError
-from selftrain.problems.read import content_digest
-from selftrain.records import Problem, read_records
+from selftrain.problems.read import Found, content_digest
+from selftrain.problems.references import doubt
+from selftrain.records import Candidate, Problem
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.stages import prepare as library
-from tasks.execute import sandbox_at_work, toolchain
+from tasks.execute import programs, sandbox_at_work, toolchain
 from tasks.run import Run
+
+LOGGER = logging.getLogger("selftrain")
 
 EMPTY_FUNCTIONS = {
     "cpp": "    throw 0;",
@@ -33,14 +42,16 @@ NAMED = 5
 def prepare(run: Run) -> ArtifactRef:
     """The run's problems; the source enters the key by its content. A sandbox or a tool that is missing is told here,
     before anything is trained."""
-    toolchain(run)
+    tools = toolchain(run)
     problems = run.config.problems
     problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})
     run.content = run.content or content_digest(problems)
+    bare = {language: name.partition("; image ")[0] for language, name in tools.items()}
+    outside = problems.source != "bank"
     return run.do(
         PREPARE,
         "prepare",
-        library.PrepareSlice(problems=problems, content=run.content),
+        library.PrepareSlice(problems=problems, content=run.content, toolchain=bare if outside else None),
         {},
         tags=("sandbox",),
     )
@@ -48,10 +59,44 @@ def prepare(run: Run) -> ArtifactRef:
 
 def build(build: Build) -> Outcome:
     """Writes problems.parquet, once the tests of all problems from outside are known to compile."""
-    outcome = library.build(build)
+    found = library.find(build)
     if build.config.problems.source != "bank":  # the bank makes its tests itself
-        check_tests(build, read_records(build.folder / "problems.parquet", Problem))
-    return outcome
+        check_tests(build, found.problems)
+        found = without_doubtful(build, found)
+    return library.write(build, found)
+
+
+def without_doubtful(build: Build, found: Found) -> Found:
+    """`found` without the problems whose own right programs disagree on what is to be printed, counted: of those whose
+    candidates will be run, where there are two such programs."""
+    tried: dict[str, list[Program]] = defaultdict(
+        list
+    )  # by what they are tried on: a task's languages share their cases
+    keys: dict[str, str] = {}
+    for problem in found.problems:
+        if problem.cases and problem.split != "sft":
+            key = keys[problem.id] = json.dumps([problem.task, problem.cases])
+            for at, text in enumerate(found.references.get(problem.id, ())):
+                one = Candidate(f"{problem.id}#{at}", problem.id, at, text, (), 0.0, "stop")
+                tried[key] += programs(problem, one, ExecuteConfig())
+    tried = {key: several for key, several in tried.items() if len(several) > 1}
+    results: dict[str, Result] = {}
+    total = sum(map(len, tried.values()))
+    with sandbox_at_work(build.runtime) as box:
+        for done, result in enumerate(box.run(chain(*tried.values())), 1):
+            build.progress(done, total, "right programs")
+            results[result.id] = result
+    doubts = {
+        key: doubt([results[one.id] for one in several], several[0].compare) for key, several in tried.items()
+    }
+    dropped = {p.task: doubts[keys[p.id]] for p in found.problems if doubts.get(keys.get(p.id, ""))}
+    kept = [problem for problem in found.problems if problem.task not in dropped]
+    for reason, tasks in groupby(sorted(dropped, key=dropped.__getitem__), dropped.__getitem__):
+        names = list(tasks)
+        LOGGER.info(
+            "left out, %s: %s%s", reason, ", ".join(names[:NAMED]), ", ..." if len(names) > NAMED else ""
+        )
+    return replace(found, problems=kept, left_out=found.left_out + Counter(dropped.values()))
 
 
 def check_tests(build: Build, problems: Sequence[Problem]) -> None:

@@ -115,10 +115,8 @@ def contest(at: int) -> dict[str, Any]:
         "public_tests": tests,
         "private_tests": {"input": ["50\n"], "output": ["100\n"]} if at % 2 else tests,
         "generated_tests": tests if at else none,
-        "solutions": {
-            "language": [3, 3],
-            "solution": list(RIGHT_AND_WRONG["contest"])[:: -1 if at % 2 else 1],
-        },
+        # Every other one is wrong, so that both kinds are learnt; alone in its row, or the row would not be kept.
+        "solutions": {"language": [3], "solution": [RIGHT_AND_WRONG["contest"][at % 2]]},
         "input_file": "",
     }
 

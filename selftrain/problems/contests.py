@@ -35,9 +35,6 @@ PICTURES = "refers to a picture"
 NO_CASES = "has no test cases"
 """Why a problem is left out."""
 
-MOST_REFERENCES = 3
-"""So many right solutions of a row are kept in each language, to try its tests on."""
-
 _TASK = "Read the input from standard input and print the answer to standard output."
 
 
@@ -94,11 +91,11 @@ class _Fields(Fields):
     output_file: str | None = None
 
 
-def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool) -> Entry:
-    """The problem in `row`, once in each of `languages`, its split still empty.
+def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, references: int) -> Entry:
+    """The problem in `row`, once in each of `languages`, its split still empty; `max_cases`, `pictures` and `references` as in
+    `selftrain.config.ContestsConfig`.
 
-    `pictures`: whether problems whose text refers to one are kept. Raises `DataError`, and `UsageError` for a language that
-    `COMMENTS` does not have.
+    Raises `DataError`, and `UsageError` for a language that `COMMENTS` does not have.
     """
     fields = check_fields(row, _Fields)
     tests = (fields.public_tests, fields.private_tests, fields.generated_tests)
@@ -131,11 +128,15 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool) 
         )
         for language in languages
     )
-    references = {
-        language: tuple(dict.fromkeys(found))[:MOST_REFERENCES] for language, found in right.items()
-    }
+    # One of each language, then the next of each.
+    distinct = {language: list(dict.fromkeys(right.get(language, ()))) for language in languages}
+    rounds = range(references)
+    in_turn = [(language, texts[at]) for at in rounds for language, texts in distinct.items() if texts[at:]]
+    chosen: dict[str, tuple[str, ...]] = {}
+    for language, text in in_turn[:references]:
+        chosen[language] = (*chosen.get(language, ()), text)
     digest = hashlib.sha256(fields.description.encode()).hexdigest()[:8]
-    return Entry(fields.name, problems, references, row.where, digest)
+    return Entry(fields.name, problems, chosen, row.where, digest)
 
 
 def contest_prompt(description: str, language: str) -> str:

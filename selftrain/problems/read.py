@@ -246,7 +246,7 @@ def _entry(config: OutsideProblems, row: Row) -> Entry:
         case MultiPLEConfig():
             return _alone(multipl_e_problem(row), row)
         case ContestsConfig():
-            return contest(row, config.languages, config.max_cases, config.pictures)
+            return contest(row, config.languages, config.max_cases, config.pictures, config.references)
         case JsonlConfig():
             return _alone(jsonl_problem(row), row)
 

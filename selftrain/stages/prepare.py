@@ -8,27 +8,36 @@ from typing import Any
 
 from selftrain.config import SPLITS, ProblemsConfig, Strict
 from selftrain.errors import DataError
-from selftrain.problems.read import find_problems
+from selftrain.problems.read import Found, find_problems
 from selftrain.records import Problem, digest, write_records
 from selftrain.stage import Build, Outcome
 
 
 class PrepareSlice(Strict):
-    """What the problems depend on. `content`: sha256 of the source's files, or the hub's commit; never a path."""
+    """What the problems depend on. `content`: sha256 of the source's files, or the hub's commit; never a path. `toolchain`:
+    language -> versions and rules of the tools with which right programs are tried; not the image, of which whole runs would
+    hang that way."""
 
     problems: ProblemsConfig
     content: dict[str, Any]
+    toolchain: dict[str, str] | None = None
 
 
-def build(build: Build) -> Outcome:
-    """Writes problems.parquet."""
-    found = find_problems(build.config.problems, build.config.content)
+def find(build: Build) -> Found:
+    """The source's problems."""
+    return find_problems(build.config.problems, build.config.content)
+
+
+def write(build: Build, found: Found) -> Outcome:
+    """Writes problems.parquet. Raises `DataError` where a split has no problem."""
     problems = found.problems
     counts = Counter(problem.split for problem in problems)
     missing = [split for split in SPLITS if not counts[split]]
     if missing:
+        left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(found.left_out.items()))
         raise DataError(
             f"no problem in splits {', '.join(missing)}; every split needs some: check problems.* in the config"
+            + (f"; left out: {left_out}" if left_out else "")
         )
     write_records(build.folder / "problems.parquet", problems, Problem)
     metrics = {

@@ -5,14 +5,16 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.config import LANGUAGES, BankConfig, RuntimeConfig
+from selftrain.config import LANGUAGES, BankConfig, ContestsConfig, RuntimeConfig
 from selftrain.errors import DataError
-from selftrain.problems import read_problems
+from selftrain.problems import find_problems, read_problems
+from selftrain.problems.read import Found
 from selftrain.records import Problem
 from selftrain.stage import Build
 from tasks.execute import open_sandbox
-from tasks.prepare import check_tests
+from tasks.prepare import check_tests, without_doubtful
 from tests.needs import need
+from tests.selftrain.problems.made import DESCRIPTIONS, write_jsonl
 
 RUNTIME = RuntimeConfig(backend="process", workers=2)
 ONE_EACH = {"sft": 1, "rl": 1, "validation": 1, "test": 1}
@@ -69,3 +71,57 @@ def test_tests_that_fail_at_run_time_are_the_candidates_matter(problems: dict[st
 
 def test_what_is_only_learnt_from_needs_no_tests_that_run(problems: dict[str, Problem]) -> None:
     check([replace(problems["py"], tests="assert (", split="sft")])
+
+
+# Problems with many right answers, told by solutions that the data set holds to be right
+
+
+def prepared(folder: Path, rows: list[dict], **more: object) -> Found:
+    """What is kept of contest problems to evaluate on."""
+    fields = {"evaluation": str(write_jsonl(folder / "rows.jsonl", rows)), "languages": ["py", "sh"]}
+    config = ContestsConfig.model_validate(fields | more)
+    return without_doubtful(Build({}, {}, folder, RUNTIME, lambda *_: None), find_problems(config))
+
+
+def contest(at: int, cases: dict[str, str], *solutions: str) -> dict:
+    return {
+        "name": f"P{at}",
+        "description": DESCRIPTIONS[at],
+        "public_tests": {"input": list(cases), "output": list(cases.values())},
+        "solutions": {"language": [3] * len(solutions), "solution": list(solutions)},
+    }
+
+
+SUMS = {"5\n": "2 3\n", "6\n": "2 4\n"}
+FIRST, OTHER = "n = int(input()); print(2, n - 2)", "n = int(input()); print(n - 1, 1)"
+CONTESTS = [
+    contest(0, SUMS, FIRST, FIRST + "  # the same"),
+    contest(1, SUMS, FIRST, OTHER),
+    contest(2, SUMS, OTHER, "print(input(), 0)"),
+    contest(3, {"1 2\n": "1.5000 Yes"}, "a, b = map(int, input().split()); print((a + b) / 2, 'YES')", "print('1.50000001\\nyes')"),
+    contest(4, SUMS, FIRST, "1 / 0"),
+    contest(5, {"1\n": "2\n"}, "print(3)", "print(3.0)"),
+    contest(6, SUMS, OTHER),
+    contest(7, SUMS),
+]  # fmt: skip
+
+
+def test_problems_with_many_right_answers_are_left_out_and_counted(tmp_path: Path) -> None:
+    """P1: one solution passes, the other does not; P2: both print something else, and not the same; P5: both the same other
+    thing. What one solution alone prints (P6) proves nothing, and what crashes (P4) neither."""
+    found = prepared(tmp_path, CONTESTS)
+    assert {p.id for p in found.problems} == {
+        f"P{at}.{language}" for at in (0, 3, 4, 6, 7) for language in ("py", "sh")
+    }
+    assert found.left_out == {"has many right answers": 2, "none of its right programs passes": 1}
+
+
+def test_where_none_are_run_none_are_left_out(tmp_path: Path) -> None:
+    found = prepared(tmp_path, CONTESTS[:3], references=0)
+    assert (len(found.problems), found.left_out) == (6, {})
+
+
+def test_what_is_only_learnt_from_is_not_tried(tmp_path: Path) -> None:
+    train = str(write_jsonl(tmp_path / "train.jsonl", CONTESTS[1:3]))
+    found = prepared(tmp_path, CONTESTS[:1], train=train, shares={"sft": 1.0})
+    assert {p.task for p in found.problems} == {"P0", "P1", "P2"}

@@ -200,10 +200,16 @@ def test_objects_in_lists_codes_in_words_and_nothing_in_its_place(tmp_path: Path
 
 
 def test_some_of_many_right_solutions_are_kept_to_be_tried(tmp_path: Path) -> None:
-    many = {"language": [3] * 6 + ["CPP"], "solution": ["a", "a", "b", "c", "d", "e", "int"]}
-    kept = found(tmp_path, [row("A", DESCRIPTIONS[0], solutions=many)])
-    assert kept.references["A.py"] == ("a", "b", "c")
-    assert kept.references["A.cpp"] == ("int",)
+    many = {"language": [3] * 6 + ["CPP", "JAVA"], "solution": ["a", "a", "b", "c", "d", "e", "int", "class"]}
+    rows = [row("A", DESCRIPTIONS[0], solutions=many)]
+    kept = found(tmp_path, rows)
+    assert {id: texts for id, texts in kept.references.items() if id[0] == "A"} == {
+        "A.py": ("a", "b"),
+        "A.cpp": ("int",),
+    }
+    more = found(tmp_path, rows, references=4, languages=["cpp", "py"])
+    assert (more.references["A.py"], more.references["A.cpp"]) == (("a", "b", "c"), ("int",))
+    assert found(tmp_path, rows, references=0).references == {}
     assert {p.response for p in kept.problems} == {None}, "rl and test learn from none"
 
 

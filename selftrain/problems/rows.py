@@ -4,6 +4,8 @@ import glob
 import gzip
 import hashlib
 import json
+import re
+import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +18,23 @@ from selftrain.errors import DataError
 from selftrain.records import Problem
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+
+_DECOMPRESS = "decompress it first, or compress it with gzip and name it .jsonl.gz"
+_KINDS = {
+    b"\x1f\x8b": ("gzip data", "name it .jsonl.gz"),
+    b"\x28\xb5\x2f\xfd": ("Zstandard data", _DECOMPRESS),
+    b"BZh": ("bzip2 data", _DECOMPRESS),
+    b"\xfd7zXZ": ("xz data", _DECOMPRESS),
+    b"PK\x03\x04": ("a zip archive", _DECOMPRESS),
+    b"PAR1": ("a Parquet file", "write its rows as JSON lines"),
+    b"\xff\xfe": ("UTF-16 text", "save the file as UTF-8"),
+    b"\xfe\xff": ("UTF-16 text", "save the file as UTF-8"),
+    b"{\0": ("UTF-16 text", "save the file as UTF-8"),
+    b"\0{": ("UTF-16 text", "save the file as UTF-8"),
+}
+"""What a file's first bytes tell that it is, where it is not UTF-8 text, and what helps."""
+
+_SHOWN = 80  # characters of a value or a line in a message
 
 
 @dataclass(frozen=True)
@@ -83,7 +102,7 @@ Checked = TypeVar("Checked", bound=Fields)
 def check_fields(row: Row, model: type[Checked]) -> Checked:
     """`row` as a `model`. Raises `DataError`, which names the place and the field."""
     if not isinstance(row.fields, dict):
-        raise DataError(f"{row.where}: expected a JSON object, got {row.fields!r:.80}")
+        raise DataError(f"{row.where}: expected a JSON object, got {_shown(row.fields)}")
     try:
         return model.model_validate(row.fields)
     except ValidationError as error:
@@ -95,7 +114,9 @@ def check_fields(row: Row, model: type[Checked]) -> Checked:
             raise DataError(
                 f"{row.where}: field {name!r} is missing; needed: {needed}; found: {found}"
             ) from None
-        raise DataError(f"{row.where}: field {name!r}: {first['msg']}, got {first['input']!r:.80}") from None
+        raise DataError(
+            f"{row.where}: field {name!r}: {first['msg']}, got {_shown(first['input'])}"
+        ) from None
 
 
 def find_files(entries: Sequence[str]) -> list[Path]:
@@ -165,16 +186,19 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers, from 1."""
+    """The lines with their numbers, from 1, without a byte order mark; a carriage return ends a line, too."""
     number = 0
     try:
-        with (
-            gzip.open(path, "rt", encoding="utf-8")
-            if path.suffix == ".gz"
-            else path.open(encoding="utf-8") as file
-        ):
+        opener: Any = gzip.open if path.suffix == ".gz" else open
+        with opener(path, "rb") as head:
+            start = head.read(8)
+        for magic, (kind, advice) in _KINDS.items():
+            if start.startswith(magic):
+                raise DataError(f"{path}:1: expected UTF-8 text, found {kind}; {advice}")
+        with opener(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                yield number, line
+                # A file that was put together of several has marks in its midst.
+                yield number, line.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
@@ -187,9 +211,52 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parse(text: str, path: Path, line: int) -> Any:
     try:
-        return json.loads(text)
+        value = json.loads(text, parse_constant=_refuse)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(
+                value, ensure_ascii=False
+            ).encode()  # half a pair of surrogates is no text that can be stored
     except json.JSONDecodeError as error:
         at = line + error.lineno - 1
         raise DataError(
-            f"{path}:{at}: broken JSON at column {error.colno} ({error.msg}): {text!r:.80}"
+            f"{path}:{at}: broken JSON at column {error.colno} ({error.msg}){_advice(text, error, path)}: "
+            f"{text!r:.{_SHOWN}}"
         ) from None
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path}:{line}: a text holds one half of a surrogate pair (\\ud800 to \\udfff), which is no character; "
+            "write both halves, or the character itself"
+        ) from None
+    except RecursionError:
+        raise DataError(
+            f"{path}:{line}: JSON nested too deeply to be read; expected an object whose values are texts, numbers and "
+            f"short lists: {text!r:.{_SHOWN}}"
+        ) from None
+    except ValueError as error:  # a constant, or a whole number of thousands of digits
+        raise DataError(f"{path}:{line}: {error}: {text!r:.{_SHOWN}}") from None
+    return value
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON; write null, or a number")
+
+
+def _advice(text: str, error: json.JSONDecodeError, path: Path) -> str:
+    """What the broken text looks like, where that can be told."""
+    before, here = text[: error.pos].rstrip(), text[error.pos :].lstrip()
+    if here.rstrip() == "," or (before.endswith(",") and here[:1] in ("}", "]")) or here[:2] in (",}", ",]"):
+        return "; a comma too many"
+    if text.strip() in ("{", "["):
+        return "; an object over several lines: write each on one line, or name the file .json"
+    if here.startswith("'"):
+        return "; JSON's texts stand in double quotes"
+    if here.startswith("{") and path.name.removesuffix(".gz").endswith(".json"):
+        return "; several objects: put them into a list, or name the file .jsonl"
+    return ""
+
+
+def _shown(value: Any) -> str:
+    """The beginning of `value`, however deep it is."""
+    if isinstance(value, dict | list):
+        return reprlib.repr(value)[:_SHOWN]
+    return f"{value!r:.{_SHOWN}}"

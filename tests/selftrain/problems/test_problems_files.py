@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.errors import DataError
-from selftrain.problems.rows import digest_files, find_files, read_rows
+from selftrain.problems.rows import Fields, check_fields, digest_files, find_files, read_rows
 from tests.selftrain.problems.made import write_jsonl
 
 
@@ -106,3 +106,70 @@ def test_the_digest_is_of_the_content_alone(tmp_path: Path) -> None:
     moved.write_bytes(moved.read_bytes().replace(b"1", b"3"))
     assert digest_files([moved, second]) != digest
     assert digest_files([first]) != digest
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("a.jsonl", MARK + b'{"x": 1}\n{"x": 2}\n'),
+        ("a.jsonl.gz", gzip.compress(MARK + b'{"x": 1}\n{"x": 2}\n')),
+        ("a.json", MARK + b'[{"x": 1}, {"x": 2}]'),
+        ("two-in-one.jsonl", MARK + b'{"x": 1}\n' + MARK + b'{"x": 2}\n'),
+        ("dos.jsonl", b'{"x": 1}\r\n\r\n{"x": 2}\r\n'),
+        ("mac.jsonl", b'{"x": 1}\r{"x": 2}\r'),
+        ("blank.jsonl", b'\n \t\n{"x": 1}\n\n\n{"x": 2}'),
+    ],
+)
+def test_how_lines_may_be_written(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    assert [row.fields["x"] for row in read_rows(tmp_path / name)] == [1, 2]
+
+
+GOOD = b'{"x": 1}\n'
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (GOOD + b'{"x": ' + b"[" * 200_000 + b"]" * 200_000 + b"}\n", r":2: JSON nested too deeply"),
+        (GOOD + b"[" * 200_000, r":2: JSON nested too deeply"),
+        (GOOD + b'{"x": ' * 3_000 + b"1" + b"}" * 3_000, r":2: JSON nested too deeply"),
+        ('{"x": 1}\n'.encode("utf-16"), r":1: .*UTF-16.*save the file as UTF-8"),
+        ('{"x": 1}\n'.encode("utf-16-be"), r":1: .*UTF-16.*save the file as UTF-8"),
+        (gzip.compress(GOOD), r":1: .*gzip.*name it \.jsonl\.gz"),
+        (b"\x28\xb5\x2f\xfd\x04\x00", r":1: .*Zstandard.*decompress"),
+        (b"PK\x03\x04abc", r":1: .*zip.*decompress"),
+        (b"PAR1abc", r":1: .*Parquet.*JSON lines"),
+        (GOOD + b'{"x": 2,}\n', r":2: broken JSON.*a comma too many"),
+        (GOOD + b'{"x": [2, ]}\n', r":2: broken JSON.*a comma too many"),
+        (b'{"x": 1},\n{"x": 2}\n', r":1: broken JSON.*a comma too many"),
+        (b'{\n"x": 1}\n', r":1: broken JSON.*over several lines.*\.json"),
+        (b"{'x': 1}\n", r":1: broken JSON.*double quotes"),
+        (GOOD + b'{"x": NaN}\n', r":2: NaN is not JSON; write null"),
+        (GOOD + b'{"x": -Infinity}\n', r":2: -Infinity is not JSON; write null"),
+        (GOOD + b'{"x": ' + b"9" * 5_000 + b"}\n", r":2: Exceeds the limit"),
+        (GOOD + b'{"x": "\\ud83d"}\n', r":2: .*one half of a surrogate pair"),
+    ],
+)
+def test_what_is_wrong_with_a_line_is_said(tmp_path: Path, content: bytes, message: str) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=message) as raised:
+        list(read_rows(path))
+    assert len(str(raised.value)) < 500 + len(str(path))
+
+
+def test_a_value_that_is_deep_but_can_be_read_is_shown_in_short(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_bytes(b"[" * 900 + b"]" * 900)
+    with pytest.raises(DataError, match=r":1: expected a JSON object, got \[\[\["):
+        check_fields(next(read_rows(path)), Fields)
+
+
+def test_several_objects_in_a_file_of_one(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(GOOD + GOOD)
+    with pytest.raises(DataError, match=r":2: broken JSON.*several objects.*\.jsonl"):
+        list(read_rows(tmp_path / "a.json"))

@@ -13,7 +13,9 @@ POOL ?= process
 WORKERS ?= 2
 BIN := .venv/bin
 LOCAL = PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api}
-READY := .venv/ready$(if $(GPU),-gpu)
+# What is installed is known by what these files hold: a fresh clone's are newer, and the same.
+WANTED := $(shell cat pyproject.toml constraints.txt infra/setup.sh | cksum | tr ' ' -)
+READY := .venv/ready-$(WANTED)$(if $(GPU),-gpu)
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
@@ -28,8 +30,9 @@ help: ## this list
 
 setup: $(READY) ## .venv with everything in it (GPU=1: the CUDA build of PyTorch); a no-op when nothing changed
 
-$(READY): pyproject.toml constraints.txt infra/setup.sh
+$(READY):
 	@PYTHON="$(PYTHON)" TORCH_INDEX="$(TORCH_INDEX)" GPU="$(GPU)" infra/setup.sh
+	@find -H .venv -maxdepth 1 -name 'ready*' ! -name 'ready-$(WANTED)*' -delete
 	@touch $@
 
 demo: $(READY) ## the whole loop on tiny models, in about ten minutes; the report is runs/demo/report.html

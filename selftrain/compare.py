@@ -5,9 +5,10 @@ be the same in every run.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from selftrain.comparisons import Evaluation, evaluate_pools
 from selftrain.errors import UsageError
@@ -21,20 +22,38 @@ CHOSEN = "chosen"
 
 
 def compare_runs(runs: Sequence[str | Path]) -> Evaluation:
-    """Metrics and comparisons of the runs' joined pools. Raises UsageError where runs are unfinished or do not match."""
-    pools = [run_pools(find_run(run)) for run in runs]
+    """Metrics and comparisons of the runs' joined pools, by the first run's bootstrap: of one run alone, what its report says.
+
+    Raises UsageError where runs are unfinished, do not match, or have the same evaluation: its problems would count twice.
+    """
+    records = [_finished(find_run(run)) for run in runs]
+    evaluations: dict[str, str | Path] = {}
+    for run, record in zip(runs, records, strict=True):
+        key = record["stages"]["evaluate"]["key"]
+        if key in evaluations:
+            raise UsageError(
+                f"{evaluations[key]} and {run} are the same evaluation ({key}), whose problems would count twice; give each once"
+            )
+        evaluations[key] = run
+    pools = [run_pools(record) for record in records]
     names = [{name: pool.rankers for name, pool in found.items()} for found in pools]
     if any(name != names[0] for name in names):
         given = "; ".join(f"{run}: {', '.join(found)}" for run, found in zip(runs, pools, strict=True))
         raise UsageError(f"the runs have different pools or rankers, expected the same method: {given}")
-    return evaluate_pools([join_runs([found[name] for found in pools]) for name in pools[0]])
+    config = records[0]["config"]
+    joined = [join_runs([found[name] for found in pools]) for name in pools[0]]
+    return evaluate_pools(joined, config["evaluate"]["bootstrap"], config["seed"])
 
 
-def run_pools(folder: Path) -> dict[str, Pool]:
-    """The test pools of a finished run, by name, with all its rankers."""
+def _finished(folder: Path) -> dict[str, Any]:
     record = read_run(folder)
     if not record["finished"]:
         raise UsageError(f"{folder}: this run is not finished; go on with `selftrain run`")
+    return record
+
+
+def run_pools(record: Mapping[str, Any]) -> dict[str, Pool]:
+    """The test pools of a finished run, by name, with all its rankers. `record`: its run.json."""
     store = Store(record["store"])
     folders = {
         name: store.path(ArtifactRef(ref["stage"], ref["key"]))

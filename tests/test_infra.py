@@ -2,8 +2,12 @@
 
 import importlib.util
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -151,3 +155,31 @@ def job_of(template: dict[str, Any], **chosen: Any) -> dict[str, Any]:
     limits = job["spec"]["template"]["spec"]["containers"][0]["resources"]["limits"]
     assert limits == {"memory": "24Gi", "nvidia.com/gpu": 8}
     return job
+
+
+def test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is_newer(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "infra").mkdir()
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    (tmp_path / "infra" / "setup.sh").write_text('#!/bin/sh\nmkdir -p .venv && echo "set up$GPU"\n')
+    (tmp_path / "infra" / "setup.sh").chmod(0o755)
+    for name in ("pyproject.toml", "constraints.txt"):
+        (tmp_path / name).write_text(name)
+
+    def said(*arguments: str) -> str:
+        done = subprocess.run(
+            ["make", "setup", *arguments], cwd=tmp_path, capture_output=True, text=True, check=True
+        )
+        return done.stdout
+
+    nothing = "make: Nothing to be done for 'setup'.\n"
+    assert [said(), said()] == ["set up\n", nothing]
+    later = time.time() + 1000
+    os.utime(tmp_path / "constraints.txt", (later, later))
+    assert said() == nothing, "newer, and the same"
+    assert [said("GPU=1"), said("GPU=1"), said()] == ["set up1\n", nothing, nothing]
+    (tmp_path / "constraints.txt").write_text("another version")
+    assert [said(), said()] == ["set up\n", nothing]
+    (tmp_path / "constraints.txt").write_text("constraints.txt")
+    assert said() == "set up\n", "what is installed is the other version"

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import ModelConfig
+from selftrain.configfile import CONFIGS
 from selftrain.errors import UsageError
 from selftrain.weights import header
 
@@ -114,7 +115,8 @@ def measure(built: Any) -> Shape:
 
 @lru_cache(maxsize=4)  # a GGUF file's header takes seconds, for the vocabulary is in it
 def read_config(model: ModelConfig) -> Any:
-    """The transformers config of a pretrained model: from a folder, a GGUF file's header, the hub or its cache."""
+    """The transformers config of a pretrained model: from a folder, a GGUF file's header, `configs/models`, which has those that
+    the shipped configs name, the hub or its cache."""
     from transformers import AutoConfig
 
     assert model.base is not None
@@ -132,7 +134,10 @@ def read_config(model: ModelConfig) -> Any:
             )
         with _understandable(model, "cannot be read"):
             return AutoConfig.from_pretrained(str(folder), **options)
+    shipped = CONFIGS / "models" / f"{model.base.replace('/', '--')}.json"
     try:
+        if shipped.is_file():
+            return AutoConfig.from_pretrained(str(shipped))
         return AutoConfig.from_pretrained(model.base, revision=model.revision)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

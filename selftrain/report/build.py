@@ -12,7 +12,7 @@ from typing import Any
 from selftrain.errors import RunError
 from selftrain.report.inputs import ReportInputs
 from selftrain.report.page import render
-from selftrain.report.wording import duration
+from selftrain.report.wording import run_time
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -55,7 +55,8 @@ def finish_report(
     report["seconds"]["total"] = round(total_seconds, 3)
     report["seconds"]["report"] = round(report_seconds, 3)
     report["cached"] = list(cached)
-    text = f"This run took {duration(total_seconds)}; stages cached: {len(cached)}."
+    said = run_time(report["seconds"], len(cached))
+    text = f"{said[0].upper()}{said[1:]}."
     _write(folder / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
     _write(folder / HTML_NAME, _RUN_TEXT.sub(rf"\g<1>{text}\g<2>", html, count=1))
     return report

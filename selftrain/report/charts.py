@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -154,12 +154,12 @@ def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
 
 def seconds_chart(seconds: Mapping[str, float]) -> str:
     """One bar a stage, in the order they ran."""
-    top, pitch = 4, 20
-    x = Scale(0, max([*seconds.values(), 1e-9]), 126, WIDE - 78)
+    top, pitch, left = 4, 20, _label_width(seconds, 126)
+    x = Scale(0, max([*seconds.values(), 1e-9]), left, WIDE - 78)
     drawing = Drawing(WIDE, top + pitch * len(seconds), "Time per stage")
     for row, (stage, value) in enumerate(seconds.items()):
         y = top + pitch * row
-        drawing.text((120, y + 13), stage, "", "end")
+        drawing.text((left - 6, y + 13), stage, "", "end")
         drawing.rect(
             x(0), y + 3, max(x(value) - x(0), 1), pitch - 7, "bar time", f"{stage}: {duration(value)}"
         )
@@ -171,8 +171,8 @@ def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> 
     """Label -> paired difference: a dot and its interval, against none (the line); `shares` are in points."""
     factor, digits = (100.0, 1) if shares else (1.0, 2)
     bounds = [factor * row[end] for row in rows.values() for end in ("low", "high")]
-    top, pitch = 4, 24
-    x = nice_scale([*bounds, 0.0], 172, WIDE - 48, at_least=0.1)
+    top, pitch, left = 4, 24, _label_width(rows, 172)
+    x = nice_scale([*bounds, 0.0], left, WIDE - 48, at_least=0.1)
     bottom = top + pitch * len(rows)
     drawing = Drawing(WIDE, bottom + 20, "Paired differences")
     _x_axis(drawing, x, top, bottom)
@@ -181,12 +181,17 @@ def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> 
         y = top + pitch * (number + 0.5)
         value, low, high = (factor * row[part] for part in ("value", "low", "high"))
         css = "gain" if low > 0 else "loss" if high < 0 else "unsure"
-        drawing.text((162, y + 4), label, "", "end")
+        drawing.text((left - 10, y + 4), label, "", "end")
         drawing.line((x(low), y), (x(high), y), f"whisker {css}")
         tip = f"{label}: {signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
         drawing.circle((x(value), y), 5, f"dot {css}", tip)
         drawing.text((WIDE - 2, y + 4), signed(value, digits), "number", "end")
     return drawing.markup()
+
+
+def _label_width(labels: Iterable[str], at_least: float) -> float:
+    """Pixels for a column of labels: no usual font takes more than 7.2 for a character, on average."""
+    return max(at_least, 10 + 7.2 * max(map(len, labels), default=0))
 
 
 def _percent_axis(drawing: Drawing, x: Scale, top: float, bottom: float) -> None:

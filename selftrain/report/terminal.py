@@ -8,7 +8,7 @@ from typing import Any
 from selftrain.comparisons import Comparison
 from selftrain.metrics import Estimate, PoolMetrics
 from selftrain.report.charts import ways
-from selftrain.report.wording import duration
+from selftrain.report.wording import run_time
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
@@ -21,9 +21,8 @@ def summary_table(report: Mapping[str, Any]) -> str:
     ]
     if changes:
         lines += ["", comparison_table(changes)]
-    total = report["seconds"]["total"]
-    if total is not None:
-        lines += ["", f"{duration(total)} in all; stages cached: {len(report['cached'])}"]
+    if report["seconds"]["total"] is not None:
+        lines += ["", run_time(report["seconds"], len(report["cached"]))]
     return "\n".join(lines) + "\n"
 
 

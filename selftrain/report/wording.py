@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from selftrain.metrics import Estimate
 
 
@@ -30,6 +32,18 @@ def difference(estimate: Estimate) -> str:
     low, high = signed(100 * estimate["low"], 1), signed(100 * estimate["high"], 1)
     known = "" if estimate["low"] > 0 or estimate["high"] < 0 else ", not told apart from none"
     return f"{points(estimate['value'])} [{low}, {high}]{known}"
+
+
+def run_time(seconds: Mapping[str, float], cached: int) -> str:
+    """How long a run took, and where stages were cached, how long all of them took when they were made.
+
+    `seconds`: of each stage, and of the run under `total`, as in report.json.
+    """
+    run = f"this run took {duration(seconds['total'])}"
+    if not cached:
+        return run
+    made = sum(value for stage, value in seconds.items() if stage != "total")
+    return f"its stages took {duration(made)} to make; {run}, for {cached} of them were cached"
 
 
 def duration(seconds: float) -> str:

@@ -19,6 +19,7 @@ from selftrain.config import (
     RuntimeConfig,
     SftConfig,
 )
+from selftrain.configfile import CONFIGS, load_config
 from selftrain.errors import UsageError
 from selftrain.plan import flops, memory, rank_bytes
 from selftrain.plan.capacity import Capacity, capacities, counts, shared, too_few_shards, with_problems
@@ -100,6 +101,30 @@ def test_a_folder_without_a_config_that_can_be_used_is_told(
 def test_a_hub_model_that_is_not_here_says_how_to_get_its_config():
     with pytest.raises(UsageError, match=r"hf download none/such config.json .*--set model.base=FOLDER"):
         shape_of(ModelConfig(base="none/such"))
+
+
+@pytest.mark.parametrize(
+    ("name", "parameters"),
+    [
+        ("deepseek-ai/deepseek-coder-1.3b-instruct", 1_346_471_936),
+        ("deepseek-ai/deepseek-coder-6.7b-instruct", 6_740_512_768),
+        ("Qwen/Qwen2.5-Coder-0.5B", 494_032_768),
+    ],
+)
+def test_the_shapes_of_the_shipped_configs_models_are_known_without_the_hub(name: str, parameters: int):
+    """Counted by hand from the published sizes: matrices, norms, Qwen's biases, and embeddings once where they are tied."""
+    assert shape_of(ModelConfig(base=name)).parameters == parameters
+
+
+def test_every_model_that_a_shipped_config_names_on_the_hub_is_known():
+    for path in CONFIGS.glob("*.yaml"):
+        config = load_config(path.stem)
+        for base in (config.model.base, config.reward.base):
+            assert (
+                base is None
+                or base.startswith("models/")
+                or (CONFIGS / "models" / f"{base.replace('/', '--')}.json").is_file()
+            )
 
 
 def test_stored_parameters_are_read_from_headers(tmp_path: Path):

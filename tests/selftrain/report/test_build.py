@@ -11,6 +11,7 @@ from selftrain.comparisons import evaluate_pools
 from selftrain.errors import RunError
 from selftrain.pools import Pool
 from selftrain.report import ReportInputs, build_report, finish_report, summary_table
+from selftrain.report.wording import duration
 
 ESTIMATE = {"value", "low", "high"}
 RANKER = ESTIMATE | {"gap_recovered", "auc", "pair_accuracy"}
@@ -67,10 +68,11 @@ def test_a_report_is_the_same_twice_and_says_nothing_of_the_run_until_it_is_fini
 def test_a_report_is_finished_again_by_the_next_run(inputs: ReportInputs, tmp_path: Path) -> None:
     built(inputs, tmp_path)
     finish_report(tmp_path, 652.34567, 1.5, [])
-    assert "This run took 10 min 52 s; stages cached: 0." in (tmp_path / "report.html").read_text()
+    assert "This run took 10 min 52 s." in (tmp_path / "report.html").read_text()
     returned = finish_report(tmp_path, 4.2, 1.5, ["prepare", "sft"])
     html = (tmp_path / "report.html").read_text()
-    assert "This run took 4.2 s; stages cached: 2." in html
+    made = duration(sum(inputs.seconds.values()) + 1.5)
+    assert f"Its stages took {made} to make; this run took 4.2 s, for 2 of them were cached." in html
     assert "10 min 52 s" not in html
     assert json.loads((tmp_path / "report.json").read_text()) == returned
     assert (returned["seconds"]["total"], returned["cached"]) == (4.2, ["prepare", "sft"])
@@ -143,4 +145,5 @@ def test_the_summary_shows_every_way_of_picking_in_every_pool(inputs: ReportInpu
     random = report["pools"]["sft"]["overall"]["random"]
     assert rows["random"] == [f"{random['value']:.3f}", f"[{random['low']:.3f},", f"{random['high']:.3f}]"]
     assert any(line.startswith("system/2-1") for line in lines)
-    assert lines[-1] == "1 min 01 s in all; stages cached: 1"
+    made = duration(sum(inputs.seconds.values()) + 0.5)
+    assert lines[-1] == f"its stages took {made} to make; this run took 1 min 01 s, for 1 of them were cached"

@@ -3,6 +3,7 @@
 import importlib.util
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -87,6 +88,24 @@ def test_the_page_fits_a_phone(page) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") == 390
     assert page.locator("h1").count() == 1
     assert page.locator("section").count() == page.locator("section > h2").count() == 9
+
+
+OUTSIDE = """() => [...document.querySelectorAll("figure svg text")].filter(text => {
+  const box = text.getBoundingClientRect(), around = text.closest("svg").getBoundingClientRect();
+  return box.left < around.left - .5 || box.right > around.right + .5 || box.top < around.top - 1 || box.bottom > around.bottom + 1;
+}).map(text => text.textContent)"""
+LONG_NAMES = {"execute-ppo-10-evaluation": 7384.0, "prepare": 0.2, "sample-sft-evaluation": 100.0}
+
+
+@pytest.mark.parametrize("width", [320, 400, 800, 1400])
+def test_no_label_runs_out_of_its_plot(browser, inputs: ReportInputs, tmp_path: Path, width: int) -> None:
+    build_report(replace(inputs, seconds={**inputs.seconds, **LONG_NAMES}), tmp_path)
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    opened.goto((tmp_path / "report.html").as_uri())
+    opened.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+    assert opened.locator("figure svg text").count() > 50
+    assert opened.evaluate(OUTSIDE) == []
+    opened.close()
 
 
 def test_a_script_that_slips_into_the_page_is_not_run(browser, inputs: ReportInputs, tmp_path: Path) -> None:

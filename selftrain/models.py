@@ -225,6 +225,56 @@ def _loading(folder: str | Path, what: str) -> Iterator[None]:
         raise UsageError(f"{folder}: cannot be loaded as {what}: {error}") from error
 
 
+def end_ids(tokenizer: Any, model: Path | Any) -> tuple[int, ...]:
+    """Every token that ends a completion: the tokenizer's end token first, then those of the model's generation config.
+
+    model  the folder of a checkpoint, or a model
+    """
+    from transformers import GenerationConfig
+
+    if isinstance(model, Path):
+        if (model / "generation_config.json").is_file():
+            with _loading(model, "a generation config"):
+                settings = GenerationConfig.from_pretrained(str(model))
+        else:
+            settings = _config(model)
+    else:
+        settings = getattr(model, "generation_config", None) or model.config
+    found = getattr(settings, "eos_token_id", None)
+    more = [] if found is None else [found] if isinstance(found, int) else list(found)
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *more]))
+
+
+def fits(prompt: int, context: int | None, new: int) -> bool:
+    """Whether a prompt of so many tokens leaves room for `new` more in a model whose longest input is `context`.
+
+    The one rule of sampling and PPO: a prompt that does not, or that has no token at all, is left out, and counted.
+    """
+    return prompt >= 1 and (context is None or prompt + new <= context)
+
+
+def context_of(config: Any) -> int | None:
+    """The longest input of a model with such a transformers config, tokens; None where nothing bounds it.
+
+    Rotary positions that are scaled by a factor reach that much further than those the model was trained on at first.
+    """
+    config = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+    longest = next((found for name in names if isinstance(found := getattr(config, name, None), int)), None)
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind, factor = scaling.get("rope_type") or scaling.get("type"), scaling.get("factor")
+    if longest is None or not factor:
+        return longest
+    if kind in ("linear", "dynamic"):
+        return int(longest * factor)
+    return max(longest, int((scaling.get("original_max_position_embeddings") or longest) * factor))
+
+
+def load_context(folder: Path) -> int | None:
+    """`context_of` the checkpoint in `folder`."""
+    return context_of(_config(folder))
+
+
 def fill_template(template: str, prompt: str) -> str:
     """What a reranker reads before the completion: `template` with `prompt` at its `{prompt}`; other braces are text."""
     return template.replace("{prompt}", prompt, 1)
@@ -238,9 +288,78 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
     return [*ids, tokenizer.sep_token_id] if tokenizer.sep_token_id is not None else ids
 
 
+def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
+    """Token ids of completions, each with the end token; all at once, which is faster.
+
+    A completion is no text of its own: tokenizers that put a blank before a text, as SentencePiece's do, put none there.
+    """
+    if not completions:
+        return []
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return list(tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+
+    rows = encode(completions)
+    if before := _before(tokenizer):
+        text, ids = before
+        for at, whole in enumerate(encode([text + completion for completion in completions])):
+            if whole[: len(ids)] == ids:
+                rows[at] = whole[len(ids) :]
+    return [[*row, tokenizer.eos_token_id] for row in rows]
+
+
 def encode_completion(tokenizer: Any, completion: str) -> list[int]:
-    """Token ids of a completion and the end token."""
-    return [*tokenizer(completion, add_special_tokens=False)["input_ids"], tokenizer.eos_token_id]
+    """Token ids of a completion and the end token; see `encode_completions`."""
+    return encode_completions(tokenizer, [completion])[0]
+
+
+def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = ()) -> str:
+    """The text of a completion's tokens, up to the first of `ends`, without special tokens.
+
+    Decoded behind other text: where a tokenizer drops the blank that a text begins with, it would drop one of the
+    completion's, and Python would not parse.
+    """
+    ids = list(ids)
+    ids = ids[: min((ids.index(end) for end in ends if end in ids), default=len(ids))]
+    before = _before(tokenizer)
+    head = before[1] if before else []
+    text, whole = _decode(tokenizer, head), _decode(tokenizer, [*head, *ids])
+    return whole[len(text) :] if whole.startswith(text) else _decode(tokenizer, ids)
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    # Cleaning up is for prose: it takes blanks away before commas and dots.
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+PROBES = ("    x = 1\n", "x\n", "\n    x")
+
+
+def _before(tokenizer: Any) -> tuple[str, list[int]] | None:
+    """A text and its tokens to put before a completion, where a tokenizer treats the beginning of a text in its own way."""
+    if not hasattr(tokenizer, "_selftrain_before"):
+        tokenizer._selftrain_before = _find_before(tokenizer)
+    found: tuple[str, list[int]] | None = tokenizer._selftrain_before
+    return found
+
+
+def _find_before(tokenizer: Any) -> tuple[str, list[int]] | None:
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    alone = [encode(text) for text in PROBES]
+    for text in ("\n", ":", "x"):
+        ids = encode(text)
+        wholes = [encode(text + probe) for probe in PROBES]
+        if not ids or any(whole[: len(ids)] != ids for whole in wholes):
+            continue
+        behind = [whole[len(ids) :] for whole in wholes]
+        if behind == alone and all(
+            _decode(tokenizer, found) == probe for found, probe in zip(behind, PROBES, strict=True)
+        ):
+            return None
+        return text, ids
+    return None
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Any:

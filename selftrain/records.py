@@ -77,7 +77,8 @@ class Candidate:
     id             `PROBLEM_ID#SAMPLE`
     sample         0..n-1, or -1 for the greedy completion
     completion     text after the prompt, cut at the first stop token
-    token_ids      the sampled tokens, end token included where it was reached
+    token_ids      the completion's tokens, and the end token where it was reached; a token that the cut goes through is
+                   replaced by those of what is left of it
     logprob        sum over `token_ids` of log p(token | prompt, tokens before) at temperature 1, in nats
     finish_reason  "stop" (end token or stop token) or "length"
     """

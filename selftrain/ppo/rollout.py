@@ -59,15 +59,15 @@ class Rollouts(Protocol):
 class Own:
     """The trainer's own model: nothing to take over."""
 
-    def __init__(self, policy: Any, temperature: float, end: int) -> None:
-        self.policy, self.temperature, self.end = policy, temperature, end
+    def __init__(self, policy: Any, temperature: float, ends: Sequence[int]) -> None:
+        self.policy, self.temperature, self.ends = policy, temperature, ends
 
     def refresh(self, weights: Weights) -> None:
         """Nothing to do."""
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
         """See `Rollouts`."""
-        return sample(self.policy, prompts, uniforms, self.temperature, self.end)
+        return sample(self.policy, prompts, uniforms, self.temperature, self.ends)
 
 
 class Copy(Own):
@@ -123,9 +123,9 @@ class Reloaded:
 
 @torch.inference_mode()
 def sample(
-    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, end: int
+    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, ends: Sequence[int]
 ) -> list[list[int]]:
-    """One completion per prompt, as token ids; the end token is kept, and is absent where the length ran out.
+    """One completion per prompt, as token ids, up to the first of `ends`, which is kept; absent where the length ran out.
 
     prompts   token ids, one list per row; decoded as one batch, padded on the left
     uniforms  [rows, longest completion], one number per token
@@ -133,15 +133,16 @@ def sample(
     was_training = model.training
     model.eval()  # in training mode a model that recomputes activations keeps no cache
     try:
-        return _decode(model, prompts, uniforms, temperature, end)
+        return _decode(model, prompts, uniforms, temperature, ends)
     finally:
         model.train(was_training)
 
 
 def _decode(
-    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, end: int
+    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, ends: Sequence[int]
 ) -> list[list[int]]:
-    device = model.device
+    device, end = model.device, ends[0]
+    last = torch.tensor(list(ends), device=device)
     ids = pad(prompts, end, left=True).to(device)
     lengths = torch.tensor([len(p) for p in prompts], device=device)
     mask = torch.arange(ids.shape[1], device=device) >= ids.shape[1] - lengths[:, None]
@@ -163,7 +164,7 @@ def _decode(
         cache = out.past_key_values
         token = choose(out.logits[:, -1], uniforms[rows, t], temperature).where(running, end)
         chosen[rows, t] = token
-        running &= token != end
+        running &= ~torch.isin(token, last)
         left = int(running.sum())
         if left == 0:
             break
@@ -175,9 +176,9 @@ def _decode(
             cache.batch_select_indices(keep)
         ids = token[:, None]
         mask = torch.nn.functional.pad(mask, (0, 1), value=True)
-    return [_cut(row, end) for row in chosen.tolist()]
+    return [_cut(row, ends) for row in chosen.tolist()]
 
 
-def _cut(row: list[int], end: int) -> list[int]:
+def _cut(row: list[int], ends: Sequence[int]) -> list[int]:
     """`row` up to its first end token."""
-    return row[: row.index(end) + 1] if end in row else row
+    return row[: min((row.index(end) + 1 for end in ends if end in row), default=len(row))]

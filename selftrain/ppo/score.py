@@ -13,7 +13,7 @@ class Score(Protocol):
     """Anything that scores completions; what the policy is trained to raise."""
 
     def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
-        """[rows] scores, higher is better. A completion's last id is the end token unless it was cut at the limit."""
+        """[rows] scores, higher is better. A completion's last id is an end token unless it was cut at the limit."""
         ...
 
 

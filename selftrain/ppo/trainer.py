@@ -100,7 +100,7 @@ class Trainer:
 
     policy, reference  causal language models with the same weights; `policy` is changed in place
     prompts            token ids, one list per problem
-    end                id of the end token
+    ends               ids of the tokens that end a completion
     accelerator        made with `accumulation_steps(config, world)`
     checkpoints        folder to save to and resume from; None keeps nothing
     keep               checkpoints that stay there
@@ -123,7 +123,7 @@ class Trainer:
         reference: Any,
         score: Score,
         prompts: Sequence[list[int]],
-        end: int,
+        ends: Sequence[int],
         accelerator: Any,
         checkpoints: Path | None = None,
         on_step: Callable[[dict[str, float]], None] = lambda row: None,
@@ -138,7 +138,7 @@ class Trainer:
     ) -> None:
         check_batches(config, accelerator.num_processes)
         self.config, self.seed, self.max_new_tokens = config, seed, max_new_tokens
-        self.score, self.prompts, self.end = score, prompts, end
+        self.score, self.prompts, self.ends = score, prompts, tuple(ends)
         self.execute, self.probe_prompts = execute, probe_prompts
         self.accelerator, self.on_step, self.on_best = accelerator, on_step, on_best
         self.checkpoints, self.keep = checkpoints, keep
@@ -149,7 +149,7 @@ class Trainer:
         if adapters is None:
             self.reference = reference.to(accelerator.device).eval().requires_grad_(False)
         self.module = PolicyWithValue(policy, config.temperature, value_trunk)
-        self.rollouts = rollouts or Own(policy, config.temperature, end)
+        self.rollouts = rollouts or Own(policy, config.temperature, self.ends)
         trained = [p for p in self.module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
@@ -239,7 +239,8 @@ class Trainer:
             figures = self._whole(self._evaluate(own))
         logprobs, reference, values, entropy, exact = figures.unbind(-1)
         sequences = Sequences.of(prompts, completions, self.accelerator.device)
-        ended = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1) == self.end
+        last = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1)
+        ended = torch.isin(last, torch.tensor(self.ends, device=last.device))
         mask = equations.completion_mask(sequences.completions, width)
         of_token = equations.kl_estimate(logprobs, reference, "k3" if config.kl_estimator == "k3" else "k1")
         kl = exact if config.kl_estimator == "exact" else of_token

@@ -10,6 +10,9 @@ from typing import Any
 from selftrain.config import SampleConfig
 from selftrain.sampling import BATCH, Sample
 
+SCORED = 4096
+"""Tokens that are scored at once."""
+
 
 class Engine:
     """Converts the checkpoint in `folder` once, into `workspace`, and samples from that; `converts` False waits for it.
@@ -21,11 +24,12 @@ class Engine:
     def __init__(
         self, folder: Path, settings: SampleConfig, workspace: Path, threads: int, converts: bool = True
     ) -> None:
-        from selftrain.models import load_tokenizer
+        from selftrain.models import end_ids, load_tokenizer
 
         self.settings = settings
         self.threads = threads
         self.tokenizer = load_tokenizer(folder)
+        self.ends = end_ids(self.tokenizer, folder)
         self.folder = workspace / "ctranslate2"
         self.converts = converts
         while not (self.folder / "model.bin").is_file():
@@ -49,14 +53,7 @@ class Engine:
         import ctranslate2
 
         ctranslate2.set_random_seed(seed)
-        generator = ctranslate2.Generator(
-            str(self.folder),
-            device="cpu",
-            compute_type=self.settings.compute_type,
-            inter_threads=1,
-            intra_threads=self.threads,
-        )
-        end = self.tokenizer.eos_token_id
+        generator = self._generator()
         drawn: dict[str, Any] = {"sampling_topk": 1}
         if n:
             drawn = {
@@ -70,7 +67,7 @@ class Engine:
             max_batch_size=max(1, BATCH // max(1, n)),
             max_length=self.settings.max_new_tokens,
             include_prompt_in_result=False,
-            end_token=[end],
+            end_token=list(self.ends),
             return_end_token=True,
             return_scores=True,
             length_penalty=0,  # scores are sums, not means
@@ -78,11 +75,39 @@ class Engine:
         )
         return [
             [
-                Sample(ids, score, bool(ids) and ids[-1] == end)
+                Sample(ids, score, bool(ids) and ids[-1] in self.ends)
                 for ids, score in zip(r.sequences_ids, r.scores, strict=True)
             ]
             for r in results
         ]
+
+    def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
+        """See the package's docstring."""
+        if not rows:
+            return []
+        texts = [
+            self.tokenizer.convert_ids_to_tokens([*prompt, *row])
+            for prompt, row in zip(prompts, rows, strict=True)
+        ]
+        results = self._generator().score_batch(
+            texts, max_batch_size=SCORED, batch_type="tokens", max_input_length=0
+        )
+        # The first token has no score: nothing is before it.
+        return [
+            float(sum(result.log_probs[len(prompt) - 1 :]))
+            for prompt, result in zip(prompts, results, strict=True)
+        ]
+
+    def _generator(self) -> Any:
+        import ctranslate2
+
+        return ctranslate2.Generator(
+            str(self.folder),
+            device="cpu",
+            compute_type=self.settings.compute_type,
+            inter_threads=1,
+            intra_threads=self.threads,
+        )
 
 
 def convert(folder: Path, target: Path, tokenizer: Any) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 
 from selftrain.config import SampleConfig
-from selftrain.models import load_generator, load_tokenizer, pad
+from selftrain.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
 
 
@@ -23,6 +23,7 @@ class Engine:
             .to(device)
             .eval()
         )
+        self.ends = end_ids(self.tokenizer, folder)
 
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
@@ -43,11 +44,22 @@ class Engine:
                 noise,
                 self.settings.temperature,
                 self.settings.top_p,
-                self.tokenizer.eos_token_id,
+                self.ends,
                 self.tokenizer.pad_token_id,
             )
             samples.update(zip(batch, drawn, strict=True))
         return [[samples[at, k] for k in range(max(1, n))] for at in range(len(prompts))]
+
+    @torch.inference_mode()
+    def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
+        """See the package's docstring."""
+        found = []
+        for prompt, row in zip(prompts, rows, strict=True):
+            ids = torch.tensor([[*prompt, *row]], device=self.model.device)
+            logits = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
+            chosen = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])
+            found.append(float(chosen.sum()))
+        return found
 
 
 def uniforms(name: str, count: int) -> torch.Tensor:
@@ -64,10 +76,11 @@ def decode(
     noise: torch.Tensor | None,
     temperature: float,
     top_p: float,
-    end: int,
+    ends: Sequence[int],
     fill: int,
 ) -> list[Sample]:
-    """Completes each prompt. `noise`: [prompts, max_new_tokens] uniform numbers, one per draw; None decodes greedily.
+    """Completes each prompt, up to the first of `ends`. `noise`: [prompts, max_new_tokens] uniform numbers, one per draw;
+    None decodes greedily.
 
     Prompts are padded on the left and share one KV cache; decoding stops when every row has ended.
     """
@@ -76,6 +89,7 @@ def decode(
     mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
     places = (mask.cumsum(1) - 1).clamp(min=0)
     noise = None if noise is None else noise.to(device)
+    last = torch.tensor(list(ends), device=device)
     alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
     total = torch.zeros(len(prompts), device=device)
     steps: list[torch.Tensor] = []
@@ -94,13 +108,13 @@ def decode(
         chosen = logits.argmax(-1) if noise is None else draw(logits / temperature, noise[:, step], top_p)
         total += torch.where(alive, logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0], 0.0)
         steps.append(torch.where(alive, chosen, -1))
-        alive = alive & (chosen != end)
+        alive = alive & ~torch.isin(chosen, last)
         if not alive.any():
             break
         ids, places = chosen[:, None], places[:, -1:] + 1
         mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
     rows = [[token for token in row if token >= 0] for row in torch.stack(steps, 1).tolist()]
-    return [Sample(row, score, row[-1] == end) for row, score in zip(rows, total.tolist(), strict=True)]
+    return [Sample(row, score, row[-1] in ends) for row, score in zip(rows, total.tolist(), strict=True)]
 
 
 def draw(logits: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:

@@ -1,12 +1,21 @@
 """Child process of stage `sample`: each rank samples every world-th shard and writes it as a file of its own."""
 
+import math
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from selftrain.config import RuntimeConfig
 from selftrain.launch import Child, child_main, report_progress
-from selftrain.models import encode_prompt, load_tokenizer
+from selftrain.models import (
+    decode_completion,
+    encode_completion,
+    encode_prompt,
+    fits,
+    load_context,
+    load_tokenizer,
+)
 from selftrain.records import Candidate, Problem, read_records, write_records
 from selftrain.sampling import Sample
 from selftrain.stage import Outcome
@@ -27,18 +36,12 @@ def sample(child: Child) -> Outcome:
     if not mine and rank > 0:  # rank 0 makes its engine all the same: it converts the model for the others
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])
+    longest = load_context(child.inputs["generator"])
     engine = _engine(config, runtime, child, rank)
     for done, (at, rows) in enumerate(mine):
-        prompts = [encode_prompt(tokenizer, problem.prompt) for problem in rows]
-        seed = (config.seed * 1_000_003 + at) % 2**31
-        names = [f"{config.seed}/{problem.id}" for problem in rows]
-        drawn = engine.sample(prompts, config.count, seed, names)
-        greedy = engine.sample(prompts, 0, seed) if config.greedy else [[] for _ in rows]
-        records = [
-            candidate(tokenizer, problem, k, one)
-            for problem, many, best in zip(rows, drawn, greedy, strict=True)
-            for k, one in [*enumerate(many), *((-1, one) for one in best)]
-        ]
+        encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in rows]
+        kept = [one for one in encoded if fits(len(one[1]), longest, config.sample.max_new_tokens)]
+        records = _sampled(engine, tokenizer, config, at, kept) if kept else []
         part = shard_path(child.private, at).with_suffix(f".{rank}.part")
         write_records(part, records, Candidate)
         part.rename(shard_path(child.private, at))
@@ -51,20 +54,63 @@ def sample(child: Child) -> Outcome:
     return Outcome("")
 
 
-def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample) -> Candidate:
-    """The record of one sample: its text cut at the problem's first stop token."""
-    text = tokenizer.decode(drawn.token_ids, skip_special_tokens=True)
+def _sampled(
+    engine: Any, tokenizer: Any, config: SampleSlice, shard: int, rows: Sequence[tuple[Problem, list[int]]]
+) -> list[Candidate]:
+    """The candidates of problems with their prompts' tokens."""
+    prompts = [prompt for _, prompt in rows]
+    seed = (config.seed * 1_000_003 + shard) % 2**31
+    names = [f"{config.seed}/{problem.id}" for problem, _ in rows]
+    drawn = engine.sample(prompts, config.count, seed, names)
+    greedy = engine.sample(prompts, 0, seed) if config.greedy else [[] for _ in rows]
+    records = [
+        (candidate(tokenizer, problem, k, one, engine.ends), prompt)
+        for (problem, prompt), many, best in zip(rows, drawn, greedy, strict=True)
+        for k, one in [*enumerate(many), *((-1, one) for one in best)]
+    ]
+    return with_logprobs(engine, records)
+
+
+def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends: Sequence[int]) -> Candidate:
+    """The record of one sample, its text cut at the problem's first stop token; where it is, its tokens are those of
+    what is left, and its log-probability (NaN) is still to be computed."""
+    text = decode_completion(tokenizer, drawn.token_ids, ends)
     completion = problem.cut(text)
-    ended = drawn.ended or completion != text
+    ids, logprob = list(drawn.token_ids), drawn.logprob
+    if completion != text:
+        ids, logprob = kept_tokens(tokenizer, ids, completion), math.nan
     return Candidate(
         id=f"{problem.id}#{number}",
         problem_id=problem.id,
         sample=number,
         completion=completion,
-        token_ids=tuple(drawn.token_ids),
-        logprob=drawn.logprob,
-        finish_reason="stop" if ended else "length",
+        token_ids=tuple(ids),
+        logprob=logprob,
+        finish_reason="stop" if drawn.ended or completion != text else "length",
     )
+
+
+def kept_tokens(tokenizer: Any, ids: Sequence[int], completion: str) -> list[int]:
+    """The first of `ids` whose text `completion` begins with; and for what is left, part of one token, tokens of its own."""
+    low, high = 0, len(ids)  # the text of a beginning only grows with its tokens
+    while low < high:
+        middle = (low + high + 1) // 2
+        inside = completion.startswith(decode_completion(tokenizer, ids[:middle]))
+        low, high = (middle, high) if inside else (low, middle - 1)
+    kept = list(ids[:low])
+    rest = completion[len(decode_completion(tokenizer, kept)) :]
+    return kept + (encode_completion(tokenizer, rest)[:-1] if rest else [])
+
+
+def with_logprobs(engine: Any, records: Sequence[tuple[Candidate, list[int]]]) -> list[Candidate]:
+    """The candidates, each behind its prompt's tokens, with the log-probabilities that are still to be computed."""
+    cut = [at for at, (record, _) in enumerate(records) if math.isnan(record.logprob)]
+    scored = [at for at in cut if records[at][0].token_ids]
+    found = engine.logprobs([records[at][1] for at in scored], [records[at][0].token_ids for at in scored])
+    logprobs = dict.fromkeys(cut, 0.0) | dict(zip(scored, found, strict=True))  # nothing is left: certain
+    return [
+        replace(record, logprob=logprobs.get(at, record.logprob)) for at, (record, _) in enumerate(records)
+    ]
 
 
 def _engine(config: SampleSlice, runtime: RuntimeConfig, child: Child, rank: int) -> Any:

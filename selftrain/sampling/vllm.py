@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import SampleConfig
-from selftrain.errors import DataError, UsageError
+from selftrain.errors import UsageError
 from selftrain.sampling import Sample
 
 ALONE, BESIDE_TRAINER = 0.9, 0.35
@@ -33,10 +33,10 @@ class Engine:
                 "transformers of its own, so give it an environment of its own (`pip install vllm` first), or choose "
                 "engine hf, which runs on GPUs too"
             )
-        from selftrain.models import load_tokenizer
+        from selftrain.models import end_ids, load_tokenizer
 
         self.settings = settings
-        self.end: int = load_tokenizer(folder).eos_token_id
+        self.ends = end_ids(load_tokenizer(folder), folder)
         self.llm = start(folder)
 
     def sample(
@@ -46,16 +46,26 @@ class Engine:
         import vllm
 
         names = names or [f"{seed}/{at}" for at in range(len(prompts))]
-        asked = [vllm.SamplingParams(**parameters(self.settings, n, name, self.end)) for name in names]
-        try:
-            outputs = self.llm.generate(
-                [{"prompt_token_ids": list(prompt)} for prompt in prompts], asked, use_tqdm=False
+        asked = [vllm.SamplingParams(**parameters(self.settings, n, name, self.ends)) for name in names]
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": list(prompt)} for prompt in prompts], asked, use_tqdm=False
+        )
+        return [[sample_of(completion, self.ends) for completion in output.outputs] for output in outputs]
+
+    def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
+        """See the package's docstring."""
+        import vllm
+
+        wholes = [[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]
+        asked = vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
+        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in wholes], asked, use_tqdm=False)
+        return [
+            sum(
+                float(place[token].logprob)
+                for token, place in zip(row, output.prompt_logprobs[len(prompt) :], strict=True)
             )
-        except ValueError as error:  # a prompt that is longer than the model takes
-            raise DataError(
-                f"vLLM refuses a prompt: {error}; leave its problem out (`problems.exclude`)"
-            ) from error
-        return [[sample_of(completion, self.end) for completion in output.outputs] for output in outputs]
+            for prompt, row, output in zip(prompts, rows, outputs, strict=True)
+        ]
 
     def reload(self, folder: Path) -> None:
         """Sample with the weights of the checkpoint in `folder` from now on; it has the architecture of the one before."""
@@ -93,7 +103,7 @@ def arguments(folder: Path, devices: int, trained: bool) -> dict[str, Any]:
     }
 
 
-def parameters(settings: SampleConfig, n: int, name: str, end: int) -> dict[str, Any]:
+def parameters(settings: SampleConfig, n: int, name: str, ends: Sequence[int]) -> dict[str, Any]:
     """What `vllm.SamplingParams` is given for the prompt called `name`; n = 0 asks for the greedy completion.
 
     vLLM seeds the k-th of n completions with `seed` + k.
@@ -102,7 +112,7 @@ def parameters(settings: SampleConfig, n: int, name: str, end: int) -> dict[str,
     return {
         "n": max(1, n),
         "max_tokens": settings.max_new_tokens,
-        "stop_token_ids": [end],
+        "stop_token_ids": list(ends),
         "logprobs": 0,  # the sampled token's own
         "detokenize": False,
         **(drawn if n else {"temperature": 0.0}),
@@ -114,7 +124,7 @@ def seed_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
 
 
-def sample_of(completion: Any, end: int) -> Sample:
+def sample_of(completion: Any, ends: Sequence[int]) -> Sample:
     """The sample in a `vllm.CompletionOutput`."""
     ids = list(completion.token_ids)
-    return Sample(ids, float(completion.cumulative_logprob), bool(ids) and ids[-1] == end)
+    return Sample(ids, float(completion.cumulative_logprob), bool(ids) and ids[-1] in ends)

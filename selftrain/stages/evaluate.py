@@ -92,4 +92,4 @@ def load_pool(inputs: Mapping[str, Path], name: str, split: str, scores: Scores)
     )
 
 
-EVALUATE = Stage("evaluate", 2, build)
+EVALUATE = Stage("evaluate", 3, build)

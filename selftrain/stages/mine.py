@@ -269,4 +269,4 @@ def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[t
     return [(chosen, rejected) for *_, chosen, rejected in sorted(gaps, key=lambda gap: gap[:3])]
 
 
-MINE = Stage("mine", 3, build)
+MINE = Stage("mine", 4, build)

@@ -26,4 +26,4 @@ def build(build: Build, answer: Answer | None = None) -> Outcome:
     return launch("selftrain.training.ppo", build, distributed=True, answer=answer)
 
 
-PPO = Stage("ppo", 2, build, trains=True)
+PPO = Stage("ppo", 3, build, trains=True)

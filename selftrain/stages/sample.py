@@ -55,10 +55,24 @@ def build(build: Build) -> Outcome:
     if build.only is not None:
         return Outcome("")
     candidates = [c for path in paths for c in read_records(path, Candidate)]
+    sampled = {c.problem_id for c in candidates}
+    left_out = [problem for group in groups for problem in group if problem.id not in sampled]
+    if not candidates:
+        raise DataError(
+            f"none of the {len(left_out)} problems has a prompt that fits: a prompt needs 1 token at least, and room for "
+            f"sample.max_new_tokens={config.sample.max_new_tokens} more in the generator's longest input; lower that, or take "
+            "a model with a longer one"
+        )
+    if left_out:
+        build.log(
+            f"WARNING: {len(left_out)} of {sum(map(len, groups))} prompts leave no room for sample.max_new_tokens="
+            f"{config.sample.max_new_tokens} in the generator's longest input: nothing is sampled for {left_out[0].id} ..."
+        )
     write_records(build.folder / "candidates.parquet", candidates, Candidate)
     drawn = [c for c in candidates if c.sample >= 0]
     metrics = {
-        "problems": sum(map(len, groups)),
+        "problems": len(sampled),
+        "too_long": len(left_out),
         "candidates": len(drawn),
         "tokens": sum(len(c.token_ids) for c in drawn),
         "ended": sum(c.finish_reason == "stop" for c in drawn) / len(drawn),
@@ -66,4 +80,4 @@ def build(build: Build) -> Outcome:
     return Outcome(digest(candidates), metrics)
 
 
-SAMPLE = Stage("sample", 2, build, shard_names)
+SAMPLE = Stage("sample", 3, build, shard_names)

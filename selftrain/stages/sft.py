@@ -19,4 +19,4 @@ def build(build: Build) -> Outcome:
     return launch("selftrain.training.sft", build, distributed=True)
 
 
-SFT = Stage("sft", 2, build, trains=True)
+SFT = Stage("sft", 3, build, trains=True)

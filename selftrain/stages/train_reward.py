@@ -24,4 +24,4 @@ def build(build: Build) -> Outcome:
     return launch("selftrain.training.reward", build, distributed=True)
 
 
-TRAIN_REWARD = Stage("train_reward", 1, build, trains=True)
+TRAIN_REWARD = Stage("train_reward", 2, build, trains=True)

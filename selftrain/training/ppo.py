@@ -19,10 +19,14 @@ from selftrain.config import RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch import Child, ask, child_main, hold, report_progress
 from selftrain.models import (
+    context_of,
+    decode_completion,
     digest_weights,
     encode_completion,
     encode_prompt,
+    end_ids,
     fill_template,
+    fits,
     load_classifier,
     load_generator,
     load_tokenizer,
@@ -37,6 +41,10 @@ from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training import lora
+
+SPECIAL = ("eos_token_id", "pad_token_id", "bos_token_id", "sep_token_id")
+LOOK = "def f(x):\n    return 10 + x\n"
+"""A text that two tokenizers of one kind make the same tokens of."""
 
 
 def train(child: Child) -> Outcome:
@@ -55,17 +63,19 @@ def train(child: Child) -> Outcome:
     trunk = load_generator(generator).base_model if settings.value_model == "separate" else None
     reference = None if settings.lora else load_generator(generator, **frozen)
     rows = read_records(child.inputs["problems"] / "problems.parquet", Problem)
-    longest = min(m.config.max_position_embeddings for m in (policy, judge)) - config.max_new_tokens
-    trained, prompts, too_long = _prompts(tokenizer, rows, "rl", longest)
+    ends = end_ids(tokenizer, generator)
+    contexts = [found for model in (policy, judge) if (found := context_of(model.config)) is not None]
+    room = (min(contexts, default=None), config.max_new_tokens)
+    trained, prompts, too_long = _prompts(tokenizer, rows, "rl", *room)
     if not prompts:
         raise DataError(
-            f"none of the {too_long} problems of the rl split has a prompt of 1 to {longest} tokens (the models' "
-            f"longest input less max_new_tokens={config.max_new_tokens}); PPO needs prompts to sample from"
+            f"none of the {too_long} problems of the rl split has a prompt that fits: it needs 1 token at least, and room for "
+            f"sample.max_new_tokens={room[1]} more in the models' longest input of {room[0]} tokens; lower that"
         )
     probed: list[Problem] = []
     probe_prompts: list[list[int]] = []
     if settings.probe:
-        probed, probe_prompts, _ = _prompts(tokenizer, rows, "validation", longest)
+        probed, probe_prompts, _ = _prompts(tokenizer, rows, "validation", *room)
     if len(probed) < settings.probe:
         raise UsageError(
             f"ppo.probe is {settings.probe}, but the validation split has {len(probed)} problems with a prompt that fits; "
@@ -81,13 +91,13 @@ def train(child: Child) -> Outcome:
         for model in filter(None, (policy, trunk)):
             model.activation_checkpointing_enable({"use_reentrant": False})
             model.enable_input_require_grads()
-    translate = translation(tokenizer, reranker, judge.config)
+    translate = translation(tokenizer, ends, reranker, judge.config)
     accelerator = _accelerator(config, runtime, world)
     names = [problem.id for problem in (*trained, *probed)]
 
     def execute(problems: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
         asked = [
-            [names[number], tokenizer.decode(ids, skip_special_tokens=True)]
+            [names[number], decode_completion(tokenizer, ids, ends)]
             for number, ids in zip(problems, completions, strict=True)
         ]
         passed: list[bool | None] = ask(child, asked)
@@ -111,7 +121,7 @@ def train(child: Child) -> Outcome:
             accelerator.wait_for_everyone,
         )
     elif whole is not None:
-        rollouts = Copy(whole.to(accelerator.device).eval(), settings.temperature, tokenizer.eos_token_id)
+        rollouts = Copy(whole.to(accelerator.device).eval(), settings.temperature, ends)
     clock = [time.monotonic()]
 
     def on_step(row: dict[str, float]) -> None:
@@ -141,7 +151,7 @@ def train(child: Child) -> Outcome:
         reference,
         RerankerScore(judge.to(accelerator.device), settings.micro_batch, translate),
         prompts,
-        tokenizer.eos_token_id,
+        ends,
         accelerator,
         child.private / "checkpoints",
         on_step,
@@ -164,7 +174,7 @@ def train(child: Child) -> Outcome:
         else:
             save(weights, child.folder)
         (child.folder / "samples.json").write_text(
-            json.dumps(_samples(state, tokenizer), indent=1, ensure_ascii=False)
+            json.dumps(_samples(state, tokenizer, ends), indent=1, ensure_ascii=False)
         )
         metrics = _metrics(state, len(prompts), too_long)
         if best is not None:
@@ -174,20 +184,33 @@ def train(child: Child) -> Outcome:
 
 
 def _prompts(
-    tokenizer: Any, problems: Sequence[Problem], split: str, longest: int
+    tokenizer: Any, problems: Sequence[Problem], split: str, context: int | None, new: int
 ) -> tuple[list[Problem], list[list[int]], int]:
-    """The split's problems whose prompts have 1 to `longest` tokens, those tokens, and how many problems do not."""
+    """The split's problems whose prompts fit (`models.fits`), those prompts' tokens, and how many problems do not."""
     chosen = [problem for problem in problems if problem.split == split]
     encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in chosen]
-    kept = [(problem, ids) for problem, ids in encoded if 0 < len(ids) <= longest]
+    kept = [(problem, ids) for problem, ids in encoded if fits(len(ids), context, new)]
     return [problem for problem, _ in kept], [ids for _, ids in kept], len(chosen) - len(kept)
 
 
-def translation(tokenizer: Any, reranker: Path, settings: Any) -> Translate | None:
-    """What turns the policy's tokens into a reranker's of other tokens or with a template; None where both are the same."""
+def translation(tokenizer: Any, ends: Sequence[int], reranker: Path, settings: Any) -> Translate | None:
+    """What turns the policy's tokens into those that the reranker was trained on; None where they are the same.
+
+    They are others with other tokens, with another end, padding, beginning or separator, or with a template, and where the
+    policy has more than one token that ends a completion.
+
+    ends      ids that end the policy's completions
+    settings  the reranker's config
+    """
     other = load_tokenizer(reranker)
     template = getattr(settings, "prompt_template", None) or "{prompt}"
-    if other.get_vocab() == tokenizer.get_vocab() and template == "{prompt}":
+    if (
+        other.get_vocab() == tokenizer.get_vocab()
+        and all(getattr(other, name) == getattr(tokenizer, name) for name in SPECIAL)
+        and encode_prompt(other, LOOK) == encode_prompt(tokenizer, LOOK)
+        and set(ends) == {other.eos_token_id}
+        and template == "{prompt}"
+    ):
         return None
     heads: dict[tuple[int, ...], list[int]] = {}
 
@@ -195,9 +218,9 @@ def translation(tokenizer: Any, reranker: Path, settings: Any) -> Translate | No
         if tuple(prompt) not in heads:
             text = tokenizer.decode(prompt, skip_special_tokens=True)
             heads[tuple(prompt)] = encode_prompt(other, fill_template(template, text))
-        tail = encode_completion(other, tokenizer.decode(completion, skip_special_tokens=True))
+        tail = encode_completion(other, decode_completion(tokenizer, completion, ends))
         # A completion that was cut at the limit has no end token for the reranker either.
-        return heads[tuple(prompt)] + (tail if completion[-1] == tokenizer.eos_token_id else tail[:-1])
+        return heads[tuple(prompt)] + (tail if completion[-1] in ends else tail[:-1])
 
     return translate
 
@@ -241,9 +264,15 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
     return accelerator
 
 
-def _samples(state: State, tokenizer: Any) -> list[dict[str, Any]]:
+def _samples(state: State, tokenizer: Any, ends: Sequence[int]) -> list[dict[str, Any]]:
+    """The kept samples as text; `ended` says whether an end token was reached."""
     return [
-        {**row, "prompt": tokenizer.decode(row["prompt"]), "completion": tokenizer.decode(row["completion"])}
+        {
+            **row,
+            "prompt": tokenizer.decode(row["prompt"]),
+            "completion": decode_completion(tokenizer, row["completion"], ends),
+            "ended": row["completion"][-1] in ends,
+        }
         for row in state.samples
     ]
 

@@ -121,7 +121,7 @@ def _ours(
         reference,
         RerankerScore(reward, SETTINGS.micro_batch),
         prompts,
-        tokenizer.eos_token_id,
+        (tokenizer.eos_token_id,),
         Accelerator(cpu=True),
         value_trunk=value.model if separate else None,
     )

@@ -1,8 +1,11 @@
 """Sampling: what an engine draws, the log-probability it gives it, and that neither depends on batches or shards."""
 
+import json
+import math
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,14 +13,23 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import BloomConfig, GPT2Config, LlamaConfig
 
 from selftrain.config import RuntimeConfig, SampleConfig
-from selftrain.errors import UsageError
-from selftrain.models import encode_prompt, load_generator, load_tokenizer
-from selftrain.records import Candidate, Problem, read_records
+from selftrain.errors import DataError, UsageError
+from selftrain.models import (
+    context_of,
+    decode_completion,
+    encode_prompt,
+    end_ids,
+    fits,
+    load_generator,
+    load_tokenizer,
+)
+from selftrain.records import Candidate, Problem, read_records, write_records
 from selftrain.sampling import Sample, ct2, hf, vllm
 from selftrain.sampling.hf import draw
-from selftrain.sampling.run import candidate, own_devices
+from selftrain.sampling.run import candidate, kept_tokens, own_devices, with_logprobs
 from selftrain.stage import Build, Outcome
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store import PROGRESS
@@ -219,18 +231,18 @@ def test_ct2_samples_from_the_weights_that_were_reloaded(generator: Path, prompt
 
 
 def test_what_vllm_would_be_asked_for():
-    drawn = vllm.parameters(settings(top_p=0.9), 3, "1/p.py", end=7)
+    drawn = vllm.parameters(settings(top_p=0.9), 3, "1/p.py", ends=(7, 9))
     assert drawn == {
         "n": 3,
         "max_tokens": LENGTH,
-        "stop_token_ids": [7],
+        "stop_token_ids": [7, 9],
         "logprobs": 0,
         "detokenize": False,
         "temperature": 0.8,
         "top_p": 0.9,
         "seed": vllm.seed_of("1/p.py"),
     }
-    greedy = vllm.parameters(settings(top_p=0.9), 0, "1/p.py", end=7)
+    greedy = vllm.parameters(settings(top_p=0.9), 0, "1/p.py", ends=(7,))
     assert (greedy["n"], greedy["temperature"]) == (1, 0.0)
     assert not {"seed", "top_p"} & set(greedy)
 
@@ -289,7 +301,7 @@ def test_what_would_be_made_of_what_vllm_gives(monkeypatch: pytest.MonkeyPatch):
         SimpleNamespace(outputs=[completion(0, (7,), -0.25, "stop"), completion(1, (6, 7), -3.0, "stop")]),
     ]
     engine = object.__new__(vllm.Engine)
-    engine.settings, engine.end, engine.llm = settings(), 7, Recorder(outputs)
+    engine.settings, engine.ends, engine.llm = settings(), (7,), Recorder(outputs)
     found = engine.sample([[1, 2], [3]], 2, seed=5, names=["1/a", "1/b"])
     assert found == [
         [Sample([5, 6, 7], -1.5, True), Sample([5, 5], -2.0, False)],
@@ -343,8 +355,119 @@ def test_a_completion_is_cut_at_its_first_stop_token(
 ):
     tokenizer = load_tokenizer(generator)
     ids = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * ended
-    row = candidate(tokenizer, PROBLEM, 3, Sample(ids, -2.5, ended))
-    assert row == Candidate("p.py#3", "p.py", 3, completion, tuple(ids), -2.5, reason)
+    row = candidate(tokenizer, PROBLEM, 3, Sample(ids, -2.5, ended), (tokenizer.eos_token_id,))
+    assert (row.id, row.problem_id, row.sample) == ("p.py#3", "p.py", 3)
+    assert (row.completion, row.finish_reason) == (completion, reason)
+    assert decode_completion(tokenizer, row.token_ids, (tokenizer.eos_token_id,)) == completion
+    if completion == text:
+        assert (row.token_ids, row.logprob) == (tuple(ids), -2.5)
+
+
+def cut_in_the_middle(generator: Path, prompts: list, engine: Any) -> list[tuple[list[int], Candidate]]:
+    """Candidates of problems whose stop token is in the middle of what one of their samples says."""
+    tokenizer = load_tokenizer(generator)
+    rows = []
+    for prompt, many in zip(prompts, engine.sample(prompts, 4, seed=5), strict=True):
+        text = decode_completion(tokenizer, many[0].token_ids, engine.ends)
+        problem = Problem("p.py", "p", "py", "", "", "rl", "made", stop_tokens=(text[len(text) // 2 :][:1],))
+        rows += [(prompt, candidate(tokenizer, problem, k, one, engine.ends)) for k, one in enumerate(many)]
+    return rows
+
+
+@pytest.mark.parametrize("kind", ["hf", "ctranslate2"])
+def test_text_tokens_and_logprob_are_of_the_same_cut_text(
+    generator: Path, prompts: list, converted: Any, kind: str
+):
+    engine = hf.Engine(generator, settings()) if kind == "hf" else converted()
+    tokenizer = load_tokenizer(generator)
+    rows = cut_in_the_middle(generator, prompts, engine)
+    found = with_logprobs(engine, [(row, prompt) for prompt, row in rows])
+    cut = [math.isnan(row.logprob) for _, row in rows]
+    assert any(cut)
+    assert not all(cut)
+    for (prompt, before), row in zip(rows, found, strict=True):
+        assert decode_completion(tokenizer, row.token_ids, engine.ends) == row.completion == before.completion
+        expected = forced(generator, prompt, row.token_ids)[0] if row.token_ids else 0.0
+        assert row.logprob == pytest.approx(expected, abs=1e-3)
+
+
+def test_a_token_that_the_cut_goes_through_is_replaced_by_those_of_what_is_left(generator: Path):
+    tokenizer = load_tokenizer(generator)
+    ids = tokenizer("    return n")["input_ids"]
+    assert tokenizer.decode(ids[:1]) == "  ", "one token of two letters"
+    kept = kept_tokens(tokenizer, ids, " ")
+    assert tokenizer.decode(kept) == " "
+    assert not set(kept) & set(ids)
+    assert kept_tokens(tokenizer, ids, "") == []
+    assert kept_tokens(tokenizer, ids, "    return n") == ids
+
+
+@pytest.mark.parametrize("kind", ["hf", "ctranslate2"])
+def test_every_end_token_of_the_generation_config_ends_a_completion(
+    generator: Path, prompts: list, tmp_path: Path, kind: str
+):
+    """The other one is a token like any other, whose text would be glued to what follows if it vanished in decoding."""
+    tokenizer = load_tokenizer(generator)
+    folder = tmp_path / "generator"
+    shutil.copytree(generator, folder)
+
+    def sampled() -> list[Sample]:
+        engine = (
+            hf.Engine(folder, settings()) if kind == "hf" else ct2.Engine(folder, settings(), tmp_path, 1)
+        )
+        return flat(engine.sample(prompts, 3, seed=5))
+
+    other = next(token for one in sampled() for token in one.token_ids[1:-1])
+    (folder / "generation_config.json").write_text(
+        json.dumps({"eos_token_id": [tokenizer.eos_token_id, other]})
+    )
+    assert end_ids(tokenizer, folder) == (tokenizer.eos_token_id, other)
+    found = sampled()
+    ended = [one for one in found if one.token_ids[-1] == other]
+    assert ended
+    for one in found:
+        assert not {tokenizer.eos_token_id, other} & set(one.token_ids[:-1])
+        assert one.ended == (one.token_ids[-1] in (tokenizer.eos_token_id, other))
+    row = candidate(tokenizer, PROBLEM, 0, ended[0], end_ids(tokenizer, folder))
+    assert row.completion == PROBLEM.cut(tokenizer.decode(ended[0].token_ids[:-1]))
+    assert row.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"max_position_embeddings": 96}, 96),
+        ({"max_position_embeddings": 96, "rope_scaling": {"rope_type": "linear", "factor": 4.0}}, 384),
+        (
+            {
+                "max_position_embeddings": 96,
+                "rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+            },
+            128,
+        ),
+        (
+            {
+                "max_position_embeddings": 96,
+                "rope_scaling": {
+                    "rope_type": "llama3", "factor": 8.0, "original_max_position_embeddings": 12,
+                    "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                },
+            },
+            96,
+        ),
+    ],
+    ids=["plain", "linear", "yarn", "llama3"],
+)  # fmt: skip
+def test_the_longest_input_goes_by_how_positions_are_scaled(settings: dict, expected: int):
+    assert context_of(LlamaConfig(**settings)) == expected
+
+
+def test_the_longest_input_has_many_names():
+    assert context_of(GPT2Config(n_positions=128)) == 128
+    assert context_of(BloomConfig()) is None
+    assert fits(0, 10, 1) is False
+    assert [fits(prompt, 96, 90) for prompt in (1, 6, 7)] == [True, True, False]
+    assert fits(10**6, None, 10**6)
 
 
 # The stage
@@ -361,6 +484,34 @@ def sampled(
     build = Build(config, {"problems": problems, "generator": generator}, folder, runtime, lambda **_: None)
     outcome = SAMPLE.build(build)
     return outcome, read_records(folder / "candidates.parquet", Candidate)
+
+
+@pytest.mark.parametrize("engine", ["hf", "ctranslate2"])
+def test_a_prompt_without_room_for_a_completion_is_left_out_and_counted(
+    tmp_path: Path, generator: Path, engine: str
+):
+    """The model takes 96 tokens, the completion 12 of them."""
+    tokenizer = load_tokenizer(generator)
+    rows = [p for p in make_problems() if p.split == "rl"]
+
+    def of_length(tokens: int) -> str:
+        text = "x = " + "1" * 200
+        while len(encode_prompt(tokenizer, text)) > tokens:
+            text = text[:-1]
+        assert len(encode_prompt(tokenizer, text)) == tokens
+        return text
+
+    rows[0], rows[4] = replace(rows[0], prompt=of_length(84)), replace(rows[4], prompt=of_length(85))
+    rows[5] = replace(rows[5], prompt=of_length(150))
+    write_records(tmp_path / "problems.parquet", rows, Problem)
+    outcome, found = sampled(tmp_path / "out", tmp_path, generator, 1, engine)
+    assert (outcome.metrics["problems"], outcome.metrics["too_long"]) == (4, 2)
+    assert {row.problem_id for row in found} == {row.id for row in rows[:4]}
+    write_records(tmp_path / "problems.parquet", rows[4:], Problem)
+    with pytest.raises(
+        DataError, match=r"none of the 2 problems has a prompt that fits: .*max_new_tokens=12 more"
+    ):
+        sampled(tmp_path / "none", tmp_path, generator, 1, engine)
 
 
 def test_hf_samples_do_not_depend_on_shards(tmp_path: Path, problems: Path, generator: Path):

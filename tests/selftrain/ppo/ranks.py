@@ -61,8 +61,8 @@ def main() -> None:
     runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)
     accelerator = _accelerator(PPOSlice(seed=1, ppo=SETTINGS, max_new_tokens=WIDTH), runtime, world)
     trainer = Trainer(
-        SETTINGS, 1, WIDTH, policy, reference, score, PROMPTS, END, accelerator,
-        rollouts=Copy(whole, 1.0, END),
+        SETTINGS, 1, WIDTH, policy, reference, score, PROMPTS, (END,), accelerator,
+        rollouts=Copy(whole, 1.0, (END,)),
     )  # fmt: skip
     live = trainer.experience().sequences.ids.tolist()
     trainer.rollouts = Stored(world)

@@ -181,7 +181,8 @@ def train_here(config, inputs, folder):
 def test_no_prompt_to_sample_from(inputs, tmp_path):
     config = CONFIG.model_copy(update={"max_new_tokens": 64})
     with pytest.raises(
-        DataError, match="none of the 8 problems of the rl split has a prompt of 1 to 0 tokens"
+        DataError,
+        match=r"none of the 8 problems of the rl split has a prompt that fits: .*=64 more .* of 64 tokens",
     ):
         train_here(config, inputs, tmp_path)
 
@@ -290,11 +291,40 @@ def test_a_reranker_with_a_template_and_tokens_of_its_own(inputs, tmp_path):
     own = train_tokenizer(["Problem: Program: " + "".join(PROMPTS)], 270)
     own.save_pretrained(other)
     tokenizer = AutoTokenizer.from_pretrained(inputs["generator"])
-    translate = ppo_child.translation(tokenizer, other, model.config)
+    ends = (tokenizer.eos_token_id, 70)
+    translate = ppo_child.translation(tokenizer, ends, other, model.config)
     prompt, completion = encode_prompt(tokenizer, "add 1"), encode_completion(tokenizer, "return 2")
     assert own.decode(translate(prompt, completion)) == "Problem: add 1\nProgram: <sep>return 2<end>"
     assert own.decode(translate(prompt, completion[:-1])) == "Problem: add 1\nProgram: <sep>return 2"
-    assert ppo_child.translation(tokenizer, inputs["generator"], LlamaConfig()) is None
+    assert own.decode(translate(prompt, [*completion[:-1], 70])).endswith("<sep>return 2<end>"), "its own end"
+    assert own.decode(translate(prompt, [*completion, *completion])).endswith("<sep>return 2<end>"), (
+        "one program"
+    )
+    ends = (tokenizer.eos_token_id,)
+    assert ppo_child.translation(tokenizer, ends, inputs["generator"], LlamaConfig()) is None
+
+
+@pytest.mark.parametrize(
+    ("special", "reads"),
+    [
+        ({"eos_token": "<sep>", "pad_token": "<end>", "sep_token": None}, "add 1return 2<sep>"),
+        ({"pad_token": "<end>"}, "add 1<sep>return 2<end>"),
+        ({"bos_token": "<pad>"}, "add 1<sep>return 2<end>"),
+        ({"sep_token": None}, "add 1return 2<end>"),
+    ],
+    ids=["other-end", "other-pad", "other-begin", "no-separator"],
+)
+def test_a_reranker_of_the_same_words_reads_its_own_special_tokens(inputs, tmp_path, special, reads):
+    """With the policy's end as the reranker's padding, it would read one token early."""
+    tokenizer = AutoTokenizer.from_pretrained(inputs["generator"])
+    own = AutoTokenizer.from_pretrained(inputs["generator"], **special)
+    own.save_pretrained(tmp_path)
+    own = AutoTokenizer.from_pretrained(tmp_path)
+    ends = (tokenizer.eos_token_id,)
+    translate = ppo_child.translation(tokenizer, ends, tmp_path, LlamaConfig())
+    found = translate(encode_prompt(tokenizer, "add 1"), encode_completion(tokenizer, "return 2"))
+    assert own.decode(found) == reads
+    assert found[-1] == own.eos_token_id
 
 
 def test_a_probe_of_more_problems_than_there_are(inputs, tmp_path):

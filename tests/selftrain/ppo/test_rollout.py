@@ -32,7 +32,7 @@ def test_noise_depends_on_seed_and_step_alone():
 
 def test_sampled_tokens_are_those_that_the_noise_picks_without_cache_or_padding(tiny):
     uniforms = noise(0, 0, len(PROMPTS), 20)
-    completions = sample(tiny, PROMPTS, uniforms, 0.9, END)
+    completions = sample(tiny, PROMPTS, uniforms, 0.9, (END,))
     lengths = {len(c) for c in completions}
     assert len(lengths) > 2, "rows must end at different times for this test to mean something"
     for row, (prompt, completion) in enumerate(zip(PROMPTS, completions, strict=True)):
@@ -45,17 +45,29 @@ def test_sampled_tokens_are_those_that_the_noise_picks_without_cache_or_padding(
 
 def test_a_rows_tokens_do_not_depend_on_its_batch(tiny):
     uniforms = noise(3, 1, len(PROMPTS), 16)
-    whole = sample(tiny, PROMPTS, uniforms, 1.0, END)
-    shares = [sample(tiny, PROMPTS[r::2], uniforms[r::2], 1.0, END) for r in range(2)]
+    whole = sample(tiny, PROMPTS, uniforms, 1.0, (END,))
+    shares = [sample(tiny, PROMPTS[r::2], uniforms[r::2], 1.0, (END,)) for r in range(2)]
     assert [shares[i % 2][i // 2] for i in range(len(PROMPTS))] == whole
-    assert sample(tiny, PROMPTS[4:5], uniforms[4:5], 1.0, END) == whole[4:5]
+    assert sample(tiny, PROMPTS[4:5], uniforms[4:5], 1.0, (END,)) == whole[4:5]
 
 
 def test_frequencies_follow_the_models_probabilities(tiny):
     rows = 4000
-    first = torch.tensor([c[0] for c in sample(tiny, [[3]] * rows, noise(5, 0, rows, 1), 1.0, END)])
+    first = torch.tensor([c[0] for c in sample(tiny, [[3]] * rows, noise(5, 0, rows, 1), 1.0, (END,))])
     with torch.no_grad():
         expected = tiny(torch.tensor([[3]])).logits[0, -1].softmax(-1)
     seen = torch.bincount(first, minlength=24) / rows
     error = 4 * (expected * (1 - expected) / rows).sqrt()  # four standard errors
     assert ((seen - expected).abs() <= error + 1e-6).all()
+
+
+def test_every_end_token_ends_a_completion(tiny):
+    uniforms = noise(1, 0, len(PROMPTS), 20)
+    one = sample(tiny, PROMPTS, uniforms, 1.0, (END,))
+    other = next(token for row in one for token in row[2:-2] if token != END)
+    both = sample(tiny, PROMPTS, uniforms, 1.0, (END, other))
+    assert both != one
+    for ours, theirs in zip(both, one, strict=True):
+        assert ours == theirs[: len(ours)]
+        assert not {END, other} & set(ours[:-1])
+        assert len(ours) == len(theirs) or ours[-1] == other

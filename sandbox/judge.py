@@ -134,7 +134,10 @@ class Judge:
             self.drop_checker()
             directory = self.scratch / "checker"
             directory.mkdir(mode=0o700)
-            judgement = _Judgement(self, Program("checker", checker.language, checker.source), directory)
+            alone = (Case("", None),)  # for it is a program that reads and prints, as those with cases are
+            judgement = _Judgement(
+                self, Program("checker", checker.language, checker.source, alone), directory
+            )
             judgement.at_home = False
             if self.place is Place.container:
                 judgement.uid = next(self._uids)

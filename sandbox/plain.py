@@ -5,7 +5,7 @@ measured against, for speed (`bench`) and for its verdicts.
 
 reads lines {"program": Program, "runs": N, "seconds": S} and writes lines {"id": ..., "verdicts": [...]}, as they come, JOBS
 at once: for each of N runs passed, failed, compile_error or timeout (over S seconds), or one alone where it does not compile. A program
-with cases is run on each of them, and passes where it prints what is expected, but for whitespace at the ends of lines.
+with cases is run on each of them, and passes where it prints what is expected, by its rule.
 """
 
 import contextlib
@@ -25,6 +25,7 @@ from typing import Any
 from sandbox.backends import docker
 from sandbox.channel import Channel, Pipe
 from sandbox.classfiles import main_class
+from sandbox.compare import same
 from sandbox.languages import COMMON, PATH, Language, heap_mib, language, likely_name
 from sandbox.prepared import UNPREPARED
 from sandbox.verdicts import Case, Program
@@ -99,7 +100,8 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
             if ended is None:
                 return "timeout"
             code, out, err = ended
-            right = case.expected_stdout is None or _lines(out) == _lines(case.expected_stdout)
+            expected = case.expected_stdout
+            right = expected is None or same(program.compare, out.encode(), expected)
             told = err + out if row.reports_on_stdout else err
             marked = program.end_marker is None or program.end_marker in out.split("\n")
             if code == 0 and marked and right and not re.search(row.failed_quietly, told):
@@ -116,10 +118,6 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
             return next((said for case in cases if (said := verdict(case)) != "passed"), "passed")
 
         return [of_all_cases() for _ in range(runs)]
-
-
-def _lines(text: str) -> list[str]:
-    return [line.rstrip() for line in text.rstrip().split("\n")]
 
 
 def written(program: Program, directory: str, seen_as: str) -> tuple[Language, dict[str, str]]:

@@ -6,7 +6,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.languages import LANGUAGES
-from sandbox.shapes import ENDINGS, SHAPES, program
+from sandbox.shapes import ENDINGS, program
 from sandbox.verdicts import MIB, Case, Program, Result, Verdict
 from tests.needs import need
 from tests.sandbox.conftest import EIGHT
@@ -68,12 +68,19 @@ def test_measured_columns(sandbox: Sandbox, results: dict[str, Result], language
         assert results[f"{language}-timeout"].cpu_seconds >= 0.5
 
 
+HELLO = {
+    "cpp": '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }\n',
+    "go": 'package main\nimport "fmt"\nfunc main() { fmt.Println("hello") }\n',
+    "rs": 'fn main() { println!("hello"); }\n',
+}
+
+
 def test_a_program_may_have_little_memory_and_its_compiler_much(sandbox: Sandbox) -> None:
     """What few bytes keep from compiling would look like the program's mistake."""
     little = {"memory_bytes": 32 * MIB, "output_bytes": 1000, "file_bytes": 1000}
-    there = [name for name in ("cpp", "go", "rs") if name in sandbox.available_languages()]
-    cases, limits = (Case("a\n", "a"),), {name: replace(LANGUAGES[name].limits, **little) for name in there}
-    programs = [Program(name, name, SHAPES[name].echo, cases, limits=limits[name]) for name in there]
+    limits = {name: replace(LANGUAGES[name].limits, **little) for name in HELLO}
+    there = [name for name in HELLO if name in sandbox.available_languages()]
+    programs = [Program(name, name, HELLO[name], (Case("", "hello"),), None, limits[name]) for name in there]
     assert {result.id: result.verdict for result in sandbox.run(programs)} == dict.fromkeys(
         there, Verdict.passed
     )

@@ -181,10 +181,17 @@ class MultiPLEConfig(_TrainAndEvaluation):
     """Problems in MultiPL-E's own fields: name, language, prompt, tests, stop_tokens, and maybe response.
 
     With `hub: nuprl/MultiPL-E`, `train` and `evaluation` name subsets, such as `mbpp-cpp`; a `*` in them stands for each
-    of `languages`.
+    of `languages`. That data set has no subset for Python: `humaneval-py` and `mbpp-py` are read from the data sets that it was
+    translated from.
     """
 
     source: Literal["multipl-e"] = "multipl-e"
+    outside_keys = _TrainAndEvaluation.outside_keys | {"humaneval_py", "mbpp_py"}
+
+    humaneval_py: str = "openai/openai_humaneval"
+    """Where the problems of `humaneval-py` are: a data set on the hub, with `@REVISION` behind it if need be, or a local folder."""
+    mbpp_py: str = "google-research-datasets/mbpp"
+    """The same for `mbpp-py`."""
 
 
 class ContestsConfig(_TrainAndEvaluation):

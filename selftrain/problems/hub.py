@@ -2,7 +2,7 @@
 
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from selftrain.errors import DataError, RunError
@@ -44,6 +44,35 @@ def resolve_commit(hub: str, revision: str) -> str:
             f"the hub names no commit for {hub!r} at revision {revision!r}; give the full commit as `revision`"
         )
     return commit
+
+
+def check_parts(hub: str, revision: str, subset: str | None, splits: Iterable[str]) -> None:
+    """Raise `DataError` where a data set has no such subset or splits, as far as that can be told without its rows; `RunError`
+    where the hub cannot be asked."""
+    import datasets
+
+    given = None if Path(hub).is_dir() else revision
+    try:
+        known = datasets.get_dataset_split_names(hub, subset, revision=given)
+    except (ValueError, FileNotFoundError) as error:  # an unknown subset or data set
+        raise DataError(f"{'/'.join(filter(None, (hub, subset)))}: {error}") from error
+    except Exception as error:
+        raise RunError(f"cannot ask the hub for the splits of {hub}: {error}") from error
+    asked = [name for split in splits for name in re.findall(r"(\w+)(?:\[[^\]]*\])?", split)]
+    if missing := [name for name in asked if name not in known]:
+        raise DataError(f"{hub}: no split {', '.join(missing)}; it has {', '.join(known)}")
+
+
+def subsets(hub: str, revision: str) -> list[str]:
+    """The subsets of a data set. Raises `DataError` where there is none, `RunError` where the hub cannot be asked."""
+    import datasets
+
+    try:
+        return list(datasets.get_dataset_config_names(hub, revision=None if Path(hub).is_dir() else revision))
+    except (ValueError, FileNotFoundError) as error:
+        raise DataError(f"{hub}: {error}") from error
+    except Exception as error:
+        raise RunError(f"cannot ask the hub for the subsets of {hub}: {error}") from error
 
 
 def read_hub(hub: str, revision: str, subset: str | None, split: str) -> Iterator[Row]:

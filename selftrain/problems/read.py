@@ -8,12 +8,13 @@ from typing import Any
 
 from selftrain.bank.generate import generate
 from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
-from selftrain.errors import DataError
+from selftrain.errors import DataError, RunError
 from selftrain.problems.contests import contest
-from selftrain.problems.hub import read_hub, resolve_commit
+from selftrain.problems.hub import check_parts, read_hub, resolve_commit, subsets
 from selftrain.problems.jsonl import jsonl_problem
 from selftrain.problems.leaks import check_leaks
 from selftrain.problems.multipl_e import multipl_e_problem
+from selftrain.problems.python_sets import PYTHON_SETS, python_rows
 from selftrain.problems.rows import Entry, Row, digest_files, find_files, read_rows
 from selftrain.problems.splits import assign_splits
 from selftrain.records import Problem
@@ -57,7 +58,9 @@ def find_problems(config: AnyProblems, content: Mapping[str, Any] | None = None)
     Raises `DataError` for problems that cannot be used, and where one to evaluate on is one to train on (`check_leaks`);
     `RunError` where the hub cannot be reached.
     """
-    found = _unchecked(config, content or {})
+    content = content or content_digest(config)
+    check_names(config, content)
+    found = _unchecked(config, content)
     check_leaks(found.problems)
     return found
 
@@ -70,7 +73,7 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
         return _joined(
             [_unchecked(part, known) for part, known in zip(_parts(config), contents, strict=True)]
         )
-    found = _read(config, content.get("commit"))
+    found = _read(config, content)
     problems = _arranged(found.problems, config)
     left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(found.left_out.items()))
     _check(problems, config, left_out)
@@ -110,8 +113,64 @@ def content_digest(config: AnyProblems) -> dict[str, Any]:
         return {"files": digest_files(find_files(config.files))}
     if config.hub is not None:
         commit = resolve_commit(config.hub, config.revision)
-        return {"commit": commit, "train": list(config.train), "evaluation": list(config.evaluation)}
+        found: dict[str, Any] = {
+            "commit": commit,
+            "train": list(config.train),
+            "evaluation": list(config.evaluation),
+        }
+        if isinstance(config, MultiPLEConfig) and (missing := _missing_python(config, commit)):
+            found["python"] = {subset: _python_commit(config, subset) for subset in missing}
+        return found
     return {role: digest_files(find_files(entries)) for role, entries in _entries(config).items()}
+
+
+def check_names(config: AnyProblems, content: Mapping[str, Any]) -> None:
+    """Raise `DataError` where a data set on the hub lacks a subset or split that `config` names: that is told before anything
+    large is read. `content`: what `content_digest` said."""
+    if isinstance(config, MixedConfig):
+        for part, known in zip(config.parts, content["parts"], strict=True):
+            check_names(part, known)
+    elif isinstance(config, ContestsConfig) and config.hub is not None:
+        check_parts(config.hub, content["commit"], None, (*config.train, *config.evaluation))
+    elif isinstance(config, MultiPLEConfig) and config.hub is not None:
+        there = subsets(config.hub, content["commit"])
+        if missing := sorted(_named(config) - {*there, *content.get("python", {})}):
+            raise DataError(f"{config.hub}: no subset {', '.join(missing)}; it has {', '.join(there)}")
+
+
+def _subsets(config: MultiPLEConfig, entries: tuple[str, ...]) -> list[str]:
+    """The subsets that `entries` name."""
+    return [
+        entry.replace("*", language)
+        for entry in entries
+        for language in (config.languages if "*" in entry else ("",))
+    ]
+
+
+def _named(config: MultiPLEConfig) -> set[str]:
+    return {subset for entries in _entries(config).values() for subset in _subsets(config, entries)}
+
+
+def _missing_python(config: MultiPLEConfig, commit: str) -> list[str]:
+    """Which of the subsets that `config` names are Python's, and not in its data set."""
+    python = _named(config) & PYTHON_SETS.keys()
+    return sorted(python - set(subsets(str(config.hub), commit))) if python else []
+
+
+def _python_commit(config: MultiPLEConfig, subset: str) -> str:
+    try:
+        return resolve_commit(*_python_set(config, subset))
+    except RunError as error:
+        raise RunError(
+            f"{config.hub} has no subset {subset}; its problems are in what `{subset.replace('-', '_')}`, a folder or a data set "
+            f"on the hub, names: {error}"
+        ) from error
+
+
+def _python_set(config: MultiPLEConfig, subset: str) -> tuple[str, str]:
+    """Name and revision of the data set that a subset for Python is read from."""
+    hub, _, revision = str(getattr(config, subset.replace("-", "_"))).partition("@")
+    return hub, revision or "main"
 
 
 def checker_languages(config: AnyProblems) -> set[str]:
@@ -137,16 +196,14 @@ def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
     return {"train": config.train, "evaluation": config.evaluation}
 
 
-def _read(config: OutsideProblems, commit: str | None) -> Found:
+def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
     """The problems in the languages asked for; those that are not shared out over the splits have theirs already."""
-    if commit is None and not isinstance(config, JsonlConfig) and config.hub is not None:
-        commit = resolve_commit(config.hub, config.revision)
     left_out: Counter[str] = Counter()
     entries: list[Entry] = []
     named: set[str] = set()
     excluded: set[str] = set()
     for role, given in _entries(config).items():
-        for row in _rows(config, given, commit):
+        for row in _rows(config, given, content):
             named.add(name := _name(config, row))
             if (
                 name in config.exclude
@@ -228,17 +285,20 @@ def _renamed(entry: Entry, task: str) -> Entry:
     return replace(entry, task=task, problems=tuple(problems))
 
 
-def _rows(config: OutsideProblems, entries: tuple[str, ...], commit: str | None) -> Iterator[Row]:
-    if isinstance(config, JsonlConfig) or config.hub is None or commit is None:
+def _rows(config: OutsideProblems, entries: tuple[str, ...], content: Mapping[str, Any]) -> Iterator[Row]:
+    if isinstance(config, JsonlConfig) or config.hub is None:
         for path in find_files(entries):
             yield from read_rows(path)
-        return
-    for entry in entries:
-        if isinstance(config, ContestsConfig):
-            yield from read_hub(config.hub, commit, None, split=entry)
-            continue
-        for language in config.languages if "*" in entry else ("",):
-            yield from read_hub(config.hub, commit, entry.replace("*", language), split="test")
+    elif isinstance(config, ContestsConfig):
+        for entry in entries:
+            yield from read_hub(config.hub, content["commit"], None, split=entry)
+    else:
+        python = content.get("python", {})
+        for subset in _subsets(config, entries):
+            if subset in python:
+                yield from python_rows(subset, _python_set(config, subset)[0], python[subset])
+            else:
+                yield from read_hub(config.hub, content["commit"], subset, split="test")
 
 
 def _entry(config: OutsideProblems, row: Row) -> Entry:

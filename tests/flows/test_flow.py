@@ -328,8 +328,11 @@ def test_compare_joins_runs(smoke_run: Finished, tmp_path: Path):
     for stage in ("prepare", "sample", "execute"):
         (other / stage).parent.mkdir(exist_ok=True)
         shutil.copytree(smoke_run.store / stage, other / stage)
-    shutil.copytree(there, other / "evaluate" / ("0" * 32))
-    record["stages"]["evaluate"] = evaluate | {"key": "0" * 32}
+    copied = other / "evaluate" / ("0" * 32)
+    shutil.copytree(there, copied)
+    manifest = json.loads((copied / "manifest.json").read_text())
+    (copied / "manifest.json").write_text(json.dumps(manifest | {"key": copied.name}))
+    record["stages"]["evaluate"] = evaluate | {"key": copied.name}
     (tmp_path / "run.json").write_text(json.dumps(record | {"store": str(other)}))
     two = json.loads(selftrain("compare", str(smoke_run.out), str(tmp_path), "--json").stdout)
     for pool, metrics in smoke_run.report["pools"].items():

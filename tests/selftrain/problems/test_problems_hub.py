@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from selftrain.config import ContestsConfig, MultiPLEConfig
+from selftrain.config import ContestsConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError, RunError
 from selftrain.problems import content_digest, read_problems
 from selftrain.problems.hub import resolve_commit
@@ -73,7 +73,7 @@ def test_subsets_of_a_folder_in_the_hubs_layout(repository: Path) -> None:
 
 
 def test_a_subset_that_is_not_there(repository: Path) -> None:
-    with pytest.raises(DataError, match=r"held-rs, split 'test': .*held-rs.*made-py"):
+    with pytest.raises(DataError, match=r"no subset held-rs; it has .*made-py"):
         read_problems(multipl_e(repository, evaluation="held-rs"))
 
 
@@ -198,3 +198,122 @@ def test_a_full_commit_needs_no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
         RunError, match="cannot ask the hub which commit 'made/problems' has at revision 'main'"
     ):
         resolve_commit("made/problems", "main")
+
+
+def write_set(folder: Path, subset: str, splits: dict[str, list[dict[str, Any]]]) -> Path:
+    card = ["---", "configs:", f"- config_name: {subset}", "  data_files:"]
+    for split, rows in splits.items():
+        path = folder / subset / f"{split}-00000-of-00001.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        card += [f"  - split: {split}", f"    path: {subset}/{split}-*"]
+    (folder / "README.md").write_text("\n".join([*card, "---", ""]))
+    return folder
+
+
+def humaneval(number: int, name: str, text: str) -> dict[str, Any]:
+    return {
+        "task_id": f"HumanEval/{number}",
+        "prompt": f'\n\ndef {name}(n: int) -> int:\n    """ {text}\n    """\n',
+        "canonical_solution": "    return n + 1\n",
+        "test": "\n\ndef check(candidate):\n    assert candidate(1) == 2\n",
+        "entry_point": name,
+    }
+
+
+def mbpp(number: int, text: str, code: str, *tests: str) -> dict[str, Any]:
+    return {
+        "source_file": "made", "task_id": number, "prompt": text, "code": code, "test_imports": [], "test_list": list(tests),
+    }  # fmt: skip
+
+
+MBPP = [
+    mbpp(3, "Give the smaller\\none", "import math\r\ndef least(a, b):\r\n  if a < b:\r\n    return a\r\n  return b", "assert least(1, 2) == 1"),
+    mbpp(4, "Give two more", "def one(n):\n\treturn n + 1\ndef two(n):\n\treturn one(one(n))", "assert two(1) == 3"),
+    mbpp(5, "Give a text of two lines", 'def lines():\n  return """a\n  b"""', 'assert lines() == "a\\n  b"'),
+    mbpp(6, "Take one away", "def less(n): return n - 1", "assert less(2) == 1", "assert less(0) == -1"),
+    mbpp(7, "A constant is no function", "x = 1", "assert x == 1"),
+]  # fmt: skip
+
+
+@pytest.fixture
+def without_python(tmp_path: Path) -> dict[str, Any]:
+    """MultiPL-E's data set in the layout that it has, and the two that hold its Python problems."""
+    folder = tmp_path / "multipl-e"
+    kinds = {
+        "humaneval-sh": [sh_row("HumanEval_0_next_one", DESCRIPTIONS[0])],
+        "mbpp-sh": [sh_row(f"mbpp_{n}_x", DESCRIPTIONS[n]) for n in range(3, 9)],
+    }
+    card = ["---", "configs:"]
+    for name, rows in kinds.items():
+        write_parquet(folder / name / "test-00000-of-00001.parquet", rows)
+        card += [f"- config_name: {name}", "  data_files:", "  - split: test", f"    path: {name}/test-*"]
+    (folder / "README.md").write_text("\n".join([*card, "---", ""]))
+    one = [humaneval(0, "next_one", DESCRIPTIONS[0])]
+    return {
+        "hub": str(folder),
+        "train": "mbpp-*",
+        "evaluation": "humaneval-*",
+        "humaneval_py": str(write_set(tmp_path / "humaneval", "openai_humaneval", {"test": one})),
+        "mbpp_py": str(
+            write_set(
+                tmp_path / "mbpp",
+                "sanitized",
+                {"prompt": MBPP[:1], "test": MBPP[1:3], "validation": MBPP[3:4], "train": MBPP[4:]},
+            )
+        ),
+    }
+
+
+def test_pythons_problems_come_from_where_multipl_e_has_them_from(
+    repository: Path, without_python: dict[str, Any]
+) -> None:
+    config = multipl_e(repository, **without_python, shares={"sft": 1.0})
+    problems = {problem.id: problem for problem in read_problems(config) if problem.language == "py"}
+    assert list(problems) == [
+        "HumanEval_0_next_one.py", "mbpp_3_least.py", "mbpp_4_two.py", "mbpp_5_lines.py", "mbpp_6_less.py",
+    ]  # fmt: skip
+    first = problems["HumanEval_0_next_one.py"]
+    assert (first.split, first.tests[-16:]) == ("test", "\ncheck(next_one)\n"[-16:])
+    least = problems["mbpp_3_least.py"]
+    assert least.prompt == 'import math\n\ndef least(a, b):\n    """ Give the smaller\\\\none\n    """\n'
+    assert least.response == "    if a < b:\n      return a\n    return b"
+    assert (least.tests, least.stop_tokens) == (
+        "\nassert least(1, 2) == 1\n",
+        ("\ndef", "\n#", "\nif", "\nclass"),
+    )
+    assert problems["mbpp_4_two.py"].response is None, "more than this function"
+    assert problems["mbpp_5_lines.py"].response is None, "another indentation is another text"
+    assert problems["mbpp_6_less.py"].response is None, "on the line of its signature"
+    for problem in problems.values():
+        if problem.response:
+            exec(f"{problem.prompt}{problem.response}\n{problem.tests}")
+    digest = content_digest(config)
+    assert digest["python"].keys() == {"humaneval-py", "mbpp-py"}
+    assert read_problems(config, digest) == read_problems(config)
+
+
+def test_names_are_looked_at_before_anything_is_read(
+    repository: Path, without_python: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contests = write_set(tmp_path / "contests", "default", {"train": [{"name": "a"}]})
+    parts = [
+        {"source": "contests", "hub": str(contests), "train": "train[:5]", "languages": ["py"]},
+        {"source": "multipl-e", **without_python, "languages": ["py", "rs"]},
+    ]
+    config = MixedConfig.model_validate({"source": "mixed", "parts": parts})
+    monkeypatch.setattr("selftrain.problems.read.read_hub", lambda *_, **__: pytest.fail("read"))
+    with pytest.raises(DataError, match="no subset humaneval-rs, mbpp-rs; it has humaneval-sh, mbpp-sh"):
+        read_problems(config)
+    parts[0]["train"] = "trian[:5]+train"
+    with pytest.raises(DataError, match="no split trian; it has train"):
+        read_problems(MixedConfig.model_validate({"source": "mixed", "parts": parts}))
+
+
+def test_where_pythons_problems_would_be_is_told(
+    repository: Path, without_python: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    config = multipl_e(repository, **without_python | {"mbpp_py": "some/set"}, shares={"sft": 1.0})
+    with pytest.raises(RunError, match=r"no subset mbpp-py.*`mbpp_py`, a folder or a data set.*'some/set'"):
+        read_problems(config)

@@ -13,7 +13,8 @@ confine.py     what the child gives up first
 watch.py       watches it, under a budget, until it and all that it started have ended
 forkserver.py  a warm Python interpreter that forks one child per program
 processes.py   the process tree of a program: what it uses, and how it is ended
-prepared.py    what is made once and then read fast: a C++ header, node's heap, a library for forkserver.py
+preamble.py    which C++ headers a program can have precompiled
+prepared.py    what is made once and then read fast: C++ headers, node's heap, a library for forkserver.py
 compilers.py   javac, mcs and tsc that stay up (servers/)
 clear.py       what a program leaves behind in a container
 backends/      how a worker is isolated: process (not at all), bubblewrap, docker (images/)

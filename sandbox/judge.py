@@ -21,9 +21,10 @@ from sandbox.compare import same
 from sandbox.compilers import Compiled, Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
-from sandbox.languages import PATH, heap_mib, language, likely_name
+from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
-from sandbox.prepared import UNPREPARED, prepared
+from sandbox.preamble import preamble
+from sandbox.prepared import IN_COMMANDS, prepared
 from sandbox.processes import Held
 from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
@@ -359,7 +360,7 @@ class _Judgement:
         env |= {name: fill(value) for name, value in row.env}
         contest = bool(self.program.cases)
         if contest:
-            env["ONLINE_JUDGE"] = "true"
+            env |= CONTEST_ENV
         kernel = rlimits(
             limits,
             cpu_seconds,
@@ -370,7 +371,7 @@ class _Judgement:
             processes=self.uid is not None and not judge.isolated,
             deep=contest and not compiling,
         )
-        ready = [prepared(name, self.limits)[1] for name in UNPREPARED if f"{{{name}}}" in argv]
+        ready = [self._prepared(name)[1] for name in IN_COMMANDS if f"{{{name}}}" in argv]
         filled = tuple(part for part in map(fill, argv) if part)
         reads = tuple(path for path in ready if path)
         return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
@@ -388,7 +389,10 @@ class _Judgement:
             return str(getattr(self, name))
         if name == "heap":
             return str(heap_mib(limits))
-        return prepared(name, self.limits)[0]
+        return self._prepared(name)[0]
+
+    def _prepared(self, name: str) -> tuple[str, Path | None]:
+        return prepared(preamble(self.program) if name == "preamble" else name, self.limits)
 
     def _add(self, outcome: Outcome, compiling: bool = False) -> None:
         """Count what a step used."""

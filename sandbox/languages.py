@@ -29,22 +29,14 @@ _ON_JVM = ("java", *JVM, "-Xss4m", "-Xmx{heap}m", "-cp")
 _JARS = "/usr/share/java"
 _CLOJURE = ":".join(f"{_JARS}/{name}.jar" for name in ("clojure", "spec.alpha", "core.specs.alpha"))
 _SCALA = ":".join(f"{_JARS}/scala-{name}.jar" for name in ("library", "reflect", "compiler"))
-_BLANKS = r"(?:[ \t\r\n]|//[^\n]*(?<!\\)(?<!\\\r)\n|/\*(?:[^*]|\*(?!/))*\*/)*"
-_STANDARD = r"\#[ \t]*include[ \t]*<(?:[a-z_]+|(?:assert|ctype|float|limits|math|stdio|stdlib|string|time)\.h)>[ \t\r]*\n"
-_ALL_HEADERS = r"\#[ \t]*include[ \t]*<bits/stdc\+\+\.h>"
-STARTS_WITH_ALL_HEADERS = rf"\A\ufeff?{_BLANKS}(?:{_STANDARD}{_BLANKS})*+{_ALL_HEADERS}"
-"""C++ programs that have read `bits/stdc++.h`, and beside it nothing but standard headers, before anything else is said: reading
-it a moment earlier, precompiled, changes nothing. A `#define` before it might change what the headers are; other programs read
-their headers as always."""
-_FUTURE = r"(?is)(?=.*(?:future|promise|packaged_task|async|launch|filesystem|\#\#))"
-"""What <future> and <filesystem> bring into sight, or may be part of a name that is put together."""
 _SCALAC = ("scala.tools.nsc.Main", "-usejavacp", "-nowarn")
 _R = ("Rscript", "--vanilla")
 JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
 GXX_OPTIONS = ("-std=c++17",)
-CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")  # as contest judges have it
+CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")
+CONTEST_ENV = {"ONLINE_JUDGE": "true"}  # in all languages
 MCS_OPTIONS = ("-d:DEBUG", "-r:System.Numerics.dll")
-"""The compilers' own, whether they are started for one program or stay up."""
+"""The compilers' own, whether they are started for one program, stay up, or prepare something."""
 
 
 @dataclass(frozen=True)
@@ -62,8 +54,8 @@ class Language:
     """One language.
 
     In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension,
-    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{header}`, `{whole}`,
-    `{contest}` and `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
+    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{preamble}` and
+    `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
     `likely_name`: of a program in which it matches, the file is called as its group says, and else `Main`.
     `misnamed`: of what a compiler says that wants another name, which is its group, and gets it then.
     `packages`: Debian's, which have the tools; `image`: the one of backend docker that holds them.
@@ -124,9 +116,8 @@ class Language:
         return hashlib.sha256(row.encode()).hexdigest()[:8]
 
 
-def gxx(*options: str) -> tuple[str, ...]:
-    """The command that compiles a C++ program, with more options."""
-    return ("g++", *GXX_OPTIONS, *options, "{dir}/main.cpp", "-o", "{dir}/main")
+def _gxx(*options: str) -> tuple[str, ...]:
+    return ("g++", *GXX_OPTIONS, *options, "{preamble}", "{dir}/main.cpp", "-o", "{dir}/main")
 
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
@@ -153,20 +144,13 @@ _ROWS = (
         title="C++",
         file="main.cpp",
         # Without -O2 where tests are part of the program, as MultiPL-E has it: compiling takes most of the time then.
-        compile=gxx(),
-        variants=(
-            Variant(
-                (("compile", gxx(*CONTEST_OPTIONS, "{contest}")),), STARTS_WITH_ALL_HEADERS, contest=True
-            ),
-            Variant((("compile", gxx(*CONTEST_OPTIONS)),), contest=True),
-            Variant((("compile", gxx("{whole}")),), f"{_FUTURE}{STARTS_WITH_ALL_HEADERS}"),
-            Variant((("compile", gxx("{header}")),), STARTS_WITH_ALL_HEADERS),
-        ),
+        compile=_gxx(),
+        variants=(Variant((("compile", _gxx(*CONTEST_OPTIONS)),), contest=True),),
         run=("{dir}/main",),
         tools=("g++",),
         packages=("g++",),
         versions=(("g++", "--version"),),
-        end='std::cout << "\\n{marker}" << std::endl;',
+        end='__builtin_puts("\\n{marker}");',  # needs no header
         closing=r"\}\s*$",
         test_failed=r"Assertion `.*' failed\.",
         out_of_memory=r"std::bad_alloc",

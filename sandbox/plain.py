@@ -26,8 +26,8 @@ from sandbox.backends import docker
 from sandbox.channel import Channel, Pipe
 from sandbox.classfiles import main_class
 from sandbox.compare import same
-from sandbox.languages import COMMON, PATH, Language, heap_mib, language, likely_name
-from sandbox.prepared import UNPREPARED
+from sandbox.languages import COMMON, CONTEST_ENV, PATH, Language, heap_mib, language, likely_name
+from sandbox.prepared import IN_COMMANDS
 from sandbox.verdicts import Case, Program
 
 
@@ -80,6 +80,10 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
         row, values = written(program, directory, directory)
         environment = {"PATH": PATH, "HOME": directory, "LANG": "C.UTF-8"}
         environment |= {name: value.format_map(values) for name, value in row.env}
+        start = row.run
+        if program.cases:
+            environment |= CONTEST_ENV
+            start = ("prlimit", f"--stack={(program.limits or row.limits).memory_bytes}", *row.run)
 
         def run(argv: tuple[str, ...], stdin: str = "") -> tuple[int, str, str] | None:
             return _run(filled(argv, values), directory, environment, seconds, stdin)
@@ -96,7 +100,7 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
             values["entry"] = main_class(Path(directory)) or values["name"]
 
         def verdict(case: Case) -> str:
-            ended = run(row.run, case.stdin)
+            ended = run(start, case.stdin)
             if ended is None:
                 return "timeout"
             code, out, err = ended
@@ -128,7 +132,7 @@ def written(program: Program, directory: str, seen_as: str) -> tuple[Language, d
         "dir": seen_as,
         "name": likely_name(row, program.source),
         "heap": str(heap_mib(program.limits or row.limits)),
-        **dict.fromkeys(UNPREPARED, ""),
+        **dict.fromkeys(IN_COMMANDS, ""),
     }
     Path(directory, row.file.format_map(values)).write_bytes(program.source.encode(errors="replace"))
     return row, values

@@ -1,9 +1,7 @@
 """What is read faster than its source, or faster done, and made once for each version of the tools.
 
-    header     the precompiled `bits/stdc++.h`: reading it takes g++ 2 s of CPU time, its precompiled form 0.1 s. It lacks
-               <future> and <filesystem>, as their templates, which g++ makes anew for every program, cost as much again
-    whole      the same with them, for programs that speak of them (the language's row has the words)
-    contest    the same, made with the options for programs that read standard input
+    preamble   the precompiled headers of `sandbox.preamble`, each by its name there: g++ takes 1.8 s of CPU time to read
+               `bits/stdc++.h`, and 0.3 s for its precompiled form
     snapshot   node's heap as it is once it has started, which takes node half as long to read as to make. V8 accepts it with
                the flags alone that it was made with, so that it is there for the usual limit on the heap only
     fork       `servers/fork.c`, the inner loop of the warm Python interpreter
@@ -11,7 +9,7 @@
 They are kept in `$XDG_CACHE_HOME/selftrain-sandbox` (without that variable `~/.cache`, for root `/var/cache`: programs then
 run as another user, who has to be able to read it). Where one cannot be made, programs do without it.
 
-    python -m sandbox.prepared header whole contest snapshot fork      makes them now; exit code 1 where that fails
+    python -m sandbox.prepared preamble snapshot fork      makes them now; exit code 1 where that fails
 """
 
 import fcntl
@@ -23,31 +21,25 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from sandbox.languages import CONTEST_OPTIONS, GXX_OPTIONS, PATH, heap_mib
+from sandbox.preamble import CONTEST, PREAMBLES
 from sandbox.verdicts import Limits
 
 log = logging.getLogger(__name__)
 
-UNPREPARED = ("header", "whole", "contest", "snapshot", "fork")
-"""An argument of a command that is one of these is left out where it is not there."""
+IN_COMMANDS = ("preamble", "snapshot")
+"""What the table of languages has a place for in its commands; an argument that is left out where it is not there."""
 
 _STANDS = {
-    "header": "-include{}/stdc++.h",
-    "whole": "-include{}/stdc++.h",
-    "contest": "-include{}/stdc++.h",
+    **dict.fromkeys(PREAMBLES, "-include{}/preamble.h"),
     "snapshot": "--snapshot-blob={}/node.blob",
     "fork": "{}/fork.so",
 }
-_WHOLE = "#include <bits/stdc++.h>\n"  # what g++ reads if it does not like the precompiled form
-_PART = f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_WHOLE}"
 _FORK = Path(__file__).parent / "servers" / "fork.c"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
-# As in the compile commands: g++ ignores a header that other flags made.
-_GXX = ("g++", *GXX_OPTIONS)
-_GXX_CONTEST = (*_GXX, *CONTEST_OPTIONS)
 _NODE = ("node", f"--max-old-space-size={heap_mib(Limits())}")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 # What MultiPL-E's tests need; the rest of the library is made when it is asked for, as always.
@@ -55,12 +47,11 @@ _AT_START = "for (const name of ['assert', 'util']) require(name);\n"
 
 
 def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
-    """What stands in a command for one of `UNPREPARED`, and the directory that the command then has to be able to read.
-
-    `limits`: those of the program.
+    """What stands in a command for it, and the directory that the command then has to be able to read; empty and None where there
+    is none. `limits`: those of the program.
     """
     unusual = name == "snapshot" and heap_mib(limits) != heap_mib(Limits())
-    directory = None if unusual else _directory(name)
+    directory = None if unusual or not name else _directory(name)
     if directory is None:
         return "", None
     return _STANDS[name].format(directory), directory
@@ -89,13 +80,16 @@ def _directory(name: str) -> Path | None:
     return directory
 
 
-def _header(compiler: tuple[str, ...], text: str) -> "_Recipe":
-    def make(directory: Path) -> None:
-        header = directory / "stdc++.h"
-        header.write_text(text)
-        _run((*compiler, "-x", "c++-header", str(header), "-o", f"{header}.gch"), directory)
+def _preamble(name: str) -> "_Recipe":
+    # As in the compile commands: g++ does not take what other options made, but reads the text beside it.
+    gxx = ("g++", *GXX_OPTIONS, *(CONTEST_OPTIONS if name.endswith(CONTEST) else ()))
 
-    return (compiler, text), make
+    def make(directory: Path) -> None:
+        header = directory / "preamble.h"
+        header.write_text(PREAMBLES[name])
+        _run((*gxx, "-x", "c++-header", str(header), "-o", f"{header}.gch"), directory)
+
+    return (gxx, PREAMBLES[name]), make
 
 
 def _make_snapshot(directory: Path) -> None:
@@ -119,9 +113,7 @@ def _run(argv: tuple[str, ...], directory: Path) -> None:
 
 _Recipe = tuple[tuple[tuple[str, ...], str], Callable[[Path], None]]
 _RECIPES: dict[str, Callable[[], _Recipe]] = {
-    "header": lambda: _header(_GXX, _PART),
-    "whole": lambda: _header(_GXX, _WHOLE),
-    "contest": lambda: _header(_GXX_CONTEST, _WHOLE),
+    **{name: partial(_preamble, name) for name in PREAMBLES},
     "snapshot": lambda: ((_NODE, _AT_START), _make_snapshot),
     "fork": lambda: ((_GCC, _FORK.read_text()), _make_fork),
 }
@@ -157,4 +149,5 @@ def _readable_by_all(directory: Path) -> bool:
 
 
 if __name__ == "__main__":
-    sys.exit(any(prepared(name, Limits())[1] is None for name in sys.argv[1:]))
+    asked = [name for arg in sys.argv[1:] for name in (PREAMBLES if arg == "preamble" else [arg])]
+    sys.exit(any(prepared(name, Limits())[1] is None for name in asked))

@@ -120,7 +120,7 @@ SHAPES = {
         timeout="    for (volatile long i = 0;; i = i + 1) {}",
         memory_exceeded="    while (true) memset(new char[1 << 20], 1, 1 << 20);",
         output_exceeded='    while (true) puts("a line of some length"); ',
-        echo="int main() { std::string line; getline(std::cin, line); std::cout << line; }",
+        echo="#include <iostream>\nint main() { std::string line; getline(std::cin, line); std::cout << line; }",
     ),
     "java": Shape(
         prompt="import java.util.*;\nclass Problem {\n    public static long f(long n) {\n",

@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.errors import UsageError
 from sandbox.languages import LANGUAGES, MORE, heap_mib, language
-from sandbox.prepared import UNPREPARED
+from sandbox.prepared import IN_COMMANDS
 from sandbox.programs import assemble
 from sandbox.shapes import SHAPES
 from sandbox.verdicts import MIB, Case, Limits, Program, Result, Verdict
@@ -32,39 +32,10 @@ def test_a_go_program_is_a_test_package_or_has_a_main() -> None:
     assert row.of(Program("x", "go", "package main\n")) == row
 
 
-@pytest.mark.parametrize(
-    ("source", "header"),
-    [
-        ("#include<assert.h>\n#include<bits/stdc++.h>\nint f() {", "{header}"),
-        ("#include <bits/stdc++.h>", "{header}"),
-        ("// a\n/* b\n ** */ # include\t<cmath> \r\n\n#include <bits/stdc++.h>\nint f;", "{header}"),
-        ("#include <bits/stdc++.h>\nstd::future<int> f;", "{whole}"),
-        ("#include <bits/stdc++.h>\n#ifdef _GLIBCXX_FUTURE", "{whole}"),
-        ("#include <bits/stdc++.h>\n#define JOIN(a, b) a##b", "{whole}"),
-        ("#include <iostream>\nint main() {}", None),
-        ("int x;", None),
-        ("#define _GLIBCXX_DEBUG\n#include <bits/stdc++.h>", None),
-        ("#pragma GCC optimize(3)\n#include <bits/stdc++.h>", None),
-        ("#if 0\n#include <bits/stdc++.h>\n#endif", None),
-        ("int x;\n#include <bits/stdc++.h>", None),
-        ("#include <unistd.h>\n#include <bits/stdc++.h>", None),
-        ("// goes on \\\n#include <bits/stdc++.h>", None),
-        ("// goes on \\\r\n#include <bits/stdc++.h>", None),
-        ("/* #include <bits/stdc++.h> */", None),
-        ('#include "bits/stdc++.h"', None),
-        ("#include <bits/stdc++.hpp>", None),
-    ],
-)
-def test_a_cpp_program_gets_a_precompiled_header_where_that_changes_nothing(
-    source: str, header: str | None
-) -> None:
-    row = LANGUAGES["cpp"]
-    prepared = [
-        part for part in row.of(Program("x", "cpp", source)).compile or () if part[1:-1] in UNPREPARED
-    ]
-    assert prepared == ([header] if header else [])
-    contest = row.of(Program("x", "cpp", source, cases=(Case("", ""),))).compile or ()
-    assert ("{contest}" in contest, "-O2" in contest) == (header is not None, True)
+def test_cpp_programs_with_cases_are_compiled_as_contest_judges_do() -> None:
+    tested, contest = (LANGUAGES["cpp"].of(Program("x", "cpp", "", cases)) for cases in ((), (Case("", ""),)))
+    assert {*(contest.compile or ())} - {*(tested.compile or ())} == {"-O2", "-DONLINE_JUDGE"}
+    assert contest.run == tested.run
 
 
 @ROWS
@@ -73,7 +44,7 @@ def test_templates_hold_known_names_only(row) -> None:
     templates = [part for one in (row, *others) for part in (one.file, *one.run, *(one.compile or ()))]
     templates += [*(row.syntax_check or ()), *dict(row.env).values()]
     names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
-    assert names <= {"dir", "name", "entry", "heap", *UNPREPARED}
+    assert names <= {"dir", "name", "entry", "heap", *IN_COMMANDS}
 
 
 @ROWS

@@ -5,11 +5,12 @@ The stages are those of `flows.method`; since they are keyed, all but the new ro
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 from flows.method import method
-from flows.session import begin, finish
+from flows.session import carry_out
 from selftrain.promotion import CHAMPION, POOL, Attempt, compare, next_attempt, verdict
 from selftrain.registry import Contender, Figures, Identity, Record, Registry, next_number
 from selftrain.stage import ArtifactRef, fingerprint, plain
@@ -92,8 +93,7 @@ def go_on(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, dict[str, A
         run, folder = open_()
         attempt, identity, records = plan_next(run)
         run, beside = prepared(run, attempt)
-        begin(run, folder)
-        content = finish(run, method(run, beside), folder)
+        content = carry_out(run, folder, partial(method, champion=beside))
         if attempt.nothing is not None:
             return run, content, Decided(attempt, None)
         registry = Registry(run.store, run.config.name)

@@ -281,7 +281,7 @@ def runs_command(options: argparse.Namespace) -> int:
         except UsageError as error:
             print(f"{path.parent.name:<24} {'damaged':<11} {error}")
             continue
-        state = "finished" if run["finished"] else "unfinished"
+        state = "finished" if run["finished"] else "failed" if run.get("failed") else "unfinished"
         print(
             f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {len(run['stages'])} stages"
         )
@@ -298,18 +298,32 @@ def show_command(options: argparse.Namespace) -> int:
     run = read_run(folder)
     store = Store(run["store"])
     print(f"{'stage':<24} {'key':<34} {'seconds':>9}  figures")
+    last = next(reversed(run["stages"]), None)
     for name, ref in run["stages"].items():
         manifest = store.manifest(ArtifactRef(ref["stage"], ref["key"]))
         if manifest is None:
-            print(f"{name:<24} {ref['key']:<34} {'-':>9}  not in the store")
+            missing = (
+                "not in the store"
+                if run["finished"] or name != last
+                else "failed"
+                if run.get("failed")
+                else "not finished"
+            )
+            print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing}")
             continue
         figures = {k: v for k, v in manifest["metrics"].items() if not isinstance(v, list | dict)}
         text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
         print(f"{name:<24} {ref['key']:<34} {manifest['seconds']:>9.1f}  {text}")
-    if (folder / "report.json").is_file():
+    if run["finished"] and (folder / "report.json").is_file():
         from selftrain.report import summary_table
 
         print("\n" + summary_table(json.loads((folder / "report.json").read_text())))
+    if run.get("failed"):
+        print(f"\nended{f' in {last}' if last else ''}: {run['failed']}")
+    elif not run["finished"]:
+        print(
+            "\nnot finished: it goes on somewhere, or was ended; the same `selftrain run` goes on from here"
+        )
     return 0
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.session import begin, finish, open_run
+from flows.session import carry_out, open_run
 from selftrain.errors import UsageError
 from selftrain.registry import Contender, Registry, contender
 from selftrain.stage import ArtifactRef
@@ -49,16 +49,17 @@ def evaluate(
     if out is None:
         folder = folder.with_name(f"{folder.name}-evaluate")
     ranked, ref = subject(run, reranker, generator)
-    begin(run, folder)
-    problems = prepare(run)
     manifest = run.store.manifest(ref) or {}
     name = str(manifest.get("name", ref.stage))
-    candidates = sample(run, problems, ref, name, evaluation=True)
-    pools = {name: (candidates, execute(run, problems, candidates, name, evaluation=True))}
     rerankers = {f"rm-{ranked.rounds}": ArtifactRef.parse(ranked.reranker)}
-    return finish(
-        run, report(run, problems, pools, None, evaluate_pools(run, problems, pools, rerankers)), folder
-    )
+
+    def measure(run: PrefectRun) -> ArtifactRef:
+        problems = prepare(run)
+        candidates = sample(run, problems, ref, name, evaluation=True)
+        pools = {name: (candidates, execute(run, problems, candidates, name, evaluation=True))}
+        return report(run, problems, pools, None, evaluate_pools(run, problems, pools, rerankers))
+
+    return carry_out(run, folder, measure)
 
 
 def subject(run: Run, reranker: str | None, generator: str | None) -> tuple[Contender, ArtifactRef]:

@@ -14,7 +14,7 @@ from prefect.states import Completed, State
 
 from flows.champion import Decided, go_on
 from flows.method import method
-from flows.session import begin, finish, open_run
+from flows.session import carry_out, open_run
 from selftrain.errors import RunError
 from selftrain.registry import Registry
 from selftrain.report.drift import drift_markdown
@@ -60,8 +60,7 @@ def iterative_selftrain(
         return end
     if not champion:
         run, folder = open_run(PrefectRun, config, overrides, rounds, out)
-        begin(run, folder)
-        return finish(run, method(run), folder)
+        return carry_out(run, folder, method)
     run, content, decided = go_on(lambda: open_run(PrefectRun, config, overrides, rounds, out))
     announce(run, decided)
     return told(content, decided)

@@ -1,12 +1,13 @@
 """Opens a run from a flow's parameters, and closes it with its report."""
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selftrain.configfile import load_config
-from selftrain.errors import UsageError
+from selftrain.errors import SelftrainError, UsageError
 from selftrain.report import finish_report
 from selftrain.stage import ArtifactRef
 from selftrain.store import Store, replace_file
@@ -32,15 +33,31 @@ def open_run(
     return run, Path(out or Path("runs") / loaded.name)
 
 
-def begin(run: Run, folder: Path) -> None:
-    """Leave in the run's folder that it has begun. Raises UsageError where that is not a folder one can write to, or where
-    the run's tracker is not installed."""
+def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]) -> dict[str, Any]:
+    """Run `method`, which returns the report; the content of report.json. The run's folder tells how far it came, and why it
+    ended. Raises what `method` raises, and UsageError where the folder cannot be written to or the run's tracker is missing."""
     need_tracker(run.config.runtime.tracker)
     with _writing(folder):
         run.write(folder, finished=False)
+    try:
+        report = method(run)
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            run.write(folder, finished=False, failed=_reason(error))
+        raise
+    return _finish(run, report, folder)
 
 
-def finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
+def _reason(error: BaseException) -> str:
+    """Why a run ended. Others' errors may hold what nobody is to read, addresses with credentials for instance."""
+    if isinstance(error, SelftrainError):
+        return str(error)
+    if isinstance(error, Exception):
+        return f"{type(error).__name__}; the run's log has the rest"
+    return "interrupted"
+
+
+def _finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
     """Copy the report into the run's folder, with what belongs to this run only; the content of report.json."""
     with _writing(folder):
         for path in run.path(report).glob("report.*"):

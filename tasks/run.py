@@ -98,7 +98,10 @@ class Run:
         step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
         self.steps[name] = step
         if self.out is not None:
-            self.record(finished=False)
+            try:
+                self.write(self.out, finished=False)
+            except OSError as error:
+                LOGGER.warning("the run's folder is not up to date: %s", error)
         there = self.is_there(ref)
         if there:
             self.cached.append(name)
@@ -203,8 +206,8 @@ class Run:
                 continue
         return found
 
-    def write(self, out: Path, finished: bool) -> None:
-        """Write `run.json`: the config, and where each stage's artifact is."""
+    def write(self, out: Path, finished: bool, failed: str | None = None) -> None:
+        """Write `run.json`: the config, where each stage's artifact is or will be, and in the end why it `failed`."""
         rerankers = [step for step in self.steps.values() if step.stage.name == "train_reward"]
         reranker = None
         if finished and rerankers:
@@ -213,6 +216,7 @@ class Run:
             "name": self.config.name,
             "store": self.store.root if self.store.is_local else self.store.url,  # found from any folder
             "finished": finished,
+            "failed": failed,
             "started": self.started,
             "seconds": self.seconds,
             "config": self.config.model_dump(mode="json"),

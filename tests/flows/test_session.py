@@ -1,0 +1,59 @@
+"""What a run leaves in its folder, however it ends: how far it came, and why it ended."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.session import carry_out, open_run
+from selftrain.errors import RunError
+from selftrain.stage import ArtifactRef
+from tasks.prepare import prepare
+from tasks.run import Run
+from tests.command import selftrain
+
+
+def ending(folder: Path, error: BaseException | None, prepared: bool = True) -> dict[str, object]:
+    """run.json of a run of `smoke` that ends with `error` in its second stage, or without `prepared` in its first; it made nothing."""
+    run, out = open_run(Run, "smoke", {"store": str(folder / "store")}, None, str(folder / "runs" / "made"))
+
+    def method(run: Run) -> ArtifactRef:
+        if prepared:
+            prepare(run)
+        before = json.loads((out / "run.json").read_text())
+        assert (before["finished"], before["failed"]) == (False, None)
+        assert list(before["stages"]) == ["prepare"] * prepared
+        assert error is not None
+        raise error
+
+    with pytest.raises(type(error)):
+        carry_out(run, out, method)
+    return json.loads((out / "run.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (RunError("none of 3 problems has pairs; sample more"), "none of 3 problems has pairs; sample more"),
+        (OSError("https://user:secret@host/"), "OSError; the run's log has the rest"),
+        (KeyboardInterrupt(), "interrupted"),
+        (SystemExit(1), "interrupted"),
+    ],
+)
+def test_a_run_says_why_it_ended(tmp_path: Path, error: BaseException, reason: str) -> None:
+    record = ending(tmp_path, error)
+    assert (record["finished"], record["failed"]) == (False, reason)
+    assert list(record["stages"]) == ["prepare"]
+    folder = str(tmp_path / "runs" / "made")
+    shown = selftrain("show", folder).stdout
+    assert shown.endswith(f"\nended in prepare: {reason}\n")
+    assert " failed\n" in shown
+    assert "failed" in selftrain("runs", str(tmp_path / "runs")).stdout
+
+
+def test_a_run_that_was_killed_says_how_far_it_came(tmp_path: Path) -> None:
+    record = ending(tmp_path, RunError("x"), prepared=False) | {"failed": None}
+    folder = tmp_path / "runs" / "made"
+    (folder / "run.json").write_text(json.dumps(record))
+    assert "not finished: it goes on somewhere, or was ended" in selftrain("show", str(folder)).stdout
+    assert "unfinished" in selftrain("runs", str(tmp_path / "runs")).stdout

@@ -21,6 +21,7 @@ import marshal
 import os
 import sys
 import types
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -32,6 +33,12 @@ anew in each."""
 _LARGEST = 1 << 16
 """Bytes of a request, and of code; what `servers/fork.c` has."""
 _WALL = 0x40000000
+_STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
+_MANY_BLOCKS = 500_000
+_COLLECTED = 1 << 14  # Py_TPFLAGS_HAVE_GC
+_QUIET = frozenset({tuple, list, dict, set, type, types.FunctionType, types.BuiltinFunctionType, weakref.ref, types.ModuleType})
+# Of a class itself, whatever its metaclass says.
+_DICT, _MRO = type.__dict__["__dict__"].__get__, type.__dict__["__mro__"].__get__
 
 
 def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> None:
@@ -48,58 +55,82 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
             wait = in_c(library, fd, processors)
     wait = wait or in_python(fd, processors)
     _get_warm(compiling)
-    end, status = _end, 0
+    originals = [getattr(sys, name) for name in _STREAMS]
+    blocks = sys.getallocatedblocks()
+    status = 0
     names: dict[str, Any] = {}
-    before = _old_collections()
     try:
         while (head := wait(names)) is not None:
             if head is True:
                 program = names["__file__"]
                 with open(program, "rb") as source:
                     code = compile(source.read(), program, "exec", dont_inherit=True)
+                del source
                 exec(code, names)  # noqa: S102 - the point of it all
                 break
             if not head:
                 return
             file, *env = head.split(b"\n", 2)[2].decode().split("\0")
             names = _get_ready_for(file, dict(one.split("=", 1) for one in env))
-            before = _old_collections()
     except Exception:
+        # As the interpreter does, for which the frames of the program are there until the end.
+        sys.last_type, sys.last_value, sys.last_traceback = sys.exc_info()
         sys.excepthook(*sys.exc_info())
         status = 1
-    names = {}  # with the last reference to it `end` takes the program's module down
-    end(status, before)
+    if _ends_quietly(originals, blocks):
+        os._exit(status)
+    # The interpreter takes all down, in its own order; nothing here may hold what would go early.
+    if sys.excepthook is _without_our_frames:
+        sys.excepthook = sys.__excepthook__
+    gc.unfreeze()
+    if status:
+        sys.exit(status)
 
 
-def _old_collections() -> "list[int]":
-    """How often objects that are not new have been collected: only then do some become old ones."""
-    return [generation["collections"] for generation in gc.get_stats()[1:]]
+def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
+    """Write out what was printed; whether nothing more would come of it if the interpreter took all down that there is.
 
-
-def _end(status: int, before: "list[int]", leave: "Callable[[int], Any]" = os._exit) -> None:
-    """End the process as the interpreter does, but leave what was warm before to the kernel.
-
-    That is more than half of what a short program costs. In the interpreter's own order (Py_FinalizeEx): threads are waited
-    for, exit functions called, the program's own objects taken down, and its output written out.
+    That costs more than half of what a short program does, so it is left to the kernel where no thread or exit function is left, and
+    no object whose end does anything: files that are written out, generators, what has a `__del__`, weak references that call
+    somebody. What was there before the fork is none of these, but for the standard streams (`originals`, themselves the first
+    object after it). Where there is much (`blocks`: how much memory was in use before), to look through it would cost as much.
     """
-    if "threading" in sys.modules:
-        sys.modules["threading"]._shutdown()
-    atexit._run_exitfuncs()
-    sys.modules.pop("__main__", None)
-    # A whole collection also clears away what the interpreter keeps for its next objects: of no use to a process that ends.
-    gc.collect(1 if _old_collections() == before else 2)
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name, None)
-        try:
-            if stream is not None and not stream.closed:
-                stream.flush()
-        except Exception as error:
-            status = 120
-            with contextlib.suppress(Exception):
-                if name == "stdout":
-                    print(f"Exception ignored in: {stream!r}", file=sys.stderr)
-                    _without_our_frames(type(error), error, error.__traceback__)
-    leave(status)
+    if (
+        "threading" in sys.modules
+        or atexit._ncallbacks()
+        or sys.getallocatedblocks() - blocks > _MANY_BLOCKS
+        or any(getattr(sys, name, None) is not own for name, own in zip(_STREAMS, originals, strict=True))
+    ):
+        return False
+    objects = gc.get_objects()
+    if id(originals) not in map(id, objects):  # the program has frozen what there is
+        return False
+    kinds = set(map(type, objects))
+    if any(map(_has_an_end, kinds - _QUIET)):
+        return False
+    for one in objects if any(issubclass(kind, (type, weakref.ref)) for kind in kinds) else ():
+        if isinstance(one, weakref.ref):
+            if one.__callback__ is not None and not _is_of_abc(one.__callback__):
+                return False
+        # What the collector does not know of may be an object of such a class.
+        elif isinstance(one, type) and not one.__flags__ & _COLLECTED and _has_an_end(one):
+            return False
+    try:
+        for stream in originals[1:3]:
+            stream.flush()
+    except Exception:
+        return False  # the interpreter tries it again, and tells
+    return True
+
+
+def _is_of_abc(callback: object) -> bool:
+    """Whether this takes a class that is no more off the lists of an abstract one."""
+    return type(callback) is types.BuiltinFunctionType and callback.__name__ == "_destroy"
+
+
+def _has_an_end(kind: type) -> bool:
+    """Whether the end of an object of this class may do something; of C functions, whether they may have printed."""
+    return issubclass(kind, ctypes._CFuncPtr) or any("__del__" in _DICT(base) for base in _MRO(kind))
 
 
 def _get_warm(compiling: bool) -> None:

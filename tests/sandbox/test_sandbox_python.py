@@ -77,6 +77,57 @@ PROGRAMS = {
     "its source": "import inspect\ndef f(): pass\nprint(inspect.getsource(f))",
     "many lines": "\n" * 60_000 + "print(1)",
     "a lone surrogate": "print(len('\ud800'))",
+    "a saved stdout": "import io, sys\nreal, sys.stdout = sys.stdout, io.StringIO()\nprint(1)\nreal.write(sys.stdout.getvalue())",
+    "the first stdout": "import sys\nsys.stdout = None\nprint(1)\nsys.__stdout__.write('2')",
+    "a redirected stdout": "import contextlib, os\ncontextlib.redirect_stdout(os.fdopen(os.dup(1), 'w')).__enter__()\nprint(1)",
+    "a file of its own": "f = open(1, 'w', closefd=False)\nf.write('1')",
+    "a file in a cycle": "f = open(1, 'w', closefd=False)\ndef g(): return f\nprint(1, file=f)\nprint(2)",
+    "a file that others hold": "import bisect, re\nbisect.out = open(1, 'wb', closefd=False)\nbisect.out.write(b'1')",
+    "two ways to write": "import sys\na = open(1, 'w', closefd=False)\nb = open(2, 'w', closefd=False)\nb.write('1')\na.write('2')\nprint(3)",
+    "a wrapped stdout": "import io, sys\nout = io.TextIOWrapper(sys.stdout.buffer, write_through=False)\nout.write('1')",
+    "a wrapped stdout in its place": "import io, sys\nsys.stdout = io.TextIOWrapper(sys.stdout.buffer, newline='\\r\\n')\nprint(1)",
+    "a stdout for codecs": "import codecs, sys\nsys.stdout = codecs.getwriter('latin-1')(sys.stdout.buffer)\nprint('\\xe9'.isalpha())",
+    "fast output": "import io, os, sys\nclass Out(io.IOBase):\n    def __init__(self): self.parts = []\n    def write(self, text): self.parts.append(text)\n"
+    "    def close(self): os.write(1, ''.join(self.parts).encode())\nsys.stdout = Out()\nprint(1)",
+    "fast output that is not stdout": "import io, os\nclass Out(io.RawIOBase):\n    def close(self): os.write(1, b'closed')\nout = Out()\nprint(1)",
+    "exit functions": "import atexit, sys\natexit.register(print, 1)\natexit.register(lambda: sys.__stdout__.write('2'))\nsys.stdout.write('3')",
+    "a finalizer": "import weakref\nclass A: pass\na = A()\nweakref.finalize(a, print, 'gone')\nprint(1)",
+    "a weak reference": "import weakref\nclass A: pass\na = A()\nr = weakref.ref(a, lambda _: print('gone'))\nprint(1)",
+    "a weak reference of C": "import os, weakref\nclass A: pass\na = A()\nr = weakref.ref(a, [].append)\nclass B:\n    def __repr__(self): return os.write(1, b'gone') and ''\ns = weakref.ref(a, B().__str__)",
+    "a destructor": "import os\nclass A:\n    def __del__(self): os.write(1, b'gone')\na = A()\nprint(1)",
+    "a destructor in a cycle": "class A:\n    def __del__(self): print('gone')\na = A()\na.a = a\ndel a\nprint(1)",
+    "a destructor without memory": "class A:\n    __slots__ = ()\n    def __del__(self, say=print): say('gone')\na = [(A(),), A()]\nprint(1)",
+    "a destructor that comes late": "import collections\nclass A: __slots__ = ()\na = A()\ncollections.kept = A()\nA.__del__ = lambda self, say=print: say('gone')",
+    "a destructor of a list": "class A(list):\n    def __del__(self, say=print): say(*self)\nimport string\nstring.a = A([1, 2])",
+    "a destructor of an exception": "class A(Exception):\n    def __del__(self, say=print): say('gone')\nraise A",
+    "a local's destructor": "class A:\n    def __del__(self, say=print): say('gone')\ndef f():\n    a = A()\n    print(1 / 0)\nimport atexit\natexit.register(print, 'end')\nf()",
+    "a class that lies": "class M(type):\n    def __getattribute__(cls, name): raise ValueError(name)\nclass A(metaclass=M):\n"
+    "    def __del__(self, say=print): say('gone')\na = A()\nprint(1)",
+    "a generator": "def f():\n    try:\n        yield 1\n    finally:\n        print('finally')\ng = f()\nprint(next(g))",
+    "a generator that others hold": "import heapq\ndef f(say=print):\n    with open(1, 'w', closefd=False) as out:\n        yield out.write('in ')\n        say(1)\n"
+    "heapq.g = f()\nprint(next(heapq.g))",
+    "a coroutine": "async def f():\n    try:\n        await g()\n    finally:\n        print('finally')\nimport types\n@types.coroutine\ndef g(): yield 1\n"
+    "c = f()\nprint(c.send(None))",
+    "a thread": "import threading\ndef f():\n    threading.main_thread().join()\n    print('late')\nthreading.Thread(target=f).start()\nprint(1)",
+    "a daemon": "import threading, time\nthreading.Thread(target=time.sleep, args=(60,), daemon=True).start()\nprint(1)",
+    "a thread that fails": "import threading\nt = threading.Thread(target=lambda: 1 / 0, name='t')\nt.start()\nt.join()\nprint(1)",
+    "a pool": "from concurrent.futures import ThreadPoolExecutor as E\ne = E(2)\nprint(1)\ne.submit(print, 2)",
+    "logging": "import logging.handlers, sys\nto = logging.StreamHandler(sys.stdout)\nlog = logging.getLogger()\n"
+    "log.addHandler(logging.handlers.MemoryHandler(100, target=to))\nlog.warning('kept')\nprint(1)",
+    "an exit code": "import sys\nf = open(1, 'w', closefd=False)\nf.write('1')\nsys.exit(7)",
+    "an exit code at the end": "import atexit, os\natexit.register(lambda: os.write(1, b'1') and os._exit(9))",
+    "an exception and a file": "f = open(1, 'w', closefd=False)\nf.write('1')\nraise ValueError('here')",
+    "a hook": "import sys\nsys.excepthook = lambda *what: print('hook', what[0], sys.last_value)\nf = open(1, 'w', closefd=False)\nf.write('1')\n1 / 0",
+    "a file that is full": "f = open('/dev/full', 'w')\nf.write('1')\nprint(1)\n",
+    "a stdout that is gone": "import os\nprint(1)\nos.close(1)",
+    "C's own output": "import ctypes\nctypes.CDLL(None).printf(b'1\\n')",
+    "C's own output, by what is there": "import ctypes\nctypes.pythonapi.puts(b'1')\nprint(2)",
+    "objects that the collector leaves out": "import gc\nf = open(1, 'w', closefd=False)\nf.write('1')\ngc.freeze()",
+    "objects that the collector left out": "import gc\nf = open(1, 'w', closefd=False)\nf.write('1')\ngc.unfreeze()\ngc.disable()",
+    "many objects": "a = [[n] for n in range(600_000)]\nf = open(1, 'w', closefd=False)\nf.write('1')",
+    "a child": "import os, sys\nf = open(1, 'w', closefd=False)\nf.write('1')\nif os.fork(): os.wait()",
+    "a queue of a child": "import multiprocessing as m\nif __name__ == '__main__':\n    q = m.Queue()\n    q.put(1)\n    print(q.get())",
+    "a temporary folder": "import tempfile\nt = tempfile.TemporaryDirectory()\nprint(1)",
 }
 
 
@@ -85,8 +136,8 @@ FRESH = """
 import json, os, subprocess, sys
 with open("main.py", "w", encoding="utf-8", errors="replace", newline="") as file:
     file.write({!r})
-plain = subprocess.run([sys.executable, os.path.abspath("main.py")], capture_output=True, text=True)
-print(json.dumps([plain.stdout, plain.returncode, plain.stderr]))
+plain = subprocess.run([sys.executable, os.path.abspath("main.py")], capture_output=True)
+print(json.dumps([plain.stdout.decode(), plain.returncode, plain.stderr.decode()]))
 """
 
 

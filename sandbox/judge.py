@@ -340,7 +340,7 @@ class _Judgement:
             return Spawned(command, stdio)
 
         budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
-        return watch(start, stdin.encode("utf-8", "replace"), budget, judge.kept, judge.caller)
+        return watch(start, stdin.encode("utf-8", "replace"), budget, judge.kept, judge.caller, self.uid)
 
     def _limits_of(self, compiling: bool) -> Limits:
         """The program's; but a compiler is no part of what has to do with little memory, and gets what the language has."""

@@ -88,12 +88,13 @@ def watch(
     budget: Budget,
     keep: frozenset[int] = frozenset(),
     caller: int | None = None,
+    user: int | None = None,
 ) -> Outcome:
     """Start a command and watch it to its end; then nothing that it started is left.
 
     `keep`: children of this process that are not the program's. `caller`: a file descriptor that becomes
-    readable when the caller hangs up; that raises `CallerGone`. Raises `SandboxError` where the command
-    cannot be started or killed.
+    readable when the caller hangs up; that raises `CallerGone`. `user`: whose process it will be (None: the same
+    as this one's). Raises `SandboxError` where the command cannot be started or killed.
     """
     with contextlib.ExitStack() as stack:
         (child_in, source), (out, child_out), (err, child_err) = (os.pipe() for _ in range(3))
@@ -101,6 +102,9 @@ def watch(
         stack.callback(_close, ours)
         for pipe in (out, err):
             _widen(pipe)
+        if user is not None:
+            for pipe in (child_in, child_out, child_err):
+                _give(pipe, user)
         try:
             child = start((child_in, child_out, child_err))
         finally:
@@ -254,6 +258,13 @@ class _Run:
 def _widen(pipe: int) -> None:
     with contextlib.suppress(OSError):  # gVisor; or this user has many already
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+
+
+def _give(pipe: int, user: int) -> None:
+    """Let `user` open a pipe by name, as /dev/stdin for instance. That gives access to both of its ends, of a pipe that holds nothing
+    but what is the program's own: it may take back what it printed, or print into its own input."""
+    with contextlib.suppress(OSError):  # gVisor
+        os.fchown(pipe, user, user)
 
 
 def _close(fds: list[int]) -> None:

@@ -36,9 +36,24 @@ _WALL = 0x40000000
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 _MANY_BLOCKS = 500_000
 _COLLECTED = 1 << 14  # Py_TPFLAGS_HAVE_GC
-_QUIET = frozenset({tuple, list, dict, set, type, types.FunctionType, types.BuiltinFunctionType, weakref.ref, types.ModuleType})
-# Of a class itself, whatever its metaclass says.
-_DICT, _MRO = type.__dict__["__dict__"].__get__, type.__dict__["__mro__"].__get__
+_QUIET = frozenset(
+    (
+        tuple,
+        list,
+        dict,
+        set,
+        type,
+        weakref.ref,
+        types.FunctionType,
+        types.BuiltinFunctionType,
+        types.ModuleType,
+    )
+)
+"""Kinds of which most objects are."""
+_C_FUNCTION = ctypes.CFUNCTYPE(None).__mro__[1]
+# Of a class or reference itself: what it says of itself may be a function of the program's.
+_DICT, _MRO, _FLAGS = (type.__dict__[name].__get__ for name in ("__dict__", "__mro__", "__flags__"))
+_CALLBACK = weakref.ref.__dict__["__callback__"].__get__
 
 
 def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> None:
@@ -77,8 +92,9 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
         sys.last_type, sys.last_value, sys.last_traceback = sys.exc_info()
         sys.excepthook(*sys.exc_info())
         status = 1
-    if _ends_quietly(originals, blocks):
-        os._exit(status)
+    with contextlib.suppress(Exception):  # no memory, or no frame, is left for it
+        if _ends_quietly(originals, blocks):
+            os._exit(status)
     # The interpreter takes all down, in its own order; nothing here may hold what would go early.
     if sys.excepthook is _without_our_frames:
         sys.excepthook = sys.__excepthook__
@@ -109,11 +125,11 @@ def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
     if any(map(_has_an_end, kinds - _QUIET)):
         return False
     for one in objects if any(issubclass(kind, (type, weakref.ref)) for kind in kinds) else ():
-        if isinstance(one, weakref.ref):
-            if one.__callback__ is not None and not _is_of_abc(one.__callback__):
+        if issubclass(type(one), weakref.ref):
+            if (callback := _CALLBACK(one)) is not None and not _is_of_abc(callback):
                 return False
         # What the collector does not know of may be an object of such a class.
-        elif isinstance(one, type) and not one.__flags__ & _COLLECTED and _has_an_end(one):
+        elif issubclass(type(one), type) and not _FLAGS(one) & _COLLECTED and _has_an_end(one):
             return False
     try:
         for stream in originals[1:3]:
@@ -130,7 +146,7 @@ def _is_of_abc(callback: object) -> bool:
 
 def _has_an_end(kind: type) -> bool:
     """Whether the end of an object of this class may do something; of C functions, whether they may have printed."""
-    return issubclass(kind, ctypes._CFuncPtr) or any("__del__" in _DICT(base) for base in _MRO(kind))
+    return issubclass(kind, _C_FUNCTION) or any("__del__" in _DICT(base) for base in _MRO(kind))
 
 
 def _get_warm(compiling: bool) -> None:

@@ -183,6 +183,46 @@ def _sockets(*actions: str) -> str:
     return _ANY_OF.replace("SOCKETS", "socket").replace("ACTIONS", f"[{', '.join(actions)}]")
 
 
+_OWN_OUTPUT = """
+import contextlib, fcntl, os
+back = os.open("/dev/stdout", os.O_RDONLY | os.O_NONBLOCK)
+os.fchmod(1, 0)
+fcntl.fcntl(1, fcntl.F_SETPIPE_SZ, 4096)
+for _ in range(20_000):
+    os.write(1, b"x" * 1000)
+    with contextlib.suppress(BlockingIOError):
+        os.read(back, 1000)
+"""
+_OWN_INPUT = """
+import fcntl, os, select
+more = os.open("/dev/stdin", os.O_WRONLY | os.O_NONBLOCK)
+for _ in range(20_000):
+    if select.select([], [more], [], 0)[1]:
+        os.write(more, b"x" * 4096)
+    os.read(0, 4096)
+while select.select([], [more], [], 0)[1]:
+    os.write(more, b"x")
+"""
+_HOLDS_PIPES = f"""
+import os, time
+if os.fork() == 0:
+    os.setsid()
+    if os.fork() == 0:
+        ends = [os.open(f"/dev/fd/{{fd}}", os.O_RDWR) for fd in range(3)]
+        os.closerange(0, 3)
+        time.sleep({NAP})
+    os._exit(0)
+os.wait()
+"""
+_CLOSED_OUTPUT = """
+import os, time
+back = os.open("/dev/stdout", os.O_RDONLY)
+os.close(1)  # which looks like its end
+time.sleep(0.2)
+out = os.open(f"/proc/self/fd/{back}", os.O_WRONLY)
+os.write(out, b"x" * 10_000)
+"""
+
 HOSTILE = (
     # Using more than its share
     Hostile("fork bomb", "import os\nwhile True: os.fork()"),
@@ -196,6 +236,10 @@ HOSTILE = (
         expected=Verdict.memory_exceeded,
     ),
     Hostile("endless output", "while True: print('x' * 4096)", expected=Verdict.output_exceeded),
+    Hostile("output that it takes back", _OWN_OUTPUT, may_pass=True),
+    Hostile("input of its own making", _OWN_INPUT, may_pass=True),
+    Hostile("pipes that it holds open", _HOLDS_PIPES, may_pass=True),
+    Hostile("output after its end", _CLOSED_OUTPUT, may_pass=True),
     Hostile("endless output on stderr", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxx >&2; done", "sh"),
     Hostile("sleep", "import time\ntime.sleep(3600)", expected=Verdict.timeout),
     Hostile("busy loop", "while True: pass", expected=Verdict.timeout),

@@ -103,6 +103,10 @@ PROGRAMS = {
     "a local's destructor": "class A:\n    def __del__(self, say=print): say('gone')\ndef f():\n    a = A()\n    print(1 / 0)\nimport atexit\natexit.register(print, 'end')\nf()",
     "a class that lies": "class M(type):\n    def __getattribute__(cls, name): raise ValueError(name)\nclass A(metaclass=M):\n"
     "    def __del__(self, say=print): say('gone')\na = A()\nprint(1)",
+    "what lies about itself": "class M(type):\n    def __getattribute__(cls, name): print('M', name)\n"
+    "class A(metaclass=M):\n    __slots__ = ()\nimport weakref\nclass B:\n    __class__ = property(lambda self: print('B'))\n"
+    "class R(weakref.ref):\n    __callback__ = property(lambda self: print('R'))\nb = B()\nr = R(b)",
+    "no frame left": "import sys\nf = open(1, 'w', closefd=False)\nf.write('1')\nsys.setrecursionlimit(9)",
     "a generator": "def f():\n    try:\n        yield 1\n    finally:\n        print('finally')\ng = f()\nprint(next(g))",
     "a generator that others hold": "import heapq\ndef f(say=print):\n    with open(1, 'w', closefd=False) as out:\n        yield out.write('in ')\n        say(1)\n"
     "heapq.g = f()\nprint(next(heapq.g))",

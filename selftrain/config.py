@@ -117,6 +117,9 @@ Entries = Annotated[
 ]
 
 
+Check = Literal["off", "count", "exclude", "refuse"]
+
+
 class OutsideConfig(Strict):
     """What all problems from outside share."""
 
@@ -130,6 +133,11 @@ class OutsideConfig(Strict):
     exclude: tuple[str, ...] = ()
     """Tasks to leave out, by name. Where CodeContests has several of one name (its sources share some), each gets `#` and a
     digest of its text behind it, told in the log: the name alone leaves out all of them."""
+    check: Check = "exclude"
+    """Stage `prepare` runs each answer on its own problem's tests, an empty function on all tests, and answers on the tests of
+    problems like theirs (not CodeContests', which its sites judged). off: none of it; count: what is found is told; exclude:
+    told, and wrong answers are not learned from nor measured on, problems whose tests an empty function passes are left out,
+    and so are those that are one to evaluate on under another name; refuse: the run ends."""
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
@@ -247,6 +255,14 @@ class MixedConfig(Strict):
     """Added to the seed of each part."""
     parts: tuple[Annotated[OutsideProblems, Discriminator(_source)], ...] = Field(min_length=1)
     """Each shares out its own tasks by its own `shares`."""
+    check: Check = "exclude"
+    """As that of a source by itself, for all parts together: a part's own is not allowed."""
+
+    @model_validator(mode="after")
+    def _check_parts(self) -> Self:
+        if any(part.check != "exclude" for part in self.parts):
+            raise ValueError("parts: `check` is set for all parts together, beside `parts`")
+        return self
 
     @property
     def languages(self) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ from selftrain.problems.references import doubt
 from selftrain.records import Candidate, Problem
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.stages import prepare as library
+from tasks.checks import check
 from tasks.execute import programs, sandbox_at_work, toolchain
 from tasks.run import Run
 
@@ -62,7 +63,7 @@ def build(build: Build) -> Outcome:
     found = library.find(build)
     if build.config.problems.source != "bank":  # the bank makes its tests itself
         check_tests(build, found.problems)
-        found = without_doubtful(build, found)
+        found = without_doubtful(build, check(build, found))
     return library.write(build, found)
 
 

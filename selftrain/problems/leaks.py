@@ -42,14 +42,20 @@ _FEWEST_CASES = 3
 _SHORTEST_TESTS = 40
 
 
+def function_of(problem: Problem) -> str | None:
+    """The name of the function that the prompt asks for; None where it asks for none."""
+    functions = defined_functions(problem.prompt, problem.language)
+    return functions[-1].name if functions else None
+
+
 def marks(problem: Problem) -> Iterator[Mark]:
     """The marks of `problem`."""
     yield "task", _folded_task(problem.task)
-    functions = defined_functions(problem.prompt, problem.language)
-    name = rf"\b{re.escape(functions[-1].name)}\b" if functions else r"(?!)"
+    function = function_of(problem)
+    name = rf"\b{re.escape(function)}\b" if function else r"(?!)"
     comments = _description(problem.prompt)
     # A name such as `maximum` is a word of the description too, and then means something.
-    word = bool(functions) and functions[-1].name.isalpha() and functions[-1].name.islower()
+    word = function is not None and function.isalpha() and function.islower()
     words = _words(re.sub(name + r"(?=\()" if word else name, " ", comments or problem.prompt))
     if len(words) >= (_FEWEST_WORDS if comments else _FEWEST_WORDS_OF_CODE):
         yield "text", " ".join(words)

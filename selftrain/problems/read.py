@@ -38,11 +38,15 @@ class Found:
     problems    each in its split; those of sft and validation carry the answers
     references  by problem id: completions that the source holds to be right, whatever the split
     left_out    tasks that are not among the problems, by the reason for it
+    untried     ids of problems whose tests and answers nobody tried: all but CodeContests', which its sites judged
+    checks      figures of what was tried (`selftrain.problems.checks`)
     """
 
     problems: list[Problem]
     references: dict[str, tuple[str, ...]] = field(default_factory=dict)
     left_out: Counter[str] = field(default_factory=Counter)
+    untried: frozenset[str] = frozenset()
+    checks: Mapping[str, int] = field(default_factory=dict)
 
 
 def read_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> list[Problem]:
@@ -96,7 +100,9 @@ def _joined(parts: list[Found]) -> Found:
             )
         problems[problem.id] = problem
     references = {id: texts for part in parts for id, texts in part.references.items()}
-    return Found(list(problems.values()), references, sum((part.left_out for part in parts), Counter()))
+    left_out = sum((part.left_out for part in parts), Counter())
+    untried = frozenset().union(*(part.untried for part in parts))
+    return Found(list(problems.values()), references, left_out, untried)
 
 
 def content_digest(config: AnyProblems) -> dict[str, Any]:
@@ -238,7 +244,9 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
             found.problems.append(problem)
             if texts := entry.references.get(problem.language):
                 found.references[problem.id] = texts
-    return found
+    if isinstance(config, ContestsConfig):
+        return found
+    return replace(found, untried=frozenset(where))
 
 
 def _name(config: OutsideProblems, row: Row) -> str:

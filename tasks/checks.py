@@ -1,0 +1,137 @@
+"""Runs what tells the faults of problems from outside: `selftrain.problems.checks` says what that is, and what it means."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from sandbox.programs import assemble
+from sandbox.verdicts import Program, Result, Verdict
+from selftrain.config import ExecuteConfig
+from selftrain.problems.checks import (
+    Findings,
+    act,
+    cannot_fail,
+    neighbours,
+    on_tests_of,
+    text_twins,
+)
+from selftrain.problems.leaks import function_of
+from selftrain.problems.read import Found
+from selftrain.records import Candidate, Problem
+from selftrain.stage import Build
+from tasks.execute import programs, sandbox_at_work
+
+LOGGER = logging.getLogger("selftrain")
+
+EMPTY_BODIES = {
+    "py": "    pass\n",
+    "js": "}",
+    "ts": "    return undefined as any;\n}",
+    "php": "}",
+    "sh": "    :",
+    "lua": "end",
+    "rb": "end",
+    "pl": "}",
+    "r": "}",
+    "jl": "end",
+    "cpp": "    throw 0;",
+    "java": "        throw new RuntimeException();",
+    "cs": "        throw new System.Exception();",
+    "rs": "    panic!();",
+    "go": '    panic("")\n}',
+}
+"""A body that does nothing and, where the language lets a function end without a value, returns nothing; else it throws."""
+
+Key = tuple[str, ...]
+"""What a program was run for: ("answer", id), ("empty", id), or ("twin", id of the answer, id of the tests)."""
+
+
+def check(build: Build, found: Found) -> Found:
+    """`found` after its answers, its tests and its problems' likeness were tried, and what `problems.check` says was done."""
+    setting = build.config.problems.check
+    if setting == "off":
+        return found
+    problems = [problem for problem in found.problems if problem.id in found.untried]
+    plan = dict(_wanted(found, problems))
+    passed = _run(build, plan)
+    findings = judge(found, problems, passed)
+    for line in findings.lines():
+        LOGGER.warning("%s", line)
+        build.log(f"WARNING: {line}")
+    return act(found, findings, setting)
+
+
+def judge(found: Found, problems: list[Problem], passed: Mapping[Key, bool]) -> Findings:
+    """What `passed`, by what was run, says. What the sandbox could not judge is not in it."""
+    answers = tuple(key[1] for key in passed if key[0] == "answer")
+    wrong = {key[1] for key in passed if key[0] == "answer" and not passed[key]}
+    unfailable = {key[1] for key in passed if key[0] == "empty" and passed[key]}
+    unfailable |= {problem.id for problem in problems if cannot_fail(problem)}
+    tried = {key[1] for key in passed if key[0] == "empty"} | {p.id for p in problems if p.cases}
+    twins = []
+    for key in passed:
+        one, other = key[1:] if key[0] == "twin" else ("", "")
+        if not one or not passed[key] or {one, other} & (wrong | unfailable):
+            continue
+        back = passed.get(("twin", other, one), not found.references.get(other))
+        if back and (one < other or not found.references.get(other)):
+            twins.append((one, other))
+    tasks = {problem.id: problem.task for problem in problems}
+    pairs = {(min(tasks[a], tasks[b]), max(tasks[a], tasks[b])) for a, b in twins}
+    return Findings(
+        answers,
+        tuple(sorted(wrong)),
+        tuple(sorted(tried)),
+        tuple(sorted(unfailable)),
+        text_twins(problems),
+        tuple(sorted(pairs)),
+    )
+
+
+def _wanted(found: Found, problems: list[Problem]) -> Iterator[tuple[Key, Program]]:
+    for problem in problems:
+        alone = replace(problem, example_tests="")
+        for text in found.references.get(problem.id, ())[:1]:
+            yield ("answer", problem.id), _program(alone, text, f"{problem.id}#answer")
+        if problem.split != "sft" and (empty := _empty(problem)):
+            yield ("empty", problem.id), empty
+    for one, other in neighbours(problems, found.references):
+        for a, b in ((one, other), (other, one)):
+            for text in found.references.get(a.id, ())[:1]:
+                yield ("twin", a.id, b.id), _program(*on_tests_of(a, b, text), f"{a.id}#on#{b.id}")
+
+
+def _empty(problem: Problem) -> Program | None:
+    """A function that does nothing under the problem's tests; a program that does nothing, where a checker judges it."""
+    if problem.cases:
+        return (
+            _program(replace(problem, example_tests=""), "", f"{problem.id}#empty")
+            if problem.checker
+            else None
+        )
+    body = EMPTY_BODIES.get(problem.language)
+    if body is None or function_of(problem) is None:
+        return None
+    source, marker = assemble(problem.language, problem.prompt, body, problem.tests)
+    return Program(f"{problem.id}#empty", problem.language, source, end_marker=marker)
+
+
+def _program(problem: Problem, text: str, id: str) -> Program:
+    """`text` after the prompt of `problem`, on its tests."""
+    return next(programs(problem, Candidate(id, problem.id, 0, text, (), 0.0, "stop"), ExecuteConfig()))
+
+
+def _run(build: Build, plan: Mapping[Key, Program]) -> dict[Key, bool]:
+    """Which of the programs pass; those that the sandbox itself failed on are left out."""
+    keys = {program.id: key for key, program in plan.items()}
+    results: dict[Key, Result] = {}
+    with sandbox_at_work(build.runtime) as box:
+        for done, result in enumerate(box.run(plan.values()), 1):
+            build.progress(done, len(plan), "programs that check the problems")
+            results[keys[result.id]] = result
+    # In the order of the plan: the sandbox's own depends on which program ends first.
+    return {
+        key: results[key].verdict is Verdict.passed
+        for key in plan
+        if key in results and results[key].verdict.is_label
+    }

@@ -11,6 +11,7 @@ from tasks.report import report
 from tasks.run import Run
 from tasks.sample import sample
 from tasks.sft import sft
+from tasks.suitable import check_models
 from tasks.train_reward import train_reward
 
 
@@ -21,6 +22,7 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
         candidates = sample(run, problems, generator, name, evaluation)
         return candidates, execute(run, problems, candidates, name, evaluation)
 
+    check_models(run)
     problems = prepare(run)
     generator = sft(run, problems)
     pairs = mine(run, problems, pool(generator, "sft"), round=1)

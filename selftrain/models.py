@@ -1,5 +1,6 @@
 """Models and tokenizers: tiny ones made here, pretrained ones loaded, and how prompts and completions become tokens."""
 
+import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -152,14 +153,13 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
     config = _config(folder, **options)
     names = config.architectures or []
     if fresh_head is None:
-        fresh_head = not any(name.endswith(CLASSIFIER) for name in names)
+        fresh_head = not is_classifier(config)
     if not fresh_head:
-        if not any(name.endswith(CLASSIFIER) for name in names):
+        if not is_classifier(config):
             raise UsageError(
                 f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder"
             )
-        if config.num_labels != 1:
-            raise UsageError(f"{folder}: expected one label (a score), got num_labels={config.num_labels}")
+        check_labels(folder, config)
     new = frozenset({"score.weight"} if fresh_head else ())
     model = _load(AutoModelForSequenceClassification, folder, new, num_labels=1, **options)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
@@ -171,6 +171,48 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
             # Stiennon et al. 2020, appendix B: a head of this size starts with scores of about unit variance.
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
     return model
+
+
+def is_classifier(config: Any) -> bool:
+    """Whether a transformers config is that of a sequence classifier."""
+    return any(name.endswith(CLASSIFIER) for name in config.architectures or [])
+
+
+def check_labels(folder: str | Path, config: Any) -> None:
+    """Raise UsageError unless the classifier in `folder` has one label: as its config.json says, else as its head has rows.
+
+    Without the number in config.json transformers takes 2, whatever the weights are.
+    """
+    labels = config.num_labels
+    path = Path(folder) / "config.json"
+    said = json.loads(path.read_bytes()) if path.is_file() else {"num_labels": labels}
+    if not {"num_labels", "id2label"} & said.keys():
+        labels = next(iter(_rows(Path(folder), "score.weight")), labels)
+    if labels != 1:
+        raise UsageError(f"{folder}: expected one label (a score), got num_labels={labels}")
+
+
+def _rows(folder: Path, name: str) -> Iterator[int]:
+    """The first size of the tensor called `name` in a folder's safetensors files."""
+    from selftrain.weights import header
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            if tensor := header(file, path)[1].get(name):
+                yield int(tensor["shape"][0])
+
+
+def final_norm(classifier: Any) -> Any:
+    """The norm between a sequence classifier's last layer and its head, by the names that it has; None where it has none."""
+    from torch import nn
+
+    trunk = classifier.base_model
+    for part in (trunk, getattr(trunk, "decoder", None)):
+        for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f"):
+            found = getattr(part, name, None)
+            if isinstance(found, nn.Module):
+                return found
+    return None
 
 
 def _config(folder: str | Path, **options: Any) -> Any:

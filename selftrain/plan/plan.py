@@ -121,6 +121,10 @@ def make_plan(
     shape = shape_of(
         config.model
     )  # before anything that takes long: a model that is not here is told at once
+    if config.model.base is not None or config.reward.base is not None:
+        from selftrain.suitable import check_architectures
+
+        check_architectures(config)
     corpus = corpus_of(config)
     if config.model.base is None:
         shape = shape_of(config.model, corpus.vocabulary)

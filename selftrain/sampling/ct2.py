@@ -85,9 +85,10 @@ class Engine:
         """See the package's docstring."""
         if not rows:
             return []
+        # Its own words: it may have sampled one of those that fill up an embedding larger than the tokenizer.
+        words = json.loads((self.folder / "vocabulary.json").read_text())
         texts = [
-            self.tokenizer.convert_ids_to_tokens([*prompt, *row])
-            for prompt, row in zip(prompts, rows, strict=True)
+            [words[token] for token in (*prompt, *row)] for prompt, row in zip(prompts, rows, strict=True)
         ]
         results = self._generator().score_batch(
             texts, max_batch_size=SCORED, batch_type="tokens", max_input_length=0

@@ -27,6 +27,7 @@ from selftrain.models import (
     encode_completion,
     encode_prompt,
     fill_template,
+    final_norm,
     load_classifier,
     load_tokenizer,
     pad,
@@ -189,13 +190,13 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         self.token_scores: Any = None
         """[rows, longest] scores of the tokens of the last batch."""
         classifier = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
-        trunk = classifier.base_model
-        self.norm: Any = getattr(trunk, "norm", None) or getattr(trunk, "ln_f", None)
+        self.norm: Any = final_norm(classifier)
         if not settings.token_loss:
             return
         if self.norm is None:
             raise UsageError(
-                f"reward.token_loss needs a model with a final norm (`norm` or `ln_f`), {type(trunk).__name__} has none; set it to 0"
+                f"reward.token_loss needs a model with a final norm before its head, and a {type(classifier).__name__} has none "
+                "that is known; set it to 0"
             )
         classifier.register_forward_hook(self._score_tokens)
 

@@ -215,7 +215,7 @@ def test_a_whole_update(micro_batch: int):
         model_of(STORED["reference"]),
         lambda prompts, completions: torch.zeros(len(completions)),
         case["prompts"],
-        1,  # samples of its own are drawn, and not used
+        (1,),  # samples of its own are drawn, and not used
         Accelerator(cpu=True, gradient_accumulation_steps=accumulation_steps(config, 1)),
     )
     trainer.module.value_head.weight.data = torch.tensor(STORED["value_head"])

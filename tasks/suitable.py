@@ -1,0 +1,45 @@
+"""Checks a run's models before its first stage: what they cannot do is told at once, by a dry run too."""
+
+import tempfile
+from pathlib import Path
+
+from selftrain.config import ModelConfig
+from selftrain.launch import launch
+from selftrain.models import base_digest
+from selftrain.stage import Build, fingerprint, plain
+from selftrain.store import replace_file
+from selftrain.suitable import check_lengths
+from tasks.run import Run
+
+
+def check_models(run: Run) -> None:
+    """Raise UsageError where a stage would fail for what the models are (see `selftrain.suitable`).
+
+    Pretrained ones are looked at in a child process, once for each model and config.
+    """
+    config = run.config
+    if config.model.base is None and config.reward.base is None:
+        names = ("sft.max_tokens", "reward.max_tokens", "sample.max_new_tokens")
+        check_lengths(config, config.model.max_tokens, names)
+        return
+    judge = ModelConfig(base=config.reward.base, revision=config.reward.base_revision)
+    looked_at = {
+        "content": [base_digest(config.model), base_digest(judge, "reward.base")],
+        "settings": [
+            plain(part, "settings")
+            for part in (config.model, config.sft, config.sample, config.reward, config.ppo)
+        ],
+        "libraries": run.libraries,
+        "commit": run.commit,
+    }
+    mark = run.store.local / "suitable" / fingerprint(looked_at)
+    if mark.is_file():
+        return
+    alone = config.runtime.model_copy(
+        update={"nodes": 1, "processes": 1, "device": "cpu", "launcher": "torchrun", "deepspeed": None}
+    )
+    with tempfile.TemporaryDirectory(prefix="selftrain-models-") as scratch:
+        build = Build({"run": plain(config, "run")}, {}, Path(scratch), alone, lambda *_, **__: None)
+        launch("selftrain.suitable", build)
+    with run.store.writing():
+        replace_file(mark, b"")

@@ -237,7 +237,28 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     print(
         f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {folder}/report.html"
     )
+    _tell_problems(run.config)
     return 0
+
+
+def _tell_problems(config: Any) -> None:
+    """Print what a look at the problems tells, where they are files at hand. Raises DataError as the run would."""
+    from selftrain.problems.checks import overview
+    from selftrain.problems.read import find_problems
+
+    source = config.problems
+    parts = getattr(source, "parts", (source,))
+    if source.source == "bank":
+        return
+    if remote := [hub for part in parts if (hub := getattr(part, "hub", None)) and not Path(hub).is_dir()]:
+        print(
+            f"\nproblems: not looked at, they are on the hub ({', '.join(remote)}); `prepare` tells of leaks"
+        )
+        return
+    found = find_problems(source.model_copy(update={"seed": source.seed + config.seed}))
+    print("\nproblems (what only running programs tells comes in `prepare`):")
+    for line in overview(found):
+        print(f"  {line}")
 
 
 def plan_command(options: argparse.Namespace) -> int:
@@ -311,7 +332,11 @@ def show_command(options: argparse.Namespace) -> int:
             )
             print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing}")
             continue
-        figures = {k: v for k, v in manifest["metrics"].items() if not isinstance(v, list | dict)}
+        figures = dict(manifest["metrics"])
+        if ref["stage"] == "prepare":  # its counts are what there is to know of one's data
+            for name_of_group in ("problems", "left_out", "checks"):
+                figures |= figures.pop(name_of_group, {})
+        figures = {k: v for k, v in figures.items() if not isinstance(v, list | dict)}
         text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
         print(f"{name:<24} {ref['key']:<34} {manifest['seconds']:>9.1f}  {text}")
     if run["finished"] and (folder / "report.json").is_file():

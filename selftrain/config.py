@@ -3,7 +3,8 @@
 Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -20,11 +21,57 @@ from pydantic import (
 LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
 SPLITS = ("sft", "rl", "validation", "test")
 
+SOURCES = ("bank", "contests", "jsonl", "mixed", "multipl-e")
+"""Where problems may come from: `problems.source`."""
+
+LANGUAGE_NAMES = {
+    "python": "py",
+    "python3": "py",
+    "c++": "cpp",
+    "cxx": "cpp",
+    "c#": "cs",
+    "csharp": "cs",
+    "javascript": "js",
+    "node": "js",
+    "typescript": "ts",
+    "bash": "sh",
+    "shell": "sh",
+    "golang": "go",
+    "rust": "rs",
+    "ruby": "rb",
+    "perl": "pl",
+    "haskell": "hs",
+    "ocaml": "ml",
+    "julia": "jl",
+    "racket": "rkt",
+    "clojure": "clj",
+    "f#": "fs",
+    "fsharp": "fs",
+    "ada": "adb",
+}
+"""What languages are called elsewhere: MultiPL-E's short name, which is used here."""
+
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+
+
+def suggestion(name: str, known: Iterable[str]) -> str:
+    """`; did you mean ...?` where one of `known` is like `name`, else empty."""
+    names = list(known)
+    short = LANGUAGE_NAMES.get(name.lower(), name.lower())
+    close = [short] if short in names else get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def _refuse_unknown(name: str, values: Iterable[str], known: Sequence[str]) -> None:
+    """Raise ValueError for values that are not known."""
+    if unknown := [value for value in values if value not in known]:
+        raise ValueError(
+            f"{name}: unknown {', '.join(unknown)}{suggestion(unknown[0], known)}; known: {', '.join(known)}"
+        )
 
 
 class Strict(BaseModel):
@@ -65,8 +112,7 @@ class BankConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         for name, known in (("languages", LANGUAGES), ("sizes", SPLITS), ("shares", SPLITS)):
-            if unknown := [value for value in getattr(self, name) if value not in known]:
-                raise ValueError(f"{name}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+            _refuse_unknown(name, getattr(self, name), known)
         for name in ("languages", "families", "lengths", "sizes"):
             values = list(getattr(self, name))
             if not values or len(set(values)) < len(values):
@@ -142,8 +188,7 @@ class OutsideConfig(Strict):
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
         for name, known in (("languages", sorted(MULTIPL_E_LANGUAGES)), ("shares", SPLITS)):
-            if unknown := [value for value in getattr(self, name) if value not in known]:
-                raise ValueError(f"{name}: unknown {', '.join(unknown)}; known: {', '.join(known)}")
+            _refuse_unknown(name, getattr(self, name), known)
         if not self.languages or len(set(self.languages)) < len(self.languages):
             raise ValueError(f"languages: expected at least one and none twice, got {list(self.languages)}")
         if abs(sum(self.shares.values()) - 1) > 1e-6:

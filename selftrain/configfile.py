@@ -1,13 +1,13 @@
 """Reads a run's config: a YAML file, or the name of a shipped one, with overrides on top."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from selftrain.config import RunConfig
+from selftrain.config import SOURCES, RunConfig, suggestion
 from selftrain.errors import UsageError
 
 HERE = Path(__file__).parent
@@ -30,6 +30,7 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
+    _switch(values, overrides or {})
     for key, value in (overrides or {}).items():
         _set(values, key, value)
     values.setdefault("name", path.stem)
@@ -89,11 +90,68 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     values[last] = value
 
 
+def _switch(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
+    """Take the settings of another problem source out of `values` where the overrides name a source of their own; `seed`
+    means the same for all."""
+    problems = values.get("problems") or {}
+    source = overrides.get("problems.source")
+    if isinstance(problems, dict) and source is not None and source != problems.get("source", "bank"):
+        values["problems"] = {"seed": problems["seed"]} if "seed" in problems else {}
+
+
 def _problem(error: Any) -> str:
-    where = ".".join(str(part) for part in error["loc"]) or "config"
+    loc = [
+        part for part in error["loc"] if part not in SOURCES
+    ]  # a source's name is there as if it were a key
+    where = ".".join(str(part) for part in loc) or "config"
     if error["type"] == "extra_forbidden":
-        return f"  {where}: no such setting; see selftrain/config.py for the settings there are"
+        known = _settings(error["loc"][:-1])
+        parent, _, name = where.rpartition(".")
+        return f"  {where}: no such setting{_suggested(parent, name, known)}"
+    if error["type"] == "union_tag_invalid":
+        known = sorted(SOURCES)
+        return f"  {where}.source: unknown source {error['ctx']['tag']!r}{suggestion(error['ctx']['tag'], known)}; known: {', '.join(known)}"
     if error["type"] == "value_error":
         return f"  {where}: {error['ctx']['error']}"  # our own message: it says what was found
+    if error["type"] == "missing":
+        option = f", or with --set {where}=VALUE" if all(isinstance(part, str) for part in loc) else ""
+        return f"  {where}: needed, and not there; give it in the config{option}"
     got = repr(error["input"])
     return f"  {where}: {error['msg']}; got {got[:80]}"
+
+
+def _suggested(parent: str, name: str, known: list[str]) -> str:
+    """What may have been meant, and what there is."""
+    close = suggestion(f"{parent}.{name}".strip("."), [f"{parent}.{one}".strip(".") for one in known])
+    elsewhere = [] if close else [path for path in _paths(RunConfig) if path.rpartition(".")[2] == name]
+    meant = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else close
+    return f"{meant}; there are: {', '.join(known)} (selftrain/config.py says what they mean)"
+
+
+def _settings(loc: Sequence[str | int]) -> list[str]:
+    """The settings that the place `loc`, as pydantic names it, has."""
+    models = [RunConfig]
+    for part in loc:
+        if part in SOURCES:
+            models = [model for model in models if model.model_fields["source"].default == part]
+        elif isinstance(part, str):
+            fields = [model.model_fields[part] for model in models if part in model.model_fields]
+            models = [model for field in fields for model in _models(field.annotation)]
+    return list(dict.fromkeys(name for model in models for name in model.model_fields))
+
+
+def _models(annotation: Any) -> list[type[Any]]:
+    """The models in a type."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return [annotation]
+    return [model for part in get_args(annotation) for model in _models(part)]
+
+
+def _paths(model: type[BaseModel], before: str = "") -> list[str]:
+    """All settings below `model`, dotted."""
+    found = []
+    for name, field in model.model_fields.items():
+        found.append(before + name)
+        for inner in _models(field.annotation):
+            found += _paths(inner, f"{before}{name}.")
+    return list(dict.fromkeys(found))

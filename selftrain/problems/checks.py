@@ -130,6 +130,28 @@ def neighbours(
             yield group[i], group[j]
 
 
+def overview(found: Found) -> list[str]:
+    """What can be told of a source without running anything, line by line."""
+    problems = found.problems
+    tasks = {split: {p.task for p in problems if p.split == split} for split in _EVALUATED}
+    learnt = [problem for problem in problems if problem.split == "sft"]
+    answered = sum(problem.response is not None for problem in learnt)
+    lines = [
+        "tasks: " + ", ".join(f"{split} {len(names)}" for split, names in tasks.items()),
+        f"answers to learn from: {answered} of {len(learnt)} problems in sft",
+        "no problem to evaluate on is, by its text or tests, one to train on",
+    ]
+    if found.left_out:
+        lines.append(
+            "left out: " + ", ".join(f"{n} ({reason})" for reason, n in sorted(found.left_out.items()))
+        )
+    unfailable = tuple(p.id for p in problems if cannot_fail(p))
+    lines += Findings(
+        tried=tuple(p.id for p in problems if p.cases), unfailable=unfailable, text_twins=text_twins(problems)
+    ).lines()
+    return lines
+
+
 def act(found: Found, findings: Findings, setting: str) -> Found:
     """`found` after `setting` (`selftrain.config.OutsideConfig.check`) was applied, with its figures. Raises `DataError`
     where it says refuse and there is something, and where nothing is left to learn from."""

@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from sandbox.completion import extract_completion
-from selftrain.config import MULTIPL_E_LANGUAGES
+from selftrain.config import MULTIPL_E_LANGUAGES, suggestion
 from selftrain.errors import DataError
 from selftrain.problems.examples import example_tests
 from selftrain.problems.rows import Fields, Row, check_fields
@@ -49,5 +49,7 @@ def check_language(row: Row, language: str, field: str = "language") -> str:
     """`language`. Raises `DataError` where MultiPL-E does not know it."""
     if language not in MULTIPL_E_LANGUAGES:
         known = ", ".join(sorted(MULTIPL_E_LANGUAGES))
-        raise DataError(f"{row.where}: field {field!r}: unknown language {language!r}; known: {known}")
+        raise DataError(
+            f"{row.where}: field {field!r}: unknown language {language!r}{suggestion(language, MULTIPL_E_LANGUAGES)}; known: {known}"
+        )
     return language

@@ -344,7 +344,8 @@ def _check(problems: list[Problem], config: OutsideProblems, left_out: str) -> N
     if missing := [language for language in config.languages if not languages[language]]:
         found = ", ".join(f"{language} ({count})" for language, count in languages.items()) or "none"
         raise DataError(
-            f"no problems in {', '.join(missing)}; found: {found}; add them, or take it out of `languages`"
+            f"no problems in {', '.join(missing)}; found: {found}; add them, or name only those that are there: "
+            f"problems.languages: [{', '.join(languages) or 'py'}]"
         )
     tasks = {
         split: {problem.task for problem in problems if problem.split == split} for split in config.splits

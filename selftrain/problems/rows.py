@@ -13,6 +13,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from selftrain.config import suggestion
 from selftrain.errors import DataError
 from selftrain.records import Problem
 
@@ -112,6 +113,12 @@ def check_fields(row: Row, model: type[Checked]) -> Checked:
             found = ", ".join(row.fields) or "nothing"
             raise DataError(
                 f"{row.where}: field {name!r} is missing; needed: {needed}; found: {found}"
+            ) from None
+        if first["type"] == "extra_forbidden":
+            known = list(model.model_fields) if len(first["loc"]) == 1 else []
+            allowed = f"; allowed: {', '.join(known)}" if known else ""
+            raise DataError(
+                f"{row.where}: field {name!r} is not known{suggestion(name, known)}{allowed}; take it out of the rows"
             ) from None
         raise DataError(
             f"{row.where}: field {name!r}: {first['msg']}, got {_shown(first['input'])}"

@@ -104,7 +104,7 @@ WRONG = [
     ("problems.shares", {"sft": float("nan")}, r"problems\..*shares\.sft: .*got nan"),
     ("problems.languages", ["py", "cobol"], r"unknown cobol; known: py, cpp"),
     ("problems.sizes", {"train": 3}, r"unknown train; known: sft, rl"),
-    ("problems.source", "web", r"problems: .*'web'"),
+    ("problems.source", "web", r"problems.source: .*'web'"),
     ("runtime.nodes", 2, r"needs runtime\.rendezvous"),
     ("sft", 3, r"sft: .*got 3"),
 ]
@@ -161,3 +161,46 @@ def test_pretrained_weights_need_isolation():
 def test_a_config_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         RunConfig().seed = 2  # type: ignore[misc]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        (
+            "sft.epoch",
+            3,
+            r"sft\.epoch: no such setting; did you mean sft\.epochs\?; there are: epochs, batch_size,",
+        ),
+        ("epochs", 3, r"did you mean sft\.epochs or reward\.epochs or ppo\.epochs\?"),
+        ("problem.source", "jsonl", r"did you mean problems\?"),
+        ("reward.lora.rnk", 3, r"did you mean reward\.lora\.rank\?; there are: rank, alpha, dropout"),
+        (
+            "problems.familys",
+            "list",
+            r"problems\.familys: no such setting; did you mean problems\.families\?",
+        ),
+        ("problems.languages", ["python"], r"unknown python; did you mean py\?; known: py, cpp,"),
+        ("problems.languages", ["C++"], r"unknown C\+\+; did you mean cpp\?"),
+        (
+            "problems.source",
+            "json",
+            r"problems\.source: unknown source 'json'; did you mean jsonl\?; known: bank,",
+        ),
+        (
+            "problems.source",
+            "jsonl",
+            r"problems\.files: needed, and not there; .*--set problems\.files=VALUE",
+        ),
+        ("xyzzy", 1, r"xyzzy: no such setting; there are: name, seed,"),
+    ],
+)
+def test_what_may_have_been_meant_is_said(key: str, value: Any, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        load_config("smoke", {key: value})
+
+
+def test_another_source_needs_nothing_of_the_old_one() -> None:
+    config = load_config("smoke", {"problems.files": "mine.jsonl", "problems.source": "jsonl"})
+    assert config.problems.source == "jsonl"
+    assert config.problems.files == ("mine.jsonl",)
+    assert load_config("smoke", {"problems.source": "bank"}).problems.sizes["sft"] == 60

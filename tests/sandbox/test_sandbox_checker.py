@@ -136,6 +136,28 @@ def test_checkers_in_many_languages(sandbox: Sandbox) -> None:
     assert verdicts == right | {f"{name} 1 5": Verdict.wrong_answer for name in there}
 
 
+def test_rules(sandbox: Sandbox) -> None:
+    """Each rule on output that the one before it refuses; what a rule takes for the same is in test_sandbox_compare.py."""
+    printed = {
+        "exact": "1.50 Yes\n",
+        "lines": "1.50 Yes  \n\n",
+        "tokens": "\n1.50\nYes",
+        "float:1e-2": "1.501 Yes",
+        "code-contests": "1.500001 yES",
+    }
+    programs = [
+        Program(f"{rule} on {name}", "sh", f"printf {text!r}", (Case("", "1.50 Yes\n"),), compare=rule)
+        for rule in printed
+        for name, text in printed.items()
+    ]
+    names = list(printed)
+    right = {f"{rule} on {name}" for at, rule in enumerate(names) for name in names[: at + 1]}
+    right -= {"code-contests on float:1e-2"}
+    found = run(sandbox, *programs)
+    assert {id for id, result in found.items() if result.verdict is Verdict.passed} == right
+    assert {result.verdict for result in found.values()} == {Verdict.passed, Verdict.wrong_answer}
+
+
 def test_every_case_is_checked_and_only_where_the_program_ends_well(sandbox: Sandbox) -> None:
     found = run(
         sandbox,

@@ -107,10 +107,11 @@ def test_contests_from_a_folder_in_the_hubs_layout(tmp_path: Path) -> None:
             "generated_tests": tests,
             "solutions": {"language": [3], "solution": ["print(2 * int(input()))"]},
             "input_file": "",
+            "time_limit": {"seconds": 1, "nanos": 500_000_000},
+            "memory_limit_bytes": 256_000_000,
         }
-        write_parquet(
-            tmp_path / split / f"{split}-00000-of-00001.parquet", [row, row | {"name": f"{split} more"}]
-        )
+        again = row | {"name": f"{split} more", "time_limit": None, "memory_limit_bytes": 0}
+        write_parquet(tmp_path / split / f"{split}-00000-of-00001.parquet", [row, again])
     (tmp_path / "repository").mkdir()
     for split in ("train", "test"):
         (tmp_path / split).rename(tmp_path / "repository" / split)
@@ -131,6 +132,7 @@ def test_contests_from_a_folder_in_the_hubs_layout(tmp_path: Path) -> None:
     assert [p.id for p in problems] == ["test.py", "test more.py", "train.py"]
     assert problems[2].response == "print(2 * int(input()))"
     assert [case["stdout"] for case in problems[2].cases] == ["2\n", "4\n"]
+    assert [(p.time_limit, p.memory_limit_bytes) for p in problems[:2]] == [(1.5, 256_000_000), (None, None)]
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -10,6 +10,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import chain, groupby
+from shlex import quote
 
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Result, Verdict
@@ -63,6 +64,7 @@ def build(build: Build) -> Outcome:
     found = library.find(build)
     if build.config.problems.source != "bank":  # the bank makes its tests itself
         check_tests(build, found.problems)
+        check_checkers(build, found.problems)
         found = without_doubtful(build, check(build, found))
     return library.write(build, found)
 
@@ -70,9 +72,8 @@ def build(build: Build) -> Outcome:
 def without_doubtful(build: Build, found: Found) -> Found:
     """`found` without the problems whose own right programs disagree on what is to be printed, counted: of those whose
     candidates will be run, where there are two such programs."""
-    tried: dict[str, list[Program]] = defaultdict(
-        list
-    )  # by what they are tried on: a task's languages share their cases
+    # By what they are tried on: the languages of a task share their cases.
+    tried: dict[str, list[Program]] = defaultdict(list)
     keys: dict[str, str] = {}
     for problem in found.problems:
         if problem.cases and problem.split != "sft":
@@ -121,6 +122,35 @@ def check_tests(build: Build, problems: Sequence[Problem]) -> None:
         raise DataError(
             f"the tests of {len(broken)} of {len(programs)} problems cannot run, even on an empty function; mend them or "
             "leave their tasks out with problems.exclude:\n" + "\n".join(lines) + more
+        )
+
+
+def check_checkers(build: Build, problems: Sequence[Problem]) -> None:
+    """Raise DataError where the checker of a problem fails, as it would on many a candidate: on the expected output, on none, or
+    on one that makes no sense."""
+    wanted: dict[str, Program] = {}
+    for problem in problems:
+        if problem.checker and problem.split != "sft":
+            for at, output in enumerate((problem.cases[0]["stdout"], "", "?!")):
+                printing = replace(
+                    problem, language="sh", prompt="", example_tests="", cases=problem.cases[:1]
+                )
+                one = Candidate(
+                    f"{problem.id}#{at}", problem.id, at, f"printf %s {quote(output)}", (), 0.0, "stop"
+                )
+                wanted |= {program.id: program for program in programs(printing, one, ExecuteConfig())}
+    failed: dict[str, Result] = {}
+    with sandbox_at_work(build.runtime) as box:
+        for done, result in enumerate(box.run(wanted.values()), 1):
+            build.progress(done, len(wanted), "checkers")
+            if result.verdict is Verdict.sandbox_error and result.stderr.startswith("the checker"):
+                failed.setdefault(result.id.rpartition("#")[0], result)
+    if failed:
+        lines = "".join(f"\n  {id}: {failed[id].stderr.strip()}" for id in sorted(failed)[:NAMED])
+        more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        raise DataError(
+            f"the checkers of {len(failed)} problems fail on the expected output, on an empty one or on '?!'; they have to say of "
+            f"any output whether it is right (sandbox/README.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
         )
 
 

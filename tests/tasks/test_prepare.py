@@ -12,7 +12,7 @@ from selftrain.problems.read import Found
 from selftrain.records import Problem
 from selftrain.stage import Build
 from tasks.execute import open_sandbox
-from tasks.prepare import check_tests, without_doubtful
+from tasks.prepare import check_checkers, check_tests, without_doubtful
 from tests.needs import need
 from tests.selftrain.problems.made import DESCRIPTIONS, write_jsonl
 
@@ -71,6 +71,29 @@ def test_tests_that_fail_at_run_time_are_the_candidates_matter(problems: dict[st
 
 def test_what_is_only_learnt_from_needs_no_tests_that_run(problems: dict[str, Problem]) -> None:
     check([replace(problems["py"], tests="assert (", split="sft")])
+
+
+SLOPPY = "print('accept' if int(open('got').read()) > int(open('input').read()) else 'reject')"
+SOUND = f"try:\n    {SLOPPY}\nexcept ValueError:\n    print('reject')"
+
+
+def test_a_checker_that_fails_on_what_makes_no_sense_is_told(problems: dict[str, Problem]) -> None:
+    cases = ({"stdin": "1\n", "stdout": "it's 2\n"},)
+    build = Build({}, {}, Path(), RUNTIME, lambda *_: None)
+    checkers = {"sound": SOUND, "sloppy": SLOPPY, "broken": "1 / 0", "learnt": "1 / 0"}
+    several = [
+        replace(
+            problems["py"], id=name, tests="", cases=cases, checker={"language": "py", "program": source},
+            split="sft" if name == "learnt" else "rl",
+        )
+        for name, source in checkers.items()
+    ]  # fmt: skip
+    check_checkers(build, [*several[:1], *several[3:], problems["py"]])
+    with pytest.raises(DataError, match=r"the checkers of 2 problems fail on") as raised:
+        check_checkers(build, several)
+    assert "\n  broken: the checker (py) failed" in str(raised.value)
+    assert "ZeroDivisionError" in str(raised.value)
+    assert "\n  sloppy: the checker (py) failed" in str(raised.value)
 
 
 # Problems with many right answers, told by solutions that the data set holds to be right

@@ -70,18 +70,23 @@ def build(build: Build) -> Outcome:
 
 
 def without_doubtful(build: Build, found: Found) -> Found:
-    """`found` without the problems whose own right programs disagree on what is to be printed, counted: of those whose
-    candidates will be run, where there are two such programs."""
+    """`found` without the problems that programs held to be right speak against, counted: of those with cases whose candidates
+    will be run. One such program alone counts where its data set has judged it; `check` has looked at the others."""
     # By what they are tried on: the languages of a task share their cases.
     tried: dict[str, list[Program]] = defaultdict(list)
     keys: dict[str, str] = {}
+    judged: set[str] = set()
     for problem in found.problems:
         if problem.cases and problem.split != "sft":
             key = keys[problem.id] = json.dumps([problem.task, problem.cases])
             for at, text in enumerate(found.references.get(problem.id, ())):
                 one = Candidate(f"{problem.id}#{at}", problem.id, at, text, (), 0.0, "stop")
                 tried[key] += programs(problem, one, ExecuteConfig())
-    tried = {key: several for key, several in tried.items() if len(several) > 1}
+            if problem.id not in found.untried:
+                judged.add(key)
+    tried = {
+        key: several for key, several in tried.items() if len(several) > 1 or (several and key in judged)
+    }
     results: dict[str, Result] = {}
     total = sum(map(len, tried.values()))
     with sandbox_at_work(build.runtime) as box:

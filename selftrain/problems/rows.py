@@ -4,6 +4,7 @@ import glob
 import gzip
 import hashlib
 import json
+import re
 import reprlib
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -217,12 +218,21 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 def _parse(text: str, path: Path, line: int) -> Any:
     try:
-        return json.loads(text, parse_constant=_refuse)
+        value = json.loads(text, parse_constant=_refuse)
+        if re.search(r"\\u[dD][89a-fA-F]", text):
+            json.dumps(
+                value, ensure_ascii=False
+            ).encode()  # half a pair of surrogates is no text that can be stored
     except json.JSONDecodeError as error:
         at = line + error.lineno - 1
         raise DataError(
             f"{path}:{at}: broken JSON at column {error.colno} ({error.msg}){_advice(text, error, path)}: "
             f"{text!r:.{_SHOWN}}"
+        ) from None
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{path}:{line}: a text holds one half of a surrogate pair (\\ud800 to \\udfff), which is no character; "
+            "write both halves, or the character itself"
         ) from None
     except RecursionError:
         raise DataError(
@@ -231,6 +241,7 @@ def _parse(text: str, path: Path, line: int) -> Any:
         ) from None
     except ValueError as error:  # a constant, or a whole number of thousands of digits
         raise DataError(f"{path}:{line}: {error}: {text!r:.{_SHOWN}}") from None
+    return value
 
 
 def _refuse(constant: str) -> None:

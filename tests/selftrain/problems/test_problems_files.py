@@ -151,6 +151,7 @@ GOOD = b'{"x": 1}\n'
         (GOOD + b'{"x": NaN}\n', r":2: NaN is not JSON; write null"),
         (GOOD + b'{"x": -Infinity}\n', r":2: -Infinity is not JSON; write null"),
         (GOOD + b'{"x": ' + b"9" * 5_000 + b"}\n", r":2: Exceeds the limit"),
+        (GOOD + b'{"x": "\\ud83d"}\n', r":2: .*one half of a surrogate pair"),
     ],
 )
 def test_what_is_wrong_with_a_line_is_said(tmp_path: Path, content: bytes, message: str) -> None:

@@ -303,8 +303,11 @@ def runs_command(options: argparse.Namespace) -> int:
             print(f"{path.parent.name:<24} {'damaged':<11} {error}")
             continue
         state = "finished" if run["finished"] else "failed" if run.get("failed") else "unfinished"
+        last = next(reversed(run["stages"]), None)
+        done = len(run["stages"]) - (not run["finished"] and last is not None)
+        why = f"  ended in {last}: {run['failed'].splitlines()[0][:100]}" if run.get("failed") else ""
         print(
-            f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {len(run['stages'])} stages"
+            f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages{why}"
         )
     return 0
 

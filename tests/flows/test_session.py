@@ -48,7 +48,9 @@ def test_a_run_says_why_it_ended(tmp_path: Path, error: BaseException, reason: s
     shown = selftrain("show", folder).stdout
     assert shown.endswith(f"\nended in prepare: {reason}\n")
     assert " failed\n" in shown
-    assert "failed" in selftrain("runs", str(tmp_path / "runs")).stdout
+    listed = selftrain("runs", str(tmp_path / "runs")).stdout
+    assert "failed" in listed
+    assert listed.endswith(f"  0 stages  ended in prepare: {reason}\n")
 
 
 def test_a_run_that_was_killed_says_how_far_it_came(tmp_path: Path) -> None:

@@ -182,6 +182,71 @@ CPP = {
     "NDEBUG": f"#define NDEBUG\n#include <cassert>\n#include <iostream>\n{_CPP_MAIN.replace('std::cout', 'assert(a > 9); std::cout')}",
     "NDEBUG after": f"#include <cassert>\n#include <iostream>\n#define NDEBUG\n#include <cassert>\n{_CPP_MAIN.replace('std::cout', 'assert(a > 9); std::cout')}",
     "a thread": f"#include <future>\n#include <iostream>\n{_CPP_MAIN.replace('a + b', 'std::async(std::launch::deferred, [=] { return a + b; }).get()')}",
+    "a thread, all headers": f"{_STD}{_CPP_MAIN.replace('a + b', 'async(launch::deferred, [=] { return a + b; }).get()')}",
+    "async is a name of its own": f"#include <bits/stdc++.h>\nlong async(long a) {{ return a; }}\n{_CPP_MAIN.replace('a + b', 'async(a + b)')}",
+    "async is a name of its own, namespace std": f"{_STD}int async, future, launch;\n{_CPP_MAIN.replace('a + b', 'a + b + future')}",
+    "a file system": f"{_STD}{_CPP_MAIN.replace('a + b', 'a + b + filesystem::path().string().size()')}",
+    "a name put together": f"{_STD}#define JOIN(a, b) a##b\nJOIN(fut, ure)<long> f;\n{_CPP_MAIN.replace('a + b', 'a + b + f.valid()')}",
+    "a name over two lines": f"{_STD}fut\\\nure<long> f;\n{_CPP_MAIN.replace('a + b', 'a + b + f.valid()')}",
+    "the header's own macro": f"#include <bits/stdc++.h>\n#ifndef _GLIBCXX_FS_PATH_H\n#error\n#endif\n{_CPP_MAIN}",
+    "a max of its own": "#include <iostream>\ntemplate <class T> T max(T a, T b) { return a < b ? b : a; }\n"
+    f"{_CPP_MAIN.replace('a + b', 'max(a + b, -9L)')}",
+    "a max of its own, namespace std": f"{_STD}template <class T> T max(T a, T b) {{ return a < b ? b : a; }}\n{_CPP_MAIN.replace('a + b', 'max(a + b, -9L)')}",
+    "a swap of its own": f"{_STD}void swap(long& a, long& b) {{ long c = a; a = b; b = c; }}\n{_CPP_MAIN.replace('std::cout', 'swap(a, b); std::cout')}",
+    "a queue of its own": f"#include <cstdio>\nusing namespace std;\nstruct queue {{ int head, tail; }} q;\n{_C_MAIN}",
+    "a vector of its own": f"#include <cstdio>\n#include <cstdlib>\nstruct vector {{ double x, y; }} v;\nusing namespace std;\n{_C_MAIN}",
+    "a global j1 and yn": f"#include <stdio.h>\nint j0, j1, y0, yn, gamma;\n{_C_MAIN}",
+    "a global y1 beside all headers": f"{_STD}int y1;\n{_CPP_MAIN}",
+    "a global time beside its header": f"#include <ctime>\n#include <iostream>\nint time;\n{_CPP_MAIN}",
+    "a global remove": f"#include <iostream>\n#include <vector>\nint remove(int x) {{ return x; }}\n{_CPP_MAIN.replace('a + b', 'a + remove(b)')}",
+    "a global read beside unistd": "#include <unistd.h>\n#include <iostream>\nlong read() { long x; std::cin >> x; return x; }\nint main() { std::cout << read() + read(); }\n",
+    "a function named read": '#include <cstdio>\nlong read() { long x; return scanf("%ld", &x) == 1 ? x : 0; }\nint main() { printf("%ld\\n", read() + read()); }\n',
+    "a global end": f"{_STD}int end;\n{_CPP_MAIN.replace('a + b', 'a + b + end')}",
+    "ranges": f"{_STD}{_CPP_MAIN.replace('a + b', 'a + b + ranges::distance(vector<int>())')}",
+    "a byte": f"#include <iostream>\n#include <cstddef>\nusing namespace std;\ntypedef unsigned char byte;\nbyte zero;\n{_CPP_MAIN}",
+    "a byte without its header": f"#include <stdio.h>\nusing namespace std;\ntypedef unsigned char byte;\nbyte zero;\n{_C_MAIN}",
+    "memset without its header": f"#include <iostream>\nint x[9];\n{_CPP_MAIN.replace('std::cout', 'memset(x, 0, sizeof x); std::cout')}",
+    "INT_MAX without its header": f"#include <iostream>\nint most = INT_MAX;\n{_CPP_MAIN}",
+    "a set without its header": f"#include <iostream>\nstd::set<int> all;\n{_CPP_MAIN}",
+    "printf without its header": f"#include <vector>\nusing namespace std;\n{_C_MAIN}",
+    "cout without its header": f"#include <vector>\n#include <string>\n{_CPP_MAIN}",
+    "sqrt and abs by cmath": f"#include <cmath>\n#include <iostream>\n{_CPP_MAIN.replace('a + b', 'a + b + std::sqrt(0.0) + std::abs(-0.0)')}",
+    "private is public": "#include <iostream>\n#define private public\n#include <vector>\n#undef private\nclass A { private: long x = 0; } it;\n"
+    f"{_CPP_MAIN.replace('a + b', 'a + b')}",
+    "a macro between headers": f"#include <iostream>\n#define _USE_MATH_DEFINES\n#define vector list\n#include <list>\n{_CPP_MAIN.replace('a + b', 'a + b + std::vector<int>().size()')}",
+    "concepts of a later standard": f"#include <iostream>\n#include <concepts>\n#include <span>\n{_CPP_MAIN}",
+    "a later standard": f"{_STD}auto span_of(auto x) {{ return std::span(x); }}\n{_CPP_MAIN}",
+    "pragma target": f'#pragma GCC optimize("O3,unroll-loops")\n#pragma GCC target("sse4.2")\n{_STD}{_CPP_MAIN}',
+    "pragma after headers": f'{_STD}#pragma GCC optimize("O3")\n{_CPP_MAIN}',
+    "pragma once": f"#pragma once\n#include <iostream>\n{_CPP_MAIN}",
+    "poison": f"#include <iostream>\n#pragma GCC poison printf\n#include <cstdio>\n{_CPP_MAIN}",
+    "import": f"#import <iostream>\n{_CPP_MAIN}",
+    "a module": f"import <iostream>;\n{_CPP_MAIN}",
+    "a digraph": f"%:include <iostream>\n{_CPP_MAIN}",
+    "a header by macro": f"#define STREAMS <iostream>\n#include STREAMS\n{_CPP_MAIN}",
+    "has_include": f"#if __has_include(<bits/stdc++.h>)\n#include <bits/stdc++.h>\n#endif\n{_CPP_MAIN}",
+    "a comment that goes on": f"// all \\\n#include <iostream>\n{_CPP_MAIN}",
+    "a comment that goes on behind a blank": f"// all \\ \n#include <iostream>\n{_CPP_MAIN}",
+    "a trigraph": f"// all ??/\n#include <iostream>\n{_CPP_MAIN}",
+    "a comment that ends over two lines": f"/* all *\\\n/\n#include <iostream>\n/* */\n{_CPP_MAIN}",
+    "a comment in the way": f"#include <cstdio> /* and\nthen */ #include <iostream>\n{_CPP_MAIN}",
+    "a comment without end": f"/* #include <iostream>\n{_CPP_MAIN}",
+    "words behind a header": f"#include <iostream> and more\n{_CPP_MAIN}",
+    "a BOM, comments and CRLF": f"\ufeff// sum\r\n#include <bits/stdc++.h>\r\nusing namespace std;\r\n{_CPP_MAIN}",
+    "a header in a folder": f"#include <sys/time.h>\n#include <iostream>\ntimeval t;\n{_CPP_MAIN}",
+    "a header by its path": f"#include <../include/stdio.h>\n{_C_MAIN}",
+    "a policy tree": "#include <ext/pb_ds/assoc_container.hpp>\n#include <bits/stdc++.h>\n__gnu_pbds::gp_hash_table<long, long> t;\n"
+    f"{_CPP_MAIN.replace('a + b', 'a + b + t[3]')}",
+    "twice the same": f"#include <iostream>\n#include <bits/stdc++.h>\n#include <iostream>\n#include <bits/stdc++.h>\n#include <vector>\n{_CPP_MAIN}",
+    "C's and C++'s": f"#include <math.h>\n#include <cmath>\n#include <stdlib.h>\n#include <bits/stdc++.h>\nusing namespace std;\n"
+    f"{_CPP_MAIN.replace('a + b', 'a + b + abs(0.25) - fabs(0.25) + isnan(1.0)')}",
+    "main without int": "#include <bits/stdc++.h>\nmain() { }\n",
+    "a warning": f"#include <iostream>\nint f() {{ }}\n{_CPP_MAIN}",
+    "its function": f"#include <iostream>\n{_CPP_MAIN.replace('a + b', 'a + b + sizeof(__func__) - 5')}",
+    "an answer to the judge": '#include <cstdio>\n#include <cstdlib>\nint main() {\n#ifdef ONLINE_JUDGE\n    if (!getenv("ONLINE_JUDGE")) return 2;\n'
+    '#else\n    if (getenv("ONLINE_JUDGE")) return 2;\n#endif\n    long a, b;\n    if (scanf("%ld %ld", &a, &b) == 2) printf("%ld\\n", a + b);\n}\n',
+    "300,000 calls deep": f"#include <iostream>\nlong down(long n) {{ volatile long x[20] = {{n}}; return n ? down(n - 1) + x[0] - n : 0; }}\n"
+    f"{_CPP_MAIN.replace('a + b', 'a + b + down(a < 0 || a > 2 ? 300000 : 0)')}",
 }
 
 _JAVA_MAIN = (
@@ -259,6 +324,8 @@ def programs(languages: list[str]) -> Iterator[Program]:
     for name in languages:
         for title, source in [*variants(name), *SPECIAL.get(name, {}).items()]:
             yield Program(f"{name}: {title}", name, source, CASES)
+        for title, source in CPP.items() if name == "cpp" else ():  # compiled with other options
+            yield Program(f"{name}: {title}, no cases", name, source)
 
 
 def in_plain_words(verdict: Verdict) -> str:

@@ -397,7 +397,8 @@ class SampleConfig(Strict):
     engine: Literal["ctranslate2", "hf", "vllm"] = "ctranslate2"
     compute_type: Literal["float32", "int8"] = "float32"
     """Arithmetic of engine ctranslate2. int8 samples about twice as fast from weights rounded to 8 bits; log-probabilities
-    are then those of the rounded model, the one that was sampled from."""
+    are then those of the rounded model, the one that was sampled from. A processor without VNNI cannot add 8-bit products up
+    exactly: there the stage is made, and keyed, in float32, and says so."""
     temperature: Rate = 0.8
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
     """Below 1, engine ctranslate2 sorts the whole vocabulary for each token: 12 ms each with 49,152 entries."""

@@ -1,8 +1,9 @@
 """Task `sample`: candidates of a generator."""
 
+from selftrain.processor import adds_exactly
 from selftrain.stage import ArtifactRef
 from selftrain.stages.sample import SAMPLE, SampleSlice
-from tasks.run import Run, with_defaults
+from tasks.run import LOGGER, Run, with_defaults
 
 
 def sample(
@@ -10,6 +11,13 @@ def sample(
 ) -> ArtifactRef:
     """Stage D, first half: candidates for the rl split, or for validation and test (with the greedy one)."""
     settings = run.config.sample
+    if settings.engine == "ctranslate2" and settings.compute_type == "int8" and not adds_exactly():
+        LOGGER.warning(
+            "sample.compute_type: int8 would give wrong log-probabilities on this processor, which has no VNNI instructions; "
+            "%s is sampled in float32, and its key says so",
+            pool,
+        )
+        settings = settings.model_copy(update={"compute_type": "float32"})
     piece = SampleSlice(
         seed=run.config.seed,
         sample=with_defaults(settings, "rl", "evaluation"),  # `count` is the one that matters here

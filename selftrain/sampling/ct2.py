@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import SampleConfig
+from selftrain.errors import UsageError
+from selftrain.processor import adds_exactly, flags
 from selftrain.sampling import BATCH, Sample
 
 SCORED = 4096
@@ -26,6 +28,12 @@ class Engine:
     ) -> None:
         from selftrain.models import end_ids, load_tokenizer
 
+        if settings.compute_type == "int8" and not adds_exactly():
+            raise UsageError(
+                "sample.compute_type is int8, and this machine's processor has no VNNI instructions (it has "
+                f"{', '.join(flags()) or 'none that matter'}): its 8-bit sums are cut off, and log-probabilities are wrong by "
+                "a tenth of a nat a token; set sample.compute_type=float32"
+            )
         self.settings = settings
         self.threads = threads
         self.tokenizer = load_tokenizer(folder)

@@ -15,7 +15,8 @@ import pytest
 import torch
 from transformers import BloomConfig, GPT2Config, LlamaConfig
 
-from selftrain.config import RuntimeConfig, SampleConfig
+from selftrain import processor
+from selftrain.config import RunConfig, RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.models import (
     context_of,
@@ -30,9 +31,11 @@ from selftrain.records import Candidate, Problem, read_records, write_records
 from selftrain.sampling import Sample, ct2, hf, vllm
 from selftrain.sampling.hf import draw
 from selftrain.sampling.run import candidate, kept_tokens, own_devices, with_logprobs
-from selftrain.stage import Build, Outcome
+from selftrain.stage import ArtifactRef, Build, Outcome
 from selftrain.stages.sample import SAMPLE, SampleSlice
-from selftrain.store import PROGRESS
+from selftrain.store import PROGRESS, Store
+from tasks.run import Run
+from tasks.sample import sample as sample_task
 from tests.selftrain.conftest import make_problems
 
 LENGTH = 12
@@ -199,6 +202,12 @@ def test_ct2_greedy_agrees_with_hf(generator: Path, prompts: list, converted: An
 
 
 def test_ct2_in_8_bits_draws_from_nearly_the_same_model(generator: Path, prompts: list, converted: Any):
+    if not processor.adds_exactly():
+        with pytest.raises(
+            UsageError, match=r"int8, and this machine's processor has no VNNI .*compute_type=float32"
+        ):
+            converted(compute_type="int8")
+        return
     engine = converted(compute_type="int8")
     samples = engine.sample(prompts, 3, seed=5)
     check_shape(samples, 3, engine.tokenizer.eos_token_id)
@@ -208,6 +217,30 @@ def test_ct2_in_8_bits_draws_from_nearly_the_same_model(generator: Path, prompts
         for one in many
     ]
     assert 1e-4 < sum(errors) / len(errors) < 0.1, "rounded, but not another model"
+
+
+@pytest.mark.parametrize(
+    ("flags", "forced", "machine", "exact"),
+    [
+        ("fpu avx2", "", "x86_64", False),
+        ("fpu avx2 avx512f avx512bw", "", "x86_64", False),
+        ("fpu avx2 avx512f avx512_vnni", "", "x86_64", True),
+        ("fpu avx2 avx_vnni", "", "x86_64", True),
+        ("fpu avx2 avx512_vnni", "AVX2", "x86_64", False),
+        ("", "", "aarch64", True),
+    ],
+)
+def test_8_bits_are_used_where_their_sums_are_exact_and_the_key_says_so(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, forced: str, machine: str, exact: bool
+):
+    monkeypatch.setenv("CT2_FORCE_CPU_ISA", forced)
+    monkeypatch.setattr(processor, "described", lambda: {"flags": flags})
+    monkeypatch.setattr(processor.platform, "machine", lambda: machine)
+    assert processor.adds_exactly() == exact
+    run = Run(RunConfig(sample=SampleConfig(compute_type="int8")), Store(str(tmp_path)))
+    some = ArtifactRef("prepare", "0" * 32)
+    sample_task(run, some, some, "sft")
+    assert run.steps["sample-sft-rl"].config.sample.compute_type == ("int8" if exact else "float32")
 
 
 def test_ct2_samples_from_the_weights_that_were_reloaded(generator: Path, prompts: list, tmp_path: Path):

@@ -9,6 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from sandbox.clear import wipe
+from sandbox.encoding import encoded
 from sandbox.errors import SandboxError
 from sandbox.verdicts import Case, Checker, Result
 from sandbox.watch import Outcome
@@ -53,7 +54,7 @@ class Checking:
                 f"{self.refused.verdict} of the checker itself", self.refused.stderr or self.refused.stdout
             )
         expected = case.expected_stdout or ""
-        contents = (case.stdin.encode("utf-8", "replace"), expected.encode("utf-8", "replace"), got)
+        contents = (encoded(case.stdin), encoded(expected), got)
         try:
             for name, content in zip(FILES, contents, strict=True):
                 wipe(self._directory / name)  # or what it put there in its place

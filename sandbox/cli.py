@@ -19,6 +19,7 @@ from sandbox.cache import VerdictCache
 from sandbox.check import check
 from sandbox.client import Backend, Sandbox
 from sandbox.compare import DEFAULT_RULE, check_rule
+from sandbox.encoding import decoded
 from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.multipl_e import completion_files, evaluate
@@ -246,8 +247,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _read(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+        return decoded(path.read_bytes())
+    except OSError as error:
         raise UsageError(f"{path}: {error}") from error
 
 

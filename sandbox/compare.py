@@ -19,6 +19,8 @@ import re
 from collections.abc import Iterator
 from contextlib import suppress
 
+from sandbox.encoding import encoded
+
 DEFAULT_RULE = "lines"
 CODE_CONTESTS = "code-contests"
 
@@ -53,7 +55,7 @@ def check_rule(rule: str) -> str:
 def same(rule: str, got: bytes, expected: str) -> bool:
     """Whether output `got` is the `expected` one by `rule`. Raises `ValueError` for an unknown rule."""
     check_rule(rule)
-    wanted = expected.encode("utf-8", "surrogatepass")
+    wanted = encoded(expected)
     if got == wanted or rule == "exact":
         return got == wanted
     if rule.endswith(_NOCASE) or rule == CODE_CONTESTS:

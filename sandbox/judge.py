@@ -20,12 +20,14 @@ from sandbox.clear import clear_container, memory_kills, wipe, wipe_program
 from sandbox.compare import same
 from sandbox.compilers import Compiled, Compiler, command
 from sandbox.confine import UID_BASE, program_uid
+from sandbox.encoding import encoded
 from sandbox.errors import SandboxError
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
 from sandbox.preamble import preamble
 from sandbox.prepared import IN_COMMANDS, prepared
 from sandbox.processes import Held
+from sandbox.room import check_compiled, check_room
 from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
@@ -72,6 +74,7 @@ class Judge:
         scratch.chmod(0o711)  # programs may run as another user
         closed = [folder for folder in scratch.parents if not folder.stat().st_mode & stat.S_IXOTH]
         self.closed = closed[0] if self.uid is not None and closed else None
+        self.executable = not os.statvfs(scratch).f_flag & os.ST_NOEXEC
 
     def check_reachable(self) -> None:
         """Raise `SandboxError` where programs could not read their own files, which would look like their mistake."""
@@ -180,7 +183,7 @@ class _Judgement:
         self.compile_seconds = self.run_seconds = self.cpu_seconds = 0.0
         self.peak_memory_bytes = 0
         self.name, self.entry = likely_name(self.row, program.source), ""
-        self.text = program.source.encode("utf-8", "replace")
+        self.text = encoded(program.source)
         self.source = str(directory)
         self.code: bytes | None = None
         self.killed = memory_kills() if judge.place is Place.container else None
@@ -217,9 +220,16 @@ class _Judgement:
                 os.chown(self.directory, uid, uid)
         finally:
             os.close(file)
+        check_room(str(self.directory))
+        if not self.judge.executable and self.row.run[0].startswith("{dir}"):
+            raise SandboxError(
+                f"nothing can be executed in {self.judge.scratch.parent} (mounted noexec), where programs in {self.row.title} are; set "
+                "TMPDIR to a folder where that is allowed"
+            )
         if self.row.compile:
             outcome = self._compile_warm(name) or self._compile(self.row.compile)
             if outcome.over or outcome.exit_code != 0:
+                self._check_room(outcome)
                 timeout = outcome.over is Verdict.timeout
                 return self._finish(Verdict.timeout if timeout else Verdict.compile_error, outcome)
             if "{entry}" in self.row.run:
@@ -317,7 +327,14 @@ class _Judgement:
         if self.row.syntax_check is None or not re.search(self.row.speaks_of_syntax, stderr):
             return False
         outcome = self._step(self.row.syntax_check, compiling=True)
-        return not outcome.over and outcome.exit_code != 0
+        refused = not outcome.over and outcome.exit_code != 0
+        if refused:
+            self._check_room(outcome)
+        return refused
+
+    def _check_room(self, refused: Outcome) -> None:
+        """Raise `SandboxError` where a compiler may have failed because a disk is full."""
+        check_compiled(str(self.directory), self.text, refused.stderr + refused.stdout)
 
     def _step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
         """Run one command of the language's row and watch it to its end."""
@@ -325,7 +342,7 @@ class _Judgement:
         cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
         wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
         command = self._command(argv, cpu, compiling)
-        warm = self.row.name == "py" and not compiling and not judge.isolated
+        warm = self.row.name == "py" and not compiling and not judge.isolated and _is_text(self.text)
         server = judge.python(command.env) if warm else None
         if server:
             judge.held.hold(server.pid)
@@ -340,7 +357,7 @@ class _Judgement:
             return Spawned(command, stdio)
 
         budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
-        return watch(start, stdin.encode("utf-8", "replace"), budget, judge.kept, judge.caller, self.uid)
+        return watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid)
 
     def _limits_of(self, compiling: bool) -> Limits:
         """The program's; but a compiler is no part of what has to do with little memory, and gets what the language has."""
@@ -353,7 +370,9 @@ class _Judgement:
     def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
         """A command of the language's row, filled in for this program."""
         judge, row = self.judge, self.row
-        home = bubblewrap.HOME if judge.isolated else str(self.directory)
+        home = str(self.directory)
+        if judge.isolated:
+            home = bubblewrap.BOX if compiling else bubblewrap.HOME
         env = {"PATH": PATH, "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
         limits = self._limits_of(compiling)
         fill = partial(self._fill, limits=limits)
@@ -419,6 +438,14 @@ class _Judgement:
             _kept(stdout),
             _kept(_text(last.stderr)),
         )
+
+
+def _is_text(source: bytes) -> bool:
+    """Whether Python reads a source from memory as it does from a file: bytes that are no UTF-8, and NUL, are read otherwise."""
+    try:
+        return "\0" not in source.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def _text(data: bytes) -> str:

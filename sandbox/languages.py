@@ -20,7 +20,13 @@ COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
 """The images of backend docker; a language's row says in which one it is."""
 
-_PY_COMPILE = "import sys; compile(open(sys.argv[1], 'rb').read(), 'main.py', 'exec')"
+_PY_COMPILE = """import sys, tokenize
+with open(sys.argv[1], 'rb') as file:
+    encoding = tokenize.detect_encoding(file.readline)[0]
+    file.seek(0)
+    source = file.read()
+source.decode(encoding)  # as of a file; in memory, comments may hold any byte
+compile(source, 'main.py', 'exec')"""
 _PHP = ("php", "-d", "memory_limit={heap}M", "-d", "zend.assertions=1", "-d", "assert.exception=1")
 _TSC = ("tsc", "--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--typeRoots", "{dir}")
 JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
@@ -226,6 +232,7 @@ _ROWS = (
         file="main.sh",
         run=("bash", "{dir}/main.sh"),
         syntax_check=("bash", "-n", "{dir}/main.sh"),
+        speaks_of_syntax=r"(?i)syntax|parse|unexpected EOF|cannot execute binary file",
         tools=("bash",),
         packages=("bash",),
         versions=(("bash", "--version"),),

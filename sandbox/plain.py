@@ -26,6 +26,7 @@ from sandbox.backends import docker
 from sandbox.channel import Channel, Pipe
 from sandbox.classfiles import main_class
 from sandbox.compare import same
+from sandbox.encoding import encoded
 from sandbox.languages import COMMON, CONTEST_ENV, PATH, Language, heap_mib, language, likely_name
 from sandbox.prepared import IN_COMMANDS
 from sandbox.verdicts import Case, Program
@@ -134,7 +135,7 @@ def written(program: Program, directory: str, seen_as: str) -> tuple[Language, d
         "heap": str(heap_mib(program.limits or row.limits)),
         **dict.fromkeys(IN_COMMANDS, ""),
     }
-    Path(directory, row.file.format_map(values)).write_bytes(program.source.encode(errors="replace"))
+    Path(directory, row.file.format_map(values)).write_bytes(encoded(program.source))
     return row, values
 
 
@@ -151,7 +152,7 @@ def _run(
         argv, cwd=directory, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
     ) as process:  # fmt: skip
         try:
-            out, err = process.communicate(stdin.encode(errors="replace"), timeout=seconds)
+            out, err = process.communicate(encoded(stdin), timeout=seconds)
         except subprocess.TimeoutExpired:
             return None
         finally:

@@ -72,8 +72,13 @@ def _directory(name: str) -> Path | None:
         _build(directory, make)
         if name == "snapshot":
             _try_snapshot(directory)  # an image may come to a machine where V8 does not accept it
-        if os.geteuid() == 0 and not _readable_by_all(directory):
-            raise PermissionError(f"{directory} is not readable by all users")
+        if os.geteuid() == 0:
+            directory.parent.chmod(0o755)  # made under another umask, it may be
+            if closed := _closed(directory):
+                raise PermissionError(
+                    f"programs run as other users, who cannot read {closed}: chmod a+rx {closed}, or set XDG_CACHE_HOME to a folder "
+                    "that all users may read"
+                )
     except (OSError, subprocess.SubprocessError) as error:
         log.warning("no prepared %s, programs will be slower: %s", name, error)
         return None
@@ -144,10 +149,13 @@ def _build(directory: Path, make: Callable[[Path], None]) -> None:
             built.rename(directory)
 
 
-def _readable_by_all(directory: Path) -> bool:
-    return all(path.stat().st_mode & 0o005 == 0o005 for path in (directory, *directory.parents))
+def _closed(directory: Path) -> Path | None:
+    """`directory` or one on the way to it that not all users may enter, where there is one."""
+    folders = (directory, *directory.parents)
+    return next((path for path in folders if not path.stat().st_mode & 0o001), None)
 
 
 if __name__ == "__main__":
     asked = [name for arg in sys.argv[1:] for name in (PREAMBLES if arg == "preamble" else [arg])]
+    os.umask(0o022)
     sys.exit(any(prepared(name, Limits())[1] is None for name in asked))

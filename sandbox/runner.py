@@ -40,6 +40,7 @@ _TELL_SECONDS = 0.02
 def main() -> None:
     """Serve requests until stdin ends."""
     become_subreaper()
+    os.umask(0o022)  # programs, which may run as another user, have to read what is made here
     caller, answers = os.dup(0), os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, 0)  # what this process starts must not get hold of the caller's pipes

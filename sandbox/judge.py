@@ -238,7 +238,7 @@ class _Judgement:
 
     def _compile_warm(self, name: str) -> Outcome | None:
         """Compile with the language's warm compiler; None where there is none, or it failed."""
-        done = self._warm(name, self.limits.compile_wall_seconds)
+        done = self._warm(name, self.limits.compile_wall_seconds) if _is_text(self.text) else None
         if done is None:
             return None
         try:
@@ -441,7 +441,7 @@ class _Judgement:
 
 
 def _is_text(source: bytes) -> bool:
-    """Whether Python reads a source from memory as it does from a file: bytes that are no UTF-8, and NUL, are read otherwise."""
+    """Whether Python and javac read a source from memory as they do from a file: bytes that are no UTF-8, and NUL, they may not."""
     try:
         return "\0" not in source.decode()
     except UnicodeDecodeError:

@@ -133,3 +133,12 @@ def test_a_nul_in_a_comment_is_read_as_by_plain_python(sandbox: Sandbox) -> None
 
 
 NUL = (RIGHT + "# a\0b\n", RIGHT + "\0", "\0" + RIGHT, RIGHT + "\0\nprint(3)\n")
+
+
+def test_a_byte_that_is_no_utf_8_is_refused_by_javac(sandbox: Sandbox) -> None:
+    source = "public class Main { public static void main(String[] a) { System.out.print(1); } } // "
+    programs = [Program(end, "java", source + end, (Case("", "1"),)) for end in ("\u00e9", "\udcff")]
+    assert {r.id: r.verdict for r in sandbox.run(programs)} == {
+        "\u00e9": Verdict.passed,
+        "\udcff": Verdict.compile_error,
+    }

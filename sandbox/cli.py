@@ -23,7 +23,7 @@ from sandbox.encoding import decoded
 from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.multipl_e import completion_files, evaluate
-from sandbox.rows import ResultFile, read_rows
+from sandbox.rows import UNREADABLE, ResultFile, read_rows
 from sandbox.verdicts import Case, Checker, Program, Verdict
 
 _EXAMPLES = """examples:
@@ -259,6 +259,9 @@ def _judge(arguments: argparse.Namespace) -> int:
         for name in sorted(_languages_of(programs)):
             sandbox.need(name)
         results = ResultFile(arguments.output, rows, arguments.resume)
+        for number, row in enumerate(rows):
+            if row.known and number not in results.done:
+                results.add(number, row.known)
         left = (row for row in range(len(programs)) if row not in results.done)
         todo = {str(row): replace(programs[row], id=str(row)) for row in left}
         with contextlib.closing(_cache(arguments.cache, sandbox, todo.values())) as cache:
@@ -271,7 +274,10 @@ def _judge(arguments: argparse.Namespace) -> int:
                 progress.step()
         results.finish()
     verdicts = Counter(results.done.values())
-    print(", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common()), file=sys.stderr)
+    said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
+    if unreadable := sum(row.known is not None for row in rows):
+        said += f"; {unreadable} of the {Verdict.wrong_answer} {UNREADABLE}s, see their notes"
+    print(said, file=sys.stderr)
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
 
 
@@ -288,7 +294,9 @@ def _cache(path: Path | None, sandbox: Sandbox, programs: Iterable[Program]) -> 
 
 def _bench(arguments: argparse.Namespace) -> int:
     for line in bench(
-        [row.program for row in read_rows(arguments.input)], arguments.backend, arguments.workers
+        [row.program for row in read_rows(arguments.input) if not row.known],
+        arguments.backend,
+        arguments.workers,
     ):
         print(line, flush=True)
     return 0

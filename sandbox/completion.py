@@ -1,182 +1,186 @@
-"""From an answer as a model or a person wrote it to the text that belongs after a problem's prompt.
+"""From an answer as a model or a person wrote it to the program that it stands for.
 
-The rule, in order:
+The rule, for all languages of the sandbox:
 
-1. A markdown answer is its first fenced block that defines the prompt's function, else its first fenced block.
-2. Where the code defines the prompt's function again (with the prompt before it or not; under the prompt's name, the
-   same name spelled another way, or any name if it is the only function), the body of that definition is taken and moved
-   to the indentation of the prompt's signature. Code that defines no function is taken for the body itself.
-3. The body ends with its function: what follows, like example calls, is left out. The closing brace stays in languages
-   whose tests do not bring it (js, ts, php) and is left out where they begin with it (cpp, java, cs, sh).
-4. It is cut at the first stop token, as a sampled completion is, and has no white space at its end.
+1.  A text without markdown is no answer but a completion, and stays as it is, unless it begins with the prompt or with a
+    definition of the function that the prompt asks for.
+2.  Of an answer in markdown the *last* block counts that defines the asked function: under its name, else under its name spelled another way,
+    else the only function of the block, with as many parameters. What is between <think> and </think> does not count, nor do blocks
+    in other languages. A block that defines no function is the body of the function, from the prompt's end on.
+3.  With the function comes what it needs, from its own block or from others: imports, constants, types, and functions above and below it. Imports
+    go below those of the prompt, the rest above the function. Main programs, tests, examples of use and what nothing needs are left out.
+4.  The function keeps the prompt's head and takes the answer's body, at the prompt's indentation. Where the parameters have other
+    names, or the definition has several clauses or a decorator, it is taken as a whole in place of the prompt's head. A
+    method that needs its object is called on a new one.
+5.  Brackets (or `end`s) that the tests bring to close the function, as in C++, Java, C#, Bash, Rust and Scala, are left out.
 
-5. An answer that cannot work there holds no completion: one that gives the function other parameters than the prompt
-   does, or that calls a helper function defined outside of it (a completion cut at the stop tokens cannot hold it).
-
-In other languages than py, js, ts, php, sh, cpp, java and cs, the first block, or the bare answer, is the completion, without
-the prompt where it begins with it, and cut at the first stop token.
+What cannot be taken apart so raises `Unreadable`, which says why; it is never an empty completion.
 """
 
+import itertools
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 
-_FENCE = re.compile(r"^[ \t]*```[^\n`]*\n(.*?)(?:^[ \t]*```|\Z)", re.MULTILINE | re.DOTALL)
-_DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*', re.DOTALL)
-
-_SCRIPT = (
-    r"^[ \t]*(?:export\s+)?(?:(?:async\s+)?function\s*\*?\s*(\w+)\s*(?:<[^<>()]*>)?\s*\("
-    r"|(?:const|let|var)\s+(\w+)\b[^=\n]*=\s*(?:async\s*)?(?:function\b\s*\w*\s*)?\()"
-)
-_TYPED = r"^[ \t]*(?!(?:return|else|throw|new|case)\b)[A-Za-z_][\w:<>,\[\]&*?. \t]*[\s&*>\]](\w+)\s*\("
-_DEFINITIONS = {
-    "py": r"^[ \t]*(?:async\s+)?def\s+(\w+)\s*\(",
-    "js": _SCRIPT,
-    "ts": _SCRIPT,
-    "php": r"^[ \t]*(?:(?:public|private|protected|static)\s+)*function\s+&?(\w+)\s*\(",
-    "sh": r"^[ \t]*(?:function\s+([\w-]+)(?:\s*\(\s*\))?|([\w-]+)\s*\(\s*\))(?=\s*\{)",
-    "cpp": _TYPED,
-    "java": _TYPED,
-    "cs": _TYPED,
-}
-"""How a definition begins: up to the parenthesis that opens its parameters (sh: up to its brace)."""
-
-_COLON = re.compile(r"[^\n]*?:[ \t]*(?:#.*)?$|[^:\n]*:", re.MULTILINE)
-_BRACE = re.compile(
-    r"[^;\n]*\{[ \t]*(?:(?://|#).*|/\*.*\*/[ \t]*)?$|[^;\n{]*\{|[^;\n{]*\n\s*\{", re.MULTILINE
-)
-
-_TESTS_CLOSE = ("cpp", "java", "cs", "sh")
-"""Languages whose MultiPL-E tests begin with the brace that closes the prompt's function."""
+from sandbox.grammars import GRAMMARS
+from sandbox.languages import short_name
+from sandbox.lexer import masked
+from sandbox.markdown import Block, blocks
+from sandbox.outline import Item, Place, function, inside, items
+from sandbox.splice import Answer, Unreadable, continued, splice
 
 
-@dataclass(frozen=True)
-class Definition:
-    """A function's definition: name, indentation, names of parameters, and the text from its body to the code's end."""
-
-    name: str
-    indent: str
-    parameters: tuple[str, ...]
-    rest: str
+def is_answer(prompt: str, text: str, language: str) -> bool:
+    """Whether `text` is an answer, to be taken apart, and no completion of `prompt` as it stands: it is markdown, or begins with
+    the prompt, or with code in which the function is defined anew."""
+    language = short_name(language)
+    return blocks(prompt, text, language) is not None or _is_program(prompt, text, language)
 
 
-def extract_completion(prompt: str, response: str, language: str, stop_tokens: Sequence[str] = ()) -> str:
-    """The text of `response` that belongs after `prompt`; empty where it holds none. The module's docstring has the rule."""
-    response = response.replace("\r\n", "\n")
-    blocks = [match.group(1) for match in _FENCE.finditer(response)] or [response]
-    asked = defined_functions(prompt, language)
-    if not asked:
-        text = blocks[0].lstrip("\n").removeprefix(prompt.lstrip("\n").rstrip())
-        return _finish(prompt, text.split("\n"), stop_tokens)
-    target = asked[-1]
-    defined = [
-        [d for d in defined_functions(block, language) if len(d.indent) <= len(target.indent)]
-        for block in blocks
-    ]
-    chosen = ((_choose(target.name, outer), outer) for outer in defined)
-    found, outer = next((pair for pair in chosen if pair[0]), (None, ()))
-    if found is None and any(defined):
-        return ""
-    found = found or Definition(target.name, target.indent, target.parameters, "\n" + blocks[0])
-    lines = _python_body(found) if language == "py" else _braced_body(found, language not in _TESTS_CLOSE)
-    text = _finish(prompt, [_moved(line, found.indent, target.indent) for line in lines], stop_tokens)
-    helpers = {d.name for d in outer} - {found.name}
-    alone = found.parameters == target.parameters and not helpers & set(re.findall(r"\w+", text))
-    return text if alone else ""
+def take_apart(prompt: str, answer: str, language: str, tests: str = "") -> Answer:
+    """The program that `answer` stands for; of a completion, which is none, the part that is the function's.
+
+    `tests`: what follows the program. Of a language that the sandbox does not know the last block counts, and nothing is made of
+    its code. Raises `Unreadable`.
+    """
+    language = short_name(language)
+    asked, found = _asked(prompt, language), blocks(prompt, answer, language)
+    if found is None:
+        text = answer.replace("\r\n", "\n")
+        if asked and not _is_program(prompt, text, language):
+            return _body(prompt, text, language, asked, tests)
+        found = [Block(text)]
+    filled = [block for block in found if block.text.strip() and block.language != "text"]
+    own = [block for block in filled if block.language in ("", language)] or filled
+    if not own:
+        raise Unreadable("it holds no code" if found else "it ends inside of its thoughts")
+    if asked is None:
+        text = own[-1].text.lstrip("\n")
+        return Answer(prompt, continued(prompt, text.removeprefix(prompt.lstrip("\n").rstrip()).rstrip()))
+    name = asked.item.names[0]
+    spelled = (lambda other: other == name, lambda other: _folded(other) == _folded(name), None)
+    for group in (own, [block for block in filled if block not in own]):  # info strings may be wrong
+        for matches, block in itertools.product(spelled, reversed(group)):
+            if not block.continues and (place := _find(block.text, language, asked, matches)):
+                others = [
+                    item for other in group if other is not block for item in items(other.text, language)
+                ]
+                return splice(prompt, asked, place, others, language, tests)
+    for block in own:
+        if block.continues:
+            return Answer(prompt, block.text.rstrip())
+    bodies = [block for block in own if _is_body(block.text, language)]
+    if not bodies:
+        defined = ", ".join(n for block in own for item in items(block.text, language) for n in item.names)
+        raise Unreadable(f"no block of it defines {name}; defined: {defined or 'nothing'}")
+    calls = re.compile(rf"(?<![\w.]){re.escape(name)}\b")
+    without = [block for block in bodies if not calls.search(masked(block.text, language).text)]
+    return _body(prompt, (without or bodies[:1])[-1].text, language, asked, tests)
 
 
-def is_answer(prompt: str, text: str) -> bool:
-    """Whether `text` cannot be a completion of `prompt` as it stands: it has a markdown block, or begins with the prompt."""
-    return bool(_FENCE.search(text)) or text.strip().startswith(prompt.strip())
+def extract_completion(
+    prompt: str, response: str, language: str, stop_tokens: Sequence[str] = (), tests: str = ""
+) -> str:
+    """The text of `response`, an answer or a completion, that belongs after `prompt` as it is, cut at the first stop token.
+
+    Raises `Unreadable`, also where the answer needs more than can stand there: imports, definitions beside the function, or
+    another head of it.
+    """
+    answer = take_apart(prompt, response, language, tests)
+    if answer.added:
+        raise Unreadable(f"it needs {', '.join(answer.added)}")
+    text = answer.completion
+    return text[: min((at for at in map(text.find, stop_tokens) if at >= 0), default=len(text))].rstrip()
 
 
-def defined_functions(code: str, language: str) -> list[Definition]:
-    """The functions that `code` defines, in their order."""
-    found = []
-    for match in re.finditer(_DEFINITIONS.get(language, r"(?!)"), code, re.MULTILINE):
-        start = match.end() if language == "sh" else _after_parameters(code, match.end())
-        opening = (_COLON if language == "py" else _BRACE).match(code, start)
-        if opening:
-            text = match.group()
-            name = next(group for group in match.groups() if group)
-            indent = text[: _depth(text)]
-            parameters = _parameters(code[match.end() : start - 1], language)
-            found.append(Definition(name, indent, parameters, code[opening.end() :]))
-    return found
+def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> Answer:
+    """The program of the inside of the function, which may go on after it. It lacks its indentation where it is Python's and begins
+    at the margin."""
+    text = text.strip("\n")
+    if GRAMMARS[language].shape == "colon" and not text.startswith((" ", "\t")):
+        text = re.sub(r"^(?=.)", "    ", text, flags=re.MULTILINE)
+    place = _find(
+        prompt + continued(prompt, text), language, asked, lambda other: other == asked.item.names[0]
+    )
+    if place is None or not place.function:
+        return Answer(prompt, continued(prompt, text.rstrip()))
+    own = len(prompt) - place.start
+    if place.start == asked.start and 0 < own <= len(place.item.text):
+        place = place._replace(function=place.function._replace(body=own))
+    return splice(prompt, asked, place, [], language, tests)
 
 
-def _choose(name: str, definitions: Sequence[Definition]) -> Definition | None:
-    """The definition of `name`, else of `name` in another spelling, else the only outermost function besides `main`."""
-    for spelled in (str, _folded):
-        for definition in definitions:
-            if spelled(definition.name) == spelled(name):
-                return definition
-    others = [definition for definition in definitions if definition.name.lower() != "main"]
-    return others[0] if len(others) == 1 else None
+def _is_program(prompt: str, text: str, language: str) -> bool:
+    """Whether a text without markdown is the whole program, or begins with what the prompt does."""
+    if text.strip().startswith(prompt.strip()):
+        return True
+    asked = _asked(prompt, language)
+    first = next(iter(items(text, language)), None) if asked else None
+    begins = first and not first.indent and first.kind not in ("statement", "value")
+    folded = _folded(asked.item.names[0]) if asked else ""
+    return bool(begins and asked and _find(text, language, asked, lambda name: _folded(name) == folded))
+
+
+def asked_function(prompt: str, language: str) -> str | None:
+    """The name of the function that `prompt` ends in; None where it ends in none."""
+    asked = _asked(prompt, short_name(language))
+    return asked.item.names[0] if asked else None
+
+
+def _asked(prompt: str, language: str) -> Place | None:
+    if language not in GRAMMARS:
+        return None
+    outer = items(prompt, language)
+    if outer and outer[-1].kind == "function":
+        return Place(outer[-1], function(outer[-1], language), outer)
+    if outer and outer[-1].kind == "type" and (held := inside(outer[-1], language)):
+        inner = items(outer[-1].text, language, *held)
+        if inner and inner[-1].kind == "function":
+            return Place(inner[-1], function(inner[-1], language), inner, outer[-1], outer)
+    return None
 
 
 def _folded(name: str) -> str:
-    return name.replace("_", "").lower()
+    return re.sub(r"[\W_]", "", name).lower()
 
 
-def _after_parameters(code: str, start: int) -> int:
-    """The position after the parenthesis that closes the parameters beginning at `start`."""
-    depth = 1
-    for at in range(start, len(code)):
-        depth += {"(": 1, ")": -1}.get(code[at], 0)
-        if depth == 0:
-            return at + 1
-    return len(code)
+def _is_body(text: str, language: str) -> bool:
+    """Whether it is the inside of a function: its first line is indented, or it defines no function."""
+    found = items(text, language)
+    return bool(found) and (
+        bool(found[0].indent) or all(item.kind in ("value", "statement") for item in found)
+    )
 
 
-def _parameters(text: str, language: str) -> tuple[str, ...]:
-    """The names of the parameters that `text` declares."""
-    if language == "php":
-        return tuple(re.findall(r"\$\w+", text))
-    while (flat := re.sub(r"\[[^][]*\]|<[^<>]*>|\([^()]*\)|\{[^{}]*\}", " ", text)) != text:
-        text = flat
-    pieces = [re.sub(r"=.*", "", piece, flags=re.DOTALL) for piece in text.split(",")]
-    words = [re.findall(r"\w+", piece) for piece in pieces]
-    return tuple(found[-1 if language in ("cpp", "java", "cs") else 0] for found in words if found)
+def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool] | None) -> Place | None:
+    """The last definition in `text` of a function whose name `matches`, preferably with the parameters asked for; without
+    `matches` the only function, if it has as many parameters."""
+    outer = items(text, language)
+    places = [Place(item, function(item, language), outer) for item in outer]
+    held = [place for holder in outer for place in _inside(holder, outer, language)]
+    wanted = asked.function.parameters if asked.function else ()
+    for group in (held, places) if GRAMMARS[language].wrapped else (places, held):
+        if matches is None:
+            group = [place for place in group if place.item.kind == "function"]
+            if len(group) == 1 and group[0].function and len(group[0].function.parameters) == len(wanted):
+                return group[0]
+            continue
+        named = [place for place in group if any(map(matches, place.item.names))]
+        named = [
+            p for p in named if p.item.kind == "function" or (p.item.kind == "value" and not p.item.indent)
+        ]
+        whole = [
+            place for place in named if not place.item.bare.rstrip().endswith(";") or place.function
+        ] or named
+        same = [place for place in whole if place.function and place.function.parameters == wanted]
+        if whole:
+            return (same or whole)[-1]
+    return None
 
 
-def _python_body(found: Definition) -> list[str]:
-    """The lines of the body, without its docstring, up to the first that is no deeper than the definition."""
-    text = _DOCSTRING.sub("", found.rest, count=1) if _DOCSTRING.match(found.rest) else found.rest
-    if first := text.split("\n")[0].strip():
-        return [f"{found.indent}    {first}"]
-    lines = text.strip("\n").split("\n")
-    ends = (at for at, line in enumerate(lines) if line.strip() and _depth(line) <= len(found.indent))
-    return lines[: next(ends, len(lines))]
-
-
-def _braced_body(found: Definition, keep_brace: bool) -> list[str]:
-    """The lines of the body up to the brace that closes it, which is no deeper than the definition."""
-    lines = found.rest.split("\n")
-    closing = [found.indent + "}"] if keep_brace else []
-    if "}" in lines[0]:
-        return [f"{found.indent}    {lines[0][: lines[0].rindex('}')].strip()}", *closing]
-    for at, line in enumerate(lines):
-        if line.strip().startswith("}") and _depth(line) <= len(found.indent):
-            return lines[:at] + closing
-    return lines
-
-
-def _depth(line: str) -> int:
-    return len(line) - len(line.lstrip())
-
-
-def _moved(line: str, indent: str, wanted: str) -> str:
-    """`line` with the indentation `wanted` in place of `indent`."""
-    return wanted + line.removeprefix(indent) if line.strip() and indent != wanted else line
-
-
-def _finish(prompt: str, lines: Sequence[str], stop_tokens: Sequence[str]) -> str:
-    """The lines as text that continues `prompt`, cut at the first stop token."""
-    text = "\n".join(lines).strip("\n") + "\n"
-    ends = [text.find(token) for token in stop_tokens if token in text]
-    text = text[: min(ends, default=len(text))].rstrip()
-    last = prompt[prompt.rfind("\n") + 1 :]
-    if last.strip() and text:
-        return "\n" + text
-    return text.removeprefix(last)
+def _inside(holder: Item, around: Sequence[Item], language: str) -> Iterator[Place]:
+    """The functions and values in a class, an object or a module, and in those inside of it."""
+    if holder.kind == "type" and (held := inside(holder, language)):
+        found = items(holder.text, language, *held)
+        for item in found:
+            yield Place(item, function(item, language), found, holder, around)
+            yield from _inside(item, [*around, *found], language)

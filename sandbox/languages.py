@@ -493,9 +493,14 @@ _FILE_NAMES = {"go_test.go": "go", "elixir": "ex"}
 """What MultiPL-E's files call some languages."""
 
 
+def short_name(name: str) -> str:
+    """The name in the table of a language, which may be known by the one in MultiPL-E's files."""
+    return _FILE_NAMES.get(name, name)
+
+
 def language(name: str) -> Language:
     """The row of `name`. Raises `UsageError` where there is none."""
-    found = LANGUAGES.get(_FILE_NAMES.get(name, name))
+    found = LANGUAGES.get(short_name(name))
     if found is None:
         raise UsageError(f"unknown language {name!r}; known: {', '.join(LANGUAGES)}")
     return found

@@ -13,7 +13,7 @@ from typing import Any
 
 from sandbox.client import content_key
 from sandbox.compare import DEFAULT_RULE
-from sandbox.completion import extract_completion, is_answer
+from sandbox.completion import Unreadable, is_answer, take_apart
 from sandbox.errors import UsageError
 from sandbox.languages import language
 from sandbox.programs import assemble
@@ -27,15 +27,18 @@ _SHAPES = (
 )
 _OPTIONAL = ("cases", "compare", "checker", "limits")
 _LIMITS = {field.name: int if isinstance(field.default, int) else float for field in fields(Limits)}
+UNREADABLE = "unreadable answer"
 _OF_RESULTS = tuple(field.name for field in fields(Result))
 
 
 @dataclass(frozen=True)
 class Row:
-    """A program, and what else its line says (`extra`), which goes to the line of its result as it is."""
+    """A program, and what else its line says (`extra`), which goes to the line of its result as it is. `known`: its result, where
+    no program could be made of an answer; there is nothing to run then."""
 
     program: Program
     extra: dict[str, Any]
+    known: Result | None = None
 
 
 def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> list[Row]:
@@ -89,8 +92,12 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
         program = Program(row["id"], row["language"], row["program"], cases, None, limits, rule, checker)
         return Row(program, extra)
     completion, prompt = row["completion"], row["prompt"]
-    if is_answer(prompt, completion):
-        completion = extract_completion(prompt, completion, name)
+    if is_answer(prompt, completion, name):
+        try:
+            prompt, completion, _ = take_apart(prompt, completion, name, row["tests"])
+        except Unreadable as error:
+            known = Result(row["id"], Verdict.wrong_answer, note=f"{UNREADABLE}: {error}")
+            return Row(Program(row["id"], row["language"], completion), extra, known)
     pieces = assemble(name, prompt, completion, row["tests"])
     program = Program(row["id"], row["language"], pieces.source, (), pieces.end_marker, limits)
     return Row(program, extra)

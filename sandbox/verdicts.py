@@ -131,6 +131,7 @@ class Result:
     largest.
     `stdout`, `stderr`: of the last command run, at most 64 KiB each, with the end marker taken out.
     `cached`: the verdict is that of an identical program, or was known before; this one was not run.
+    `note`: what the verdict alone does not say, in one line: that no program could be made of an answer, say.
     """
 
     id: str
@@ -143,6 +144,7 @@ class Result:
     stdout: str = ""
     stderr: str = ""
     cached: bool = False
+    note: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON values."""

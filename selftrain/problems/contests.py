@@ -136,7 +136,7 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, 
     for language, text in in_turn[:references]:
         chosen[language] = (*chosen.get(language, ()), text)
     digest = hashlib.sha256(fields.description.encode()).hexdigest()[:8]
-    return Entry(fields.name, problems, chosen, row.where, digest)
+    return Entry(fields.name, problems, chosen, where=row.where, digest=digest)
 
 
 def contest_prompt(description: str, language: str) -> str:

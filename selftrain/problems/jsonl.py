@@ -5,7 +5,9 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, ConfigDict, Field
 
 from sandbox.compare import DEFAULT_RULE, check_rule
+from sandbox.completion import is_answer
 from selftrain.errors import DataError
+from selftrain.problems.answers import Cleaned, clean
 from selftrain.problems.multipl_e import StopToken, check_language
 from selftrain.problems.rows import Fields, MemoryLimit, Row, TimeLimit, check_fields
 from selftrain.records import Problem
@@ -45,8 +47,8 @@ class _Fields(Fields):
     memory_limit_bytes: MemoryLimit = None
 
 
-def jsonl_problem(row: Row) -> Problem:
-    """The problem in `row`, with an empty split where the row has none. Raises `DataError`."""
+def jsonl_problem(row: Row) -> tuple[Problem, Cleaned]:
+    """The problem in `row`, with an empty split where the row has none, and what became of its response. Raises `DataError`."""
     fields = check_fields(row, _Fields)
     language = check_language(row, fields.language)
     if bool(fields.tests.strip()) == bool(fields.cases):
@@ -61,7 +63,10 @@ def jsonl_problem(row: Row) -> Problem:
     checker = fields.checker.model_dump() if fields.checker else None
     if checker:
         check_language(row, checker["language"], "checker.language")
-    return Problem(
+    cleaned = Cleaned(fields.response, "as it is" if fields.response else "")
+    if fields.response and is_answer(fields.prompt, fields.response, language):
+        cleaned = clean(fields.prompt, fields.response, language, fields.stop_tokens, fields.tests)
+    problem = Problem(
         id=fields.id or f"{fields.task}.{language}",
         task=fields.task,
         language=language,
@@ -71,10 +76,11 @@ def jsonl_problem(row: Row) -> Problem:
         source=fields.source or row.source,
         stop_tokens=tuple(fields.stop_tokens),
         cases=tuple(case.model_dump() for case in fields.cases),
-        response=fields.response,
+        response=cleaned.text,
         example_tests=fields.example_tests,
         compare=fields.compare,
         checker=checker,
         time_limit=fields.time_limit,
         memory_limit_bytes=fields.memory_limit_bytes,
     )
+    return problem, cleaned

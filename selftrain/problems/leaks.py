@@ -16,7 +16,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from sandbox.completion import defined_functions
+from sandbox.completion import asked_function
 from selftrain.errors import DataError
 from selftrain.records import Problem
 
@@ -44,8 +44,7 @@ _SHORTEST_TESTS = 40
 
 def function_of(problem: Problem) -> str | None:
     """The name of the function that the prompt asks for; None where it asks for none."""
-    functions = defined_functions(problem.prompt, problem.language)
-    return functions[-1].name if functions else None
+    return asked_function(problem.prompt, problem.language)
 
 
 def marks(problem: Problem) -> Iterator[Mark]:

@@ -4,9 +4,9 @@ from typing import Annotated
 
 from pydantic import Field
 
-from sandbox.completion import extract_completion
 from selftrain.config import MULTIPL_E_LANGUAGES, suggestion
 from selftrain.errors import DataError
+from selftrain.problems.answers import Cleaned, clean
 from selftrain.problems.examples import example_tests
 from selftrain.problems.rows import Fields, Row, check_fields
 from selftrain.records import Problem
@@ -26,12 +26,12 @@ class _Fields(Fields):
     response: str | None = None
 
 
-def multipl_e_problem(row: Row) -> Problem:
-    """The problem in `row`, its split still empty. Raises `DataError`."""
+def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
+    """The problem in `row`, its split still empty, and what became of its response. Raises `DataError`."""
     fields = check_fields(row, _Fields)
     language = check_language(row, _SPELLED.get(fields.language, fields.language))
-    response = extract_completion(fields.prompt, fields.response or "", language, fields.stop_tokens)
-    return Problem(
+    cleaned = clean(fields.prompt, fields.response, language, fields.stop_tokens, fields.tests)
+    problem = Problem(
         id=f"{fields.name}.{language}",
         task=fields.name,
         language=language,
@@ -40,9 +40,10 @@ def multipl_e_problem(row: Row) -> Problem:
         split="",
         source=row.source,
         stop_tokens=tuple(fields.stop_tokens),
-        response=response or None,
+        response=cleaned.text,
         example_tests=example_tests(fields.prompt, language),
     )
+    return problem, cleaned
 
 
 def check_language(row: Row, language: str, field: str = "language") -> str:

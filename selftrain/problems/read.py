@@ -9,6 +9,7 @@ from typing import Any
 from selftrain.bank.generate import generate
 from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError, RunError
+from selftrain.problems.answers import Cleaned
 from selftrain.problems.contests import contest
 from selftrain.problems.hub import check_parts, read_hub, resolve_commit, subsets
 from selftrain.problems.jsonl import jsonl_problem
@@ -25,6 +26,9 @@ EXCLUDED = "excluded"
 TWICE = "is there twice"
 """Why a task is left out, beside what `contests` has."""
 
+USED = ("sft", "validation")
+"""The splits whose answers are used."""
+
 _SHOWN = 5  # names in a message
 
 OutsideProblems = MultiPLEConfig | ContestsConfig | JsonlConfig
@@ -38,6 +42,7 @@ class Found:
     problems    each in its split; those of sft and validation carry the answers
     references  by problem id: completions that the source holds to be right, whatever the split
     left_out    tasks that are not among the problems, by the reason for it
+    answers     by problem id: what became of the answer to learn from, where answers are used
     untried     ids of problems whose tests and answers nobody tried: all but CodeContests', which its sites judged
     checks      figures of what was tried (`selftrain.problems.checks`)
     """
@@ -47,6 +52,7 @@ class Found:
     left_out: Counter[str] = field(default_factory=Counter)
     untried: frozenset[str] = frozenset()
     checks: Mapping[str, int] = field(default_factory=dict)
+    answers: dict[str, Cleaned] = field(default_factory=dict)
 
 
 def read_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> list[Problem]:
@@ -83,7 +89,18 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
     _check(problems, config, left_out)
     if left_out:
         log.info("tasks left out: %s", left_out)
-    return replace(found, problems=problems)
+    used = {problem.id for problem in problems if problem.split in USED}
+    answers = {id: cleaned for id, cleaned in found.answers.items() if id in used}
+    if left := [f"{id} ({cleaned.why})" for id, cleaned in answers.items() if cleaned.how == "left out"]:
+        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
+        log.warning(
+            "%d of %d answers cannot be learnt from, because what follows the prompt cannot hold them: %s%s",
+            len(left),
+            len(answers),
+            ", ".join(left[:_SHOWN]),
+            more,
+        )
+    return replace(found, problems=problems, answers=answers)
 
 
 def _parts(config: MixedConfig) -> list[OutsideProblems]:
@@ -100,9 +117,10 @@ def _joined(parts: list[Found]) -> Found:
             )
         problems[problem.id] = problem
     references = {id: texts for part in parts for id, texts in part.references.items()}
-    left_out = sum((part.left_out for part in parts), Counter())
+    left_out = sum((part.left_out for part in parts), Counter[str]())
     untried = frozenset().union(*(part.untried for part in parts))
-    return Found(list(problems.values()), references, left_out, untried)
+    answers = {id: cleaned for part in parts for id, cleaned in part.answers.items()}
+    return Found(list(problems.values()), references, left_out, untried, answers=answers)
 
 
 def content_digest(config: AnyProblems) -> dict[str, Any]:
@@ -244,6 +262,8 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
             found.problems.append(problem)
             if texts := entry.references.get(problem.language):
                 found.references[problem.id] = texts
+            if cleaned := entry.answers.get(problem.language):
+                found.answers[problem.id] = cleaned
     if isinstance(config, ContestsConfig):
         return found
     return replace(found, untried=frozenset(where))
@@ -312,17 +332,20 @@ def _rows(config: OutsideProblems, entries: tuple[str, ...], content: Mapping[st
 def _entry(config: OutsideProblems, row: Row) -> Entry:
     match config:
         case MultiPLEConfig():
-            return _alone(multipl_e_problem(row), row)
+            problem, cleaned = multipl_e_problem(row)
+            return _alone(problem, row, cleaned)
         case ContestsConfig():
             return contest(row, config.languages, config.max_cases, config.pictures, config.references)
         case JsonlConfig():
-            return _alone(jsonl_problem(row), row)
+            problem, cleaned = jsonl_problem(row)
+            return _alone(problem, row, cleaned)
 
 
-def _alone(problem: Problem, row: Row) -> Entry:
+def _alone(problem: Problem, row: Row, cleaned: Cleaned) -> Entry:
     """A row that is one problem; its answer is held to be right."""
     references = {problem.language: (problem.response,)} if problem.response else {}
-    return Entry(problem.task, (problem,), references, where=row.where)
+    answers = {problem.language: cleaned} if cleaned.how else {}
+    return Entry(problem.task, (problem,), references, answers, row.where)
 
 
 def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]:
@@ -334,8 +357,7 @@ def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]
     placed = [problem for problem in problems if problem.split] + shared_out
     order = {language: at for at, language in enumerate(config.languages)}
     placed.sort(key=lambda problem: (problem.task, order[problem.language]))
-    used = ("sft", "validation")
-    return [problem if problem.split in used else replace(problem, response=None) for problem in placed]
+    return [problem if problem.split in USED else replace(problem, response=None) for problem in placed]
 
 
 def _check(problems: list[Problem], config: OutsideProblems, left_out: str) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from selftrain.config import suggestion
 from selftrain.errors import DataError
+from selftrain.problems.answers import Cleaned
 from selftrain.records import Problem
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
@@ -58,6 +59,7 @@ class Entry:
 
     problems    one in each of its languages
     references  by language: completions that the source holds to be right
+    answers     by language: what became of the answer to learn from
     where       `FILE:LINE`, for messages
     digest      of its text, where several may have one name
     left_out    why it holds no problem to use; empty where it does
@@ -66,6 +68,7 @@ class Entry:
     task: str
     problems: tuple[Problem, ...] = ()
     references: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    answers: Mapping[str, Cleaned] = field(default_factory=dict)
     where: str = ""
     digest: str = ""
     left_out: str = ""

@@ -45,6 +45,7 @@ def write(build: Build, found: Found) -> Outcome:
         "problems": {split: counts[split] for split in SPLITS},
         "languages": dict(sorted(Counter(p.language for p in problems).items())),
         "left_out": dict(sorted(found.left_out.items())),
+        "answers": dict(sorted(Counter(cleaned.how for cleaned in found.answers.values()).items())),
         "checks": dict(found.checks),
     }
     return Outcome(digest(problems), metrics)

@@ -1,0 +1,315 @@
+"""Where strings, comments and brackets are in a program's text, in every language of the sandbox.
+
+No parser: just enough of each language's lexical rules to tell code from text. `masked` gives the text with everything that is
+no code blanked out, so that patterns can be used on what is left.
+"""
+
+import re
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+STRING, JOINED = "\0", "\1"
+"""What stands for a character of a string, and for a line end inside a string or a comment."""
+
+
+class Masked(NamedTuple):
+    """A text of the same length as the code: comments are blanks, the inside of strings is `STRING`, line ends in either are
+    `JOINED`; code is left, also where a string holds code (`${...}`). `closed`: no string or block comment is open at the end."""
+
+    text: str
+    closed: bool
+
+
+class _Token(NamedTuple):
+    """Text that is no code. `close` empty: `open` matches all of it; else it goes on to where `close` matches (groups of `open`
+    as `{0}`, ...), `{mirror}` being the bracket that closes the first group. `code`: what begins code inside of it. `escape`: what
+    does not end it. `after_line`: it begins on the next line. Parentheses in sets are escaped, because groups are counted."""
+
+    open: str
+    close: str = ""
+    code: str = ""
+    comment: bool = False
+    nested: bool = False
+    escape: str = r"\\."
+    after_line: bool = False
+
+
+_DEEPEST = 20  # strings inside of strings
+_NONE = r"(?!)"
+_MIRROR = {"(": ")", "[": "]", "{": "}", "<": ">"}
+
+_LINE = _Token(r"//[^\n]*", comment=True)
+_HASH = _Token(r"#[^\n]*", comment=True)
+_BLOCK = _Token(r"/\*", r"\*/", comment=True, escape=_NONE)
+_NESTED = _Token(r"/\*", r"\*/", comment=True, escape=_NONE, nested=True)
+_DOUBLE = _Token(r'"(?:\\.|[^"\\\n])*+"?')
+_SINGLE = _Token(r"'(?:\\.|[^'\\\n])*+'?")
+_DOUBLE_LINES = _Token('"', '"')
+_SINGLE_LINES = _Token("'", "'")
+_TRIPLE = _Token('"""', '"""')
+_CHARACTER = _Token(r"(?<![\w'])'(?:\\[^'\n]+|\\'|[^\\'\n])'")
+_BRACES = r"\\.|\{\{"
+_RUBY = r"#\{"
+_REGEX = _Token(
+    r"(?:(?<=[\(,=:\[!&|?{};~+])|(?<=\breturn)|(?<=\bcase)|(?<=\bif)|(?<=\bsplit)|(?<=\bunless)|(?<=\bwhen)|(?<=^))"
+    r"[ \t]*/(?![/*=\s])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/[a-z]*"
+)
+_SCRIPT = (_LINE, _BLOCK, _REGEX, _DOUBLE, _SINGLE, _Token("`", "`", r"\$\{"))
+_C = (_LINE, _BLOCK)
+
+_TOKENS: dict[str, tuple[_Token, ...]] = {
+    "py": (
+        _HASH,
+        _Token(r"\b(?:[fF][rR]?|[rR][fF])(\"\"\"|''')", "{0}", r"\{", escape=_BRACES),
+        _Token(r"(\"\"\"|''')", "{0}"),
+        _Token(r"\b(?:[fF][rR]?|[rR][fF])([\"'])", r"{0}|(?=\n)", r"\{", escape=_BRACES),
+        _DOUBLE,
+        _SINGLE,
+    ),
+    "cpp": (
+        *_C,
+        _Token(r'\bR"([^\(\)\s\\"]{0,16})\(', r'\){0}"', escape=_NONE),
+        _DOUBLE,
+        _Token(r"(?<![0-9a-fA-F])'(?:\\.|[^'\\\n])*'?"),
+    ),
+    "java": (*_C, _TRIPLE, _DOUBLE, _SINGLE),
+    "cs": (
+        *_C,
+        _Token('"""', '"""', escape=_NONE),
+        _Token(r'(?:\$@|@\$)"', '"', r"\{", escape=r'""|\{\{'),
+        _Token(r'@"(?:""|[^"])*+"?'),
+        _Token(r'\$"', r'"|(?=\n)', r"\{", escape=_BRACES),
+        _DOUBLE,
+        _SINGLE,
+    ),
+    "php": (
+        *_C,
+        _Token(r"#(?!\[)[^\n]*", comment=True),
+        _Token(r"<<<[ \t]*([\"']?)(\w+)\1", r"^[ \t]*{1}\b", escape=_NONE, after_line=True),
+        _Token('"', '"', r"\{(?=\$)"),
+        _SINGLE_LINES,
+    ),
+    "js": _SCRIPT,
+    "ts": _SCRIPT,
+    "sh": (
+        _Token(r"(?:(?<=[\s;&|\(\)])|(?<=^))#[^\n]*", comment=True),
+        _Token(r"\\."),
+        _Token(
+            r"(?<!<)<<-[ \t]*([\"']?)([A-Za-z_]\w*)\1(?=[\s\S]*^\t*\2$)",
+            r"^\t*{1}$",
+            escape=_NONE,
+            after_line=True,
+        ),
+        _Token(
+            r"(?<!<)<<[ \t]*([\"']?)([A-Za-z_]\w*)\1(?=[\s\S]*^\2$)", r"^{1}$", escape=_NONE, after_line=True
+        ),
+        _Token(r"\$'(?:\\.|[^'\\])*+'?"),
+        _Token("'", "'", escape=_NONE),
+        _Token('"', '"', r"\$\((?!\()|\$\{"),
+    ),
+    "go": (*_C, _Token("`", "`", escape=_NONE), _DOUBLE, _SINGLE),
+    "rs": (_LINE, _NESTED, _Token(r'\bb?r(#*)"', '"{0}', escape=_NONE), _DOUBLE_LINES, _CHARACTER),
+    "rb": (
+        _Token(r"^=begin\b", r"^=end\b", comment=True, escape=_NONE),
+        _Token(r"#(?!\{)[^\n]*", comment=True),
+        _Token(r"<<[~-]?([\"']?)([A-Z_]\w*)\1", r"^[ \t]*{1}\b", _RUBY, after_line=True),
+        _Token(r"(?<=[\s\(,=\[])%[qQwWiIr]?([\(\[{<])(?!=)", "{mirror}"),
+        _Token(r"(?<=[\s\(,=\[{])\?(?:\\.|\S)(?!\w)"),
+        _REGEX,
+        _Token('"', '"', _RUBY),
+        _SINGLE_LINES,
+        _Token("`", "`", _RUBY),
+    ),
+    "lua": (
+        _Token(r"--\[(=*)\[", r"\]{0}\]", comment=True, escape=_NONE),
+        _Token(r"--[^\n]*", comment=True),
+        _Token(r"\[(=*)\[", r"\]{0}\]", escape=_NONE),
+        _DOUBLE,
+        _SINGLE,
+    ),
+    "pl": (
+        _Token(r"^=[a-z]\w*", r"^=cut\b|\Z", comment=True, escape=_NONE),
+        _Token(r"(?<![$\\{])#[^\n]*", comment=True),
+        _Token(r"<<~?([\"']?)([A-Z_]\w*)\1", r"^[ \t]*{1}$", escape=_NONE, after_line=True),
+        _Token(
+            r"(?<![$@%&>\w])(?:s|tr|y)(?P<d>[/|!,])(?:\\.|(?!(?P=d))[^\\])*(?P=d)(?:\\.|(?!(?P=d))[^\\])*(?P=d)\w*"
+        ),
+        _Token(
+            r"(?<![$@%&>\w])(?:s|tr|y)\{(?:\\.|[^\\{}]|\{[^{}]*\})*\}\s*\{(?:\\.|[^\\{}]|\{[^{}]*\})*\}\w*"
+        ),
+        _Token(r"(?<![$@%&>\w])(?:m|qr|qq?)(?P<e>[/|!])(?:\\.|(?!(?P=e))[^\\])*(?P=e)\w*"),
+        _Token(r"(?<![$@%&>\w])(?:m|qr|q[qwx]?)\s*([\(\[{<])(?!\w+\})", "{mirror}"),
+        _REGEX,
+        _Token(r"\$[\"'`;&]"),
+        _DOUBLE_LINES,
+        _SINGLE_LINES,
+        _Token("`", "`"),
+    ),
+    "r": (
+        _HASH,
+        _Token(r"\b[rR][\"'](-*)([\(\[{])", r"[)\]}]{0}[\"']", escape=_NONE),
+        _DOUBLE_LINES,
+        _SINGLE_LINES,
+        _Token("`", "`"),
+    ),
+    "d": (
+        *_C,
+        _Token(r"/\+", r"\+/", comment=True, escape=_NONE, nested=True),
+        _Token(r'\br"[^"]*"?'),
+        _Token("`", "`", escape=_NONE),
+        _DOUBLE_LINES,
+        _SINGLE,
+    ),
+    "rkt": (
+        _Token(r"#\|", r"\|#", comment=True, escape=_NONE, nested=True),
+        _Token(r"#lang[^\n]*", comment=True),
+        _Token(r"#\\(?:[a-zA-Z]+|.)"),
+        _Token(r";[^\n]*", comment=True),
+        _DOUBLE_LINES,
+    ),
+    "clj": (_Token(r";[^\n]*", comment=True), _Token(r"\\(?:[a-z]+|.)"), _DOUBLE_LINES),
+    "ml": (
+        _Token(r"\(\*(?!\))", r"\*\)", comment=True, escape=_NONE, nested=True),
+        _Token(r"\{(\w*)\|", r"\|{0}\}", escape=_NONE),
+        _DOUBLE_LINES,
+        _CHARACTER,
+    ),
+    "hs": (
+        _Token(r"\{-", r"-\}", comment=True, escape=_NONE, nested=True),
+        _Token(r"(?<![!#$%&*+./<=>?@\\^|~:-])--+(?![!#$%&*+./<=>?@\\^|~:-])[^\n]*", comment=True),
+        _DOUBLE,
+        _CHARACTER,
+    ),
+    "ex": (
+        _Token(r"#(?!\{)[^\n]*", comment=True),
+        _Token(r"~[a-zA-Z](\"\"\"|''')", "{0}"),
+        _Token(r"(\"\"\"|''')", "{0}", _RUBY),
+        _Token(r"~[a-zA-Z]([\(\[{<])", "{mirror}"),
+        _Token(r"~[a-zA-Z](?P<s>[/|\"'])(?:\\.|(?!(?P=s))[^\\])*(?P=s)\w*"),
+        _Token(r"(?<!\w)\?(?:\\.|\S)"),
+        _Token('"', '"', _RUBY),
+        _SINGLE_LINES,
+    ),
+    "scala": (
+        _LINE,
+        _NESTED,
+        _Token(r'\b[a-zA-Z]+"""', '"""(?!")', r"\$\{", escape=_NONE),
+        _Token('"""', '"""(?!")', escape=_NONE),
+        _Token(r'\b[a-zA-Z]+"', r'"|(?=\n)', r"\$\{"),
+        _DOUBLE,
+        _CHARACTER,
+    ),
+}
+"""In order: the first that matches at a place counts. Strings have escapes unless they are `raw`."""
+
+
+@cache
+def _opening(language: str) -> re.Pattern[str]:
+    """What begins a token, or is a bracket: the number of the group `tN` that matches says which."""
+    tokens = [
+        f"(?P<t{number}>{_numbered(token.open, number)})" for number, token in enumerate(_TOKENS[language])
+    ]
+    return re.compile("|".join([*tokens, r"[(\[{]|[)\]}]"]), re.MULTILINE)
+
+
+def _numbered(pattern: str, number: int) -> str:
+    """`pattern` to be used beside others: its group names made its own, its back references relative to its first group."""
+    pattern = re.sub(r"\(\?P([<=])(\w+)", rf"(?P\g<1>n{number}_\2", pattern)
+    names = iter(range(1, 9))
+    pattern = re.sub(r"(?<!\\)\((?!\?)", lambda _: f"(?P<g{number}_{next(names)}>", pattern)
+    return re.sub(r"\\([1-9])", rf"(?P=g{number}_\1)", pattern)
+
+
+@lru_cache(64)
+def masked(code: str, language: str) -> Masked:
+    """`code` with what is no code blanked out; as it is in a language that the sandbox does not know."""
+    if language not in _TOKENS:
+        return Masked(code, True)
+    out = list(code)
+    _, closed = _code(code, 0, language, out, 0)
+    return Masked("".join(out), closed)
+
+
+def _code(code: str, at: int, language: str, out: list[str], inside: int) -> tuple[int, bool]:
+    """Mask from `at` on; where `inside` of so many strings, to the bracket that closes the code in the innermost. Where it ends, and whether
+    all is closed."""
+    opening, depth = _opening(language), 0
+    late: list[tuple[_Token, tuple[str, ...]]] = []  # strings that begin on the next line
+    while found := opening.search(code, at):
+        if late and (line := code.find("\n", at, found.start() + 1)) >= 0:
+            token, groups = late.pop(0)
+            at, closed = _text(code, line, line + 1, token, groups, language, out, inside)
+            if not closed:
+                return len(code), False
+            continue
+        at = found.end()
+        if found.lastgroup is None:
+            depth += 1 if found.group() in "([{" else -1
+            if inside and depth < 0:
+                return at, True
+            continue
+        number = int(found.lastgroup[1:])
+        token = _TOKENS[language][number]
+        groups = tuple(
+            text or "" for name, text in found.groupdict().items() if name.startswith(f"g{number}_")
+        )
+        if token.after_line:
+            late.append((token, groups))
+            continue
+        at, closed = _text(code, found.start(), at, token, groups, language, out, inside)
+        if not closed:
+            return len(code), False
+    for token, groups in late:
+        if (line := code.find("\n", at)) >= 0:
+            at, closed = _text(code, line, line + 1, token, groups, language, out, inside)
+            if not closed:
+                return len(code), False
+    return len(code), not inside
+
+
+def _text(
+    code: str,
+    start: int,
+    at: int,
+    token: _Token,
+    groups: tuple[str, ...],
+    language: str,
+    out: list[str],
+    inside: int,
+) -> tuple[int, bool]:
+    """Mask the token that begins at `start`, its opening ending at `at`; where it ends, and whether it is closed."""
+    if not token.close:
+        _blank(out, start, at, token)
+        return at, True
+    first = next(filter(None, groups), "")
+    mirror = re.escape(_MIRROR.get(first, first))
+    close = token.close
+    for number, group in enumerate(groups):
+        close = close.replace(f"{{{number}}}", re.escape(group))
+    pieces = [token.escape, rf"(?P<close>{close.replace('{mirror}', mirror)})"]
+    if token.code and inside < _DEEPEST:
+        pieces.append(rf"(?P<code>{token.code})")
+    if token.nested or (first in _MIRROR and "{mirror}" in token.close):
+        pieces.append(rf"(?P<again>{re.escape(first) if '{mirror}' in token.close else token.open})")
+    pattern = re.compile("|".join(pieces), re.MULTILINE | re.DOTALL)
+    depth = 1
+    while found := pattern.search(code, at):
+        if found.lastgroup == "code":
+            _blank(out, start, found.start(), token)
+            start, closed = _code(code, found.end(), language, out, inside + 1)
+            if not closed:
+                return len(code), False
+            at = start
+            continue
+        at = found.end()
+        depth += {"close": -1, "again": 1}.get(found.lastgroup or "", 0)
+        if depth == 0:
+            _blank(out, start, at, token)
+            return at, True
+    _blank(out, start, len(code), token)
+    return len(code), False
+
+
+def _blank(out: list[str], start: int, end: int, token: _Token) -> None:
+    for place in range(start, end):
+        out[place] = JOINED if out[place] == "\n" else " " if token.comment else STRING

@@ -1,0 +1,144 @@
+"""The blocks of code in an answer in markdown.
+
+A block begins at a line of three or more backticks or tildes, indented or not, with or without an info string (`rust,ignore`,
+`python title="x"`, `{.python}`), and ends at the next line of as many that are no part of the code: not inside of a string or
+comment of it. The last one may lack its end. What is between `<think>` and `</think>` (or `<thinking>`, `<thought>`, `<reasoning>`), or before a lone
+`</think>`, is no part of the answer.
+"""
+
+import itertools
+import re
+from typing import NamedTuple
+
+from sandbox.lexer import JOINED, masked
+
+_FENCE = re.compile(
+    r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>(?:[\w{+#.][^`\n]*)?)$",
+    re.MULTILINE,
+)
+_THOUGHT = re.compile(
+    r"^[ \t]*<(think|thinking|thought|reasoning)>(?:.*?</\1>|.*\Z)", re.MULTILINE | re.DOTALL
+)
+_THOUGHT_ENDS = re.compile(
+    r"\A(?:(?!<think).)*</(?:think|thinking|thought|reasoning)>[ \t]*$", re.MULTILINE | re.DOTALL
+)
+_MOST_FENCES = 20  # in the strings of one block
+_CONTRACTION = re.compile(r"\b([A-Za-z]+)'(s|t|re|ve|ll|d|m)\b")
+
+_NAMES = {
+    "py": "python python3 py py3",
+    "cpp": "cpp c++ cc cxx c hpp h",
+    "java": "java",
+    "php": "php",
+    "ts": "typescript ts tsx",
+    "cs": "csharp c# cs dotnet",
+    "sh": "bash sh shell zsh",
+    "js": "javascript js jsx mjs cjs node nodejs",
+    "go": "go golang",
+    "rs": "rust rs",
+    "rb": "ruby rb",
+    "lua": "lua",
+    "pl": "perl pl pm",
+    "r": "r rscript",
+    "d": "d dlang",
+    "rkt": "racket rkt scheme",
+    "ml": "ocaml ml",
+    "hs": "haskell hs",
+    "ex": "elixir ex exs",
+    "scala": "scala sc",
+    "clj": "clojure clj",
+}
+"""What info strings call the languages."""
+_NO_CODE = "text txt plaintext plain output console log none json yaml toml xml html css sql diff markdown md mermaid latex"
+_LANGUAGE = {name: language for language, names in _NAMES.items() for name in names.split()}
+_LANGUAGE |= dict.fromkeys(_NO_CODE.split(), "text")
+
+
+class Block(NamedTuple):
+    """A block's text; `language`: the sandbox's name of what its info string says, `text` for no code, empty where it says nothing
+    known. `continues`: it is what follows the prompt, because the prompt opened the block."""
+
+    text: str
+    language: str = ""
+    continues: bool = False
+
+
+def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
+    """The blocks of `answer`, in order; None where it has no markdown (then it is code itself).
+
+    `prompt` and `language` (the sandbox's name): what the answer continues if it is code, which may hold fences in its strings.
+    """
+    answer = answer.replace("\r\n", "\n")
+    code = masked(prompt + _CONTRACTION.sub(r"\1_\2", answer), language).text
+
+    def in_string(place: int) -> bool:
+        place += len(prompt)
+        return place > 0 and code[place - 1] == JOINED
+
+    found: list[Block] = []
+    markdown = False
+    at = 0
+    if (ends := _THOUGHT_ENDS.match(answer)) and not in_string(answer.rfind("\n", 0, ends.end()) + 1):
+        at, markdown = ends.end(), True
+    while begun := _next(answer, at):
+        at = begun.end()
+        if not markdown and in_string(begun.start()):
+            continue
+        if begun.re is _THOUGHT:
+            markdown = True
+            continue
+        before = answer[: begun.start()]
+        if not markdown and not begun["info"] and _continues(before, answer[at:]):
+            found.append(Block(before, continues=True))
+        else:
+            text, at = _block(answer, begun, language)
+            inner = blocks("", text, language) if _language(begun["info"]) == "text" else None
+            found += inner or [Block(text, _language(begun["info"]))]
+        markdown = True
+    if markdown and not found and (rest := answer[at:]).strip():  # code after thoughts
+        found.append(Block(rest.lstrip("\n")))
+    return found if markdown else None
+
+
+def _next(answer: str, at: int) -> re.Match[str] | None:
+    """The next fence or thought."""
+    both = [found for found in (_FENCE.search(answer, at), _THOUGHT.search(answer, at)) if found]
+    return min(both, key=lambda found: found.start(), default=None)
+
+
+def _continues(before: str, after: str) -> bool:
+    """Whether a first fence without info ends a block that the prompt began: code before it, and none after it."""
+    fences = len(_FENCE.findall(after))
+    return (
+        bool(before.strip()) and fences % 2 == 0 and (not after.strip() or before.lstrip("\n")[0] in " \t{}")
+    )
+
+
+def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
+    """The text of the block that `begun` opens, and where it ends."""
+    start = begun.end() + 1
+    least, indent = begun["fence"], len(begun["indent"])
+    fences = (fence for fence in _FENCE.finditer(answer, start) if fence["fence"].startswith(least))
+    ends = list(itertools.islice(fences, _MOST_FENCES))
+    if not ends:
+        return _dedented(answer[start:].rstrip().removesuffix(least), indent), len(answer)
+    code = masked(answer[start : ends[-1].start()], language).text
+    end = next(
+        (fence for fence in ends if _may_end(code[: fence.start() - start], fence is ends[0])), ends[0]
+    )
+    return _dedented(answer[start : end.start()], indent), end.start() if end["info"] else end.end()
+
+
+def _may_end(code: str, first: bool) -> bool:
+    """Whether no string is open at the end of a block's `code`; no bracket either, if it is not the first place where it may end."""
+    whole = all(code.count(a) == code.count(b) for a, b in ("()", "[]", "{}"))
+    return not code.endswith(JOINED) and (first or whole)
+
+
+def _dedented(text: str, indent: int) -> str:
+    return re.sub(rf"^[ \t]{{1,{indent}}}", "", text, flags=re.MULTILINE) if indent else text
+
+
+def _language(info: str) -> str:
+    names = re.findall(r"[\w+#]+", info.lower().removeprefix("language-").removeprefix("lang-"))
+    return next((_LANGUAGE[name] for name in names[:2] if name in _LANGUAGE), "")

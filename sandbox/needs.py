@@ -1,0 +1,212 @@
+"""What goes with a function that was found in an answer: imports, and the items that it needs."""
+
+import re
+from collections.abc import Iterable, Sequence
+
+from sandbox.grammars import GRAMMARS
+from sandbox.outline import Item, Place, function
+
+_TEST_LIBRARIES = re.compile(
+    r"junit|testng|nunit|xunit|TestTools|unittest|pytest|doctest|chai|\bjest|mocha|catch2|gtest|phpunit|rspec|minitest|Test::"
+    r"|test/unit|ExUnit|hspec|HUnit|QuickCheck|ounit|testthat|munit|scalatest|busted|luaunit|super::",
+    re.IGNORECASE,
+)
+_IMPORT_WORDS = frozenset(
+    [
+        "import",
+        "from",
+        "as",
+        "use",
+        "using",
+        "require",
+        "static",
+        "const",
+        "let",
+        "var",
+        "extern",
+        "crate",
+        "type",
+    ]
+)
+
+
+def needed(
+    found: Place, others: Sequence[Item], asked: str, tested: Sequence[Item], language: str
+) -> list[Item]:
+    """The items that the function needs, in their order: what it names, and what that names. `others`: the items of the answer's other
+    blocks; `asked`: the function's name in the prompt; `tested`: the items of the tests, which bind names themselves.
+
+    Types of its own block come along unless they use the function: something may depend on them without naming them. So do
+    statements about values that are needed.
+    """
+    own = [item for item in [*found.around, *found.beside] if found.item.text not in item.text]
+    known = {asked, *found.item.names, *(name for item in own for name in item.names)}
+    pool = [item for item in others if not known & {*item.names}] + own
+    pool = [
+        item for item in pool if item.kind in ("function", "type", "value") and not _is_again(item, found)
+    ]
+    of_tests = {name for item in tested if item.kind != "function" for name in item.names}
+    using = _users({asked, *found.item.names}, pool, language)
+    todo = [item for item in own if item.kind == "type" and not using & words_of(item, language)]
+    kept, values = {id(item) for item in todo}, set[str]()
+    todo.append(found.item)
+    while todo:
+        words = words_of(item := todo.pop(), language) - _bound(item, language)
+        more = [other for other in pool if id(other) not in kept and words & {*other.names}]
+        more = [other for other in more if other.kind != "value" or not of_tests & {*other.names}]
+        new = {name for other in more if other.kind == "value" for name in other.names} - values
+        values |= new
+        for other in own if new else ():
+            if other.kind == "statement" and id(other) not in kept:
+                words = words_of(other, language)
+                more += [other] * bool(words & values and not words & (using - values))
+        kept |= {id(other) for other in more}
+        todo += more
+    return [item for item in [*others, *own] if id(item) in kept]
+
+
+def _users(names: set[str], pool: Sequence[Item], language: str) -> set[str]:
+    """`names`, and those of all that uses them, directly or not."""
+    while more := [item for item in pool if names & words_of(item, language) and not names >= {*item.names}]:
+        names = names.union(*(item.names for item in more))
+    return names
+
+
+def among(item: Item, those: Iterable[Item]) -> bool:
+    """Whether it is one of `those`, and does not only say the same."""
+    return any(item is other for other in those)
+
+
+def words_of(item: Item, language: str) -> set[str]:
+    """The names in an item."""
+    return set(re.findall(GRAMMARS[language].word, item.bare))
+
+
+def goes_beside(item: Item, found: Place) -> bool:
+    """Whether it goes into the class that the prompt's function is in."""
+    return among(item, found.beside) if found.holder else item.kind in ("function", "value", "statement")
+
+
+def _bound(item: Item, language: str) -> set[str]:
+    """The names that a function binds itself, so that values of these names outside of it are others."""
+    if item.kind != "function" or re.search(r"\b(?:global|nonlocal|GLOBALS)\b", item.bare):
+        return set()
+    names: set[str] = set(re.findall(r"\bfor\s*\(?\s*(?:(?:const|let|var|auto|my)\s+)?[$@]?(\w+)", item.bare))
+    if made := function(item, language):
+        names |= {name.lstrip("$") for name in made.parameters}
+    value, word = re.compile(GRAMMARS[language].value), GRAMMARS[language].word
+    for line in item.bare[item.code :].split("\n")[1:]:
+        bound = value.match(line.strip())
+        if bound and (language != "lua" or line.strip().startswith("local")):
+            names.update(*(re.findall(word, text) for text in bound.groups() if text))
+    return names
+
+
+def _is_again(item: Item, found: Place) -> bool:
+    """Whether `item` is the function itself, or an earlier draft of it."""
+    if item.text == found.item.text:
+        return True
+    same = item.kind == found.item.kind and item.names == found.item.names
+    return same and not item.bare.rstrip().endswith(";") and _arity(item) == _arity(found.item)
+
+
+def _arity(item: Item) -> int:
+    opened = item.bare.find("(")
+    head = item.bare[opened : item.bare.find(")", opened) + 1]
+    return head.count(",") + bool(head.strip("() \n"))
+
+
+def is_there(item: Item, asked: Place) -> bool:
+    """Whether the prompt has it already."""
+    there = [*asked.beside, *asked.around]
+    return any(
+        _plain(item.text) == _plain(own.text)
+        or (item.names and item.kind == own.kind and item.names == own.names)
+        for own in there
+        if own is not asked.item and own is not asked.holder
+    )
+
+
+def _plain(text: str) -> str:
+    return "".join(text.split()).rstrip(";")
+
+
+def imports(
+    asked: Place,
+    found: Place,
+    others: Sequence[Item],
+    new: Sequence[Item],
+    tested: Sequence[Item],
+    language: str,
+) -> list[str]:
+    """The imports that the answer has and prompt and tests lack, without those of test libraries, and of names that are not used where
+    imports say their names."""
+    of_tests = {name for item in tested for name in item.names}
+    own, theirs = (
+        [item for item in those if item.kind == "import" and not of_tests & {*item.names}]
+        for those in ([*found.around, *found.beside], others)
+    )
+    grammar = GRAMMARS[language]
+    if own and not grammar.names_imports and not any(among(item, new) for item in others):
+        theirs = []
+    used = {word for item in [found.item, *new] for word in words_of(item, language)}
+    there = [
+        text
+        for item in [*asked.around, *asked.beside]
+        if item.kind == "import"
+        for text in _single(item, language)
+    ]
+    kept: list[str] = []
+    for text in (text for item in [*theirs, *own] for text in _single(item, language)):
+        words = set(re.findall(grammar.word, text)) - _IMPORT_WORDS
+        if language == "go":
+            words = {re.sub(r"/v\d+\"|\"", "", text.split()[-1]).rsplit("/", 1)[-1], text.split()[1]}
+        named = grammar.names_imports and not re.search(r"\*|\b_\b", text.split("//")[0])
+        covered = any(_covers(other, text) for other in [*there, *kept])
+        tests = language not in ("clj", "rkt") and _TEST_LIBRARIES.search(text)
+        if not (covered or tests or (named and not words & used)):
+            kept.append(text)
+    return kept
+
+
+def first_lines(found: Place) -> list[str]:
+    """Lines that have to be the first of a program: Haskell's pragmas, Python's imports from the future."""
+    pattern = re.compile(
+        r"^(?:\{-#\s*LANGUAGE.*?#-\}|from __future__ import [^\n]*)", re.MULTILINE | re.DOTALL
+    )
+    return [line for item in [*found.beside, found.item] for line in pattern.findall(item.text)]
+
+
+def _single(item: Item, language: str) -> list[str]:
+    """The imports that an item holds, one by one, as text."""
+    text = item.text[item.code :].strip()
+    if language == "go":
+        return [f"import {spec.strip()}" for spec in re.findall(r"(?:[\w.]+[ \t]+)?\"[^\"\n]+\"", text)]
+    if language in ("js", "ts") and text.startswith("import"):
+        return [_required(text)] * bool(_required(text))
+    if language == "py" and text.startswith("from __future__"):
+        return []
+    if language == "clj" and text.startswith("(ns") and "(:" not in text:
+        return []
+    return [text]
+
+
+def _required(text: str) -> str:
+    """An import of JavaScript's as a call of `require`; empty where it imports types only."""
+    found = re.match(
+        r"import\s+(?!type\b)(?:\*\s+as\s+(\w+)|(\w+)|(\{[^}]*\}))\s+from\s+([\"'][^\"']+[\"'])", text
+    )
+    if not found:
+        return "" if text.startswith("import type") else text
+    name = found[1] or found[2] or re.sub(r"\s+as\s+", ": ", found[3])
+    return f"const {name} = require({found[4]});"
+
+
+def _covers(other: str, text: str) -> bool:
+    """Whether `other` brings all that `text` does."""
+    if _plain(other) == _plain(text):
+        return True
+    if text.startswith("#") and "<bits/stdc++.h>" in other:
+        return re.search(r"<[\w/]+(?:\.h|\+\+\.h)?>", text) is not None
+    package, star, _ = _plain(other).partition(".*")
+    return bool(star) and _plain(text).rpartition(".")[0] == package

@@ -1,0 +1,316 @@
+"""What a program's text is made of: imports, functions, types, values, statements.
+
+The text is divided into *items*, the outermost pieces with the comments above them, by brackets and, where a language has no signs
+for the end of a piece, by indentation. What they are is told by the patterns of `sandbox.grammars`, on text in which strings and comments
+are blanked out (`sandbox.lexer`). No program is parsed: what is not laid out as people and models lay out code may be taken for
+something else.
+"""
+
+import itertools
+import re
+from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
+
+from sandbox.grammars import GOES_ON, GRAMMARS, NEVER, Grammar
+from sandbox.lexer import JOINED, STRING, masked
+
+
+class Item(NamedTuple):
+    """One piece of a program: its text with the comments above it, the same with what is no code blanked out, where in the code it
+    begins, what it is (`function`, `type`, `value`, `import`, `first`, `main` or `statement`) and the names that it defines."""
+
+    text: str
+    bare: str
+    start: int
+    kind: str
+    names: tuple[str, ...]
+
+    @property
+    def code(self) -> int:
+        """Where in the text the code begins, after comments."""
+        return len(self.bare) - len(self.bare.lstrip(" \t\r\n" + JOINED))
+
+    @property
+    def indent(self) -> str:
+        """The blanks before the item's first line of code."""
+        return self.text[self.text.rfind("\n", 0, self.code) + 1 : self.code]
+
+
+class Function(NamedTuple):
+    """A function in an item: `parameters`, their names; `body`, where its body begins, after the sign that opens it; `result`: the
+    body is an expression, the function's result; `plain`: another function of the same parameters may have this one's body."""
+
+    name: str
+    parameters: tuple[str, ...]
+    body: int
+    result: bool = False
+    plain: bool = True
+
+
+class Place(NamedTuple):
+    """A function in a text: its item, what it is, the items beside it, and where it is in a class or module, that one's item and the
+    items beside that one."""
+
+    item: Item
+    function: Function | None
+    beside: Sequence[Item]
+    holder: Item | None = None
+    around: Sequence[Item] = ()
+
+    @property
+    def start(self) -> int:
+        """Where in the text the item begins."""
+        return self.item.start + (self.holder.start if self.holder else 0)
+
+
+def items(code: str, language: str, start: int = 0, end: int | None = None) -> list[Item]:
+    """The items of `code`, or of what is between `start` and `end` in it, in order."""
+    grammar = GRAMMARS[language]
+    bare = masked(code, language).text
+    if language == "php":
+        bare = re.sub(r"<\?(?:php\b|=)?|\?>", lambda tag: " " * len(tag.group()), bare)
+    start, end = max(start, top(code)), len(code) if end is None else end
+    bounds: list[int] = []  # where items begin
+    open_ones, base, last, at = 0, None, start, start
+    for line in bare[start:end].split("\n"):
+        stripped = line.strip(" \t\r" + JOINED)
+        indent = len(line) - len(line.lstrip())
+        if stripped and open_ones <= 0:
+            base = indent if base is None else base
+            begins = bool(grammar.ends) or indent <= base
+            if begins and (
+                not bounds or (not re.match(GOES_ON, stripped) and _ended(bare[bounds[-1] : last], grammar))
+            ):
+                bounds.append(last if bounds else start)
+        if stripped:
+            open_ones += depth(line, language)
+            last = min(at + len(line) + 1, end)
+        at += len(line) + 1
+    cut = [*bounds, end]
+    found = [
+        _item(code[a:b], bare[a:b], a, language) for a, b in itertools.pairwise(cut) if bare[a:b].strip()
+    ]
+    return _joined(found) if language in ("hs", "ex") else found
+
+
+def top(code: str) -> int:
+    """Where the first line is that others may stand before."""
+    found = re.match(r"\s*(?:<\?php\b[^\n]*\n|#!/[^\n]*\n|#lang[^\n]*\n|\s)*(?<=\n)|", code, re.DOTALL)
+    return found.end() if found else 0
+
+
+def depth(bare: str, language: str) -> int:
+    """How many brackets are open at the end of code, less those that only close. Round and square ones do not count in Bash, whose
+    patterns of `case` end with one that nothing opens."""
+    opening, closing = ("{", "}") if language == "sh" else ("([{", ")]}")
+    return sum(bare.count(sign) for sign in opening) - sum(bare.count(sign) for sign in closing)
+
+
+def _ended(bare: str, grammar: Grammar) -> bool:
+    bare = bare.strip(" \t\r\n" + JOINED)
+    if grammar.ends:
+        return bool(re.search(grammar.ends, bare))
+    return not re.search(grammar.unfinished, bare, re.DOTALL if r"\A" in grammar.unfinished else 0)
+
+
+def _item(text: str, bare: str, start: int, language: str) -> Item:
+    grammar = GRAMMARS[language]
+    kind, names = _kind(bare.strip(" \t\r\n" + JOINED), grammar)
+    if language == "ml" and kind in ("function", "value"):
+        names += tuple(re.findall(r"^[ \t]*and\s+([a-z_][\w']*)", bare, re.MULTILINE))
+    return Item(text, bare, start, kind, names)
+
+
+def _kind(code: str, grammar: Grammar) -> tuple[str, tuple[str, ...]]:
+    for kind in ("main", "first", "imports", "type", "function", "value"):
+        if found := _pattern(getattr(grammar, kind)).match(code):
+            if kind == "imports":  # `const fs = require("fs")`
+                found = _pattern(grammar.value).match(code) or found
+            named = " ".join(text for text in found.groupdict().values() if text)
+            return kind.removesuffix("s"), tuple(re.findall(grammar.word, named))
+    return "statement", ()
+
+
+@cache
+def _pattern(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern, re.DOTALL)
+
+
+def _joined(found: list[Item]) -> list[Item]:
+    """The clauses of a function, and its type, as one item."""
+    done: list[Item] = []
+    for item in found:
+        before = done[-1] if done else None
+        if before and item.kind == before.kind == "function" and item.names == before.names:
+            done[-1] = before._replace(text=before.text + item.text, bare=before.bare + item.bare)
+        else:
+            done.append(item)
+    return done
+
+
+def inside(item: Item, language: str) -> tuple[int, int] | None:
+    """Where in the item's text what a class, object or module holds begins and ends; None where it holds nothing."""
+    bare, shape = item.bare.rstrip(), GRAMMARS[language].shape
+    if shape == "braces":
+        begun = bare.find("{", item.code)
+        end = _pairs(bare, language).get(begun)
+        return (begun + 1, len(item.text) if end is None else end) if begun >= 0 else None
+    opening = {
+        "colon": r"class\b[^\n]*:[ \t]*\n",
+        "equals": r"module\b[^\n]*\bstruct\b",
+        "end": r"(?:class|module)\b[^\n]*\n|defmodule\b[^\n]*\bdo\b",
+    }.get(shape, NEVER)
+    head = re.compile(opening).match(bare, item.code)
+    end_word = re.search(r"\bend\Z", bare) if shape != "colon" else None
+    return (head.end(), end_word.start() if end_word else len(item.text)) if head else None
+
+
+def _pairs(bare: str, language: str) -> dict[int, int | None]:
+    """Where each bracket that opens is closed; None where it is not."""
+    found: dict[int, int | None] = {}
+    opened: list[int] = []
+    for bracket in re.finditer(r"[{}]" if language == "sh" else r"[(\[{}\])]", bare):
+        if bracket.group() in "([{":
+            opened.append(bracket.start())
+            found[bracket.start()] = None
+        elif opened:
+            found[opened.pop()] = bracket.start()
+    return found
+
+
+def function(item: Item, language: str, name: str | None = None) -> Function | None:
+    """The function that `item` defines; None where its body cannot be told from its head. `name`: which, where it defines several."""
+    grammar = GRAMMARS[language]
+    at = item.code
+    found = _pattern(grammar.function).match(item.bare, at)
+    if not found or item.kind != "function":
+        return None
+    name = name or item.names[0]
+    plain = "@" not in item.bare[at : found.end()] or grammar.wrapped
+    parameters: tuple[str, ...] = ()
+    end = found.end()
+    if grammar.shape == "parentheses":
+        return _of_parentheses(item, language, name, end)
+    if grammar.shape == "equals":
+        return _of_equations(item, language, name, end)
+    pairs = _pairs(item.bare, "")
+    while item.bare[end : end + 1] == "(":
+        closing = pairs.get(end)
+        if closing is None:
+            return None
+        parameters = _parameters(item.bare[end + 1 : closing], language)
+        end = closing + 1
+        if language != "d":
+            break
+    if language in ("js", "ts") and (single := re.match(r"\s*([\w$]+)(?=\s*=>)", item.bare[end:])):
+        parameters, end = (single.group(1),), end + single.end()
+    plain = plain and not re.search(r"\basync\b|\bfunction\s*\*", item.bare[at:end])
+    made = Function(name, parameters, end, plain=plain)
+    if grammar.shape == "colon":
+        return _from(made, item.bare, re.compile(r"[^\n:]*:"))
+    if grammar.shape == "end":
+        return _of_end(made, item, language)
+    return _of_braces(made, item, language)
+
+
+def _from(made: Function, bare: str, opening: re.Pattern[str], result: bool = False) -> Function | None:
+    found = opening.match(bare, made.body)
+    return made._replace(body=found.end(), result=result) if found else None
+
+
+def _of_end(made: Function, item: Item, language: str) -> Function | None:
+    """rb, lua, ex: the head ends with its line, the body with `end`; or the body is an expression after `=` or `do:`."""
+    rest = item.bare[made.body :]
+    if language == "rb":
+        if single := re.match(r"[ \t]*=(?!=)", rest):
+            return made._replace(body=made.body + single.end(), result=True)
+        if not made.parameters and (bare := re.match(r"[ \t]+([a-z_*&][^\n;]*)", rest)):
+            made = made._replace(parameters=_parameters(bare.group(1), language), body=made.body + bare.end())
+        return made
+    if language == "ex":
+        clauses = len(re.findall(r"^[ \t]*defp?\s", item.bare, re.MULTILINE))
+        opening = re.match(r"[^\n]*?(?:\n\s*when[^\n]*)?(?:(,\s*do:)|\bdo\b(?!:))", rest)
+        if not opening:
+            return None
+        plain = clauses == 1 and not re.search(r"\bwhen\b", opening.group())
+        return made._replace(body=made.body + opening.end(), result=bool(opening.group(1)), plain=plain)
+    return made
+
+
+def _of_braces(made: Function, item: Item, language: str) -> Function | None:
+    """The body is what the item's last bracket closes; or an expression after `=>`, `=` or, in R, after the parameters."""
+    bare = item.bare.rstrip(" \t\r\n;" + JOINED)
+    pairs = {at: end for at, end in _pairs(bare, language).items() if bare[at] == "{" and at >= made.body}
+    wanted = len(bare) - 1 if bare.endswith("}") else None  # None: it is cut off, or goes on
+    opening = next((at for at, end in pairs.items() if end == wanted), None)
+    between = bare[made.body : opening] if opening is not None else bare[made.body :]
+    sign = {"js": "=>", "ts": "=>", "cs": "=>", "d": "=>", "scala": "="}.get(language)
+    arrow = re.search(rf"(?<![=<>!]){sign}(?![=>])", between) if sign else None
+    if language == "r":
+        arrow = re.match(r"(?=\s*\S)", between)
+    if arrow and between[arrow.end() :].strip():
+        return made._replace(body=made.body + arrow.end(), result=True)
+    if opening is not None:
+        return made._replace(body=opening + 1)
+    if language == "d":  # whose prompts end before the brace
+        return made
+    return None
+
+
+def _of_parentheses(item: Item, language: str, name: str, end: int) -> Function | None:
+    rest = item.bare[end:]
+    if language == "rkt":
+        curried = item.bare[item.code : end].count("((") > 0
+        lambda_ = re.search(r"[(\[](?:case-)?(?:lambda|λ)\s*$", item.bare[item.code : end])
+        if lambda_:
+            return None  # kept as it is
+        head = re.match(r"([^()\[\]]*(?:\[[^\]]*\][^()\[\]]*)*)\)", rest)
+        if not head:
+            return None
+        return Function(name, _parameters(head.group(1), language), end + head.end(), plain=not curried)
+    head = re.match(rf"[\s{STRING}{JOINED}]*(?:\{{[^}}]*\}}\s*)?\[([^\]]*(?:\[[^\]]*\][^\]]*)*)\]", rest)
+    if not head:
+        return None
+    return Function(name, _parameters(head.group(1), language), end + head.end())
+
+
+def _of_equations(item: Item, language: str, name: str, end: int) -> Function | None:
+    """ml, hs: the body is what follows the `=`. One of several clauses, or one with guards, cannot have another's body."""
+    if language == "ml":
+        opening = re.match(r"((?:[^=(]|\([^)]*\))*?)=(?!=)", item.bare[end:])
+        if not opening:
+            return None
+        recursive = re.match(r"let\s+rec\b", item.bare[item.code :]) is not None
+        text = re.sub(r":[^()]*$", "", opening.group(1))
+        parameters = ("rec",) * recursive + _parameters(text, language)
+        return Function(name, parameters, end + opening.end(), plain=len(item.names) == 1)
+    clauses = list(re.finditer(rf"^{re.escape(name)}(?=[\s(])(?!\s*(?:::|,))", item.bare, re.MULTILINE))
+    if not clauses:
+        return None
+    opening = re.compile(r"([^=|\n]*)(=)(?![=>])").match(item.bare, clauses[0].end())
+    if not opening:
+        return Function(name, (), clauses[0].end(), plain=False)
+    return Function(name, _parameters(opening.group(1), language), opening.end(), plain=len(clauses) == 1)
+
+
+def _parameters(text: str, language: str) -> tuple[str, ...]:
+    """The names of the parameters that `text` declares."""
+    if language == "php":
+        return tuple(re.findall(r"\$\w+", re.sub(r"=[^,]*", "", text)))
+    if language in ("rkt", "clj", "hs"):
+        return tuple(re.findall(GRAMMARS[language].word, text))
+    if language == "ml":
+        while (flat := re.sub(r"\(\s*(~?\w+)\s*:[^()]*\)|:\s*\([^()]*\)", r" \1 ", text)) != text:
+            text = flat
+        return tuple(re.findall(r"[\w']+", text))
+    while (flat := re.sub(r"\[[^][]*\]|<[^<>]*>|\([^()]*\)|\{[^{}]*\}", " ", text)) != text:
+        text = flat
+    pieces = [
+        re.sub(r"(?<![=<>!])=(?![=>]).*|\\\\.*", "", piece, flags=re.DOTALL) for piece in text.split(",")
+    ]
+    words = [
+        [w for w in re.findall(r"[\w$.]+", piece) if w not in ("mut", "ref", "final", "const")]
+        for piece in pieces
+    ]
+    return tuple(found[-1 if GRAMMARS[language].last_word else 0] for found in words if found)

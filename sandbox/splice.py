@@ -1,0 +1,333 @@
+"""A function that was found in an answer, and what it needs, put into the prompt."""
+
+import re
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from sandbox.grammars import GRAMMARS
+from sandbox.lexer import JOINED, masked
+from sandbox.needs import among, first_lines, goes_beside, imports, is_there, needed, words_of
+from sandbox.outline import Item, Place, depth, inside, items, top
+
+_DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*(?=\n|$)', re.DOTALL)
+_SIGNS = {"braces": "}", "end": "end", "parentheses": ")"}
+"""What closes a body, by `shape`."""
+_RESULTS = {"js": "return {};", "ts": "return {};", "cs": "return {};", "d": "return {};"}
+"""How an expression becomes a body; as it is in the other languages."""
+_ON_NEW = {
+    "py": "return {type}().{call}",
+    "js": "return new {type}().{call};",
+    "ts": "return new {type}().{call};",
+    "php": "return (new {type}())->{call};",
+    "rb": "{type}.new.{call}",
+    "java": "return new {type}().{call};",
+    "cs": "return new {type}().{call};",
+    "scala": "new {type}().{call}",
+    "cpp": "return {type}().{call};",
+    "d": "return (new {type}()).{call};",
+}
+"""How a method of a class is called."""
+_ON_TYPE = {
+    "js": "return {type}.{call};",
+    "ts": "return {type}.{call};",
+    "php": "return {type}::{call};",
+    "rb": "{type}.{call}",
+    "rs": "{type}::{call}",
+    "cpp": "return {type}::{call};",
+    "d": "return {type}.{call};",
+    "ml": "{type}.{call}",
+}
+"""How a function of a class, a module or a namespace is called."""
+
+
+class Unreadable(ValueError):
+    """No program can be made of an answer; the message says why."""
+
+
+class Answer(NamedTuple):
+    """A program but for its tests: the prompt, with what the answer needs put into it, and what goes after it. `added`: what is
+    in the prompt that was not: `imports`, `definitions`, `another head` of the function."""
+
+    prompt: str
+    completion: str
+    added: tuple[str, ...] = ()
+
+
+def splice(
+    prompt: str, asked: Place, found: Place, others: Sequence[Item], language: str, tests: str
+) -> Answer:
+    """The program of the function that was `found` in an answer, for the one `asked` in `prompt`. `others`: the items of the
+    answer's other blocks. Raises `Unreadable`."""
+    call, renames = _call(asked, found, language), _renames(asked, found)
+    if call and found.holder:
+        found = Place(_without_mains(found.holder, language), None, found.around)
+        there = asked.holder is not None and found.item.names[:1] == asked.holder.names[:1]
+        renames = {name: f"{name}_" for name in found.item.names[:1] if there}
+    tested = items(tests, language)
+    kept = needed(found, others, asked.item.names[0], tested, language)
+    new = [item for item in kept if not is_there(item, asked)]
+    beside = [item for item in new if asked.holder and not call and goes_beside(item, found)]
+    above = [item for item in new if not among(item, beside)] + [found.item] * bool(call)
+    outermost = asked.holder or asked.item
+    pieces = [
+        ("imports", top(prompt), first_lines(found)),
+        ("imports", _below_imports(prompt, asked), imports(asked, found, others, new, tested, language)),
+        ("definitions", outermost.start, [_text(item, "", language) for item in above]),
+        ("definitions", asked.start, [_text(item, asked.item.indent, language) for item in beside]),
+    ]
+    closers = _closers(asked, tests, language)
+    if call:
+        line = _opener(asked, language) + f"{asked.item.indent}    {call}"
+        body, head = _closed(line, closers, language), len(prompt)
+    elif _same_head(asked, found, language):
+        body, head = _body(asked, found, closers, language), len(prompt)
+    else:
+        body, head = _definition(asked, found, closers, language)
+    body = _renamed(body, renames, language)
+    if head == len(prompt):
+        body = continued(prompt, body)
+    added = ["another head"] * (head < len(prompt))
+    made, at = "", 0
+    for what, place, texts in pieces:
+        made, at = made + prompt[at:place], place
+        if texts:
+            added.append(what)
+            text = "\n".join(_renamed(text, renames, language) for text in texts)
+            made += "\n" * (made[-1:] not in ("", "\n")) + text + "\n"
+    added = list(dict.fromkeys(added))
+    return Answer(made + prompt[at:head], body, tuple(added))
+
+
+def continued(prompt: str, text: str) -> str:
+    """`text` so that it can follow `prompt`, whose last line may have been begun."""
+    last = prompt[prompt.rfind("\n") + 1 :]
+    if last.strip():
+        return text if text.startswith((" ", "\n")) and not text.startswith("  ") else f"\n{text}"
+    return text.removeprefix(last)
+
+
+def _below_imports(prompt: str, asked: Place) -> int:
+    """Where in the prompt imports go."""
+    outermost = asked.holder or asked.item
+    beside = asked.around if asked.holder else asked.beside
+    above = [item for item in beside if item.kind in ("import", "first") and item.start < outermost.start]
+    return above[-1].start + len(above[-1].text) if above else min(top(prompt), outermost.start)
+
+
+def _renames(asked: Place, found: Place) -> dict[str, str]:
+    """What has another name in the answer than in the prompt: the function, and the class that it is in."""
+    name, names = asked.item.names[0], found.item.names
+    renames = {} if name in names else {names[0]: name}
+    if asked.holder and found.holder:
+        renames |= dict(zip(found.holder.names[:1], asked.holder.names[:1], strict=False))
+    return {old: new for old, new in renames.items() if old != new}
+
+
+def _call(asked: Place, found: Place, language: str) -> str | None:
+    """A call of the function that was found, where it is in a class or module and the one asked for is not, or needs an object."""
+    if not found.holder or language == "ex":
+        return None
+    head = found.item.bare[: found.function.body if found.function else None]
+    of_type = bool(re.search(r"\bstatic\b|\bself\.", head)) or language in ("rs", "ml")
+    of_type = of_type or bool(
+        re.match(r"(?:namespace|module|object|case\s+object)\b", found.holder.bare[found.holder.code :])
+    )
+    if asked.holder:
+        members = {name for item in found.beside if item.kind in ("function", "value") for name in item.names}
+        if of_type or not members & words_of(found.item, language) - {*found.item.names}:
+            return None
+    template = (_ON_TYPE if of_type else _ON_NEW).get(language)
+    named = re.search(r"\bimpl\b(?:<[^>]*>)?\s+(?:[\w:<>]+\s+for\s+)?(\w+)", found.holder.bare)
+    holder = named.group(1) if named and language == "rs" else "".join(found.holder.names[:1])
+    if not template or not holder or not asked.function:
+        raise Unreadable(
+            f"{found.item.names[0]} is in {holder or 'something'}, from where it cannot be called"
+        )
+    names = [name for name in asked.function.parameters if name != "rec"]
+    arguments = " " + " ".join(names or ["()"]) if language == "ml" else f"({', '.join(names)})"
+    return template.format(type=holder, call=found.item.names[0] + arguments)
+
+
+def _same_head(asked: Place, found: Place, language: str) -> bool:
+    """Whether the prompt's function can have the found one's body."""
+    if not asked.function or not found.function or not found.function.plain:
+        return False
+    if language == "hs":  # the body is aligned with its head
+        return _clause(asked) == _clause(found)
+    return asked.function.parameters == found.function.parameters
+
+
+def _clause(place: Place) -> str:
+    assert place.function
+    return place.item.text[
+        place.item.text.rfind("\n", 0, place.function.body) + 1 : place.function.body
+    ].strip()
+
+
+def _inner(found: Place, language: str) -> tuple[str, bool]:
+    """The text of the found function's body, or its result, and whether it is all there and not cut off."""
+    assert found.function
+    item, body, shape = found.item, found.function.body, GRAMMARS[language].shape
+    bare = item.bare.rstrip(" \t\r\n" + JOINED + ";" * (shape != "colon"))
+    if found.function.result:
+        return item.text[body : len(bare)], True
+    sign = _SIGNS.get(shape, "")
+    whole = bare.endswith(sign) and (shape == "end" or not depth(bare, language))
+    if not whole:  # it was cut off, or goes on in the tests
+        return item.text[body:].rstrip(), False
+    return item.text[body : max(len(bare) - len(sign), body)], True
+
+
+def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
+    """The found function's body, as it goes below the prompt's head."""
+    assert asked.function
+    assert found.function
+    shape, indent = GRAMMARS[language].shape, asked.item.indent
+    text, whole = _inner(found, language)
+    rest = asked.item.text[asked.function.body :]
+    if shape == "equals":
+        return text.rstrip()
+    if found.function.result:
+        result = _moved(text.strip(), found.item.indent, indent, language)
+        return _closed(f"{indent}    {_RESULTS.get(language, '{}').format(result)}", closers, language)
+    if found.item.text[found.function.body - 1] == "\n":  # it has been below the prompt's head all along
+        made = text.strip("\n").rstrip()
+        return _closed(made, closers, language) if whole and closers else made
+    if shape == "colon":
+        doc = _DOCSTRING.match(text)
+        text = text[doc.end() :] if doc and text[doc.end() :].strip() else text
+        first = text.split("\n")[0].strip()
+        wanted = re.match(r"\s*?([ \t]*)\S", rest)
+        indent = wanted.group(1) if wanted and "\n" in rest[: wanted.end()] else f"{indent}    "
+        lines = text.split("\n", 1)[1] if "\n" in text else ""
+        own = re.match(r"(?:[ \t]*(?:#[^\n]*)?\n)*([ \t]*)", lines)
+        moved = _moved(lines, own.group(1) if own else "", indent, language)
+        return (f"{indent}{first}\n" * bool(first) + moved).strip("\n").rstrip()
+    first, _, lines = text.partition("\n")
+    lines = _moved(lines, found.item.indent, indent, language)
+    said = "".join(rest.split()).lstrip("{")
+    if said and "".join(lines.split()).startswith(said):  # the prompt has these lines already
+        while said and lines:
+            line, _, lines = lines.partition("\n")
+            said = said.removeprefix("".join(line.split()))
+    made = (f"{indent}    {first.strip()}\n" * bool(first.strip()) + lines).strip("\n").rstrip()
+    return _opener(asked, language) + (_closed(made, closers, language) if whole else made)
+
+
+def _opener(asked: Place, language: str) -> str:
+    """The brace that a completion has to begin with, where the prompt does not end with it."""
+    there = GRAMMARS[language].shape != "braces" or "{" in asked.item.bare[asked.item.code :]
+    return "" if there else "{\n"
+
+
+def _definition(asked: Place, found: Place, closers: list[str], language: str) -> tuple[str, int]:
+    """The found function as a whole, and where it goes in the prompt."""
+    item, place = found.item, asked.start + asked.item.code
+    bare = item.bare.rstrip(" \t\r\n" + JOINED).removesuffix(";;")
+    text, shape = item.text[item.code : len(bare)], GRAMMARS[language].shape
+    if language == "hs" and (
+        typed := re.compile(rf"^{asked.item.names[0]}\s*::", re.MULTILINE).search(asked.item.bare)
+    ):
+        name = re.escape(item.names[0])
+        text = re.sub(rf"^{name}\s*::[^\n]*(?:\n[ \t]+[^\n]*)*\n", "", text, flags=re.MULTILINE)
+        clause = re.compile(rf"^{asked.item.names[0]}(?=[\s(])(?!\s*::)", re.MULTILINE).search(
+            asked.item.bare, typed.end()
+        )
+        place = asked.start + (clause.start() if clause else asked.item.code)
+    if (
+        language in ("java", "cs")
+        and found.function
+        and not re.search(r"\bstatic\b", text[: found.function.body - item.code])
+    ):
+        text = re.sub(r"^((?:(?:public|private|protected|internal)\s+)?)", r"\1static ", text)
+    text = item.indent + _exported(text, language)
+    sign = _SIGNS.get(shape, "")
+    indents = 1 + bool(asked.holder)
+    if not sign or len(closers) == indents:  # the tests close nothing
+        moved = _moved(text, item.indent, asked.item.indent, language).lstrip()
+        return (_closed(moved, closers[1:], language) if sign else moved), place
+    if not found.function:
+        raise Unreadable(f"{item.names[0]} is defined in a way that the tests cannot close")
+    if found.function.result:
+        head = text[: len(item.indent) + found.function.body - item.code].rstrip()
+        result = _RESULTS.get(language, "{}").format(_inner(found, language)[0].strip())
+        text = f"{head.removesuffix('=>')} {{\n{item.indent}    {result}"
+    elif bare.endswith(sign):
+        text = text.rstrip(" ;\n").removesuffix(sign).rstrip()
+    else:
+        closers = []
+    moved = _moved(text, item.indent, asked.item.indent, language).lstrip()
+    return _closed(moved, closers, language), place
+
+
+def _closers(asked: Place, tests: str, language: str) -> list[str]:
+    """What closes the function, and the class that it is in, where the tests do not."""
+    shape = GRAMMARS[language].shape
+    indents = [item.indent for item in (asked.item, asked.holder) if item]
+    sign = _SIGNS.get(shape)
+    if not sign:
+        return []
+    brought = len(re.findall(r"\bend\b", re.match(r"(?:\s*\bend\b)*", tests).group()))  # type: ignore[union-attr]
+    if shape != "end":
+        open_ones, bare = 0, masked(tests, language).text
+        signs = "{}" if language == "sh" else "(){}[]"
+        for found in bare:
+            if found in signs:
+                open_ones += 1 if found in "([{" else -1
+                brought = max(brought, -open_ones)
+    return [indent * (shape != "parentheses") + sign for indent in indents][: max(len(indents) - brought, 0)]
+
+
+def _closed(text: str, closers: Sequence[str], language: str) -> str:
+    text = text.rstrip()
+    last = text[text.rfind("\n") + 1 :]
+    inline = GRAMMARS[language].shape == "parentheses" and ";" not in last
+    return text + "".join(closer if inline else f"\n{closer}" for closer in closers)
+
+
+def _text(item: Item, indent: str, language: str) -> str:
+    """An item of the answer, moved to `indent`."""
+    moved = _moved(item.text, item.indent, indent, language).strip("\n").rstrip()
+    return _exported(re.sub(r"\A[ \t]*(?:<\?php|#!)[^\n]*\n", "", moved), language)
+
+
+def _moved(text: str, indent: str, wanted: str, language: str) -> str:
+    """`text` with the indentation `wanted` in place of `indent`, but for lines that begin inside of a string."""
+    if indent == wanted:
+        return text
+    bare, lines, at = masked(text, language).text, [], 0
+    for line in text.split("\n"):
+        inside_string = at > 0 and bare[at - 1] == JOINED and bare[at : at + 1] != " "
+        lines.append(line if inside_string or not line.strip() else wanted + line.removeprefix(indent))
+        at += len(line) + 1
+    return "\n".join(lines)
+
+
+def _renamed(text: str, renames: dict[str, str], language: str) -> str:
+    for old, new in renames.items():
+        bare = masked(text, language).text
+        for found in reversed(list(re.finditer(rf"(?<![\w$]){re.escape(old)}(?![\w$])", bare))):
+            text = text[: found.start()] + new + text[found.end() :]
+    return text
+
+
+def _exported(text: str, language: str) -> str:
+    """JavaScript's `export` is for modules, which a program with tests is not."""
+    return (
+        re.sub(r"^([ \t]*)export\s+(?:default\s+)?", r"\1", text, flags=re.MULTILINE)
+        if language in ("js", "ts")
+        else text
+    )
+
+
+def _without_mains(holder: Item, language: str) -> Item:
+    """A class without its entry point and its tests."""
+    held = inside(holder, language)
+    for item in reversed(items(holder.text, language, *held) if held else []):
+        if item.kind == "main":
+            end = item.start + len(item.text)
+            holder = holder._replace(
+                text=holder.text[: item.start] + holder.text[end:],
+                bare=holder.bare[: item.start] + holder.bare[end:],
+            )
+    return holder

@@ -15,7 +15,9 @@ class Verdict(StrEnum):
     """What became of a program. All but the last are the program's own doing."""
 
     passed = "passed"
-    wrong_answer = "wrong_answer"  # a test failed, the output differs, or it ended before its tests did
+    wrong_answer = (
+        "wrong_answer"  # a test failed, the output differs, it ended before its tests did; no program at all
+    )
     compile_error = "compile_error"  # the compiler, or the interpreter's parser, refused it
     runtime_error = "runtime_error"  # an uncaught exception, a signal, an exit code other than 0
     timeout = "timeout"  # over its CPU or wall-clock limit, twice

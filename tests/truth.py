@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.client import Sandbox
-from sandbox.completion import extract_completion
+from sandbox.completion import Unreadable, is_answer, take_apart
 from sandbox.languages import language
 from sandbox.plain import Plain
 from sandbox.programs import assemble
@@ -79,10 +79,14 @@ def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
     step = max(1, len(lines) // rows) if rows else 1
     for line in lines[::step][:rows]:
         row = json.loads(line)
-        body = row["response"]
-        if name != "py":
-            body = extract_completion(row["prompt"], body, name, row["stop_tokens"])
-        source, marker = assemble(name, row["prompt"], body, row["tests"])
+        prompt, body = row["prompt"], row["response"]
+        if is_answer(prompt, body, name):
+            try:
+                prompt, body, _ = take_apart(prompt, body, name, row["tests"])
+            except Unreadable as error:
+                print("unreadable", f"{row['name']}.{name}:", error)
+                continue
+        source, marker = assemble(name, prompt, body, row["tests"])
         yield Program(f"{row['name']}.{name}", name, source, end_marker=marker)
 
 

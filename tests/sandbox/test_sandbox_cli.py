@@ -264,10 +264,37 @@ def test_answers_are_taken_apart(tmp_path: Path) -> None:
         f | {"id": "again", "completion": "def f(n):\n    return n + 1\nprint(f(3))\n"},
         f | {"id": "wrong", "completion": "```python\ndef f(n):\n    return n\n```"},
     ]
-    done = sandbox("judge", write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl")
+    helper = "```python\nimport math\ndef one():\n    return math.gcd(1, 3)\n```"
+    rows += [
+        f | {"id": "apart", "completion": f"{helper}\nSo:\n```python\ndef f(n):\n    return n + one()\n```"},
+        f | {"id": "no code", "completion": "<think>Well.\n```python\ndef f(n):\n    return n + 1\n```"},
+        f | {"id": "no f", "completion": "```python\ndef g(n, m):\n    return n + 1\n```"},
+    ]
+    path, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    done = sandbox("judge", path, output)
     assert done.returncode == 0, done.stderr
-    verdicts = [row["verdict"] for row in read_rows(tmp_path / "out.jsonl")]
-    assert verdicts == ["passed", "passed", "passed", "wrong_answer"]
+    found = read_rows(output)
+    verdicts = [row["verdict"] for row in found]
+    assert verdicts == [
+        "passed",
+        "passed",
+        "passed",
+        "wrong_answer",
+        "passed",
+        "wrong_answer",
+        "wrong_answer",
+    ]
+    assert [row["note"] for row in found[-3:]] == [
+        "",
+        "unreadable answer: it ends inside of its thoughts",
+        "unreadable answer: no block of it defines f; defined: g",
+    ]
+    assert found[-1]["exit_code"] is None
+    assert (
+        "4 passed, 3 wrong_answer; 2 of the wrong_answer unreadable answers, see their notes" in done.stderr
+    )
+    assert "7 programs" in sandbox("judge", path, tmp_path / "again.jsonl", "--resume").stderr
+    assert read_rows(tmp_path / "again.jsonl")[-1]["note"] == found[-1]["note"]
 
 
 def test_a_full_disk_is_told_and_what_was_judged_stays(tmp_path: Path) -> None:

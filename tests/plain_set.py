@@ -9,7 +9,7 @@ backend has. Exit code 1 where a verdict differs; each is listed.
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from sandbox.client import Sandbox
 from sandbox.languages import LANGUAGES, language
@@ -334,24 +334,25 @@ def in_plain_words(verdict: Verdict) -> str:
     return str(verdict) if verdict in same else "failed"
 
 
-def differences(backend: str, languages: list[str], jobs: int) -> tuple[list[str], int]:
-    """What differs, a line each, and how many programs there were."""
-    every = list(programs(languages))
-    plain: dict[str, str] = {}
-    for image in dict.fromkeys(language(name).image for name in languages):
+def plain_verdicts(every: Sequence[Program], backend: str, jobs: int) -> dict[str, str]:
+    """What the tools that `backend` has say of the programs, by id."""
+    found: dict[str, str] = {}
+    for image in dict.fromkeys(language(program.language).image for program in every):
         plainly = Plain(backend, jobs, image)
         own = [program for program in every if language(program.language).image == image]
-        plain |= {id: said[0] for id, said in plainly.run(own)}
+        found |= {id: said[0] for id, said in plainly.run(own)}
         plainly.close()
+    return found
+
+
+def differences(every: Sequence[Program], plain: Mapping[str, str], backend: str, jobs: int) -> list[str]:
+    """A line for each program of which the sandbox says something else than `plain`."""
     with Sandbox(backend, jobs) as sandbox:  # type: ignore[arg-type]
-        results = list(sandbox.run(every))
-    lines = [
-        f"{result.id}: plain {plain[result.id]}, sandbox {result.verdict}; {result.stdout[-100:]!r} {result.stderr[-300:]!r}"
-        for result in results
-        if in_plain_words(result.verdict) != plain[result.id]
-    ]
-    print(f"{backend}: {dict(Counter(plain.values()))}", file=sys.stderr)
-    return lines, len(every)
+        return [
+            f"{result.id}: plain {plain[result.id]}, sandbox {result.verdict}; {result.stdout[-100:]!r} {result.stderr[-300:]!r}"
+            for result in sandbox.run(every)
+            if in_plain_words(result.verdict) != plain[result.id]
+        ]
 
 
 def main() -> int:
@@ -363,10 +364,13 @@ def main() -> int:
     options.add_argument("--languages", default=",".join(LANGUAGES))
     options.add_argument("--jobs", type=int, default=2)
     asked = options.parse_args()
-    lines, count = differences(asked.backend, asked.languages.split(","), asked.jobs)
+    every = list(programs(asked.languages.split(",")))
+    plain = plain_verdicts(every, asked.backend, asked.jobs)
+    lines = differences(every, plain, asked.backend, asked.jobs)
     for line in lines:
         print("differs", line)
-    print(f"{count} programs, {len(lines)} differ")
+    said = ", ".join(f"{count} {verdict}" for verdict, count in Counter(plain.values()).most_common())
+    print(f"{len(every)} programs ({said}), {len(lines)} differ")
     return int(bool(lines))
 
 

@@ -18,6 +18,8 @@ from typing import Any, TypeVar
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from selftrain import addresses
+from selftrain.addresses import S3
 from selftrain.errors import StoreError, StoreRefused, UsageError
 from selftrain.processes import URL_PASSWORD, known_secrets, without_secrets
 
@@ -29,7 +31,6 @@ MOST_PARTS = 10_000
 """As many as S3 takes of one file."""
 WAITS = (1.0, 5.0)
 """Seconds before each further try."""
-S3 = {"s3", "s3a"}
 CLIENT: dict[str, Any] = {
     "config_kwargs": {
         "retries": {"mode": "standard", "total_max_attempts": 5},
@@ -48,6 +49,10 @@ SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
 PASSING_CODES = {"BadDigest", "IncompleteBody", "NoSuchUpload", "RequestTimeout", "XAmzContentSHA256Mismatch"}
 CLIENT_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
+ELSE = (
+    "expected a bucket or folder that exists and that one may list, read and write: check it, the endpoint (AWS_ENDPOINT_URL) "
+    "and the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `store_block`)"
+)
 REFUSED = ("Credential", "Invalid", "Param", "Profile", "Region", "Token")
 """What the names of the client's errors hold where another try cannot help."""
 
@@ -61,6 +66,7 @@ class Files:
                 f"store {without_secrets(url, [])}: a URL must not hold a password, it would be in logs and records; give "
                 "credentials by the environment (AWS_ACCESS_KEY_ID, ...) or by `store_block`"
             )
+        addresses.check(url)
         protocol = fsspec.utils.get_protocol(url)
         options = dict(options or {})
         self.secrets = _secrets(options)
@@ -71,9 +77,7 @@ class Files:
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
         except (ImportError, ValueError, TypeError) as error:
-            raise StoreError(
-                f"store {url!r}: {self._clean(error)}; expected a folder or an fsspec URL such as s3://bucket/path"
-            ) from None
+            raise UsageError(f"store {url!r}: {self._clean(error)}; {addresses.EXPECTED}") from None
         self.url = url
         self.is_s3 = protocol in S3
         self.is_local = isinstance(self.fs, LocalFileSystem)
@@ -218,22 +222,22 @@ class Files:
         raise AssertionError("the last try returns or raises")
 
     def _told(self, error: Exception, what: str, passes: bool) -> StoreError:
-        if _code(error) == "403":  # from a HEAD request, whose answer holds no reason
+        if _code(error).isdigit():  # from a HEAD request, whose answer holds no reason
             try:
                 self.fs.ls(self.root)
             except Exception as reason:
                 error = reason
-        text = f"store {self.url}: cannot {what}: {type(error).__name__}: {self._clean(error)}"
+        code = _code(error)
+        name = type(error).__name__ if code.isdigit() or not code else code
+        words = getattr(error, "strerror", None) if code else None  # without a number that says nothing
+        text = f"store {self.url}: cannot {what}: {name}: {self._clean(words or error).rstrip('.')}"
         if passes:
             told = StoreError(f"{text}; tried again and again. Nothing finished is lost: run again to go on")
-            told.code = _code(error)
+            told.code = code
             return told
-        return StoreRefused(
-            f"{text}; expected a bucket or folder that exists and that one may list, read and write: check it, the endpoint "
-            "(AWS_ENDPOINT_URL) and the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `store_block`)"
-        )
+        return StoreRefused(f"{text}; {addresses.remedy(code or name, self.url) or ELSE}")
 
-    def _clean(self, error: Exception) -> str:
+    def _clean(self, error: object) -> str:
         return without_secrets(str(error), [*known_secrets(), *self.secrets])
 
 

@@ -150,6 +150,8 @@ class Proxy:
     failed  share that fails: half of them with 500 or 503, half by a connection that is reset
     slow    share that is answered `delay` seconds late
     broken  when given, all requests whose `METHOD path` holds it fail
+    stuck   when given, those that hold it are not answered; `held` counts them
+    refused when given, the methods whose requests are refused, with what HTTP status and S3 code
     """
 
     url: str
@@ -157,15 +159,24 @@ class Proxy:
     slow: float
     delay: float = 0.3
     broken: str | None = None
+    stuck: str | None = None
+    held: int = 0
+    refused: tuple[set[str], int, str] | None = None
+    requests: list[str] = field(default_factory=list)
     seen: int = 0
     spoiled: int = 0
     dice: random.Random = field(default_factory=random.Random)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
+    def count(self, part: str) -> int:
+        """The requests so far whose `METHOD path` holds `part`."""
+        return sum(part in request for request in self.requests)
+
     def draw(self, request: str) -> tuple[float, bool]:
         """A number below 1 for a request that is to fail (which way), 1 for others; and whether it is slow."""
         with self.lock:
             self.seen += 1
+            self.requests.append(request)
             kind, late = self.dice.random(), self.dice.random() < self.slow
             fails = kind < self.failed or (self.broken is not None and self.broken in request)
             self.spoiled += fails
@@ -189,19 +200,27 @@ def flaky(
         def _pass_on(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             fate, late = proxy.draw(f"{self.command} {self.path}")
+            if proxy.stuck is not None and proxy.stuck in self.path:
+                proxy.held += 1
+                while proxy.stuck is not None:
+                    time.sleep(0.05)
+                return
             if late:
                 time.sleep(proxy.delay)
-            if fate < 0.5:
-                status = 500 if fate < 0.25 else 503
-                code = "InternalError" if status == 500 else "SlowDown"
-                text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>spoiled</Message></Error>"
-                self._answer(status, [("Content-Type", "application/xml")], text.encode())
+            if proxy.refused is not None and self.command in proxy.refused[0]:
+                self._refuse(*proxy.refused[1:])
+            elif fate < 0.5:
+                self._refuse(*((500, "InternalError") if fate < 0.25 else (503, "SlowDown")))
             elif fate < 1:
                 self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0")
                 self.connection.close()  # without waiting: the other side sees a reset
                 self.close_connection = True
             else:
                 self._forward(body)
+
+        def _refuse(self, status: int, code: str) -> None:
+            text = f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>spoiled</Message></Error>"
+            self._answer(status, [("Content-Type", "application/xml")], text.encode())
 
         def _forward(self, body: bytes) -> None:
             assert target.hostname is not None

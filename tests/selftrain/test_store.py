@@ -16,7 +16,7 @@ from typing import Any
 import fsspec
 import pytest
 
-from selftrain.errors import CorruptArtifact, StoreError
+from selftrain.errors import CorruptArtifact, StoreError, UsageError
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import PROGRESS, Store, replace_file
 from tests.needs import need
@@ -241,7 +241,7 @@ def test_a_store_that_cannot_be_written_says_so(tmp_path: Path, place: str):
 
 
 def test_an_unknown_kind_of_store_says_what_is_expected():
-    with pytest.raises(StoreError, match=r"expected a folder or an fsspec URL"):
+    with pytest.raises(UsageError, match=r"expected a folder or an fsspec URL"):
         Store("nonsense://bucket/path")
 
 

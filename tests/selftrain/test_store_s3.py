@@ -269,6 +269,81 @@ def test_what_is_refused_is_told_at_once_and_no_secret_is(
         assert secret not in str(raised.value)
 
 
+ALL = {"GET", "HEAD", "PUT", "POST", "DELETE"}
+
+
+@pytest.mark.parametrize(
+    ("methods", "status", "code", "remedy"),
+    [
+        (ALL, 400, "ExpiredToken", "the credentials have expired"),
+        (ALL, 400, "InvalidToken", "AWS_SESSION_TOKEN does not go with"),
+        (ALL, 403, "InvalidAccessKeyId", "check AWS_ACCESS_KEY_ID"),
+        (ALL, 403, "SignatureDoesNotMatch", "the secret is not the key's"),
+        (ALL, 403, "RequestTimeTooSkewed", "clock"),
+        (ALL, 403, "AccessDenied", "s3:ListBucket"),
+        ({"PUT"}, 403, "AccessDenied", "s3:PutObject"),
+        (ALL, 400, "AuthorizationHeaderMalformed", "AWS_DEFAULT_REGION"),
+        ({"GET", "PUT"}, 301, "PermanentRedirect", "AWS_DEFAULT_REGION"),
+        (ALL, 301, "RecursionError", "AWS_DEFAULT_REGION"),
+        (ALL, 404, "NoSuchBucket", "make it"),
+    ],
+    ids=lambda value: value if isinstance(value, str) and " " not in value else "",
+)
+def test_what_a_server_refuses_is_told_by_its_name_with_what_to_do(
+    s3: S3Server, tmp_path: Path, methods: set[str], status: int, code: str, remedy: str
+):
+    with flaky(s3.url, failed=0, slow=0) as proxy:
+        store = Store(s3.store(), tmp_path, s3.options | {"endpoint_url": proxy.url})
+        proxy.refused = methods, status, code
+        with pytest.raises(StoreRefused) as raised:
+            store.build(REF, {}, write)
+    said = str(raised.value)
+    assert f"{code}: {'maximum' if code == 'RecursionError' else 'spoiled; '}" in said
+    assert remedy in said
+    assert status == 301 or proxy.seen < 12, "nothing is tried again and again"
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("s3://b//p", r"two slashes in a row.*write s3://b/p$"),
+        ("s3://b/p//q/", r"write s3://b/p/q$"),
+        ("s3a://b///p", r"write s3a://b/p$"),
+        ("s3:/b/p", r"write s3://b/p$"),
+        ("s3:b/p", r"write s3://b/p$"),
+        ("s3:///b/p", r"names no bucket.*write s3://b/p$"),
+        ("s3://", r"names no bucket; expected s3://BUCKET/PATH$"),
+        (" s3://b/p", r"blank; write s3://b/p$"),
+        ("s3://b/p\n", r"blank; write s3://b/p$"),
+        ("S3://b/p", r"write s3://b/p$"),
+        ("s4://b/p", r"Protocol not known: s4; expected a folder"),
+        ("http://127.0.0.1:9000/b/p", r"expected s3://BUCKET/PATH.*AWS_ENDPOINT_URL"),
+        ("https://b.s3.amazonaws.com/p", r"expected s3://BUCKET/PATH"),
+        ("s3://127.0.0.1:9000/b/p", r"got '127.0.0.1:9000' for the bucket.*AWS_ENDPOINT_URL"),
+        ("s3://b/p?region=eu-west-1", r"no options, got region; set AWS_DEFAULT_REGION"),
+        ("s3://b/../p", r"no folders . and .."),
+        ("", r"expected a folder"),
+    ],
+)
+def test_an_address_that_cannot_be_is_told_before_anything_is_asked(url: str, said: str):
+    with pytest.raises(UsageError, match=said):
+        Files(url)
+
+
+@pytest.mark.parametrize("path", ["plain", "slash/", "slashes//", "my störe/a b", "100%/a+b#c?d", "a:b"])
+def test_unusual_addresses_work(url: str, tmp_path: Path, path: str):
+    store = Store(f"{url}/{path}", tmp_path / "one")
+    assert store.build(REF, {}, write)
+    assert whose(Store(f"{url}/{path}", tmp_path / "two")) == {"one"}
+    assert [manifest["key"] for manifest in store.manifests("sft")] == [REF.key]
+
+
+@pytest.mark.parametrize("bucket", ["under_score", "Upper-Case"])
+def test_a_bucket_with_an_unusual_name_that_is_not_there(url: str, tmp_path: Path, bucket: str):
+    with pytest.raises(StoreRefused, match=rf"bucket '{bucket}'.*small letters"):
+        Store(f"s3://{bucket}/store", tmp_path).has(REF)
+
+
 def test_a_password_in_a_url_is_refused_and_not_repeated():
     with pytest.raises(UsageError, match="store_block") as raised:
         Store(f"s3://somebody:{SECRET_KEY}@{BUCKET}/store")

@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from flows import cli_champion
-from selftrain.errors import SelftrainError, UsageError
+from flows.local import known, run_here
+from selftrain.ending import ENDING
+from selftrain.errors import UsageError
 
 EXAMPLES = """\
 examples:
@@ -34,29 +36,27 @@ examples:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; its exit code: 0 done, 1 the run failed, 2 wrong usage or data."""
     options = parser().parse_args(arguments)
+    code = 1
     try:
-        return options.command(options)
+        code = _carry_out(options)
+    finally:
+        ENDING.over(code)
+    return code
+
+
+def _carry_out(options: argparse.Namespace) -> int:
+    try:
+        return int(options.command(options))
     except BrokenPipeError:
         return 0
-    except KeyboardInterrupt:
-        print("selftrain: stopped; what is finished is kept, run again to go on", file=sys.stderr)
-        return 130
-    except Exception as error:
-        known = _known(error)
-        if known is None:
+    except BaseException as error:
+        if isinstance(error, KeyboardInterrupt) or ENDING.signal is not None:
+            return ENDING.interrupted()
+        ours = known(error)
+        if ours is None:
             raise
-        print(f"selftrain: {known}", file=sys.stderr)
-        return 2 if getattr(known, "exit_code", 1) == 2 else 1  # the sandbox's own failure is the run's
-
-
-def _known(error: BaseException) -> BaseException | None:
-    """The error of ours that `error` is or was raised for."""
-    from sandbox.errors import SandboxError
-
-    seen: BaseException | None = error
-    while seen is not None and not isinstance(seen, SelftrainError | SandboxError):
-        seen = seen.__cause__ or seen.__context__
-    return seen
+        print(f"selftrain: {ours}", file=sys.stderr)
+        return 2 if getattr(ours, "exit_code", 1) == 2 else 1  # the sandbox's own failure is the run's
 
 
 def parser() -> argparse.ArgumentParser:
@@ -210,8 +210,7 @@ def run_command(options: argparse.Namespace) -> int:
     overrides = parse_overrides(options.settings)
     if options.dry_run:
         return dry_run(options, overrides)
-    from flows.local import run_here
-
+    ENDING.catch()
     print(run_here(options.config, overrides, options.rounds, options.out, options.champion))
     return 0
 
@@ -397,8 +396,8 @@ def node_command(options: argparse.Namespace) -> int:
     from selftrain.store import Store
 
     # So that what it started ends with it, and the other machine is told.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         serve(Store(options.store).local / "jobs", lambda line: print(line, flush=True))
     except KeyboardInterrupt:

@@ -1,12 +1,16 @@
 """Runs the flow in this process, against the server of PREFECT_API_URL or an embedded one."""
 
+import logging
 import os
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import RunError
+from flows import server
+from sandbox.errors import SandboxError
+from selftrain.ending import ENDING
+from selftrain.errors import RunError, SelftrainError
 
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
@@ -35,21 +39,39 @@ def run_here(
         )
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    _connect()
+    logging.raiseExceptions = False  # a log that does not reach the server is no news on the terminal
+    ENDING.doing = "the start of Prefect's server"
+    url = _connect()
+    import httpx
+
     from flows.iterative_selftrain import iterative_selftrain
 
-    report = iterative_selftrain(config, overrides, rounds, out, champion)
+    # Prefect handles SIGTERM itself while a flow runs: it would first tell the server, which may be gone.
+    flow = iterative_selftrain.with_options(on_running=[lambda *_: ENDING.catch_again()])
+    try:
+        report = flow(config, overrides, rounds, out, champion)
+    except httpx.HTTPError as error:
+        if known(error) or not _gone(error, url):
+            raise
+        raise RunError(
+            f"the Prefect server {url} does not answer any more: {type(error).__name__}: {error}; what is finished is kept: "
+            "start the server and run again to go on"
+        ) from error
     where = Path(folder, "report.html").resolve()
     decision = f"\n{report['champion']['text']}" if champion else ""
     return f"{summary_table(report)}\n\nreport: {where}\nreranker: selftrain rank {folder} --prompt FILE CANDIDATE...{decision}"
 
 
-def _connect() -> None:
-    """Say when the server answers: that of PREFECT_API_URL, else one that is started here and ends with this process."""
+def _connect() -> str:
+    """Say when the server answers: that of PREFECT_API_URL, else one that is started here and ends with this process; its
+    URL."""
     started = time.monotonic()
     import httpx
     from prefect.client.orchestration import get_client
+    from prefect.settings import PREFECT_API_URL
 
+    if not PREFECT_API_URL.value():
+        server.start()
     try:
         with get_client(sync_client=True) as client:
             client.hello()
@@ -61,3 +83,20 @@ def _connect() -> None:
             "its address, or unset that to have one started for each run"
         ) from error
     print(f"Prefect is ready after {time.monotonic() - started:.1f} s ({url})", file=sys.stderr)
+    return str(url)
+
+
+def known(error: BaseException) -> BaseException | None:
+    """The error of ours that `error` is or was raised for."""
+    seen: BaseException | None = error
+    while seen is not None and not isinstance(seen, SelftrainError | SandboxError):
+        seen = seen.__cause__ or seen.__context__
+    return seen
+
+
+def _gone(error: Any, url: str) -> bool:
+    """Whether an error of httpx is about a request to the server at `url`."""
+    try:
+        return str(error.request.url).startswith(url)
+    except RuntimeError:  # it does not say
+        return True

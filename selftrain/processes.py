@@ -2,7 +2,7 @@
 
 A child's standard input is a lifeline: it closes when the parent dies, however it dies. Torchrun gives each rank a session
 of its own, out of reach of a signal to the child's group; so every descendant also carries a mark in its environment,
-and what still has it at the end is killed.
+and what still has it at the end is killed. The mark begins with that of this process.
 """
 
 import collections
@@ -30,6 +30,7 @@ LAST_LINES = 40
 GRACE_SECONDS = 10
 DESCENDANT = "SELFTRAIN_CHILD"
 """Name of the variable that holds the mark."""
+OURS = uuid.uuid4().hex
 
 TORCHRUN = re.compile(r"^[IWE]\d{4} .*torch/distributed/elastic/.*?\] (failed \(exitcode: )?")
 DEEPSPEED = re.compile(r"^(\S+: )?\[[-\d]+ [:,\d]+\] \[\w+\] \[(launch|runner|multinode_runner)\.py:")
@@ -58,7 +59,7 @@ def run(
     """
     lines: collections.deque[str] = collections.deque(maxlen=LAST_LINES)
     usage, told = "", False
-    mark, secrets = uuid.uuid4().hex, known_secrets()
+    mark, secrets = f"{OURS}-{uuid.uuid4().hex}", known_secrets()
     child = subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -173,22 +174,32 @@ class _Family:
                     self.child.wait(GRACE_SECONDS)
                 except subprocess.TimeoutExpired:
                     continue
-            deadline = time.monotonic() + GRACE_SECONDS
-            while (left := descendants(self.mark)) and time.monotonic() < deadline:
-                for pid in left:
-                    try:
-                        os.kill(pid, signal.SIGKILL)
-                    except ProcessLookupError:
-                        continue
-                time.sleep(0.05)
+            _kill(self.mark, GRACE_SECONDS)
+
+
+def kill_all() -> None:
+    """Kill every child of this process that `run` started, with its descendants, at once."""
+    _kill(OURS, 1)
+
+
+def _kill(mark: str, seconds: float) -> None:
+    """Kill what carries `mark`, again and again until nothing does."""
+    deadline = time.monotonic() + seconds
+    while (left := descendants(mark)) and time.monotonic() < deadline:
+        for pid in left:
+            try:
+                os.kill(pid, signal.SIGKILL)
+            except ProcessLookupError:
+                continue
+        time.sleep(0.05)
 
 
 def descendants(mark: str) -> list[int]:
-    """Process ids of those that carry `mark` (Linux; none elsewhere)."""
+    """Process ids of those that carry a mark that begins with `mark` (Linux; none elsewhere)."""
     wanted, found = f"{DESCENDANT}={mark}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
-            if wanted in path.read_bytes().split(b"\0"):
+            if any(value.startswith(wanted) for value in path.read_bytes().split(b"\0")):
                 found.append(int(path.parent.name))
         except OSError:  # it has ended, or is another user's
             continue

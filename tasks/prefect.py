@@ -30,6 +30,7 @@ from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
+from selftrain.ending import ENDING
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.files import PATIENT
 from selftrain.progress import Pace, describe, watch
@@ -65,6 +66,7 @@ class PrefectRun(Run):
 
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task; Cached where `there` and Prefect knows it."""
+        ENDING.doing = step.label
         self.flow_context = contextvars.copy_context()
         make_artifact.with_options(
             name=step.stage.name,

@@ -11,7 +11,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -79,9 +79,10 @@ def run_smoke(folder: Path, *extra: str) -> Finished:
 
 @dataclass(frozen=True)
 class PrefectServer:
-    """A running Prefect server."""
+    """A running Prefect server; `pid`: its process, and its process group."""
 
     url: str
+    pid: int = 0
 
     def post(self, path: str, **body: Any) -> Any:
         """The JSON answer of `POST url/path`."""
@@ -143,11 +144,12 @@ def prefect_server(home: Path, **environment: str) -> Iterator[PrefectServer]:
     with (home / "server.log").open("wb") as log:
         process = subprocess.Popen(command, env=settings, stdout=log, stderr=log, start_new_session=True)
     try:
-        server = PrefectServer(url)
+        server = PrefectServer(url, process.pid)
         _wait_for(server, process, home / "server.log")
         yield server
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 

@@ -14,7 +14,7 @@ _HOME = pytest.StashKey[str]()
 
 LONGEST = (
     "test_chaos.py", "test_configs.py", "test_sandbox_check.py", "test_champion.py", "test_deployed.py", "test_flow.py",
-    "test_sandbox_truth.py", "test_kill.py",
+    "test_sandbox_truth.py", "test_ends.py", "test_kill.py",
 )  # fmt: skip
 """Files of minutes, which begin first where several processes share the tests (pytest -n): so both end at about the same time."""
 

@@ -1,0 +1,103 @@
+"""The Prefect server that a run starts for itself where PREFECT_API_URL names none; it ends with the run, however that ends.
+
+It has a session of its own: a signal to the run's process group, as a terminal, `timeout`, SLURM and a pod's end send it, would
+end the server before the run has told it how it ended, and Prefect's client waits for it long. Its standard input is a
+lifeline, as a training child's is: it closes when the run dies.
+"""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import urllib.error
+import urllib.request
+from contextlib import suppress
+from pathlib import Path
+
+from selftrain.ending import ENDING
+from selftrain.errors import RunError
+
+SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
+"""What Prefect gives a server that it starts itself."""
+STOP_SECONDS = 3.0
+"""In which it writes down what it has been told."""
+
+
+def start() -> None:
+    """Start it, and have Prefect take it for its own temporary one. Raises RunError where it does not come up."""
+    from prefect.server.api.server import SubprocessASGIServer
+    from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, get_current_settings
+
+    settings = get_current_settings().to_environment_variables(exclude_unset=True)
+    path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
+    listening = socket.create_server(("127.0.0.1", 0))  # no other process can take the port
+    log = tempfile.TemporaryFile()  # noqa: SIM115 - for as long as the process lives
+    with listening:
+        port = listening.getsockname()[1]
+        process = subprocess.Popen(
+            [sys.executable, "-m", "flows.server", str(listening.fileno())],
+            env=os.environ | SETTINGS | settings | {"PYTHONPATH": path},
+            pass_fds=[listening.fileno()],
+            stdin=subprocess.PIPE,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    ENDING.last.append(process.kill)
+    atexit.register(stop, process)
+    deadline = time.monotonic() + PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS.value()
+    while not _answers(port):
+        if process.poll() is not None or time.monotonic() > deadline:
+            log.seek(0)
+            said = log.read().decode(errors="replace").strip()[-2000:]
+            how = "took too long" if process.poll() is None else f"ended with code {process.returncode}"
+            raise RunError(f"the Prefect server that was started here {how}; its last words:\n{said}")
+    server = SubprocessASGIServer()
+    server.port, server.server_process, server.running = port, process, True
+
+
+def stop(process: "subprocess.Popen[bytes]") -> None:
+    """End it, gently at first."""
+    process.terminate()
+    try:
+        process.wait(STOP_SECONDS)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()
+
+
+def _answers(port: int) -> bool:
+    health = f"http://127.0.0.1:{port}/api/health"
+    with suppress(OSError, urllib.error.URLError), urllib.request.urlopen(health, timeout=1):
+        return True
+    time.sleep(0.1)
+    return False
+
+
+def main() -> None:
+    """The server's process: serves on the socket that it is given."""
+    listening = socket.socket(fileno=int(sys.argv[1]))
+    threading.Thread(target=_hold_lifeline, daemon=True).start()
+    import uvicorn
+
+    config = uvicorn.Config(
+        "prefect.server.api.server:create_app",
+        factory=True,
+        log_level="error",
+        timeout_graceful_shutdown=1,
+    )
+    uvicorn.Server(config).run(sockets=[listening])
+
+
+def _hold_lifeline() -> None:
+    while os.read(0, 4096):
+        pass
+    os._exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -24,7 +24,7 @@ examples:
                                                         hours on 1, 2, 4, ... 16 machines, for that many problems
   selftrain show runs/demo                              what a run made, and its figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
-  selftrain why 4f2a9c01                                how this key differs from the nearest earlier one
+  selftrain why rm-2                                    how its key, or one such as 4f2a9c01, differs from the nearest one
   selftrain gc runs/store --keep-runs 3 --dry-run       what no run needs any more, and its size
   selftrain run prod --champion                         one round more than the champion has; promoted if better
   selftrain champion                                    who is champion, since when and why
@@ -59,6 +59,21 @@ def _carry_out(options: argparse.Namespace) -> int:
         return 2 if getattr(ours, "exit_code", 1) == 2 else 1  # the sandbox's own failure is the run's
 
 
+class Version(argparse.Action):
+    """`selftrain --version`."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
+        """Print it and exit."""
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            found = version("selftrain")
+        except PackageNotFoundError:
+            found = "(not installed)"
+        print(f"selftrain {found}, Python {sys.version.split()[0]}, {Path(__file__).parent.parent}")
+        parser.exit()
+
+
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     root = argparse.ArgumentParser(
@@ -67,6 +82,7 @@ def parser() -> argparse.ArgumentParser:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    root.add_argument("--version", action=Version, nargs=0, help="print the version and exit")
     commands = root.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="run the whole loop of a config; goes on where it was stopped")
@@ -153,8 +169,11 @@ def parser() -> argparse.ArgumentParser:
     why = commands.add_parser(
         "why", help="why a key is what it is: differences to the nearest earlier artifact of its stage"
     )
-    why.add_argument("key", help="a key or its first digits (see `show`, `run --dry-run`)")
-    why.add_argument("--store", default="runs/store", help="the store's folder or URL (default: runs/store)")
+    why.add_argument(
+        "key", help="a key or its first digits, or a stage's name such as rm-2 (see `show`, `run --dry-run`)"
+    )
+    why.add_argument("--run", help="the run that has the stage (default: the store's newest that has it)")
+    why.add_argument("--store", help="the store's folder or URL (default: the run's, else runs/store)")
     why.set_defaults(command=why_command)
 
     gc = commands.add_parser(
@@ -292,7 +311,12 @@ def runs_command(options: argparse.Namespace) -> int:
     """`selftrain runs`."""
     from selftrain.runfile import NAME, read_run
 
-    found = sorted(Path(options.folder).glob(f"*/{NAME}"))
+    folder = Path(options.folder)
+    if (folder / NAME).is_file():
+        raise UsageError(f"{folder}: that is a run; `selftrain show {folder}` shows it")
+    if folder != Path("runs") and not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; expected one that holds the folders of runs")
+    found = sorted(folder.glob(f"*/{NAME}"))
     if not found:
         print(f"no runs in {options.folder}; start one with: selftrain run demo")
     for path in found:
@@ -372,10 +396,13 @@ def compare_command(options: argparse.Namespace) -> int:
 
 def why_command(options: argparse.Namespace) -> int:
     """`selftrain why`."""
-    from selftrain.store import Store
+    from selftrain.runfile import find_run, read_run
+    from selftrain.store import find_store
     from selftrain.why import explain
 
-    print(explain(Store(options.store), options.key))
+    run = read_run(find_run(options.run)) if options.run else None
+    store = find_store(options.store or (run["store"] if run else "runs/store"))
+    print(explain(store, options.key, run and run["stages"]))
     return 0
 
 
@@ -395,11 +422,17 @@ def node_command(options: argparse.Namespace) -> int:
     from selftrain.nodes import serve
     from selftrain.store import Store
 
+    store = Store(options.store)
+    if not store.is_local or not Path(store.root).is_dir():
+        raise UsageError(
+            f"{options.store}: no such folder on this machine; expected the run's store, on a file system that all machines "
+            "share, under the path that the first machine has it under (`mkdir -p` it where no run has made it yet)"
+        )
     # So that what it started ends with it, and the other machine is told.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        serve(Store(options.store).local / "jobs", lambda line: print(line, flush=True))
+        serve(store.local / "jobs", lambda line: print(line, flush=True))
     except KeyboardInterrupt:
         print("selftrain: this machine takes part in no more jobs", file=sys.stderr)
     return 0

@@ -52,9 +52,9 @@ def champion_command(options: argparse.Namespace) -> int:
 def promote_command(options: argparse.Namespace) -> int:
     """`selftrain promote`."""
     from selftrain.registry import Registry, names, promote_by_hand
-    from selftrain.store import Store
+    from selftrain.store import find_store
 
-    store = Store(options.store)
+    store = find_store(options.store)
     registry = Registry(store, options.name) if options.name else _registry(options)
     record = promote_by_hand(registry, options.key, options.reason)
     print(
@@ -84,6 +84,6 @@ def drift_command(options: argparse.Namespace) -> int:
 
 def _registry(options: argparse.Namespace) -> "Registry":
     from selftrain.registry import find_registry
-    from selftrain.store import Store
+    from selftrain.store import find_store
 
-    return find_registry(Store(options.store), options.name)
+    return find_registry(find_store(options.store), options.name)

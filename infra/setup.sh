@@ -3,10 +3,11 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
+command -v "$PYTHON" >/dev/null || { echo "no Python at $PYTHON; set PYTHON=/path/to/python3.11" >&2; exit 2; }
 "$PYTHON" - <<'CHECK' || exit 2
 import sys
 if sys.version_info < (3, 11):
-    sys.exit(f"selftrain needs Python 3.11 or newer, this is {sys.version.split()[0]}; set PYTHON=/path/to/python3.11")
+    sys.exit("selftrain needs Python 3.11 or newer, this is %s; set PYTHON=/path/to/python3.11" % sys.version.split()[0])
 CHECK
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }

@@ -1,6 +1,10 @@
 """Trains a reranker for generated code by iterative self-training; see README.md."""
 
+import sys
 from typing import TYPE_CHECKING, Any
+
+if sys.version_info < (3, 11):  # noqa: UP036 - what follows cannot be read by an older one
+    raise ImportError(f"selftrain needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 
 if TYPE_CHECKING:
     from selftrain.reranker import Ranking, Reranker

@@ -396,6 +396,21 @@ def _not_finite(value: Any, where: str) -> Iterator[str]:
         yield from _not_finite(item, f"{where}.{name}")
 
 
+MARKS = {RUNS, "registry", "prepare", ".local"}
+"""What there is one of in every store that something has been written to."""
+
+
+def find_store(url: str) -> Store:
+    """The store at `url`. Raises UsageError where nothing has been stored there: it is another place that was meant."""
+    store = Store(url)
+    if not MARKS & set(store.files.children(store.root)):
+        raise UsageError(
+            f"{url}: no store is there; expected the folder or URL that `selftrain run` has stored to (its setting `store`, "
+            "runs/store where it is not set)"
+        )
+    return store
+
+
 PROGRESS = "progress"
 """Folder for checkpoints and shards, inside a build's folder and beside a manifest; dropped when the artifact is committed."""
 

@@ -1,21 +1,41 @@
 """Why a key is what it is: the differences to the nearest earlier artifact of the same stage."""
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from selftrain.errors import UsageError
-from selftrain.store import Store
+from selftrain.store import RUNS, Store
 
 STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
 IDENTITY = ("version", "config", "inputs")
+Stages = Mapping[str, Mapping[str, str]]
+"""Name -> stage and key, as a run's record has them."""
 
 
-def explain(store: Store, key: str) -> str:
-    """Field by field, what the artifact `key` (or its first digits) has other than the nearest earlier one of its stage."""
+def explain(store: Store, key: str, stages: Stages | None = None) -> str:
+    """Field by field, what the artifact `key` has other than the nearest earlier one of its stage.
+
+    key     also its first digits, or the name of one of `stages`
+    stages  of a run; None: of the newest run in the store that has one of that name
+    """
     manifests = {m["key"]: m for stage in STAGES for m in store.manifests(stage)}
-    matching = [m for k, m in manifests.items() if k.startswith(key.rsplit("/", 1)[-1])]
+    wanted = key.rsplit("/", 1)[-1]
+    matching = [m for k, m in manifests.items() if k.startswith(wanted)]
+    runs = [stages] if stages is not None else newest_first(store)
+    named = [run[wanted]["key"] for run in runs if wanted in run]
+    if named and not matching:
+        if named[0] not in manifests:
+            raise UsageError(
+                f"{wanted} of that run, {named[0]}, is not in {store.url}: it has not been built, or is gone"
+            )
+        matching = [manifests[named[0]]]
     if not matching:
+        known = list(dict.fromkeys(name for run in runs for name in run))
+        names = f"; names of stages there: {', '.join(known)}" if known else ""
         raise UsageError(
-            f"no artifact with key {key} in {store.url}; `selftrain show RUN` lists the keys of a run"
+            f"no artifact with key {key} in {store.url}; expected a key, its first digits, or a stage's name as `selftrain show "
+            f"RUN` lists them{names}"
         )
     if len(matching) > 1:
         raise UsageError(
@@ -38,6 +58,13 @@ def explain(store: Store, key: str) -> str:
     lines.append(f"nearest earlier: {other['key']}  ({other['label']})")
     lines += changes or ["no difference"]
     return "\n".join(lines)
+
+
+def newest_first(store: Store) -> list[Stages]:
+    """The stages of all runs that have left a record in the store."""
+    paths = [path for path in store.files.listing(f"{store.root}/{RUNS}") if path.endswith(".json")]
+    records = [json.loads(store.files.read(f"{store.root}/{RUNS}/{path}")) for path in paths]
+    return [record["stages"] for record in sorted(records, key=lambda record: -record["updated"])]
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:

@@ -96,6 +96,7 @@ def first(machines: Machines, out: Path, problems: Path, attempt: int) -> subpro
 
 def second(machines: Machines, out: Path, attempt: int) -> subprocess.Popen[str]:
     """`selftrain node` on machine `b`."""
+    (out / "store").mkdir(parents=True, exist_ok=True)
     arguments = ("-m", "flows.cli", "node", str(out / "store"))
     return machines.start("b", *arguments, log=out / f"node-{attempt}.log")
 
@@ -226,6 +227,7 @@ class Node:
 @pytest.fixture
 def node(tmp_path: Path) -> Iterator[Node]:
     """One that waits for jobs of the store in `tmp_path`."""
+    (tmp_path / "store").mkdir()
     log = tmp_path / "node.log"
     with log.open("wb") as out:
         process = subprocess.Popen(

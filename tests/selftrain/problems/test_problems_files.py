@@ -23,7 +23,7 @@ def test_json_lines(tmp_path: Path, name: str) -> None:
 
 def test_json_with_one_problem_or_a_list(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_text('{\n  "x": 1\n}')
-    (tmp_path / "two.json.gz").write_bytes(gzip.compress(b'[{"x": 2}, {"x": 3}]'))
+    (tmp_path / "two.json.gz").write_bytes(gzip.compress(b'[{"x": 2}, {"x": 3}]', mtime=0))
     found = find_files([str(tmp_path)])
     assert [row.fields["x"] for path in found for row in read_rows(path)] == [1, 2, 3]
 

@@ -261,7 +261,7 @@ class ContestsConfig(_TrainAndEvaluation):
     """Whether to keep problems whose text refers to a picture (`<image>`), which no prompt shows."""
     references: Annotated[int, Field(ge=0)] = 3
     """So many of a problem's right solutions are run on its cases, in as many of `languages` as there are, unless it is for sft
-    alone. Where they disagree, it has many right answers and is left out; 0: none are run."""
+    alone. Where they disagree, it has many right answers and is left out, and so it is where none passes; 0: none are run."""
 
 
 class JsonlConfig(OutsideConfig):

@@ -22,9 +22,9 @@ from sandbox.compilers import Compiled, Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.encoding import encoded
 from sandbox.errors import SandboxError
-from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name
+from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
-from sandbox.preamble import preamble
+from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, prepared
 from sandbox.processes import Held
 from sandbox.room import check_compiled, check_room
@@ -227,7 +227,9 @@ class _Judgement:
                 "TMPDIR to a folder where that is allowed"
             )
         if self.row.compile:
-            outcome = self._compile_warm(name) or self._compile(self.row.compile)
+            outcome = self._compile_warm(f"{self.row.warm_options} {name}".lstrip()) or self._compile(
+                self.row.compile
+            )
             if outcome.over or outcome.exit_code != 0:
                 self._check_room(outcome)
                 timeout = outcome.over is Verdict.timeout
@@ -408,9 +410,13 @@ class _Judgement:
             return str(getattr(self, name))
         if name == "heap":
             return str(heap_mib(limits))
+        if name == "stack":
+            return str(stack_mib(limits))
         return self._prepared(name)[0]
 
     def _prepared(self, name: str) -> tuple[str, Path | None]:
+        if name == "snapshot" and self.program.cases:
+            name += CONTEST
         return prepared(preamble(self.program) if name == "preamble" else name, self.limits)
 
     def _add(self, outcome: Outcome, compiling: bool = False) -> None:

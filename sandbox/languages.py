@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+import resource
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
@@ -32,16 +33,21 @@ _TSC = ("tsc", "--target", "es2020", "--module", "commonjs", "--skipLibCheck", "
 JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
 _JAVAC = tuple(f"-J{flag}" for flag in JVM)
 _ON_JVM = ("java", *JVM, "-Xss4m", "-Xmx{heap}m", "-cp")
+_CONTEST_JVM = ("java", "-Xss{stack}m", "-DONLINE_JUDGE=true", *JVM, "-Xmx{heap}m", "-cp")
 _JARS = "/usr/share/java"
 _CLOJURE = ":".join(f"{_JARS}/{name}.jar" for name in ("clojure", "spec.alpha", "core.specs.alpha"))
+_RUN_CLOJURE = (_CLOJURE, "-Dclojure.main.report=stderr", "clojure.main", "{dir}/main.clj")
 _SCALA = ":".join(f"{_JARS}/scala-{name}.jar" for name in ("library", "reflect", "compiler"))
 _SCALAC = ("scala.tools.nsc.Main", "-usejavacp", "-nowarn")
+_RUSTC = ("rustc", "--edition", "2021", "-o", "{dir}/main", "{dir}/main.rs")
+_LDC = ("ldc2", "-of={dir}/main", "-od={dir}", "{dir}/main.d")
 _R = ("Rscript", "--vanilla")
 JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
 GXX_OPTIONS = ("-std=c++17",)
 CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")
+CONTEST_NODE_OPTION = "--stack-size={stack}000"  # in KiB
 CONTEST_ENV = {"ONLINE_JUDGE": "true"}  # in all languages
-MCS_OPTIONS = ("-d:DEBUG", "-r:System.Numerics.dll")
+MCS_OPTIONS = ("-r:System.Numerics.dll",)
 """The compilers' own, whether they are started for one program, stay up, or prepare something."""
 
 
@@ -60,10 +66,11 @@ class Language:
     """One language.
 
     In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension,
-    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{preamble}` and
+    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{stack}` a stack, `{preamble}` and
     `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
     `likely_name`: of a program in which it matches, the file is called as its group says, and else `Main`.
     `misnamed`: of what a compiler says that wants another name, which is its group, and gets it then.
+    `warm_options`: what a warm compiler is told of this row, the rest it knows.
     `packages`: Debian's, which have the tools; `image`: the one of backend docker that holds them.
     `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
     their end where they end inside of something.
@@ -91,6 +98,7 @@ class Language:
     compile: tuple[str, ...] | None = None
     likely_name: str = NEVER
     misnamed: str = NEVER
+    warm_options: str = ""
     syntax_check: tuple[str, ...] | None = None
     speaks_of_syntax: str = r"(?i)syntax|parse|indentation|TabError|unexpected EOF"
     refused: str = NEVER
@@ -122,13 +130,22 @@ class Language:
         return hashlib.sha256(row.encode()).hexdigest()[:8]
 
 
+def _contest(**fields: Any) -> tuple[Variant, ...]:
+    return (Variant(tuple(fields.items()), contest=True),)
+
+
 def _gxx(*options: str) -> tuple[str, ...]:
     return ("g++", *GXX_OPTIONS, *options, "{preamble}", "{dir}/main.cpp", "-o", "{dir}/main")
+
+
+def _mcs(symbol: str) -> tuple[str, ...]:
+    return ("mcs", symbol, *MCS_OPTIONS, "-out:{dir}/main.exe", "{dir}/main.cs")
 
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
 _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation failed"
 _NODE = ("node", "{snapshot}", "--max-old-space-size={heap}")
+_CONTEST_NODE = _contest(run=(*_NODE, CONTEST_NODE_OPTION, "{dir}/main.js"))
 
 _ROWS = (
     Language(
@@ -151,7 +168,7 @@ _ROWS = (
         file="main.cpp",
         # Without -O2 where tests are part of the program, as MultiPL-E has it: compiling takes most of the time then.
         compile=_gxx(),
-        variants=(Variant((("compile", _gxx(*CONTEST_OPTIONS)),), contest=True),),
+        variants=_contest(compile=_gxx(*CONTEST_OPTIONS)),
         run=("{dir}/main",),
         tools=("g++",),
         packages=("g++",),
@@ -169,6 +186,7 @@ _ROWS = (
         likely_name=r"\bpublic\s+(?:final\s+)?class\s+([\w$]{1,60})",
         misnamed=r"(?m)^.+:\d+: error: \w+ ([\w$]+) is public, should be declared in a file named \1\.java$",
         run=("java", "-ea", *JVM, "-Xmx{heap}m", "-cp", JAVATUPLES + ":{dir}", "{entry}"),
+        variants=_contest(run=(*_CONTEST_JVM, JAVATUPLES + ":{dir}", "{entry}")),
         tools=("javac", "java"),
         packages=("default-jdk-headless", "libjavatuples-java"),
         files=(JAVATUPLES,),
@@ -199,6 +217,7 @@ _ROWS = (
         file="main.ts",
         compile=(*_TSC, "{dir}/main.ts"),
         run=(*_NODE, "{dir}/main.js"),
+        variants=_CONTEST_NODE,
         tools=("tsc", "node"),
         packages=("nodejs", "node-typescript"),
         versions=(("tsc", "--version"), ("node", "--version")),
@@ -212,7 +231,9 @@ _ROWS = (
         name="cs",
         title="C#",
         file="main.cs",
-        compile=("mcs", *MCS_OPTIONS, "-out:{dir}/main.exe", "{dir}/main.cs"),
+        compile=_mcs("-d:DEBUG"),
+        warm_options="-d:DEBUG",
+        variants=_contest(compile=_mcs("-d:ONLINE_JUDGE"), warm_options="-d:ONLINE_JUDGE"),
         run=("mono", "{dir}/main.exe"),
         tools=("mcs", "mono"),
         packages=("mono-mcs", "mono-runtime", "libmono-system-core4.0-cil", "libmono-system-numerics4.0-cil"),
@@ -245,6 +266,7 @@ _ROWS = (
         title="JavaScript",
         file="main.js",
         run=(*_NODE, "{dir}/main.js"),
+        variants=_CONTEST_NODE,
         syntax_check=("node", "--check", "{dir}/main.js"),
         tools=("node",),
         packages=("nodejs",),
@@ -293,7 +315,8 @@ _ROWS = (
         name="rs",
         title="Rust",
         file="main.rs",
-        compile=("rustc", "--edition", "2021", "-o", "{dir}/main", "{dir}/main.rs"),
+        compile=_RUSTC,
+        variants=_contest(compile=(*_RUSTC, "-O", "--cfg", "ONLINE_JUDGE")),
         run=("{dir}/main",),
         tools=("rustc",),
         packages=("rustc",),
@@ -308,6 +331,7 @@ _ROWS = (
         title="Ruby",
         file="main.rb",
         run=("ruby", "{dir}/main.rb"),
+        variants=_contest(env=(("RUBY_THREAD_VM_STACK_SIZE", "{stack}000000"),), limit_address_space=False),
         syntax_check=("ruby", "-c", "{dir}/main.rb"),
         tools=("ruby",),
         packages=("ruby", "ruby-test-unit"),
@@ -367,7 +391,8 @@ _ROWS = (
         name="d",
         title="D",
         file="main.d",
-        compile=("ldc2", "-unittest", "-of={dir}/main", "-od={dir}", "{dir}/main.d"),
+        compile=(*_LDC, "-unittest"),
+        variants=_contest(compile=(*_LDC, "-O2", "-d-version=ONLINE_JUDGE")),
         run=("{dir}/main",),
         tools=("ldc2",),
         packages=("ldc", "gcc", "libc6-dev"),
@@ -402,7 +427,10 @@ _ROWS = (
         file="main.ml",
         compile=("ocamlc", "-w", "-a", "-o", "{dir}/main", "{dir}/main.ml"),
         run=("ocamlrun", "{dir}/main"),
-        tools=("ocamlc", "ocamlrun"),
+        variants=_contest(
+            compile=("ocamlopt", "-w", "-a", "-o", "{dir}/main", "{dir}/main.ml"), run=("{dir}/main",)
+        ),
+        tools=("ocamlc", "ocamlrun", "ocamlopt"),
         packages=("ocaml-nox",),
         image=MORE,
         versions=(("ocamlc", "--version"),),
@@ -416,6 +444,10 @@ _ROWS = (
         file="main.hs",
         compile=("ghc", "-v0", "-fno-code", "{dir}/main.hs"),
         run=("runghc", "{dir}/main.hs"),
+        variants=_contest(
+            compile=("ghc", "-v0", "-O", "-DONLINE_JUDGE", "-o", "{dir}/main", "{dir}/main.hs"),
+            run=("{dir}/main",),
+        ),
         tools=("ghc", "runghc"),
         packages=("ghc",),
         image=MORE,
@@ -450,6 +482,7 @@ _ROWS = (
         file="main.scala",
         compile=(*_ON_JVM, _SCALA, *_SCALAC, "-d", "{dir}", "{dir}/main.scala"),
         run=(*_ON_JVM, _SCALA + ":{dir}", "{entry}"),
+        variants=_contest(run=(*_CONTEST_JVM, _SCALA + ":{dir}", "{entry}")),
         tools=("scala", "java"),
         files=tuple(_SCALA.split(":")),
         packages=("scala",),
@@ -466,7 +499,8 @@ _ROWS = (
         name="clj",
         title="Clojure",
         file="main.clj",
-        run=(*_ON_JVM, _CLOJURE, "-Dclojure.main.report=stderr", "clojure.main", "{dir}/main.clj"),
+        run=(*_ON_JVM, *_RUN_CLOJURE),
+        variants=_contest(run=(*_CONTEST_JVM, *_RUN_CLOJURE)),
         tools=("java",),
         files=tuple(_CLOJURE.split(":")),
         packages=("clojure",),
@@ -479,7 +513,7 @@ _ROWS = (
         reports_on_stdout=True,
         failed_quietly=r"(?m)^(FAIL|ERROR) in \(",
         test_failed=r"(?m)^FAIL in \(",
-        refused=r"Syntax error (compiling|reading|macroexpanding)",
+        refused=r"(?m)^Syntax error (compiling|reading|macroexpanding)",
         out_of_memory=r"java\.lang\.OutOfMemoryError",
         limit_address_space=False,
     ),
@@ -516,3 +550,11 @@ def heap_mib(limits: Limits) -> int:
     """What a garbage-collected heap may take of `memory_bytes`: all but the runtime's own share."""
     mib = limits.memory_bytes // MIB
     return max(mib * 3 // 4, 16)
+
+
+def stack_mib(limits: Limits) -> int:
+    """The stack for a contest program in a runtime that has to be told how large it is: 300,000 calls take a third of that, and
+    where a stack of this size runs over in Java, telling of it takes three times as much in memory."""
+    largest = resource.getrlimit(resource.RLIMIT_STACK)[1]
+    most = 256 if largest == resource.RLIM_INFINITY else min(256, largest // MIB * 3 // 4)
+    return max(min(limits.memory_bytes // MIB // 2, most), 1)

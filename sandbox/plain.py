@@ -27,7 +27,7 @@ from sandbox.channel import Channel, Pipe
 from sandbox.classfiles import main_class
 from sandbox.compare import same
 from sandbox.encoding import encoded
-from sandbox.languages import COMMON, CONTEST_ENV, PATH, Language, heap_mib, language, likely_name
+from sandbox.languages import COMMON, CONTEST_ENV, PATH, Language, heap_mib, language, likely_name, stack_mib
 from sandbox.prepared import IN_COMMANDS
 from sandbox.verdicts import Case, Program
 
@@ -133,6 +133,7 @@ def written(program: Program, directory: str, seen_as: str) -> tuple[Language, d
         "dir": seen_as,
         "name": likely_name(row, program.source),
         "heap": str(heap_mib(program.limits or row.limits)),
+        "stack": str(stack_mib(program.limits or row.limits)),
         **dict.fromkeys(IN_COMMANDS, ""),
     }
     Path(directory, row.file.format_map(values)).write_bytes(encoded(program.source))

@@ -3,13 +3,14 @@
     preamble   the precompiled headers of `sandbox.preamble`, each by its name there: g++ takes 1.8 s of CPU time to read
                `bits/stdc++.h`, and 0.3 s for its precompiled form
     snapshot   node's heap as it is once it has started, which takes node half as long to read as to make. V8 accepts it with
-               the flags alone that it was made with, so that it is there for the usual limit on the heap only
+               the flags alone that it was made with, so that it is there for the usual limit on memory only, and another one,
+               `snapshot-contest`, for contest programs
     fork       `servers/fork.c`, the inner loop of the warm Python interpreter
 
 They are kept in `$XDG_CACHE_HOME/selftrain-sandbox` (without that variable `~/.cache`, for root `/var/cache`: programs then
 run as another user, who has to be able to read it). Where one cannot be made, programs do without it.
 
-    python -m sandbox.prepared preamble snapshot fork      makes them now; exit code 1 where that fails
+    python -m sandbox.prepared preamble snapshot snapshot-contest fork      makes them now; exit code 1 where that fails
 """
 
 import fcntl
@@ -24,7 +25,7 @@ from collections.abc import Callable
 from functools import cache, partial
 from pathlib import Path
 
-from sandbox.languages import CONTEST_OPTIONS, GXX_OPTIONS, PATH, heap_mib
+from sandbox.languages import CONTEST_NODE_OPTION, CONTEST_OPTIONS, GXX_OPTIONS, PATH, heap_mib, stack_mib
 from sandbox.preamble import CONTEST, PREAMBLES
 from sandbox.verdicts import Limits
 
@@ -33,14 +34,14 @@ log = logging.getLogger(__name__)
 IN_COMMANDS = ("preamble", "snapshot")
 """What the table of languages has a place for in its commands; an argument that is left out where it is not there."""
 
+_SNAPSHOTS = ("snapshot", f"snapshot{CONTEST}")
 _STANDS = {
     **dict.fromkeys(PREAMBLES, "-include{}/preamble.h"),
-    "snapshot": "--snapshot-blob={}/node.blob",
+    **dict.fromkeys(_SNAPSHOTS, "--snapshot-blob={}/node.blob"),
     "fork": "{}/fork.so",
 }
 _FORK = Path(__file__).parent / "servers" / "fork.c"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
-_NODE = ("node", f"--max-old-space-size={heap_mib(Limits())}")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 # What MultiPL-E's tests need; the rest of the library is made when it is asked for, as always.
 _AT_START = "for (const name of ['assert', 'util']) require(name);\n"
@@ -50,7 +51,7 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
     """What stands in a command for it, and the directory that the command then has to be able to read; empty and None where there
     is none. `limits`: those of the program.
     """
-    unusual = name == "snapshot" and heap_mib(limits) != heap_mib(Limits())
+    unusual = name in _SNAPSHOTS and heap_mib(limits) != heap_mib(Limits())
     directory = None if unusual or not name else _directory(name)
     if directory is None:
         return "", None
@@ -70,8 +71,9 @@ def _directory(name: str) -> Path | None:
         digest = hashlib.sha256(said + repr(made_with).encode()).hexdigest()[:16]
         directory = _cache() / f"{name}-{digest}"
         _build(directory, make)
-        if name == "snapshot":
-            _try_snapshot(directory)  # an image may come to a machine where V8 does not accept it
+        if name in _SNAPSHOTS:
+            # An image may come to a machine where V8 does not accept it.
+            _run((*made_with[0], _STANDS[name].format(directory), f"{directory}/empty.js"), Path("/"))
         if os.geteuid() == 0:
             directory.parent.chmod(0o755)  # made under another umask, it may be
             if closed := _closed(directory):
@@ -97,19 +99,22 @@ def _preamble(name: str) -> "_Recipe":
     return (gxx, PREAMBLES[name]), make
 
 
-def _make_snapshot(directory: Path) -> None:
-    (directory / "start.js").write_text(_AT_START)
-    (directory / "empty.js").write_text("")
-    made = f"--snapshot-blob={directory}/node.blob"
-    _run((*_NODE, made, "--build-snapshot", f"{directory}/start.js"), directory)
+def _snapshot(name: str) -> "_Recipe":
+    node: tuple[str, ...] = ("node", f"--max-old-space-size={heap_mib(Limits())}")
+    if name.endswith(CONTEST):
+        node += (CONTEST_NODE_OPTION.format(stack=stack_mib(Limits())),)
+
+    def make(directory: Path) -> None:
+        (directory / "start.js").write_text(_AT_START)
+        (directory / "empty.js").write_text("")
+        made = f"--snapshot-blob={directory}/node.blob"
+        _run((*node, made, "--build-snapshot", f"{directory}/start.js"), directory)
+
+    return (node, _AT_START), make
 
 
 def _make_fork(directory: Path) -> None:
     _run((*_GCC, str(_FORK), "-o", f"{directory}/fork.so"), directory)
-
-
-def _try_snapshot(directory: Path) -> None:
-    _run((*_NODE, f"--snapshot-blob={directory}/node.blob", f"{directory}/empty.js"), Path("/"))
 
 
 def _run(argv: tuple[str, ...], directory: Path) -> None:
@@ -119,7 +124,7 @@ def _run(argv: tuple[str, ...], directory: Path) -> None:
 _Recipe = tuple[tuple[tuple[str, ...], str], Callable[[Path], None]]
 _RECIPES: dict[str, Callable[[], _Recipe]] = {
     **{name: partial(_preamble, name) for name in PREAMBLES},
-    "snapshot": lambda: ((_NODE, _AT_START), _make_snapshot),
+    **{name: partial(_snapshot, name) for name in _SNAPSHOTS},
     "fork": lambda: ((_GCC, _FORK.read_text()), _make_fork),
 }
 """The tool and the text of which each is made, and how."""

@@ -4,7 +4,7 @@ using System.IO;
 using System.Text;
 
 /// A warm mcs: compiles one source after the other and runs none of them. Arguments: mcs's own options. Standard input and
-/// output: as JavaCompile.java has them. mcs reads and writes files only, so that it keeps them in a directory of its own,
+/// output: as JavaCompile.java has them, but that before a file's name, and a blank, is one more option. mcs reads and writes files only, so that it keeps them in a directory of its own,
 /// which is there while it compiles.
 public class CsCompile {
     static Stream input = Console.OpenStandardInput(), output = new BufferedStream(Console.OpenStandardOutput());
@@ -14,11 +14,12 @@ public class CsCompile {
         while (true) {
             byte[] name = Read();
             if (name == null) return;
+            string[] parts = Encoding.UTF8.GetString(name).Split(' ');
             byte[] source = Read();
             string directory = Path.Combine(Path.GetTempPath(), Guid.NewGuid().ToString());
             Directory.CreateDirectory(directory);
             try {
-                Compile(options, Path.Combine(directory, Encoding.UTF8.GetString(name)), source);
+                Compile(options, parts[0], Path.Combine(directory, parts[1]), source);
             } finally {
                 Directory.Delete(directory, true);
             }
@@ -26,10 +27,10 @@ public class CsCompile {
         }
     }
 
-    static void Compile(string[] options, string file, byte[] source) {
+    static void Compile(string[] options, string option, string file, byte[] source) {
         File.WriteAllBytes(file, source);
         string made = Path.ChangeExtension(file, ".exe");
-        var arguments = new List<string>(options) { "-out:" + made, file };
+        var arguments = new List<string>(options) { option, "-out:" + made, file };
         var said = new StringWriter();
         bool fine = Mono.CSharp.CompilerCallableEntryPoint.InvokeCompiler(arguments.ToArray(), said);
         Write(fine ? 0 : 1);

@@ -44,12 +44,15 @@ def test_templates_hold_known_names_only(row) -> None:
     templates = [part for one in (row, *others) for part in (one.file, *one.run, *(one.compile or ()))]
     templates += [*(row.syntax_check or ()), *dict(row.env).values()]
     names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
-    assert names <= {"dir", "name", "entry", "heap", *IN_COMMANDS}
+    assert names <= {"dir", "name", "entry", "heap", "stack", *IN_COMMANDS}
 
 
 @ROWS
 def test_every_command_is_among_the_needed_tools(row) -> None:
-    commands = [row.run, row.compile or row.run, row.syntax_check or row.run, *row.versions]
+    rows = [row, *(replace(row, **dict(variant.fields)) for variant in row.variants)]
+    commands = [argv for one in rows for argv in (one.run, one.compile, one.syntax_check) if argv] + [
+        *row.versions
+    ]
     assert {argv[0] for argv in commands} - set(row.tools) <= {"{dir}/main"}
 
 

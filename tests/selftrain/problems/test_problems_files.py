@@ -115,7 +115,7 @@ MARK = b"\xef\xbb\xbf"
     ("name", "content"),
     [
         ("a.jsonl", MARK + b'{"x": 1}\n{"x": 2}\n'),
-        ("a.jsonl.gz", gzip.compress(MARK + b'{"x": 1}\n{"x": 2}\n')),
+        ("a.jsonl.gz", gzip.compress(MARK + b'{"x": 1}\n{"x": 2}\n', mtime=0)),
         ("a.json", MARK + b'[{"x": 1}, {"x": 2}]'),
         ("two-in-one.jsonl", MARK + b'{"x": 1}\n' + MARK + b'{"x": 2}\n'),
         ("dos.jsonl", b'{"x": 1}\r\n\r\n{"x": 2}\r\n'),
@@ -139,7 +139,7 @@ GOOD = b'{"x": 1}\n'
         (GOOD + b'{"x": ' * 3_000 + b"1" + b"}" * 3_000, r":2: JSON nested too deeply"),
         ('{"x": 1}\n'.encode("utf-16"), r":1: .*UTF-16.*save the file as UTF-8"),
         ('{"x": 1}\n'.encode("utf-16-be"), r":1: .*UTF-16.*save the file as UTF-8"),
-        (gzip.compress(GOOD), r":1: .*gzip.*name it \.jsonl\.gz"),
+        (gzip.compress(GOOD, mtime=0), r":1: .*gzip.*name it \.jsonl\.gz"),
         (b"\x28\xb5\x2f\xfd\x04\x00", r":1: .*Zstandard.*decompress"),
         (b"PK\x03\x04abc", r":1: .*zip.*decompress"),
         (b"PAR1abc", r":1: .*Parquet.*JSON lines"),

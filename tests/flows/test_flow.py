@@ -15,6 +15,7 @@ from prefect.states import State
 
 from selftrain.errors import RunError
 from tests.command import ROOT, Finished, PrefectServer, selftrain
+from tests.selftrain.problems.made import py_row, write_jsonl
 
 STAGES = [
     "prepare", "sft", "sample-sft-rl", "execute-sft-rl", "mine-1", "rm-1", "ppo-1", "sample-ppo-1-rl", "execute-ppo-1-rl",
@@ -246,11 +247,11 @@ def test_one_byte_of_a_problem_file_changes_every_key_and_its_place_none(tmp_pat
     assert [name for name in STAGES if here[name] != there[name]] == ["report"], "the report shows the config"
 
 
-def test_one_byte_of_a_weight_file_changes_the_keys_from_sft_on(tmp_path: Path):
-    for name, last in (("a", b"\x00"), ("b", b"\x00"), ("c", b"\x01")):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "config.json").write_text("{}")
-        (tmp_path / name / "model.safetensors").write_bytes(bytes(100) + last)
+def test_one_byte_of_a_weight_file_changes_the_keys_from_sft_on(smoke_run: Finished, tmp_path: Path):
+    for name in "abc":
+        shutil.copytree(smoke_run.folder("sft"), tmp_path / name)
+    weights = (tmp_path / "c" / "model.safetensors").read_bytes()
+    (tmp_path / "c" / "model.safetensors").write_bytes(weights[:-1] + bytes([weights[-1] ^ 1]))
     runtime = {"backend": "process", "allow_no_isolation": True}
     found = [
         keys(own_config(tmp_path / "run", GOOD, model={"base": str(tmp_path / name)}, runtime=runtime))
@@ -499,10 +500,15 @@ def test_a_store_that_cannot_be_written_ends_with_1(server: PrefectServer, tmp_p
     )
 
 
-def test_a_dry_run_misses_weights_and_files():
-    data = ("--set", "problems.train=README.md", "--set", "problems.evaluation=/nowhere/b.jsonl")
+def test_a_dry_run_misses_weights_and_files(tmp_path: Path):
+    train = write_jsonl(
+        tmp_path / "a.jsonl",
+        [py_row(f"A_{n}", f"Double {n}", response="    return 2 * n\n") for n in range(20)],
+    )
+    held = write_jsonl(tmp_path / "b.jsonl", [py_row("B_1", "Double another number")])
+    data = ("--set", f"problems.train={train}", "--set", "problems.evaluation=/nowhere/b.jsonl")
     assert "/nowhere/b.jsonl" in mistake(2, "run", "smollm2-135m", "--dry-run", *data)
-    data = ("--set", "problems.train=README.md", "--set", "problems.evaluation=LICENSE")
+    data = ("--set", f"problems.train={train}", "--set", f"problems.evaluation={held}")
     said = mistake(2, "run", "smollm2-135m", "--dry-run", *data, "--set", "model.base=/nowhere/weights")
     assert "'/nowhere/weights' is no folder here" in said
 

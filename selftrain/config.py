@@ -427,7 +427,7 @@ class ExecuteConfig(Strict):
     """What a problem's own limit on time is multiplied by: contests' limits are for compiled programs on their judges'
     machines, and here the start of an interpreter counts too. Null: problems' own limits on time are ignored."""
     memory_scale: Rate | None = 2.0
-    """The same for memory; it is never less than 128 MiB, with which every language starts, nor more than 2 GiB. Null:
+    """The same for memory; it is never less than 128 MiB, with which the languages of image common start, nor more than 2 GiB. Null:
     problems' own limits on memory are ignored."""
     shard: Count = 2000
     """Candidates per shard, the unit of resume."""

@@ -11,7 +11,7 @@ import numpy as np
 from selftrain.comparisons import Comparison
 from selftrain.metrics import Estimate, Metrics, PoolMetrics
 from selftrain.pools import WITH_LOGPROB, Floats, Pool
-from selftrain.report.svg import Drawing, Scale, nice_scale, tick_label
+from selftrain.report.svg import CHARACTER, Drawing, Scale, nice_scale, tick_label
 from selftrain.report.wording import duration, interval, percent, signed
 
 WIDTH = 360.0
@@ -190,8 +190,8 @@ def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> 
 
 
 def _label_width(labels: Iterable[str], at_least: float) -> float:
-    """Pixels for a column of labels: no usual font takes more than 7.2 for a character, on average."""
-    return max(at_least, 10 + 7.2 * max(map(len, labels), default=0))
+    """Pixels for a column of labels in the usual font."""
+    return max(at_least, 10 + 12 * CHARACTER * max(map(len, labels), default=0))
 
 
 def _percent_axis(drawing: Drawing, x: Scale, top: float, bottom: float) -> None:

@@ -15,6 +15,11 @@ from xml.etree import ElementTree
 
 Point = tuple[float, float]
 
+FONTS = {"axis": 10.5, "small": 10.0}
+"""Pixels of a text's font by its CSS class, as in plots.css; 12 where it has none of these."""
+CHARACTER, SIGN = 0.6, 0.72
+"""Width of a character, and of one in a short number with its signs, in the font's size: no usual font takes more on average."""
+
 MARGIN = 14.0
 """Pixels of paper around a plot that is an image."""
 
@@ -60,9 +65,8 @@ class Drawing:
     """An SVG image under construction; `label` is what a screen reader says."""
 
     def __init__(self, width: float, height: float, label: str) -> None:
-        self._root = ElementTree.Element(
-            "svg", {"viewBox": f"0 0 {_px(width)} {_px(height)}", "role": "img", "aria-label": label}
-        )
+        self._left, self._right, self._height = 0.0, width, height
+        self._root = ElementTree.Element("svg", {"role": "img", "aria-label": label})
 
     def line(self, a: Point, b: Point, css: str) -> None:
         """A straight line."""
@@ -85,11 +89,18 @@ class Drawing:
         element.set("vector-effect", "non-scaling-stroke")
 
     def text(self, at: Point, text: str, css: str = "", anchor: str = "start") -> None:
-        """One line of text, its baseline at `at`; `anchor`: start, middle or end."""
+        """One line of text, its baseline at `at`; `anchor`: start, middle or end. The image grows wider where it would not
+        hold it."""
+        font = next((size for name, size in FONTS.items() if name in css.split()), 12.0)
+        width = (SIGN if "axis" in css.split() else CHARACTER) * font * len(text)
+        start = at[0] - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
+        self._left, self._right = min(self._left, start), max(self._right, start + width)
         self._add("text", css, text=text, x=at[0], y=at[1], text_anchor=anchor)
 
     def markup(self) -> str:
         """The image, to stand in HTML; all text in it is escaped."""
+        box = (self._left, 0.0, self._right - self._left, self._height)
+        self._root.set("viewBox", " ".join(map(_px, box)))
         return ElementTree.tostring(self._root, encoding="unicode")
 
     def _add(self, tag: str, css: str, *, text: str = "", tip: str = "", **attributes: float | str) -> None:
@@ -104,11 +115,11 @@ def image_url(markup: str, style: str) -> str:
     """`Drawing.markup` with its CSS as a data URL, for where an image may stand but no markup. It is light on paper of its
     own: nothing tells an image whether the page around it is dark."""
     root = ElementTree.fromstring(markup)  # noqa: S314  (a `Drawing` wrote it, all text in it escaped)
-    _, _, width, height = map(float, root.attrib["viewBox"].split())
+    left, _, width, height = map(float, root.attrib["viewBox"].split())
     width, height = width + 2 * MARGIN, height + 2 * MARGIN
     root.attrib |= {
         "xmlns": "http://www.w3.org/2000/svg",
-        "viewBox": f"{-MARGIN:g} {-MARGIN:g} {width:g} {height:g}",
+        "viewBox": f"{left - MARGIN:g} {-MARGIN:g} {width:g} {height:g}",
         "width": f"{width:g}",
         "height": f"{height:g}",
         "style": "background: #fcfcfa",

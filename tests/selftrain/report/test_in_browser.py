@@ -99,7 +99,21 @@ LONG_NAMES = {"execute-ppo-10-evaluation": 7384.0, "prepare": 0.2, "sample-sft-e
 
 @pytest.mark.parametrize("width", [320, 400, 800, 1400])
 def test_no_label_runs_out_of_its_plot(browser, inputs: ReportInputs, tmp_path: Path, width: int) -> None:
-    build_report(replace(inputs, seconds={**inputs.seconds, **LONG_NAMES}), tmp_path)
+    tiny = [
+        {"step": step, "score": -5e-7 * step, "reward": -1234.5, "kl": 0.0, "entropy": 0.1} for step in (1, 2)
+    ]
+    narrow = [
+        replace(
+            pool,
+            problems=tuple(
+                replace(problem, scores={name: values / 50 - 2.2 for name, values in problem.scores.items()})
+                for problem in pool.problems
+            ),
+        )
+        for pool in inputs.pools
+    ]
+    seconds = {**inputs.seconds, **LONG_NAMES}
+    build_report(replace(inputs, seconds=seconds, ppo={"ppo-1": tiny}, pools=narrow), tmp_path)
     opened = browser.new_page(viewport={"width": width, "height": 800})
     opened.goto((tmp_path / "report.html").as_uri())
     opened.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")

@@ -1,6 +1,7 @@
 """The `selftrain` command. Nothing heavy is imported before a command needs it."""
 
 import argparse
+import gc
 import json
 import os
 import sys
@@ -30,6 +31,7 @@ examples:
   selftrain champion                                    who is champion, since when and why
   selftrain node /shared/store                          lend this machine to a run with runtime.nodes > 1
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
+  selftrain rank runs/demo --example                    the same for a problem of the run's own, with verdicts
 """
 
 
@@ -72,6 +74,20 @@ class Version(argparse.Action):
             found = "(not installed)"
         print(f"selftrain {found}, Python {sys.version.split()[0]}, {Path(__file__).parent.parent}")
         parser.exit()
+
+
+class Instead(argparse.Action):
+    """An option that stands in the place of `others`, which are needed without it."""
+
+    def __init__(self, *args: Any, others: Sequence[argparse.Action] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.others = others
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, value: Any, option: Any = None) -> None:
+        """Keep its value; the others are needed no more."""
+        setattr(namespace, self.dest, value)
+        for other in self.others:
+            other.required = False
 
 
 def parser() -> argparse.ArgumentParser:
@@ -197,11 +213,31 @@ def parser() -> argparse.ArgumentParser:
 
     cli_champion.add_commands(commands)
 
-    rank = commands.add_parser("rank", help="score completions of a prompt and pick the best")
-    rank.add_argument("run", help="a run's folder, or a reranker's folder")
-    rank.add_argument("--prompt", required=True, help="file with the prompt")
+    rank = commands.add_parser(
+        "rank",
+        help="score completions of a prompt and pick the best",
+        description="Ranks completions of a prompt in the way that the run's validation chose: by its last reranker's score, "
+        "or by that and the log-probability under its generator. Says where the texts are unlike what both were trained on.",
+    )
     rank.add_argument(
+        "run", help="a run's folder, or its name in runs/; or a reranker's folder: its score alone"
+    )
+    prompt = rank.add_argument("--prompt", required=True, metavar="FILE", help="file with the prompt")
+    candidates = rank.add_argument(
         "candidates", nargs="+", metavar="CANDIDATE", help="files with completions of the prompt"
+    )
+    rank.add_argument(
+        "--by", metavar="WAY", help="another way: rm-2 is the reranker alone, rm-2+logprob both"
+    )
+    rank.add_argument(
+        "--example",
+        nargs="?",
+        const="",
+        metavar="PROBLEM",
+        action=Instead,
+        others=(prompt, candidates),
+        help="rank a test problem of the run instead (default: the first that some programs solve and some do not), with "
+        "the sandbox's verdicts",
     )
     rank.add_argument("--json", action="store_true", help="print JSON")
     rank.set_defaults(command=rank_command)
@@ -440,23 +476,68 @@ def node_command(options: argparse.Namespace) -> int:
 
 def rank_command(options: argparse.Namespace) -> int:
     """`selftrain rank`."""
+    gc.disable()  # of what is imported nothing is garbage; looking for it takes a fifth of the start
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if options.example is not None and (options.prompt or options.candidates):
+        raise UsageError("--example has a prompt and candidates of its own; expected one or the other")
+    from selftrain.picker import Picked, Picker, example
     from selftrain.reranker import Reranker
 
-    prompt = _read(options.prompt)
-    texts = [_read(name) for name in options.candidates]
-    folder = options.run if Path(options.run).is_dir() else str(Path("runs") / options.run)
-    ranking = Reranker.load(folder).rank(prompt, texts)
+    verdicts: Sequence[str] = ()
+    if options.example is None:
+        prompt, names = _read(options.prompt), options.candidates
+        texts = [_read(name) for name in names]
+    else:
+        found = example(options.run, options.example)
+        prompt, texts, verdicts = found.prompt, list(found.candidates), found.verdicts
+        names = [f"program {number}" for number in range(1, len(texts) + 1)]
+    picker = None
+    if (Path(options.run) / "config.json").is_file():  # a reranker by itself
+        picked = Picked(Reranker.load(options.run).rank(prompt, texts).scores)
+    else:
+        picker = Picker.load(options.run, options.by)
+        picked = picker.rank(prompt, texts)
     if options.json:
-        rows = [
-            {"candidate": name, "score": score}
-            for name, score in zip(options.candidates, ranking.scores, strict=True)
-        ]
-        print(json.dumps({"pick": options.candidates[ranking.best], "candidates": rows}, indent=1))
-        return 0
-    for place, at in enumerate(ranking.order):
-        print(f"{ranking.scores[at]:>9.4f}  {options.candidates[at]}{'   <- pick' if place == 0 else ''}")
+        print(json.dumps(_ranked(picker, picked, names, verdicts), indent=1))
+    else:
+        if options.example is not None:
+            print(f"{found.id}\n\n{prompt}")
+        for place, at in enumerate(picked.order):
+            verdict = f"  {verdicts[at]:<16}" if verdicts else ""
+            print(f"{picked.scores[at]:>9.4f}{verdict}  {names[at]}{'   <- pick' if place == 0 else ''}")
+            if verdicts:
+                print(_indented(texts[at]))
+    if picker is not None:
+        print(f"selftrain: by {picker.way}: {picker.told}", file=sys.stderr)
+        if options.example is not None:
+            print(f"selftrain: {picker.solved}", file=sys.stderr)
+        if picked.far:
+            print(
+                f"selftrain: these texts are unlike what {picker.way} was trained on, {picker.trained_on}: their mean "
+                f"log-probability is {picked.mean_logprob:.2f} nats a token under the run's generator, and on none of the run's "
+                f"own test problems below {picked.lowest:.2f}. The order says little; `selftrain rank {options.run} --example` "
+                "shows one of the run's own",
+                file=sys.stderr,
+            )
     return 0
+
+
+def _ranked(picker: Any, picked: Any, names: Sequence[str], verdicts: Sequence[str]) -> dict[str, Any]:
+    """A ranking as JSON values."""
+    rows: list[dict[str, Any]] = [
+        {"candidate": name, "score": score} for name, score in zip(names, picked.scores, strict=True)
+    ]
+    for at, row in enumerate(rows):
+        if picked.logprobs is not None:
+            row["mean_logprob"] = picked.logprobs[at]
+        if verdicts:
+            row["verdict"] = verdicts[at]
+    about = {} if picker is None else {"by": picker.way, "far": picked.far}
+    return {"pick": names[picked.best], **about, "candidates": rows}
+
+
+def _indented(text: str) -> str:
+    return "".join(f"           | {line}\n" for line in text.rstrip().splitlines())
 
 
 def _count(text: str) -> int:

@@ -54,7 +54,8 @@ def hub_commit(name: str, revision: str | None, field: str = "model.base") -> st
         commit = HfApi().model_info(name, revision=revision).sha
     except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
         raise UsageError(
-            f"{field}: {name!r} is no folder here and the hub does not answer for it: {error}"
+            f"{field}: {name!r} is no folder here and the hub does not answer for it: {error}; a full commit in "
+            f"{field.replace('base', 'revision')} is taken without asking, and so is a folder"
         ) from error
     assert commit is not None
     return commit
@@ -239,6 +240,7 @@ def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **op
     from transformers.utils import logging
 
     logging.set_verbosity_error()  # a fresh score head is meant, not worth a table of warnings
+    logging.disable_progress_bar()
     options.setdefault("dtype", torch.float32)
     if not options.get("gguf_file"):
         options["use_safetensors"] = True

@@ -1,6 +1,7 @@
 """The whole loop through the real command line: what it leaves, what it does again, and what it says to a mistake."""
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -359,18 +360,36 @@ def files(tmp_path: Path) -> list[str]:
 
 def test_rank_scores_files_and_picks_one(smoke_run: Finished, files: list[str]):
     prompt, *candidates = files
-    done = selftrain("rank", str(smoke_run.out), "--prompt", prompt, *candidates, "--json")
+    out = str(smoke_run.out)
+    done = selftrain("rank", out, "--prompt", prompt, *candidates, "--json")
     assert done.returncode == 0, done.stderr
     answer = json.loads(done.stdout)
+    assert answer["by"] == smoke_run.manifest("evaluate")["metrics"]["chosen"]
+    assert answer["far"] in (True, False)
     assert [row["candidate"] for row in answer["candidates"]] == candidates
-    best = max(answer["candidates"], key=lambda row: row["score"])
-    assert answer["pick"] == best["candidate"]
-    table = selftrain(
-        "rank", str(smoke_run.folder("rm-2")), "--prompt", prompt, *candidates
-    ).stdout.splitlines()
+    assert answer["pick"] == max(answer["candidates"], key=lambda row: row["score"])["candidate"]
+    assert f"by {answer['by']}: score of rm-2" in done.stderr
+    assert ("these texts are unlike what" in done.stderr) is answer["far"]
+    alone = selftrain("rank", out, "--by", "rm-2", "--prompt", prompt, *candidates)
+    bare = selftrain("rank", str(smoke_run.folder("rm-2")), "--prompt", prompt, *candidates)
+    assert alone.stdout == bare.stdout
+    assert "WARNING" not in alone.stderr + bare.stderr
+    table = bare.stdout.splitlines()
     assert len(table) == 3
-    assert table[0].endswith(f"{best['candidate']}   <- pick")
-    assert float(table[0].split()[0]) == pytest.approx(best["score"], abs=1e-4)
+    assert table[0].endswith("   <- pick")
+
+
+def test_rank_shows_an_example_of_the_runs_own(smoke_run: Finished):
+    done = selftrain("rank", str(smoke_run.out), "--example")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("<- pick") == 1
+    assert re.search(r"(?m)^ *-?\d+\.\d{4}  [a-z_]+ +program 1", done.stdout)
+    assert "on the run's 16 test problems its pick is right for" in done.stderr
+    told = json.loads(selftrain("rank", str(smoke_run.out), "--example", "--json").stdout)
+    assert {"candidate", "score", "verdict"} <= told["candidates"][0].keys()
+    assert "one or the other" in mistake(2, "rank", str(smoke_run.out), "--example", "--prompt", "README.md")
+    needed = selftrain("rank", str(smoke_run.out), "--prompt", "README.md")
+    assert (needed.returncode, "required: CANDIDATE" in needed.stderr) == (2, True)
 
 
 # Mistakes: the last line says what is wrong, and there is no traceback

@@ -525,8 +525,8 @@ def test_a_dry_run_misses_weights_and_files(tmp_path: Path):
         [py_row(f"A_{n}", f"Double {n}", response="    return 2 * n\n") for n in range(20)],
     )
     held = write_jsonl(tmp_path / "b.jsonl", [py_row("B_1", "Double another number")])
-    data = ("--set", f"problems.train={train}", "--set", "problems.evaluation=/nowhere/b.jsonl")
-    assert "/nowhere/b.jsonl" in mistake(2, "run", "smollm2-135m", "--dry-run", *data)
+    files = ("--set", "problems.source=jsonl", "--set", "problems.files=/nowhere/b.jsonl")
+    assert "/nowhere/b.jsonl" in mistake(2, "run", "smoke", "--dry-run", *files)
     data = ("--set", f"problems.train={train}", "--set", f"problems.evaluation={held}")
     said = mistake(2, "run", "smollm2-135m", "--dry-run", *data, "--set", "model.base=/nowhere/weights")
     assert "'/nowhere/weights' is no folder here" in said

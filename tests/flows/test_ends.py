@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -126,7 +127,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
                 stdout=out,
                 stderr=out,
                 start_new_session=True,
-                preexec_fn=None if theirs is None else lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+                preexec_fn=partial(ready, theirs is not None),
             )
         made = Running(folder, process, mine)
         if theirs is not None:
@@ -140,6 +141,14 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
         if made.process.poll() is None:
             made.process.kill()
             made.process.wait()
+
+
+def ready(terminal: bool) -> None:
+    """In the child: signals as a shell leaves them, also where the tests run under nohup; its terminal."""
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_DFL)
+    if terminal:
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
 def read(run: Running) -> None:

@@ -10,7 +10,7 @@ The rule, for all languages of the sandbox:
 3.  With the function comes what it needs, from its own block or from others: imports, constants, types, and functions above and below it. Imports
     go below those of the prompt, the rest above the function. Main programs, tests, examples of use and what nothing needs are left out.
 4.  The function keeps the prompt's head and takes the answer's body, at the prompt's indentation. Where the parameters have other
-    names, or the definition has several clauses or a decorator, it is taken as a whole in place of the prompt's head. A
+    names or types, or the definition has several clauses or a decorator, it is taken as a whole in place of the prompt's head. A
     method that needs its object is called on a new one.
 5.  Brackets (or `end`s) that the tests bring to close the function, as in C++, Java, C#, Bash, Rust and Scala, are left out.
 
@@ -25,6 +25,7 @@ from sandbox.grammars import GRAMMARS
 from sandbox.languages import short_name
 from sandbox.lexer import masked
 from sandbox.markdown import Block, blocks
+from sandbox.needs import words_of
 from sandbox.outline import Item, Place, function, inside, items
 from sandbox.splice import Answer, Unreadable, continued, splice
 
@@ -36,10 +37,11 @@ def is_answer(prompt: str, text: str, language: str) -> bool:
     return blocks(prompt, text, language) is not None or _is_program(prompt, text, language)
 
 
-def take_apart(prompt: str, answer: str, language: str, tests: str = "") -> Answer:
+def take_apart(prompt: str, answer: str, language: str, tests: str = "", loosely: bool = False) -> Answer:
     """The program that `answer` stands for; of a completion, which is none, the part that is the function's.
 
-    `tests`: what follows the program. Of a language that the sandbox does not know the last block counts, and nothing is made of
+    `tests`: what follows the program. `loosely`: the prompt's head of the function stays also where the answer's has other
+    types, which a body may depend on. Of a language that the sandbox does not know the last block counts, and nothing is made of
     its code. Raises `Unreadable`.
     """
     language = short_name(language)
@@ -64,7 +66,7 @@ def take_apart(prompt: str, answer: str, language: str, tests: str = "") -> Answ
                 others = [
                     item for other in group if other is not block for item in items(other.text, language)
                 ]
-                return splice(prompt, asked, place, others, language, tests)
+                return splice(prompt, asked, place, others, language, tests, loosely)
     for block in own:
         if block.continues:
             return Answer(prompt, block.text.rstrip())
@@ -85,7 +87,7 @@ def extract_completion(
     Raises `Unreadable`, also where the answer needs more than can stand there: imports, definitions beside the function, or
     another head of it.
     """
-    answer = take_apart(prompt, response, language, tests)
+    answer = take_apart(prompt, response, language, tests, loosely=True)
     if answer.added:
         raise Unreadable(f"it needs {', '.join(answer.added)}")
     text = answer.completion
@@ -106,13 +108,15 @@ def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> An
     own = len(prompt) - place.start
     if place.start == asked.start and 0 < own <= len(place.item.text):
         place = place._replace(function=place.function._replace(body=own))
-    return splice(prompt, asked, place, [], language, tests)
+    return splice(prompt, asked, place, [], language, tests, loosely=True)
 
 
 def _is_program(prompt: str, text: str, language: str) -> bool:
     """Whether a text without markdown is the whole program, or begins with what the prompt does."""
     if text.strip().startswith(prompt.strip()):
         return True
+    if re.match(r"\s*^[ \t]|\s*\Z", text, re.MULTILINE):
+        return False
     asked = _asked(prompt, language)
     first = next(iter(items(text, language)), None) if asked else None
     begins = first and not first.indent and first.kind not in ("statement", "value")
@@ -153,7 +157,7 @@ def _is_body(text: str, language: str) -> bool:
 
 def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool] | None) -> Place | None:
     """The last definition in `text` of a function whose name `matches`, preferably with the parameters asked for; without
-    `matches` the only function, if it has as many parameters."""
+    `matches` the only function, if it has as many parameters and nothing else there speaks of the one asked for."""
     outer = items(text, language)
     places = [Place(item, function(item, language), outer) for item in outer]
     held = [place for holder in outer for place in _inside(holder, outer, language)]
@@ -162,7 +166,9 @@ def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool]
         if matches is None:
             group = [place for place in group if place.item.kind == "function"]
             if len(group) == 1 and group[0].function and len(group[0].function.parameters) == len(wanted):
-                return group[0]
+                others = [item for item in outer if item not in (group[0].item, group[0].holder)]
+                spoken_of = any(asked.item.names[0] in words_of(item, language) for item in others)
+                return None if spoken_of else group[0]
             continue
         named = [place for place in group if any(map(matches, place.item.names))]
         named = [

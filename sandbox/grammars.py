@@ -9,7 +9,7 @@ GOES_ON = r"[})\]{.,]|&&|\|\||(?:else|elif|elsif|except|finally|catch|rescue|ens
 _UNFINISHED = r"(?:[=,(\[{+*/&|<?\\]|<-|=>|->|\b(?:extends|and|or|not|in))$|(?:^|\n)[ \t]*@[^\n]*$"
 NEVER = r"(?!)"
 
-_ATTRIBUTES = r"(?:(?:@[\w.]+(?:\([^()]*\))?|#?!?\[[^\]\n]*\])\s*)*"
+_ATTRIBUTES = r"(?:(?:@[\w.]+(?:\([^()]*\))?|\[\[[^\]\n]*\]\]|#?!?\[[^\]\n]*\])\s*)*"
 _TYPED = (
     _ATTRIBUTES
     + r"(?:template\s*<[^{;]*?>\s*)?(?!(?:return|else|throw|new|case|using|typedef|class|struct|enum|package|import)\b)"
@@ -22,8 +22,8 @@ _TYPED_VALUE = (
 )
 _FIELDS = _ATTRIBUTES + r"(?:[a-z]+\s+)*(?:class|interface|enum|record|struct|union|delegate)\s+(?P<name>\w+)"
 _SCRIPT = (
-    r"(?:export\s+(?:default\s+)?)?(?:(?:async\s+)?function\s*\*?\s*(?P<name>[\w$]+)\s*(?:<[^()]*?>)?\s*(?=\()"
-    r"|(?:const|let|var)\s+(?P<bound>[\w$]+)\b(?:\s*:[^=\n]*(?:=>[^=\n]*)?)?\s*=\s*(?:async\s*)?"
+    r"(?:export\s+(?:default\s+)?|module\.exports\s*=\s*)?(?:(?:async\s+)?function\s*\*?\s*(?P<name>[\w$]+)\s*(?:<[^()]*?>)?\s*(?=\()"
+    r"|(?:(?:const|let|var)\s+|(?:module\.)?exports\.)(?P<bound>[\w$]+)\b(?:\s*:[^=\n]*(?:=>[^=\n]*)?)?\s*=\s*(?:async\s*)?"
     r"(?:function\b\s*\*?\s*\w*\s*(?=\()|(?:<[^()]*?>\s*)?(?=\((?:[^()]|\([^()]*\))*\)\s*(?::[^=;]*)?=>)|(?=[\w$]+\s*=>))"
     r"|(?:(?:static|async|public|private|protected)\s+)*(?!(?:if|for|while|switch|catch|function)\b)(?P<method>[\w$]+)\s*"
     r"(?=\((?:[^()]|\([^()]*\))*\)\s*(?::[^{;]*)?\{))"
@@ -64,7 +64,8 @@ GRAMMARS = {
     "py": Grammar(
         function=rf"(?:@[^\n]*\n\s*)*(?:async\s+)?def\s+(?P<name>{_IDENTIFIER})\s*(?=\()",
         value=r"(?P<name>[A-Za-z_]\w*(?:\s*,\s*\w+)*)\s*(?::[^=\n]+)?=(?!=)",
-        type=r"(?:@[^\n]*\n\s*)*class\s+(?P<name>\w+)",
+        type=r"(?:@[^\n]*\n\s*)*class\s+(?P<name>\w+)"
+        r"|sys\.set\w+\(|(?:decimal\.)?getcontext\(|(?:\w+\.)*seed\(|threading\.stack_size\(",
         imports=r"import\b|from\b|try\s*:\s*\n\s*(?:import|from)\b",
         main=r"if\s+__name__\b",
         shape="colon",
@@ -76,7 +77,7 @@ GRAMMARS = {
         type=r"(?:template\s*<[^{;]*?>\s*)?(?:typedef\b[^;]*?(?P<name>\w+)\s*;|using\s+(?P<alias>\w+)\s*=|#\s*define\s+(?P<macro>\w+)"
         r"|(?:class|struct|enum(?:\s+class)?|union|namespace|concept)\b\s*(?P<plain>\w*)(?=[^;(]*[{;])|[^;{}=]*\boperator\b)",
         imports=r"#\s*(?:include|pragma)\b|using\s+(?:namespace\s+)?[\w:]+\s*;",
-        main=r"(?:int|auto|void)\s+main\s*\(|TEST(?:_F|_CASE)?\s*\(",
+        main=r"(?:int|auto|void|signed|int32_t)\s+main\s*\(|TEST(?:_F|_CASE)?\s*\(",
         ends=r"[;}]$|^#(?:[^\n]|\\\n)*(?<!\\)$",
         last_word=True,
     ),
@@ -94,8 +95,9 @@ GRAMMARS = {
     ),
     "php": Grammar(
         function=r"(?:(?:public|private|protected|static|final|abstract)\s+)*function\s+&?(?P<name>\w+)\s*(?=\()",
-        value=r"(?:(?:public|private|protected|static|readonly|var)\s+)*(?:const\s+|\$)(?P<name>\w+)\s*=|define\s*\(",
-        type=r"(?:(?:final|abstract|readonly)\s+)*(?:class|interface|trait|enum)\s+(?P<name>\w+)",
+        value=r"(?:(?:public|private|protected|static|readonly|var)\s+)*(?:const\s+|\$)(?P<name>\w+)\s*=",
+        type=r"(?:(?:final|abstract|readonly)\s+)*(?:class|interface|trait|enum)\s+(?P<name>\w+)"
+        r"|(?:define|ini_set|setlocale|\w+_encoding|\w+_timezone_set|set_error_handler)\s*\(",
         imports=r"use\b|(?:require|include)(?:_once)?\b",
         first=r"declare\b|namespace\b",
         ends=_SEMICOLON,
@@ -118,6 +120,7 @@ GRAMMARS = {
     "sh": Grammar(
         function=r"(?:function\s+(?P<name>[\w:.-]+)\s*(?:\(\s*\))?|(?P<bound>[\w:.-]+)\s*\(\s*\))(?=\s*\{)",
         value=r"(?:(?:declare|readonly|export|typeset)\s+(?:-\w+\s+)*)?(?P<name>\w+)(?:=|$)",
+        type=r"(?:export\s+)?(?:LC_\w+|LANG)=",
         imports=r"source\s|\.\s|shopt\s",
         word=r"[\w-]+",
     ),
@@ -169,6 +172,7 @@ GRAMMARS = {
     "r": Grammar(
         function=r"(?P<name>[\w.]+)\s*(?:<<?-|=)\s*(?:function\s*|\\)(?=\()",
         value=r"(?P<name>[\w.]+)\s*(?:<<?-|=(?!=))",
+        type=rf"{STRING}+\s*(?:<-|=)|options\s*\(|set\.seed\s*\(|set(?:Class|Method|Generic|RefClass)\s*\(",
         imports=r"(?:suppress\w+\(\s*)?(?:library|require|requireNamespace|source)\s*\(",
         word=r"[A-Za-z.][\w.]*",
     ),
@@ -195,17 +199,18 @@ GRAMMARS = {
     "ml": Grammar(
         function=r"let\s+(?:rec\s+)?(?P<name>[a-z_][\w']*)(?=\s*(?::[^=]*)?=\s*(?:fun\b|function\b)|\s+[^=:\s])",
         value=r"let\s+(?:rec\s+)?(?P<name>[a-z_][\w']*)",
-        type=r"(?:type|module|exception|class|external)\s+(?:rec\s+|type\s+)?(?P<name>\w+)|let\s*\((?!\s*\))",
+        type=r"(?:type|module|exception|class|external)\s+(?:rec\s+|type\s+|'\w+\s+|\([^)]*\)\s*)?(?P<name>\w+)|let\s*\((?!\s*\))",
         imports=r"open\b|include\b",
         first=r"#(?:use|require|load)\b",
         main=r"let\s*(?:\(\s*\)|_|main\b)",
         word=r"[A-Za-z_][\w']*",
-        unfinished=NEVER,
+        unfinished=r"(?:[=(|;]|->|\b(?:in|then|else|begin|do|with|of))$",
         shape="equals",
     ),
     "hs": Grammar(
         function=r"(?P<name>[a-z_][\w']*)(?=\s)",
-        type=r"(?:data|newtype|type|class|instance|deriving|infix[lr]?)\b(?:[^\n=]*=>)?\s*(?P<name>\w*)|\([!#$%&*+./<=>?@\\^|~:-]+\)",
+        type=r"(?:data|newtype|type|class|instance|deriving|infix[lr]?)\b(?:[^\n=]*=>)?\s*(?P<name>\w*)|\([!#$%&*+./<=>?@\\^|~:-]+\)"
+        r"|(?:[a-z_][\w']*|\([^()\n]*\))\s+(?:`(?P<infix>\w+)`|(?!(?:=|::|\||->)\s)[!#$%&*+./<=>?@\\^|~:-]+)\s+\S[^\n]*=",
         imports=r"import\b",
         first=r"module\b",
         main=r"main\b",

@@ -1,6 +1,6 @@
 """The blocks of code in an answer in markdown.
 
-A block begins at a line of three or more backticks or tildes, indented or not, with or without an info string (`rust,ignore`,
+A block begins at a line of three or more backticks or tildes, indented, in a list or a quotation or not, with or without an info string (`rust,ignore`,
 `python title="x"`, `{.python}`), and ends at the next line of as many that are no part of the code: not inside of a string or
 comment of it. The last one may lack its end. What is between `<think>` and `</think>` (or `<thinking>`, `<thought>`, `<reasoning>`), or before a lone
 `</think>`, is no part of the answer.
@@ -13,7 +13,7 @@ from typing import NamedTuple
 from sandbox.lexer import JOINED, masked
 
 _FENCE = re.compile(
-    r"^(?P<indent>[ \t]*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>(?:[\w{+#.][^`\n]*)?)$",
+    r"^(?P<indent>[ \t]*(?:>[ \t]*)*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>(?:[\w{+#.][^`\n]*)?)$",
     re.MULTILINE,
 )
 _THOUGHT = re.compile(
@@ -68,7 +68,9 @@ def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
 
     `prompt` and `language` (the sandbox's name): what the answer continues if it is code, which may hold fences in its strings.
     """
-    answer = answer.replace("\r\n", "\n")
+    answer = answer.replace("\r\n", "\n").removeprefix("\ufeff")
+    if not re.search(r"```|~~~|</?(?:think|thought|reasoning)", answer):
+        return None
     code = masked(prompt + _CONTRACTION.sub(r"\1_\2", answer), language).text
 
     def in_string(place: int) -> bool:
@@ -117,7 +119,7 @@ def _continues(before: str, after: str) -> bool:
 def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
     """The text of the block that `begun` opens, and where it ends."""
     start = begun.end() + 1
-    least, indent = begun["fence"], len(begun["indent"])
+    least, indent = begun["fence"], begun["indent"]
     fences = (fence for fence in _FENCE.finditer(answer, start) if fence["fence"].startswith(least))
     ends = list(itertools.islice(fences, _MOST_FENCES))
     if not ends:
@@ -135,8 +137,11 @@ def _may_end(code: str, first: bool) -> bool:
     return not code.endswith(JOINED) and (first or whole)
 
 
-def _dedented(text: str, indent: int) -> str:
-    return re.sub(rf"^[ \t]{{1,{indent}}}", "", text, flags=re.MULTILINE) if indent else text
+def _dedented(text: str, indent: str) -> str:
+    """The text of a block without what its opening fence is indented by, marks of a list or a quotation included."""
+    if ">" in indent:
+        return re.sub(r"^[ \t]*(?:>[ \t]?)+", "", text, flags=re.MULTILINE)
+    return re.sub(rf"^[ \t]{{1,{len(indent)}}}", "", text, flags=re.MULTILINE) if indent else text
 
 
 def _language(info: str) -> str:

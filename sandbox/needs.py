@@ -51,9 +51,13 @@ def needed(
     kept, values = {id(item) for item in todo}, set[str]()
     todo.append(found.item)
     while todo:
-        words = words_of(item := todo.pop(), language) - _bound(item, language)
-        more = [other for other in pool if id(other) not in kept and words & {*other.names}]
-        more = [other for other in more if other.kind != "value" or not of_tests & {*other.names}]
+        words = words_of(item := todo.pop(), language)
+        free = words - _bound(item, language) - of_tests
+        more = [
+            other
+            for other in pool
+            if id(other) not in kept and (free if other.kind == "value" else words) & {*other.names}
+        ]
         new = {name for other in more if other.kind == "value" for name in other.names} - values
         values |= new
         for other in own if new else ():
@@ -181,7 +185,8 @@ def _single(item: Item, language: str) -> list[str]:
     """The imports that an item holds, one by one, as text."""
     text = item.text[item.code :].strip()
     if language == "go":
-        return [f"import {spec.strip()}" for spec in re.findall(r"(?:[\w.]+[ \t]+)?\"[^\"\n]+\"", text)]
+        specs = re.findall(r"(?:[\w.]+[ \t]+)?\"[^\"\n]+\"", text.removeprefix("import"))
+        return [f"import {spec.strip()}" for spec in specs]
     if language in ("js", "ts") and text.startswith("import"):
         return [_required(text)] * bool(_required(text))
     if language == "py" and text.startswith("from __future__"):

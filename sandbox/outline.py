@@ -64,12 +64,19 @@ class Place(NamedTuple):
         return self.item.start + (self.holder.start if self.holder else 0)
 
 
+_OWN_HEAD = re.compile(r"\basync\b|\bfunction\s*\*|\btemplate\b")
+_OWN_TYPES = re.compile(r"\b(?:static|public|private|protected|final)\s*<|\w\s*[<\[][^()]*[>\]]\s*$")
+"""Heads that go with their bodies: of asynchronous functions and generators, with parameters for types."""
+
+
 def items(code: str, language: str, start: int = 0, end: int | None = None) -> list[Item]:
     """The items of `code`, or of what is between `start` and `end` in it, in order."""
     grammar = GRAMMARS[language]
     bare = masked(code, language).text
-    if language == "php":
-        bare = re.sub(r"<\?(?:php\b|=)?|\?>", lambda tag: " " * len(tag.group()), bare)
+    for tag in re.finditer(r"<\?(?:php\b|=)?|\?>", bare) if language == "php" else ():
+        code, bare = (
+            text[: tag.start()] + " " * len(tag.group()) + text[tag.end() :] for text in (code, bare)
+        )
     start, end = max(start, top(code)), len(code) if end is None else end
     bounds: list[int] = []  # where items begin
     open_ones, base, last, at = 0, None, start, start
@@ -199,13 +206,14 @@ def function(item: Item, language: str, name: str | None = None) -> Function | N
         closing = pairs.get(end)
         if closing is None:
             return None
+        plain = plain and not parameters
         parameters = _parameters(item.bare[end + 1 : closing], language)
         end = closing + 1
-        if language != "d":
+        if language != "d":  # where those of a template come before
             break
     if language in ("js", "ts") and (single := re.match(r"\s*([\w$]+)(?=\s*=>)", item.bare[end:])):
         parameters, end = (single.group(1),), end + single.end()
-    plain = plain and not re.search(r"\basync\b|\bfunction\s*\*", item.bare[at:end])
+    plain = plain and not _OWN_HEAD.search(item.bare[at:end]) and not _OWN_TYPES.search(found.group())
     made = Function(name, parameters, end, plain=plain)
     if grammar.shape == "colon":
         return _from(made, item.bare, re.compile(r"[^\n:]*:"))
@@ -245,8 +253,13 @@ def _of_braces(made: Function, item: Item, language: str) -> Function | None:
     wanted = len(bare) - 1 if bare.endswith("}") else None  # None: it is cut off, or goes on
     opening = next((at for at, end in pairs.items() if end == wanted), None)
     between = bare[made.body : opening] if opening is not None else bare[made.body :]
+    if re.match(r"\s*(?:throws\b|\(\s*\w+\s+[\w\[*])", between):  # Java's exceptions, Go's named results
+        made = made._replace(plain=False)
     sign = {"js": "=>", "ts": "=>", "cs": "=>", "d": "=>", "scala": "="}.get(language)
-    arrow = re.search(rf"(?<![=<>!]){sign}(?![=>])", between) if sign else None
+    if re.search(r"\bfunction\b", item.bare[item.code : made.body]):
+        sign = None
+    flat = re.sub(r"\([^()]*\)", lambda inner: "_" * len(inner.group()), between)
+    arrow = re.search(rf"(?<![=<>!]){sign}(?![=>])", flat) if sign else None
     if language == "r":
         arrow = re.match(r"(?=\s*\S)", between)
     if arrow and between[arrow.end() :].strip():
@@ -269,6 +282,8 @@ def _of_parentheses(item: Item, language: str, name: str, end: int) -> Function 
         if not head:
             return None
         return Function(name, _parameters(head.group(1), language), end + head.end(), plain=not curried)
+    if item.bare[item.code : end].endswith("(fn"):
+        return None  # kept as it is
     head = re.match(rf"[\s{STRING}{JOINED}]*(?:\{{[^}}]*\}}\s*)?\[([^\]]*(?:\[[^\]]*\][^\]]*)*)\]", rest)
     if not head:
         return None
@@ -310,7 +325,7 @@ def _parameters(text: str, language: str) -> tuple[str, ...]:
         re.sub(r"(?<![=<>!])=(?![=>]).*|\\\\.*", "", piece, flags=re.DOTALL) for piece in text.split(",")
     ]
     words = [
-        [w for w in re.findall(r"[\w$.]+", piece) if w not in ("mut", "ref", "final", "const")]
+        re.findall(r"(?:mut\s+)?[\w$.]+" if language == "rs" else r"[\w$.]+|\*+\w+", piece)
         for piece in pieces
     ]
     return tuple(found[-1 if GRAMMARS[language].last_word else 0] for found in words if found)

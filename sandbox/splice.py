@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sandbox.grammars import GRAMMARS
 from sandbox.lexer import JOINED, masked
-from sandbox.needs import among, first_lines, goes_beside, imports, is_there, needed, words_of
+from sandbox.needs import among, first_lines, goes_beside, imports, is_there, needed
 from sandbox.outline import Item, Place, depth, inside, items, top
 
 _DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*(?=\n|$)', re.DOTALL)
@@ -40,6 +40,14 @@ _ON_TYPE = {
 """How a function of a class, a module or a namespace is called."""
 
 
+_TYPED = ("cpp", "java", "cs", "ts", "go", "rs", "d", "scala")
+"""Languages in which a body may depend on the types in its head."""
+_MODIFIERS = (
+    r"\b(?:export|default|function|const|let|var|public|private|protected|internal|static|final|inline|pub|fn|def|func)\b"
+    r"|\bstd::|@\w+"
+)
+
+
 class Unreadable(ValueError):
     """No program can be made of an answer; the message says why."""
 
@@ -54,10 +62,10 @@ class Answer(NamedTuple):
 
 
 def splice(
-    prompt: str, asked: Place, found: Place, others: Sequence[Item], language: str, tests: str
+    prompt: str, asked: Place, found: Place, others: Sequence[Item], language: str, tests: str, loosely: bool
 ) -> Answer:
     """The program of the function that was `found` in an answer, for the one `asked` in `prompt`. `others`: the items of the
-    answer's other blocks. Raises `Unreadable`."""
+    answer's other blocks. `loosely`: the prompt's head of the function stays, though its types are others. Raises `Unreadable`."""
     call, renames = _call(asked, found, language), _renames(asked, found)
     if call and found.holder:
         found = Place(_without_mains(found.holder, language), None, found.around)
@@ -79,7 +87,7 @@ def splice(
     if call:
         line = _opener(asked, language) + f"{asked.item.indent}    {call}"
         body, head = _closed(line, closers, language), len(prompt)
-    elif _same_head(asked, found, language):
+    elif _same_head(asked, found, language, loosely):
         body, head = _body(asked, found, closers, language), len(prompt)
     else:
         body, head = _definition(asked, found, closers, language)
@@ -133,8 +141,11 @@ def _call(asked: Place, found: Place, language: str) -> str | None:
         re.match(r"(?:namespace|module|object|case\s+object)\b", found.holder.bare[found.holder.code :])
     )
     if asked.holder:
-        members = {name for item in found.beside if item.kind in ("function", "value") for name in item.names}
-        if of_type or not members & words_of(found.item, language) - {*found.item.names}:
+        beside = [
+            item for item in found.beside if item.kind in ("function", "value") and item is not found.item
+        ]
+        inherits = re.search(r"\b(?:extends|implements|with)\b", found.holder.bare.partition("{")[0])
+        if of_type or not (beside or inherits):
             return None
     template = (_ON_TYPE if of_type else _ON_NEW).get(language)
     named = re.search(r"\bimpl\b(?:<[^>]*>)?\s+(?:[\w:<>]+\s+for\s+)?(\w+)", found.holder.bare)
@@ -148,13 +159,25 @@ def _call(asked: Place, found: Place, language: str) -> str | None:
     return template.format(type=holder, call=found.item.names[0] + arguments)
 
 
-def _same_head(asked: Place, found: Place, language: str) -> bool:
-    """Whether the prompt's function can have the found one's body."""
+def _same_head(asked: Place, found: Place, language: str, loosely: bool) -> bool:
+    """Whether the prompt's function can have the found one's body. `loosely`: it may speak of its types otherwise."""
     if not asked.function or not found.function or not found.function.plain:
         return False
     if language == "hs":  # the body is aligned with its head
         return _clause(asked) == _clause(found)
-    return asked.function.parameters == found.function.parameters
+    if asked.function.parameters != found.function.parameters:
+        return False
+    return loosely or language not in _TYPED or _types(asked) == _types(found)
+
+
+def _types(place: Place) -> str:
+    """The head of a function without its name, its modifiers and what opens its body: its types."""
+    assert place.function
+    head = place.item.bare[place.item.code : place.function.body]
+    head = re.sub(
+        rf"{_MODIFIERS}|\b{re.escape(place.item.names[0])}\b(?=\s*[=(])|(?:=>|[={{])\s*\Z", "", head
+    )
+    return "".join(head.split()).removeprefix("=")
 
 
 def _clause(place: Place) -> str:
@@ -286,8 +309,11 @@ def _closed(text: str, closers: Sequence[str], language: str) -> str:
 
 
 def _text(item: Item, indent: str, language: str) -> str:
-    """An item of the answer, moved to `indent`."""
-    moved = _moved(item.text, item.indent, indent, language).strip("\n").rstrip()
+    """An item of the answer, moved to `indent`. A class of Java's that is public would have to be in a file of its name."""
+    text = item.text
+    if language == "java" and item.kind == "type" and not indent:
+        text = text[: item.code] + re.sub(r"^((?:@\w+\s+)*)public\s+", r"\1", text[item.code :])
+    moved = _moved(text, item.indent, indent, language).strip("\n").rstrip()
     return _exported(re.sub(r"\A[ \t]*(?:<\?php|#!)[^\n]*\n", "", moved), language)
 
 
@@ -304,9 +330,13 @@ def _moved(text: str, indent: str, wanted: str, language: str) -> str:
 
 
 def _renamed(text: str, renames: dict[str, str], language: str) -> str:
+    """`text` with other names, but for members of other things that have the same name."""
     for old, new in renames.items():
         bare = masked(text, language).text
-        for found in reversed(list(re.finditer(rf"(?<![\w$]){re.escape(old)}(?![\w$])", bare))):
+        pattern = (
+            rf"(?<![\w$])(?:(?<![.>:])|(?<=\bthis\.)|(?<=\bself\.)|(?<=\bSelf::)){re.escape(old)}(?![\w$])"
+        )
+        for found in reversed(list(re.finditer(pattern, bare))):
             text = text[: found.start()] + new + text[found.end() :]
     return text
 

@@ -14,6 +14,7 @@ from sandbox.markdown import blocks
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Verdict
 from tests.sandbox.answers import PIECES, styles
+from tests.sandbox.answers_further import FURTHER
 from tests.sandbox.conftest import build_image, need_backend
 
 PY = 'def twice(n: int) -> int:\n    """ Double it.\n    >>> twice(2)\n    4\n    """\n'
@@ -175,6 +176,11 @@ def test_another_name_is_the_prompts_in_recursion_too() -> None:
     assert completion(JS, answer, "js") == "  return n ? 2 + twice(n - 1) : 0; // Twice, 'Twice'\n}"
 
 
+def test_members_of_the_same_name_keep_it() -> None:
+    answer = "```js\nfunction toUpperCase(n) {\n  return n.toUpperCase() + toUpperCase.name;\n}\n```"
+    assert completion(JS, answer, "js") == "  return n.toUpperCase() + twice.name;\n}"
+
+
 def test_a_docstring_is_not_repeated() -> None:
     answer = 'def twice(n):\n    """Double it.\n\n    Really.\n    """\n    return 2 * n\n'
     assert completion(PY, answer, "py") == "    return 2 * n"
@@ -212,6 +218,14 @@ FIRST, SECOND = "def twice(n):\n    return n", "def twice(n):\n    return 2 * n"
         f"- ```python\n  {SECOND}\n  ```".replace("\n    return", "\n      return"),
         f"```python\r\n{SECOND}\r\n```\r\n".replace("n):\n", "n):\r\n"),
         f"<think>no</think>\n{SECOND}\n",
+        "> ```python\n> def twice(n):\n>     return 2 * n\n> ```\n",
+        f"\ufeff```python\n{SECOND}\n```",
+        f"```Python3\n{SECOND}\n```",
+        f"```py:src/twice.py\n{SECOND}\n```",
+        f"```\n#!/usr/bin/env python\n{SECOND}\n```",
+        f"```python\n{SECOND}\n`````",
+        f"```diff\n- x\n```\n1) So:\n\n    ```python\n    {SECOND}\n    ```".replace("\n    return", "\n        return"),
+        f"<reasoning>\n{FIRST}\n</reasoning>\n<answer>\n```python\n{SECOND}\n```\n</answer>",
     ],
 )  # fmt: skip
 def test_the_last_block_that_defines_the_function(answer: str) -> None:
@@ -309,12 +323,26 @@ def test_what_to_learn_from_needs_nothing_outside_of_the_function() -> None:
         completion(PY, "import math\ndef twice(n):\n    return math.prod([2, n])", "py")
 
 
+def test_php_s_tags_stay_outside() -> None:
+    answer = "```php\n<?php\nfunction f($n) {\n  return g($n);\n}\nfunction g($n) {\n  return '?>' . $n;\n}\n?>\n```"
+    made = take_apart("<?php\n// So.\nfunction f($n) {\n", answer, "php")
+    assert made.prompt == "<?php\nfunction g($n) {\n  return '?>' . $n;\n}\n// So.\nfunction f($n) {\n"
+
+
 def test_names_that_the_function_binds_itself_are_not_those_outside() -> None:
     answer = (
         "```js\nfunction twice(n) {\n  const result = 2 * n;\n  return result;\n}\nconst n = 3;\nconst result = twice(n);\n"
         "console.log(result);\n```"
     )
     assert completion(JS, answer, "js") == "  const result = 2 * n;\n  return result;\n}"
+
+
+def test_a_function_is_needed_where_a_variable_has_its_name() -> None:
+    answer = (
+        "```java\nclass Problem {\n    public static long twice(long n) {\n        long more = more(n);\n        return more;\n    }\n\n"
+        "    static long more(long k) {\n        return 2 * k;\n    }\n}\n```"
+    )
+    assert "static long more(long k)" in take_apart(JAVA, answer, "java", JAVA_TESTS).prompt
 
 
 def test_what_the_tests_bind_is_left_to_them() -> None:
@@ -349,7 +377,7 @@ def test_the_function_that_a_prompt_asks_for() -> None:
 
 
 def test_every_language_has_its_patterns() -> None:
-    assert LANGUAGES.keys() == GRAMMARS.keys() == PIECES.keys()
+    assert LANGUAGES.keys() == GRAMMARS.keys() == PIECES.keys() == FURTHER.keys()
     assert all(masked("", name).closed for name in LANGUAGES)
 
 
@@ -417,39 +445,42 @@ def test_blocks_of_a_code_without_markdown_are_none() -> None:
     assert blocks(PY, "Nothing to see.", "py") is None
 
 
-CHEAP = (
-    "block",
-    "one_line",
-    "renamed",
-    "helper_above",
-    "imports",
-    "whole_file",
-    "draft_then_final",
-    "body_in_a_block",
-    "held",
-)
-"""What is run of languages whose programs take seconds; the others are run in all styles."""
-SLOW = ("java", "scala", "clj", "ts", "cs", "ex", "rkt")
+SLOW = {
+    **dict.fromkeys(("java", "ts", "cs", "ex", "rkt"), ("block", "one_line", "renamed", "helper_below", "imports", "whole_file", "held")),
+    **dict.fromkeys(("scala", "clj"), ("renamed", "helper_below", "whole_file", "held")),
+}  # fmt: skip
+"""Languages whose programs take a second or more, with the styles in which they are run; the others are run in all."""
 
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_answer_in_any_style_is_the_program_that_it_stands_for(image: str) -> None:
-    """In the sandbox, all in one batch: right but where the last block is wrong."""
+    """In the sandbox, all in one batch: right but where the last block is wrong. Many styles come to the same program, which is run once."""
     need_backend("docker")
     if image != COMMON:
         build_image(image)
     programs = []
     for name, pieces in PIECES.items():
-        for style, answer in styles(pieces) if LANGUAGES[name].image == image else ():
-            if name in SLOW and style not in CHEAP:
-                continue
-            prompt, text = pieces.prompt, answer
-            assert is_answer(prompt, answer, name) == (style != "bare")
-            if style != "bare":
-                prompt, text, _ = take_apart(prompt, answer, name, pieces.tests)
-            source, marker = assemble(name, prompt, text, pieces.tests)
-            programs.append(Program(f"{name} {style}", name, source, end_marker=marker))
+        if LANGUAGES[name].image != image:
+            continue
+        for style, answer in styles(pieces):
+            if style == "bare":
+                assert not is_answer(pieces.prompt, answer, name)
+            elif style in SLOW.get(name, (style,)):
+                assert is_answer(pieces.prompt, answer, name)
+                programs.append(made(f"{name} {style}", name, pieces.prompt, answer, pieces.tests))
+        prompt, tests, answers = FURTHER[name]
+        for number, answer in enumerate(answers):
+            programs.append(made(f"{name} {number}", name, prompt, answer, tests))
     with Sandbox("docker", workers=2) as box:
-        found = {result.id: result.verdict for result in box.run(programs)}
-    wanted = {id: Verdict.wrong_answer if id.endswith("wrong_in_the_end") else Verdict.passed for id in found}
-    assert found == wanted
+        found = {result.id: result for result in box.run(programs)}
+    wrong = {id for id in found if id.endswith("wrong_in_the_end")}
+    for id, result in found.items():
+        wanted = Verdict.wrong_answer if id in wrong else Verdict.passed
+        assert result.verdict is wanted, (id, result.verdict, result.stderr[-500:])
+    print(sum(result.cpu_seconds for result in found.values() if not result.cached), "s of CPU")
+
+
+def made(id: str, language: str, prompt: str, answer: str, tests: str) -> Program:
+    answered = take_apart(prompt, answer, language, tests)
+    source, marker = assemble(language, answered.prompt, answered.completion, tests)
+    return Program(id, language, source, end_marker=marker)

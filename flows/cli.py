@@ -345,7 +345,7 @@ def plan_command(options: argparse.Namespace) -> int:
 
 def runs_command(options: argparse.Namespace) -> int:
     """`selftrain runs`."""
-    from selftrain.runfile import NAME, read_run
+    from selftrain.runfile import NAME, last_stage, read_run, state
 
     folder = Path(options.folder)
     if (folder / NAME).is_file():
@@ -361,19 +361,18 @@ def runs_command(options: argparse.Namespace) -> int:
         except UsageError as error:
             print(f"{path.parent.name:<24} {'damaged':<11} {error}")
             continue
-        state = "finished" if run["finished"] else "failed" if run.get("failed") else "unfinished"
-        last = next(reversed(run["stages"]), None)
+        last = last_stage(run)
         done = len(run["stages"]) - (not run["finished"] and last is not None)
         why = f"  ended in {last}: {run['failed'].splitlines()[0][:100]}" if run.get("failed") else ""
         print(
-            f"{path.parent.name:<24} {state:<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages{why}"
+            f"{path.parent.name:<24} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages{why}"
         )
     return 0
 
 
 def show_command(options: argparse.Namespace) -> int:
     """`selftrain show`."""
-    from selftrain.runfile import find_run, read_run
+    from selftrain.runfile import find_run, last_stage, read_run, state
     from selftrain.stage import ArtifactRef
     from selftrain.store import Store
 
@@ -381,18 +380,12 @@ def show_command(options: argparse.Namespace) -> int:
     run = read_run(folder)
     store = Store(run["store"])
     print(f"{'stage':<24} {'key':<34} {'seconds':>9}  figures")
-    last = next(reversed(run["stages"]), None)
+    last = last_stage(run)
     for name, ref in run["stages"].items():
         manifest = store.manifest(ArtifactRef(ref["stage"], ref["key"]))
         if manifest is None:
-            missing = (
-                "not in the store"
-                if run["finished"] or name != last
-                else "failed"
-                if run.get("failed")
-                else "not finished"
-            )
-            print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing}")
+            missing = {"failed": "failed", "unfinished": "not finished"} if name == last else {}
+            print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing.get(state(run), 'not in the store')}")
             continue
         figures = dict(manifest["metrics"])
         if ref["stage"] == "prepare":  # its counts are what there is to know of one's data

@@ -542,7 +542,7 @@ def language(name: str) -> Language:
 
 def likely_name(row: Language, source: str) -> str:
     """What a program's file is called at first, without its extension."""
-    found = re.search(row.likely_name, source)
+    found = row.likely_name != NEVER and re.search(row.likely_name, source)
     return found[1] if found else "Main"
 
 

@@ -174,6 +174,16 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
     return model
 
 
+def all_finite(model: Any) -> bool:
+    """Whether all of a model's weights are finite. Every rank calls it, and gets the same: under ZeRO stage 3 each looks at its
+    own shards."""
+    import torch
+    from accelerate.utils import gather_object
+
+    finite = all(torch.isfinite(getattr(p, "ds_tensor", p)).all() for p in model.parameters())
+    return all(gather_object([finite]))
+
+
 def is_classifier(config: Any) -> bool:
     """Whether a transformers config is that of a sequence classifier."""
     return any(name.endswith(CLASSIFIER) for name in config.architectures or [])

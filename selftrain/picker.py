@@ -16,12 +16,12 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import UsageError
+from selftrain.pools import WITH_LOGPROB
 from selftrain.reranker import Ranking, Reranker, reranker_folder
 from selftrain.runfile import find_run, read_run
 from selftrain.stage import ArtifactRef
 from selftrain.store import Store
 
-SUFFIX = "+logprob"
 FAR = 2.0
 """Texts are far where their mean log-probability is below this many times that of the run's own farthest problem."""
 
@@ -58,7 +58,7 @@ class Picker:
         self, run: Mapping[str, Any], reranker: Reranker, way: str, evaluated: Mapping[str, Any], asks: bool
     ) -> None:
         self.run, self.reranker, self.way, self.evaluated, self.asks = run, reranker, way, evaluated, asks
-        self.alone = way.removesuffix(SUFFIX)
+        self.alone = way.removesuffix(WITH_LOGPROB)
         self.weight: float = evaluated["logprob_weights"][self.alone] if way != self.alone else 0.0
 
     @classmethod
@@ -73,10 +73,10 @@ class Picker:
         record = read_run(folder)
         checkpoint = reranker_folder(folder)
         result = json.loads((_folder(record, "evaluate") / "evaluation.json").read_text())
-        last = result["chosen"].removesuffix(SUFFIX)
-        if way not in (None, last, last + SUFFIX):
+        last = result["chosen"].removesuffix(WITH_LOGPROB)
+        if way not in (None, last, last + WITH_LOGPROB):
             raise UsageError(
-                f"{way!r}: expected {last} or {last + SUFFIX}, the ways of {folder}'s last reranker"
+                f"{way!r}: expected {last} or {last + WITH_LOGPROB}, the ways of {folder}'s last reranker"
             )
         return cls(record, Reranker.load(checkpoint, device), way or result["chosen"], result, way != last)
 

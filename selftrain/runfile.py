@@ -1,6 +1,7 @@
 """`run.json` in a run's folder: its config, its store, and where each stage's artifact is. `tasks.run` writes it."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,16 @@ def find_run(run: str | Path) -> Path:
         if (folder / NAME).is_file():
             return folder
     raise UsageError(f"{run}: no {NAME} there; `selftrain runs` lists the runs")
+
+
+def state(record: Mapping[str, Any]) -> str:
+    """How far a run came: `finished`, `failed`, or `unfinished`, which goes on somewhere or was ended."""
+    return "finished" if record["finished"] else "failed" if record.get("failed") else "unfinished"
+
+
+def last_stage(record: Mapping[str, Any]) -> str | None:
+    """The stage that a run has come to, which is made unless the run is not finished; None where it has begun none."""
+    return next(reversed(record["stages"]), None)
 
 
 def read_run(folder: Path) -> dict[str, Any]:

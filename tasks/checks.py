@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from sandbox.programs import assemble
-from sandbox.verdicts import Program, Result, Verdict
+from sandbox.verdicts import Program, Verdict
 from selftrain.config import ExecuteConfig
 from selftrain.problems.checks import (
     Findings,
@@ -19,7 +19,7 @@ from selftrain.problems.leaks import function_of
 from selftrain.problems.read import Found
 from selftrain.records import Candidate, Problem
 from selftrain.stage import Build
-from tasks.execute import programs, sandbox_at_work
+from tasks.execute import programs, run_all
 
 LOGGER = logging.getLogger("selftrain")
 
@@ -124,11 +124,8 @@ def _program(problem: Problem, text: str, id: str) -> Program:
 def _run(build: Build, plan: Mapping[Key, Program]) -> dict[Key, bool]:
     """Which of the programs pass; those that the sandbox itself failed on are left out."""
     keys = {program.id: key for key, program in plan.items()}
-    results: dict[Key, Result] = {}
-    with sandbox_at_work(build.runtime) as box:
-        for done, result in enumerate(box.run(plan.values()), 1):
-            build.progress(done, len(plan), "programs that check the problems")
-            results[keys[result.id]] = result
+    found = run_all(build, plan.values(), "programs that check the problems")
+    results = {keys[result.id]: result for result in found}
     # In the order of the plan: the sandbox's own depends on which program ends first.
     return {
         key: results[key].verdict is Verdict.passed

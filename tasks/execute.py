@@ -5,7 +5,7 @@ The stage is here and not in `selftrain.stages` because only `tasks` may start a
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -91,6 +91,16 @@ def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
             yield box
     except BackendUnavailable as error:
         raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error
+
+
+def run_all(build: Build, programs: Collection[Program], what: str) -> Iterator[Result]:
+    """The results of programs that tell something of a stage's problems, as they come, with the stage's progress; `what` they are.
+    No sandbox is started where there are none."""
+    if programs:
+        with sandbox_at_work(build.runtime) as box:
+            for done, result in enumerate(box.run(programs), 1):
+                build.progress(done, len(programs), what)
+                yield result
 
 
 def _sandbox(runtime: RuntimeConfig, patience: float = 0.0) -> Sandbox:

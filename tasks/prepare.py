@@ -21,19 +21,16 @@ from selftrain.problems.references import doubt
 from selftrain.records import Candidate, Problem
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.stages import prepare as library
-from tasks.checks import check
-from tasks.execute import programs, sandbox_at_work, toolchain
+from tasks.checks import EMPTY_BODIES, check
+from tasks.execute import programs, run_all, toolchain
 from tasks.run import Run
 
 LOGGER = logging.getLogger("selftrain")
 
 EMPTY_FUNCTIONS = {
-    "cpp": "    throw 0;",
-    "java": "        throw new RuntimeException();",
+    **{language: EMPTY_BODIES[language] for language in ("cpp", "java", "cs", "sh")},
     "php": "    throw new Exception();\n}",
     "ts": "    throw 0;\n}",
-    "cs": "        throw new System.Exception();",
-    "sh": "    :",
 }
 """Bodies that every compiler takes. Tests in other languages (py, js) stand alone: they need no function to be parsed."""
 LACKS = re.compile(r"ModuleNotFoundError|Cannot find module|Call to undefined function")
@@ -87,12 +84,7 @@ def without_doubtful(build: Build, found: Found) -> Found:
     tried = {
         key: several for key, several in tried.items() if len(several) > 1 or (several and key in judged)
     }
-    results: dict[str, Result] = {}
-    total = sum(map(len, tried.values()))
-    with sandbox_at_work(build.runtime) as box:
-        for done, result in enumerate(box.run(chain(*tried.values())), 1):
-            build.progress(done, total, "right programs")
-            results[result.id] = result
+    results = {result.id: result for result in run_all(build, list(chain(*tried.values())), "right programs")}
     doubts = {
         key: doubt([results[one.id] for one in several], several[0].compare) for key, several in tried.items()
     }
@@ -111,12 +103,10 @@ def check_tests(build: Build, problems: Sequence[Problem]) -> None:
     candidate could ever pass them."""
     programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
     broken: dict[str, Result] = {}
-    with sandbox_at_work(build.runtime) as box:
-        for done, result in enumerate(box.run(programs.values()), 1):
-            build.progress(done, len(programs), "tests")
-            lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)
-            if result.verdict is Verdict.compile_error or lacks:
-                broken[result.id] = result
+    for result in run_all(build, programs.values(), "tests"):
+        lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)
+        if result.verdict is Verdict.compile_error or lacks:
+            broken[result.id] = result
     if broken:
         sources = {problem.id: problem.source for problem in problems}
         lines = [
@@ -145,11 +135,9 @@ def check_checkers(build: Build, problems: Sequence[Problem]) -> None:
                 )
                 wanted |= {program.id: program for program in programs(printing, one, ExecuteConfig())}
     failed: dict[str, Result] = {}
-    with sandbox_at_work(build.runtime) as box:
-        for done, result in enumerate(box.run(wanted.values()), 1):
-            build.progress(done, len(wanted), "checkers")
-            if result.verdict is Verdict.sandbox_error and result.stderr.startswith("the checker"):
-                failed.setdefault(result.id.rpartition("#")[0], result)
+    for result in run_all(build, wanted.values(), "checkers"):
+        if result.verdict is Verdict.sandbox_error and result.stderr.startswith("the checker"):
+            failed.setdefault(result.id.rpartition("#")[0], result)
     if failed:
         lines = "".join(f"\n  {id}: {failed[id].stderr.strip()}" for id in sorted(failed)[:NAMED])
         more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""

@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from torch import Tensor
 
 from selftrain.config import PPOConfig
 from selftrain.errors import SandboxFailed, UsageError
+from selftrain.models import all_finite
 from selftrain.ppo import checkpoint, equations, health
 from selftrain.ppo.model import PolicyWithValue, Sequences, completion_distribution
 from selftrain.ppo.rollout import Own, Rollouts, noise, seeded
@@ -395,11 +395,12 @@ class Trainer:
             if self.accelerator.sync_gradients:
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
                 # Of all ranks' gradients, so that every rank ends: after a step with such a norm all weights are NaN.
-                found = {"policy_loss": policy_loss.detach(), "value_loss": value_loss.detach()} | (
-                    {} if norm is None else {"grad_norm": norm}
-                )
-                if not math.isfinite(float(found.get("grad_norm", 0.0))):
-                    figures = {name: float(value) for name, value in found.items()}
+                if norm is not None and not math.isfinite(norm):
+                    figures = {
+                        "policy_loss": policy_loss.item(),
+                        "value_loss": value_loss.item(),
+                        "grad_norm": float(norm),
+                    }
                     health.check_finite(self.state.step + 1, figures, self.config.learning_rate)
             self.optimizer.step()
             self.optimizer.zero_grad()
@@ -470,8 +471,7 @@ class Trainer:
             self.state = State(**state) if state else self.state
 
     def _save(self) -> None:
-        finite = all(torch.isfinite(getattr(p, "ds_tensor", p)).all() for p in self.module.parameters())
-        if not all(gather_object([finite])):
+        if not all_finite(self.module):
             health.check_finite(self.state.step, {"weights": math.nan}, self.config.learning_rate)
         if self.checkpoints is not None:
             state = asdict(self.state)

@@ -20,7 +20,7 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import broadcast_object_list, gather_object
+from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
@@ -28,6 +28,7 @@ from selftrain.checkpoints import WHOLE, anew, step_of, whole
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import hold, report_progress
+from selftrain.models import all_finite
 from selftrain.operators import start_distributed
 from selftrain.training import lora
 
@@ -244,8 +245,7 @@ class Finite(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Looks at the weights before a checkpoint is taken for whole."""
-        finite = all(torch.isfinite(getattr(p, "ds_tensor", p)).all() for p in model.parameters())
-        if not all(gather_object([finite])):
+        if not all_finite(model):
             self.end(state, "weights that are not finite after the step")
 
     def end(self, state: Any, found: str) -> None:

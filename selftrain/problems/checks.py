@@ -142,9 +142,7 @@ def overview(found: Found) -> list[str]:
         "no problem to evaluate on is, by its text or tests, one to train on",
     ]
     if found.left_out:
-        lines.append(
-            "left out: " + ", ".join(f"{n} ({reason})" for reason, n in sorted(found.left_out.items()))
-        )
+        lines.append(f"left out: {found.told}")
     unfailable = tuple(p.id for p in problems if cannot_fail(p))
     lines += Findings(
         tried=tuple(p.id for p in problems if p.cases), unfailable=unfailable, text_twins=text_twins(problems)

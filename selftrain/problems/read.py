@@ -54,6 +54,11 @@ class Found:
     checks: Mapping[str, int] = field(default_factory=dict)
     answers: dict[str, Cleaned] = field(default_factory=dict)
 
+    @property
+    def told(self) -> str:
+        """How many tasks are left out, by the reason, for people; empty where none is."""
+        return ", ".join(f"{count} ({reason})" for reason, count in sorted(self.left_out.items()))
+
 
 def read_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> list[Problem]:
     """The problems of `find_problems`."""
@@ -85,10 +90,9 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
         )
     found = _read(config, content)
     problems = _arranged(found.problems, config)
-    left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(found.left_out.items()))
-    _check(problems, config, left_out)
-    if left_out:
-        log.info("tasks left out: %s", left_out)
+    _check(problems, config, found.told)
+    if found.told:
+        log.info("tasks left out: %s", found.told)
     used = {problem.id for problem in problems if problem.split in USED}
     answers = {id: cleaned for id, cleaned in found.answers.items() if id in used}
     if left := [f"{id} ({cleaned.why})" for id, cleaned in answers.items() if cleaned.how == "left out"]:

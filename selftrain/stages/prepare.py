@@ -34,10 +34,9 @@ def write(build: Build, found: Found) -> Outcome:
     counts = Counter(problem.split for problem in problems)
     missing = [split for split in SPLITS if not counts[split]]
     if missing:
-        left_out = ", ".join(f"{count} ({reason})" for reason, count in sorted(found.left_out.items()))
         raise DataError(
             f"no problem in splits {', '.join(missing)}; every split needs some: check problems.* in the config"
-            + (f"; left out: {left_out}" if left_out else "")
+            + (f"; left out: {found.told}" if found.told else "")
         )
     write_records(build.folder / "problems.parquet", problems, Problem)
     metrics = {

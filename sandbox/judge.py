@@ -25,7 +25,7 @@ from sandbox.errors import SandboxError
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
 from sandbox.preamble import CONTEST, preamble
-from sandbox.prepared import IN_COMMANDS, prepared
+from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.processes import Held
 from sandbox.room import check_compiled, check_room
 from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
@@ -359,7 +359,10 @@ class _Judgement:
             return Spawned(command, stdio)
 
         budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
-        return watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid)
+        outcome = watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid)
+        if outcome.exit_code != 0:
+            check_there(command.reads)
+        return outcome
 
     def _limits_of(self, compiling: bool) -> Limits:
         """The program's; but a compiler is no part of what has to do with little memory, and gets what the language has."""

@@ -21,10 +21,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cache, partial
 from pathlib import Path
 
+from sandbox.errors import SandboxError
 from sandbox.languages import CONTEST_NODE_OPTION, CONTEST_OPTIONS, GXX_OPTIONS, PATH, heap_mib, stack_mib
 from sandbox.preamble import CONTEST, PREAMBLES
 from sandbox.verdicts import Limits
@@ -40,6 +41,8 @@ _STANDS = {
     **dict.fromkeys(_SNAPSHOTS, "--snapshot-blob={}/node.blob"),
     "fork": "{}/fork.so",
 }
+_FILES = ("preamble.h", "node.blob")
+"""What commands name, without which they fail."""
 _FORK = Path(__file__).parent / "servers" / "fork.c"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
@@ -56,6 +59,17 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
     if directory is None:
         return "", None
     return _STANDS[name].format(directory), directory
+
+
+def check_there(directories: Iterable[Path]) -> None:
+    """Raise `SandboxError` where what a command needed of these has been removed since; it is made anew on next use."""
+    for directory in directories:
+        if not any((directory / file).exists() for file in _FILES):
+            shutil.rmtree(directory, ignore_errors=True)
+            _directory.cache_clear()
+            raise SandboxError(
+                f"{directory}, which was prepared, has been removed while programs were judged"
+            )
 
 
 @cache

@@ -1,7 +1,8 @@
-"""Full disks, places where nothing may be executed, and a careful umask: our failures, never a program's."""
+"""Full disks, caches that are cleared, places where nothing may be executed, and a careful umask: our failures, never a program's."""
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -10,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.room import check_compiled
+from sandbox.verdicts import Case, Program, Verdict
 from tests.command import ROOT
 from tests.needs import need, need_tools
 
@@ -122,3 +125,19 @@ def test_programs_can_read_what_is_made_under_a_careful_umask(place: Path, befor
     )
     assert done.stdout == "a passed b passed\n"
     assert "no prepared" not in done.stderr
+
+
+def test_what_was_prepared_is_removed_while_programs_are_judged(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_tools("g++", "node")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(place))
+    programs = [
+        Program("cpp", "cpp", SUM, (Case("5 6", "11"),)),
+        Program("js", "js", "console.log(11)", (Case("", "11"),)),
+    ]
+    with Sandbox("process") as sandbox:
+        for remove in ("", "selftrain-sandbox", "selftrain-sandbox/*/*.h", "selftrain-sandbox/*/*.blob"):
+            for path in place.glob(remove) if remove else ():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+            assert {result.verdict for result in sandbox.run(programs)} == {Verdict.passed}

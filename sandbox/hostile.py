@@ -203,6 +203,13 @@ for _ in range(20_000):
 while select.select([], [more], [], 0)[1]:
     os.write(more, b"x")
 """
+_NEARLY_FAILED = """
+#include <cstdio>
+int main() {
+    for (int i = 0; i < 90000; ++i) fputs("Assertion `", stderr);  // to look for its end from each takes minutes
+    return 3;
+}
+"""
 _HOLDS_PIPES = f"""
 import os, time
 if os.fork() == 0:
@@ -240,6 +247,7 @@ HOSTILE = (
     Hostile("input of its own making", _OWN_INPUT, may_pass=True),
     Hostile("pipes that it holds open", _HOLDS_PIPES, may_pass=True),
     Hostile("output after its end", _CLOSED_OUTPUT, may_pass=True),
+    Hostile("lines that say nearly what a failed test does", _NEARLY_FAILED, "cpp", Verdict.runtime_error),
     Hostile("endless output on stderr", "while :; do echo xxxxxxxxxxxxxxxxxxxxxxxx >&2; done", "sh"),
     Hostile("sleep", "import time\ntime.sleep(3600)", expected=Verdict.timeout),
     Hostile("busy loop", "while True: pass", expected=Verdict.timeout),

@@ -74,7 +74,8 @@ class Language:
     `packages`: Debian's, which have the tools; `image`: the one of backend docker that holds them.
     `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
     their end where they end inside of something.
-    The next four are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too.
+    The next four are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too. That is up to
+    `Limits.output_bytes` of whatever a program likes, so that they have to be done with a line after one look at it.
     `test_failed`: of a failed run in which a test failed. `failed_quietly`: of one that ended with exit code 0
     for all that. `out_of_memory`: of a failed run when memory ran out. `refused`: of one of an interpreter that
     compiles as it goes, when it refused the program.
@@ -175,7 +176,7 @@ _ROWS = (
         versions=(("g++", "--version"),),
         end='__builtin_puts("\\n{marker}");',  # needs no header
         closing=r"\}\s*$",
-        test_failed=r"Assertion `.*' failed\.",
+        test_failed=r"(?m)^(?>.*?Assertion `).*' failed\.",
         out_of_memory=r"std::bad_alloc",
     ),
     Language(
@@ -184,7 +185,7 @@ _ROWS = (
         file="{name}.java",
         compile=("javac", *_JAVAC, *JAVAC_OPTIONS, "-d", "{dir}", "{dir}/{name}.java"),
         likely_name=r"\bpublic\s+(?:final\s+)?class\s+([\w$]{1,60})",
-        misnamed=r"(?m)^.+:\d+: error: \w+ ([\w$]+) is public, should be declared in a file named \1\.java$",
+        misnamed=r"(?m)^.+:\d+: error: @?\w+ ([^\s/\0]+) is public, should be declared in a file named \1\.java$",
         run=("java", "-ea", *JVM, "-Xmx{heap}m", "-cp", JAVATUPLES + ":{dir}", "{entry}"),
         variants=_contest(run=(*_CONTEST_JVM, JAVATUPLES + ":{dir}", "{entry}")),
         tools=("javac", "java"),
@@ -355,7 +356,7 @@ _ROWS = (
         end='print("\\n{marker}")',
         closing=r"\bend\s+os\.exit\(\s*lu\.LuaUnit\.run\(\)\s*\)\s*$",
         reports_on_stdout=True,
-        test_failed=r"\bexpected: .*, actual: |You are trying to exit",
+        test_failed=r"(?m)^(?>.*?\bexpected: ).*, actual: |You are trying to exit",
         # What luaunit 3.4 makes of Lua's own message, which is no table.
         out_of_memory=r"not enough memory|attempt to index a string value \(local 'err'\)",
     ),
@@ -471,7 +472,7 @@ _ROWS = (
         end='IO.puts("\\n{marker}")',
         closing=r"\bend\s+end\s*$",
         reports_on_stdout=True,
-        test_failed=r"(?m)^\s+Assertion with == failed",
+        test_failed=r"(?m)^[ \t]+Assertion with == failed",
         refused=r"\*\* \((Syntax|Compile|TokenMissing)Error\)",
         out_of_memory=r"Cannot allocate|eheap_alloc",
         limit_address_space=False,

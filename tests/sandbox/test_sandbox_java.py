@@ -39,6 +39,7 @@ RIGHT = {
     "an escape that a name does not count": f"public class A\\u0000B {{ {MAIN} }}",
     "a long name": f"public class L{'o' * 200}ng {{ {MAIN} }}",
     "letters beyond ASCII": f"public class Größe名𝒳 {{ {MAIN} }}",
+    "letters with marks, a currency": f"public class नाम€ {{ {MAIN} }}",
     "dollars and digits": f"public class $1_Product$x {{ {MAIN} }}",
     "static public": f"public class Product {{ static public void main(String[] args) {BODY} }}",
     "final and dots": f"public class Product {{ public static final void main(final String... args) {BODY} }}",
@@ -77,7 +78,7 @@ ENDS = {
 SLOW = (
     "no public class", "an interface", "a package, no public class", "escapes", "letters beyond ASCII", "words in a comment",
     "two mains, none public", "a main that is inherited", "no main", "two public classes", "a name that no file can have",
-    "an escape that a name does not count", "a long name", "what the compiler says, in a string",
+    "an escape that a name does not count", "a long name", "letters with marks, a currency", "what the compiler says, in a string",
 )  # fmt: skip
 """Judged where each program waits for a javac of its own."""
 

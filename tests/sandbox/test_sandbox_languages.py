@@ -1,6 +1,8 @@
 """The language table, row by row, and what is put together from it."""
 
+import itertools
 import re
+import time
 from dataclasses import replace
 
 import pytest
@@ -61,6 +63,48 @@ def test_patterns_do_not_match_silence(row) -> None:
     for pattern in (row.out_of_memory, row.failed_quietly, row.refused, row.speaks_of_syntax, row.misnamed):
         assert not re.search(pattern, "")
     assert bool(re.search(row.test_failed, "")) == (row.name == "r")  # quit('no', 1)
+
+
+@ROWS
+def test_patterns_are_done_with_a_line_after_one_look(row) -> None:
+    """CPU seconds; the bound is for a slow machine, what looks again from each place in a line takes many times as long."""
+    begins = (
+        "Assertion `",
+        "expected: ",
+        "Uncaught ",
+        "Fatal error: ",
+        "Exception in thread ",
+        "\n",
+        " ",
+        "a:1: error: class a ",
+    )
+    patterns = (
+        row.test_failed,
+        row.failed_quietly,
+        row.out_of_memory,
+        row.refused,
+        row.misnamed,
+        row.speaks_of_syntax,
+    )
+    started = time.process_time()
+    for text, pattern in itertools.product((begin * (MIB // 2 // len(begin)) for begin in begins), patterns):
+        re.search(pattern, text)
+    assert time.process_time() - started < 10
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("cpp", "x\nmain: Assertion `a' held, b: Assertion `c == d' failed.\n"),
+        ("lua", "x\nmain: expected: 1, but expected: 2, actual: 3\n"),
+        ("ex", "\n\n     Assertion with == failed\n"),
+    ],
+)
+def test_failed_tests_are_known_in_the_middle_of_what_is_said(name: str, said: str) -> None:
+    assert re.search(language(name).test_failed, said)
+    assert not re.search(
+        language(name).test_failed, said.replace(" failed", "\nfailed").replace("actual", "\nactual")
+    )
 
 
 @ROWS

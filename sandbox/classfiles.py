@@ -41,8 +41,9 @@ def main_class(directory: Path) -> str | None:
     def rank(one: ClassFile) -> tuple[bool, bool, int, str]:
         holder = one
         for _ in found:
-            if holder.main_line is None:
-                holder = found.get(holder.parent, holder)
+            if holder.main_line is not None or holder.parent not in found:
+                break
+            holder = found[holder.parent]
         return holder.main_line is None, not one.public, holder.main_line or 0, one.name
 
     outer = [one for one in found.values() if not one.nested]

@@ -82,7 +82,7 @@ Pair = tuple[bytes, bytes]
 
 
 def _lines(data: bytes) -> list[str]:
-    return [line.rstrip() for line in data.decode("utf-8", "replace").rstrip().split("\n")]
+    return [line.rstrip() for line in data.decode("utf-8", "surrogateescape").rstrip().split("\n")]
 
 
 def _within(tolerance: float, pairs: list[Pair]) -> bool:

@@ -15,5 +15,5 @@ def plots(folder: Path) -> list[tuple[str, str]]:
     """
     style = plot_style()
     page = (folder / HTML_NAME).read_text("utf-8")
-    found = re.findall(r'(<svg viewBox=[^>]*? aria-label="([^"]*)".*?</svg>)', page, flags=re.DOTALL)
+    found = re.findall(r'(<svg [^>]*?aria-label="([^"]*)".*?</svg>)', page, flags=re.DOTALL)
     return [(label, image_url(markup, style)) for markup, label in found]

@@ -15,7 +15,8 @@ def test_its_examples_are_rows_of_its_files() -> None:
     examples = [json.loads(text) for text in re.findall(r"(?m)^    (\{\"task\".*(?:\n {5}.*)*)", PAGE)]
     assert [example["task"] for example in examples] == ["plus_7", "read_plus_8"]
     for example in examples:
-        assert jsonl_problem(Row(example, "page", "page")).response == example["response"]
+        problem, cleaned = jsonl_problem(Row(example, "page", "page"))
+        assert (problem.response, cleaned.how) == (example["response"], "as it is")
 
 
 def test_its_table_has_every_field() -> None:
@@ -33,4 +34,5 @@ def test_its_files_give_pairs_and_a_report(tmp_path: Path) -> None:
     mined = run.manifest("mine-1")["metrics"]
     assert mined["pairs"] > 0
     assert mined["problems_mixed"] > 0
-    assert run.report["pools"]["sft"]["overall"]["problems"] == 15
+    assert run.manifest("prepare")["metrics"]["problems"] == {"sft": 22, "rl": 14, "validation": 8, "test": 7}
+    assert run.report["pools"]["sft"]["overall"]["problems"] == 7

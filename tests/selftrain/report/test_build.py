@@ -1,16 +1,18 @@
 """report.json has exactly its shape; report.html holds hostile text harmlessly."""
 
+import base64
 import json
 import re
 from dataclasses import replace
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
 from selftrain.comparisons import evaluate_pools
 from selftrain.errors import RunError
 from selftrain.pools import Pool
-from selftrain.report import ReportInputs, build_report, finish_report, summary_table
+from selftrain.report import ReportInputs, build_report, finish_report, plots, summary_table
 from selftrain.report.wording import duration
 
 ESTIMATE = {"value", "low", "high"}
@@ -88,6 +90,17 @@ def test_the_page_asks_for_nothing_from_elsewhere(inputs: ReportInputs, tmp_path
     assert not re.findall(r"https?://", html)
     assert not re.findall(r"@import|url\(|<link[^>]+stylesheet|<iframe|<img|<script[^>]+src", html)
     assert "default-src 'none'" in html
+
+
+def test_every_plot_of_the_page_is_an_image_too(inputs: ReportInputs, tmp_path: Path) -> None:
+    build_report(inputs, tmp_path)
+    page = (tmp_path / "report.html").read_text()
+    found = plots(tmp_path)
+    assert [label for label, _ in found] == re.findall(r'<svg [^>]*aria-label="([^"]*)"', page)
+    assert len(found) == page.count("<svg ") > 10
+    for _, url in found:
+        root = ElementTree.fromstring(base64.b64decode(url.removeprefix("data:image/svg+xml;base64,")))
+        assert root.attrib["viewBox"]
 
 
 def test_hostile_text_stays_text(inputs: ReportInputs, tmp_path: Path) -> None:

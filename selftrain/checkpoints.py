@@ -18,7 +18,7 @@ from pathlib import Path
 
 from selftrain.errors import StoreError
 from selftrain.files import Files, leads_out, sha256_file
-from selftrain.pulse import beside
+from selftrain.lease import in_background
 
 LOGGER = logging.getLogger("selftrain")
 
@@ -46,7 +46,7 @@ def shared(files: Files, there: str, here: Path) -> Iterator[None]:
     mirror = Mirror(files, there, here / FOLDER)
     mirror.fetch()
     # It ends with the file that it is at: nothing is written once the artifact is there.
-    with beside(mirror.keep_up):
+    with in_background(mirror.keep_up):
         yield
 
 

@@ -12,10 +12,9 @@ from typing import Any
 
 from selftrain.comparisons import Evaluation, evaluate_pools
 from selftrain.errors import UsageError
-from selftrain.pools import SHUFFLED, Pool, join_runs, with_logprob
+from selftrain.pools import SHUFFLED, Pool, join_runs, load_pool, with_logprob
 from selftrain.runfile import find_run, read_run
 from selftrain.stage import ArtifactRef
-from selftrain.stages.evaluate import load_pool
 from selftrain.store import Store
 
 CHOSEN = "chosen"

@@ -21,7 +21,7 @@ from fsspec.implementations.local import LocalFileSystem
 from selftrain import addresses
 from selftrain.addresses import S3
 from selftrain.errors import StoreError, StoreRefused, UsageError
-from selftrain.processes import URL_PASSWORD, known_secrets, without_secrets
+from selftrain.redact import URL_PASSWORD, known_secrets, without_secrets
 
 Result = TypeVar("Result")
 

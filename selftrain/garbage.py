@@ -17,10 +17,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from selftrain import registry
 from selftrain.errors import StoreError, UsageError
 from selftrain.stage import KEY_LENGTH, ArtifactRef
-from selftrain.store import LEASE, MANIFEST, PROGRESS, RUNS, Store
+from selftrain.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
 
 HOUR, WEEK = 3600.0, 7 * 86400.0
 KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
@@ -60,7 +59,7 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
     found = {stage: store.files.listing(f"{store.root}/{stage}") for stage in stages}
     records = read_records(store, RUNS)  # after the files: a run that has begun since then has its record
     runs = runs_kept(records, keep_runs, now)
-    named = refs_in([records[name] for name in runs]) | refs_in(read_records(store, registry.FOLDER).values())
+    named = refs_in([records[name] for name in runs]) | refs_in(read_records(store, REGISTRY).values())
     kept = with_inputs(store, named)
     total = 0
     for garbage in [*of_stages(store, found, kept, now), *of_runs(store, records, runs)]:
@@ -219,7 +218,7 @@ def _unless_building(store: Store, ref: ArtifactRef) -> Iterator[bool]:
 
 
 def _is_stage(store: Store, name: str) -> bool:
-    if not re.fullmatch(r"[a-z_]+", name) or name in {RUNS, registry.FOLDER}:
+    if not re.fullmatch(r"[a-z_]+", name) or name in {RUNS, REGISTRY}:
         return False
     return any(KEY.fullmatch(key) for key in store.files.children(f"{store.root}/{name}"))
 

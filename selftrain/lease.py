@@ -14,12 +14,11 @@ import socket
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from selftrain.errors import StoreError
 from selftrain.files import Files
-from selftrain.pulse import beside
 
 BEAT = 15.0
 """Seconds between signs of life."""
@@ -33,6 +32,19 @@ LOGGER = logging.getLogger("selftrain")
 
 
 @contextmanager
+def in_background(work: Callable[[threading.Event], object]) -> Iterator[None]:
+    """Run `work` in a thread while the block runs; its event is set when the block ends, and the thread is joined."""
+    stop = threading.Event()
+    thread = threading.Thread(target=work, args=(stop,), daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+@contextmanager
 def held(files: Files, folder: str, machine: str) -> Iterator[None]:
     """Hold the lease in `folder`; waits while another holds it.
 
@@ -41,7 +53,7 @@ def held(files: Files, folder: str, machine: str) -> Iterator[None]:
     lease = _Lease(files, folder, machine)
     lease.acquire()
     try:
-        with beside(lease.beat):
+        with in_background(lease.beat):
             yield
     finally:
         lease.release()

@@ -40,7 +40,7 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
 
     Of libraries only what GPUs hold counts: on CPU most of theirs is one copy for all processes, and gives way.
     """
-    from selftrain.plan.memory import LIBRARIES, rank_bytes
+    from selftrain.plan.footprint import LIBRARIES, rank_bytes
 
     more = 0
     if settings := getattr(config, "ppo", None):

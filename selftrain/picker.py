@@ -117,14 +117,6 @@ class Picker:
         return f"{what} in {', '.join(languages)}"
 
     @cached_property
-    def generator(self) -> Any:
-        """The SFT policy, on CPU."""
-        from selftrain.config import SampleConfig
-        from selftrain.sampling.hf import Engine
-
-        return Engine(_folder(self.run, "sft"), SampleConfig())
-
-    @cached_property
     def lowest(self) -> float:
         """The lowest mean, over the run's test problems, of the mean log-probabilities of a problem's candidates."""
         import pyarrow.compute as pc
@@ -136,10 +128,21 @@ class Picker:
         means = table.append_column("mean", pc.divide(table["logprob"], pc.cast(tokens, "float64")))
         return float(pc.min(means.group_by("problem_id").aggregate([("mean", "mean")])["mean_mean"]).as_py())
 
+    @cached_property
+    def _generator(self) -> tuple[Any, Any]:
+        """The SFT policy on CPU, and its tokenizer."""
+        import torch
+
+        from selftrain.models import load_generator, load_tokenizer
+
+        folder = _folder(self.run, "sft")
+        return load_generator(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
+
     def _logprobs(self, prompt: str, candidates: Sequence[str]) -> tuple[float, ...]:
+        from selftrain.logprobs import summed_logprobs
         from selftrain.models import encode_completions, encode_prompt, load_context
 
-        tokenizer = self.generator.tokenizer
+        model, tokenizer = self._generator
         head, rows = encode_prompt(tokenizer, prompt), encode_completions(tokenizer, candidates)
         context = load_context(_folder(self.run, "sft"))
         longest = len(head) + max(map(len, rows))
@@ -149,7 +152,7 @@ class Picker:
                 f"prompt's, and no more than {context} in all, the run's generator's longest input. Shorten the prompt, or rank "
                 f"by {self.alone} alone"
             )
-        sums = self.generator.logprobs([head] * len(rows), rows)
+        sums = summed_logprobs(model, [head] * len(rows), rows)
         return tuple(total / len(row) for total, row in zip(sums, rows, strict=True))
 
 

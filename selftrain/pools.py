@@ -6,13 +6,15 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.verdicts import Verdict
 from selftrain.errors import UsageError
-from selftrain.records import Candidate, Execution, Problem
+from selftrain.records import Candidate, Execution, Problem, read_records
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -173,6 +175,23 @@ def make_pool(
 
     return Pool(
         name, tuple(with_candidates(problem) for problem in problems if sampled[problem.id]), unjudged
+    )
+
+
+def load_pool(
+    inputs: Mapping[str, Path], name: str, split: str, scores: Mapping[str, Mapping[str, float]]
+) -> Pool:
+    """The pool called `name` over the problems of `split`, from an evaluate build's inputs."""
+    problems = [p for p in read_records(inputs["problems"] / "problems.parquet", Problem) if p.split == split]
+    ids = {problem.id for problem in problems}
+    candidates: list[Any] = read_records(inputs[f"{name}.candidates"] / "candidates.parquet", Candidate)
+    executions: list[Any] = read_records(inputs[f"{name}.executions"] / "executions.parquet", Execution)
+    return make_pool(
+        name,
+        problems,
+        [row for row in candidates if row.problem_id in ids],
+        [row for row in executions if row.problem_id in ids],
+        scores,
     )
 
 

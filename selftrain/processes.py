@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import ChildFailed, UsageError
+from selftrain.redact import known_secrets, without_secrets
 
 PROGRESS_MARK, USAGE_MARK, ASK_MARK = "@progress ", "@usage-error ", "@ask "
 """What begins a line that is meant for the parent; JSON follows."""
@@ -204,19 +205,3 @@ def descendants(mark: str) -> list[int]:
         except OSError:  # it has ended, or is another user's
             continue
     return found
-
-
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|AUTH).*KEY", re.IGNORECASE)
-URL_PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
-
-
-def known_secrets() -> list[str]:
-    """What variables such as HF_TOKEN hold."""
-    return [value for name, value in os.environ.items() if len(value) >= 8 and SECRET_NAME.search(name)]
-
-
-def without_secrets(line: str, secrets: Sequence[str]) -> str:
-    """`line` with `***` for each of `secrets`, and for passwords in URLs."""
-    for value in secrets:
-        line = line.replace(value, "***")
-    return URL_PASSWORD.sub(r"\1:***@", line)

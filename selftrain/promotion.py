@@ -19,9 +19,8 @@ from typing import Any
 
 from selftrain.config import PromotionConfig
 from selftrain.metrics import Estimate, choose_ranker, mean_estimate, outcomes, pool_weights
-from selftrain.pools import WITH_LOGPROB, with_logprob
+from selftrain.pools import WITH_LOGPROB, load_pool, with_logprob
 from selftrain.registry import Contender, Identity, Record, Share
-from selftrain.stages.evaluate import load_pool
 
 CHAMPION = "champion"
 """Name of a reranker of another run among those of an evaluation."""

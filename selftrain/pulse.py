@@ -5,8 +5,6 @@ Clocks are not compared and nothing is locked: a reader sees the count go on, or
 
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Generic, Self, TypeVar
 
@@ -17,19 +15,6 @@ from selftrain.files import replace_file
 BEAT_SECONDS = 2.0
 LOST_SECONDS = 45.0
 """More than an NFS client keeps a file's attributes while it changes (30 s by default for folders)."""
-
-
-@contextmanager
-def beside(work: Callable[[threading.Event], object]) -> Iterator[None]:
-    """Do `work` in a thread while the block runs; it is told when the block has ended, and waited for."""
-    stop = threading.Event()
-    thread = threading.Thread(target=work, args=(stop,), daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 class Beat(BaseModel):

@@ -16,9 +16,7 @@ from pydantic import Field, ValidationError
 from selftrain.config import NAME, Strict
 from selftrain.errors import StoreError, UsageError
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
-
-FOLDER = "registry"
+from selftrain.store import REGISTRY, Store
 
 
 class Contender(Strict):
@@ -106,7 +104,7 @@ class Registry:
             raise UsageError(f"name {name!r}: expected a config's name, letters, digits and . _ -")
         self.store = store
         self.name = name
-        self.folder = f"{store.root}/{FOLDER}/{name}"
+        self.folder = f"{store.root}/{REGISTRY}/{name}"
 
     def records(self) -> list[Record]:
         """All records, the oldest first. Raises StoreError naming one that cannot be read."""
@@ -140,7 +138,7 @@ class Registry:
 
 def names(store: Store) -> list[str]:
     """The registries in `store`."""
-    return store.files.children(f"{store.root}/{FOLDER}")
+    return store.files.children(f"{store.root}/{REGISTRY}")
 
 
 def find_registry(store: Store, name: str | None) -> Registry:

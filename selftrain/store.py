@@ -35,6 +35,8 @@ from selftrain.stage import ArtifactRef, Outcome
 MANIFEST = "manifest.json"
 LEASE = "lease"
 RUNS = "runs"
+REGISTRY = "registry"
+"""Folder of the champions; see `selftrain.registry`."""
 """Folder of the runs' records; not a stage's."""
 CACHE_GIB = 50.0
 

@@ -11,6 +11,6 @@
 Importing this package imports no torch.
 """
 
-from selftrain.plan.memory import rank_bytes
+from selftrain.plan.footprint import rank_bytes
 
 __all__ = ["rank_bytes"]

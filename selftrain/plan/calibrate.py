@@ -29,7 +29,7 @@ from selftrain.plan import flops
 from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Speed
 from selftrain.plan.flops import Rows
-from selftrain.plan.memory import micro_rows, world
+from selftrain.plan.footprint import micro_rows, world
 from selftrain.plan.shapes import Shape, config_of, shape_by
 from selftrain.records import Candidate, Pair, Problem, write_records
 from selftrain.stage import Build, Outcome, plain

@@ -7,10 +7,10 @@ from typing import Any
 
 from selftrain.config import RewardConfig, RunConfig, RuntimeConfig, SftConfig
 from selftrain.errors import UsageError
-from selftrain.plan import flops, memory
+from selftrain.plan import flops, footprint, memory
 from selftrain.plan.corpus import Corpus
 from selftrain.plan.flops import Rows
-from selftrain.plan.memory import Memory, world
+from selftrain.plan.footprint import Memory, world
 from selftrain.plan.shapes import Shape
 
 SANDBOX_MS = {
@@ -152,7 +152,7 @@ class Planner:
     def sft(self) -> Step:
         """Fine-tunes the generator."""
         config, shape = self.config.sft, self.shape
-        group = memory.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
+        group = footprint.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
         longest = min(config.max_tokens, shape.context)
         rows = self.corpus.sft_rows(longest, group)
         updates = optimizer_steps(rows.count, config.epochs, config.batch_size)
@@ -173,7 +173,7 @@ class Planner:
             rows,
             work,
             updates,
-            memory.sft_memory(config, shape, self.runtime, width),
+            footprint.sft_memory(config, shape, self.runtime, width),
         )
 
     def reward(self, number: int) -> Step:
@@ -182,7 +182,7 @@ class Planner:
         epochs = config.epochs if number == 1 else config.later_epochs or config.epochs
         pairs = self.new_pairs() * number
         updates = optimizer_steps(pairs * (1 - config.holdout), epochs, config.batch_size)
-        group = memory.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
+        group = footprint.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
         cap = self.config.sample.max_new_tokens
         rows = self.corpus.sampled_rows(("rl",), 2 * updates * config.batch_size, cap, group, pairs=True)
         looks = updates // config.evaluation_steps if config.evaluation_steps else 0
@@ -200,7 +200,7 @@ class Planner:
             rows,
             work,
             updates,
-            memory.reward_memory(config, shape, self.runtime, longest),
+            footprint.reward_memory(config, shape, self.runtime, longest),
         )
 
     def ppo(self, number: int) -> Step:
@@ -228,7 +228,7 @@ class Planner:
             rows,
             work,
             updates,
-            memory.ppo_memory(config, shape, self.judge, self.runtime, longest, cap),
+            footprint.ppo_memory(config, shape, self.judge, self.runtime, longest, cap),
         )
         executed = probes + (rows.count if config.execution_weight else 0)
         return replace(
@@ -257,8 +257,8 @@ class Planner:
         seconds += math.ceil(steps / config.checkpoint_steps) * speed.saves.get(stage, 0.0)
         shape = self.judge if stage == "train_reward" else self.shape
         trained = shape.adapters(config.lora.rank) if config.lora else parameters
-        kept = memory.FLOAT * parameters
-        checkpoint = memory.FLOAT * (3 * trained if config.lora else parameters + 2 * trained)
+        kept = footprint.FLOAT * parameters
+        checkpoint = footprint.FLOAT * (3 * trained if config.lora else parameters + 2 * trained)
         return Step(
             name,
             stage,
@@ -303,7 +303,7 @@ class Planner:
             seconds,
             shards=shards,
             kept=int(count * (ROW_BYTES + 4 * rows.completion)),
-            passing=memory.FLOAT * shape.parameters if config.engine == "ctranslate2" else 0,
+            passing=footprint.FLOAT * shape.parameters if config.engine == "ctranslate2" else 0,
         )
         programs = {language: n * each for language, n in self.corpus.languages(*splits).items()}
         cases = 1
@@ -400,7 +400,7 @@ def check_batches(config: RunConfig) -> Iterator[str]:
         ("reward", config.reward),
     )
     for name, part in stages:
-        step = memory.micro_rows(part.batch_size, part.micro_batch_size, config.runtime) * ranks
+        step = footprint.micro_rows(part.batch_size, part.micro_batch_size, config.runtime) * ranks
         if part.batch_size % step:
             yield f"{name}.batch_size {part.batch_size} cannot be split evenly on {ranks} processes; use a multiple of {step}"
     yield from config.ppo.misfits(ranks)

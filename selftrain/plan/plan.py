@@ -10,7 +10,7 @@ from selftrain.errors import UsageError
 from selftrain.plan.capacity import Capacity, capacities, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Speed, Step, check_batches, stated_speed
-from selftrain.plan.memory import world, zero_of
+from selftrain.plan.footprint import world, zero_of
 from selftrain.plan.shapes import Shape, shape_of
 
 GIB = 1 << 30

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from selftrain.plan.estimate import OTHER_MS, SANDBOX_MS, Step
-from selftrain.plan.memory import world, zero_of
+from selftrain.plan.footprint import world, zero_of
 from selftrain.plan.plan import GIB, Plan
 
 Table = list[list[str]]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from selftrain.config import SampleConfig
+from selftrain.logprobs import summed_logprobs
 from selftrain.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
 
@@ -50,16 +51,9 @@ class Engine:
             samples.update(zip(batch, drawn, strict=True))
         return [[samples[at, k] for k in range(max(1, n))] for at in range(len(prompts))]
 
-    @torch.inference_mode()
     def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
         """See the package's docstring."""
-        found = []
-        for prompt, row in zip(prompts, rows, strict=True):
-            ids = torch.tensor([[*prompt, *row]], device=self.model.device)
-            logits = self.model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 : -1].float()
-            chosen = logits.log_softmax(-1).gather(1, ids[0, len(prompt) :, None])
-            found.append(float(chosen.sum()))
-        return found
+        return summed_logprobs(self.model, prompts, rows)
 
 
 def uniforms(name: str, count: int) -> torch.Tensor:

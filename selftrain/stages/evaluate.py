@@ -5,19 +5,13 @@ and which of the last round's two rankers is the one to use.
 """
 
 import json
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
 from selftrain.comparisons import evaluate_pools
 from selftrain.config import EvaluateConfig, Strict
 from selftrain.metrics import choose_logprob_weight, choose_ranker
-from selftrain.pools import SHUFFLED, WITH_LOGPROB, Pool, make_pool, with_logprob
-from selftrain.records import Candidate, Execution, Problem, read_records
+from selftrain.pools import SHUFFLED, WITH_LOGPROB, load_pool, with_logprob
 from selftrain.scoring import Job, score_candidates
 from selftrain.stage import Build, Outcome, Stage, fingerprint
-
-Scores = Mapping[str, Mapping[str, float]]
 
 
 class EvaluateSlice(Strict):
@@ -75,21 +69,6 @@ def build(build: Build) -> Outcome:
         "oracle": first["oracle"]["value"],
     }
     return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
-
-
-def load_pool(inputs: Mapping[str, Path], name: str, split: str, scores: Scores) -> Pool:
-    """The pool called `name` over the problems of `split`, from an evaluate build's inputs."""
-    problems = [p for p in read_records(inputs["problems"] / "problems.parquet", Problem) if p.split == split]
-    ids = {problem.id for problem in problems}
-    candidates: list[Any] = read_records(inputs[f"{name}.candidates"] / "candidates.parquet", Candidate)
-    executions: list[Any] = read_records(inputs[f"{name}.executions"] / "executions.parquet", Execution)
-    return make_pool(
-        name,
-        problems,
-        [row for row in candidates if row.problem_id in ids],
-        [row for row in executions if row.problem_id in ids],
-        scores,
-    )
 
 
 EVALUATE = Stage("evaluate", 3, build)

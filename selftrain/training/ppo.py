@@ -32,7 +32,7 @@ from selftrain.models import (
     load_tokenizer,
 )
 from selftrain.operators import build_operators
-from selftrain.plan.memory import zero_of
+from selftrain.plan.footprint import zero_of
 from selftrain.ppo.model import check_head
 from selftrain.ppo.rollout import Copy, Reloaded, Rollouts
 from selftrain.ppo.score import RerankerScore, Translate

@@ -19,7 +19,8 @@ from selftrain.config import ModelConfig, PPOConfig, RewardConfig, RuntimeConfig
 from selftrain.errors import ChildFailed, UsageError
 from selftrain.launch import launch
 from selftrain.memory import GIB, available_bytes, check_gpu, count_parameters, least_bytes, tiny_parameters
-from selftrain.processes import LAST_LINES, without_secrets
+from selftrain.processes import LAST_LINES
+from selftrain.redact import without_secrets
 from selftrain.stage import Build, Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SftSlice

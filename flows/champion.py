@@ -11,8 +11,8 @@ from typing import Any, TypeVar
 
 from flows.method import method
 from flows.session import carry_out
-from selftrain.promotion import CHAMPION, POOL, Attempt, compare, next_attempt, verdict
-from selftrain.registry import Contender, Figures, Identity, Record, Registry, next_number
+from selftrain.champion.promotion import CHAMPION, POOL, Attempt, compare, next_attempt, verdict
+from selftrain.champion.registry import Contender, Figures, Identity, Record, Registry, next_number
 from selftrain.stage import ArtifactRef, fingerprint, plain
 from selftrain.stages.evaluate import EVALUATE
 from tasks.run import Run, Step

@@ -11,8 +11,8 @@ from typing import Any
 
 from flows import cli_champion
 from flows.local import known, run_here
-from selftrain.ending import ENDING
 from selftrain.errors import UsageError
+from selftrain.launch.ending import ENDING
 
 EXAMPLES = """\
 examples:
@@ -345,7 +345,7 @@ def plan_command(options: argparse.Namespace) -> int:
 
 def runs_command(options: argparse.Namespace) -> int:
     """`selftrain runs`."""
-    from selftrain.runfile import NAME, last_stage, read_run, state
+    from selftrain.store.runfile import NAME, last_stage, read_run, state
 
     folder = Path(options.folder)
     if (folder / NAME).is_file():
@@ -372,9 +372,9 @@ def runs_command(options: argparse.Namespace) -> int:
 
 def show_command(options: argparse.Namespace) -> int:
     """`selftrain show`."""
-    from selftrain.runfile import find_run, last_stage, read_run, state
     from selftrain.stage import ArtifactRef
-    from selftrain.store import Store
+    from selftrain.store.runfile import find_run, last_stage, read_run, state
+    from selftrain.store.store import Store
 
     folder = find_run(options.run)
     run = read_run(folder)
@@ -409,7 +409,7 @@ def show_command(options: argparse.Namespace) -> int:
 
 def compare_command(options: argparse.Namespace) -> int:
     """`selftrain compare`."""
-    from selftrain.compare import compare_runs
+    from selftrain.evaluation.compare import compare_runs
 
     evaluation = compare_runs(options.runs)
     if options.json:
@@ -425,9 +425,9 @@ def compare_command(options: argparse.Namespace) -> int:
 
 def why_command(options: argparse.Namespace) -> int:
     """`selftrain why`."""
-    from selftrain.runfile import find_run, read_run
-    from selftrain.store import find_store
-    from selftrain.why import explain
+    from selftrain.store.runfile import find_run, read_run
+    from selftrain.store.store import find_store
+    from selftrain.store.why import explain
 
     run = read_run(find_run(options.run)) if options.run else None
     store = find_store(options.store or (run["store"] if run else "runs/store"))
@@ -437,8 +437,8 @@ def why_command(options: argparse.Namespace) -> int:
 
 def gc_command(options: argparse.Namespace) -> int:
     """`selftrain gc`."""
-    from selftrain.garbage import collect
-    from selftrain.store import Store
+    from selftrain.store.garbage import collect
+    from selftrain.store.store import Store
 
     collect(Store(options.store), options.keep_runs, options.dry_run, print)
     return 0
@@ -448,8 +448,8 @@ def node_command(options: argparse.Namespace) -> int:
     """`selftrain node`: ends when it is interrupted."""
     import signal
 
-    from selftrain.nodes import serve
-    from selftrain.store import Store
+    from selftrain.launch.nodes import serve
+    from selftrain.store.store import Store
 
     store = Store(options.store)
     if not store.is_local or not Path(store.root).is_dir():
@@ -473,8 +473,8 @@ def rank_command(options: argparse.Namespace) -> int:
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.example is not None and (options.prompt or options.candidates):
         raise UsageError("--example has a prompt and candidates of its own; expected one or the other")
-    from selftrain.picker import Picked, Picker, example
-    from selftrain.reranker import Reranker
+    from selftrain.rerank.picker import Picked, Picker, example
+    from selftrain.rerank.reranker import Reranker
 
     verdicts: Sequence[str] = ()
     if options.example is None:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from selftrain.registry import Registry
+    from selftrain.champion.registry import Registry
 
 
 def add_commands(commands: Any) -> None:
@@ -42,7 +42,7 @@ def _add_registry(command: argparse.ArgumentParser) -> None:
 
 def champion_command(options: argparse.Namespace) -> int:
     """`selftrain champion`."""
-    from selftrain.report.drift import history
+    from selftrain.champion.drift import history
 
     registry = _registry(options)
     print(history(registry.name, registry.records()))
@@ -51,8 +51,8 @@ def champion_command(options: argparse.Namespace) -> int:
 
 def promote_command(options: argparse.Namespace) -> int:
     """`selftrain promote`."""
-    from selftrain.registry import Registry, names, promote_by_hand
-    from selftrain.store import find_store
+    from selftrain.champion.registry import Registry, names, promote_by_hand
+    from selftrain.store.store import find_store
 
     store = find_store(options.store)
     registry = Registry(store, options.name) if options.name else _registry(options)
@@ -68,9 +68,9 @@ def promote_command(options: argparse.Namespace) -> int:
 
 def drift_command(options: argparse.Namespace) -> int:
     """`selftrain drift`."""
+    from selftrain.champion.drift import drift_page
     from selftrain.errors import UsageError
-    from selftrain.report.drift import drift_page
-    from selftrain.store import replace_file
+    from selftrain.store.store import replace_file
 
     registry = _registry(options)
     page = drift_page(registry.name, registry.records())
@@ -83,7 +83,7 @@ def drift_command(options: argparse.Namespace) -> int:
 
 
 def _registry(options: argparse.Namespace) -> "Registry":
-    from selftrain.registry import find_registry
-    from selftrain.store import find_store
+    from selftrain.champion.registry import find_registry
+    from selftrain.store.store import find_store
 
     return find_registry(find_store(options.store), options.name)

@@ -8,8 +8,8 @@ from typing import Any
 from prefect import flow
 
 from flows.session import carry_out, open_run
+from selftrain.champion.registry import Contender, Registry, contender
 from selftrain.errors import UsageError
-from selftrain.registry import Contender, Registry, contender
 from selftrain.stage import ArtifactRef
 from tasks.evaluate import evaluate as evaluate_pools
 from tasks.execute import execute

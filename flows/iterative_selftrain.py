@@ -15,9 +15,9 @@ from prefect.states import Completed, State
 from flows.champion import Decided, go_on
 from flows.method import method
 from flows.session import carry_out, open_run
+from selftrain.champion.drift import drift_markdown
+from selftrain.champion.registry import Registry
 from selftrain.errors import RunError
-from selftrain.registry import Registry
-from selftrain.report.drift import drift_markdown
 from tasks.notify import notify, notify_of_end, run_name
 from tasks.prefect import PrefectRun, show_markdown
 

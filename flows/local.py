@@ -9,8 +9,8 @@ from typing import Any
 
 from flows import server
 from sandbox.errors import SandboxError
-from selftrain.ending import ENDING
 from selftrain.errors import RunError, SelftrainError
+from selftrain.launch.ending import ENDING
 
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",

@@ -1,6 +1,6 @@
 """The method, stage by stage: what `iterative_selftrain` runs, and what a dry run plans."""
 
-from selftrain.promotion import CHAMPION
+from selftrain.champion.promotion import CHAMPION
 from selftrain.stage import ArtifactRef
 from tasks.evaluate import evaluate
 from tasks.execute import execute

@@ -18,8 +18,8 @@ import urllib.request
 from contextlib import suppress
 from pathlib import Path
 
-from selftrain.ending import ENDING
 from selftrain.errors import RunError
+from selftrain.launch.ending import ENDING
 
 SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
 """What Prefect gives a server that it starts itself."""

@@ -10,7 +10,7 @@ from selftrain.configfile import load_config
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.report import finish_report
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store, replace_file
+from selftrain.store.store import Store, replace_file
 from tasks.credentials import storage_options
 from tasks.run import Run
 from tasks.track import need_tracker

@@ -85,7 +85,7 @@ class Strict(BaseModel):
 
 
 class BankConfig(Strict):
-    """Problems made by the built-in generator (`selftrain.bank`)."""
+    """Problems made by the built-in generator (`selftrain.problems.bank`)."""
 
     source: Literal["bank"] = "bank"
     languages: tuple[str, ...] = ("py", "sh")
@@ -515,7 +515,7 @@ class HealthConfig(Strict):
     max_clip_fraction: Share | None = 0.6
     max_hacking_gap: Rate | None = None
     """How much further the probe's mean score has risen than its pass rate, each in standard deviations of the first
-    probe (see `selftrain.ppo.health`)."""
+    probe (see `selftrain.training.ppo.health`)."""
 
 
 class PPOConfig(Strict):
@@ -607,7 +607,7 @@ class EvaluateConfig(Strict):
 
 
 class PromotionConfig(Strict):
-    """When a challenger becomes the champion (see `selftrain.promotion`). None of it enters a key."""
+    """When a challenger becomes the champion (see `selftrain.champion.promotion`). None of it enters a key."""
 
     max_rounds: Count | None = None
     """Rounds that no run goes beyond; null: no bound."""

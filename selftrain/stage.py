@@ -19,7 +19,7 @@ from pydantic import BaseModel
 
 from selftrain.errors import UsageError
 
-CHILD_LOG = logging.getLogger("selftrain.child").debug
+CHILD_LOG = logging.getLogger("selftrain.launch.child").debug
 """Where lines that child processes print go unless somebody takes them."""
 KEY_LENGTH = 32
 """Hex digits of the sha256 that are kept: 128 bits."""

@@ -13,9 +13,9 @@ from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
 from selftrain.errors import RunError, SelftrainError
-from selftrain.launch import launch
+from selftrain.launch.launch import launch
 from selftrain.stage import Build, plain
-from selftrain.store import PROGRESS
+from selftrain.store.store import PROGRESS
 from tasks.part import Part
 from tasks.prefect import ChildLog, PrefectRun, Progress, task_name
 from tasks.run import Run, Step

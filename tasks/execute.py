@@ -21,7 +21,7 @@ from selftrain.errors import SandboxFailed, UsageError
 from selftrain.problems.read import checker_languages
 from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
-from selftrain.store import PROGRESS
+from selftrain.store.store import PROGRESS
 from tasks.run import Run
 
 EXAMPLES = "/examples"

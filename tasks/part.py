@@ -4,10 +4,10 @@ from typing import Any
 
 from selftrain.config import RuntimeConfig, Strict
 from selftrain.errors import UsageError
-from selftrain.launch import Child, child_main, report_progress
+from selftrain.launch.launch import Child, child_main, report_progress
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
 from selftrain.stages.sample import SAMPLE, SampleSlice
-from selftrain.store import PROGRESS, Store
+from selftrain.store.store import PROGRESS, Store
 from tasks.credentials import storage_options
 from tasks.execute import EXECUTE, ExecuteSlice
 

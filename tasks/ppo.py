@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sandbox.client import Sandbox
 from sandbox.verdicts import Program, Verdict
-from selftrain.launch import Answer
+from selftrain.launch.launch import Answer
 from selftrain.records import Candidate, Problem, read_records
 from selftrain.stage import ArtifactRef, Build, Outcome
 from selftrain.stages import ppo as stage

@@ -30,13 +30,13 @@ from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
-from selftrain.ending import ENDING
 from selftrain.errors import SelftrainError, UsageError
-from selftrain.files import PATIENT
-from selftrain.progress import Pace, describe, watch
+from selftrain.launch.ending import ENDING
 from selftrain.stage import Build, fingerprint
-from selftrain.store import Store, cache_folder
+from selftrain.store.files import PATIENT
+from selftrain.store.store import Store, cache_folder
 from tasks.part import Part
+from tasks.progress import Pace, describe, watch
 from tasks.run import Run, Step
 from tasks.track import track
 

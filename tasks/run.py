@@ -16,10 +16,10 @@ from typing import Any, TypeVar
 
 from selftrain.config import RunConfig, Strict
 from selftrain.errors import CorruptArtifact, StoreError
-from selftrain.progress import watch
-from selftrain.runfile import NAME
 from selftrain.stage import CHILD_LOG, ArtifactRef, Build, Stage
-from selftrain.store import Store, replace_file
+from selftrain.store.runfile import NAME
+from selftrain.store.store import Store, replace_file
+from tasks.progress import watch
 
 PACKAGES = (
     "torch",

@@ -1,6 +1,6 @@
 """Task `sample`: candidates of a generator."""
 
-from selftrain.processor import adds_exactly
+from selftrain.sampling.processor import adds_exactly
 from selftrain.stage import ArtifactRef
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from tasks.run import LOGGER, Run, with_defaults

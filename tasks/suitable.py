@@ -4,16 +4,16 @@ import tempfile
 from pathlib import Path
 
 from selftrain.config import ModelConfig
-from selftrain.launch import launch
-from selftrain.models import base_digest
+from selftrain.launch.launch import launch
+from selftrain.models.models import base_digest
+from selftrain.plan.suitable import check_lengths
 from selftrain.stage import Build, fingerprint, plain
-from selftrain.store import replace_file
-from selftrain.suitable import check_lengths
+from selftrain.store.store import replace_file
 from tasks.run import Run
 
 
 def check_models(run: Run) -> None:
-    """Raise UsageError where a stage would fail for what the models are (see `selftrain.suitable`).
+    """Raise UsageError where a stage would fail for what the models are (see `selftrain.plan.suitable`).
 
     Pretrained ones are looked at in a child process, once for each model and config.
     """
@@ -40,6 +40,6 @@ def check_models(run: Run) -> None:
     )
     with tempfile.TemporaryDirectory(prefix="selftrain-models-") as scratch:
         build = Build({"run": plain(config, "run")}, {}, Path(scratch), alone, lambda *_, **__: None)
-        launch("selftrain.suitable", build)
+        launch("selftrain.plan.suitable", build)
     with run.store.writing():
         replace_file(mark, b"")

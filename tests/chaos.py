@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tests.command import ROOT, PrefectServer
 from tests.daemon import Daemon, own_daemon
 from tests.kill_at_random import finish

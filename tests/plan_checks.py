@@ -11,12 +11,12 @@ from statistics import mean
 from typing import Any
 
 from selftrain.config import RunConfig
-from selftrain.launch import Child
-from selftrain.models import encode_prompt
+from selftrain.launch.launch import Child
+from selftrain.models.models import encode_prompt
+from selftrain.models.shapes import Shape
 from selftrain.plan import calibrate, flops
 from selftrain.plan.corpus import Corpus
 from selftrain.plan.flops import Rows
-from selftrain.plan.shapes import Shape
 from selftrain.stage import plain
 
 

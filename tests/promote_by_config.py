@@ -11,9 +11,9 @@ is another.
 import sys
 from pathlib import Path
 
-from selftrain.registry import Registry
-from selftrain.report.drift import history
-from selftrain.store import Store
+from selftrain.champion.drift import history
+from selftrain.champion.registry import Registry
+from selftrain.store.store import Store
 from tests.command import selftrain
 
 SMALL = (

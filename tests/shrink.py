@@ -138,7 +138,7 @@ def make_model(folder: Path, settings: dict[str, Any], end: str, begins: bool) -
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
 
-    from selftrain.models import encode_completion, encode_prompt, load_tokenizer, pad
+    from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer, pad
 
     rng = random.Random(0)
     texts = list(itertools.islice(known(rng), 512))

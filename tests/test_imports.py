@@ -25,6 +25,20 @@ OWN = {
 }  # fmt: skip
 """Which of the project's own modules each package may import."""
 
+LAYERS = (
+    ("errors", "redact", "records", "stage", "config", "configfile"),
+    ("problems", "store"),
+    ("models", "evaluation"),
+    ("launch", "report"),
+    ("rerank", "champion"),
+    ("stages",),
+    ("sampling",),
+    ("training",),
+    ("plan",),
+)
+"""The rooms of `selftrain`, lowest first. A room imports itself and rooms of lower layers, so no ring can form; the lowest
+layer, the modules at the package's top, is one room."""
+
 HEAVY = {
     "accelerate", "ctranslate2", "dask", "datasets", "deepspeed", "distributed", "matplotlib", "peft", "prefect",
     "prefect_dask", "pyarrow", "safetensors", "tokenizers", "torch", "transformers", "trl", "vllm",
@@ -37,7 +51,7 @@ FOREIGN = {
 }
 """Which other libraries it may import, anywhere."""
 
-ONLY_IN_CHILDREN = ("selftrain/ppo/", "selftrain/training/", "selftrain/sampling/hf.py")
+ONLY_IN_CHILDREN = ("selftrain/training/", "selftrain/sampling/hf.py", "selftrain/models/lora.py")
 """Modules that import heavy libraries when they are imported; only child processes import them."""
 ONLY_IN_RUNS = ("flows/evaluate.py", "flows/iterative_selftrain.py", "tasks/dask.py", "tasks/prefect.py")
 """Modules that import Prefect when they are imported."""
@@ -92,6 +106,33 @@ def test_imports_go_one_way(path: Path):
             assert under(name, OWN[package]), f"{label(path)} imports {name}"
         elif root not in sys.stdlib_module_names:
             assert FOREIGN[package](root), f"{label(path)} imports {name}"
+
+
+def room(name: str) -> int:
+    """The layer's number of a module in `selftrain`."""
+    (found,) = [number for number, rooms in enumerate(LAYERS) if name.split(".")[1] in rooms]
+    return found
+
+
+def test_rooms_import_lower_layers_only():
+    for path in (ROOT / "selftrain").rglob("*.py"):
+        inside = path.relative_to(ROOT / "selftrain").with_suffix("").parts
+        if inside == ("__init__",):  # `selftrain.Reranker` and `selftrain.Picker`, on their first use
+            continue
+        own = inside[0]
+        for name in imported(ast.walk(ast.parse(path.read_text()))):
+            if not under(name, ("selftrain",)):
+                continue
+            other = name.split(".")[1]
+            lowest = own in LAYERS[0] and other in LAYERS[0]
+            assert other == own or lowest or room(name) < room(f"selftrain.{own}"), (
+                f"{label(path)} imports {name}"
+            )
+
+
+def test_every_part_of_selftrain_is_a_room():
+    parts = {path.stem for path in (ROOT / "selftrain").iterdir() if path.suffix == ".py" or path.is_dir()}
+    assert parts - {"__init__", "__pycache__"} == {name for rooms in LAYERS for name in rooms}
 
 
 @pytest.mark.parametrize("path", FILES, ids=label)

@@ -24,7 +24,7 @@ from sandbox.languages import language
 from sandbox.plain import Plain
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Result, Verdict
-from selftrain.progress import watch
+from tasks.progress import watch
 
 SECONDS = 30
 TOLERATED = 0.002

@@ -11,6 +11,6 @@
 Importing this package imports no torch.
 """
 
-from selftrain.plan.footprint import rank_bytes
+from selftrain.models.footprint import rank_bytes
 
 __all__ = ["rank_bytes"]

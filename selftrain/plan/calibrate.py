@@ -23,17 +23,17 @@ from typing import Any
 
 from selftrain.config import HealthConfig, LoraConfig, RunConfig
 from selftrain.errors import UsageError
-from selftrain.launch import Child, ask, child_main, launch, report_progress
-from selftrain.models import encode_completion, encode_prompt
+from selftrain.launch.launch import Child, ask, child_main, launch, report_progress
+from selftrain.models.footprint import micro_rows, world
+from selftrain.models.models import encode_completion, encode_prompt
+from selftrain.models.shapes import Shape, config_of, shape_by
 from selftrain.plan import flops
 from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Speed
 from selftrain.plan.flops import Rows
-from selftrain.plan.footprint import micro_rows, world
-from selftrain.plan.shapes import Shape, config_of, shape_by
 from selftrain.records import Candidate, Pair, Problem, write_records
 from selftrain.stage import Build, Outcome, plain
-from selftrain.store import PROGRESS
+from selftrain.store.store import PROGRESS
 
 GUESS = {"cpu": 50e9, "cuda": 100e12}
 """FLOP/s of a process, to choose how many rows to run."""
@@ -392,9 +392,9 @@ def run(child: Child) -> Outcome:
     gc.disable()  # as it is while a stage's own libraries are imported
     from accelerate.state import AcceleratorState, GradientState
 
-    from selftrain import scoring
+    from selftrain.rerank import scoring
     from selftrain.sampling import run as sampling
-    from selftrain.training import ppo
+    from selftrain.training.ppo import train as ppo
 
     _next("libraries")
     from selftrain.training import reward, sft  # these load more

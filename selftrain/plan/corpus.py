@@ -174,7 +174,7 @@ def corpus_of(config: RunConfig) -> Corpus:
 
 def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
     """The tokenizer that the run will use; None where a pretrained one is not at hand."""
-    from selftrain.models import load_tokenizer, train_tokenizer
+    from selftrain.models.models import load_tokenizer, train_tokenizer
 
     model = config.model
     if model.base is None:
@@ -196,7 +196,7 @@ def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
 
 
 def _length(tokenizer: Any, text: str, prompt: bool = True) -> int:
-    from selftrain.models import encode_completion, encode_prompt
+    from selftrain.models.models import encode_completion, encode_prompt
 
     if tokenizer is None:
         return max(1, round(len(text) / CHARACTERS_PER_TOKEN)) + (not prompt)

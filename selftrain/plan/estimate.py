@@ -7,11 +7,12 @@ from typing import Any
 
 from selftrain.config import RewardConfig, RunConfig, RuntimeConfig, SftConfig
 from selftrain.errors import UsageError
-from selftrain.plan import flops, footprint, memory
+from selftrain.models import footprint
+from selftrain.models.footprint import Memory, world
+from selftrain.models.shapes import Shape
+from selftrain.plan import flops, memory
 from selftrain.plan.corpus import Corpus
 from selftrain.plan.flops import Rows
-from selftrain.plan.footprint import Memory, world
-from selftrain.plan.shapes import Shape
 
 SANDBOX_MS = {
     "py": 4, "ts": 73, "java": 82, "cpp": 289, "js": 60, "cs": 78, "php": 19, "sh": 8, "go": 370, "rs": 450, "rb": 180,

@@ -6,7 +6,7 @@ Counted as torch's FlopCounterMode counts: matrix products only, and all of atte
 from dataclasses import dataclass
 
 from selftrain.config import LoraConfig, PPOConfig, RuntimeConfig
-from selftrain.plan.shapes import Shape
+from selftrain.models.shapes import Shape
 
 ATTENTION_BACKWARD = 2.5
 """Five products against the forward pass's two: scores once more, and four gradients."""

@@ -1,9 +1,9 @@
 """Memory of a sampling and of a scoring process at its peak; a training process's is in `footprint`."""
 
 from selftrain.config import RuntimeConfig, SampleConfig
-from selftrain.plan.footprint import CUDA_LIBRARIES, FLOAT, LIBRARIES, Memory, decoding_bytes, reading_bytes
-from selftrain.plan.shapes import Shape
-from selftrain.reranker import BATCH_TOKENS, OTHER_BATCH_TOKENS
+from selftrain.models.footprint import CUDA_LIBRARIES, FLOAT, LIBRARIES, Memory, decoding_bytes, reading_bytes
+from selftrain.models.shapes import Shape
+from selftrain.rerank.reranker import BATCH_TOKENS, OTHER_BATCH_TOKENS
 from selftrain.sampling import BATCH
 
 

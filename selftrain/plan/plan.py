@@ -7,11 +7,11 @@ from typing import Any
 
 from selftrain.config import ModelConfig, RunConfig, RuntimeConfig
 from selftrain.errors import UsageError
+from selftrain.models.footprint import world, zero_of
+from selftrain.models.shapes import Shape, shape_of
 from selftrain.plan.capacity import Capacity, capacities, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Speed, Step, check_batches, stated_speed
-from selftrain.plan.footprint import world, zero_of
-from selftrain.plan.shapes import Shape, shape_of
 
 GIB = 1 << 30
 CPU_TFLOPS = 0.15
@@ -122,7 +122,7 @@ def make_plan(
         config.model
     )  # before anything that takes long: a model that is not here is told at once
     if config.model.base is not None or config.reward.base is not None:
-        from selftrain.suitable import check_architectures
+        from selftrain.plan.suitable import check_architectures
 
         check_architectures(config)
     corpus = corpus_of(config)

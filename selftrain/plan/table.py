@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator, Sequence
 
+from selftrain.models.footprint import world, zero_of
 from selftrain.plan.estimate import OTHER_MS, SANDBOX_MS, Step
-from selftrain.plan.footprint import world, zero_of
 from selftrain.plan.plan import GIB, Plan
 
 Table = list[list[str]]

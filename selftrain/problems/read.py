@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from selftrain.bank.generate import generate
 from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError, RunError
 from selftrain.problems.answers import Cleaned
+from selftrain.problems.bank.generate import generate
 from selftrain.problems.contests import contest
 from selftrain.problems.hub import check_parts, read_hub, resolve_commit, subsets
 from selftrain.problems.jsonl import jsonl_problem

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from selftrain.pools import SHUFFLED, Pool, PoolProblem
+from selftrain.evaluation.pools import SHUFFLED, Pool, PoolProblem
 
 MAX_BYTES = 3_500_000
 """Of the data; the page and its plots take some hundred kB more."""

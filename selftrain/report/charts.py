@@ -8,9 +8,9 @@ from dataclasses import replace
 
 import numpy as np
 
-from selftrain.comparisons import Comparison
-from selftrain.metrics import Estimate, Metrics, PoolMetrics
-from selftrain.pools import WITH_LOGPROB, Floats, Pool
+from selftrain.evaluation.comparisons import Comparison
+from selftrain.evaluation.metrics import Estimate, Metrics, PoolMetrics
+from selftrain.evaluation.pools import WITH_LOGPROB, Floats, Pool
 from selftrain.report.svg import CHARACTER, Drawing, Scale, nice_scale, tick_label
 from selftrain.report.wording import duration, interval, percent, signed
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
-from selftrain.comparisons import Evaluation
-from selftrain.pools import Pool
+from selftrain.evaluation.comparisons import Evaluation
+from selftrain.evaluation.pools import Pool
 
 
 class ProblemCounts(TypedDict):

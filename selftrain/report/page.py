@@ -12,9 +12,9 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 
-from selftrain.comparisons import Comparison
-from selftrain.metrics import Metrics
-from selftrain.pools import SHUFFLED, WITH_LOGPROB
+from selftrain.evaluation.comparisons import Comparison
+from selftrain.evaluation.metrics import Metrics
+from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB
 from selftrain.report import charts, wording
 from selftrain.report.browse import browse_data, script_json
 from selftrain.report.inputs import ReportInputs

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selftrain.comparisons import Comparison
-from selftrain.metrics import Estimate, PoolMetrics
+from selftrain.evaluation.comparisons import Comparison
+from selftrain.evaluation.metrics import Estimate, PoolMetrics
 from selftrain.report.charts import ways
 from selftrain.report.wording import run_time
 

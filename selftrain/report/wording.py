@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from selftrain.metrics import Estimate
+from selftrain.evaluation.metrics import Estimate
 
 
 def percent(value: float) -> str:

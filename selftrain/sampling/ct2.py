@@ -9,8 +9,8 @@ from typing import Any
 
 from selftrain.config import SampleConfig
 from selftrain.errors import UsageError
-from selftrain.processor import adds_exactly, flags
 from selftrain.sampling import BATCH, Sample
+from selftrain.sampling.processor import adds_exactly, flags
 
 SCORED = 4096
 """Tokens that are scored at once."""
@@ -26,7 +26,7 @@ class Engine:
     def __init__(
         self, folder: Path, settings: SampleConfig, workspace: Path, threads: int, converts: bool = True
     ) -> None:
-        from selftrain.models import end_ids, load_tokenizer
+        from selftrain.models.models import end_ids, load_tokenizer
 
         if settings.compute_type == "int8" and not adds_exactly():
             raise UsageError(

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from selftrain.config import SampleConfig
-from selftrain.logprobs import summed_logprobs
-from selftrain.models import end_ids, load_generator, load_tokenizer, pad
+from selftrain.models.logprobs import summed_logprobs
+from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
 
 

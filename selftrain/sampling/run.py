@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 from selftrain.config import RuntimeConfig
-from selftrain.launch import Child, child_main, report_progress
-from selftrain.models import (
+from selftrain.launch.launch import Child, child_main, report_progress
+from selftrain.models.models import (
     decode_completion,
     encode_completion,
     encode_prompt,

@@ -33,7 +33,7 @@ class Engine:
                 "transformers of its own, so give it an environment of its own (`pip install vllm` first), or choose "
                 "engine hf, which runs on GPUs too"
             )
-        from selftrain.models import end_ids, load_tokenizer
+        from selftrain.models.models import end_ids, load_tokenizer
 
         self.settings = settings
         self.ends = end_ids(load_tokenizer(folder), folder)

@@ -6,11 +6,11 @@ and which of the last round's two rankers is the one to use.
 
 import json
 
-from selftrain.comparisons import evaluate_pools
 from selftrain.config import EvaluateConfig, Strict
-from selftrain.metrics import choose_logprob_weight, choose_ranker
-from selftrain.pools import SHUFFLED, WITH_LOGPROB, load_pool, with_logprob
-from selftrain.scoring import Job, score_candidates
+from selftrain.evaluation.comparisons import evaluate_pools
+from selftrain.evaluation.metrics import choose_logprob_weight, choose_ranker
+from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, load_pool, with_logprob
+from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Build, Outcome, Stage, fingerprint
 
 

@@ -20,7 +20,7 @@ from sandbox.verdicts import Verdict
 from selftrain.config import MineConfig, Strict
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
-from selftrain.scoring import Job, score_candidates
+from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Build, Outcome, Stage
 
 

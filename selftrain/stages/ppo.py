@@ -1,7 +1,7 @@
-"""Stage `ppo`: SFT policy + reranker -> trained policy. The work is in `selftrain.training.ppo`."""
+"""Stage `ppo`: SFT policy + reranker -> trained policy. The work is in `selftrain.training.ppo.train`."""
 
 from selftrain.config import ExecuteConfig, PPOConfig, Strict
-from selftrain.launch import Answer, launch
+from selftrain.launch.launch import Answer, launch
 from selftrain.stage import Build, Outcome, Stage
 
 
@@ -23,7 +23,7 @@ def build(build: Build, answer: Answer | None = None) -> Outcome:
 
     answer  to rows [problem id, completion]: for each, whether it passes, None where the sandbox failed
     """
-    return launch("selftrain.training.ppo", build, distributed=True, answer=answer)
+    return launch("selftrain.training.ppo.train", build, distributed=True, answer=answer)
 
 
 PPO = Stage("ppo", 3, build, trains=True)

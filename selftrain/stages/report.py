@@ -5,11 +5,11 @@ from collections import Counter
 from typing import Any
 
 from selftrain.config import Strict
-from selftrain.pools import load_pool, with_logprob
+from selftrain.evaluation.pools import load_pool, with_logprob
 from selftrain.records import Pair, Problem, read_records
 from selftrain.report import ReportInputs, build_report
 from selftrain.stage import Build, Outcome, Stage
-from selftrain.store import sha256_file
+from selftrain.store.store import sha256_file
 
 BANK_NOTE = "The problems are the built-in bank's: exercise for the method on small models. They say nothing about real-world code."
 

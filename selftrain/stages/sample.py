@@ -4,10 +4,10 @@ from pathlib import Path
 
 from selftrain.config import SampleConfig, Strict
 from selftrain.errors import DataError
-from selftrain.launch import launch
+from selftrain.launch.launch import launch
 from selftrain.records import Candidate, Problem, digest, read_records, write_records
 from selftrain.stage import Build, Outcome, Stage
-from selftrain.store import PROGRESS
+from selftrain.store.store import PROGRESS
 
 
 class SampleSlice(Strict):

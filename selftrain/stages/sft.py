@@ -1,7 +1,7 @@
 """Stage `sft`: problems -> generator 0, the SFT policy. The work is in `selftrain.training.sft`."""
 
 from selftrain.config import ModelConfig, SftConfig, Strict
-from selftrain.launch import launch
+from selftrain.launch.launch import launch
 from selftrain.stage import Build, Outcome, Stage
 
 

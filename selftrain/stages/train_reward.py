@@ -1,7 +1,7 @@
 """Stage `train_reward`: pairs -> reranker. The work is in `selftrain.training.reward`."""
 
 from selftrain.config import RewardConfig, Strict
-from selftrain.launch import launch
+from selftrain.launch.launch import launch
 from selftrain.stage import Build, Outcome, Stage
 
 

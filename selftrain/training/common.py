@@ -24,13 +24,13 @@ from accelerate.utils import broadcast_object_list
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
-from selftrain.checkpoints import WHOLE, anew, step_of, whole
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
-from selftrain.launch import hold, report_progress
-from selftrain.models import all_finite
-from selftrain.operators import start_distributed
-from selftrain.training import lora
+from selftrain.launch.launch import hold, report_progress
+from selftrain.models import lora
+from selftrain.models.deepspeed_ops import start_distributed
+from selftrain.models.models import all_finite
+from selftrain.store.checkpoints import WHOLE, anew, step_of, whole
 
 SORT_WINDOW = 20
 """Batches that are sorted by length together: little padding, and still a random order."""

@@ -21,8 +21,9 @@ from trl import RewardTrainer
 
 from selftrain.config import RewardConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.launch import Child, child_main
-from selftrain.models import (
+from selftrain.launch.launch import Child, child_main
+from selftrain.models import lora
+from selftrain.models.models import (
     digest_weights,
     encode_completion,
     encode_prompt,
@@ -35,7 +36,7 @@ from selftrain.models import (
 from selftrain.records import Pair, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.train_reward import RewardSlice
-from selftrain.training import common, lora
+from selftrain.training import common
 from selftrain.training.common import (
     Goal,
     TrainerMixin,

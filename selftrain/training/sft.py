@@ -19,8 +19,9 @@ from trl import SFTTrainer
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import DataError
-from selftrain.launch import Child, child_main
-from selftrain.models import (
+from selftrain.launch.launch import Child, child_main
+from selftrain.models import lora
+from selftrain.models.models import (
     digest_weights,
     encode_completion,
     encode_prompt,
@@ -32,7 +33,7 @@ from selftrain.models import (
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.sft import SftSlice
-from selftrain.training import common, lora
+from selftrain.training import common
 from selftrain.training.common import (
     Goal,
     TrainerMixin,

@@ -17,11 +17,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from selftrain.config import BankConfig, ModelConfig
-from selftrain.models import make_tiny, train_tokenizer
+from selftrain.models.models import make_tiny, train_tokenizer
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem, write_records
 from selftrain.stage import ArtifactRef, Outcome
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tests.cluster import cluster
 from tests.command import ROOT, prefect_server
 from tests.machines import HUB, around_here, forwarded
@@ -35,7 +35,7 @@ import json, os, sys
 from prefect import flow
 from selftrain.config import RunConfig
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.execute import execute
 from tasks.prefect import PrefectRun
 from tasks.sample import sample

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 
 from selftrain.configfile import load_config
-from selftrain.metrics import bootstrap_weights
-from selftrain.models import load_classifier, load_tokenizer
+from selftrain.evaluation.metrics import bootstrap_weights
+from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.records import Execution, Problem, read_records
 from selftrain.stage import Build
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sample import SAMPLE, SampleSlice
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.execute import EXECUTE, ExecuteSlice, toolchain
 from tasks.ppo import build as train
 from tasks.prepare import prepare

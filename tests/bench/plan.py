@@ -14,13 +14,13 @@ from typing import Any
 
 from selftrain.config import RunConfig
 from selftrain.configfile import load_config
-from selftrain.models import encode_completion
+from selftrain.models.models import encode_completion
+from selftrain.models.shapes import Shape, shape_of
 from selftrain.plan.calibrate import Sizes, calibrate
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Step
-from selftrain.plan.shapes import Shape, shape_of
 from selftrain.records import Candidate, Pair, Problem, read_records, write_records
-from selftrain.scoring import Job, score_candidates
+from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Build
 from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.stages.sample import SAMPLE, SampleSlice

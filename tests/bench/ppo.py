@@ -18,7 +18,7 @@ from typing import Any
 import torch
 
 from selftrain.config import BankConfig, PPOConfig
-from selftrain.models import encode_prompt, load_classifier, load_generator, make_tiny
+from selftrain.models.models import encode_prompt, load_classifier, load_generator, make_tiny
 from selftrain.problems.read import read_problems
 from tests.bench.sft import MODEL, corpus, train
 
@@ -109,8 +109,8 @@ def _ours(
 ) -> tuple[Callable[[], None], Any]:
     from accelerate import Accelerator
 
-    from selftrain.ppo.score import RerankerScore
-    from selftrain.ppo.trainer import Trainer
+    from selftrain.training.ppo.score import RerankerScore
+    from selftrain.training.ppo.trainer import Trainer
 
     model, reference, value, reward = _copies(policy)
     trainer = Trainer(
@@ -130,10 +130,9 @@ def _ours(
 
 def _trl(policy: Any, tokenizer: Any, prompts: list[list[int]]) -> Callable[[], None]:
     from datasets import Dataset
+    from tests.selftrain.training.ppo.trl_reference import PLAIN
     from trl.experimental.ppo import PPOConfig as TrlConfig
     from trl.experimental.ppo import PPOTrainer
-
-    from tests.selftrain.ppo.trl_reference import PLAIN
 
     model, reference, value, reward = _copies(policy)
     tokenizer.padding_side = "left"

@@ -15,7 +15,14 @@ from typing import Any
 import torch
 
 from selftrain.config import BankConfig, ModelConfig, SampleConfig
-from selftrain.models import encode_prompt, load_generator, load_tokenizer, make_tiny, pad, train_tokenizer
+from selftrain.models.models import (
+    encode_prompt,
+    load_generator,
+    load_tokenizer,
+    make_tiny,
+    pad,
+    train_tokenizer,
+)
 from selftrain.problems.read import read_problems
 from selftrain.sampling import ct2, hf
 

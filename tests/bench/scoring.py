@@ -19,9 +19,9 @@ import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from selftrain.config import BankConfig
-from selftrain.models import encode_completion, encode_prompt, train_tokenizer
+from selftrain.models.models import encode_completion, encode_prompt, train_tokenizer
 from selftrain.problems.read import read_problems
-from selftrain.reranker import Reranker
+from selftrain.rerank.reranker import Reranker
 
 CANDIDATES, SIZES = 16, (16, 4)
 Problems = list[tuple[str, list[str]]]

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from selftrain.config import BankConfig, ModelConfig, RuntimeConfig, SftConfig
-from selftrain.models import encode_completion, encode_prompt, make_tiny, pad, train_tokenizer
+from selftrain.models.models import encode_completion, encode_prompt, make_tiny, pad, train_tokenizer
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem, write_records
 from selftrain.stage import Build

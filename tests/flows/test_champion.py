@@ -14,10 +14,10 @@ import yaml
 from flows.champion import Keys, go_on, plan_next, prepared
 from flows.method import method
 from flows.session import open_run
+from selftrain.champion.registry import Contender, Record, Registry, promote_by_hand
 from selftrain.configfile import load_config
 from selftrain.problems.read import read_problems
-from selftrain.registry import Contender, Record, Registry, promote_by_hand
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.run import Run
 from tests.command import ROOT, Finished, PrefectServer, selftrain
 

@@ -23,9 +23,9 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.checkpoints import FOLDER, WHOLE
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
+from selftrain.store.checkpoints import FOLDER, WHOLE
+from selftrain.store.store import Store
 from tests.command import ROOT, Finished, PrefectServer, prefect_server
 from tests.kill_at_random import descendants, living, outcome, processes_of
 from tests.servers import flaky, moto

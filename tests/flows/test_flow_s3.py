@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tests.command import PrefectServer, selftrain
 from tests.servers import SECRET_KEY, S3Server
 

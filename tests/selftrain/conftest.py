@@ -42,7 +42,7 @@ def generator(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a generator whose distributions are far from uniform and from certain."""
     import torch
 
-    from selftrain.models import make_tiny, train_tokenizer
+    from selftrain.models.models import make_tiny, train_tokenizer
 
     folder = tmp_path_factory.mktemp("generator")
     tokenizer = train_tokenizer([p.prompt + (p.response or "") for p in make_problems()], TINY.vocabulary)
@@ -62,7 +62,7 @@ def reranker(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a reranker: the generator's body under a score head of its own."""
     import torch
 
-    from selftrain.models import load_classifier, load_tokenizer
+    from selftrain.models.models import load_classifier, load_tokenizer
 
     folder = tmp_path_factory.mktemp("reranker")
     tokenizer = load_tokenizer(generator)

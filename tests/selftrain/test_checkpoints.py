@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.checkpoints import Mirror, shared
 from selftrain.errors import StoreError
-from selftrain.files import Files
-from selftrain.store import Store
+from selftrain.store.checkpoints import Mirror, shared
+from selftrain.store.files import Files
+from selftrain.store.store import Store
 from tests.command import ROOT
 from tests.servers import S3Server
 
@@ -144,7 +144,7 @@ def test_a_store_that_fails_costs_copies_and_not_training(
     def failing(*_: object) -> None:
         raise StoreError("the store is away")
 
-    monkeypatch.setattr("selftrain.checkpoints.POLL", 0.01)
+    monkeypatch.setattr("selftrain.store.checkpoints.POLL", 0.01)
     monkeypatch.setattr(files, "read", failing)
     monkeypatch.setattr(files, "upload", failing)
     with shared(files, files.root, tmp_path):
@@ -185,9 +185,10 @@ def test_once_training_has_ended_nothing_is_written(files: Files, tmp_path: Path
 
 TRAINING = """
     import logging, sys
-    from selftrain import checkpoints, lease
+    from selftrain.store import checkpoints
+    from selftrain.store import lease
     from selftrain.configfile import load_config
-    from selftrain.store import Store
+    from selftrain.store.store import Store
     from tasks.prepare import prepare
     from tasks.run import Run
     from tasks.sft import sft

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from flows.cli import main
-from selftrain import garbage
 from selftrain.errors import StoreError, UsageError
-from selftrain.garbage import collect
 from selftrain.stage import ArtifactRef, Outcome
-from selftrain.store import Store
+from selftrain.store import garbage
+from selftrain.store.garbage import collect
+from selftrain.store.store import Store
 from tests.servers import S3Server
 
 OLD = 30 * 86400

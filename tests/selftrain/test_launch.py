@@ -14,12 +14,19 @@ from typing import Any
 
 import pytest
 
-from selftrain import commands
 from selftrain.config import ModelConfig, PPOConfig, RewardConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed, UsageError
-from selftrain.launch import launch
-from selftrain.memory import GIB, available_bytes, check_gpu, count_parameters, least_bytes, tiny_parameters
-from selftrain.processes import LAST_LINES
+from selftrain.launch import commands
+from selftrain.launch.launch import launch
+from selftrain.launch.processes import LAST_LINES
+from selftrain.models.memory import (
+    GIB,
+    available_bytes,
+    check_gpu,
+    count_parameters,
+    least_bytes,
+    tiny_parameters,
+)
 from selftrain.redact import without_secrets
 from selftrain.stage import Build, Outcome
 from selftrain.stages.ppo import PPOSlice
@@ -32,7 +39,7 @@ HEAD = """
 import gc, sys, time
 COLLECTING = gc.isenabled()
 from selftrain.errors import StoreError, UsageError
-from selftrain.launch import ask, child_main, report_progress
+from selftrain.launch.launch import ask, child_main, report_progress
 from selftrain.stage import Outcome
 """
 
@@ -395,7 +402,7 @@ def test_each_machine_gets_its_number_and_the_first_ones_address():
     assert found[1:3] == ["-m", "torch.distributed.run"]
     assert {"--nnodes=3", "--node-rank=2", "--nproc-per-node=8"} < set(found)
     assert {"--master-addr=10.0.0.1", "--master-port=29500", "--rdzv-id=attempt-1"} < set(found)
-    assert found[-4:] == ["-m", "selftrain.child", "childish", "resolved.json"]
+    assert found[-4:] == ["-m", "selftrain.launch.child", "childish", "resolved.json"]
     with pytest.raises(UsageError, match=r"expected HOST:PORT, .* got '10\.0\.0\.1'"):
         commands.torchrun("childish", Path(), RuntimeConfig(nodes=2, rendezvous="10.0.0.1"))
 
@@ -500,7 +507,7 @@ signal.signal(signal.SIGTERM, end)
 signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the tests may ignore it
 from pathlib import Path
 from selftrain.config import RuntimeConfig
-from selftrain.launch import launch
+from selftrain.launch.launch import launch
 from selftrain.stage import Build
 
 folder = Path(sys.argv[1])

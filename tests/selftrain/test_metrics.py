@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from sandbox.verdicts import Verdict
-from selftrain.comparisons import compare_pools, evaluate_pools
 from selftrain.errors import UsageError
-from selftrain.metrics import (
+from selftrain.evaluation.comparisons import compare_pools, evaluate_pools
+from selftrain.evaluation.metrics import (
     bootstrap_weights,
     choose_logprob_weight,
     choose_ranker,
@@ -18,7 +18,7 @@ from selftrain.metrics import (
     pass_at_k,
     pool_metrics,
 )
-from selftrain.pools import Pool, PoolProblem, join_runs, make_pool, with_logprob
+from selftrain.evaluation.pools import Pool, PoolProblem, join_runs, make_pool, with_logprob
 from selftrain.records import Candidate, Execution, Problem
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from selftrain.errors import UsageError
-from selftrain.models import load_classifier, load_generator
+from selftrain.models.models import load_classifier, load_generator
 
 HIDDEN, FEED, HEADS, LAYERS, TOKENS = 16, 32, 2, 2, 8
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import pytest
 
-from selftrain import nodes, pulse
 from selftrain.config import PPOConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed
-from selftrain.nodes import Job, Seat, gather
-from selftrain.pulse import LOST_SECONDS, Beat, Beating, Pulse
+from selftrain.launch import heartbeat, nodes
+from selftrain.launch.heartbeat import LOST_SECONDS, Beat, Beating, Pulse
+from selftrain.launch.nodes import Job, Seat, gather
 from selftrain.stage import Build, Outcome
 from selftrain.stages import ppo
 from selftrain.stages.ppo import PPOSlice
@@ -315,7 +315,7 @@ def test_machines_that_do_not_come_are_told(jobs: Path, tmp_path: Path, monkeypa
 def test_a_machine_that_dies_while_others_are_waited_for_gives_its_place_up(
     jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(pulse, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "LOST_SECONDS", 0.5)
     monkeypatch.setattr(nodes, "GATHER_SECONDS", 5.0)
     jobs.mkdir(parents=True)
 
@@ -335,12 +335,12 @@ def test_a_machine_that_gives_no_sign_of_life_is_missed(tmp_path: Path, monkeypa
     others = nodes.Others({1: Pulse(tmp_path / "seat", Seat)})
     (tmp_path / "seat").write_text(Seat(host="b").model_dump_json())
     assert others.trouble() is None
-    monkeypatch.setattr(pulse, "LOST_SECONDS", -1.0)
+    monkeypatch.setattr(heartbeat, "LOST_SECONDS", -1.0)
     assert others.trouble() == "machine 2 (b) gives no sign of life"
 
 
 def test_a_sign_of_life_is_a_change_and_not_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert LOST_SECONDS > 10 * pulse.BEAT_SECONDS
+    assert LOST_SECONDS > 10 * heartbeat.BEAT_SECONDS
     path = tmp_path / "beat"
     found = Pulse(path, Beat)
     assert found.read() is None
@@ -352,7 +352,7 @@ def test_a_sign_of_life_is_a_change_and_not_a_time(tmp_path: Path, monkeypatch: 
     os.utime(path, (0, 0))
     assert found.read() == Beat(beat=6)
     assert found.beats == 1
-    monkeypatch.setattr(pulse, "LOST_SECONDS", -1.0)
+    monkeypatch.setattr(heartbeat, "LOST_SECONDS", -1.0)
     assert found.lost
     path.write_text("torn {")
     assert found.read() is None

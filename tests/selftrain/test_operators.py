@@ -19,7 +19,7 @@ os.environ.pop("TORCH_EXTENSIONS_DIR", None)
 from deepspeed.ops.op_builder import builder
 loaded = []
 builder.OpBuilder.load = lambda self, verbose=True: loaded.append(self.name)
-from selftrain.operators import build_operators
+from selftrain.models.deepspeed_ops import build_operators
 build_operators()
 assert loaded == [{name!r}], loaded
 assert os.environ["TORCH_EXTENSIONS_DIR"] == {str(left.parents[2])!r}

@@ -9,9 +9,9 @@ from transformers import AutoModelForCausalLM
 
 from selftrain import Picker, Reranker
 from selftrain.errors import UsageError
-from selftrain.models import encode_completion, encode_prompt
-from selftrain.picker import Picked, example
+from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
 from selftrain.records import Candidate, Execution, read_records
+from selftrain.rerank.picker import Picked, example
 from tests.command import Finished
 
 PROMPT = 'def f(xs):\n    """ Add all numbers of xs. """\n'
@@ -23,7 +23,7 @@ def test_it_adds_the_generators_log_probability_to_the_score(smoke_run: Finished
     picked = picker.rank(PROMPT, CANDIDATES)
     assert picked.logprobs is not None
     model = AutoModelForCausalLM.from_pretrained(smoke_run.folder("sft")).eval()
-    tokenizer = picker.generator.tokenizer
+    tokenizer = load_tokenizer(smoke_run.folder("sft"))
     head = encode_prompt(tokenizer, PROMPT)
     for text, found in zip(CANDIDATES, picked.logprobs, strict=True):
         row = encode_completion(tokenizer, text)
@@ -47,7 +47,7 @@ def test_the_way_is_the_one_that_validation_chose_and_can_be_another(smoke_run: 
     picked = alone.rank(PROMPT, CANDIDATES)
     assert picked.scores == Reranker.load(smoke_run.folder("rm-2")).rank(PROMPT, CANDIDATES).scores
     assert (picked.logprobs, picked.far) == (None, None)
-    assert "generator" not in vars(alone), "it is not loaded"
+    assert "_generator" not in vars(alone), "it is not loaded"
     with pytest.raises(UsageError, match=r"'rm-1': expected rm-2 or rm-2\+logprob"):
         Picker.load(smoke_run.out, "rm-1")
     with pytest.raises(UsageError, match=r"no run\.json there"):

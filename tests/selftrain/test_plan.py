@@ -21,6 +21,7 @@ from selftrain.config import (
 )
 from selftrain.configfile import CONFIGS, load_config
 from selftrain.errors import UsageError
+from selftrain.models.shapes import Shape, shape_of, stored_parameters
 from selftrain.plan import flops, memory, rank_bytes
 from selftrain.plan.capacity import Capacity, capacities, counts, shared, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, padded
@@ -28,7 +29,6 @@ from selftrain.plan.estimate import Planner, Speed, Step, optimizer_steps, sandb
 from selftrain.plan.flops import Rows
 from selftrain.plan.page import page
 from selftrain.plan.plan import Hardware, Workload, make_plan, on_hardware
-from selftrain.plan.shapes import Shape, shape_of, stored_parameters
 from selftrain.plan.table import count, duration, size, text
 
 ONE = RuntimeConfig(processes=1)

@@ -7,12 +7,12 @@ import torch
 from transformers import AutoConfig, GPTNeoConfig, Qwen2Config
 
 from selftrain.config import BankConfig, ModelConfig, RunConfig, RuntimeConfig
-from selftrain.models import make_tiny
+from selftrain.models.models import make_tiny
+from selftrain.models.shapes import Shape, shape_by, shape_of
 from selftrain.plan import calibrate as calibration
 from selftrain.plan.calibrate import Sizes
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.plan import Hardware, make_plan
-from selftrain.plan.shapes import Shape, shape_by, shape_of
 from tests.plan_checks import check_flops
 from tests.selftrain.test_models import FEED, HIDDEN, LAYERS, TOKENS, write_gguf
 

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from sandbox.verdicts import Verdict
+from selftrain.champion.promotion import Attempt, compare, next_attempt, verdict
+from selftrain.champion.registry import Contender, Identity, Record, Share
 from selftrain.config import PromotionConfig
-from selftrain.promotion import Attempt, compare, next_attempt, verdict
 from selftrain.records import Candidate, Execution, Problem, write_records
-from selftrain.registry import Contender, Identity, Record, Share
 
 TASKS = 16
 SAME = PromotionConfig()

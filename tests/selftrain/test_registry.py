@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
-from selftrain.errors import UsageError
-from selftrain.registry import (
+from selftrain.champion.drift import drift_markdown, drift_page, history, since
+from selftrain.champion.registry import (
     Contender,
     Figures,
     Record,
@@ -20,9 +20,9 @@ from selftrain.registry import (
     names,
     promote_by_hand,
 )
-from selftrain.report.drift import drift_markdown, drift_page, history, since
+from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef, Outcome
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tests.command import ROOT
 
 KEYS = ["a" * 32, "ab" + "0" * 30, "c" * 32]
@@ -77,8 +77,8 @@ def test_records_come_back_in_order_and_a_number_is_given_once(store: Store):
 
 RACER = """
 import sys
-from selftrain.registry import Contender, Record, Registry
-from selftrain.store import Store
+from selftrain.champion.registry import Contender, Record, Registry
+from selftrain.store.store import Store
 
 url, who = sys.argv[1:]
 registry = Registry(Store(url), "race")

@@ -20,10 +20,11 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from selftrain import Ranking, Reranker, reranker
+from selftrain import Ranking, Reranker
 from selftrain.errors import UsageError
-from selftrain.models import encode_completion, encode_prompt, load_tokenizer
-from selftrain.scoring import shuffled_prompts
+from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
+from selftrain.rerank import reranker
+from selftrain.rerank.scoring import shuffled_prompts
 from tests.command import Finished
 from tests.selftrain.conftest import make_problems
 
@@ -204,7 +205,7 @@ PLAIN = """
 import json, sys
 sys.path.append(sys.argv[1])
 try:
-    import selftrain.reranker  # a folder of data files may have the name
+    import selftrain.rerank.reranker  # a folder of data files may have the name
     sys.exit("this project can be imported here")
 except ImportError:
     pass

@@ -15,10 +15,9 @@ import pytest
 import torch
 from transformers import BloomConfig, GPT2Config, LlamaConfig
 
-from selftrain import processor
 from selftrain.config import RunConfig, RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.models import (
+from selftrain.models.models import (
     context_of,
     decode_completion,
     encode_prompt,
@@ -28,12 +27,12 @@ from selftrain.models import (
     load_tokenizer,
 )
 from selftrain.records import Candidate, Problem, read_records, write_records
-from selftrain.sampling import Sample, ct2, hf, vllm
+from selftrain.sampling import Sample, ct2, hf, processor, vllm
 from selftrain.sampling.hf import draw
 from selftrain.sampling.run import candidate, kept_tokens, own_devices, with_logprobs
 from selftrain.stage import ArtifactRef, Build, Outcome
 from selftrain.stages.sample import SAMPLE, SampleSlice
-from selftrain.store import PROGRESS, Store
+from selftrain.store.store import PROGRESS, Store
 from tasks.run import Run
 from tasks.sample import sample as sample_task
 from tests.selftrain.conftest import make_problems

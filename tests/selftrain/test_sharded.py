@@ -6,7 +6,7 @@ import pytest
 
 from selftrain.config import RuntimeConfig
 from selftrain.records import Candidate, write_records
-from selftrain.scoring import Job, score_candidates
+from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Build
 from tests.selftrain.conftest import make_problems
 

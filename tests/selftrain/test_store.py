@@ -18,7 +18,7 @@ import pytest
 
 from selftrain.errors import CorruptArtifact, StoreError, UsageError
 from selftrain.stage import ArtifactRef, Outcome
-from selftrain.store import PROGRESS, Store, replace_file
+from selftrain.store.store import PROGRESS, Store, replace_file
 from tests.needs import need
 from tests.servers import moto
 
@@ -171,7 +171,7 @@ BUILDER = """
     import sys, time
     from pathlib import Path
     from selftrain.stage import ArtifactRef, Outcome
-    from selftrain.store import Store
+    from selftrain.store.store import Store
 
     root, seconds = Path(sys.argv[1]), float(sys.argv[2])
 

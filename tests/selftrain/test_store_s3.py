@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from selftrain import files as files_module
-from selftrain.copies import Copies
 from selftrain.errors import CorruptArtifact, StoreError, StoreRefused, UsageError
-from selftrain.files import Files, s3_tag
 from selftrain.stage import ArtifactRef, Outcome
-from selftrain.store import Store
+from selftrain.store import files as files_module
+from selftrain.store.artifact_cache import Copies
+from selftrain.store.files import Files, s3_tag
+from selftrain.store.store import Store
 from tests.servers import BUCKET, SECRET_KEY, S3Server, flaky, moto
 
 REF = ArtifactRef("sft", "0123456789abcdef0123456789abcdef")
@@ -49,9 +49,9 @@ def whose(store: Store, ref: ArtifactRef = REF) -> set[str]:
 BUILDER = """
     import json, sys, time
     from pathlib import Path
-    from selftrain import lease
+    from selftrain.store import lease
     from selftrain.stage import ArtifactRef, Outcome
-    from selftrain.store import Store
+    from selftrain.store.store import Store
 
     url, local, seconds, who, ref, options, expiry = sys.argv[1:]
     lease.BEAT, lease.EXPIRY, lease.POLL = 0.3, float(expiry), 0.2
@@ -387,7 +387,7 @@ class Overwrites(Files):
 def test_where_a_server_overwrites_one_of_two_still_gets_the_lease(url: str, monkeypatch: pytest.MonkeyPatch):
     import threading
 
-    from selftrain import lease
+    from selftrain.store import lease
 
     monkeypatch.setattr(lease, "SETTLE", 0.5)
     monkeypatch.setattr(lease, "POLL", 0.1)

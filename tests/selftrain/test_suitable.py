@@ -12,9 +12,9 @@ from transformers import AutoModelForCausalLM
 
 from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.errors import UsageError
-from selftrain.launch import Child
-from selftrain.models import load_classifier, load_tokenizer
-from selftrain.suitable import check
+from selftrain.launch.launch import Child
+from selftrain.models.models import load_classifier, load_tokenizer
+from selftrain.plan.suitable import check
 from selftrain.training import reward
 from tests.command import selftrain
 from tests.selftrain.training.made import reward_job

@@ -9,7 +9,7 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
-from selftrain.models import (
+from selftrain.models.models import (
     decode_completion,
     encode_completion,
     encode_completions,

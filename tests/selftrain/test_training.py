@@ -11,8 +11,8 @@ from torch.nn.functional import logsigmoid
 
 from selftrain.config import ModelConfig, RewardConfig, RuntimeConfig, SftConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.launch import Child
-from selftrain.models import load_classifier, load_generator, load_tokenizer
+from selftrain.launch.launch import Child
+from selftrain.models.models import load_classifier, load_generator, load_tokenizer
 from selftrain.records import Pair, Problem, write_records
 from selftrain.stage import Build, Outcome
 from selftrain.stages.sft import SFT, SftSlice

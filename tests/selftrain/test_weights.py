@@ -6,11 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from selftrain import weights
 from selftrain.errors import DataError, UsageError
 from selftrain.records import Candidate, write_records
 from selftrain.stage import ArtifactRef, Outcome
-from selftrain.store import Store, sha256_file
+from selftrain.store import weights
+from selftrain.store.store import Store, sha256_file
 
 KINDS = [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e5m2, torch.float8_e4m3fn]
 

@@ -20,7 +20,7 @@ from flows.method import method
 from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.stage import ArtifactRef, Build, Outcome
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.run import Run
 from tests.cluster import Cluster, cluster
 from tests.command import ROOT, Finished, PrefectServer, processes, selftrain
@@ -125,7 +125,7 @@ import sys
 from prefect import flow
 from selftrain.config import RunConfig
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.execute import execute
 from tasks.prefect import PrefectRun
 

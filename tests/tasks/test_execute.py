@@ -13,7 +13,7 @@ from selftrain.errors import SandboxFailed, UsageError
 from selftrain.problems import read_problems
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.stage import Build
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.execute import EXECUTE, ExecuteSlice, limits_for, open_sandbox, sandbox_at_work, toolchain
 from tasks.run import Run
 from tests.selftrain.problems.made import write_jsonl

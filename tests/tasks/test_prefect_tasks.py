@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from selftrain.progress import Pace, describe, duration
 from tasks.prefect import ChildLog, level_of
+from tasks.progress import Pace, describe, duration
 from tests.command import Finished, PrefectServer
 
 
@@ -69,7 +69,7 @@ def test_a_line_has_the_level_that_it_tells(line: str, level: str):
 
 def test_progress_tells_rate_time_left_and_the_childs_figures(monkeypatch: pytest.MonkeyPatch):
     now = [100.0]
-    monkeypatch.setattr("selftrain.progress.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("tasks.progress.time.monotonic", lambda: now[0])
     pace = Pace()
     assert pace(500) == 0, "a resumed stage begins where it was"
     now[0] += 10

@@ -10,7 +10,7 @@ from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.errors import CorruptArtifact
 from selftrain.records import digest
 from selftrain.stage import ArtifactRef, Build, Outcome, Stage
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.run import Run, Step
 
 

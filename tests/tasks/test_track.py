@@ -8,7 +8,7 @@ import pytest
 from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef, Outcome, Stage
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks import track
 from tasks.run import Run, Step
 

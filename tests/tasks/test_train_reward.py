@@ -7,7 +7,7 @@ import pytest
 from selftrain.config import RewardConfig, RunConfig
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
-from selftrain.store import Store
+from selftrain.store.store import Store
 from tasks.run import Run, Step
 from tasks.train_reward import train_reward
 

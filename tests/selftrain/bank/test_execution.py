@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
+from tests.selftrain.problems.bank.joined import JOIN, join
 
 from sandbox.client import Sandbox
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Verdict
-from selftrain.bank.generate import Task, draw_inputs, draw_tasks, run_chain, sentence
-from selftrain.bank.operations import FAMILIES, OPERATIONS, Operation, Step
-from selftrain.bank.render import render_prompt, render_solution, render_tests
 from selftrain.config import LANGUAGES, BankConfig
+from selftrain.problems.bank.generate import Task, draw_inputs, draw_tasks, run_chain, sentence
+from selftrain.problems.bank.operations import FAMILIES, OPERATIONS, Operation, Step
+from selftrain.problems.bank.render import render_prompt, render_solution, render_tests
 from tests.needs import need
-from tests.selftrain.bank.joined import JOIN, join
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,17 @@ from typing import Literal
 import pytest
 from pydantic import ValidationError
 
-from selftrain.bank.generate import bug_rates, compositions, draw_tasks, generate, run_chain, split_of
-from selftrain.bank.operations import BY_NAME, FAMILIES, Step
 from selftrain.config import BankConfig
 from selftrain.errors import UsageError
+from selftrain.problems.bank.generate import (
+    bug_rates,
+    compositions,
+    draw_tasks,
+    generate,
+    run_chain,
+    split_of,
+)
+from selftrain.problems.bank.operations import BY_NAME, FAMILIES, Step
 from selftrain.records import digest
 
 SIZES = {"sft": 120, "rl": 40, "validation": 10, "test": 30}

@@ -4,11 +4,11 @@ from typing import get_args
 
 import pytest
 
-from selftrain.bank.code import CODE
-from selftrain.bank.languages import LANGUAGES
-from selftrain.bank.operations import BY_NAME, FAMILIES, OPERATIONS, Operation, Step, Value
 from selftrain.config import LANGUAGES as CONFIG_LANGUAGES
 from selftrain.config import BankConfig
+from selftrain.problems.bank.code import CODE
+from selftrain.problems.bank.languages import LANGUAGES
+from selftrain.problems.bank.operations import BY_NAME, FAMILIES, OPERATIONS, Operation, Step, Value
 
 EXAMPLES: list[tuple[str, int, Value, Value]] = [
     ("gt", 3, [1, 3, 5], [5]),

@@ -4,11 +4,11 @@ import itertools
 
 import pytest
 
-from selftrain.bank.generate import draw_tasks
-from selftrain.bank.languages import LANGUAGES
-from selftrain.bank.operations import BY_NAME, Step, Value
-from selftrain.bank.render import render_prompt, render_solution, render_tests
 from selftrain.config import BankConfig
+from selftrain.problems.bank.generate import draw_tasks
+from selftrain.problems.bank.languages import LANGUAGES
+from selftrain.problems.bank.operations import BY_NAME, Step, Value
+from selftrain.problems.bank.render import render_prompt, render_solution, render_tests
 
 PROGRAMS = {
     "py": '''\

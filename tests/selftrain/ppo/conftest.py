@@ -1,8 +1,7 @@
 """Fixtures for the tests of PPO."""
 
 import pytest
-
-from tests.selftrain.ppo.tiny import make_model
+from tests.selftrain.training.ppo.tiny import make_model
 
 
 @pytest.fixture

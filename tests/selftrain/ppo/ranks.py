@@ -1,4 +1,4 @@
-"""python -m tests.selftrain.ppo.ranks OUT [DEEPSPEED.json]: PPO on the toy model, alone or as one of torchrun's ranks.
+"""python -m tests.selftrain.training.ppo.ranks OUT [DEEPSPEED.json]: PPO on the toy model, alone or as one of torchrun's ranks.
 
 Writes the tokens of a live first rollout, and the curve of 20 updates on stored rollouts, both as rank 0 sees them.
 """
@@ -9,15 +9,15 @@ import sys
 from pathlib import Path
 
 import torch
+from tests.selftrain.training.ppo.tiny import END, VOCABULARY, make_model
 
 from selftrain.config import PPOConfig, RuntimeConfig
-from selftrain.launch import hold
-from selftrain.ppo.rollout import Copy, seeded
-from selftrain.ppo.trainer import Trainer
+from selftrain.launch.launch import hold
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.common import world_size
-from selftrain.training.ppo import _accelerator
-from tests.selftrain.ppo.tiny import END, VOCABULARY, make_model
+from selftrain.training.ppo.rollout import Copy, seeded
+from selftrain.training.ppo.train import _accelerator
+from selftrain.training.ppo.trainer import Trainer
 
 WIDTH = 8
 PROMPTS = [[i, j] for i in range(2, 10) for j in range(2, 10)]
@@ -72,7 +72,7 @@ def main() -> None:
     if accelerator.is_main_process:
         total = sum(float(value.double().abs().sum()) for value in weights.values())
         out.write_text(json.dumps({"live": live, "curve": curve, "weights": total}))
-    os._exit(0)  # as a stage's child ends: see `selftrain.launch.hold`
+    os._exit(0)  # as a stage's child ends: see `selftrain.launch.launch.hold`
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from selftrain.ppo import equations as eq
+from selftrain.training.ppo import equations as eq
 
 
 def close(actual, expected):

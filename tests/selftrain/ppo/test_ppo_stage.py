@@ -15,8 +15,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, Llama
 import selftrain
 from selftrain.config import LoraConfig, ModelConfig, PPOConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.launch import Child
-from selftrain.models import encode_completion, encode_prompt, make_tiny, train_tokenizer
+from selftrain.launch.launch import Child
+from selftrain.models.models import encode_completion, encode_prompt, make_tiny, train_tokenizer
 from selftrain.records import Problem, write_records
 from selftrain.stage import Build, plain
 from selftrain.stages import ppo as stage
@@ -126,7 +126,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_weights(inputs, undisturbed,
     }
     (private / "resolved.json").write_text(json.dumps(content))
     child = subprocess.Popen(
-        [sys.executable, "-m", "selftrain.training.ppo", str(private / "resolved.json")],
+        [sys.executable, "-m", "selftrain.training.ppo.train", str(private / "resolved.json")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -165,7 +165,7 @@ def test_two_ranks_do_what_one_process_does(inputs, undisturbed, tmp_path):
 
 def train_here(config, inputs, folder):
     """The child's work in this process: enough for what is refused before anything is trained."""
-    from selftrain.training.ppo import train
+    from selftrain.training.ppo.train import train
 
     return train(
         Child(

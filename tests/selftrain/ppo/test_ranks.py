@@ -12,10 +12,15 @@ KINDS = {"ddp": None, "zero1": "zero1.json", "zero2": "zero2.json", "zero3": "ze
 
 
 def run(out: Path, ranks: int, deepspeed: str | None = None) -> dict:
-    """What `tests.selftrain.ppo.ranks` writes."""
+    """What `tests.selftrain.training.ppo.ranks` writes."""
     settings = [CONFIGS / "deepspeed" / deepspeed] if deepspeed else []
     run_ranks(
-        "tests.selftrain.ppo.ranks", out, *settings, ranks=ranks, deepspeed=deepspeed is not None, seconds=600
+        "tests.selftrain.training.ppo.ranks",
+        out,
+        *settings,
+        ranks=ranks,
+        deepspeed=deepspeed is not None,
+        seconds=600,
     )
     return json.loads(out.read_text())
 

@@ -32,9 +32,9 @@ from torch import Tensor
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from selftrain.config import PPOConfig
-from selftrain.ppo import equations as eq
-from selftrain.ppo.model import PolicyWithValue, Sequences, completion_logprobs
-from selftrain.ppo.trainer import Trainer, accumulation_steps
+from selftrain.training.ppo import equations as eq
+from selftrain.training.ppo.model import PolicyWithValue, Sequences, completion_logprobs
+from selftrain.training.ppo.trainer import Trainer, accumulation_steps
 
 STORED = json.loads(Path(__file__).with_name("trl_reference.json").read_text())
 CASES = STORED["cases"]

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from sandbox.verdicts import Verdict
-from selftrain.comparisons import evaluate_pools
-from selftrain.pools import Pool, PoolProblem, with_logprob
+from selftrain.evaluation.comparisons import evaluate_pools
+from selftrain.evaluation.pools import Pool, PoolProblem, with_logprob
 from selftrain.report import ReportInputs
 
 HOSTILE = (

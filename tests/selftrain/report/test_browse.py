@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from sandbox.verdicts import Verdict
-from selftrain.pools import Pool
+from selftrain.evaluation.pools import Pool
 from selftrain.report import ReportInputs
 from selftrain.report.browse import MAX_CHARACTERS, browse_data, script_json
 

@@ -9,9 +9,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from selftrain.comparisons import evaluate_pools
 from selftrain.errors import RunError
-from selftrain.pools import Pool
+from selftrain.evaluation.comparisons import evaluate_pools
+from selftrain.evaluation.pools import Pool
 from selftrain.report import ReportInputs, build_report, finish_report, plots, summary_table
 from selftrain.report.wording import duration
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from accelerate import PartialState
 
-from selftrain.launch import Child
+from selftrain.launch.launch import Child
 from selftrain.training import common, reward, sft
 
 TRAIN = {"sft": sft.train, "reward": reward.train}
@@ -104,4 +104,4 @@ def killed_at(when: str, step: int) -> None:
 
 if __name__ == "__main__":
     main(json.loads(Path(sys.argv[1]).read_text()))
-    os._exit(0)  # as a stage's child ends: see `selftrain.launch.hold`
+    os._exit(0)  # as a stage's child ends: see `selftrain.launch.launch.hold`

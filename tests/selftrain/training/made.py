@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import ModelConfig, RewardConfig, RuntimeConfig, SftConfig
-from selftrain.launch import Child
+from selftrain.launch.launch import Child
 from selftrain.records import Pair, Problem, write_records
 from selftrain.stages.sft import SftSlice
 from selftrain.stages.train_reward import RewardSlice

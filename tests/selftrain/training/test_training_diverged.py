@@ -10,8 +10,8 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
-from selftrain.launch import Child
-from selftrain.models import load_classifier, load_generator, load_tokenizer
+from selftrain.launch.launch import Child
+from selftrain.models.models import load_classifier, load_generator, load_tokenizer
 from selftrain.records import Problem, write_records
 from selftrain.stage import Build
 from selftrain.stages.sft import SFT, SftSlice

@@ -7,8 +7,8 @@ import sys
 import pytest
 import torch
 
-from selftrain.models import load_generator
-from selftrain.reranker import Reranker
+from selftrain.models.models import load_generator
+from selftrain.rerank.reranker import Reranker
 from tests.command import ROOT
 from tests.selftrain.training.made import TEMPLATE
 
@@ -19,7 +19,7 @@ root, folders = sys.argv[1], json.loads(sys.argv[2])
 sys.path = [path for path in sys.path if path != root]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in str(finder)]
 try:
-    import selftrain.models
+    import selftrain.models.models
     raise SystemExit("this project is there")
 except ModuleNotFoundError:
     pass

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from selftrain.config import RuntimeConfig
-from selftrain.models import load_generator, load_tokenizer
+from selftrain.models.models import load_generator, load_tokenizer
 from selftrain.training import sft
 from tests.selftrain.training.conftest import LORA
 from tests.selftrain.training.made import carry_out, problems_with_validation, reward_job, sft_job

@@ -1,0 +1,1 @@
+"""The registry of champions, the rule of promotion, and drift."""

@@ -1,0 +1,172 @@
+"""How champions and challengers have done from decision to decision: for a terminal, for Prefect, as a page of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from selftrain.champion.registry import Figures, Record, Share
+from selftrain.evaluation.comparisons import Comparison
+from selftrain.report import charts
+from selftrain.report.svg import image_url
+from selftrain.report.template import environment, page_style, plot_style
+from selftrain.report.wording import duration, signed
+
+HEADINGS = (
+    "decision", "time", "challenger", "solved", "champion", "solved", "difference", "random", "oracle", "problems",
+    "pass rate", "sandbox errors", "training",
+)  # fmt: skip
+SOLVED: dict[str, Callable[[Figures], Share | None]] = {
+    "oracle": lambda figures: figures.oracle,
+    "challenger": lambda figures: figures.challenger,
+    "champion": lambda figures: figures.champion,
+    "random": lambda figures: figures.random,
+}
+SURROUNDINGS: dict[str, tuple[Callable[[Figures], float], float]] = {
+    "Share of the SFT policy's candidates that pass, rl split": (lambda figures: figures.pass_rate, 0.1),
+    "Test problems": (lambda figures: figures.problems, 10),
+    "Programs that the sandbox could not judge": (lambda figures: figures.sandbox_errors, 10),
+    "Training of the challenger's round, seconds": (lambda figures: figures.training_seconds, 10),
+}
+"""What is plotted beside the shares -> its value, and what the axis reaches at least."""
+
+
+def since(records: Sequence[Record]) -> Record:
+    """The record that made the last champion champion."""
+    first = records[-1]
+    for record in reversed(records):
+        if record.champion.reranker != records[-1].champion.reranker:
+            break
+        first = record
+    return first
+
+
+def history(name: str, records: Sequence[Record]) -> str:
+    """Who is champion, since when and why, and every decision, as text."""
+    champion, made = records[-1].champion, since(records)
+    lines = [
+        f"champion of {name}: {champion.ranker}  {champion.reranker}",
+        f"since {made.time} (record {made.number}, {made.decision}): {made.reason}",
+        "",
+        f"{'':<4} {'time':<26}{'decision':<18}{'challenger':<16}{'difference':<26}champion after it",
+    ]
+    for record in records:
+        challenger = record.challenger.ranker if record.challenger else "-"
+        difference = _difference(record) or "-"
+        after = f"{record.champion.ranker}  {record.champion.reranker.rpartition('/')[2][:12]}"
+        lines.append(
+            f"{record.number:<4} {record.time:<26}{record.decision:<18}{challenger:<16}{difference:<26}{after}"
+        )
+    return "\n".join(lines)
+
+
+def drift_rows(records: Sequence[Record]) -> list[list[str]]:
+    """One row a decision, by `HEADINGS`."""
+    rows = []
+    for record in records:
+        row = [f"{record.number}: {record.decision}", record.time]
+        against = record.rival or (record.champion if record.challenger is None else None)
+        figures = record.figures
+        row += [
+            record.challenger.ranker if record.challenger else "",
+            _solved(figures.challenger if figures else None),
+            against.ranker if against else "",
+            _solved(figures.champion if figures else None),
+            _difference(record),
+        ]
+        if figures is None:
+            rows.append(row + [""] * (len(HEADINGS) - len(row)))
+            continue
+        rows.append(
+            [
+                *row,
+                f"{figures.random.value:.3f}",
+                f"{figures.oracle.value:.3f}",
+                str(figures.problems),
+                f"{figures.pass_rate:.3f}",
+                str(figures.sandbox_errors),
+                duration(figures.training_seconds),
+            ]
+        )
+    return rows
+
+
+def drift_markdown(records: Sequence[Record]) -> str:
+    """`drift_rows` and the plots of shares and differences in markdown."""
+    rows = [HEADINGS, ["---"] * len(HEADINGS), *drift_rows(records)]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
+    style = plot_style()
+    plots = {
+        "Solved by challenger (amber) and champion (blue), between random (grey) and oracle": _solved_chart(
+            records
+        ),
+        "Challenger minus champion, points": _difference_chart(records),
+    }
+    for title, plot in plots.items():
+        if plot is not None:
+            lines += ["", f"{title}:", "", f"![{title}]({image_url(plot, style)})"]
+    return "\n".join(lines)
+
+
+def drift_page(name: str, records: Sequence[Record]) -> str:
+    """One HTML file that opens anywhere, offline."""
+    return (
+        environment()
+        .get_template("drift.html")
+        .render(
+            name=name,
+            style=page_style(),
+            champion=records[-1].champion,
+            made=since(records),
+            solved=_solved_chart(records),
+            ways=list(SOLVED),
+            colour=charts.colour,
+            differences=_difference_chart(records),
+            surroundings=_surroundings(records),
+            headings=HEADINGS,
+            rows=list(zip(drift_rows(records), [record.reason for record in records], strict=True)),
+        )
+    )
+
+
+def _solved_chart(records: Sequence[Record]) -> str | None:
+    curves = {}
+    for way, share in SOLVED.items():
+        found = [(float(r.number), s.value) for r in records if r.figures and (s := share(r.figures))]
+        if found:
+            curves[way] = found
+    return (
+        charts.curve_chart("Share of test problems solved", curves, "decision", (0.0, 0.1))
+        if curves
+        else None
+    )
+
+
+def _difference_chart(records: Sequence[Record]) -> str | None:
+    rows: dict[str, Comparison] = {}
+    for r in records:
+        if r.difference and r.challenger:
+            label = f"{r.number}: {r.challenger.ranker}"
+            value, low, high = r.difference.value, r.difference.low, r.difference.high
+            rows[label] = {"name": label, "value": value, "low": low, "high": high}
+    return charts.difference_chart(rows) if rows else None
+
+
+def _surroundings(records: Sequence[Record]) -> dict[str, str]:
+    plots = {}
+    for label, (value, room) in SURROUNDINGS.items():
+        curve = [(float(record.number), value(record.figures)) for record in records if record.figures]
+        if curve:
+            plots[label] = charts.curve_chart(label, {"random": curve}, "decision", (0.0, room))
+    return plots
+
+
+def _solved(share: Share | None) -> str:
+    return f"{share.value:.3f} [{share.low:.3f}, {share.high:.3f}]" if share else ""
+
+
+def _difference(record: Record) -> str:
+    difference = record.difference
+    if difference is None:
+        return ""
+    value, low, high = (signed(part, 3) for part in (difference.value, difference.low, difference.high))
+    return f"{value} [{low}, {high}]"

@@ -1,0 +1,233 @@
+"""Who is champion, since when and why: numbered records of decisions in the store, `URL/registry/NAME/000001.json`, ...
+
+A record is made once, as a whole, and never changed. The champion is that of the last record. Whoever decides puts the next
+number; where another has put it first, nothing is written, and the decision is made again on what is true then.
+"""
+
+import json
+import re
+import uuid
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from pydantic import Field, ValidationError
+
+from selftrain.config import NAME, Strict
+from selftrain.errors import StoreError, UsageError
+from selftrain.stage import ArtifactRef
+from selftrain.store.store import REGISTRY, Store
+
+
+class Contender(Strict):
+    """A reranker and what it came from; artifacts are written `STAGE/KEY`.
+
+    rounds          of the run that made it: it is that run's rm-ROUNDS
+    ranker          what is used of it, chosen on validation: `rm-2`, or `rm-2+logprob` with this `logprob_weight`
+    generator       the SFT policy whose candidates it was made for
+    evaluation      where it was measured; None where it was put in by hand without that
+    """
+
+    reranker: str
+    rounds: int
+    ranker: str
+    logprob_weight: float = 0.0
+    generator: str | None = None
+    problems: str | None = None
+    evaluation: str | None = None
+
+
+class Identity(Strict):
+    """What a decision was about; nothing is decided again while this is the same.
+
+    champion  its reranker, None before there is one
+    problems  the artifact of `prepare`, and so the content of the source
+    method    fingerprint of the config, the code's stage versions, the toolchain and the problems
+    """
+
+    champion: str | None
+    problems: str
+    method: str
+
+
+class Share(Strict):
+    """A share of problems, or a difference of shares, with its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class Figures(Strict):
+    """What a decision saw, on the test problems and the SFT policy's candidates for them.
+
+    pass_rate         of the SFT policy's candidates on the rl split
+    sandbox_errors    programs of the run that the sandbox could not judge
+    training_seconds  of the challenger's own round: its reranker and its policy
+    """
+
+    problems: int
+    random: Share
+    oracle: Share
+    challenger: Share
+    champion: Share | None
+    pass_rate: float
+    sandbox_errors: int
+    training_seconds: float
+
+
+class Record(Strict):
+    """One decision.
+
+    difference  share of problems that the challenger solves minus that of the `rival`, the champion it was measured against
+    champion    who is champion after it
+    """
+
+    number: int
+    time: str = Field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
+    id: str = Field(default_factory=lambda: uuid.uuid4().hex)
+    decision: Literal["promoted", "not promoted", "rolled back", "promoted by hand"]
+    reason: str
+    champion: Contender
+    challenger: Contender | None = None
+    rival: Contender | None = None
+    difference: Share | None = None
+    identity: Identity | None = None
+    figures: Figures | None = None
+
+
+class Registry:
+    """The records called `name` in `store`."""
+
+    def __init__(self, store: Store, name: str) -> None:
+        if not re.fullmatch(NAME, name):
+            raise UsageError(f"name {name!r}: expected a config's name, letters, digits and . _ -")
+        self.store = store
+        self.name = name
+        self.folder = f"{store.root}/{REGISTRY}/{name}"
+
+    def records(self) -> list[Record]:
+        """All records, the oldest first. Raises StoreError naming one that cannot be read."""
+        found = self.store.files.children(self.folder)
+        return [self._read(f"{self.folder}/{name}") for name in found if re.fullmatch(r"\d+\.json", name)]
+
+    def append(self, record: Record) -> bool:
+        """Put `record` under its number; False where that number is taken. Raises StoreError where it cannot be written."""
+        path = self._path(record.number)
+        self.store.files.create(path, json.dumps(record.model_dump(), indent=1).encode())
+        return self._read(path).id == record.id
+
+    def _path(self, number: int) -> str:
+        return f"{self.folder}/{number:06}.json"
+
+    def _read(self, path: str) -> Record:
+        text = self.store.files.read(path)
+        try:
+            record = Record.model_validate_json(text)
+            if path.endswith(self._path(record.number).rpartition("/")[2]):
+                return record
+            what = f"it says it is number {record.number}"
+        except ValidationError as error:
+            first = error.errors()[0]
+            what = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
+        raise StoreError(
+            f"{path} is not a record of a decision ({what}); expected what `selftrain promote` or a run writes. Put it back "
+            "from a copy, or delete it: the record before it counts then"
+        )
+
+
+def names(store: Store) -> list[str]:
+    """The registries in `store`."""
+    return store.files.children(f"{store.root}/{REGISTRY}")
+
+
+def find_registry(store: Store, name: str | None) -> Registry:
+    """The registry called `name`, or the only one. Raises UsageError where there is none, or more than one to choose from."""
+    known = names(store)
+    if name is not None and name in known:
+        return Registry(store, name)
+    if name is None and len(known) == 1:
+        return Registry(store, known[0])
+    if not known:
+        raise UsageError(
+            f"no champion in {store.url} yet: `selftrain run CONFIG --champion` promotes its result, `selftrain promote KEY "
+            "--name NAME` a reranker by hand"
+        )
+    raise UsageError(f"expected --name with one of: {', '.join(known)}; got {name or 'none'} in {store.url}")
+
+
+def contender(store: Store, records: Iterable[Record], key: str) -> Contender:
+    """The reranker whose key starts with `key`: as the newest of `records` has it, else as its manifest in the store says.
+
+    Raises UsageError where there is none, several, or its files are gone.
+    """
+    wanted = key.rsplit("/", 1)[-1]
+    named = [
+        one
+        for record in records
+        for one in (record.rival, record.challenger, record.champion)
+        if one is not None
+    ]
+    known = {one.reranker: one for one in named}
+    manifests = {f"train_reward/{m['key']}": m for m in store.manifests("train_reward")}
+    found = sorted(
+        ref for ref in known.keys() | manifests.keys() if wanted and ref.partition("/")[2].startswith(wanted)
+    )
+    if not found:
+        raise UsageError(
+            f"no reranker with key {key!r} in {store.url}; `selftrain show RUN` lists the keys of a run"
+        )
+    if len(found) > 1:
+        raise UsageError(f"{len(found)} rerankers start with {key}: {', '.join(found[:4])}; give more digits")
+    (ref,) = found
+    if not store.has(ArtifactRef.parse(ref)):
+        raise UsageError(
+            f"{ref} is not in {store.url} any more, or not whole; run its config again to rebuild it"
+        )
+    return known.get(ref) or _from_manifests(store, manifests[ref])
+
+
+def _from_manifests(store: Store, manifest: dict[str, Any]) -> Contender:
+    """A reranker that no record names: what it came from, as the manifests before it say."""
+    name = str(manifest["name"])
+
+    def source(of: dict[str, Any], role: str) -> str | None:
+        ref = of["inputs"].get(role)
+        return None if ref is None else str(ref)
+
+    start, problems = source(manifest, "start"), None
+    while start is not None and start.startswith("train_reward/"):
+        start = source(store.manifest(ArtifactRef.parse(start)) or {"inputs": {}}, "start")
+    pairs = source(manifest, "pairs")
+    if pairs is not None:
+        problems = source(store.manifest(ArtifactRef.parse(pairs)) or {"inputs": {}}, "problems")
+    return Contender(
+        reranker=f"train_reward/{manifest['key']}",
+        rounds=int(name.rpartition("-")[2]),
+        ranker=name,
+        generator=start,
+        problems=problems,
+    )
+
+
+def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
+    """Make the reranker `key` champion, whatever was measured; the record of it. Raises what `contender` raises."""
+    while True:
+        records = registry.records()
+        chosen = contender(registry.store, records, key)
+        if records and records[-1].champion.reranker == chosen.reranker:
+            raise UsageError(f"{chosen.reranker} is the champion of {registry.name} already")
+        before = any(record.champion.reranker == chosen.reranker for record in records)
+        record = Record(
+            number=next_number(records),
+            decision="rolled back" if before else "promoted by hand",
+            reason=reason,
+            champion=chosen,
+        )
+        if registry.append(record):
+            return record
+
+
+def next_number(records: list[Record]) -> int:
+    """The number that follows."""
+    return records[-1].number + 1 if records else 1

@@ -1,0 +1,129 @@
+"""Paired differences: is one way of picking, round or generator better than another, on the same problems?
+
+The value of a comparison `A-B` is the mean over problems of A's outcome minus B's. The names:
+
+    POOL/RANKER-RIVAL       share of problems solved; RIVAL: random, logprob, majority, and the same ranker of
+                            the round before
+    POOL/RANKER~shuffled-random
+                            the control: scores of candidates read with another problem's prompt
+    system/r-(r-1)          share solved when rm-r picks from ppo-r, against the system of the round before;
+                            that of round 0, which has no reranker yet, is a random pick from the SFT policy
+    ppo-r/top_pick_fails/rm-(r+1)-rm-r
+                            share of problems whose top pick fails, after against before retraining
+    score/ppo-r-sft         mean score by rm-r, which ppo-r was trained against, in its own units
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TypedDict
+
+import numpy as np
+
+from selftrain.evaluation.metrics import (
+    RESAMPLES,
+    Estimate,
+    PoolMetrics,
+    mean_estimate,
+    outcomes,
+    pool_metrics,
+    pool_weights,
+)
+from selftrain.evaluation.pools import SHUFFLED, Floats, Pool
+
+
+class Comparison(Estimate):
+    """A paired difference; see the module for the names."""
+
+    name: str
+
+
+class Evaluation(TypedDict):
+    """The part of a report that is computed from pools."""
+
+    pools: dict[str, PoolMetrics]
+    comparisons: list[Comparison]
+
+
+def evaluate_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
+    """Metrics of every pool and all comparisons that they allow. `pools` are of the same test problems."""
+    return {
+        "pools": {pool.name: pool_metrics(pool, resamples, seed) for pool in pools},
+        "comparisons": compare_pools(pools, resamples, seed),
+    }
+
+
+def compare_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
+    """All comparisons that `pools` allow; between two pools, over the problems that both have."""
+    by_name = {pool.name: pool for pool in pools}
+    found = [row for pool in pools for row in _within(pool, resamples, seed)]
+    for name, pool in by_name.items():
+        if match := re.fullmatch(r"ppo-(\d+)", name):
+            found += _between(int(match[1]), pool, by_name, resamples, seed)
+    return found
+
+
+def _within(pool: Pool, resamples: int, seed: int) -> list[Comparison]:
+    """Rankers against the baselines, and against themselves one round earlier."""
+    table = outcomes(pool)
+    weights = pool_weights(pool, resamples, seed)
+    rows = []
+    for ranker in pool.rankers:
+        rivals = ["random"]
+        if not ranker.endswith(SHUFFLED):
+            rivals += ["logprob", "majority", _round_before(ranker)]
+        rows += [
+            _paired(f"{pool.name}/{ranker}-{rival}", table[ranker], table[rival], weights)
+            for rival in rivals
+            if rival in table and rival != ranker
+        ]
+    return rows
+
+
+def _between(r: int, pool: Pool, by_name: dict[str, Pool], resamples: int, seed: int) -> list[Comparison]:
+    """What PPO of round r, and the retraining after it, changed."""
+    rows = []
+    judge, successor = f"rm-{r}", f"rm-{r + 1}"
+    before, how_before = (f"ppo-{r - 1}", f"rm-{r - 1}") if r > 1 else ("sft", "random")
+    if before in by_name and judge in pool.rankers:
+        now, then = _shared(pool, by_name[before])
+        if how_before in (table := outcomes(then)):
+            weights = pool_weights(now, resamples, seed)
+            rows.append(_paired(f"system/{r}-{r - 1}", outcomes(now)[judge], table[how_before], weights))
+    if {judge, successor} <= set(pool.rankers):
+        table = outcomes(pool)
+        weights = pool_weights(pool, resamples, seed)
+        name = f"{pool.name}/top_pick_fails/{successor}-{judge}"
+        rows.append(_paired(name, 1 - table[successor], 1 - table[judge], weights))
+    if "sft" in by_name and judge in pool.rankers and judge in by_name["sft"].rankers:
+        now, then = _shared(pool, by_name["sft"])
+        weights = pool_weights(now, resamples, seed)
+        name = f"score/{pool.name}-sft"
+        rows.append(_paired(name, _mean_scores(now, judge), _mean_scores(then, judge), weights))
+    return rows
+
+
+def _paired(name: str, a: Floats, b: Floats, weights: Floats) -> Comparison:
+    estimate = mean_estimate(a - b, weights)
+    if estimate is None:
+        raise ValueError(f"{name}: no problem has both outcomes, expected at least one")
+    return {"name": name, **estimate}
+
+
+def _round_before(ranker: str) -> str:
+    """`rm-2+logprob` -> `rm-1+logprob`."""
+    return re.sub(r"(?<=^rm-)\d+", lambda number: str(int(number[0]) - 1), ranker)
+
+
+def _shared(a: Pool, b: Pool) -> tuple[Pool, Pool]:
+    """Both pools over the problems that both have, in `a`'s order."""
+    of_b = {problem.id: problem for problem in b.problems}
+    shared = [problem for problem in a.problems if problem.id in of_b]
+    return replace(a, problems=tuple(shared)), replace(b, problems=tuple(of_b[p.id] for p in shared))
+
+
+def _mean_scores(pool: Pool, ranker: str) -> Floats:
+    """[problems] mean score of each problem's candidates."""
+    return np.array([problem.scores[ranker].mean() for problem in pool.problems])

@@ -1,0 +1,234 @@
+"""How often each way of picking one of n candidates picks a right one, and how sure that is.
+
+Intervals are 95 % percentile bootstrap intervals. What is resampled is the *task*: one task in several
+languages is not several independent problems, so they are drawn together. All statistics of one set of
+problems share their resamples, which makes differences between them paired.
+
+Not covered: that another training seed gives another reranker (see `pools.join_runs`), nor the luck of
+sampling.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import TypedDict
+
+import numpy as np
+
+from selftrain.errors import UsageError
+from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Floats, Pool, with_logprob
+
+RESAMPLES = 2000
+LOGPROB_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Weights that `choose_logprob_weight` tries, in units of spread of scores / spread of log-probabilities."""
+
+
+class Estimate(TypedDict):
+    """A value and its 95 % interval."""
+
+    value: float
+    low: float
+    high: float
+
+
+class RankerEstimate(Estimate):
+    """Share of problems that a ranker's pick solves, and how good its scores are.
+
+    gap_recovered   (ranker - random) / (oracle - random), of the means; None where oracle = random
+    auc             over all candidates of all problems: P(a passing one scores above a failing one), ties
+                    count half; None where all pass or all fail
+    pair_accuracy   the same over the pairs of one problem, averaged over the problems that have both; None if
+                    none has
+    """
+
+    gap_recovered: Estimate | None
+    auc: Estimate | None
+    pair_accuracy: Estimate | None
+
+
+class Metrics(TypedDict):
+    """What a pool gives under each way of picking: shares of problems solved, 0 to 1.
+
+    samples   candidates a problem; of the problem that has fewest, where the sandbox left some unjudged
+    random    mean pass@1 of the pool
+    oracle    mean pass@n: whether any candidate passes
+    examples  None where no prompt shows examples
+    """
+
+    problems: int
+    samples: int
+    greedy: Estimate
+    random: Estimate
+    logprob: Estimate
+    majority: Estimate
+    examples: Estimate | None
+    oracle: Estimate
+    rankers: dict[str, RankerEstimate]
+
+
+class PoolMetrics(TypedDict):
+    """`Metrics` over all problems of a pool, and by language."""
+
+    overall: Metrics
+    languages: dict[str, Metrics]
+
+
+def pass_at_k(n: int, c: int, k: int) -> float:
+    """Unbiased estimate of P(any of k candidates passes), given c of n that pass (Chen et al. 2021, eq. 1).
+
+    Raises `UsageError` where n < k: there is no unbiased estimate then.
+    """
+    if not 0 <= c <= n:
+        raise ValueError(f"pass@k: expected 0 <= c <= n, got c={c}, n={n}")
+    if not 1 <= k <= n:
+        raise UsageError(f"pass@{k} needs k >= 1 and k candidates a problem, got {n}: sample more")
+    return 1.0 - math.comb(n - c, k) / math.comb(n, k)
+
+
+def outcomes(pool: Pool) -> dict[str, Floats]:
+    """Way of picking -> [problems] expected share of right picks of each problem; NaN where it is not known.
+
+    Ways: greedy, random, oracle, those of `PoolProblem.picks`; `examples` only where some prompt shows
+    examples.
+    """
+    sizes = [(len(p.passed), int(p.passed.sum())) for p in pool.problems]
+    picked = ["logprob", "majority", *pool.rankers]
+    if any(p.examples_passed is not None for p in pool.problems):
+        picked.append("examples")
+    greedy = [math.nan if p.greedy_passed is None else p.greedy_passed for p in pool.problems]
+    return {
+        "greedy": np.array(greedy, float),
+        "random": np.array([pass_at_k(n, c, 1) for n, c in sizes]),
+        "oracle": np.array([pass_at_k(n, c, n) for n, c in sizes]),
+        **{way: np.array([p.passed[p.picks[way]] for p in pool.problems], float) for way in picked},
+    }
+
+
+def bootstrap_weights(tasks: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """[1 + resamples, problems] how often each problem counts; row 0 is the sample itself, all ones.
+
+    `tasks` [problems]: problems of one task are drawn together. The same tasks get the same draws.
+    """
+    names, index = np.unique(np.asarray(tasks), return_inverse=True)
+    chances = np.full(len(names), 1 / len(names))
+    draws = np.random.default_rng(seed).multinomial(len(names), chances, size=resamples)
+    return np.vstack([np.ones(len(names)), draws])[:, index]
+
+
+def pool_weights(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+    """`bootstrap_weights` of a pool's problems."""
+    return bootstrap_weights([problem.task for problem in pool.problems], resamples, seed)
+
+
+def mean_estimate(values: Floats, weights: Floats) -> Estimate | None:
+    """Mean of `values` [problems], NaN left out, and its interval by `bootstrap_weights`; None if all NaN."""
+    return _estimate(_means(values, weights))
+
+
+def pool_metrics(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> PoolMetrics:
+    """`Metrics` over all problems and by language; controls (`~shuffled`) are left out."""
+    languages = sorted({problem.language for problem in pool.problems})
+    return {
+        "overall": _metrics(pool, resamples, seed),
+        "languages": {language: _metrics(pool.only(language), resamples, seed) for language in languages},
+    }
+
+
+def choose_logprob_weight(validation: Pool, ranker: str) -> float:
+    """The w for which score + w x mean log-probability picks best on `validation`; ties go to the smaller.
+
+    Tries `LOGPROB_WEIGHTS`. Spread is the standard deviation among candidates of one problem, averaged over
+    problems: picking is within a problem, so that what all its candidates share does not matter.
+    """
+    score_spread = float(np.mean([p.scores[ranker].std() for p in validation.problems]))
+    logprob_spread = float(np.mean([p.mean_logprob.std() for p in validation.problems]))
+    if logprob_spread == 0.0:
+        return 0.0
+    weights = [multiple * score_spread / logprob_spread for multiple in LOGPROB_WEIGHTS]
+
+    def accuracy(weight: float) -> float:
+        return float(outcomes(with_logprob(validation, {ranker: weight}))[ranker + WITH_LOGPROB].mean())
+
+    return max(weights, key=accuracy)
+
+
+def choose_ranker(validation: Pool, rankers: Sequence[str]) -> str:
+    """The one of `rankers` that picks best on `validation`; ties go to the earlier in the list."""
+    table = outcomes(validation)
+    return max(rankers, key=lambda ranker: float(table[ranker].mean()))
+
+
+def _metrics(pool: Pool, resamples: int, seed: int) -> Metrics:
+    weights = pool_weights(pool, resamples, seed)
+    table = outcomes(pool)
+    rankers = [ranker for ranker in pool.rankers if not ranker.endswith(SHUFFLED)]
+
+    def mean(way: str) -> Estimate:
+        estimate = mean_estimate(table[way], weights)
+        if estimate is None:
+            raise UsageError(f"pool {pool.name}: no {way} candidate was judged, expected one a problem")
+        return estimate
+
+    return {
+        "problems": len(pool.problems),
+        "samples": min(len(problem.passed) for problem in pool.problems),
+        "greedy": mean("greedy"),
+        "random": mean("random"),
+        "logprob": mean("logprob"),
+        "majority": mean("majority"),
+        "examples": mean("examples") if "examples" in table else None,
+        "oracle": mean("oracle"),
+        "rankers": {ranker: _ranker(pool, ranker, mean(ranker), table, weights) for ranker in rankers},
+    }
+
+
+def _ranker(
+    pool: Pool, ranker: str, solved: Estimate, table: Mapping[str, Floats], weights: Floats
+) -> RankerEstimate:
+    wins, passing, failing = _concordance(pool, ranker)
+    gain = _means(table[ranker] - table["random"], weights)
+    gap = _means(table["oracle"] - table["random"], weights)
+    won = np.einsum("rp,rp->r", weights @ wins, weights)
+    return {
+        **solved,
+        "gap_recovered": _estimate(_ratio(gain, gap)),
+        "auc": _estimate(_ratio(won, (weights @ passing) * (weights @ failing))),
+        "pair_accuracy": _estimate(_means(_ratio(np.diag(wins), passing * failing), weights)),
+    }
+
+
+def _concordance(pool: Pool, ranker: str) -> tuple[Floats, Floats, Floats]:
+    """How `ranker` orders the pairs of a passing candidate of problem p and a failing one of problem q.
+
+    wins [p, q]: pairs that it orders right, ties half; passing [p] and failing [q]: numbers of candidates.
+    Kept by problem, so that a resample of problems only reweights them.
+    """
+    scores = [(p.scores[ranker][p.passed], np.sort(p.scores[ranker][~p.passed])) for p in pool.problems]
+    passing, failing = (np.array([len(part) for part in parts]) for parts in zip(*scores, strict=True))
+    owner = np.repeat(np.arange(len(scores)), passing)
+    right = np.concatenate([part for part, _ in scores])
+    wins = np.empty((len(scores), len(scores)))
+    for q, (_, wrong) in enumerate(scores):
+        beaten = (np.searchsorted(wrong, right, "left") + np.searchsorted(wrong, right, "right")) / 2
+        wins[:, q] = np.bincount(owner, beaten, minlength=len(scores))
+    return wins, passing.astype(float), failing.astype(float)
+
+
+def _means(values: Floats, weights: Floats) -> Floats:
+    """[1 + resamples] weighted means of the values that are not NaN; NaN where a resample drew none."""
+    known = np.isfinite(values)
+    return _ratio(weights[:, known] @ values[known], weights[:, known].sum(axis=1))
+
+
+def _ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Elementwise; NaN where the denominator is 0."""
+    return numerator / np.where(denominator == 0, np.nan, denominator)
+
+
+def _estimate(statistics: Floats) -> Estimate | None:
+    """Row 0 is the value and the rest its resamples; None where the value is undefined."""
+    if math.isnan(statistics[0]):
+        return None
+    low, high = np.nanpercentile(statistics[1:], [2.5, 97.5])
+    return {"value": float(statistics[0]), "low": float(low), "high": float(high)}

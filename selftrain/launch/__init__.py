@@ -1,0 +1,1 @@
+"""Child processes and nodes: starting them, their heartbeats, their ends."""

@@ -1,0 +1,157 @@
+"""The command lines that start training processes, and the environment that these need."""
+
+import importlib.util
+import os
+import re
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import UsageError
+
+RENDEZVOUS_SECONDS = 300
+"""How long ranks of one node wait for those of another to come up."""
+CHILD = "selftrain.launch.child"
+ALIVE = "SELFTRAIN_ALIVE"
+"""Names the file that stands in for the lifeline where a rank's standard input is not the parent's."""
+
+
+def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str = "") -> list[str]:
+    """Torchrun's command on node number `node` (0: the first); `job` keeps the attempts at one stage apart."""
+    where = ["--standalone"]
+    if runtime.nodes > 1:
+        host, port = _host_and_port(runtime.rendezvous)
+        where = [
+            f"--nnodes={runtime.nodes}",
+            f"--node-rank={node}",
+            f"--master-addr={host}",
+            f"--master-port={port}",
+            f"--rdzv-id={job}",
+            f"--rdzv-conf=timeout={RENDEZVOUS_SECONDS}",
+        ]
+    how = [
+        f"--nproc-per-node={runtime.processes}",
+        f"--log-dir={resolved.parent / 'torchrun'}",  # empty folders, which would stay in /tmp
+    ]
+    return [sys.executable, "-m", "torch.distributed.run", *where, *how, "-m", CHILD, module, str(resolved)]
+
+
+def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
+    """DeepSpeed's launcher for the first `runtime.nodes` of `runtime.hostfile`, `runtime.processes` ranks on each.
+
+    Raises UsageError where the file does not have them, or without pdsh, which starts ranks on other machines.
+    """
+    path = Path(runtime.hostfile)
+    hosts = read_hostfile(path)
+    chosen = list(hosts)[: runtime.nodes]
+    if len(hosts) < runtime.nodes or any(hosts[host] < runtime.processes for host in chosen):
+        raise UsageError(
+            f"runtime.hostfile: {path} has {', '.join(f'{host} slots={n}' for host, n in hosts.items())}; expected "
+            f"runtime.nodes={runtime.nodes} hosts with runtime.processes={runtime.processes} slots each"
+        )
+    if runtime.rendezvous:
+        host, port = _host_and_port(runtime.rendezvous)
+        where = [f"--master_addr={host}", f"--master_port={port}"]
+    elif runtime.nodes == 1:
+        where = ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
+    else:
+        where = []  # its own choice, by ssh to the first host
+    if runtime.nodes == 1:
+        where.append("--no_ssh_check")  # one node is this one
+    elif shutil.which("pdsh") is None:
+        raise UsageError(
+            "runtime.launcher deepspeed starts ranks on other machines through pdsh, which is not installed here; "
+            "install it (Debian: pdsh), or use runtime.launcher torchrun and `selftrain node`"
+        )
+    return [
+        *(sys.executable, "-m", "deepspeed.launcher.runner", f"--hostfile={path}"),
+        *(f"--num_nodes={runtime.nodes}", f"--num_gpus={runtime.processes}", *where),
+        *("--no_local_rank", "--module", CHILD, module, str(resolved)),
+    ]
+
+
+def read_hostfile(path: Path) -> dict[str, int]:
+    """DeepSpeed's list of nodes: host -> slots, in the file's order. Raises UsageError naming the line that is wrong."""
+    try:
+        lines = path.read_text().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"runtime.hostfile: {path} cannot be read: {error}") from error
+    hosts: dict[str, int] = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        found = re.match(r"(\S+)\s+slots=([1-9]\d*)$", line)
+        if found is None or found[1] in hosts:
+            raise UsageError(f"{path}:{number}: expected `HOST slots=GPUS`, each host once, got {line!r}")
+        hosts[found[1]] = int(found[2])
+    if not hosts:
+        raise UsageError(f"{path}: expected lines `HOST slots=GPUS`, got none")
+    return hosts
+
+
+def need_deepspeed(runtime: Any) -> None:
+    """Raise UsageError where the config asks for DeepSpeed and it is not installed."""
+    asked = [
+        setting
+        for setting, wanted in (
+            ("runtime.deepspeed is set", runtime.deepspeed),
+            ("runtime.launcher is deepspeed", runtime.launcher == "deepspeed"),
+            ("runtime.scoring_shards is true", runtime.scoring_shards),
+        )
+        if wanted
+    ]
+    if asked and importlib.util.find_spec("deepspeed") is None:
+        raise UsageError(
+            f"{' and '.join(asked)} but deepspeed is not installed; `pip install deepspeed`, or set runtime.deepspeed to "
+            "null, runtime.launcher to torchrun and runtime.scoring_shards to false"
+        )
+
+
+def environment(runtime: Any) -> dict[str, str]:
+    """The variables that training processes need beside those of this process; the same on every node."""
+    own = {
+        "OMP_NUM_THREADS": str(runtime.threads),
+        "TOKENIZERS_PARALLELISM": "false",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONSAFEPATH": "1",  # no module of the folder that the user happens to be in
+        "PYTHONPATH": os.pathsep.join(
+            p for p in [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")] if p
+        ),
+    }
+    if runtime.device == "cpu":
+        own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        if not runtime.deepspeed:  # accelerate would take DDP in its stead
+            own["ACCELERATE_USE_CPU"] = "true"
+    if runtime.interface:  # a machine whose interface has another name says so in its own environment
+        names = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
+        own |= {name: os.environ.get(name, runtime.interface) for name in names}
+    return own
+
+
+def deepspeed_env_file(path: Path, variables: dict[str, str]) -> dict[str, str]:
+    """Write the file from which DeepSpeed's launcher takes what other nodes need; the variable that names it.
+
+    It goes on with what the user's own file has, and holds no credentials: each node has its own.
+    """
+    name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
+    own = [place / name for place in (Path.home(), Path.cwd())]
+    lines = [line for file in own if file.is_file() for line in file.read_text().splitlines() if "=" in line]
+    lines += [f"{name}={value}" for name, value in variables.items()]
+    path.write_text("".join(f"{line}\n" for line in lines))
+    return {"DS_ENV_FILE": str(path.resolve())}
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit():
+        raise UsageError(f"runtime.rendezvous: expected HOST:PORT, such as 10.0.0.1:29500, got {text!r}")
+    return host.strip("[]"), int(port)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,270 @@
+"""Runs a stage's heavy part in a child process: one process, ranks under torchrun or DeepSpeed's launcher, or nodes of them.
+
+The parent writes `resolved.json`; the child reads it, prints progress lines, writes its files and `outcome.json`. The
+child's standard input is a lifeline: when the parent dies, however it dies, it closes, and the child kills itself.
+"""
+
+import gc
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+import traceback
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NoReturn
+
+from pydantic import BaseModel
+
+from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
+from selftrain.launch import commands
+from selftrain.launch.heartbeat import Beat, Beating, Pulse
+from selftrain.launch.nodes import Job, gather
+from selftrain.launch.processes import ASK_MARK, PROGRESS_MARK, USAGE_MARK, run
+from selftrain.models.memory import check_gpu, check_memory, least_bytes
+from selftrain.stage import Build, Outcome, plain
+from selftrain.store.store import PROGRESS, replace_file
+
+Answer = Callable[[Any], Any]
+
+
+def launch(
+    module: str,
+    build: Build,
+    distributed: bool = False,
+    extra: dict[str, Any] | None = None,
+    answer: Answer | None = None,
+    unwanted: Callable[[], str | None] = lambda: None,
+) -> Outcome:
+    """Run `python -m module resolved.json` for `build` and return its outcome.
+
+    distributed  start `build.runtime.processes` ranks on `build.runtime.nodes` machines, under a launcher where these are
+                 more than one or DeepSpeed is asked for
+    extra        further JSON values for the child, under "extra"
+    answer       gives the answer to what the child asks (see `ask`), JSON values both
+    unwanted     asked every second: why an undistributed child is to be ended, or None
+
+    Raises ChildFailed with the child's last lines, or the UsageError that the child ended with; UsageError before anything
+    is started where DeepSpeed is missing or there are more ranks than fit into memory.
+    """
+    runtime = build.runtime
+    needs = None
+    if distributed:
+        commands.need_deepspeed(runtime)
+        needs = least_bytes(build.config, build.inputs, runtime)
+        check_memory(needs, runtime)
+    private = build.folder / PROGRESS
+    private.mkdir(parents=True, exist_ok=True)
+    resolved = private / "resolved.json"
+    outcome = private / "outcome.json"
+    outcome.unlink(missing_ok=True)
+    content = {
+        "config": plain(build.config, "config"),
+        "inputs": {name: str(path) for name, path in build.inputs.items()},
+        "folder": str(build.folder),
+        "runtime": plain(runtime, "runtime"),
+        "extra": extra or {},
+        "needs": needs,
+    }
+    replace_file(resolved, json.dumps(content, indent=1).encode())
+    last = _start(module, build, resolved, needs, answer, unwanted)
+    if not outcome.is_file():
+        raise ChildFailed(f"{module} ended without a result; its last lines:\n{last}")
+    return Outcome(**json.loads(outcome.read_bytes()))
+
+
+def _start(
+    module: str,
+    build: Build,
+    resolved: Path,
+    needs: int | None,
+    answer: Answer | None,
+    unwanted: Callable[[], str | None],
+) -> str:
+    """The child's last lines, or those of the launcher of its ranks."""
+    runtime, private = build.runtime, resolved.parent
+    variables = commands.environment(runtime)
+    everywhere = os.environ | variables
+
+    asked = _answering(answer)
+
+    def start(
+        command: list[str],
+        environment: dict[str, str] = everywhere,
+        unwanted: Callable[[], str | None] = lambda: None,
+    ) -> str:
+        hours = runtime.stage_hours
+        return run(command, module, environment, build.log, build.progress, asked, hours, unwanted)
+
+    many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
+    if needs is None or not many:
+        return start([sys.executable, "-m", commands.CHILD, module, str(resolved)], unwanted=unwanted)
+    if runtime.launcher == "deepspeed":
+        command = commands.deepspeed(module, resolved, runtime)
+        if runtime.nodes == 1:
+            return start(command)
+        with Beating(private / "alive.json", Beat()) as alive:
+            there = variables | {commands.ALIVE: str(alive.path.resolve())}
+            return start(command, everywhere | commands.deepspeed_env_file(private / "deepspeed_env", there))
+    if runtime.nodes == 1:
+        return start(commands.torchrun(module, resolved, runtime))
+    if build.shared is None:
+        raise UsageError("runtime.nodes > 1 needs a store, in whose folder the machines meet")
+    job = Job(attempt=uuid.uuid4().hex[:12], module=module, resolved=resolved, runtime=runtime, needs=needs)
+    with gather(build.shared / "jobs", job, build.log) as others:
+        try:
+            command = commands.torchrun(module, resolved, runtime, 0, job.attempt)
+            last = start(command, unwanted=others.trouble)
+        except ChildFailed as error:
+            raise ChildFailed(f"{error}{others.words()}") from None
+        others.part()
+        return last
+
+
+def _answering(answer: Answer | None) -> Callable[[Path], None]:
+    """Writes the answer beside the file of a question."""
+
+    def asked(question: Path) -> None:
+        if answer is None:
+            raise RunError(f"a child process asked {question}, and there is nobody to answer")
+        content = json.dumps(answer(json.loads(question.read_bytes())))
+        replace_file(question.with_suffix(".answer"), content.encode())
+
+    return asked
+
+
+# The child's side
+
+
+class Child(BaseModel):
+    """What a child process is told: see `launch`."""
+
+    config: dict[str, Any]
+    inputs: dict[str, Path]
+    folder: Path
+    runtime: dict[str, Any]
+    extra: dict[str, Any]
+    needs: int | None = None
+
+    @property
+    def private(self) -> Path:
+        """Folder for checkpoints and shards; it is not part of the artifact."""
+        return self.folder / PROGRESS
+
+
+def report_progress(done: float, total: float, unit: str = "", **figures: float | str) -> None:
+    """Tell the parent how far the work is; only rank 0 does."""
+    if int(os.environ.get("RANK", "0")) == 0:
+        _say(PROGRESS_MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}))
+
+
+def ask(child: Child, question: Any) -> Any:
+    """The parent's answer to `question`, JSON values both: for what a child may not do, such as start a sandbox.
+
+    By files; any rank on the parent's machine may ask, and rank 0 is there.
+    """
+    path = child.private / f"ask-{uuid.uuid4().hex}.json"
+    answer = path.with_suffix(".answer")
+    replace_file(path, json.dumps(question).encode())
+    _say(ASK_MARK + json.dumps(str(path)))
+    while not answer.is_file():  # the lifeline ends this process where the parent is gone
+        time.sleep(0.01)
+    found = json.loads(answer.read_bytes())
+    path.unlink()
+    answer.unlink()
+    return found
+
+
+def _say(line: str) -> None:
+    """Print `line` in one write, so that what other ranks print at the same time is not in the middle of it.
+
+    It begins a line even where a progress bar, which has no end of line until it is done, was printed before.
+    """
+    sys.stdout.write(f"\n{line}\n")
+    sys.stdout.flush()
+
+
+def child_main(work: Any, apart: bool = False) -> None:
+    """Entry of a child module: `work(Child) -> Outcome` between reading `resolved.json` and writing `outcome.json`.
+
+    apart  share the work among `runtime.processes` ranks that never talk to each other: this process is rank 0 and starts
+           the others, without torchrun
+    """
+    gc.freeze()  # what was imported is not looked at again
+    gc.enable()  # see selftrain.launch.child
+    _hold_lifeline()
+    child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
+    others = _start_others(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
+    try:
+        if child.needs is not None and child.runtime["device"] == "cuda":
+            check_gpu(child.needs, child.runtime["processes"], int(os.environ.get("LOCAL_RANK", "0")))
+        outcome: Outcome = work(child)
+        if any(other.wait() != 0 for other in others):
+            raise RunError("another rank failed; its last lines are above")
+        if int(os.environ.get("RANK", "0")) == 0:
+            content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
+            replace_file(child.private / "outcome.json", json.dumps(content).encode())
+    except UsageError as error:
+        _say(USAGE_MARK + json.dumps(str(error)))
+        _leave(error.exit_code)
+    except (
+        SelftrainError,
+        OSError,
+    ) as error:  # a full disk, for instance: a line says it, a traceback would hide it
+        _say(f"{type(error).__name__}: {error}")
+        _leave(1)
+    except BaseException:
+        traceback.print_exc()
+        _leave(1)
+    _leave(0)
+
+
+HELD: list[Any] = []
+
+
+def hold(*objects: Any) -> None:
+    """Keep `objects` for as long as this process lives.
+
+    For a model that several ranks trained, which holds their process group. PyTorch's DDP takes its group down with the
+    interpreter's lock held and joins gloo's threads; one of them may be waiting for that lock to drop a tensor, and then
+    neither ever ends.
+    """
+    HELD.extend(objects)
+
+
+def _leave(code: int) -> NoReturn:
+    """End this process, and take nothing down first: see `hold`."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
+
+
+def _start_others(world: int) -> list[subprocess.Popen[bytes]]:
+    """Ranks 1 to world - 1; each holds on to this process by its standard input."""
+    os.environ |= {"RANK": "0", "WORLD_SIZE": str(world)}
+    command = [sys.executable, *sys.orig_argv[1:]]
+    return [
+        subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"RANK": str(rank)})
+        for rank in range(1, world)
+    ]
+
+
+def _hold_lifeline() -> None:
+    """Kill this process when standard input closes: the parent is gone. On another node, when its file stands still."""
+    file = os.environ.get(commands.ALIVE)
+
+    def wait() -> None:
+        if file is None:
+            while os.read(0, 4096):
+                pass
+        else:
+            pulse = Pulse(Path(file), Beat)
+            while pulse.read() is not None and not pulse.lost:
+                time.sleep(1)
+        os._exit(1)
+
+    if file or not sys.stdin.isatty():
+        threading.Thread(target=wait, daemon=True).start()

@@ -1,0 +1,1 @@
+"""Models: loading, tokens, shapes, memory, adapters."""

@@ -1,0 +1,119 @@
+"""Whether a model's training can fit into memory: told before anything starts, from what its weights' headers say."""
+
+import math
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import UsageError
+
+GIB = 1 << 30
+TO_DO = (
+    "lower runtime.processes, shard over more of them with runtime.deepspeed (ZeRO stage 3, or offload), "
+    "train adapters (`lora`), or take a smaller model"
+)
+
+
+def count_parameters(folder: Path) -> int:
+    """Numbers in the safetensors or GGUF files of `folder`; 0 where there are none."""
+    from selftrain.models.shapes import stored_parameters
+
+    count = stored_parameters(folder) or 0
+    if count == 0:
+        for path in sorted(folder.glob("*.gguf")):
+            from gguf import GGUFReader
+
+            count += sum(math.prod(map(int, tensor.shape)) for tensor in GGUFReader(path).tensors)
+    return count
+
+
+def tiny_parameters(model: Any) -> int:
+    """Parameters of the Llama that `models.make_tiny` makes of a `ModelConfig` and a vocabulary of that size."""
+    width = model.hidden_size
+    return model.vocabulary * width + model.layers * (13 * width * width + 2 * width) + width
+
+
+def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
+    """Bytes that each training process needs at least; 0 where the model is not here to be looked at.
+
+    config  the slice of stage sft, train_reward or ppo; that of any other gives 0
+
+    Of libraries only what GPUs hold counts: on CPU most of theirs is one copy for all processes, and gives way.
+    """
+    from selftrain.models.footprint import LIBRARIES, rank_bytes
+
+    more = 0
+    if settings := getattr(config, "ppo", None):
+        stage, parameters = "ppo", count_parameters(inputs["generator"])
+        more = 4 * max(0, count_parameters(inputs["reranker"]) - parameters)
+    elif settings := getattr(config, "reward", None):
+        stage = "train_reward"
+        # Rounds that go on from the reranker before start from that, whatever the first one started from.
+        parameters = count_parameters(inputs["start"] if "start" in inputs else Path(settings.base or ""))
+    elif settings := getattr(config, "sft", None):
+        stage, base = "sft", config.model.base
+        parameters = count_parameters(Path(base)) if base else tiny_parameters(config.model)
+    else:
+        return 0
+    shared = LIBRARIES["training"] if runtime.device == "cpu" else 0
+    return rank_bytes(stage, settings, parameters, runtime) - shared + more if parameters else 0
+
+
+def check_memory(needs: int, runtime: Any) -> None:
+    """Raise UsageError where `runtime.processes` processes of `needs` bytes each cannot fit into this machine's memory."""
+    free = available_bytes()
+    if runtime.device == "cpu" and free is not None and needs * runtime.processes > free:
+        raise UsageError(
+            f"{runtime.processes} training processes need at least {needs * runtime.processes / GIB:.1f} GiB of memory for "
+            f"weights, gradients and optimizer ({needs / GIB:.1f} GiB each), and {free / GIB:.1f} GiB are free here; {TO_DO}"
+        )
+
+
+def check_gpu(needs: int, processes: int, local_rank: int) -> None:
+    """Raise UsageError where this process has no GPU of its own, or its GPU has less than `needs` bytes free."""
+    import torch
+
+    gpus = torch.cuda.device_count()
+    if processes > gpus:
+        raise UsageError(
+            f"runtime.device is cuda and runtime.processes {processes}, and PyTorch sees {gpus} GPUs here; expected one for "
+            f"each process: " + (f"set runtime.processes to {gpus}" if gpus else "set runtime.device to cpu")
+        )
+    free, _ = torch.cuda.mem_get_info(local_rank)
+    if needs > free:
+        raise UsageError(
+            f"a training process needs at least {needs / GIB:.1f} GiB of GPU memory for weights, gradients and optimizer, "
+            f"and GPU {local_rank} has {free / GIB:.1f} GiB free; {TO_DO}"
+        )
+
+
+def available_bytes() -> int | None:
+    """Memory that new processes of this machine, or of this control group, can have; None where that is not told."""
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+        groups = Path("/proc/self/cgroup").read_text().splitlines()
+    except OSError:
+        return None
+    free = [int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable:")]
+    for line in groups:
+        _, kinds, path = line.split(":", 2)
+        if kinds == "":
+            free += _left(Path("/sys/fs/cgroup"), path, "memory.max", "memory.current")
+        elif kinds == "memory":
+            names = "memory.limit_in_bytes", "memory.usage_in_bytes"
+            free += _left(Path("/sys/fs/cgroup/memory"), path, *names)
+    return min(free, default=None)
+
+
+def _left(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
+    """What each group from `path` up to `root` still allows; the page cache, which gives way, does not count as used."""
+    inside = root / path.strip("/")
+    for group in (inside, *inside.parents):
+        try:
+            stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+            cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
+            yield int((group / limit).read_text()) - int((group / usage).read_text()) + cache
+        except (OSError, ValueError):  # there is no such group here, or its limit is `max`
+            pass
+        if group == root:
+            return

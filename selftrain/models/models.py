@@ -1,0 +1,439 @@
+"""Models and tokenizers: tiny ones made here, pretrained ones loaded, and how prompts and completions become tokens."""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import ModelConfig
+from selftrain.errors import UsageError
+
+PAD, END, SEPARATOR = "<pad>", "<end>", "<sep>"
+LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+CLASSIFIER = "ForSequenceClassification"
+
+
+def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
+    """What identifies the pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without.
+
+    field  what errors call the setting that names them
+    """
+    import hashlib
+
+    from selftrain.store.store import sha256_file
+
+    if config.base is None:
+        return None
+    folder = Path(config.base)
+    if not folder.is_dir():
+        return hub_commit(config.base, config.revision, field)
+    wanted = {".safetensors", ".json", ".gguf", ".model", ".txt"}
+    files = sorted(path for path in folder.iterdir() if path.suffix in wanted)
+    if config.gguf_file and not (folder / config.gguf_file).is_file():
+        raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")
+    if not files:
+        raise UsageError(
+            f"{field}: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)"
+        )
+    try:
+        lines = [f"{path.name} {sha256_file(path)}\n" for path in files]
+    except OSError as error:
+        raise UsageError(f"{field}: {folder} cannot be read: {error}") from error
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:
+    """The commit that `revision` (default: main) of a hub model is at."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if revision and len(revision) == 40:
+        return revision
+    try:
+        commit = HfApi().model_info(name, revision=revision).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise UsageError(
+            f"{field}: {name!r} is no folder here and the hub does not answer for it: {error}; a full commit in "
+            f"{field.replace('base', 'revision')} is taken without asking, and so is a folder"
+        ) from error
+    assert commit is not None
+    return commit
+
+
+def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
+    """A byte-level BPE of `vocabulary` tokens, as a transformers tokenizer.
+
+    Merges may cross spaces but not lines, and digits stand alone: short sequences, and numbers that can be compared.
+    `<sep>` ends a prompt, so that no merge spans prompt and completion.
+    """
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    bpe = Tokenizer(models.BPE())
+    bpe.pre_tokenizer = pre_tokenizers.Sequence(
+        [
+            pre_tokenizers.Digits(individual_digits=True),
+            pre_tokenizers.Split("\n", "isolated"),
+            pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False),
+        ]
+    )
+    bpe.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocabulary,
+        special_tokens=[PAD, END, SEPARATOR],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    bpe.train_from_iterator(texts, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=bpe,
+        pad_token=PAD,
+        eos_token=END,
+        sep_token=SEPARATOR,
+        clean_up_tokenization_spaces=False,
+    )
+
+
+def make_tiny(config: ModelConfig, tokenizer: Any) -> Any:
+    """A Llama with random weights (seed torch first)."""
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=config.hidden_size,
+            intermediate_size=3 * config.hidden_size,
+            num_hidden_layers=config.layers,
+            num_attention_heads=config.heads,
+            num_key_value_heads=config.heads,
+            max_position_embeddings=config.max_tokens,
+            tie_word_embeddings=True,
+            bos_token_id=None,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+    )
+
+
+def load_tokenizer(folder: str | Path, **options: Any) -> Any:
+    """The tokenizer in `folder`; it must have an end token. A missing pad token becomes the end token."""
+    from transformers import AutoTokenizer
+
+    with _loading(folder, "a tokenizer"):
+        tokenizer = AutoTokenizer.from_pretrained(str(folder), **options)
+    if tokenizer.eos_token_id is None:
+        raise UsageError(
+            f"{folder}: the tokenizer has no end token (eos_token); completions could never end. Set one in tokenizer_config.json"
+        )
+    if tokenizer.pad_token_id is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    return tokenizer
+
+
+def load_generator(folder: str | Path, **options: Any) -> Any:
+    """A causal language model, float32 unless `options` say otherwise. Safetensors or GGUF only, no remote code."""
+    from transformers import AutoModelForCausalLM
+
+    names = _config(folder, **options).architectures or []
+    if names and not any(name.endswith(LANGUAGE_MODELS) for name in names):
+        raise UsageError(
+            f"{folder}: expected a causal language model, its config.json names {names}; give a model that writes text"
+        )
+    return _load(AutoModelForCausalLM, folder, **options)
+
+
+def load_classifier(folder: str | Path, fresh_head: bool | None = False, **options: Any) -> Any:
+    """A one-label sequence classifier that scores a text at its last token, float32.
+
+    fresh_head  `folder` is a generator, and the score head is new (seed torch first); None: where it has none
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    config = _config(folder, **options)
+    names = config.architectures or []
+    if fresh_head is None:
+        fresh_head = not is_classifier(config)
+    if not fresh_head:
+        if not is_classifier(config):
+            raise UsageError(
+                f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder"
+            )
+        check_labels(folder, config)
+    new = frozenset({"score.weight"} if fresh_head else ())
+    model = _load(AutoModelForSequenceClassification, folder, new, num_labels=1, **options)
+    if not isinstance(getattr(model, "score", None), torch.nn.Linear):
+        raise UsageError(
+            f"{folder}: a {type(model).__name__} has no linear `score` head at the last token; give a decoder, such as a Llama"
+        )
+    if fresh_head:
+        with _whole(model.score.weight):
+            # Stiennon et al. 2020, appendix B: a head of this size starts with scores of about unit variance.
+            torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
+    return model
+
+
+def all_finite(model: Any) -> bool:
+    """Whether all of a model's weights are finite. Every rank calls it, and gets the same: under ZeRO stage 3 each looks at its
+    own shards."""
+    import torch
+    from accelerate.utils import gather_object
+
+    finite = all(torch.isfinite(getattr(p, "ds_tensor", p)).all() for p in model.parameters())
+    return all(gather_object([finite]))
+
+
+def is_classifier(config: Any) -> bool:
+    """Whether a transformers config is that of a sequence classifier."""
+    return any(name.endswith(CLASSIFIER) for name in config.architectures or [])
+
+
+def check_labels(folder: str | Path, config: Any) -> None:
+    """Raise UsageError unless the classifier in `folder` has one label: as its config.json says, else as its head has rows.
+
+    Without the number in config.json transformers takes 2, whatever the weights are.
+    """
+    labels = config.num_labels
+    path = Path(folder) / "config.json"
+    said = json.loads(path.read_bytes()) if path.is_file() else {"num_labels": labels}
+    if not {"num_labels", "id2label"} & said.keys():
+        labels = next(iter(_rows(Path(folder), "score.weight")), labels)
+    if labels != 1:
+        raise UsageError(f"{folder}: expected one label (a score), got num_labels={labels}")
+
+
+def _rows(folder: Path, name: str) -> Iterator[int]:
+    """The first size of the tensor called `name` in a folder's safetensors files."""
+    from selftrain.store.weights import header
+
+    for path in sorted(folder.glob("*.safetensors")):
+        with path.open("rb") as file:
+            if tensor := header(file, path)[1].get(name):
+                yield int(tensor["shape"][0])
+
+
+def final_norm(classifier: Any) -> Any:
+    """The norm between a sequence classifier's last layer and its head, by the names that it has; None where it has none."""
+    from torch import nn
+
+    trunk = classifier.base_model
+    for part in (trunk, getattr(trunk, "decoder", None)):
+        for name in ("norm", "ln_f", "final_layer_norm", "final_layernorm", "norm_f"):
+            found = getattr(part, name, None)
+            if isinstance(found, nn.Module):
+                return found
+    return None
+
+
+def _config(folder: str | Path, **options: Any) -> Any:
+    """A checkpoint's config, read with those of the model's `options` that concern it."""
+    from transformers import AutoConfig
+
+    with _loading(folder, "a model's config"):
+        found = {name: options[name] for name in ("revision", "gguf_file") if name in options}
+        return AutoConfig.from_pretrained(str(folder), **found)
+
+
+def _whole(weight: Any) -> AbstractContextManager[Any]:
+    """Where ZeRO-3 has split `weight` up: the whole of it to change, the same on every rank after."""
+    if not hasattr(weight, "ds_id"):
+        return nullcontext()
+    import deepspeed
+
+    return deepspeed.zero.GatheredParameters(weight, modifier_rank=0)
+
+
+def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **options: Any) -> Any:
+    """A model of class `kind` whose weights are all in `folder` but those named in `new`."""
+    import torch
+    from transformers.utils import logging
+
+    logging.set_verbosity_error()  # a fresh score head is meant, not worth a table of warnings
+    logging.disable_progress_bar()
+    options.setdefault("dtype", torch.float32)
+    if not options.get("gguf_file"):
+        options["use_safetensors"] = True
+    with _loading(folder, kind.__name__):
+        model, found = kind.from_pretrained(str(folder), output_loading_info=True, **options)
+    if missing := sorted(set(found["missing_keys"]) - new):
+        raise UsageError(
+            f"{folder}: {len(missing)} tensors of a {type(model).__name__} are not there, {missing[0]} for one; "
+            "give the folder of a whole model of that kind"
+        )
+    if options.get("gguf_file"):
+        # Its weights are ordinary ones by now; the marks would forbid training and be saved with the model.
+        model.is_quantized, model.hf_quantizer = False, None
+        del model.config.quantization_config
+    return model
+
+
+@contextmanager
+def _loading(folder: str | Path, what: str) -> Iterator[None]:
+    """Turns what the loading of missing, truncated or wrong files raises into a UsageError."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        raise UsageError(f"{folder}: cannot be loaded as {what}: {error}") from error
+
+
+def end_ids(tokenizer: Any, model: Path | Any) -> tuple[int, ...]:
+    """Every token that ends a completion: the tokenizer's end token first, then those of the model's generation config.
+
+    model  the folder of a checkpoint, or a model
+    """
+    from transformers import GenerationConfig
+
+    if isinstance(model, Path):
+        if (model / "generation_config.json").is_file():
+            with _loading(model, "a generation config"):
+                settings = GenerationConfig.from_pretrained(str(model))
+        else:
+            settings = _config(model)
+    else:
+        settings = getattr(model, "generation_config", None) or model.config
+    found = getattr(settings, "eos_token_id", None)
+    more = [] if found is None else [found] if isinstance(found, int) else list(found)
+    return tuple(dict.fromkeys([tokenizer.eos_token_id, *more]))
+
+
+def fits(prompt: int, context: int | None, new: int) -> bool:
+    """Whether a prompt of so many tokens leaves room for `new` more in a model whose longest input is `context`.
+
+    The one rule of sampling and PPO: a prompt that does not, or that has no token at all, is left out, and counted.
+    """
+    return prompt >= 1 and (context is None or prompt + new <= context)
+
+
+def context_of(config: Any) -> int | None:
+    """The longest input of a model with such a transformers config, tokens; None where nothing bounds it.
+
+    Rotary positions that are scaled by a factor reach that much further than those the model was trained on at first.
+    """
+    config = config.get_text_config()
+    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
+    longest = next((found for name in names if isinstance(found := getattr(config, name, None), int)), None)
+    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
+    kind, factor = scaling.get("rope_type") or scaling.get("type"), scaling.get("factor")
+    if longest is None or not factor:
+        return longest
+    if kind in ("linear", "dynamic"):
+        return int(longest * factor)
+    return max(longest, int((scaling.get("original_max_position_embeddings") or longest) * factor))
+
+
+def load_context(folder: Path) -> int | None:
+    """`context_of` the checkpoint in `folder`."""
+    return context_of(_config(folder))
+
+
+def fill_template(template: str, prompt: str) -> str:
+    """What a reranker reads before the completion: `template` with `prompt` at its `{prompt}`; other braces are text."""
+    return template.replace("{prompt}", prompt, 1)
+
+
+def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
+    """Token ids of a prompt, with the separator where the tokenizer has one, and without an end token."""
+    ids = tokenizer(prompt)["input_ids"]
+    if ids and ids[-1] == tokenizer.eos_token_id:
+        ids = ids[:-1]
+    return [*ids, tokenizer.sep_token_id] if tokenizer.sep_token_id is not None else ids
+
+
+def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
+    """Token ids of completions, each with the end token; all at once, which is faster.
+
+    A completion is no text of its own: tokenizers that put a blank before a text, as SentencePiece's do, put none there.
+    """
+    if not completions:
+        return []
+
+    def encode(texts: Sequence[str]) -> list[list[int]]:
+        return list(tokenizer(list(texts), add_special_tokens=False)["input_ids"])
+
+    rows = encode(completions)
+    if before := _before(tokenizer):
+        text, ids = before
+        for at, whole in enumerate(encode([text + completion for completion in completions])):
+            if whole[: len(ids)] == ids:
+                rows[at] = whole[len(ids) :]
+    return [[*row, tokenizer.eos_token_id] for row in rows]
+
+
+def encode_completion(tokenizer: Any, completion: str) -> list[int]:
+    """Token ids of a completion and the end token; see `encode_completions`."""
+    return encode_completions(tokenizer, [completion])[0]
+
+
+def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = ()) -> str:
+    """The text of a completion's tokens, up to the first of `ends`, without special tokens.
+
+    Decoded behind other text: where a tokenizer drops the blank that a text begins with, it would drop one of the
+    completion's, and Python would not parse.
+    """
+    ids = list(ids)
+    ids = ids[: min((ids.index(end) for end in ends if end in ids), default=len(ids))]
+    before = _before(tokenizer)
+    head = before[1] if before else []
+    text, whole = _decode(tokenizer, head), _decode(tokenizer, [*head, *ids])
+    return whole[len(text) :] if whole.startswith(text) else _decode(tokenizer, ids)
+
+
+def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
+    # Cleaning up is for prose: it takes blanks away before commas and dots.
+    return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
+
+
+PROBES = ("    x = 1\n", "x\n", "\n    x")
+
+
+def _before(tokenizer: Any) -> tuple[str, list[int]] | None:
+    """A text and its tokens to put before a completion, where a tokenizer treats the beginning of a text in its own way."""
+    if not hasattr(tokenizer, "_selftrain_before"):
+        tokenizer._selftrain_before = _find_before(tokenizer)
+    found: tuple[str, list[int]] | None = tokenizer._selftrain_before
+    return found
+
+
+def _find_before(tokenizer: Any) -> tuple[str, list[int]] | None:
+    def encode(text: str) -> list[int]:
+        return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+    alone = [encode(text) for text in PROBES]
+    for text in ("\n", ":", "x"):
+        ids = encode(text)
+        wholes = [encode(text + probe) for probe in PROBES]
+        if not ids or any(whole[: len(ids)] != ids for whole in wholes):
+            continue
+        behind = [whole[len(ids) :] for whole in wholes]
+        if behind == alone and all(
+            _decode(tokenizer, found) == probe for found, probe in zip(behind, PROBES, strict=True)
+        ):
+            return None
+        return text, ids
+    return None
+
+
+def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Any:
+    """A [len(rows), longest] tensor of token ids."""
+    import torch
+
+    width = max(map(len, rows))
+    fill = [[value] * (width - len(row)) for row in rows]
+    return torch.tensor([[*f, *row] if left else [*row, *f] for row, f in zip(rows, fill, strict=True)])
+
+
+def digest_weights(folder: Path) -> str:
+    """sha256 over the model's tensors: names, shapes and bytes."""
+    import hashlib
+
+    from safetensors.numpy import load_file
+
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, tensor in sorted(load_file(path).items()):
+            sha.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+            sha.update(tensor.tobytes())
+    return sha.hexdigest()

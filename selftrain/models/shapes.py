@@ -1,0 +1,198 @@
+"""Shapes of models: exact parameter counts, and the sizes that memory and FLOPs follow from.
+
+The model is built on torch's meta device, where tensors have shapes and no content, so 33B parameters take no memory.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import ModelConfig
+from selftrain.configfile import CONFIGS
+from selftrain.errors import UsageError
+from selftrain.store.weights import header
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A causal language model's sizes.
+
+    parameters    of the whole model; tied weights are counted once
+    classifier    of the same trunk under a score head of one label, as the reranker is
+    embedding     of them in the input embedding
+    trunk_linear  weights of the linear layers in the trunk, each used once per token
+    features      inputs + outputs of those layers, summed: the parameters of adapters of rank 1
+    largest       parameters of the largest single module, what ZeRO-3 gathers at once
+    head          weights of the output layer (`vocabulary` x `hidden`), tied or not
+    hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary
+                  as in the model's config
+    context       longest input, tokens
+    """
+
+    parameters: int
+    classifier: int
+    embedding: int
+    trunk_linear: int
+    features: int
+    largest: int
+    head: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    intermediate: int
+    vocabulary: int
+    context: int
+
+    @property
+    def kv_elements(self) -> int:
+        """Numbers that the KV cache holds per token."""
+        return 2 * self.layers * self.kv_heads * self.head_dim
+
+    def adapters(self, rank: int) -> int:
+        """Parameters of low-rank adapters on all linear layers of the trunk."""
+        return rank * self.features
+
+
+def shape_of(model: ModelConfig, vocabulary: int | None = None) -> Shape:
+    """The shape of the model that `model` describes; of the tiny one with `vocabulary` tokens if that is given.
+
+    Raises UsageError where its config cannot be had.
+    """
+    settings = config_of(model, vocabulary)
+    with _understandable(model, "is not the config of a causal language model"):
+        return shape_by(settings)
+
+
+def config_of(model: ModelConfig, vocabulary: int | None = None) -> Any:
+    """The transformers config of the model that `model` describes; see `shape_of`."""
+    return _tiny(model, vocabulary) if model.base is None else read_config(model)
+
+
+def shape_by(settings: Any) -> Shape:
+    """The shape of the causal language model with such a transformers config."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return measure(AutoModelForCausalLM.from_config(settings, dtype=torch.float32))
+
+
+def measure(built: Any) -> Shape:
+    """The shape of a causal language model that transformers made."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    config, trunk = built.config.get_text_config(), built.base_model
+    linear = [m.weight for m in trunk.modules() if isinstance(m, nn.Linear | Conv1D)]
+    own = [sum(p.numel() for p in m.parameters(recurse=False)) for m in built.modules()]
+    heads = config.num_attention_heads
+    parameters = sum(p.numel() for p in built.parameters())
+    head = built.get_output_embeddings().weight
+    tied = head is built.get_input_embeddings().weight
+    return Shape(
+        parameters=parameters,
+        classifier=parameters - (0 if tied else head.numel()) + config.hidden_size,
+        embedding=built.get_input_embeddings().weight.numel(),
+        trunk_linear=sum(weight.numel() for weight in linear),
+        features=sum(sum(weight.shape) for weight in linear),
+        largest=max(own),
+        head=head.numel(),
+        hidden=config.hidden_size,
+        layers=config.num_hidden_layers,
+        heads=heads,
+        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
+        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        intermediate=getattr(config, "intermediate_size", None) or 4 * config.hidden_size,
+        vocabulary=config.vocab_size,
+        context=config.max_position_embeddings,
+    )
+
+
+@lru_cache(maxsize=4)  # a GGUF file's header takes seconds, for the vocabulary is in it
+def read_config(model: ModelConfig) -> Any:
+    """The transformers config of a pretrained model: from a folder, a GGUF file's header, `configs/models`, which has those that
+    the shipped configs name, the hub or its cache."""
+    from transformers import AutoConfig
+
+    assert model.base is not None
+    folder = Path(model.base)
+    options: dict[str, Any] = {}
+    if folder.is_dir():
+        if model.gguf_file:
+            if not (folder / model.gguf_file).is_file():
+                raise UsageError(f"model.gguf_file: {model.gguf_file} is not in {folder}")
+            options["gguf_file"] = model.gguf_file
+        elif not (folder / "config.json").is_file():
+            raise UsageError(
+                f"model.base: {folder} has no config.json; expected a folder in the Hugging Face layout, or set "
+                "model.gguf_file"
+            )
+        with _understandable(model, "cannot be read"):
+            return AutoConfig.from_pretrained(str(folder), **options)
+    shipped = CONFIGS / "models" / f"{model.base.replace('/', '--')}.json"
+    try:
+        if shipped.is_file():
+            return AutoConfig.from_pretrained(str(shipped))
+        return AutoConfig.from_pretrained(model.base, revision=model.revision)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise UsageError(
+            f"model.base: {model.base!r} is no folder here, and its config is neither in the hub's cache nor does the hub "
+            f"answer ({reason}). A plan needs no weights: on a machine that reaches the hub run `hf download {model.base} "
+            "config.json tokenizer.json tokenizer_config.json --local-dir FOLDER`, bring FOLDER here and add `--set "
+            "model.base=FOLDER`"
+        ) from error
+
+
+def stored_parameters(folder: Path) -> int | None:
+    """Parameters in a checkpoint's safetensors files, from their headers alone: no torch, no reading of weights.
+
+    None where the folder holds none. Raises UsageError for a file that is cut short.
+    """
+    paths = sorted(folder.glob("*.safetensors"))
+    return sum(map(_header_parameters, paths)) if paths else None
+
+
+def _header_parameters(path: Path) -> int:
+    total = 0
+    with path.open("rb") as file:
+        _, tensors = header(file, path)
+    for name, tensor in tensors.items():
+        if name != "__metadata__":
+            count = 1
+            for size in tensor["shape"]:
+                count *= size
+            total += count
+    return total
+
+
+def _tiny(model: ModelConfig, vocabulary: int | None) -> Any:
+    """The config of the tiny Llama that `models.make_tiny` makes."""
+    import torch
+
+    from selftrain.models.models import make_tiny
+
+    class Tokenizer:
+        """As much of a tokenizer as `make_tiny` asks for."""
+
+        eos_token_id, pad_token_id = 1, 0
+
+        def __len__(self) -> int:
+            return vocabulary or model.vocabulary
+
+    with torch.device("meta"):
+        return make_tiny(model, Tokenizer()).config
+
+
+@contextmanager
+def _understandable(model: ModelConfig, what: str) -> Iterator[None]:
+    """Turns what transformers raises for a strange or broken config into a UsageError."""
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise UsageError(f"model.base: {model.base} {what}: {str(error).strip()[:300]}") from error

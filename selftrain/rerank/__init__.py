@@ -1,0 +1,1 @@
+"""The reranker, and scoring with it."""

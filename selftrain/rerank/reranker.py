@@ -1,0 +1,186 @@
+"""The product: scores programs for a prompt and picks the best of n.
+
+from selftrain import Reranker
+ranking = Reranker.load("runs/demo").rank(prompt, candidates)
+candidates[ranking.best]
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import UsageError
+from selftrain.store.runfile import NAME, read_run
+
+BATCH_TOKENS = {"cpu": 1024}
+"""Padded tokens at once, a candidate's prompt included, by device: what fits a core's cache is faster than what does not."""
+OTHER_BATCH_TOKENS = 16_384
+"""The same on all other devices."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """Scores of n candidates, in the order they were given; higher is better, and only differences mean something."""
+
+    scores: tuple[float, ...]
+
+    @property
+    def order(self) -> tuple[int, ...]:
+        """Places of the candidates, best first; equal scores keep the order they were given in."""
+        return tuple(sorted(range(len(self.scores)), key=lambda at: -self.scores[at]))
+
+    @property
+    def best(self) -> int:
+        """Place of the pick."""
+        return self.order[0]
+
+
+class Reranker:
+    """A one-label sequence classifier that reads prompt + completion and scores the completion."""
+
+    def __init__(self, model: Any, tokenizer: Any, forward: Any = None) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.forward = forward or model
+        """What makes the model's forward passes; another where its weights are in shards."""
+        self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
+
+    @classmethod
+    def load(cls, run_or_folder: str | Path, device: str = "cpu") -> "Reranker":
+        """The reranker in a checkpoint's folder, or the last one of a run's folder.
+
+        Raises UsageError where there is none, or where the model is not a classifier with one label.
+        """
+        from selftrain.models.models import load_classifier, load_tokenizer
+
+        folder = reranker_folder(Path(run_or_folder))
+        return cls(load_classifier(folder).to(device).eval(), load_tokenizer(folder))
+
+    def rank(self, prompt: str, candidates: Sequence[str]) -> Ranking:
+        """Scores `candidates`, completions of `prompt` (what follows it, not the prompt again)."""
+        if not candidates:
+            raise UsageError("nothing to rank: expected at least one candidate")
+        return Ranking(tuple(self.score_many([(prompt, candidates)])[0]))
+
+    def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """Scores per problem and candidate.
+
+        What a problem's candidates begin with alike, the prompt at least, is read once, and its keys and values serve them
+        all. These beginnings are read in batches over problems, and so is what follows them, each sorted by length.
+        """
+        import torch
+
+        from selftrain.models.models import encode_completions, encode_prompt, fill_template
+
+        self.model.config.pad_token_id = self.tokenizer.pad_token_id
+        # The model scores at the last token that is no padding: where the end token pads too, one before it.
+        own = 2 if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id else 1
+        texts = [text for _, candidates in problems for text in candidates]
+        written = iter(encode_completions(self.tokenizer, texts))
+        heads: list[list[int]] = []
+        tails: list[list[list[int]]] = []
+        for prompt, candidates in problems:
+            head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
+            rows = [head + next(written) for _ in candidates]
+            common = _common(rows)[: max(0, min(map(len, rows), default=0) - own)]
+            heads.append(common)
+            tails.append([row[len(common) :] for row in rows])
+        scores = [[0.0] * len(rows) for rows in tails]
+        with torch.inference_mode():
+            for group in self._batches([len(head) for head in heads]):
+                places = [(at, number) for at in group for number in range(len(tails[at]))]
+                placed = [(place, tail) for place, at in enumerate(group) for tail in tails[at]]
+                found = self._score_rows([heads[at] for at in group], placed)
+                for (at, number), score in zip(places, found, strict=True):
+                    scores[at][number] = score
+        return scores
+
+    def _score_rows(self, prompts: Sequence[list[int]], rows: Sequence[tuple[int, list[int]]]) -> list[float]:
+        """The score of each row: the place of its prompt, and the token ids that follow it."""
+        import torch
+
+        from selftrain.models.models import pad
+
+        device = next(self.model.parameters()).device
+        before = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
+        width = before.shape[1]
+        cache = None
+        if width:
+            # Padded on the left, so that a candidate's tokens follow its prompt's without a gap.
+            cache = self.forward(
+                input_ids=pad(prompts, self.model.config.pad_token_id, left=True).to(device),
+                attention_mask=before,
+                position_ids=(before.cumsum(1) - 1).clamp(min=0),
+                use_cache=True,
+            ).past_key_values
+        scores = [0.0] * len(rows)
+        for batch in self._batches([width + len(row) for _, row in rows]):
+            ids = pad([rows[at][1] for at in batch], self.model.config.pad_token_id).to(device)
+            own = pad([[1] * len(rows[at][1]) for at in batch], 0).to(device)
+            prompt = torch.tensor([rows[at][0] for at in batch], device=device)
+            mask = torch.cat([before[prompt], own], 1)
+            logits = self.forward(
+                input_ids=ids,
+                attention_mask=mask,
+                position_ids=(mask.cumsum(1) - 1)[:, width:],
+                past_key_values=_select(cache, prompt),
+                use_cache=cache is not None,
+            ).logits[:, 0]
+            for at, score in zip(batch, logits.float().tolist(), strict=True):
+                scores[at] = score
+        return scores
+
+    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
+        """Rows in groups of similar length, each at most the device's BATCH_TOKENS when padded."""
+        device = next(self.model.parameters()).device
+        most = BATCH_TOKENS.get(device.type, OTHER_BATCH_TOKENS)
+        batches: list[list[int]] = []
+        for at in sorted(range(len(lengths)), key=lambda at: lengths[at]):
+            if batches and (len(batches[-1]) + 1) * lengths[at] <= most:
+                batches[-1].append(at)
+            else:
+                batches.append([at])
+        return batches
+
+
+def _common(rows: Sequence[list[int]]) -> list[int]:
+    """What all rows begin with."""
+    alike = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
+    return [ids[0] for ids in alike]
+
+
+def _select(cache: Any, rows: Any) -> Any:
+    """A cache of `rows` of `cache`, which stays as it is: a forward pass adds to the one that it is given."""
+    if cache is None:
+        return None
+    chosen = copy.copy(cache)
+    chosen.layers = [copy.copy(layer) for layer in cache.layers]
+    chosen.batch_select_indices(rows)
+    return chosen
+
+
+def reranker_folder(path: Path) -> Path:
+    """The checkpoint that `path` means: itself, or the last reranker of the run in it."""
+    if (path / "config.json").is_file():
+        return path
+    if not (path / NAME).is_file():
+        raise UsageError(
+            f"{path}: expected a reranker's folder (with config.json) or a run's folder (with {NAME})"
+        )
+    run = read_run(path)
+    reranker = run["reranker"]
+    if not reranker:
+        raise UsageError(f"{path}: this run has not trained a reranker yet; finish it with `selftrain run`")
+    folder = (path / reranker).resolve()
+    if (folder / "config.json").is_file():
+        return folder
+    if "://" in str(run["store"]):  # a copy that has made room for others
+        from selftrain.stage import ArtifactRef
+        from selftrain.store.store import Store
+
+        last = [ref for ref in run["stages"].values() if ref["stage"] == "train_reward"][-1]
+        return Store(run["store"]).path(ArtifactRef(last["stage"], last["key"]))
+    raise UsageError(f"{path}: its reranker should be in {folder}, which is not there; run it again")

@@ -1,0 +1,143 @@
+"""Scores pools of candidates with rerankers, in a child process; identical programs of a problem are scored once."""
+
+import math
+import os
+import random
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from selftrain.config import RuntimeConfig
+from selftrain.errors import UsageError
+from selftrain.launch.launch import Child, child_main, launch, report_progress
+from selftrain.records import Candidate, Problem, read_records
+from selftrain.stage import Build, Outcome
+from selftrain.store.store import PROGRESS
+
+
+@dataclass(frozen=True)
+class Job:
+    """One reranker over one pool.
+
+    name        of the result
+    reranker    name of the build's input that holds the reranker
+    candidates  name of the build's input that holds the pool
+    splits      whose problems are scored
+    shuffled    score each candidate behind another problem's prompt (same split and language): the control that shows
+                whether the reranker reads the problem
+    """
+
+    name: str
+    reranker: str
+    candidates: str
+    splits: tuple[str, ...]
+    shuffled: bool = False
+
+
+def score_candidates(build: Build, jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
+    """Per job: candidate id -> score. The greedy candidates (sample -1) have none."""
+    import pyarrow.parquet as pq
+
+    folder = build.folder / PROGRESS
+    for old in folder.glob("scores-*.parquet"):
+        old.unlink()
+    sharded = build.runtime.scoring_shards and build.runtime.processes > 1
+    alone = build.runtime.model_copy(update={"nodes": 1, "launcher": "torchrun"})
+    launch(
+        "selftrain.rerank.scoring",
+        replace(build, config={}, runtime=alone),
+        distributed=sharded,
+        extra={"jobs": [asdict(job) for job in jobs], "sharded": sharded},
+    )
+    scores: dict[str, dict[str, float]] = {job.name: {} for job in jobs}
+    for path in sorted(folder.glob("scores-*.parquet")):
+        table = pq.read_table(path).to_pydict()
+        for job, candidate, score in zip(table["job"], table["candidate_id"], table["score"], strict=True):
+            scores[job][candidate] = score
+    return scores
+
+
+def run(child: Child) -> Outcome:
+    """The child: each rank scores every world-th problem of every job."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    from selftrain.rerank.reranker import Reranker
+    from selftrain.rerank.sharded import load_sharded
+
+    sharded = child.extra.get("sharded", False)
+    jobs = [Job(**job | {"splits": tuple(job["splits"])}) for job in child.extra["jobs"]]
+    runtime = RuntimeConfig.model_validate(child.runtime)
+    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
+    pools: dict[str, list[Candidate]] = {}
+    rerankers: dict[str, Reranker] = {}
+    rows: list[tuple[str, str, float]] = []
+    for number, job in enumerate(jobs):
+        if job.candidates not in pools:
+            pools[job.candidates] = read_records(
+                child.inputs[job.candidates] / "candidates.parquet", Candidate
+            )
+        if job.reranker not in rerankers:
+            folder = child.inputs[job.reranker]
+            rerankers[job.reranker] = (
+                load_sharded(folder, runtime) if sharded else Reranker.load(folder, runtime.device)
+            )
+        mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
+        scores = rerankers[job.reranker].score_many([(prompt, list(texts)) for prompt, texts in mine])
+        if sharded:
+            rerankers[job.reranker].forward.finish()
+        if not all(math.isfinite(score) for found in scores for score in found):
+            raise UsageError(
+                f"the reranker {job.reranker} gives scores that are NaN or infinite to candidates of {job.candidates}; "
+                "expected finite numbers: its weights are damaged, or too large for the arithmetic; train it anew at a lower "
+                "reward.learning_rate"
+            )
+        for (_, texts), found in zip(mine, scores, strict=True):
+            rows += [
+                (job.name, id, score) for ids, score in zip(texts.values(), found, strict=True) for id in ids
+            ]
+        report_progress(number + 1, len(jobs), "rerankings")
+    names, ids, values = zip(*rows, strict=True) if rows else ((), (), ())
+    table = pa.table(
+        {
+            "job": pa.array(names, pa.string()),
+            "candidate_id": pa.array(ids, pa.string()),
+            "score": pa.array(values, pa.float64()),
+        }
+    )
+    pq.write_table(table, Path(child.private) / f"scores-{rank}.parquet")
+    return Outcome("")
+
+
+def _problem_texts(
+    problems: Sequence[Problem], pool: Sequence[Candidate], job: Job
+) -> Iterator[tuple[str, dict[str, list[str]]]]:
+    """Per problem of the job: the prompt to score behind, and its distinct completions with their candidates' ids."""
+    texts: dict[str, dict[str, list[str]]] = {}
+    for candidate in pool:
+        if candidate.sample >= 0:
+            texts.setdefault(candidate.problem_id, {}).setdefault(candidate.completion, []).append(
+                candidate.id
+            )
+    chosen = [problem for problem in problems if problem.split in job.splits and problem.id in texts]
+    prompts = shuffled_prompts(chosen) if job.shuffled else {problem.id: problem.prompt for problem in chosen}
+    for problem in chosen:
+        yield prompts[problem.id], texts[problem.id]
+
+
+def shuffled_prompts(problems: Sequence[Problem]) -> dict[str, str]:
+    """Each problem's id -> the prompt of another problem of its split and language (its own where there is no other)."""
+    groups: dict[tuple[str, str], list[Problem]] = {}
+    for problem in problems:
+        groups.setdefault((problem.split, problem.language), []).append(problem)
+    prompts: dict[str, str] = {}
+    for group in groups.values():
+        order = sorted(group, key=lambda problem: problem.id)
+        random.Random(0).shuffle(order)
+        prompts |= {one.id: other.prompt for one, other in zip(order, order[1:] + order[:1], strict=True)}
+    return prompts
+
+
+if __name__ == "__main__":
+    child_main(run, apart=True)

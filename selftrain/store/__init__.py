@@ -1,0 +1,1 @@
+"""Artifacts in a store: files, leases, checkpoints, the cache of this machine, and what removes them."""

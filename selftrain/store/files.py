@@ -1,0 +1,333 @@
+"""Operations on the store's file system: tried again where the failure may pass, told clearly where it does not.
+
+What S3 says is retried by its own client first (`CLIENT`); what still comes through is tried again here.
+"""
+
+import errno
+import hashlib
+import os
+import random
+import re
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any, TypeVar
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from selftrain.errors import StoreError, StoreRefused, UsageError
+from selftrain.redact import URL_PASSWORD, known_secrets, without_secrets
+from selftrain.store import addresses
+from selftrain.store.addresses import S3
+
+Result = TypeVar("Result")
+
+PART = 16 << 20
+"""Bytes of one part of a large file, up and down."""
+MOST_PARTS = 10_000
+"""As many as S3 takes of one file."""
+WAITS = (1.0, 5.0)
+"""Seconds before each further try."""
+CLIENT: dict[str, Any] = {
+    "config_kwargs": {
+        "retries": {"mode": "standard", "total_max_attempts": 5},
+        "connect_timeout": 10,
+        "read_timeout": 60,
+    },
+    "default_block_size": PART,
+}
+"""How S3 is spoken to, unless FSSPEC_S3 or the storage options say otherwise."""
+PATIENT = CLIENT | {
+    "config_kwargs": CLIENT["config_kwargs"] | {"retries": {"mode": "standard", "total_max_attempts": 8}}
+}
+"""The same for who tries nothing again itself."""
+
+SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
+PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
+PASSING_CODES = {"BadDigest", "IncompleteBody", "NoSuchUpload", "RequestTimeout", "XAmzContentSHA256Mismatch"}
+CLIENT_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
+ELSE = (
+    "expected a bucket or folder that exists and that one may list, read and write: check it, the endpoint (AWS_ENDPOINT_URL) "
+    "and the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `store_block`)"
+)
+REFUSED = ("Credential", "Invalid", "Param", "Profile", "Region", "Token")
+"""What the names of the client's errors hold where another try cannot help."""
+
+
+class Files:
+    """The files under `url`; paths are full paths of `fs`. Raises StoreError, StoreRefused and FileNotFoundError."""
+
+    def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
+        if URL_PASSWORD.search(url):
+            raise UsageError(
+                f"store {without_secrets(url, [])}: a URL must not hold a password, it would be in logs and records; give "
+                "credentials by the environment (AWS_ACCESS_KEY_ID, ...) or by `store_block`"
+            )
+        addresses.check(url)
+        protocol = fsspec.utils.get_protocol(url)
+        options = dict(options or {})
+        self.secrets = _secrets(options)
+        defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
+        if protocol not in {"file", "local"}:
+            # A client of its own each: one that is shared would keep the credentials that the environment held before.
+            options = {"use_listings_cache": False, "skip_instance_cache": True} | defaults | options
+        try:
+            self.fs, self.root = fsspec.core.url_to_fs(url, **options)
+        except (ImportError, ValueError, TypeError) as error:
+            raise UsageError(f"store {url!r}: {self._clean(error)}; {addresses.EXPECTED}") from None
+        self.url = url
+        self.is_s3 = protocol in S3
+        self.is_local = isinstance(self.fs, LocalFileSystem)
+        if self.is_s3:
+            self.fs.retries = 2  # beside its client's own tries and ours
+
+    def read(self, path: str) -> bytes:
+        """The content of one file."""
+        return self._do(f"read {path}", lambda: self.fs.cat_file(path))
+
+    def sha256(self, path: str) -> str:
+        """sha256 of one file, which is read for it."""
+
+        def read() -> str:
+            with self.fs.open(path, "rb") as file:
+                return hashlib.file_digest(file, "sha256").hexdigest()
+
+        return self._do(f"read {path}", read)
+
+    def write(self, path: str, content: bytes) -> None:
+        """Write one file, which readers see whole or not at all."""
+        if self.is_local:
+            self._write(path, lambda: replace_file(Path(path), content))
+        else:
+            self._write(path, lambda: self.fs.pipe_file(path, content))
+
+    def _write(self, path: str, act: Callable[[], None]) -> None:
+        try:
+            self._do(f"write {path}", act)
+        except FileNotFoundError as error:  # no folder can be made for it
+            raise StoreError(f"cannot write {path}: {error}") from error
+
+    def create(self, path: str, content: bytes) -> bool:
+        """Write one file unless it is there, in one step where the store can do that; whether it is ours now.
+
+        `content` must be like no other's: that is how a try whose answer was lost is told from somebody else's.
+        """
+
+        def create() -> None:
+            try:
+                if self.is_local:
+                    _create_local(Path(path), content)
+                else:
+                    self.fs.pipe_file(path, content, mode="create")
+            except FileExistsError:
+                pass
+            except OSError as error:  # a precondition that failed is told in several ways
+                if error.errno not in {errno.EINVAL, errno.EBUSY} or not self.fs.exists(path):
+                    raise
+
+        self._write(path, create)
+        try:
+            return self.read(path) == content
+        except FileNotFoundError:  # the other one has taken it away again
+            return False
+
+    @cached_property
+    def exact(self) -> bool:
+        """Whether the store really creates exclusively (S3's If-None-Match); tried once."""
+        probe = f"{self.root}/probe/{uuid.uuid4().hex}"
+        self.create(probe, b"first")
+        try:
+            return not self.create(probe, b"second")
+        finally:
+            self.delete(probe)
+
+    def upload(self, source: Path, path: str) -> None:
+        """Store a local file, a large one in parts."""
+        how = {"chunksize": part_size(source.stat().st_size)} if self.is_s3 else {}
+        self._do(f"write {path}", lambda: self.fs.put_file(str(source), path, **how))
+
+    def download(self, path: str, target: Path) -> None:
+        """Fetch one file; `target` holds the whole of it or is not there."""
+        part = target.with_name(f".{target.name}.{os.getpid()}.part")
+        target.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self._do(f"read {path}", lambda: self.fs.get_file(path, str(part)))
+            part.replace(target)
+        finally:
+            part.unlink(missing_ok=True)
+
+    def listing(self, folder: str) -> dict[str, dict[str, Any]]:
+        """What fsspec tells of all files under `folder`, by their name in it."""
+
+        def find() -> dict[str, dict[str, Any]]:
+            found = self.fs.find(folder, detail=True)
+            return {name: info for name, info in found.items() if name != folder and info["type"] == "file"}
+
+        try:
+            found = self._do(f"list {folder}", find)
+        except FileNotFoundError:
+            return {}
+        inside = f"{folder.rstrip('/')}/"
+        return {
+            name.split(inside, 1)[1] if inside in name else name: info for name, info in sorted(found.items())
+        }
+
+    def children(self, folder: str) -> list[str]:
+        """The names of what is directly in `folder`."""
+        try:
+            found = self._do(f"list {folder}", lambda: self.fs.ls(folder, detail=False))
+        except FileNotFoundError:
+            return []
+        return sorted({PurePosixPath(name).name for name in found if name.rstrip("/") != folder})
+
+    def delete(self, path: str) -> None:
+        """Delete one file; none there is no error."""
+
+        def delete() -> None:
+            if self.is_s3 or self.fs.exists(path):
+                self.fs.rm_file(path)
+
+        try:
+            self._do(f"delete {path}", delete)
+        except FileNotFoundError:
+            return
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete all files under `folder`; none there is no error."""
+        try:
+            self._do(f"delete {folder}", lambda: self.fs.rm(folder, recursive=True))
+        except FileNotFoundError:
+            return
+
+    def _do(self, what: str, act: Callable[[], Result]) -> Result:
+        for wait in (*WAITS, None):
+            try:
+                return act()
+            except Exception as error:
+                if self.is_local:
+                    if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+                        raise StoreError(f"cannot {what}: {error}") from error
+                    raise
+                code = _code(error)
+                if isinstance(error, FileNotFoundError) and code not in {"NoSuchBucket", "NoSuchUpload"}:
+                    raise
+                passes = _passes(error, code)
+                if passes and wait is not None:
+                    time.sleep(wait * random.uniform(0.5, 1.5))
+                    continue
+                raise self._told(error, what, passes) from None
+        raise AssertionError("the last try returns or raises")
+
+    def _told(self, error: Exception, what: str, passes: bool) -> StoreError:
+        if _code(error).isdigit():  # from a HEAD request, whose answer holds no reason
+            try:
+                self.fs.ls(self.root)
+            except Exception as reason:
+                error = reason
+        code = _code(error)
+        name = type(error).__name__ if code.isdigit() or not code else code
+        words = getattr(error, "strerror", None) if code else None  # without a number that says nothing
+        text = f"store {self.url}: cannot {what}: {name}: {self._clean(words or error).rstrip('.')}"
+        if passes:
+            told = StoreError(f"{text}; tried again and again. Nothing finished is lost: run again to go on")
+            told.code = code
+            return told
+        return StoreRefused(f"{text}; {addresses.remedy(code or name, self.url) or ELSE}")
+
+    def _clean(self, error: object) -> str:
+        return without_secrets(str(error), [*known_secrets(), *self.secrets])
+
+
+def _secrets(options: Mapping[str, Any]) -> list[str]:
+    """The values of options such as key, secret and token, and those of options inside options."""
+    found = []
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            found += _secrets(value)
+        elif isinstance(value, str) and len(value) >= 8 and SECRET_OPTION.search(name):
+            found.append(value)
+    return found
+
+
+def _code(error: BaseException) -> str:
+    """S3's own name of an error, "" where it has none."""
+    for each in (error, error.__cause__):
+        response = getattr(each, "response", None)
+        if isinstance(response, Mapping):
+            return str(response.get("Error", {}).get("Code", ""))
+    return ""
+
+
+def _passes(error: Exception, code: str) -> bool:
+    """Whether it may work the next time."""
+    if code in PASSING_CODES:
+        return True
+    if type(error).__module__.split(".")[0] in CLIENT_LIBRARIES:
+        return not any(word in type(error).__name__ for word in REFUSED)
+    if isinstance(error, TimeoutError | ConnectionError):
+        return True
+    return isinstance(error, OSError) and error.errno in PASSING
+
+
+def part_size(size: int) -> int:
+    """Bytes of each part of a file of `size` bytes."""
+    return max(PART, -(-size // MOST_PARTS))
+
+
+def tag(info: Mapping[str, Any]) -> str | None:
+    """What a store itself says about a file's content: another tag, maybe other content; the same tag, the same."""
+    found = info.get("ETag") or info.get("etag") or info.get("md5Hash")
+    return str(found).strip('"') if found else None
+
+
+def s3_tag(path: Path) -> str:
+    """The tag that S3 gives a file that `Files.upload` stored, if it is not encrypted: md5, of the parts' md5 where there
+    are parts."""
+    size = path.stat().st_size
+    part = part_size(size)
+    with path.open("rb") as file:
+        if size < 2 * part:
+            return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+        parts = []
+        while content := file.read(part):
+            parts.append(hashlib.md5(content, usedforsecurity=False).digest())
+    return f"{hashlib.md5(b''.join(parts), usedforsecurity=False).hexdigest()}-{len(parts)}"
+
+
+def _create_local(path: Path, content: bytes) -> None:
+    """Write `path` whole; FileExistsError where it is there."""
+    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
+    replace_file(part, content)
+    try:
+        os.link(part, path)
+    finally:
+        part.unlink()
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write `path` so that a reader sees the old content or the new, never a part."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise
+
+
+def leads_out(name: str) -> bool:
+    """Whether a file of this name, which a store gives, would be outside of the folder that it is to be in."""
+    return name.startswith("/") or ".." in name.split("/")
+
+
+def sha256_file(path: Path) -> str:
+    """sha256 of a local file, 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

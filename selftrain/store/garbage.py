@@ -1,0 +1,251 @@
+"""`selftrain gc`: removes from a store what no run needs any more.
+
+Kept is what these name, with all that it was made from: the newest finished runs of each name, runs that may still be going
+on, and the registry. What is being built or has just been written stays, whoever needs it. Files that are not in the
+store's own layout are never touched.
+"""
+
+import fcntl
+import json
+import re
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from selftrain.errors import StoreError, UsageError
+from selftrain.stage import KEY_LENGTH, ArtifactRef
+from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
+
+HOUR, WEEK = 3600.0, 7 * 86400.0
+KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
+NAMED = re.compile(rf"([a-z_]+)/({KEY.pattern})")
+Info = Mapping[str, Any]
+
+
+@dataclass
+class Garbage:
+    """What can go. `folders` and `files` are paths in the store; `what` is for people."""
+
+    what: str
+    size: int = 0
+    folders: list[str] = field(default_factory=list)
+    files: list[str] = field(default_factory=list)
+
+
+def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], None]) -> int:
+    """Remove what can go, or only say it; the number of bytes. `say` takes a line for each thing.
+
+    Raises UsageError where `store` is none, or where nothing tells what its runs need.
+    """
+    if keep_runs < 1:
+        raise UsageError(f"--keep-runs: expected 1 or more, got {keep_runs}")
+    stages = [name for name in store.files.children(store.root) if _is_stage(store, name)]
+    records = read_records(store, RUNS)
+    if not stages and not records:
+        raise UsageError(
+            f"{store.url} is not a store: expected folders STAGE/KEY that `selftrain run` wrote; nothing was removed"
+        )
+    if not records:
+        raise UsageError(
+            f"no run has left a record in {store.url}/{RUNS}, so what is needed is not known; run your configs again (all is "
+            "found cached), then collect. Nothing was removed"
+        )
+    now, verb = time.time(), "would remove" if dry_run else "removed"
+    found = {stage: store.files.listing(f"{store.root}/{stage}") for stage in stages}
+    records = read_records(store, RUNS)  # after the files: a run that has begun since then has its record
+    runs = runs_kept(records, keep_runs, now)
+    named = refs_in([records[name] for name in runs]) | refs_in(read_records(store, REGISTRY).values())
+    kept = with_inputs(store, named)
+    total = 0
+    for garbage in [*of_stages(store, found, kept, now), *of_runs(store, records, runs)]:
+        if not dry_run:
+            for path in garbage.files:
+                store.files.delete(path)
+            for folder in garbage.folders:
+                store.files.delete_folder(folder)
+        total += garbage.size
+        say(f"{verb} {garbage.what:<60} {human(garbage.size):>10}")
+    for what, size in of_this_machine(store, now, dry_run):
+        total += size
+        say(f"{verb} {what:<60} {human(size):>10}")
+    say(f"{verb} {human(total)}; kept {len(kept)} artifacts of {len(runs)} runs and the registry")
+    return total
+
+
+def read_records(store: Store, folder: str) -> dict[str, Any]:
+    """The JSON files under `folder` of the store, by name. Raises StoreError where one cannot be read."""
+    records = {}
+    for name in store.files.listing(f"{store.root}/{folder}"):
+        if not name.endswith(".json"):
+            continue
+        try:
+            records[name] = json.loads(store.files.read(f"{store.root}/{folder}/{name}"))
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            raise StoreError(
+                f"{store.url}/{folder}/{name} is damaged ({error}), so what it needs is not known: delete or mend it. Nothing "
+                "was removed"
+            ) from None
+    return records
+
+
+def runs_kept(records: Mapping[str, Any], keep_runs: int, now: float) -> list[str]:
+    """The records (NAME/ID.json) of the newest finished runs of each name, and of those that may not have ended."""
+    finished: dict[str, list[tuple[float, str]]] = defaultdict(list)
+    kept = []
+    for name, record in records.items():
+        if record["finished"] is not None:
+            finished[record["name"]].append((record["finished"], name))
+        elif now - record["updated"] < WEEK:
+            kept.append(name)
+    for runs in finished.values():
+        kept += [name for _, name in sorted(runs)[-keep_runs:]]
+    return kept
+
+
+def refs_in(values: Iterable[Any]) -> set[ArtifactRef]:
+    """All artifacts that JSON values name, as {"stage": ..., "key": ...} or as text STAGE/KEY."""
+    refs: set[ArtifactRef] = set()
+    todo = list(values)
+    while todo:
+        value = todo.pop()
+        if isinstance(value, str) and (found := NAMED.fullmatch(value)):
+            refs.add(ArtifactRef(found[1], found[2]))
+        elif isinstance(value, Mapping):
+            if isinstance(value.get("stage"), str) and isinstance(value.get("key"), str):
+                refs.add(ArtifactRef(value["stage"], value["key"]))
+            todo += value.values()
+        elif isinstance(value, list):
+            todo += value
+    return refs
+
+
+def with_inputs(store: Store, refs: Iterable[ArtifactRef]) -> set[ArtifactRef]:
+    """`refs` and all that they were made from."""
+    kept: set[ArtifactRef] = set()
+    todo = set(refs)
+    while todo:
+        ref = todo.pop()
+        kept.add(ref)
+        manifest = store.manifest(ref)
+        if manifest is not None:
+            todo |= refs_in(manifest.get("inputs", {}).values()) - kept
+    return kept
+
+
+def of_stages(
+    store: Store, found: Mapping[str, Mapping[str, Info]], kept: set[ArtifactRef], now: float
+) -> Iterator[Garbage]:
+    """What can go of the stages' folders, `found` by stage and name."""
+    for stage, files in found.items():
+        keys: dict[str, dict[str, Info]] = defaultdict(dict)
+        for name, info in files.items():
+            key, _, inside = name.partition("/")
+            if KEY.fullmatch(key) and inside:
+                keys[key][inside] = info
+        for key, parts in keys.items():
+            ref = ArtifactRef(stage, key)
+            leases = {name: info for name, info in parts.items() if name.startswith(f"{LEASE}/")}
+            with _unless_building(store, ref) as free:
+                if free and not _young(leases.values(), now, HOUR):
+                    yield from of_key(store, ref, parts, ref in kept, now)
+
+
+def of_key(
+    store: Store, ref: ArtifactRef, files: Mapping[str, Info], kept: bool, now: float
+) -> Iterator[Garbage]:
+    """What can go of one key that nobody builds."""
+    where = f"{store.root}/{ref.stage}/{ref.key}"
+    manifest = store.manifest(ref) if MANIFEST in files else None
+    if manifest is not None and not kept:
+        if not _young(files.values(), now, HOUR):
+            # The manifest goes first: an end in between leaves an attempt without one, not an artifact without files.
+            yield Garbage(f"artifact {ref}", _bytes(files.values()), [where], [f"{where}/{MANIFEST}"])
+        return
+    parts: dict[str, list[Info]] = defaultdict(list)
+    for name, info in files.items():
+        if "/" in name:
+            parts[name.partition("/")[0]].append(info)
+    for part, infos in parts.items():
+        if manifest is not None and part == manifest["attempt"]:
+            continue
+        what = {LEASE: "lease of", PROGRESS: "progress of"}.get(part, f"attempt {part} of")
+        age = WEEK if part == PROGRESS and manifest is None else HOUR
+        if not _young(infos, now, age):
+            yield Garbage(f"{what} {ref}", _bytes(infos), [f"{where}/{part}"])
+
+
+def of_runs(store: Store, records: Mapping[str, Any], kept: list[str]) -> Iterator[Garbage]:
+    """The records of the runs that are not kept."""
+    for name in sorted(set(records) - set(kept)):
+        yield Garbage(f"record of run {name.removesuffix('.json')}", 0, [], [f"{store.root}/{RUNS}/{name}"])
+
+
+def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[str, int]]:
+    """Removes, and tells, builds that were given up, and copies that nobody has read for a week."""
+    for folder in sorted(store.local.glob("work/*/*")):
+        files = [path.stat() for path in folder.rglob("*") if path.is_file()]
+        if any(now - file.st_mtime < WEEK for file in files):
+            continue
+        with _unless_building(store, ArtifactRef(folder.parent.name, folder.name)) as free:
+            if free:
+                if not dry_run:
+                    shutil.rmtree(folder, ignore_errors=True)
+                yield f"build {folder.parent.name}/{folder.name}", sum(file.st_size for file in files)
+    if not store.is_local:
+        for copy, size in store.copies.older(WEEK, dry_run):
+            yield f"copy {copy.parent.parent.name}/{copy.parent.name}", size
+
+
+@contextmanager
+def _unless_building(store: Store, ref: ArtifactRef) -> Iterator[bool]:
+    """Whether no process of this machine builds `ref`; none begins before the block ends."""
+    path = store.local / "locks" / f"{ref.stage}-{ref.key}"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+        else:
+            yield True
+
+
+def _is_stage(store: Store, name: str) -> bool:
+    if not re.fullmatch(r"[a-z_]+", name) or name in {RUNS, REGISTRY}:
+        return False
+    return any(KEY.fullmatch(key) for key in store.files.children(f"{store.root}/{name}"))
+
+
+def _young(files: Iterable[Info], now: float, seconds: float) -> bool:
+    """Whether one of `files` was written less than `seconds` ago, or nobody knows when."""
+    return any((when := _modified(info)) is None or now - when < seconds for info in files)
+
+
+def _modified(info: Info) -> float | None:
+    for name in ("LastModified", "last_modified", "mtime", "updated", "created"):
+        when = info.get(name)
+        if isinstance(when, datetime):
+            return when.timestamp()
+        if isinstance(when, int | float):
+            return float(when)
+    return None
+
+
+def _bytes(files: Iterable[Info]) -> int:
+    return sum(info["size"] for info in files)
+
+
+def human(size: float) -> str:
+    """A number of bytes for people."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if size < 1024:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1024
+    return f"{size:.1f} TiB"

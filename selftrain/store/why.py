@@ -1,0 +1,93 @@
+"""Why a key is what it is: the differences to the nearest earlier artifact of the same stage."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from selftrain.errors import UsageError
+from selftrain.store.store import RUNS, Store
+
+STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
+IDENTITY = ("version", "config", "inputs")
+Stages = Mapping[str, Mapping[str, str]]
+"""Name -> stage and key, as a run's record has them."""
+
+
+def explain(store: Store, key: str, stages: Stages | None = None) -> str:
+    """Field by field, what the artifact `key` has other than the nearest earlier one of its stage.
+
+    key     also its first digits, or the name of one of `stages`
+    stages  of a run; None: of the newest run in the store that has one of that name
+    """
+    manifests = {m["key"]: m for stage in STAGES for m in store.manifests(stage)}
+    wanted = key.rsplit("/", 1)[-1]
+    matching = [m for k, m in manifests.items() if k.startswith(wanted)]
+    runs = [stages] if stages is not None else newest_first(store)
+    named = [run[wanted]["key"] for run in runs if wanted in run]
+    if named and not matching:
+        if named[0] not in manifests:
+            raise UsageError(
+                f"{wanted} of that run, {named[0]}, is not in {store.url}: it has not been built, or is gone"
+            )
+        matching = [manifests[named[0]]]
+    if not matching:
+        known = list(dict.fromkeys(name for run in runs for name in run))
+        names = f"; names of stages there: {', '.join(known)}" if known else ""
+        raise UsageError(
+            f"no artifact with key {key} in {store.url}; expected a key, its first digits, or a stage's name as `selftrain show "
+            f"RUN` lists them{names}"
+        )
+    if len(matching) > 1:
+        raise UsageError(
+            f"{len(matching)} keys start with {key}: {', '.join(m['key'] for m in matching[:4])}; give more digits"
+        )
+    this = matching[0]
+    lines = [f"{this['stage']}/{this['key']}  ({this['label']})"]
+    fields = flatten({name: this[name] for name in IDENTITY})
+    earlier = [
+        m for m in manifests.values() if m["stage"] == this["stage"] and m["started"] < this["started"]
+    ]
+    if not earlier:
+        lines += [
+            "the first of its stage in this store; its key is made of:",
+            *(f"  {n} = {v!r}" for n, v in fields.items()),
+        ]
+        return "\n".join(lines)
+    differing = [(m, difference(flatten({name: m[name] for name in IDENTITY}), fields)) for m in earlier]
+    other, changes = min(differing, key=lambda pair: (len(pair[1]), -pair[0]["started"]))
+    lines.append(f"nearest earlier: {other['key']}  ({other['label']})")
+    lines += changes or ["no difference"]
+    return "\n".join(lines)
+
+
+def newest_first(store: Store) -> list[Stages]:
+    """The stages of all runs that have left a record in the store."""
+    paths = [path for path in store.files.listing(f"{store.root}/{RUNS}") if path.endswith(".json")]
+    records = [json.loads(store.files.read(f"{store.root}/{RUNS}/{path}")) for path in paths]
+    return [record["stages"] for record in sorted(records, key=lambda record: -record["updated"])]
+
+
+def flatten(value: Any, name: str = "") -> dict[str, Any]:
+    """Nested JSON as `a.b[0]` -> leaf."""
+    if isinstance(value, dict):
+        return {
+            k: v
+            for key, item in value.items()
+            for k, v in flatten(item, f"{name}.{key}" if name else key).items()
+        }
+    if isinstance(value, list):
+        return {k: v for at, item in enumerate(value) for k, v in flatten(item, f"{name}[{at}]").items()}
+    return {name: value}
+
+
+def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """One line per field that differs."""
+    lines = []
+    for name in sorted(before.keys() | after.keys()):
+        if name not in before:
+            lines.append(f"  + {name} = {after[name]!r}")
+        elif name not in after:
+            lines.append(f"  - {name} = {before[name]!r}")
+        elif before[name] != after[name]:
+            lines.append(f"    {name}: {before[name]!r} -> {after[name]!r}")
+    return lines

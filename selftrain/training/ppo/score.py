@@ -1,0 +1,53 @@
+"""The reward: functions from prompts and completions, as token ids, to scores, and to whether they pass."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from selftrain.models.models import pad
+
+
+class Score(Protocol):
+    """Anything that scores completions; what the policy is trained to raise."""
+
+    def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
+        """[rows] scores, higher is better. A completion's last id is an end token unless it was cut at the limit."""
+        ...
+
+
+class Execute(Protocol):
+    """Runs completions against their problems' tests."""
+
+    def __call__(self, problems: Sequence[int], completions: Sequence[list[int]]) -> Sequence[bool | None]:
+        """Whether each completion passes the tests of the problem of that number; None where the sandbox failed."""
+        ...
+
+
+Translate = Callable[[list[int], list[int]], list[int]]
+"""The reranker's token ids for a prompt and a completion in the policy's."""
+
+
+class RerankerScore:
+    """Scores of a one-label sequence classifier, which reads the very ids that the policy wrote, or their `translate`."""
+
+    def __init__(self, model: Any, micro_batch: int, translate: Translate | None = None) -> None:
+        self.model = model.eval()
+        self.micro_batch = micro_batch
+        self.translate: Translate = translate or (lambda prompt, completion: prompt + completion)
+
+    @torch.no_grad()
+    def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
+        """[rows] scores, float32, on the model's device."""
+        rows = [self.translate(p, c) for p, c in zip(prompts, completions, strict=True)]
+        lengths = torch.tensor([len(row) for row in rows])
+        scores = torch.empty(len(rows), device=self.model.device)
+        for chunk in lengths.argsort(stable=True).split(self.micro_batch):
+            ids = pad([rows[i] for i in chunk.tolist()], self.model.config.pad_token_id)
+            mask = torch.arange(ids.shape[1]) < lengths[chunk, None]
+            out = self.model(
+                input_ids=ids.to(scores.device), attention_mask=mask.to(scores.device), use_cache=False
+            )
+            scores[chunk.to(scores.device)] = out.logits[:, 0].float()
+        return scores

@@ -9,12 +9,12 @@
 To add an operation:
  1. give it a row in `operations.py`, among the steps or the endings of its family;
  2. give it a line of code in every language, in the family's file in `code/`;
- 3. run `pytest tests/selftrain/bank`: that runs its code, right and mistaken, in every language.
+ 3. run `pytest tests/selftrain/problems/bank`: that runs its code, right and mistaken, in every language.
 
 To add a language:
  1. add its name to `selftrain.config.LANGUAGES` and a row to `languages.py`;
  2. give it a column of code in each file of `code/`;
- 3. run `pytest tests/selftrain/bank`; the language has to be one that `sandbox` can run.
+ 3. run `pytest tests/selftrain/problems/bank`; the language has to be one that `sandbox` can run.
 
 A new row in a family's table changes the problems that a seed gives for that family, and no other's.
 """

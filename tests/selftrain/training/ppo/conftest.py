@@ -1,6 +1,7 @@
 """Fixtures for the tests of PPO."""
 
 import pytest
+
 from tests.selftrain.training.ppo.tiny import make_model
 
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
-from tests.selftrain.problems.bank.joined import JOIN, join
 
 from sandbox.client import Sandbox
 from sandbox.programs import assemble
@@ -16,6 +15,7 @@ from selftrain.problems.bank.generate import Task, draw_inputs, draw_tasks, run_
 from selftrain.problems.bank.operations import FAMILIES, OPERATIONS, Operation, Step
 from selftrain.problems.bank.render import render_prompt, render_solution, render_tests
 from tests.needs import need
+from tests.selftrain.problems.bank.joined import JOIN, join
 
 
 @pytest.fixture(scope="module")

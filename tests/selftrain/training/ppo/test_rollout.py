@@ -1,9 +1,9 @@
 """Rollouts: which token a number picks, and that a row's tokens depend on nothing but the row."""
 
 import torch
-from tests.selftrain.training.ppo.tiny import END
 
 from selftrain.training.ppo.rollout import choose, noise, sample, seeded
+from tests.selftrain.training.ppo.tiny import END
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3], [12, 13, 14], [3, 4, 5, 6], [20, 21], [9, 9, 9]]
 

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from tests.selftrain.training.ppo.tiny import make_model
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from selftrain.errors import UsageError
 from selftrain.training.ppo.model import PolicyWithValue, Sequences, check_head, completion_logprobs
+from tests.selftrain.training.ppo.tiny import make_model
 
 PROMPTS = [[5, 6, 7, 8, 9], [3]]
 COMPLETIONS = [[10, 1], [11, 12, 13, 1]]

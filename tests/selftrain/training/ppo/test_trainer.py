@@ -5,7 +5,6 @@ import dataclasses
 import pytest
 import torch
 from accelerate import Accelerator
-from tests.selftrain.training.ppo.tiny import END, make_model
 
 from selftrain.config import HealthConfig, LoraConfig, PPOConfig
 from selftrain.errors import SandboxFailed, UsageError
@@ -13,6 +12,7 @@ from selftrain.models import lora
 from selftrain.training.ppo import equations, health
 from selftrain.training.ppo.model import completion_logprobs
 from selftrain.training.ppo.trainer import Trainer, accumulation_steps, check_batches, rows_of_step
+from tests.selftrain.training.ppo.tiny import END, make_model
 
 TOKEN, WIDTH = 7, 12
 UNBOUNDED = {"max_kl": None, "max_clip_fraction": None}

@@ -1,10 +1,10 @@
 """The reranker as a score: batching must not matter, and the numbers are plain transformers' own."""
 
 import torch
-from tests.selftrain.training.ppo.tiny import make_model
 from transformers import LlamaConfig, LlamaForSequenceClassification
 
 from selftrain.training.ppo.score import RerankerScore
+from tests.selftrain.training.ppo.tiny import make_model
 
 PROMPTS = [[5, 6, 7], [3], [4, 4], [9, 8, 7, 6, 5]]
 COMPLETIONS = [[10, 1], [11, 12, 13, 14, 15], [1], [2, 3, 1]]

@@ -9,7 +9,6 @@ import sys
 from pathlib import Path
 
 import torch
-from tests.selftrain.training.ppo.tiny import END, VOCABULARY, make_model
 
 from selftrain.config import PPOConfig, RuntimeConfig
 from selftrain.launch.launch import hold
@@ -18,6 +17,7 @@ from selftrain.training.common import world_size
 from selftrain.training.ppo.rollout import Copy, seeded
 from selftrain.training.ppo.train import _accelerator
 from selftrain.training.ppo.trainer import Trainer
+from tests.selftrain.training.ppo.tiny import END, VOCABULARY, make_model
 
 WIDTH = 8
 PROMPTS = [[i, j] for i in range(2, 10) for j in range(2, 10)]

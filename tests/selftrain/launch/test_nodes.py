@@ -71,7 +71,7 @@ FIRST = """
 import json, sys
 from pathlib import Path
 from selftrain.config import RuntimeConfig
-from tests.selftrain.test_nodes import train
+from tests.selftrain.launch.test_nodes import train
 
 out, problems, rendezvous = Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3]
 runtime = RuntimeConfig(processes=1, nodes=2, rendezvous=rendezvous, interface="wire")
@@ -171,7 +171,7 @@ ASKED = """
 import json, sys
 from pathlib import Path
 from selftrain.config import RuntimeConfig
-from tests.selftrain.test_nodes import learn
+from tests.selftrain.launch.test_nodes import learn
 
 out, inputs = Path(sys.argv[1]), {name: Path(path) for name, path in json.loads(sys.argv[2]).items()}
 asked = []

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.selftrain.test_models import FEED, HIDDEN, LAYERS, TOKENS, write_gguf
+from tests.selftrain.models.test_models import FEED, HIDDEN, LAYERS, TOKENS, write_gguf
 from transformers import AutoConfig, GPTNeoConfig, Qwen2Config
 
 from selftrain.config import BankConfig, ModelConfig, RunConfig, RuntimeConfig

@@ -21,8 +21,9 @@ from selftrain.config import (
 )
 from selftrain.configfile import CONFIGS, load_config
 from selftrain.errors import UsageError
+from selftrain.models import footprint
 from selftrain.models.shapes import Shape, shape_of, stored_parameters
-from selftrain.plan import flops, memory, rank_bytes
+from selftrain.plan import flops, rank_bytes
 from selftrain.plan.capacity import Capacity, capacities, counts, shared, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Planner, Speed, Step, optimizer_steps, sandbox_seconds, stated_speed
@@ -146,9 +147,9 @@ def test_stored_parameters_are_read_from_headers(tmp_path: Path):
 
 
 def test_one_process_keeps_sixteen_bytes_a_parameter():
-    states = memory.model_states(1000, 1000, 0, ONE)
+    states = footprint.model_states(1000, 1000, 0, ONE)
     assert states.terms == {
-        "libraries": memory.LIBRARIES["training"],
+        "libraries": footprint.LIBRARIES["training"],
         "weights": 4000,
         "gradients": 4000,
         "optimizer": 8000,
@@ -156,11 +157,11 @@ def test_one_process_keeps_sixteen_bytes_a_parameter():
 
 
 def test_ranks_without_deepspeed_keep_gradients_twice():
-    assert memory.model_states(1000, 1000, 0, RuntimeConfig(processes=2)).terms["gradients"] == 8000
+    assert footprint.model_states(1000, 1000, 0, RuntimeConfig(processes=2)).terms["gradients"] == 8000
 
 
 def test_adapters_need_no_gradients_of_the_frozen_weights():
-    terms = memory.model_states(1000, 100, 0, ONE).terms
+    terms = footprint.model_states(1000, 100, 0, ONE).terms
     assert (terms["weights"], terms["gradients"], terms["optimizer"]) == (4000, 400, 800)
 
 
@@ -188,12 +189,12 @@ def test_gpus_under_zero_need_what_deepspeed_estimates(
     )
     optimizer, parameters = bool(offload), "offload_param" in offload
     total, largest = 7_000_000, 50_000
-    found = memory.model_states(total, total, largest, runtime)
+    found = footprint.model_states(total, total, largest, runtime)
     if stage == 2:
         host, device = second(total, processes, nodes, optimizer)
     else:
         host, device, _ = third(total, largest, processes, nodes, optimizer, parameters)
-    assert found.total - memory.CUDA_LIBRARIES == pytest.approx(device, rel=1e-6)
+    assert found.total - footprint.CUDA_LIBRARIES == pytest.approx(device, rel=1e-6)
     if optimizer:
         assert found.host * processes == pytest.approx(host, rel=1e-6)
 
@@ -201,19 +202,19 @@ def test_gpus_under_zero_need_what_deepspeed_estimates(
 def test_activations_are_counted_by_layer():
     # A layer: 6 x 16 of the norms, 2 x 16 queries and output, 2 x 8 keys and values, 4 x 48 of the MLP.
     layer = 4 * (96 + 32 + 16 + 192)
-    assert memory.activation_bytes(TWO_LAYERS, 10, ONE) == 10 * (2 * layer + 8 * 16)
+    assert footprint.activation_bytes(TWO_LAYERS, 10, ONE) == 10 * (2 * layer + 8 * 16)
     again = RuntimeConfig(processes=1, gradient_checkpointing=True)
-    assert memory.activation_bytes(TWO_LAYERS, 10, again) == 10 * (4 * 16 * 2 + layer)
+    assert footprint.activation_bytes(TWO_LAYERS, 10, again) == 10 * (4 * 16 * 2 + layer)
 
 
 def test_the_kv_cache_is_that_of_all_rows():
     # 2 layers x (keys and values) x 1 head x 8, float32, one of two layers twice; logits six times.
-    assert memory.decoding_bytes(TWO_LAYERS, 4, 30, ONE) == 4 * 30 * 32 * 4 * 1.5 + 4 * 100 * 24
+    assert footprint.decoding_bytes(TWO_LAYERS, 4, 30, ONE) == 4 * 30 * 32 * 4 * 1.5 + 4 * 100 * 24
 
 
 def test_ppo_keeps_reference_and_reranker_and_with_zero_3_a_copy(tmp_path: Path):
     def others(runtime: RuntimeConfig, **settings: Any) -> int:
-        return memory.ppo_memory(PPOConfig(**settings), TWO_LAYERS, TWO_LAYERS, runtime, 20, 10).terms[
+        return footprint.ppo_memory(PPOConfig(**settings), TWO_LAYERS, TWO_LAYERS, runtime, 20, 10).terms[
             "other models"
         ]
 
@@ -226,13 +227,13 @@ def test_ppo_keeps_reference_and_reranker_and_with_zero_3_a_copy(tmp_path: Path)
 
 
 def test_a_value_model_of_its_own_is_trained_too():
-    shared = memory.ppo_memory(PPOConfig(), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)
-    separate = memory.ppo_memory(PPOConfig(value_model="separate"), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)
+    shared = footprint.ppo_memory(PPOConfig(), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)
+    separate = footprint.ppo_memory(PPOConfig(value_model="separate"), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)
     assert separate.terms["weights"] - shared.terms["weights"] == 4 * (10_016 - 16)
 
 
 def test_rank_bytes_is_what_does_not_depend_on_the_batch():
-    base = memory.LIBRARIES["training"]
+    base = footprint.LIBRARIES["training"]
     assert rank_bytes("sft", SftConfig(), 1000, ONE) == base + 16_000
     assert rank_bytes("train_reward", RewardConfig(), TWO_LAYERS, ONE) == base + 16 * 10_016
     assert rank_bytes("ppo", PPOConfig(), TWO_LAYERS, ONE) == base + 16 * 10_000 + 4 * 20_016
@@ -245,7 +246,7 @@ def test_a_file_that_is_not_deepspeeds_is_told(tmp_path: Path):
     (tmp_path / "ds.json").write_text("[]")
     for name in ("ds.json", "none.json"):
         with pytest.raises(UsageError, match=r"runtime\.deepspeed: .* is not DeepSpeed's JSON"):
-            memory.zero_of(RuntimeConfig(deepspeed=str(tmp_path / name)))
+            footprint.zero_of(RuntimeConfig(deepspeed=str(tmp_path / name)))
 
 
 # FLOPs

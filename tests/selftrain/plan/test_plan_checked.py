@@ -4,7 +4,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from tests.selftrain.models.test_models import FEED, HIDDEN, LAYERS, TOKENS, write_gguf
 from transformers import AutoConfig, GPTNeoConfig, Qwen2Config
 
 from selftrain.config import BankConfig, ModelConfig, RunConfig, RuntimeConfig
@@ -15,6 +14,7 @@ from selftrain.plan.calibrate import Sizes
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.plan import Hardware, make_plan
 from tests.plan_checks import check_flops
+from tests.selftrain.models.test_models import FEED, HIDDEN, LAYERS, TOKENS, write_gguf
 
 CONFIG = RunConfig(
     problems=BankConfig(languages=("py", "sh"), sizes={"sft": 200, "rl": 20, "validation": 4, "test": 4}),

@@ -10,7 +10,3 @@
 
 Importing this package imports no torch.
 """
-
-from selftrain.models.footprint import rank_bytes
-
-__all__ = ["rank_bytes"]

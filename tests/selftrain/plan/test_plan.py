@@ -23,7 +23,7 @@ from selftrain.configfile import CONFIGS, load_config
 from selftrain.errors import UsageError
 from selftrain.models import footprint
 from selftrain.models.shapes import Shape, shape_of, stored_parameters
-from selftrain.plan import flops, rank_bytes
+from selftrain.plan import flops
 from selftrain.plan.capacity import Capacity, capacities, counts, shared, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Planner, Speed, Step, optimizer_steps, sandbox_seconds, stated_speed
@@ -234,12 +234,14 @@ def test_a_value_model_of_its_own_is_trained_too():
 
 def test_rank_bytes_is_what_does_not_depend_on_the_batch():
     base = footprint.LIBRARIES["training"]
-    assert rank_bytes("sft", SftConfig(), 1000, ONE) == base + 16_000
-    assert rank_bytes("train_reward", RewardConfig(), TWO_LAYERS, ONE) == base + 16 * 10_016
-    assert rank_bytes("ppo", PPOConfig(), TWO_LAYERS, ONE) == base + 16 * 10_000 + 4 * 20_016
+    assert footprint.rank_bytes("sft", SftConfig(), 1000, ONE) == base + 16_000
+    assert footprint.rank_bytes("train_reward", RewardConfig(), TWO_LAYERS, ONE) == base + 16 * 10_016
+    assert footprint.rank_bytes("ppo", PPOConfig(), TWO_LAYERS, ONE) == base + 16 * 10_000 + 4 * 20_016
     lora = SftConfig(lora=LoraConfig(rank=2))
-    assert rank_bytes("sft", lora, TWO_LAYERS, ONE) == base + 4 * 10_000 + 12 * 2 * 912
-    assert rank_bytes("sft", SftConfig(), 10**9, ONE) < rank_bytes("ppo", PPOConfig(), 10**9, ONE)
+    assert footprint.rank_bytes("sft", lora, TWO_LAYERS, ONE) == base + 4 * 10_000 + 12 * 2 * 912
+    assert footprint.rank_bytes("sft", SftConfig(), 10**9, ONE) < footprint.rank_bytes(
+        "ppo", PPOConfig(), 10**9, ONE
+    )
 
 
 def test_a_file_that_is_not_deepspeeds_is_told(tmp_path: Path):

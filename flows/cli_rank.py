@@ -1,0 +1,131 @@
+"""The command that ranks: `selftrain rank`."""
+
+import argparse
+import gc
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import UsageError
+
+
+class Instead(argparse.Action):
+    """An option that stands in the place of `others`, which are needed without it."""
+
+    def __init__(self, *args: Any, others: Sequence[argparse.Action] = (), **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.others = others
+
+    def __call__(self, _: Any, namespace: argparse.Namespace, value: Any, option: Any = None) -> None:
+        """Keep its value; the others are needed no more."""
+        setattr(namespace, self.dest, value)
+        for other in self.others:
+            other.required = False
+
+
+def add_rank(commands: Any) -> None:
+    """Add `selftrain rank`."""
+    rank = commands.add_parser(
+        "rank",
+        help="score completions of a prompt and pick the best",
+        description="Ranks completions of a prompt in the way that the run's validation chose: by its last reranker's score, "
+        "or by that and the log-probability under its generator. Says where the texts are unlike what both were trained on.",
+    )
+    rank.add_argument(
+        "run", help="a run's folder, or its name in runs/; or a reranker's folder: its score alone"
+    )
+    prompt = rank.add_argument("--prompt", required=True, metavar="FILE", help="file with the prompt")
+    candidates = rank.add_argument(
+        "candidates", nargs="+", metavar="CANDIDATE", help="files with completions of the prompt"
+    )
+    rank.add_argument(
+        "--by", metavar="WAY", help="another way: rm-2 is the reranker alone, rm-2+logprob both"
+    )
+    rank.add_argument(
+        "--example",
+        nargs="?",
+        const="",
+        metavar="PROBLEM",
+        action=Instead,
+        others=(prompt, candidates),
+        help="rank a test problem of the run instead (default: the first that some programs solve and some do not), with "
+        "the sandbox's verdicts",
+    )
+    rank.add_argument("--json", action="store_true", help="print JSON")
+    rank.set_defaults(command=rank_command)
+
+
+def rank_command(options: argparse.Namespace) -> int:
+    """`selftrain rank`."""
+    gc.disable()  # of what is imported nothing is garbage; looking for it takes a fifth of the start
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    if options.example is not None and (options.prompt or options.candidates):
+        raise UsageError("--example has a prompt and candidates of its own; expected one or the other")
+    from selftrain.rerank.picker import Picked, Picker, example
+    from selftrain.rerank.reranker import Reranker
+
+    verdicts: Sequence[str] = ()
+    if options.example is None:
+        prompt, names = _read(options.prompt), options.candidates
+        texts = [_read(name) for name in names]
+    else:
+        found = example(options.run, options.example)
+        prompt, texts, verdicts = found.prompt, list(found.candidates), found.verdicts
+        names = [f"program {number}" for number in range(1, len(texts) + 1)]
+    picker = None
+    if (Path(options.run) / "config.json").is_file():  # a reranker by itself
+        picked = Picked(Reranker.load(options.run).rank(prompt, texts).scores)
+    else:
+        picker = Picker.load(options.run, options.by)
+        picked = picker.rank(prompt, texts)
+    if options.json:
+        print(json.dumps(_ranked(picker, picked, names, verdicts), indent=1))
+    else:
+        if options.example is not None:
+            print(f"{found.id}\n\n{prompt}")
+        for place, at in enumerate(picked.order):
+            verdict = f"  {verdicts[at]:<16}" if verdicts else ""
+            print(f"{picked.scores[at]:>9.4f}{verdict}  {names[at]}{'   <- pick' if place == 0 else ''}")
+            if verdicts:
+                print(_indented(texts[at]))
+    if picker is not None:
+        print(f"selftrain: by {picker.way}: {picker.told}", file=sys.stderr)
+        if options.example is not None:
+            print(f"selftrain: {picker.solved}", file=sys.stderr)
+        if picked.far:
+            print(
+                f"selftrain: these texts are unlike what {picker.way} was trained on, {picker.trained_on}: their mean "
+                f"log-probability is {picked.mean_logprob:.2f} nats a token under the run's generator, and on none of the run's "
+                f"own test problems below {picked.lowest:.2f}. The order says little; `selftrain rank {options.run} --example` "
+                "shows one of the run's own",
+                file=sys.stderr,
+            )
+    return 0
+
+
+def _ranked(picker: Any, picked: Any, names: Sequence[str], verdicts: Sequence[str]) -> dict[str, Any]:
+    """A ranking as JSON values."""
+    rows: list[dict[str, Any]] = [
+        {"candidate": name, "score": score} for name, score in zip(names, picked.scores, strict=True)
+    ]
+    for at, row in enumerate(rows):
+        if picked.logprobs is not None:
+            row["mean_logprob"] = picked.logprobs[at]
+        if verdicts:
+            row["verdict"] = verdicts[at]
+    about = {} if picker is None else {"by": picker.way, "far": picked.far}
+    return {"pick": names[picked.best], **about, "candidates": rows}
+
+
+def _indented(text: str) -> str:
+    return "".join(f"           | {line}\n" for line in text.rstrip().splitlines())
+
+
+def _read(name: str) -> str:
+    try:
+        return Path(name).read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: cannot be read as text: {error}") from error

@@ -1,0 +1,235 @@
+"""The commands about a config: `selftrain run`, `selftrain plan`, `selftrain node`."""
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from flows.local import run_here
+from selftrain.errors import UsageError
+from selftrain.launch.ending import ENDING
+
+
+def add_run(commands: Any) -> None:
+    """Add `selftrain run`."""
+    run = commands.add_parser("run", help="run the whole loop of a config; goes on where it was stopped")
+    _add_config(run)
+    run.add_argument("--out", help="folder of the run (default: runs/NAME)")
+    run.add_argument(
+        "--dry-run", action="store_true", help="print the stages with their keys and whether they are cached"
+    )
+    run.add_argument(
+        "--champion",
+        action="store_true",
+        help="go on from the champion in the store: train one round more, promote what beats it",
+    )
+    run.set_defaults(command=run_command)
+
+
+def add_plan(commands: Any) -> None:
+    """Add `selftrain plan`."""
+    plan = commands.add_parser(
+        "plan",
+        help="what a run will need: parameters, memory, tokens, FLOPs, hours, storage",
+        description="Works out what every stage of a config will need, and warns where it cannot fit. No weights are "
+        "loaded and no GPU is used. Exit code: 0 it fits, 1 it does not (the warnings say what helps), 2 wrong usage.",
+    )
+    _add_config(plan)
+    _add_hardware(plan)
+    plan.add_argument(
+        "--calibrate",
+        action="store_true",
+        help="measure this machine instead, by running the stages for about half a minute",
+    )
+    plan.add_argument(
+        "--problems", type=_count, metavar="N", help="plan for N problems to sample for, in each language"
+    )
+    plan.add_argument("--samples", type=_count, metavar="N", help="candidates of each of them (sample.rl)")
+    plan.add_argument(
+        "--machines",
+        type=_count,
+        metavar="N",
+        help="also hours on 1, 2, 4, ... N machines that share sampling and execution (runtime.dask)",
+    )
+    plan.add_argument("--html", metavar="FILE", help="also write the plan as a page")
+    plan.add_argument("--json", action="store_true", help="print JSON")
+    plan.set_defaults(command=plan_command)
+
+
+def _add_hardware(plan: argparse.ArgumentParser) -> None:
+    """The arguments that describe the machines."""
+    plan.add_argument("--gpus", type=int, metavar="N", help="plan for N GPUs (default: what runtime says)")
+    plan.add_argument(
+        "--gpu-memory",
+        type=float,
+        metavar="GIB",
+        help="memory of each GPU, or of each process on CPU (default: 80; on CPU the machine's, shared out)",
+    )
+    plan.add_argument(
+        "--utilisation",
+        type=float,
+        default=0.4,
+        metavar="U",
+        help="share of the peak that training reaches (default: 0.4)",
+    )
+    plan.add_argument(
+        "--sampling-utilisation",
+        type=float,
+        default=0.05,
+        metavar="U",
+        help="share of the peak that sampling token by token reaches (default: 0.05)",
+    )
+    plan.add_argument(
+        "--tflops",
+        type=float,
+        metavar="T",
+        help="peak of each GPU or process, TFLOP/s (default: 312, an A100 in bf16; on CPU 0.15 a thread)",
+    )
+
+
+def add_node(commands: Any) -> None:
+    """Add `selftrain node`."""
+    node = commands.add_parser(
+        "node", help="let this machine take part in the training of a run that another machine carries out"
+    )
+    node.add_argument("store", help="the run's store, under the path that the other machine has it under")
+    node.set_defaults(command=node_command)
+
+
+def _add_config(command: argparse.ArgumentParser) -> None:
+    """The arguments that name a config and change it."""
+    command.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
+    command.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="A.B=VALUE",
+        help="override a setting (again and again)",
+    )
+    command.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
+
+
+def run_command(options: argparse.Namespace) -> int:
+    """`selftrain run`."""
+    from selftrain.configfile import parse_overrides
+
+    overrides = parse_overrides(options.settings)
+    if options.dry_run:
+        return dry_run(options, overrides)
+    ENDING.catch()
+    print(run_here(options.config, overrides, options.rounds, options.out, options.champion))
+    return 0
+
+
+def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
+    """`selftrain run --dry-run`: nothing is built, and neither torch nor Prefect is imported."""
+    from flows.method import method
+    from flows.session import open_run
+    from tasks.run import Run
+
+    run, folder = open_run(Run, options.config, overrides, options.rounds, options.out)
+    beside = None
+    if options.champion:
+        from flows.champion import plan_next, prepared
+
+        attempt, _, _ = plan_next(run)
+        run, beside = prepared(run, attempt)
+        if attempt.nothing:
+            print(f"nothing to do: {attempt.nothing}")
+    method(run, beside)
+    for step in run.steps.values():
+        print(f"{'cached' if step.name in run.cached else 'to do ':<7} {step.label:<32} {step.ref}")
+    print(
+        f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {folder}/report.html"
+    )
+    _tell_problems(run.config)
+    return 0
+
+
+def _tell_problems(config: Any) -> None:
+    """Print what a look at the problems tells, where they are files at hand. Raises DataError as the run would."""
+    from selftrain.problems.checks import overview
+    from selftrain.problems.read import find_problems
+
+    source = config.problems
+    parts = getattr(source, "parts", (source,))
+    if source.source == "bank":
+        return
+    if remote := [hub for part in parts if (hub := getattr(part, "hub", None)) and not Path(hub).is_dir()]:
+        print(
+            f"\nproblems: not looked at, they are on the hub ({', '.join(remote)}); `prepare` tells of leaks"
+        )
+        return
+    found = find_problems(source.model_copy(update={"seed": source.seed + config.seed}))
+    print("\nproblems (what only running programs tells comes in `prepare`):")
+    for line in overview(found):
+        print(f"  {line}")
+
+
+def plan_command(options: argparse.Namespace) -> int:
+    """`selftrain plan`; 1 where the run would not fit."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from selftrain.configfile import load_config, parse_overrides
+    from selftrain.plan.page import page
+    from selftrain.plan.plan import Hardware, Workload, make_plan
+    from selftrain.plan.table import text
+
+    overrides = parse_overrides(options.settings)
+    if options.rounds is not None:
+        overrides["rounds"] = options.rounds
+    if options.samples is not None:
+        overrides["sample.rl"] = options.samples
+    hardware = Hardware(
+        gpus=options.gpus,
+        memory_gib=options.gpu_memory,
+        utilisation=options.utilisation,
+        sampling_utilisation=options.sampling_utilisation,
+        tflops=options.tflops,
+    )
+    workload = Workload(options.problems, options.machines)
+    plan = make_plan(load_config(options.config, overrides), hardware, options.calibrate, workload)
+    if options.html is not None:
+        _write(options.html, page(plan))
+    print(json.dumps(plan.as_json(), indent=1) if options.json else text(plan))
+    return 1 if plan.warnings else 0
+
+
+def node_command(options: argparse.Namespace) -> int:
+    """`selftrain node`: ends when it is interrupted."""
+    import signal
+
+    from selftrain.launch.nodes import serve
+    from selftrain.store.store import Store
+
+    store = Store(options.store)
+    if not store.is_local or not Path(store.root).is_dir():
+        raise UsageError(
+            f"{options.store}: no such folder on this machine; expected the run's store, on a file system that all machines "
+            "share, under the path that the first machine has it under (`mkdir -p` it where no run has made it yet)"
+        )
+    # So that what it started ends with it, and the other machine is told.
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    try:
+        serve(store.local / "jobs", lambda line: print(line, flush=True))
+    except KeyboardInterrupt:
+        print("selftrain: this machine takes part in no more jobs", file=sys.stderr)
+    return 0
+
+
+def _count(text: str) -> int:
+    """A whole number, at least 1."""
+    number = int(text)
+    if number < 1:
+        raise ValueError(text)
+    return number
+
+
+def _write(name: str, text: str) -> None:
+    try:
+        Path(name).write_text(text, "utf-8")
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be written: {error}") from error

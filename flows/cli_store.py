@@ -1,0 +1,153 @@
+"""The commands about runs and their store: `selftrain runs`, `show`, `compare`, `why`, `gc`."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from selftrain.errors import UsageError
+
+
+def add_runs(commands: Any) -> None:
+    """Add `selftrain runs`, `show` and `compare`."""
+    runs = commands.add_parser("runs", help="list the runs in a folder")
+    runs.add_argument("folder", nargs="?", default="runs", help="where runs are (default: runs)")
+    runs.set_defaults(command=runs_command)
+
+    show = commands.add_parser("show", help="what a run made: stages, keys, seconds, figures")
+    show.add_argument("run", help="a run's folder, or its name in runs/")
+    show.set_defaults(command=show_command)
+
+    compare = commands.add_parser(
+        "compare", help="several runs (seeds) as one: figures and paired differences"
+    )
+    compare.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, or names in runs/")
+    compare.add_argument("--json", action="store_true", help="print JSON")
+    compare.set_defaults(command=compare_command)
+
+
+def add_store(commands: Any) -> None:
+    """Add `selftrain why` and `selftrain gc`."""
+    why = commands.add_parser(
+        "why", help="why a key is what it is: differences to the nearest earlier artifact of its stage"
+    )
+    why.add_argument(
+        "key", help="a key or its first digits, or a stage's name such as rm-2 (see `show`, `run --dry-run`)"
+    )
+    why.add_argument("--run", help="the run that has the stage (default: the store's newest that has it)")
+    why.add_argument("--store", help="the store's folder or URL (default: the run's, else runs/store)")
+    why.set_defaults(command=why_command)
+
+    gc = commands.add_parser(
+        "gc",
+        help="remove from a store what no run needs any more",
+        description="Keeps what the newest finished runs of each name, unfinished runs and the registry need, with all that "
+        "it was made from; removes other artifacts, superseded and abandoned attempts, old builds and copies.",
+    )
+    gc.add_argument("store", help="the store's folder or URL")
+    gc.add_argument(
+        "--keep-runs", type=int, default=5, metavar="N", help="newest finished runs of each name (default: 5)"
+    )
+    gc.add_argument("--dry-run", action="store_true", help="only print what would be removed")
+    gc.set_defaults(command=gc_command)
+
+
+def runs_command(options: argparse.Namespace) -> int:
+    """`selftrain runs`."""
+    from selftrain.store.runfile import NAME, last_stage, read_run, state
+
+    folder = Path(options.folder)
+    if (folder / NAME).is_file():
+        raise UsageError(f"{folder}: that is a run; `selftrain show {folder}` shows it")
+    if folder != Path("runs") and not folder.is_dir():
+        raise UsageError(f"{folder}: no such folder; expected one that holds the folders of runs")
+    found = sorted(folder.glob(f"*/{NAME}"))
+    if not found:
+        print(f"no runs in {options.folder}; start one with: selftrain run demo")
+    for path in found:
+        try:
+            run = read_run(path.parent)
+        except UsageError as error:
+            print(f"{path.parent.name:<24} {'damaged':<11} {error}")
+            continue
+        last = last_stage(run)
+        done = len(run["stages"]) - (not run["finished"] and last is not None)
+        why = f"  ended in {last}: {run['failed'].splitlines()[0][:100]}" if run.get("failed") else ""
+        print(
+            f"{path.parent.name:<24} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages{why}"
+        )
+    return 0
+
+
+def show_command(options: argparse.Namespace) -> int:
+    """`selftrain show`."""
+    from selftrain.stage import ArtifactRef
+    from selftrain.store.runfile import find_run, last_stage, read_run, state
+    from selftrain.store.store import Store
+
+    folder = find_run(options.run)
+    run = read_run(folder)
+    store = Store(run["store"])
+    print(f"{'stage':<24} {'key':<34} {'seconds':>9}  figures")
+    last = last_stage(run)
+    for name, ref in run["stages"].items():
+        manifest = store.manifest(ArtifactRef(ref["stage"], ref["key"]))
+        if manifest is None:
+            missing = {"failed": "failed", "unfinished": "not finished"} if name == last else {}
+            print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing.get(state(run), 'not in the store')}")
+            continue
+        figures = dict(manifest["metrics"])
+        if ref["stage"] == "prepare":  # its counts are what there is to know of one's data
+            for name_of_group in ("problems", "left_out", "checks"):
+                figures |= figures.pop(name_of_group, {})
+        figures = {k: v for k, v in figures.items() if not isinstance(v, list | dict)}
+        text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
+        print(f"{name:<24} {ref['key']:<34} {manifest['seconds']:>9.1f}  {text}")
+    if run["finished"] and (folder / "report.json").is_file():
+        from selftrain.report import summary_table
+
+        print("\n" + summary_table(json.loads((folder / "report.json").read_text())))
+    if run.get("failed"):
+        print(f"\nended{f' in {last}' if last else ''}: {run['failed']}")
+    elif not run["finished"]:
+        print(
+            "\nnot finished: it goes on somewhere, or was ended; the same `selftrain run` goes on from here"
+        )
+    return 0
+
+
+def compare_command(options: argparse.Namespace) -> int:
+    """`selftrain compare`."""
+    from selftrain.evaluation.compare import compare_runs
+
+    evaluation = compare_runs(options.runs)
+    if options.json:
+        print(json.dumps(evaluation, indent=1))
+        return 0
+    from selftrain.report import comparison_table, pool_table
+
+    print(pool_table(evaluation["pools"]))
+    print()
+    print(comparison_table(evaluation["comparisons"]))
+    return 0
+
+
+def why_command(options: argparse.Namespace) -> int:
+    """`selftrain why`."""
+    from selftrain.store.runfile import find_run, read_run
+    from selftrain.store.store import find_store
+    from selftrain.store.why import explain
+
+    run = read_run(find_run(options.run)) if options.run else None
+    store = find_store(options.store or (run["store"] if run else "runs/store"))
+    print(explain(store, options.key, run and run["stages"]))
+    return 0
+
+
+def gc_command(options: argparse.Namespace) -> int:
+    """`selftrain gc`."""
+    from selftrain.store.garbage import collect
+    from selftrain.store.store import Store
+
+    collect(Store(options.store), options.keep_runs, options.dry_run, print)
+    return 0

@@ -24,6 +24,7 @@ from sandbox.encoding import encoded
 from sandbox.errors import SandboxError
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, ForkServer, Spawned, rlimits
+from sandbox.libraries import note, openssl
 from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.processes import Held
@@ -415,6 +416,8 @@ class _Judgement:
             return str(heap_mib(limits))
         if name == "stack":
             return str(stack_mib(limits))
+        if name == "openssl":
+            return openssl(self.program.source)
         return self._prepared(name)[0]
 
     def _prepared(self, name: str) -> tuple[str, Path | None]:
@@ -436,6 +439,7 @@ class _Judgement:
         stdout = _text(last.stdout)
         if self.program.end_marker:
             stdout = stdout.replace(f"\n{self.program.end_marker}\n", "", 1)
+        stdout, stderr = _kept(stdout), _kept(_text(last.stderr))
         return Result(
             self.program.id,
             verdict,
@@ -444,8 +448,9 @@ class _Judgement:
             self.run_seconds,
             self.cpu_seconds,
             self.peak_memory_bytes,
-            _kept(stdout),
-            _kept(_text(last.stderr)),
+            stdout,
+            stderr,
+            note=note(self.row, verdict, stdout, stderr),
         )
 
 

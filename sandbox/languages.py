@@ -21,6 +21,11 @@ COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
 """The images of backend docker; a language's row says in which one it is."""
 
+NODE_MODULES = {
+    "js-md5@0.8.3": "sha512-qR0HB5uP6wCuRMrWPTrkMaev7MJZwJuuw4fnwAzRgP4J4/F8RwtodOKpGp4XpqsLBFzzgqIO42efFAyz2Et6KQ=="
+}
+"""What the image that has node gets for it from npm, as Debian has no package of it: name and version, and npm's `integrity` of it."""
+
 _PY_COMPILE = """import sys, tokenize
 with open(sys.argv[1], 'rb') as file:
     encoding = tokenize.detect_encoding(file.readline)[0]
@@ -67,18 +72,21 @@ class Language:
 
     In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension,
     `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{stack}` a stack, `{preamble}` and
-    `{snapshot}` what `sandbox.prepared` has; arguments that come out empty are left out.
+    `{snapshot}` what `sandbox.prepared` has, `{openssl}` how a program that asks for it is linked with it; arguments that come out empty are left out.
     `likely_name`: of a program in which it matches, the file is called as its group says, and else `Main`.
     `misnamed`: of what a compiler says that wants another name, which is its group, and gets it then.
     `warm_options`: what a warm compiler is told of this row, the rest it knows.
-    `packages`: Debian's, which have the tools; `image`: the one of backend docker that holds them.
+    `packages`: Debian's, which have the tools; `libraries`: Debian's, which have what programs like to use besides, and can do
+    without; `image`: the one of backend docker that holds both.
     `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
     their end where they end inside of something.
-    The next four are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too. That is up to
+    The next five are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too. That is up to
     `Limits.output_bytes` of whatever a program likes, so that they have to be done with a line after one look at it.
     `test_failed`: of a failed run in which a test failed. `failed_quietly`: of one that ended with exit code 0
     for all that. `out_of_memory`: of a failed run when memory ran out. `refused`: of one of an interpreter that
     compiles as it goes, when it refused the program.
+    `missing`: of a failed run for want of a library, whose name is in the last group that matched; it goes to the result's `note` and
+    changes no verdict. Only where the language says so of what is clearly a library, and no name of the program's own.
     `test_failed_code`: the exit code that means the same as `test_failed`, where a failed test says nothing.
     `syntax_check`: tells a parser's refusal from an error at run time; run only after a failure that
     `speaks_of_syntax`.
@@ -95,6 +103,7 @@ class Language:
     versions: tuple[tuple[str, ...], ...]
     end: str
     packages: tuple[str, ...] = ()
+    libraries: tuple[str, ...] = ()
     image: str = COMMON
     compile: tuple[str, ...] | None = None
     likely_name: str = NEVER
@@ -109,6 +118,7 @@ class Language:
     test_failed_code: int | None = None
     failed_quietly: str = NEVER
     out_of_memory: str = NEVER
+    missing: str = NEVER
     files: tuple[str, ...] = ()
     env: tuple[tuple[str, str], ...] = ()
     limits: Limits = field(default_factory=Limits)
@@ -127,6 +137,8 @@ class Language:
     def rules(self) -> str:
         """A short digest of everything in this row that can change a verdict."""
         matters = asdict(self) | {"title": None, "packages": None, "image": None}
+        for name in ("libraries", "missing"):
+            del matters[name]
         row = json.dumps([RULES_VERSION, matters], sort_keys=True)
         return hashlib.sha256(row.encode()).hexdigest()[:8]
 
@@ -136,7 +148,7 @@ def _contest(**fields: Any) -> tuple[Variant, ...]:
 
 
 def _gxx(*options: str) -> tuple[str, ...]:
-    return ("g++", *GXX_OPTIONS, *options, "{preamble}", "{dir}/main.cpp", "-o", "{dir}/main")
+    return ("g++", *GXX_OPTIONS, *options, "{preamble}", "{dir}/main.cpp", "-o", "{dir}/main", "{openssl}")
 
 
 def _mcs(symbol: str) -> tuple[str, ...]:
@@ -145,6 +157,10 @@ def _mcs(symbol: str) -> tuple[str, ...]:
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
 _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation failed"
+# Not node's own, of which tsc says the same because it has no types for them; nor a file of the program's.
+_NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|timers|url|util|vm|worker_threads|zlib"
+_NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{_NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
+_NODE_MISSING_AT_RUN = r"(?m:^)(?:Uncaught )?Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
 _NODE = ("node", "{snapshot}", "--max-old-space-size={heap}")
 _CONTEST_NODE = _contest(run=(*_NODE, CONTEST_NODE_OPTION, "{dir}/main.js"))
 
@@ -157,11 +173,14 @@ _ROWS = (
         syntax_check=("python3", "-c", _PY_COMPILE, "{dir}/main.py"),
         tools=("python3",),
         packages=("python3",),
+        libraries=("python3-numpy",),
         versions=(("python3", "--version"),),
         end='print("\\n{marker}", flush=True)',
         test_failed=r"(?m)^AssertionError\b",
         out_of_memory=r"(?m)^MemoryError\b",
-        env=(("PYTHONHASHSEED", "0"), ("PYTHONDONTWRITEBYTECODE", "1")),
+        missing=r"(?m)^ModuleNotFoundError: No module named '([^'\n]{1,100})'",
+        # With a thread for each processor, OpenBLAS, numpy's where that is not Debian's, would run into limits on some machines.
+        env=(("PYTHONHASHSEED", "0"), ("PYTHONDONTWRITEBYTECODE", "1"), ("OPENBLAS_NUM_THREADS", "1")),
     ),
     Language(
         name="cpp",
@@ -173,11 +192,13 @@ _ROWS = (
         run=("{dir}/main",),
         tools=("g++",),
         packages=("g++",),
+        libraries=("libboost-dev", "libssl-dev"),
         versions=(("g++", "--version"),),
         end='__builtin_puts("\\n{marker}");',  # needs no header
         closing=r"\}\s*$",
         test_failed=r"(?m)^(?>.*?Assertion `).*' failed\.",
         out_of_memory=r"std::bad_alloc",
+        missing=r": fatal error: ([^\n:]{1,100}): No such file or directory",
     ),
     Language(
         name="java",
@@ -196,6 +217,7 @@ _ROWS = (
         closing=r"\}\s*\}\s*$",
         test_failed=r"(?m)^Exception in thread .* java\.lang\.AssertionError\b",
         out_of_memory=r"java\.lang\.OutOfMemoryError",
+        missing=r": error: package (?!java\.)([a-z]\w{0,60}(?:\.\w{1,60}){1,9}) does not exist",
         limit_address_space=False,
     ),
     Language(
@@ -211,6 +233,7 @@ _ROWS = (
         end='echo "\\n{marker}\\n";',
         test_failed=r"Uncaught (Exception: Test failed!|AssertionError)",
         out_of_memory=r"Allowed memory size of \d+ bytes exhausted|Out of memory",
+        missing=r"undefined function ((?:mb|gmp|curl|iconv)_\w{1,60}|bc(?:add|comp|div|mod|mul|pow|powmod|scale|sqrt|sub))\(\)|Failed opening required '([^'\n]{1,80}/autoload\.php)'",
     ),
     Language(
         name="ts",
@@ -225,6 +248,7 @@ _ROWS = (
         end='console.log("\\n{marker}");',
         test_failed=_NODE_TEST_FAILED,
         out_of_memory=_NODE_OUT_OF_MEMORY,
+        missing=rf"error TS2307: {_NODE_MISSING}|{_NODE_MISSING_AT_RUN}",
         limit_address_space=False,
         limits=Limits(compile_cpu_seconds=60.0),
     ),
@@ -246,6 +270,8 @@ _ROWS = (
         failed_quietly=r"System\.Diagnostics\.Debug\.Assert",
         test_failed=r"System\.Diagnostics\.Debug\.Assert",
         out_of_memory=r"System\.OutOfMemoryException|Out of memory",
+        # Of types that the program itself forgot mcs says the same; the name is in the seventh column of `using NAME;`.
+        missing=r"\(\d{1,9},7\): error CS0246: The type or namespace name `([\w.]{1,100})'",
         limit_address_space=False,
     ),
     Language(
@@ -261,6 +287,7 @@ _ROWS = (
         end='printf "\\n%s\\n" "{marker}"',
         test_failed_code=1,  # `set -e` ends the script at the first [[ ... ]] that is false
         out_of_memory=r"cannot allocate",
+        missing=r"(?m): line \d{1,9}: (bc|dc|gawk|jq|node|perl|php|python[23]?|ruby|xxd): command not found$",
     ),
     Language(
         name="js",
@@ -275,6 +302,7 @@ _ROWS = (
         end='console.log("\\n{marker}");',
         test_failed=_NODE_TEST_FAILED,
         out_of_memory=_NODE_OUT_OF_MEMORY,
+        missing=_NODE_MISSING_AT_RUN,
         limit_address_space=False,
     ),
     Language(
@@ -310,6 +338,7 @@ _ROWS = (
         reports_on_stdout=True,
         test_failed=r"(?m)^FAIL$|^panic: unexpected call to os\.Exit\(0\)",
         out_of_memory=r"fatal error: (runtime: )?(out of memory|cannot allocate memory)",
+        missing=r'cannot find package "([^"\n]{1,100})"|: package ([^\s"]{1,100}) is not in (?:GOROOT|std)\b',
         limit_address_space=False,
     ),
     Language(
@@ -326,6 +355,7 @@ _ROWS = (
         closing=r"\}\s*$",
         test_failed=r"panicked at 'assertion failed",
         out_of_memory=r"memory allocation of \d+ bytes failed",
+        missing=r"(?:can't find crate for|unresolved import|undeclared crate or module|unlinked crate) `(?!(?:std|core|alloc|crate|self|super)\b)(\w{1,100})",
     ),
     Language(
         name="rb",
@@ -342,6 +372,7 @@ _ROWS = (
         reports_on_stdout=True,
         test_failed=r"(?m)^Failure: ",
         out_of_memory=r"NoMemoryError|failed to allocate memory",
+        missing=r"cannot load such file -- ([^\s(./][^\s(]{0,99})",
     ),
     Language(
         name="lua",
@@ -359,6 +390,7 @@ _ROWS = (
         test_failed=r"(?m)^(?>.*?\bexpected: ).*, actual: |You are trying to exit",
         # What luaunit 3.4 makes of Lua's own message, which is no table.
         out_of_memory=r"not enough memory|attempt to index a string value \(local 'err'\)",
+        missing=r": module '([^'\n]{1,100})' not found:",
     ),
     Language(
         name="pl",
@@ -372,6 +404,7 @@ _ROWS = (
         end='print "\\n{marker}\\n";',
         test_failed_code=1,
         out_of_memory=r"(?i)^out of memory",
+        missing=r"Can't locate [\w/]{1,100}\.pm in @INC \(you may need to install the ([\w:]{1,100}) module\)",
     ),
     Language(
         name="r",
@@ -387,6 +420,7 @@ _ROWS = (
         end='cat("\\n{marker}\\n")',
         test_failed=r"is not (all )?TRUE|\A\Z",  # stopifnot; or quit('no', 1), which says nothing
         out_of_memory=r"cannot allocate (memory|vector)",
+        missing=r"there is no package called [‘']([\w.]{1,100})[’']",
     ),
     Language(
         name="d",
@@ -403,6 +437,7 @@ _ROWS = (
         closing=r"\}\s*void\s+main\s*\(\s*\)\s*\{\s*\}\s*$",
         test_failed=r"unittest failure|AssertError",
         out_of_memory=r"OutOfMemoryError|Memory allocation failed",
+        missing=r"Expected '([\w/]{1,100})\.d' or '[\w/]{1,100}/package\.d' in one of the following import paths",
     ),
     Language(
         name="rkt",
@@ -420,6 +455,7 @@ _ROWS = (
         failed_quietly=r"(?m)^(FAILURE|ERROR)$",
         test_failed=r"(?m)^FAILURE$",
         out_of_memory=r"out of memory",
+        missing=r"collection not found\n {1,4}for module path: (\S{1,100})",
         limit_address_space=False,
     ),
     Language(
@@ -438,6 +474,7 @@ _ROWS = (
         end='let () = print_string "\\n{marker}\\n"',
         test_failed=r"Fatal error: exception Assert_failure",
         out_of_memory=r"Out_of_memory|out of memory",
+        missing=r"Unbound module (Base|Bat[A-Z]\w{0,40}|Batteries|Core|Lwt\w{0,40}|Stdio|Yojson|Z|Zarith)\b",
     ),
     Language(
         name="hs",
@@ -457,6 +494,7 @@ _ROWS = (
         closing=r"(?<=[ \t])pure \(\)\s*$",
         test_failed=r"assertion failed",
         out_of_memory=r"heap overflow|out of memory",
+        missing=r"Could not find module [‘`]([\w.]{1,100})[’']",
         limit_address_space=False,
     ),
     Language(
@@ -475,6 +513,7 @@ _ROWS = (
         test_failed=r"(?m)^[ \t]+Assertion with == failed",
         refused=r"\*\* \((Syntax|Compile|TokenMissing)Error\)",
         out_of_memory=r"Cannot allocate|eheap_alloc",
+        missing=r"module ([\w.]{1,100}) is not loaded and could not be found",
         limit_address_space=False,
     ),
     Language(
@@ -493,6 +532,7 @@ _ROWS = (
         closing=r"\}\s*\}\s*$",
         test_failed=r"java\.lang\.AssertionError: assertion failed",
         out_of_memory=r"java\.lang\.OutOfMemoryError",
+        missing=r"(?m)error: (?:not found: object ([a-z]\w{0,60})$|object (\w{1,60}) is not a member of package (?:com|io|net|org)$)",
         limit_address_space=False,
         limits=Limits(compile_cpu_seconds=90.0, compile_wall_seconds=180.0),
     ),
@@ -516,6 +556,7 @@ _ROWS = (
         test_failed=r"(?m)^FAIL in \(",
         refused=r"(?m)^Syntax error (compiling|reading|macroexpanding)",
         out_of_memory=r"java\.lang\.OutOfMemoryError",
+        missing=r"Could not locate ([\w/]{1,100})__init\.class",
         limit_address_space=False,
     ),
 )

@@ -28,6 +28,7 @@ from sandbox.classfiles import main_class
 from sandbox.compare import same
 from sandbox.encoding import encoded
 from sandbox.languages import COMMON, CONTEST_ENV, PATH, Language, heap_mib, language, likely_name, stack_mib
+from sandbox.libraries import openssl
 from sandbox.prepared import IN_COMMANDS
 from sandbox.verdicts import Case, Program
 
@@ -134,6 +135,7 @@ def written(program: Program, directory: str, seen_as: str) -> tuple[Language, d
         "name": likely_name(row, program.source),
         "heap": str(heap_mib(program.limits or row.limits)),
         "stack": str(stack_mib(program.limits or row.limits)),
+        "openssl": openssl(program.source),
         **dict.fromkeys(IN_COMMANDS, ""),
     }
     Path(directory, row.file.format_map(values)).write_bytes(encoded(program.source))

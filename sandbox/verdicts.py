@@ -133,7 +133,8 @@ class Result:
     largest.
     `stdout`, `stderr`: of the last command run, at most 64 KiB each, with the end marker taken out.
     `cached`: the verdict is that of an identical program, or was known before; this one was not run.
-    `note`: what the verdict alone does not say, in one line: that no program could be made of an answer, say.
+    `note`: what the verdict alone does not say, in one line: that no program could be made of an answer, say, or which library the
+    program asked for in vain.
     """
 
     id: str

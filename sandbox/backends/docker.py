@@ -14,14 +14,15 @@ import struct
 import tarfile
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+from sandbox.backends import npm
 from sandbox.channel import GOODBYE_SECONDS, wait_readable
 from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, UsageError
-from sandbox.languages import COMMON, LANGUAGES
+from sandbox.languages import COMMON, LANGUAGES, NODE_MODULES
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Program
 
 NAME = "docker"
@@ -144,13 +145,14 @@ def build(image: str = COMMON) -> Iterator[str]:
     from docker.errors import DockerException
 
     rows = [row for row in LANGUAGES.values() if row.image == image]
-    packages = {"python3", *(name for row in rows for name in row.packages)}
+    packages = {"python3", *(name for row in rows for name in (*row.packages, *row.libraries))}
     api = connect().api
     last = ""
+    context, lacking = _context(NODE_MODULES if "nodejs" in packages else {})
     try:
         # The host's network, as the packages come from where the host gets its own.
         for message in api.build(
-            fileobj=_context(),
+            fileobj=context,
             custom_context=True,
             tag=tag(image),
             buildargs={"PACKAGES": " ".join(sorted(packages))},
@@ -169,6 +171,7 @@ def build(image: str = COMMON) -> Iterator[str]:
                 raise BackendUnavailable(f"the image could not be built: {last}{hint}")
             if message.get("stream", "").strip():
                 yield message["stream"].rstrip()
+        yield from lacking
     except DockerException as error:
         raise BackendUnavailable(f"the image could not be built: {error}") from error
 
@@ -183,17 +186,29 @@ def _sources() -> list[tuple[str, Path]]:
     return sorted((path.relative_to(_PACKAGE).as_posix(), path) for path in paths if path.is_file())
 
 
-def _context() -> io.BytesIO:
+def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
+    """What an image is built from, with `modules` for node; and which of these could not be had, and why."""
+    files, lacking = [(f"sandbox/{name}", path.read_bytes()) for name, path in _sources()], []
+    files.append(("Dockerfile", (_PACKAGE / "images" / "Dockerfile").read_bytes()))
+    for module, integrity in modules.items():
+        try:
+            packed = npm.module(module, integrity)
+        except BackendUnavailable as error:
+            lacking.append(f"the image is without {module} for node: {error}")
+        else:
+            folder = f"modules/{module.rpartition('@')[0]}"
+            files += [(f"{folder}/{name}", content) for name, content in npm.files(packed)]
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        for name, path in _sources():
-            entry = archive.gettarinfo(path, f"sandbox/{name}")
-            entry.mtime, entry.uid, entry.gid, entry.uname, entry.gname, entry.mode = 0, 0, 0, "", "", 0o644
-            with path.open("rb") as file:
-                archive.addfile(entry, file)
-        archive.add(_PACKAGE / "images" / "Dockerfile", "Dockerfile")
+        none = tarfile.TarInfo("modules")  # may be
+        none.type, none.mode = tarfile.DIRTYPE, 0o755
+        archive.addfile(none)
+        for name, content in files:
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode = len(content), 0o644
+            archive.addfile(entry, io.BytesIO(content))
     data.seek(0)
-    return data
+    return data, lacking
 
 
 class Attached:

@@ -46,7 +46,7 @@ def test_templates_hold_known_names_only(row) -> None:
     templates = [part for one in (row, *others) for part in (one.file, *one.run, *(one.compile or ()))]
     templates += [*(row.syntax_check or ()), *dict(row.env).values()]
     names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
-    assert names <= {"dir", "name", "entry", "heap", "stack", *IN_COMMANDS}
+    assert names <= {"dir", "name", "entry", "heap", "stack", "openssl", *IN_COMMANDS}
 
 
 @ROWS
@@ -60,7 +60,14 @@ def test_every_command_is_among_the_needed_tools(row) -> None:
 
 @ROWS
 def test_patterns_do_not_match_silence(row) -> None:
-    for pattern in (row.out_of_memory, row.failed_quietly, row.refused, row.speaks_of_syntax, row.misnamed):
+    for pattern in (
+        row.out_of_memory,
+        row.failed_quietly,
+        row.refused,
+        row.speaks_of_syntax,
+        row.misnamed,
+        row.missing,
+    ):
         assert not re.search(pattern, "")
     assert bool(re.search(row.test_failed, "")) == (row.name == "r")  # quit('no', 1)
 
@@ -77,6 +84,13 @@ def test_patterns_are_done_with_a_line_after_one_look(row) -> None:
         "\n",
         " ",
         "a:1: error: class a ",
+        ": fatal error: ",
+        ": error: package a.",
+        "error TS2307: Cannot find module 'a",
+        "(1,7): error CS0246: The type or namespace name `a",
+        "Can't locate a",
+        "a: line 1: ",
+        "collection not found\n  for module path: ",
     )
     patterns = (
         row.test_failed,
@@ -85,6 +99,7 @@ def test_patterns_are_done_with_a_line_after_one_look(row) -> None:
         row.refused,
         row.misnamed,
         row.speaks_of_syntax,
+        row.missing,
     )
     started = time.process_time()
     for text, pattern in itertools.product((begin * (MIB // 2 // len(begin)) for begin in begins), patterns):

@@ -22,6 +22,7 @@ from sandbox.compare import DEFAULT_RULE, check_rule
 from sandbox.encoding import decoded
 from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
+from sandbox.libraries import counted
 from sandbox.multipl_e import completion_files, evaluate
 from sandbox.rows import UNREADABLE, ResultFile, read_rows
 from sandbox.verdicts import Case, Checker, Program, Verdict
@@ -277,6 +278,8 @@ def _judge(arguments: argparse.Namespace) -> int:
     said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     if unreadable := sum(row.known is not None for row in rows):
         said += f"; {unreadable} of the {Verdict.wrong_answer} {UNREADABLE}s, see their notes"
+    if lacking := counted(results.notes.values()):
+        said += f"; libraries that were asked for and are not here: {lacking}"
     print(said, file=sys.stderr)
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
 

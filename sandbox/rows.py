@@ -168,7 +168,7 @@ class ResultFile:
     """Results on their way to `path`: as they come in `path`.part, in the end in the order of `rows`.
 
     With `resume`, results that an earlier, unfinished call left there are taken over where the program is
-    still the same and the sandbox did judge it. `done`: their verdicts, by number of program.
+    still the same and the sandbox did judge it. `done`: their verdicts, by number of program; `notes`: of those that have one.
     """
 
     def __init__(self, path: Path, rows: list[Row], resume: bool) -> None:
@@ -177,6 +177,7 @@ class ResultFile:
         self._own = [row.extra | {"id": row.program.id} for row in rows]
         self._places: dict[int, int] = {}  # of results in the part file, so that memory need not hold them
         self.done: dict[int, Verdict] = {}
+        self.notes: dict[int, str] = {}
         if resume:
             self._take_over()
         try:
@@ -194,7 +195,7 @@ class ResultFile:
             self._places[row] = self._file.tell()
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
-        self.done[row] = result.verdict
+        self._know(row, result)
 
     def finish(self) -> None:
         """Write all results in the order of the rows; until they are all there, `path` stays as it was.
@@ -238,4 +239,10 @@ class ResultFile:
                     continue  # the last line of a call that was killed
                 known = row < len(self._contents) and self._contents[row] == content
                 if known and result.verdict.is_label:
-                    self._places[row], self.done[row] = here, result.verdict
+                    self._places[row] = here
+                    self._know(row, result)
+
+    def _know(self, row: int, result: Result) -> None:
+        self.done[row] = result.verdict
+        if result.note:
+            self.notes[row] = result.note

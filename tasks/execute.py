@@ -14,6 +14,7 @@ from sandbox.cache import VerdictCache
 from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable, SandboxError
 from sandbox.languages import language as row_of
+from sandbox.libraries import counted, note
 from sandbox.programs import assemble
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
 from selftrain.config import ExecuteConfig, RunConfig, RuntimeConfig, Strict
@@ -303,6 +304,9 @@ def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
 def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[str, object]:
     """What the stage's table shows."""
     passed: dict[str, list[bool]] = {}
+    lacking = counted(
+        note(row_of(problems[row.problem_id].language), row.verdict, "", row.output) for row in executions
+    )
     for row in executions:
         passed.setdefault(problems[row.problem_id].language, []).append(row.passed)
     return {
@@ -310,7 +314,7 @@ def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[s
         "verdicts": dict(sorted(Counter(str(row.verdict) for row in executions).items())),
         "pass_rate": {language: sum(rows) / len(rows) for language, rows in sorted(passed.items())},
         "cpu_seconds": sum(row.cpu_seconds for row in executions),
-    }
+    } | ({"missing_libraries": lacking} if lacking else {})
 
 
 EXECUTE = Stage("execute", 2, build, shard_names)

@@ -142,6 +142,30 @@ def test_judge_keeps_the_order_of_its_rows(tmp_path: Path) -> None:
     assert not output.with_name("out.jsonl.part").exists()
 
 
+def test_judge_counts_the_libraries_that_are_not_there(tmp_path: Path) -> None:
+    programs = {
+        "a": "import nosuch",
+        "b": "import nosuch\n",
+        "c": "import other.part",
+        "d": "print()",
+        "e": "1/0",
+    }
+    rows = [{"id": id, "language": "py", "program": program} for id, program in programs.items()]
+    output = tmp_path / "out.jsonl"
+    done = sandbox("judge", write_rows(tmp_path / "in.jsonl", rows), output, "--workers", "2")
+    assert done.returncode == 0, done.stderr
+    said = "which is not installed here; see Libraries in sandbox/README.md"
+    assert [row["note"] for row in read_rows(output)] == [
+        f"needs nosuch, {said}",
+        f"needs nosuch, {said}",
+        f"needs other, {said}",
+        "",
+        "",
+    ]
+    told = "1 passed; libraries that were asked for and are not here: nosuch 2, other 1"
+    assert told in done.stderr
+
+
 GOOD = {"id": "a", "language": "py", "program": ""}
 
 

@@ -14,7 +14,7 @@ from selftrain.problems import read_problems
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.stage import Build
 from selftrain.store.store import Store
-from tasks.execute import EXECUTE, ExecuteSlice, limits_for, open_sandbox, sandbox_at_work, toolchain
+from tasks.execute import EXECUTE, ExecuteSlice, limits_for, open_sandbox, sandbox_at_work, summary, toolchain
 from tasks.run import Run
 from tests.selftrain.problems.made import write_jsonl
 
@@ -196,3 +196,11 @@ def test_the_tools_of_checkers_are_part_of_the_key(tmp_path: Path):
     problems = JsonlConfig(languages=("py",), files=(str(write_jsonl(tmp_path / "own.jsonl", rows)),))
     config = RunConfig(problems=problems, runtime=RuntimeConfig(backend="process"))
     assert list(toolchain(Run(config, Store(str(tmp_path / "store"))))) == ["py", "sh"]
+
+
+def test_the_summary_counts_libraries_that_were_not_there(tmp_path: Path) -> None:
+    texts = ["    import nosuch\n", "    import nosuch, more\n", "    return 2\n", "    return 1\n"]
+    rows, _ = executed(tmp_path / "lacking", programs={"one.py": texts})
+    problems = {problem.id: problem for problem in PROBLEMS}
+    assert summary([*rows.values()], problems)["missing_libraries"] == "nosuch 2"
+    assert "missing_libraries" not in summary([rows["one.py#2"], rows["one.py#3"]], problems)

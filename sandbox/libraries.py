@@ -14,7 +14,8 @@ from sandbox.languages import PATH, Language
 from sandbox.verdicts import Verdict
 
 _ASKS_FOR_OPENSSL = re.compile(r'(?m)^[ \t]*(?:#|%:)[ \t]*include[ \t]*[<"]openssl/')
-# One argument, which goes to the linker alone; what the program uses nothing of it does not load, as after a comment with an #include.
+# One argument, so that all of it is left out where it is empty. A program that uses nothing of a library does not load it: the
+# #include may have been in a comment.
 _LINK_OPENSSL = "-Wl,--as-needed,-lssl,-lcrypto"
 _LONGEST = 100
 _FAILED = (Verdict.compile_error, Verdict.runtime_error, Verdict.wrong_answer)

@@ -109,7 +109,7 @@ def cases(request: pytest.FixtureRequest) -> tuple[Case, ...]:
 
 
 def needs_of_machine(sandbox: Sandbox, name: str, source: str) -> None:
-    """Skip where the backend has what is on this machine, and that is not there. Needed in CI of docker only."""
+    """Skip where a backend has what the machine has, and this one lacks the library: also in CI, where docker's image has it."""
     if sandbox.backend != "docker" and judge(sandbox, name, source).note:
         pytest.skip("this machine lacks the library")
 

@@ -130,9 +130,10 @@ def _ours(
 
 def _trl(policy: Any, tokenizer: Any, prompts: list[list[int]]) -> Callable[[], None]:
     from datasets import Dataset
-    from tests.selftrain.training.ppo.trl_reference import PLAIN
     from trl.experimental.ppo import PPOConfig as TrlConfig
     from trl.experimental.ppo import PPOTrainer
+
+    from tests.selftrain.training.ppo.trl_reference import PLAIN
 
     model, reference, value, reward = _copies(policy)
     tokenizer.padding_side = "left"

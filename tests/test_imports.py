@@ -18,7 +18,7 @@ OWN = {
     "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
     "tasks": (
         "tasks", "selftrain", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.errors", "sandbox.languages",
-        "sandbox.programs", "sandbox.verdicts",
+        "sandbox.libraries", "sandbox.programs", "sandbox.verdicts",
     ),
     "selftrain": ("selftrain", "sandbox.compare", "sandbox.completion", "sandbox.verdicts"),
     "sandbox": ("sandbox",),

@@ -14,7 +14,6 @@ from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable
 from sandbox.languages import LANGUAGES, MORE, NODE_MODULES, PATH, Language, language
 from sandbox.verdicts import Case, Program, Result, Verdict
-from tests.needs import need
 from tests.sandbox.conftest import build_image, need_backend
 
 NUMPY = {
@@ -194,7 +193,7 @@ def test_js_md5_is_there(sandbox: Sandbox, cases: tuple[Case, ...], name: str, w
         source = "declare var require: any;\n" + source
     result = judge(sandbox, name, source, cases)
     if result.note:
-        need(False, "the image was built without js-md5: npm gave it not")
+        pytest.skip("the image was built without js-md5: npm reached no registry")
     assert (result.verdict, result.note) == (Verdict.passed, ""), result
 
 

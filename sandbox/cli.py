@@ -74,39 +74,13 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument(
-        "--backend",
-        choices=get_args(Backend),
-        default="auto",
-        help="how programs are kept away from this machine; 'process' isolates nothing (default: auto)",
-    )
-    common.add_argument(
-        "--docker-runtime", metavar="NAME", help="another runtime of backend docker, such as runsc (gVisor)"
-    )
-    limited = argparse.ArgumentParser(add_help=False)
-    limited.add_argument(
-        "--cpu-seconds", type=_positive, metavar="S", help="limit of one run (default: the language's own)"
-    )
-    compared = argparse.ArgumentParser(add_help=False)
-    compared.add_argument(
-        "--compare",
-        type=_rule,
-        default=DEFAULT_RULE,
-        metavar="RULE",
-        help="how output is compared, where a row names no rule: exact, lines, tokens, float:1e-6, code-contests "
-        "(default: %(default)s)",
-    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     def add(name: str, action: Callable[[argparse.Namespace], int], text: str) -> argparse.ArgumentParser:
-        parents = {"build": [], "run": [common, limited, compared], "judge": [common, limited, compared]}.get(
-            name, [common]
-        )
-        command: argparse.ArgumentParser = commands.add_parser(
-            name, parents=parents, help=text, description=text
-        )
+        command: argparse.ArgumentParser = commands.add_parser(name, help=text, description=text)
         command.set_defaults(action=action)
+        if name != "build":
+            _add_backend(command)
         return command
 
     add("languages", _languages, "list the languages, their tools' versions and what they lack")
@@ -122,8 +96,47 @@ def _parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="; ".join(f"{image}: {names}" for image, names in held.items()) + " (default: common)",
     )
+    _add_run(add("run", _run, "run one program and print its verdict as JSON"))
+    measure = add("bench", _bench, "CPU and wall time per program, against plain commands and `docker run`")
+    measure.add_argument("input", type=Path, metavar="IN.jsonl", help="rows as of judge")
+    measure.add_argument("--workers", type=int, default=1, metavar="N", help="programs at once (default: 1)")
+    multipl_e = add(
+        "multipl-e", _multipl_e, "judge MultiPL-E's completions files (NAME.json.gz), write its results files"
+    )
+    multipl_e.add_argument("directory", type=Path, metavar="DIR")
+    _add_workers(multipl_e)
+    _add_judge(add("judge", _judge, "judge a JSON-lines file of programs"))
+    return parser
 
-    run = add("run", _run, "run one program and print its verdict as JSON")
+
+def _add_backend(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--backend",
+        choices=get_args(Backend),
+        default="auto",
+        help="how programs are kept away from this machine; 'process' isolates nothing (default: auto)",
+    )
+    command.add_argument(
+        "--docker-runtime", metavar="NAME", help="another runtime of backend docker, such as runsc (gVisor)"
+    )
+
+
+def _add_limits_and_rule(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--cpu-seconds", type=_positive, metavar="S", help="limit of one run (default: the language's own)"
+    )
+    command.add_argument(
+        "--compare",
+        type=_rule,
+        default=DEFAULT_RULE,
+        metavar="RULE",
+        help="how output is compared, where a row names no rule: exact, lines, tokens, float:1e-6, code-contests "
+        "(default: %(default)s)",
+    )
+
+
+def _add_run(run: argparse.ArgumentParser) -> None:
+    _add_limits_and_rule(run)
     run.add_argument("file", type=Path, metavar="FILE")
     run.add_argument("--language", required=True, choices=LANGUAGES)
     run.add_argument("--stdin", type=Path, metavar="F", help="what the program reads (default: nothing)")
@@ -135,32 +148,25 @@ def _parser() -> argparse.ArgumentParser:
         help="a program that says whether the output is right instead",
     )
 
-    measure = add("bench", _bench, "CPU and wall time per program, against plain commands and `docker run`")
-    measure.add_argument("input", type=Path, metavar="IN.jsonl", help="rows as of judge")
-    measure.add_argument("--workers", type=int, default=1, metavar="N", help="programs at once (default: 1)")
 
-    multipl_e = add(
-        "multipl-e", _multipl_e, "judge MultiPL-E's completions files (NAME.json.gz), write its results files"
-    )
-    multipl_e.add_argument("directory", type=Path, metavar="DIR")
-    cores = len(os.sched_getaffinity(0))
-    multipl_e.add_argument(
-        "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
-    )
-
-    judge = add("judge", _judge, "judge a JSON-lines file of programs")
+def _add_judge(judge: argparse.ArgumentParser) -> None:
+    _add_limits_and_rule(judge)
     judge.add_argument("input", type=Path, metavar="IN.jsonl")
     judge.add_argument("output", type=Path, metavar="OUT.jsonl")
-    judge.add_argument(
-        "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
-    )
+    _add_workers(judge)
     judge.add_argument(
         "--cache", type=Path, metavar="FILE", help="verdicts that are known, to read and to add to (SQLite)"
     )
     judge.add_argument(
         "--resume", action="store_true", help="keep what an unfinished call left in OUT.jsonl.part"
     )
-    return parser
+
+
+def _add_workers(command: argparse.ArgumentParser) -> None:
+    cores = len(os.sched_getaffinity(0))
+    command.add_argument(
+        "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
+    )
 
 
 def _languages_named(text: str) -> tuple[str, ...]:

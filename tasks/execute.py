@@ -74,7 +74,7 @@ def languages(config: RunConfig) -> tuple[str, ...]:
 
 
 def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
-    """The sandbox that the runtime asks for, of which keys will speak; UsageError where it cannot be had.
+    """Open the configured sandbox; its identity enters cache keys. UsageError where it cannot be had.
 
     A Docker daemon that is being restarted is waited for: another backend in its stead would make another run of this one.
     """

@@ -28,9 +28,9 @@ def signed(value: float, digits: int) -> str:
 
 
 def difference(estimate: Estimate) -> str:
-    """A paired difference of shares with its interval, and whether it is told apart from none."""
+    """A paired difference of shares with its interval, and whether it is significant."""
     low, high = signed(100 * estimate["low"], 1), signed(100 * estimate["high"], 1)
-    known = "" if estimate["low"] > 0 or estimate["high"] < 0 else ", not told apart from none"
+    known = "" if estimate["low"] > 0 or estimate["high"] < 0 else ", not significant (95 % CI includes 0)"
     return f"{points(estimate['value'])} [{low}, {high}]{known}"
 
 

@@ -73,7 +73,7 @@ class Mirror:
                 self.files.download(self._path(name, file, sha256), part / name / file)
                 if sha256_file(part / name / file) != sha256:
                     raise StoreError(f"{name}/{file} is not what was stored")
-            for path in sorted(map(part.joinpath, found), key=step_of):  # the newest last: it is gone on from
+            for path in sorted(map(part.joinpath, found), key=step_of):  # the newest last: training resumes from it
                 shutil.rmtree(self.here / path.name, ignore_errors=True)
                 path.rename(self.here / path.name)
         except FileNotFoundError:
@@ -123,7 +123,7 @@ def whole(folder: Path) -> dict[str, Path]:
 
 
 def anew(folder: Path) -> str:
-    """What to do where the checkpoints in `folder` cannot be gone on from."""
+    """What to do where the checkpoints in `folder` cannot be resumed from."""
     return f"delete {folder} to start again (on a remote store with runtime.share_checkpoints: false, for it has copies of them)"
 
 

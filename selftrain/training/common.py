@@ -337,7 +337,7 @@ def train(trainer: Any, goal: Goal, runtime: RuntimeConfig, stage: str) -> Train
 
     stage  what errors call it
 
-    Raises UsageError where that checkpoint cannot be gone on from, and where training diverges.
+    Raises UsageError where that checkpoint cannot be resumed from, and where training diverges.
     """
     plugin = trainer.accelerator.state.deepspeed_plugin
     written_by = {"processes": world_size(), "zero": plugin.zero_stage if plugin else 0}
@@ -379,7 +379,7 @@ def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -
     if before != written_by and (before["zero"] or written_by["zero"]):
         said = [f"{one['processes']} processes with ZeRO stage {one['zero']}" for one in (before, written_by)]
         raise UsageError(
-            f"{checkpoint} was written by {said[0]} and cannot be gone on from by {said[1]} (0: no DeepSpeed). "
+            f"{checkpoint} was written by {said[0]} and cannot be resumed by {said[1]} (0: no DeepSpeed). "
             f"Set runtime.processes, runtime.nodes and runtime.deepspeed as before, or {anew(checkpoint.parent)}"
         )
     needed, known = lora.shapes(model), lora.shapes(model, twice=True)

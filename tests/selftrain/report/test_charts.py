@@ -85,4 +85,4 @@ def test_differences_say_when_they_are_not_told_apart() -> None:
     assert percent(0.5214) == "52.1\N{NO-BREAK SPACE}%"
     sure = {"value": -0.112, "low": -0.169, "high": -0.05}
     assert difference(sure) == "−11.2\N{NO-BREAK SPACE}points [−16.9, −5.0]"
-    assert difference(sure | {"high": 0.01}).endswith("[−16.9, +1.0], not told apart from none")
+    assert difference(sure | {"high": 0.01}).endswith("[−16.9, +1.0], not significant (95 % CI includes 0)")

@@ -401,7 +401,7 @@ def test_evaluation_without_anything_to_evaluate_on_is_said(tmp_path: Path, prob
         reward.train(child(tmp_path, piece, pairs=tmp_path, start=reranker))
 
 
-# What cannot be gone on from
+# What cannot be resumed from
 
 
 def test_a_checkpoint_of_another_model_or_of_other_processes_is_refused_before_training(

@@ -14,7 +14,7 @@ WORKERS ?= 2
 BIN := .venv/bin
 LOCAL = PREFECT_API_URL=$${PREFECT_API_URL:-http://127.0.0.1:4200/api}
 # What is installed is known by what these files hold: a fresh clone's are newer, and the same.
-WANTED := $(shell cat pyproject.toml constraints.txt infra/setup.sh | cksum | tr ' ' -)
+WANTED := $(shell cat pyproject.toml constraints.txt infra/dev.lock infra/setup.sh | cksum | tr ' ' -)
 READY := .venv/ready-$(WANTED)$(if $(GPU),-gpu)
 export DO_NOT_TRACK := 1
 export HF_HUB_DISABLE_TELEMETRY := 1

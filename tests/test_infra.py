@@ -164,6 +164,7 @@ def test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is
     shutil.copy(ROOT / "Makefile", tmp_path)
     (tmp_path / "infra" / "setup.sh").write_text('#!/bin/sh\nmkdir -p .venv && echo "set up$GPU"\n')
     (tmp_path / "infra" / "setup.sh").chmod(0o755)
+    (tmp_path / "infra" / "dev.lock").write_text("locked")
     for name in ("pyproject.toml", "constraints.txt"):
         (tmp_path / name).write_text(name)
 
@@ -185,3 +186,14 @@ def test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is
     assert [said(), said()] == ["set up\n", nothing]
     (tmp_path / "constraints.txt").write_text("constraints.txt")
     assert said() == "set up\n", "what is installed is the other version"
+
+
+def test_the_lock_has_the_versions_of_the_constraints():
+    locked = dict(
+        re.findall(r"(?m)^([\w.-]+)(?:\[[\w,]+\])?==(\S+)", (ROOT / "infra" / "dev.lock").read_text())
+    )
+    constrained = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text()))
+    apart = {"torch", "prefect-docker", "prefect-kubernetes"}  # by itself; extras of workers
+    expected = {name: version for name, version in constrained.items() if name not in apart}
+    assert {name: locked.get(name) for name in expected} == expected, "run infra/lock.sh"
+    assert (ROOT / "infra" / "dev.lock").read_text().count("--hash=sha256:") > len(locked)

@@ -138,7 +138,7 @@ def _add_limits_and_rule(command: argparse.ArgumentParser) -> None:
 def _add_run(run: argparse.ArgumentParser) -> None:
     _add_limits_and_rule(run)
     run.add_argument("file", type=Path, metavar="FILE")
-    run.add_argument("--language", required=True, choices=LANGUAGES)
+    run.add_argument("--language", required=True, type=_language, metavar="NAME", help=", ".join(LANGUAGES))
     run.add_argument("--stdin", type=Path, metavar="F", help="what the program reads (default: nothing)")
     run.add_argument("--expect", type=Path, metavar="F", help="what it has to print (default: anything)")
     run.add_argument(
@@ -169,11 +169,15 @@ def _add_workers(command: argparse.ArgumentParser) -> None:
     )
 
 
-def _languages_named(text: str) -> tuple[str, ...]:
+def _language(text: str) -> str:
     try:
-        return tuple(language(name).name for name in text.split(","))
+        return language(text).name
     except UsageError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _languages_named(text: str) -> tuple[str, ...]:
+    return tuple(map(_language, text.split(",")))
 
 
 def _rule(text: str) -> str:

@@ -4,7 +4,9 @@ import hashlib
 import json
 import re
 import resource
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, field, replace
+from difflib import get_close_matches
 from typing import Any
 
 from sandbox.errors import UsageError
@@ -70,6 +72,9 @@ class Variant:
 class Language:
     """One language.
 
+    `name` (MultiPL-E's file ending), `title` and `aliases` all name the language, in any case, wherever one is asked for. `fences`: what
+    the code blocks of answers say besides, file endings and dialects. `multipl_e`: its name in MultiPL-E's data set, where that is not
+    `name`.
     In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension,
     `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{stack}` a stack, `{preamble}` and
     `{snapshot}` what `sandbox.prepared` has, `{openssl}` how a program that asks for it is linked with it; arguments that come out empty are left out.
@@ -102,6 +107,9 @@ class Language:
     tools: tuple[str, ...]
     versions: tuple[tuple[str, ...], ...]
     end: str
+    aliases: tuple[str, ...] = ()
+    fences: tuple[str, ...] = ()
+    multipl_e: str = ""
     packages: tuple[str, ...] = ()
     libraries: tuple[str, ...] = ()
     image: str = COMMON
@@ -125,6 +133,11 @@ class Language:
     limit_address_space: bool = True
     variants: tuple[Variant, ...] = ()
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every name of the language, in small letters, its short name first."""
+        return tuple(dict.fromkeys((self.name, self.title.lower(), *self.aliases)))
+
     def of(self, program: Program) -> "Language":
         """The row as it is for a program."""
         for variant in self.variants:
@@ -137,7 +150,7 @@ class Language:
     def rules(self) -> str:
         """A short digest of everything in this row that can change a verdict."""
         matters = asdict(self) | {"title": None, "packages": None, "image": None}
-        for name in ("libraries", "missing"):
+        for name in ("libraries", "missing", "aliases", "fences", "multipl_e"):
             del matters[name]
         row = json.dumps([RULES_VERSION, matters], sort_keys=True)
         return hashlib.sha256(row.encode()).hexdigest()[:8]
@@ -168,6 +181,7 @@ _ROWS = (
     Language(
         name="py",
         title="Python",
+        aliases=("python3", "py3"),
         file="main.py",
         run=("python3", "{dir}/main.py"),
         syntax_check=("python3", "-c", _PY_COMPILE, "{dir}/main.py"),
@@ -185,6 +199,8 @@ _ROWS = (
     Language(
         name="cpp",
         title="C++",
+        aliases=("cxx", "cc"),
+        fences=("hpp", "c", "h"),
         file="main.cpp",
         # Without -O2 where tests are part of the program, as MultiPL-E has it: compiling takes most of the time then.
         compile=_gxx(),
@@ -238,6 +254,7 @@ _ROWS = (
     Language(
         name="ts",
         title="TypeScript",
+        fences=("tsx",),
         file="main.ts",
         compile=(*_TSC, "{dir}/main.ts"),
         run=(*_NODE, "{dir}/main.js"),
@@ -255,6 +272,8 @@ _ROWS = (
     Language(
         name="cs",
         title="C#",
+        aliases=("csharp",),
+        fences=("dotnet",),
         file="main.cs",
         compile=_mcs("-d:DEBUG"),
         warm_options="-d:DEBUG",
@@ -277,6 +296,8 @@ _ROWS = (
     Language(
         name="sh",
         title="Bash",
+        aliases=("shell",),
+        fences=("zsh",),
         file="main.sh",
         run=("bash", "{dir}/main.sh"),
         syntax_check=("bash", "-n", "{dir}/main.sh"),
@@ -292,6 +313,8 @@ _ROWS = (
     Language(
         name="js",
         title="JavaScript",
+        aliases=("node", "nodejs"),
+        fences=("jsx", "mjs", "cjs"),
         file="main.js",
         run=(*_NODE, "{dir}/main.js"),
         variants=_CONTEST_NODE,
@@ -308,6 +331,7 @@ _ROWS = (
     Language(
         name="go",
         title="Go",
+        aliases=("golang", "go_test.go"),
         file="main.go",
         compile=("go", "build", "-o", "{dir}/main", "{dir}/main.go"),
         run=("{dir}/main",),
@@ -395,6 +419,7 @@ _ROWS = (
     Language(
         name="pl",
         title="Perl",
+        fences=("pm",),
         file="main.pl",
         run=("perl", "{dir}/main.pl"),
         syntax_check=("perl", "-c", "{dir}/main.pl"),
@@ -409,6 +434,7 @@ _ROWS = (
     Language(
         name="r",
         title="R",
+        aliases=("rscript",),
         file="main.r",
         run=(*_R, "{dir}/main.r"),
         syntax_check=(*_R, "-e", "invisible(parse(commandArgs(TRUE)[1]))", "{dir}/main.r"),
@@ -425,6 +451,7 @@ _ROWS = (
     Language(
         name="d",
         title="D",
+        aliases=("dlang",),
         file="main.d",
         compile=(*_LDC, "-unittest"),
         variants=_contest(compile=(*_LDC, "-O2", "-d-version=ONLINE_JUDGE")),
@@ -442,6 +469,7 @@ _ROWS = (
     Language(
         name="rkt",
         title="Racket",
+        fences=("scheme",),
         file="main.rkt",
         compile=("raco", "make", "{dir}/main.rkt"),
         run=("racket", "{dir}/main.rkt"),
@@ -500,6 +528,8 @@ _ROWS = (
     Language(
         name="ex",
         title="Elixir",
+        fences=("exs",),
+        multipl_e="elixir",
         file="main.exs",
         run=("elixir", "{dir}/main.exs"),
         tools=("elixir",),
@@ -519,6 +549,7 @@ _ROWS = (
     Language(
         name="scala",
         title="Scala",
+        fences=("sc",),
         file="main.scala",
         compile=(*_ON_JVM, _SCALA, *_SCALAC, "-d", "{dir}", "{dir}/main.scala"),
         run=(*_ON_JVM, _SCALA + ":{dir}", "{entry}"),
@@ -562,24 +593,40 @@ _ROWS = (
 )
 
 LANGUAGES: dict[str, Language] = {row.name: row for row in _ROWS}
-"""By MultiPL-E's short name."""
+"""By short name."""
+
+READ_ONLY = {"adb": ("ada",), "dart": (), "fs": ("f#", "fsharp"), "jl": ("julia",), "swift": ()}
+"""Further languages of MultiPL-E, by short name, with their aliases. No row runs them; files of problems may hold them."""
+
+_SHORT_NAMES = {text: row.name for row in _ROWS for text in row.names}
+_SHORT_NAMES |= {text: name for name, aliases in READ_ONLY.items() for text in (name, *aliases)}
 
 
-_FILE_NAMES = {"go_test.go": "go", "elixir": "ex"}
-"""What MultiPL-E's files call some languages."""
-
-
-def short_name(name: str) -> str:
-    """The name in the table of a language, which may be known by the one in MultiPL-E's files."""
-    return _FILE_NAMES.get(name, name)
+def short_name(text: str) -> str:
+    """The short name of the language that goes by `text`; `text` itself where none does."""
+    return _SHORT_NAMES.get(text.lower(), text)
 
 
 def language(name: str) -> Language:
-    """The row of `name`. Raises `UsageError` where there is none."""
+    """The row of the language that goes by `name`. Raises `UsageError` where there is none."""
     found = LANGUAGES.get(short_name(name))
     if found is None:
-        raise UsageError(f"unknown language {name!r}; known: {', '.join(LANGUAGES)}")
+        raise UsageError(refusal(name))
     return found
+
+
+def refusal(text: str, known: Collection[str] = LANGUAGES) -> str:
+    """The error message for `text`, which names none of the languages `known`: why not, what was probably meant, what there is."""
+    name = short_name(text)
+    if name in READ_ONLY:
+        why = f"language {text!r} can be read in files of problems, but not run"
+    elif name in LANGUAGES:
+        why = f"problems of this source are not written in language {text!r}"
+    else:
+        names = [other for other, short in _SHORT_NAMES.items() if short in known]
+        close = get_close_matches(text.lower(), names, n=1)
+        why = f"unknown language {text!r}" + "".join(f"; did you mean {other}?" for other in close)
+    return f"{why}; known: {', '.join(known)}"
 
 
 def likely_name(row: Language, source: str) -> str:

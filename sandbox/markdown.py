@@ -10,6 +10,7 @@ import itertools
 import re
 from typing import NamedTuple
 
+from sandbox.languages import LANGUAGES
 from sandbox.lexer import JOINED, masked
 
 _FENCE = re.compile(
@@ -25,32 +26,9 @@ _THOUGHT_ENDS = re.compile(
 _MOST_FENCES = 20  # in the strings of one block
 _CONTRACTION = re.compile(r"\b([A-Za-z]+)'(s|t|re|ve|ll|d|m)\b")
 
-_NAMES = {
-    "py": "python python3 py py3",
-    "cpp": "cpp c++ cc cxx c hpp h",
-    "java": "java",
-    "php": "php",
-    "ts": "typescript ts tsx",
-    "cs": "csharp c# cs dotnet",
-    "sh": "bash sh shell zsh",
-    "js": "javascript js jsx mjs cjs node nodejs",
-    "go": "go golang",
-    "rs": "rust rs",
-    "rb": "ruby rb",
-    "lua": "lua",
-    "pl": "perl pl pm",
-    "r": "r rscript",
-    "d": "d dlang",
-    "rkt": "racket rkt scheme",
-    "ml": "ocaml ml",
-    "hs": "haskell hs",
-    "ex": "elixir ex exs",
-    "scala": "scala sc",
-    "clj": "clojure clj",
-}
-"""What info strings call the languages."""
 _NO_CODE = "text txt plaintext plain output console log none json yaml toml xml html css sql diff markdown md mermaid latex"
-_LANGUAGE = {name: language for language, names in _NAMES.items() for name in names.split()}
+_LANGUAGE = {text: row.name for row in LANGUAGES.values() for text in (*row.names, *row.fences)}
+"""What info strings call the languages."""
 _LANGUAGE |= dict.fromkeys(_NO_CODE.split(), "text")
 
 

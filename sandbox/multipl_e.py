@@ -70,8 +70,9 @@ def evaluate(sandbox: Sandbox, paths: list[Path]) -> Iterator[tuple[Path, dict[s
 
 
 def _results(sandbox: Sandbox, problem: dict[str, Any], first: int) -> Iterator[dict[str, Any]]:
-    name = problem["language"]
-    limits = language(name).limits.with_cpu(_CPU_SECONDS.get(name, _OTHER_CPU_SECONDS))
+    row = language(problem["language"])
+    name = row.name
+    limits = row.limits.with_cpu(_CPU_SECONDS.get(name, _OTHER_CPU_SECONDS))
     sources = [
         f"{problem['prompt']}{completion}\n{problem['tests']}"
         for completion in problem["completions"][first:]

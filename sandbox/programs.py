@@ -27,7 +27,7 @@ def assemble(language: str, prompt: str, completion: str, tests: str) -> Assembl
     of `main` (and of its class), and no `return` before it. Raises `UsageError` for an unknown language.
     """
     row = row_of(language)
-    digest = hashlib.sha256("\0".join((language, prompt, completion, tests)).encode("utf-8", "replace"))
+    digest = hashlib.sha256("\0".join((row.name, prompt, completion, tests)).encode("utf-8", "replace"))
     marker = f"end-{digest.hexdigest()[:24]}"
     end = row.end.format(marker=marker)
     if row.closing is None:

@@ -89,7 +89,7 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
     if "program" in used:
         cases, rule = _cases(row.get("cases", [])), _text(row.get("compare") or compare, "compare")
         checker = _checker(row["checker"]) if row.get("checker") is not None else None
-        program = Program(row["id"], row["language"], row["program"], cases, None, limits, rule, checker)
+        program = Program(row["id"], name, row["program"], cases, None, limits, rule, checker)
         return Row(program, extra)
     completion, prompt = row["completion"], row["prompt"]
     if is_answer(prompt, completion, name):
@@ -97,9 +97,9 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
             prompt, completion, _ = take_apart(prompt, completion, name, row["tests"])
         except Unreadable as error:
             known = Result(row["id"], Verdict.wrong_answer, note=f"{UNREADABLE}: {error}")
-            return Row(Program(row["id"], row["language"], completion), extra, known)
+            return Row(Program(row["id"], name, completion), extra, known)
     pieces = assemble(name, prompt, completion, row["tests"])
-    program = Program(row["id"], row["language"], pieces.source, (), pieces.end_marker, limits)
+    program = Program(row["id"], name, pieces.source, (), pieces.end_marker, limits)
     return Row(program, extra)
 
 

@@ -3,7 +3,7 @@
 Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
 from typing import Annotated, Any, ClassVar, Literal, Self
 
@@ -18,38 +18,14 @@ from pydantic import (
     model_validator,
 )
 
-LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
+from sandbox.languages import LANGUAGES, refusal, short_name
+
+WRITTEN_LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
+"""Those in which the bank and contests have their prompts written; also the default for problems from outside."""
 SPLITS = ("sft", "rl", "validation", "test")
 
 SOURCES = ("bank", "contests", "jsonl", "mixed", "multipl-e")
 """Where problems may come from: `problems.source`."""
-
-LANGUAGE_NAMES = {
-    "python": "py",
-    "python3": "py",
-    "c++": "cpp",
-    "cxx": "cpp",
-    "c#": "cs",
-    "csharp": "cs",
-    "javascript": "js",
-    "node": "js",
-    "typescript": "ts",
-    "bash": "sh",
-    "shell": "sh",
-    "golang": "go",
-    "rust": "rs",
-    "ruby": "rb",
-    "perl": "pl",
-    "haskell": "hs",
-    "ocaml": "ml",
-    "julia": "jl",
-    "racket": "rkt",
-    "clojure": "clj",
-    "f#": "fs",
-    "fsharp": "fs",
-    "ada": "adb",
-}
-"""What languages are called elsewhere: MultiPL-E's short name, which is used here."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
@@ -60,9 +36,7 @@ Rate = Annotated[float, Field(gt=0)]
 
 def suggestion(name: str, known: Iterable[str]) -> str:
     """`; did you mean ...?` where one of `known` is like `name`, else empty."""
-    names = list(known)
-    short = LANGUAGE_NAMES.get(name.lower(), name.lower())
-    close = [short] if short in names else get_close_matches(name, names, n=1, cutoff=0.6)
+    close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
@@ -72,6 +46,18 @@ def _refuse_unknown(name: str, values: Iterable[str], known: Sequence[str]) -> N
         raise ValueError(
             f"{name}: unknown {', '.join(unknown)}{suggestion(unknown[0], known)}; known: {', '.join(known)}"
         )
+
+
+def _check_languages(names: Sequence[str], known: Collection[str]) -> None:
+    """Raise ValueError for languages that are not known, for none, and for one twice."""
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"languages: {refusal(unknown[0], known)}")
+    if not names or len(set(names)) < len(names):
+        raise ValueError(f"languages: expected at least one and none twice, got {list(names)}")
+
+
+Languages = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(map(short_name, names)))]
+"""Short names; any other name that the sandbox's table has becomes one."""
 
 
 class Strict(BaseModel):
@@ -88,8 +74,8 @@ class BankConfig(Strict):
     """Problems made by the built-in generator (`selftrain.problems.bank`)."""
 
     source: Literal["bank"] = "bank"
-    languages: tuple[str, ...] = ("py", "sh")
-    """MultiPL-E short names."""
+    languages: Languages = ("py", "sh")
+    """Some of py, cpp, java, php, ts, cs, sh, js, by these or other names (`python`, `c++`)."""
     families: tuple[Literal["list", "string", "number"], ...] = ("list",)
     """What the problems are about; each family's chains of operations are mixed as they are, unweighted."""
     seed: int = 0
@@ -111,9 +97,10 @@ class BankConfig(Strict):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        for name, known in (("languages", LANGUAGES), ("sizes", SPLITS), ("shares", SPLITS)):
-            _refuse_unknown(name, getattr(self, name), known)
-        for name in ("languages", "families", "lengths", "sizes"):
+        _check_languages(self.languages, WRITTEN_LANGUAGES)
+        for name in ("sizes", "shares"):
+            _refuse_unknown(name, getattr(self, name), SPLITS)
+        for name in ("families", "lengths", "sizes"):
             values = list(getattr(self, name))
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}: expected at least one value and none twice, got {values}")
@@ -126,38 +113,6 @@ class BankConfig(Strict):
         return self
 
 
-MULTIPL_E_LANGUAGES = frozenset(
-    [
-        "adb",
-        "clj",
-        "cpp",
-        "cs",
-        "d",
-        "dart",
-        "elixir",
-        "fs",
-        "go",
-        "hs",
-        "java",
-        "jl",
-        "js",
-        "lua",
-        "ml",
-        "php",
-        "pl",
-        "py",
-        "r",
-        "rb",
-        "rkt",
-        "rs",
-        "scala",
-        "sh",
-        "swift",
-        "ts",
-    ]
-)
-"""Short names that problem files may hold. What is not asked for is left out; any other name is an error."""
-
 Entries = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
@@ -169,8 +124,12 @@ Check = Literal["off", "count", "exclude", "refuse"]
 class OutsideConfig(Strict):
     """What all problems from outside share."""
 
-    languages: tuple[str, ...] = LANGUAGES
-    """MultiPL-E short names; problems in other languages are left out."""
+    allowed_languages: ClassVar[Collection[str]] = LANGUAGES
+    """Those that can be run, and of contests those in which their prompts can be written."""
+
+    languages: Languages = WRITTEN_LANGUAGES
+    """Any that the sandbox runs (`python -m sandbox languages`), by short or other names; problems in other languages, also those
+    that can only be read (adb, dart, fs, jl, swift), are left out."""
     seed: int = 0
     """Seed of the split."""
     shares: dict[str, Share] = {"sft": 0.5, "rl": 0.35, "validation": 0.15}
@@ -187,10 +146,8 @@ class OutsideConfig(Strict):
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
-        for name, known in (("languages", sorted(MULTIPL_E_LANGUAGES)), ("shares", SPLITS)):
-            _refuse_unknown(name, getattr(self, name), known)
-        if not self.languages or len(set(self.languages)) < len(self.languages):
-            raise ValueError(f"languages: expected at least one and none twice, got {list(self.languages)}")
+        _check_languages(self.languages, self.allowed_languages)
+        _refuse_unknown("shares", self.shares, SPLITS)
         if abs(sum(self.shares.values()) - 1) > 1e-6:
             raise ValueError(
                 f"shares: expected a sum of 1, got {sum(self.shares.values()):g} from {self.shares}"
@@ -253,6 +210,8 @@ class ContestsConfig(_TrainAndEvaluation):
     With `hub: deepmind/code_contests`, `train` and `evaluation` name splits of the data set: `train`, `valid`, `test`, or
     a part such as `train[:500]`.
     """
+
+    allowed_languages = WRITTEN_LANGUAGES
 
     source: Literal["contests"] = "contests"
     max_cases: Count = 20

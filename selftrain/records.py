@@ -29,7 +29,7 @@ class Problem:
 
     id             unique over all languages, e.g. `HumanEval_11_string_xor.py`
     task           the same over all languages; splits and the leak check go by it
-    language       MultiPL-E's short name: py, cpp, java, php, ts, cs, sh, js, ...
+    language       short name in the sandbox's table: py, cpp, java, php, ts, cs, sh, js, ...
     prompt         what the generator completes
     tests          `program` kind: appended to prompt + completion, as MultiPL-E does; else empty
     cases          `stdio` kind: [{"stdin", "stdout"}]; else empty

@@ -33,7 +33,6 @@ EMPTY_BODIES = {
     "rb": "end",
     "pl": "}",
     "r": "}",
-    "jl": "end",
     "cpp": "    throw 0;",
     "java": "        throw new RuntimeException();",
     "cs": "        throw new System.Exception();",

@@ -20,7 +20,7 @@ OWN = {
         "tasks", "selftrain", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.errors", "sandbox.languages",
         "sandbox.libraries", "sandbox.programs", "sandbox.verdicts",
     ),
-    "selftrain": ("selftrain", "sandbox.compare", "sandbox.completion", "sandbox.verdicts"),
+    "selftrain": ("selftrain", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.verdicts"),
     "sandbox": ("sandbox",),
 }  # fmt: skip
 """Which of the project's own modules each package may import."""

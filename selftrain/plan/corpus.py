@@ -15,6 +15,7 @@ from typing import Any
 from selftrain.config import SPLITS, ContestsConfig, MixedConfig, MultiPLEConfig, RunConfig
 from selftrain.errors import RunError, UsageError
 from selftrain.plan.flops import Rows
+from selftrain.problems.contests import SOLUTION_LANGUAGES
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem
 
@@ -224,8 +225,8 @@ def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
             counts.setdefault(split, Counter()).update(dict.fromkeys(part.languages, size))
             prompts.setdefault(split, []).append(prompt)
         answers.append(min(answer, config.sample.max_new_tokens))
-        # CodeContests has solutions in three of the languages; MultiPL-E's own subsets have none.
-        answering = [name for name in part.languages if name in ("py", "cpp", "java")]
+        # CodeContests has solutions in some of the languages; MultiPL-E's own subsets have none.
+        answering = [name for name in part.languages if name in SOLUTION_LANGUAGES.values()]
         if sizes.get("sft"):
             learnt.append((prompt, answer))
             examples += sizes["sft"] * len(answering if part.source == "contests" else part.languages)

@@ -16,10 +16,9 @@ from selftrain.plan.flops import Rows
 
 SANDBOX_MS = {
     "py": 4, "ts": 73, "java": 82, "cpp": 289, "js": 60, "cs": 78, "php": 19, "sh": 8, "go": 370, "rs": 450, "rb": 180,
-    "lua": 7, "pl": 90, "r": 180, "ml": 20, "hs": 220, "rkt": 660, "d": 150, "elixir": 900, "scala": 7900, "clj": 2900,
+    "lua": 7, "pl": 90, "r": 180, "ml": 20, "hs": 220, "rkt": 660, "d": 150, "ex": 900, "scala": 7900, "clj": 2900,
 }  # fmt: skip
 """CPU milliseconds a program, measured (ARCHITECTURE, "The sandbox, measured"; the later ones: compile and run once)."""
-OTHER_MS = 500
 TIMEOUT_SHARE, TIMEOUT_SECONDS = 0.01, 15
 """Programs for problems from outside that run into their CPU limit, and what each of those costs."""
 PAIR_SHARE = 0.5
@@ -389,7 +388,7 @@ def optimizer_steps(rows: float, epochs: float, batch: int) -> int:
 
 def sandbox_seconds(programs: dict[str, int], endless: float = TIMEOUT_SHARE) -> float:
     """CPU seconds of programs by language; a share `endless` of them runs until it is stopped."""
-    normal = sum(n * SANDBOX_MS.get(language, OTHER_MS) / 1000 for language, n in programs.items())
+    normal = sum(n * SANDBOX_MS[language] / 1000 for language, n in programs.items())
     return normal + sum(programs.values()) * endless * TIMEOUT_SECONDS
 
 

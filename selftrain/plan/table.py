@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from selftrain.models.footprint import world, zero_of
-from selftrain.plan.estimate import OTHER_MS, SANDBOX_MS, Step
+from selftrain.plan.estimate import SANDBOX_MS, Step
 from selftrain.plan.plan import GIB, Plan
 
 Table = list[list[str]]
@@ -122,7 +122,7 @@ def assumptions(plan: Plan) -> Iterator[str]:
     """Where the rates and counts are from."""
     yield f"time: {plan.speed.said}"
     languages = dict.fromkeys(name for split in plan.corpus.counts.values() for name in split)
-    rates = ", ".join(f"{name} {SANDBOX_MS.get(name, OTHER_MS)}" for name in languages)
+    rates = ", ".join(f"{name} {SANDBOX_MS[name]}" for name in languages)
     yield f"sandbox, CPU ms a program: {rates} (backend docker; ARCHITECTURE, The sandbox, measured)"
     for line in plan.corpus.assumptions:
         yield f"assumed: {line}"

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Self
 from pydantic import BeforeValidator, Field, model_validator
 
 from sandbox.compare import CODE_CONTESTS
-from selftrain.errors import UsageError
 from selftrain.problems.rows import Entry, Fields, MemoryLimit, Row, TimeLimit, check_fields
 from selftrain.records import Problem
 
@@ -25,7 +24,7 @@ COMMENTS = {
 """By language: what a program begins with, and what begins a comment line."""
 
 SOLUTION_LANGUAGES = {"2": "cpp", "3": "py", "4": "java", "CPP": "cpp", "PYTHON3": "py", "JAVA": "java"}
-"""CodeContests' codes and names. 0 (unknown) and 1 (Python 2) are nothing that runs here."""
+"""CodeContests' codes and names, whose `PYTHON` is Python 2. That (1) and 0 (unknown) are nothing that runs here."""
 
 PICTURE = re.compile(r"(?i)<image>|<img\b|!\[[^\]\n]*\]\(")
 """What stands where a description had a picture: CodeContests' own word, HTML's and Markdown's."""
@@ -95,7 +94,7 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, 
     """The problem in `row`, once in each of `languages`, its split still empty; `max_cases`, `pictures` and `references` as in
     `selftrain.config.ContestsConfig`.
 
-    Raises `DataError`, and `UsageError` for a language that `COMMENTS` does not have.
+    Raises `DataError`.
     """
     fields = check_fields(row, _Fields)
     tests = (fields.public_tests, fields.private_tests, fields.generated_tests)
@@ -140,11 +139,7 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, 
 
 
 def contest_prompt(description: str, language: str) -> str:
-    """The description as a comment that a whole program follows. Raises `UsageError` for an unknown language."""
-    if language not in COMMENTS:
-        raise UsageError(
-            f"contest problems are not written in language {language!r}; known: {', '.join(COMMENTS)}"
-        )
+    """The description as a comment that a whole program follows."""
     if language == "php":
         description = description.replace("?>", "? >")  # it would end the program, in a comment too
     if language == "java":

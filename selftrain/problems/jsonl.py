@@ -6,6 +6,7 @@ from pydantic import AfterValidator, ConfigDict, Field
 
 from sandbox.compare import DEFAULT_RULE, check_rule
 from sandbox.completion import is_answer
+from sandbox.languages import LANGUAGES, refusal, short_name
 from selftrain.errors import DataError
 from selftrain.problems.answers import Cleaned, clean
 from selftrain.problems.multipl_e import StopToken, check_language
@@ -62,7 +63,9 @@ def jsonl_problem(row: Row) -> tuple[Problem, Cleaned]:
         )
     checker = fields.checker.model_dump() if fields.checker else None
     if checker:
-        check_language(row, checker["language"], "checker.language")
+        checker["language"] = short_name(checker["language"])
+        if checker["language"] not in LANGUAGES:
+            raise DataError(f"{row.where}: field 'checker.language': {refusal(checker['language'])}")
     cleaned = Cleaned(fields.response, "as it is" if fields.response else "")
     if fields.response and is_answer(fields.prompt, fields.response, language):
         cleaned = clean(fields.prompt, fields.response, language, fields.stop_tokens, fields.tests)

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from selftrain.config import MULTIPL_E_LANGUAGES, suggestion
+from sandbox.languages import LANGUAGES, READ_ONLY, refusal, short_name
 from selftrain.errors import DataError
 from selftrain.problems.answers import Cleaned, clean
 from selftrain.problems.examples import example_tests
@@ -12,9 +12,6 @@ from selftrain.problems.rows import Fields, Row, check_fields
 from selftrain.records import Problem
 
 StopToken = Annotated[str, Field(min_length=1)]
-
-_SPELLED = {"go_test.go": "go", "python": "py"}
-"""Names in MultiPL-E's `language` field that are not the short name."""
 
 
 class _Fields(Fields):
@@ -29,7 +26,7 @@ class _Fields(Fields):
 def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
     """The problem in `row`, its split still empty, and what became of its response. Raises `DataError`."""
     fields = check_fields(row, _Fields)
-    language = check_language(row, _SPELLED.get(fields.language, fields.language))
+    language = check_language(row, fields.language)
     cleaned = clean(fields.prompt, fields.response, language, fields.stop_tokens, fields.tests)
     problem = Problem(
         id=f"{fields.name}.{language}",
@@ -46,11 +43,12 @@ def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
     return problem, cleaned
 
 
-def check_language(row: Row, language: str, field: str = "language") -> str:
-    """`language`. Raises `DataError` where MultiPL-E does not know it."""
-    if language not in MULTIPL_E_LANGUAGES:
-        known = ", ".join(sorted(MULTIPL_E_LANGUAGES))
+def check_language(row: Row, text: str) -> str:
+    """The short name of the language that `row` names. Raises `DataError` for one that the sandbox's table does not have; those that
+    can only be read are left out later, like all that a run does not ask for."""
+    name = short_name(text)
+    if name not in LANGUAGES and name not in READ_ONLY:
         raise DataError(
-            f"{row.where}: field {field!r}: unknown language {language!r}{suggestion(language, MULTIPL_E_LANGUAGES)}; known: {known}"
+            f"{row.where}: field 'language': {refusal(text)}; read but not run: {', '.join(READ_ONLY)}"
         )
-    return language
+    return name

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sandbox.languages import LANGUAGES, short_name
 from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError, RunError
 from selftrain.problems.answers import Cleaned
@@ -169,9 +170,9 @@ def check_names(config: AnyProblems, content: Mapping[str, Any]) -> None:
 def _subsets(config: MultiPLEConfig, entries: tuple[str, ...]) -> list[str]:
     """The subsets that `entries` name."""
     return [
-        entry.replace("*", language)
+        entry.replace("*", LANGUAGES[name].multipl_e or name)
         for entry in entries
-        for language in (config.languages if "*" in entry else ("",))
+        for name in (config.languages if "*" in entry else config.languages[:1])
     ]
 
 
@@ -214,7 +215,7 @@ def checker_languages(config: AnyProblems) -> set[str]:
         if isinstance(row.fields, dict)
     )
     named = (checker.get("language") for checker in checkers if isinstance(checker, dict))
-    return {name for name in named if isinstance(name, str)}
+    return {short_name(name) for name in named if isinstance(name, str)}
 
 
 def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:

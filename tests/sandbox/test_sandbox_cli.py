@@ -95,7 +95,7 @@ def test_run_takes_a_limit(tmp_path: Path) -> None:
     ("arguments", "message"),
     [
         (("run", "--language", "py", "/nowhere/a.py"), "error: /nowhere/a.py: "),
-        (("run", "--language", "cobol", "a"), "invalid choice: 'cobol'"),
+        (("run", "--language", "cobol", "a"), "argument --language: unknown language 'cobol'; known: py, "),
         (
             ("run", "--language", "py", "a", "--cpu-seconds", "-1"),
             "expected a number of seconds above 0, got -1",

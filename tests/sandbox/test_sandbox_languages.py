@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from sandbox.errors import UsageError
-from sandbox.languages import LANGUAGES, MORE, heap_mib, language
+from sandbox.languages import LANGUAGES, MORE, READ_ONLY, heap_mib, language
+from sandbox.markdown import Block, blocks
 from sandbox.prepared import IN_COMMANDS
 from sandbox.programs import assemble
 from sandbox.shapes import SHAPES
@@ -26,6 +27,36 @@ def test_the_languages_and_their_images() -> None:
 
 def test_names_in_multipl_es_files_are_known() -> None:
     assert [language(name).name for name in ("go_test.go", "elixir", "go")] == ["go", "ex", "go"]
+    assert {name: row.multipl_e for name, row in LANGUAGES.items() if row.multipl_e} == {"ex": "elixir"}
+
+
+@ROWS
+def test_every_name_of_a_language_leads_to_its_row(row) -> None:
+    for name in (*row.names, row.title, row.multipl_e or row.name):
+        assert language(name) is language(name.upper()) is row
+    for name in (*row.names, *row.fences):
+        assert blocks("", f"```{name}\nx\n```", row.name) == [Block("x\n", row.name)]
+
+
+def test_no_name_belongs_to_two_languages() -> None:
+    every = [name for row in LANGUAGES.values() for name in (*row.names, *row.fences)]
+    every += [name for short, others in READ_ONLY.items() for name in (short, *others)]
+    assert len(set(every)) == len(every)
+    assert [name.lower() for name in every] == every
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_languages_that_can_only_be_read_are_refused(name: str) -> None:
+    for text in (name, *READ_ONLY[name]):
+        with pytest.raises(
+            UsageError, match=f"language '{text}' can be read .* but not run; known: py, .*, clj$"
+        ):
+            language(text)
+
+
+def test_names_change_no_verdict() -> None:
+    row = LANGUAGES["ex"]
+    assert replace(row, title="X", aliases=("x",), fences=("y",), multipl_e="z").rules() == row.rules()
 
 
 def test_a_go_program_is_a_test_package_or_has_a_main() -> None:
@@ -130,6 +161,8 @@ def test_the_rules_digest_is_its_own_and_stable(row) -> None:
 def test_an_unknown_language_is_named_with_the_known_ones() -> None:
     with pytest.raises(UsageError, match="unknown language 'cobol'; known: py, cpp"):
         language("cobol")
+    with pytest.raises(UsageError, match=r"unknown language 'elixr'; did you mean elixir\?; known: py, cpp"):
+        language("elixr")
 
 
 def test_a_heap_takes_three_quarters_of_the_memory() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.languages import LANGUAGES, READ_ONLY
 from selftrain.config import RunConfig
 from selftrain.configfile import CONFIGS, find_config, load_config, parse_overrides
 from selftrain.errors import UsageError
@@ -102,7 +103,7 @@ WRONG = [
     ("mine.threshold", float("nan"), r"mine\.threshold: .*finite.*got nan"),
     ("mine.threshold", float("inf"), r"mine\.threshold: .*finite.*got inf"),
     ("problems.shares", {"sft": float("nan")}, r"problems\..*shares\.sft: .*got nan"),
-    ("problems.languages", ["py", "cobol"], r"unknown cobol; known: py, cpp"),
+    ("problems.languages", ["py", "cobol"], r"unknown language 'cobol'; known: py, cpp"),
     ("problems.sizes", {"train": 3}, r"unknown train; known: sft, rl"),
     ("problems.source", "web", r"problems.source: .*'web'"),
     ("runtime.nodes", 2, r"needs runtime\.rendezvous"),
@@ -179,8 +180,13 @@ def test_a_config_cannot_be_changed():
             "list",
             r"problems\.familys: no such setting; did you mean problems\.families\?",
         ),
-        ("problems.languages", ["python"], r"unknown python; did you mean py\?; known: py, cpp,"),
-        ("problems.languages", ["C++"], r"unknown C\+\+; did you mean cpp\?"),
+        (
+            "problems.languages",
+            ["pyton"],
+            r"problems.*: languages: unknown language 'pyton'; did you mean python\?; known: py, cpp,",
+        ),
+        ("problems.languages", ["C+"], r"unknown language 'C\+'; did you mean c\+\+\?; known: py, cpp,"),
+        ("problems.languages", ["rust"], r"this source are not written in language 'rs'; known: py, .*, js$"),
         (
             "problems.source",
             "json",
@@ -204,3 +210,35 @@ def test_another_source_needs_nothing_of_the_old_one() -> None:
     assert config.problems.source == "jsonl"
     assert config.problems.files == ("mine.jsonl",)
     assert load_config("smoke", {"problems.source": "bank"}).problems.sizes["sft"] == 60
+
+
+def outside(source: str, *languages: str) -> RunConfig:
+    """A run on problems of that source in those languages."""
+    files = {"files": ["f.jsonl"]} if source == "jsonl" else {"evaluation": ["f.jsonl"]}
+    problems = {"source": source, "languages": list(languages)} | files
+    return RunConfig.model_validate(load_config("smoke").model_dump() | {"problems": problems})
+
+
+@pytest.mark.parametrize("source", ["jsonl", "multipl-e"])
+def test_a_language_goes_by_any_of_its_names(source: str) -> None:
+    for row in LANGUAGES.values():
+        for name in (*row.names, row.title):
+            assert outside(source, name).problems.languages == (row.name,)
+    assert (
+        load_config("smoke", {"problems.languages": ["Python", "bash"]}).problems
+        == load_config("smoke").problems
+    )
+    with pytest.raises(ValueError, match="none twice"):
+        outside(source, "py", "python3")
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_a_language_that_cannot_be_run_is_refused(name: str) -> None:
+    for source in ("jsonl", "multipl-e", "contests"):
+        for text in (name, *READ_ONLY[name]):
+            with pytest.raises(
+                ValueError, match=f"language '{name}' can be read .* not run; known: py, cpp, "
+            ):
+                outside(source, text)
+    with pytest.raises(UsageError, match=f"language '{name}' can be read .* not run; known: py, cpp, "):
+        load_config("smoke", {"problems.languages": [name]})

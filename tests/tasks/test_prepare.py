@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from selftrain.config import LANGUAGES, BankConfig, ContestsConfig, RuntimeConfig
+from selftrain.config import WRITTEN_LANGUAGES, BankConfig, ContestsConfig, RuntimeConfig
 from selftrain.errors import DataError
 from selftrain.problems import find_problems, read_problems
 from selftrain.problems.read import Found
@@ -27,11 +27,11 @@ def check(problems: list[Problem]) -> None:
 @pytest.fixture(scope="module")
 def problems() -> dict[str, Problem]:
     """One problem of the bank in every language."""
-    found = read_problems(BankConfig(languages=LANGUAGES, sizes=ONE_EACH))
+    found = read_problems(BankConfig(languages=WRITTEN_LANGUAGES, sizes=ONE_EACH))
     return {problem.language: problem for problem in found if problem.split == "test"}
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", WRITTEN_LANGUAGES)
 def test_good_tests_get_through_and_broken_ones_are_named(
     problems: dict[str, Problem], language: str
 ) -> None:

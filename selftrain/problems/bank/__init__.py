@@ -12,7 +12,7 @@ To add an operation:
  3. run `pytest tests/selftrain/problems/bank`: that runs its code, right and mistaken, in every language.
 
 To add a language:
- 1. add its name to `selftrain.config.LANGUAGES` and a row to `languages.py`;
+ 1. add its name to `selftrain.config.WRITTEN_LANGUAGES` and a row to `languages.py`;
  2. give it a column of code in each file of `code/`;
  3. run `pytest tests/selftrain/problems/bank`; the language has to be one that `sandbox` can run.
 

@@ -161,4 +161,4 @@ LANGUAGES = {
         stop_tokens=("\nfunction ", "\n/*", "\n//", "\nconsole.log"),
     ),
 }
-"""By MultiPL-E's short name."""
+"""By short name, as `sandbox.languages` has it."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from sandbox.languages import LANGUAGES
 from selftrain.config import (
     BankConfig,
     LoraConfig,
@@ -26,7 +27,15 @@ from selftrain.models.shapes import Shape, shape_of, stored_parameters
 from selftrain.plan import flops
 from selftrain.plan.capacity import Capacity, capacities, counts, shared, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, padded
-from selftrain.plan.estimate import Planner, Speed, Step, optimizer_steps, sandbox_seconds, stated_speed
+from selftrain.plan.estimate import (
+    SANDBOX_MS,
+    Planner,
+    Speed,
+    Step,
+    optimizer_steps,
+    sandbox_seconds,
+    stated_speed,
+)
 from selftrain.plan.flops import Rows
 from selftrain.plan.page import page
 from selftrain.plan.plan import Hardware, Workload, make_plan, on_hardware
@@ -303,6 +312,7 @@ def test_optimizer_steps_are_those_of_whole_batches():
 
 def test_sandbox_time_counts_programs_that_never_end():
     assert sandbox_seconds({"py": 100, "cpp": 10}) == pytest.approx(0.4 + 2.89 + 1.1 * 15)
+    assert set(SANDBOX_MS) == set(LANGUAGES)
 
 
 def small_corpus() -> Corpus:

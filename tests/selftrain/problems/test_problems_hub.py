@@ -77,6 +77,17 @@ def test_a_subset_that_is_not_there(repository: Path) -> None:
         read_problems(multipl_e(repository, evaluation="held-rs"))
 
 
+def test_a_star_stands_for_the_data_sets_own_name_of_a_language(repository: Path) -> None:
+    (repository / "made-py").rename(repository / "made-elixir")
+    card = repository / "README.md"
+    card.write_text(card.read_text().replace("made-py", "made-elixir"))
+    (file,) = (repository / "made-elixir").iterdir()
+    rows = [py_row(f"Made_{at}", text, language="elixir") for at, text in enumerate(DESCRIPTIONS[:9])]
+    pq.write_table(pa.Table.from_pylist(rows), file)
+    problems = read_problems(multipl_e(repository, languages=["ex"], evaluation="made-*", train=[]))
+    assert {problem.id for problem in problems} == {f"Made_{at}.ex" for at in range(9)}
+
+
 def test_the_content_of_a_local_folder_counts(repository: Path) -> None:
     before = content_digest(multipl_e(repository))
     assert before["train"] == ["made-*"]

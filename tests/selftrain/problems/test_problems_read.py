@@ -7,9 +7,19 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig, RunConfig
-from selftrain.errors import DataError, UsageError
+from sandbox.languages import LANGUAGES, READ_ONLY, Language
+from selftrain.config import (
+    WRITTEN_LANGUAGES,
+    BankConfig,
+    ContestsConfig,
+    JsonlConfig,
+    MixedConfig,
+    MultiPLEConfig,
+    RunConfig,
+)
+from selftrain.errors import DataError
 from selftrain.problems import checker_languages, content_digest, read_problems
+from selftrain.problems.contests import COMMENTS
 from selftrain.records import Problem, read_records, write_records
 from selftrain.stages.prepare import PrepareSlice
 from tasks.prepare import PREPARE
@@ -121,6 +131,29 @@ def test_go_has_another_name_in_the_files(folder: Path) -> None:
     assert [p.id for p in read_problems(config)] == ["Go_1.go"]
 
 
+@pytest.mark.parametrize("row", LANGUAGES.values(), ids=LANGUAGES)
+def test_every_name_of_a_language_is_known_in_rows(tmp_path: Path, row: Language) -> None:
+    names = [spelled for name in (*row.names, row.multipl_e or row.name) for spelled in (name, name.upper())]
+    files = {
+        "theirs": [py_row(f"T_{at}", DESCRIPTIONS[at], language=name) for at, name in enumerate(names)],
+        "mine": [own(at, language=name) for at, name in enumerate(names)],
+    }
+    paths = {name: str(write_jsonl(tmp_path / f"{name}.jsonl", rows)) for name, rows in files.items()}
+    theirs = multipl_e(tmp_path, languages=[row.name], train=[], evaluation=paths["theirs"])
+    mine = JsonlConfig(languages=(row.name,), files=(paths["mine"],), shares={"rl": 1})
+    for problems in (read_problems(theirs), read_problems(mine)):
+        assert [problem.language for problem in problems] == [row.name] * len(names)
+
+
+def test_problems_in_languages_that_can_only_be_read_are_left_out(tmp_path: Path) -> None:
+    named = [name for short, others in READ_ONLY.items() for name in (short, *others)]
+    rows = [py_row(f"T_{at}", DESCRIPTIONS[0], language=name) for at, name in enumerate(["py", *named])]
+    path = str(write_jsonl(tmp_path / "all.jsonl", rows))
+    assert [
+        p.id for p in read_problems(multipl_e(tmp_path, languages=["py"], train=[], evaluation=path))
+    ] == ["T_0.py"]
+
+
 @pytest.mark.parametrize(
     ("broken", "message"),
     [
@@ -130,7 +163,10 @@ def test_go_has_another_name_in_the_files(folder: Path) -> None:
             {"stop_tokens": [""]},
             r"bad\.jsonl:2: field 'stop_tokens.0': String should have at least 1 character",
         ),
-        ({"language": "cobol"}, r"bad\.jsonl:2: field 'language': unknown language 'cobol'; known: adb, "),
+        (
+            {"language": "cobol"},
+            r"bad\.jsonl:2: field 'language': unknown language 'cobol'; known: py, .*; read but not run: adb, ",
+        ),
         ({"name": "Made_20"}, r"bad\.jsonl:2: problem 'Made_20\.py' is there twice; first at .*bad\.jsonl:1"),
         ({"prompt": "\ud800"}, r"bad\.jsonl:2: a text holds one half of a surrogate pair"),
     ],
@@ -194,7 +230,10 @@ def test_a_leak_between_files_fails_the_reading(folder: Path) -> None:
         ({"source": "multipl-e", "train": "a"}, "no problems to evaluate on"),
         ({"source": "multipl-e", "evaluation": "a", "shares": {"sft": 0.5}}, "expected a sum of 1, got 0.5"),
         ({"source": "multipl-e", "evaluation": "a", "shares": {"train": 1}}, "shares: unknown train"),
-        ({"source": "multipl-e", "evaluation": "a", "languages": ["python"]}, "languages: unknown python"),
+        (
+            {"source": "multipl-e", "evaluation": "a", "languages": ["pyton"]},
+            "languages: unknown language .pyton.; did you mean python",
+        ),
         ({"source": "multipl-e", "evaluation": "a", "languages": ["py", "py"]}, "none twice"),
         ({"source": "contests", "evaluation": "a", "max_cases": 0}, "max_cases"),
         ({"source": "jsonl", "files": []}, "at least 1 item"),
@@ -293,9 +332,11 @@ def test_a_bad_contest_row(tmp_path: Path, broken: dict[str, Any], message: str)
 
 def test_contests_are_written_in_known_languages_only(tmp_path: Path) -> None:
     with pytest.raises(
-        UsageError, match="contest problems are not written in language 'rkt'; known: py, cpp"
+        ValidationError,
+        match=r"problems of this source are not written in language 'rkt'; known: py, cpp, .*, js \[",
     ):
-        read_problems(contests(tmp_path, [contest("A", DESCRIPTIONS[0])], languages=["rkt"]))
+        contests(tmp_path, [contest("A", DESCRIPTIONS[0])], languages=["rkt"])
+    assert tuple(COMMENTS) == WRITTEN_LANGUAGES
 
 
 def own(at: int, **more: Any) -> dict[str, Any]:
@@ -416,6 +457,14 @@ def test_rows_without_a_split_are_shared_out(tmp_path: Path) -> None:
                 "cases": [{"stdin": "", "stdout": ""}],
             },
             r"own\.jsonl:1: field 'checker\.language': unknown language 'cobol'",
+        ),
+        (
+            {
+                "checker": {"language": "swift", "program": "x"},
+                "tests": "",
+                "cases": [{"stdin": "", "stdout": ""}],
+            },
+            r"own\.jsonl:1: field 'checker\.language': language 'swift' can be read .* not run; known: py, cpp",
         ),
         ({"time_limit": -1}, r"own\.jsonl:1: field 'time_limit"),
     ],

@@ -12,7 +12,7 @@ import pytest
 from sandbox.client import Sandbox
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Verdict
-from selftrain.config import LANGUAGES, MultiPLEConfig
+from selftrain.config import WRITTEN_LANGUAGES, MultiPLEConfig
 from selftrain.problems import read_problems
 from selftrain.records import Problem
 from tests.needs import need
@@ -47,7 +47,7 @@ def test_the_splits_are_disjoint_by_task(problems: list[Problem]) -> None:
 
 
 def test_most_answers_hold_a_completion(problems: list[Problem]) -> None:
-    for language in LANGUAGES:
+    for language in WRITTEN_LANGUAGES:
         learnt = [p for p in problems if p.split == "sft" and p.language == language]
         assert sum(p.response is not None for p in learnt) > 0.85 * len(learnt)
 

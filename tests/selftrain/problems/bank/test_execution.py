@@ -10,7 +10,7 @@ import pytest
 from sandbox.client import Sandbox
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Verdict
-from selftrain.config import LANGUAGES, BankConfig
+from selftrain.config import WRITTEN_LANGUAGES, BankConfig
 from selftrain.problems.bank.generate import Task, draw_inputs, draw_tasks, run_chain, sentence
 from selftrain.problems.bank.operations import FAMILIES, OPERATIONS, Operation, Step
 from selftrain.problems.bank.render import render_prompt, render_solution, render_tests
@@ -90,7 +90,7 @@ def test_every_operation_is_run_right_and_mistaken() -> None:
     assert 5 < sum(s.passes for s in samples if s.name.startswith("bank_")) < 35
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", WRITTEN_LANGUAGES)
 def test_right_code_passes_and_mistaken_code_fails(sandbox: Sandbox, language: str) -> None:
     need(
         not sandbox.missing_tools(language), f"{language} needs {', '.join(sandbox.missing_tools(language))}"
@@ -112,7 +112,7 @@ def test_right_code_passes_and_mistaken_code_fails(sandbox: Sandbox, language: s
     assert not wrong, "\n".join(f"{s.name} should {'pass' if s.passes else 'fail'}:\n{s.body}" for s in wrong)
 
 
-@pytest.mark.parametrize("language", LANGUAGES)
+@pytest.mark.parametrize("language", WRITTEN_LANGUAGES)
 def test_programs_are_judged_in_the_shape_of_multipl_e(sandbox: Sandbox, language: str) -> None:
     need(
         not sandbox.missing_tools(language), f"{language} needs {', '.join(sandbox.missing_tools(language))}"

@@ -162,7 +162,7 @@ def test_a_split_without_compositions_is_an_error() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"languages": ("py", "cobol")}, "languages: unknown cobol; known: py, cpp"),
+        ({"languages": ("py", "cobol")}, "languages: unknown language 'cobol'; known: py, cpp"),
         ({"languages": ()}, "languages: expected at least one"),
         ({"languages": ("py", "py")}, "none twice"),
         ({"families": ("lists",)}, "Input should be 'list', 'string' or 'number'"),

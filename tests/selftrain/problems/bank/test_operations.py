@@ -4,8 +4,7 @@ from typing import get_args
 
 import pytest
 
-from selftrain.config import LANGUAGES as CONFIG_LANGUAGES
-from selftrain.config import BankConfig
+from selftrain.config import WRITTEN_LANGUAGES, BankConfig
 from selftrain.problems.bank.code import CODE
 from selftrain.problems.bank.languages import LANGUAGES
 from selftrain.problems.bank.operations import BY_NAME, FAMILIES, OPERATIONS, Operation, Step, Value
@@ -109,7 +108,7 @@ def test_every_operation_has_an_example() -> None:
 
 
 def test_every_operation_has_code_in_every_language() -> None:
-    assert set(CODE) == set(LANGUAGES) == set(CONFIG_LANGUAGES)
+    assert set(CODE) == set(LANGUAGES) == set(WRITTEN_LANGUAGES)
     for language, column in CODE.items():
         assert set(column) == set(BY_NAME), language
         for name, code in column.items():

@@ -132,23 +132,17 @@ class Sandbox:
         return tuple(name for name in LANGUAGES if not self.missing_tools(name))
 
     def identity(self, name: str) -> str:
-        """A line for cache keys: it changes whenever a program in language `name` may get another verdict.
+        """A line for cache keys, by one rule for all backends: the versions of the tools and libraries as the place where
+        programs run reports them, and a digest of the language's row and of `languages.JUDGE_VERSION`.
 
-        It holds where programs run (the digest of docker's image), the versions of the tools and a digest of how
-        they are called and judged. Raises `ToolsMissing`, `UsageError`.
+        The code's own bytes and an image's id are not in it: a changed comment changes no key. Raises `ToolsMissing`,
+        `UsageError`.
         """
         self.need(name)
         if name not in self._identities:
             with self._worker(name) as worker:
-                self._identities[name] = worker.identity(name) + self._image(name)
+                self._identities[name] = worker.identity(name)
         return self._identities[name]
-
-    def _image(self, name: str) -> str:
-        """What identities hold of the place where programs in language `name` run."""
-        if self.backend != docker.NAME:
-            return ""
-        digest = docker.image_digest(docker.connect(), language(name).image)
-        return f"; image {digest} {self._docker_runtime or ''}".rstrip()
 
     def run(self, programs: Iterable[Program]) -> Iterator[Result]:
         """Judge programs and yield one result for each, in the order in which they are done.

@@ -17,7 +17,8 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
-RULES_VERSION = 4  # raise it when judging changes in a way that the rows below do not show
+JUDGE_VERSION = 5
+"""Part of every verdict's identity. Raise it when any program may get another verdict for a reason that no row below shows."""
 
 COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
@@ -152,7 +153,7 @@ class Language:
         matters = asdict(self) | {"title": None, "packages": None, "image": None}
         for name in ("libraries", "missing", "aliases", "fences", "multipl_e"):
             del matters[name]
-        row = json.dumps([RULES_VERSION, matters], sort_keys=True)
+        row = json.dumps([JUDGE_VERSION, matters], sort_keys=True)
         return hashlib.sha256(row.encode()).hexdigest()[:8]
 
 

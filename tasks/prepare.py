@@ -45,12 +45,11 @@ def prepare(run: Run) -> ArtifactRef:
     problems = run.config.problems
     problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})
     run.content = run.content or content_digest(problems)
-    bare = {language: name.partition("; image ")[0] for language, name in tools.items()}
     outside = problems.source != "bank"
     return run.do(
         PREPARE,
         "prepare",
-        library.PrepareSlice(problems=problems, content=run.content, toolchain=bare if outside else None),
+        library.PrepareSlice(problems=problems, content=run.content, toolchain=tools if outside else None),
         {},
         tags=("sandbox",),
     )

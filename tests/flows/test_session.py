@@ -5,9 +5,13 @@ from pathlib import Path
 
 import pytest
 
+from flows.champion import Keys
+from flows.method import method
 from flows.session import carry_out, open_run
+from selftrain.configfile import load_config
 from selftrain.errors import RunError
 from selftrain.stage import ArtifactRef
+from selftrain.store.store import Store
 from tasks.prepare import prepare
 from tasks.run import Run
 from tests.command import selftrain
@@ -59,3 +63,19 @@ def test_a_run_that_was_killed_says_how_far_it_came(tmp_path: Path) -> None:
     (folder / "run.json").write_text(json.dumps(record))
     assert "not finished: it goes on somewhere, or was ended" in selftrain("show", str(folder)).stdout
     assert "unfinished" in selftrain("runs", str(tmp_path / "runs")).stdout
+
+
+def test_another_judge_makes_executions_anew_and_what_depends_on_them(tmp_path: Path):
+    """As when `JUDGE_VERSION` or a tool has changed: identities of verdicts are other ones."""
+
+    def keys(judge: str) -> dict[str, str]:
+        config = load_config("smoke", {"store": str(tmp_path)})
+        run = Keys(config, Store(str(tmp_path)), toolchain=dict.fromkeys(config.problems.languages, judge))
+        method(run)
+        return {name: str(step.ref) for name, step in run.steps.items()}
+
+    before, after = keys("one"), keys("two")
+    assert before == keys("one")
+    kept = {name for name, ref in before.items() if after[name] == ref}
+    # The bank's problems are made with their tests, and nothing judged enters the SFT policy or its samples.
+    assert kept == {"prepare", "sft", "sample-sft-rl", "sample-sft-evaluation"}

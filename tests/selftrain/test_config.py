@@ -230,6 +230,10 @@ def test_a_language_goes_by_any_of_its_names(source: str) -> None:
     )
     with pytest.raises(ValueError, match="none twice"):
         outside(source, "py", "python3")
+    with pytest.raises(
+        ValueError, match=r"unknown language 'elixr'; did you mean elixir\?; known: py, .*, clj "
+    ):
+        outside(source, "elixr")
 
 
 @pytest.mark.parametrize("name", READ_ONLY)

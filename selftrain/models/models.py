@@ -174,14 +174,19 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
     return model
 
 
-def all_finite(model: Any) -> bool:
-    """Whether all of a model's weights are finite. Every rank calls it, and gets the same: under ZeRO stage 3 each looks at its
-    own shards."""
-    import torch
+LARGEST_WEIGHT = 1e9
+"""No model has weights beyond it; where training has thrown them there, products overflow or drown all else."""
+
+
+def all_sound(model: Any) -> bool:
+    """Whether all of a model's weights are finite and at most `LARGEST_WEIGHT`. Every rank calls it, and gets the same: under
+    ZeRO stage 3 each looks at its own shards."""
     from accelerate.utils import gather_object
 
-    finite = all(torch.isfinite(getattr(p, "ds_tensor", p)).all() for p in model.parameters())
-    return all(gather_object([finite]))
+    tensors = (getattr(p, "ds_tensor", p).detach() for p in model.parameters())
+    # A comparison with NaN is false.
+    sound = all(bool((tensor.abs() <= LARGEST_WEIGHT).all()) for tensor in tensors)
+    return all(gather_object([sound]))
 
 
 def is_classifier(config: Any) -> bool:

@@ -29,7 +29,7 @@ from selftrain.errors import UsageError
 from selftrain.launch.launch import hold, report_progress
 from selftrain.models import lora
 from selftrain.models.deepspeed_ops import start_distributed
-from selftrain.models.models import all_finite
+from selftrain.models.models import LARGEST_WEIGHT, all_sound
 from selftrain.store.checkpoints import WHOLE, anew, step_of, whole
 
 SORT_WINDOW = 20
@@ -245,8 +245,8 @@ class Finite(TrainerCallback):
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
         """Looks at the weights before a checkpoint is taken for whole."""
-        if not all_finite(model):
-            self.end(state, "weights that are not finite after the step")
+        if not all_sound(model):
+            self.end(state, f"weights that are not finite, or beyond {LARGEST_WEIGHT:g}, after the step")
 
     def end(self, state: Any, found: str) -> None:
         """Raise UsageError with what was found."""

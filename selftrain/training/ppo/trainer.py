@@ -18,7 +18,7 @@ from torch import Tensor
 
 from selftrain.config import PPOConfig
 from selftrain.errors import SandboxFailed, UsageError
-from selftrain.models.models import all_finite
+from selftrain.models.models import all_sound
 from selftrain.training.ppo import checkpoint, equations, health
 from selftrain.training.ppo.model import PolicyWithValue, Sequences, completion_distribution
 from selftrain.training.ppo.rollout import Own, Rollouts, noise, seeded
@@ -471,7 +471,7 @@ class Trainer:
             self.state = State(**state) if state else self.state
 
     def _save(self) -> None:
-        if not all_finite(self.module):
+        if not all_sound(self.module):
             health.check_finite(self.state.step, {"weights": math.nan}, self.config.learning_rate)
         if self.checkpoints is not None:
             state = asdict(self.state)

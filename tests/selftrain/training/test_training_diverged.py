@@ -46,11 +46,26 @@ def untied(folder: Path, generator: Path) -> Any:
 @pytest.mark.parametrize(
     ("settings", "step", "what"),
     [
-        ({"learning_rate": 1e30}, "[23] of 12", "(nan|inf)"),  # the first step of a warm-up moves nothing
-        ({"learning_rate": 1e30, "micro_batch_size": 1}, "[23] of 12", "(nan|inf)"),
+        (
+            {"learning_rate": 1e30},
+            "[23] of 12",
+            "(nan|inf|beyond)",
+        ),  # the first step of a warm-up moves nothing
+        ({"learning_rate": 1e30, "micro_batch_size": 1}, "[23] of 12", "(nan|inf|beyond)"),
         ({"learning_rate": 1e38, "warmup_steps": 0, "epochs": 1}, "1 of 1", "weights that are not finite"),
+        # Finite weights, from which no finite logits come.
+        (
+            {"learning_rate": 1e30, "warmup_steps": 0, "epochs": 1},
+            "1 of 1",
+            "weights that are not finite, or beyond",
+        ),
+        (
+            {"learning_rate": 1e12, "warmup_steps": 0, "epochs": 1},
+            "1 of 1",
+            "weights that are not finite, or beyond",
+        ),
     ],
-    ids=["loss", "accumulated", "last-step"],
+    ids=["loss", "accumulated", "last-step", "last-step-finite", "last-step-large"],
 )
 def test_a_learning_rate_that_is_far_too_high_ends_sft(
     tmp_path: Path, generator: Path, settings: dict[str, Any], step: str, what: str
@@ -129,3 +144,12 @@ def test_all_ranks_end(kind: str, tmp_path: Path, generator: Path):
     build = Build(config, {"problems": tmp_path / "sft"}, tmp_path / "sft", runtime, lambda *_, **__: None)
     with pytest.raises(UsageError, match=r"stage sft has gone bad at step \d+ of 12: .*(nan|inf)"):
         SFT.build(build)
+
+
+def test_a_reranker_whose_last_step_throws_its_weights_away_is_not_stored(tmp_path: Path, reranker: Path):
+    job = reward_job(tmp_path / "rm", reranker, ALONE, True, learning_rate=1e30, warmup_steps=0, epochs=1)
+    with pytest.raises(
+        UsageError, match=r"stage train_reward has gone bad at step .*lower reward\.learning_rate"
+    ):
+        train(job)
+    assert not (tmp_path / "rm" / "model.safetensors").exists()

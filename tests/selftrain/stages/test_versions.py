@@ -1,0 +1,166 @@
+"""No stage's result changes without its version: each is built on a tiny fixture, and what comes out has a digest in versions.json.
+
+Covered are the stages whose result depends on nothing but their rules: prepare, execute, mine and evaluate (with made scores in
+place of a reranker's). Not covered: sft, sample, train_reward, ppo and report.
+After a change that is meant, raise the stage's version and write the digest that the failing test names into versions.json.
+"""
+
+import inspect
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.method import method
+from sandbox.verdicts import Verdict
+from selftrain.config import BankConfig, EvaluateConfig, ExecuteConfig, MineConfig, RunConfig, RuntimeConfig
+from selftrain.records import Candidate, Execution, Problem, write_records
+from selftrain.stage import Build, Outcome, Stage
+from selftrain.stages import evaluate as evaluate_module
+from selftrain.stages import mine as mine_module
+from selftrain.stages.evaluate import EVALUATE, EvaluateSlice
+from selftrain.stages.mine import MINE, MineSlice
+from selftrain.stages.prepare import PrepareSlice
+from selftrain.stages.train_reward import TRAIN_REWARD
+from selftrain.store.store import Store
+from tasks.execute import EXECUTE, ExecuteSlice
+from tasks.prepare import PREPARE
+from tasks.run import Run
+
+TABLE = Path(__file__).with_name("versions.json")
+Known = dict[str, dict[str, Any]]
+
+PROBLEMS = [
+    Problem(f"{split}-{at}.py", f"{split}-{at}", "py", f"def f{at}():\n", f"assert f{at}() == {at}\n", split, "made")
+    for split in ("rl", "validation", "test")
+    for at in range(3)
+]  # fmt: skip
+BODIES = ("    return {at}\n", "    return {at} + 1\n", "    return 1 // 0\n", "    return (\n")
+
+
+def pool() -> list[Candidate]:
+    """Of each problem a program that passes, one that is wrong, one that crashes and one that is not Python; the first is the
+    greedy one too."""
+    return [
+        Candidate(f"{p.id}#{n}", p.id, n, BODIES[max(n, 0)].format(at=p.task[-1]), (1,), -float(n), "stop")
+        for p in PROBLEMS
+        for n in range(-1, len(BODIES))
+    ]
+
+
+def judged() -> list[Execution]:
+    """Their verdicts."""
+    verdicts = (Verdict.passed, Verdict.wrong_answer, Verdict.runtime_error, Verdict.compile_error)
+    return [
+        Execution(c.id, c.problem_id, verdicts[max(c.sample, 0)], int(c.sample > 0))
+        for c in pool()
+    ]  # fmt: skip
+
+
+def built(folder: Path, stage: Stage, config: Any, **inputs: Path) -> Outcome:
+    """The stage's outcome with inputs in `folder`, where its own files go."""
+    runtime = RuntimeConfig(backend="process", workers=2)
+    return stage.build(Build(config, inputs, folder, runtime, lambda *_, **__: None))
+
+
+def prepare(folder: Path) -> Outcome:
+    sizes = {"sft": 6, "rl": 4, "validation": 4, "test": 4}
+    problems = BankConfig(languages=("py", "sh"), sizes=sizes)
+    return built(folder, PREPARE, PrepareSlice(problems=problems, content={}))
+
+
+def execute(folder: Path) -> Outcome:
+    config = ExecuteSlice(execute=ExecuteConfig(), toolchain={})
+    return built(folder, EXECUTE, config, problems=folder, candidates=folder)
+
+
+def mine(folder: Path) -> Outcome:
+    config = MineSlice(seed=1, round=1, mine=MineConfig())
+    return built(folder, MINE, config, problems=folder, candidates=folder, executions=folder)
+
+
+def evaluate(folder: Path) -> Outcome:
+    config = EvaluateSlice(
+        seed=1, evaluate=EvaluateConfig(bootstrap=100, control=False), pools=("sft",), rerankers=("rm-1",)
+    )
+    inputs = {"problems": folder, "sft.candidates": folder, "sft.executions": folder, "rm-1": folder}
+    return built(folder, EVALUATE, config, **inputs)
+
+
+STAGES: dict[str, tuple[Stage, Callable[[Path], Outcome]]] = {
+    "prepare": (PREPARE, prepare),
+    "execute": (EXECUTE, execute),
+    "mine": (MINE, mine),
+    "evaluate": (EVALUATE, evaluate),
+}
+
+
+def check(known: Known, stage: Stage, digest: str) -> None:
+    """Fail where `digest` is another than the one known for the stage, or the version is."""
+    now = {"version": stage.version, "digest": digest}
+    if known[stage.name] == now:
+        return
+    kept = known[stage.name]["version"] == stage.version
+    file = Path(inspect.getsourcefile(stage.build) or "").name
+    first = f"raise its version in {file}, then write" if kept else "write"
+    pytest.fail(
+        f"stage {stage.name}'s result or version has changed: {first} into {TABLE.name}: {json.dumps(now)}"
+    )
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_result_changes_only_with_its_stages_version(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    write_records(tmp_path / "problems.parquet", PROBLEMS, Problem)
+    write_records(tmp_path / "candidates.parquet", pool(), Candidate)
+    write_records(tmp_path / "executions.parquet", judged(), Execution)
+    scores = {c.id: float((c.sample * 2 + len(c.problem_id)) % 5) for c in pool()}
+    monkeypatch.setattr(
+        evaluate_module, "score_candidates", lambda _, jobs: {job.name: scores for job in jobs}
+    )
+    stage, make = STAGES[name]
+    check(json.loads(TABLE.read_text()), stage, make(tmp_path).records_digest)
+
+
+def test_a_changed_result_fails_and_says_which_version_to_raise():
+    known = {"mine": {"version": MINE.version, "digest": "before"}}
+    check(known, MINE, "before")
+    with pytest.raises(pytest.fail.Exception, match=r"stage mine's .* raise its version in mine.py"):
+        check(known, MINE, "after")
+
+
+def test_a_changed_rule_of_mining_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    write_records(tmp_path / "problems.parquet", PROBLEMS, Problem)
+    write_records(tmp_path / "candidates.parquet", pool(), Candidate)
+    write_records(tmp_path / "executions.parquet", judged(), Execution)
+    kept = mine_module.mine_pairs
+    monkeypatch.setattr(mine_module, "mine_pairs", lambda *arguments: kept(*arguments)[1:])
+    with pytest.raises(pytest.fail.Exception, match=r"raise its version in mine.py"):
+        check(json.loads(TABLE.read_text()), MINE, mine(tmp_path).records_digest)
+
+
+def keys(folder: Path) -> dict[str, str]:
+    """The key of each step of a run of two rounds, by the step's name; nothing is built."""
+    config = RunConfig.model_validate(
+        {"name": "keys", "rounds": 2, "store": str(folder), "model": {"hidden_size": 32, "heads": 2}}
+        | {"runtime": {"backend": "process"}, "problems": {"source": "bank", "languages": ["py"]}}
+    )
+    run = Run(config, Store(str(folder)))
+    method(run)
+    return {name: step.ref.key for name, step in run.steps.items()}
+
+
+def test_a_raised_version_rebuilds_from_there_on_and_nothing_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    before = keys(tmp_path)
+    assert keys(tmp_path) == before
+    monkeypatch.setattr("tasks.train_reward.TRAIN_REWARD", replace(TRAIN_REWARD, version=99))
+    after = keys(tmp_path)
+    kept = {"prepare", "sft", "sample-sft-rl", "execute-sft-rl", "mine-1"}
+    kept |= {"sample-sft-evaluation", "execute-sft-evaluation"}
+    assert {name for name in before if after[name] == before[name]} == kept

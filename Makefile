@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check bench image server deploy worker clean
+.PHONY: help setup demo test check docs bench image server deploy worker clean
 
 PYTHON ?= python3
 # Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
@@ -48,6 +48,9 @@ check: $(READY) ## formatter, linter, type checker, import directions
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest tests/test_imports.py -k "not cached_run"
+
+docs: $(READY) ## the generated pages: docs/configuration.md and the lists in docs/development.md
+	@$(BIN)/python -m infra.docs
 
 bench: $(READY) ## speed, measured side by side on this machine
 	@$(BIN)/python -m tests.bench

@@ -25,6 +25,8 @@ from sandbox.processes import cpu_seconds, forget, resident_bytes
 from sandbox.verdicts import MIB, Limits
 
 _SERVERS = Path(__file__).parent / "servers"
+_COMPILED = Path("/opt/servers")
+"""Where docker's images have what is compiled of `servers/`."""
 _TYPESCRIPT = Path("/usr/share/nodejs/typescript/lib/typescript.js")
 _MONO = "/usr/lib/mono/4.5"
 _LARGEST = 32 * MIB
@@ -50,10 +52,10 @@ class Compiled:
 
 def command(language: str) -> tuple[str, ...] | None:
     """How the warm compiler of `language` is started; None where there is none, or it is not there."""
-    if language == "java" and (_SERVERS / "JavaCompile.class").is_file():
-        return ("java", *JVM, "-Xss4m", "-Xmx400m", "-cp", str(_SERVERS), "JavaCompile", *JAVAC_OPTIONS)
-    if language == "cs" and (_SERVERS / "CsCompile.exe").is_file():
-        return ("env", f"MONO_PATH={_MONO}", "mono", str(_SERVERS / "CsCompile.exe"), *MCS_OPTIONS)
+    if language == "java" and (_COMPILED / "JavaCompile.class").is_file():
+        return ("java", *JVM, "-Xss4m", "-Xmx400m", "-cp", str(_COMPILED), "JavaCompile", *JAVAC_OPTIONS)
+    if language == "cs" and (_COMPILED / "CsCompile.exe").is_file():
+        return ("env", f"MONO_PATH={_MONO}", "mono", str(_COMPILED / "CsCompile.exe"), *MCS_OPTIONS)
     if language == "ts" and _TYPESCRIPT.is_file():
         return ("node", "--max-old-space-size=500", str(_SERVERS / "tsc.js"), str(_TYPESCRIPT))
     if language == "py":

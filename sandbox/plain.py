@@ -51,9 +51,11 @@ class Plain:
     """`python -m sandbox.plain`, where `backend` has its tools: on this machine, or in a container of docker's image."""
 
     def __init__(self, backend: str, jobs: int, image: str = COMMON) -> None:
-        command = ("python3", "-m", "sandbox.plain", str(jobs))
+        command = ("sandbox.plain", str(jobs))
         contained = backend == docker.NAME
-        self._channel: Channel = docker.start(image, command=command) if contained else Pipe(command)
+        self._channel: Channel = (
+            docker.start(image, command=command) if contained else Pipe(("python3", "-m", *command))
+        )
 
     def run(
         self, programs: Sequence[Program], runs: int = 1, seconds: float = 60.0

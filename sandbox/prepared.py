@@ -61,6 +61,11 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
     return _STANDS[name].format(directory), directory
 
 
+def inputs() -> list[tuple[tuple[str, ...], str]]:
+    """What all of it is made of: the tools' commands, and texts."""
+    return [recipe()[0] for recipe in _RECIPES.values()]
+
+
 def check_there(directories: Iterable[Path]) -> None:
     """Raise `SandboxError` where what a command needed of these has been removed since; it is made anew on next use."""
     for directory in directories:

@@ -7,6 +7,7 @@ those that it needs to become another user and to clear up after it. Each progra
 import contextlib
 import hashlib
 import io
+import json
 import os
 import secrets
 import socket
@@ -16,13 +17,13 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
-from pathlib import Path
 from typing import Any
 
-from sandbox.backends import npm
+from sandbox.backends import code, npm
 from sandbox.channel import GOODBYE_SECONDS, wait_readable
 from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, UsageError
 from sandbox.languages import COMMON, LANGUAGES, NODE_MODULES
+from sandbox.prepared import inputs
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Program
 
 NAME = "docker"
@@ -35,7 +36,10 @@ FILES_COUNT = 16_384
 LABEL = "selftrain.sandbox"
 """Its value is the process that the container works for."""
 
-_PACKAGE = Path(__file__).parent.parent
+_CODE_BYTES = 8 * MIB
+_CODE_FILES = 512
+_SERVERS = code.PACKAGE / "servers"
+_COMPILED = ("JavaCompile.java", "CsCompile.cs")
 _KEPT_STDERR = 20
 _RETRY_SECONDS = 0.5
 _STDOUT = 1
@@ -44,11 +48,13 @@ _STDOUT = 1
 _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
-def start(image: str, runtime: str | None = None, command: Sequence[str] = ()) -> "Attached":
+def start(
+    image: str, runtime: str | None = None, command: Sequence[str] = ("sandbox.runner", "container")
+) -> "Attached":
     """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
 
-    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: what to start in place of
-    the worker.
+    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module of
+    this package to run, and its arguments.
     """
     client = connect()
     return Attached(client, image_digest(client, image), runtime, command)
@@ -111,17 +117,29 @@ def _left_behind(host: str) -> bool:
 
 
 def tag(image: str = COMMON) -> str:
-    """The image's name: it holds a digest of this package, so that an image of other code is never taken for it."""
-    return f"selftrain-sandbox-{image}:{_digest()}"
+    """The image's name: it holds a digest of what the image is made of."""
+    return f"selftrain-sandbox-{image}:{_digest(image)}"
 
 
 @cache
-def _digest() -> str:
-    """Of this package as it is when it is first asked for: a process goes on with one image, whatever is edited meanwhile."""
-    sha = hashlib.sha256()
-    for name, path in _sources():
-        sha.update(f"{name} {hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return sha.hexdigest()[:16]
+def _digest(image: str) -> str:
+    """Of the Dockerfile, the packages and modules, and what is compiled and prepared; not of the code that does it."""
+    compiled = [(_SERVERS / name).read_text() for name in _COMPILED]
+    made_of = [_dockerfile().decode(), _packages(image), _modules(image), compiled, inputs()]
+    return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
+
+
+def _packages(image: str) -> list[str]:
+    rows = [row for row in LANGUAGES.values() if row.image == image]
+    return sorted({"python3", *(name for row in rows for name in (*row.packages, *row.libraries))})
+
+
+def _modules(image: str) -> dict[str, str]:
+    return NODE_MODULES if "nodejs" in _packages(image) else {}
+
+
+def _dockerfile() -> bytes:
+    return (code.PACKAGE / "images" / "Dockerfile").read_bytes()
 
 
 def image_digest(client: Any, image: str = COMMON) -> str:
@@ -144,18 +162,16 @@ def build(image: str = COMMON) -> Iterator[str]:
     """Build an image; yields what the daemon says. Raises `BackendUnavailable`."""
     from docker.errors import DockerException
 
-    rows = [row for row in LANGUAGES.values() if row.image == image]
-    packages = {"python3", *(name for row in rows for name in (*row.packages, *row.libraries))}
     api = connect().api
     last = ""
-    context, lacking = _context(NODE_MODULES if "nodejs" in packages else {})
+    context, lacking = _context(_modules(image))
     try:
         # The host's network, as the packages come from where the host gets its own.
         for message in api.build(
             fileobj=context,
             custom_context=True,
             tag=tag(image),
-            buildargs={"PACKAGES": " ".join(sorted(packages))},
+            buildargs={"PACKAGES": " ".join(_packages(image))},
             rm=True,
             forcerm=True,
             network_mode="host",
@@ -176,20 +192,10 @@ def build(image: str = COMMON) -> Iterator[str]:
         raise BackendUnavailable(f"the image could not be built: {error}") from error
 
 
-def _sources() -> list[tuple[str, Path]]:
-    """What the image is made of."""
-    paths = [
-        path
-        for pattern in ("*.py", "*.java", "*.js", "*.cs", "*.c", "Dockerfile")
-        for path in _PACKAGE.rglob(pattern)
-    ]
-    return sorted((path.relative_to(_PACKAGE).as_posix(), path) for path in paths if path.is_file())
-
-
 def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
     """What an image is built from, with `modules` for node; and which of these could not be had, and why."""
-    files, lacking = [(f"sandbox/{name}", path.read_bytes()) for name, path in _sources()], []
-    files.append(("Dockerfile", (_PACKAGE / "images" / "Dockerfile").read_bytes()))
+    files, lacking = [(f"sandbox/{name}", path.read_bytes()) for name, path in code.sources()], []
+    files.append(("Dockerfile", _dockerfile()))
     for module, integrity in modules.items():
         try:
             packed = npm.module(module, integrity)
@@ -230,6 +236,7 @@ class Attached:
             self._response = attached
             self._socket: socket.socket = getattr(attached, "_sock", attached)
             self._container.start()
+            self.send(code.payload())
         except (DockerException, OSError) as error:
             self.kill()  # what never ran is not removed by itself
             raise SandboxError(f"cannot start a container: {error}") from error
@@ -302,6 +309,7 @@ def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
         "pids_limit": PROCESSES,
         "ipc_mode": "private",
         "tmpfs": {
+            code.ROOT: f"rw,noexec,nosuid,nodev,size={_CODE_BYTES},nr_inodes={_CODE_FILES},mode=0755",
             "/sandbox": f"{place},mode=0711",
             "/tmp": f"{place},mode=1777",  # noqa: S108
             "/dev/shm": f"{place},mode=1777",  # noqa: S108
@@ -313,5 +321,5 @@ def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
         # The kernel counts the processes of a user over all containers: each gets users that no other has.
         "environment": {"SANDBOX_UIDS": str(1_000_000 + 100_000 * secrets.randbelow(20_000))},
         **({"runtime": runtime} if runtime else {}),
-        **({"entrypoint": list(command)} if command else {}),
+        "entrypoint": ["python3", "-c", code.BOOTSTRAP, *command],
     }

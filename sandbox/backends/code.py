@@ -1,0 +1,64 @@
+"""Brings this package's code into a container: over its standard input, into a file system in memory, before the first request.
+
+A container is read-only and its image has tools alone. `BOOTSTRAP`, which the container is started with, reads what `payload`
+made, and goes on as `python3 -m MODULE ARGUMENT...` would. Only root may write where the code is.
+"""
+
+import importlib.util
+import json
+import marshal
+from functools import cache
+from importlib.machinery import SourceFileLoader
+from pathlib import Path
+
+ROOT = "/opt/sandbox"
+"""Where the code is in a container."""
+PACKAGE = Path(__file__).parent.parent
+BOOTSTRAP = f"""import json, os, runpy, sys
+def read(size):
+    found = b""
+    while len(found) < size:
+        part = os.read(0, size - len(found))  # never more: requests come after it
+        if not part:
+            sys.exit("the runner's code was cut short")
+        found += part
+    return found
+os.umask(0o022)
+for name, size in json.loads(read(int(read(8), 16))):
+    path = os.path.join({ROOT!r}, name)
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    with open(path, "wb") as file:
+        file.write(read(size))
+del sys.argv[0]
+sys.path[0] = {ROOT!r}
+runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
+"""
+
+
+@cache
+def payload() -> bytes:
+    """The package as it is when this is first asked for: a process goes on with that, whatever is edited meanwhile.
+
+    Eight hexadecimal digits, the length of a JSON list of names and sizes; that list; the files. With each module goes its
+    bytecode, which another version of Python does not look at.
+    """
+    files: list[tuple[str, bytes]] = []
+    for name, path in sources():
+        content = path.read_bytes()
+        files.append((f"sandbox/{name}", content))
+        if path.suffix == ".py":
+            files.append((importlib.util.cache_from_source(f"sandbox/{name}"), _bytecode(path)))
+    names = json.dumps([(name, len(content)) for name, content in files]).encode()
+    return b"%08x" % len(names) + names + b"".join(content for _, content in files)
+
+
+def sources() -> list[tuple[str, Path]]:
+    """The package's source files: name below the package, path."""
+    paths = [path for ending in ("py", "java", "js", "cs", "c") for path in PACKAGE.rglob(f"*.{ending}")]
+    return sorted((path.relative_to(PACKAGE).as_posix(), path) for path in paths if path.is_file())
+
+
+def _bytecode(path: Path) -> bytes:
+    """As PEP 552 has it for files that are not compared with their source."""
+    code = SourceFileLoader(path.stem, str(path)).get_code(path.stem)
+    return importlib.util.MAGIC_NUMBER + b"\1\0\0\0" + bytes(8) + marshal.dumps(code)

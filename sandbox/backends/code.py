@@ -6,9 +6,9 @@ made, and goes on as `python3 -m MODULE ARGUMENT...` would. Only root may write 
 
 import importlib.util
 import json
-import marshal
+import py_compile
+import tempfile
 from functools import cache
-from importlib.machinery import SourceFileLoader
 from pathlib import Path
 
 ROOT = "/opt/sandbox"
@@ -43,11 +43,11 @@ def payload() -> bytes:
     bytecode, which another version of Python does not look at.
     """
     files: list[tuple[str, bytes]] = []
-    for name, path in sources():
-        content = path.read_bytes()
-        files.append((f"sandbox/{name}", content))
-        if path.suffix == ".py":
-            files.append((importlib.util.cache_from_source(f"sandbox/{name}"), _bytecode(path)))
+    with tempfile.TemporaryDirectory() as folder:
+        for name, path in sources():
+            files.append((f"sandbox/{name}", path.read_bytes()))
+            if path.suffix == ".py":
+                files.append((importlib.util.cache_from_source(f"sandbox/{name}"), _bytecode(path, folder)))
     names = json.dumps([(name, len(content)) for name, content in files]).encode()
     return b"%08x" % len(names) + names + b"".join(content for _, content in files)
 
@@ -58,7 +58,9 @@ def sources() -> list[tuple[str, Path]]:
     return sorted((path.relative_to(PACKAGE).as_posix(), path) for path in paths if path.is_file())
 
 
-def _bytecode(path: Path) -> bytes:
-    """As PEP 552 has it for files that are not compared with their source."""
-    code = SourceFileLoader(path.stem, str(path)).get_code(path.stem)
-    return importlib.util.MAGIC_NUMBER + b"\1\0\0\0" + bytes(8) + marshal.dumps(code)
+def _bytecode(path: Path, folder: str) -> bytes:
+    """Of a kind that is not compared with its source (PEP 552)."""
+    made = Path(folder, "code")
+    unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(path), str(made), f"{ROOT}/{path.name}", doraise=True, invalidation_mode=unchecked)
+    return made.read_bytes()

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sandbox import languages
+from sandbox.backends import docker
 from sandbox.compare import same
 from sandbox.hostile import HOSTILE
 from sandbox.languages import JUDGE_VERSION, LANGUAGES
@@ -105,22 +106,50 @@ def test_a_comment_in_every_file_changes_no_identity(tmp_path: Path, backend: st
         shutil.copytree(ROOT / "sandbox", tmp_path / "sandbox", ignore=shutil.ignore_patterns("__pycache__"))
     )
     before = identities(ROOT, backend)
-    for path in package.rglob("*"):
-        if path.suffix in (".py", ".c", ".java", ".cs", ".js") or path.name == "Dockerfile":
-            mark = "#" if path.suffix == ".py" or path.name == "Dockerfile" else "//"
-            path.write_text(f"{path.read_text()}\n{mark} one comment more\n")
+    comment(package, ".py", ".js")
+    assert identities(tmp_path, backend) == before  # with docker, in the same image
+    comment(package, ".c", ".java", ".cs", "")
     if backend != "docker":
         assert identities(tmp_path, backend) == before
         return
-    from sandbox.backends import docker
-
     subprocess.run([sys.executable, "-m", "sandbox", "build"], cwd=tmp_path, capture_output=True, check=True)
     code = "from sandbox.backends import docker; print(docker.tag())"
     tag = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True
     ).stdout.strip()
     try:
-        assert tag != docker.tag()
+        assert tag != docker.tag()  # what is compiled in the image is compiled anew
         assert identities(tmp_path, backend) == before
     finally:
         docker.connect().images.remove(tag)
+
+
+def comment(package: Path, *suffixes: str) -> None:
+    """Add a comment to every file of the package with one of these suffixes; the Dockerfile has none."""
+    for path in package.rglob("*"):
+        if path.is_file() and path.suffix in suffixes:
+            mark = "#" if path.suffix in (".py", "") else "//"
+            path.write_text(f"{path.read_text()}\n{mark} one comment more\n")
+
+
+def test_the_code_of_a_container_is_the_workers(tmp_path: Path) -> None:
+    """Another judge in the same image gives another verdict; no image is built for it."""
+    need_backend("docker")
+    package = Path(shutil.copytree(ROOT / "sandbox", tmp_path / "sandbox"))
+    judge = (package / "judge.py").read_text()
+    right = "return Verdict.passed if checked else Verdict.wrong_answer"
+    assert right in judge
+    (package / "judge.py").write_text(judge.replace(right, "return Verdict.wrong_answer"))
+    code = """
+from sandbox.client import Sandbox
+from sandbox.verdicts import Program
+with Sandbox("docker") as sandbox:
+    print(next(sandbox.run([Program("x", "py", "print(1)")])).verdict)
+"""
+    said = [
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout
+        for folder in (ROOT, tmp_path)
+    ]
+    assert said == ["passed\n", "wrong_answer\n"]

@@ -94,7 +94,8 @@ def _directory(name: str) -> Path | None:
             # An image may come to a machine where V8 does not accept it.
             _run((*made_with[0], _STANDS[name].format(directory), f"{directory}/empty.js"), Path("/"))
         if os.geteuid() == 0:
-            directory.parent.chmod(0o755)  # made under another umask, it may be
+            if directory.parent.stat().st_mode & 0o777 != 0o755:  # a container's is right, and read-only
+                directory.parent.chmod(0o755)  # made under another umask, it may be
             if closed := _closed(directory):
                 raise PermissionError(
                     f"programs run as other users, who cannot read {closed}: chmod a+rx {closed}, or set XDG_CACHE_HOME to a folder "

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test check docs bench image server deploy worker clean
+.PHONY: help setup demo test test-slow check docs bench image server deploy worker clean
 
 PYTHON ?= python3
 # Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
@@ -26,7 +26,7 @@ export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE := 50
 export PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL := 1
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
 
 setup: $(READY) ## .venv with everything in it (GPU=1: the CUDA build of PyTorch); a no-op when nothing changed
 
@@ -40,8 +40,11 @@ demo: $(READY) ## the whole loop on tiny models, in about ten minutes; the repor
 	@if [ "$$(uname)" = Darwin ] || [ -n "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" ]; then \
 	  $(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"; fi
 
-test: $(READY) ## all tests (those that need what this machine lacks say so)
-	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder tests
+test: $(READY) ## the fast tests: every part at least once, in some minutes
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" tests
+
+test-slow: $(READY) ## all others: Docker, S3, PostgreSQL, a browser, machines, kills (those that need what this machine lacks say so)
+	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m slow tests
 
 check: $(READY) ## formatter, linter, type checker, import directions
 	$(BIN)/ruff format --check .

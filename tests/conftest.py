@@ -18,6 +18,16 @@ LONGEST = (
 )  # fmt: skip
 """Files of minutes, which begin first where several processes share the tests (pytest -n): so both end at about the same time."""
 
+SLOW_FILES = (
+    "test_chaos.py", "test_kill.py", "test_package.py", "test_champion.py", "test_configs.py", "test_deployed.py", "test_ends.py",
+    "test_flow.py", "test_flow_s3.py", "test_dask.py", "test_nodes.py", "test_sandbox_check.py", "test_sandbox_contest.py",
+    "test_sandbox_docker.py", "test_sandbox_hostile.py", "test_sandbox_java.py", "test_sandbox_libraries.py",
+    "test_sandbox_plain_set.py", "test_sandbox_truth.py", "test_execution.py", "test_training_export.py",
+    "test_training_parallel.py", "test_training_resume.py", "test_ppo_stage.py", "test_ranks.py", "test_sharded.py",
+)  # fmt: skip
+SLOW_NEEDS = {"docker", "s3", "page", "browser", "smoke_run", "server"}
+"""Fixtures and parameters: daemons, servers, a browser, a finished run."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Set the environment before any test module is imported: libraries read it once, when they are."""
@@ -35,7 +45,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """See `LONGEST`; the order is as it was otherwise."""
+    """The tiers: `make test` leaves out what is marked slow, `make test-slow` runs the rest. Then see `LONGEST`; the order is as
+    it was otherwise."""
+    for item in items:
+        callspec = getattr(item, "callspec", None)
+        values = (
+            {value for value in callspec.params.values() if isinstance(value, str)} if callspec else set()
+        )
+        needs = SLOW_NEEDS & (values | set(getattr(item, "fixturenames", ())))
+        if item.path.name in SLOW_FILES or needs:
+            item.add_marker("slow")
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
 

@@ -60,7 +60,8 @@ def check_flops(
     The stages are the calibration's: the real ones on a few of the run's rows.
     """
     from selftrain.sampling import hf
-    from selftrain.training import ppo, reward, sft
+    from selftrain.training import reward, sft
+    from selftrain.training.ppo import train as ppo
 
     runtime = config.runtime.model_copy(update={"processes": 1})
     config = config.model_copy(update={"runtime": runtime})

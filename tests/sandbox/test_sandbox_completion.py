@@ -452,6 +452,7 @@ SLOW = {
 """Languages whose programs take a second or more, with the styles in which they are run; the others are run in all."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_answer_in_any_style_is_the_program_that_it_stands_for(image: str) -> None:
     """In the sandbox, all in one batch: right but where the last block is wrong. Many styles come to the same program, which is run once."""

@@ -552,6 +552,7 @@ def test_hf_samples_do_not_depend_on_shards(tmp_path: Path, problems: Path, gene
     assert [(row.id, row.token_ids) for row in threes] == [(row.id, row.token_ids) for row in fours]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("engine", ["hf", "ctranslate2"])
 def test_ranks_and_resumed_shards_give_the_same_candidates(
     tmp_path: Path, problems: Path, generator: Path, engine: str

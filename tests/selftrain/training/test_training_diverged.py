@@ -135,6 +135,7 @@ def test_an_evaluation_that_is_no_number_ends_training(tmp_path: Path, generator
         train(job)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["ddp", "zero3"])
 def test_all_ranks_end(kind: str, tmp_path: Path, generator: Path):
     file = None if kind == "ddp" else str(ROOT / "configs" / "deepspeed" / f"{kind}.json")

@@ -69,6 +69,7 @@ def test_learns_a_known_best_answer(seed):
     assert [row["step"] for row in curve] == list(range(1, 61))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_a_large_kl_coefficient_holds_the_policy_at_the_reference(seed):
     """The same settings learn the task without it."""

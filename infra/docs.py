@@ -3,6 +3,7 @@
 import ast
 import inspect
 import json
+import re
 from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -112,9 +113,11 @@ def configuration() -> str:
     return "\n".join([head, *page(config.RunConfig, "", "The run")])
 
 
-def first_line(path: Path) -> str:
-    """The first line of a module's docstring."""
-    return (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n")[0].replace("|", "\\|")
+def first_sentence(path: Path) -> str:
+    """The first sentence of a module's docstring."""
+    paragraph = (ast.get_docstring(ast.parse(path.read_text())) or "").split("\n\n")[0]
+    sentence = re.split(r"(?<=[.:;]) (?=[A-Z`])|:\n", paragraph)[0]
+    return " ".join(sentence.split()).rstrip(".:;").replace("|", "\\|")
 
 
 def rooms() -> str:
@@ -128,18 +131,18 @@ def rooms() -> str:
             others = sorted(
                 {full.split(".")[1] for full in found if under(full, ("selftrain",)) and "." in full} - {name}
             )
-            about = first_line(path / "__init__.py" if path.is_dir() else files[0])
+            about = first_sentence(path / "__init__.py" if path.is_dir() else files[0])
             lines.append(f"| {number} | `{name}` | {about} | {', '.join(others)} |")
     return "\n".join(lines)
 
 
 def files() -> str:
-    """Each Python file with the first line of its docstring."""
+    """Each Python file with the first sentence of its docstring."""
     lines = []
     for package in ("flows", "tasks", "selftrain", "sandbox"):
         lines += [f"\n### {package}\n", "| file | what it is |", "|---|---|"]
         lines += [
-            f"| `{path.relative_to(ROOT).as_posix()}` | {first_line(path)} |"
+            f"| `{path.relative_to(ROOT).as_posix()}` | {first_sentence(path)} |"
             for path in sorted((ROOT / package).rglob("*.py"))
         ]
     return "\n".join(lines)

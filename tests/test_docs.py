@@ -26,6 +26,11 @@ def test_generated_pages_are_up_to_date(path: Path):
     assert path.read_text() == pages()[path], "run: python -m infra.docs"
 
 
+def test_documents_have_commands():
+    assert {name for name, _ in LINES} >= {"README.md", "tutorial.md", "deploy.md", "own-data.md"}
+    assert len(LINES) > 25
+
+
 @pytest.mark.parametrize(("name", "line"), LINES)
 def test_commands_in_documents_are_understood(name: str, line: str):
     command, *arguments = shlex.split(line)

@@ -47,7 +47,9 @@ def payload() -> bytes:
         for name, path in sources():
             files.append((f"sandbox/{name}", path.read_bytes()))
             if path.suffix == ".py":
-                files.append((importlib.util.cache_from_source(f"sandbox/{name}"), _bytecode(path, folder)))
+                files.append(
+                    (importlib.util.cache_from_source(f"sandbox/{name}"), _bytecode(path, name, folder))
+                )
     names = json.dumps([(name, len(content)) for name, content in files]).encode()
     return b"%08x" % len(names) + names + b"".join(content for _, content in files)
 
@@ -58,9 +60,11 @@ def sources() -> list[tuple[str, Path]]:
     return sorted((path.relative_to(PACKAGE).as_posix(), path) for path in paths if path.is_file())
 
 
-def _bytecode(path: Path, folder: str) -> bytes:
+def _bytecode(path: Path, name: str, folder: str) -> bytes:
     """Of a kind that is not compared with its source (PEP 552)."""
     made = Path(folder, "code")
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    py_compile.compile(str(path), str(made), f"{ROOT}/{path.name}", doraise=True, invalidation_mode=unchecked)
+    py_compile.compile(
+        str(path), str(made), f"{ROOT}/sandbox/{name}", doraise=True, invalidation_mode=unchecked
+    )
     return made.read_bytes()

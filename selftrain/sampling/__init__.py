@@ -1,4 +1,6 @@
-"""Sampling engines. Each is a class with a method:
+"""Sampling engines: Transformers, CTranslate2, vLLM.
+
+Each is a class with a method:
 
     Engine(folder, settings).sample(prompts, n, seed, names) -> list (per prompt) of list (n) of `Sample`
 

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import TextIO
 
+from selftrain.units import duration
+
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -45,14 +47,6 @@ class Pace:
             self.first = done, now
         began, then = self.first
         return (done - began) / max(now - then, 1e-9)
-
-
-def duration(seconds: float) -> str:
-    """`58 s`, `12 min`, `3 h 20 min`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def describe(

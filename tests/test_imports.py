@@ -26,7 +26,7 @@ OWN = {
 """Which of the project's own modules each package may import."""
 
 LAYERS = (
-    ("errors", "redact", "records", "stage", "config", "configfile"),
+    ("errors", "redact", "units", "records", "stage", "config", "configfile"),
     ("problems", "store"),
     ("models", "evaluation"),
     ("launch", "report"),

@@ -9,7 +9,8 @@ from selftrain.evaluation.comparisons import Comparison
 from selftrain.report import charts
 from selftrain.report.svg import image_url
 from selftrain.report.template import environment, page_style, plot_style
-from selftrain.report.wording import duration, signed
+from selftrain.report.wording import signed
+from selftrain.units import duration
 
 HEADINGS = (
     "decision", "time", "challenger", "solved", "champion", "solved", "difference", "random", "oracle", "problems",

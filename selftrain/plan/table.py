@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from selftrain.models.footprint import world, zero_of
 from selftrain.plan.estimate import SANDBOX_MS, Step
 from selftrain.plan.plan import GIB, Plan
+from selftrain.units import duration, size
 
 Table = list[list[str]]
 
@@ -143,11 +144,11 @@ def _row(step: Step) -> list[str]:
         count(step.tokens[1]) if flops else "",
         f"{flops:.2e}" if flops else "",
         f"{step.memory.total / GIB:.2f}" if step.memory else "",
-        duration(step.seconds),
+        duration(step.seconds) if step.seconds else "",
         f"{step.hours:.3g}" if flops else "",
         f"{step.sandbox_seconds / 3600:.3g}" if step.sandbox_seconds else "",
-        size(step.kept),
-        size(step.passing),
+        size(step.kept) if step.kept else "",
+        size(step.passing) if step.passing else "",
     ]
 
 
@@ -191,19 +192,3 @@ def count(number: float) -> str:
         if number >= least:
             return f"{number / least:.3g}{unit}"
     return f"{number:.0f}"
-
-
-def size(number: float) -> str:
-    """Bytes with a unit; empty for none."""
-    for unit, least in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if number >= least:
-            return f"{number / least:.1f} {unit}"
-    return f"{number:.0f} B" if number else ""
-
-
-def duration(seconds: float) -> str:
-    """Seconds, minutes, hours or days; empty for none."""
-    for unit, least in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= least:
-            return f"{seconds / least:.1f} {unit}"
-    return f"{seconds:.1f} s" if seconds else ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from selftrain.evaluation.metrics import Estimate
+from selftrain.units import duration
 
 
 def percent(value: float) -> str:
@@ -44,15 +45,3 @@ def run_time(seconds: Mapping[str, float], cached: int) -> str:
         return run
     made = sum(value for stage, value in seconds.items() if stage != "total")
     return f"its stages took {duration(made)} to make; {run}, for {cached} of them were cached"
-
-
-def duration(seconds: float) -> str:
-    """`0.4 s`, `42 s`, `2 min 03 s`, `1 h 05 min`."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02} min"

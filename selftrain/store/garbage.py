@@ -20,6 +20,7 @@ from typing import Any
 from selftrain.errors import StoreError, UsageError
 from selftrain.stage import KEY_LENGTH, ArtifactRef
 from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
+from selftrain.units import size
 
 HOUR, WEEK = 3600.0, 7 * 86400.0
 KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
@@ -69,11 +70,11 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
             for folder in garbage.folders:
                 store.files.delete_folder(folder)
         total += garbage.size
-        say(f"{verb} {garbage.what:<60} {human(garbage.size):>10}")
-    for what, size in of_this_machine(store, now, dry_run):
-        total += size
-        say(f"{verb} {what:<60} {human(size):>10}")
-    say(f"{verb} {human(total)}; kept {len(kept)} artifacts of {len(runs)} runs and the registry")
+        say(f"{verb} {garbage.what:<60} {size(garbage.size):>10}")
+    for what, freed in of_this_machine(store, now, dry_run):
+        total += freed
+        say(f"{verb} {what:<60} {size(freed):>10}")
+    say(f"{verb} {size(total)}; kept {len(kept)} artifacts of {len(runs)} runs and the registry")
     return total
 
 
@@ -240,12 +241,3 @@ def _modified(info: Info) -> float | None:
 
 def _bytes(files: Iterable[Info]) -> int:
     return sum(info["size"] for info in files)
-
-
-def human(size: float) -> str:
-    """A number of bytes for people."""
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if size < 1024:
-            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    return f"{size:.1f} TiB"

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from tasks.prefect import ChildLog, level_of
-from tasks.progress import Pace, describe, duration
+from tasks.progress import Pace, describe
 from tests.command import Finished, PrefectServer
 
 
@@ -75,8 +75,7 @@ def test_progress_tells_rate_time_left_and_the_childs_figures(monkeypatch: pytes
     now[0] += 10
     assert pace(520) == 2
     text = describe("sft", 520, 1000, "steps", 2, {"loss": 0.25, "tokens_per_second": 1234.5})
-    assert text.split() == ["sft", "520/1000", "steps", "2/s", "4", "min", "left", "loss", "0.25", "tokens_per_second", "1234"]  # fmt: skip
-    assert [duration(s) for s in (58.4, 150, 7260, 12_000)] == ["58 s", "2 min", "2 h 1 min", "3 h 20 min"]
+    assert text.split() == ["sft", "520/1000", "steps", "2/s", "4", "min", "00", "s", "left", "loss", "0.25", "tokens_per_second", "1234"]  # fmt: skip
     now[0] += 10
     assert pace(0) == 0, "the next count of the same stage"
 

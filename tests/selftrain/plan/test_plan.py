@@ -39,7 +39,7 @@ from selftrain.plan.estimate import (
 from selftrain.plan.flops import Rows
 from selftrain.plan.page import page
 from selftrain.plan.plan import Hardware, Workload, make_plan, on_hardware
-from selftrain.plan.table import count, duration, size, text
+from selftrain.plan.table import count, text
 
 ONE = RuntimeConfig(processes=1)
 MIB = 1 << 20
@@ -487,5 +487,3 @@ def test_gpus_must_spread_over_the_nodes():
 
 def test_numbers_are_told_with_units():
     assert (count(999), count(1234), count(2.5e9)) == ("999", "1.23k", "2.5B")
-    assert (size(0), size(512), size(3 * MIB)) == ("", "512 B", "3.0 MiB")
-    assert (duration(0), duration(59), duration(90), duration(7200)) == ("", "59.0 s", "1.5 min", "2.0 h")

@@ -13,7 +13,7 @@ from selftrain.errors import RunError
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.pools import Pool
 from selftrain.report import ReportInputs, build_report, finish_report, plots, summary_table
-from selftrain.report.wording import duration
+from selftrain.units import duration
 
 ESTIMATE = {"value", "low", "high"}
 RANKER = ESTIMATE | {"gap_recovered", "auc", "pair_accuracy"}

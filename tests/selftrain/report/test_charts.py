@@ -7,7 +7,7 @@ import pytest
 
 from selftrain.report import ReportInputs, charts
 from selftrain.report.svg import Drawing, Scale, nice_scale, tick_label
-from selftrain.report.wording import difference, duration, percent
+from selftrain.report.wording import difference, percent
 
 
 def test_a_scale_maps_its_ends_and_its_middle() -> None:
@@ -71,14 +71,6 @@ def test_bars_of_pairs_add_up() -> None:
         "on_policy": 184.5,
         "hard_negative": 123.0,
     }
-
-
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(0.44, "0.4 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (123.0, "2 min 03 s"), (3900.0, "1 h 05 min")],
-)
-def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
 
 
 def test_differences_say_when_they_are_not_told_apart() -> None:

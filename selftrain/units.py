@@ -1,0 +1,23 @@
+"""Seconds and bytes, written for people."""
+
+
+def duration(seconds: float) -> str:
+    """`0.4 s`, `42 s`, `2 min 03 s`, `1 h 05 min`, `3 d 02 h`."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    if whole < 48 * 3600:
+        return f"{whole // 3600} h {whole % 3600 // 60:02} min"
+    return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def size(count: float) -> str:
+    """`512 B`, `3.0 MiB`."""
+    for unit, least in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
+        if count >= least:
+            return f"{count / least:.1f} {unit}"
+    return f"{count:.0f} B"

@@ -1,0 +1,22 @@
+"""Seconds and bytes, written for people."""
+
+import pytest
+
+from selftrain.units import duration, size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.44, "0.4 s"), (42.4, "42 s"), (59.7, "1 min 00 s"), (123.0, "2 min 03 s"), (3900.0, "1 h 05 min"),
+        (12_000, "3 h 20 min"), (172_799, "47 h 59 min"), (266_400, "3 d 02 h"),
+    ],
+)  # fmt: skip
+def test_durations(seconds: float, text: str) -> None:
+    assert duration(seconds) == text
+
+
+def test_sizes() -> None:
+    assert [size(count) for count in (0, 512, 1024, 3 << 20, 5 << 30, 2 << 40)] == [
+        "0 B", "512 B", "1.0 KiB", "3.0 MiB", "5.0 GiB", "2.0 TiB",
+    ]  # fmt: skip

@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
-from selftrain.launch import commands
+from selftrain.launch import commands, ranks
 from selftrain.launch.heartbeat import Beat, Beating, Pulse
 from selftrain.launch.nodes import Job, gather
 from selftrain.launch.processes import ASK_MARK, PROGRESS_MARK, USAGE_MARK, run
@@ -157,7 +157,7 @@ class Child(BaseModel):
 
 def report_progress(done: float, total: float, unit: str = "", **figures: float | str) -> None:
     """Tell the parent how far the work is; only rank 0 does."""
-    if int(os.environ.get("RANK", "0")) == 0:
+    if ranks.rank() == 0:
         _say(PROGRESS_MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}))
 
 
@@ -200,11 +200,11 @@ def child_main(work: Any, apart: bool = False) -> None:
     others = _start_others(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
     try:
         if child.needs is not None and child.runtime["device"] == "cuda":
-            check_gpu(child.needs, child.runtime["processes"], int(os.environ.get("LOCAL_RANK", "0")))
+            check_gpu(child.needs, child.runtime["processes"], ranks.local_rank())
         outcome: Outcome = work(child)
         if any(other.wait() != 0 for other in others):
             raise RunError("another rank failed; its last lines are above")
-        if int(os.environ.get("RANK", "0")) == 0:
+        if ranks.rank() == 0:
             content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
             replace_file(child.private / "outcome.json", json.dumps(content).encode())
     except UsageError as error:

@@ -9,7 +9,6 @@ optimizer) is measured and scaled. All of it on one machine.
 
 import gc
 import itertools
-import os
 import random
 import tempfile
 import time
@@ -24,6 +23,7 @@ from typing import Any
 from selftrain.config import HealthConfig, LoraConfig, RunConfig
 from selftrain.errors import UsageError
 from selftrain.launch.launch import Child, ask, child_main, launch, report_progress
+from selftrain.launch.ranks import rank
 from selftrain.models.footprint import micro_rows, world
 from selftrain.models.models import encode_completion, encode_prompt
 from selftrain.models.shapes import Shape, config_of, shape_by
@@ -492,7 +492,7 @@ def run(child: Child) -> Outcome:
     )
     scoring.run(scored.model_copy(update={"extra": {"jobs": jobs}}))
     _next("end")
-    if int(os.environ.get("RANK", "0")):
+    if rank():
         return Outcome("")
     shards = sorted(sampled.private.glob("shard-*.parquet"))
     tokens = _tokens(shards[0])

@@ -1,7 +1,6 @@
 """Scores pools of candidates with rerankers, in a child process; identical programs of a problem are scored once."""
 
 import math
-import os
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -9,6 +8,7 @@ from pathlib import Path
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
+from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, launch, report_progress
 from selftrain.records import Candidate, Problem, read_records
 from selftrain.stage import Build, Outcome
@@ -68,7 +68,7 @@ def run(child: Child) -> Outcome:
     sharded = child.extra.get("sharded", False)
     jobs = [Job(**job | {"splits": tuple(job["splits"])}) for job in child.extra["jobs"]]
     runtime = RuntimeConfig.model_validate(child.runtime)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = ranks.rank(), ranks.world_size()
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     pools: dict[str, list[Candidate]] = {}
     rerankers: dict[str, Reranker] = {}

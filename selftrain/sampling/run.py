@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from selftrain.config import RuntimeConfig
+from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, report_progress
 from selftrain.models.models import (
     decode_completion,
@@ -26,7 +27,7 @@ def sample(child: Child) -> Outcome:
     """Sample the shards that are wanted and not there yet."""
     config = SampleSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
-    rank, world = int(os.environ.get("RANK", "0")), int(os.environ.get("WORLD_SIZE", "1"))
+    rank, world = ranks.rank(), ranks.world_size()
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     numbered = list(enumerate(shards(problems, config)))
     if (only := child.extra.get("only")) is not None:

@@ -9,7 +9,6 @@ import collections
 import itertools
 import json
 import math
-import os
 import random
 import shutil
 import time
@@ -27,6 +26,7 @@ from transformers import PrinterCallback, TrainerCallback
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch.launch import hold, report_progress
+from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.deepspeed_ops import start_distributed
 from selftrain.models.models import LARGEST_WEIGHT, all_sound
@@ -121,11 +121,6 @@ def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
     if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True  # checkpoints hold whole models
     return dict(settings)
-
-
-def world_size() -> int:
-    """Processes that train together, as their launcher says."""
-    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def start_deepspeed(runtime: RuntimeConfig) -> None:

@@ -22,6 +22,7 @@ from trl import RewardTrainer
 from selftrain.config import RewardConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, child_main
+from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.models import (
     digest_weights,
@@ -43,7 +44,6 @@ from selftrain.training.common import (
     bucketed_order,
     start_deepspeed,
     trainer_arguments,
-    world_size,
 )
 
 

@@ -20,6 +20,7 @@ from trl import SFTTrainer
 from selftrain.config import RuntimeConfig
 from selftrain.errors import DataError
 from selftrain.launch.launch import Child, child_main
+from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.models import (
     digest_weights,
@@ -40,7 +41,6 @@ from selftrain.training.common import (
     bucketed_order,
     start_deepspeed,
     trainer_arguments,
-    world_size,
 )
 
 

@@ -12,8 +12,8 @@ import torch
 
 from selftrain.config import PPOConfig, RuntimeConfig
 from selftrain.launch.launch import hold
+from selftrain.launch.ranks import world_size
 from selftrain.stages.ppo import PPOSlice
-from selftrain.training.common import world_size
 from selftrain.training.ppo.rollout import Copy, seeded
 from selftrain.training.ppo.train import _accelerator
 from selftrain.training.ppo.trainer import Trainer

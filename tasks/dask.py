@@ -103,17 +103,17 @@ def make_part(part: dict[str, Any]) -> int:
     """On a Dask worker: make a part's shards and put them into the store; how many."""
     logger = get_run_logger()
     found = Part.model_validate(part)
-    unwanted = until_released()
+    cancel_reason = until_released()
     with (
         tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=scratch()) as folder,
         ChildLog(logger) as log,
     ):
         build = Build(found, {}, Path(folder), found.runtime, Progress(found, logger), log=log)
         try:
-            launch("tasks.part", build, unwanted=unwanted)
+            launch("tasks.part", build, cancel_reason=cancel_reason)
         except SelftrainError as error:
-            if unwanted():
-                raise RunError(f"{found.label} was ended: {unwanted()}") from error
+            if cancel_reason():
+                raise RunError(f"{found.label} was ended: {cancel_reason()}") from error
             raise
     return len(found.only)
 
@@ -132,8 +132,8 @@ def until_released() -> Callable[[], str | None]:
     worker = get_worker()
     key = worker.get_current_task()
 
-    def unwanted() -> str | None:
+    def cancel_reason() -> str | None:
         state = getattr(worker.state.tasks.get(key), "state", "released")
         return None if state == "executing" else f"nobody waits for it any more ({state})"
 
-    return unwanted
+    return cancel_reason

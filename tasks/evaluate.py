@@ -21,9 +21,9 @@ def evaluate(
     run: Run, problems: ArtifactRef, pools: Pools, rerankers: Mapping[str, ArtifactRef]
 ) -> ArtifactRef:
     """Metrics of `pools` (name -> candidates and executions on validation and test) under `rerankers` (name -> model)."""
-    piece = EvaluateSlice(
+    config_slice = EvaluateSlice(
         seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
     )
     return run.do(
-        EVALUATE, "evaluate", piece, {**pool_inputs(problems, pools), **rerankers}, tags=("scoring",)
+        EVALUATE, "evaluate", config_slice, {**pool_inputs(problems, pools), **rerankers}, tags=("scoring",)
     )

@@ -46,11 +46,16 @@ def execute(
     run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str, evaluation: bool = False
 ) -> ArtifactRef:
     """Stage D, second half: verdicts of a pool's candidates."""
-    piece = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
+    config_slice = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
     where = "evaluation" if evaluation else "rl"
     inputs = {"problems": problems, "candidates": candidates}
     return run.do(
-        EXECUTE, f"execute-{pool}-{where}", piece, inputs, f"execute · {pool} · {where}", tags=("sandbox",)
+        EXECUTE,
+        f"execute-{pool}-{where}",
+        config_slice,
+        inputs,
+        f"execute · {pool} · {where}",
+        tags=("sandbox",),
     )
 
 

@@ -19,5 +19,5 @@ def mine(
     settings = run.config.mine
     if earlier is None:  # nothing is scored yet, so what concerns hard negatives cannot change these pairs
         settings = with_defaults(settings, "hard_share", "threshold", "passing")
-    piece = MineSlice(seed=run.config.seed, round=round, mine=settings)
-    return run.do(MINE, f"mine-{round}", piece, inputs, f"mine · round {round}", tags=("scoring",))
+    config_slice = MineSlice(seed=run.config.seed, round=round, mine=settings)
+    return run.do(MINE, f"mine-{round}", config_slice, inputs, f"mine · round {round}", tags=("scoring",))

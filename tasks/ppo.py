@@ -21,7 +21,7 @@ def ppo(
     """Stage C: PPO from the SFT policy against the reranker of `round`."""
     config = run.config
     executes = bool(config.ppo.execution_weight or config.ppo.probe)
-    piece = PPOSlice(
+    config_slice = PPOSlice(
         seed=config.seed,
         ppo=config.ppo,
         max_new_tokens=config.sample.max_new_tokens,
@@ -29,7 +29,7 @@ def ppo(
         toolchain=toolchain(run) if executes else None,
     )
     inputs = {"problems": problems, "generator": generator, "reranker": reranker}
-    return run.do(PPO, f"ppo-{round}", piece, inputs, f"ppo · round {round}", tags=("training",))
+    return run.do(PPO, f"ppo-{round}", config_slice, inputs, f"ppo · round {round}", tags=("training",))
 
 
 def build(build: Build) -> Outcome:

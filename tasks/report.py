@@ -11,8 +11,8 @@ def report(
 ) -> ArtifactRef:
     """The report on an evaluation; `pairs` where the run mined any."""
     shown = run.config.model_dump(mode="json", exclude={"runtime", "promotion", "store"})
-    piece = ReportSlice(config=shown, pools=tuple(pools), rounds=run.config.rounds)
+    config_slice = ReportSlice(config=shown, pools=tuple(pools), rounds=run.config.rounds)
     inputs = pool_inputs(problems, pools) | {"evaluation": evaluation}
     if pairs is not None:
         inputs["pairs"] = pairs
-    return run.do(REPORT, "report", piece, inputs)
+    return run.do(REPORT, "report", config_slice, inputs)

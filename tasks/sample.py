@@ -18,7 +18,7 @@ def sample(
             pool,
         )
         settings = settings.model_copy(update={"compute_type": "float32"})
-    piece = SampleSlice(
+    config_slice = SampleSlice(
         seed=run.config.seed,
         sample=with_defaults(settings, "rl", "evaluation"),  # `count` is the one that matters here
         splits=("validation", "test") if evaluation else ("rl",),
@@ -28,5 +28,10 @@ def sample(
     where = "evaluation" if evaluation else "rl"
     inputs = {"problems": problems, "generator": generator}
     return run.do(
-        SAMPLE, f"sample-{pool}-{where}", piece, inputs, f"sample · {pool} · {where}", tags=("sampling",)
+        SAMPLE,
+        f"sample-{pool}-{where}",
+        config_slice,
+        inputs,
+        f"sample · {pool} · {where}",
+        tags=("sampling",),
     )

@@ -9,7 +9,7 @@ from tasks.run import Run
 def sft(run: Run, problems: ArtifactRef) -> ArtifactRef:
     """Stage A: fine-tune the generator on (prompt, response)."""
     config = run.config
-    piece = SftSlice(
+    config_slice = SftSlice(
         seed=config.seed, model=config.model, base_digest=base_digest(config.model), sft=config.sft
     )
-    return run.do(SFT, "sft", piece, {"problems": problems}, tags=("training",))
+    return run.do(SFT, "sft", config_slice, {"problems": problems}, tags=("training",))

@@ -20,7 +20,7 @@ def train_reward(
         settings = settings.model_copy(update=later)
     settings = with_defaults(settings, "later_epochs", "later_learning_rate")
     base = ModelConfig(base=settings.base, revision=settings.base_revision)
-    piece = RewardSlice(
+    config_slice = RewardSlice(
         seed=run.config.seed,
         reward=settings,
         continues=start is before and before is not None,
@@ -28,5 +28,5 @@ def train_reward(
     )
     inputs = {"pairs": pairs} | ({"start": start} if start is not None else {})
     return run.do(
-        TRAIN_REWARD, f"rm-{round}", piece, inputs, f"train_reward · round {round}", tags=("training",)
+        TRAIN_REWARD, f"rm-{round}", config_slice, inputs, f"train_reward · round {round}", tags=("training",)
     )

@@ -37,15 +37,15 @@ def launch(
     distributed: bool = False,
     extra: dict[str, Any] | None = None,
     answer: Answer | None = None,
-    unwanted: Callable[[], str | None] = lambda: None,
+    cancel_reason: Callable[[], str | None] = lambda: None,
 ) -> Outcome:
     """Run `python -m module resolved.json` for `build` and return its outcome.
 
-    distributed  start `build.runtime.processes` ranks on `build.runtime.nodes` machines, under a launcher where these are
-                 more than one or DeepSpeed is asked for
-    extra        further JSON values for the child, under "extra"
-    answer       gives the answer to what the child asks (see `ask`), JSON values both
-    unwanted     asked every second: why an undistributed child is to be ended, or None
+    distributed    start `build.runtime.processes` ranks on `build.runtime.nodes` machines, under a launcher where these are
+                   more than one or DeepSpeed is asked for
+    extra          further JSON values for the child, under "extra"
+    answer         gives the answer to what the child asks (see `ask`), JSON values both
+    cancel_reason  asked every second: why an undistributed child is to be ended, or None
 
     Raises ChildFailed with the child's last lines, or the UsageError that the child ended with; UsageError before anything
     is started where DeepSpeed is missing or there are more ranks than fit into memory.
@@ -70,7 +70,7 @@ def launch(
         "needs": needs,
     }
     replace_file(resolved, json.dumps(content, indent=1).encode())
-    last = _start(module, build, resolved, needs, answer, unwanted)
+    last = _start(module, build, resolved, needs, answer, cancel_reason)
     if not outcome.is_file():
         raise ChildFailed(f"{module} ended without a result; its last lines:\n{last}")
     return Outcome(**json.loads(outcome.read_bytes()))
@@ -82,7 +82,7 @@ def _start(
     resolved: Path,
     needs: int | None,
     answer: Answer | None,
-    unwanted: Callable[[], str | None],
+    cancel_reason: Callable[[], str | None],
 ) -> str:
     """The child's last lines, or those of the launcher of its ranks."""
     runtime, private = build.runtime, resolved.parent
@@ -94,14 +94,16 @@ def _start(
     def start(
         command: list[str],
         environment: dict[str, str] = everywhere,
-        unwanted: Callable[[], str | None] = lambda: None,
+        cancel_reason: Callable[[], str | None] = lambda: None,
     ) -> str:
         hours = runtime.stage_hours
-        return run(command, module, environment, build.log, build.progress, asked, hours, unwanted)
+        return run(command, module, environment, build.log, build.progress, asked, hours, cancel_reason)
 
     many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
     if needs is None or not many:
-        return start([sys.executable, "-m", commands.CHILD, module, str(resolved)], unwanted=unwanted)
+        return start(
+            [sys.executable, "-m", commands.CHILD, module, str(resolved)], cancel_reason=cancel_reason
+        )
     if runtime.launcher == "deepspeed":
         command = commands.deepspeed(module, resolved, runtime)
         if runtime.nodes == 1:
@@ -117,7 +119,7 @@ def _start(
     with gather(build.shared / "jobs", job, build.log) as others:
         try:
             command = commands.torchrun(module, resolved, runtime, 0, job.attempt)
-            last = start(command, unwanted=others.trouble)
+            last = start(command, cancel_reason=others.trouble)
         except ChildFailed as error:
             raise ChildFailed(f"{error}{others.words()}") from None
         others.part()

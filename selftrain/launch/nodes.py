@@ -252,7 +252,7 @@ def _take_part(path: Path, number: int, job: Job, pulse: Pulse[Job], say: Log) -
                 os.environ | environment(job.runtime),
                 say,
                 hours=job.runtime.stage_hours,
-                unwanted=over,
+                cancel_reason=over,
             )
             say(f"{job.module} is finished")
             seat.leave(over=True)

@@ -45,16 +45,16 @@ def run(
     progress: Callable[..., None] = lambda **_: None,
     asked: Callable[[Path], None] = lambda _: None,
     hours: float | None = None,
-    unwanted: Callable[[], str | None] = lambda: None,
+    cancel_reason: Callable[[], str | None] = lambda: None,
 ) -> str:
     """Run `command` and return its last lines. Neither it nor what it started outlives this call, however that ends.
 
-    name      what errors call it
-    log       takes each line that it prints, without secrets
-    progress  takes what it reports (see `launch.report_progress`)
-    asked     takes the file of each question that it asks (see `launch.ask`)
-    hours     after which it is ended
-    unwanted  asked every second: why it is to be ended, or None
+    name           what errors call it
+    log            takes each line that it prints, without secrets
+    progress       takes what it reports (see `launch.report_progress`)
+    asked          takes the file of each question that it asks (see `launch.ask`)
+    hours          after which it is ended
+    cancel_reason  asked every second: why it is to be ended, or None
 
     Raises ChildFailed with its last lines, or the UsageError that it ended with.
     """
@@ -72,7 +72,7 @@ def run(
         errors="replace",
     )
     assert child.stdout is not None
-    family = _Family(child, mark, hours, unwanted)
+    family = _Family(child, mark, hours, cancel_reason)
     try:
         for line in _without_empty(child.stdout):
             line = without_secrets(line.rstrip(), secrets)
@@ -133,9 +133,9 @@ class _Family:
         child: subprocess.Popen[str],
         mark: str,
         hours: float | None,
-        unwanted: Callable[[], str | None],
+        cancel_reason: Callable[[], str | None],
     ) -> None:
-        self.child, self.mark, self.hours, self.unwanted = child, mark, hours, unwanted
+        self.child, self.mark, self.hours, self.cancel_reason = child, mark, hours, cancel_reason
         self.reason: str | None = None
         self.ending = threading.Lock()
         threading.Thread(target=self._watch, daemon=True).start()
@@ -157,7 +157,7 @@ class _Family:
 
     def _unwanted(self) -> str | None:
         try:
-            return self.unwanted()
+            return self.cancel_reason()
         except Exception as error:  # this thread must not end before the child
             return f"{type(error).__name__}: {error}"
 

@@ -159,7 +159,7 @@ class Goal:
         }
         return int(max(worth, key=lambda step: (worth[step], -step))) if worth else None
 
-    def lost(self, history: Sequence[dict[str, Any]]) -> bool:
+    def should_stop(self, history: Sequence[dict[str, Any]]) -> bool:
         """Whether `patience` evaluations in a row were no better than the one before them."""
         best = self.best(history)
         return best is not None and sum(r["step"] > best for r in self.evaluations(history)) >= self.patience
@@ -273,9 +273,9 @@ class Checkpoints(TrainerCallback):
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Saves the best so far, and stops after too many that are not."""
-        lost = self.goal.lost(state.log_history)
-        control.should_training_stop = control.should_training_stop or lost
-        if lost or self.goal.best(state.log_history) == state.global_step:
+        stop = self.goal.should_stop(state.log_history)
+        control.should_training_stop = control.should_training_stop or stop
+        if stop or self.goal.best(state.log_history) == state.global_step:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -304,7 +304,7 @@ class Trained:
     checkpoint  the one to export
     history     the trainer's log, {step, ...} for each step and for each evaluation
     steps       optimizer steps that were made
-    stopped     whether it ended before its time, by `Goal.lost`
+    stopped     whether it ended before its time, by `Goal.should_stop`
     """
 
     checkpoint: Path
@@ -362,7 +362,7 @@ def _state(checkpoint: str) -> dict[str, Any]:
 
 
 def _finished(state: dict[str, Any], goal: Goal) -> bool:
-    return state["global_step"] >= state["max_steps"] or goal.lost(state["log_history"])
+    return state["global_step"] >= state["max_steps"] or goal.should_stop(state["log_history"])
 
 
 def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -> None:

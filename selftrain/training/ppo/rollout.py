@@ -1,6 +1,6 @@
 """Rollouts: samples one completion per prompt from the policy, with noise that belongs to the row and not to the batch.
 
-`Own` decodes with the trainer's model, `Copy` with a whole copy of one that ZeRO stage 3 holds in shards, `Reloaded` with a
+`FromPolicy` decodes with the trainer's model, `FromWholeCopy` with a whole copy of one that ZeRO stage 3 holds in shards, `FromEngine` with a
 sampling engine of `selftrain.sampling` that takes over the policy's weights at every step.
 """
 
@@ -56,7 +56,7 @@ class Rollouts(Protocol):
         ...
 
 
-class Own:
+class FromPolicy:
     """The trainer's own model: nothing to take over."""
 
     def __init__(self, policy: Any, temperature: float, ends: Sequence[int]) -> None:
@@ -70,7 +70,7 @@ class Own:
         return sample(self.policy, prompts, uniforms, self.temperature, self.ends)
 
 
-class Copy(Own):
+class FromWholeCopy(FromPolicy):
     """A whole copy of the policy in each rank: decoding with shards would gather every layer for every token."""
 
     @torch.no_grad()
@@ -81,7 +81,7 @@ class Copy(Own):
             own[name].copy_(value)
 
 
-class Reloaded:
+class FromEngine:
     """A sampling engine that reads a checkpoint's folder.
 
     start   makes the engine of a folder

@@ -38,7 +38,7 @@ from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.ppo.model import check_head
-from selftrain.training.ppo.rollout import Copy, Reloaded, Rollouts
+from selftrain.training.ppo.rollout import FromEngine, FromWholeCopy, Rollouts
 from selftrain.training.ppo.score import RerankerScore, Translate
 from selftrain.training.ppo.trainer import State, Trainer, accumulation_steps, best_step, check_batches
 
@@ -113,7 +113,7 @@ def train(child: Child) -> Outcome:
 
     rollouts: Rollouts | None = None
     if settings.engine != "hf":
-        rollouts = Reloaded(
+        rollouts = FromEngine(
             lambda folder: _engine(config, runtime, child, folder, accelerator.is_main_process),
             save,
             child.private / "policy",
@@ -121,7 +121,7 @@ def train(child: Child) -> Outcome:
             accelerator.wait_for_everyone,
         )
     elif whole is not None:
-        rollouts = Copy(whole.to(accelerator.device).eval(), settings.temperature, ends)
+        rollouts = FromWholeCopy(whole.to(accelerator.device).eval(), settings.temperature, ends)
     clock = [time.monotonic()]
 
     def on_step(row: dict[str, float]) -> None:

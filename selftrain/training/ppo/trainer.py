@@ -21,7 +21,7 @@ from selftrain.errors import SandboxFailed, UsageError
 from selftrain.models.models import all_sound
 from selftrain.training.ppo import checkpoint, equations, health
 from selftrain.training.ppo.model import PolicyWithValue, Sequences, completion_distribution
-from selftrain.training.ppo.rollout import Own, Rollouts, noise, seeded
+from selftrain.training.ppo.rollout import FromPolicy, Rollouts, noise, seeded
 from selftrain.training.ppo.score import Execute, Score
 from selftrain.training.ppo.weights import whole
 
@@ -149,7 +149,7 @@ class Trainer:
         if adapters is None:
             self.reference = reference.to(accelerator.device).eval().requires_grad_(False)
         self.module = PolicyWithValue(policy, config.temperature, value_trunk)
-        self.rollouts = rollouts or Own(policy, config.temperature, self.ends)
+        self.rollouts = rollouts or FromPolicy(policy, config.temperature, self.ends)
         trained = [p for p in self.module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True

@@ -101,11 +101,11 @@ def history(*losses: float) -> list[dict[str, float]]:
 def test_the_best_evaluation_is_the_first_of_equal_ones_and_training_ends_after_too_many_that_are_not():
     lower = common.Goal("loss", higher=False, steps=10, patience=2)
     higher = common.Goal("loss", higher=True, steps=10, patience=2)
-    assert (lower.best(history()), lower.lost(history())) == (None, False)
+    assert (lower.best(history()), lower.should_stop(history())) == (None, False)
     found = history(3.0, 1.0, 1.0, 2.0)
-    assert (lower.best(found), lower.lost(found)) == (20, True)
-    assert (higher.best(found), higher.lost(found)) == (10, True)
-    assert not lower.lost(history(3.0, 1.0, 1.0))
+    assert (lower.best(found), lower.should_stop(found)) == (20, True)
+    assert (higher.best(found), higher.should_stop(found)) == (10, True)
+    assert not lower.should_stop(history(3.0, 1.0, 1.0))
     assert lower.evaluations(found)[:2] == [{"step": 10, "loss": 3.0}, {"step": 20, "loss": 1.0}]
 
 

@@ -14,7 +14,7 @@ from selftrain.config import PPOConfig, RuntimeConfig
 from selftrain.launch.launch import hold
 from selftrain.launch.ranks import world_size
 from selftrain.stages.ppo import PPOSlice
-from selftrain.training.ppo.rollout import Copy, seeded
+from selftrain.training.ppo.rollout import FromWholeCopy, seeded
 from selftrain.training.ppo.train import _accelerator
 from selftrain.training.ppo.trainer import Trainer
 from tests.selftrain.training.ppo.tiny import END, VOCABULARY, make_model
@@ -62,7 +62,7 @@ def main() -> None:
     accelerator = _accelerator(PPOSlice(seed=1, ppo=SETTINGS, max_new_tokens=WIDTH), runtime, world)
     trainer = Trainer(
         SETTINGS, 1, WIDTH, policy, reference, score, PROMPTS, (END,), accelerator,
-        rollouts=Copy(whole, 1.0, (END,)),
+        rollouts=FromWholeCopy(whole, 1.0, (END,)),
     )  # fmt: skip
     live = trainer.experience().sequences.ids.tolist()
     trainer.rollouts = Stored(world)

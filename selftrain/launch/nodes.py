@@ -49,7 +49,7 @@ class Job(Beat):
     """
 
     attempt: str
-    module: str = Field(pattern=r"^selftrain\.training\.[a-z_]+$")
+    module: str = Field(pattern=r"^selftrain\.training\.(ppo\.)?[a-z_]+$")
     resolved: Path
     runtime: RuntimeConfig
     needs: int = 0

@@ -121,7 +121,7 @@ def test_a_comment_in_every_file_changes_no_identity(tmp_path: Path, backend: st
         assert tag != docker.tag()  # what is compiled in the image is compiled anew
         assert identities(tmp_path, backend) == before
     finally:
-        docker.connect().images.remove(tag)
+        docker.connect().images.remove(tag, force=True)  # its containers may still be on their way out
 
 
 def comment(package: Path, *suffixes: str) -> None:

@@ -21,9 +21,9 @@ from selftrain.records import Problem, write_records
 from selftrain.stage import Build, plain
 from selftrain.stages import ppo as stage
 from selftrain.stages.ppo import PPO, PPOSlice
-from selftrain.training import ppo as ppo_child
+from selftrain.training.ppo import train as ppo_child
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 CONFIG = PPOSlice(
     seed=3,
     ppo=PPOConfig(

@@ -181,17 +181,21 @@ LARGEST_WEIGHT = 1e9
 def all_sound(model: Any) -> bool:
     """Whether all of a model's weights are finite and at most `LARGEST_WEIGHT`. Every rank calls it, and gets the same: under
     ZeRO stage 3 each looks at its own shards."""
-    import torch
     from accelerate.utils import gather_object
 
-    # A shard ends in padding that nobody has written to: of those only what is not finite counts.
-    sound = all(
-        bool(torch.isfinite(p.ds_tensor).all())
-        if hasattr(p, "ds_tensor")
-        else bool((p.detach().abs() <= LARGEST_WEIGHT).all())  # with NaN it is false
-        for p in model.parameters()
-    )
+    # A comparison with NaN is false.
+    sound = all(bool((_held_here(p).abs() <= LARGEST_WEIGHT).all()) for p in model.parameters())
     return all(gather_object([sound]))
+
+
+def _held_here(parameter: Any) -> Any:
+    """What this rank holds of a weight: all of it, or under ZeRO stage 3 its shard, without the padding behind the last one, to
+    which nobody has written."""
+    if not hasattr(parameter, "ds_tensor"):
+        return parameter.detach()
+    shard = parameter.ds_tensor
+    begin = parameter.ds_zero_partition_rank * shard.ds_numel
+    return shard.detach()[: max(0, parameter.ds_numel - begin)]
 
 
 def is_classifier(config: Any) -> bool:

@@ -35,6 +35,8 @@ def build_operators() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{builder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        for left in folder.glob(f"*/{builder.name}/lock"):
+        for left in folder.glob(
+            f"**/{builder.name}/lock"
+        ):  # in a folder of its own where the variable was not set
             left.unlink()
         builder.load(verbose=False)

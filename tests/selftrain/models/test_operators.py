@@ -5,12 +5,17 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.command import ROOT
 
 
-def test_a_lock_that_a_killed_process_left_is_no_trap(tmp_path: Path):
+@pytest.mark.parametrize("below", [".", "py"], ids=["the-variable-set", "not-set"])
+def test_a_lock_that_a_killed_process_left_is_no_trap(tmp_path: Path, below: str):
+    """PyTorch puts a folder for Python's version between, but not where TORCH_EXTENSIONS_DIR says where."""
     name = "deepspeed_shm_comm"
-    left = tmp_path / "selftrain" / "torch_extensions" / "py" / name / "lock"
+    extensions = tmp_path / "selftrain" / "torch_extensions"
+    left = extensions / below / name / "lock"
     left.parent.mkdir(parents=True)
     left.touch()
     code = f"""
@@ -22,7 +27,7 @@ builder.OpBuilder.load = lambda self, verbose=True: loaded.append(self.name)
 from selftrain.models.deepspeed_ops import build_operators
 build_operators()
 assert loaded == [{name!r}], loaded
-assert os.environ["TORCH_EXTENSIONS_DIR"] == {str(left.parents[2])!r}
+assert os.environ["TORCH_EXTENSIONS_DIR"] == {str(extensions)!r}
 """
     environment = os.environ | {
         "XDG_CACHE_HOME": str(tmp_path),

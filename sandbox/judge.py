@@ -359,7 +359,8 @@ class _Judgement:
                 return Forked(server, command, self.source, self.code or b"", stdio)
             return Spawned(command, stdio)
 
-        budget = Budget(cpu, wall, limits.memory_bytes, limits.output_bytes, limits.processes)
+        memory = limits.memory_bytes + (bubblewrap.OVERHEAD_BYTES if judge.isolated else 0)
+        budget = Budget(cpu, wall, memory, limits.output_bytes, limits.processes)
         outcome = watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid)
         if outcome.exit_code != 0:
             check_there(command.reads)

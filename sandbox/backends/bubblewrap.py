@@ -19,7 +19,7 @@ from sandbox.errors import BackendUnavailable, SandboxError
 from sandbox.languages import PATH
 from sandbox.launch import SPARE_PROCESSES, Command, Spawned
 from sandbox.processes import Usage
-from sandbox.verdicts import Limits
+from sandbox.verdicts import MIB, Limits
 from sandbox.watch import Stdio
 
 NAME = "bubblewrap"
@@ -27,6 +27,8 @@ BOX = "/box"
 """Where a program finds its own directory."""
 HOME = "/tmp"  # noqa: S108 - the box's own
 """Where a program starts, and may write."""
+OVERHEAD_BYTES = 8 * MIB
+"""More than the resident memory of a box's own two processes (about 3 MiB), which the watcher counts with the program's."""
 
 _ROOT = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/mono", "/etc/php", "/etc/java-*")

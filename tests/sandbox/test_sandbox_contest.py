@@ -22,6 +22,19 @@ int main() {
     std::cout << best << std::endl;
 }
 """
+FULL = """#include <cstdio>
+#include <cstring>
+#include <sys/mman.h>
+#include <unistd.h>
+int main() {
+    for (size_t size = 1 << 20; size >= 4096; size /= 2)
+        for (void* some; (some = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)) != MAP_FAILED;)
+            memset(some, 1, size);
+    usleep(200000);
+    puts("full");
+}
+"""
+"""Takes all the memory that it may have, and lives long enough for that to be seen."""
 JUDGED = """#include <cstdio>
 #include <cstdlib>
 int main() {
@@ -165,6 +178,7 @@ PROGRAMS = (
         Verdict.runtime_error,
     ),
     (Program("without end", "cpp", ENDLESS, (Case("1\n", ""),)), Verdict.runtime_error),
+    (Program("all its memory", "cpp", FULL, (Case("", "full\n"),), limits=Limits(memory_bytes=256 * MIB)), Verdict.passed),
     (
         Program("compiled for speed", "cpp", SLOW, (Case("40000\n", "65536\n"),), limits=Limits(cpu_seconds=4)),
         Verdict.passed,

@@ -12,6 +12,9 @@ from selftrain.models.logprobs import summed_logprobs
 from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
 
+DROP_SHARE = 0.1
+"""Finished rows leave the batch once they are this share of it; sooner, copying the cache costs more than it saves."""
+
 
 class Engine:
     """Samples with the checkpoint in `folder`. A sample depends on its prompt, the prompt's name and its number only."""
@@ -43,10 +46,9 @@ class Engine:
                 [prompts[at] for at, _ in batch],
                 length,
                 noise,
+                self.ends,
                 self.settings.temperature,
                 self.settings.top_p,
-                self.ends,
-                self.tokenizer.pad_token_id,
             )
             samples.update(zip(batch, drawn, strict=True))
         return [[samples[at, k] for k in range(max(1, n))] for at in range(len(prompts))]
@@ -67,59 +69,79 @@ def decode(
     model: Any,
     prompts: Sequence[Sequence[int]],
     max_new_tokens: int,
-    noise: torch.Tensor | None,
-    temperature: float,
-    top_p: float,
+    uniforms: torch.Tensor | None,
     ends: Sequence[int],
-    fill: int,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
 ) -> list[Sample]:
-    """Completes each prompt, up to the first of `ends`. `noise`: [prompts, max_new_tokens] uniform numbers, one per draw;
-    None decodes greedily.
+    """One completion per prompt, up to the first of `ends`, or `max_new_tokens` long.
 
-    Prompts are padded on the left and share one KV cache; decoding stops when every row has ended.
+    uniforms  [rows, max_new_tokens] in [0, 1), one per draw, see `draw`; None decodes greedily
+
+    Prompts are padded on the left and share one KV cache. Finished rows leave the batch, and decoding stops when all have.
+    `model` must be in evaluation mode: in training mode one that recomputes activations keeps no cache.
     """
-    device = next(model.parameters()).device
-    ids = pad(prompts, fill, left=True).to(device)
-    mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
-    places = (mask.cumsum(1) - 1).clamp(min=0)
-    noise = None if noise is None else noise.to(device)
-    last = torch.tensor(list(ends), device=device)
-    alive = torch.ones(len(prompts), dtype=torch.bool, device=device)
-    total = torch.zeros(len(prompts), device=device)
-    steps: list[torch.Tensor] = []
-    cache = None
+    device = model.device
+    stop = torch.tensor(list(ends), device=device)
+    ids = pad(prompts, ends[0], left=True).to(device)
+    mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device).bool()  # [rows, tokens]
+    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    uniforms = None if uniforms is None else uniforms.to(device)
+    tokens = torch.full((len(prompts), max_new_tokens), -1, device=device)
+    logprobs = torch.zeros(len(prompts), device=device)
+    rows = torch.arange(len(prompts), device=device)  # which prompts are still in the batch
+    running = torch.ones_like(rows, dtype=torch.bool)  # which of those have not ended
+    cache: Any = None
     for step in range(max_new_tokens):
         out = model(
             input_ids=ids,
             attention_mask=mask,
-            position_ids=places,
+            position_ids=positions,
             past_key_values=cache,
             use_cache=True,
             logits_to_keep=1,
         )
         cache = out.past_key_values
         logits = out.logits[:, -1].float()
-        chosen = logits.argmax(-1) if noise is None else draw(logits / temperature, noise[:, step], top_p)
-        total += torch.where(alive, logits.log_softmax(-1).gather(1, chosen[:, None])[:, 0], 0.0)
-        steps.append(torch.where(alive, chosen, -1))
-        alive = alive & ~torch.isin(chosen, last)
-        if not alive.any():
+        if uniforms is None:
+            chosen = logits.argmax(-1)
+        else:
+            chosen = draw(logits, uniforms[rows, step], top_p, temperature)
+        tokens[rows, step] = chosen.where(running, -1)
+        logprobs[rows] += logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1).where(running, 0.0)
+        running &= ~torch.isin(chosen, stop)
+        left = int(running.sum())
+        if left == 0:
             break
-        ids, places = chosen[:, None], places[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(prompts), 1)], 1)
-    rows = [[token for token in row if token >= 0] for row in torch.stack(steps, 1).tolist()]
-    return [Sample(row, score, row[-1] in ends) for row, score in zip(rows, total.tolist(), strict=True)]
+        positions = positions[:, -1:] + 1
+        if left <= (1 - DROP_SHARE) * len(rows):
+            keep = running.nonzero().squeeze(1)
+            rows, chosen, mask, positions = rows[keep], chosen[keep], mask[keep], positions[keep]
+            running = running[keep]
+            cache.batch_select_indices(keep)
+        ids = chosen[:, None]
+        mask = torch.nn.functional.pad(mask, (0, 1), value=True)
+    found = [[token for token in row if token >= 0] for row in tokens.tolist()]
+    return [Sample(row, score, row[-1] in ends) for row, score in zip(found, logprobs.tolist(), strict=True)]
 
 
-def draw(logits: torch.Tensor, noise: torch.Tensor, top_p: float) -> torch.Tensor:
-    """One token per row by inverse transform sampling: the first whose cumulative probability exceeds the row's number."""
-    probabilities = logits.softmax(-1)
+def draw(
+    logits: torch.Tensor, uniforms: torch.Tensor, top_p: float = 1.0, temperature: float = 1.0
+) -> torch.Tensor:
+    """[rows] tokens from softmax(logits / temperature) by inverse transform sampling.
+
+    A row's token is the first whose cumulative probability exceeds the row's uniform number.
+
+    logits    [rows, vocabulary]
+    uniforms  [rows] in [0, 1); probabilities are summed in their type
+    top_p     draw from the fewest likeliest tokens whose probabilities reach it
+    """
+    probabilities = (logits.float() / temperature).softmax(-1)
     if top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
-        cut = (
-            ordered.cumsum(-1) - ordered
-        ) >= top_p  # the nucleus: tokens before which less than top_p is spent
-        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(cut, 0.0))
-    cumulative = probabilities.cumsum(-1)
-    target = noise[:, None] * cumulative[:, -1:]
-    return (cumulative <= target).sum(-1).clamp(max=logits.shape[-1] - 1)
+        # Tokens before which `top_p` is already spent are outside the nucleus.
+        outside = (ordered.cumsum(-1) - ordered) >= top_p
+        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(outside, 0.0))
+    cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)
+    target = uniforms[:, None] * cumulative[:, -1:]
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)

@@ -2,25 +2,26 @@
 
 import torch
 
-from selftrain.training.ppo.rollout import choose, noise, sample, seeded
+from selftrain.sampling.hf import draw
+from selftrain.training.ppo.rollout import noise, sample, seeded
 from tests.selftrain.training.ppo.tiny import END
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3], [12, 13, 14], [3, 4, 5, 6], [20, 21], [9, 9, 9]]
 
 
-def test_choose_inverts_the_distribution_function():
+def test_draw_inverts_the_distribution_function():
     logits = torch.tensor([[0.2, 0.3, 0.5]]).log()  # boundaries at 0.2 and 0.5
     for uniform, token in [(0.0, 0), (0.19, 0), (0.21, 1), (0.49, 1), (0.51, 2), (0.999999, 2)]:
-        assert choose(logits, torch.tensor([uniform], dtype=torch.float64), 1.0).item() == token
+        assert draw(logits, torch.tensor([uniform], dtype=torch.float64), temperature=1.0).item() == token
     # Temperature 0.5 squares the probabilities: 0.04, 0.09, 0.25 of 0.38; boundaries at 0.105 and 0.342.
     for uniform, token in [(0.10, 0), (0.11, 1), (0.34, 1), (0.35, 2)]:
-        assert choose(logits, torch.tensor([uniform], dtype=torch.float64), 0.5).item() == token
+        assert draw(logits, torch.tensor([uniform], dtype=torch.float64), temperature=0.5).item() == token
 
 
-def test_choose_never_takes_a_token_of_probability_zero():
+def test_draw_never_takes_a_token_of_probability_zero():
     logits = torch.tensor([[-torch.inf, 0.0, -torch.inf]])
     for uniform in (0.0, 1 - 1e-12):
-        assert choose(logits, torch.tensor([uniform], dtype=torch.float64), 1.0).item() == 1
+        assert draw(logits, torch.tensor([uniform], dtype=torch.float64), temperature=1.0).item() == 1
 
 
 def test_noise_depends_on_seed_and_step_alone():
@@ -38,7 +39,7 @@ def test_sampled_tokens_are_those_that_the_noise_picks_without_cache_or_padding(
     for row, (prompt, completion) in enumerate(zip(PROMPTS, completions, strict=True)):
         with torch.no_grad():
             logits = tiny(torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
-        assert choose(logits, uniforms[row, : len(completion)], 0.9).tolist() == completion
+        assert draw(logits, uniforms[row, : len(completion)], temperature=0.9).tolist() == completion
         assert END not in completion[:-1]
         assert completion[-1] == END or len(completion) == 20
 

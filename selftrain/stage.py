@@ -1,7 +1,7 @@
 """What a stage is, and the key that names what it makes.
 
-A stage is inert: a name, a version and a function. `Stage.ref` computes the key of what it would make, without running
-anything; `Store.build` (see `store.py`) makes it.
+A stage is inert: a name, a version and a function. `Stage.ref` computes the key of its artifact without running anything;
+`tasks.run.Run.build` runs it, and `Store.build` stores what it wrote.
 """
 
 import dataclasses
@@ -9,14 +9,16 @@ import hashlib
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from enum import Enum
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pydantic import BaseModel
 
+from sandbox.verdicts import Program, Result
 from selftrain.errors import UsageError
 
 CHILD_LOG = logging.getLogger("selftrain.launch.child").debug
@@ -44,10 +46,10 @@ class ArtifactRef:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a build reports about what it wrote.
+    """What a stage reports about what it wrote.
 
     records_digest  sha256 of the result columns (`records.digest`) or of the result's content; the same for every
-                    undisturbed or resumed build of one key on one machine
+                    undisturbed or resumed run of one key on one machine
     metrics         figures worth showing, JSON values
     """
 
@@ -61,15 +63,15 @@ class Stage:
 
     name     directory in the store
     version  raise it when the same config and inputs give another result
-    build    writes the artifact's files, given what `Build` holds
-    shards   names of the files in the progress folder that `build` makes one by one and then merges; None: no shards
-    trains   whether `build` leaves checkpoints in the progress folder, to go on from
+    run      writes the artifact's files, given a `Context`
+    shards   names of the files in the progress folder that `run` makes one by one and then merges; None: no shards
+    trains   whether `run` leaves checkpoints in the progress folder, to resume from
     """
 
     name: str
     version: int
-    build: "Callable[[Build], Outcome]"
-    shards: "Callable[[Build], list[str]] | None" = None
+    run: "Callable[[Context], Outcome]"
+    shards: "Callable[[Context], list[str]] | None" = None
     trains: bool = False
 
     def identity(self, config: Any, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
@@ -86,19 +88,41 @@ class Stage:
         return ArtifactRef(self.name, fingerprint(self.identity(config, inputs)))
 
 
+class Judge(Protocol):
+    """An open sandbox (`sandbox.client.Sandbox`)."""
+
+    backend: Any
+
+    def identity(self, language: str) -> str:
+        """What verdicts on programs in `language` depend on."""
+        ...
+
+    def run(self, programs: Iterable[Program]) -> Iterator[Result]:
+        """The results of `programs`, in the order in which the programs end."""
+        ...
+
+
+def no_sandbox() -> AbstractContextManager[Judge]:
+    """Raises `UsageError`: this context has no sandbox."""
+    raise UsageError(
+        "this stage judges programs, and its context has no sandbox; give it Context(sandbox=...)"
+    )
+
+
 @dataclass(frozen=True)
-class Build:
-    """What a stage's build function is given.
+class Context:
+    """What a stage's `run` is given.
 
     config   the slice of the run's config that can change the result
     inputs   verified local directories of the input artifacts, by name
-    folder   where to write; what an earlier, killed build of this key left is still there
+    folder   where to write; what an earlier, killed run of this key left is still there
     runtime  workers, processes, device: what cannot change the result
     progress called with (done, total, unit, figures) now and then
     log      takes lines that child processes print
-    shared   a folder of this machine that builds of one store share, for caches; None: do without
+    shared   a folder of this machine that runs of one store share, for caches; None: do without
     manifests  of all stages before this one, by label; only `report` reads them, for what was measured
     only     names of the shards to make, of a stage that has them: nothing is merged then; None: the whole stage
+    sandbox  opens the configured sandbox; the stage closes it
     """
 
     config: Any
@@ -110,10 +134,19 @@ class Build:
     shared: Path | None = None
     log: Callable[[str], None] = CHILD_LOG
     only: tuple[str, ...] | None = None
+    sandbox: Callable[[], AbstractContextManager[Judge]] = no_sandbox
 
     def wants(self, shard: str) -> bool:
-        """Whether this build is to make the shard of this name."""
+        """Whether this run is to make the shard of this name."""
         return self.only is None or shard in self.only
+
+    def judge(self, programs: Collection[Program], what: str) -> Iterator[Result]:
+        """The results of `programs` as they come, with progress in units of `what`. Without programs no sandbox is opened."""
+        if programs:
+            with self.sandbox() as sandbox:
+                for done, result in enumerate(sandbox.run(programs), 1):
+                    self.progress(done, len(programs), what)
+                    yield result
 
 
 def plain(value: Any, where: str, whole: bool = True) -> Any:

@@ -14,7 +14,7 @@ from prefect.cache_policies import NO_CACHE
 
 from selftrain.errors import RunError, SelftrainError
 from selftrain.launch.launch import launch
-from selftrain.stage import Build, plain
+from selftrain.stage import Context, plain
 from selftrain.store.store import PROGRESS
 from tasks.part import Part
 from tasks.prefect import ChildLog, PrefectRun, Progress, task_name
@@ -26,8 +26,8 @@ WORKER_SECONDS = 120
 """For a worker to be there."""
 
 
-def share_out(run: PrefectRun, step: Step, build: Build) -> None:
-    """Have the shards of `build` that are not there made by Dask workers, and bring all into its progress folder.
+def share_out(run: PrefectRun, step: Step, context: Context) -> None:
+    """Have the shards of `context` that are not there made by Dask workers, and bring all into its progress folder.
 
     Raises the error of a part that failed, when all others have ended; RunError where there is no scheduler or no worker.
     """
@@ -35,9 +35,9 @@ def share_out(run: PrefectRun, step: Step, build: Build) -> None:
     assert run.config.runtime.dask is not None
     from prefect_dask import DaskTaskRunner
 
-    folder = build.folder / PROGRESS
+    folder = context.folder / PROGRESS
     run.store.get_progress(step.ref, folder)
-    missing = [name for name in step.stage.shards(build) if not (folder / name).is_file()]
+    missing = [name for name in step.stage.shards(context) if not (folder / name).is_file()]
     if not missing:
         return
     address = run.config.runtime.dask
@@ -55,7 +55,7 @@ def share_out(run: PrefectRun, step: Step, build: Build) -> None:
                 future.result()
             except Exception as error:
                 errors.append(error)
-            build.progress(done, count, "parts")
+            context.progress(done, count, "parts")
     if errors:
         if isinstance(errors[0], SelftrainError):
             raise errors[0]
@@ -108,9 +108,9 @@ def make_part(part: dict[str, Any]) -> int:
         tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=scratch()) as folder,
         ChildLog(logger) as log,
     ):
-        build = Build(found, {}, Path(folder), found.runtime, Progress(found, logger), log=log)
+        context = Context(found, {}, Path(folder), found.runtime, Progress(found, logger), log=log)
         try:
-            launch("tasks.part", build, cancel_reason=cancel_reason)
+            launch("tasks.part", context, cancel_reason=cancel_reason)
         except SelftrainError as error:
             if cancel_reason():
                 raise RunError(f"{found.label} was ended: {cancel_reason()}") from error

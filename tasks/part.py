@@ -1,15 +1,17 @@
 """Some shards of one stage, made anywhere that reaches the store: `python -m tasks.part resolved.json` (see `tasks.dask`)."""
 
+from functools import partial
 from typing import Any
 
 from selftrain.config import RuntimeConfig, Strict
 from selftrain.errors import UsageError
 from selftrain.launch.launch import Child, child_main, report_progress
-from selftrain.stage import ArtifactRef, Build, Outcome, Stage
+from selftrain.stage import ArtifactRef, Context, Outcome, Stage
+from selftrain.stages.execute import EXECUTE, ExecuteSlice
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store.store import PROGRESS, Store
 from tasks.credentials import storage_options
-from tasks.execute import EXECUTE, ExecuteSlice
+from tasks.sandbox import sandbox_at_work
 
 STAGES: dict[str, tuple[Stage, type[Strict]]] = {
     "sample": (SAMPLE, SampleSlice),
@@ -72,7 +74,7 @@ def make(child: Child) -> Outcome:
         keep()
         report_progress(done, total, unit, **(figures or {}))
 
-    build = Build(
+    context = Context(
         config=settings,
         inputs={name: store.path(ref) for name, ref in inputs.items()},
         folder=folder,
@@ -81,9 +83,10 @@ def make(child: Child) -> Outcome:
         log=lambda line: print(line, flush=True),
         shared=store.local,
         only=part.only,
+        sandbox=partial(sandbox_at_work, part.runtime),
     )
     try:
-        stage.build(build)
+        stage.run(context)
     finally:
         keep()
     return Outcome("", {"shards": len(stored)})

@@ -32,7 +32,7 @@ from prefect.tasks import exponential_backoff
 from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.launch.ending import ENDING
-from selftrain.stage import Build, fingerprint
+from selftrain.stage import Context, fingerprint
 from selftrain.store.files import PATIENT
 from selftrain.store.store import Store, cache_folder
 from tasks.part import Part
@@ -52,12 +52,12 @@ class PrefectRun(Run):
         if self.config.runtime.dask is not None:
             check_dask()
 
-    def share(self, step: Step, build: Build) -> None:
+    def share(self, step: Step, context: Context) -> None:
         """With `runtime.dask`, each part of the step's shards is a task run too, on a Dask worker."""
         if self.config.runtime.dask is not None:
             from tasks.dask import share_out
 
-            share_out(self, step, build)
+            share_out(self, step, context)
 
     @cached_property
     def result_storage(self) -> Path | RemoteFileSystem:

@@ -1,41 +1,10 @@
-"""Task and stage `prepare`: problems with their splits, whose tests can run.
+"""Task `prepare`: problems with their splits, whose tests can run."""
 
-The stage is made here, around the library's build, because only `tasks` may start a sandbox.
-"""
-
-import json
-import logging
-import re
-from collections import Counter, defaultdict
-from collections.abc import Sequence
-from dataclasses import replace
-from itertools import chain, groupby
-from shlex import quote
-
-from sandbox.programs import assemble
-from sandbox.verdicts import Program, Result, Verdict
-from selftrain.config import ExecuteConfig
-from selftrain.errors import DataError
-from selftrain.problems.read import Found, content_digest
-from selftrain.problems.references import doubt
-from selftrain.records import Candidate, Problem
-from selftrain.stage import ArtifactRef, Build, Outcome, Stage
-from selftrain.stages import prepare as library
-from tasks.checks import EMPTY_BODIES, check
-from tasks.execute import programs, run_all, toolchain
+from selftrain.problems.read import content_digest
+from selftrain.stage import ArtifactRef
+from selftrain.stages.prepare import PREPARE, PrepareSlice
+from tasks.execute import toolchain
 from tasks.run import Run
-
-LOGGER = logging.getLogger("selftrain")
-
-EMPTY_FUNCTIONS = {
-    **{language: EMPTY_BODIES[language] for language in ("cpp", "java", "cs", "sh")},
-    "php": "    throw new Exception();\n}",
-    "ts": "    throw 0;\n}",
-}
-"""Bodies that every compiler takes. Tests in other languages (py, js) stand alone: they need no function to be parsed."""
-LACKS = re.compile(r"ModuleNotFoundError|Cannot find module|Call to undefined function")
-NAMED = 5
-"""Problems that an error message names."""
 
 
 def prepare(run: Run) -> ArtifactRef:
@@ -49,116 +18,7 @@ def prepare(run: Run) -> ArtifactRef:
     return run.do(
         PREPARE,
         "prepare",
-        library.PrepareSlice(problems=problems, content=run.content, toolchain=tools if outside else None),
+        PrepareSlice(problems=problems, content=run.content, toolchain=tools if outside else None),
         {},
         tags=("sandbox",),
     )
-
-
-def build(build: Build) -> Outcome:
-    """Writes problems.parquet, once the tests of all problems from outside are known to compile."""
-    found = library.find(build)
-    if build.config.problems.source != "bank":  # the bank makes its tests itself
-        check_tests(build, found.problems)
-        check_checkers(build, found.problems)
-        found = without_doubtful(build, check(build, found))
-    return library.write(build, found)
-
-
-def without_doubtful(build: Build, found: Found) -> Found:
-    """`found` without the problems that programs held to be right speak against, counted: of those with cases whose candidates
-    will be run. One such program alone counts where its data set has judged it; `check` has looked at the others."""
-    # By what they are tried on: the languages of a task share their cases.
-    tried: dict[str, list[Program]] = defaultdict(list)
-    keys: dict[str, str] = {}
-    judged: set[str] = set()
-    for problem in found.problems:
-        if problem.cases and problem.split != "sft":
-            key = keys[problem.id] = json.dumps([problem.task, problem.cases])
-            for at, text in enumerate(found.references.get(problem.id, ())):
-                one = Candidate(f"{problem.id}#{at}", problem.id, at, text, (), 0.0, "stop")
-                tried[key] += programs(problem, one, ExecuteConfig())
-            if problem.id not in found.untried:
-                judged.add(key)
-    tried = {
-        key: several for key, several in tried.items() if len(several) > 1 or (several and key in judged)
-    }
-    results = {result.id: result for result in run_all(build, list(chain(*tried.values())), "right programs")}
-    doubts = {
-        key: doubt([results[one.id] for one in several], several[0].compare) for key, several in tried.items()
-    }
-    dropped = {p.task: doubts[keys[p.id]] for p in found.problems if doubts.get(keys.get(p.id, ""))}
-    kept = [problem for problem in found.problems if problem.task not in dropped]
-    for reason, tasks in groupby(sorted(dropped, key=dropped.__getitem__), dropped.__getitem__):
-        names = list(tasks)
-        LOGGER.info(
-            "left out, %s: %s%s", reason, ", ".join(names[:NAMED]), ", ..." if len(names) > NAMED else ""
-        )
-    return replace(found, problems=kept, left_out=found.left_out + Counter(dropped.values()))
-
-
-def check_tests(build: Build, problems: Sequence[Problem]) -> None:
-    """Raise DataError where the tests of a problem do not compile, or use a module or command that is not there: no
-    candidate could ever pass them."""
-    programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
-    broken: dict[str, Result] = {}
-    for result in run_all(build, programs.values(), "tests"):
-        lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)
-        if result.verdict is Verdict.compile_error or lacks:
-            broken[result.id] = result
-    if broken:
-        sources = {problem.id: problem.source for problem in problems}
-        lines = [
-            f"  {id} ({sources[id]}): {_last_line(result.stderr or result.stdout)}"
-            for id, result in sorted(broken.items())[:NAMED]
-        ]
-        more = f"\n  and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
-        raise DataError(
-            f"the tests of {len(broken)} of {len(programs)} problems cannot run, even on an empty function; mend them or "
-            "leave their tasks out with problems.exclude:\n" + "\n".join(lines) + more
-        )
-
-
-def check_checkers(build: Build, problems: Sequence[Problem]) -> None:
-    """Raise DataError where the checker of a problem fails, as it would on many a candidate: on the expected output, on none, or
-    on one that makes no sense."""
-    wanted: dict[str, Program] = {}
-    for problem in problems:
-        if problem.checker and problem.split != "sft":
-            for at, output in enumerate((problem.cases[0]["stdout"], "", "?!")):
-                printing = replace(
-                    problem, language="sh", prompt="", example_tests="", cases=problem.cases[:1]
-                )
-                one = Candidate(
-                    f"{problem.id}#{at}", problem.id, at, f"printf %s {quote(output)}", (), 0.0, "stop"
-                )
-                wanted |= {program.id: program for program in programs(printing, one, ExecuteConfig())}
-    failed: dict[str, Result] = {}
-    for result in run_all(build, wanted.values(), "checkers"):
-        if result.verdict is Verdict.sandbox_error and result.stderr.startswith("the checker"):
-            failed.setdefault(result.id.rpartition("#")[0], result)
-    if failed:
-        lines = "".join(f"\n  {id}: {failed[id].stderr.strip()}" for id in sorted(failed)[:NAMED])
-        more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-        raise DataError(
-            f"the checkers of {len(failed)} problems fail on the expected output, on an empty one or on '?!'; they have to say of "
-            f"any output whether it is right (sandbox/README.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
-        )
-
-
-def around_nothing(problem: Problem) -> Program:
-    """The problem's tests around a function that does nothing, or alone where the language allows that."""
-    body = EMPTY_FUNCTIONS.get(problem.language)
-    prompt = "" if body is None else problem.prompt
-    source, _ = assemble(problem.language, prompt, body or "", problem.tests)
-    if problem.language == "sh":  # Bash reads a script as it runs it: have it read all and run nothing
-        source = f"set -n\n{source}"
-    return Program(problem.id, problem.language, source)
-
-
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "refused")
-
-
-PREPARE = Stage("prepare", 3, build)

@@ -9,17 +9,18 @@ import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeVar
 
 from selftrain.config import RunConfig, Strict
 from selftrain.errors import CorruptArtifact, StoreError
-from selftrain.stage import CHILD_LOG, ArtifactRef, Build, Stage
+from selftrain.stage import CHILD_LOG, ArtifactRef, Context, Stage
 from selftrain.store.runfile import NAME
 from selftrain.store.store import Store, replace_file
 from tasks.progress import watch
+from tasks.sandbox import sandbox_at_work
 
 PACKAGES = (
     "torch",
@@ -115,15 +116,15 @@ class Run:
     def execute(self, step: Step, there: bool) -> None:
         """Called once per step; a plan does nothing."""
 
-    def share(self, step: Step, build: Build) -> None:
-        """May have other machines make shards of `build`, which then only merges them."""
+    def share(self, step: Step, context: Context) -> None:
+        """May have other machines make shards of the stage, which then only merges them."""
 
     def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
         """Make the step's artifact in this process and its children; False where it was there."""
         LOGGER.debug("building %s", step.ref)
 
         def make(folder: Path) -> Any:
-            build = Build(
+            context = Context(
                 config=step.config,
                 inputs={name: self.path(ref) for name, ref in step.inputs.items()},
                 folder=folder,
@@ -131,6 +132,7 @@ class Run:
                 progress=progress or watch(step.label),
                 log=log,
                 shared=self.store.local,
+                sandbox=partial(sandbox_at_work, self.config.runtime),
                 manifests={
                     name: self.store.manifest(other.ref) or {}
                     for name, other in self.steps.items()
@@ -138,9 +140,9 @@ class Run:
                 },
             )
             if step.stage.shards is not None:
-                self.share(step, build)
+                self.share(step, context)
             with self._sharing_checkpoints(step, folder):
-                return step.stage.build(build)
+                return step.stage.run(context)
 
         record = step.stage.identity(step.config, step.inputs) | {
             "name": step.name,

@@ -7,7 +7,7 @@ from selftrain.config import ModelConfig
 from selftrain.launch.launch import launch
 from selftrain.models.models import base_digest
 from selftrain.plan.suitable import check_lengths
-from selftrain.stage import Build, fingerprint, plain
+from selftrain.stage import Context, fingerprint, plain
 from selftrain.store.store import replace_file
 from tasks.run import Run
 
@@ -39,7 +39,7 @@ def check_models(run: Run) -> None:
         update={"nodes": 1, "processes": 1, "device": "cpu", "launcher": "torchrun", "deepspeed": None}
     )
     with tempfile.TemporaryDirectory(prefix="selftrain-models-") as scratch:
-        build = Build({"run": plain(config, "run")}, {}, Path(scratch), alone, lambda *_, **__: None)
-        launch("selftrain.plan.suitable", build)
+        context = Context({"run": plain(config, "run")}, {}, Path(scratch), alone, lambda *_, **__: None)
+        launch("selftrain.plan.suitable", context)
     with run.store.writing():
         replace_file(mark, b"")

@@ -16,11 +16,11 @@ FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("
 
 OWN = {
     "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
-    "tasks": (
-        "tasks", "selftrain", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.errors", "sandbox.languages",
-        "sandbox.libraries", "sandbox.programs", "sandbox.verdicts",
+    "tasks": ("tasks", "selftrain", "sandbox.client", "sandbox.errors"),
+    "selftrain": (
+        "selftrain", "sandbox.cache", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.libraries",
+        "sandbox.programs", "sandbox.verdicts",
     ),
-    "selftrain": ("selftrain", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.verdicts"),
     "sandbox": ("sandbox",),
 }  # fmt: skip
 """Which of the project's own modules each package may import."""

@@ -25,7 +25,7 @@ from selftrain.launch.heartbeat import Beat, Beating, Pulse
 from selftrain.launch.nodes import Job, gather
 from selftrain.launch.processes import ASK_MARK, PROGRESS_MARK, USAGE_MARK, run
 from selftrain.models.memory import check_gpu, check_memory, least_bytes
-from selftrain.stage import Build, Outcome, plain
+from selftrain.stage import Context, Outcome, plain
 from selftrain.store.store import PROGRESS, replace_file
 
 Answer = Callable[[Any], Any]
@@ -33,15 +33,15 @@ Answer = Callable[[Any], Any]
 
 def launch(
     module: str,
-    build: Build,
+    context: Context,
     distributed: bool = False,
     extra: dict[str, Any] | None = None,
     answer: Answer | None = None,
     cancel_reason: Callable[[], str | None] = lambda: None,
 ) -> Outcome:
-    """Run `python -m module resolved.json` for `build` and return its outcome.
+    """Run `python -m module resolved.json` for `context` and return its outcome.
 
-    distributed    start `build.runtime.processes` ranks on `build.runtime.nodes` machines, under a launcher where these are
+    distributed    start `context.runtime.processes` ranks on `context.runtime.nodes` machines, under a launcher where these are
                    more than one or DeepSpeed is asked for
     extra          further JSON values for the child, under "extra"
     answer         gives the answer to what the child asks (see `ask`), JSON values both
@@ -50,27 +50,27 @@ def launch(
     Raises ChildFailed with the child's last lines, or the UsageError that the child ended with; UsageError before anything
     is started where DeepSpeed is missing or there are more ranks than fit into memory.
     """
-    runtime = build.runtime
+    runtime = context.runtime
     needs = None
     if distributed:
         commands.need_deepspeed(runtime)
-        needs = least_bytes(build.config, build.inputs, runtime)
+        needs = least_bytes(context.config, context.inputs, runtime)
         check_memory(needs, runtime)
-    private = build.folder / PROGRESS
+    private = context.folder / PROGRESS
     private.mkdir(parents=True, exist_ok=True)
     resolved = private / "resolved.json"
     outcome = private / "outcome.json"
     outcome.unlink(missing_ok=True)
     content = {
-        "config": plain(build.config, "config"),
-        "inputs": {name: str(path) for name, path in build.inputs.items()},
-        "folder": str(build.folder),
+        "config": plain(context.config, "config"),
+        "inputs": {name: str(path) for name, path in context.inputs.items()},
+        "folder": str(context.folder),
         "runtime": plain(runtime, "runtime"),
         "extra": extra or {},
         "needs": needs,
     }
     replace_file(resolved, json.dumps(content, indent=1).encode())
-    last = _start(module, build, resolved, needs, answer, cancel_reason)
+    last = _start(module, context, resolved, needs, answer, cancel_reason)
     if not outcome.is_file():
         raise ChildFailed(f"{module} ended without a result; its last lines:\n{last}")
     return Outcome(**json.loads(outcome.read_bytes()))
@@ -78,14 +78,14 @@ def launch(
 
 def _start(
     module: str,
-    build: Build,
+    context: Context,
     resolved: Path,
     needs: int | None,
     answer: Answer | None,
     cancel_reason: Callable[[], str | None],
 ) -> str:
     """The child's last lines, or those of the launcher of its ranks."""
-    runtime, private = build.runtime, resolved.parent
+    runtime, private = context.runtime, resolved.parent
     variables = commands.environment(runtime)
     everywhere = os.environ | variables
 
@@ -97,7 +97,7 @@ def _start(
         cancel_reason: Callable[[], str | None] = lambda: None,
     ) -> str:
         hours = runtime.stage_hours
-        return run(command, module, environment, build.log, build.progress, asked, hours, cancel_reason)
+        return run(command, module, environment, context.log, context.progress, asked, hours, cancel_reason)
 
     many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
     if needs is None or not many:
@@ -113,10 +113,10 @@ def _start(
             return start(command, everywhere | commands.deepspeed_env_file(private / "deepspeed_env", there))
     if runtime.nodes == 1:
         return start(commands.torchrun(module, resolved, runtime))
-    if build.shared is None:
+    if context.shared is None:
         raise UsageError("runtime.nodes > 1 needs a store, in whose folder the machines meet")
     job = Job(attempt=uuid.uuid4().hex[:12], module=module, resolved=resolved, runtime=runtime, needs=needs)
-    with gather(build.shared / "jobs", job, build.log) as others:
+    with gather(context.shared / "jobs", job, context.log) as others:
         try:
             command = commands.torchrun(module, resolved, runtime, 0, job.attempt)
             last = start(command, cancel_reason=others.trouble)

@@ -32,7 +32,7 @@ from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import Speed
 from selftrain.plan.flops import Rows
 from selftrain.records import Candidate, Pair, Problem, write_records
-from selftrain.stage import Build, Outcome, plain
+from selftrain.stage import Context, Outcome, plain
 from selftrain.store.store import PROGRESS
 
 GUESS = {"cpu": 50e9, "cuda": 100e12}
@@ -108,7 +108,7 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
     with tempfile.TemporaryDirectory(prefix="selftrain-plan-") as scratch:
         folder = Path(scratch)
         clock = Clock()
-        build = Build(
+        context = Context(
             config={"run": plain(config, "run"), "sizes": asdict(sizes)},
             inputs={name: folder / name for name in ("base", "problems", "pairs", "pool")},
             folder=folder / "work",
@@ -119,7 +119,7 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
             writing = thread.submit(write_inputs, folder, config, corpus, sizes, settings)
             metrics = launch(
                 "selftrain.plan.calibrate",
-                build,
+                context,
                 distributed=True,
                 extra={"being_written": True},  # while the child imports what it needs
                 answer=lambda _: bool(writing.result()),

@@ -1,5 +1,5 @@
 """What a file of problems does not say of itself: answers that fail their own tests, tests that an empty function passes,
-and one problem under two names. `tasks.checks` runs the programs; what is to be run, and what it means, is here.
+and one problem under two names. `selftrain.stages.prepare_checks` runs the programs; what is to be run, and what it means, is here.
 """
 
 import math

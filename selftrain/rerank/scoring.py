@@ -11,7 +11,7 @@ from selftrain.errors import UsageError
 from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, launch, report_progress
 from selftrain.records import Candidate, Problem, read_records
-from selftrain.stage import Build, Outcome
+from selftrain.stage import Context, Outcome
 from selftrain.store.store import PROGRESS
 
 
@@ -20,8 +20,8 @@ class Job:
     """One reranker over one pool.
 
     name        of the result
-    reranker    name of the build's input that holds the reranker
-    candidates  name of the build's input that holds the pool
+    reranker    name of the stage's input that holds the reranker
+    candidates  name of the stage's input that holds the pool
     splits      whose problems are scored
     shuffled    score each candidate behind another problem's prompt (same split and language): the control that shows
                 whether the reranker reads the problem
@@ -34,18 +34,18 @@ class Job:
     shuffled: bool = False
 
 
-def score_candidates(build: Build, jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
+def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
     """Per job: candidate id -> score. The greedy candidates (sample -1) have none."""
     import pyarrow.parquet as pq
 
-    folder = build.folder / PROGRESS
+    folder = context.folder / PROGRESS
     for old in folder.glob("scores-*.parquet"):
         old.unlink()
-    sharded = build.runtime.scoring_shards and build.runtime.processes > 1
-    alone = build.runtime.model_copy(update={"nodes": 1, "launcher": "torchrun"})
+    sharded = context.runtime.scoring_shards and context.runtime.processes > 1
+    alone = context.runtime.model_copy(update={"nodes": 1, "launcher": "torchrun"})
     launch(
         "selftrain.rerank.scoring",
-        replace(build, config={}, runtime=alone),
+        replace(context, config={}, runtime=alone),
         distributed=sharded,
         extra={"jobs": [asdict(job) for job in jobs], "sharded": sharded},
     )

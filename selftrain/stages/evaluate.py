@@ -11,7 +11,7 @@ from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.metrics import choose_logprob_weight, choose_ranker
 from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, load_pool, with_logprob
 from selftrain.rerank.scoring import Job, score_candidates
-from selftrain.stage import Build, Outcome, Stage, fingerprint
+from selftrain.stage import Context, Outcome, Stage, fingerprint
 
 
 class EvaluateSlice(Strict):
@@ -23,10 +23,10 @@ class EvaluateSlice(Strict):
     rerankers: tuple[str, ...]
 
 
-def build(build: Build) -> Outcome:
+def run(context: Context) -> Outcome:
     """Reads `problems`, each pool's `POOL.candidates` and `POOL.executions`, each reranker; writes evaluation.json and
     scores.json (pool -> ranker -> candidate id -> score)."""
-    config: EvaluateSlice = build.config
+    config: EvaluateSlice = context.config
     jobs = [
         Job(f"{pool}/{ranker}", ranker, f"{pool}.candidates", ("validation", "test"))
         for pool in config.pools
@@ -43,23 +43,23 @@ def build(build: Build) -> Outcome:
             )
             for ranker in config.rerankers
         ]
-    found = score_candidates(build, jobs)
+    found = score_candidates(context, jobs)
     scores: dict[str, dict[str, dict[str, float]]] = {pool: {} for pool in config.pools}
     for name, by_candidate in found.items():
         pool, ranker = name.split("/", 1)
         scores[pool][ranker] = by_candidate
-    (build.folder / "scores.json").write_text(json.dumps(scores))
+    (context.folder / "scores.json").write_text(json.dumps(scores))
     kept = {ranker: scores[config.pools[0]][ranker] for ranker in config.rerankers}
-    validation = load_pool(build.inputs, config.pools[0], "validation", kept)
+    validation = load_pool(context.inputs, config.pools[0], "validation", kept)
     weights = {ranker: choose_logprob_weight(validation, ranker) for ranker in config.rerankers}
     last = config.rerankers[-1]
     chosen = choose_ranker(with_logprob(validation, weights), [last, last + WITH_LOGPROB])
     pools = [
-        with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights) for pool in config.pools
+        with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights) for pool in config.pools
     ]
     evaluation = evaluate_pools(pools, config.evaluate.bootstrap, config.seed)
     result = {"evaluation": evaluation, "logprob_weights": weights, "chosen": chosen}
-    (build.folder / "evaluation.json").write_text(json.dumps(result, indent=1))
+    (context.folder / "evaluation.json").write_text(json.dumps(result, indent=1))
     first = evaluation["pools"][config.pools[0]]["overall"]
     metrics = {
         "chosen": chosen,
@@ -71,4 +71,4 @@ def build(build: Build) -> Outcome:
     return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
 
 
-EVALUATE = Stage("evaluate", 3, build)
+EVALUATE = Stage("evaluate", 3, run)

@@ -21,7 +21,7 @@ from selftrain.config import MineConfig, Strict
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
 from selftrain.rerank.scoring import Job, score_candidates
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.stage import Context, Outcome, Stage
 
 
 class MineSlice(Strict):
@@ -48,26 +48,27 @@ class Program:
         return self.candidate.id
 
 
-def build(build: Build) -> Outcome:
+def run(context: Context) -> Outcome:
     """Reads `problems`, `candidates`, `executions`, and from round 2 on `pairs` and `reranker`; writes pairs.parquet."""
-    config: MineSlice = build.config
-    problems = {p.id: p for p in read_records(build.inputs["problems"] / "problems.parquet", Problem)}
-    candidates = read_records(build.inputs["candidates"] / "candidates.parquet", Candidate)
+    config: MineSlice = context.config
+    problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
+    candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
     executions = {
-        e.candidate_id: e for e in read_records(build.inputs["executions"] / "executions.parquet", Execution)
+        e.candidate_id: e
+        for e in read_records(context.inputs["executions"] / "executions.parquet", Execution)
     }
     earlier: list[Pair] = []
     scores: dict[str, float] = {}
-    if "reranker" in build.inputs:
-        earlier = read_records(build.inputs["pairs"] / "pairs.parquet", Pair)
-        scores = score_candidates(build, [Job("mine", "reranker", "candidates", splits=("rl",))])["mine"]
+    if "reranker" in context.inputs:
+        earlier = read_records(context.inputs["pairs"] / "pairs.parquet", Pair)
+        scores = score_candidates(context, [Job("mine", "reranker", "candidates", splits=("rl",))])["mine"]
     programs = distinct_programs(candidates, executions, scores)
     new = mine_pairs(problems, programs, earlier, config)
     pairs = earlier + new
     found = outcomes(programs)
     if not pairs:
         raise DataError(no_pairs(found, config.mine))
-    write_records(build.folder / "pairs.parquet", pairs, Pair)
+    write_records(context.folder / "pairs.parquet", pairs, Pair)
     metrics = {
         "pairs": len(pairs),
         "new": len(new),
@@ -269,4 +270,4 @@ def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[t
     return [(chosen, rejected) for *_, chosen, rejected in sorted(gaps, key=lambda gap: gap[:3])]
 
 
-MINE = Stage("mine", 4, build)
+MINE = Stage("mine", 4, run)

@@ -1,8 +1,15 @@
 """Stage `ppo`: SFT policy + reranker -> trained policy. The work is in `selftrain.training.ppo.train`."""
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+
+from sandbox.verdicts import Program, Verdict
 from selftrain.config import ExecuteConfig, PPOConfig, Strict
 from selftrain.launch.launch import Answer, launch
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.records import Candidate, Problem, read_records
+from selftrain.stage import Context, Outcome, Stage
+from selftrain.stages.execute import judge, known_verdicts, programs
 
 
 class PPOSlice(Strict):
@@ -18,12 +25,35 @@ class PPOSlice(Strict):
     toolchain: dict[str, str] | None = None
 
 
-def build(build: Build, answer: Answer | None = None) -> Outcome:
+def run(context: Context) -> Outcome:
     """Reads `problems`, `generator` and `reranker`; writes a causal language model, its tokenizer and `samples.json`.
 
-    answer  to rows [problem id, completion]: for each, whether it passes, None where the sandbox failed
+    Where completions are executed, the training process sends them here, since it may not open a sandbox itself.
     """
-    return launch("selftrain.training.ppo.train", build, distributed=True, answer=answer)
+    with ExitStack() as stack:
+        answer = None if context.config.execute is None else stack.enter_context(passing(context))
+        return launch("selftrain.training.ppo.train", context, distributed=True, answer=answer)
 
 
-PPO = Stage("ppo", 3, build, trains=True)
+@contextmanager
+def passing(context: Context) -> Iterator[Answer]:
+    """A function from rows [problem id, completion] to whether each passes; None where the sandbox failed."""
+    problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
+    with ExitStack() as stack:
+        sandbox = stack.enter_context(context.sandbox())
+        cache = stack.enter_context(known_verdicts(context))
+
+        def answer(rows: list[list[str]]) -> list[bool | None]:
+            wanted: list[Program] = []
+            for at, (name, text) in enumerate(rows):
+                problem = replace(problems[name], example_tests="")
+                candidate = Candidate(str(at), name, at, problem.cut(text), (), 0.0, "stop")
+                wanted += programs(problem, candidate, context.config.execute)
+            results = judge(wanted, sandbox, cache, lambda _: None)
+            verdicts = [results[str(at)].verdict for at in range(len(rows))]
+            return [verdict is Verdict.passed if verdict.is_label else None for verdict in verdicts]
+
+        yield answer
+
+
+PPO = Stage("ppo", 3, run, trains=True)

@@ -1,16 +1,37 @@
-"""Build of stage `prepare`: the source's problems with their splits, checked for leaks between training and evaluation.
+"""Stage `prepare`: the source's problems with their splits, checked for leaks between training and evaluation, whose tests can run."""
 
-The stage itself is in `tasks.prepare`, which runs the tests in the sandbox too.
-"""
-
-from collections import Counter
+import json
+import logging
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import chain, groupby
+from shlex import quote
 from typing import Any
 
-from selftrain.config import SPLITS, ProblemsConfig, Strict
+from sandbox.programs import assemble
+from sandbox.verdicts import Program, Result, Verdict
+from selftrain.config import SPLITS, ExecuteConfig, ProblemsConfig, Strict
 from selftrain.errors import DataError
 from selftrain.problems.read import Found, find_problems
-from selftrain.records import Problem, digest, write_records
-from selftrain.stage import Build, Outcome
+from selftrain.problems.references import doubt
+from selftrain.records import Candidate, Problem, digest, write_records
+from selftrain.stage import Context, Outcome, Stage
+from selftrain.stages.execute import programs
+from selftrain.stages.prepare_checks import EMPTY_BODIES, check
+
+LOGGER = logging.getLogger("selftrain")
+
+EMPTY_FUNCTIONS = {
+    **{language: EMPTY_BODIES[language] for language in ("cpp", "java", "cs", "sh")},
+    "php": "    throw new Exception();\n}",
+    "ts": "    throw 0;\n}",
+}
+"""Bodies that every compiler takes. Tests in other languages (py, js) stand alone: they need no function to be parsed."""
+LACKS = re.compile(r"ModuleNotFoundError|Cannot find module|Call to undefined function")
+NAMED = 5
+"""Problems that an error message names."""
 
 
 class PrepareSlice(Strict):
@@ -23,12 +44,17 @@ class PrepareSlice(Strict):
     toolchain: dict[str, str] | None = None
 
 
-def find(build: Build) -> Found:
-    """The source's problems."""
-    return find_problems(build.config.problems, build.config.content)
+def run(context: Context) -> Outcome:
+    """Writes problems.parquet. Raises `DataError` where the tests of a problem from outside cannot run."""
+    found = find_problems(context.config.problems, context.config.content)
+    if context.config.problems.source != "bank":  # the bank makes its tests itself
+        check_tests(context, found.problems)
+        check_checkers(context, found.problems)
+        found = without_doubtful(context, check(context, found))
+    return write(context, found)
 
 
-def write(build: Build, found: Found) -> Outcome:
+def write(context: Context, found: Found) -> Outcome:
     """Writes problems.parquet. Raises `DataError` where a split has no problem."""
     problems = found.problems
     counts = Counter(problem.split for problem in problems)
@@ -38,9 +64,9 @@ def write(build: Build, found: Found) -> Outcome:
             f"no problem in splits {', '.join(missing)}; every split needs some: check problems.* in the config"
             + (f"; left out: {found.told}" if found.told else "")
         )
-    write_records(build.folder / "problems.parquet", problems, Problem)
+    write_records(context.folder / "problems.parquet", problems, Problem)
     metrics = {
-        "source": build.config.problems.source,
+        "source": context.config.problems.source,
         "problems": {split: counts[split] for split in SPLITS},
         "languages": dict(sorted(Counter(p.language for p in problems).items())),
         "left_out": dict(sorted(found.left_out.items())),
@@ -48,3 +74,102 @@ def write(build: Build, found: Found) -> Outcome:
         "checks": dict(found.checks),
     }
     return Outcome(digest(problems), metrics)
+
+
+def without_doubtful(context: Context, found: Found) -> Found:
+    """`found` without the problems that programs held to be right speak against, counted: of those with cases whose candidates
+    will be run. One such program alone counts where its data set has judged it; `check` has looked at the others."""
+    # By what they are tried on: the languages of a task share their cases.
+    tried: dict[str, list[Program]] = defaultdict(list)
+    keys: dict[str, str] = {}
+    judged: set[str] = set()
+    for problem in found.problems:
+        if problem.cases and problem.split != "sft":
+            key = keys[problem.id] = json.dumps([problem.task, problem.cases])
+            for at, text in enumerate(found.references.get(problem.id, ())):
+                one = Candidate(f"{problem.id}#{at}", problem.id, at, text, (), 0.0, "stop")
+                tried[key] += programs(problem, one, ExecuteConfig())
+            if problem.id not in found.untried:
+                judged.add(key)
+    tried = {
+        key: several for key, several in tried.items() if len(several) > 1 or (several and key in judged)
+    }
+    results = {result.id: result for result in context.judge(list(chain(*tried.values())), "right programs")}
+    doubts = {
+        key: doubt([results[one.id] for one in several], several[0].compare) for key, several in tried.items()
+    }
+    dropped = {p.task: doubts[keys[p.id]] for p in found.problems if doubts.get(keys.get(p.id, ""))}
+    kept = [problem for problem in found.problems if problem.task not in dropped]
+    for reason, tasks in groupby(sorted(dropped, key=dropped.__getitem__), dropped.__getitem__):
+        names = list(tasks)
+        LOGGER.info(
+            "left out, %s: %s%s", reason, ", ".join(names[:NAMED]), ", ..." if len(names) > NAMED else ""
+        )
+    return replace(found, problems=kept, left_out=found.left_out + Counter(dropped.values()))
+
+
+def check_tests(context: Context, problems: Sequence[Problem]) -> None:
+    """Raise DataError where the tests of a problem do not compile, or use a module or command that is not there: no
+    candidate could ever pass them."""
+    programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
+    broken: dict[str, Result] = {}
+    for result in context.judge(programs.values(), "tests"):
+        lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)
+        if result.verdict is Verdict.compile_error or lacks:
+            broken[result.id] = result
+    if broken:
+        sources = {problem.id: problem.source for problem in problems}
+        lines = [
+            f"  {id} ({sources[id]}): {_last_line(result.stderr or result.stdout)}"
+            for id, result in sorted(broken.items())[:NAMED]
+        ]
+        more = f"\n  and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        raise DataError(
+            f"the tests of {len(broken)} of {len(programs)} problems cannot run, even on an empty function; mend them or "
+            "leave their tasks out with problems.exclude:\n" + "\n".join(lines) + more
+        )
+
+
+def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
+    """Raise DataError where the checker of a problem fails, as it would on many a candidate: on the expected output, on none, or
+    on one that makes no sense."""
+    wanted: dict[str, Program] = {}
+    for problem in problems:
+        if problem.checker and problem.split != "sft":
+            for at, output in enumerate((problem.cases[0]["stdout"], "", "?!")):
+                printing = replace(
+                    problem, language="sh", prompt="", example_tests="", cases=problem.cases[:1]
+                )
+                one = Candidate(
+                    f"{problem.id}#{at}", problem.id, at, f"printf %s {quote(output)}", (), 0.0, "stop"
+                )
+                wanted |= {program.id: program for program in programs(printing, one, ExecuteConfig())}
+    failed: dict[str, Result] = {}
+    for result in context.judge(wanted.values(), "checkers"):
+        if result.verdict is Verdict.sandbox_error and result.stderr.startswith("the checker"):
+            failed.setdefault(result.id.rpartition("#")[0], result)
+    if failed:
+        lines = "".join(f"\n  {id}: {failed[id].stderr.strip()}" for id in sorted(failed)[:NAMED])
+        more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        raise DataError(
+            f"the checkers of {len(failed)} problems fail on the expected output, on an empty one or on '?!'; they have to say of "
+            f"any output whether it is right (sandbox/README.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
+        )
+
+
+def around_nothing(problem: Problem) -> Program:
+    """The problem's tests around a function that does nothing, or alone where the language allows that."""
+    body = EMPTY_FUNCTIONS.get(problem.language)
+    prompt = "" if body is None else problem.prompt
+    source, _ = assemble(problem.language, prompt, body or "", problem.tests)
+    if problem.language == "sh":  # Bash reads a script as it runs it: have it read all and run nothing
+        source = f"set -n\n{source}"
+    return Program(problem.id, problem.language, source)
+
+
+def _last_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "refused")
+
+
+PREPARE = Stage("prepare", 3, run)

@@ -8,7 +8,7 @@ from selftrain.config import Strict
 from selftrain.evaluation.pools import load_pool, with_logprob
 from selftrain.records import Pair, Problem, read_records
 from selftrain.report import ReportInputs, build_report
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.stage import Context, Outcome, Stage
 from selftrain.store.store import sha256_file
 
 BANK_NOTE = "The problems are the built-in bank's: exercise for the method on small models. They say nothing about real-world code."
@@ -22,19 +22,19 @@ class ReportSlice(Strict):
     rounds: int
 
 
-def build(build: Build) -> Outcome:
+def run(context: Context) -> Outcome:
     """Reads what `evaluate` read, `evaluation`, the last `pairs` where there are some, and each stage's manifest; writes the two files.
 
-    `build.manifests`: label of a stage (`sft`, `ppo-1`, ...) -> its manifest.
+    `context.manifests`: label of a stage (`sft`, `ppo-1`, ...) -> its manifest.
     """
-    config: ReportSlice = build.config
-    problems = read_records(build.inputs["problems"] / "problems.parquet", Problem)
-    result = json.loads((build.inputs["evaluation"] / "evaluation.json").read_text())
-    scores = json.loads((build.inputs["evaluation"] / "scores.json").read_text())
+    config: ReportSlice = context.config
+    problems = read_records(context.inputs["problems"] / "problems.parquet", Problem)
+    result = json.loads((context.inputs["evaluation"] / "evaluation.json").read_text())
+    scores = json.loads((context.inputs["evaluation"] / "scores.json").read_text())
     counts = Counter(problem.split for problem in problems)
     source = config.config["problems"]["source"]
     kinds: dict[str, Counter[str]] = {}
-    mined = build.inputs.get("pairs")
+    mined = context.inputs.get("pairs")
     for pair in read_records(mined / "pairs.parquet", Pair) if mined else ():
         kinds.setdefault(str(pair.round), Counter())[pair.kind] += 1
     weights = result["logprob_weights"]
@@ -47,16 +47,16 @@ def build(build: Build) -> Outcome:
             "validation": counts["validation"],
             "eval": counts["test"],
         },
-        seconds={label: manifest["seconds"] for label, manifest in build.manifests.items()},
+        seconds={label: manifest["seconds"] for label, manifest in context.manifests.items()},
         pools=[
-            with_logprob(load_pool(build.inputs, pool, "test", scores[pool]), weights)
+            with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights)
             for pool in config.pools
         ],
         evaluation=result["evaluation"],
         ppo={
             label: manifest["metrics"]["curve"]
             + [_probe(row) for row in manifest["metrics"].get("probes", [])]
-            for label, manifest in build.manifests.items()
+            for label, manifest in context.manifests.items()
             if manifest["stage"] == "ppo"
         },
         pairs=kinds,
@@ -64,8 +64,8 @@ def build(build: Build) -> Outcome:
         logprob_weights=weights,
         notes=[BANK_NOTE] if source == "bank" else [],
     )
-    build_report(inputs, build.folder)
-    return Outcome(sha256_file(build.inputs["evaluation"] / "evaluation.json"))
+    build_report(inputs, context.folder)
+    return Outcome(sha256_file(context.inputs["evaluation"] / "evaluation.json"))
 
 
 def _probe(row: dict[str, Any]) -> dict[str, float]:
@@ -73,4 +73,4 @@ def _probe(row: dict[str, Any]) -> dict[str, float]:
     return {"step": row["step"], "probe_pass_rate": row["pass_rate"], "hacking_gap": row["hacking_gap"]}
 
 
-REPORT = Stage("report", 1, build)
+REPORT = Stage("report", 1, run)

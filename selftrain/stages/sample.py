@@ -6,7 +6,7 @@ from selftrain.config import SampleConfig, Strict
 from selftrain.errors import DataError
 from selftrain.launch.launch import launch
 from selftrain.records import Candidate, Problem, digest, read_records, write_records
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.stage import Context, Outcome, Stage
 from selftrain.store.store import PROGRESS
 
 
@@ -36,23 +36,23 @@ def shard_path(folder: Path, number: int) -> Path:
     return folder / f"shard-{number:05d}.parquet"
 
 
-def shard_names(build: Build) -> list[str]:
+def shard_names(context: Context) -> list[str]:
     """The names of the shards' files."""
-    groups = shards(read_records(build.inputs["problems"] / "problems.parquet", Problem), build.config)
-    return [shard_path(build.folder, at).name for at in range(len(groups))]
+    groups = shards(read_records(context.inputs["problems"] / "problems.parquet", Problem), context.config)
+    return [shard_path(context.folder, at).name for at in range(len(groups))]
 
 
-def build(build: Build) -> Outcome:
+def run(context: Context) -> Outcome:
     """Reads `problems` and `generator`; writes candidates.parquet."""
-    config: SampleSlice = build.config
-    groups = shards(read_records(build.inputs["problems"] / "problems.parquet", Problem), config)
+    config: SampleSlice = context.config
+    groups = shards(read_records(context.inputs["problems"] / "problems.parquet", Problem), config)
     if not groups:
         raise DataError(f"no problem in splits {', '.join(config.splits)}; there is nothing to sample")
-    folder = build.folder / PROGRESS
+    folder = context.folder / PROGRESS
     paths = [shard_path(folder, at) for at in range(len(groups))]
-    if not all(path.is_file() for path in paths if build.wants(path.name)):
-        launch("selftrain.sampling.run", build, extra={"only": build.only})
-    if build.only is not None:
+    if not all(path.is_file() for path in paths if context.wants(path.name)):
+        launch("selftrain.sampling.run", context, extra={"only": context.only})
+    if context.only is not None:
         return Outcome("")
     candidates = [c for path in paths for c in read_records(path, Candidate)]
     sampled = {c.problem_id for c in candidates}
@@ -64,11 +64,11 @@ def build(build: Build) -> Outcome:
             "a model with a longer one"
         )
     if left_out:
-        build.log(
+        context.log(
             f"WARNING: {len(left_out)} of {sum(map(len, groups))} prompts leave no room for sample.max_new_tokens="
             f"{config.sample.max_new_tokens} in the generator's longest input: nothing is sampled for {left_out[0].id} ..."
         )
-    write_records(build.folder / "candidates.parquet", candidates, Candidate)
+    write_records(context.folder / "candidates.parquet", candidates, Candidate)
     drawn = [c for c in candidates if c.sample >= 0]
     metrics = {
         "problems": len(sampled),
@@ -80,4 +80,4 @@ def build(build: Build) -> Outcome:
     return Outcome(digest(candidates), metrics)
 
 
-SAMPLE = Stage("sample", 3, build, shard_names)
+SAMPLE = Stage("sample", 3, run, shard_names)

@@ -2,7 +2,7 @@
 
 from selftrain.config import ModelConfig, SftConfig, Strict
 from selftrain.launch.launch import launch
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.stage import Context, Outcome, Stage
 
 
 class SftSlice(Strict):
@@ -14,9 +14,9 @@ class SftSlice(Strict):
     sft: SftConfig
 
 
-def build(build: Build) -> Outcome:
+def run(context: Context) -> Outcome:
     """Reads `problems`; writes a causal language model and its tokenizer."""
-    return launch("selftrain.training.sft", build, distributed=True)
+    return launch("selftrain.training.sft", context, distributed=True)
 
 
-SFT = Stage("sft", 3, build, trains=True)
+SFT = Stage("sft", 3, run, trains=True)

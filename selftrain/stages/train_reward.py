@@ -2,7 +2,7 @@
 
 from selftrain.config import RewardConfig, Strict
 from selftrain.launch.launch import launch
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.stage import Context, Outcome, Stage
 
 
 class RewardSlice(Strict):
@@ -19,9 +19,9 @@ class RewardSlice(Strict):
     base_digest: str | None = None
 
 
-def build(build: Build) -> Outcome:
+def run(context: Context) -> Outcome:
     """Reads `pairs` and, unless it starts from `reward.base`, `start`; writes a one-label classifier and its tokenizer."""
-    return launch("selftrain.training.reward", build, distributed=True)
+    return launch("selftrain.training.reward", context, distributed=True)
 
 
-TRAIN_REWARD = Stage("train_reward", 2, build, trains=True)
+TRAIN_REWARD = Stage("train_reward", 2, run, trains=True)

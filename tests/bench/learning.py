@@ -8,6 +8,7 @@ most 15 minutes on two cores. SELFTRAIN_BENCH_STORE names a folder that keeps th
 import os
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,14 +17,15 @@ from selftrain.configfile import load_config
 from selftrain.evaluation.metrics import bootstrap_weights
 from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.records import Execution, Problem, read_records
-from selftrain.stage import Build
-from selftrain.stages.ppo import PPOSlice
+from selftrain.stage import Context
+from selftrain.stages.execute import EXECUTE, ExecuteSlice
+from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store.store import Store
-from tasks.execute import EXECUTE, ExecuteSlice, toolchain
-from tasks.ppo import build as train
+from tasks.execute import toolchain
 from tasks.prepare import prepare
 from tasks.run import Run, Step
+from tasks.sandbox import sandbox_at_work
 from tasks.sft import sft
 
 SEEDS = (1, 2, 3)
@@ -40,7 +42,7 @@ class Here(Run):
     """Stages in this process, one after the other."""
 
     def execute(self, step: Step, there: bool) -> None:
-        """Build it unless it is there."""
+        """Context it unless it is there."""
         if not there:
             self.build(step)
 
@@ -72,7 +74,7 @@ def one_seed(seed: int, store: str, folder: Path) -> None:
     policy = folder / "policy"
     policy.mkdir()
     started = time.monotonic()
-    curve = train(_build(run, piece, policy, inputs)).metrics["curve"]
+    curve = PPO.run(_context(run, piece, policy, inputs)).metrics["curve"]
     seconds = time.monotonic() - started
     before = greedy(run, folder / "before", inputs)
     after = greedy(run, folder / "after", inputs | {"generator": policy})
@@ -98,16 +100,19 @@ def greedy(run: Here, folder: Path, inputs: dict[str, Path]) -> "np.ndarray":
     for path in (pool, verdicts):
         path.mkdir(parents=True)
     piece = SampleSlice(seed=1, sample=run.config.sample, splits=("validation",), count=1, greedy=True)
-    SAMPLE.build(_build(run, piece, pool, inputs))
+    SAMPLE.run(_context(run, piece, pool, inputs))
     slice_ = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
-    EXECUTE.build(_build(run, slice_, verdicts, {"problems": inputs["problems"], "candidates": pool}))
+    EXECUTE.run(_context(run, slice_, verdicts, {"problems": inputs["problems"], "candidates": pool}))
     rows = read_records(verdicts / "executions.parquet", Execution)
     return np.array([float(row.passed) for row in rows if row.candidate_id.endswith("#-1")])
 
 
-def _build(run: Here, piece: object, folder: Path, inputs: dict[str, Path]) -> Build:
+def _context(run: Here, piece: object, folder: Path, inputs: dict[str, Path]) -> Context:
     def progress(done: float, total: float, unit: str = "", figures: object = None) -> None:
         if os.environ.get("SELFTRAIN_BENCH_VERBOSE"):
             print(done, total, unit, figures, flush=True)
 
-    return Build(piece, inputs, folder, run.config.runtime, progress, shared=run.store.local)
+    sandbox = partial(sandbox_at_work, run.config.runtime)
+    return Context(
+        piece, inputs, folder, run.config.runtime, progress, shared=run.store.local, sandbox=sandbox
+    )

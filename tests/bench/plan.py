@@ -21,7 +21,7 @@ from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Step
 from selftrain.records import Candidate, Pair, Problem, read_records, write_records
 from selftrain.rerank.scoring import Job, score_candidates
-from selftrain.stage import Build
+from selftrain.stage import Context
 from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.stages.sft import SFT, SftSlice
@@ -88,15 +88,15 @@ def _times(
         (folder / part).mkdir()
     write_records(folder / "problems" / "problems.parquet", kept, Problem)
 
-    def build(part: str, piece: Any, **inputs: str) -> Build:
+    def build(part: str, piece: Any, **inputs: str) -> Context:
         found = {key: folder / value for key, value in inputs.items()}
-        return Build(piece, found, folder / part, runtime, lambda *_, **__: None)
+        return Context(piece, found, folder / part, runtime, lambda *_, **__: None)
 
     def planner(corpus: Corpus = corpus) -> Planner:
         return Planner(config, shape, shape, corpus, speed, pairs=pairs)
 
     with watching(folder) as seen:
-        outcome = SFT.build(
+        outcome = SFT.run(
             build(
                 "sft",
                 SftSlice(seed=seed, model=config.model, base_digest=None, sft=config.sft),
@@ -120,14 +120,14 @@ def _times(
     ]
     write_records(folder / "pairs" / "pairs.parquet", rows, Pair)
     with watching(folder) as seen:
-        TRAIN_REWARD.build(
+        TRAIN_REWARD.run(
             build("reward", RewardSlice(seed=seed, reward=config.reward), pairs="pairs", start="sft")
         )
     yield _line(name, planner().reward(1), seen, share)
 
     piece: Any = PPOSlice(seed=seed, ppo=config.ppo, max_new_tokens=config.sample.max_new_tokens)
     with watching(folder) as seen:
-        outcome = PPO.build(build("ppo", piece, problems="problems", generator="sft", reranker="reward"))
+        outcome = PPO.run(build("ppo", piece, problems="problems", generator="sft", reranker="reward"))
     tokens = sum(row["tokens"] for row in outcome.metrics["curve"])
     length = tokens / (config.ppo.steps * config.ppo.rollout_batch)
     yield f"{name}  PPO's completions {length:.1f} tokens, {sum(corpus.answers) / len(corpus.answers):.1f} were assumed"
@@ -135,7 +135,7 @@ def _times(
 
     piece = SampleSlice(seed=seed, sample=config.sample, splits=("rl",), count=config.sample.rl, greedy=False)
     with watching(folder) as seen:
-        outcome = SAMPLE.build(build("sample", piece, problems="problems", generator="sft"))
+        outcome = SAMPLE.run(build("sample", piece, problems="problems", generator="sft"))
     length = outcome.metrics["tokens"] / outcome.metrics["candidates"]
     yield f"{name}  sampled completions {length:.1f} tokens"
     step = next(planner(_as_long(corpus, length)).pool("sft", "rl"))

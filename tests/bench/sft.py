@@ -17,7 +17,7 @@ from selftrain.config import BankConfig, ModelConfig, RuntimeConfig, SftConfig
 from selftrain.models.models import encode_completion, encode_prompt, make_tiny, pad, train_tokenizer
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem, write_records
-from selftrain.stage import Build
+from selftrain.stage import Context
 from selftrain.stages.sft import SFT, SftSlice
 from selftrain.training.common import bucketed_order
 
@@ -98,5 +98,5 @@ def _child(problems: Sequence[Problem], steps: int) -> float:
         folder.mkdir()
         write_records(inputs / "problems.parquet", problems, Problem)
         config = SftSlice(seed=1, model=MODEL, base_digest=None, sft=SETTINGS)
-        SFT.build(Build(config, {"problems": inputs}, folder, RUNTIME, progress))
+        SFT.run(Context(config, {"problems": inputs}, folder, RUNTIME, progress))
     return at[steps] - at[WARM_UP]

@@ -19,7 +19,7 @@ from s3fs import S3FileSystem
 from flows.method import method
 from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
-from selftrain.stage import ArtifactRef, Build, Outcome
+from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store.store import Store
 from tasks.run import Run
 from tests.cluster import Cluster, cluster
@@ -234,22 +234,22 @@ def test_parts_end_with_the_flow_that_wants_them(
 
 
 def test_a_worker_with_another_sandbox_is_refused(tmp_path: Path):
-    from tasks.execute import EXECUTE, ExecuteSlice
+    from selftrain.stages.execute import EXECUTE, ExecuteSlice
+    from tests.contexts import judging
 
     write_records(tmp_path / "problems.parquet", [PROBLEM], Problem)
     write_records(
         tmp_path / "candidates.parquet", [Candidate("p.py#0", "p.py", 0, "", (1,), 0, "stop")], Candidate
     )
     settings = ExecuteSlice(execute={}, toolchain={"py": "docker: image 1"})
-    build = Build(
+    context = judging(
         settings,
         {"problems": tmp_path, "candidates": tmp_path},
         tmp_path,
         RuntimeConfig(backend="process"),
-        lambda *_: None,
         only=("executions-00000.parquet",),
     )
     with pytest.raises(
         Exception, match=r"is not that of the run: py here is 'process: .*', there 'docker: image 1'"
     ):
-        EXECUTE.build(build)
+        EXECUTE.run(context)

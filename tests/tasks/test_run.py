@@ -9,7 +9,7 @@ import pytest
 from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.errors import CorruptArtifact
 from selftrain.records import digest
-from selftrain.stage import ArtifactRef, Build, Outcome, Stage
+from selftrain.stage import ArtifactRef, Context, Outcome, Stage
 from selftrain.store.store import Store
 from tasks.run import Run, Step
 
@@ -18,16 +18,16 @@ class Building(Run):
     """Builds at once."""
 
     def execute(self, step: Step, there: bool) -> None:
-        """Build the step."""
+        """Context the step."""
         self.build(step)
 
 
-def write(build: Build) -> Outcome:
+def write(build: Context) -> Outcome:
     (build.folder / "text").write_text(build.config["text"])
     return Outcome(digest([]))
 
 
-def copy(build: Build) -> Outcome:
+def copy(build: Context) -> Outcome:
     text = (build.inputs["first"] / "text").read_text()
     (build.folder / "text").write_text(text.upper())
     return Outcome(digest([]))

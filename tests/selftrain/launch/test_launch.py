@@ -28,7 +28,7 @@ from selftrain.models.memory import (
     tiny_parameters,
 )
 from selftrain.redact import without_secrets
-from selftrain.stage import Build, Outcome
+from selftrain.stage import Context, Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SftSlice
 from selftrain.stages.train_reward import RewardSlice
@@ -61,7 +61,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
     ) -> Outcome:
         work = "def work(child):\n" + textwrap.indent(textwrap.dedent(body), "    ")
         (tmp_path / "modules" / "childish.py").write_text(f"{HEAD}\n{work}\nchild_main(work)\n")
-        build = Build(
+        build = Context(
             config=config or {},
             inputs={"problems": tmp_path / "problems"},
             folder=tmp_path / "work",
@@ -508,11 +508,11 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # whoever started the 
 from pathlib import Path
 from selftrain.config import RuntimeConfig
 from selftrain.launch.launch import launch
-from selftrain.stage import Build
+from selftrain.stage import Context
 
 folder = Path(sys.argv[1])
 runtime = RuntimeConfig(processes=int(sys.argv[2]))
-launch("childish", Build({}, {}, folder, runtime, lambda **_: None), distributed=runtime.processes > 1)
+launch("childish", Context({}, {}, folder, runtime, lambda **_: None), distributed=runtime.processes > 1)
 """
 SLEEPER = """
 import os, time

@@ -19,9 +19,9 @@ from selftrain.config import PPOConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed
 from selftrain.launch import heartbeat, nodes
 from selftrain.launch.heartbeat import LOST_SECONDS, Beat, Beating, Pulse
+from selftrain.launch.launch import launch
 from selftrain.launch.nodes import Job, Seat, gather
-from selftrain.stage import Build, Outcome
-from selftrain.stages import ppo
+from selftrain.stage import Context, Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SFT, SftSlice
 from tests.command import ROOT
@@ -53,7 +53,7 @@ def train(out: Path, problems: Path, runtime: RuntimeConfig, progress: Any = lam
     folder.mkdir(parents=True, exist_ok=True)
     config = SftSlice(seed=1, model=TINY, base_digest=None, sft=SftConfig(**SETTINGS))
     inputs = {"problems": problems}
-    return SFT.build(Build(config, inputs, folder, runtime, progress, shared=local, log=print))
+    return SFT.run(Context(config, inputs, folder, runtime, progress, shared=local, log=print))
 
 
 @pytest.fixture(scope="module")
@@ -150,7 +150,7 @@ def test_two_machines_train_as_one_process_does_and_one_may_be_killed(
 
 
 def learn(out: Path, inputs: dict[str, Path], runtime: RuntimeConfig, asked: list[Any]) -> Outcome:
-    """The tiny PPO stage, with the store in `out`; a completion passes if its length is even. `asked`: gets each question."""
+    """The tiny PPO stage's training process, with the store in `out`; a completion passes if its length is even. `asked`: gets each question."""
 
     def answer(rows: list[list[str]]) -> list[bool]:
         asked.append(rows)
@@ -163,8 +163,8 @@ def learn(out: Path, inputs: dict[str, Path], runtime: RuntimeConfig, asked: lis
         steps=3, rollout_batch=8, mini_batch=4, micro_batch=2, execution_weight=1, learning_rate=1e-3
     )
     config = PPOSlice(seed=1, ppo=settings, max_new_tokens=8)
-    build = Build(config, inputs, folder, runtime, lambda *_, **__: None, shared=local, log=print)
-    return ppo.build(build, answer)
+    context = Context(config, inputs, folder, runtime, lambda *_, **__: None, shared=local, log=print)
+    return launch("selftrain.training.ppo.train", context, distributed=True, answer=answer)
 
 
 ASKED = """

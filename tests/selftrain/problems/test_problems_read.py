@@ -21,8 +21,7 @@ from selftrain.errors import DataError
 from selftrain.problems import checker_languages, content_digest, read_problems
 from selftrain.problems.contests import COMMENTS
 from selftrain.records import Problem, read_records, write_records
-from selftrain.stages.prepare import PrepareSlice
-from tasks.prepare import PREPARE
+from selftrain.stages.prepare import PREPARE, PrepareSlice
 from tests.selftrain.problems.made import DESCRIPTIONS, PY_STOP, py_row, sh_row, write_jsonl
 
 SHARES = {"sft": 0.5, "rl": 0.3, "validation": 0.2}

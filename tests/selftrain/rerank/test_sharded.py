@@ -7,7 +7,7 @@ import pytest
 from selftrain.config import RuntimeConfig
 from selftrain.records import Candidate, write_records
 from selftrain.rerank.scoring import Job, score_candidates
-from selftrain.stage import Build
+from selftrain.stage import Context
 from tests.selftrain.conftest import make_problems
 
 
@@ -27,7 +27,7 @@ def test_shards_over_two_ranks_give_the_scores_of_a_whole_reranker(
 
     def scores(folder: str, **runtime: object) -> dict[str, float]:
         (tmp_path / folder).mkdir()
-        build = Build(
+        build = Context(
             config=None,
             inputs={"problems": problems, "pool": pool, "rm": reranker},
             folder=tmp_path / folder,

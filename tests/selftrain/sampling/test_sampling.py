@@ -30,7 +30,7 @@ from selftrain.records import Candidate, Problem, read_records, write_records
 from selftrain.sampling import Sample, ct2, hf, processor, vllm
 from selftrain.sampling.hf import draw
 from selftrain.sampling.run import candidate, kept_tokens, own_devices, with_logprobs
-from selftrain.stage import ArtifactRef, Build, Outcome
+from selftrain.stage import ArtifactRef, Context, Outcome
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store.store import PROGRESS, Store
 from tasks.run import Run
@@ -513,8 +513,8 @@ def sampled(
     config = SampleSlice(seed=1, sample=drawing, splits=("rl",), count=2, greedy=True)
     folder.mkdir(exist_ok=True)
     runtime = RuntimeConfig(processes=processes)
-    build = Build(config, {"problems": problems, "generator": generator}, folder, runtime, lambda **_: None)
-    outcome = SAMPLE.build(build)
+    build = Context(config, {"problems": problems, "generator": generator}, folder, runtime, lambda **_: None)
+    outcome = SAMPLE.run(build)
     return outcome, read_records(folder / "candidates.parquet", Candidate)
 
 

@@ -10,7 +10,7 @@ from sandbox.verdicts import Verdict
 from selftrain.config import MineConfig, RuntimeConfig
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Execution, Pair, Problem, write_records
-from selftrain.stage import Build
+from selftrain.stage import Context
 from selftrain.stages.mine import MINE, MineSlice, Program, distinct_programs, mine_pairs
 
 PASSED, WRONG, CRASHED = Verdict.passed, Verdict.wrong_answer, Verdict.runtime_error
@@ -236,7 +236,7 @@ def build(folder: Path, made: Made, **settings: Any) -> dict[str, Any]:
     write_records(folder / "executions.parquet", made.executions.values(), Execution)
     config = MineSlice(seed=0, round=1, mine=MineConfig(**settings))
     inputs = dict.fromkeys(("problems", "candidates", "executions"), folder)
-    return MINE.build(Build(config, inputs, folder, RuntimeConfig(), lambda **_: None)).metrics
+    return MINE.run(Context(config, inputs, folder, RuntimeConfig(), lambda **_: None)).metrics
 
 
 def test_the_figures_say_how_many_problems_have_passing_failing_and_both(tmp_path: Path):

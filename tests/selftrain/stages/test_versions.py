@@ -18,17 +18,17 @@ from flows.method import method
 from sandbox.verdicts import Verdict
 from selftrain.config import BankConfig, EvaluateConfig, ExecuteConfig, MineConfig, RunConfig, RuntimeConfig
 from selftrain.records import Candidate, Execution, Problem, write_records
-from selftrain.stage import Build, Outcome, Stage
+from selftrain.stage import Outcome, Stage
 from selftrain.stages import evaluate as evaluate_module
 from selftrain.stages import mine as mine_module
 from selftrain.stages.evaluate import EVALUATE, EvaluateSlice
+from selftrain.stages.execute import EXECUTE, ExecuteSlice
 from selftrain.stages.mine import MINE, MineSlice
-from selftrain.stages.prepare import PrepareSlice
+from selftrain.stages.prepare import PREPARE, PrepareSlice
 from selftrain.stages.train_reward import TRAIN_REWARD
 from selftrain.store.store import Store
-from tasks.execute import EXECUTE, ExecuteSlice
-from tasks.prepare import PREPARE
 from tasks.run import Run
+from tests.contexts import judging
 
 TABLE = Path(__file__).with_name("versions.json")
 Known = dict[str, dict[str, Any]]
@@ -63,7 +63,7 @@ def judged() -> list[Execution]:
 def built(folder: Path, stage: Stage, config: Any, **inputs: Path) -> Outcome:
     """The stage's outcome with inputs in `folder`, where its own files go."""
     runtime = RuntimeConfig(backend="process", workers=2)
-    return stage.build(Build(config, inputs, folder, runtime, lambda *_, **__: None))
+    return stage.run(judging(config, inputs, folder, runtime))
 
 
 def prepare(folder: Path) -> Outcome:
@@ -104,7 +104,7 @@ def check(known: Known, stage: Stage, digest: str) -> None:
     if known[stage.name] == now:
         return
     kept = known[stage.name]["version"] == stage.version
-    file = Path(inspect.getsourcefile(stage.build) or "").name
+    file = Path(inspect.getsourcefile(stage.run) or "").name
     first = f"raise its version in {file}, then write" if kept else "write"
     pytest.fail(
         f"stage {stage.name}'s result or version has changed: {first} into {TABLE.name}: {json.dumps(now)}"

@@ -32,7 +32,7 @@ SFT_1, SFT_2, SFT_3, SFT_4 = (ref("sft", digit) for digit in "1234")
 
 
 def make(store: Store, which: ArtifactRef, **inputs: ArtifactRef) -> None:
-    """Build an artifact of 1,000 bytes and a manifest."""
+    """Context an artifact of 1,000 bytes and a manifest."""
 
     def write(folder: Path) -> Outcome:
         (folder / "data").write_bytes(bytes(1000))

@@ -14,7 +14,7 @@ from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import load_classifier, load_generator, load_tokenizer
 from selftrain.records import Pair, Problem, write_records
-from selftrain.stage import Build, Outcome
+from selftrain.stage import Context, Outcome
 from selftrain.stages.sft import SFT, SftSlice
 from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
 from selftrain.training import common, reward, sft
@@ -188,14 +188,14 @@ def train_sft(
         seed=1, model=ModelConfig(base=base) if base else TINY, base_digest=None, sft=SftConfig(**settings)
     )
     folder.mkdir(exist_ok=True)
-    build = Build(
+    build = Context(
         config,
         {"problems": problems},
         folder,
         RuntimeConfig(processes=processes),
         progress or (lambda **_: None),
     )
-    return SFT.build(build)
+    return SFT.run(build)
 
 
 def test_the_sft_loss_of_two_ranks_is_the_mean_over_the_responses_tokens(
@@ -258,10 +258,10 @@ def train_reward(folder: Path, pairs: list[Pair], start: Path, **settings: Any) 
     config = RewardConfig(batch_size=4, micro_batch_size=4, epochs=10, learning_rate=1e-12, **settings)
     inputs = {"pairs": folder / "pairs", "start": start}
     runtime = RuntimeConfig(processes=1)
-    build = Build(
+    build = Context(
         RewardSlice(seed=1, reward=config, continues=True), inputs, folder / "work", runtime, lambda **_: None
     )
-    return TRAIN_REWARD.build(build)
+    return TRAIN_REWARD.run(build)
 
 
 def test_the_reward_loss_is_bradley_terry_on_the_last_token_and_on_the_completions_tokens(

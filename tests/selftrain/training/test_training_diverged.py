@@ -13,7 +13,7 @@ from selftrain.errors import UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import load_classifier, load_generator, load_tokenizer
 from selftrain.records import Problem, write_records
-from selftrain.stage import Build
+from selftrain.stage import Context
 from selftrain.stages.sft import SFT, SftSlice
 from selftrain.training import common, reward, sft
 from tests.command import ROOT
@@ -142,9 +142,9 @@ def test_all_ranks_end(kind: str, tmp_path: Path, generator: Path):
     runtime = RuntimeConfig(processes=2, deepspeed=file)
     job = sft_job(tmp_path / "sft", generator, runtime, learning_rate=1e30)
     config = SftSlice.model_validate(job["child"]["config"])
-    build = Build(config, {"problems": tmp_path / "sft"}, tmp_path / "sft", runtime, lambda *_, **__: None)
+    build = Context(config, {"problems": tmp_path / "sft"}, tmp_path / "sft", runtime, lambda *_, **__: None)
     with pytest.raises(UsageError, match=r"stage sft has gone bad at step \d+ of 12: .*(nan|inf)"):
-        SFT.build(build)
+        SFT.run(build)
 
 
 def test_a_reranker_whose_last_step_throws_its_weights_away_is_not_stored(tmp_path: Path, reranker: Path):

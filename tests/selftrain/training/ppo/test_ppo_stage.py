@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -13,12 +14,12 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 import selftrain
-from selftrain.config import LoraConfig, ModelConfig, PPOConfig, RuntimeConfig
+from selftrain.config import ExecuteConfig, LoraConfig, ModelConfig, PPOConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import encode_completion, encode_prompt, make_tiny, train_tokenizer
 from selftrain.records import Problem, write_records
-from selftrain.stage import Build, plain
+from selftrain.stage import Context, plain
 from selftrain.stages import ppo as stage
 from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.training.ppo import train as ppo_child
@@ -69,13 +70,13 @@ def inputs(tmp_path_factory):
     return folders
 
 
-def build(inputs, folder, processes=1, config=CONFIG):
-    """The stage's own build; its outcome and the steps that it reported."""
+def run_stage(inputs, folder, processes=1, config=CONFIG):
+    """Run the stage; its outcome and the steps that it reported."""
     folder.mkdir(exist_ok=True)
     steps = []
     runtime = RuntimeConfig(processes=processes)
-    outcome = PPO.build(
-        Build(config, inputs, folder, runtime, lambda done, *rest, **more: steps.append(done))
+    outcome = PPO.run(
+        Context(config, inputs, folder, runtime, lambda done, *rest, **more: steps.append(done))
     )
     return outcome, steps
 
@@ -84,7 +85,7 @@ def build(inputs, folder, processes=1, config=CONFIG):
 def undisturbed(inputs, tmp_path_factory):
     """Folder and outcome of a run in one process."""
     folder = tmp_path_factory.mktemp("undisturbed")
-    return folder, build(inputs, folder)[0]
+    return folder, run_stage(inputs, folder)[0]
 
 
 def test_writes_a_policy_that_plain_transformers_loads(inputs, undisturbed):
@@ -142,7 +143,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_weights(inputs, undisturbed,
     assert not (private / "outcome.json").exists()
     assert (private / "checkpoints" / "step-2").is_dir()
 
-    outcome, steps = build(inputs, tmp_path)
+    outcome, steps = run_stage(inputs, tmp_path)
     assert steps[0] >= 3, "it must go on from its checkpoint, not start again"
     expected_folder, expected = undisturbed
     assert outcome.records_digest == expected.records_digest
@@ -153,7 +154,7 @@ def test_killed_in_the_middle_it_ends_with_the_same_weights(inputs, undisturbed,
 
 def test_two_ranks_do_what_one_process_does(inputs, undisturbed, tmp_path):
     folder, outcome = undisturbed
-    shared, steps = build(inputs, tmp_path, processes=2)
+    shared, steps = run_stage(inputs, tmp_path, processes=2)
     assert steps == [1, 2, 3, 4, 5]
     first = [json.loads((f / "samples.json").read_text())[:4] for f in (tmp_path, folder)]
     for ours, theirs in zip(*first, strict=True):
@@ -208,15 +209,15 @@ def loads_as_a_policy(folder, inputs):
     return max((policy[name] - start[name]).abs().max().item() for name in start)
 
 
-def test_adapters_a_value_model_execution_and_a_sampling_engine_together(inputs, tmp_path):
+def test_adapters_a_value_model_execution_and_a_sampling_engine_together(inputs, tmp_path, monkeypatch):
     ppo = CONFIG.ppo.model_copy(
         update={
             "steps": 2, "lora": LoraConfig(rank=2, alpha=4), "engine": "ctranslate2", "value_model": "separate",
             "execution_weight": 0.5, "probe": 4, "probe_steps": 1, "learning_rate": 1e-2,
         }
     )  # fmt: skip
-    build_ = Build(
-        CONFIG.model_copy(update={"ppo": ppo}),
+    context = Context(
+        CONFIG.model_copy(update={"ppo": ppo, "execute": ExecuteConfig()}),
         inputs,
         tmp_path,
         RuntimeConfig(processes=1, gradient_checkpointing=True),
@@ -228,7 +229,8 @@ def test_adapters_a_value_model_execution_and_a_sampling_engine_together(inputs,
         asked.append(rows)
         return passes(rows)
 
-    metrics = stage.build(build_, answer).metrics
+    monkeypatch.setattr(stage, "passing", lambda _: nullcontext(answer))
+    metrics = PPO.run(context).metrics
     assert [len(rows) for rows in asked] == [4, 8, 4, 8, 4], "a probe before, a step and a probe, twice"
     assert {name for rows in asked[::2] for name, _ in rows} == {"p12", "p13", "p14", "p15"}, "validation"
     assert all(name in {f"p{i}" for i in range(12)} for rows in asked[1::2] for name, _ in rows)
@@ -239,22 +241,21 @@ def test_adapters_a_value_model_execution_and_a_sampling_engine_together(inputs,
     assert not (tmp_path / "adapter_config.json").exists()
 
 
-def test_the_policy_whose_probe_passed_most_often_is_kept(inputs, tmp_path):
+def test_the_policy_whose_probe_passed_most_often_is_kept(inputs, tmp_path, monkeypatch):
     def trained(name, **settings):
         ppo = CONFIG.ppo.model_copy(update=settings)
         (tmp_path / name).mkdir()
-        build_ = Build(
-            CONFIG.model_copy(update={"ppo": ppo}),
+        context = Context(
+            CONFIG.model_copy(update={"ppo": ppo, "execute": ExecuteConfig()}),
             inputs,
             tmp_path / name,
             RuntimeConfig(processes=1),
             lambda *rest, **more: None,
         )
         rates = iter([1, 3, 2])  # of four: before any step, after the first, after the second
-        outcome = stage.build(
-            build_, lambda rows: [at < passing for passing in [next(rates)] for at in range(4)]
-        )
-        return outcome, load_file(tmp_path / name / "model.safetensors")
+        answer = lambda rows: [at < passing for passing in [next(rates)] for at in range(4)]  # noqa: E731
+        monkeypatch.setattr(stage, "passing", lambda _: nullcontext(answer))
+        return PPO.run(context), load_file(tmp_path / name / "model.safetensors")
 
     best, weights = trained("best", steps=2, probe=4, probe_steps=1, keep_best=True)
     assert [row["pass_rate"] for row in best.metrics["probes"]] == [0.25, 0.75, 0.5]
@@ -276,7 +277,7 @@ def test_adapters_under_zero_3(inputs, tmp_path):
     ):
         folder = tmp_path / name
         folder.mkdir()
-        outcome = PPO.build(Build(config, inputs, folder, runtime, lambda *rest, **more: None))
+        outcome = PPO.run(Context(config, inputs, folder, runtime, lambda *rest, **more: None))
         curves.append(outcome.metrics["curve"])
         assert loads_as_a_policy(folder, inputs) > 1e-4
     for ours, theirs in zip(*curves, strict=True):

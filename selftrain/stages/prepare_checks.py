@@ -18,8 +18,8 @@ from selftrain.problems.checks import (
 from selftrain.problems.leaks import function_of
 from selftrain.problems.read import Found
 from selftrain.records import Candidate, Problem
-from selftrain.stage import Build
-from tasks.execute import programs, run_all
+from selftrain.stage import Context
+from selftrain.stages.execute import programs
 
 LOGGER = logging.getLogger("selftrain")
 
@@ -45,18 +45,18 @@ Key = tuple[str, ...]
 """What a program was run for: ("answer", id), ("empty", id), or ("twin", id of the answer, id of the tests)."""
 
 
-def check(build: Build, found: Found) -> Found:
+def check(context: Context, found: Found) -> Found:
     """`found` after its answers, its tests and its problems' likeness were tried, and what `problems.check` says was done."""
-    setting = build.config.problems.check
+    setting = context.config.problems.check
     if setting == "off":
         return found
     problems = [problem for problem in found.problems if problem.id in found.untried]
     plan = dict(_wanted(found, problems))
-    passed = _run(build, plan)
+    passed = _run(context, plan)
     findings = judge(found, problems, passed)
     for line in findings.lines():
         LOGGER.warning("%s", line)
-        build.log(f"WARNING: {line}")
+        context.log(f"WARNING: {line}")
     return act(found, findings, setting)
 
 
@@ -120,10 +120,10 @@ def _program(problem: Problem, text: str, id: str) -> Program:
     return next(programs(problem, Candidate(id, problem.id, 0, text, (), 0.0, "stop"), ExecuteConfig()))
 
 
-def _run(build: Build, plan: Mapping[Key, Program]) -> dict[Key, bool]:
+def _run(context: Context, plan: Mapping[Key, Program]) -> dict[Key, bool]:
     """Which of the programs pass; those that the sandbox itself failed on are left out."""
     keys = {program.id: key for key, program in plan.items()}
-    found = run_all(build, plan.values(), "programs that check the problems")
+    found = context.judge(plan.values(), "programs that check the problems")
     results = {keys[result.id]: result for result in found}
     # In the order of the plan: the sandbox's own depends on which program ends first.
     return {

@@ -10,11 +10,10 @@ from selftrain.config import JsonlConfig, RuntimeConfig
 from selftrain.errors import DataError
 from selftrain.problems.read import Found, find_problems
 from selftrain.records import Problem, read_records
-from selftrain.stage import Build
-from selftrain.stages.prepare import PrepareSlice
-from tasks.checks import EMPTY_BODIES, check
-from tasks.execute import open_sandbox
-from tasks.prepare import build
+from selftrain.stages.prepare import PREPARE, PrepareSlice
+from selftrain.stages.prepare_checks import EMPTY_BODIES, check
+from tasks.sandbox import open_sandbox
+from tests.contexts import judging
 from tests.needs import need
 from tests.selftrain.problems.made import write_jsonl
 
@@ -82,7 +81,7 @@ def checked(
     shares = {split: 1 / len(splits) for split in splits}
     config = JsonlConfig(files=(files,), languages=languages, check=setting, shares=shares)
     slice = PrepareSlice(problems=config, content={})
-    return check(Build(slice, {}, folder, RUNTIME, lambda *_: None), find_problems(config))
+    return check(judging(slice, {}, folder, RUNTIME), find_problems(config))
 
 
 def test_what_is_planted_is_found_and_left_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -197,7 +196,7 @@ def test_an_empty_function_in_other_languages(tmp_path: Path, language: str) -> 
 def test_the_stage_says_what_it_found(tmp_path: Path) -> None:
     files = str(write_jsonl(tmp_path / "rows.jsonl", ROWS))
     config = JsonlConfig(files=(files,), languages=("py",))
-    outcome = build(Build(PrepareSlice(problems=config, content={}), {}, tmp_path, RUNTIME, lambda *_: None))
+    outcome = PREPARE.run(judging(PrepareSlice(problems=config, content={}), {}, tmp_path, RUNTIME))
     assert outcome.metrics["checks"]["wrong_answers"] == 3
     assert outcome.metrics["left_out"]["an empty function passes its tests"] == 4
     assert len(read_records(tmp_path / "problems.parquet", Problem)) == len(ROWS) - 6

@@ -12,10 +12,17 @@ from selftrain.config import ContestsConfig, ExecuteConfig, JsonlConfig, RunConf
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.problems import read_problems
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
-from selftrain.stage import Build
+from selftrain.stages.execute import (
+    EXECUTE,
+    ExecuteSlice,
+    limits_for,
+    summary,
+)
 from selftrain.store.store import Store
-from tasks.execute import EXECUTE, ExecuteSlice, limits_for, open_sandbox, sandbox_at_work, summary, toolchain
+from tasks.execute import toolchain
 from tasks.run import Run
+from tasks.sandbox import open_sandbox, sandbox_at_work
+from tests.contexts import judging
 from tests.selftrain.problems.made import write_jsonl
 
 CASES = tuple({"stdin": f"{n}\n", "stdout": f"{abs(n)}\n"} for n in (1, -2, 3, -4))
@@ -50,14 +57,14 @@ def executed(
     write_records(folder / "problems.parquet", problems, Problem)
     write_records(folder / "candidates.parquet", candidates, Candidate)
     told: list[tuple[float, float]] = []
-    build = Build(
+    context = judging(
         ExecuteSlice(execute=ExecuteConfig(**settings), toolchain={}),
         {"problems": folder, "candidates": folder},
         folder,
         RuntimeConfig(backend="process", workers=2),
         lambda done, total, *_: told.append((done, total)),
     )
-    EXECUTE.build(build)
+    EXECUTE.run(context)
     return {e.candidate_id: e for e in read_records(folder / "executions.parquet", Execution)}, told
 
 

@@ -10,9 +10,9 @@ from selftrain.errors import DataError
 from selftrain.problems import find_problems, read_problems
 from selftrain.problems.read import Found
 from selftrain.records import Problem
-from selftrain.stage import Build
-from tasks.execute import open_sandbox
-from tasks.prepare import check_checkers, check_tests, without_doubtful
+from selftrain.stages.prepare import check_checkers, check_tests, without_doubtful
+from tasks.sandbox import open_sandbox
+from tests.contexts import judging
 from tests.needs import need
 from tests.selftrain.problems.made import DESCRIPTIONS, write_jsonl
 
@@ -21,7 +21,7 @@ ONE_EACH = {"sft": 1, "rl": 1, "validation": 1, "test": 1}
 
 
 def check(problems: list[Problem]) -> None:
-    check_tests(Build({}, {}, Path(), RUNTIME, lambda *_: None), problems)
+    check_tests(judging({}, {}, Path(), RUNTIME), problems)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ SOUND = f"try:\n    {SLOPPY}\nexcept ValueError:\n    print('reject')"
 
 def test_a_checker_that_fails_on_what_makes_no_sense_is_told(problems: dict[str, Problem]) -> None:
     cases = ({"stdin": "1\n", "stdout": "it's 2\n"},)
-    build = Build({}, {}, Path(), RUNTIME, lambda *_: None)
+    context = judging({}, {}, Path(), RUNTIME)
     checkers = {"sound": SOUND, "sloppy": SLOPPY, "broken": "1 / 0", "learnt": "1 / 0"}
     several = [
         replace(
@@ -88,9 +88,9 @@ def test_a_checker_that_fails_on_what_makes_no_sense_is_told(problems: dict[str,
         )
         for name, source in checkers.items()
     ]  # fmt: skip
-    check_checkers(build, [*several[:1], *several[3:], problems["py"]])
+    check_checkers(context, [*several[:1], *several[3:], problems["py"]])
     with pytest.raises(DataError, match=r"the checkers of 2 problems fail on") as raised:
-        check_checkers(build, several)
+        check_checkers(context, several)
     assert "\n  broken: the checker (py) failed" in str(raised.value)
     assert "ZeroDivisionError" in str(raised.value)
     assert "\n  sloppy: the checker (py) failed" in str(raised.value)
@@ -103,7 +103,7 @@ def prepared(folder: Path, rows: list[dict], **more: object) -> Found:
     """What is kept of contest problems to evaluate on."""
     fields = {"evaluation": str(write_jsonl(folder / "rows.jsonl", rows)), "languages": ["py", "sh"]}
     config = ContestsConfig.model_validate(fields | more)
-    return without_doubtful(Build({}, {}, folder, RUNTIME, lambda *_: None), find_problems(config))
+    return without_doubtful(judging({}, {}, folder, RUNTIME), find_problems(config))
 
 
 def contest(at: int, cases: dict[str, str], *solutions: str) -> dict:

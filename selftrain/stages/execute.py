@@ -1,0 +1,246 @@
+"""Stage `execute`: candidates -> executions. Runs a pool's candidates against their problems' tests in the sandbox."""
+
+import socket
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+
+from sandbox.cache import VerdictCache
+from sandbox.languages import language as row_of
+from sandbox.libraries import counted, note
+from sandbox.programs import assemble
+from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
+from selftrain.config import ExecuteConfig, Strict
+from selftrain.errors import SandboxFailed, UsageError
+from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
+from selftrain.stage import Context, Judge, Outcome, Stage
+from selftrain.store.store import PROGRESS
+
+EXAMPLES = "/examples"
+CASE = "/case-"
+OUTPUT_KEPT = 2000
+"""Characters of a program's output that go into the record."""
+SMALLEST_MEMORY_BYTES = 128 * MIB
+"""With less some interpreters do not start, whatever the program."""
+
+
+class ExecuteSlice(Strict):
+    """What verdicts depend on, beside problems and candidates. `toolchain`: language, those of checkers too, -> versions, from the
+    sandbox."""
+
+    execute: ExecuteConfig
+    toolchain: dict[str, str]
+
+
+def toolchain_of(sandbox: Judge, language: str) -> str:
+    """What judges programs in `language`, as cache keys have it."""
+    return f"{sandbox.backend}: {sandbox.identity(language)}"
+
+
+def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, list[Candidate]]:
+    """The candidates in groups of `execute.shard`, by the name of the file that keeps a group's executions."""
+    size = config.execute.shard
+    starts = range(0, len(candidates), size)
+    return {
+        f"executions-{number:05d}.parquet": candidates[at : at + size] for number, at in enumerate(starts)
+    }
+
+
+def shard_names(context: Context) -> list[str]:
+    """The names of the shards' files."""
+    candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
+    return list(shards_of(candidates, context.config))
+
+
+def check_toolchain(sandbox: Judge, config: ExecuteSlice) -> None:
+    """Raise UsageError where this machine would judge by other compilers than the stage's key says."""
+    for language, expected in config.toolchain.items():
+        found = toolchain_of(sandbox, language)
+        if found != expected:
+            raise UsageError(
+                f"the sandbox of {socket.gethostname()} is not that of the run: {language} here is {found!r}, there {expected!r}; "
+                "use the same image, or the same versions, on all machines"
+            )
+
+
+def run(context: Context) -> Outcome:
+    """Reads `problems` and `candidates`; writes executions.parquet."""
+    config: ExecuteSlice = context.config
+    problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
+    candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
+    folder = context.folder / PROGRESS
+    folder.mkdir(parents=True, exist_ok=True)
+    shards = {name: shard for name, shard in shards_of(candidates, config).items() if context.wants(name)}
+    total = sum(map(len, shards.values()))
+    done: list[list[Execution]] = []
+    with context.sandbox() as sandbox, known_verdicts(context) as cache:
+        if context.only is not None:
+            check_toolchain(sandbox, config)
+        for name, shard in shards.items():
+            path = folder / name
+            if path.is_file():
+                done.append(read_records(path, Execution))
+                continue
+            progress = partial(show, context, before=sum(map(len, done)), total=total)
+            wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
+            if config.execute.every_case:
+                wanted = [part for program in wanted for part in one_by_one(program)]
+            results = judge(wanted, sandbox, cache, progress)
+            rows = [execution(problems[c.problem_id], c, results) for c in shard]
+            done.append(rows)
+            if all(
+                row.verdict.is_label for row in rows
+            ):  # what the sandbox failed on is tried again next time
+                part = path.with_suffix(".part")
+                write_records(part, rows, Execution)
+                part.rename(path)
+                progress(results)
+    executions = [row for rows in done for row in rows]
+    check_errors(executions, config.execute)
+    if context.only is not None:
+        return Outcome("")
+    write_records(context.folder / "executions.parquet", executions, Execution)
+    return Outcome(digest(executions), summary(executions, problems))
+
+
+@contextmanager
+def known_verdicts(context: Context) -> Iterator[VerdictCache | None]:
+    """The verdicts that earlier builds of this store found: pools of one run share many programs."""
+    if context.shared is None:
+        yield None
+        return
+    cache = VerdictCache(context.shared / "verdicts.sqlite", context.config.toolchain)
+    try:
+        yield cache
+    finally:
+        cache.close()
+
+
+def show(context: Context, results: Mapping[str, Result], before: int, total: int) -> None:
+    """Progress in candidates: those of the shards before, and those of this one that have a result."""
+    done = {id.split(CASE)[0] for id in results if not id.endswith(EXAMPLES)}
+    context.progress(before + len(done), total, "programs")
+
+
+def judge(
+    wanted: list[Program],
+    sandbox: Judge,
+    cache: VerdictCache | None,
+    progress: Callable[[Mapping[str, Result]], None],
+) -> dict[str, Result]:
+    """A result for each program, by id: known ones from the cache, the others from the sandbox."""
+    results = cache.find(wanted) if cache is not None else {}
+    fresh = {program.id: program for program in wanted if program.id not in results}
+    judged = []
+    for result in sandbox.run(fresh.values()):
+        results[result.id] = result
+        judged.append((fresh[result.id], result))
+        if len(results) % 50 == 0:
+            progress(results)
+    if cache is not None:
+        cache.keep(judged)
+    progress(results)
+    return results
+
+
+def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> Iterator[Program]:
+    """What to run for a candidate: its tests, and the prompt's own examples where there are any."""
+    language, limits = problem.language, limits_for(problem, config)
+    text = candidate.completion
+    if problem.cases:
+        cases = tuple(Case(case["stdin"], case["stdout"]) for case in problem.cases)
+        checker = (
+            Checker(problem.checker["language"], problem.checker["program"]) if problem.checker else None
+        )
+        yield Program(
+            candidate.id, language, problem.prompt + text, cases, None, limits, problem.compare, checker
+        )
+    else:
+        source, marker = assemble(language, problem.prompt, text, problem.tests)
+        yield Program(candidate.id, language, source, end_marker=marker, limits=limits)
+    if problem.example_tests:
+        source, marker = assemble(language, problem.prompt, text, problem.example_tests)
+        yield Program(candidate.id + EXAMPLES, language, source, end_marker=marker, limits=limits)
+
+
+def one_by_one(program: Program) -> Iterator[Program]:
+    """A program whose run ends at the first case that fails, as one program per case; any other as it is."""
+    if not program.cases:
+        yield program
+    for number, case in enumerate(program.cases):
+        yield replace(program, id=f"{program.id}{CASE}{number}", cases=(case,))
+
+
+def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
+    """The language's own limits (None) unless the problem, scaled, or else the config sets others."""
+    seconds, size = config.cpu_seconds, config.memory_bytes
+    if problem.time_limit and config.time_scale:
+        seconds = problem.time_limit * config.time_scale
+    if problem.memory_limit_bytes and config.memory_scale:
+        scaled = int(problem.memory_limit_bytes * config.memory_scale)
+        size = min(max(scaled, SMALLEST_MEMORY_BYTES), LARGEST_MEMORY_BYTES)
+    if seconds is None and size is None:
+        return None
+    limits = row_of(problem.language).limits
+    limits = limits.with_cpu(seconds) if seconds is not None else limits
+    return replace(limits, memory_bytes=size) if size is not None else limits
+
+
+def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]) -> Execution:
+    """The record of a candidate's results.
+
+    Of test cases that ran one by one the first that failed gives the verdict, as it does where they run as one program.
+    """
+    runs = [results[candidate.id]] if candidate.id in results else cases_of(problem, candidate, results)
+    result = next((run for run in runs if run.verdict is not Verdict.passed), runs[-1])
+    alone = candidate.id not in results and all(run.verdict.is_label for run in runs)
+    examples = results.get(candidate.id + EXAMPLES)
+    judged = examples is not None and examples.verdict.is_label
+    return Execution(
+        candidate_id=candidate.id,
+        problem_id=problem.id,
+        verdict=result.verdict,
+        exit_code=result.exit_code,
+        examples_passed=examples.verdict is Verdict.passed if examples is not None and judged else None,
+        pass_rate=sum(run.verdict is Verdict.passed for run in runs) / len(runs) if alone else None,
+        cpu_seconds=sum(run.cpu_seconds for run in runs),
+        wall_seconds=sum(run.compile_seconds + run.run_seconds for run in runs),
+        peak_memory_bytes=max(run.peak_memory_bytes for run in runs),
+        output=(result.stdout + result.stderr)[-OUTPUT_KEPT:],
+    )
+
+
+def cases_of(problem: Problem, candidate: Candidate, results: Mapping[str, Result]) -> list[Result]:
+    """The results of a candidate's test cases that ran one by one, in the order of the cases."""
+    return [results[f"{candidate.id}{CASE}{number}"] for number in range(len(problem.cases))]
+
+
+def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
+    """Raise SandboxFailed where the sandbox could not judge more than the tolerated share."""
+    failed = [row for row in executions if not row.verdict.is_label]
+    if len(failed) > config.tolerated_errors * len(executions):
+        raise SandboxFailed(
+            f"the sandbox itself failed on {len(failed)} of {len(executions)} programs, more than execute.tolerated_errors="
+            f"{config.tolerated_errors:g}; what was judged is kept. First: {failed[0].candidate_id}: {failed[0].output[-300:]}"
+        )
+
+
+def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[str, object]:
+    """What the stage's table shows."""
+    passed: dict[str, list[bool]] = {}
+    lacking = counted(
+        note(row_of(problems[row.problem_id].language), row.verdict, "", row.output) for row in executions
+    )
+    for row in executions:
+        passed.setdefault(problems[row.problem_id].language, []).append(row.passed)
+    return {
+        "programs": len(executions),
+        "verdicts": dict(sorted(Counter(str(row.verdict) for row in executions).items())),
+        "pass_rate": {language: sum(rows) / len(rows) for language, rows in sorted(passed.items())},
+        "cpu_seconds": sum(row.cpu_seconds for row in executions),
+    } | ({"missing_libraries": lacking} if lacking else {})
+
+
+EXECUTE = Stage("execute", 2, run, shard_names)

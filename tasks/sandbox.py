@@ -1,0 +1,42 @@
+"""Opens the configured sandbox: for a run's keys, and for its stages, which get it through their `Context`."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from sandbox.client import Sandbox
+from sandbox.errors import BackendUnavailable, SandboxError
+from selftrain.config import RuntimeConfig
+from selftrain.errors import SandboxFailed, UsageError
+
+DAEMON_SECONDS = 60.0
+"""How long the start of a run waits for a Docker daemon."""
+
+
+def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
+    """Open the configured sandbox; its identity enters cache keys. Raises `UsageError` where it cannot be had.
+
+    It waits for a Docker daemon that restarts: falling back to another backend would change every key.
+    """
+    try:
+        return _sandbox(runtime, DAEMON_SECONDS)
+    except SandboxError as error:
+        raise UsageError(str(error)) from error
+
+
+@contextmanager
+def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
+    """The sandbox of a stage. The run opened it once before: if it is gone now, its daemon may come back, so the stage is retried."""
+    try:
+        with _sandbox(runtime) as sandbox:
+            yield sandbox
+    except BackendUnavailable as error:
+        raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error
+
+
+def _sandbox(runtime: RuntimeConfig, patience: float = 0.0) -> Sandbox:
+    return Sandbox(
+        runtime.backend,
+        workers=runtime.workers,
+        docker_runtime=runtime.docker_runtime,
+        patience=patience,
+    )

@@ -109,21 +109,17 @@ def _ours(
 ) -> tuple[Callable[[], None], Any]:
     from accelerate import Accelerator
 
-    from selftrain.training.ppo.score import RerankerScore
+    from selftrain.training.ppo.score import RerankerScore, Reward
+    from selftrain.training.ppo.settings import Models, TrainerSettings
     from selftrain.training.ppo.trainer import Trainer
 
     model, reference, value, reward = _copies(policy)
     trainer = Trainer(
-        SETTINGS,
-        1,
-        NEW_TOKENS,
-        model,
-        reference,
-        RerankerScore(reward, SETTINGS.micro_batch),
+        TrainerSettings(SETTINGS, 1, NEW_TOKENS, (tokenizer.eos_token_id,)),
+        Models(model, reference, value_trunk=value.model if separate else None),
+        Reward(RerankerScore(reward, SETTINGS.micro_batch)),
         prompts,
-        (tokenizer.eos_token_id,),
         Accelerator(cpu=True),
-        value_trunk=value.model if separate else None,
     )
     return trainer.step, trainer
 

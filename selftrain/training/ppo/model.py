@@ -52,6 +52,10 @@ class Sequences:
         chosen = (at >= self.prompts[:, None] - 1) & (at < self.lengths[:, None] - 1)
         return chosen.flatten().nonzero().squeeze(1)
 
+    def targets(self) -> Tensor:
+        """[completion tokens] ids of the completions' tokens, in the order of `predicting`."""
+        return self.ids.flatten()[self.predicting() + 1]
+
 
 class PolicyWithValue(nn.Module):
     """A causal language model and a linear value head, on the trunk that they share or on `value_trunk`.
@@ -77,11 +81,11 @@ class PolicyWithValue(nn.Module):
 
         All of the distribution softmax(logits / temperature), the one that rollouts are sampled from.
         """
-        states, targets = completion_states(self.policy.base_model, batch)
+        states = completion_states(self.policy.base_model, batch)
         logs = _log_distribution(self.policy, states, self.temperature)
-        logprobs = logs.gather(1, targets[:, None]).squeeze(1)
+        logprobs = logs.gather(1, batch.targets()[:, None]).squeeze(1)
         if self.value_trunk is not None:
-            states, _ = completion_states(self.value_trunk, batch)
+            states = completion_states(self.value_trunk, batch)
         values = self.value_head(states).squeeze(1).float()
         return logprobs, values, logs if whole else None
 
@@ -96,26 +100,19 @@ def without_dropout(model: Any) -> Any:
     return model.train(bool(getattr(model, "is_activation_checkpointing", False)))
 
 
-def completion_states(trunk: Any, batch: Sequences) -> tuple[Tensor, Tensor]:
-    """The trunk's last states before each completion token [completion tokens, hidden], and those tokens' ids.
+def completion_states(trunk: Any, batch: Sequences) -> Tensor:
+    """[completion tokens, hidden] the trunk's last states before each completion token.
 
     Nothing is computed past the trunk for prompts and padding. Padding is on the right and attention causal: no mask.
     """
     hidden = trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
-    at = batch.predicting()
-    return hidden.flatten(0, 1).index_select(0, at), batch.ids.flatten()[at + 1]
+    return hidden.flatten(0, 1).index_select(0, batch.predicting())
 
 
 def completion_distribution(model: Any, batch: Sequences, temperature: float) -> Tensor:
-    """The same from a model without value head (the frozen reference): [completion tokens, vocabulary]."""
-    states, _ = completion_states(model.base_model, batch)
+    """[completion tokens, vocabulary] log softmax(logits / temperature) of a model without value head: the reference."""
+    states = completion_states(model.base_model, batch)
     return _log_distribution(model, states, temperature)
-
-
-def completion_logprobs(model: Any, batch: Sequences, temperature: float) -> Tensor:
-    """The log-probabilities of the completions' own tokens from a model without value head, [completion tokens]."""
-    logs = completion_distribution(model, batch, temperature)
-    return logs.gather(1, batch.ids.flatten()[batch.predicting() + 1][:, None]).squeeze(1)
 
 
 def check_head(model: Any, ids: Sequence[int]) -> None:

@@ -1,6 +1,7 @@
 """The reward: functions from prompts and completions, as token ids, to scores, and to whether they pass."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
@@ -23,6 +24,17 @@ class Execute(Protocol):
     def __call__(self, problems: Sequence[int], completions: Sequence[list[int]]) -> Sequence[bool | None]:
         """Whether each completion passes the tests of the problem of that number; None where the sandbox failed."""
         ...
+
+
+@dataclass(frozen=True)
+class Reward:
+    """What the policy is trained to raise.
+
+    execute  needed for `ppo.execution_weight` and for probes
+    """
+
+    score: Score
+    execute: Execute | None = None
 
 
 Translate = Callable[[list[int], list[int]], list[int]]

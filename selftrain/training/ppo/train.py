@@ -4,10 +4,9 @@ Run as a child process: `python -m selftrain.training.ppo.train resolved.json`, 
 `selftrain.training.ppo`.
 """
 
-import json
-import shutil
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,20 +14,18 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from transformers.integrations import unset_hf_deepspeed_config
 
-from selftrain.config import RuntimeConfig, SampleConfig
+from selftrain.config import LoraConfig, RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, ask, child_main, hold, report_progress
 from selftrain.models import lora
 from selftrain.models.deepspeed_ops import build_operators
-from selftrain.models.footprint import zero_of
+from selftrain.models.footprint import world, zero_of
 from selftrain.models.models import (
     context_of,
     decode_completion,
     digest_weights,
-    encode_completion,
     encode_prompt,
     end_ids,
-    fill_template,
     fits,
     load_classifier,
     load_generator,
@@ -37,63 +34,168 @@ from selftrain.models.models import (
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
+from selftrain.training.ppo.export import Export, write_samples
 from selftrain.training.ppo.model import check_head
 from selftrain.training.ppo.rollout import FromEngine, FromWholeCopy, Rollouts
-from selftrain.training.ppo.score import RerankerScore, Translate
-from selftrain.training.ppo.trainer import State, Trainer, accumulation_steps, best_step, check_batches
-
-SPECIAL = ("eos_token_id", "pad_token_id", "bos_token_id", "sep_token_id")
-LOOK = "def f(x):\n    return 10 + x\n"
-"""A text that two tokenizers of one kind make the same tokens of."""
+from selftrain.training.ppo.score import Execute, RerankerScore, Reward
+from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps, check_batches
+from selftrain.training.ppo.state import State
+from selftrain.training.ppo.trainer import Trainer
+from selftrain.training.ppo.translate import translation
 
 
 def train(child: Child) -> Outcome:
     """Train, and write the policy, its tokenizer and a table of samples into the child's folder."""
     config = PPOSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
-    settings, world = config.ppo, runtime.processes * runtime.nodes
-    check_batches(settings, world)
+    settings = config.ppo
+    check_batches(settings, world(runtime))
     generator, reranker = child.inputs["generator"], child.inputs["reranker"]
     tokenizer = load_tokenizer(generator)
-    # All models before the accelerator: with ZeRO stage 3 being set up, what is loaded comes in shards.
+    ends = end_ids(tokenizer, generator)
+    models = _load(config, runtime, child.inputs)
+    prompts = _prompts(child, config, tokenizer, (models.policy.config, models.judge.config))
+    check_head(models.policy, prompts.trained[0])
+    if settings.lora:
+        models = _with_adapters(models, settings.lora)
+    if runtime.recomputes:
+        _recompute(models)
+    translate = translation(tokenizer, ends, reranker, models.judge.config)
+    accelerator = _accelerator(config, runtime, world(runtime))
+    export = Export(child, config, models.policy, tokenizer, accelerator.is_main_process)
+    judge = RerankerScore(models.judge.to(accelerator.device), settings.micro_batch, translate)
+    trainer = Trainer(
+        TrainerSettings(
+            settings,
+            config.seed,
+            config.max_new_tokens,
+            ends,
+            child.private / "checkpoints",
+            runtime.keep_checkpoints,
+        ),
+        Models(
+            models.policy,
+            models.reference,
+            models.adapters,
+            models.value_trunk,
+            _rollouts(config, runtime, child, models, ends, accelerator, export),
+        ),
+        Reward(judge, _execute(child, tokenizer, prompts.names, ends)),
+        prompts.trained,
+        accelerator,
+        prompts.probed,
+        Progress(settings.steps),
+        lambda step: export.keep(step, trainer.policy_weights()) if settings.keep_best else None,
+    )
+    state = trainer.run()
+    hold(trainer.model)
+    weights = (
+        trainer.policy_weights()
+    )  # called by every rank: under ZeRO stage 3 they gather the weights together
+    if not accelerator.is_main_process:
+        return Outcome("", {})
+    kept = export.write(state, weights)
+    write_samples(state, tokenizer, ends, child.folder)
+    return Outcome(digest_weights(child.folder), _metrics(state, prompts) | kept)
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """The stage's models before training.
+
+    judge    the reranker
+    copy     a copy of the policy for rollouts, where ZeRO stage 3 shards the policy
+    """
+
+    policy: Any
+    judge: Any
+    copy: Any
+    value_trunk: Any
+    reference: Any
+    adapters: Any = None
+
+
+def _load(config: PPOSlice, runtime: RuntimeConfig, inputs: Mapping[str, Path]) -> Loaded:
+    """Load all models; before the accelerator is made, since under ZeRO stage 3 models load as shards from then on."""
+    generator, settings = inputs["generator"], config.ppo
     frozen = {"dtype": torch.bfloat16} if runtime.device == "cuda" else {}
     torch.manual_seed(config.seed)
-    policy, judge = load_generator(generator), load_classifier(reranker).to(**frozen)
-    whole = load_generator(generator, **frozen) if zero_of(runtime).stage == 3 else None
-    trunk = load_generator(generator).base_model if settings.value_model == "separate" else None
-    reference = None if settings.lora else load_generator(generator, **frozen)
-    rows = read_records(child.inputs["problems"] / "problems.parquet", Problem)
-    ends = end_ids(tokenizer, generator)
-    contexts = [found for model in (policy, judge) if (found := context_of(model.config)) is not None]
-    room = (min(contexts, default=None), config.max_new_tokens)
-    trained, prompts, too_long = _prompts(tokenizer, rows, "rl", *room)
-    if not prompts:
+    return Loaded(
+        policy=load_generator(generator),
+        judge=load_classifier(inputs["reranker"]).to(**frozen),
+        copy=load_generator(generator, **frozen) if zero_of(runtime).stage == 3 else None,
+        value_trunk=load_generator(generator).base_model if settings.value_model == "separate" else None,
+        reference=None if settings.lora else load_generator(generator, **frozen),
+    )
+
+
+def _with_adapters(models: Loaded, settings: LoraConfig) -> Loaded:
+    """`models` with adapters in the policy, and in its copy for rollouts."""
+    adapters = lora.add(models.policy, settings)
+    copy = models.copy and lora.add(models.copy, settings).get_base_model()
+    return replace(models, policy=adapters.get_base_model(), copy=copy, adapters=adapters)
+
+
+def _recompute(models: Loaded) -> None:
+    """Have the trained models recompute activations in the backward pass."""
+    for model in filter(None, (models.policy, models.value_trunk)):
+        model.activation_checkpointing_enable({"use_reentrant": False})
+        model.enable_input_require_grads()
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Token ids of the prompts that fit into both models (`models.fits`).
+
+    trained   of the rl split
+    probed    of the validation split, as many as `ppo.probe` says
+    names     ids of the problems of both: first those of `trained`
+    too_long  problems of the rl split that do not fit
+    """
+
+    trained: list[list[int]]
+    probed: list[list[int]]
+    names: list[str]
+    too_long: int
+
+
+def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[Any]) -> Prompts:
+    """The problems to sample for; `models`: the configs of those that read a prompt and its completion.
+
+    Raises DataError without a prompt to train on, UsageError with fewer than `ppo.probe` to probe with.
+    """
+    problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
+    contexts = [found for model in models if (found := context_of(model)) is not None]
+    context, new = min(contexts, default=None), config.max_new_tokens
+    trained, too_long = _fitting(tokenizer, problems, "rl", context, new)
+    if not trained:
         raise DataError(
             f"none of the {too_long} problems of the rl split has a prompt that fits: it needs 1 token at least, and room for "
-            f"sample.max_new_tokens={room[1]} more in the models' longest input of {room[0]} tokens; lower that"
+            f"sample.max_new_tokens={new} more in the models' longest input of {context} tokens; lower that"
         )
-    probed: list[Problem] = []
-    probe_prompts: list[list[int]] = []
-    if settings.probe:
-        probed, probe_prompts, _ = _prompts(tokenizer, rows, "validation", *room)
-    if len(probed) < settings.probe:
+    count = config.ppo.probe
+    probed = _fitting(tokenizer, problems, "validation", context, new)[0] if count else []
+    if len(probed) < count:
         raise UsageError(
-            f"ppo.probe is {settings.probe}, but the validation split has {len(probed)} problems with a prompt that fits; "
+            f"ppo.probe is {count}, but the validation split has {len(probed)} problems with a prompt that fits; "
             "lower it, or give that split more problems"
         )
-    check_head(policy, prompts[0])
-    adapters = None
-    if settings.lora:
-        adapters = lora.add(policy, settings.lora)
-        policy = adapters.get_base_model()
-        whole = whole and lora.add(whole, settings.lora).get_base_model()
-    if runtime.recomputes:
-        for model in filter(None, (policy, trunk)):
-            model.activation_checkpointing_enable({"use_reentrant": False})
-            model.enable_input_require_grads()
-    translate = translation(tokenizer, ends, reranker, judge.config)
-    accelerator = _accelerator(config, runtime, world)
-    names = [problem.id for problem in (*trained, *probed)]
+    names = [problem.id for problem, _ in (*trained, *probed)]
+    return Prompts([ids for _, ids in trained], [ids for _, ids in probed[:count]], names, too_long)
+
+
+def _fitting(
+    tokenizer: Any, problems: Sequence[Problem], split: str, context: int | None, new: int
+) -> tuple[list[tuple[Problem, list[int]]], int]:
+    """The split's problems whose prompts fit, with those prompts' tokens, and how many problems do not fit."""
+    chosen = [problem for problem in problems if problem.split == split]
+    encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in chosen]
+    kept = [(problem, ids) for problem, ids in encoded if fits(len(ids), context, new)]
+    return kept, len(chosen) - len(kept)
+
+
+def _execute(child: Child, tokenizer: Any, names: Sequence[str], ends: Sequence[int]) -> Execute:
+    """Has the parent run completions in its sandbox; `names`: the id of the problem of each number."""
 
     def execute(problems: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
         asked = [
@@ -103,126 +205,47 @@ def train(child: Child) -> Outcome:
         passed: list[bool | None] = ask(child, asked)
         return passed
 
-    def save(weights: Mapping[str, Any], folder: Path) -> None:
-        if settings.lora:
-            named = {lora.ROOT + name: value for name, value in weights.items()}
-            lora.merged(load_generator(generator), settings.lora, named).save_pretrained(folder)
-        else:
-            policy.save_pretrained(folder, state_dict=dict(weights))
-        tokenizer.save_pretrained(folder)
+    return execute
 
-    rollouts: Rollouts | None = None
-    if settings.engine != "hf":
-        rollouts = FromEngine(
+
+class Progress:
+    """Reports each step to the parent process."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+        self.last = time.monotonic()
+
+    def __call__(self, row: dict[str, float]) -> None:
+        """row  the step's row of the curve"""
+        now = time.monotonic()
+        shown = ("score", "pass_rate", "kl", "entropy", "policy_loss")
+        figures = {name: row[name] for name in shown if name in row}
+        rate = row["tokens"] / max(now - self.last, 1e-9)
+        self.last = now
+        report_progress(row["step"], self.steps, "steps", **figures, tokens_per_second=rate)
+
+
+def _rollouts(
+    config: PPOSlice,
+    runtime: RuntimeConfig,
+    child: Child,
+    models: Loaded,
+    ends: Sequence[int],
+    accelerator: Any,
+    export: Export,
+) -> Rollouts | None:
+    """What samples completions; None: the policy itself."""
+    if config.ppo.engine != "hf":
+        return FromEngine(
             lambda folder: _engine(config, runtime, child, folder, accelerator.is_main_process),
-            save,
+            export.save,
             child.private / "policy",
             accelerator.is_main_process,
             accelerator.wait_for_everyone,
         )
-    elif whole is not None:
-        rollouts = FromWholeCopy(whole.to(accelerator.device).eval(), settings.temperature, ends)
-    clock = [time.monotonic()]
-
-    def on_step(row: dict[str, float]) -> None:
-        now = time.monotonic()
-        shown = ("score", "pass_rate", "kl", "entropy", "policy_loss")
-        figures = {name: row[name] for name in shown if name in row}
-        rate = row["tokens"] / max(now - clock[0], 1e-9)
-        clock[0] = now
-        report_progress(row["step"], settings.steps, "steps", **figures, tokens_per_second=rate)
-
-    def on_best(step: int) -> None:
-        if not settings.keep_best:
-            return
-        weights = trainer.policy_weights()
-        if accelerator.is_main_process:
-            part, best = child.private / "best.part", child.private / f"best-{step}"
-            for old in (part, *child.private.glob("best-*")):
-                shutil.rmtree(old, ignore_errors=True)
-            save(weights, part)
-            part.rename(best)
-
-    trainer = Trainer(
-        settings,
-        config.seed,
-        config.max_new_tokens,
-        policy,
-        reference,
-        RerankerScore(judge.to(accelerator.device), settings.micro_batch, translate),
-        prompts,
-        ends,
-        accelerator,
-        child.private / "checkpoints",
-        on_step,
-        rollouts=rollouts,
-        value_trunk=trunk,
-        adapters=adapters,
-        execute=execute,
-        probe_prompts=probe_prompts[: settings.probe],
-        on_best=on_best,
-        keep=runtime.keep_checkpoints,
-    )
-    state = trainer.run()
-    hold(trainer.model)
-    weights = trainer.policy_weights()  # of every rank, for ZeRO stage 3 puts them together
-    outcome = Outcome("", {})
-    if accelerator.is_main_process:
-        best = child.private / f"best-{best_step(state.probes)}" if settings.keep_best else None
-        if best is not None and best.is_dir():
-            shutil.copytree(best, child.folder, dirs_exist_ok=True)
-        else:
-            save(weights, child.folder)
-        (child.folder / "samples.json").write_text(
-            json.dumps(_samples(state, tokenizer, ends), indent=1, ensure_ascii=False)
-        )
-        metrics = _metrics(state, len(prompts), too_long)
-        if best is not None:
-            metrics["step_kept"] = best_step(state.probes) if best.is_dir() else state.step
-        outcome = Outcome(digest_weights(child.folder), metrics)
-    return outcome
-
-
-def _prompts(
-    tokenizer: Any, problems: Sequence[Problem], split: str, context: int | None, new: int
-) -> tuple[list[Problem], list[list[int]], int]:
-    """The split's problems whose prompts fit (`models.fits`), those prompts' tokens, and how many problems do not."""
-    chosen = [problem for problem in problems if problem.split == split]
-    encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in chosen]
-    kept = [(problem, ids) for problem, ids in encoded if fits(len(ids), context, new)]
-    return [problem for problem, _ in kept], [ids for _, ids in kept], len(chosen) - len(kept)
-
-
-def translation(tokenizer: Any, ends: Sequence[int], reranker: Path, settings: Any) -> Translate | None:
-    """What turns the policy's tokens into those that the reranker was trained on; None where they are the same.
-
-    They are others with other tokens, with another end, padding, beginning or separator, or with a template, and where the
-    policy has more than one token that ends a completion.
-
-    ends      ids that end the policy's completions
-    settings  the reranker's config
-    """
-    other = load_tokenizer(reranker)
-    template = getattr(settings, "prompt_template", None) or "{prompt}"
-    if (
-        other.get_vocab() == tokenizer.get_vocab()
-        and all(getattr(other, name) == getattr(tokenizer, name) for name in SPECIAL)
-        and encode_prompt(other, LOOK) == encode_prompt(tokenizer, LOOK)
-        and set(ends) == {other.eos_token_id}
-        and template == "{prompt}"
-    ):
-        return None
-    heads: dict[tuple[int, ...], list[int]] = {}
-
-    def translate(prompt: list[int], completion: list[int]) -> list[int]:
-        if tuple(prompt) not in heads:
-            text = tokenizer.decode(prompt, skip_special_tokens=True)
-            heads[tuple(prompt)] = encode_prompt(other, fill_template(template, text))
-        tail = encode_completion(other, decode_completion(tokenizer, completion, ends))
-        # A completion that was cut at the limit has no end token for the reranker either.
-        return heads[tuple(prompt)] + (tail if completion[-1] in ends else tail[:-1])
-
-    return translate
+    if models.copy is not None:
+        return FromWholeCopy(models.copy.to(accelerator.device).eval(), config.ppo.temperature, ends)
+    return None
 
 
 def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path, main: bool) -> Any:
@@ -264,24 +287,11 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
     return accelerator
 
 
-def _samples(state: State, tokenizer: Any, ends: Sequence[int]) -> list[dict[str, Any]]:
-    """The kept samples as text; `ended` says whether an end token was reached."""
-    return [
-        {
-            **row,
-            "prompt": tokenizer.decode(row["prompt"]),
-            "completion": decode_completion(tokenizer, row["completion"], ends),
-            "ended": row["completion"][-1] in ends,
-        }
-        for row in state.samples
-    ]
-
-
-def _metrics(state: State, prompts: int, too_long: int) -> dict[str, Any]:
+def _metrics(state: State, prompts: Prompts) -> dict[str, Any]:
     first, last = state.curve[0], state.curve[-1]
     return {
-        "prompts": prompts,
-        "too_long": too_long,
+        "prompts": len(prompts.trained),
+        "too_long": prompts.too_long,
         "steps": state.step,
         "score_first": first["score"],
         "score": last["score"],

@@ -1,162 +1,67 @@
 """The PPO loop: rollout, score, compare with the reference, update.
 
-Every rank samples and scores its share of a step's prompts, then all ranks gather the whole rollout batch, so rewards,
-advantages and mini-batches are those of one process, however many there are; each mini-batch's gradient is computed in
-shares again. The policy is wrapped by accelerate: one process, DDP or DeepSpeed.
+A rollout batch is the same on every rank (see `experience`); each mini-batch's gradient is computed in shares. The policy is
+wrapped by accelerate: one process, DDP or DeepSpeed.
 """
 
 import math
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from selftrain.config import PPOConfig
-from selftrain.errors import SandboxFailed, UsageError
 from selftrain.models.models import all_sound
 from selftrain.training.ppo import checkpoint, equations, health
-from selftrain.training.ppo.model import PolicyWithValue, Sequences, completion_distribution
-from selftrain.training.ppo.rollout import FromPolicy, Rollouts, noise, seeded
-from selftrain.training.ppo.score import Execute, Score
+from selftrain.training.ppo.experience import PROBE, Collector, Experience
+from selftrain.training.ppo.model import PolicyWithValue
+from selftrain.training.ppo.rollout import seeded
+from selftrain.training.ppo.score import Reward
+from selftrain.training.ppo.settings import Models, TrainerSettings, check_batches
+from selftrain.training.ppo.state import State, best_step
 from selftrain.training.ppo.weights import whole
 
-PHASES = ("rollout", "score", "execute", "reference", "update")
-PROBE = -1
-"""Stands for the step in a probe's noise: the same in each of them, and no step's."""
 SAMPLED_STEPS, SAMPLED_ROWS = 8, 4
 """Steps, and completions of each, that are kept to be read by people."""
 
 
-@dataclass
-class State:
-    """All that a run carries from step to step beside weights and optimizer; JSON values.
-
-    step            steps done; it is the position in the data too (see `rows_of_step`)
-    kl_coefficient  for the next step
-    curve           one row of metrics per step
-    samples         [{"step", "prompt", "completion" (token ids), "score"}]
-    probes          one row of figures per probe, see `Trainer.probe`
-    seconds         wall seconds per phase
-    """
-
-    step: int
-    kl_coefficient: float
-    curve: list[dict[str, float]] = field(default_factory=list)
-    samples: list[dict[str, Any]] = field(default_factory=list)
-    probes: list[dict[str, float]] = field(default_factory=list)
-    seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(PHASES, 0.0))
-
-
-@dataclass(frozen=True)
-class Experience:
-    """A whole rollout batch; [rows, tokens] over completion tokens where not said otherwise.
-
-    scores, ended       [rows]: raw scores, and whether the completion has its end token
-    passed              [rows]: 1 where the tests pass, 0 where not; None where nothing was executed
-    rewards ... returns see `equations`; advantages are whitened
-    """
-
-    sequences: Sequences
-    mask: Tensor
-    scores: Tensor
-    ended: Tensor
-    passed: Tensor | None
-    kl: Tensor
-    entropy: Tensor
-    rewards: Tensor
-    logprobs: Tensor
-    values: Tensor
-    advantages: Tensor
-    returns: Tensor
-
-
-def rows_of_step(step: int, rows: int, problems: int, seed: int) -> list[int]:
-    """The problems of step `step` (0, 1, ...): the next `rows` of a sequence of seeded shuffles of all of them."""
-    first, last = step * rows, (step + 1) * rows
-    passes = range(first // problems, (last - 1) // problems + 1)
-    shuffled = [torch.randperm(problems, generator=seeded("order", seed, p)).tolist() for p in passes]
-    start = first - passes[0] * problems
-    return [row for shuffle in shuffled for row in shuffle][start : start + rows]
-
-
-def best_step(probes: Sequence[dict[str, float]]) -> int:
-    """The step after which the probe passed most often, the first of equals."""
-    return int(max(probes, key=lambda probe: probe["pass_rate"])["step"])
-
-
-def check_batches(config: PPOConfig, world: int) -> None:
-    """Raise UsageError unless the batch sizes divide each other and spread evenly over `world` processes."""
-    for misfit in config.misfits(world):
-        raise UsageError(misfit)
-
-
 class Trainer:
-    """Trains `policy` to raise `score` without moving far from `reference`.
+    """Trains a policy to raise a score without moving far from the reference.
 
-    policy, reference  causal language models with the same weights; `policy` is changed in place
-    prompts            token ids, one list per problem
-    ends               ids of the tokens that end a completion
-    accelerator        made with `accumulation_steps(config, world)`
-    checkpoints        folder to save to and resume from; None keeps nothing
-    keep               checkpoints that stay there
-    on_step            called after each step with its row of the curve
-    rollouts           what samples; None: the policy itself
-    value_trunk        a trunk of its own for the value head; None: the policy's
-    adapters           the PEFT model around `policy` where only adapters are trained; `reference` is None then, for it is
-                       the policy without them
-    execute            runs completions against their problems' tests; needed for `execution_weight` and for probes
-    probe_prompts      token ids of the probe's problems, which `execute` knows as len(prompts), len(prompts) + 1, ...
-    on_best            called by every rank with the step whose probe passed more often than any before
+    prompts        token ids, one list per problem
+    accelerator    made with `accumulation_steps(config, world)`
+    probe_prompts  token ids of the probe's problems, which `reward.execute` numbers from len(prompts) on
+    on_step        called after each step with its row of the curve
+    on_best        called by every rank with the step whose probe passed more often than any before
     """
 
     def __init__(
         self,
-        config: PPOConfig,
-        seed: int,
-        max_new_tokens: int,
-        policy: Any,
-        reference: Any,
-        score: Score,
+        settings: TrainerSettings,
+        models: Models,
+        reward: Reward,
         prompts: Sequence[list[int]],
-        ends: Sequence[int],
         accelerator: Any,
-        checkpoints: Path | None = None,
-        on_step: Callable[[dict[str, float]], None] = lambda row: None,
-        *,
-        rollouts: Rollouts | None = None,
-        value_trunk: Any = None,
-        adapters: Any = None,
-        execute: Execute | None = None,
         probe_prompts: Sequence[list[int]] = (),
+        on_step: Callable[[dict[str, float]], None] = lambda row: None,
         on_best: Callable[[int], None] = lambda step: None,
-        keep: int = 1,
     ) -> None:
+        config = settings.config
         check_batches(config, accelerator.num_processes)
-        self.config, self.seed, self.max_new_tokens = config, seed, max_new_tokens
-        self.score, self.prompts, self.ends = score, prompts, tuple(ends)
-        self.execute, self.probe_prompts = execute, probe_prompts
+        self.config, self.seed = config, settings.seed
+        self.checkpoints, self.keep = settings.checkpoints, settings.keep
+        self.prompts, self.probe_prompts = prompts, probe_prompts
         self.accelerator, self.on_step, self.on_best = accelerator, on_step, on_best
-        self.checkpoints, self.keep = checkpoints, keep
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.own = slice(self.rank, None, self.world)  # this rank's share of a step's rows
-        self.adapters = adapters
-        self.reference = None
-        if adapters is None:
-            self.reference = reference.to(accelerator.device).eval().requires_grad_(False)
-        self.module = PolicyWithValue(policy, config.temperature, value_trunk)
-        self.rollouts = rollouts or FromPolicy(policy, config.temperature, self.ends)
+        self.module = PolicyWithValue(models.policy, config.temperature, models.value_trunk)
         trained = [p for p in self.module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
+        self.collector = Collector(settings, models, reward, prompts, self.model, accelerator)
         self.state = State(step=0, kl_coefficient=config.kl_coefficient)
-        self._refreshed: int | None = None  # the step whose weights `rollouts` has
 
     @property
     def policy(self) -> Any:
@@ -188,7 +93,7 @@ class Trainer:
         experience = self.experience()
         figures = self._figures(experience)
         health.check_finite(self.state.step + 1, figures, self.config.learning_rate)
-        with self._timed("update"):
+        with self.state.timed("update"):
             losses = self.update(experience)
         row = {**figures, **losses}
         self._keep_samples(experience)
@@ -211,8 +116,8 @@ class Trainer:
         """Samples, scores and executes the probe's problems, which are not trained on; adds a row to `state.probes`."""
         rows = list(range(len(self.prompts), len(self.prompts) + len(self.probe_prompts)))
         # The same noise each time: what differs between two probes is the policy.
-        completions, scores = self._sampled(self.probe_prompts, PROBE)
-        passed = self._executed(rows, completions)
+        completions, scores = self.collector.sample(self.probe_prompts, self.state, PROBE)
+        passed = self.collector.execute(rows, completions, self.state)
         now = {
             "step": self.state.step,
             "problems": len(rows),
@@ -225,141 +130,9 @@ class Trainer:
         if best_step(self.state.probes) == self.state.step:
             self.on_best(self.state.step)
 
-    # Experience
-
     def experience(self) -> Experience:
-        """Samples, scores and evaluates the step's rollout batch; the same on every rank."""
-        config, width = self.config, self.max_new_tokens
-        problems = rows_of_step(self.state.step, config.rollout_batch, len(self.prompts), self.seed)
-        prompts = [self.prompts[i] for i in problems]
-        completions, scores = self._sampled(prompts, self.state.step)
-        passed = self._executed(problems, completions) if config.execution_weight else None
-        with self._timed("reference"):
-            own = Sequences.of(prompts[self.own], completions[self.own], self.accelerator.device)
-            figures = self._whole(self._evaluate(own))
-        logprobs, reference, values, entropy, exact = figures.unbind(-1)
-        sequences = Sequences.of(prompts, completions, self.accelerator.device)
-        last = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1)
-        ended = torch.isin(last, torch.tensor(self.ends, device=last.device))
-        mask = equations.completion_mask(sequences.completions, width)
-        of_token = equations.kl_estimate(logprobs, reference, "k3" if config.kl_estimator == "k3" else "k1")
-        kl = exact if config.kl_estimator == "exact" else of_token
-        rewards = equations.token_rewards(
-            kl,
-            self._judged(scores, passed, ended, sequences.completions),
-            sequences.completions,
-            self.state.kl_coefficient,
-        )
-        scaled = equations.whiten(rewards, mask, keep_mean=True) if config.whiten_rewards else rewards
-        advantages, returns = equations.advantages_and_returns(
-            scaled, values, mask, config.gamma, config.gae_lambda
-        )
-        if config.kl_estimator == "exact":
-            advantages = advantages - self.state.kl_coefficient * (of_token - exact) * mask
-        return Experience(
-            sequences,
-            mask,
-            scores,
-            ended,
-            passed,
-            kl,
-            entropy,
-            rewards,
-            logprobs,
-            values,
-            equations.whiten(advantages, mask),
-            returns,
-        )
-
-    def _sampled(self, prompts: Sequence[list[int]], step: int) -> tuple[list[list[int]], Tensor]:
-        """Completions of `prompts` and their scores, of all ranks' rows; `step` (or PROBE) decides the draws."""
-        uniforms = noise(self.seed, step, len(prompts), self.max_new_tokens)
-        with self._timed("rollout"):
-            if self.state.step != self._refreshed:
-                self.rollouts.refresh(lambda: whole(self.policy))
-                self._refreshed = self.state.step
-            with self.accelerator.autocast():
-                place = (step - PROBE) * self.world + self.rank
-                completions = self.rollouts(prompts[self.own], uniforms[self.own], place)
-        with self._timed("score"):
-            scores = self.score(prompts[self.own], completions).to(self.accelerator.device)
-        return self._whole_completions(completions), self._whole(scores)
-
-    def _executed(self, problems: list[int], completions: list[list[int]]) -> Tensor:
-        """[rows] 1 where the completion passes, 0 where not; where the sandbox failed, the mean of the others.
-
-        Such a row is neither rewarded nor punished. Rank 0 asks, the others are told.
-        """
-        assert self.execute is not None, "execution_weight and probes need `execute`"
-        passed = torch.zeros(len(problems), device=self.accelerator.device)
-        if self.rank == 0:
-            with self._timed("execute"):
-                found = self.execute(problems, completions)
-            known = [float(one) for one in found if one is not None]
-            if not known:
-                raise SandboxFailed(f"the sandbox judged none of the {len(problems)} completions of a step")
-            mean = sum(known) / len(known)
-            passed = torch.tensor([mean if one is None else float(one) for one in found]).to(passed)
-        if self.world > 1:
-            torch.distributed.broadcast(passed, 0)
-        return passed
-
-    def _judged(self, scores: Tensor, passed: Tensor | None, ended: Tensor, lengths: Tensor) -> Tensor:
-        """[rows] what a completion earns at its last token."""
-        config = self.config
-        if config.score_clip is not None:
-            scores = scores.clamp(-config.score_clip, config.score_clip)
-        if passed is not None:
-            scores = equations.mixed_scores(scores, passed, config.execution_weight)
-        return equations.penalised_scores(
-            scores, ended, config.missing_end_penalty, lengths, config.length_penalty
-        )
-
-    @torch.no_grad()
-    def _evaluate(self, sequences: Sequences) -> Tensor:
-        """[rows, tokens, 5]: log-probability, the reference's, value, entropy, KL to the reference.
-
-        Computed as the update computes them, not taken from the rollout, so that the first ratio is 1. Entropy and KL are
-        those of the distributions before each token, not estimates from it.
-        """
-        rows = len(sequences.prompts)
-        out = torch.zeros(rows, self.max_new_tokens, 5, device=self.accelerator.device)
-        for chunk in sequences.lengths.argsort(stable=True).split(self.config.micro_batch):
-            batch = sequences.take(chunk)
-            logprobs, values, policy = self.model(batch, whole=True)
-            reference = self._reference(batch)
-            own = reference.gather(1, batch.ids.flatten()[batch.predicting() + 1][:, None]).squeeze(1)
-            chances = policy.exp()
-            entropy = -(chances * policy).sum(-1)
-            kl = -entropy - (chances * reference).sum(-1)
-            figures = torch.zeros(len(chunk), self.max_new_tokens, 5, device=out.device)
-            mask = equations.completion_mask(batch.completions, self.max_new_tokens)
-            figures[mask] = torch.stack([logprobs, own, values, entropy, kl], -1)
-            out[chunk] = figures
-        return out
-
-    def _reference(self, batch: Sequences) -> Tensor:
-        """[completion tokens, vocabulary] the reference's log-probabilities."""
-        if self.reference is None:
-            with self.adapters.disable_adapter():
-                return self.model(batch, whole=True)[2]
-        with self.accelerator.autocast():
-            return completion_distribution(self.reference, batch, self.config.temperature)
-
-    def _whole(self, share: Tensor) -> Tensor:
-        """The tensor over all rows of the rollout batch, from every rank's share of the rows."""
-        if self.world == 1:
-            return share
-        ranks = self.accelerator.gather(share).view(self.world, -1, *share.shape[1:])
-        return ranks.transpose(0, 1).flatten(0, 1)
-
-    def _whole_completions(self, share: list[list[int]]) -> list[list[int]]:
-        if self.world == 1:
-            return share
-        padded = torch.full((len(share), self.max_new_tokens), -1, device=self.accelerator.device)
-        for row, ids in zip(padded, share, strict=True):
-            row[: len(ids)] = torch.tensor(ids)
-        return [[i for i in row if i >= 0] for row in self._whole(padded).tolist()]
+        """The next step's rollout batch; the same on every rank."""
+        return self.collector.collect(self.state)
 
     # Update
 
@@ -459,12 +232,6 @@ class Trainer:
                 }
             )
 
-    @contextmanager
-    def _timed(self, phase: str) -> Iterator[None]:
-        started = time.monotonic()
-        yield
-        self.state.seconds[phase] += time.monotonic() - started
-
     def _resume(self) -> None:
         if self.checkpoints is not None:
             state = checkpoint.resume(self.checkpoints, self.model, self.optimizer, self.accelerator)
@@ -484,8 +251,3 @@ class Trainer:
                 self.accelerator,
                 self.keep,
             )
-
-
-def accumulation_steps(config: PPOConfig, world: int) -> int:
-    """Micro batches per mini-batch in each of `world` processes."""
-    return math.ceil(config.mini_batch / world / config.micro_batch)

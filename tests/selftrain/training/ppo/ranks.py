@@ -15,6 +15,8 @@ from selftrain.launch.launch import hold
 from selftrain.launch.ranks import world_size
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.ppo.rollout import FromWholeCopy, seeded
+from selftrain.training.ppo.score import Reward
+from selftrain.training.ppo.settings import Models, TrainerSettings
 from selftrain.training.ppo.train import _accelerator
 from selftrain.training.ppo.trainer import Trainer
 from tests.selftrain.training.ppo.tiny import END, VOCABULARY, make_model
@@ -60,12 +62,12 @@ def main() -> None:
     policy, reference, whole = make_model(), make_model(), make_model()
     runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)
     accelerator = _accelerator(PPOSlice(seed=1, ppo=SETTINGS, max_new_tokens=WIDTH), runtime, world)
+    models = Models(policy, reference, rollouts=FromWholeCopy(whole, 1.0, (END,)))
     trainer = Trainer(
-        SETTINGS, 1, WIDTH, policy, reference, score, PROMPTS, (END,), accelerator,
-        rollouts=FromWholeCopy(whole, 1.0, (END,)),
-    )  # fmt: skip
+        TrainerSettings(SETTINGS, 1, WIDTH, (END,)), models, Reward(score), PROMPTS, accelerator
+    )
     live = trainer.experience().sequences.ids.tolist()
-    trainer.rollouts = Stored(world)
+    trainer.collector.rollouts = Stored(world)
     curve = trainer.run().curve
     hold(trainer.model)
     weights = trainer.policy_weights()

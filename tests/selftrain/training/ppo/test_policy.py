@@ -5,8 +5,8 @@ import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from selftrain.errors import UsageError
-from selftrain.training.ppo.model import PolicyWithValue, Sequences, check_head, completion_logprobs
-from tests.selftrain.training.ppo.tiny import make_model
+from selftrain.training.ppo.model import PolicyWithValue, Sequences, check_head
+from tests.selftrain.training.ppo.tiny import make_model, reference_logprobs
 
 PROMPTS = [[5, 6, 7, 8, 9], [3]]
 COMPLETIONS = [[10, 1], [11, 12, 13, 1]]
@@ -44,7 +44,7 @@ def test_numbers_are_those_of_the_whole_model(tiny, temperature):
     torch.testing.assert_close(logprobs, torch.cat([logs for logs, _ in pairs]))
     torch.testing.assert_close(entropies, torch.cat([entropy for _, entropy in pairs]))
     with torch.no_grad():
-        torch.testing.assert_close(completion_logprobs(tiny, batch, temperature), logprobs)
+        torch.testing.assert_close(reference_logprobs(tiny, batch, temperature), logprobs)
 
 
 def test_extra_padding_changes_nothing(tiny):
@@ -83,14 +83,14 @@ def test_batch_mates_change_nothing(tiny, apart):
     whole = Sequences.of(prompts, completions, "cpu")
     with torch.no_grad():
         logprobs, values, _ = model(whole)
-        reference = completion_logprobs(tiny, whole, 0.8)
+        reference = reference_logprobs(tiny, whole, 0.8)
         starts = [0, *whole.completions.cumsum(0).tolist()]
         for row in range(3):
             alone = Sequences.of(prompts[row : row + 1], completions[row : row + 1], "cpu")
             own = slice(starts[row], starts[row + 1])
             torch.testing.assert_close(model(alone)[0], logprobs[own])
             torch.testing.assert_close(model(alone)[1], values[own])
-            torch.testing.assert_close(completion_logprobs(tiny, alone, 0.8), reference[own])
+            torch.testing.assert_close(reference_logprobs(tiny, alone, 0.8), reference[own])
 
 
 def test_value_head_starts_at_zero_and_dropout_is_off(tiny):

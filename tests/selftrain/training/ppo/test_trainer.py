@@ -10,9 +10,11 @@ from selftrain.config import HealthConfig, LoraConfig, PPOConfig
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.models import lora
 from selftrain.training.ppo import equations, health
-from selftrain.training.ppo.model import completion_logprobs
-from selftrain.training.ppo.trainer import Trainer, accumulation_steps, check_batches, rows_of_step
-from tests.selftrain.training.ppo.tiny import END, make_model
+from selftrain.training.ppo.experience import rows_of_step
+from selftrain.training.ppo.score import Reward
+from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps, check_batches
+from selftrain.training.ppo.trainer import Trainer
+from tests.selftrain.training.ppo.tiny import END, make_model, reference_logprobs
 
 TOKEN, WIDTH = 7, 12
 UNBOUNDED = {"max_kl": None, "max_clip_fraction": None}
@@ -46,10 +48,18 @@ def _one_thread():
     torch.set_num_threads(before)
 
 
-def make_trainer(settings, seed=1, score=share_of_token, policy=None, reference=None, **options):
+def make_trainer(
+    settings, seed=1, score=share_of_token, execute=None, checkpoints=None, keep=1, models=None, **options
+):
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation_steps(settings, 1))
-    policy, reference = policy or make_model(), reference or make_model()
-    return Trainer(settings, seed, WIDTH, policy, reference, score, PROMPTS, (END,), accelerator, **options)
+    return Trainer(
+        TrainerSettings(settings, seed, WIDTH, (END,), checkpoints, keep),
+        models or Models(make_model(), make_model()),
+        Reward(score, execute),
+        PROMPTS,
+        accelerator,
+        **options,
+    )
 
 
 def weights(trainer):
@@ -76,9 +86,9 @@ def test_a_large_kl_coefficient_holds_the_policy_at_the_reference(seed):
     settings = {"steps": 30, "rollout_batch": 256, "mini_batch": 256, "micro_batch": 256, "epochs": 1}
     curves = {}
     for name, coefficient, estimator in (("free", 0.0, "k1"), ("k1", 10.0, "k1"), ("exact", 10.0, "exact")):
-        models = {"policy": make_model(0, 64, 0.1), "reference": make_model(0, 64, 0.1)}
+        models = Models(make_model(0, 64, 0.1), make_model(0, 64, 0.1))
         changes = {"learning_rate": 3e-4, "kl_coefficient": coefficient, "kl_estimator": estimator}
-        curves[name] = make_trainer(config(**settings, **changes), seed, **models).run().curve
+        curves[name] = make_trainer(config(**settings, **changes), seed, models=models).run().curve
     mean = {name: sum(row["kl"] for row in curve) / 30 for name, curve in curves.items()}
     assert mean["k1"] < 0.02
     assert mean["exact"] < 0.02
@@ -94,7 +104,7 @@ def test_the_exact_kl_has_the_gradient_of_k1_with_less_noise():
         trainer = make_trainer(
             config(**changed, kl_estimator=estimator),
             score=lambda p, c: torch.zeros(len(c)),
-            reference=make_model(5),
+            models=Models(make_model(), make_model(5)),
         )
         experience = trainer.experience()
         found[estimator] = experience.kl[experience.mask]
@@ -388,11 +398,11 @@ def test_with_adapters_the_reference_is_the_policy_without_them():
     torch.manual_seed(0)
     adapters = lora.add(make_model(), LoraConfig(rank=4, alpha=8))
     before = make_model().state_dict()
-    trainer = make_trainer(settings, policy=adapters.get_base_model(), reference=None, adapters=adapters)
+    trainer = make_trainer(settings, models=Models(adapters.get_base_model(), adapters=adapters))
     trainer.run()
     experience = trainer.experience()
     with torch.no_grad():
-        expected = completion_logprobs(make_model(), experience.sequences, 1.0)
+        expected = reference_logprobs(make_model(), experience.sequences, 1.0)
     found = (experience.logprobs - experience.kl)[experience.mask]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5)
     assert experience.kl.abs().max() > 1e-3
@@ -400,13 +410,15 @@ def test_with_adapters_the_reference_is_the_policy_without_them():
     merged = lora.merged(make_model(), LoraConfig(rank=4, alpha=8), named)
     assert set(merged.state_dict()) == set(before)
     with torch.no_grad():
-        logprobs = completion_logprobs(merged.eval(), experience.sequences, 1.0)
+        logprobs = reference_logprobs(merged.eval(), experience.sequences, 1.0)
     torch.testing.assert_close(logprobs, experience.logprobs[experience.mask], rtol=0, atol=1e-5)
 
 
 def test_a_value_model_of_its_own_does_not_move_the_policy():
     settings = config(value_coefficient=1.0)
-    trainer = make_trainer(settings, value_trunk=make_model().base_model)
+    trainer = make_trainer(
+        settings, models=Models(make_model(), make_model(), value_trunk=make_model().base_model)
+    )
     experience = trainer.experience()
     _, value_loss, _ = trainer.losses(experience, torch.arange(32))
     value_loss.backward()
@@ -420,7 +432,7 @@ def test_recomputed_activations_change_nothing():
         policy = make_model()
         if recompute:
             policy.activation_checkpointing_enable({"use_reentrant": False})
-        trainer = make_trainer(config(), policy=policy)
+        trainer = make_trainer(config(), models=Models(policy, make_model()))
         assert trainer.policy.training == recompute
         trainer.step()
         after.append(weights(trainer))
@@ -432,11 +444,11 @@ def test_recomputed_activations_change_nothing():
 
 def test_a_checkpoint_of_another_model_is_refused(tmp_path):
     make_trainer(config(steps=1), checkpoints=tmp_path).run()
-    other = {"policy": make_model(0, 64), "reference": make_model(0, 64)}
+    other = Models(make_model(0, 64), make_model(0, 64))
     with pytest.raises(
         UsageError, match=r"step-1: .*parameters: .* had shape \[.*32\], now \[.*64\]; .*delete"
     ):
-        make_trainer(config(steps=2), checkpoints=tmp_path, **other).run()
+        make_trainer(config(steps=2), checkpoints=tmp_path, models=other).run()
 
 
 def test_as_many_checkpoints_stay_as_asked(tmp_path):

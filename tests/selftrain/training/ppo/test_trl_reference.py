@@ -33,8 +33,11 @@ from transformers import LlamaConfig, LlamaForCausalLM
 
 from selftrain.config import PPOConfig
 from selftrain.training.ppo import equations as eq
-from selftrain.training.ppo.model import PolicyWithValue, Sequences, completion_logprobs
-from selftrain.training.ppo.trainer import Trainer, accumulation_steps
+from selftrain.training.ppo.model import PolicyWithValue, Sequences
+from selftrain.training.ppo.score import Reward
+from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps
+from selftrain.training.ppo.trainer import Trainer
+from tests.selftrain.training.ppo.tiny import reference_logprobs
 
 STORED = json.loads(Path(__file__).with_name("trl_reference.json").read_text())
 CASES = STORED["cases"]
@@ -117,7 +120,7 @@ def test_logprobs_and_values(name: str):
     policy.value_head.weight.data = torch.tensor(STORED["value_head"])
     with torch.no_grad():
         logprobs, values, _ = policy(sequences)
-        reference = completion_logprobs(
+        reference = reference_logprobs(
             model_of(STORED["reference"]), sequences, case["settings"]["temperature"]
         )
     close(logprobs, tensor(case, "logprobs")[mask])
@@ -208,14 +211,10 @@ def test_a_whole_update(micro_batch: int):
         max_grad_norm=1e6,
     )
     trainer = Trainer(
-        config,
-        0,
-        mask.shape[1],
-        model_of(STORED["policy"]),
-        model_of(STORED["reference"]),
-        lambda prompts, completions: torch.zeros(len(completions)),
-        case["prompts"],
-        (1,),  # samples of its own are drawn, and not used
+        TrainerSettings(config, 0, mask.shape[1], (1,)),
+        Models(model_of(STORED["policy"]), model_of(STORED["reference"])),
+        Reward(lambda prompts, completions: torch.zeros(len(completions))),
+        case["prompts"],  # samples of its own are drawn, and not used
         Accelerator(cpu=True, gradient_accumulation_steps=accumulation_steps(config, 1)),
     )
     trainer.module.value_head.weight.data = torch.tensor(STORED["value_head"])

@@ -3,6 +3,8 @@
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
+from selftrain.training.ppo.model import completion_distribution
+
 END = 1
 VOCABULARY = 24
 
@@ -27,3 +29,9 @@ def make_model(seed: int = 0, hidden: int = 32, spread: float = 0.3) -> LlamaFor
         )
     )
     return model.eval()
+
+
+def reference_logprobs(model, batch, temperature):
+    """[completion tokens] log-probabilities of the completions' own tokens, from `completion_distribution`."""
+    logs = completion_distribution(model, batch, temperature)
+    return logs.gather(1, batch.targets()[:, None]).squeeze(1)

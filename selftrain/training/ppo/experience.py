@@ -1,0 +1,228 @@
+"""A step's rollout batch: completions, scores, the reference's log-probabilities, and the advantages that follow from them.
+
+Every rank samples and scores its share of the rows; then all ranks gather the rollout batch, so that rewards and advantages
+are those of one process, however many there are.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from selftrain.config import PPOConfig
+from selftrain.errors import SandboxFailed
+from selftrain.training.ppo import equations
+from selftrain.training.ppo.model import Sequences, completion_distribution
+from selftrain.training.ppo.rollout import FromPolicy, noise, seeded
+from selftrain.training.ppo.score import Reward
+from selftrain.training.ppo.settings import Models, TrainerSettings
+from selftrain.training.ppo.state import State
+from selftrain.training.ppo.weights import whole
+
+PROBE = -1
+"""Takes the place of the step in a probe's noise: the same for every probe, and no step's."""
+
+
+@dataclass(frozen=True)
+class Experience:
+    """A rollout batch on every rank; [rows, tokens] float32 over completion tokens unless said otherwise.
+
+    mask                 [rows, tokens] bool, true at a completion's tokens
+    scores               [rows] as the score gives them
+    ended                [rows] bool, whether the completion has its end token
+    passed               [rows] 1 where the tests pass, 0 where not; None where nothing was executed
+    kl, entropy          of the policy before each token, in nats
+    rewards ... returns  see `equations`; advantages are whitened
+    """
+
+    sequences: Sequences
+    mask: Tensor
+    scores: Tensor
+    ended: Tensor
+    passed: Tensor | None
+    kl: Tensor
+    entropy: Tensor
+    rewards: Tensor
+    logprobs: Tensor
+    values: Tensor
+    advantages: Tensor
+    returns: Tensor
+
+
+def rows_of_step(step: int, rows: int, problems: int, seed: int) -> list[int]:
+    """The problems of step `step` (0, 1, ...): the next `rows` of a sequence of seeded shuffles of all of them."""
+    first, last = step * rows, (step + 1) * rows
+    passes = range(first // problems, (last - 1) // problems + 1)
+    shuffled = [torch.randperm(problems, generator=seeded("order", seed, p)).tolist() for p in passes]
+    start = first - passes[0] * problems
+    return [row for shuffle in shuffled for row in shuffle][start : start + rows]
+
+
+class Collector:
+    """Collects rollout batches; every rank calls its methods, and gets the same results.
+
+    model  `PolicyWithValue` as accelerate wraps it
+    """
+
+    def __init__(
+        self,
+        settings: TrainerSettings,
+        models: Models,
+        reward: Reward,
+        prompts: Sequence[list[int]],
+        model: Any,
+        accelerator: Any,
+    ) -> None:
+        self.config, self.seed = settings.config, settings.seed
+        self.width, self.ends = settings.max_new_tokens, tuple(settings.ends)
+        self.reward, self.prompts = reward, prompts
+        self.model, self.accelerator = model, accelerator
+        self.policy, self.adapters = models.policy, models.adapters
+        self.reference = None
+        if models.adapters is None:
+            self.reference = models.reference.to(accelerator.device).eval().requires_grad_(False)
+        self.rollouts = models.rollouts or FromPolicy(models.policy, self.config.temperature, self.ends)
+        self.rank, self.world = accelerator.process_index, accelerator.num_processes
+        self.share = slice(self.rank, None, self.world)  # this rank's rows of a batch
+        self._refreshed: int | None = None  # the step whose weights `rollouts` has
+
+    def collect(self, state: State) -> Experience:
+        """Sample, score and evaluate the next step's rollout batch."""
+        problems = rows_of_step(state.step, self.config.rollout_batch, len(self.prompts), self.seed)
+        prompts = [self.prompts[i] for i in problems]
+        completions, scores = self.sample(prompts, state, state.step)
+        passed = self.execute(problems, completions, state) if self.config.execution_weight else None
+        device = self.accelerator.device
+        with state.timed("reference"):
+            own = Sequences.of(prompts[self.share], completions[self.share], device)
+            figures = self._gather(self._evaluate(own))
+        sequences = Sequences.of(prompts, completions, device)
+        last = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1)
+        ended = torch.isin(last, torch.tensor(self.ends, device=device))
+        return _experience(self.config, sequences, figures, scores, passed, ended, state.kl_coefficient)
+
+    def sample(self, prompts: Sequence[list[int]], state: State, step: int) -> tuple[list[list[int]], Tensor]:
+        """One completion per prompt, as token ids, and its score, [rows]. `step` (or PROBE) decides the draws."""
+        uniforms = noise(self.seed, step, len(prompts), self.width)
+        with state.timed("rollout"):
+            if state.step != self._refreshed:
+                self.rollouts.refresh(lambda: whole(self.policy))
+                self._refreshed = state.step
+            with self.accelerator.autocast():
+                place = (step - PROBE) * self.world + self.rank
+                completions = self.rollouts(prompts[self.share], uniforms[self.share], place)
+        with state.timed("score"):
+            scores = self.reward.score(prompts[self.share], completions).to(self.accelerator.device)
+        return self._gather_completions(completions), self._gather(scores)
+
+    def execute(self, problems: list[int], completions: list[list[int]], state: State) -> Tensor:
+        """[rows] 1 where the completion passes, 0 where not; where the sandbox failed, the mean of the others.
+
+        A row that the sandbox failed on is so neither rewarded nor punished. Rank 0 executes and broadcasts the result.
+
+        Raises SandboxFailed where the sandbox judged no row.
+        """
+        assert self.reward.execute is not None, "execution_weight and probes need `Reward.execute`"
+        passed = torch.zeros(len(problems), device=self.accelerator.device)
+        if self.rank == 0:
+            with state.timed("execute"):
+                found = self.reward.execute(problems, completions)
+            known = [float(one) for one in found if one is not None]
+            if not known:
+                raise SandboxFailed(f"the sandbox judged none of the {len(problems)} completions of a step")
+            mean = sum(known) / len(known)
+            passed = torch.tensor([mean if one is None else float(one) for one in found]).to(passed)
+        if self.world > 1:
+            torch.distributed.broadcast(passed, 0)
+        return passed
+
+    @torch.no_grad()
+    def _evaluate(self, sequences: Sequences) -> Tensor:
+        """[rows, tokens, 5]: log-probability, the reference's, value, entropy, KL to the reference.
+
+        Computed as the update computes them, not taken from the rollout, so that the first ratio is 1. Entropy and KL are
+        exact: sums over the distribution before each token.
+        """
+        rows = len(sequences.prompts)
+        out = torch.zeros(rows, self.width, 5, device=self.accelerator.device)
+        for chunk in sequences.lengths.argsort(stable=True).split(self.config.micro_batch):
+            batch = sequences.take(chunk)
+            logprobs, values, policy = self.model(batch, whole=True)
+            reference = self._reference(batch)
+            own = reference.gather(1, batch.targets()[:, None]).squeeze(1)
+            chances = policy.exp()
+            entropy = -(chances * policy).sum(-1)
+            kl = -entropy - (chances * reference).sum(-1)
+            figures = torch.zeros(len(chunk), self.width, 5, device=out.device)
+            mask = equations.completion_mask(batch.completions, self.width)
+            figures[mask] = torch.stack([logprobs, own, values, entropy, kl], -1)
+            out[chunk] = figures
+        return out
+
+    def _reference(self, batch: Sequences) -> Tensor:
+        """[completion tokens, vocabulary] the reference's log-probabilities."""
+        if self.reference is None:
+            with self.adapters.disable_adapter():
+                return self.model(batch, whole=True)[2]
+        with self.accelerator.autocast():
+            return completion_distribution(self.reference, batch, self.config.temperature)
+
+    def _gather(self, share: Tensor) -> Tensor:
+        """All rows of the batch, in order, from every rank's share of them."""
+        if self.world == 1:
+            return share
+        ranks = self.accelerator.gather(share).view(self.world, -1, *share.shape[1:])
+        return ranks.transpose(0, 1).flatten(0, 1)
+
+    def _gather_completions(self, share: list[list[int]]) -> list[list[int]]:
+        if self.world == 1:
+            return share
+        padded = torch.full((len(share), self.width), -1, device=self.accelerator.device)
+        for row, ids in zip(padded, share, strict=True):
+            row[: len(ids)] = torch.tensor(ids)
+        return [[i for i in row if i >= 0] for row in self._gather(padded).tolist()]
+
+
+def _experience(
+    config: PPOConfig,
+    sequences: Sequences,
+    figures: Tensor,
+    scores: Tensor,
+    passed: Tensor | None,
+    ended: Tensor,
+    kl_coefficient: float,
+) -> Experience:
+    """Rewards, advantages and value targets of a rollout batch; `figures` are those of `Collector._evaluate`."""
+    logprobs, reference, values, entropy, exact = figures.unbind(-1)
+    lengths = sequences.completions
+    mask = equations.completion_mask(lengths, figures.shape[1])
+    of_token = equations.kl_estimate(logprobs, reference, "k3" if config.kl_estimator == "k3" else "k1")
+    kl = exact if config.kl_estimator == "exact" else of_token
+    rewards = equations.token_rewards(
+        kl, _final_scores(config, scores, passed, ended, lengths), lengths, kl_coefficient
+    )
+    scaled = equations.whiten(rewards, mask, keep_mean=True) if config.whiten_rewards else rewards
+    advantages, returns = equations.advantages_and_returns(
+        scaled, values, mask, config.gamma, config.gae_lambda
+    )
+    if config.kl_estimator == "exact":
+        advantages = advantages - kl_coefficient * (of_token - exact) * mask
+    return Experience(
+        sequences, mask, scores, ended, passed, kl, entropy, rewards, logprobs, values,
+        equations.whiten(advantages, mask), returns,
+    )  # fmt: skip
+
+
+def _final_scores(
+    config: PPOConfig, scores: Tensor, passed: Tensor | None, ended: Tensor, lengths: Tensor
+) -> Tensor:
+    """[rows] the reward at a completion's last token, without the KL penalty."""
+    if config.score_clip is not None:
+        scores = scores.clamp(-config.score_clip, config.score_clip)
+    if passed is not None:
+        scores = equations.mixed_scores(scores, passed, config.execution_weight)
+    return equations.penalised_scores(
+        scores, ended, config.missing_end_penalty, lengths, config.length_penalty
+    )

@@ -1,0 +1,67 @@
+"""The result of a PPO run: the policy as an ordinary checkpoint, and samples for people to read."""
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from selftrain.launch.launch import Child
+from selftrain.models import lora
+from selftrain.models.models import decode_completion, load_generator
+from selftrain.stages.ppo import PPOSlice
+from selftrain.training.ppo.state import State, best_step
+
+
+class Export:
+    """Writes the policy as an ordinary checkpoint: the last one, or the best where `ppo.keep_best` asks for it."""
+
+    def __init__(self, child: Child, config: PPOSlice, policy: Any, tokenizer: Any, main: bool) -> None:
+        self.child, self.settings, self.main = child, config.ppo, main
+        self.policy, self.tokenizer = policy, tokenizer
+
+    def save(self, weights: Mapping[str, Any], folder: Path) -> None:
+        """Write `weights` (as `Trainer.policy_weights` names them), adapters merged, and the tokenizer."""
+        if self.settings.lora:
+            named = {lora.ROOT + name: value for name, value in weights.items()}
+            base = load_generator(self.child.inputs["generator"])
+            lora.merged(base, self.settings.lora, named).save_pretrained(folder)
+        else:
+            self.policy.save_pretrained(folder, state_dict=dict(weights))
+        self.tokenizer.save_pretrained(folder)
+
+    def keep(self, step: int, weights: Mapping[str, Any]) -> None:
+        """Keep `weights` of step `step` as the best so far. Called by every rank; rank 0 writes."""
+        if not self.main:
+            return
+        part = self.child.private / "best.part"
+        for old in (part, *self.child.private.glob("best-*")):
+            shutil.rmtree(old, ignore_errors=True)
+        self.save(weights, part)
+        part.rename(self._best(step))
+
+    def write(self, state: State, weights: Mapping[str, Any]) -> dict[str, int]:
+        """Write the result into the child's folder; {"step_kept"} where the best was asked for."""
+        best = best_step(state.probes) if self.settings.keep_best else None
+        if best is not None and self._best(best).is_dir():
+            shutil.copytree(self._best(best), self.child.folder, dirs_exist_ok=True)
+            return {"step_kept": best}
+        self.save(weights, self.child.folder)
+        return {} if best is None else {"step_kept": state.step}
+
+    def _best(self, step: int) -> Path:
+        return self.child.private / f"best-{step}"
+
+
+def write_samples(state: State, tokenizer: Any, ends: Sequence[int], folder: Path) -> None:
+    """Write the kept samples as text into samples.json; `ended` says whether an end token was reached."""
+    rows = [
+        {
+            **row,
+            "prompt": tokenizer.decode(row["prompt"]),
+            "completion": decode_completion(tokenizer, row["completion"], ends),
+            "ended": row["completion"][-1] in ends,
+        }
+        for row in state.samples
+    ]
+    (folder / "samples.json").write_text(json.dumps(rows, indent=1, ensure_ascii=False))

@@ -24,7 +24,5 @@ cli.py         python -m sandbox
 rows.py        the files of python -m sandbox judge
 multipl_e.py   MultiPL-E's files
 check.py       whether a backend keeps its promises: shapes.py, hostile.py
-bench.py       what a program costs
-plain.py       programs run plainly, to measure against
 errors.py      what is raised on purpose
 """

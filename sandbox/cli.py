@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import get_args
 
 from sandbox.backends import docker
-from sandbox.bench import bench
 from sandbox.cache import VerdictCache
 from sandbox.check import check
 from sandbox.client import Backend, Sandbox
@@ -33,9 +32,7 @@ _EXAMPLES = """examples:
   python -m sandbox check --backend docker
   python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt
   python -m sandbox judge completions.jsonl verdicts.jsonl --workers 8 --resume
-
   python -m sandbox multipl-e completions/
-  python -m sandbox bench completions.jsonl --backend docker --workers 2
 
 rows of judge, one JSON object a line:
   {id, language, program}
@@ -97,9 +94,6 @@ def _parser() -> argparse.ArgumentParser:
         help="; ".join(f"{image}: {names}" for image, names in held.items()) + " (default: common)",
     )
     _add_run(add("run", _run, "run one program and print its verdict as JSON"))
-    measure = add("bench", _bench, "CPU and wall time per program, against plain commands and `docker run`")
-    measure.add_argument("input", type=Path, metavar="IN.jsonl", help="rows as of judge")
-    measure.add_argument("--workers", type=int, default=1, metavar="N", help="programs at once (default: 1)")
     multipl_e = add(
         "multipl-e", _multipl_e, "judge MultiPL-E's completions files (NAME.json.gz), write its results files"
     )
@@ -303,16 +297,6 @@ def _cache(path: Path | None, sandbox: Sandbox, programs: Iterable[Program]) -> 
     """The verdicts that are known from earlier calls; without `path` none are."""
     identity = {name: sandbox.identity(name) for name in _languages_of(programs)}
     return VerdictCache(path or Path(":memory:"), identity)
-
-
-def _bench(arguments: argparse.Namespace) -> int:
-    for line in bench(
-        [row.program for row in read_rows(arguments.input) if not row.known],
-        arguments.backend,
-        arguments.workers,
-    ):
-        print(line, flush=True)
-    return 0
 
 
 def _multipl_e(arguments: argparse.Namespace) -> int:

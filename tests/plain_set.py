@@ -13,8 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from sandbox.client import Sandbox
 from sandbox.languages import LANGUAGES, language
-from sandbox.plain import Plain
 from sandbox.verdicts import Case, Program, Verdict
+from tests.bench.plain import Plain
 
 CASES = (Case("3 4\n", "7\n"), Case("-1 1\n", "0\n"))
 
@@ -329,7 +329,7 @@ def programs(languages: list[str]) -> Iterator[Program]:
 
 
 def in_plain_words(verdict: Verdict) -> str:
-    """A verdict of the sandbox, as `sandbox.plain` calls it."""
+    """A verdict of the sandbox, as `tests.bench.plain` calls it."""
     same = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
     return str(verdict) if verdict in same else "failed"
 

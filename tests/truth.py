@@ -21,10 +21,10 @@ from pathlib import Path
 from sandbox.client import Sandbox
 from sandbox.completion import Unreadable, is_answer, take_apart
 from sandbox.languages import language
-from sandbox.plain import Plain
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Result, Verdict
 from tasks.progress import watch
+from tests.bench.plain import Plain
 
 SECONDS = 30
 TOLERATED = 0.002

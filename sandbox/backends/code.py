@@ -35,36 +35,37 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 """
 
 
+Source = tuple[str, Path]
+"""A source file: its name below `ROOT`, and where it is here."""
+
+
 @cache
-def payload() -> bytes:
-    """The package as it is when this is first asked for: a process goes on with that, whatever is edited meanwhile.
+def payload(more: tuple[Source, ...] = ()) -> bytes:
+    """The package, and the files of `more`, as they are at the first call: a process keeps using that, whatever is edited
+    later.
 
     Eight hexadecimal digits, the length of a JSON list of names and sizes; that list; the files. With each module goes its
     bytecode, which another version of Python does not look at.
     """
     files: list[tuple[str, bytes]] = []
     with tempfile.TemporaryDirectory() as folder:
-        for name, path in sources():
-            files.append((f"sandbox/{name}", path.read_bytes()))
+        for name, path in (*sources(), *more):
+            files.append((name, path.read_bytes()))
             if path.suffix == ".py":
-                files.append(
-                    (importlib.util.cache_from_source(f"sandbox/{name}"), _bytecode(path, name, folder))
-                )
+                files.append((importlib.util.cache_from_source(name), _bytecode(path, name, folder)))
     names = json.dumps([(name, len(content)) for name, content in files]).encode()
     return b"%08x" % len(names) + names + b"".join(content for _, content in files)
 
 
-def sources() -> list[tuple[str, Path]]:
-    """The package's source files: name below the package, path."""
+def sources() -> list[Source]:
+    """The package's source files."""
     paths = [path for ending in ("py", "java", "js", "cs", "c") for path in PACKAGE.rglob(f"*.{ending}")]
-    return sorted((path.relative_to(PACKAGE).as_posix(), path) for path in paths if path.is_file())
+    return sorted((path.relative_to(PACKAGE.parent).as_posix(), path) for path in paths if path.is_file())
 
 
 def _bytecode(path: Path, name: str, folder: str) -> bytes:
     """Of a kind that is not compared with its source (PEP 552)."""
     made = Path(folder, "code")
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
-    py_compile.compile(
-        str(path), str(made), f"{ROOT}/sandbox/{name}", doraise=True, invalidation_mode=unchecked
-    )
+    py_compile.compile(str(path), str(made), f"{ROOT}/{name}", doraise=True, invalidation_mode=unchecked)
     return made.read_bytes()

@@ -49,15 +49,20 @@ _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
 def start(
-    image: str, runtime: str | None = None, command: Sequence[str] = ("sandbox.runner", "container")
+    image: str,
+    runtime: str | None = None,
+    command: Sequence[str] = ("sandbox.runner", "container"),
+    more: Sequence[code.Source] = (),
 ) -> "Attached":
     """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
 
-    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module of
-    this package to run, and its arguments.
+    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module to run and its
+    arguments. `more`: source files to bring in besides this package.
     """
     client = connect()
-    return Attached(client, image_digest(client, image), runtime, command)
+    return Attached(
+        client, image_digest(client, image), _options(runtime, command), code.payload(tuple(more))
+    )
 
 
 def check(program: Program) -> None:
@@ -194,7 +199,7 @@ def build(image: str = COMMON) -> Iterator[str]:
 
 def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
     """What an image is built from, with `modules` for node; and which of these could not be had, and why."""
-    files, lacking = [(f"sandbox/{name}", path.read_bytes()) for name, path in code.sources()], []
+    files, lacking = [(name, path.read_bytes()) for name, path in code.sources()], []
     files.append(("Dockerfile", _dockerfile()))
     for module, integrity in modules.items():
         try:
@@ -221,13 +226,13 @@ class Attached:
     """A container, started, and its standard streams (https://docs.docker.com/engine/api: attach). It ends with the
     connection: when the client dies, however it dies, its stdin closes, the runner ends, and the daemon removes it."""
 
-    def __init__(self, client: Any, image: str, runtime: str | None, command: Sequence[str]) -> None:
+    def __init__(self, client: Any, image: str, options: Mapping[str, Any], payload: bytes) -> None:
         from docker.errors import DockerException
 
         self._buffer = b""
         self._stderr: deque[bytes] = deque(maxlen=_KEPT_STDERR)
         try:
-            self._container = client.containers.create(image, **_options(runtime, command))
+            self._container = client.containers.create(image, **options)
         except (DockerException, OSError) as error:
             raise SandboxError(f"cannot make a container: {error}") from error
         try:
@@ -236,7 +241,7 @@ class Attached:
             self._response = attached
             self._socket: socket.socket = getattr(attached, "_sock", attached)
             self._container.start()
-            self.send(code.payload())
+            self.send(payload)
         except (DockerException, OSError) as error:
             self.kill()  # what never ran is not removed by itself
             raise SandboxError(f"cannot start a container: {error}") from error

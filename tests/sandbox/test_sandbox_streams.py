@@ -10,8 +10,8 @@ import pytest
 from sandbox.cli import main
 from sandbox.client import Sandbox
 from sandbox.encoding import decoded, encoded
-from sandbox.plain import Plain
 from sandbox.verdicts import Case, Program, Result, Verdict
+from tests.bench.plain import Plain
 from tests.command import ROOT
 from tests.needs import need, need_tools
 

@@ -1,11 +1,12 @@
-"""Programs run plainly: a fresh compiler and a fresh process for each, no warm helper, no isolation. What the sandbox is
-measured against, for speed (`bench`) and for its verdicts.
+"""The baseline that the sandbox is compared with, for speed (`tests.bench.sandbox`) and for verdicts (`tests.truth`,
+`tests.plain_set`): each program gets a fresh compiler and a fresh process, with nothing warm and no isolation.
 
-    python -m sandbox.plain JOBS
+    python -m tests.bench.plain JOBS
 
-reads lines {"program": Program, "runs": N, "seconds": S} and writes lines {"id": ..., "verdicts": [...]}, as they come, JOBS
-at once: for each of N runs passed, failed, compile_error or timeout (over S seconds), or one alone where it does not compile. A program
-with cases is run on each of them, and passes where it prints what is expected, by its rule.
+reads requests {"program": Program, "runs": N, "seconds": S}, one JSON object a line, runs JOBS of them at once, and writes
+{"id": ..., "verdicts": [...]} for each as it is done. A verdict is passed, failed, compile_error or timeout (a step took more
+than S seconds), one for each of the N runs, or a single one if the program does not compile. A program with cases passes if
+the output of every case is right by the program's own comparing rule.
 """
 
 import contextlib
@@ -32,6 +33,9 @@ from sandbox.libraries import openssl
 from sandbox.prepared import IN_COMMANDS
 from sandbox.verdicts import Case, Program
 
+_MODULE = "tests.bench.plain"
+_FILE = "tests/bench/plain.py"
+
 
 def main() -> None:
     """Serve until stdin ends."""
@@ -48,13 +52,15 @@ def _answer(request: dict[str, Any]) -> None:
 
 
 class Plain:
-    """`python -m sandbox.plain`, where `backend` has its tools: on this machine, or in a container of docker's image."""
+    """`python -m tests.bench.plain` where `backend` has its tools: on this machine, or in a container of docker's image."""
 
     def __init__(self, backend: str, jobs: int, image: str = COMMON) -> None:
-        command = ("sandbox.plain", str(jobs))
+        command = (_MODULE, str(jobs))
         contained = backend == docker.NAME
         self._channel: Channel = (
-            docker.start(image, command=command) if contained else Pipe(("python3", "-m", *command))
+            docker.start(image, command=command, more=((_FILE, Path(__file__)),))
+            if contained
+            else Pipe(("python3", "-m", *command))
         )
 
     def run(

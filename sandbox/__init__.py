@@ -7,7 +7,8 @@ client.py      Sandbox: many programs at once, each judged by a worker
 worker.py      one worker, seen from the client
 channel.py     how the two speak
 runner.py      the worker itself: answers one request after the other
-judge.py       one program: compiled, run, and its verdict
+judge.py       what serves many programs: warm interpreter, compilers, checkers
+judgement.py   one program: compiled, run, and its verdict
 launch.py      starts one command as a child process
 confine.py     what the child gives up first
 watch.py       watches it, under a budget, until it and all that it started have ended

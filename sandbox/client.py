@@ -45,7 +45,7 @@ class Sandbox:
     """Judges programs on `workers` worker processes, each busy with one program at a time.
 
     `backend`: how programs are kept away from the machine. "auto" takes the best there is, and never
-    "process", which isolates nothing; `allow_no_isolation` False refuses that one even by name.
+    "process", which isolates nothing.
     `docker_runtime`: another runtime of backend docker, such as "runsc". `patience`: seconds to wait for a Docker
     daemon that has gone away, before another backend is taken or `BackendUnavailable` raised. Raises `UsageError` where
     the arguments are wrong.
@@ -57,14 +57,12 @@ class Sandbox:
         self,
         backend: Backend = "auto",
         workers: int = 1,
-        allow_no_isolation: bool = True,
         docker_runtime: str | None = None,
         patience: float = 0.0,
     ) -> None:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
-        self.backend, start = _choose(backend, allow_no_isolation, docker_runtime, patience)
-        self._docker_runtime = docker_runtime
+        self.backend, start = _choose(backend, docker_runtime, patience)
         # What judges one program at a time: a worker for each image, of which one is busy.
         slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
@@ -126,10 +124,6 @@ class Sandbox:
                 f"program {program.id}: its checker is in {other.name}, and backend docker's image of {name.name} has only "
                 f"{', '.join(row.name for row in LANGUAGES.values() if row.image == name.image)} and py; write it in one of these"
             )
-
-    def available_languages(self) -> tuple[str, ...]:
-        """The languages that lack nothing."""
-        return tuple(name for name in LANGUAGES if not self.missing_tools(name))
 
     def identity(self, name: str) -> str:
         """A line for cache keys, by one rule for all backends: the versions of the tools and libraries as the place where
@@ -280,14 +274,10 @@ def content_key(program: Program) -> str:
 
 
 def _choose(
-    backend: str, allow_no_isolation: bool, docker_runtime: str | None, patience: float
+    backend: str, docker_runtime: str | None, patience: float
 ) -> tuple[str, Callable[[str], Channel]]:
     """The backend's own name, and how a worker for the languages of an image is started."""
     if backend == process.NAME:
-        if not allow_no_isolation:
-            raise BackendUnavailable(
-                "sandbox backend 'process' isolates nothing and is not allowed here; " + _REMEDY
-            )
         return backend, _piped(process.command())
     if backend == bubblewrap.NAME:
         return backend, _piped(bubblewrap.command())
@@ -299,7 +289,7 @@ def _choose(
     reasons = []
     for name in (docker.NAME, bubblewrap.NAME):
         try:
-            return _choose(name, allow_no_isolation, docker_runtime, patience)
+            return _choose(name, docker_runtime, patience)
         except BackendUnavailable as error:
             reasons.append(str(error))
     raise BackendUnavailable(f"no sandbox backend on this machine: {'; '.join(reasons)}; {_REMEDY}")

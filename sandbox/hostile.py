@@ -1,4 +1,4 @@
-"""Programs that try to get away with something. Part of `python -m sandbox check`.
+"""A table of programs that try to get away with something. Part of `python -m sandbox check`.
 
 A program ends with exit code 0 only where it got what it wanted, so that `passed` means that it broke out, unless `may_pass`
 says that ending well is no harm: then what counts is the program after it, `PROBE`, which looks for what it left behind.

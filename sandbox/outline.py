@@ -186,14 +186,14 @@ def _pairs(bare: str, language: str) -> dict[int, int | None]:
     return found
 
 
-def function(item: Item, language: str, name: str | None = None) -> Function | None:
-    """The function that `item` defines; None where its body cannot be told from its head. `name`: which, where it defines several."""
+def function(item: Item, language: str) -> Function | None:
+    """The function that `item` defines, the first of several; None where its head cannot be told from its body."""
     grammar = GRAMMARS[language]
     at = item.code
     found = _pattern(grammar.function).match(item.bare, at)
     if not found or item.kind != "function":
         return None
-    name = name or item.names[0]
+    name = item.names[0]
     plain = "@" not in item.bare[at : found.end()] or grammar.wrapped
     parameters: tuple[str, ...] = ()
     end = found.end()
@@ -216,15 +216,11 @@ def function(item: Item, language: str, name: str | None = None) -> Function | N
     plain = plain and not _OWN_HEAD.search(item.bare[at:end]) and not _OWN_TYPES.search(found.group())
     made = Function(name, parameters, end, plain=plain)
     if grammar.shape == "colon":
-        return _from(made, item.bare, re.compile(r"[^\n:]*:"))
+        colon = re.compile(r"[^\n:]*:").match(item.bare, made.body)
+        return made._replace(body=colon.end()) if colon else None
     if grammar.shape == "end":
         return _of_end(made, item, language)
     return _of_braces(made, item, language)
-
-
-def _from(made: Function, bare: str, opening: re.Pattern[str], result: bool = False) -> Function | None:
-    found = opening.match(bare, made.body)
-    return made._replace(body=found.end(), result=result) if found else None
 
 
 def _of_end(made: Function, item: Item, language: str) -> Function | None:

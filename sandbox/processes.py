@@ -21,6 +21,7 @@ _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LIBC = ctypes.CDLL(None)
 _WALL = 0x40000000  # __WALL: threads, too
+_PATIENCE_SECONDS = 10.0
 _CHILDREN = "/proc/{0}/task/{0}/children"
 
 
@@ -188,14 +189,14 @@ class Held:
                 os.sched_setaffinity(pid, processors)
 
 
-def kill_tree(keep: frozenset[int], patience: float = 10.0) -> Usage:
+def kill_tree(keep: frozenset[int]) -> Usage:
     """Kill all descendants except those in `keep`; return what those that became our children had used.
 
     Orphans become ours only when their parent has ended, so this repeats until none is left. Raises `SandboxError` if some are
-    left after `patience` seconds.
+    left after `_PATIENCE_SECONDS`.
     """
     cpu, memory = 0.0, 0
-    deadline = time.monotonic() + patience
+    deadline = time.monotonic() + _PATIENCE_SECONDS
     while left := kill_all(keep):
         for pid in children(os.getpid()) - keep:
             with contextlib.suppress(ChildProcessError):
@@ -204,6 +205,8 @@ def kill_tree(keep: frozenset[int], patience: float = 10.0) -> Usage:
                     cpu += used.ru_utime + used.ru_stime
                     memory = max(memory, used.ru_maxrss * 1024)
         if time.monotonic() > deadline:
-            raise SandboxError(f"{left} processes of the program are left {patience:.0f} s after SIGKILL")
+            raise SandboxError(
+                f"{left} processes of the program are left {_PATIENCE_SECONDS:.0f} s after SIGKILL"
+            )
         time.sleep(0.0005)
     return Usage(cpu, memory)

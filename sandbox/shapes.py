@@ -1,4 +1,4 @@
-"""Every verdict, in every language: a function `f` that has to return its argument plus one, in MultiPL-E's shape,
+"""A table of every verdict in every language: a function `f` that has to return its argument plus one, in MultiPL-E's shape,
 completed in several ways. Part of `python -m sandbox check`.
 """
 

@@ -1,0 +1,340 @@
+"""Judges one program: writes it down, compiles it, runs it, and reads the verdict off what happened."""
+
+import errno
+import os
+import re
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sandbox.backends import bubblewrap
+from sandbox.checking import CheckerFailed, write_inside
+from sandbox.classfiles import main_class
+from sandbox.clear import memory_kills
+from sandbox.compare import same
+from sandbox.compilers import Compiled
+from sandbox.encoding import encoded
+from sandbox.errors import SandboxError
+from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
+from sandbox.launch import Command, Forked, Spawned, rlimits
+from sandbox.libraries import note, openssl
+from sandbox.preamble import CONTEST, preamble
+from sandbox.prepared import IN_COMMANDS, check_there, prepared
+from sandbox.room import check_compiled, check_room
+from sandbox.verdicts import Case, Limits, Program, Result, Verdict
+from sandbox.watch import Budget, Child, Outcome, Stdio, watch
+
+if TYPE_CHECKING:
+    from sandbox.judge import Judge
+
+KEPT_CHARACTERS = 64 << 10
+"""How much of stdout, and of stderr, a `Result` holds."""
+
+_LARGEST_PYTHON = 48 << 10
+"""Bytes of source or code; what is larger is compiled by the program's own process, under its limits."""
+_PYTHON_SECONDS = 5.0
+
+
+class Judgement:
+    """One program on its way to a verdict. `at_home`: whether it starts in a place to write to, where it is in a box."""
+
+    at_home = True
+
+    def __init__(self, judge: "Judge", program: Program, directory: Path) -> None:
+        self.judge, self.program, self.directory, self.uid = judge, program, directory, judge.uid
+        self.row = language(program.language).of(program)
+        self.limits = program.limits or self.row.limits
+        self.compile_seconds = self.run_seconds = self.cpu_seconds = 0.0
+        self.peak_memory_bytes = 0
+        self.name, self.entry = likely_name(self.row, program.source), ""
+        self.text = encoded(program.source)
+        self.source = str(directory)
+        self.code: bytes | None = None
+        self.killed = memory_kills() if judge.contained else None
+
+    def result(self) -> Result:
+        """Compile, then run each case until one fails."""
+        if refused := self.compile():
+            return refused
+        for case in self.program.cases or (None,):
+            outcome = self.step(self.row.run, case.stdin if case else "")
+            self._add(outcome)
+            verdict = self._verdict(outcome, case)
+            if verdict is Verdict.passed and case and self.program.checker:
+                try:
+                    accepted = self.judge.checking(self.program.checker).accepts(case, outcome.stdout)
+                except CheckerFailed as error:
+                    return Result(self.program.id, Verdict.sandbox_error, stderr=str(error))
+                verdict = Verdict.passed if accepted else Verdict.wrong_answer
+            if verdict is not Verdict.passed:
+                break
+        return self._finish(verdict, outcome)
+
+    def compile(self) -> Result | None:
+        """Write the program down and compile it; its result where it is refused."""
+        name, uid = self._fill(self.row.file), self.uid
+        self.source = f"{self.directory}/{name}"
+        file = os.open(self.source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
+        try:
+            unwritten = memoryview(self.text)
+            while unwritten:
+                unwritten = unwritten[os.write(file, unwritten) :]
+            if uid is not None:
+                os.fchown(file, uid, uid)
+                os.chown(self.directory, uid, uid)
+        finally:
+            os.close(file)
+        check_room(str(self.directory))
+        if not self.judge.executable and self.row.run[0].startswith("{dir}"):
+            raise SandboxError(
+                f"nothing can be executed in {self.judge.scratch.parent} (mounted noexec), where programs in {self.row.title} are; set "
+                "TMPDIR to a folder where that is allowed"
+            )
+        if self.row.compile:
+            outcome = self._compile_warm(f"{self.row.warm_options} {name}".lstrip()) or self._compile(
+                self.row.compile
+            )
+            if outcome.over or outcome.exit_code != 0:
+                self._check_room(outcome)
+                timeout = outcome.over is Verdict.timeout
+                return self._finish(Verdict.timeout if timeout else Verdict.compile_error, outcome)
+            if "{entry}" in self.row.run:
+                self.entry = main_class(self.directory) or self.name
+        return None
+
+    def _compile_warm(self, name: str) -> Outcome | None:
+        """Compile with the language's warm compiler; None where there is none, or it failed."""
+        done = self._warm(name, self.limits.compile_wall_seconds) if _is_text(self.text) else None
+        if done is None:
+            return None
+        try:
+            for file, content in done.files.items():
+                write_inside(self.directory, file, content)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return None  # a compiler that writes its files itself has something to say of that
+        outcome = Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
+        self._add(outcome, compiling=True)
+        return outcome
+
+    def _compile(self, argv: tuple[str, ...]) -> Outcome:
+        """Compile with a fresh compiler; once more where it wants the file to have another name."""
+        outcome = self.step(argv, compiling=True)
+        self._add(outcome, compiling=True)
+        named = re.search(self.row.misnamed, _text(outcome.stderr)) if outcome.exit_code else None
+        if named and self._rename(named[1]):
+            outcome = self.step(argv, compiling=True)
+            self._add(outcome, compiling=True)
+        return outcome
+
+    def _rename(self, name: str) -> bool:
+        """Call the program's file `name`; whether that can be."""
+        self.name, before = name, self.source
+        after = f"{self.directory}/{self._fill(self.row.file)}"
+        try:
+            os.rename(before, after)
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            return False
+        self.source = after
+        return True
+
+    def _python(self) -> bytes:
+        """The program's code, compiled by the warm compiler; empty where its own process has to do that."""
+        if len(self.text) > _LARGEST_PYTHON:
+            return b""
+        done = self._warm(f"{self.judge.held.processor} {self.source}", _PYTHON_SECONDS)
+        if done is None:
+            return b""
+        self.cpu_seconds += done.cpu_seconds
+        code = done.files.get("code", b"")
+        return code if len(code) <= _LARGEST_PYTHON else b""
+
+    def _warm(self, name: str, seconds: float) -> Compiled | None:
+        """What the language's warm compiler makes of the program; None where there is none, it failed or took more than `seconds`
+        or the limit on CPU time."""
+        compiler = self.judge.compiler(self.row.name)
+        if compiler is None:
+            return None
+        done = compiler.compile(name, self.text, seconds)
+        if done and done.cpu_seconds > self.limits.compile_cpu_seconds:
+            done = None
+        if done is None or compiler.worn:
+            self.judge.drop_compiler(self.row.name)
+        return done
+
+    def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
+        """What one run says; see `Language` for the patterns."""
+        row = self.row
+        stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
+        told = stderr + stdout if row.reports_on_stdout else stderr
+        if outcome.over:
+            return outcome.over
+        if outcome.exit_code != 0 or re.search(row.failed_quietly, told):
+            out_of_memory = self.killed is not None and memory_kills() != self.killed
+            if out_of_memory or re.search(row.out_of_memory, told):
+                return Verdict.memory_exceeded
+            if re.search(row.refused, told) or self._is_refused(stderr):
+                return Verdict.compile_error
+            failed = re.search(row.test_failed, told) or outcome.exit_code == row.test_failed_code
+            return Verdict.wrong_answer if failed and not case else Verdict.runtime_error
+        marker, expected = self.program.end_marker, case.expected_stdout if case else None
+        if marker is not None and marker not in stdout.split("\n"):
+            return Verdict.wrong_answer
+        checked = (
+            expected is None or self.program.checker or same(self.program.compare, outcome.stdout, expected)
+        )
+        return Verdict.passed if checked else Verdict.wrong_answer
+
+    def _is_refused(self, stderr: str) -> bool:
+        """Whether the language's own parser refuses the source of a program that failed with `stderr`."""
+        if self.row.syntax_check is None or not re.search(self.row.speaks_of_syntax, stderr):
+            return False
+        outcome = self.step(self.row.syntax_check, compiling=True)
+        refused = not outcome.over and outcome.exit_code != 0
+        if refused:
+            self._check_room(outcome)
+        return refused
+
+    def _check_room(self, refused: Outcome) -> None:
+        """Raise `SandboxError` where a compiler may have failed because a disk is full."""
+        check_compiled(str(self.directory), self.text, refused.stderr + refused.stdout)
+
+    def step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
+        """Run one command of the language's row and watch it to its end."""
+        judge, limits = self.judge, self._limits_of(compiling)
+        cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
+        wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
+        command = self._command(argv, cpu, compiling)
+        warm = self.row.name == "py" and not compiling and not judge.isolated and _is_text(self.text)
+        server = judge.python(command.env) if warm else None
+        if server:
+            judge.held.hold(server.pid)
+            if self.code is None:
+                self.code = self._python()
+
+        def start(stdio: Stdio) -> Child:
+            if judge.isolated:
+                return bubblewrap.Boxed(command, stdio, limits, writable=compiling)
+            if server:
+                return Forked(server, command, self.source, self.code or b"", stdio)
+            return Spawned(command, stdio)
+
+        memory = limits.memory_bytes + (bubblewrap.OVERHEAD_BYTES if judge.isolated else 0)
+        budget = Budget(cpu, wall, memory, limits.output_bytes, limits.processes)
+        outcome = watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid)
+        if outcome.exit_code != 0:
+            check_there(command.reads)
+        return outcome
+
+    def _limits_of(self, compiling: bool) -> Limits:
+        """The program's; but a compiler is no part of what has to do with little memory, and gets what the language has."""
+        own, given = self.row.limits, self.limits
+        if not compiling or given is own:
+            return given
+        sizes = ("memory_bytes", "output_bytes", "file_bytes", "processes")
+        return replace(given, **{name: max(getattr(given, name), getattr(own, name)) for name in sizes})
+
+    def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
+        """A command of the language's row, filled in for this program."""
+        judge, row = self.judge, self.row
+        home = str(self.directory)
+        if judge.isolated:
+            home = bubblewrap.BOX if compiling else bubblewrap.HOME
+        env = {"PATH": PATH, "HOME": home, "TMPDIR": home, "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"}
+        limits = self._limits_of(compiling)
+        fill = partial(self._fill, limits=limits)
+        env |= {name: fill(value) for name, value in row.env}
+        contest = bool(self.program.cases)
+        if contest:
+            env |= CONTEST_ENV
+        kernel = rlimits(
+            limits,
+            cpu_seconds,
+            # Compilers are trusted, and some reserve far more address space than they use.
+            address_space=row.limit_address_space and not compiling,
+            # The kernel counts all processes of a user: that says something only where programs have one of
+            # their own.
+            processes=self.uid is not None and not judge.isolated,
+            deep=contest and not compiling,
+        )
+        ready = [self._prepared(name)[1] for name in IN_COMMANDS if f"{{{name}}}" in argv]
+        filled = tuple(part for part in map(fill, argv) if part)
+        reads = tuple(path for path in ready if path)
+        return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
+
+    def _fill(self, template: str, limits: Limits | None = None) -> str:
+        """Put this program's values into a template of the language's row. `limits`: of the run or of the compiler."""
+        if "{" not in template:
+            return template
+        return re.sub(r"\{(\w+)\}", lambda match: self._value(match[1], limits or self.limits), template)
+
+    def _value(self, name: str, limits: Limits) -> str:
+        if name == "dir":
+            return bubblewrap.BOX if self.judge.isolated else str(self.directory)
+        if name in ("name", "entry"):
+            return str(getattr(self, name))
+        if name == "heap":
+            return str(heap_mib(limits))
+        if name == "stack":
+            return str(stack_mib(limits))
+        if name == "openssl":
+            return openssl(self.program.source)
+        return self._prepared(name)[0]
+
+    def _prepared(self, name: str) -> tuple[str, Path | None]:
+        if name == "snapshot" and self.program.cases:
+            name += CONTEST
+        return prepared(preamble(self.program) if name == "preamble" else name, self.limits)
+
+    def _add(self, outcome: Outcome, compiling: bool = False) -> None:
+        """Count what a step used."""
+        self.cpu_seconds += outcome.cpu_seconds
+        if compiling:
+            self.compile_seconds += outcome.wall_seconds
+        else:
+            self.run_seconds += outcome.wall_seconds
+            self.peak_memory_bytes = max(self.peak_memory_bytes, outcome.memory_bytes)
+
+    def _finish(self, verdict: Verdict, last: Outcome) -> Result:
+        """The result, with what the last step left."""
+        stdout = _text(last.stdout)
+        if self.program.end_marker:
+            stdout = stdout.replace(f"\n{self.program.end_marker}\n", "", 1)
+        stdout, stderr = _kept(stdout), _kept(_text(last.stderr))
+        return Result(
+            self.program.id,
+            verdict,
+            None if last.over else last.exit_code,
+            self.compile_seconds,
+            self.run_seconds,
+            self.cpu_seconds,
+            self.peak_memory_bytes,
+            stdout,
+            stderr,
+            note=note(self.row, verdict, stdout, stderr),
+        )
+
+
+def _is_text(source: bytes) -> bool:
+    """Whether Python and javac read a source from memory as they do from a file: bytes that are no UTF-8, and NUL, they may not."""
+    try:
+        return "\0" not in source.decode()
+    except UnicodeDecodeError:
+        return False
+
+
+def _text(data: bytes) -> str:
+    return data.decode("utf-8", "replace")
+
+
+def _kept(text: str) -> str:
+    """At most `KEPT_CHARACTERS`: of a longer text, both ends."""
+    if len(text) <= KEPT_CHARACTERS:
+        return text
+    note = f"\n... {len(text)} characters in all ...\n"
+    half = (KEPT_CHARACTERS - len(note)) // 2
+    return text[:half] + note + text[-half:]

@@ -1,6 +1,6 @@
 """Task `sft`: the SFT policy, generator 0."""
 
-from selftrain.models.models import base_digest
+from selftrain.models.weights import base_digest
 from selftrain.stage import ArtifactRef
 from selftrain.stages.sft import SFT, SftSlice
 from tasks.run import Run

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from selftrain.config import ModelConfig
 from selftrain.launch.launch import launch
-from selftrain.models.models import base_digest
+from selftrain.models.weights import base_digest
 from selftrain.plan.suitable import check_lengths
 from selftrain.stage import Context, fingerprint, plain
 from selftrain.store.store import replace_file

@@ -1,7 +1,7 @@
 """Task `train_reward`: a reranker."""
 
 from selftrain.config import ModelConfig
-from selftrain.models.models import base_digest
+from selftrain.models.weights import base_digest
 from selftrain.stage import ArtifactRef
 from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
 from tasks.run import Run, with_defaults

@@ -11,13 +11,11 @@ Terms, bytes:
     other models frozen reference, reranker, the rollouts' own copy of the policy
 """
 
-import json
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from selftrain.config import LoraConfig, PPOConfig, RewardConfig, RuntimeConfig, SftConfig
-from selftrain.errors import UsageError
 from selftrain.models.shapes import Shape
+from selftrain.models.zero import zero_of
 
 FLOAT = 4
 """Bytes of the numbers that models are loaded, exported and (on CPU) trained in."""
@@ -46,34 +44,6 @@ class Memory:
     def total(self) -> int:
         """Bytes on the device."""
         return sum(self.terms.values())
-
-
-@dataclass(frozen=True)
-class Zero:
-    """What a DeepSpeed JSON says of memory; stage 0 is no DeepSpeed at all."""
-
-    stage: int = 0
-    offload_optimizer: bool = False
-    offload_param: bool = False
-
-
-def zero_of(runtime: RuntimeConfig) -> Zero:
-    """Reads `runtime.deepspeed`. Raises UsageError where it is not DeepSpeed's JSON, or of no stage that there is."""
-    if runtime.deepspeed is None:
-        return Zero()
-    path = Path(runtime.deepspeed)
-    try:
-        settings = json.loads(path.read_text()).get("zero_optimization", {})
-        stage = int(settings.get("stage", 0))
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise UsageError(f"runtime.deepspeed: {path} is not DeepSpeed's JSON: {error}") from error
-    away = {
-        name: (settings.get(name) or {}).get("device", "none") != "none"
-        for name in ("offload_optimizer", "offload_param")
-    }
-    if stage not in range(4):
-        raise UsageError(f"runtime.deepspeed: {path} asks for ZeRO stage {stage}; expected 0, 1, 2 or 3")
-    return Zero(stage, **away)
 
 
 def world(runtime: RuntimeConfig) -> int:

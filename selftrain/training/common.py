@@ -5,13 +5,11 @@ checkpoint: the last one, or the best where there is evaluation, which is kept u
 after its last step, ends with what an undisturbed one ends with.
 """
 
-import collections
 import itertools
 import json
 import math
 import random
 import shutil
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,17 +18,19 @@ from typing import Any
 import torch
 from accelerate import PartialState
 from accelerate.utils import broadcast_object_list
+from datasets import Dataset
 from torch import Tensor
-from transformers import PrinterCallback, TrainerCallback
+from transformers import PrinterCallback
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
-from selftrain.launch.launch import hold, report_progress
+from selftrain.launch.launch import hold
 from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.deepspeed_ops import start_distributed
-from selftrain.models.models import LARGEST_WEIGHT, all_sound
+from selftrain.models.zero import deepspeed_settings
 from selftrain.store.checkpoints import WHOLE, anew, step_of, whole
+from selftrain.training.callbacks import Checkpoints, Finite, Goal, Progress
 
 SORT_WINDOW = 20
 """Batches that are sorted by length together: little padding, and still a random order."""
@@ -61,6 +61,27 @@ def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed:
         # A corpus smaller than one batch is repeated until it fills one.
         order += [row for batch in full for row in batch] or (rows * batch_size)[:batch_size]
     return order[:needed]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Tokenised rows of at most `max_tokens` tokens.
+
+    trained    to train on
+    evaluated  to evaluate on while training; empty without evaluation
+    too_long   rows left out of `trained`
+    """
+
+    trained: list[dict[str, Any]]
+    evaluated: list[dict[str, Any]]
+    too_long: int
+
+    def datasets(self, config: Any, seed: int, length: Callable[[dict[str, Any]], int]) -> dict[str, Any]:
+        """`train_dataset`, in the order of batches, and `eval_dataset` for a trainer; `length`: a row's tokens."""
+        lengths = [length(row) for row in self.trained]
+        order = bucketed_order(lengths, config.epochs, config.batch_size, seed)
+        evaluated = Dataset.from_list(sorted(self.evaluated, key=length)) if self.evaluated else None
+        return {"train_dataset": Dataset.from_list(self.trained).select(order), "eval_dataset": evaluated}
 
 
 def trainer_arguments(
@@ -102,27 +123,6 @@ def trainer_arguments(
     }
 
 
-def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
-    """The content of the DeepSpeed JSON file that the runtime names, or None; UsageError where it is none."""
-    if runtime.deepspeed is None:
-        return None
-    try:
-        settings = json.loads(Path(runtime.deepspeed).read_bytes())
-        zero = settings["zero_optimization"]
-        stage = zero["stage"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise UsageError(
-            f"runtime.deepspeed: {runtime.deepspeed} is no DeepSpeed JSON file with zero_optimization.stage: {error!r}"
-        ) from error
-    if stage not in (1, 2, 3):
-        raise UsageError(
-            f"runtime.deepspeed: {runtime.deepspeed}: expected ZeRO stage 1, 2 or 3, got {stage!r}"
-        )
-    if stage == 3:
-        zero["stage3_gather_16bit_weights_on_model_save"] = True  # checkpoints hold whole models
-    return dict(settings)
-
-
 def start_deepspeed(runtime: RuntimeConfig) -> None:
     """Make DeepSpeed ready for models that are split up while they load; after the trainer's arguments, before the model."""
     if runtime.deepspeed:
@@ -130,39 +130,6 @@ def start_deepspeed(runtime: RuntimeConfig) -> None:
 
 
 # Evaluation
-
-
-@dataclass(frozen=True)
-class Goal:
-    """What is evaluated while training, and when it ends.
-
-    metric   its name, without `eval_`; of equal ones the earliest is the best
-    higher   whether more is better
-    steps    between evaluations, there is one after the last step too; None: no evaluation
-    patience evaluations without a better one after which training stops
-    """
-
-    metric: str
-    higher: bool
-    steps: int | None
-    patience: int
-
-    def evaluations(self, history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-        """The evaluations in a trainer's history, as {step, metric}."""
-        rows = [row for row in history if f"eval_{self.metric}" in row]
-        return [{"step": row["step"], self.metric: row[f"eval_{self.metric}"]} for row in rows]
-
-    def best(self, history: Sequence[dict[str, Any]]) -> int | None:
-        """The step of the best evaluation, None without any."""
-        worth = {
-            row["step"]: row[self.metric] * (1 if self.higher else -1) for row in self.evaluations(history)
-        }
-        return int(max(worth, key=lambda step: (worth[step], -step))) if worth else None
-
-    def should_stop(self, history: Sequence[dict[str, Any]]) -> bool:
-        """Whether `patience` evaluations in a row were no better than the one before them."""
-        best = self.best(history)
-        return best is not None and sum(r["step"] > best for r in self.evaluations(history)) >= self.patience
 
 
 class TrainerMixin:
@@ -199,96 +166,7 @@ class TrainerMixin:
         super()._save(output_dir, state_dict)  # type: ignore[misc]
 
 
-# Progress and checkpoints
-
-
-class Progress(TrainerCallback):
-    """Hands each step to the parent process."""
-
-    def __init__(self) -> None:
-        self.seen: collections.deque[tuple[float, float]] = collections.deque(maxlen=20)
-        """(seconds, tokens so far over all processes) of the last steps."""
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Reports a step; evaluations and the summary at the end are none."""
-        if "loss" not in logs:
-            return
-        figures = {name: logs[name] for name in ("loss", "accuracy") if name in logs}
-        self.seen.append((time.monotonic(), logs["num_tokens"]))
-        (then, before), (now, tokens) = self.seen[0], self.seen[-1]
-        if now > then:
-            figures["tokens_per_second"] = round((tokens - before) / (now - then))
-        report_progress(state.global_step, state.max_steps, "steps", **figures)
-
-
-class Finite(TrainerCallback):
-    """Ends a training whose loss, gradients, evaluation or weights are no finite numbers, at the step where they are not.
-
-    What it looks at is the same on every rank (losses and gradients over all of them), so that all ranks end.
-    """
-
-    FIGURES = ("loss", "grad_norm", "accuracy", "margin")
-
-    def __init__(self, stage: str) -> None:
-        self.stage = stage
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Looks at a step, or at an evaluation."""
-        names = [name for name in logs if name in self.FIGURES or name.startswith("eval_")]
-        if not all(math.isfinite(logs[name]) for name in names):
-            self.end(state, ", ".join(f"{name.replace('_', ' ')} {logs[name]:.4g}" for name in names))
-
-    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Looks at the weights before a checkpoint is taken for whole."""
-        if not all_sound(model):
-            self.end(state, f"weights that are not finite, or beyond {LARGEST_WEIGHT:g}, after the step")
-
-    def end(self, state: Any, found: str) -> None:
-        """Raise UsageError with what was found."""
-        rate = next(
-            (row["learning_rate"] for row in reversed(state.log_history) if "learning_rate" in row), 0.0
-        )
-        setting = "sft" if self.stage == "sft" else "reward"
-        raise UsageError(
-            f"stage {self.stage} has gone bad at step {state.global_step} of {state.max_steps}: {found}, at learning rate "
-            f"{rate:.4g}; expected finite numbers. Nothing of it is stored: lower {setting}.learning_rate, raise "
-            f"{setting}.warmup_steps, or look for rows or start weights that are damaged"
-        )
-
-
-class Checkpoints(TrainerCallback):
-    """Evaluates when it is time, keeps the newest checkpoints and the best one, and stops where nothing gets better."""
-
-    def __init__(self, goal: Goal, runtime: RuntimeConfig, written_by: dict[str, int]) -> None:
-        self.goal = goal
-        self.keep = runtime.keep_checkpoints
-        self.written_by = written_by
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Evaluates every `steps` steps and after the last."""
-        if self.goal.steps:
-            control.should_evaluate = (
-                state.global_step % self.goal.steps == 0 or state.global_step >= state.max_steps
-            )
-
-    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Saves the best so far, and stops after too many that are not."""
-        stop = self.goal.should_stop(state.log_history)
-        control.should_training_stop = control.should_training_stop or stop
-        if stop or self.goal.best(state.log_history) == state.global_step:
-            control.should_save = True
-
-    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Marks the checkpoint once every process has written its part; only then older ones go."""
-        PartialState().wait_for_everyone()
-        if not state.is_world_process_zero:
-            return
-        folder = Path(args.output_dir)
-        (folder / f"checkpoint-{state.global_step}" / WHOLE).write_text(json.dumps(self.written_by))
-        newest = sorted(whole(folder).values(), key=step_of)[-self.keep :]
-        kept = {folder / f"checkpoint-{self.goal.best(state.log_history)}", *newest}
-        for path in set(folder.glob("checkpoint-*")) - kept:
-            shutil.rmtree(path)
+# Checkpoints
 
 
 def last_checkpoint(folder: Path) -> str | None:

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from datasets import Dataset
 from peft import PeftModel
 from torch.nn.functional import logsigmoid
 from trl import RewardConfig as TrlRewardConfig
@@ -25,7 +24,6 @@ from selftrain.launch.launch import Child, child_main
 from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.models import (
-    digest_weights,
     encode_completion,
     encode_prompt,
     fill_template,
@@ -34,17 +32,13 @@ from selftrain.models.models import (
     load_tokenizer,
     pad,
 )
+from selftrain.models.weights import digest_weights
 from selftrain.records import Pair, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.train_reward import RewardSlice
 from selftrain.training import common
-from selftrain.training.common import (
-    Goal,
-    TrainerMixin,
-    bucketed_order,
-    start_deepspeed,
-    trainer_arguments,
-)
+from selftrain.training.callbacks import Goal
+from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, trainer_arguments
 
 
 def train(child: Child) -> Outcome:
@@ -56,11 +50,34 @@ def train(child: Child) -> Outcome:
     folder, options = _start(config, child)
     tokenizer = load_tokenizer(folder, **options)
     training, held_out = split(pairs, settings.holdout, config.seed)
-    problems = len({pair.problem_id for pair in pairs})
+    examples = _examples(tokenizer, training, held_out, settings)
+    trainer = _trainer(config, runtime, child, tokenizer, examples)
+    goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
+    trained = common.train(trainer, goal, runtime, "train_reward")
+    common.export(
+        trained.checkpoint,
+        child.folder,
+        tokenizer,
+        partial(_model, config, child, tokenizer) if settings.lora else None,
+    )
+    metrics = {
+        "pairs": len(examples.trained),
+        "too_long": examples.too_long,
+        "held_out": len(held_out),
+        **trained.metrics(goal, ["loss", "accuracy", "margin"]),
+    }
+    return Outcome(digest_weights(child.folder), metrics)
+
+
+def _examples(
+    tokenizer: Any, training: Sequence[Pair], held_out: Sequence[Pair], settings: RewardConfig
+) -> Examples:
+    """The pairs to train and to evaluate on. Raises DataError where there is none, or none fits."""
+    pairs = [*training, *held_out]
+    found = f"of {len(pairs)} pairs of {len({pair.problem_id for pair in pairs})} problems"
     if not training:
         raise DataError(
-            f"reward.holdout={settings.holdout:g} leaves no pair to train on, of {len(pairs)} pairs of {problems} problems: "
-            "lower it, or mine more pairs"
+            f"reward.holdout={settings.holdout:g} leaves no pair to train on, {found}: lower it, or mine more pairs"
         )
     rows = [tokens(tokenizer, pair, settings) for pair in training]
     kept = [row for row in rows if _longest(row) <= settings.max_tokens]
@@ -73,13 +90,19 @@ def train(child: Child) -> Outcome:
     evaluated = [row for row in evaluated if _longest(row) <= settings.max_tokens]
     if settings.evaluation_steps and not evaluated:
         raise DataError(
-            f"reward.holdout={settings.holdout:g} leaves no pair to evaluate on, of {len(pairs)} pairs of {problems} "
-            "problems: raise it, or set reward.evaluation_steps to null"
+            f"reward.holdout={settings.holdout:g} leaves no pair to evaluate on, {found}: raise it, or set "
+            "reward.evaluation_steps to null"
         )
-    order = bucketed_order([_longest(row) for row in kept], settings.epochs, settings.batch_size, config.seed)
-    checkpoints = child.private / "checkpoints"
+    return Examples(kept, evaluated, len(rows) - len(kept))
+
+
+def _trainer(
+    config: RewardSlice, runtime: RuntimeConfig, child: Child, tokenizer: Any, examples: Examples
+) -> "TokenRewardTrainer":
+    """The trainer of a freshly loaded model."""
+    settings = config.reward
     arguments = TrlRewardConfig(
-        **trainer_arguments(settings, runtime, config.seed, checkpoints, world_size()),
+        **trainer_arguments(settings, runtime, config.seed, child.private / "checkpoints", world_size()),
         center_rewards_coefficient=settings.center or None,
         remove_unused_columns=False,
     )
@@ -88,30 +111,14 @@ def train(child: Child) -> Outcome:
     model = _model(config, child, tokenizer)
     if settings.lora:
         model = lora.add(model, settings.lora, head=True)
-    trainer = TokenRewardTrainer(
+    return TokenRewardTrainer(
         model=model,
         args=arguments,
-        train_dataset=Dataset.from_list(kept).select(order),
-        eval_dataset=Dataset.from_list(sorted(evaluated, key=_longest)) if evaluated else None,
         processing_class=tokenizer,
         data_collator=Collator(tokenizer.pad_token_id),
         settings=settings,
+        **examples.datasets(settings, config.seed, _longest),
     )
-    goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
-    trained = common.train(trainer, goal, runtime, "train_reward")
-    common.export(
-        trained.checkpoint,
-        child.folder,
-        tokenizer,
-        partial(_model, config, child, tokenizer) if settings.lora else None,
-    )
-    metrics = {
-        "pairs": len(kept),
-        "too_long": len(rows) - len(kept),
-        "held_out": len(held_out),
-        **trained.metrics(goal, ["loss", "accuracy", "margin"]),
-    }
-    return Outcome(digest_weights(child.folder), metrics)
 
 
 def split(pairs: Sequence[Pair], holdout: float, seed: int) -> tuple[list[Pair], list[Pair]]:

@@ -11,19 +11,17 @@ from typing import Any
 
 import torch
 import transformers
-from datasets import Dataset
 from torch.nn.functional import cross_entropy
 from transformers.trainer_pt_utils import get_model_param_count
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
-from selftrain.config import RuntimeConfig
+from selftrain.config import RuntimeConfig, SftConfig
 from selftrain.errors import DataError
 from selftrain.launch.launch import Child, child_main
 from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.models import (
-    digest_weights,
     encode_completion,
     encode_prompt,
     load_generator,
@@ -31,17 +29,13 @@ from selftrain.models.models import (
     make_tiny,
     train_tokenizer,
 )
+from selftrain.models.weights import digest_weights
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.sft import SftSlice
 from selftrain.training import common
-from selftrain.training.common import (
-    Goal,
-    TrainerMixin,
-    bucketed_order,
-    start_deepspeed,
-    trainer_arguments,
-)
+from selftrain.training.callbacks import Goal
+from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, trainer_arguments
 
 
 def train(child: Child) -> Outcome:
@@ -54,23 +48,51 @@ def train(child: Child) -> Outcome:
     if not pairs:
         raise DataError("no problem of the sft split has a response; SFT needs answers to learn from")
     tokenizer = _tokenizer(config, [text for pair in pairs for text in pair])
-    rows = [tokens(tokenizer, prompt, response) for prompt, response in pairs]
-    kept = [row for row in rows if len(row["input_ids"]) <= settings.max_tokens]
+    examples = _examples(tokenizer, pairs, held_out, settings)
+    trainer, parameters = _trainer(config, runtime, child.private / "checkpoints", tokenizer, examples)
+    goal = Goal("loss", higher=False, steps=settings.evaluation_steps, patience=settings.patience)
+    trained = common.train(trainer, goal, runtime, "sft")
+    common.export(
+        trained.checkpoint,
+        child.folder,
+        tokenizer,
+        partial(_model, config, tokenizer) if settings.lora else None,
+    )
+    metrics = {
+        "parameters": parameters,
+        "examples": len(examples.trained),
+        "too_long": examples.too_long,
+        "tokens_per_example": sum(map(_length, examples.trained)) / len(examples.trained),
+        **trained.metrics(goal, ["loss"]),
+    }
+    return Outcome(digest_weights(child.folder), metrics)
+
+
+def _examples(
+    tokenizer: Any, pairs: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], settings: SftConfig
+) -> Examples:
+    """The rows to train and to evaluate on. Raises DataError where none of the rows that are needed fits."""
+    rows = [tokens(tokenizer, *pair) for pair in pairs]
+    kept = [row for row in rows if _length(row) <= settings.max_tokens]
     if not kept:
         raise DataError(
             f"every prompt + response is longer than sft.max_tokens={settings.max_tokens}; raise it"
         )
     evaluated = [tokens(tokenizer, *pair) for pair in held_out] if settings.evaluation_steps else []
-    evaluated = [row for row in evaluated if len(row["input_ids"]) <= settings.max_tokens]
+    evaluated = [row for row in evaluated if _length(row) <= settings.max_tokens]
     if settings.evaluation_steps and not evaluated:
         raise DataError(
             f"sft.evaluation_steps={settings.evaluation_steps} needs problems of the validation split with a response of "
             f"at most sft.max_tokens={settings.max_tokens} tokens, prompt included, and there is none; set it to null"
         )
-    order = bucketed_order(
-        [len(row["input_ids"]) for row in kept], settings.epochs, settings.batch_size, config.seed
-    )
-    checkpoints = child.private / "checkpoints"
+    return Examples(kept, evaluated, len(rows) - len(kept))
+
+
+def _trainer(
+    config: SftSlice, runtime: RuntimeConfig, checkpoints: Path, tokenizer: Any, examples: Examples
+) -> tuple["Trainer", int]:
+    """The trainer of a freshly loaded model, and that model's parameters (without adapters)."""
+    settings = config.sft
     arguments = TrlSftConfig(
         **trainer_arguments(settings, runtime, config.seed, checkpoints, world_size()),
         shuffle_dataset=False,
@@ -82,31 +104,13 @@ def train(child: Child) -> Outcome:
     parameters = get_model_param_count(model)
     if settings.lora:
         model = lora.add(model, settings.lora)
-    trainer = Trainer(
-        model=model,
-        args=arguments,
-        train_dataset=Dataset.from_list(kept).select(order),
-        eval_dataset=Dataset.from_list(sorted(evaluated, key=lambda row: len(row["input_ids"])))
-        if evaluated
-        else None,
-        processing_class=tokenizer,
-    )
-    goal = Goal("loss", higher=False, steps=settings.evaluation_steps, patience=settings.patience)
-    trained = common.train(trainer, goal, runtime, "sft")
-    common.export(
-        trained.checkpoint,
-        child.folder,
-        tokenizer,
-        partial(_model, config, tokenizer) if settings.lora else None,
-    )
-    metrics = {
-        "parameters": parameters,
-        "examples": len(kept),
-        "too_long": len(rows) - len(kept),
-        "tokens_per_example": sum(len(row["input_ids"]) for row in kept) / len(kept),
-        **trained.metrics(goal, ["loss"]),
-    }
-    return Outcome(digest_weights(child.folder), metrics)
+    datasets = examples.datasets(settings, config.seed, _length)
+    trainer = Trainer(model=model, args=arguments, processing_class=tokenizer, **datasets)
+    return trainer, parameters
+
+
+def _length(row: dict[str, Any]) -> int:
+    return len(row["input_ids"])
 
 
 def answers(problems: Sequence[Problem], split: str) -> list[tuple[str, str]]:

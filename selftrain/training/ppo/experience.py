@@ -13,13 +13,13 @@ from torch import Tensor
 
 from selftrain.config import PPOConfig
 from selftrain.errors import SandboxFailed
+from selftrain.models.weights import whole
 from selftrain.training.ppo import equations
 from selftrain.training.ppo.model import Sequences, completion_distribution
 from selftrain.training.ppo.rollout import FromPolicy, noise, seeded
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings
 from selftrain.training.ppo.state import State
-from selftrain.training.ppo.weights import whole
 
 PROBE = -1
 """Takes the place of the step in a probe's noise: the same for every probe, and no step's."""

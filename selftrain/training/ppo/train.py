@@ -19,11 +19,10 @@ from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, ask, child_main, hold, report_progress
 from selftrain.models import lora
 from selftrain.models.deepspeed_ops import build_operators
-from selftrain.models.footprint import world, zero_of
+from selftrain.models.footprint import world
 from selftrain.models.models import (
     context_of,
     decode_completion,
-    digest_weights,
     encode_prompt,
     end_ids,
     fits,
@@ -31,6 +30,8 @@ from selftrain.models.models import (
     load_generator,
     load_tokenizer,
 )
+from selftrain.models.weights import digest_weights
+from selftrain.models.zero import zero_of
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selftrain.models.models import all_sound
+from selftrain.models.weights import all_sound, whole
 from selftrain.training.ppo import checkpoint, equations, health
 from selftrain.training.ppo.experience import PROBE, Collector, Experience
 from selftrain.training.ppo.model import PolicyWithValue
@@ -20,7 +20,6 @@ from selftrain.training.ppo.rollout import seeded
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings, check_batches
 from selftrain.training.ppo.state import State, best_step
-from selftrain.training.ppo.weights import whole
 
 SAMPLED_STEPS, SAMPLED_ROWS = 8, 4
 """Steps, and completions of each, that are kept to be read by people."""

@@ -17,7 +17,7 @@ from typing import Any
 from accelerate import PartialState
 
 from selftrain.launch.launch import Child
-from selftrain.training import common, reward, sft
+from selftrain.training import callbacks, common, reward, sft
 
 TRAIN = {"sft": sft.train, "reward": reward.train}
 
@@ -42,7 +42,7 @@ def finish(stage: str, work: Child) -> None:
     """Train, and write the outcome."""
     work.private.mkdir(parents=True, exist_ok=True)
     steps: list[float] = []
-    common.report_progress = lambda done, *_, **__: steps.append(done)
+    callbacks.report_progress = lambda done, *_, **__: steps.append(done)
     outcome = TRAIN[stage](work)
     if os.environ.get("RANK", "0") == "0":
         content = {
@@ -88,7 +88,7 @@ def killed_at(when: str, step: int) -> None:
     if when == "export":
         common.export = kill
         return
-    kind, name = (common.Progress, "on_log") if when == "log" else (common.Checkpoints, "on_save")
+    kind, name = (callbacks.Progress, "on_log") if when == "log" else (callbacks.Checkpoints, "on_save")
     original = getattr(kind, name)
 
     def wrapped(self: Any, args: Any, state: Any, control: Any, **kwargs: Any) -> None:

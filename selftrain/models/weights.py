@@ -1,0 +1,104 @@
+"""A model's weights: what identifies them, whether they are sound, and whole tensors where ZeRO stage 3 shards them."""
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import ModelConfig
+from selftrain.errors import UsageError
+from selftrain.store.store import sha256_file
+
+
+def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
+    """What identifies the pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without.
+
+    field  what errors call the setting that names them
+    """
+    if config.base is None:
+        return None
+    folder = Path(config.base)
+    if not folder.is_dir():
+        return hub_commit(config.base, config.revision, field)
+    wanted = {".safetensors", ".json", ".gguf", ".model", ".txt"}
+    files = sorted(path for path in folder.iterdir() if path.suffix in wanted)
+    if config.gguf_file and not (folder / config.gguf_file).is_file():
+        raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")
+    if not files:
+        raise UsageError(
+            f"{field}: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)"
+        )
+    try:
+        lines = [f"{path.name} {sha256_file(path)}\n" for path in files]
+    except OSError as error:
+        raise UsageError(f"{field}: {folder} cannot be read: {error}") from error
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:
+    """The commit that `revision` (default: main) of a hub model is at."""
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
+
+    if revision and len(revision) == 40:
+        return revision
+    try:
+        commit = HfApi().model_info(name, revision=revision).sha
+    except (HfHubHTTPError, OfflineModeIsEnabled, OSError, ValueError) as error:
+        raise UsageError(
+            f"{field}: {name!r} is no folder here and the hub does not answer for it: {error}; a full commit in "
+            f"{field.replace('base', 'revision')} is taken without asking, and so is a folder"
+        ) from error
+    assert commit is not None
+    return commit
+
+
+def digest_weights(folder: Path) -> str:
+    """sha256 over the model's tensors: names, shapes and bytes."""
+    from safetensors.numpy import load_file
+
+    sha = hashlib.sha256()
+    for path in sorted(folder.glob("*.safetensors")):
+        for name, tensor in sorted(load_file(path).items()):
+            sha.update(f"{name} {tensor.dtype} {tensor.shape}\n".encode())
+            sha.update(tensor.tobytes())
+    return sha.hexdigest()
+
+
+LARGEST_WEIGHT = 1e9
+"""No model has weights beyond it; where training has thrown them there, products overflow or drown all else."""
+
+
+def all_sound(model: Any) -> bool:
+    """Whether all of a model's weights are finite and at most `LARGEST_WEIGHT`. Every rank calls it, and gets the same: under
+    ZeRO stage 3 each looks at its own shards."""
+    from accelerate.utils import gather_object
+
+    # A comparison with NaN is false.
+    sound = all(bool((_held_here(p).abs() <= LARGEST_WEIGHT).all()) for p in model.parameters())
+    return all(gather_object([sound]))
+
+
+def _held_here(parameter: Any) -> Any:
+    """What this rank holds of a weight: all of it, or under ZeRO stage 3 its shard, without the padding behind the last one, to
+    which nobody has written."""
+    if not hasattr(parameter, "ds_tensor"):
+        return parameter.detach()
+    shard = parameter.ds_tensor
+    begin = parameter.ds_zero_partition_rank * shard.ds_numel
+    return shard.detach()[: max(0, parameter.ds_numel - begin)]
+
+
+def whole(module: Any) -> Iterator[tuple[str, Any]]:
+    """Each parameter's name and whole tensor, tied ones once; every rank must go through all of them.
+
+    Where ZeRO stage 3 keeps a shard in each rank, the ranks put one parameter together at a time: copy it before going on.
+    """
+    for name, parameter in module.named_parameters():
+        if hasattr(parameter, "ds_id"):
+            import deepspeed
+
+            with deepspeed.zero.GatheredParameters([parameter]):
+                yield name, parameter.detach()
+        else:
+            yield name, parameter.detach()

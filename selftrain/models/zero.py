@@ -1,0 +1,55 @@
+"""The one reader of the DeepSpeed JSON file that `runtime.deepspeed` names. Imports no torch."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selftrain.config import RuntimeConfig
+from selftrain.errors import UsageError
+
+
+def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
+    """The content of `runtime.deepspeed`, as training uses it; None where it is null.
+
+    Raises UsageError where the file is not DeepSpeed's JSON, or asks for another stage of ZeRO than 1, 2 or 3.
+    """
+    if runtime.deepspeed is None:
+        return None
+    try:
+        settings = json.loads(Path(runtime.deepspeed).read_bytes())
+        zero = settings["zero_optimization"]
+        stage = zero["stage"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UsageError(
+            f"runtime.deepspeed: {runtime.deepspeed} is not DeepSpeed's JSON with zero_optimization.stage: {error!r}"
+        ) from error
+    if stage not in (1, 2, 3):
+        raise UsageError(
+            f"runtime.deepspeed: {runtime.deepspeed}: expected ZeRO stage 1, 2 or 3, got {stage!r}"
+        )
+    if stage == 3:
+        zero["stage3_gather_16bit_weights_on_model_save"] = True  # checkpoints hold unsharded models
+    return dict(settings)
+
+
+@dataclass(frozen=True)
+class Zero:
+    """What decides how much memory a rank needs; stage 0: training without DeepSpeed."""
+
+    stage: int = 0
+    offload_optimizer: bool = False
+    offload_param: bool = False
+
+
+def zero_of(runtime: RuntimeConfig) -> Zero:
+    """The stage of ZeRO and its offloading. Raises as `deepspeed_settings` does."""
+    settings = deepspeed_settings(runtime)
+    if settings is None:
+        return Zero()
+    zero = settings["zero_optimization"]
+    offloaded = {
+        name: (zero.get(name) or {}).get("device", "none") != "none"
+        for name in ("offload_optimizer", "offload_param")
+    }
+    return Zero(zero["stage"], **offloaded)

@@ -1,0 +1,142 @@
+"""Callbacks of the SFT and reward trainers: progress, evaluation and early stop, finite numbers, checkpoints."""
+
+import collections
+import json
+import math
+import shutil
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from accelerate import PartialState
+from transformers import TrainerCallback
+
+from selftrain.config import RuntimeConfig
+from selftrain.errors import UsageError
+from selftrain.launch.launch import report_progress
+from selftrain.models.weights import LARGEST_WEIGHT, all_sound
+from selftrain.store.checkpoints import WHOLE, step_of, whole
+
+
+@dataclass(frozen=True)
+class Goal:
+    """What is evaluated while training, and when it ends.
+
+    metric   its name, without `eval_`; of equal ones the earliest is the best
+    higher   whether more is better
+    steps    between evaluations, there is one after the last step too; None: no evaluation
+    patience evaluations without a better one after which training stops
+    """
+
+    metric: str
+    higher: bool
+    steps: int | None
+    patience: int
+
+    def evaluations(self, history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
+        """The evaluations in a trainer's history, as {step, metric}."""
+        rows = [row for row in history if f"eval_{self.metric}" in row]
+        return [{"step": row["step"], self.metric: row[f"eval_{self.metric}"]} for row in rows]
+
+    def best(self, history: Sequence[dict[str, Any]]) -> int | None:
+        """The step of the best evaluation, None without any."""
+        worth = {
+            row["step"]: row[self.metric] * (1 if self.higher else -1) for row in self.evaluations(history)
+        }
+        return int(max(worth, key=lambda step: (worth[step], -step))) if worth else None
+
+    def should_stop(self, history: Sequence[dict[str, Any]]) -> bool:
+        """Whether `patience` evaluations in a row were no better than the one before them."""
+        best = self.best(history)
+        return best is not None and sum(r["step"] > best for r in self.evaluations(history)) >= self.patience
+
+
+class Progress(TrainerCallback):
+    """Hands each step to the parent process."""
+
+    def __init__(self) -> None:
+        self.seen: collections.deque[tuple[float, float]] = collections.deque(maxlen=20)
+        """(seconds, tokens so far over all processes) of the last steps."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Reports a step; evaluations and the summary at the end are none."""
+        if "loss" not in logs:
+            return
+        figures = {name: logs[name] for name in ("loss", "accuracy") if name in logs}
+        self.seen.append((time.monotonic(), logs["num_tokens"]))
+        (then, before), (now, tokens) = self.seen[0], self.seen[-1]
+        if now > then:
+            figures["tokens_per_second"] = round((tokens - before) / (now - then))
+        report_progress(state.global_step, state.max_steps, "steps", **figures)
+
+
+class Finite(TrainerCallback):
+    """Ends a training whose loss, gradients, evaluation or weights are no finite numbers, at the step where they are not.
+
+    What it looks at is the same on every rank (losses and gradients over all of them), so that all ranks end.
+    """
+
+    FIGURES = ("loss", "grad_norm", "accuracy", "margin")
+
+    def __init__(self, stage: str) -> None:
+        self.stage = stage
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
+        """Looks at a step, or at an evaluation."""
+        names = [name for name in logs if name in self.FIGURES or name.startswith("eval_")]
+        if not all(math.isfinite(logs[name]) for name in names):
+            self.end(state, ", ".join(f"{name.replace('_', ' ')} {logs[name]:.4g}" for name in names))
+
+    def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
+        """Looks at the weights before a checkpoint is taken for whole."""
+        if not all_sound(model):
+            self.end(state, f"weights that are not finite, or beyond {LARGEST_WEIGHT:g}, after the step")
+
+    def end(self, state: Any, found: str) -> None:
+        """Raise UsageError with what was found."""
+        rate = next(
+            (row["learning_rate"] for row in reversed(state.log_history) if "learning_rate" in row), 0.0
+        )
+        setting = "sft" if self.stage == "sft" else "reward"
+        raise UsageError(
+            f"stage {self.stage} has gone bad at step {state.global_step} of {state.max_steps}: {found}, at learning rate "
+            f"{rate:.4g}; expected finite numbers. Nothing of it is stored: lower {setting}.learning_rate, raise "
+            f"{setting}.warmup_steps, or look for rows or start weights that are damaged"
+        )
+
+
+class Checkpoints(TrainerCallback):
+    """Evaluates when it is time, keeps the newest checkpoints and the best one, and stops where nothing gets better."""
+
+    def __init__(self, goal: Goal, runtime: RuntimeConfig, written_by: dict[str, int]) -> None:
+        self.goal = goal
+        self.keep = runtime.keep_checkpoints
+        self.written_by = written_by
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Evaluates every `steps` steps and after the last."""
+        if self.goal.steps:
+            control.should_evaluate = (
+                state.global_step % self.goal.steps == 0 or state.global_step >= state.max_steps
+            )
+
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Saves the best so far, and stops after too many that are not."""
+        stop = self.goal.should_stop(state.log_history)
+        control.should_training_stop = control.should_training_stop or stop
+        if stop or self.goal.best(state.log_history) == state.global_step:
+            control.should_save = True
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Marks the checkpoint once every process has written its part; only then older ones go."""
+        PartialState().wait_for_everyone()
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir)
+        (folder / f"checkpoint-{state.global_step}" / WHOLE).write_text(json.dumps(self.written_by))
+        newest = sorted(whole(folder).values(), key=step_of)[-self.keep :]
+        kept = {folder / f"checkpoint-{self.goal.best(state.log_history)}", *newest}
+        for path in set(folder.glob("checkpoint-*")) - kept:
+            shutil.rmtree(path)

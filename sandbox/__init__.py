@@ -1,4 +1,4 @@
-"""Runs programs that a model wrote and says what became of them. Stands alone; see README.md.
+"""Runs programs that a model wrote and says what became of them. Stands alone; see docs/sandbox.md.
 
 verdicts.py    what goes in (Program, Case, Limits) and what comes out (Verdict, Result)
 languages.py   one row per language: how it is compiled, run and judged

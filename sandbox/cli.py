@@ -37,9 +37,9 @@ _EXAMPLES = """examples:
 rows of judge, one JSON object a line:
   {id, language, program}
   {id, language, program, cases: [{stdin, stdout}]}             and, as one likes: compare: a rule (sandbox/compare.py),
-                                                                checker: {language, program} (sandbox/README.md)
+                                                                checker: {language, program} (docs/sandbox.md)
   {id, language, prompt, completion, tests}                     as in MultiPL-E; an answer in markdown, or one that
-                                                                repeats the prompt, is taken apart (sandbox/README.md)
+                                                                repeats the prompt, is taken apart (docs/sandbox.md)
   limits: {cpu_seconds: 2, memory_bytes: 268435456, ...}        of one row, in any shape
   other fields go to the results as they are
 

@@ -2,8 +2,8 @@
 
 A program that ends before its tests do, `exit(0)` in the completion, exits with code 0 like one that passed.
 So the last statement of the tests prints a marker, and without it on a line of its own the verdict is
-`wrong_answer`. The marker is a digest of the program: the same program is always the same text. What that
-does not stop is in the README.
+`wrong_answer`. The marker is a digest of the program: the same program is always the same text. docs/sandbox.md says
+what that does not stop.
 """
 
 import hashlib

@@ -227,7 +227,7 @@ class JsonlConfig(OutsideConfig):
     """One's own problems, in the fields of `selftrain.records.Problem`.
 
     Needed: task, language, prompt, and tests or cases. A row's own `split` counts; rows without get theirs by `shares`.
-    `cases` are compared by the rule `compare`, or by the program `checker`: {language, program} (sandbox/README.md).
+    `cases` are compared by the rule `compare`, or by the program `checker`: {language, program} (docs/sandbox.md).
     `time_limit` (seconds) and `memory_limit_bytes` are scaled by `execute.time_scale` and `execute.memory_scale`.
     """
 

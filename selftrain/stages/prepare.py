@@ -153,7 +153,7 @@ def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
         more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
         raise DataError(
             f"the checkers of {len(failed)} problems fail on the expected output, on an empty one or on '?!'; they have to say of "
-            f"any output whether it is right (sandbox/README.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
+            f"any output whether it is right (docs/sandbox.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
         )
 
 

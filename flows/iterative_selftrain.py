@@ -18,8 +18,9 @@ from flows.session import carry_out, open_run
 from selftrain.champion.drift import drift_markdown
 from selftrain.champion.registry import Registry
 from selftrain.errors import RunError
+from tasks.display import show_markdown
 from tasks.notify import notify, notify_of_end, run_name
-from tasks.prefect import PrefectRun, show_markdown
+from tasks.prefect import PrefectRun
 
 STARTS = 10
 """How often a run is started; it is started again when it crashes (infra/automation.py)."""

@@ -4,6 +4,7 @@ What a worker is sent is plain data (`tasks.part.Part`). It makes its part in a 
 finished shard into the store. A worker that is lost has its part made by another one, from where it was.
 """
 
+import contextvars
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +17,8 @@ from selftrain.errors import RunError, SelftrainError
 from selftrain.launch.launch import launch
 from selftrain.stage import Context, plain
 from selftrain.store.store import PROGRESS
+from tasks.display import ChildLog, Progress, task_name
 from tasks.part import Part
-from tasks.prefect import ChildLog, PrefectRun, Progress, task_name
 from tasks.run import Run, Step
 
 CONNECT_SECONDS = 30
@@ -26,8 +27,10 @@ WORKER_SECONDS = 120
 """For a worker to be there."""
 
 
-def share_out(run: PrefectRun, step: Step, context: Context) -> None:
-    """Have the shards of `context` that are not there made by Dask workers, and bring all into its progress folder.
+def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context) -> None:
+    """Have Dask workers make the shards that are missing, and bring all into the progress folder of `context`.
+
+    flow  the flow's context variables: the parts are its task runs
 
     Raises the error of a part that failed, when all others have ended; RunError where there is no scheduler or no worker.
     """
@@ -48,7 +51,7 @@ def share_out(run: PrefectRun, step: Step, context: Context) -> None:
             part = part_of(run, step, missing[number - 1 :: count], number, count)
             made = make_part.with_options(task_run_name=part["label"], tags=list(step.tags))
             # As the flow and not as the step's task: its context goes along, and the task's holds the live run.
-            futures.append(run.flow_context.run(runner.submit, made, {"part": part}))
+            futures.append(flow.run(runner.submit, made, {"part": part}))
         errors = []
         for done, future in enumerate(futures, 1):
             try:

@@ -53,7 +53,13 @@ FOREIGN = {
 
 ONLY_IN_CHILDREN = ("selftrain/training/", "selftrain/sampling/hf.py", "selftrain/models/lora.py")
 """Modules that import heavy libraries when they are imported; only child processes import them."""
-ONLY_IN_RUNS = ("flows/evaluate.py", "flows/iterative_selftrain.py", "tasks/dask.py", "tasks/prefect.py")
+ONLY_IN_RUNS = (
+    "flows/evaluate.py",
+    "flows/iterative_selftrain.py",
+    "tasks/dask.py",
+    "tasks/display.py",
+    "tasks/prefect.py",
+)
 """Modules that import Prefect when they are imported."""
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tasks.prefect import ChildLog, level_of
+from tasks.display import ChildLog, level_of
 from tasks.progress import Pace, describe
 from tests.command import Finished, PrefectServer
 

@@ -1,0 +1,173 @@
+"""What the Prefect UI shows of a run: progress, the lines of child processes, tables of figures, the report.
+
+What cannot be shown costs a warning, never the work that it tells of.
+"""
+
+import json
+import logging
+import re
+import time
+from collections.abc import Iterator
+from typing import Any, Self
+
+import httpx
+from prefect import get_run_logger
+from prefect.artifacts import (
+    create_markdown_artifact,
+    create_progress_artifact,
+    create_table_artifact,
+    update_progress_artifact,
+)
+from prefect.exceptions import PrefectException
+
+from tasks.part import Part
+from tasks.progress import Pace, describe, watch
+from tasks.run import Run, Step
+
+SECONDS_BETWEEN_UPDATES = 5.0
+NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
+"""What keeps a figure from being shown."""
+
+
+def show_table(step: Step, manifest: dict[str, Any]) -> None:
+    """A table artifact with the stage's figures; its key gives it a history over runs."""
+    rows = [
+        {"figure": name, "value": f"{value:.4g}" if isinstance(value, float) else value}
+        for name, value in figures(manifest.get("metrics") or {})
+    ]
+    rows += [
+        {"figure": "seconds in all", "value": round(manifest.get("seconds", 0.0), 1)},
+        {"figure": "key", "value": step.ref.key},
+    ]
+    try:
+        create_table_artifact(rows, key=artifact_key(step.name), description=step.label)
+    except NOT_SHOWN as error:
+        logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
+
+
+def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
+    """The single values of a manifest's metrics, those of a dict as `name.key`; curves are left out."""
+    for name, value in metrics.items():
+        if isinstance(value, dict):
+            yield from figures({f"{name}.{key}": item for key, item in value.items()})
+        elif isinstance(value, int | float | str):
+            yield name, value
+
+
+def artifact_key(name: str) -> str:
+    """`name` in the letters that Prefect takes for an artifact's key."""
+    return re.sub(r"[^a-z0-9-]+", "-", name.lower())
+
+
+def task_name(label: str) -> str:
+    """`label` as a task run's name, which Prefect would take for a template where it has braces."""
+    return label.replace("{", "").replace("}", "")
+
+
+def show_markdown(name: str, text: str, description: str) -> None:
+    """A log line with the first line of `text`, and all of it as a markdown artifact; its key gives it a history over runs."""
+    get_run_logger().info("%s", text.partition("\n")[0].strip("*"))
+    key = artifact_key(name)
+    try:
+        create_markdown_artifact(text, key=key, description=description)
+    except NOT_SHOWN as error:
+        logging.getLogger("selftrain").warning("no artifact %s: %s", key, error)
+
+
+def show_report(run: Run, step: Step) -> None:
+    """The report's table and plots, with where the whole of it is."""
+    from selftrain.report import plots, summary_table
+
+    folder = run.path(step.ref)
+    table = summary_table(json.loads((folder / "report.json").read_text()))
+    images = "\n\n".join(f"**{label}**\n\n![{label}]({image})" for label, image in plots(folder))
+    where = f"report.html of {run.config.name}: {run.store.url}/{step.ref}, and in the run's folder"
+    show_markdown(
+        f"report-{run.config.name}",
+        f"**{where}**\n\n```\n{table}```\n\n{images}\n",
+        f"report of {run.config.name}",
+    )
+
+
+class ChildLog:
+    """Hands lines of child processes to a logger, at their own level; where they come too fast, only their number."""
+
+    LONGEST = 2000
+    """Characters of a line that are kept."""
+    BURST, PER_SECOND = 200, 10
+    """Lines at once, and over time."""
+
+    def __init__(self, logger: Any) -> None:
+        self.logger = logger
+        self.left, self.left_out = float(self.BURST), 0
+        self.last = time.monotonic()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._tell_left_out()
+
+    def __call__(self, line: str) -> None:
+        now = time.monotonic()
+        self.left = min(self.BURST, self.left + (now - self.last) * self.PER_SECOND)
+        self.last = now
+        if self.left < 1:
+            self.left_out += 1
+            return
+        self._tell_left_out()
+        self.left -= 1
+        self.logger.log(level_of(line), "%s", line[: self.LONGEST])
+
+    def _tell_left_out(self) -> None:
+        if self.left_out:
+            self.logger.info("(%d lines left out)", self.left_out)
+            self.left_out = 0
+
+
+BAR = re.compile(r"\d+%\|.*\| [\d.]+\w*/[\d.]+\w* \[")
+"""A progress bar's line; the stage's own progress says more."""
+LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Warning|Error)\b:|: \w+(Warning): ")
+
+
+def level_of(line: str) -> int:
+    """The level that a line of a log or an interpreter's own message tells, INFO where it tells none, DEBUG for bars."""
+    if BAR.search(line):
+        return logging.DEBUG
+    found = LEVEL.search(line)
+    name = next(filter(None, found.groups())) if found else "INFO"
+    return int(logging.getLevelName(name.upper()))
+
+
+class Progress:
+    """Progress on the terminal and, every few seconds, as a Prefect progress artifact and a log line."""
+
+    def __init__(self, step: Step | Part, logger: Any) -> None:
+        self.step = step
+        self.logger = logger
+        self.terminal = watch(step.label)
+        self.pace = Pace()
+        self.last = time.monotonic()
+        self.finished = False
+        self.artifact: Any = None
+
+    def __call__(
+        self, done: float, total: float, unit: str = "", figures: dict[str, Any] | None = None
+    ) -> None:
+        self.terminal(done, total, unit, figures)
+        rate = self.pace(done)
+        now = time.monotonic()
+        finished = done >= total and not self.finished  # also of a stage that takes less than one update
+        if not total or (now - self.last < SECONDS_BETWEEN_UPDATES and not finished):
+            return
+        self.last, self.finished = now, done >= total
+        text = describe(self.step.label, done, total, unit, rate, figures or {})
+        try:
+            if self.artifact is None:
+                key = artifact_key(f"progress-{self.step.name}")
+                self.artifact = create_progress_artifact(100 * done / total, key=key, description=text)
+            else:
+                update_progress_artifact(self.artifact, 100 * done / total, description=text)
+        except NOT_SHOWN as error:
+            logging.getLogger("selftrain").debug("no progress artifact: %s", error)
+        self.logger.info("%s", text)

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -134,6 +135,26 @@ def test_rooms_import_lower_layers_only():
             assert other == own or lowest or room(name) < room(f"selftrain.{own}"), (
                 f"{label(path)} imports {name}"
             )
+
+
+def test_no_ring_of_modules():
+    """Lazy imports count; those for type checkers alone do not."""
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
+        for path in FILES
+    }
+    graph = {}
+    for module, path in modules.items():
+        tree = ast.parse(path.read_text())
+        only_typed = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+        ]
+        names = imported(ast.walk(tree)) - imported(inner for node in only_typed for inner in ast.walk(node))
+        found = {name if name in modules else name.rpartition(".")[0] for name in names}
+        graph[module] = (found & set(modules)) - {module}
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the ring
 
 
 def test_every_part_of_selftrain_is_a_room():

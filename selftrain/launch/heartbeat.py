@@ -1,6 +1,6 @@
 """Signs of life over a shared file system: a file that its writer changes every few seconds while it lives.
 
-Clocks are not compared and nothing is locked: a reader sees the count go on, or stand still for `LOST_SECONDS`.
+Clocks are not compared and nothing is locked: a reader sees the count go on, or stand still for `STALE_SECONDS`.
 """
 
 import threading
@@ -13,7 +13,7 @@ from pydantic import BaseModel, ValidationError
 from selftrain.store.files import replace_file
 
 BEAT_SECONDS = 2.0
-LOST_SECONDS = 45.0
+STALE_SECONDS = 45.0
 """More than an NFS client keeps a file's attributes while it changes (30 s by default for folders)."""
 
 
@@ -26,7 +26,7 @@ class Beat(BaseModel):
 Content = TypeVar("Content", bound=Beat)
 
 
-class Beating(Generic[Content]):
+class Heartbeat(Generic[Content]):
     """Keeps `path` beating with `content` until the block ends; then the file is gone, unless `leave` was called."""
 
     def __init__(self, path: Path, content: Content) -> None:
@@ -67,7 +67,7 @@ class Beating(Generic[Content]):
                 continue
 
 
-class Pulse(Generic[Content]):
+class HeartbeatReader(Generic[Content]):
     """A reader's view of another process's file."""
 
     def __init__(self, path: Path, kind: type[Content]) -> None:
@@ -95,6 +95,6 @@ class Pulse(Generic[Content]):
             return None
 
     @property
-    def lost(self) -> bool:
+    def stale(self) -> bool:
         """Whether it is there and has stood still for too long, at the last `read`."""
-        return time.monotonic() - self._since > LOST_SECONDS
+        return time.monotonic() - self._since > STALE_SECONDS

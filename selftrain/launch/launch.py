@@ -21,14 +21,16 @@ from pydantic import BaseModel
 
 from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
 from selftrain.launch import commands, ranks
-from selftrain.launch.heartbeat import Beat, Beating, Pulse
+from selftrain.launch.heartbeat import Beat, Heartbeat, HeartbeatReader
 from selftrain.launch.nodes import Job, gather
-from selftrain.launch.processes import ASK_MARK, PROGRESS_MARK, USAGE_MARK, run
+from selftrain.launch.processes import PROGRESS_MESSAGE, REQUEST_MESSAGE, USAGE_MESSAGE, run
 from selftrain.models.memory import check_gpu, check_memory, least_bytes
 from selftrain.stage import Context, Outcome, plain
-from selftrain.store.store import PROGRESS, replace_file
+from selftrain.store.files import replace_file
+from selftrain.store.store import PROGRESS
 
-Answer = Callable[[Any], Any]
+OnRequest = Callable[[Any], Any]
+"""Gives the parent's reply to a child's request, JSON values both."""
 
 
 def launch(
@@ -36,7 +38,7 @@ def launch(
     context: Context,
     distributed: bool = False,
     extra: dict[str, Any] | None = None,
-    answer: Answer | None = None,
+    on_request: OnRequest | None = None,
     cancel_reason: Callable[[], str | None] = lambda: None,
 ) -> Outcome:
     """Run `python -m module resolved.json` for `context` and return its outcome.
@@ -44,7 +46,7 @@ def launch(
     distributed    start `context.runtime.processes` ranks on `context.runtime.nodes` machines, under a launcher where these are
                    more than one or DeepSpeed is asked for
     extra          further JSON values for the child, under "extra"
-    answer         gives the answer to what the child asks (see `ask`), JSON values both
+    on_request     gives the reply to a request of the child (see `parent_request`)
     cancel_reason  asked every second: why an undistributed child is to be ended, or None
 
     Raises ChildFailed with the child's last lines, or the UsageError that the child ended with; UsageError before anything
@@ -70,7 +72,7 @@ def launch(
         "needs": needs,
     }
     replace_file(resolved, json.dumps(content, indent=1).encode())
-    last = _start(module, context, resolved, needs, answer, cancel_reason)
+    last = _start(module, context, resolved, needs, on_request, cancel_reason)
     if not outcome.is_file():
         raise ChildFailed(f"{module} ended without a result; its last lines:\n{last}")
     return Outcome(**json.loads(outcome.read_bytes()))
@@ -81,7 +83,7 @@ def _start(
     context: Context,
     resolved: Path,
     needs: int | None,
-    answer: Answer | None,
+    on_request: OnRequest | None,
     cancel_reason: Callable[[], str | None],
 ) -> str:
     """The child's last lines, or those of the launcher of its ranks."""
@@ -89,7 +91,7 @@ def _start(
     variables = commands.environment(runtime)
     everywhere = os.environ | variables
 
-    asked = _answering(answer)
+    reply = _reply(on_request)
 
     def start(
         command: list[str],
@@ -97,7 +99,7 @@ def _start(
         cancel_reason: Callable[[], str | None] = lambda: None,
     ) -> str:
         hours = runtime.stage_hours
-        return run(command, module, environment, context.log, context.progress, asked, hours, cancel_reason)
+        return run(command, module, environment, context.log, context.progress, reply, hours, cancel_reason)
 
     many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
     if needs is None or not many:
@@ -108,7 +110,7 @@ def _start(
         command = commands.deepspeed(module, resolved, runtime)
         if runtime.nodes == 1:
             return start(command)
-        with Beating(private / "alive.json", Beat()) as alive:
+        with Heartbeat(private / "alive.json", Beat()) as alive:
             there = variables | {commands.ALIVE: str(alive.path.resolve())}
             return start(command, everywhere | commands.deepspeed_env_file(private / "deepspeed_env", there))
     if runtime.nodes == 1:
@@ -119,23 +121,25 @@ def _start(
     with gather(context.shared / "jobs", job, context.log) as others:
         try:
             command = commands.torchrun(module, resolved, runtime, 0, job.attempt)
-            last = start(command, cancel_reason=others.trouble)
+            last = start(command, cancel_reason=others.failure)
         except ChildFailed as error:
-            raise ChildFailed(f"{error}{others.words()}") from None
-        others.part()
+            raise ChildFailed(f"{error}{others.last_words()}") from None
+        others.wait_for_end()
         return last
 
 
-def _answering(answer: Answer | None) -> Callable[[Path], None]:
-    """Writes the answer beside the file of a question."""
+def _reply(on_request: OnRequest | None) -> Callable[[Path], None]:
+    """A function that writes the reply to the request in a file into the file that `parent_request` waits for."""
 
-    def asked(question: Path) -> None:
-        if answer is None:
-            raise RunError(f"a child process asked {question}, and there is nobody to answer")
-        content = json.dumps(answer(json.loads(question.read_bytes())))
-        replace_file(question.with_suffix(".answer"), content.encode())
+    def reply(request: Path) -> None:
+        if on_request is None:
+            raise RunError(
+                f"a child process sent the request {request}, and `launch` was given no `on_request`"
+            )
+        content = json.dumps(on_request(json.loads(request.read_bytes())))
+        replace_file(request.with_suffix(".reply"), content.encode())
 
-    return asked
+    return reply
 
 
 # The child's side
@@ -160,27 +164,29 @@ class Child(BaseModel):
 def report_progress(done: float, total: float, unit: str = "", **figures: float | str) -> None:
     """Tell the parent how far the work is; only rank 0 does."""
     if ranks.rank() == 0:
-        _say(PROGRESS_MARK + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures}))
+        _print_line(
+            PROGRESS_MESSAGE + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures})
+        )
 
 
-def ask(child: Child, question: Any) -> Any:
-    """The parent's answer to `question`, JSON values both: for what a child may not do, such as start a sandbox.
+def parent_request(child: Child, request: Any) -> Any:
+    """The parent's reply to `request`, JSON values both: for what a child may not do, such as start a sandbox.
 
-    By files; any rank on the parent's machine may ask, and rank 0 is there.
+    Request and reply are files, so only ranks on the parent's machine may call this; rank 0 is always there.
     """
-    path = child.private / f"ask-{uuid.uuid4().hex}.json"
-    answer = path.with_suffix(".answer")
-    replace_file(path, json.dumps(question).encode())
-    _say(ASK_MARK + json.dumps(str(path)))
-    while not answer.is_file():  # the lifeline ends this process where the parent is gone
+    path = child.private / f"request-{uuid.uuid4().hex}.json"
+    replied = path.with_suffix(".reply")
+    replace_file(path, json.dumps(request).encode())
+    _print_line(REQUEST_MESSAGE + json.dumps(str(path)))
+    while not replied.is_file():  # the lifeline ends this process when the parent is gone
         time.sleep(0.01)
-    found = json.loads(answer.read_bytes())
+    reply = json.loads(replied.read_bytes())
     path.unlink()
-    answer.unlink()
-    return found
+    replied.unlink()
+    return reply
 
 
-def _say(line: str) -> None:
+def _print_line(line: str) -> None:
     """Print `line` in one write, so that what other ranks print at the same time is not in the middle of it.
 
     It begins a line even where a progress bar, which has no end of line until it is done, was printed before.
@@ -197,9 +203,9 @@ def child_main(work: Any, apart: bool = False) -> None:
     """
     gc.freeze()  # what was imported is not looked at again
     gc.enable()  # see selftrain.launch.child
-    _hold_lifeline()
+    _watch_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
-    others = _start_others(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
+    others = _start_other_ranks(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
     try:
         if child.needs is not None and child.runtime["device"] == "cuda":
             check_gpu(child.needs, child.runtime["processes"], ranks.local_rank())
@@ -210,41 +216,41 @@ def child_main(work: Any, apart: bool = False) -> None:
             content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
             replace_file(child.private / "outcome.json", json.dumps(content).encode())
     except UsageError as error:
-        _say(USAGE_MARK + json.dumps(str(error)))
-        _leave(error.exit_code)
+        _print_line(USAGE_MESSAGE + json.dumps(str(error)))
+        _exit(error.exit_code)
     except (
         SelftrainError,
         OSError,
     ) as error:  # a full disk, for instance: a line says it, a traceback would hide it
-        _say(f"{type(error).__name__}: {error}")
-        _leave(1)
+        _print_line(f"{type(error).__name__}: {error}")
+        _exit(1)
     except BaseException:
         traceback.print_exc()
-        _leave(1)
-    _leave(0)
+        _exit(1)
+    _exit(0)
 
 
-HELD: list[Any] = []
+KEPT: list[Any] = []
 
 
-def hold(*objects: Any) -> None:
+def keep_until_exit(*objects: Any) -> None:
     """Keep `objects` for as long as this process lives.
 
     For a model that several ranks trained, which holds their process group. PyTorch's DDP takes its group down with the
     interpreter's lock held and joins gloo's threads; one of them may be waiting for that lock to drop a tensor, and then
     neither ever ends.
     """
-    HELD.extend(objects)
+    KEPT.extend(objects)
 
 
-def _leave(code: int) -> NoReturn:
-    """End this process, and take nothing down first: see `hold`."""
+def _exit(code: int) -> NoReturn:
+    """End this process, and take nothing down first: see `keep_until_exit`."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
-def _start_others(world: int) -> list[subprocess.Popen[bytes]]:
+def _start_other_ranks(world: int) -> list[subprocess.Popen[bytes]]:
     """Ranks 1 to world - 1; each holds on to this process by its standard input."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": str(world)}
     command = [sys.executable, *sys.orig_argv[1:]]
@@ -254,7 +260,7 @@ def _start_others(world: int) -> list[subprocess.Popen[bytes]]:
     ]
 
 
-def _hold_lifeline() -> None:
+def _watch_lifeline() -> None:
     """Kill this process when standard input closes: the parent is gone. On another node, when its file stands still."""
     file = os.environ.get(commands.ALIVE)
 
@@ -263,8 +269,8 @@ def _hold_lifeline() -> None:
             while os.read(0, 4096):
                 pass
         else:
-            pulse = Pulse(Path(file), Beat)
-            while pulse.read() is not None and not pulse.lost:
+            parent = HeartbeatReader(Path(file), Beat)
+            while parent.read() is not None and not parent.stale:
                 time.sleep(1)
         os._exit(1)
 

@@ -25,13 +25,13 @@ from pydantic import Field
 from selftrain.config import RuntimeConfig
 from selftrain.errors import ChildFailed, SelftrainError, UsageError
 from selftrain.launch.commands import environment, need_deepspeed, torchrun
-from selftrain.launch.heartbeat import LOST_SECONDS, Beat, Beating, Pulse
+from selftrain.launch.heartbeat import STALE_SECONDS, Beat, Heartbeat, HeartbeatReader
 from selftrain.launch.processes import run
 from selftrain.models.memory import check_memory
 
 GATHER_SECONDS = 1800.0
 """How long the first machine waits for the others."""
-PARTING_SECONDS = 30.0
+END_SECONDS = 30.0
 """How long it waits for them to end after it has: their launchers leave together, and log a trace where one is missed."""
 LAST_WORDS_SECONDS = 10.0
 """How long it waits for what they say of their failure, after its own."""
@@ -71,14 +71,14 @@ class Seat(Beat):
 # The first machine
 
 
-class Others:
+class OtherMachines:
     """The other machines of a job that is going."""
 
-    def __init__(self, seats: dict[int, Pulse[Seat]]) -> None:
+    def __init__(self, seats: dict[int, HeartbeatReader[Seat]]) -> None:
         self.seats = seats
         self.hosts: dict[int, str] = {}
 
-    def trouble(self) -> str | None:
+    def failure(self) -> str | None:
         """Why the job cannot go on; None while it can."""
         for number, pulse in self.seats.items():
             seat = pulse.read()
@@ -91,20 +91,20 @@ class Others:
                     continue
             elif not pulse.path.exists():
                 return f"{host} has left"
-            if pulse.lost:
+            if pulse.stale:
                 return f"{host} gives no sign of life"
         return None
 
-    def part(self) -> None:
+    def wait_for_end(self) -> None:
         """Wait until the others have ended as well, or not for ever."""
-        deadline = time.monotonic() + PARTING_SECONDS
+        deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
             seats = [pulse.read() for pulse in self.seats.values()]
             if all(seat is None or seat.over or seat.failed for seat in seats):
                 return
             time.sleep(POLL_SECONDS)
 
-    def words(self) -> str:
+    def last_words(self) -> str:
         """What machines that failed said last; waits a little for it."""
         deadline = time.monotonic() + LAST_WORDS_SECONDS
         while True:
@@ -116,7 +116,7 @@ class Others:
 
 
 @contextmanager
-def gather(folder: Path, job: Job, log: Log) -> Iterator[Others]:
+def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
     """Hold `job` out to the other machines until the block ends; it begins when all of them are there.
 
     Raises ChildFailed where they are not after `GATHER_SECONDS`.
@@ -124,26 +124,27 @@ def gather(folder: Path, job: Job, log: Log) -> Iterator[Others]:
     name = hashlib.sha256(str(job.resolved).encode()).hexdigest()[:16]
     wanted = job.runtime.nodes - 1
     seats = {
-        number: Pulse(folder / f"{name}.{job.attempt}.{number}", Seat) for number in range(1, wanted + 1)
+        number: HeartbeatReader(folder / f"{name}.{job.attempt}.{number}", Seat)
+        for number in range(1, wanted + 1)
     }
-    with _alone(folder, log):
+    with _one_job(folder, log):
         _clear(folder, name)  # what a killed attempt left
         try:
-            with Beating(folder / f"{name}.json", job) as held_out:
+            with Heartbeat(folder / f"{name}.json", job) as held_out:
                 _wait_for(seats, folder, log)
                 held_out.update(going=True)
-                yield Others(seats)
+                yield OtherMachines(seats)
         finally:
             _clear(folder, name)
 
 
-def _wait_for(seats: dict[int, Pulse[Seat]], folder: Path, log: Log) -> None:
+def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -> None:
     started, told = time.monotonic(), -60.0
     while True:
         there = 0
         for pulse in seats.values():
-            there += pulse.read() is not None and not pulse.lost
-            if pulse.lost:  # it died while others were waited for; another may take its place
+            there += pulse.read() is not None and not pulse.stale
+            if pulse.stale:  # it died while others were waited for; another may take its place
                 pulse.path.unlink(missing_ok=True)
         waited = time.monotonic() - started
         if there == len(seats):
@@ -158,7 +159,7 @@ def _wait_for(seats: dict[int, Pulse[Seat]], folder: Path, log: Log) -> None:
 
 
 @contextmanager
-def _alone(folder: Path, log: Log) -> Iterator[None]:
+def _one_job(folder: Path, log: Log) -> Iterator[None]:
     """Machines that share themselves out between two jobs would keep both waiting."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
@@ -190,14 +191,14 @@ def serve(folder: Path, say: Log) -> None:
             f"{folder}: {error}; expected the store's folder, on a file system that all machines share"
         ) from error
     say(f"waiting for jobs in {folder}")
-    pulses: dict[Path, Pulse[Job]] = {}
+    pulses: dict[Path, HeartbeatReader[Job]] = {}
     served: set[str] = set()
     strange: set[Path] = set()
     while True:
         for path in sorted(folder.glob("*.json")):
-            pulse = pulses.setdefault(path, Pulse(path, Job))
+            pulse = pulses.setdefault(path, HeartbeatReader(path, Job))
             job = pulse.read()
-            if not pulse.beats or pulse.lost:  # what was not seen to beat may be a dead machine's
+            if not pulse.beats or pulse.stale:  # what was not seen to beat may be a dead machine's
                 continue
             if job is None and path not in strange and path.exists():
                 strange.add(path)
@@ -225,20 +226,20 @@ def _take_seat(folder: Path, name: str, job: Job) -> int | None:
     return None
 
 
-def _take_part(path: Path, number: int, job: Job, pulse: Pulse[Job], say: Log) -> None:
+def _take_part(path: Path, number: int, job: Job, pulse: HeartbeatReader[Job], say: Log) -> None:
     def over() -> str | None:
         now = pulse.read()
         if now is None or now.attempt != job.attempt:
             return "the first machine has ended the job"
-        return "the first machine gives no sign of life" if pulse.lost else None
+        return "the first machine gives no sign of life" if pulse.stale else None
 
     started = time.monotonic()
-    with Beating(path, Seat(host=socket.gethostname())) as seat:
+    with Heartbeat(path, Seat(host=socket.gethostname())) as seat:
         try:
             while not ((now := pulse.read()) and now.going and job.resolved.is_file()):
                 if reason := over():
                     return say(reason)
-                if now and now.going and time.monotonic() - started > LOST_SECONDS:
+                if now and now.going and time.monotonic() - started > STALE_SECONDS:
                     raise UsageError(
                         f"{job.resolved} is not there; expected to see the store under the same path as on the first machine"
                     )

@@ -22,7 +22,7 @@ from typing import Any
 
 from selftrain.config import HealthConfig, LoraConfig, RunConfig
 from selftrain.errors import UsageError
-from selftrain.launch.launch import Child, ask, child_main, launch, report_progress
+from selftrain.launch.launch import Child, child_main, launch, parent_request, report_progress
 from selftrain.launch.ranks import rank
 from selftrain.models.footprint import micro_rows, world
 from selftrain.models.models import encode_completion, encode_prompt
@@ -122,7 +122,7 @@ def calibrate(config: RunConfig, shape: Shape, judge: Shape, corpus: Corpus) -> 
                 context,
                 distributed=True,
                 extra={"being_written": True},  # while the child imports what it needs
-                answer=lambda _: bool(writing.result()),
+                on_request=lambda _: bool(writing.result()),
             ).metrics
             rows = writing.result()
     grow = shape.parameters / few.parameters, judge.parameters / few_of_judge.parameters
@@ -404,7 +404,7 @@ def run(child: Child) -> Outcome:
     gc.freeze()
     gc.enable()
     if "being_written" in child.extra:
-        ask(child, "inputs")
+        parent_request(child, "inputs")
     own = any(child.inputs["base"].iterdir())
     model = (
         config.model.model_copy(update={"base": str(child.inputs["base"]), "gguf_file": None})

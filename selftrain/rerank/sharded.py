@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.config import RuntimeConfig
-from selftrain.launch.launch import hold
+from selftrain.launch.launch import keep_until_exit
 from selftrain.models.deepspeed_ops import start_distributed
 from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.rerank.reranker import Reranker
@@ -21,7 +21,7 @@ class Sharded:
         import deepspeed
 
         self.engine, *_ = deepspeed.initialize(model=model.eval(), config=settings)
-        hold(self.engine)
+        keep_until_exit(self.engine)
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output for this rank's `inputs`."""

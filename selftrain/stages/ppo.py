@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from sandbox.verdicts import Program, Verdict
 from selftrain.config import ExecuteConfig, PPOConfig, Strict
-from selftrain.launch.launch import Answer, launch
+from selftrain.launch.launch import OnRequest, launch
 from selftrain.records import Candidate, Problem, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import judge, known_verdicts, programs
@@ -32,11 +32,11 @@ def run(context: Context) -> Outcome:
     """
     with ExitStack() as stack:
         answer = None if context.config.execute is None else stack.enter_context(passing(context))
-        return launch("selftrain.training.ppo.train", context, distributed=True, answer=answer)
+        return launch("selftrain.training.ppo.train", context, distributed=True, on_request=answer)
 
 
 @contextmanager
-def passing(context: Context) -> Iterator[Answer]:
+def passing(context: Context) -> Iterator[OnRequest]:
     """A function from rows [problem id, completion] to whether each passes; None where the sandbox failed."""
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
     with ExitStack() as stack:

@@ -24,7 +24,7 @@ from transformers import PrinterCallback
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
-from selftrain.launch.launch import hold
+from selftrain.launch.launch import keep_until_exit
 from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.deepspeed_ops import start_distributed
@@ -225,7 +225,7 @@ def train(trainer: Any, goal: Goal, runtime: RuntimeConfig, stage: str) -> Train
         check_checkpoint(Path(newest), trainer.model, written_by)
     if newest is None or not _finished(_state(newest), goal):
         trainer.train(resume_from_checkpoint=newest)
-        hold(trainer.model_wrapped)
+        keep_until_exit(trainer.model_wrapped)
         newest = str(folder / f"checkpoint-{trainer.state.global_step}")
     state = _state(newest)
     history, steps = state["log_history"], state["global_step"]

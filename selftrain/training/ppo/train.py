@@ -16,7 +16,7 @@ from transformers.integrations import unset_hf_deepspeed_config
 
 from selftrain.config import LoraConfig, RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
-from selftrain.launch.launch import Child, ask, child_main, hold, report_progress
+from selftrain.launch.launch import Child, child_main, keep_until_exit, parent_request, report_progress
 from selftrain.models import lora
 from selftrain.models.deepspeed_ops import build_operators
 from selftrain.models.footprint import world
@@ -89,7 +89,7 @@ def train(child: Child) -> Outcome:
         lambda step: export.keep(step, trainer.policy_weights()) if settings.keep_best else None,
     )
     state = trainer.run()
-    hold(trainer.model)
+    keep_until_exit(trainer.model)
     weights = (
         trainer.policy_weights()
     )  # called by every rank: under ZeRO stage 3 they gather the weights together
@@ -203,7 +203,7 @@ def _execute(child: Child, tokenizer: Any, names: Sequence[str], ends: Sequence[
             [names[number], decode_completion(tokenizer, ids, ends)]
             for number, ids in zip(problems, completions, strict=True)
         ]
-        passed: list[bool | None] = ask(child, asked)
+        passed: list[bool | None] = parent_request(child, asked)
         return passed
 
     return execute

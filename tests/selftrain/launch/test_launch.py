@@ -39,7 +39,7 @@ HEAD = """
 import gc, sys, time
 COLLECTING = gc.isenabled()
 from selftrain.errors import StoreError, UsageError
-from selftrain.launch.launch import ask, child_main, report_progress
+from selftrain.launch.launch import parent_request, child_main, report_progress
 from selftrain.stage import Outcome
 """
 
@@ -70,7 +70,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
             log=log or (lambda _: None),
         )
         distributed = processes > 1 or bool(runtime)
-        return launch("childish", build, distributed=distributed, extra={"more": [1]}, answer=answer)
+        return launch("childish", build, distributed=distributed, extra={"more": [1]}, on_request=answer)
 
     return start
 
@@ -166,7 +166,7 @@ def test_a_question_of_any_rank_is_answered_and_torchrun_leaves_nothing(
     import os
     rank = int(os.environ["RANK"])
     for number in range(3):
-        assert ask(child, [rank, number]) == {"rank": rank, "number": number}
+        assert parent_request(child, [rank, number]) == {"rank": rank, "number": number}
     return Outcome("answered")
     """
     found = run(body, processes=2, answer=lambda asked: {"rank": asked[0], "number": asked[1]})

@@ -18,7 +18,7 @@ import pytest
 from selftrain.config import PPOConfig, RuntimeConfig, SftConfig
 from selftrain.errors import ChildFailed
 from selftrain.launch import heartbeat, nodes
-from selftrain.launch.heartbeat import LOST_SECONDS, Beat, Beating, Pulse
+from selftrain.launch.heartbeat import STALE_SECONDS, Beat, Heartbeat, HeartbeatReader
 from selftrain.launch.launch import launch
 from selftrain.launch.nodes import Job, Seat, gather
 from selftrain.stage import Context, Outcome
@@ -164,7 +164,7 @@ def learn(out: Path, inputs: dict[str, Path], runtime: RuntimeConfig, asked: lis
     )
     config = PPOSlice(seed=1, ppo=settings, max_new_tokens=8)
     context = Context(config, inputs, folder, runtime, lambda *_, **__: None, shared=local, log=print)
-    return launch("selftrain.training.ppo.train", context, distributed=True, answer=answer)
+    return launch("selftrain.training.ppo.train", context, distributed=True, on_request=answer)
 
 
 ASKED = """
@@ -266,8 +266,8 @@ def test_why_a_node_fails_is_told_to_the_first_machine_and_the_node_goes_on(
     for attempt in ("one", "two"):
         job = held_out(tmp_path / "resolved.json", attempt=attempt, needs=10**15)
         with gather(jobs, job, print) as others:
-            wait_until(lambda: others.trouble() is not None, "the node's failure", node.log, seconds=60)
-            assert others.trouble() == f"machine 2 ({socket.gethostname()}) failed"
+            wait_until(lambda: others.failure() is not None, "the node's failure", node.log, seconds=60)
+            assert others.failure() == f"machine 2 ({socket.gethostname()}) failed"
             assert "training processes need at least" in others.words()
         assert not list(jobs.glob("*.*"))
 
@@ -276,7 +276,7 @@ def test_a_node_ends_its_part_when_the_job_is_over(node: Node, jobs: Path, tmp_p
     (tmp_path / "resolved.json").write_text("{}")
     with gather(jobs, held_out(tmp_path / "resolved.json"), print) as others:
         wait_until(lambda: bool(children(node.process.pid)), "the start of its ranks", node.log)
-        assert others.trouble() is None
+        assert others.failure() is None
     node.says("the first machine has ended the job")
     wait_until(lambda: not children(node.process.pid), "the end of its ranks", node.log)
     assert node.process.poll() is None
@@ -292,7 +292,7 @@ def test_a_node_takes_no_job_of_a_dead_machine_and_runs_nothing_but_training(
 ):
     (jobs / "dead.json").write_text(held_out(tmp_path).model_dump_json())
     strange = held_out(tmp_path).model_copy(update={"module": "http.server"})
-    with Beating(jobs / "strange.json", strange):
+    with Heartbeat(jobs / "strange.json", strange):
         node.says("strange.json cannot be understood")
     assert not list(jobs.glob("dead.one.*"))
     assert not list(jobs.glob("strange.one.*"))
@@ -315,7 +315,7 @@ def test_machines_that_do_not_come_are_told(jobs: Path, tmp_path: Path, monkeypa
 def test_a_machine_that_dies_while_others_are_waited_for_gives_its_place_up(
     jobs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(heartbeat, "LOST_SECONDS", 0.5)
+    monkeypatch.setattr(heartbeat, "STALE_SECONDS", 0.5)
     monkeypatch.setattr(nodes, "GATHER_SECONDS", 5.0)
     jobs.mkdir(parents=True)
 
@@ -332,17 +332,17 @@ def test_a_machine_that_dies_while_others_are_waited_for_gives_its_place_up(
 
 
 def test_a_machine_that_gives_no_sign_of_life_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    others = nodes.Others({1: Pulse(tmp_path / "seat", Seat)})
+    others = nodes.Others({1: HeartbeatReader(tmp_path / "seat", Seat)})
     (tmp_path / "seat").write_text(Seat(host="b").model_dump_json())
-    assert others.trouble() is None
-    monkeypatch.setattr(heartbeat, "LOST_SECONDS", -1.0)
-    assert others.trouble() == "machine 2 (b) gives no sign of life"
+    assert others.failure() is None
+    monkeypatch.setattr(heartbeat, "STALE_SECONDS", -1.0)
+    assert others.failure() == "machine 2 (b) gives no sign of life"
 
 
 def test_a_sign_of_life_is_a_change_and_not_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    assert LOST_SECONDS > 10 * heartbeat.BEAT_SECONDS
+    assert STALE_SECONDS > 10 * heartbeat.BEAT_SECONDS
     path = tmp_path / "beat"
-    found = Pulse(path, Beat)
+    found = HeartbeatReader(path, Beat)
     assert found.read() is None
     path.write_text('{"beat": 5}')
     os.utime(path, (0, 0))
@@ -352,7 +352,7 @@ def test_a_sign_of_life_is_a_change_and_not_a_time(tmp_path: Path, monkeypatch: 
     os.utime(path, (0, 0))
     assert found.read() == Beat(beat=6)
     assert found.beats == 1
-    monkeypatch.setattr(heartbeat, "LOST_SECONDS", -1.0)
+    monkeypatch.setattr(heartbeat, "STALE_SECONDS", -1.0)
     assert found.lost
     path.write_text("torn {")
     assert found.read() is None

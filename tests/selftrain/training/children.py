@@ -104,4 +104,4 @@ def killed_at(when: str, step: int) -> None:
 
 if __name__ == "__main__":
     main(json.loads(Path(sys.argv[1]).read_text()))
-    os._exit(0)  # as a stage's child ends: see `selftrain.launch.launch.hold`
+    os._exit(0)  # as a stage's child ends: see `selftrain.launch.launch.keep_until_exit`

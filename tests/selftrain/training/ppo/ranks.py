@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from selftrain.config import PPOConfig, RuntimeConfig
-from selftrain.launch.launch import hold
+from selftrain.launch.launch import keep_until_exit
 from selftrain.launch.ranks import world_size
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.ppo.rollout import FromWholeCopy, seeded
@@ -69,12 +69,12 @@ def main() -> None:
     live = trainer.experience().sequences.ids.tolist()
     trainer.collector.rollouts = Stored(world)
     curve = trainer.run().curve
-    hold(trainer.model)
+    keep_until_exit(trainer.model)
     weights = trainer.policy_weights()
     if accelerator.is_main_process:
         total = sum(float(value.double().abs().sum()) for value in weights.values())
         out.write_text(json.dumps({"live": live, "curve": curve, "weights": total}))
-    os._exit(0)  # as a stage's child ends: see `selftrain.launch.launch.hold`
+    os._exit(0)  # as a stage's child ends: see `selftrain.launch.launch.keep_until_exit`
 
 
 if __name__ == "__main__":

@@ -34,15 +34,12 @@ def add_plan(commands: Any) -> None:
         "plan",
         help="what a run will need: parameters, memory, tokens, FLOPs, hours, storage",
         description="Works out what every stage of a config will need, and warns where it cannot fit. No weights are "
-        "loaded and no GPU is used. Exit code: 0 it fits, 1 it does not (the warnings say what helps), 2 wrong usage.",
+        "loaded and no GPU is used. Rates are read from finished runs in the config's store, of the same kind of device and "
+        "models of about the same size; without such a run they are assumed from the device's peak, and the plan says so. "
+        "Exit code: 0 it fits, 1 it does not (the warnings say what helps), 2 wrong usage.",
     )
     _add_config(plan)
     _add_hardware(plan)
-    plan.add_argument(
-        "--calibrate",
-        action="store_true",
-        help="measure this machine instead, by running the stages for about half a minute",
-    )
     plan.add_argument(
         "--problems", type=_count, metavar="N", help="plan for N problems to sample for, in each language"
     )
@@ -85,7 +82,8 @@ def _add_hardware(plan: argparse.ArgumentParser) -> None:
         "--tflops",
         type=float,
         metavar="T",
-        help="peak of each GPU or process, TFLOP/s (default: 312, an A100 in bf16; on CPU 0.15 a thread)",
+        help="peak of each GPU or process, TFLOP/s, in place of the rates of finished runs (without any: 312, an A100 in "
+        "bf16; on CPU 0.15 a thread)",
     )
 
 
@@ -172,10 +170,11 @@ def _tell_problems(config: Any) -> None:
 def plan_command(options: argparse.Namespace) -> int:
     """`selftrain plan`; 1 where the run would not fit."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+    from flows.method import graph
+    from flows.session import open_store
     from selftrain.configfile import load_config, parse_overrides
-    from selftrain.plan.page import page
     from selftrain.plan.plan import Hardware, Workload, make_plan
-    from selftrain.plan.table import text
+    from selftrain.plan.table import page, text
 
     overrides = parse_overrides(options.settings)
     if options.rounds is not None:
@@ -190,7 +189,9 @@ def plan_command(options: argparse.Namespace) -> int:
         tflops=options.tflops,
     )
     workload = Workload(options.problems, options.machines)
-    plan = make_plan(load_config(options.config, overrides), hardware, options.calibrate, workload)
+    config = load_config(options.config, overrides)
+    store = None if options.tflops else lambda: open_store(config)
+    plan = make_plan(config, hardware, graph, workload, store)
     if options.html is not None:
         _write(options.html, page(plan))
     print(json.dumps(plan.as_json(), indent=1) if options.json else text(plan))

@@ -1,14 +1,16 @@
 """The method, stage by stage: what `iterative_selftrain` runs, and what a dry run plans."""
 
 from selftrain.champion.promotion import CHAMPION
+from selftrain.config import ModelConfig, RunConfig
 from selftrain.stage import ArtifactRef
+from selftrain.store.store import Store
 from tasks.evaluate import evaluate
 from tasks.execute import execute
 from tasks.mine import mine
 from tasks.ppo import ppo
 from tasks.prepare import prepare
 from tasks.report import report
-from tasks.run import Run
+from tasks.run import Run, Step
 from tasks.sample import sample
 from tasks.sft import sft
 from tasks.suitable import check_models
@@ -38,3 +40,24 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
     if champion is not None:
         rerankers = {CHAMPION: champion} | rerankers
     return report(run, problems, pools, pairs, evaluate(run, problems, pools, rerankers))
+
+
+class Outline(Run):
+    """A run of which only the graph counts: nothing is looked for in its store."""
+
+    def is_there(self, ref: ArtifactRef) -> bool:
+        """Never."""
+        return False
+
+
+def graph(config: RunConfig) -> list[Step]:
+    """The stages of a run of `config`, in order, as `selftrain plan` needs them: without a sandbox, problems or weights.
+
+    Their keys tell them apart, but are not the run's: the digests of what comes from outside are left out.
+    """
+    model = ModelConfig(max_tokens=10**9)  # stands for any, pretrained or not
+    reward = config.reward.model_copy(update={"base": None, "base_revision": None})
+    config = config.model_copy(update={"model": model, "reward": reward})
+    run = Outline(config, Store(config.store), toolchain={"": ""}, content={"": ""})
+    method(run)
+    return list(run.steps.values())

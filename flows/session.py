@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from selftrain.config import RunConfig
 from selftrain.configfile import load_config
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.report import finish_report
@@ -26,11 +27,14 @@ def open_run(
     if rounds is not None:
         settings["rounds"] = rounds
     loaded = load_config(config, settings)
-    store = Store(
-        loaded.store, options=storage_options(loaded.store_block), cache_gib=loaded.runtime.cache_gib
-    )
-    run = kind(loaded, store)
+    run = kind(loaded, open_store(loaded))
     return run, Path(out or Path("runs") / loaded.name)
+
+
+def open_store(config: RunConfig) -> Store:
+    """The store of a config, with the credentials of its block. Raises UsageError and StoreError."""
+    options = storage_options(config.store_block)
+    return Store(config.store, options=options, cache_gib=config.runtime.cache_gib)
 
 
 def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import TextIO
+from typing import Any, TextIO
 
 from selftrain.units import duration
 
@@ -47,6 +47,23 @@ class Pace:
             self.first = done, now
         began, then = self.first
         return (done - began) / max(now - then, 1e-9)
+
+
+class Clock:
+    """Passes progress on to `show`, and notes how fast the work was: what `selftrain plan` reads from manifests."""
+
+    def __init__(self, show: Callable[..., None]) -> None:
+        self.show = show
+        self.pace: dict[str, Any] = {}
+        self.began = 0.0
+
+    def __call__(self, done: float, total: float, unit: str = "", figures: Any = None) -> None:
+        """Note a report. The first one is of a unit whose start is not known: a resumed stage begins at it."""
+        now = time.monotonic()
+        if unit != self.pace.get("unit") or done < self.pace["to"]:  # the next of several counts of one stage
+            self.pace, self.began = {"unit": unit, "from": done}, now
+        self.pace |= {"to": done, "total": total, "seconds": now - self.began}
+        self.show(done, total, unit, figures)
 
 
 def describe(

@@ -16,10 +16,11 @@ from typing import Any, TypeVar
 
 from selftrain.config import RunConfig, Strict
 from selftrain.errors import CorruptArtifact, StoreError
+from selftrain.plan.speed import where
 from selftrain.stage import CHILD_LOG, ArtifactRef, Context, Stage
 from selftrain.store.runfile import NAME
 from selftrain.store.store import Store, replace_file
-from tasks.progress import watch
+from tasks.progress import Clock, watch
 from tasks.sandbox import sandbox_at_work
 
 PACKAGES = (
@@ -123,13 +124,15 @@ class Run:
         """Make the step's artifact in this process and its children; False where it was there."""
         LOGGER.debug("building %s", step.ref)
 
+        clock = Clock(progress or watch(step.label))
+
         def make(folder: Path) -> Any:
             context = Context(
                 config=step.config,
                 inputs={name: self.path(ref) for name, ref in step.inputs.items()},
                 folder=folder,
                 runtime=self.config.runtime,
-                progress=progress or watch(step.label),
+                progress=clock,
                 log=log,
                 shared=self.store.local,
                 sandbox=partial(sandbox_at_work, self.config.runtime),
@@ -142,7 +145,10 @@ class Run:
             if step.stage.shards is not None:
                 self.share(step, context)
             with self._sharing_checkpoints(step, folder):
-                return step.stage.run(context)
+                outcome = step.stage.run(context)
+            if clock.pace:
+                record["pace"] = clock.pace | where(self.config)
+            return outcome
 
         record = step.stage.identity(step.config, step.inputs) | {
             "name": step.name,
@@ -242,6 +248,7 @@ class Run:
                     "updated": time.time(),
                     "finished": time.time() if finished else None,
                     "stages": self.stages,
+                    "config": self.config.model_dump(mode="json", exclude={"store"}),
                 },
             )
         except StoreError as error:  # the next step's may be written

@@ -22,7 +22,6 @@ class Shape:
 
     parameters    of the whole model; tied weights are counted once
     classifier    of the same trunk under a score head of one label, as the reranker is
-    embedding     of them in the input embedding
     trunk_linear  weights of the linear layers in the trunk, each used once per token
     features      inputs + outputs of those layers, summed: the parameters of adapters of rank 1
     largest       parameters of the largest single module, what ZeRO-3 gathers at once
@@ -34,7 +33,6 @@ class Shape:
 
     parameters: int
     classifier: int
-    embedding: int
     trunk_linear: int
     features: int
     largest: int
@@ -97,7 +95,6 @@ def measure(built: Any) -> Shape:
     return Shape(
         parameters=parameters,
         classifier=parameters - (0 if tied else head.numel()) + config.hidden_size,
-        embedding=built.get_input_embeddings().weight.numel(),
         trunk_linear=sum(weight.numel() for weight in linear),
         features=sum(sum(weight.shape) for weight in linear),
         largest=max(own),

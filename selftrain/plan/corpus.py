@@ -7,7 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -42,7 +42,6 @@ class Corpus:
     examples     rows that SFT learns from
     vocabulary   tokens that the tokenizer has; None where it is not at hand
     seconds      to read the problems
-    learning     seconds to train the tokenizer, or to load it
     assumptions  what was not counted
     problems     the problems themselves; empty where they are not at hand
     """
@@ -54,7 +53,6 @@ class Corpus:
     examples: int
     vocabulary: int | None
     seconds: float
-    learning: float = 0.0
     assumptions: tuple[str, ...] = ()
     problems: list[Problem] = field(default_factory=list, repr=False)
     tokenizer: Any = field(default=None, repr=False)
@@ -69,6 +67,12 @@ class Corpus:
         for split in splits:
             total.update(self.counts.get(split, {}))
         return dict(total)
+
+    def as_long(self, length: float) -> "Corpus":
+        """The corpus with completions of that mean length, in tokens."""
+        low = int(length)
+        high = round(100 * (length - low))
+        return replace(self, answers=[low] * (100 - high) + [low + 1] * high)
 
     def sft_rows(self, longest: int, group: int) -> Rows:
         """What SFT learns from in one pass, padded in groups of similar length; without rows over `longest` tokens."""
@@ -133,7 +137,6 @@ def corpus_of(config: RunConfig) -> Corpus:
     answered = [(p.prompt, p.response) for p in by_split["sft"] if p.response is not None]
     read = time.monotonic()
     tokenizer = _tokenizer(config, [text for pair in answered for text in pair])
-    learning = time.monotonic() - read
     vocabulary = len(tokenizer) if tokenizer is not None else None
     if tokenizer is None:
         assumptions.append(
@@ -166,7 +169,6 @@ def corpus_of(config: RunConfig) -> Corpus:
         len(answered),
         vocabulary,
         read - started,
-        learning,
         tuple(assumptions),
         problems,
         tokenizer,
@@ -242,7 +244,6 @@ def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
         learnt,
         examples,
         None,
-        0.0,
         0.0,
         tuple(assumptions),
     )

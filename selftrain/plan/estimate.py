@@ -1,11 +1,11 @@
 """The plan: every stage of a run with what it will need, before anything is trained."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Protocol
 
-from selftrain.config import RewardConfig, RunConfig, RuntimeConfig, SftConfig
+from selftrain.config import PPOConfig, RewardConfig, RunConfig, RuntimeConfig, SftConfig
 from selftrain.errors import UsageError
 from selftrain.models import footprint
 from selftrain.models.footprint import Memory, world
@@ -13,6 +13,8 @@ from selftrain.models.shapes import Shape
 from selftrain.plan import flops, memory
 from selftrain.plan.corpus import Corpus
 from selftrain.plan.flops import Rows
+from selftrain.plan.speed import Speed
+from selftrain.stage import ArtifactRef, Stage
 
 SANDBOX_MS = {
     "py": 4, "ts": 73, "java": 82, "cpp": 289, "js": 60, "cs": 78, "php": 19, "sh": 8, "go": 370, "rs": 450, "rb": 180,
@@ -33,35 +35,28 @@ Job = tuple[tuple[str, ...], int]
 """Splits that are scored, and their candidates."""
 
 
-@dataclass(frozen=True)
-class Speed:
-    """What turns work into time.
+class Node(Protocol):
+    """One stage of a run's graph, as `flows.method` puts them together: `tasks.run.Step` is one."""
 
-    rates   kind of work -> FLOP/s of one process: sft, train_reward, ppo, rollout (in PPO), sample, score
-    steps   stage -> seconds of an optimizer step beside its FLOPs: AdamW, and gradients exchanged between ranks
-    token   seconds of a decoding step in PPO's rollouts beside its FLOPs
-    starts  kind of child (sft, train_reward, ppo, sample, score) -> seconds before its first batch
-    saves   stage -> seconds of a checkpoint
-    said    where these figures are from
-    """
+    @property
+    def stage(self) -> Stage:
+        """The stage; its name says how it is planned."""
 
-    rates: dict[str, float]
-    steps: dict[str, float] = field(default_factory=dict)
-    token: float = 0.0
-    starts: dict[str, float] = field(default_factory=dict)
-    saves: dict[str, float] = field(default_factory=dict)
-    said: str = ""
+    @property
+    def name(self) -> str:
+        """Its name in the run, e.g. `rm-2`."""
 
+    @property
+    def config(self) -> Any:
+        """Its slice of the config."""
 
-def stated_speed(tflops: float, utilisation: float, sampling_utilisation: float) -> Speed:
-    """From a device's peak, and the shares of it that training and sampling reach."""
-    whole = dict.fromkeys(("sft", "train_reward", "ppo", "score"), tflops * 1e12 * utilisation)
-    one_by_one = dict.fromkeys(("rollout", "sample"), tflops * 1e12 * sampling_utilisation)
-    return Speed(
-        whole | one_by_one,
-        said=f"{tflops:g} TFLOP/s a process at a utilisation of {utilisation:g}, {sampling_utilisation:g} where tokens are "
-        "sampled one by one; starts of processes and checkpoints not counted",
-    )
+    @property
+    def inputs(self) -> Mapping[str, ArtifactRef]:
+        """What it reads."""
+
+    @property
+    def ref(self) -> ArtifactRef:
+        """Names what it makes among the nodes of one graph."""
 
 
 @dataclass(frozen=True)
@@ -101,14 +96,21 @@ class Step:
 
 @dataclass(frozen=True)
 class Planner:
-    """Makes the steps of one run. `shape`, `judge`: of generator and reranker; `pairs`: new ones per round, where known."""
+    """Plans the stages of one run.
+
+    nodes   the run's graph
+    shape   of the generator
+    judge   of the reranker
+    pairs   new ones per round, where known
+    """
 
     config: RunConfig
+    nodes: Sequence[Node]
     shape: Shape
     judge: Shape
     corpus: Corpus
     speed: Speed
-    pairs: int | None = None
+    pairs: float | None = None
 
     @property
     def runtime(self) -> RuntimeConfig:
@@ -116,40 +118,35 @@ class Planner:
         return self.config.runtime
 
     def steps(self) -> Iterator[Step]:
-        """The stages in the order of `flows.method`."""
-        rounds = self.config.rounds
-        yield self.prepare()
-        yield self.sft()
-        yield from self.pool("sft", "rl")
-        yield self.mine(1)
-        for number in range(1, rounds + 1):
-            yield self.reward(number)
-            yield self.ppo(number)
-            if number < rounds:
-                yield from self.pool(f"ppo-{number}", "rl")
-                yield self.mine(number + 1)
-        for name in ["sft", *(f"ppo-{number}" for number in range(1, rounds + 1))]:
-            yield from self.pool(name, "evaluation")
-        yield self.evaluate()
-        yield Step("report", "report")
+        """What each stage of the graph needs, in the graph's order."""
+        return map(self.step, self.nodes)
+
+    def step(self, node: Node) -> Step:
+        """What one stage needs: the method below that has its name says."""
+        planned: Callable[[Node], Step] = getattr(self, node.stage.name)
+        return planned(node)
+
+    def maker(self, ref: ArtifactRef) -> Node:
+        """The stage that makes `ref`."""
+        return next(node for node in self.nodes if node.ref == ref)
 
     # Stages
 
-    def prepare(self) -> Step:
+    def prepare(self, node: Node) -> Step:
         """Reads the problems, and compiles the tests of those from outside."""
         programs = {}
         if self.config.problems.source != "bank":
             programs = self.corpus.languages("rl", "validation", "test")
         rows = self.corpus.count("sft", "rl", "validation", "test")
         return Step(
-            "prepare",
+            node.name,
             "prepare",
             seconds=self.corpus.seconds,
             sandbox_seconds=self.sandbox(programs),
             kept=2 * ROW_BYTES * rows,
         )
 
-    def sft(self) -> Step:
+    def sft(self, node: Node) -> Step:
         """Fine-tunes the generator."""
         config, shape = self.config.sft, self.shape
         group = footprint.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
@@ -166,22 +163,19 @@ class Planner:
             + 2 * shape.head * looked_at.tokens
         }
         return self.training(
-            "sft",
-            "sft",
+            node,
             shape.parameters,
             config,
             rows,
             work,
-            updates,
             footprint.sft_memory(config, shape, self.runtime, width),
         )
 
-    def reward(self, number: int) -> Step:
-        """Trains the reranker of round `number` on the pairs of all rounds so far."""
-        config, shape = self.config.reward, self.judge
-        epochs = config.epochs if number == 1 else config.later_epochs or config.epochs
-        pairs = self.new_pairs() * number
-        updates = optimizer_steps(pairs * (1 - config.holdout), epochs, config.batch_size)
+    def train_reward(self, node: Node) -> Step:
+        """Trains the reranker of a round on the pairs of all rounds so far."""
+        config, shape = node.config.reward, self.judge
+        pairs = self.new_pairs() * self.maker(node.inputs["pairs"]).config.round
+        updates = optimizer_steps(pairs * (1 - config.holdout), config.epochs, config.batch_size)
         group = footprint.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
         cap = self.config.sample.max_new_tokens
         rows = self.corpus.sampled_rows(("rl",), 2 * updates * config.batch_size, cap, group, pairs=True)
@@ -193,74 +187,52 @@ class Planner:
         }
         longest = min(config.max_tokens, shape.context, max(self.corpus.prompts["rl"]) + cap)
         return self.training(
-            f"rm-{number}",
-            "train_reward",
+            node,
             shape.classifier,
             config,
             rows,
             work,
-            updates,
             footprint.reward_memory(config, shape, self.runtime, longest),
         )
 
-    def ppo(self, number: int) -> Step:
-        """Trains a policy against the reranker of round `number`."""
+    def ppo(self, node: Node) -> Step:
+        """Trains a policy against a reranker."""
         config, shape = self.config.ppo, self.shape
         cap = self.config.sample.max_new_tokens
         share = min(config.micro_batch, max(1, config.mini_batch // world(self.runtime)))
         rows = self.corpus.sampled_rows(("rl",), config.steps * config.rollout_batch, cap, share)
         probes = config.probe * (1 + config.steps // config.probe_steps) if config.probe else 0
         probe = replace(rows, count=probes)
-        updates = config.steps * config.epochs * config.rollout_batch // config.mini_batch
         work = {
             "rollout": flops.decode(shape, rows) + flops.decode(shape, probe),
             "ppo": flops.ppo_experience(shape, self.judge, rows, config)
             + flops.forward(self.judge, probe)
             + flops.ppo_update(shape, rows, config, self.runtime),
         }
-        prompts = self.corpus.prompts["rl"]
-        longest = min(max(prompts), shape.context - cap)
-        step = self.training(
-            f"ppo-{number}",
-            "ppo",
-            shape.parameters,
-            config,
-            rows,
-            work,
-            updates,
-            footprint.ppo_memory(config, shape, self.judge, self.runtime, longest, cap),
-        )
+        longest = min(max(self.corpus.prompts["rl"]), shape.context - cap)
+        needed = footprint.ppo_memory(config, shape, self.judge, self.runtime, longest, cap)
+        step = self.training(node, shape.parameters, config, rows, work, needed)
         executed = probes + (rows.count if config.execution_weight else 0)
-        return replace(
-            step,
-            seconds=step.seconds + config.steps * cap * self.speed.token,
-            sandbox_seconds=self.sandbox(self.share_of(executed, "rl")),
-        )
+        return replace(step, sandbox_seconds=self.sandbox(self.share_of(executed, "rl")))
 
     def training(
         self,
-        name: str,
-        stage: str,
+        node: Node,
         parameters: int,
-        config: Any,
+        config: SftConfig | RewardConfig | PPOConfig,
         rows: Rows,
         work: dict[str, float],
-        updates: int,
         needed: Memory,
     ) -> Step:
-        """A training stage of `updates` optimizer steps."""
-        ranks = world(self.runtime)
-        speed = self.speed
-        steps = config.steps if stage == "ppo" else updates  # what checkpoints are counted in
-        seconds = speed.starts.get(stage, 0.0) + updates * speed.steps.get(stage, 0.0)
-        seconds += sum(count / (speed.rates[kind] * ranks) for kind, count in work.items())
-        seconds += math.ceil(steps / config.checkpoint_steps) * speed.saves.get(stage, 0.0)
+        """A training stage of a model with so many parameters."""
+        ranks, stage = world(self.runtime), node.stage.name
+        seconds = self.speed.starts.get(stage, 0.0)
+        seconds += sum(count / (self.speed.rates[kind] * ranks) for kind, count in work.items())
         shape = self.judge if stage == "train_reward" else self.shape
         trained = shape.adapters(config.lora.rank) if config.lora else parameters
-        kept = footprint.FLOAT * parameters
         checkpoint = footprint.FLOAT * (3 * trained if config.lora else parameters + 2 * trained)
         return Step(
-            name,
+            node.name,
             stage,
             parameters,
             (int(rows.count * rows.prompt), int(rows.count * rows.completion)),
@@ -268,15 +240,14 @@ class Planner:
             needed,
             ranks,
             seconds,
-            kept=kept,
+            kept=footprint.FLOAT * parameters,
             passing=self.runtime.keep_checkpoints * checkpoint,
         )
 
-    def pool(self, generator: str, where: str) -> Iterator[Step]:
-        """Samples a pool of candidates, and executes it."""
-        config, shape = self.config.sample, self.shape
-        splits = ("rl",) if where == "rl" else ("validation", "test")
-        each = config.rl if where == "rl" else config.evaluation + 1  # and the greedy one
+    def sample(self, node: Node) -> Step:
+        """Samples a pool of candidates."""
+        config, shape, splits = self.config.sample, self.shape, node.config.splits
+        each = node.config.count + node.config.greedy
         count = self.corpus.count(*splits) * each
         if not count:
             raise UsageError(f"no problem in splits {', '.join(splits)}; there is nothing to sample")
@@ -285,15 +256,15 @@ class Planner:
             longest = min(config.max_new_tokens, max(self.corpus.answers))
             work = {"sample": flops.decode(shape, replace(rows, completion=longest))}
         else:  # the greedy completion reads the prompt by itself
-            work = {"sample": flops.decode(shape, rows, each if where == "rl" else each / 2)}
+            work = {"sample": flops.decode(shape, rows, each / (1 + node.config.greedy))}
         processes = self.runtime.processes  # each samples shards of its own, on the first node
         prompt = max(tokens for split in splits for tokens in self.corpus.prompts.get(split, [0]))
         shards = math.ceil(self.corpus.count(*splits) / config.shard)
         longest_share = math.ceil(shards / processes) / shards
         seconds = self.speed.starts.get("sample", 0.0)
         seconds += longest_share * work["sample"] / self.speed.rates["sample"]
-        yield Step(
-            f"sample-{generator}-{where}",
+        return Step(
+            node.name,
             "sample",
             shape.parameters,
             (int(count * rows.prompt), int(count * rows.completion)),
@@ -305,39 +276,48 @@ class Planner:
             kept=int(count * (ROW_BYTES + 4 * rows.completion)),
             passing=footprint.FLOAT * shape.parameters if config.engine == "ctranslate2" else 0,
         )
-        programs = {language: n * each for language, n in self.corpus.languages(*splits).items()}
+
+    def execute(self, node: Node) -> Step:
+        """Executes a pool of candidates."""
+        drawn = self.maker(node.inputs["candidates"]).config
+        each = drawn.count + drawn.greedy
+        programs = {language: n * each for language, n in self.corpus.languages(*drawn.splits).items()}
         cases = 1
         if self.config.execute.every_case:
             cases = getattr(self.config.problems, "max_cases", 1)
         cpu = self.sandbox(programs) * DISTINCT * cases
-        yield Step(
-            f"execute-{generator}-{where}",
+        count = sum(programs.values())
+        return Step(
+            node.name,
             "execute",
-            seconds=cpu / self.runtime.workers,
+            seconds=self.speed.starts.get("execute", 0.0) + self.speed.sandbox * cpu / self.runtime.workers,
             sandbox_seconds=cpu,
             shards=math.ceil(count / self.config.execute.shard),
             kept=count * ROW_BYTES,
         )
 
-    def mine(self, number: int) -> Step:
+    def mine(self, node: Node) -> Step:
         """Takes pairs from a pool; from round 2 on the reranker scores it."""
-        kept = self.new_pairs() * number * 2 * ROW_BYTES
-        if number == 1:
-            return Step("mine-1", "mine", kept=kept)
+        kept = round(self.new_pairs() * node.config.round * 2 * ROW_BYTES)
+        if "reranker" not in node.inputs:
+            return Step(node.name, "mine", kept=kept)
         count = self.corpus.count("rl") * self.config.sample.rl
-        return self.scoring(f"mine-{number}", "mine", [(("rl",), count)], 1, kept)
+        return self.scoring(node, [(("rl",), count)], 1, kept)
 
-    def evaluate(self) -> Step:
+    def evaluate(self, node: Node) -> Step:
         """Every reranker scores every pool, and the first one with shuffled prompts too."""
-        rounds, each = self.config.rounds, self.config.sample.evaluation
+        rerankers, each = len(node.config.rerankers), self.config.sample.evaluation
         both = self.corpus.count("validation", "test") * each
-        jobs: list[Job] = [(("validation", "test"), both)] * (rounds * (rounds + 1))
+        jobs: list[Job] = [(("validation", "test"), both)] * (rerankers * len(node.config.pools))
         if self.config.evaluate.control:
-            jobs += [(("test",), self.corpus.count("test") * each)] * rounds
-        total = sum(count for _, count in jobs)
-        return self.scoring("evaluate", "evaluate", jobs, rounds, 60 * total)
+            jobs += [(("test",), self.corpus.count("test") * each)] * rerankers
+        return self.scoring(node, jobs, rerankers, 60 * sum(count for _, count in jobs))
 
-    def scoring(self, name: str, stage: str, jobs: list[Job], rerankers: int, kept: int) -> Step:
+    def report(self, node: Node) -> Step:
+        """Writes the report."""
+        return Step(node.name, "report")
+
+    def scoring(self, node: Node, jobs: list[Job], rerankers: int, kept: int) -> Step:
         """A stage whose work is scoring; identical programs of a problem are scored once."""
         shape, tokens = self.judge, [0, 0]
         work = 0.0
@@ -350,8 +330,8 @@ class Planner:
         processes = self.runtime.processes
         seconds = self.speed.starts.get("score", 0.0) + work / (self.speed.rates["score"] * processes)
         return Step(
-            name,
-            stage,
+            node.name,
+            node.stage.name,
             shape.classifier,
             (tokens[0], tokens[1]),
             {"score": work},
@@ -367,7 +347,7 @@ class Planner:
         """CPU seconds of `programs`. What the bank asks for takes no loops that could be endless."""
         return sandbox_seconds(programs, 0.0 if self.config.problems.source == "bank" else TIMEOUT_SHARE)
 
-    def new_pairs(self) -> int:
+    def new_pairs(self) -> float:
         """Pairs that each round adds."""
         if self.pairs is not None:
             return self.pairs

@@ -1,17 +1,20 @@
 """Puts a plan together: the steps, what cannot fit, and what helps."""
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
-from selftrain.config import ModelConfig, RunConfig, RuntimeConfig
-from selftrain.errors import UsageError
+from selftrain.config import RunConfig, RuntimeConfig
+from selftrain.errors import SelftrainError, UsageError
 from selftrain.models.footprint import world, zero_of
-from selftrain.models.shapes import Shape, shape_of
+from selftrain.models.shapes import Shape
 from selftrain.plan.capacity import Capacity, capacities, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, corpus_of
-from selftrain.plan.estimate import Planner, Speed, Step, check_batches, stated_speed
+from selftrain.plan.estimate import Planner, Step, check_batches
+from selftrain.plan.rates import Graph, shapes, with_rates
+from selftrain.plan.speed import Speed, stated_speed
+from selftrain.store.store import Store
 
 GIB = 1 << 30
 CPU_TFLOPS = 0.15
@@ -111,38 +114,37 @@ def on_hardware(config: RunConfig, hardware: Hardware) -> RunConfig:
 
 
 def make_plan(
-    config: RunConfig, hardware: Hardware, calibrated: bool = False, workload: Workload | None = None
+    config: RunConfig,
+    hardware: Hardware,
+    graph: Graph,
+    workload: Workload | None = None,
+    store: Callable[[], Store] | None = None,
 ) -> Plan:
-    """The plan of a run. `calibrated`: measure this machine's speed first, about half a minute.
+    """The plan of a run.
+
+    graph  makes the nodes of a run: those of `flows.method`
+    store  opens the store whose finished runs say how fast their machines are; None: use `hardware` alone
 
     Raises UsageError for a model whose config is not at hand, and whatever the run's own stages would raise at once.
     """
     config = on_hardware(config, hardware)
-    shape = shape_of(
-        config.model
-    )  # before anything that takes long: a model that is not here is told at once
+    shapes(config)  # before anything that takes long: a model that is not here is told at once
     if config.model.base is not None or config.reward.base is not None:
         from selftrain.plan.suitable import check_architectures
 
         check_architectures(config)
     corpus = corpus_of(config)
-    if config.model.base is None:
-        shape = shape_of(config.model, corpus.vocabulary)
-    judge = shape
-    if config.reward.base is not None:
-        judge = shape_of(ModelConfig(base=config.reward.base, revision=config.reward.base_revision))
-    if calibrated:
-        from selftrain.plan.calibrate import calibrate
-
-        speed = calibrate(config, shape, judge, corpus)
-    else:
-        cuda = config.runtime.device == "cuda"
-        tflops = hardware.tflops or (GPU_TFLOPS if cuda else CPU_TFLOPS * config.runtime.threads)
-        speed = stated_speed(tflops, hardware.utilisation, hardware.sampling_utilisation)
+    shape, judge = shapes(config, corpus.vocabulary)
+    cuda = config.runtime.device == "cuda"
+    tflops = hardware.tflops or (GPU_TFLOPS if cuda else CPU_TFLOPS * config.runtime.threads)
+    speed = stated_speed(tflops, hardware.utilisation, hardware.sampling_utilisation)
+    planner = Planner(config, graph(config), shape, judge, corpus, speed)
+    if store is not None:
+        planner = replace(planner, speed=_rates(planner, store, graph))
     workload = workload or Workload()
     if workload.problems is not None:
         corpus = with_problems(corpus, config.problems.languages, workload.problems)
-    planner = Planner(config, shape, judge, corpus, speed)
+        planner = replace(planner, corpus=corpus)
     steps = tuple(planner.steps())
     limit = memory_limit(config.runtime, hardware)
     warnings = (
@@ -153,7 +155,16 @@ def make_plan(
     most = workload.machines
     table = tuple(capacities(planner, most)) if most else ()
     notes = tuple(too_few_shards(steps, most)) if most else ()
-    return Plan(config, shape, judge, corpus, speed, steps, limit, warnings, table, notes)
+    return Plan(config, shape, judge, corpus, planner.speed, steps, limit, warnings, table, notes)
+
+
+def _rates(planner: Planner, store: Callable[[], Store], graph: Graph) -> Speed:
+    """The planner's speed with the rates of finished runs; its own where the store cannot be read."""
+    try:
+        return with_rates(planner, store(), graph)
+    except SelftrainError as error:
+        reason = str(error).partition("\n")[0]
+        return replace(planner.speed, said=(*planner.speed.said, f"no rates of finished runs: {reason}"))
 
 
 def memory_limit(runtime: RuntimeConfig, hardware: Hardware) -> int:

@@ -1,6 +1,7 @@
-"""The plan as text for a terminal."""
+"""The plan as text, for a terminal or in a page."""
 
 from collections.abc import Iterator, Sequence
+from html import escape
 
 from selftrain.models.footprint import world, zero_of
 from selftrain.plan.estimate import SANDBOX_MS, Step
@@ -13,6 +14,16 @@ Table = list[list[str]]
 def text(plan: Plan) -> str:
     """Everything, as lines of at most 120 characters where names allow."""
     return "\n".join(_lines(plan))
+
+
+def page(plan: Plan) -> str:
+    """The text in an HTML page that loads nothing else."""
+    name = escape(plan.config.name)
+    return (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
+        f"content=\"default-src 'none'\"><title>Plan of {name}</title></head><body><h1>Plan of {name}</h1>"
+        f"<pre>{escape(text(plan))}</pre></body></html>"
+    )
 
 
 def _lines(plan: Plan) -> Iterator[str]:
@@ -121,7 +132,7 @@ def capacity_table(plan: Plan) -> tuple[list[str], Table]:
 
 def assumptions(plan: Plan) -> Iterator[str]:
     """Where the rates and counts are from."""
-    yield f"time: {plan.speed.said}"
+    yield from (f"time: {line}" for line in plan.speed.said)
     languages = dict.fromkeys(name for split in plan.corpus.counts.values() for name in split)
     rates = ", ".join(f"{name} {SANDBOX_MS[name]}" for name in languages)
     yield f"sandbox, CPU ms a program: {rates} (backend docker; ARCHITECTURE, The sandbox, measured)"

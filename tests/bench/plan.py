@@ -12,11 +12,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from selftrain.plan.calibrate import Sizes, calibrate
+
 from selftrain.config import RunConfig
 from selftrain.configfile import load_config
 from selftrain.models.models import encode_completion
 from selftrain.models.shapes import Shape, shape_of
-from selftrain.plan.calibrate import Sizes, calibrate
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Step
 from selftrain.records import Candidate, Pair, Problem, read_records, write_records

@@ -1,43 +1,54 @@
 """`selftrain plan` against real runs on this machine: parameters, FLOPs, peak memory and time of each stage.
 
-The demo's models always; SmolLM2-135M where SMOLLM2_DIR (see infra/fetch_smollm2.py) and MULTIPL_E_DIR name folders. Every
-stage is shortened, its shapes are not. Each time is predicted from a calibration that has just ended.
+The demo's models always; SmolLM2-135M where SMOLLM2_DIR (see infra/fetch_smollm2.py) and MULTIPL_E_DIR name folders. A short
+run is made first, then a longer one with another seed, whose plan takes its rates from the short one. Every stage is shortened,
+its shapes are not.
 """
 
 import os
-import random
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from selftrain.plan.calibrate import Sizes, calibrate
-
+from flows.method import graph, method
 from selftrain.config import RunConfig
 from selftrain.configfile import load_config
-from selftrain.models.models import encode_completion
-from selftrain.models.shapes import Shape, shape_of
-from selftrain.plan.corpus import Corpus, corpus_of
-from selftrain.plan.estimate import Planner, Step
-from selftrain.records import Candidate, Pair, Problem, read_records, write_records
-from selftrain.rerank.scoring import Job, score_candidates
-from selftrain.stage import Context
-from selftrain.stages.ppo import PPO, PPOSlice
-from selftrain.stages.sample import SAMPLE, SampleSlice
-from selftrain.stages.sft import SFT, SftSlice
-from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
+from selftrain.models.shapes import shape_of
+from selftrain.plan.corpus import corpus_of
+from selftrain.plan.estimate import Step as Planned
+from selftrain.plan.plan import Hardware, make_plan
+from selftrain.store.store import Store
+from tasks.run import Run, Step
 from tests.plan_checks import Watched, check_flops, watching
 
-CASES: dict[str, tuple[dict[str, Any], int, int, Sizes]] = {
-    # overrides, pairs, problems sampled for, what FLOPs are counted of
-    "demo": ({"sft.epochs": 1, "reward.epochs": 1, "ppo.steps": 6}, 800, 3200, Sizes(16, 8, 32, 16, 4)),
-    "smollm2-135m": (
-        {"sft.epochs": 0.16, "reward.epochs": 1, "ppo.steps": 1},
-        16,
-        16,
-        Sizes(1, 1, 2, 6, 1),
-    ),
+SIZES = {"sft": 6000, "rl": 60, "validation": 10, "test": 20}
+SHORT: dict[str, Any] = {
+    "rounds": 1,
+    "problems.sizes": SIZES,
+    "sft.epochs": 0.5,
+    "ppo.steps": 3,
+    "sample.evaluation": 4,
+}
+LONG: dict[str, Any] = SHORT | {
+    "seed": 2,
+    "problems.sizes": SIZES | {"rl": 120},
+    "sft.epochs": 1,
+    "ppo.steps": 6,
+}
+FEW: dict[str, Any] = {
+    "rounds": 1,
+    "sft.epochs": 0.1,
+    "reward.epochs": 0.2,
+    "ppo.steps": 2,
+    "sample.rl": 2,
+    "sample.evaluation": 2,
+}
+CASES: dict[str, tuple[dict[str, Any], dict[str, Any], int, int]] = {
+    # what is changed for the short and for the long run; rows and new tokens whose FLOPs are counted
+    "demo": (SHORT, LONG, 32, 16),
+    "smollm2-135m": (FEW, FEW | {"seed": 2, "sft.epochs": 0.2}, 2, 6),
 }
 
 
@@ -45,129 +56,72 @@ def main() -> None:
     """Check what is at hand, and print estimate, measurement and their ratio."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     for name in os.environ.get("PLAN_CASES", "demo smollm2-135m").split():
-        overrides, pairs, asked, sizes = CASES[name]
+        short, long, rows, tokens = CASES[name]
+        more: dict[str, Any] = {}
         folder, data = os.environ.get("SMOLLM2_DIR"), os.environ.get("MULTIPL_E_DIR")
         if name == "smollm2-135m":
             if not folder or not data:
                 print(f"{name}: left out, SMOLLM2_DIR and MULTIPL_E_DIR do not name its folders")
                 continue
-            overrides = overrides | {
+            more = {
                 "model.base": folder,
                 "problems.train": f"{data}/mbpp-py.jsonl",
                 "problems.evaluation": f"{data}/humaneval-py.jsonl",
                 "runtime.allow_no_isolation": True,
             }
-        config = load_config(name, overrides)
+        with tempfile.TemporaryDirectory() as scratch:
+            more["store"] = f"{scratch}/store"
+            _run(load_config(name, more | short))
+            for line in _times(load_config(name, more | long)):
+                print(f"{name}  {line}", flush=True)
+        config = load_config(name, more)
         corpus = corpus_of(config)
         shape = shape_of(config.model, corpus.vocabulary)
         with tempfile.TemporaryDirectory() as scratch:
-            for line in _times(Path(scratch), config, shape, corpus, pairs, asked):
-                print(line, flush=True)
-        with tempfile.TemporaryDirectory() as scratch:
-            for part, (estimated, counted) in check_flops(
-                Path(scratch), config, shape, corpus, sizes
-            ).items():
-                print(
-                    f"{name}  {part:<14} FLOPs {estimated:.3e}, counted {counted:.3e}: {estimated / counted:.3f}"
-                )
+            found = check_flops(Path(scratch), config, shape, corpus, rows, tokens)
+        for part, (estimated, counted) in found.items():
+            ratio = estimated / counted
+            print(f"{name}  {part:<14} FLOPs {estimated:.3e}, counted {counted:.3e}: {ratio:.3f}")
 
 
-def _times(
-    folder: Path, config: RunConfig, shape: Shape, corpus: Corpus, pairs: int, asked: int
-) -> Iterator[str]:
-    """Every stage through its own build."""
-    name, runtime, seed = config.name, config.runtime, config.seed
-    with watching("selftrain-plan-") as seen:
-        speed = calibrate(config, shape, shape, corpus)
-    share = seen.cpu / seen.seconds
-    yield f"{name}  calibrated in {seen.seconds:.1f} s, with {share:.2f} CPUs: {speed}"
-    rl = [p for p in corpus.problems if p.split == "rl"][:asked]
-    kept = [p for p in corpus.problems if p.split != "rl"] + rl
-    counts = corpus.counts | {"rl": {"py": len(rl)}}
-    corpus = replace(corpus, counts=counts, problems=kept)
-    for part in ("problems", "pairs", "sft", "reward", "ppo", "sample", "score"):
-        (folder / part).mkdir()
-    write_records(folder / "problems" / "problems.parquet", kept, Problem)
+@dataclass
+class Watching(Run):
+    """A run in this process that watches the children of its stages."""
 
-    def build(part: str, piece: Any, **inputs: str) -> Context:
-        found = {key: folder / value for key, value in inputs.items()}
-        return Context(piece, found, folder / part, runtime, lambda *_, **__: None)
+    seen: dict[str, Watched] = field(default_factory=dict)
 
-    def planner(corpus: Corpus = corpus) -> Planner:
-        return Planner(config, shape, shape, corpus, speed, pairs=pairs)
+    def execute(self, step: Step, there: bool) -> None:
+        """Build the stage."""
+        with watching(self.store.local / "work" / step.ref.stage / step.ref.key) as self.seen[step.name]:
+            self.build(step)
 
-    with watching(folder) as seen:
-        outcome = SFT.run(
-            build(
-                "sft",
-                SftSlice(seed=seed, model=config.model, base_digest=None, sft=config.sft),
-                problems="problems",
-            )
-        )
-    yield f"{name}  parameters {shape.parameters}, of the model {outcome.metrics['parameters']}"
-    yield _line(name, planner().sft(), seen, share)
 
-    rng = random.Random(0)
-    cap = config.sample.max_new_tokens
-    learnt = [
-        p
-        for p in kept
-        if p.split == "sft" and p.response and len(encode_completion(corpus.tokenizer, p.response)) <= cap
-    ]
-    drawn = [rng.choice(learnt) for _ in range(pairs)]
-    rows = [
-        Pair(p.id, p.prompt, rng.choice(learnt).response or "", p.response or "", "a", "b", "on_policy", 1)
-        for p in drawn
-    ]
-    write_records(folder / "pairs" / "pairs.parquet", rows, Pair)
-    with watching(folder) as seen:
-        TRAIN_REWARD.run(
-            build("reward", RewardSlice(seed=seed, reward=config.reward), pairs="pairs", start="sft")
-        )
-    yield _line(name, planner().reward(1), seen, share)
+def _run(config: RunConfig) -> Watching:
+    """A whole run, and its record."""
+    run = Watching(config, Store(config.store))
+    method(run)
+    run.record(finished=True)
+    return run
 
-    piece: Any = PPOSlice(seed=seed, ppo=config.ppo, max_new_tokens=config.sample.max_new_tokens)
-    with watching(folder) as seen:
-        outcome = PPO.run(build("ppo", piece, problems="problems", generator="sft", reranker="reward"))
-    tokens = sum(row["tokens"] for row in outcome.metrics["curve"])
-    length = tokens / (config.ppo.steps * config.ppo.rollout_batch)
-    yield f"{name}  PPO's completions {length:.1f} tokens, {sum(corpus.answers) / len(corpus.answers):.1f} were assumed"
-    yield _line(name, planner(_as_long(corpus, length)).ppo(1), seen, share)
 
-    piece = SampleSlice(seed=seed, sample=config.sample, splits=("rl",), count=config.sample.rl, greedy=False)
-    with watching(folder) as seen:
-        outcome = SAMPLE.run(build("sample", piece, problems="problems", generator="sft"))
-    length = outcome.metrics["tokens"] / outcome.metrics["candidates"]
-    yield f"{name}  sampled completions {length:.1f} tokens"
-    step = next(planner(_as_long(corpus, length)).pool("sft", "rl"))
-    yield _line(name, step, seen, share)
+def _times(config: RunConfig) -> Iterator[str]:
+    """The plan of a run, and what the run then needed."""
+    plan = make_plan(config, Hardware(), graph, store=lambda: Store(config.store))
+    yield from plan.speed.said
+    run = _run(config)
+    measured = (run.store.manifest(run.steps["sft"].ref) or {})["metrics"]["parameters"]
+    yield f"parameters {plan.shape.parameters}, of the model {measured}"
+    for step in plan.steps:
+        if step.seconds:
+            yield _line(step, run.seen[step.name])
+    whole = sum(step.seconds for step in plan.steps), sum(seen.seconds for seen in run.seen.values())
+    yield f"whole run {whole[0]:.0f} s, was {whole[1]:.0f}: {whole[0] / whole[1]:.2f}"
 
-    pool = read_records(folder / "sample" / "candidates.parquet", Candidate)
-    distinct = len({(c.problem_id, c.completion) for c in pool})
-    with watching(folder) as seen:
-        score_candidates(
-            build("score", {}, problems="problems", reranker="reward", pool="sample"),
-            [Job("mine", "reranker", "pool", ("rl",))],
-        )
-    yield f"{name}  {distinct / len(pool):.2f} of the candidates are distinct"
-    step = planner(_as_long(corpus, length)).scoring(
-        "mine-2", "mine", [(("rl",), round(distinct / 0.7))], 1, 0
+
+def _line(step: Planned, seen: Watched) -> str:
+    line = (
+        f"{step.name:<24} {step.seconds:6.1f} s, was {seen.seconds:6.1f}: {step.seconds / seen.seconds:.2f}"
     )
-    yield _line(name, step, seen, share)
-
-
-def _as_long(corpus: Corpus, length: float) -> Corpus:
-    """The corpus, its completions of a measured mean length."""
-    low = int(length)
-    high = round(100 * (length - low))
-    return replace(corpus, answers=[low] * (100 - high) + [low + 1] * high)
-
-
-def _line(name: str, step: Step, seen: Watched, share: float) -> str:
-    """`share`: CPUs that the calibration had; where others work on the machine too, the stage may have had fewer."""
-    assert step.memory is not None
-    return (
-        f"{name}  {step.name:<14} {step.seconds:6.1f} s, was {seen.seconds:6.1f}: {step.seconds / seen.seconds:.2f} "
-        f"(CPU {step.seconds * share / seen.cpu:.2f}, {seen.cpu / seen.seconds:.2f} CPUs)"
-        f"   {step.memory.total / 1e6:6.0f} MB, was {seen.peak / 1e6:6.0f}: {step.memory.total / seen.peak:.2f}"
-    )
+    if step.memory is None:
+        return line
+    return f"{line}   {step.memory.total / 1e6:6.0f} MB, was {seen.peak / 1e6:6.0f}: {step.memory.total / seen.peak:.2f}"

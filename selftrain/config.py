@@ -74,26 +74,28 @@ class BankConfig(Strict):
     """Problems made by the built-in generator (`selftrain.problems.bank`)."""
 
     source: Literal["bank"] = "bank"
+    """Names the bank as the source of problems."""
     languages: Languages = ("py", "sh")
-    """Some of py, cpp, java, php, ts, cs, sh, js, by these or other names (`python`, `c++`)."""
+    """Languages of the problems: some of py, cpp, java, php, ts, cs, sh, js, by these or other names (`python`, `c++`)."""
     families: tuple[Literal["list", "string", "number"], ...] = ("list",)
-    """What the problems are about; each family's chains of operations are mixed as they are, unweighted."""
+    """Types of values that the problems work on; compositions of all families are mixed without weights."""
     seed: int = 0
-    """Seed of compositions, wordings, tests and bugs."""
+    """Seed of compositions, wordings, tests and bugs; the run's `seed` is added to it."""
     lengths: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2)
-    """Numbers of steps before a chain's ending; a family has some 10^(length + 1) chains of each."""
+    """Numbers of operations before the last one of a composition; a family has about 10^(length + 1) compositions of each
+    length."""
     sizes: dict[str, Count] = {"sft": 4000, "rl": 400, "validation": 50, "test": 80}
-    """Tasks per split; each is a problem in every language."""
+    """Number of tasks in each split; each task is one problem in every language."""
     shares: dict[str, Share] = {"sft": 0.45, "rl": 0.3, "validation": 0.1, "test": 0.15}
-    """Share of the compositions that each split gets; they sum to 1."""
+    """Share of the compositions that each split gets; the shares sum to 1."""
     tests: Annotated[int, Field(ge=2)] = 8
-    """Test cases per problem."""
+    """Number of test cases per problem."""
     systematic_share: Share = 0.4
-    """Share of the operations that most of the corpus has wrong."""
+    """Share of the operations that most corpus solutions get wrong."""
     systematic_rate: Share = 0.65
-    """How much of the corpus has those wrong."""
+    """Share of the corpus solutions that get those operations wrong."""
     stray_rate: Share = 0.08
-    """How much of the corpus has the other operations wrong."""
+    """Share of the corpus solutions that get any other operation wrong."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -128,21 +130,21 @@ class OutsideConfig(Strict):
     """Those that can be run, and of contests those in which their prompts can be written."""
 
     languages: Languages = WRITTEN_LANGUAGES
-    """Any that the sandbox runs (`python -m sandbox languages`), by short or other names; problems in other languages, also those
-    that can only be read (adb, dart, fs, jl, swift), are left out."""
+    """Languages of the problems: any that the sandbox runs (`python -m sandbox languages`), by short or other names. Problems
+    in other languages are left out, also those in languages that can only be read (adb, dart, fs, jl, swift)."""
     seed: int = 0
-    """Seed of the split."""
+    """Seed of the split into sft, rl, validation and test; the run's `seed` is added to it."""
     shares: dict[str, Share] = {"sft": 0.5, "rl": 0.35, "validation": 0.15}
-    """Share of the training tasks that each split gets; they sum to 1. A task's split depends on its name and the seed
-    only; tasks that are the same problem under two names go to the same split."""
+    """Share of the training tasks that each split gets; the shares sum to 1. A task's split depends only on its name and the
+    seed; tasks that are the same problem under two names go to the same split."""
     exclude: tuple[str, ...] = ()
-    """Tasks to leave out, by name. Where CodeContests has several of one name (its sources share some), each gets `#` and a
-    digest of its text behind it, told in the log: the name alone leaves out all of them."""
+    """Names of tasks to leave out. CodeContests has several tasks of one name; each of them gets `#` and a digest of its text
+    appended, which the log shows. The name alone leaves out all of them."""
     check: Check = "exclude"
-    """Stage `prepare` runs each answer on its own problem's tests, an empty function on all tests, and answers on the tests of
-    problems like theirs (not CodeContests', which its sites judged). off: none of it; count: what is found is told; exclude:
-    told, and wrong answers are not learned from nor measured on, problems whose tests an empty function passes are left out,
-    and so are those that are one to evaluate on under another name; refuse: the run ends."""
+    """What stage `prepare` does about faulty problems. It runs each answer on its own problem's tests, an empty function on
+    all tests, and answers on the tests of similar problems (not for CodeContests, whose sites judged the solutions). off: it
+    runs none of these; count: it logs what it finds; exclude: it also leaves out problems whose tests an empty function
+    passes and training problems that equal an evaluation problem, and ignores wrong answers; refuse: the run ends."""
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
@@ -166,13 +168,15 @@ class _TrainAndEvaluation(OutsideConfig):
     outside_keys = frozenset({"hub", "revision", "train", "evaluation"})
 
     hub: str | None = None
-    """A data set on the Hugging Face hub, or a local folder in the hub's layout. Null: files."""
+    """Id of a data set on the Hugging Face hub, or a local folder in the hub's layout; null: `train` and `evaluation` are
+    files."""
     revision: str = "main"
-    """Branch, tag or commit of `hub`; a run is keyed by the commit that it stands for."""
+    """Branch, tag or commit of `hub`; cache keys contain the commit that it resolves to."""
     train: Entries = ()
-    """Files, folders and globs of .json, .jsonl, .json.gz or .jsonl.gz; with `hub`: parts of the data set."""
+    """Files, folders and globs of .json, .jsonl, .json.gz or .jsonl.gz that hold training tasks; with `hub`, parts of the
+    data set."""
     evaluation: Entries = ()
-    """The same, for the test split."""
+    """Files, folders and globs, or parts of the data set, that hold the tasks of the test split."""
 
     @model_validator(mode="after")
     def _check_entries(self) -> Self:
@@ -196,12 +200,14 @@ class MultiPLEConfig(_TrainAndEvaluation):
     """
 
     source: Literal["multipl-e"] = "multipl-e"
+    """Names MultiPL-E as the source of problems."""
     outside_keys = _TrainAndEvaluation.outside_keys | {"humaneval_py", "mbpp_py"}
 
     humaneval_py: str = "openai/openai_humaneval"
-    """Where the problems of `humaneval-py` are: a data set on the hub, with `@REVISION` behind it if need be, or a local folder."""
+    """Where the problems of `humaneval-py` are: a data set on the hub, with `@REVISION` appended if need be, or a local
+    folder."""
     mbpp_py: str = "google-research-datasets/mbpp"
-    """The same for `mbpp-py`."""
+    """Where the problems of `mbpp-py` are: a data set on the hub, with `@REVISION` appended if need be, or a local folder."""
 
 
 class ContestsConfig(_TrainAndEvaluation):
@@ -214,13 +220,15 @@ class ContestsConfig(_TrainAndEvaluation):
     allowed_languages = WRITTEN_LANGUAGES
 
     source: Literal["contests"] = "contests"
+    """Names contests as the source of problems."""
     max_cases: Count = 20
-    """Test cases per problem: public ones first, then private, then generated."""
+    """Largest number of test cases per problem: public ones first, then private, then generated."""
     pictures: bool = False
     """Whether to keep problems whose text refers to a picture (`<image>`), which no prompt shows."""
     references: Annotated[int, Field(ge=0)] = 3
-    """So many of a problem's right solutions are run on its cases, in as many of `languages` as there are, unless it is for sft
-    alone. Where they disagree, it has many right answers and is left out, and so it is where none passes; 0: none are run."""
+    """Number of a problem's right solutions that stage `prepare` runs on its cases, in as many of `languages` as there are;
+    problems for sft only are skipped. A problem is left out where these solutions disagree, since it has many right answers,
+    or where none passes; 0: none are run."""
 
 
 class JsonlConfig(OutsideConfig):
@@ -232,12 +240,13 @@ class JsonlConfig(OutsideConfig):
     """
 
     source: Literal["jsonl"] = "jsonl"
+    """Names your own files as the source of problems."""
     outside_keys = frozenset({"files"})
 
     files: Entries = Field(min_length=1)
-    """Files, folders and globs of .json, .jsonl, .json.gz or .jsonl.gz."""
+    """Files, folders and globs of .json, .jsonl, .json.gz or .jsonl.gz that hold the problems."""
     shares: dict[str, Share] = {"sft": 0.45, "rl": 0.3, "validation": 0.1, "test": 0.15}
-    """Share of the tasks without a `split` that each split gets; they sum to 1."""
+    """Share of the tasks without a `split` of their own that each split gets; the shares sum to 1."""
 
 
 def _source(value: Any) -> str:
@@ -255,12 +264,13 @@ class MixedConfig(Strict):
     """Several sources as one, such as CodeContests to train on and MultiPL-E to evaluate on."""
 
     source: Literal["mixed"] = "mixed"
+    """Names several sources together as the source of problems."""
     seed: int = 0
-    """Added to the seed of each part."""
+    """Seed that is added to the seed of each part."""
     parts: tuple[Annotated[OutsideProblems, Discriminator(_source)], ...] = Field(min_length=1)
-    """Each shares out its own tasks by its own `shares`."""
+    """The sources; each splits its own tasks by its own `shares`."""
     check: Check = "exclude"
-    """As that of a source by itself, for all parts together: a part's own is not allowed."""
+    """The setting `check` of a single source, for all parts together; a part must not set it."""
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
@@ -301,27 +311,33 @@ class ModelConfig(Strict):
     outside_keys = frozenset({"base", "revision"})
 
     base: str | None = None
-    """Folder in the Hugging Face layout or hub id; null makes a tiny Llama and a byte-level BPE of its own."""
+    """Folder in the Hugging Face layout, or hub id, of a pretrained model; null makes a tiny Llama with random weights and
+    trains a byte-level BPE for it."""
     gguf_file: str | None = None
     """File name of a GGUF checkpoint inside `base`."""
     revision: str | None = None
-    """Hub commit of `base`."""
+    """Hub commit of `base`; null: the newest."""
     vocabulary: Annotated[int, Field(ge=260)] = 1024
-    """Tokens of the BPE that is trained on the training split (base: null)."""
+    """Tokens of the BPE that is trained on the training split (`base: null` only)."""
     hidden_size: Count = 128
+    """Width of the tiny Llama's hidden states (`base: null` only); a multiple of `heads`."""
     layers: Count = 3
+    """Number of the tiny Llama's layers (`base: null` only)."""
     heads: Count = 4
+    """Number of the tiny Llama's attention heads (`base: null` only)."""
     max_tokens: Count = 256
-    """Longest prompt + completion that the tiny Llama takes."""
+    """Longest prompt and completion together, in tokens, that the tiny Llama takes."""
 
 
 class LoraConfig(Strict):
     """Low-rank adapters (Hu et al. 2021) on all linear layers of the trunk; the exported model has them merged in."""
 
     rank: Count = 16
+    """Rank of the adapters' matrices."""
     alpha: Rate = 32
-    """Adapters are scaled by alpha / rank."""
+    """Scale of the adapters: their output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that an input of an adapter is dropped in training."""
 
 
 class SftConfig(Strict):
@@ -330,38 +346,47 @@ class SftConfig(Strict):
     outside_keys = frozenset({"checkpoint_steps"})
 
     epochs: Rate = 6
+    """Number of passes over the training examples; fractions are allowed."""
     batch_size: Count = 64
     """Sequences per optimizer step, over all processes."""
     micro_batch_size: Count = 64
-    """Sequences at once in one process."""
+    """Sequences per forward pass of one process."""
     learning_rate: Rate = 3e-3
+    """Peak learning rate; it rises linearly over `warmup_steps` and then falls along a cosine to 0."""
     warmup_steps: Annotated[int, Field(ge=0)] = 50
+    """Optimizer steps over which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW."""
     max_tokens: Count = 256
-    """Longer sequences are left out, and counted."""
+    """Longest prompt and response together, in tokens; longer sequences are left out and counted."""
     lora: LoraConfig | None = None
-    """Train adapters instead of all weights; needs a pretrained model."""
+    """Settings of low-rank adapters that are trained in place of all weights, which needs a pretrained model; null trains all
+    weights."""
     evaluation_steps: Count | None = None
-    """Steps between evaluations on the validation split's responses; the checkpoint with the lowest loss is the result.
-    Null: none, the last one is."""
+    """Optimizer steps between evaluations on the validation split's responses; the result is the checkpoint with the lowest
+    loss. null: no evaluations, the result is the last checkpoint."""
     patience: Count = 3
-    """Evaluations without a better one after which training stops."""
+    """Number of evaluations in a row without a better loss after which training stops."""
     checkpoint_steps: Count = 200
-    """Steps between checkpoints."""
+    """Optimizer steps between checkpoints."""
 
 
 class SampleConfig(Strict):
     """Sampling of candidates."""
 
     engine: Literal["ctranslate2", "hf", "vllm"] = "ctranslate2"
+    """Library that samples candidates: ctranslate2 (CPU), hf (Transformers, CPU or GPU) or vllm (GPU)."""
     compute_type: Literal["float32", "int8"] = "float32"
     """Arithmetic of engine ctranslate2. int8 samples about twice as fast from weights rounded to 8 bits; log-probabilities
-    are then those of the rounded model, the one that was sampled from. A processor without VNNI cannot add 8-bit products up
-    exactly: there the stage is made, and keyed, in float32, and says so."""
+    are then those of the rounded model. A processor without VNNI cannot add 8-bit products exactly: there the stage uses
+    float32, its key says float32, and the log says so."""
     temperature: Rate = 0.8
+    """Sampling temperature by which logits are divided."""
     top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
-    """Below 1, engine ctranslate2 sorts the whole vocabulary for each token: 12 ms each with 49,152 entries."""
+    """Probability mass of nucleus sampling; 1 samples from the whole vocabulary. Below 1, engine ctranslate2 sorts the
+    vocabulary for each token: 12 ms each with 49,152 entries."""
     max_new_tokens: Count = 64
+    """Longest completion, in tokens."""
     rl: Count = 8
     """Candidates per problem of the rl split."""
     evaluation: Count = 16
@@ -374,37 +399,38 @@ class ExecuteConfig(Strict):
     """Execution in the sandbox."""
 
     every_case: bool = False
-    """Run all test cases of problems of kind `stdio`, each as a program of its own, instead of up to the first that
-    fails: gives the share of cases that a program passes, which `reward.margin` reads. Costs a run per case."""
+    """Whether to run all test cases of a problem of kind `stdio`, each as its own program, in place of stopping at the first
+    failure. This gives the share of cases that a program passes, which `reward.margin` reads, and costs one run per case."""
     outside_keys = frozenset({"shard", "tolerated_errors"})
 
     cpu_seconds: Rate | None = None
-    """CPU time per program, where its problem gives no limit; null: the language's own."""
+    """CPU time limit of a program, in seconds, where its problem sets none; null: the language's own limit."""
     memory_bytes: Count | None = None
-    """Memory per program, where its problem gives no limit; null: the language's own."""
+    """Memory limit of a program, in bytes, where its problem sets none; null: the language's own limit."""
     time_scale: Rate | None = 2.0
-    """What a problem's own limit on time is multiplied by: contests' limits are for compiled programs on their judges'
-    machines, and here the start of an interpreter counts too. Null: problems' own limits on time are ignored."""
+    """Factor that a problem's own time limit is multiplied by: contests set limits for compiled programs on their judges'
+    machines, and here the start of an interpreter counts too. null: problems' own time limits are ignored."""
     memory_scale: Rate | None = 2.0
-    """The same for memory; it is never less than 128 MiB, with which the languages of image common start, nor more than 2 GiB. Null:
-    problems' own limits on memory are ignored."""
+    """Factor that a problem's own memory limit is multiplied by; the product is at least 128 MiB, with which the languages of
+    image `common` start, and at most 2 GiB. null: problems' own memory limits are ignored."""
     shard: Count = 2000
     """Candidates per shard, the unit of resume."""
     tolerated_errors: Share = 0.01
-    """Share of candidates that the sandbox may fail to judge; they get no label. More fails the stage."""
+    """Largest share of candidates that the sandbox may fail to judge; these get no label. A larger share fails the stage."""
 
 
 class MineConfig(Strict):
     """Mining of pairs."""
 
     pairs_per_problem: Count = 8
-    """Cap on the pairs of one problem and round."""
+    """Largest number of new pairs of one problem in one round."""
     hard_share: Share = 0.5
-    """Share of that cap reserved for hard negatives, from round 2 on."""
+    """Share of `pairs_per_problem` that is reserved for hard negatives, from round 2 on."""
     easy_share: Share = 0.25
-    """Share of that cap for pairs whose wrong program crashes or does not compile."""
+    """Share of `pairs_per_problem` for pairs whose wrong program crashes, times out or does not compile."""
     threshold: float | None = None
-    """A failing candidate scored above this is a hard negative too; null: only one above a passing candidate is."""
+    """Score above which a failing candidate is a hard negative too; null: only one above a passing candidate of its problem
+    is."""
     passing: bool = True
     """Whether rounds after the first add passing candidates of the new pool as chosen programs (full self-training);
     false takes the chosen programs from the first pool (hard negatives only)."""
@@ -416,42 +442,53 @@ class RewardConfig(Strict):
     outside_keys = frozenset({"checkpoint_steps", "base", "base_revision"})
 
     epochs: Rate = 3
+    """Number of passes over the pairs in round 1, and in later rounds where `later_epochs` is null; fractions are allowed."""
     later_epochs: Rate | None = None
-    """Passes in rounds after the first, which then go on from the reranker before; null: each round starts from the SFT
-    generator and makes `epochs` passes."""
+    """Number of passes in rounds after the first, which then start from the previous reranker; null: each round starts from
+    the SFT generator and makes `epochs` passes."""
     later_learning_rate: Rate = 5e-4
-    """Learning rate of rounds that go on from the reranker before."""
+    """Peak learning rate of rounds that start from the previous reranker."""
     batch_size: Count = 64
+    """Pairs per optimizer step, over all processes."""
     micro_batch_size: Count = 64
+    """Pairs per forward pass of one process."""
     learning_rate: Rate = 1e-3
+    """Peak learning rate; it rises linearly over `warmup_steps` and then falls along a cosine to 0."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
+    """Optimizer steps over which the learning rate rises."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
+    """Weight decay of AdamW."""
     token_loss: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the same loss on per-token scores pooled over the completion; 0 leaves the last token's score alone."""
+    """Weight of the pairwise loss on per-token scores that are pooled over the completion; 0 leaves only the loss on the last
+    token's score."""
     token_pool: Literal["sum", "mean"] = "sum"  # noqa: S105
-    """How those per-token scores become one."""
+    """How per-token scores are pooled into one."""
     last_loss: Annotated[float, Field(ge=0)] = 1.0
-    """Weight of the loss on the last token's score, the one that the exported reranker gives."""
+    """Weight of the pairwise loss on the last token's score, which is the score of the exported reranker."""
     margin: Annotated[float, Field(ge=0)] = 0.0
-    """Scores are to differ by this much times the gap in the share of tests passed (Llama 2's margin loss)."""
+    """Margin between the scores of a pair, per unit of difference in the share of tests passed (Llama 2's margin loss)."""
     template: str = "{prompt}"
-    """What the reranker reads before the completion. It goes into the exported config.json as `prompt_template`."""
+    """Text that the reranker reads before the completion, with `{prompt}` in it once. The exported config.json contains it as
+    `prompt_template`."""
     base: str | None = None
-    """Another model to start from in round 1: folder in the Hugging Face layout or hub id; null: the SFT generator."""
+    """Another model to start from in round 1: folder in the Hugging Face layout, or hub id; null: the SFT generator."""
     base_revision: str | None = None
-    """Hub commit of `base`."""
+    """Hub commit of `base`; null: the newest."""
     lora: LoraConfig | None = None
-    """Train adapters and the score head instead of all weights."""
+    """Settings of low-rank adapters that are trained with the score head in place of all weights; null trains all weights."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the problems whose pairs are not trained on but evaluated on during training."""
+    """Share of the problems whose pairs are held out from training and evaluated on while it runs."""
     evaluation_steps: Count | None = None
-    """Steps between evaluations on the held-out pairs; the checkpoint with the highest pair accuracy is the result."""
+    """Optimizer steps between evaluations on the held-out pairs; the result is the checkpoint with the highest pair accuracy.
+    null: no evaluations, the result is the last checkpoint."""
     patience: Count = 3
-    """Evaluations without a better one after which training stops."""
+    """Number of evaluations in a row without a better pair accuracy after which training stops."""
     center: Annotated[float, Field(ge=0)] = 0.01
     """Weight of (chosen + rejected)^2, which keeps scores around 0 (Eisenstein et al. 2023)."""
     max_tokens: Count = 256
+    """Longest prompt and completion together, in tokens; pairs with a longer one are left out and counted."""
     checkpoint_steps: Count = 200
+    """Optimizer steps between checkpoints."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -468,13 +505,14 @@ class HealthConfig(Strict):
     """Bounds that end a PPO run gone bad; null: none. The error names the signal, its value and the step."""
 
     max_kl: Rate | None = 1.0
-    """Mean KL to the SFT policy, nats a token."""
+    """Largest mean KL to the SFT policy, in nats per token."""
     min_entropy: Annotated[float, Field(ge=0)] | None = None
-    """Mean entropy, nats a token."""
+    """Smallest mean entropy, in nats per token."""
     max_clip_fraction: Share | None = 0.6
+    """Largest share of tokens whose probability ratio is clipped in a step."""
     max_hacking_gap: Rate | None = None
-    """How much further the probe's mean score has risen than its pass rate, each in standard deviations of the first
-    probe (see `selftrain.training.ppo.health`)."""
+    """Largest gap between the rise of the probe's mean score and that of its pass rate, each in standard deviations of the
+    first probe (see `selftrain.training.ppo.health`)."""
 
 
 class PPOConfig(Strict):
@@ -483,57 +521,71 @@ class PPOConfig(Strict):
     outside_keys = frozenset({"checkpoint_steps"})
 
     engine: Literal["hf", "ctranslate2", "vllm"] = "hf"
-    """What samples the rollouts. `hf`: the trainer's own model, each completion seeded by itself; the others reload the
+    """Engine that samples the rollouts. hf: the trainer's own model, each completion with its own seed; the others reload the
     policy's weights at every step."""
     lora: LoraConfig | None = None
-    """Train adapters instead of all weights; the SFT policy below them is the reference then."""
+    """Settings of low-rank adapters that are trained in place of all weights, with the SFT policy below them as the
+    reference; null trains all weights."""
     steps: Count = 20
-    """Rollout batches."""
+    """Number of rollout batches."""
     rollout_batch: Count = 256
     """Completions per step, over all processes."""
     mini_batch: Count = 128
     """Completions per optimizer step, over all processes."""
     micro_batch: Count = 128
-    """Completions at once in one process."""
+    """Completions per forward pass of one process."""
     epochs: Count = 2
-    """Passes over each rollout batch."""
+    """Number of passes over each rollout batch."""
     learning_rate: Rate = 3e-4
+    """Learning rate of AdamW, constant over all steps."""
     temperature: Rate = 1.0
+    """Sampling temperature of the rollouts; log-probabilities and KL are those of the distribution at this temperature."""
     kl_coefficient: Annotated[float, Field(ge=0)] = 0.05
+    """Weight β of the KL penalty in the reward, in score per nat; the first value where `kl_target` is set."""
     kl_estimator: Literal["k1", "k3", "exact"] = "k1"
-    """How KL(policy || SFT policy) is charged per token. k1, k3: Schulman's estimators from the sampled token; k3's gradient
-    as a reward is not that of the KL, and a large coefficient does not hold the policy. exact: a token's own log-ratio
-    counts for that token only, and those after it by their expectation: the same gradient as k1 with less noise."""
+    """Estimator of the per-token penalty for KL(policy || SFT policy). k1, k3: Schulman's estimators from the sampled token;
+    the gradient of a k3 reward is not that of the KL, and a large coefficient does not hold the policy. exact: a token's own
+    log-ratio counts for that token only, and later tokens count by their expectation, which gives k1's gradient with less
+    noise."""
     kl_target: Rate | None = None
-    """Nats a token; makes the KL coefficient adaptive (Ziegler et al. 2019); null keeps it fixed."""
+    """Target of the KL, in nats per token, for an adaptive coefficient (Ziegler et al. 2019); null keeps the coefficient
+    fixed."""
     kl_horizon: Rate = 2000
-    """Completions over which the adaptive coefficient moves."""
+    """Number of completions over which the adaptive coefficient moves."""
     gamma: Share = 1.0
+    """Discount γ of rewards per token."""
     gae_lambda: Share = 0.95
+    """λ of generalised advantage estimation."""
     clip: Rate = 0.2
-    """Clip range of the probability ratio."""
+    """Clip range ε of the probability ratio."""
     value_clip: Rate = 0.2
+    """Clip range of the change of a value from that at rollout, in units of the value loss."""
     value_coefficient: Annotated[float, Field(ge=0)] = 0.1
+    """Weight of the value loss beside the policy loss."""
     missing_end_penalty: float = 1.0
-    """Taken from the score of a completion without an end token."""
+    """Amount that is subtracted from the score of a completion without an end token."""
     length_penalty: Annotated[float, Field(ge=0)] = 0.0
-    """Taken from the score per token of the completion."""
+    """Amount that is subtracted from the score per token of the completion."""
     score_clip: Rate | None = None
-    """Scores are kept within plus and minus this, before penalties."""
+    """Bound of the scores' absolute value, applied before penalties; null: no bound."""
     execution_weight: Share = 0.0
-    """Share of the reward that is execution's: (1 - w) * score + w * (1 if the tests pass, else 0)."""
+    """Weight w of execution in the reward: (1 - w) * score + w * (1 if the tests pass, else 0)."""
     whiten_rewards: bool = False
+    """Whether the rewards of a rollout batch are scaled to unit variance, with their mean kept."""
     value_model: Literal["shared", "separate"] = "shared"
-    """Whether the value head reads the policy's trunk or a copy of the SFT policy's of its own (twice the memory)."""
+    """What the value head reads: shared: the policy's trunk; separate: a second copy of the SFT policy's trunk, for twice the
+    memory."""
     probe: Annotated[int, Field(ge=0)] = 0
-    """Problems of the validation split that are sampled, scored and executed now and then; 0: none."""
+    """Number of problems of the validation split that are sampled, scored and executed every `probe_steps` steps; 0: none."""
     probe_steps: Count = 5
-    """Steps between probes."""
+    """PPO steps between probes."""
     keep_best: bool = False
-    """The result is the policy whose probe passed most often, the SFT policy among them, instead of the last one."""
+    """Whether the result is the policy whose probe passed most often (the SFT policy counts too) in place of the last one."""
     health: HealthConfig = HealthConfig()
     max_grad_norm: Rate = 1.0
+    """Largest norm of the gradient; a larger one is scaled down to it."""
     checkpoint_steps: Count = 5
+    """PPO steps between checkpoints."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -560,73 +612,81 @@ class EvaluateConfig(Strict):
     """Evaluation on the test split."""
 
     bootstrap: Count = 2000
-    """Resamples per interval."""
+    """Number of bootstrap resamples per interval."""
     control: bool = True
-    """Also score with prompts shuffled among problems: a reranker that reads the problem loses its gain."""
+    """Whether candidates are also scored with prompts shuffled among problems: a reranker that reads the problem loses its
+    gain."""
 
 
 class PromotionConfig(Strict):
     """When a challenger becomes the champion (see `selftrain.champion.promotion`). None of it enters a key."""
 
     max_rounds: Count | None = None
-    """Rounds that no run goes beyond; null: no bound."""
+    """Largest number of rounds that a run trains; null: no bound."""
     tolerance: Annotated[float, Field(ge=0)] = 0.0
-    """Share of problems: a challenger is promoted if it solves more than the champion by more than this, at the lower end of
-    the paired difference's 95 % interval."""
+    """Share of problems by which the lower end of the paired difference's 95 % interval, challenger minus champion, has to
+    exceed 0 for a promotion."""
     patience: Count = 1
-    """Challengers in a row that were not promoted after which no further round is trained until something else changes: the
-    problems, the config or the champion."""
+    """Number of challengers in a row that were not promoted after which no further round is trained until the problems, the
+    config or the champion change."""
 
 
 class RuntimeConfig(Strict):
     """Where and how it runs. None of it enters a key."""
 
     processes: Count = 2
-    """Training processes per node."""
+    """Number of training, sampling and scoring processes per node."""
     threads: Count = 1
-    """CPU threads per process."""
+    """Number of CPU threads per process."""
     nodes: Count = 1
+    """Number of machines that train one model together."""
     rendezvous: str | None = None
-    """host:port of the first node (nodes > 1)."""
+    """HOST:PORT of the first node; needed where `nodes` is above 1."""
     device: Literal["cpu", "cuda"] = "cpu"
+    """Device of training, sampling and scoring."""
     interface: str | None = None
-    """Network interface that nodes talk over, e.g. eth0; null: what the libraries choose."""
+    """Network interface between nodes, e.g. eth0; null: the one that the libraries choose."""
     launcher: Literal["torchrun", "deepspeed"] = "torchrun"
-    """torchrun: each further node runs `selftrain node STORE`. deepspeed: its launcher starts all nodes of `hostfile`."""
+    """What starts training processes on several nodes. torchrun: each further node runs `selftrain node STORE`; deepspeed:
+    DeepSpeed's launcher starts all nodes of `hostfile`."""
     hostfile: str | None = None
-    """DeepSpeed's list of nodes, lines `HOST slots=GPUS`."""
+    """DeepSpeed's file of nodes, with lines `HOST slots=GPUS`; needed with launcher deepspeed."""
     deepspeed: str | None = None
-    """A DeepSpeed JSON file: stage 1, 2 or 3 of ZeRO, with or without offload."""
+    """A DeepSpeed JSON file, or the name of a shipped one: zero1, zero2, zero3, zero3-offload; null: no DeepSpeed."""
     scoring_shards: bool = False
-    """Candidates are scored by a reranker in shards over this machine's processes (DeepSpeed's ZeRO stage 3, for inference):
-    for one that is larger than a GPU. False: each process has a copy of its own, which is faster."""
+    """Whether a reranker is split over this machine's processes when it scores (DeepSpeed's ZeRO stage 3, for inference), for
+    rerankers larger than a GPU. false: each process has a full copy, which is faster."""
     tracker: Literal["tensorboard", "mlflow", "trackio"] | None = None
-    """A tracker that is told each stage's figures and curves, beside the Prefect UI; it has to be installed."""
+    """An installed experiment tracker that receives each stage's figures and curves, in addition to the Prefect UI; null:
+    none."""
     gradient_checkpointing: bool | None = None
-    """Recompute activations in the backward pass to save memory; null: on GPUs only."""
+    """Whether activations are recomputed in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
-    """Newest checkpoints of a training stage that are kept while it runs; the newest may be cut short by a kill."""
+    """Number of newest checkpoints of a training stage that are kept while it runs; at least 2, since a kill may cut the
+    newest short."""
     share_checkpoints: bool | None = None
-    """A training stage's checkpoints are in a remote store, too, while it trains, and another machine goes on from them. null:
-    but for DeepSpeed's, which are pickles: with true, whoever may write to the store can run code where they are read."""
+    """Whether a training stage's checkpoints are copied to a remote store while it trains, so that another machine can resume
+    it. null: yes, except for DeepSpeed's, which are pickles; with true, whoever can write to the store can run code where
+    they are read."""
     stage_hours: Rate | None = None
-    """A training or sampling child that takes longer is ended, and the stage fails (and is retried)."""
+    """Longest time, in hours, of a training or sampling child; after it the child is ended, and the stage fails and is
+    retried. null: no bound."""
     workers: Count = 2
-    """Programs that run at once, and sampling processes."""
+    """Number of programs that the sandbox runs at once."""
     dask: str | None = Field(default=None, pattern=r"^(tcp|tls)://.+:\d+$")
-    """Address of a Dask scheduler, e.g. tcp://host:8786: its workers share the shards of `sample` and `execute`. All must
-    reach the store and the Prefect server."""
+    """Address of a Dask scheduler, e.g. tcp://host:8786, whose workers share the shards of `sample` and `execute`; all of
+    them must reach the store and the Prefect server. null: this machine alone."""
     parts: Count | None = None
-    """Task runs that each such stage is shared out to; null: one for each Dask worker."""
+    """Number of task runs that each of these stages is split into; null: one for each Dask worker."""
     cache_gib: Rate = 50.0
-    """Most that this machine's copies of a remote store's artifacts may take; what was not used for longest goes first."""
+    """Largest size, in GiB, of this machine's cache of a remote store's artifacts; the least recently used are evicted first."""
     backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
-    """The sandbox's. auto: docker where its daemon answers and the image is built, else bubblewrap. `process` isolates
-    nothing: for the demo's own tiny models."""
+    """Backend of the sandbox. auto: docker where its daemon answers and the image is built, else bubblewrap. process: no
+    isolation, only for programs of the demo's own tiny models."""
     docker_runtime: str | None = None
-    """Another runtime of backend docker, e.g. runsc (gVisor)."""
+    """Runtime of backend docker, e.g. runsc (gVisor); null: the daemon's default."""
     allow_no_isolation: bool = False
-    """Needed for backend `process` together with pretrained weights."""
+    """Whether backend `process` may be used with pretrained weights, although it isolates nothing."""
 
     @property
     def recomputes(self) -> bool:
@@ -638,10 +698,11 @@ class RunConfig(Strict):
     """One run of the method."""
 
     name: str = Field(default="run", pattern=NAME)
-    """Name of the run's folder."""
+    """Name of the run's folder, and of the registry of champions."""
     seed: int = Field(default=1, ge=0, lt=2**31)
-    """Seed of training, sampling and mining; it is added to the problems' own seed, that of the bank or of the splits."""
+    """Seed of training, sampling and mining; it is added to the problems' own seed."""
     rounds: Count = 2
+    """Number of rounds of reranker training and PPO."""
     problems: ProblemsConfig = BankConfig()
     model: ModelConfig = ModelConfig()
     sft: SftConfig = SftConfig()
@@ -654,10 +715,10 @@ class RunConfig(Strict):
     promotion: PromotionConfig = PromotionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: str = "runs/store"
-    """Folder or fsspec URL of the artifact store."""
+    """Folder or fsspec URL (`s3://BUCKET/PATH`) of the artifact store."""
     store_block: str | None = None
-    """A Prefect block with the store's storage options (credentials, endpoint), `secret/NAME` or `remote-file-system/NAME`;
-    null: from the environment."""
+    """Prefect block with the store's storage options (credentials, endpoint): `secret/NAME` or `remote-file-system/NAME`;
+    null: the environment has them."""
 
     @model_validator(mode="after")
     def _isolated(self) -> Self:

@@ -1,6 +1,7 @@
 """The documents as tests read them: their blocks of code, the commands in these, and the files that the text names."""
 
 import re
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -20,25 +21,26 @@ FOLDERS = ("configs", "docs", "flows", "infra", "sandbox", "selftrain", "tasks",
 
 
 def blocks(path: Path) -> Iterator[list[str]]:
-    """The blocks of code of a Markdown file, indented by four or fenced, each as its lines."""
+    """The blocks of code of a Markdown file, fenced or indented by four (in a list by eight), each as its lines."""
     lines = path.read_text().splitlines()
-    at = 0
+    at, indent = 0, "    "
     while at < len(lines):
         block: list[str] = []
+        if re.match(r"\S", lines[at]):
+            indent = " " * (8 if re.match(r"- |\d+\. ", lines[at]) else 4)
         if fence := re.match(r" *(```+|~~~+)", lines[at]):
             at += 1
             while at < len(lines) and not lines[at].strip().startswith(fence[1]):
-                block.append(lines[at].strip())
+                block.append(lines[at])
                 at += 1
-        elif lines[at].startswith("    ") and (at == 0 or not lines[at - 1].strip()):
-            while at < len(lines) and (lines[at].startswith("    ") or not lines[at].strip()):
-                block.append(lines[at][4:])
+        elif lines[at].startswith(indent) and not lines[at - 1].strip():
+            while at < len(lines) and (lines[at].startswith(indent) or not lines[at].strip()):
+                block.append(lines[at])
                 at += 1
-            while not block[-1].strip():
-                block.pop()
+            at -= 1  # the text goes on here
         at += 1
         if block:
-            yield block
+            yield textwrap.dedent("\n".join(block)).strip().splitlines()
 
 
 def kind(block: list[str]) -> str:

@@ -53,6 +53,11 @@ ELSEWHERE = {
     "make check": ".ci/run",
     "make test": ".ci/run",
     "python -m sandbox build": ".ci/run",
+    "python -m sandbox build more": ".ci/run",
+    "python -m sandbox languages": "tests/sandbox/test_sandbox_cli.py::test_languages_lists_the_table",
+    "python -m sandbox check --backend docker": "tests/sandbox/test_sandbox_check.py::test_a_backend_that_isolates_passes",
+    "python -m sandbox multipl-e completions/": "tests/sandbox/test_sandbox_multipl_e_files.py::test_results_are_in_multipl_es_own_terms",
+    "pip install --no-deps .": "tests/test_package.py::installed",
     "make server": "tests/conftest.py::server",
     "make deploy": "tests/flows/test_deployed.py::deployed",
     "make worker": "tests/flows/test_deployed.py::deployed",
@@ -71,6 +76,8 @@ NOT_RUN = {
     "make bench": "half an hour, and its figures mean something on an idle machine only",
     "python infra/fetch_smollm2.py *": "downloads 93 MB",
     "selftrain run smollm2-135m *": "an hour, with weights that are downloaded",
+    "python -m tests.bench.sandbox *": "minutes, and its figures mean something on an idle machine only",
+    "pip install docker": "the development set-up has it",
     "apt-get install *": "changes the machine; .ci/run installs the same packages",
     "runuser *": "changes the machine's database; tests/postgres.py makes one of its own",
     "pip install 'selftrain[dask]'": "the package is on no index",
@@ -172,7 +179,7 @@ def test_what_runs_a_command_elsewhere_exists(where: str):
         return
     for command in (command for command, place in ELSEWHERE.items() if place == where):
         target = {"python -m sandbox build": "make image"}.get(command, command)
-        assert re.search(rf"^{target}$", text, re.MULTILINE)
+        assert re.search(rf"^(\.venv/bin/)?{target}$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

@@ -90,6 +90,7 @@ OTHER_BLOCKS = {
     "README.md": {"corpus", "flows/"},
     "ARCHITECTURE.md": {"STORE/STAGE/KEY/manifest.json", "flows/"},
     "method.md": {"L_pair", "kl_t"},
+    "development.md": {"flows"},
 }
 """Pictures, trees and equations: the first word of each block that is neither commands nor Python nor JSON."""
 

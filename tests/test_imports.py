@@ -5,40 +5,16 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from graphlib import TopologicalSorter
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
+from infra.layers import LAYERS, OWN, imported, imports_of, under
 from tests.command import ROOT, Finished
 
 PACKAGES = ("flows", "tasks", "selftrain", "sandbox")
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-
-OWN = {
-    "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
-    "tasks": ("tasks", "selftrain", "sandbox.client", "sandbox.errors"),
-    "selftrain": (
-        "selftrain", "sandbox.cache", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.libraries",
-        "sandbox.programs", "sandbox.verdicts",
-    ),
-    "sandbox": ("sandbox",),
-}  # fmt: skip
-"""Which of the project's own modules each package may import."""
-
-LAYERS = (
-    ("errors", "redact", "units", "records", "stage", "config", "configfile"),
-    ("problems", "store"),
-    ("models", "evaluation"),
-    ("launch", "report"),
-    ("rerank", "champion"),
-    ("stages",),
-    ("sampling",),
-    ("training",),
-    ("plan",),
-)
-"""The rooms of `selftrain`, lowest first. A room imports itself and rooms of lower layers, so no ring can form; the lowest
-layer, the modules at the package's top, is one room."""
 
 HEAVY = {
     "accelerate", "ctranslate2", "dask", "datasets", "deepspeed", "distributed", "matplotlib", "peft", "prefect",
@@ -64,18 +40,6 @@ ONLY_IN_RUNS = (
 """Modules that import Prefect when they are imported."""
 
 
-def imported(nodes: Iterator[ast.AST]) -> set[str]:
-    """Full names of what the import statements among `nodes` import."""
-    names: set[str] = set()
-    for node in nodes:
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, "imports are absolute"
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
-    return names
-
-
 def at_import(tree: ast.Module) -> Iterator[ast.AST]:
     """The nodes that run when the module is imported: not those in functions or under TYPE_CHECKING."""
     todo: list[ast.AST] = [tree]
@@ -87,11 +51,6 @@ def at_import(tree: ast.Module) -> Iterator[ast.AST]:
             continue
         yield node
         todo += ast.iter_child_nodes(node)
-
-
-def under(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether `name` is one of the modules, or in one of the packages, `prefixes`."""
-    return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 
 def label(path: Path) -> str:
@@ -135,6 +94,16 @@ def test_rooms_import_lower_layers_only():
             assert other == own or lowest or room(name) < room(f"selftrain.{own}"), (
                 f"{label(path)} imports {name}"
             )
+
+
+def test_no_ring_of_packages():
+    top = set(LAYERS[0])
+    graph = {name: imports_of(name) for rooms in LAYERS[1:] for name in rooms}
+    graph = {name: {"top" if other in top else other for other in others} for name, others in graph.items()}
+    graph["top"] = set().union(*map(imports_of, top)) - top
+    TopologicalSorter(graph).prepare()  # raises CycleError, which names the ring
+    with pytest.raises(CycleError):
+        TopologicalSorter(graph | {"store": {"plan"}}).prepare()
 
 
 def test_no_ring_of_modules():

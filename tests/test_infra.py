@@ -73,6 +73,29 @@ def test_the_sandbox_reaches_no_other_service_and_only_workers_reach_it():
     assert published == ["127.0.0.1:4200:4200"]
 
 
+def test_every_image_of_a_registry_has_a_place_for_its_digest(tmp_path: Path):
+    """In Compose a variable of example.env, in Kubernetes a row of the kustomization; infra/digests.sh fills the former."""
+    images = [service["image"] for service in COMPOSE["services"].values()]
+    images += [s["build"]["args"]["BASE"] for s in COMPOSE["services"].values() if "build" in s]
+    foreign = {image for image in images if not image.startswith("selftrain-worker")}
+    named = dict(re.fullmatch(r"\$\{([A-Z]+_IMAGE):-(\S+)\}", image).groups() for image in foreign)
+    assert set(named) == {name for name in SECRETS if name.endswith("_IMAGE")}
+    assert f"ARG BASE={named['PYTHON_IMAGE']}\nFROM ${{BASE}}\n" in (INFRA / "Dockerfile").read_text()
+    kustomization = yaml.safe_load((INFRA / "kubernetes" / "kustomization.yaml").read_text())
+    rows = {f"{row['name']}:{row['newTag']}" for row in kustomization["images"]}
+    used = set(re.findall(r'"image": "([^"]+)"', json.dumps(list(MANIFESTS.values())))) - {"selftrain-worker"}
+    assert used == rows <= set(named.values())
+    docker = tmp_path / "docker"
+    docker.write_text('#!/bin/sh\n[ "$1 $2 $3" = "buildx imagetools inspect" ] && echo "sha256:of-$4"\n')
+    docker.chmod(0o755)
+    env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run([INFRA / "digests.sh"], env=env, capture_output=True, text=True, check=True)
+    expected = named | {"DEBIAN_IMAGE": "debian:bookworm-slim"}
+    assert done.stdout.splitlines() == [
+        f"{name}={expected[name]}@sha256:of-{expected[name]}" for name in sorted(expected)
+    ]
+
+
 def test_the_image_has_what_its_commands_name():
     text = (INFRA / "Dockerfile").read_text()
     assert "USER selftrain" in text

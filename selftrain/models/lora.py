@@ -47,14 +47,14 @@ def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
     return get_peft_model(model, config)
 
 
-def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor], head: bool = False) -> Any:
+def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor]) -> Any:
     """An ordinary transformers model: `base`, freshly loaded, with trained adapters added to its weights.
 
     weights  whole tensors of the trained parameters at least, named as in a PeftModel, behind whatever a wrapper (DDP,
              DeepSpeed, a module around the policy) put before those names
     """
     whole = {name[name.index(ROOT) :]: tensor for name, tensor in weights.items() if ROOT in name}
-    model = add(base, settings, head)
+    model = add(base, settings)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             parameter.data.copy_(whole[name])

@@ -92,7 +92,7 @@ def rank_command(options: argparse.Namespace) -> int:
             if verdicts:
                 print(_indented(texts[at]))
     if picker is not None:
-        print(f"selftrain: by {picker.way}: {picker.told}", file=sys.stderr)
+        print(f"selftrain: by {picker.way}: {picker.description}", file=sys.stderr)
         if options.example is not None:
             print(f"selftrain: {picker.solved}", file=sys.stderr)
         if picked.far:

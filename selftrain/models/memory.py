@@ -8,7 +8,7 @@ from typing import Any
 from selftrain.errors import UsageError
 
 GIB = 1 << 30
-TO_DO = (
+ADVICE = (
     "lower runtime.processes, shard over more of them with runtime.deepspeed (ZeRO stage 3, or offload), "
     "train adapters (`lora`), or take a smaller model"
 )
@@ -65,7 +65,7 @@ def check_memory(needs: int, runtime: Any) -> None:
     if runtime.device == "cpu" and free is not None and needs * runtime.processes > free:
         raise UsageError(
             f"{runtime.processes} training processes need at least {needs * runtime.processes / GIB:.1f} GiB of memory for "
-            f"weights, gradients and optimizer ({needs / GIB:.1f} GiB each), and {free / GIB:.1f} GiB are free here; {TO_DO}"
+            f"weights, gradients and optimizer ({needs / GIB:.1f} GiB each), and {free / GIB:.1f} GiB are free here; {ADVICE}"
         )
 
 
@@ -83,7 +83,7 @@ def check_gpu(needs: int, processes: int, local_rank: int) -> None:
     if needs > free:
         raise UsageError(
             f"a training process needs at least {needs / GIB:.1f} GiB of GPU memory for weights, gradients and optimizer, "
-            f"and GPU {local_rank} has {free / GIB:.1f} GiB free; {TO_DO}"
+            f"and GPU {local_rank} has {free / GIB:.1f} GiB free; {ADVICE}"
         )
 
 
@@ -98,14 +98,14 @@ def available_bytes() -> int | None:
     for line in groups:
         _, kinds, path = line.split(":", 2)
         if kinds == "":
-            free += _left(Path("/sys/fs/cgroup"), path, "memory.max", "memory.current")
+            free += _group_free(Path("/sys/fs/cgroup"), path, "memory.max", "memory.current")
         elif kinds == "memory":
             names = "memory.limit_in_bytes", "memory.usage_in_bytes"
-            free += _left(Path("/sys/fs/cgroup/memory"), path, *names)
+            free += _group_free(Path("/sys/fs/cgroup/memory"), path, *names)
     return min(free, default=None)
 
 
-def _left(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
+def _group_free(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
     """What each group from `path` up to `root` still allows; the page cache, which gives way, does not count as used."""
     inside = root / path.strip("/")
     for group in (inside, *inside.parents):

@@ -121,7 +121,7 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
             f"{folder}: a {type(model).__name__} has no linear `score` head at the last token; give a decoder, such as a Llama"
         )
     if fresh_head:
-        with _whole(model.score.weight):
+        with _gathered(model.score.weight):
             # Stiennon et al. 2020, appendix B: a head of this size starts with scores of about unit variance.
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
     return model
@@ -178,7 +178,7 @@ def _config(folder: str | Path, **options: Any) -> Any:
         return AutoConfig.from_pretrained(str(folder), **found)
 
 
-def _whole(weight: Any) -> AbstractContextManager[Any]:
+def _gathered(weight: Any) -> AbstractContextManager[Any]:
     """Where ZeRO-3 has split `weight` up: the whole of it to change, the same on every rank after."""
     if not hasattr(weight, "ds_id"):
         return nullcontext()
@@ -297,7 +297,7 @@ def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[
         return list(tokenizer(list(texts), add_special_tokens=False)["input_ids"])
 
     rows = encode(completions)
-    if before := _before(tokenizer):
+    if before := _context(tokenizer):
         text, ids = before
         for at, whole in enumerate(encode([text + completion for completion in completions])):
             if whole[: len(ids)] == ids:
@@ -318,7 +318,7 @@ def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = 
     """
     ids = list(ids)
     ids = ids[: min((ids.index(end) for end in ends if end in ids), default=len(ids))]
-    before = _before(tokenizer)
+    before = _context(tokenizer)
     head = before[1] if before else []
     text, whole = _decode(tokenizer, head), _decode(tokenizer, [*head, *ids])
     return whole[len(text) :] if whole.startswith(text) else _decode(tokenizer, ids)
@@ -329,30 +329,30 @@ def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
-PROBES = ("    x = 1\n", "x\n", "\n    x")
+CONTEXT_PROBES = ("    x = 1\n", "x\n", "\n    x")
 
 
-def _before(tokenizer: Any) -> tuple[str, list[int]] | None:
+def _context(tokenizer: Any) -> tuple[str, list[int]] | None:
     """A text and its tokens to put before a completion, where a tokenizer treats the beginning of a text in its own way."""
-    if not hasattr(tokenizer, "_selftrain_before"):
-        tokenizer._selftrain_before = _find_before(tokenizer)
-    found: tuple[str, list[int]] | None = tokenizer._selftrain_before
+    if not hasattr(tokenizer, "_selftrain_context"):
+        tokenizer._selftrain_context = _find_context(tokenizer)
+    found: tuple[str, list[int]] | None = tokenizer._selftrain_context
     return found
 
 
-def _find_before(tokenizer: Any) -> tuple[str, list[int]] | None:
+def _find_context(tokenizer: Any) -> tuple[str, list[int]] | None:
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
-    alone = [encode(text) for text in PROBES]
+    alone = [encode(text) for text in CONTEXT_PROBES]
     for text in ("\n", ":", "x"):
         ids = encode(text)
-        wholes = [encode(text + probe) for probe in PROBES]
+        wholes = [encode(text + probe) for probe in CONTEXT_PROBES]
         if not ids or any(whole[: len(ids)] != ids for whole in wholes):
             continue
         behind = [whole[len(ids) :] for whole in wholes]
         if behind == alone and all(
-            _decode(tokenizer, found) == probe for found, probe in zip(behind, PROBES, strict=True)
+            _decode(tokenizer, found) == probe for found, probe in zip(behind, CONTEXT_PROBES, strict=True)
         ):
             return None
         return text, ids

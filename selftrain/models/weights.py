@@ -75,11 +75,11 @@ def all_sound(model: Any) -> bool:
     from accelerate.utils import gather_object
 
     # A comparison with NaN is false.
-    sound = all(bool((_held_here(p).abs() <= LARGEST_WEIGHT).all()) for p in model.parameters())
+    sound = all(bool((_local_shard(p).abs() <= LARGEST_WEIGHT).all()) for p in model.parameters())
     return all(gather_object([sound]))
 
 
-def _held_here(parameter: Any) -> Any:
+def _local_shard(parameter: Any) -> Any:
     """What this rank holds of a weight: all of it, or under ZeRO stage 3 its shard, without the padding behind the last one, to
     which nobody has written."""
     if not hasattr(parameter, "ds_tensor"):

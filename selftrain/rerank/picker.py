@@ -90,7 +90,7 @@ class Picker:
         return Picked(scores, logprobs, self.lowest)
 
     @property
-    def told(self) -> str:
+    def description(self) -> str:
         """The way, for people."""
         with_logprob = f" + {self.weight:.3g} x mean log-probability per token under the run's generator"
         return f"score of {self.alone}{'' if self.way == self.alone else with_logprob}"

@@ -85,7 +85,7 @@ class Reranker:
         for prompt, candidates in problems:
             head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
             rows = [head + next(written) for _ in candidates]
-            common = _common(rows)[: max(0, min(map(len, rows), default=0) - own)]
+            common = _common_prefix(rows)[: max(0, min(map(len, rows), default=0) - own)]
             heads.append(common)
             tails.append([row[len(common) :] for row in rows])
         scores = [[0.0] * len(rows) for rows in tails]
@@ -126,7 +126,7 @@ class Reranker:
                 input_ids=ids,
                 attention_mask=mask,
                 position_ids=(mask.cumsum(1) - 1)[:, width:],
-                past_key_values=_select(cache, prompt),
+                past_key_values=_select_rows(cache, prompt),
                 use_cache=cache is not None,
             ).logits[:, 0]
             for at, score in zip(batch, logits.float().tolist(), strict=True):
@@ -146,13 +146,13 @@ class Reranker:
         return batches
 
 
-def _common(rows: Sequence[list[int]]) -> list[int]:
+def _common_prefix(rows: Sequence[list[int]]) -> list[int]:
     """What all rows begin with."""
     alike = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
     return [ids[0] for ids in alike]
 
 
-def _select(cache: Any, rows: Any) -> Any:
+def _select_rows(cache: Any, rows: Any) -> Any:
     """A cache of `rows` of `cache`, which stays as it is: a forward pass adds to the one that it is given."""
     if cache is None:
         return None

@@ -25,7 +25,7 @@ class Sharded:
 
     def __call__(self, **inputs: Any) -> Any:
         """The model's output for this rank's `inputs`."""
-        self._anyone(True)
+        self._any_busy(True)
         return self.engine.module(**inputs)
 
     def finish(self) -> None:
@@ -33,11 +33,11 @@ class Sharded:
         import torch
 
         ids = torch.zeros(1, 1, dtype=torch.long, device=self.engine.device)
-        while self._anyone(False):
+        while self._any_busy(False):
             with torch.inference_mode():
                 self.engine.module(input_ids=ids, use_cache=False)
 
-    def _anyone(self, busy: bool) -> bool:
+    def _any_busy(self, busy: bool) -> bool:
         import torch
 
         flag = torch.tensor([float(busy)], device=self.engine.device)

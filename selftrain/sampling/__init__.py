@@ -4,11 +4,11 @@ Each is a class with a method:
 
     Engine(folder, settings).sample(prompts, n, seed, names) -> list (per prompt) of list (n) of `Sample`
 
-`prompts` are token ids; n = 0 asks for the greedy completion. What decides the draws is `names`, one per prompt, in an
-engine that draws each sample by itself (`hf`), else `seed`, for all that are sampled together (`ctranslate2`).
-`logprobs(prompts, rows)` gives the summed log-probabilities (nats, temperature 1) of given tokens behind each prompt.
-`reload(folder)`, in the engines that PPO's rollouts may use beside the trainer's own model, takes other weights of the same
-architecture.
+`prompts` are token ids; n = 0 asks for the greedy completion. An engine that seeds each sample separately (`hf`, `vllm`)
+derives the seed from `names`, one per prompt; one that seeds a batch (`ctranslate2`) uses `seed`.
+`logprobs(prompts, rows)` gives for each row of token ids the sum of their log-probabilities after its prompt (nats,
+temperature 1). `reload(folder)` replaces the weights by others of the same architecture; only the engines that PPO's rollouts
+may use have it.
 """
 
 from typing import NamedTuple
@@ -21,7 +21,7 @@ class Sample(NamedTuple):
     """One completion.
 
     token_ids  the sampled tokens, end token included where it was reached
-    logprob    their summed log-probability at temperature 1 (nats), whatever temperature they were drawn at
+    logprob    their summed log-probability at temperature 1 (nats), whatever the sampling temperature
     ended      whether an end token was reached: any of `models.end_ids`
     """
 

@@ -17,10 +17,12 @@ SCORED = 4096
 
 
 class Engine:
-    """Converts the checkpoint in `folder` once, into `workspace`, and samples from that; `converts` False waits for it.
+    """Converts the checkpoint in `folder` once, into `workspace`, and samples from the result.
 
-    CTranslate2 seeds a generator's threads when they start, so each call of `sample` makes its own generator: a batch is
-    the unit that a seed reproduces.
+    converts  False: another process converts, and this one waits for it
+
+    CTranslate2 seeds a generator's threads when they start, so each call of `sample` makes a new generator: a seed
+    reproduces a batch, not a single sample.
     """
 
     def __init__(
@@ -44,12 +46,12 @@ class Engine:
             if converts:
                 convert(folder, self.folder, self.tokenizer)
             else:
-                time.sleep(0.1)  # rank 0 is at it; where it dies, this process does
+                time.sleep(0.1)  # rank 0 converts; if it dies, the lifeline ends this process
 
     def reload(self, folder: Path) -> None:
         """Sample from the checkpoint in `folder` (weights and tokenizer) from now on.
 
-        Of several engines with one workspace the one that converts does so; the others must not sample until it has.
+        Of several engines with one workspace only the one with `converts` converts; the others must not sample before.
         """
         if self.converts:
             convert(folder, self.folder, self.tokenizer)
@@ -93,7 +95,8 @@ class Engine:
         """See the package's docstring."""
         if not rows:
             return []
-        # Its own words: it may have sampled one of those that fill up an embedding larger than the tokenizer.
+        # The converted model's vocabulary, not the tokenizer's: an embedding may be larger than the tokenizer, and the extra
+        # entries can be sampled too.
         words = json.loads((self.folder / "vocabulary.json").read_text())
         texts = [
             [words[token] for token in (*prompt, *row)] for prompt, row in zip(prompts, rows, strict=True)
@@ -101,7 +104,7 @@ class Engine:
         results = self._generator().score_batch(
             texts, max_batch_size=SCORED, batch_type="tokens", max_input_length=0
         )
-        # The first token has no score: nothing is before it.
+        # A text's first token has no log-probability, so there is one less than tokens.
         return [
             float(sum(result.log_probs[len(prompt) - 1 :]))
             for prompt, result in zip(prompts, results, strict=True)
@@ -120,7 +123,7 @@ class Engine:
 
 
 def convert(folder: Path, target: Path, tokenizer: Any) -> None:
-    """Write the checkpoint in CTranslate2's format; whole or not at all."""
+    """Write the checkpoint in CTranslate2's format into `target`, atomically."""
     from ctranslate2.converters import TransformersConverter
 
     part = target.with_name(target.name + ".part")
@@ -128,7 +131,7 @@ def convert(folder: Path, target: Path, tokenizer: Any) -> None:
     TransformersConverter(str(folder)).convert(str(part))
     settings = json.loads((part / "config.json").read_text())
     for name in ("bos_token", "eos_token", "unk_token"):
-        settings[name] = settings.get(name) or tokenizer.eos_token  # it loads no model without all three
+        settings[name] = settings.get(name) or tokenizer.eos_token  # CTranslate2 needs all three
     (part / "config.json").write_text(json.dumps(settings))
     shutil.rmtree(target, ignore_errors=True)
     part.rename(target)

@@ -1,4 +1,4 @@
-"""Transformers, in this process: always there, on CPU and GPU, and what PPO's rollouts use."""
+"""Engine `hf`: decodes with Transformers in this process, on CPU and GPU; PPO's rollouts share its loop (`decode`)."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ DROP_SHARE = 0.1
 
 
 class Engine:
-    """Samples with the checkpoint in `folder`. A sample depends on its prompt, the prompt's name and its number only."""
+    """Samples with the checkpoint in `folder`. A sample depends only on its prompt, the prompt's name and its own number."""
 
     def __init__(self, folder: Path, settings: SampleConfig, device: str = "cpu") -> None:
         self.settings = settings
@@ -32,7 +32,7 @@ class Engine:
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
     ) -> list[list[Sample]]:
-        """See the package's docstring. Without `names` the seed and the prompt's place are its name."""
+        """See the package's docstring. Without `names`, a prompt's name is the seed and its position."""
         names = names or [f"{seed}/{at}" for at in range(len(prompts))]
         rows = [(at, k) for at in range(len(prompts)) for k in range(max(1, n))]
         rows.sort(key=lambda row: len(prompts[row[0]]))
@@ -59,7 +59,7 @@ class Engine:
 
 
 def uniforms(name: str, count: int) -> torch.Tensor:
-    """`count` uniform numbers that depend on `name` only: one row's draws, whatever batch it is in."""
+    """[count] float32 uniform numbers in [0, 1) that depend on `name` only: a row's draws, whatever batch it is in."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 

@@ -1,9 +1,9 @@
-"""What this machine's processor can do, as far as results depend on it.
+"""The processor's instruction sets, as far as results depend on them.
 
-Products of 8-bit numbers are added up in 16 bits where it has no VNNI instructions (AVX2 alone, AVX-512 of the first kind): sums
-are cut off, and log-probabilities were off by 0.14 nats a token. In float32 processors differ in the last bits only.
+Without VNNI instructions (AVX2, first-generation AVX-512), int8 products are summed in 16 bits. These sums saturate, and
+log-probabilities were off by 0.14 nats a token. In float32, processors differ in the last bits only.
 
-    python -m selftrain.sampling.processor        prints its name and what it has
+    python -m selftrain.sampling.processor        prints the processor's name and instruction sets
 """
 
 import os
@@ -16,7 +16,7 @@ WITHOUT = ("GENERIC", "AVX", "AVX2")
 
 
 def described() -> dict[str, str]:
-    """The first processor's lines of /proc/cpuinfo; empty where there is none."""
+    """The first processor's fields in /proc/cpuinfo; empty where that file does not exist."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -26,7 +26,7 @@ def described() -> dict[str, str]:
 
 
 def flags() -> list[str]:
-    """Which of INTERESTING the processor has."""
+    """The instruction sets of INTERESTING that the processor has."""
     found = described().get("flags", "").split()
     return [name for name in INTERESTING if name in found]
 

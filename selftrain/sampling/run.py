@@ -1,4 +1,4 @@
-"""Child process of stage `sample`: each rank samples every world-th shard and writes it as a file of its own."""
+"""Child process of stage `sample`: each rank samples every world-th shard and writes one file per shard."""
 
 import math
 import os
@@ -24,7 +24,7 @@ from selftrain.stages.sample import SampleSlice, shard_path, shards
 
 
 def sample(child: Child) -> Outcome:
-    """Sample the shards that are wanted and not there yet."""
+    """Sample the requested shards that are not finished yet."""
     config = SampleSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = ranks.rank(), ranks.world_size()
@@ -32,9 +32,9 @@ def sample(child: Child) -> Outcome:
     numbered = list(enumerate(shards(problems, config)))
     if (only := child.extra.get("only")) is not None:
         numbered = [(at, rows) for at, rows in numbered if shard_path(child.private, at).name in only]
-    # By the shard's number: what is there already may change while the ranks start, one after the other.
+    # Dealt out by number before finished shards are left out: ranks start at different times and may see different files.
     mine = [(at, rows) for at, rows in numbered[rank::world] if not shard_path(child.private, at).is_file()]
-    if not mine and rank > 0:  # rank 0 makes its engine all the same: it converts the model for the others
+    if not mine and rank > 0:  # rank 0 goes on even without shards: it converts the model for the others
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])
     longest = load_context(child.inputs["generator"])
@@ -73,8 +73,10 @@ def _sampled(
 
 
 def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends: Sequence[int]) -> Candidate:
-    """The record of one sample, its text cut at the problem's first stop token; where it is, its tokens are those of
-    what is left, and its log-probability (NaN) is still to be computed."""
+    """The record of one sample, its text cut at the problem's first stop token.
+
+    The tokens of a cut text are those of what remains, and its log-probability is NaN until `with_logprobs` computes it.
+    """
     text = decode_completion(tokenizer, drawn.token_ids, ends)
     completion = problem.cut(text)
     ids, logprob = list(drawn.token_ids), drawn.logprob
@@ -92,8 +94,11 @@ def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends
 
 
 def kept_tokens(tokenizer: Any, ids: Sequence[int], completion: str) -> list[int]:
-    """The first of `ids` whose text `completion` begins with; and for what is left, part of one token, tokens of its own."""
-    low, high = 0, len(ids)  # the text of a beginning only grows with its tokens
+    """Token ids of `completion`, a beginning of the text of `ids`.
+
+    As many of `ids` as fit into it; the rest of it, part of one token, is encoded anew.
+    """
+    low, high = 0, len(ids)  # bisection: more tokens give a longer text
     while low < high:
         middle = (low + high + 1) // 2
         inside = completion.startswith(decode_completion(tokenizer, ids[:middle]))
@@ -104,11 +109,11 @@ def kept_tokens(tokenizer: Any, ids: Sequence[int], completion: str) -> list[int
 
 
 def with_logprobs(engine: Any, records: Sequence[tuple[Candidate, list[int]]]) -> list[Candidate]:
-    """The candidates, each behind its prompt's tokens, with the log-probabilities that are still to be computed."""
+    """The candidates of (candidate, prompt's token ids), with every log-probability that is NaN computed."""
     cut = [at for at, (record, _) in enumerate(records) if math.isnan(record.logprob)]
     scored = [at for at in cut if records[at][0].token_ids]
     found = engine.logprobs([records[at][1] for at in scored], [records[at][0].token_ids for at in scored])
-    logprobs = dict.fromkeys(cut, 0.0) | dict(zip(scored, found, strict=True))  # nothing is left: certain
+    logprobs = dict.fromkeys(cut, 0.0) | dict(zip(scored, found, strict=True))  # 0 for an empty completion
     return [
         replace(record, logprob=logprobs.get(at, record.logprob)) for at, (record, _) in enumerate(records)
     ]
@@ -132,7 +137,7 @@ def _engine(config: SampleSlice, runtime: RuntimeConfig, child: Child, rank: int
 
 
 def take_devices(rank: int, world: int) -> None:
-    """See no GPUs but this process's share of those of the machine from now on."""
+    """Restrict this process to its share of the machine's GPUs (CUDA_VISIBLE_DEVICES)."""
     import torch
 
     named = os.environ.get("CUDA_VISIBLE_DEVICES", "")
@@ -141,7 +146,7 @@ def take_devices(rank: int, world: int) -> None:
 
 
 def own_devices(visible: Sequence[str], rank: int, world: int) -> Sequence[str]:
-    """The GPUs of process `rank` of `world` among `visible`: an equal share, or one that others use too."""
+    """The GPUs of process `rank` of `world` among `visible`: an equal share, or one shared GPU where there are too few."""
     share = max(1, len(visible) // world)
     start = rank * share % max(1, len(visible))
     return visible[start : start + share]

@@ -1,8 +1,9 @@
 """vLLM's offline engine, on GPUs.
 
-Written against vLLM 0.22 to 0.33 and never run by us: the tests go as far as what is handed to `vllm.LLM` and what is made
-of its outputs. Each completion has a seed of its own, which depends on the prompt's name and the completion's number; vLLM's
-arithmetic depends on the batch, though, so that a draw close to a border may fall to the other side in another batch.
+Written against vLLM 0.22 to 0.33. No test runs vLLM: they check the arguments of `vllm.LLM` and how its outputs are read.
+
+Each completion's seed depends on the prompt's name and the completion's number. vLLM's arithmetic also depends on the
+batch, so in another batch a draw close to a boundary may give the neighbouring token.
 """
 
 import hashlib
@@ -17,13 +18,13 @@ from selftrain.errors import UsageError
 from selftrain.sampling import Sample
 
 ALONE, BESIDE_TRAINER = 0.9, 0.35
-"""Share of a GPU's memory that the engine takes, weights included."""
+"""Share of a GPU's memory that the engine takes, weights included: without a trainer on the GPU, and with one."""
 
 
 class Engine:
     """Samples with the checkpoint in `folder` on the GPUs that this process sees, the model spread over all of them.
 
-    Under torchrun each rank has an engine of its own, on the GPU that it trains on.
+    Under torchrun each rank has its own engine, on the GPU that it trains on.
     """
 
     def __init__(self, folder: Path, settings: SampleConfig) -> None:
@@ -42,7 +43,7 @@ class Engine:
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
     ) -> list[list[Sample]]:
-        """See the package's docstring. Without `names` the seed and the prompt's place are its name."""
+        """See the package's docstring. Without `names`, a prompt's name is the seed and its position."""
         import vllm
 
         names = names or [f"{seed}/{at}" for at in range(len(prompts))]
@@ -68,25 +69,29 @@ class Engine:
         ]
 
     def reload(self, folder: Path) -> None:
-        """Sample with the weights of the checkpoint in `folder` from now on; it has the architecture of the one before."""
+        """Sample with the weights of the checkpoint in `folder` from now on; its architecture must be the same."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        self.llm.reset_prefix_cache()  # those keys and values are the old weights'
+        self.llm.reset_prefix_cache()  # its keys and values were computed with the old weights
 
 
 def start(folder: Path) -> Any:
     """A `vllm.LLM` of the checkpoint in `folder`."""
     import torch
 
-    trained = "LOCAL_RANK" in os.environ  # torchrun's: this process trains, too
+    trained = "LOCAL_RANK" in os.environ  # set by torchrun: this process trains too
     if trained:
-        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # the engine is to live in the rank itself
+        os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # run the engine inside the rank's own process
     import vllm
 
     return vllm.LLM(**arguments(folder, torch.cuda.device_count(), trained))
 
 
 def arguments(folder: Path, devices: int, trained: bool) -> dict[str, Any]:
-    """What `vllm.LLM` is given, on `devices` GPUs; `trained`: in a rank of torchrun, which has one of them."""
+    """Arguments of `vllm.LLM`.
+
+    devices  GPUs that this process sees
+    trained  this process is one of torchrun's ranks and uses one GPU
+    """
     if not devices:
         raise UsageError(
             "engine vllm needs a GPU, and this process sees none; choose engine hf or ctranslate2"
@@ -97,14 +102,14 @@ def arguments(folder: Path, devices: int, trained: bool) -> dict[str, Any]:
         "tensor_parallel_size": 1 if trained else devices,
         "distributed_executor_backend": "external_launcher" if trained else None,
         "gpu_memory_utilization": BESIDE_TRAINER if trained else ALONE,
-        "logprobs_mode": "raw_logprobs",  # at temperature 1, whatever they are drawn at
-        "generation_config": "vllm",  # no settings from the checkpoint's own generation_config.json
+        "logprobs_mode": "raw_logprobs",  # at temperature 1, whatever the sampling temperature
+        "generation_config": "vllm",  # ignore the checkpoint's generation_config.json
         "seed": 0,
     }
 
 
 def parameters(settings: SampleConfig, n: int, name: str, ends: Sequence[int]) -> dict[str, Any]:
-    """What `vllm.SamplingParams` is given for the prompt called `name`; n = 0 asks for the greedy completion.
+    """Arguments of `vllm.SamplingParams` for the prompt called `name`; n = 0 asks for the greedy completion.
 
     vLLM seeds the k-th of n completions with `seed` + k.
     """

@@ -268,7 +268,7 @@ def test_why_a_node_fails_is_told_to_the_first_machine_and_the_node_goes_on(
         with gather(jobs, job, print) as others:
             wait_until(lambda: others.failure() is not None, "the node's failure", node.log, seconds=60)
             assert others.failure() == f"machine 2 ({socket.gethostname()}) failed"
-            assert "training processes need at least" in others.words()
+            assert "training processes need at least" in others.last_words()
         assert not list(jobs.glob("*.*"))
 
 
@@ -332,7 +332,7 @@ def test_a_machine_that_dies_while_others_are_waited_for_gives_its_place_up(
 
 
 def test_a_machine_that_gives_no_sign_of_life_is_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    others = nodes.Others({1: HeartbeatReader(tmp_path / "seat", Seat)})
+    others = nodes.OtherMachines({1: HeartbeatReader(tmp_path / "seat", Seat)})
     (tmp_path / "seat").write_text(Seat(host="b").model_dump_json())
     assert others.failure() is None
     monkeypatch.setattr(heartbeat, "STALE_SECONDS", -1.0)
@@ -347,13 +347,13 @@ def test_a_sign_of_life_is_a_change_and_not_a_time(tmp_path: Path, monkeypatch: 
     path.write_text('{"beat": 5}')
     os.utime(path, (0, 0))
     assert found.read() == Beat(beat=5)
-    assert (found.beats, found.lost) == (0, False)
+    assert (found.beats, found.stale) == (0, False)
     path.write_text('{"beat": 6}')
     os.utime(path, (0, 0))
     assert found.read() == Beat(beat=6)
     assert found.beats == 1
     monkeypatch.setattr(heartbeat, "STALE_SECONDS", -1.0)
-    assert found.lost
+    assert found.stale
     path.write_text("torn {")
     assert found.read() is None
 

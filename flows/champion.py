@@ -13,7 +13,7 @@ from flows.method import method
 from flows.session import carry_out
 from selftrain.champion.promotion import CHAMPION, POOL, Attempt, compare, next_attempt, verdict
 from selftrain.champion.registry import Contender, Figures, Identity, Record, Registry, next_number
-from selftrain.stage import ArtifactRef, fingerprint, plain
+from selftrain.stage import ArtifactRef, canonical_json, fingerprint
 from selftrain.stages.evaluate import EVALUATE
 from tasks.run import Run, Step
 
@@ -68,7 +68,7 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
             {
                 "reranker": reranker(2),  # depends on all that later rounds depend on
                 "pool": str(keys.steps[f"execute-{POOL}-evaluation"].ref),
-                "evaluate": plain(run.config.evaluate, "evaluate", whole=False),
+                "evaluate": canonical_json(run.config.evaluate, "evaluate", whole=False),
                 "version": EVALUATE.version,
             }
         ),

@@ -79,7 +79,7 @@ class Stage:
         return {
             "stage": self.name,
             "version": self.version,
-            "config": plain(config, self.name, whole=False),
+            "config": canonical_json(config, self.name, whole=False),
             "inputs": {name: str(ref) for name, ref in sorted(inputs.items())},
         }
 
@@ -149,7 +149,7 @@ class Context:
                     yield result
 
 
-def plain(value: Any, where: str, whole: bool = True) -> Any:
+def canonical_json(value: Any, where: str, whole: bool = True) -> Any:
     """`value` in JSON's types, or a UsageError naming what has no stable JSON form and where it stands.
 
     `whole` False leaves out the fields that a model names in its `outside_keys`.
@@ -157,23 +157,23 @@ def plain(value: Any, where: str, whole: bool = True) -> Any:
     if isinstance(value, BaseModel):
         left_out: frozenset[str] = frozenset() if whole else getattr(value, "outside_keys", frozenset())
         names = [name for name in type(value).model_fields if name not in left_out]
-        return {name: plain(getattr(value, name), f"{where}.{name}", whole) for name in names}
+        return {name: canonical_json(getattr(value, name), f"{where}.{name}", whole) for name in names}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            f.name: plain(getattr(value, f.name), f"{where}.{f.name}", whole)
+            f.name: canonical_json(getattr(value, f.name), f"{where}.{f.name}", whole)
             for f in dataclasses.fields(value)
         }
     if isinstance(value, Enum):
-        return plain(value.value, where, whole)
+        return canonical_json(value.value, where, whole)
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):
                 raise UsageError(
                     f"{where}: a key cannot hold {name!r} as a field name; expected text, got {type(name).__name__}"
                 )
-        return {name: plain(item, f"{where}.{name}", whole) for name, item in value.items()}
+        return {name: canonical_json(item, f"{where}.{name}", whole) for name, item in value.items()}
     if isinstance(value, list | tuple):
-        return [plain(item, f"{where}[{at}]", whole) for at, item in enumerate(value)]
+        return [canonical_json(item, f"{where}[{at}]", whole) for at, item in enumerate(value)]
     if value is None or isinstance(value, str | bool | int):
         return value
     if isinstance(value, float) and math.isfinite(value):
@@ -187,6 +187,10 @@ def plain(value: Any, where: str, whole: bool = True) -> Any:
 def fingerprint(value: Any) -> str:
     """The first 32 hex digits of the sha256 of `value`'s canonical JSON."""
     text = json.dumps(
-        plain(value, "key"), sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+        canonical_json(value, "key"),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
     )
     return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -15,7 +15,7 @@ from prefect.cache_policies import NO_CACHE
 
 from selftrain.errors import RunError, SelftrainError
 from selftrain.launch.launch import launch
-from selftrain.stage import Context, plain
+from selftrain.stage import Context, canonical_json
 from selftrain.store.store import PROGRESS
 from tasks.display import ChildLog, Progress, task_name
 from tasks.part import Part
@@ -93,7 +93,7 @@ def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> 
         store_block=run.config.store_block,
         stage=step.ref.stage,
         key=step.ref.key,
-        settings=plain(step.config, step.name),
+        settings=canonical_json(step.config, step.name),
         inputs={name: (ref.stage, ref.key) for name, ref in step.inputs.items()},
         runtime=run.config.runtime,
         only=tuple(names),

@@ -7,7 +7,7 @@ from selftrain.config import ModelConfig
 from selftrain.launch.launch import launch
 from selftrain.models.weights import base_digest
 from selftrain.plan.suitable import check_lengths
-from selftrain.stage import Context, fingerprint, plain
+from selftrain.stage import Context, canonical_json, fingerprint
 from selftrain.store.store import replace_file
 from tasks.run import Run
 
@@ -26,7 +26,7 @@ def check_models(run: Run) -> None:
     looked_at = {
         "content": [base_digest(config.model), base_digest(judge, "reward.base")],
         "settings": [
-            plain(part, "settings")
+            canonical_json(part, "settings")
             for part in (config.model, config.sft, config.sample, config.reward, config.ppo)
         ],
         "libraries": run.libraries,
@@ -39,7 +39,9 @@ def check_models(run: Run) -> None:
         update={"nodes": 1, "processes": 1, "device": "cpu", "launcher": "torchrun", "deepspeed": None}
     )
     with tempfile.TemporaryDirectory(prefix="selftrain-models-") as scratch:
-        context = Context({"run": plain(config, "run")}, {}, Path(scratch), alone, lambda *_, **__: None)
+        context = Context(
+            {"run": canonical_json(config, "run")}, {}, Path(scratch), alone, lambda *_, **__: None
+        )
         launch("selftrain.plan.suitable", context)
     with run.store.writing():
         replace_file(mark, b"")

@@ -22,7 +22,7 @@ from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.flops import Rows
 from selftrain.records import Pair, Problem, write_records
 from selftrain.sampling import hf
-from selftrain.stage import plain
+from selftrain.stage import canonical_json
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SftSlice
 from selftrain.stages.train_reward import RewardSlice
@@ -128,10 +128,10 @@ def _train(train: Any, folder: Path, name: str, config: Any, **inputs: str) -> t
     GradientState._reset_state()  # the last stage's batches are at their end: each of ours would be taken for the last
     (folder / name / PROGRESS).mkdir(parents=True)
     child = Child(
-        config=plain(config, name),
+        config=canonical_json(config, name),
         inputs={key: folder / value for key, value in inputs.items()},
         folder=folder / name,
-        runtime=plain(ONE, "runtime"),
+        runtime=canonical_json(ONE, "runtime"),
         extra={},
     )
     with counting() as counter:

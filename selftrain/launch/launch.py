@@ -25,7 +25,7 @@ from selftrain.launch.heartbeat import Beat, Heartbeat, HeartbeatReader
 from selftrain.launch.nodes import Job, gather
 from selftrain.launch.processes import PROGRESS_MESSAGE, REQUEST_MESSAGE, USAGE_MESSAGE, run
 from selftrain.models.memory import check_gpu, check_memory, least_bytes
-from selftrain.stage import Context, Outcome, plain
+from selftrain.stage import Context, Outcome, canonical_json
 from selftrain.store.files import replace_file
 from selftrain.store.store import PROGRESS
 
@@ -64,10 +64,10 @@ def launch(
     outcome = private / "outcome.json"
     outcome.unlink(missing_ok=True)
     content = {
-        "config": plain(context.config, "config"),
+        "config": canonical_json(context.config, "config"),
         "inputs": {name: str(path) for name, path in context.inputs.items()},
         "folder": str(context.folder),
-        "runtime": plain(runtime, "runtime"),
+        "runtime": canonical_json(runtime, "runtime"),
         "extra": extra or {},
         "needs": needs,
     }

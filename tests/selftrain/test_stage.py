@@ -11,7 +11,7 @@ import pytest
 
 from selftrain.config import JsonlConfig, ModelConfig, MultiPLEConfig
 from selftrain.errors import UsageError
-from selftrain.stage import KEY_LENGTH, ArtifactRef, Outcome, Stage, fingerprint, plain
+from selftrain.stage import KEY_LENGTH, ArtifactRef, Outcome, Stage, canonical_json, fingerprint
 
 
 def nothing(_: Any) -> Outcome:
@@ -49,7 +49,10 @@ class Colour(enum.Enum):
 
 
 def test_dataclasses_and_enums_are_their_values():
-    assert plain({"at": Point(1, 2.5), "in": Colour.red}, "config") == {"at": {"x": 1, "y": 2.5}, "in": "r"}
+    assert canonical_json({"at": Point(1, 2.5), "in": Colour.red}, "config") == {
+        "at": {"x": 1, "y": 2.5},
+        "in": "r",
+    }
 
 
 def test_everything_in_the_identity_changes_the_key():

@@ -19,7 +19,7 @@ from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import encode_completion, encode_prompt, make_tiny, train_tokenizer
 from selftrain.records import Problem, write_records
-from selftrain.stage import Context, plain
+from selftrain.stage import Context, canonical_json
 from selftrain.stages import ppo as stage
 from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.training.ppo import train as ppo_child
@@ -119,10 +119,10 @@ def test_killed_in_the_middle_it_ends_with_the_same_weights(inputs, undisturbed,
     private = tmp_path / "progress"
     private.mkdir()
     content = {
-        "config": plain(CONFIG, "config"),
+        "config": canonical_json(CONFIG, "config"),
         "inputs": {name: str(path) for name, path in inputs.items()},
         "folder": str(tmp_path),
-        "runtime": plain(RuntimeConfig(processes=1), "runtime"),
+        "runtime": canonical_json(RuntimeConfig(processes=1), "runtime"),
         "extra": {},
     }
     (private / "resolved.json").write_text(json.dumps(content))
@@ -170,10 +170,10 @@ def train_here(config, inputs, folder):
 
     return train(
         Child(
-            config=plain(config, "config"),
+            config=canonical_json(config, "config"),
             inputs=inputs,
             folder=folder,
-            runtime=plain(RuntimeConfig(processes=1), "runtime"),
+            runtime=canonical_json(RuntimeConfig(processes=1), "runtime"),
             extra={},
         )
     )

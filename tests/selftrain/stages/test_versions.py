@@ -1,7 +1,7 @@
 """No stage's result changes without its version: each is built on a tiny fixture, and what comes out has a digest in versions.json.
 
-Covered are the stages whose result depends on nothing but their rules: prepare, execute, mine and evaluate (with made scores in
-place of a reranker's). Not covered: sft, sample, train_reward, ppo and report.
+Covered are the stages whose result depends on nothing but their rules: prepare, execute, mine, evaluate and report (with made scores in
+place of a reranker's); test_versions_trained.py covers the others.
 After a change that is meant, raise the stage's version and write the digest that the failing test names into versions.json.
 """
 
@@ -18,13 +18,14 @@ from flows.method import method
 from sandbox.verdicts import Verdict
 from selftrain.config import BankConfig, EvaluateConfig, ExecuteConfig, MineConfig, RunConfig, RuntimeConfig
 from selftrain.records import Candidate, Execution, Problem, write_records
-from selftrain.stage import Outcome, Stage
+from selftrain.stage import Outcome, Stage, fingerprint
 from selftrain.stages import evaluate as evaluate_module
 from selftrain.stages import mine as mine_module
 from selftrain.stages.evaluate import EVALUATE, EvaluateSlice
 from selftrain.stages.execute import EXECUTE, ExecuteSlice
 from selftrain.stages.mine import MINE, MineSlice
 from selftrain.stages.prepare import PREPARE, PrepareSlice
+from selftrain.stages.report import REPORT, ReportSlice
 from selftrain.stages.train_reward import TRAIN_REWARD
 from selftrain.store.store import Store
 from tasks.run import Run
@@ -60,6 +61,21 @@ def judged() -> list[Execution]:
     ]  # fmt: skip
 
 
+def write_pool(folder: Path) -> None:
+    """Problems, candidates and executions, as the stages before write them."""
+    write_records(folder / "problems.parquet", PROBLEMS, Problem)
+    write_records(folder / "candidates.parquet", pool(), Candidate)
+    write_records(folder / "executions.parquet", judged(), Execution)
+
+
+def made_scores(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage `evaluate` gets scores without a reranker."""
+    scores = {c.id: float((c.sample * 2 + len(c.problem_id)) % 5) for c in pool()}
+    monkeypatch.setattr(
+        evaluate_module, "score_candidates", lambda _, jobs: {job.name: scores for job in jobs}
+    )
+
+
 def built(folder: Path, stage: Stage, config: Any, **inputs: Path) -> Outcome:
     """The stage's outcome with inputs in `folder`, where its own files go."""
     runtime = RuntimeConfig(backend="process", workers=2)
@@ -90,57 +106,68 @@ def evaluate(folder: Path) -> Outcome:
     return built(folder, EVALUATE, config, **inputs)
 
 
+def report(folder: Path) -> Outcome:
+    """Its digest here is that of report.json, without the config and as far as processors agree."""
+    evaluate(folder)
+    shown = RunConfig(name="versions").model_dump(mode="json", exclude={"runtime", "promotion", "store"})
+    config = ReportSlice(config=shown, pools=("sft",), rounds=1)
+    inputs = dict.fromkeys(("problems", "sft.candidates", "sft.executions", "evaluation"), folder)
+    built(folder, REPORT, config, **inputs)
+    return Outcome(fingerprint(rounded(json.loads((folder / "report.json").read_text()) | {"config": None})))
+
+
+def rounded(value: Any) -> Any:
+    """`value` with six decimals of its numbers."""
+    if isinstance(value, dict):
+        return {name: rounded(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [rounded(item) for item in value]
+    return round(value, 6) if isinstance(value, float) else value
+
+
 STAGES: dict[str, tuple[Stage, Callable[[Path], Outcome]]] = {
     "prepare": (PREPARE, prepare),
     "execute": (EXECUTE, execute),
     "mine": (MINE, mine),
     "evaluate": (EVALUATE, evaluate),
+    "report": (REPORT, report),
 }
 
 
-def check(known: Known, stage: Stage, digest: str) -> None:
-    """Fail where `digest` is another than the one known for the stage, or the version is."""
-    now = {"version": stage.version, "digest": digest}
-    if known[stage.name] == now:
+def check(known: Known, stage: Stage, name: str, value: Any) -> None:
+    """Fail where `value` (the digest, or the figures) is another than the one known for the stage, or the version is."""
+    before = known[stage.name]
+    if before["version"] == stage.version and before[name] == value:
         return
-    kept = known[stage.name]["version"] == stage.version
     file = Path(inspect.getsourcefile(stage.run) or "").name
-    first = f"raise its version in {file}, then write" if kept else "write"
-    pytest.fail(
-        f"stage {stage.name}'s result or version has changed: {first} into {TABLE.name}: {json.dumps(now)}"
-    )
+    first = f"raise its version in {file}, then write" if before["version"] == stage.version else "write"
+    now = json.dumps({"version": stage.version, name: getattr(value, "expected", value)})
+    pytest.fail(f"stage {stage.name}'s result or version has changed: {first} into {TABLE.name}: {now}")
 
 
 @pytest.mark.parametrize("name", STAGES)
 def test_a_result_changes_only_with_its_stages_version(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    write_records(tmp_path / "problems.parquet", PROBLEMS, Problem)
-    write_records(tmp_path / "candidates.parquet", pool(), Candidate)
-    write_records(tmp_path / "executions.parquet", judged(), Execution)
-    scores = {c.id: float((c.sample * 2 + len(c.problem_id)) % 5) for c in pool()}
-    monkeypatch.setattr(
-        evaluate_module, "score_candidates", lambda _, jobs: {job.name: scores for job in jobs}
-    )
+    write_pool(tmp_path)
+    made_scores(monkeypatch)
     stage, make = STAGES[name]
-    check(json.loads(TABLE.read_text()), stage, make(tmp_path).records_digest)
+    check(json.loads(TABLE.read_text()), stage, "digest", make(tmp_path).records_digest)
 
 
 def test_a_changed_result_fails_and_says_which_version_to_raise():
     known = {"mine": {"version": MINE.version, "digest": "before"}}
-    check(known, MINE, "before")
+    check(known, MINE, "digest", "before")
     with pytest.raises(pytest.fail.Exception, match=r"stage mine's .* raise its version in mine.py"):
-        check(known, MINE, "after")
+        check(known, MINE, "digest", "after")
 
 
 def test_a_changed_rule_of_mining_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    write_records(tmp_path / "problems.parquet", PROBLEMS, Problem)
-    write_records(tmp_path / "candidates.parquet", pool(), Candidate)
-    write_records(tmp_path / "executions.parquet", judged(), Execution)
+    write_pool(tmp_path)
     kept = mine_module.mine_pairs
     monkeypatch.setattr(mine_module, "mine_pairs", lambda *arguments: kept(*arguments)[1:])
     with pytest.raises(pytest.fail.Exception, match=r"raise its version in mine.py"):
-        check(json.loads(TABLE.read_text()), MINE, mine(tmp_path).records_digest)
+        check(json.loads(TABLE.read_text()), MINE, "digest", mine(tmp_path).records_digest)
 
 
 def keys(folder: Path) -> dict[str, str]:

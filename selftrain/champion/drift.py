@@ -7,9 +7,9 @@ from collections.abc import Callable, Sequence
 from selftrain.champion.registry import Figures, Record, Share
 from selftrain.evaluation.comparisons import Comparison
 from selftrain.report import charts
+from selftrain.report.numbers import signed
 from selftrain.report.svg import image_url
 from selftrain.report.template import environment, page_style, plot_style
-from selftrain.report.wording import signed
 from selftrain.units import duration
 
 HEADINGS = (

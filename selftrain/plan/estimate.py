@@ -20,7 +20,7 @@ SANDBOX_MS = {
     "py": 4, "ts": 73, "java": 82, "cpp": 289, "js": 60, "cs": 78, "php": 19, "sh": 8, "go": 370, "rs": 450, "rb": 180,
     "lua": 7, "pl": 90, "r": 180, "ml": 20, "hs": 220, "rkt": 660, "d": 150, "ex": 900, "scala": 7900, "clj": 2900,
 }  # fmt: skip
-"""CPU milliseconds a program, measured (ARCHITECTURE, "The sandbox, measured"; the later ones: compile and run once)."""
+"""CPU milliseconds a program, measured (docs/results.md, "The sandbox"; the later ones: compile and run once)."""
 TIMEOUT_SHARE, TIMEOUT_SECONDS = 0.01, 15
 """Programs for problems from outside that run into their CPU limit, and what each of those costs."""
 PAIR_SHARE = 0.5

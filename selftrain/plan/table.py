@@ -135,7 +135,7 @@ def assumptions(plan: Plan) -> Iterator[str]:
     yield from (f"time: {line}" for line in plan.speed.said)
     languages = dict.fromkeys(name for split in plan.corpus.counts.values() for name in split)
     rates = ", ".join(f"{name} {SANDBOX_MS[name]}" for name in languages)
-    yield f"sandbox, CPU ms a program: {rates} (backend docker; ARCHITECTURE, The sandbox, measured)"
+    yield f"sandbox, CPU ms a program: {rates} (backend docker; docs/results.md, The sandbox)"
     for line in plan.corpus.assumptions:
         yield f"assumed: {line}"
     endless = ", 1 % of programs run into their time limit" * (plan.config.problems.source != "bank")

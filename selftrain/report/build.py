@@ -11,8 +11,8 @@ from typing import Any
 
 from selftrain.errors import RunError
 from selftrain.report.inputs import ReportInputs
+from selftrain.report.numbers import run_time
 from selftrain.report.page import render
-from selftrain.report.wording import run_time
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"

@@ -11,8 +11,8 @@ import numpy as np
 from selftrain.evaluation.comparisons import Comparison
 from selftrain.evaluation.metrics import Estimate, Metrics, PoolMetrics
 from selftrain.evaluation.pools import WITH_LOGPROB, Floats, Pool
+from selftrain.report.numbers import interval, percent, signed
 from selftrain.report.svg import CHARACTER, Drawing, Scale, nice_scale, tick_label
-from selftrain.report.wording import interval, percent, signed
 from selftrain.units import duration
 
 WIDTH = 360.0

@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from selftrain.evaluation.comparisons import Comparison
 from selftrain.evaluation.metrics import Metrics
 from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB
-from selftrain.report import charts, wording
+from selftrain.report import charts, numbers
 from selftrain.report.browse import browse_data, script_json
 from selftrain.report.inputs import ReportInputs
 from selftrain.report.template import ASSETS, environment, page_style
@@ -38,10 +38,10 @@ def render(inputs: ReportInputs) -> str:
     """The page, its run line still open (see `build.finish_report`)."""
     templates = environment()
     templates.filters |= {
-        "percent": wording.percent,
-        "interval": wording.interval,
-        "difference": wording.difference,
-        "duration": wording.duration,
+        "percent": numbers.percent,
+        "interval": numbers.interval,
+        "difference": numbers.difference,
+        "duration": numbers.duration,
     }
     script = (ASSETS / "browse.js").read_text("utf-8")
     metrics = {name: pool["overall"] for name, pool in inputs.evaluation["pools"].items()}

@@ -8,7 +8,7 @@ from typing import Any
 from selftrain.evaluation.comparisons import Comparison
 from selftrain.evaluation.metrics import Estimate, PoolMetrics
 from selftrain.report.charts import ways
-from selftrain.report.wording import run_time
+from selftrain.report.numbers import run_time
 
 
 def summary_table(report: Mapping[str, Any]) -> str:

@@ -6,8 +6,8 @@ from xml.etree import ElementTree
 import pytest
 
 from selftrain.report import ReportInputs, charts
+from selftrain.report.numbers import difference, percent
 from selftrain.report.svg import Drawing, Scale, nice_scale, tick_label
-from selftrain.report.wording import difference, percent
 
 
 def test_a_scale_maps_its_ends_and_its_middle() -> None:

@@ -1,1 +1,1 @@
-"""Child processes and nodes: starting them, their heartbeats, their ends."""
+"""Starts, watches and ends child processes, on one machine or several nodes."""

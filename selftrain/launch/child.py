@@ -1,5 +1,6 @@
-"""Starts a child module as `python -m` does, with the garbage collector off until its imports are done: `child_main` turns
-it on. Collecting while libraries are imported, of which nothing is garbage, took a fifth of a training stage's start.
+"""Runs a child module as `python -m` does, with the garbage collector off during its imports; `child_main` turns it on.
+
+Imports create no garbage, and collecting during them took a fifth of a training stage's start-up time.
 
     python -m selftrain.launch.child selftrain.training.sft resolved.json
 """

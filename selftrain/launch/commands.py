@@ -1,4 +1,4 @@
-"""The command lines that start training processes, and the environment that these need."""
+"""Command lines and environment variables of training processes."""
 
 import importlib.util
 import os
@@ -12,14 +12,14 @@ from typing import Any
 from selftrain.errors import UsageError
 
 RENDEZVOUS_SECONDS = 300
-"""How long ranks of one node wait for those of another to come up."""
+"""How long the ranks of one node wait for those of another to start."""
 CHILD = "selftrain.launch.child"
 ALIVE = "SELFTRAIN_ALIVE"
-"""Names the file that stands in for the lifeline where a rank's standard input is not the parent's."""
+"""Variable with the path of the parent's heartbeat file, for ranks whose standard input does not come from the parent."""
 
 
 def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str = "") -> list[str]:
-    """Torchrun's command on node number `node` (0: the first); `job` keeps the attempts at one stage apart."""
+    """Torchrun's command on node number `node` (0: the first); `job` identifies the attempt at the stage."""
     where = ["--standalone"]
     if runtime.nodes > 1:
         host, port = _host_and_port(runtime.rendezvous)
@@ -33,7 +33,7 @@ def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str 
         ]
     how = [
         f"--nproc-per-node={runtime.processes}",
-        f"--log-dir={resolved.parent / 'torchrun'}",  # empty folders, which would stay in /tmp
+        f"--log-dir={resolved.parent / 'torchrun'}",  # else it leaves empty folders in /tmp
     ]
     return [sys.executable, "-m", "torch.distributed.run", *where, *how, "-m", CHILD, module, str(resolved)]
 
@@ -41,7 +41,8 @@ def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str 
 def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
     """DeepSpeed's launcher for the first `runtime.nodes` of `runtime.hostfile`, `runtime.processes` ranks on each.
 
-    Raises UsageError where the file does not have them, or without pdsh, which starts ranks on other machines.
+    Raises UsageError where the hostfile has too few hosts or slots, or where pdsh, which starts ranks on other machines, is not
+    installed.
     """
     path = Path(runtime.hostfile)
     hosts = read_hostfile(path)
@@ -57,9 +58,9 @@ def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
     elif runtime.nodes == 1:
         where = ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
     else:
-        where = []  # its own choice, by ssh to the first host
+        where = []  # DeepSpeed asks the first host for its address, by ssh
     if runtime.nodes == 1:
-        where.append("--no_ssh_check")  # one node is this one
+        where.append("--no_ssh_check")  # the one node is this machine
     elif shutil.which("pdsh") is None:
         raise UsageError(
             "runtime.launcher deepspeed starts ranks on other machines through pdsh, which is not installed here; "
@@ -73,7 +74,7 @@ def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
 
 
 def read_hostfile(path: Path) -> dict[str, int]:
-    """DeepSpeed's list of nodes: host -> slots, in the file's order. Raises UsageError naming the line that is wrong."""
+    """DeepSpeed's list of nodes: host -> slots, in the file's order. Raises UsageError with the number of an invalid line."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -110,31 +111,31 @@ def need_deepspeed(runtime: Any) -> None:
 
 
 def environment(runtime: Any) -> dict[str, str]:
-    """The variables that training processes need beside those of this process; the same on every node."""
+    """Environment variables to add for training processes; the same on every node."""
     own = {
         "OMP_NUM_THREADS": str(runtime.threads),
         "TOKENIZERS_PARALLELISM": "false",
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "PYTHONUNBUFFERED": "1",
-        "PYTHONSAFEPATH": "1",  # no module of the folder that the user happens to be in
+        "PYTHONSAFEPATH": "1",  # do not import modules from the current folder
         "PYTHONPATH": os.pathsep.join(
             p for p in [str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")] if p
         ),
     }
     if runtime.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        if not runtime.deepspeed:  # accelerate would take DDP in its stead
+        if not runtime.deepspeed:  # with it, accelerate would use DDP instead of DeepSpeed
             own["ACCELERATE_USE_CPU"] = "true"
-    if runtime.interface:  # a machine whose interface has another name says so in its own environment
+    if runtime.interface:  # a machine's own environment takes precedence: its interface may have another name
         names = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
         own |= {name: os.environ.get(name, runtime.interface) for name in names}
     return own
 
 
 def deepspeed_env_file(path: Path, variables: dict[str, str]) -> dict[str, str]:
-    """Write the file from which DeepSpeed's launcher takes what other nodes need; the variable that names it.
+    """Write the file of variables that DeepSpeed's launcher exports to all nodes; returns {DS_ENV_FILE: its path}.
 
-    It goes on with what the user's own file has, and holds no credentials: each node has its own.
+    Includes the content of the user's own such file. No credentials are written: each node has its own.
     """
     name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
     own = [place / name for place in (Path.home(), Path.cwd())]

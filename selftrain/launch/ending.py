@@ -1,11 +1,11 @@
-"""How a command ends that is told to: SIGHUP, SIGINT (Ctrl-C) and SIGTERM, all in one place.
+"""Ends a command on SIGHUP, SIGINT (Ctrl-C) or SIGTERM.
 
-The first of them raises `Interrupted` where the work is, so that children, sandboxes, locks and leases are given up on the way
-out. What that way leads through may be gone itself, a server for instance: after SECONDS, or at a second Ctrl-C, children
-are killed and the process ends as it stands. What is in the store is whole at any moment; the next run goes on from there.
+The first signal raises `Interrupted` in the main thread, and `finally` blocks end children and sandboxes and release locks and
+leases. This clean-up may itself block, for instance on a server that is gone. So SECONDS later, or at a second Ctrl-C, children
+are killed and the process exits at once. The store is consistent at every moment; the next run resumes from it.
 
-A signal is seen by a thread too, through the descriptor that the interpreter writes its number to: libraries put in handlers of
-their own, and the main thread may wait for something that no handler ends.
+A thread receives signals too, through the interpreter's wake-up descriptor: libraries replace signal handlers, and the main
+thread may be in a call that no handler interrupts.
 """
 
 import atexit
@@ -22,58 +22,56 @@ from typing import NoReturn
 from selftrain.launch import processes
 
 SECONDS = 7.0
-"""From the first signal to the end, at most."""
+"""Longest time from the first signal to the end of the process."""
 SECONDS_AT_EXIT = 30.0
-"""From the command's own end to the process's, at most: libraries send what they have kept back."""
+"""Longest time from the end of the command to the end of the process; libraries flush their buffers meanwhile."""
 TWICE_SECONDS = 0.5
 """A second Ctrl-C counts after this: `timeout` sends each signal twice, to the process and to its group."""
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(KeyboardInterrupt):
-    """A signal told this process to end."""
+    """Raised in the main thread at the first signal."""
 
 
 class Ending:
-    """The end of this process."""
+    """Ends this process; `ENDING` is the only instance."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
-        """The first that came."""
+        """The first signal received."""
         self.doing = ""
-        """What the signal interrupts, as people read it."""
+        """What the process is doing, for the message after a signal."""
         self.last: list[Callable[[], None]] = []
-        """To be called before the process ends as it stands; they must not wait."""
+        """Called before the process exits without clean-up; they must not block."""
         self._caught = self._raised = self._over = False
         self._code = 1
 
     def catch(self) -> None:
-        """From now on signals end this process as the module says; those that are ignored (nohup) stay so."""
+        """Install the handlers. Signals that are ignored (nohup) stay ignored."""
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
         self._caught = True
-        atexit.register(self._at_exit)  # before libraries do, so it comes last
+        atexit.register(self._at_exit)  # registered before the libraries' functions, so called after them
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
         threading.Thread(target=self._watch, args=(reading,), daemon=True).start()
 
     def catch_again(self) -> None:
-        """Handle SIGTERM after a library has put in a handler of its own."""
+        """Install the SIGTERM handler again after a library has replaced it."""
         if signal.getsignal(signal.SIGTERM) is not signal.SIG_IGN:
             signal.signal(signal.SIGTERM, self._handle)
 
     def interrupted(self) -> int:
-        """Say what was interrupted; the exit code."""
-        self.signal = (
-            self.signal or signal.SIGINT
-        )  # without `catch`, the interpreter raises for this one alone
+        """Print what was interrupted; returns the exit code."""
+        self.signal = self.signal or signal.SIGINT  # without `catch`, only SIGINT raises KeyboardInterrupt
         _say(f"selftrain: {self._words()}; what is finished is kept, run again to go on")
         return 128 + self.signal
 
     def over(self, code: int) -> None:
-        """The command has come to its end, and will exit with `code`; see that the process does."""
+        """The command has ended with exit code `code`: make sure that the process exits within SECONDS_AT_EXIT."""
         self._over, self._code = True, code
         if self._caught and self.signal is None:
             timer = threading.Timer(SECONDS_AT_EXIT, self._leave, [code])
@@ -81,7 +79,7 @@ class Ending:
             timer.start()
 
     def _handle(self, number: int, _: object) -> None:
-        """Raises once: what gives things up on the way out is not interrupted in its turn."""
+        """Raise at the first signal only, so that clean-up is not interrupted."""
         if not (self._raised or self._over):
             self._raised = True
             self.signal = self.signal or signal.Signals(number)
@@ -91,7 +89,7 @@ class Ending:
         first, wait = 0.0, None
         while True:
             if not select.select([reading], [], [], wait)[0]:
-                self._give_up("it did not come to its end in time")
+                self._exit_without_cleanup("it did not come to its end in time")
             for number in os.read(reading, 64):
                 if number not in SIGNALS or signal.getsignal(number) is signal.SIG_IGN:
                     continue
@@ -100,10 +98,10 @@ class Ending:
                     first = now
                     self.signal = self.signal or signal.Signals(number)
                 elif number == signal.SIGINT and now - first > TWICE_SECONDS:
-                    self._give_up("told twice")
+                    self._exit_without_cleanup("told twice")
             wait = max(0.0, first + SECONDS - time.monotonic()) if first else None
 
-    def _give_up(self, why: str) -> NoReturn:
+    def _exit_without_cleanup(self, why: str) -> NoReturn:
         if self._over:
             self._leave(self._code)
         assert self.signal is not None
@@ -123,7 +121,7 @@ class Ending:
         return f"ended by {self.signal.name}" + (f" during {self.doing}" if self.doing else "")
 
     def _leave(self, code: int, text: str = "") -> NoReturn:
-        """End this process as it stands, and with it what it has started."""
+        """Kill all children and exit at once, without clean-up."""
         for act in (processes.kill_all, *self.last):
             with suppress(Exception):
                 act()
@@ -136,7 +134,7 @@ ENDING = Ending()
 
 
 def _say(text: str) -> None:
-    """Write a line to stderr, which may be a terminal that is gone."""
+    """Write a line to stderr; errors are ignored, since the terminal may be gone."""
     with suppress(OSError, ValueError):
-        mark = "\n" if sys.stderr.isatty() else ""  # a progress bar may stand there
-        os.write(2, f"{mark}{text}\n".encode(errors="replace"))
+        start = "\n" if sys.stderr.isatty() else ""  # the current line may hold a progress bar
+        os.write(2, f"{start}{text}\n".encode(errors="replace"))

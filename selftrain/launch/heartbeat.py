@@ -1,6 +1,7 @@
-"""Signs of life over a shared file system: a file that its writer changes every few seconds while it lives.
+"""Heartbeats over a shared file system: a process rewrites its file with a higher count every BEAT_SECONDS.
 
-Clocks are not compared and nothing is locked: a reader sees the count go on, or stand still for `STALE_SECONDS`.
+A reader takes the process for dead when the count has not changed for STALE_SECONDS of the reader's own clock. Clocks are not
+compared, and nothing is locked.
 """
 
 import threading
@@ -14,11 +15,11 @@ from selftrain.store.files import replace_file
 
 BEAT_SECONDS = 2.0
 STALE_SECONDS = 45.0
-"""More than an NFS client keeps a file's attributes while it changes (30 s by default for folders)."""
+"""More than an NFS client caches file attributes (30 s by default for folders)."""
 
 
 class Beat(BaseModel):
-    """What such a file holds."""
+    """The content of a heartbeat file."""
 
     beat: int = 0
 
@@ -27,7 +28,7 @@ Content = TypeVar("Content", bound=Beat)
 
 
 class Heartbeat(Generic[Content]):
-    """Keeps `path` beating with `content` until the block ends; then the file is gone, unless `leave` was called."""
+    """Rewrites `path` with `content` and a higher count until the block ends, then deletes it unless `leave` was called."""
 
     def __init__(self, path: Path, content: Content) -> None:
         self.path, self.content = path, content
@@ -48,13 +49,13 @@ class Heartbeat(Generic[Content]):
             self.path.unlink(missing_ok=True)
 
     def update(self, **changes: Any) -> None:
-        """Write the content, changed."""
+        """Change fields of the content and write it."""
         with self._writing:
             self.content = self.content.model_copy(update={"beat": self.content.beat + 1, **changes})
             replace_file(self.path, self.content.model_dump_json().encode())
 
     def leave(self, **changes: Any) -> None:
-        """Write the content, changed, for the last time; the file stays."""
+        """Change fields of the content, write it for the last time, and keep the file."""
         self._over.set()
         self._thread.join()
         self.update(**changes)
@@ -63,28 +64,28 @@ class Heartbeat(Generic[Content]):
         while not self._over.wait(BEAT_SECONDS):
             try:
                 self.update()
-            except OSError:  # a file server that is away for a moment
+            except OSError:  # the file server may be unreachable for a moment
                 continue
 
 
 class HeartbeatReader(Generic[Content]):
-    """A reader's view of another process's file."""
+    """Reads another process's heartbeat file."""
 
     def __init__(self, path: Path, kind: type[Content]) -> None:
         self.path, self.kind = path, kind
         self.beats = 0
-        """Times that it was seen to change."""
+        """How many changes of the file were seen."""
         self._text: bytes | None = None
         self._since = time.monotonic()
 
     def read(self) -> Content | None:
-        """What the file holds; None where there is none, or what it holds cannot be understood."""
+        """The file's content; None where it does not exist or is not valid."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
             self._text, self._since = None, time.monotonic()
             return None
-        except OSError:  # the file server's trouble: what was last seen, which grows old
+        except OSError:  # a failing file server: the last content stays, and becomes stale
             text = self._text or b""
         if text != self._text:
             self.beats += self._text is not None
@@ -96,5 +97,5 @@ class HeartbeatReader(Generic[Content]):
 
     @property
     def stale(self) -> bool:
-        """Whether it is there and has stood still for too long, at the last `read`."""
+        """Whether the file existed at the last `read` and has not changed for STALE_SECONDS."""
         return time.monotonic() - self._since > STALE_SECONDS

@@ -1,7 +1,7 @@
-"""Runs a stage's heavy part in a child process: one process, ranks under torchrun or DeepSpeed's launcher, or nodes of them.
+"""Runs a stage's heavy part in child processes: a single one, or ranks under torchrun or DeepSpeed's launcher on some nodes.
 
-The parent writes `resolved.json`; the child reads it, prints progress lines, writes its files and `outcome.json`. The
-child's standard input is a lifeline: when the parent dies, however it dies, it closes, and the child kills itself.
+The parent writes `resolved.json`. The child reads it, prints progress lines, and writes its files and `outcome.json`. The
+child's standard input is a lifeline: it closes when the parent dies, however it dies, and then the child exits.
 """
 
 import gc
@@ -43,14 +43,14 @@ def launch(
 ) -> Outcome:
     """Run `python -m module resolved.json` for `context` and return its outcome.
 
-    distributed    start `context.runtime.processes` ranks on `context.runtime.nodes` machines, under a launcher where these are
-                   more than one or DeepSpeed is asked for
+    distributed    start `context.runtime.processes` ranks on each of `context.runtime.nodes` machines, under a launcher where
+                   there are several ranks or DeepSpeed is configured
     extra          further JSON values for the child, under "extra"
     on_request     gives the reply to a request of the child (see `parent_request`)
-    cancel_reason  asked every second: why an undistributed child is to be ended, or None
+    cancel_reason  called every second: why an undistributed child is to be ended, or None
 
-    Raises ChildFailed with the child's last lines, or the UsageError that the child ended with; UsageError before anything
-    is started where DeepSpeed is missing or there are more ranks than fit into memory.
+    Raises ChildFailed with the child's last lines, or the UsageError that the child reported. Before it starts anything, it
+    raises UsageError where DeepSpeed is missing or the ranks do not fit into memory.
     """
     runtime = context.runtime
     needs = None
@@ -86,7 +86,7 @@ def _start(
     on_request: OnRequest | None,
     cancel_reason: Callable[[], str | None],
 ) -> str:
-    """The child's last lines, or those of the launcher of its ranks."""
+    """Run the child or the launcher of its ranks; returns the last lines of the output."""
     runtime, private = context.runtime, resolved.parent
     variables = commands.environment(runtime)
     everywhere = os.environ | variables
@@ -111,8 +111,9 @@ def _start(
         if runtime.nodes == 1:
             return start(command)
         with Heartbeat(private / "alive.json", Beat()) as alive:
-            there = variables | {commands.ALIVE: str(alive.path.resolve())}
-            return start(command, everywhere | commands.deepspeed_env_file(private / "deepspeed_env", there))
+            exported = variables | {commands.ALIVE: str(alive.path.resolve())}
+            named = commands.deepspeed_env_file(private / "deepspeed_env", exported)
+            return start(command, everywhere | named)
     if runtime.nodes == 1:
         return start(commands.torchrun(module, resolved, runtime))
     if context.shared is None:
@@ -146,7 +147,7 @@ def _reply(on_request: OnRequest | None) -> Callable[[Path], None]:
 
 
 class Child(BaseModel):
-    """What a child process is told: see `launch`."""
+    """The content of `resolved.json`: see `launch`."""
 
     config: dict[str, Any]
     inputs: dict[str, Path]
@@ -162,7 +163,7 @@ class Child(BaseModel):
 
 
 def report_progress(done: float, total: float, unit: str = "", **figures: float | str) -> None:
-    """Tell the parent how far the work is; only rank 0 does."""
+    """Report progress to the parent; ranks other than 0 do nothing."""
     if ranks.rank() == 0:
         _print_line(
             PROGRESS_MESSAGE + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures})
@@ -187,21 +188,21 @@ def parent_request(child: Child, request: Any) -> Any:
 
 
 def _print_line(line: str) -> None:
-    """Print `line` in one write, so that what other ranks print at the same time is not in the middle of it.
+    """Print `line` in one write, so that other ranks' output cannot land in the middle of it.
 
-    It begins a line even where a progress bar, which has no end of line until it is done, was printed before.
+    It starts on a new line even after a progress bar, which does not end its line before it is finished.
     """
     sys.stdout.write(f"\n{line}\n")
     sys.stdout.flush()
 
 
 def child_main(work: Any, apart: bool = False) -> None:
-    """Entry of a child module: `work(Child) -> Outcome` between reading `resolved.json` and writing `outcome.json`.
+    """Entry point of a child module: read `resolved.json`, call `work(Child) -> Outcome`, write `outcome.json`.
 
-    apart  share the work among `runtime.processes` ranks that never talk to each other: this process is rank 0 and starts
-           the others, without torchrun
+    apart  share the work among `runtime.processes` ranks that do not communicate: this process is rank 0 and starts the
+           others, without torchrun
     """
-    gc.freeze()  # what was imported is not looked at again
+    gc.freeze()  # imported objects are never garbage
     gc.enable()  # see selftrain.launch.child
     _watch_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
@@ -221,7 +222,7 @@ def child_main(work: Any, apart: bool = False) -> None:
     except (
         SelftrainError,
         OSError,
-    ) as error:  # a full disk, for instance: a line says it, a traceback would hide it
+    ) as error:  # such as a full disk: one line says it more clearly than a traceback
         _print_line(f"{type(error).__name__}: {error}")
         _exit(1)
     except BaseException:
@@ -234,24 +235,23 @@ KEPT: list[Any] = []
 
 
 def keep_until_exit(*objects: Any) -> None:
-    """Keep `objects` for as long as this process lives.
+    """Keep references to `objects` until this process exits.
 
-    For a model that several ranks trained, which holds their process group. PyTorch's DDP takes its group down with the
-    interpreter's lock held and joins gloo's threads; one of them may be waiting for that lock to drop a tensor, and then
-    neither ever ends.
+    Needed for models trained by several ranks. When such a model is freed, PyTorch's DDP destroys its process group: it joins
+    gloo's threads while it holds the interpreter's lock, and one of these threads may wait for that lock. That is a deadlock.
     """
     KEPT.extend(objects)
 
 
 def _exit(code: int) -> NoReturn:
-    """End this process, and take nothing down first: see `keep_until_exit`."""
+    """Exit without freeing anything: see `keep_until_exit`."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _start_other_ranks(world: int) -> list[subprocess.Popen[bytes]]:
-    """Ranks 1 to world - 1; each holds on to this process by its standard input."""
+    """Start ranks 1 to world - 1; their standard input is the lifeline to this process."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": str(world)}
     command = [sys.executable, *sys.orig_argv[1:]]
     return [
@@ -261,7 +261,7 @@ def _start_other_ranks(world: int) -> list[subprocess.Popen[bytes]]:
 
 
 def _watch_lifeline() -> None:
-    """Kill this process when standard input closes: the parent is gone. On another node, when its file stands still."""
+    """Exit when standard input closes, because the parent is gone; on another node, when its heartbeat is stale."""
     file = os.environ.get(commands.ALIVE)
 
     def wait() -> None:

@@ -1,14 +1,14 @@
-"""Several machines train one model: the first runs the stage, each of the others `selftrain node STORE`.
+"""Several machines train one model: the first runs the stage, each other one runs `selftrain node STORE`.
 
-They meet in a folder that all of them see under the same path, as they do the store (a shared file system):
+They communicate through a folder of the store, on a file system that all of them mount under the same path:
 
-    jobs/lock            held by the first machine: one job at a time
-    jobs/NAME.json       what is to be run, while the first machine lives
-    jobs/NAME.ATTEMPT.2  the machine that takes part as number 2, while it lives; its last words when it fails
+    jobs/lock            locked by the first machine: one job at a time
+    jobs/NAME.json       the job, with the first machine's heartbeat
+    jobs/NAME.ATTEMPT.2  the machine with number 2, with its heartbeat, and its error when it fails
 
-Each of these files beats (see `pulse`). When the job's file is gone or still, the others end their part and wait for the
-next; when another machine's is gone or still, the first ends its own part, and the stage fails: the next attempt goes on
-from the last checkpoint.
+When the job's file is deleted or stale (see `heartbeat`), the other machines end their processes and wait for the next job.
+When another machine's file is deleted or stale, the first machine ends its own processes and the stage fails; the next attempt
+resumes from the last checkpoint.
 """
 
 import fcntl
@@ -32,20 +32,20 @@ from selftrain.models.memory import check_memory
 GATHER_SECONDS = 1800.0
 """How long the first machine waits for the others."""
 END_SECONDS = 30.0
-"""How long it waits for them to end after it has: their launchers leave together, and log a trace where one is missed."""
+"""How long it waits for their end after its own: torchrun logs a traceback where one launcher leaves long before another."""
 LAST_WORDS_SECONDS = 10.0
-"""How long it waits for what they say of their failure, after its own."""
+"""How long it waits for their error messages after its own failure."""
 POLL_SECONDS = 0.5
 
 Log = Callable[[str], None]
 
 
 class Job(Beat):
-    """What the other machines are to run.
+    """What the other machines run.
 
-    attempt   differs from try to try
-    going     whether all of them are there
-    needs     bytes of memory per process, at least
+    attempt   unique for each attempt at the stage
+    going     whether all machines have joined
+    needs     bytes of memory that each process needs at least
     """
 
     attempt: str
@@ -57,10 +57,10 @@ class Job(Beat):
 
 
 class Seat(Beat):
-    """A machine that takes part.
+    """A machine that has joined a job.
 
-    over    its part has ended
-    failed  its part has ended with these last words
+    over    its processes have ended
+    failed  its error message, where its processes failed
     """
 
     host: str
@@ -72,16 +72,16 @@ class Seat(Beat):
 
 
 class OtherMachines:
-    """The other machines of a job that is going."""
+    """The other machines of a running job."""
 
     def __init__(self, seats: dict[int, HeartbeatReader[Seat]]) -> None:
         self.seats = seats
         self.hosts: dict[int, str] = {}
 
     def failure(self) -> str | None:
-        """Why the job cannot go on; None while it can."""
-        for number, pulse in self.seats.items():
-            seat = pulse.read()
+        """Why the job cannot continue; None while it can."""
+        for number, reader in self.seats.items():
+            seat = reader.read()
             host = f"machine {number + 1} ({self.hosts.get(number, '?')})"
             if seat is not None:
                 self.hosts[number] = seat.host
@@ -89,26 +89,26 @@ class OtherMachines:
                     return f"{host} failed"
                 if seat.over:
                     continue
-            elif not pulse.path.exists():
+            elif not reader.path.exists():
                 return f"{host} has left"
-            if pulse.stale:
+            if reader.stale:
                 return f"{host} gives no sign of life"
         return None
 
     def wait_for_end(self) -> None:
-        """Wait until the others have ended as well, or not for ever."""
+        """Wait until the others have ended too, END_SECONDS at most."""
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
-            seats = [pulse.read() for pulse in self.seats.values()]
+            seats = [reader.read() for reader in self.seats.values()]
             if all(seat is None or seat.over or seat.failed for seat in seats):
                 return
             time.sleep(POLL_SECONDS)
 
     def last_words(self) -> str:
-        """What machines that failed said last; waits a little for it."""
+        """The error messages of machines that failed; waits LAST_WORDS_SECONDS for one at most."""
         deadline = time.monotonic() + LAST_WORDS_SECONDS
         while True:
-            seats = {number: pulse.read() for number, pulse in self.seats.items()}
+            seats = {number: reader.read() for number, reader in self.seats.items()}
             said = [(n, seat) for n, seat in seats.items() if seat is not None and seat.failed]
             if said or time.monotonic() > deadline:
                 return "".join(f"\nmachine {n + 1} ({seat.host}): {seat.failed}" for n, seat in said)
@@ -117,9 +117,9 @@ class OtherMachines:
 
 @contextmanager
 def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
-    """Hold `job` out to the other machines until the block ends; it begins when all of them are there.
+    """Offer `job` to the other machines until the block ends; the block starts when all of them have joined.
 
-    Raises ChildFailed where they are not after `GATHER_SECONDS`.
+    Raises ChildFailed where they have not after `GATHER_SECONDS`.
     """
     name = hashlib.sha256(str(job.resolved).encode()).hexdigest()[:16]
     wanted = job.runtime.nodes - 1
@@ -128,11 +128,11 @@ def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
         for number in range(1, wanted + 1)
     }
     with _one_job(folder, log):
-        _clear(folder, name)  # what a killed attempt left
+        _clear(folder, name)  # files of a killed attempt
         try:
-            with Heartbeat(folder / f"{name}.json", job) as held_out:
+            with Heartbeat(folder / f"{name}.json", job) as offered:
                 _wait_for(seats, folder, log)
-                held_out.update(going=True)
+                offered.update(going=True)
                 yield OtherMachines(seats)
         finally:
             _clear(folder, name)
@@ -142,10 +142,10 @@ def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -
     started, told = time.monotonic(), -60.0
     while True:
         there = 0
-        for pulse in seats.values():
-            there += pulse.read() is not None and not pulse.stale
-            if pulse.stale:  # it died while others were waited for; another may take its place
-                pulse.path.unlink(missing_ok=True)
+        for reader in seats.values():
+            there += reader.read() is not None and not reader.stale
+            if reader.stale:  # it died before all had joined; another machine may take its number
+                reader.path.unlink(missing_ok=True)
         waited = time.monotonic() - started
         if there == len(seats):
             return
@@ -160,7 +160,7 @@ def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -
 
 @contextmanager
 def _one_job(folder: Path, log: Log) -> Iterator[None]:
-    """Machines that share themselves out between two jobs would keep both waiting."""
+    """Hold the lock of the folder: two jobs that each had half of the machines would wait for ever."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
@@ -180,7 +180,7 @@ def _clear(folder: Path, name: str) -> None:
 
 
 def serve(folder: Path, say: Log) -> None:
-    """Take part in one job after the other that is held out in `folder`, until interrupted.
+    """Join one job after the other that is offered in `folder`, until interrupted.
 
     Raises UsageError where the folder cannot be made.
     """
@@ -191,14 +191,14 @@ def serve(folder: Path, say: Log) -> None:
             f"{folder}: {error}; expected the store's folder, on a file system that all machines share"
         ) from error
     say(f"waiting for jobs in {folder}")
-    pulses: dict[Path, HeartbeatReader[Job]] = {}
+    readers: dict[Path, HeartbeatReader[Job]] = {}
     served: set[str] = set()
     strange: set[Path] = set()
     while True:
         for path in sorted(folder.glob("*.json")):
-            pulse = pulses.setdefault(path, HeartbeatReader(path, Job))
-            job = pulse.read()
-            if not pulse.beats or pulse.stale:  # what was not seen to beat may be a dead machine's
+            reader = readers.setdefault(path, HeartbeatReader(path, Job))
+            job = reader.read()
+            if not reader.beats or reader.stale:  # without a change seen, it may be a dead machine's file
                 continue
             if job is None and path not in strange and path.exists():
                 strange.add(path)
@@ -209,14 +209,14 @@ def serve(folder: Path, say: Log) -> None:
                 served.add(job.attempt)
                 say(f"taking part in {job.module} as machine {number + 1} of {job.runtime.nodes}")
                 try:
-                    _take_part(folder / f"{path.stem}.{job.attempt}.{number}", number, job, pulse, say)
-                except OSError as error:  # of the file system in between
+                    _take_part(folder / f"{path.stem}.{job.attempt}.{number}", number, job, reader, say)
+                except OSError as error:  # the shared file system failed
                     say(str(error))
         time.sleep(POLL_SECONDS)
 
 
 def _take_seat(folder: Path, name: str, job: Job) -> int | None:
-    """The number of a seat that is this process's now; None where all are taken."""
+    """Join `job`: this machine's number, or None where all numbers are taken."""
     for number in range(1, job.runtime.nodes):
         try:
             (folder / f"{name}.{job.attempt}.{number}").touch(exist_ok=False)
@@ -226,17 +226,17 @@ def _take_seat(folder: Path, name: str, job: Job) -> int | None:
     return None
 
 
-def _take_part(path: Path, number: int, job: Job, pulse: HeartbeatReader[Job], say: Log) -> None:
+def _take_part(path: Path, number: int, job: Job, reader: HeartbeatReader[Job], say: Log) -> None:
     def over() -> str | None:
-        now = pulse.read()
+        now = reader.read()
         if now is None or now.attempt != job.attempt:
             return "the first machine has ended the job"
-        return "the first machine gives no sign of life" if pulse.stale else None
+        return "the first machine gives no sign of life" if reader.stale else None
 
     started = time.monotonic()
     with Heartbeat(path, Seat(host=socket.gethostname())) as seat:
         try:
-            while not ((now := pulse.read()) and now.going and job.resolved.is_file()):
+            while not ((now := reader.read()) and now.going and job.resolved.is_file()):
                 if reason := over():
                     return say(reason)
                 if now and now.going and time.monotonic() - started > STALE_SECONDS:

@@ -1,18 +1,18 @@
-"""Which of a stage's processes this one is: what torchrun, DeepSpeed's launcher and `launch` say in the environment."""
+"""This process's rank, from the environment that torchrun, DeepSpeed's launcher and `launch` set."""
 
 import os
 
 
 def rank() -> int:
-    """Its number among all of them, on all machines; 0 where it is alone."""
+    """The rank among the processes of all machines; 0 for a single process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
-    """Its number on this machine; 0 where it is alone."""
+    """The rank among the processes of this machine; 0 for a single process."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
 def world_size() -> int:
-    """How many there are; 1 where it is alone."""
+    """The number of processes on all machines; 1 for a single process."""
     return int(os.environ.get("WORLD_SIZE", "1"))

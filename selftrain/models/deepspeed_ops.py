@@ -1,7 +1,7 @@
-"""The operators that DeepSpeed compiles when they are first used, made so that a kill in the middle leaves no trap.
+"""Compiles the operators that DeepSpeed needs, safely against kills.
 
-PyTorch's own lock for that is a file: a process that is killed while it compiles leaves it, and whoever comes next waits for
-ever. Here the kernel's lock is around it, so that a file found under it is a dead process's.
+PyTorch locks a compilation by creating a file. A process that is killed while it compiles leaves that file, and the next one
+waits for ever. Here a kernel lock (flock) is taken first, so a lock file found under it belongs to a dead process.
 """
 
 import fcntl
@@ -11,7 +11,7 @@ from selftrain.store.store import cache_folder
 
 
 def start_distributed(device: str) -> None:
-    """DeepSpeed's process group over the ranks of the launcher."""
+    """Start DeepSpeed's process group over the launcher's ranks."""
     import deepspeed
 
     build_operators()
@@ -19,10 +19,9 @@ def start_distributed(device: str) -> None:
 
 
 def build_operators() -> None:
-    """Compile, or load, the operator that DeepSpeed's communication on CPU wants; before `init_distributed`.
+    """Compile or load the operator of DeepSpeed's communication on CPU; call it before `init_distributed`.
 
-    Nothing else loads it after that in this process. Elsewhere than in TORCH_EXTENSIONS_DIR it is in this project's own cache,
-    where no other program compiles.
+    It is built in TORCH_EXTENSIONS_DIR, which is set to this project's cache unless it is set already.
     """
     import deepspeed
     from deepspeed.accelerator import get_accelerator
@@ -37,6 +36,6 @@ def build_operators() -> None:
         fcntl.flock(file, fcntl.LOCK_EX)
         for left in folder.glob(
             f"**/{builder.name}/lock"
-        ):  # in a folder of its own where the variable was not set
+        ):  # in a subfolder where the variable was not set before
             left.unlink()
         builder.load(verbose=False)

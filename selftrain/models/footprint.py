@@ -1,4 +1,4 @@
-"""Memory of one process at its peak, term by term. Needs no torch, so that it can be asked before anything starts.
+"""Peak memory of one process, term by term. Imports no torch, so that it can be computed before anything starts.
 
 Terms, bytes:
 
@@ -22,7 +22,7 @@ FLOAT = 4
 
 
 def frozen_bytes(runtime: RuntimeConfig) -> int:
-    """Bytes of the numbers of models that are not trained: PPO's reference, reranker and rollout copy."""
+    """Bytes per number of models that are not trained: PPO's reference, reranker and rollout copy."""
     return FLOAT if runtime.device == "cpu" else 2
 
 
@@ -35,7 +35,7 @@ HEAD_TILE = (4096, 32768)
 
 @dataclass(frozen=True)
 class Memory:
-    """One process's peak: bytes by term on its device, and what offload puts into the host's memory beside that."""
+    """One process's peak: bytes by term on its device, and bytes that offloading puts into the host's memory."""
 
     terms: dict[str, int] = field(default_factory=dict)
     host: int = 0
@@ -65,8 +65,8 @@ def training_memory(
     """One rank that trains a model of `parameters` parameters and the trunk of `shape`.
 
     rows, width  padded sequences and tokens of a micro batch
-    head_tokens  of those tokens, the ones whose logits are computed; 0 where there is no output layer
-    tiled        those logits are computed in TRL's tiles, else all at once
+    head_tokens  tokens whose logits are computed; 0 without an output layer
+    tiled        the logits are computed in TRL's tiles, else all at once
     """
     adapters = shape.adapters(lora.rank) if lora else 0
     states = model_states(parameters, adapters or parameters, shape.largest, runtime)
@@ -92,7 +92,7 @@ def model_states(parameters: int, trained: int, largest: int, runtime: RuntimeCo
         weights = FLOAT * parameters + (0 if cpu else 2 * trained)
         gradients = FLOAT * trained * (2 if ranks > 1 else 1)
         optimizer = 2 * FLOAT * trained
-    elif cpu:  # float32 throughout, and offloaded to where it is
+    elif cpu:  # float32 throughout; offloading moves nothing
         share = ranks if zero.stage == 3 else 1
         weights = FLOAT * (parameters / share + (largest if zero.stage == 3 else 0))
         gradients = FLOAT * trained * (1 + 1 / ranks) / share if zero.stage > 1 else 2 * FLOAT * trained
@@ -120,10 +120,11 @@ def model_states(parameters: int, trained: int, largest: int, runtime: RuntimeCo
 
 
 def activation_bytes(shape: Shape, tokens: float, runtime: RuntimeConfig) -> float:
-    """What the trunk keeps of `tokens` tokens between forward and backward pass.
+    """Bytes that the trunk keeps for `tokens` tokens between forward and backward pass.
 
     Counted from a Llama's layer: two norms keep their input, the normalised input and their output; attention keeps
-    queries, keys, values and its output; the gated MLP four vectors of its inner size. Attention keeps no square.
+    queries, keys, values and its output; the gated MLP keeps four vectors of its inner size. Attention keeps no
+    [tokens, tokens] matrix.
     """
     narrow = FLOAT if runtime.device == "cpu" else 2
     inner = shape.heads * shape.head_dim
@@ -146,19 +147,19 @@ def head_bytes(shape: Shape, tokens: float, tiled: bool, trained: bool = True) -
 
 
 def decoding_bytes(shape: Shape, rows: float, length: float, runtime: RuntimeConfig) -> int:
-    """KV cache of `rows` sequences of `length` tokens, one layer of it twice while it grows, and a step's logits."""
+    """Bytes of the KV cache of `rows` sequences of `length` tokens, one layer of it copied while it grows, and a step's logits."""
     number = FLOAT if runtime.device == "cpu" else 2
     cache = rows * length * shape.kv_elements * number * (1 + 1 / shape.layers)
     return int(cache + rows * shape.vocabulary * 6 * FLOAT)
 
 
 def reading_bytes(shape: Shape, tokens: float) -> int:
-    """What a forward pass without a backward one needs for `tokens` tokens: a layer's widest part."""
+    """Bytes that a forward pass without a backward pass needs for `tokens` tokens: a layer's widest part."""
     return int(FLOAT * tokens * (5 * shape.hidden + 4 * shape.intermediate))
 
 
 def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: float | None = None) -> Memory:
-    """Stage `sft`; `width` tokens in the longest row, by default as many as `max_tokens` allows."""
+    """Memory of stage `sft`; `width`: tokens of the longest row, by default `max_tokens`."""
     rows = micro_rows(config.batch_size, config.micro_batch_size, runtime)
     width = min(width or config.max_tokens, shape.context)
     return training_memory(
@@ -176,7 +177,7 @@ def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: f
 def reward_memory(
     config: RewardConfig, shape: Shape, runtime: RuntimeConfig, width: float | None = None
 ) -> Memory:
-    """Stage `train_reward`: a pair is two rows."""
+    """Memory of stage `train_reward`, where a pair is two rows."""
     rows = 2 * micro_rows(config.batch_size, config.micro_batch_size, runtime)
     width = min(width or config.max_tokens, shape.context)
     return training_memory(shape, shape.classifier, runtime, rows=rows, width=width, lora=config.lora)
@@ -190,7 +191,7 @@ def ppo_memory(
     prompt: float,
     completion: float,
 ) -> Memory:
-    """Stage `ppo`: the policy, the frozen reference, the reranker; the larger of rollout and update.
+    """Memory of stage `ppo`: policy, frozen reference and reranker, and the larger of rollout and update.
 
     judge               the reranker's shape
     prompt, completion  tokens of the longest
@@ -214,23 +215,23 @@ def ppo_memory(
     share = config.rollout_batch / ranks
     cache = decoding_bytes(shape, share, width, runtime) + reading_bytes(shape, share * prompt)
     terms = dict(policy.terms)
-    # One follows the other: a rollout's cache is gone when the update begins.
+    # A rollout's cache is freed before the update begins.
     if cache > terms["activations"]:
         terms["activations"], terms["kv cache"] = 0, cache
     return Memory(terms | {"other models": others}, policy.host)
 
 
 def other_parameters(config: PPOConfig, policy: int, reranker: int, runtime: RuntimeConfig) -> int:
-    """Parameters of the models that PPO keeps in each process beside the one that it trains.
+    """Parameters of the models in each PPO process other than the trained one.
 
-    With adapters the policy without them is the reference. ZeRO-3's rollouts have a copy of the policy, as has an engine.
+    With adapters, the reference is the policy without them. Rollouts have a copy of the policy under ZeRO-3 and in an engine.
     """
     copies = (config.lora is None) + (zero_of(runtime).stage == 3 or config.engine != "hf")
     return reranker + copies * policy
 
 
 def micro_rows(batch: int, micro: int, runtime: RuntimeConfig) -> int:
-    """Rows at once in one process, as `training.common.trainer_arguments` has them."""
+    """Rows of a micro batch in one process, as `training.common.trainer_arguments` sets them."""
     return min(micro, max(1, batch // world(runtime)))
 
 
@@ -240,14 +241,14 @@ def rank_bytes(
     model: Shape | int,
     runtime: RuntimeConfig,
 ) -> int:
-    """Bytes that each rank of a training stage needs at least, on its device; on CPU, of the machine's memory.
+    """Bytes that each rank of a training stage needs at least on its device (on CPU: of the machine's memory).
 
     stage     sft, train_reward or ppo
     settings  the stage's part of the config
-    model     the generator's shape, or its number of parameters; with the number alone, batches are left out
+    model     the generator's shape, or its number of parameters
 
-    For a check before ranks start: what this is over the memory there is cannot work. It imports no torch, and takes
-    lengths at their shortest (a batch of single tokens), so it refuses nothing that might fit.
+    For a check before ranks start: training cannot work with less memory. Activations are not counted, so that the check
+    refuses nothing that might fit.
     """
     if isinstance(model, Shape):
         parameters, largest, features, classifier = (

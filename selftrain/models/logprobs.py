@@ -7,7 +7,10 @@ from typing import Any
 def summed_logprobs(
     model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]
 ) -> list[float]:
-    """Of each row of token ids behind its prompt's: the sum over its tokens, nats, at temperature 1. Prompts are not empty."""
+    """[rows] sum of the log-probabilities of each row's tokens after its prompt, nats, at temperature 1.
+
+    prompts, rows  token ids, one list per row; prompts must not be empty
+    """
     import torch
 
     found = []

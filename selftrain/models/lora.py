@@ -1,6 +1,6 @@
-"""Low-rank adapters: trained beside frozen weights, and merged into them for the export.
+"""Low-rank adapters (LoRA): trained while the base weights are frozen, and merged into them for the export.
 
-peft is imported where there are adapters: it costs a second.
+Functions import peft themselves: the import takes a second.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ ROOT = "base_model.model."
 
 
 def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
-    """`model` with adapters on all linear layers of its trunk, a PeftModel; everything else is frozen.
+    """A PeftModel: `model` with adapters on all linear layers of its trunk, everything else frozen.
 
     The adapters' random halves come from torch's generator (seed it first); the product starts at zero.
 
@@ -50,8 +50,8 @@ def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
 def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor]) -> Any:
     """An ordinary transformers model: `base`, freshly loaded, with trained adapters added to its weights.
 
-    weights  whole tensors of the trained parameters at least, named as in a PeftModel, behind whatever a wrapper (DDP,
-             DeepSpeed, a module around the policy) put before those names
+    weights  unsharded tensors, of the trained parameters at least; named as in a PeftModel, with or without a prefix of a
+             wrapper (DDP, DeepSpeed)
     """
     whole = {name[name.index(ROOT) :]: tensor for name, tensor in weights.items() if ROOT in name}
     model = add(base, settings)
@@ -62,9 +62,9 @@ def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor]) -> An
 
 
 def from_folder(load: Callable[[], Any], adapters: Path) -> Any:
-    """The same from adapters that `PeftModel.save_pretrained` wrote into a folder; `load` gives the base.
+    """An ordinary model: the base that `load` returns, merged with adapters that `PeftModel.save_pretrained` wrote.
 
-    For one process of many: it loads the base whole, also where DeepSpeed splits models up while they load.
+    Called by one process alone: it loads the base unsharded even under ZeRO stage 3.
     """
     from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -74,9 +74,9 @@ def from_folder(load: Callable[[], Any], adapters: Path) -> Any:
 
 
 def shapes(model: Any, twice: bool = False) -> dict[str, list[int]]:
-    """Names and shapes of the tensors that a checkpoint of `model` holds: of its adapters alone where it has some.
+    """Names and shapes of the tensors in a checkpoint of `model`; only of its adapters where it has some.
 
-    twice  under each of its names a tensor that has several
+    twice  list tied tensors under each of their names
     """
     from peft import PeftModel, get_peft_model_state_dict
 

@@ -1,4 +1,4 @@
-"""Whether a model's training can fit into memory: told before anything starts, from what its weights' headers say."""
+"""Checks before a start that training fits into memory, from the headers of the weight files."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ ADVICE = (
 
 
 def count_parameters(folder: Path) -> int:
-    """Numbers in the safetensors or GGUF files of `folder`; 0 where there are none."""
+    """Parameters in the safetensors or GGUF files of `folder`; 0 without such files."""
     from selftrain.models.shapes import stored_parameters
 
     count = stored_parameters(folder) or 0
@@ -28,17 +28,17 @@ def count_parameters(folder: Path) -> int:
 
 
 def tiny_parameters(model: Any) -> int:
-    """Parameters of the Llama that `models.make_tiny` makes of a `ModelConfig` and a vocabulary of that size."""
+    """Parameters of the Llama that `models.make_tiny` makes from a `ModelConfig`."""
     width = model.hidden_size
     return model.vocabulary * width + model.layers * (13 * width * width + 2 * width) + width
 
 
 def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
-    """Bytes that each training process needs at least; 0 where the model is not here to be looked at.
+    """Bytes that each training process needs at least; 0 where the model is not on this machine.
 
-    config  the slice of stage sft, train_reward or ppo; that of any other gives 0
+    config  the config slice of stage sft, train_reward or ppo; 0 for any other
 
-    Of libraries only what GPUs hold counts: on CPU most of theirs is one copy for all processes, and gives way.
+    Libraries count on GPUs only: on CPU, processes share most of their memory, and the kernel can evict it.
     """
     from selftrain.models.footprint import LIBRARIES, rank_bytes
 
@@ -48,7 +48,7 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
         more = 4 * max(0, count_parameters(inputs["reranker"]) - parameters)
     elif settings := getattr(config, "reward", None):
         stage = "train_reward"
-        # Rounds that go on from the reranker before start from that, whatever the first one started from.
+        # Rounds that continue from the previous reranker start from it, whatever the first round started from.
         parameters = count_parameters(inputs["start"] if "start" in inputs else Path(settings.base or ""))
     elif settings := getattr(config, "sft", None):
         stage, base = "sft", config.model.base
@@ -60,7 +60,7 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
 
 
 def check_memory(needs: int, runtime: Any) -> None:
-    """Raise UsageError where `runtime.processes` processes of `needs` bytes each cannot fit into this machine's memory."""
+    """Raise UsageError where `runtime.processes` processes of `needs` bytes each do not fit into this machine's memory."""
     free = available_bytes()
     if runtime.device == "cpu" and free is not None and needs * runtime.processes > free:
         raise UsageError(
@@ -88,7 +88,7 @@ def check_gpu(needs: int, processes: int, local_rank: int) -> None:
 
 
 def available_bytes() -> int | None:
-    """Memory that new processes of this machine, or of this control group, can have; None where that is not told."""
+    """Bytes available to new processes on this machine and in this control group; None where the system does not say."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         groups = Path("/proc/self/cgroup").read_text().splitlines()
@@ -106,14 +106,14 @@ def available_bytes() -> int | None:
 
 
 def _group_free(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
-    """What each group from `path` up to `root` still allows; the page cache, which gives way, does not count as used."""
+    """Bytes that each control group from `path` up to `root` still allows; evictable page cache does not count as used."""
     inside = root / path.strip("/")
     for group in (inside, *inside.parents):
         try:
             stat = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
             cache = int(stat.get("total_inactive_file", stat.get("inactive_file", 0)))
             yield int((group / limit).read_text()) - int((group / usage).read_text()) + cache
-        except (OSError, ValueError):  # there is no such group here, or its limit is `max`
+        except (OSError, ValueError):  # the group is not visible here, or its limit is `max`
             pass
         if group == root:
             return

@@ -1,4 +1,4 @@
-"""Models and tokenizers: tiny ones made here, pretrained ones loaded, and how prompts and completions become tokens."""
+"""Models and tokenizers: makes tiny ones, loads pretrained ones, and encodes and decodes prompts and completions."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,8 +17,8 @@ CLASSIFIER = "ForSequenceClassification"
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     """A byte-level BPE of `vocabulary` tokens, as a transformers tokenizer.
 
-    Merges may cross spaces but not lines, and digits stand alone: short sequences, and numbers that can be compared.
-    `<sep>` ends a prompt, so that no merge spans prompt and completion.
+    Merges may span spaces but not lines, which keeps sequences short; digits are single tokens, so that numbers can be
+    compared. `<sep>` ends a prompt, so that no merge spans prompt and completion.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -70,7 +70,7 @@ def make_tiny(config: ModelConfig, tokenizer: Any) -> Any:
 
 
 def load_tokenizer(folder: str | Path, **options: Any) -> Any:
-    """The tokenizer in `folder`; it must have an end token. A missing pad token becomes the end token."""
+    """The tokenizer in `folder`. Without a pad token, the end token pads. Raises UsageError without an end token."""
     from transformers import AutoTokenizer
 
     with _loading(folder, "a tokenizer"):
@@ -85,7 +85,7 @@ def load_tokenizer(folder: str | Path, **options: Any) -> Any:
 
 
 def load_generator(folder: str | Path, **options: Any) -> Any:
-    """A causal language model, float32 unless `options` say otherwise. Safetensors or GGUF only, no remote code."""
+    """A causal language model, float32 by default; `options` go to `from_pretrained`. Safetensors or GGUF, no remote code."""
     from transformers import AutoModelForCausalLM
 
     names = _config(folder, **options).architectures or []
@@ -99,7 +99,7 @@ def load_generator(folder: str | Path, **options: Any) -> Any:
 def load_classifier(folder: str | Path, fresh_head: bool | None = False, **options: Any) -> Any:
     """A one-label sequence classifier that scores a text at its last token, float32.
 
-    fresh_head  `folder` is a generator, and the score head is new (seed torch first); None: where it has none
+    fresh_head  make a new score head (seed torch first), since `folder` is a generator; None: make one if it has none
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -133,9 +133,9 @@ def is_classifier(config: Any) -> bool:
 
 
 def check_labels(folder: str | Path, config: Any) -> None:
-    """Raise UsageError unless the classifier in `folder` has one label: as its config.json says, else as its head has rows.
+    """Raise UsageError unless the classifier in `folder` has one label, by its config.json, else by its head's rows.
 
-    Without the number in config.json transformers takes 2, whatever the weights are.
+    Where config.json gives no number, transformers assumes 2, whatever the weights are.
     """
     labels = config.num_labels
     path = Path(folder) / "config.json"
@@ -147,7 +147,7 @@ def check_labels(folder: str | Path, config: Any) -> None:
 
 
 def _rows(folder: Path, name: str) -> Iterator[int]:
-    """The first size of the tensor called `name` in a folder's safetensors files."""
+    """The first dimension of the tensor called `name` in each of a folder's safetensors files that has it."""
     from selftrain.store.weights import header
 
     for path in sorted(folder.glob("*.safetensors")):
@@ -157,7 +157,7 @@ def _rows(folder: Path, name: str) -> Iterator[int]:
 
 
 def final_norm(classifier: Any) -> Any:
-    """The norm between a sequence classifier's last layer and its head, by the names that it has; None where it has none."""
+    """The norm between a sequence classifier's last layer and its head, found by its usual names; None without one."""
     from torch import nn
 
     trunk = classifier.base_model
@@ -170,7 +170,7 @@ def final_norm(classifier: Any) -> Any:
 
 
 def _config(folder: str | Path, **options: Any) -> Any:
-    """A checkpoint's config, read with those of the model's `options` that concern it."""
+    """A checkpoint's transformers config; of `options`, only those for configs are used."""
     from transformers import AutoConfig
 
     with _loading(folder, "a model's config"):
@@ -179,7 +179,7 @@ def _config(folder: str | Path, **options: Any) -> Any:
 
 
 def _gathered(weight: Any) -> AbstractContextManager[Any]:
-    """Where ZeRO-3 has split `weight` up: the whole of it to change, the same on every rank after."""
+    """A context in which `weight` is unsharded; a change by rank 0 reaches all ranks. Does nothing without ZeRO-3."""
     if not hasattr(weight, "ds_id"):
         return nullcontext()
     import deepspeed
@@ -243,17 +243,17 @@ def end_ids(tokenizer: Any, model: Path | Any) -> tuple[int, ...]:
 
 
 def fits(prompt: int, context: int | None, new: int) -> bool:
-    """Whether a prompt of so many tokens leaves room for `new` more in a model whose longest input is `context`.
+    """Whether a prompt of `prompt` tokens leaves room for `new` more in a model whose longest input is `context`.
 
-    The one rule of sampling and PPO: a prompt that does not, or that has no token at all, is left out, and counted.
+    Sampling and PPO both leave out, and count, prompts that do not fit or are empty.
     """
     return prompt >= 1 and (context is None or prompt + new <= context)
 
 
 def context_of(config: Any) -> int | None:
-    """The longest input of a model with such a transformers config, tokens; None where nothing bounds it.
+    """The longest input of a model with this transformers config, tokens; None where nothing bounds it.
 
-    Rotary positions that are scaled by a factor reach that much further than those the model was trained on at first.
+    Scaled rotary positions extend the original length by the scaling factor.
     """
     config = config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
@@ -273,7 +273,7 @@ def load_context(folder: Path) -> int | None:
 
 
 def fill_template(template: str, prompt: str) -> str:
-    """What a reranker reads before the completion: `template` with `prompt` at its `{prompt}`; other braces are text."""
+    """The text that a reranker reads before the completion: `template` with its `{prompt}` replaced; other braces are text."""
     return template.replace("{prompt}", prompt, 1)
 
 
@@ -286,9 +286,9 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
 
 
 def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
-    """Token ids of completions, each with the end token; all at once, which is faster.
+    """Token ids of completions, each with the end token; encoded in one call, which is faster.
 
-    A completion is no text of its own: tokenizers that put a blank before a text, as SentencePiece's do, put none there.
+    A completion continues a prompt. So the blank that SentencePiece tokenizers put before a text is not added.
     """
     if not completions:
         return []
@@ -313,8 +313,7 @@ def encode_completion(tokenizer: Any, completion: str) -> list[int]:
 def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = ()) -> str:
     """The text of a completion's tokens, up to the first of `ends`, without special tokens.
 
-    Decoded behind other text: where a tokenizer drops the blank that a text begins with, it would drop one of the
-    completion's, and Python would not parse.
+    Decoded after other text: some tokenizers drop a text's first blank, which would break a completion's indentation.
     """
     ids = list(ids)
     ids = ids[: min((ids.index(end) for end in ends if end in ids), default=len(ids))]
@@ -325,7 +324,7 @@ def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = 
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    # Cleaning up is for prose: it takes blanks away before commas and dots.
+    # Clean-up is for prose: it removes blanks before commas and full stops.
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
@@ -333,7 +332,7 @@ CONTEXT_PROBES = ("    x = 1\n", "x\n", "\n    x")
 
 
 def _context(tokenizer: Any) -> tuple[str, list[int]] | None:
-    """A text and its tokens to put before a completion, where a tokenizer treats the beginning of a text in its own way."""
+    """A text and its tokens to put before a completion; None unless the tokenizer treats the start of a text specially."""
     if not hasattr(tokenizer, "_selftrain_context"):
         tokenizer._selftrain_context = _find_context(tokenizer)
     found: tuple[str, list[int]] | None = tokenizer._selftrain_context
@@ -360,7 +359,7 @@ def _find_context(tokenizer: Any) -> tuple[str, list[int]] | None:
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Any:
-    """A [len(rows), longest] tensor of token ids."""
+    """[len(rows), longest] int64 token ids, padded with `value` on the right or `left`."""
     import torch
 
     width = max(map(len, rows))

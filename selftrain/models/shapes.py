@@ -1,6 +1,6 @@
-"""Shapes of models: exact parameter counts, and the sizes that memory and FLOPs follow from.
+"""Shapes of models: exact parameter counts, and the sizes that determine memory and FLOPs.
 
-The model is built on torch's meta device, where tensors have shapes and no content, so 33B parameters take no memory.
+A model is built on torch's meta device, where tensors have shapes and no content: even 33B parameters take no memory.
 """
 
 from collections.abc import Iterator
@@ -57,9 +57,9 @@ class Shape:
 
 
 def shape_of(model: ModelConfig, vocabulary: int | None = None) -> Shape:
-    """The shape of the model that `model` describes; of the tiny one with `vocabulary` tokens if that is given.
+    """The shape of the model that `model` describes; `vocabulary` overrides a tiny model's vocabulary size.
 
-    Raises UsageError where its config cannot be had.
+    Raises UsageError where the model's config cannot be read.
     """
     settings = config_of(model, vocabulary)
     with _understandable(model, "is not the config of a causal language model"):
@@ -72,7 +72,7 @@ def config_of(model: ModelConfig, vocabulary: int | None = None) -> Any:
 
 
 def shape_by(settings: Any) -> Shape:
-    """The shape of the causal language model with such a transformers config."""
+    """The shape of the causal language model with this transformers config."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -110,10 +110,10 @@ def measure(built: Any) -> Shape:
     )
 
 
-@lru_cache(maxsize=4)  # a GGUF file's header takes seconds, for the vocabulary is in it
+@lru_cache(maxsize=4)  # reading a GGUF file's header takes seconds: it holds the vocabulary
 def read_config(model: ModelConfig) -> Any:
-    """The transformers config of a pretrained model: from a folder, a GGUF file's header, `configs/models`, which has those that
-    the shipped configs name, the hub or its cache."""
+    """The transformers config of a pretrained model, from the first of: a folder or GGUF file's header, `configs/models` (the
+    models that shipped configs name), the hub or its cache."""
     from transformers import AutoConfig
 
     assert model.base is not None
@@ -175,7 +175,7 @@ def _tiny(model: ModelConfig, vocabulary: int | None) -> Any:
     from selftrain.models.models import make_tiny
 
     class Tokenizer:
-        """As much of a tokenizer as `make_tiny` asks for."""
+        """The part of a tokenizer that `make_tiny` uses."""
 
         eos_token_id, pad_token_id = 1, 0
 

@@ -11,9 +11,9 @@ from selftrain.store.store import sha256_file
 
 
 def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
-    """What identifies the pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without.
+    """The identity of pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without `base`.
 
-    field  what errors call the setting that names them
+    field  the setting that names them, for errors
     """
     if config.base is None:
         return None
@@ -36,7 +36,7 @@ def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
 
 
 def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:
-    """The commit that `revision` (default: main) of a hub model is at."""
+    """The commit of `revision` (default: main) of a hub model."""
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -66,12 +66,14 @@ def digest_weights(folder: Path) -> str:
 
 
 LARGEST_WEIGHT = 1e9
-"""No model has weights beyond it; where training has thrown them there, products overflow or drown all else."""
+"""No sound model has larger weights; where training diverges to such values, products overflow."""
 
 
 def all_sound(model: Any) -> bool:
-    """Whether all of a model's weights are finite and at most `LARGEST_WEIGHT`. Every rank calls it, and gets the same: under
-    ZeRO stage 3 each looks at its own shards."""
+    """Whether all of a model's weights are finite and at most `LARGEST_WEIGHT` in size.
+
+    Called by every rank, with the same result on each; under ZeRO stage 3 each rank checks its own shards.
+    """
     from accelerate.utils import gather_object
 
     # A comparison with NaN is false.
@@ -80,8 +82,7 @@ def all_sound(model: Any) -> bool:
 
 
 def _local_shard(parameter: Any) -> Any:
-    """What this rank holds of a weight: all of it, or under ZeRO stage 3 its shard, without the padding behind the last one, to
-    which nobody has written."""
+    """This rank's part of a weight: all of it, or under ZeRO stage 3 its shard, without the uninitialised padding at the end."""
     if not hasattr(parameter, "ds_tensor"):
         return parameter.detach()
     shard = parameter.ds_tensor
@@ -90,9 +91,9 @@ def _local_shard(parameter: Any) -> Any:
 
 
 def whole(module: Any) -> Iterator[tuple[str, Any]]:
-    """Each parameter's name and whole tensor, tied ones once; every rank must go through all of them.
+    """Each parameter's name and unsharded tensor, tied ones once; every rank must iterate to the end.
 
-    Where ZeRO stage 3 keeps a shard in each rank, the ranks put one parameter together at a time: copy it before going on.
+    Under ZeRO stage 3 the ranks gather one parameter at a time: copy a tensor before the next iteration.
     """
     for name, parameter in module.named_parameters():
         if hasattr(parameter, "ds_id"):

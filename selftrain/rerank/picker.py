@@ -1,11 +1,11 @@
-"""Picks one of n programs as a finished run does it: by its last reranker, in the way that its validation split chose.
+"""Picks one of n programs with a finished run's last reranker, in the way that its validation split chose.
 
 from selftrain import Picker
 picked = Picker.load("runs/demo").rank(prompt, candidates)
 candidates[picked.best]
 
-That way may add weight x mean log-probability per token under the run's generator to the score. What is ranked is compared with
-what the run knows, too: a reranker's scores of texts that its generator would never have written say little.
+The way is the reranker's score, or the score + weight x mean log-probability per token under the run's generator. The
+log-probability also shows texts that the generator would hardly write: a reranker's scores of such texts mean little.
 """
 
 import json
@@ -23,16 +23,16 @@ from selftrain.store.runfile import find_run, read_run
 from selftrain.store.store import Store
 
 FAR = 2.0
-"""Texts are far where their mean log-probability is below this many times that of the run's own farthest problem."""
+"""Texts are far where their mean log-probability is below FAR x the lowest mean of the run's own test problems."""
 
 
 @dataclass(frozen=True)
 class Picked(Ranking):
-    """A ranking, with what it was made of.
+    """A ranking and the figures that it comes from.
 
-    scores    of the way that the ranking goes by
-    logprobs  [n] mean log-probability per token under the run's generator, nats; None where that was not asked
-    lowest    the lowest that the mean of such a list was on the run's own test problems
+    scores    [n] by the way chosen
+    logprobs  [n] mean log-probability per token under the run's generator, nats; None where the way needs none
+    lowest    the lowest mean of such a list over the run's own test problems
     """
 
     logprobs: tuple[float, ...] | None = None
@@ -40,19 +40,22 @@ class Picked(Ranking):
 
     @property
     def mean_logprob(self) -> float | None:
-        """Over the candidates."""
+        """Mean of `logprobs` over the candidates."""
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
 
     @property
     def far(self) -> bool | None:
-        """Whether the candidates are unlike all that the run has seen; None where that is not known."""
+        """Whether the candidates are unlike the run's own samples; None without log-probabilities."""
         if self.mean_logprob is None or self.lowest is None:
             return None
         return self.mean_logprob < FAR * self.lowest
 
 
 class Picker:
-    """The last reranker of a run, and its generator where that has a say. `way`: `rm-2`, or `rm-2+logprob` with `weight`."""
+    """The last reranker of a run, and its generator where log-probabilities are used.
+
+    way     `rm-2`: the score; `rm-2+logprob`: the score + `weight` x mean log-probability
+    """
 
     def __init__(
         self, run: Mapping[str, Any], reranker: Reranker, way: str, evaluated: Mapping[str, Any], asks: bool
@@ -65,7 +68,7 @@ class Picker:
     def load(cls, run: str | Path, way: str | None = None, device: str = "cpu") -> "Picker":
         """The picker of a finished run.
 
-        way  another than the run's validation chose; the reranker alone needs no generator, and tells of no far texts
+        way  instead of the one that the run's validation chose; the reranker alone needs no generator, and detects no far texts
 
         Raises UsageError where there is no such run or way.
         """
@@ -81,7 +84,7 @@ class Picker:
         return cls(record, Reranker.load(checkpoint, device), way or result["chosen"], result, way != last)
 
     def rank(self, prompt: str, candidates: Sequence[str]) -> Picked:
-        """Ranks `candidates`, completions of `prompt` (what follows it, not the prompt again)."""
+        """Ranks `candidates`, completions of `prompt` (without the prompt itself)."""
         scores = self.reranker.rank(prompt, candidates).scores
         if not self.asks:
             return Picked(scores)
@@ -194,7 +197,7 @@ def example(run: str | Path, id: str = "") -> Example:
 
 
 def _folder(run: Mapping[str, Any], stage: str) -> Path:
-    """Where the files of a run's stage are. They are not read to be checked: a generator may take minutes."""
+    """The folder of a run's stage. Its files are not verified: reading a generator may take minutes."""
     if stage not in run["stages"]:
         raise UsageError(f"this run of {run['name']} has no stage {stage}; finish it with `selftrain run`")
     ref = run["stages"][stage]

@@ -1,4 +1,4 @@
-"""The product: scores programs for a prompt and picks the best of n.
+"""The reranker, the product of a run: scores programs for a prompt and picks the best of n.
 
 from selftrain import Reranker
 ranking = Reranker.load("runs/demo").rank(prompt, candidates)
@@ -16,25 +16,25 @@ from selftrain.errors import UsageError
 from selftrain.store.runfile import NAME, read_run
 
 BATCH_TOKENS = {"cpu": 1024}
-"""Padded tokens at once, a candidate's prompt included, by device: what fits a core's cache is faster than what does not."""
+"""Most tokens of a batch by device, prompts and padding included; on CPU a batch that fits the core's cache is faster."""
 OTHER_BATCH_TOKENS = 16_384
-"""The same on all other devices."""
+"""Most tokens of a batch on devices that are not in BATCH_TOKENS."""
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Scores of n candidates, in the order they were given; higher is better, and only differences mean something."""
+    """[n] scores, in the order of the candidates; higher is better, and only differences are meaningful."""
 
     scores: tuple[float, ...]
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Places of the candidates, best first; equal scores keep the order they were given in."""
+        """Indices of the candidates, best first; equal scores keep their order."""
         return tuple(sorted(range(len(self.scores)), key=lambda at: -self.scores[at]))
 
     @property
     def best(self) -> int:
-        """Place of the pick."""
+        """Index of the best candidate."""
         return self.order[0]
 
 
@@ -45,7 +45,7 @@ class Reranker:
         self.model = model
         self.tokenizer = tokenizer
         self.forward = forward or model
-        """What makes the model's forward passes; another where its weights are in shards."""
+        """Makes forward passes; not the model itself where its weights are sharded."""
         self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
 
     @classmethod
@@ -60,23 +60,24 @@ class Reranker:
         return cls(load_classifier(folder).to(device).eval(), load_tokenizer(folder))
 
     def rank(self, prompt: str, candidates: Sequence[str]) -> Ranking:
-        """Scores `candidates`, completions of `prompt` (what follows it, not the prompt again)."""
+        """Scores `candidates`, completions of `prompt` (without the prompt itself)."""
         if not candidates:
             raise UsageError("nothing to rank: expected at least one candidate")
         return Ranking(tuple(self.score_many([(prompt, candidates)])[0]))
 
     def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        """Scores per problem and candidate.
+        """Scores [problems][candidates] of (prompt, completions).
 
-        What a problem's candidates begin with alike, the prompt at least, is read once, and its keys and values serve them
-        all. These beginnings are read in batches over problems, and so is what follows them, each sorted by length.
+        The common prefix of a problem's candidates, at least the prompt, is read once and its KV cache is shared. Prefixes are
+        read in batches over problems, then the rest of the candidates, both sorted by length.
         """
         import torch
 
         from selftrain.models.models import encode_completions, encode_prompt, fill_template
 
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        # The model scores at the last token that is no padding: where the end token pads too, one before it.
+        # The model scores at the last token that is not padding, which is the one before where the end token also pads. A
+        # candidate keeps that token, so it is not part of the prefix.
         own = 2 if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id else 1
         texts = [text for _, candidates in problems for text in candidates]
         written = iter(encode_completions(self.tokenizer, texts))
@@ -99,7 +100,11 @@ class Reranker:
         return scores
 
     def _score_rows(self, prompts: Sequence[list[int]], rows: Sequence[tuple[int, list[int]]]) -> list[float]:
-        """The score of each row: the place of its prompt, and the token ids that follow it."""
+        """[rows] scores.
+
+        prompts  token ids of the prefixes, one list each
+        rows     (index of the row's prefix, the token ids after it)
+        """
         import torch
 
         from selftrain.models.models import pad
@@ -109,7 +114,7 @@ class Reranker:
         width = before.shape[1]
         cache = None
         if width:
-            # Padded on the left, so that a candidate's tokens follow its prompt's without a gap.
+            # Padded on the left, so that there is no padding between prefix and candidate.
             cache = self.forward(
                 input_ids=pad(prompts, self.model.config.pad_token_id, left=True).to(device),
                 attention_mask=before,
@@ -134,7 +139,7 @@ class Reranker:
         return scores
 
     def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Rows in groups of similar length, each at most the device's BATCH_TOKENS when padded."""
+        """Row numbers in batches of similar length, each of at most the device's BATCH_TOKENS tokens with padding."""
         device = next(self.model.parameters()).device
         most = BATCH_TOKENS.get(device.type, OTHER_BATCH_TOKENS)
         batches: list[list[int]] = []
@@ -147,13 +152,13 @@ class Reranker:
 
 
 def _common_prefix(rows: Sequence[list[int]]) -> list[int]:
-    """What all rows begin with."""
+    """The longest common prefix of all rows."""
     alike = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
     return [ids[0] for ids in alike]
 
 
 def _select_rows(cache: Any, rows: Any) -> Any:
-    """A cache of `rows` of `cache`, which stays as it is: a forward pass adds to the one that it is given."""
+    """A KV cache of `rows` of `cache`. `cache` stays unchanged: a forward pass extends the cache that it gets."""
     if cache is None:
         return None
     chosen = copy.copy(cache)
@@ -163,7 +168,7 @@ def _select_rows(cache: Any, rows: Any) -> Any:
 
 
 def reranker_folder(path: Path) -> Path:
-    """The checkpoint that `path` means: itself, or the last reranker of the run in it."""
+    """The checkpoint's folder: `path` itself, or the last reranker of the run in `path`. Raises UsageError without one."""
     if (path / "config.json").is_file():
         return path
     if not (path / NAME).is_file():
@@ -177,7 +182,7 @@ def reranker_folder(path: Path) -> Path:
     folder = (path / reranker).resolve()
     if (folder / "config.json").is_file():
         return folder
-    if "://" in str(run["store"]):  # a copy that has made room for others
+    if "://" in str(run["store"]):  # evicted from this machine's cache of the remote store
         from selftrain.stage import ArtifactRef
         from selftrain.store.store import Store
 

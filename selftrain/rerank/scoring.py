@@ -1,4 +1,4 @@
-"""Scores pools of candidates with rerankers, in a child process; identical programs of a problem are scored once."""
+"""Scores pools of candidates with rerankers in child processes; identical programs of a problem are scored once."""
 
 import math
 import random
@@ -17,7 +17,7 @@ from selftrain.store.store import PROGRESS
 
 @dataclass(frozen=True)
 class Job:
-    """One reranker over one pool.
+    """Scores one pool with one reranker.
 
     name        of the result
     reranker    name of the stage's input that holds the reranker
@@ -35,7 +35,7 @@ class Job:
 
 
 def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
-    """Per job: candidate id -> score. The greedy candidates (sample -1) have none."""
+    """{job name: {candidate id: score}}. Greedy candidates (sample -1) are not scored."""
     import pyarrow.parquet as pq
 
     folder = context.folder / PROGRESS
@@ -58,7 +58,7 @@ def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[st
 
 
 def run(child: Child) -> Outcome:
-    """The child: each rank scores every world-th problem of every job."""
+    """Work of the child: each rank scores every world-th problem of every job."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -113,7 +113,7 @@ def run(child: Child) -> Outcome:
 def _problem_texts(
     problems: Sequence[Problem], pool: Sequence[Candidate], job: Job
 ) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """Per problem of the job: the prompt to score behind, and its distinct completions with their candidates' ids."""
+    """For each problem of the job: the prompt, and {completion: ids of its candidates}, each distinct completion once."""
     texts: dict[str, dict[str, list[str]]] = {}
     for candidate in pool:
         if candidate.sample >= 0:
@@ -127,7 +127,7 @@ def _problem_texts(
 
 
 def shuffled_prompts(problems: Sequence[Problem]) -> dict[str, str]:
-    """Each problem's id -> the prompt of another problem of its split and language (its own where there is no other)."""
+    """{problem id: the prompt of another problem of its split and language}; its own prompt where there is no other."""
     groups: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         groups.setdefault((problem.split, problem.language), []).append(problem)

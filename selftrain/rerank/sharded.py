@@ -1,7 +1,7 @@
-"""A reranker in shards over the ranks of a machine, for one that is larger than a GPU: ZeRO stage 3, for inference.
+"""A reranker sharded over the ranks of a machine, for one that does not fit on a GPU: ZeRO stage 3 for inference.
 
-Each layer is put together from all ranks when it is needed and dropped after, so all ranks must be in a forward pass at the
-same time, though not of the same rows: one that has nothing left to score takes part until the last one is done.
+Each layer is gathered from all ranks when it is needed and freed afterwards. So all ranks must make their forward passes at the
+same time, each of its own rows: a rank without rows left makes passes of one token until the last rank is done.
 """
 
 from pathlib import Path
@@ -15,7 +15,7 @@ from selftrain.rerank.reranker import Reranker
 
 
 class Sharded:
-    """The model's forward pass; every rank must come to `finish` after its last one."""
+    """Makes forward passes of the sharded model; every rank must call `finish` after its last pass."""
 
     def __init__(self, model: Any, settings: dict[str, Any]) -> None:
         import deepspeed
@@ -29,7 +29,7 @@ class Sharded:
         return self.engine.module(**inputs)
 
     def finish(self) -> None:
-        """Take part in the passes of the other ranks, until none has one to make."""
+        """Take part in the other ranks' passes until all ranks have called `finish`."""
         import torch
 
         ids = torch.zeros(1, 1, dtype=torch.long, device=self.engine.device)
@@ -46,14 +46,14 @@ class Sharded:
 
 
 def load_sharded(folder: Path, runtime: RuntimeConfig) -> Reranker:
-    """The reranker in `folder`, of which this rank holds its share. Called by every rank; `forward` is a `Sharded`."""
+    """The reranker in `folder`, with this rank's shard of its weights. Called by every rank; `forward` is a `Sharded`."""
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     start_distributed(runtime.device)
     settings = {"train_micro_batch_size_per_gpu": 1, "zero_optimization": {"stage": 3, "overlap_comm": False}}
-    asked = HfDeepSpeedConfig(settings)  # as long as it lives, models are loaded in shards
+    sharding = HfDeepSpeedConfig(settings)  # while this object lives, transformers loads models in shards
     model = load_classifier(folder)
     unset_hf_deepspeed_config()
-    del asked
+    del sharding
     forward = Sharded(model, settings)
     return Reranker(forward.engine.module, load_tokenizer(folder), forward)

@@ -1,1 +1,1 @@
-"""Training, each stage a module that runs as a child process: `python -m selftrain.training.sft resolved.json`."""
+"""The training stages; each module runs as a child process: `python -m selftrain.training.sft resolved.json`."""

@@ -22,12 +22,12 @@ from selftrain.store.checkpoints import WHOLE, step_of, whole
 
 @dataclass(frozen=True)
 class Goal:
-    """What is evaluated while training, and when it ends.
+    """What evaluation measures during training, and when training stops early.
 
-    metric   its name, without `eval_`; of equal ones the earliest is the best
-    higher   whether more is better
-    steps    between evaluations, there is one after the last step too; None: no evaluation
-    patience evaluations without a better one after which training stops
+    metric    its name, without `eval_`; the first of equal values is the best
+    higher    whether higher is better
+    steps     steps between evaluations; another one follows the last step; None: no evaluation
+    patience  training stops after this many evaluations without a better value
     """
 
     metric: str
@@ -36,32 +36,32 @@ class Goal:
     patience: int
 
     def evaluations(self, history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-        """The evaluations in a trainer's history, as {step, metric}."""
+        """The evaluations in a trainer's history: [{"step", metric}]."""
         rows = [row for row in history if f"eval_{self.metric}" in row]
         return [{"step": row["step"], self.metric: row[f"eval_{self.metric}"]} for row in rows]
 
     def best(self, history: Sequence[dict[str, Any]]) -> int | None:
-        """The step of the best evaluation, None without any."""
+        """The step of the best evaluation; None without evaluations."""
         worth = {
             row["step"]: row[self.metric] * (1 if self.higher else -1) for row in self.evaluations(history)
         }
         return int(max(worth, key=lambda step: (worth[step], -step))) if worth else None
 
     def should_stop(self, history: Sequence[dict[str, Any]]) -> bool:
-        """Whether `patience` evaluations in a row were no better than the one before them."""
+        """Whether the last `patience` evaluations were no better than the best before them."""
         best = self.best(history)
         return best is not None and sum(r["step"] > best for r in self.evaluations(history)) >= self.patience
 
 
 class Progress(TrainerCallback):
-    """Hands each step to the parent process."""
+    """Reports each step to the parent process."""
 
     def __init__(self) -> None:
         self.seen: collections.deque[tuple[float, float]] = collections.deque(maxlen=20)
-        """(seconds, tokens so far over all processes) of the last steps."""
+        """(seconds, tokens of all processes since the start) of the last steps."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Reports a step; evaluations and the summary at the end are none."""
+        """Reports a step; logs of evaluations and the final summary are ignored."""
         if "loss" not in logs:
             return
         figures = {name: logs[name] for name in ("loss", "accuracy") if name in logs}
@@ -73,9 +73,9 @@ class Progress(TrainerCallback):
 
 
 class Finite(TrainerCallback):
-    """Ends a training whose loss, gradients, evaluation or weights are no finite numbers, at the step where they are not.
+    """Ends training at the first step whose loss, gradient norm, evaluation or weights are not finite.
 
-    What it looks at is the same on every rank (losses and gradients over all of them), so that all ranks end.
+    It checks figures that are the same on every rank (reduced over all of them), so that all ranks end.
     """
 
     FIGURES = ("loss", "grad_norm", "accuracy", "margin")
@@ -84,18 +84,18 @@ class Finite(TrainerCallback):
         self.stage = stage
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Looks at a step, or at an evaluation."""
+        """Checks the figures of a step or an evaluation."""
         names = [name for name in logs if name in self.FIGURES or name.startswith("eval_")]
         if not all(math.isfinite(logs[name]) for name in names):
             self.end(state, ", ".join(f"{name.replace('_', ' ')} {logs[name]:.4g}" for name in names))
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Looks at the weights before a checkpoint is taken for whole."""
+        """Checks the weights before a checkpoint counts as complete."""
         if not all_sound(model):
             self.end(state, f"weights that are not finite, or beyond {LARGEST_WEIGHT:g}, after the step")
 
     def end(self, state: Any, found: str) -> None:
-        """Raise UsageError with what was found."""
+        """Raise UsageError that names the figures `found`."""
         rate = next(
             (row["learning_rate"] for row in reversed(state.log_history) if "learning_rate" in row), 0.0
         )
@@ -108,7 +108,7 @@ class Finite(TrainerCallback):
 
 
 class Checkpoints(TrainerCallback):
-    """Evaluates when it is time, keeps the newest checkpoints and the best one, and stops where nothing gets better."""
+    """Schedules evaluations, keeps the newest checkpoints and the best one, and stops training early."""
 
     def __init__(self, goal: Goal, runtime: RuntimeConfig, written_by: dict[str, int]) -> None:
         self.goal = goal
@@ -123,14 +123,14 @@ class Checkpoints(TrainerCallback):
             )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Saves the best so far, and stops after too many that are not."""
+        """Saves a checkpoint of the best evaluation so far; stops training by `Goal.should_stop`."""
         stop = self.goal.should_stop(state.log_history)
         control.should_training_stop = control.should_training_stop or stop
         if stop or self.goal.best(state.log_history) == state.global_step:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Marks the checkpoint once every process has written its part; only then older ones go."""
+        """Marks the checkpoint as complete once every process has written its part, then deletes older ones."""
         PartialState().wait_for_everyone()
         if not state.is_world_process_zero:
             return

@@ -1,8 +1,8 @@
 """What SFT and reward training share: the order of batches, the trainer's arguments, evaluation, checkpoints, the export.
 
-A checkpoint is whole once the file `whole` is in it, which says how it was written. What is exported is always a whole
-checkpoint: the last one, or the best where there is evaluation, which is kept until the end. So a run that is killed, even
-after its last step, ends with what an undisturbed one ends with.
+A checkpoint is complete once it has the file `whole`, which records the number of processes. The exported model is always that
+of a complete checkpoint: the last one, or with evaluation the best one. So a run that is killed, even after its last step, and
+resumed ends with the weights of an undisturbed run.
 """
 
 import itertools
@@ -33,16 +33,16 @@ from selftrain.store.checkpoints import WHOLE, anew, step_of, whole
 from selftrain.training.callbacks import Checkpoints, Finite, Goal, Progress
 
 SORT_WINDOW = 20
-"""Batches that are sorted by length together: little padding, and still a random order."""
+"""Rows of this many batches are sorted by length together: little padding, and still a random order."""
 CURVE = 10
-"""Steps that make one point of a curve, in runs of at least ten points."""
+"""Steps per point of a curve, where that gives at least ten points."""
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
 
 
 def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
     """Row numbers for `epochs` passes, such that each run of `batch_size` rows has similar lengths.
 
-    The order depends on nothing but the arguments, so a resumed run sees the same batches. A short rest is dropped.
+    The order depends only on the arguments, so a resumed run sees the same batches. An incomplete last batch is dropped.
     """
     rng = random.Random(seed)
     needed = max(1, round(epochs * len(lengths) / batch_size)) * batch_size
@@ -110,7 +110,7 @@ def trainer_arguments(
         "train_sampling_strategy": "sequential",
         "save_steps": config.checkpoint_steps,
         "logging_steps": 1,  # so that a resumed run has the same curve
-        "logging_nan_inf_filter": False,  # it would log a loss that is not finite as 0
+        "logging_nan_inf_filter": False,  # the filter logs a loss that is not finite as 0
         "seed": seed,
         "bf16": cuda,
         "gradient_checkpointing": runtime.recomputes,
@@ -119,12 +119,13 @@ def trainer_arguments(
         "deepspeed": deepspeed_settings(runtime),
         "report_to": "none",
         "disable_tqdm": True,
-        "max_length": None,  # longer rows were left out before
+        "max_length": None,  # `Examples` has no longer rows
     }
 
 
 def start_deepspeed(runtime: RuntimeConfig) -> None:
-    """Make DeepSpeed ready for models that are split up while they load; after the trainer's arguments, before the model."""
+    """Start DeepSpeed where it is configured. Call it after making the trainer's arguments and before loading the model, which
+    ZeRO stage 3 shards while it loads."""
     if runtime.deepspeed:
         start_distributed(runtime.device)
 
@@ -133,17 +134,19 @@ def start_deepspeed(runtime: RuntimeConfig) -> None:
 
 
 class TrainerMixin:
-    """A trainer whose evaluation is the mean of what `measure` gives, and whose checkpoints hold every tensor once, both
-    the same on any number of processes."""
+    """A trainer that evaluates weighted means of `measure`, and whose checkpoints hold tied tensors once.
+
+    Both are the same on any number of processes.
+    """
 
     measures: tuple[str, ...]
 
     def measure(self, model: Any, batch: dict[str, Any]) -> Tensor:
-        """[rows, 1 + measures]: each row's weight, and its measures times that weight."""
+        """[rows, 1 + measures] each row's weight, then its measures times that weight."""
         raise NotImplementedError
 
     def evaluate(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The means, as eval_NAME; they go into the history, and the callbacks hear of them."""
+        """The weighted means {eval_NAME: mean}; also logged to the history and passed to the callbacks."""
         model = self.model_wrapped
         model.eval()
         sums = torch.zeros(1 + len(self.measures), dtype=torch.float64)
@@ -159,7 +162,7 @@ class TrainerMixin:
         return metrics
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if state_dict is not None:  # from DeepSpeed, which writes tied tensors under each of their names
+        if state_dict is not None:  # DeepSpeed passes tied tensors under each of their names
             twice = dict(self.model.named_parameters(remove_duplicate=False)).keys()
             tied = twice - dict(self.model.named_parameters()).keys()
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
@@ -170,19 +173,19 @@ class TrainerMixin:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest whole checkpoint in `folder`, or None; a killed process may have left a part of a newer one."""
+    """The newest complete checkpoint in `folder`, or None. A killed process may have left a newer, incomplete one."""
     found = whole(folder).values()
     return str(max(found, key=step_of)) if found else None
 
 
 @dataclass(frozen=True)
 class Trained:
-    """How training went.
+    """The result of training.
 
-    checkpoint  the one to export
-    history     the trainer's log, {step, ...} for each step and for each evaluation
-    steps       optimizer steps that were made
-    stopped     whether it ended before its time, by `Goal.should_stop`
+    checkpoint  folder of the checkpoint to export
+    history     the trainer's log, {"step", ...} for each step and each evaluation
+    steps       number of optimizer steps
+    stopped     whether it stopped early, by `Goal.should_stop`
     """
 
     checkpoint: Path
@@ -191,7 +194,7 @@ class Trained:
     stopped: bool
 
     def metrics(self, goal: Goal, names: Sequence[str]) -> dict[str, Any]:
-        """What the stage's manifest says of it: the mean of `names` over the last steps, their curve, evaluations."""
+        """The stage's figures: the mean of `names` over the last CURVE steps, their curve, and the evaluations."""
         rows = [row for row in self.history if "loss" in row and "step" in row]
         found: dict[str, Any] = {"steps": self.steps}
         found |= {name: _mean(rows[-CURVE:], name) for name in names}
@@ -206,11 +209,11 @@ class Trained:
 
 
 def train(trainer: Any, goal: Goal, runtime: RuntimeConfig, stage: str) -> Trained:
-    """Train from the start or from the last whole checkpoint; the same in the end, bit for bit on one process.
+    """Train from the start or resume from the last complete checkpoint; both end with the same weights, bit-equal on one process.
 
-    stage  what errors call it
+    stage  its name, for errors
 
-    Raises UsageError where that checkpoint cannot be resumed from, and where training diverges.
+    Raises UsageError where the checkpoint does not fit, and where training diverges.
     """
     plugin = trainer.accelerator.state.deepspeed_plugin
     written_by = {"processes": world_size(), "zero": plugin.zero_stage if plugin else 0}
@@ -219,7 +222,7 @@ def train(trainer: Any, goal: Goal, runtime: RuntimeConfig, stage: str) -> Train
     trainer.add_callback(Finite(stage))
     trainer.add_callback(Checkpoints(goal, runtime, written_by))
     folder = Path(trainer.args.output_dir)
-    # One process looks, for all: over a network another one may see the folder as it was.
+    # Rank 0 decides for all: over a network file system another rank may see an older state of the folder.
     [newest] = broadcast_object_list([last_checkpoint(folder)])
     if newest is not None:
         check_checkpoint(Path(newest), trainer.model, written_by)
@@ -244,9 +247,9 @@ def _finished(state: dict[str, Any], goal: Goal) -> bool:
 
 
 def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -> None:
-    """Raise UsageError unless training of `model` can go on from `checkpoint`, to the same end as undisturbed.
+    """Raise UsageError unless training of `model` can resume from `checkpoint` with the same result as an undisturbed run.
 
-    Without DeepSpeed any number of processes goes on from any other's; DeepSpeed splits up its optimizer's state.
+    Without DeepSpeed the number of processes may differ; DeepSpeed shards the optimizer's state by rank.
     """
     before = json.loads((checkpoint / WHOLE).read_text())
     if before != written_by and (before["zero"] or written_by["zero"]):
@@ -278,9 +281,9 @@ def _shapes(path: Path) -> dict[str, list[int]]:
 
 
 def export(checkpoint: Path, folder: Path, tokenizer: Any, base: Callable[[], Any] | None) -> None:
-    """Write a checkpoint's model and the tokenizer as an ordinary folder; when this returns, in any process, it is there.
+    """Write a checkpoint's model and the tokenizer into `folder`. Called by every rank; returns when rank 0 has written.
 
-    base  where the checkpoint holds adapters: loads the model that they are merged into
+    base  where the checkpoint holds adapters: a function that loads the model to merge them into
     """
     state = PartialState()
     if state.is_main_process:
@@ -294,7 +297,7 @@ def export(checkpoint: Path, folder: Path, tokenizer: Any, base: Callable[[], An
 
 
 def curve(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, float]]:
-    """The means of `names` over every ten steps, or each step of a run of fewer than a hundred."""
+    """The means of `names` over every CURVE steps; over each step where there are fewer than CURVE x CURVE."""
     width = CURVE if len(rows) >= CURVE * CURVE else 1
     parts = [rows[at : at + width] for at in range(0, len(rows), width)]
     return [

@@ -124,7 +124,7 @@ def _trainer(
 def split(pairs: Sequence[Pair], holdout: float, seed: int) -> tuple[list[Pair], list[Pair]]:
     """Pairs to train on, and those of about a share `holdout` of the problems.
 
-    A problem is held out or not by its id and the seed alone, so in every round the same.
+    Whether a problem is held out depends only on its id and the seed, so it is the same in every round.
     """
     parts: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs:
@@ -142,7 +142,7 @@ def _start(config: RewardSlice, child: Child) -> tuple[str | Path, dict[str, Any
 
 
 def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
-    """The model before training, a reranker; its config says how it is to be used."""
+    """The reranker before training; its config holds the padding id and the prompt template that users need."""
     folder, options = _start(config, child)
     # A base may be a reward model already.
     fresh_head = None if config.base_digest else not config.continues
@@ -153,7 +153,7 @@ def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
 
 
 def tokens(tokenizer: Any, pair: Pair, settings: RewardConfig) -> dict[str, Any]:
-    """Token ids of both programs behind their prompt, the prompt's length, and by how much their scores are to differ."""
+    """Token ids of prompt + program for both programs, the prompt's length, and the margin that their scores should have."""
     prompt = encode_prompt(tokenizer, fill_template(settings.template, pair.prompt))
     return {
         "chosen_ids": prompt + encode_completion(tokenizer, pair.chosen),
@@ -168,7 +168,7 @@ def _longest(row: dict[str, Any]) -> int:
 
 
 class Collator:
-    """Chosen rows first, rejected rows after them, as RewardTrainer wants, with a mask of the completions' tokens."""
+    """Puts chosen rows before rejected rows, as RewardTrainer expects, and adds a mask of the completions' tokens."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
@@ -188,7 +188,7 @@ class Collator:
 
 
 class TokenRewardTrainer(TrainerMixin, RewardTrainer):
-    """RewardTrainer with the loss on pooled per-token scores beside its own."""
+    """RewardTrainer with an additional loss on pooled per-token scores."""
 
     measures = ("accuracy", "loss")
 
@@ -196,7 +196,7 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.token_scores: Any = None
-        """[rows, longest] scores of the tokens of the last batch."""
+        """[rows, longest] scores of the last batch's tokens."""
         classifier = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self.norm: Any = final_norm(classifier)
         if not settings.token_loss:
@@ -209,10 +209,10 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         classifier.register_forward_hook(self._score_tokens)
 
     def _score_tokens(self, classifier: Any, args: Any, outputs: Any) -> None:
-        """Scores each token one layer below the last, by the same norm and head: what is known there about each token,
-        the last layer can gather into the last token, where it counts.
+        """Score each token with the states below the last layer, by the same norm and head.
 
-        A hook, so that it happens inside the forward of whatever wraps the model: ZeRO-3 has the weights there only.
+        What these states hold about each token, the last layer can attend to from the last token, whose score counts. This is a
+        forward hook, since under ZeRO-3 the weights are gathered only inside the wrapped model's forward pass.
         """
         if outputs.hidden_states is not None:
             self.token_scores = classifier.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
@@ -223,7 +223,8 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """last_loss * Bradley-Terry on the last token + token_loss * the same on pooled token scores + TRL's centering."""
+        """last_loss x Bradley-Terry loss of the last token's scores + token_loss x that of pooled token scores + TRL's
+        centering term."""
         settings = self.settings
         mask, gap = inputs.pop("completion_mask"), inputs.pop("gap")
         inputs["output_hidden_states"] = bool(settings.token_loss)
@@ -240,7 +241,7 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """Of each pair: 1, whether the last token's scores are the right way round, and their Bradley-Terry loss."""
+        """[pairs, 3] 1 (the weight), whether the chosen program has the higher score, and the Bradley-Terry loss."""
         outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
         loss = -logsigmoid(chosen - rejected)
@@ -248,7 +249,11 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
 
 
 def bradley_terry(scores: torch.Tensor, gap: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """Mean of -log sigmoid(chosen - rejected - gap) over the pairs in scores [2 * pairs], the chosen first."""
+    """Mean of -log sigmoid(chosen - rejected - gap) over pairs, a scalar.
+
+    scores  [2 * pairs] float32, the chosen programs' before the rejected programs'
+    gap     [pairs] or a number, in units of the score
+    """
     chosen, rejected = scores.chunk(2)
     return -logsigmoid(chosen - rejected - gap).mean()
 

@@ -1,7 +1,7 @@
 """Stage A: fine-tunes the generator on (prompt, response) with TRL's SFTTrainer; the result is the SFT policy.
 
-Loss on the response's tokens only. With `evaluation_steps` the same loss is measured on the responses of the validation
-split; without any there it is an error. Run as a child process: `python -m selftrain.training.sft resolved.json`.
+The loss covers the response's tokens only. With `evaluation_steps` the same loss is measured on the responses of the validation
+split. Run as a child process: `python -m selftrain.training.sft resolved.json`.
 """
 
 from collections.abc import Sequence
@@ -114,22 +114,22 @@ def _length(row: dict[str, Any]) -> int:
 
 
 def answers(problems: Sequence[Problem], split: str) -> list[tuple[str, str]]:
-    """(prompt, response) of a split's problems that have one."""
+    """(prompt, response) of a split's problems that have a response."""
     return [(p.prompt, p.response) for p in problems if p.split == split and p.response is not None]
 
 
 def _source(config: SftSlice) -> dict[str, Any]:
-    """Options that load the very base that the key holds."""
+    """Options of `from_pretrained` for exactly the weights that the cache key names."""
     options: dict[str, Any] = {}
     if config.model.gguf_file:
         options["gguf_file"] = config.model.gguf_file
     if config.model.base is not None and not Path(config.model.base).is_dir():
-        options["revision"] = config.base_digest  # that commit, whatever the branch is at by now
+        options["revision"] = config.base_digest  # the commit, even if the branch has moved since
     return options
 
 
 def _tokenizer(config: SftSlice, texts: list[str]) -> Any:
-    """The base's tokenizer, or one of our own."""
+    """The base's tokenizer, or without a base one trained on `texts`."""
     if config.model.base is None:
         return train_tokenizer(texts, config.model.vocabulary)
     return load_tokenizer(config.model.base, **_source(config))
@@ -143,15 +143,18 @@ def _model(config: SftSlice, tokenizer: Any) -> Any:
 
 
 class Trainer(TrainerMixin, SFTTrainer):
-    """SFTTrainer with an evaluation that weighs every token of the responses alike."""
+    """SFTTrainer whose evaluation is a mean over all tokens of the responses."""
 
     measures = ("loss",)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """On CPU that of transformers' trainer: TRL's goes through the head in parts, with figures that nobody asks for,
-        which saves a GPU's memory and costs a CPU a third of its time."""
+        """On GPUs TRL's loss; on CPU that of transformers' trainer.
+
+        TRL computes the logits in tiles and adds figures that are not used here. That saves memory on a GPU, and costs a third
+        of the time on a CPU.
+        """
         if not self.args.use_cpu:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         seen = self.accelerator.gather_for_metrics(inputs["attention_mask"].sum()).sum().item()
@@ -161,11 +164,11 @@ class Trainer(TrainerMixin, SFTTrainer):
         return transformers.Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """Tokens of each row's response, and the sum of their losses."""
+        """[rows, 2] tokens of each row's response, and the sum of their losses (nats)."""
         if not self.args.use_cpu:
             outputs = model(**batch, fused_lm_head=True)
             return torch.stack([outputs.label_mask.sum(1).float(), -outputs.log_probs.float().sum(1)], 1)
-        # The same forward as in training: ZeRO-3 fetches weights ahead, in the order in which it saw them used.
+        # The same forward pass as in training: ZeRO-3 prefetches weights in the order that it has recorded.
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"][:, 1:]
         logits = model(**inputs, use_cache=False).logits[:, :-1].float()
@@ -174,7 +177,7 @@ class Trainer(TrainerMixin, SFTTrainer):
 
 
 def tokens(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:
-    """Input ids of prompt + response, and labels that leave the prompt out."""
+    """{"input_ids", "labels"} of prompt + response, [tokens] each; labels are -100 at the prompt."""
     head, tail = encode_prompt(tokenizer, prompt), encode_completion(tokenizer, response)
     return {"input_ids": head + tail, "labels": [-100] * len(head) + tail}
 

@@ -1,7 +1,7 @@
-"""Checkpoints of a PPO run: weights, optimizer and the rest of its state; whole or absent.
+"""Atomic checkpoints of a PPO run: weights, optimizer and `State`.
 
-One process and DDP: safetensors and JSON. A DeepSpeed engine keeps its shards in a format of its own. There is no random
-state to keep: every random number is made from the seed and its own position (see `rollout.seeded`).
+Without DeepSpeed they are safetensors and JSON; a DeepSpeed engine writes its shards in its own format. No random state is
+saved, since every random number is derived from the seed and its position (see `rollout.seeded`).
 """
 
 import json
@@ -28,10 +28,9 @@ def save(
     accelerator: Any,
     keep: int = 1,
 ) -> None:
-    """Write `folder/step-N`, under another name until it is whole, then delete all but the newest. Called by every rank.
+    """Write `folder/step-N` atomically, by a rename, then delete all but the newest `keep`. Called by every rank.
 
     state  JSON values
-    keep   how many stay
     """
     part = folder / PART
     part.mkdir(parents=True, exist_ok=True)
@@ -57,12 +56,12 @@ def save(
 
 
 def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[str, Any] | None:
-    """Load the newest checkpoint in `folder` into `model` and `optimizer` and return its state; None where none is.
+    """Load the newest checkpoint in `folder` into `model` and `optimizer` and return its state; None without a checkpoint.
 
-    Deletes what a killed `save` left. Called by every rank.
+    Deletes the incomplete checkpoint of a killed `save`. Called by every rank.
 
-    Raises UsageError where the checkpoint is of another model, or was written by DeepSpeed and this run is not, or the other
-    way round, or by another number of its ranks.
+    Raises UsageError where the checkpoint is of another model, where only one of the two runs uses DeepSpeed, or where the
+    number of DeepSpeed's ranks differs.
     """
     if accelerator.is_main_process and (folder / PART).exists():
         shutil.rmtree(folder / PART)
@@ -94,7 +93,7 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
 
 
 def _layout(model: Any, accelerator: Any) -> dict[str, Any]:
-    """What has to be the same for a checkpoint to fit; JSON values."""
+    """The properties in which a checkpoint must agree with this run; JSON values."""
     engine = _is_engine(model)
     shapes = {name: list(getattr(p, "ds_shape", p.shape)) for name, p in _parameters(model)}
     return {
@@ -105,7 +104,7 @@ def _layout(model: Any, accelerator: Any) -> dict[str, Any]:
 
 
 def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The first difference between two layouts, in words."""
+    """The first difference between two layouts, for an error message; None where they are equal."""
     for name, value in now.items():
         if saved[name] == value:
             continue
@@ -118,12 +117,12 @@ def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 def _is_engine(model: Any) -> bool:
-    """Whether `model` is a DeepSpeed engine, told without importing DeepSpeed."""
+    """Whether `model` is a DeepSpeed engine; does not import DeepSpeed."""
     return hasattr(model, "save_checkpoint")
 
 
 def _parameters(model: Any) -> list[tuple[str, Any]]:
-    """Parameters by name, tied ones once; the same names with and without DDP around them."""
+    """Parameters by name, tied ones once; the names are the same with and without DDP."""
     return list(getattr(model, "module", model).named_parameters())
 
 

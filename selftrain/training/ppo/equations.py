@@ -1,7 +1,8 @@
-"""The equations of PPO for language models, as functions on tensors; no model, no state.
+"""The equations of PPO for language models, as pure functions on tensors.
 
-Shapes: [rows, tokens] tensors are indexed by a completion's tokens, and `mask` is true at its real ones (the end token
-included). A log-probability is that of the sampled token, in nats.
+Tensors are float32 unless said otherwise. [rows, tokens] tensors have one entry per token of a completion, padded on the
+right; `mask` [rows, tokens] bool is true at a completion's tokens, the end token included. Log-probabilities are those of the
+sampled tokens, in nats.
 
 Schulman et al. 2017 (PPO, arXiv 1707.06347), Schulman et al. 2016 (GAE, arXiv 1506.02438), Ziegler et al. 2019 (PPO on
 language models with a KL penalty, arXiv 1909.08593), Schulman 2020 (KL estimators, joschu.net/blog/kl-approx.html).
@@ -12,19 +13,20 @@ from torch import Tensor
 
 
 def completion_mask(lengths: Tensor, width: int) -> Tensor:
-    """[rows, width] booleans, true at the first `lengths[row]` tokens."""
+    """[rows, width] bool, true at the first `lengths[row]` tokens; `lengths`: [rows] int64."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """Mean of `values` where `mask` is true, as a scalar."""
+    """[] mean of `values` [rows, tokens] where `mask` is true."""
     return (values * mask).sum() / mask.sum()
 
 
 def whiten(values: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
-    """`values` scaled to unit variance (unbiased) and shifted to mean 0 over the mask; 0 outside it.
+    """[rows, tokens] `values` shifted to mean 0 and scaled to unit variance (unbiased) over the mask; 0 outside it.
 
-    keep_mean  shift back to the old mean: for rewards, whose sign means something
+    values     [rows, tokens]
+    keep_mean  keep the old mean: for rewards, whose sign has a meaning
     """
     mean = masked_mean(values, mask)
     count = mask.sum()
@@ -34,7 +36,10 @@ def whiten(values: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
 
 
 def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
-    """Per-token estimate of KL(policy || reference) from tokens that the policy sampled; same shape as `logprobs`.
+    """[rows, tokens] per-token estimates of KL(policy || reference), in nats, from tokens that the policy sampled.
+
+    logprobs, reference  [rows, tokens] log-probabilities under policy and reference
+    estimator            k1 or k3; else ValueError
 
     With r = reference probability / policy probability: k1 = -log r is unbiased and may be negative; k3 = r - 1 - log r
     is unbiased too, never negative, and has less variance near 0.
@@ -48,23 +53,32 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
 
 
 def mixed_scores(scores: Tensor, passed: Tensor, weight: float) -> Tensor:
-    """[rows] (1 - weight) * score + weight * passed, with `passed` 1 or 0."""
+    """[rows] (1 - weight) * score + weight * passed.
+
+    scores  [rows]
+    passed  [rows] 1 where the tests pass, 0 where not
+    """
     return (1 - weight) * scores + weight * passed
 
 
 def penalised_scores(
     scores: Tensor, ended: Tensor, penalty: float, lengths: Tensor | int = 0, length_penalty: float = 0.0
 ) -> Tensor:
-    """[rows] `scores`, less `penalty` where the completion has no end token, less `length_penalty` per token."""
+    """[rows] `scores`, less `penalty` where the completion has no end token, less `length_penalty` per token.
+
+    scores   [rows]
+    ended    [rows] bool
+    lengths  [rows] int64, tokens
+    """
     return scores - penalty * (~ended) - length_penalty * lengths
 
 
 def token_rewards(kl: Tensor, scores: Tensor, lengths: Tensor, coefficient: float) -> Tensor:
-    """[rows, tokens] rewards: -coefficient * KL at each token, plus the row's score at its last one; 0 after it.
+    """[rows, tokens] rewards: -coefficient * KL at each token, plus the row's score at its last token; 0 after it.
 
-    kl       [rows, tokens] from `kl_estimate`
+    kl       [rows, tokens] nats
     scores   [rows]
-    lengths  [rows], at least 1
+    lengths  [rows] int64, tokens, at least 1
     """
     rewards = -coefficient * kl * completion_mask(lengths, kl.shape[1])
     return rewards.scatter_add(1, lengths[:, None] - 1, scores[:, None])
@@ -76,8 +90,10 @@ def advantages_and_returns(
     """Generalised advantage estimates and value targets, both [rows, tokens], 0 outside the mask.
 
     delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1},  target_t = A_t + V_t, where V_t is the
-    value before token t. V is 0 after the last token, whether that is the end token or the longest length allowed: the
-    score judges the completion as it stands, so nothing is left to bootstrap from.
+    value before token t. V is 0 after the last token, also where a completion was cut at the longest length: the score judges
+    the cut completion, so there is nothing to bootstrap from.
+
+    rewards, values  [rows, tokens]
     """
     values = values * mask
     following = torch.nn.functional.pad(values[:, 1:], (0, 1))
@@ -93,30 +109,36 @@ def advantages_and_returns(
 def clipped_policy_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """Per-token loss max(-A r, -A clamp(r, 1 - clip, 1 + clip)) with r = p / p_old, and whether the clamp decided it."""
+    """Per-token loss max(-A r, -A clamp(r, 1 - clip, 1 + clip)) with r = p / p_old, and whether clipping decided it (bool).
+
+    All tensors, arguments and results, have one shape, such as [tokens].
+    """
     ratio = torch.exp(logprobs - old_logprobs)
-    free = -advantages * ratio
-    held = -advantages * ratio.clamp(1 - clip, 1 + clip)
-    return torch.maximum(free, held), held > free
+    unclipped = -advantages * ratio
+    clipped = -advantages * ratio.clamp(1 - clip, 1 + clip)
+    return torch.maximum(unclipped, clipped), clipped > unclipped
 
 
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
-    """Per-token loss 1/2 max((V - R)^2, (V_c - R)^2), where V_c is V kept within `clip` of the old value."""
-    held = old_values + (values - old_values).clamp(-clip, clip)
-    return 0.5 * torch.maximum((values - returns) ** 2, (held - returns) ** 2)
+    """Per-token loss 1/2 max((V - R)^2, (V_c - R)^2), where V_c is V clipped to within `clip` of the old value.
+
+    All tensors, arguments and result, have one shape, such as [tokens].
+    """
+    clipped = old_values + (values - old_values).clamp(-clip, clip)
+    return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
 
 def value_scale(returns: Tensor, mask: Tensor) -> Tensor:
-    """The unit that the value loss is computed in, a scalar: the targets' root mean square, but at least 1.
+    """[] the unit in which the value loss is computed: the root mean square of `returns` [rows, tokens], at least 1.
 
-    Policy and value share a trunk, and advantages are whitened while value targets are not: at returns of 30 the value's
-    gradients would drown the policy's and move it at random. Scores of order 1 are left as they are.
+    Policy and value share a trunk, and advantages are whitened while value targets are not. At returns of 30 the value's
+    gradients would dominate the policy's and move it at random. Returns of order 1 keep the unit 1.
     """
     return masked_mean(returns**2, mask).sqrt().clamp(min=1)
 
 
 def next_kl_coefficient(coefficient: float, kl: float, target: float, rows: int, horizon: float) -> float:
-    """The KL coefficient after a batch of `rows` completions whose mean KL was `kl`, steered towards `target`.
+    """The KL coefficient after a batch of `rows` completions with mean KL `kl` (nats), adapted towards `target`.
 
     Ziegler et al. 2019, section 2.2: e = clamp((kl - target) / target, -0.2, 0.2), coefficient *= 1 + e rows / horizon.
     """
@@ -125,6 +147,9 @@ def next_kl_coefficient(coefficient: float, kl: float, target: float, rows: int,
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """1 - Var(R - V) / Var(R) over the mask, a scalar: 1 for a perfect value head, 0 for a constant, below 0 for worse."""
-    wrong, whole = (returns - values)[mask].var(), returns[mask].var()
-    return 1 - wrong / whole.clamp(min=1e-12)
+    """[] 1 - Var(R - V) / Var(R) over the mask: 1 for a perfect value head, 0 for a constant one, below 0 for a worse one.
+
+    values, returns  [rows, tokens]
+    """
+    residual, total = (returns - values)[mask].var(), returns[mask].var()
+    return 1 - residual / total.clamp(min=1e-12)

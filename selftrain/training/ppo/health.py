@@ -1,4 +1,4 @@
-"""Signals that tell a PPO run gone bad, and the bounds that end it (`ppo.health`)."""
+"""Detects a PPO run that diverges or hacks its reward, by the bounds in `ppo.health`, and ends it."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,11 +10,13 @@ ADVICE = "lower ppo.learning_rate, raise ppo.kl_coefficient, or move the bound i
 
 
 def hacking_gap(first: Mapping[str, float], now: Mapping[str, float]) -> float:
-    """How much more the score of the probe's completions has risen than their pass rate, each in standard deviations.
+    """The rise of the probe's score minus the rise of its pass rate, each in standard deviations of the first probe.
 
-    A policy that learns to please the reward model and not the tests raises the one without the other (Gao et al. 2023).
-    first, now  rows of a probe: `score`, `score_std`, `pass_rate`; the standard deviations are the first probe's, that of
-                a pass rate p is sqrt(p (1 - p)), and at least that of one pass or failure among its problems
+    Reward hacking raises the score without the pass rate (Gao et al. 2023).
+
+    first, now  rows of `State.probes`: `score`, `score_std`, `pass_rate`, `problems`
+
+    The standard deviation of a pass rate p is sqrt(p (1 - p)), and at least that of one pass or one failure.
     """
     score = (now["score"] - first["score"]) / (first["score_std"] or 1.0)
     least = 1 / max(first["problems"], 2)
@@ -23,7 +25,7 @@ def hacking_gap(first: Mapping[str, float], now: Mapping[str, float]) -> float:
 
 
 def check_finite(step: int, row: Mapping[str, float], rate: float) -> None:
-    """Raise UsageError where a figure of step `step` (1, 2, ...), at learning rate `rate`, is NaN or infinite."""
+    """Raise UsageError where a figure in `row` of step `step` (1, 2, ...) is NaN or infinite; `rate`: the learning rate."""
     _end(step, rate, [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)])
 
 
@@ -34,7 +36,7 @@ def check(
     bounds: HealthConfig,
     rate: float,
 ) -> None:
-    """Raise UsageError where a signal of the step's `row`, or of the newest probe, is beyond its bound or no number."""
+    """Raise UsageError where a figure of the step's `row` or of the newest probe exceeds its bound or is not finite."""
     check_finite(step, {**row, **(probes[-1] if probes else {})}, rate)
     wrong = []
     for name, value, bound, above in (

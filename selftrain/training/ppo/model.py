@@ -12,11 +12,11 @@ from selftrain.errors import UsageError
 
 @dataclass(frozen=True)
 class Sequences:
-    """Prompts and their completions, padded on the right.
+    """Prompts and their completions, padded on the right; int64 tensors.
 
     ids          [rows, width] token ids
-    prompts      [rows] tokens of each prompt
-    completions  [rows] tokens of each completion
+    prompts      [rows] length of each prompt, tokens
+    completions  [rows] length of each completion, tokens
     """
 
     ids: Tensor
@@ -27,7 +27,7 @@ class Sequences:
     def of(
         cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device: Any
     ) -> "Sequences":
-        """From lists of token ids; padding is never looked at, so its id is 0."""
+        """From lists of token ids. Nothing reads the padding, so its id is 0."""
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
         width = max(map(len, rows))
         return cls(
@@ -38,16 +38,16 @@ class Sequences:
 
     @property
     def lengths(self) -> Tensor:
-        """[rows] tokens of prompt and completion."""
+        """[rows] length of prompt and completion, tokens."""
         return self.prompts + self.completions
 
     def take(self, rows: Tensor) -> "Sequences":
-        """The given rows, no wider than the longest of them."""
+        """The rows with the numbers in `rows` [n], no wider than the longest of them."""
         prompts, completions = self.prompts[rows], self.completions[rows]
         return Sequences(self.ids[rows, : int((prompts + completions).max())], prompts, completions)
 
     def predicting(self) -> Tensor:
-        """Positions in the flattened ids whose next token is a completion's, row by row; [completion tokens]."""
+        """[completion tokens] positions in the flattened ids whose next token is a completion's, row by row."""
         at = torch.arange(self.ids.shape[1], device=self.ids.device)
         chosen = (at >= self.prompts[:, None] - 1) & (at < self.lengths[:, None] - 1)
         return chosen.flatten().nonzero().squeeze(1)
@@ -58,15 +58,15 @@ class Sequences:
 
 
 class PolicyWithValue(nn.Module):
-    """A causal language model and a linear value head, on the trunk that they share or on `value_trunk`.
+    """A causal language model and a linear value head, on a shared trunk or on `value_trunk`.
 
-    The value head starts at zero, so it moves neither the trunk nor the advantages before it has learnt something.
-    Dropout is off for good: old and new probabilities must come from one and the same network.
+    The value head starts at zero, so that it changes neither trunk nor advantages before it has learnt something. Dropout is
+    off in training too: old and new probabilities must come from the same network.
     """
 
     def __init__(self, policy: Any, temperature: float, value_trunk: Any = None) -> None:
         super().__init__()
-        self.config = policy.config  # DeepSpeed's "auto" settings go by it
+        self.config = policy.config  # DeepSpeed's "auto" settings are derived from it
         self.policy = without_dropout(policy)
         self.value_trunk = None if value_trunk is None else without_dropout(value_trunk)
         self.value_head = nn.Linear(policy.config.hidden_size, 1)
@@ -75,11 +75,11 @@ class PolicyWithValue(nn.Module):
         self.temperature = temperature
 
     def forward(self, batch: Sequences, whole: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probabilities and values before each token, float32 [completion tokens].
+        """Log-probabilities of the completions' tokens and values before each of them, both [completion tokens] float32.
 
-        whole  also the log-probabilities of all tokens there, [completion tokens, vocabulary]
+        whole  also return the log-probabilities of all tokens, [completion tokens, vocabulary] float32; else None
 
-        All of the distribution softmax(logits / temperature), the one that rollouts are sampled from.
+        Log-probabilities are those of softmax(logits / temperature), from which rollouts are sampled.
         """
         states = completion_states(self.policy.base_model, batch)
         logs = _log_distribution(self.policy, states, self.temperature)
@@ -91,7 +91,7 @@ class PolicyWithValue(nn.Module):
 
 
 def without_dropout(model: Any) -> Any:
-    """`model` with every dropout at 0, in whatever mode it is put: activations are recomputed in training mode only."""
+    """`model` with every dropout probability 0, in training mode only where activations are recomputed, which needs it."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -116,7 +116,10 @@ def completion_distribution(model: Any, batch: Sequences, temperature: float) ->
 
 
 def check_head(model: Any, ids: Sequence[int]) -> None:
-    """Raise UsageError unless `model`'s logits are its output embedding of its trunk's last states, as assumed here."""
+    """Raise UsageError unless `model`'s logits equal its output embedding of its trunk's last states, as PPO assumes.
+
+    ids  token ids of a text to compare them on
+    """
     row = torch.tensor([ids], device=model.device)
     with torch.no_grad():
         whole = model(input_ids=row).logits

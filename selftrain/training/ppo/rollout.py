@@ -1,7 +1,7 @@
-"""Rollouts: samples one completion per prompt from the policy, with noise that belongs to the row and not to the batch.
+"""Rollouts: sample one completion per prompt from the policy, with random numbers that depend on the row, not on the batch.
 
-`FromPolicy` decodes with the trainer's model, `FromWholeCopy` with a whole copy of one that ZeRO stage 3 holds in shards, `FromEngine` with a
-sampling engine of `selftrain.sampling` that takes over the policy's weights at every step.
+`FromPolicy` decodes with the trainer's model. `FromWholeCopy` decodes with an unsharded copy of a policy that ZeRO stage 3
+shards. `FromEngine` uses a sampling engine of `selftrain.sampling`, which loads the policy's weights at every step.
 """
 
 import hashlib
@@ -16,44 +16,44 @@ from selftrain.sampling.hf import decode
 
 
 def seeded(*parts: int | str) -> torch.Generator:
-    """A CPU generator whose numbers depend on `parts` and nothing else."""
+    """A CPU generator whose numbers depend only on `parts`."""
     word = hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]
     return torch.Generator().manual_seed(int.from_bytes(word) >> 1)
 
 
 def noise(seed: int, step: int, rows: int, tokens: int) -> Tensor:
-    """[rows, tokens] uniforms in [0, 1) that decide every token of a step, however its rows are spread over ranks."""
+    """[rows, tokens] float64 uniform numbers in [0, 1): one draw per token of a step, however ranks share its rows."""
     return torch.rand(rows, tokens, generator=seeded("rollout", seed, step), dtype=torch.float64)
 
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
-"""Goes through the policy's whole weights by name (`weights.whole`); every rank must."""
+"""Iterates over the policy's unsharded weights by name (`models.weights.whole`); every rank must iterate to the end."""
 
 
 class Rollouts(Protocol):
-    """What samples a step's completions."""
+    """Samples a step's completions."""
 
     def refresh(self, weights: Weights) -> None:
-        """Take over the policy's weights. Called by every rank before the first sampling with them."""
+        """Load the policy's weights. Called by every rank before it samples with them for the first time."""
         ...
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
-        """One completion per prompt, as `sample` gives them.
+        """One completion per prompt, in the form of `sample`.
 
-        uniforms  [rows, longest completion] what decides the draws of an engine that draws each token by itself
-        place     a number of this step and rank only: what seeds an engine that does not
+        uniforms  [rows, max_new_tokens] float64 draws, for an implementation that draws each token itself
+        place     a number unique to this step and rank, the seed for an engine that does not
         """
         ...
 
 
 class FromPolicy:
-    """The trainer's own model: nothing to take over."""
+    """Samples with the trainer's own model."""
 
     def __init__(self, policy: Any, temperature: float, ends: Sequence[int]) -> None:
         self.policy, self.temperature, self.ends = policy, temperature, ends
 
     def refresh(self, weights: Weights) -> None:
-        """Nothing to do."""
+        """Does nothing: the model is the policy."""
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
         """See `Rollouts`."""
@@ -61,7 +61,7 @@ class FromPolicy:
 
 
 class FromWholeCopy(FromPolicy):
-    """A whole copy of the policy in each rank: decoding with shards would gather every layer for every token."""
+    """Samples with an unsharded copy of the policy in each rank: decoding with shards would gather every layer per token."""
 
     @torch.no_grad()
     def refresh(self, weights: Weights) -> None:
@@ -72,11 +72,12 @@ class FromWholeCopy(FromPolicy):
 
 
 class FromEngine:
-    """A sampling engine that reads a checkpoint's folder.
+    """Samples with an engine that loads a checkpoint's folder.
 
-    start   makes the engine of a folder
-    save    writes the policy of the weights it is given into a folder; called by rank 0 only
-    folder  seen by all ranks
+    start   makes the engine for a folder
+    save    writes the policy with the given weights into a folder; called by rank 0 only
+    folder  on a file system of all ranks
+    main    whether this is rank 0
     wait    returns when every rank has called it
     """
 
@@ -92,9 +93,9 @@ class FromEngine:
         self.engine: Any = None
 
     def refresh(self, weights: Weights) -> None:
-        """Write the policy as a checkpoint and have the engine read it."""
+        """Write the policy as a checkpoint and have the engine load it."""
         kept = {name: value.cpu().clone() for name, value in weights() if self.main}
-        self.wait()  # no rank reads the checkpoint before any more
+        self.wait()  # until no rank reads the previous checkpoint any more
         if self.main:
             self.save(kept, self.folder)
         self.wait()
@@ -114,10 +115,10 @@ class FromEngine:
 def sample(
     model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, ends: Sequence[int]
 ) -> list[list[int]]:
-    """One completion per prompt, as token ids, up to the first of `ends`, which is kept; absent where the length ran out.
+    """One completion per prompt, as token ids: up to and including the first of `ends`, or of the longest length.
 
-    prompts   token ids, one list per row; decoded as one batch, padded on the left
-    uniforms  [rows, longest completion], one number per token
+    prompts   token ids, one list per row; decoded as one batch
+    uniforms  [rows, max_new_tokens] float64 in [0, 1), one draw per token
     """
     was_training = model.training
     model.eval()  # in training mode a model that recomputes activations keeps no cache

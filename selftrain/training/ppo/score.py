@@ -1,4 +1,4 @@
-"""The reward: functions from prompts and completions, as token ids, to scores, and to whether they pass."""
+"""The reward of PPO: functions from prompts and completions, as token ids, to scores and to test results."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,10 +11,10 @@ from selftrain.models.models import pad
 
 
 class Score(Protocol):
-    """Anything that scores completions; what the policy is trained to raise."""
+    """Scores completions; the policy is trained to raise this score."""
 
     def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
-        """[rows] scores, higher is better. A completion's last id is an end token unless it was cut at the limit."""
+        """[rows] float32 scores, higher is better. A completion ends with an end token unless it has the longest length."""
         ...
 
 
@@ -22,27 +22,24 @@ class Execute(Protocol):
     """Runs completions against their problems' tests."""
 
     def __call__(self, problems: Sequence[int], completions: Sequence[list[int]]) -> Sequence[bool | None]:
-        """Whether each completion passes the tests of the problem of that number; None where the sandbox failed."""
+        """Whether each completion passes the tests of the problem with that number; None where the sandbox failed."""
         ...
 
 
 @dataclass(frozen=True)
 class Reward:
-    """What the policy is trained to raise.
-
-    execute  needed for `ppo.execution_weight` and for probes
-    """
+    """The sources of the reward; `execute` is needed for `ppo.execution_weight` and for probes."""
 
     score: Score
     execute: Execute | None = None
 
 
 Translate = Callable[[list[int], list[int]], list[int]]
-"""The reranker's token ids for a prompt and a completion in the policy's."""
+"""(prompt, completion) in the policy's token ids -> both in the reranker's token ids."""
 
 
 class RerankerScore:
-    """Scores of a one-label sequence classifier, which reads the very ids that the policy wrote, or their `translate`."""
+    """Scores with a one-label sequence classifier, on the policy's token ids or on those that `translate` makes of them."""
 
     def __init__(self, model: Any, micro_batch: int, translate: Translate | None = None) -> None:
         self.model = model.eval()
@@ -51,7 +48,7 @@ class RerankerScore:
 
     @torch.no_grad()
     def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
-        """[rows] scores, float32, on the model's device."""
+        """[rows] float32 scores, on the model's device."""
         rows = [self.translate(p, c) for p, c in zip(prompts, completions, strict=True)]
         lengths = torch.tensor([len(row) for row in rows])
         scores = torch.empty(len(rows), device=self.model.device)

@@ -26,7 +26,7 @@ SAMPLED_STEPS, SAMPLED_ROWS = 8, 4
 
 
 class Trainer:
-    """Trains a policy to raise a score without moving far from the reference.
+    """Trains a policy to raise a score while a KL penalty keeps it near the reference.
 
     prompts        token ids, one list per problem
     accelerator    made with `accumulation_steps(config, world)`
@@ -64,16 +64,16 @@ class Trainer:
 
     @property
     def policy(self) -> Any:
-        """The causal language model, without value head and wrappers."""
+        """The causal language model, without value head and accelerate's wrappers."""
         return self.module.policy
 
     def policy_weights(self) -> dict[str, Tensor]:
-        """The policy's state dict on the first rank, whole even where ranks hold shards of it. Called by every rank."""
+        """The policy's unsharded state dict on rank 0, {} on the others. Called by every rank."""
         main = self.accelerator.is_main_process
         return {name: value.clone() for name, value in whole(self.policy) if main}
 
     def run(self) -> State:
-        """All steps that are not done yet, from the newest checkpoint on."""
+        """Resume from the newest checkpoint and make the remaining steps."""
         self._resume()
         while self.state.step < self.config.steps:
             self.step()
@@ -83,9 +83,9 @@ class Trainer:
         return self.state
 
     def step(self) -> None:
-        """One rollout batch and the updates from it, with a probe before the first one and after each `probe_steps`.
+        """One rollout batch and its updates; a probe before the first step and after every `probe_steps` steps.
 
-        Raises UsageError where a health signal is beyond its bound.
+        Raises UsageError where a figure exceeds its bound in `ppo.health`.
         """
         if self.probe_prompts and not self.state.probes:
             self.probe()
@@ -112,9 +112,9 @@ class Trainer:
         health.check(done, row, self.state.probes, self.config.health, self.config.learning_rate)
 
     def probe(self) -> None:
-        """Samples, scores and executes the probe's problems, which are not trained on; adds a row to `state.probes`."""
+        """Sample, score and execute the probe's problems, which are not trained on, and add a row to `state.probes`."""
         rows = list(range(len(self.prompts), len(self.prompts) + len(self.probe_prompts)))
-        # The same noise each time: what differs between two probes is the policy.
+        # All probes use the same random numbers, so that they differ by the policy only.
         completions, scores = self.collector.sample(self.probe_prompts, self.state, PROBE)
         passed = self.collector.execute(rows, completions, self.state)
         now = {
@@ -136,7 +136,7 @@ class Trainer:
     # Update
 
     def update(self, experience: Experience) -> dict[str, float]:
-        """`epochs` passes in mini-batches; mean losses and clip fraction over all their tokens."""
+        """Make `epochs` passes in mini-batches; returns mean losses and clip fraction over all their tokens."""
         lengths = experience.sequences.lengths
         sums = torch.zeros(4, device=self.accelerator.device)  # tokens, policy loss, value loss, clipped
         for epoch in range(self.config.epochs):
@@ -144,7 +144,7 @@ class Trainer:
             order = torch.randperm(self.config.rollout_batch, generator=generator).to(lengths.device)
             for mini in order.split(self.config.mini_batch):
                 tokens = experience.sequences.completions[mini].sum()
-                # Dealt out by length: equal work for the ranks, little padding in micro batches.
+                # Dealt out to ranks by length: equal work, and little padding in micro batches.
                 own = mini[lengths[mini].argsort(stable=True)][self.rank :: self.world]
                 for micro in own.split(self.config.micro_batch):
                     sums += self._accumulate(experience, micro, tokens)
@@ -156,17 +156,20 @@ class Trainer:
         }
 
     def _accumulate(self, experience: Experience, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Adds the gradient of `rows`, part of a mini-batch of `tokens` tokens; the mini-batch's last part steps."""
+        """Accumulate the gradient of `rows`, part of a mini-batch of `tokens` tokens; its last part makes the optimizer step.
+
+        Returns [4]: tokens, policy loss, value loss and clipped tokens, sums over `rows`.
+        """
         with self.accelerator.accumulate(self.model):
             policy_loss, value_loss, clipped = self.losses(experience, rows)
             loss = policy_loss + self.config.value_coefficient * value_loss
-            # A mean over the mini-batch's tokens, whatever its parts: wrappers divide by ranks and parts.
+            # The mean over the mini-batch's tokens, however it is split: accelerate divides by ranks and accumulation steps.
             self.accelerator.backward(
                 loss / tokens * self.world * self.accelerator.gradient_accumulation_steps
             )
             if self.accelerator.sync_gradients:
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-                # Of all ranks' gradients, so that every rank ends: after a step with such a norm all weights are NaN.
+                # A step with such a norm would make all weights NaN. It is the norm over all ranks, so all of them end.
                 if norm is not None and not math.isfinite(norm):
                     figures = {
                         "policy_loss": policy_loss.item(),
@@ -180,7 +183,7 @@ class Trainer:
         return torch.stack([count, policy_loss.detach(), value_loss.detach(), clipped])
 
     def losses(self, experience: Experience, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Policy loss, value loss and number of clipped tokens, each summed over the tokens of `rows`."""
+        """Policy loss, value loss and number of clipped tokens, [] each, sums over the tokens of `rows` [n]."""
         config, mask = self.config, experience.mask[rows]
         logprobs, values, _ = self.model(experience.sequences.take(rows))
         policy_losses, clipped = equations.clipped_policy_loss(

@@ -1,4 +1,4 @@
-"""From the policy's tokens to those of a reranker that was trained on other tokens."""
+"""Translates the policy's token ids into those of a reranker with another tokenizer or template."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,13 +19,15 @@ SAMPLE = "def f(x):\n    return 10 + x\n"
 
 
 def translation(tokenizer: Any, ends: Sequence[int], reranker: Path, settings: Any) -> Translate | None:
-    """What turns the policy's tokens into those that the reranker was trained on; None where they are the same.
+    """A function from the policy's token ids to the reranker's; None where they are the same.
 
-    They are others with other tokens, with another end, padding, beginning or separator, or with a template, and where the
-    policy has more than one token that ends a completion.
+    They differ where vocabularies or special tokens differ, where the reranker has a prompt template, and where the policy has
+    more than one end token.
 
-    ends      ids that end the policy's completions
-    settings  the reranker's config
+    tokenizer  the policy's
+    ends       ids that end the policy's completions
+    reranker   folder with the reranker's tokenizer
+    settings   the reranker's transformers config
     """
     other = load_tokenizer(reranker)
     template = getattr(settings, "prompt_template", None) or "{prompt}"
@@ -44,7 +46,7 @@ def translation(tokenizer: Any, ends: Sequence[int], reranker: Path, settings: A
             text = tokenizer.decode(prompt, skip_special_tokens=True)
             heads[tuple(prompt)] = encode_prompt(other, fill_template(template, text))
         tail = encode_completion(other, decode_completion(tokenizer, completion, ends))
-        # A completion that was cut at the limit has no end token for the reranker either.
+        # A completion without an end token, of the longest length, has none for the reranker either.
         return heads[tuple(prompt)] + (tail if completion[-1] in ends else tail[:-1])
 
     return translate

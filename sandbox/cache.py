@@ -1,7 +1,7 @@
-"""Verdicts that are known: a program that was judged once, under the same toolchain and limits, is not run again.
+"""The verdict cache: a program that was judged before with the same tools and limits is not run again.
 
-One SQLite file, safe for several processes at once. It is a cache: where it is damaged it is made anew, where it cannot
-be read or written (a full disk, say) the programs are run.
+One SQLite file, safe for several processes at once. A damaged file is replaced; if the file cannot be read or written (a full disk,
+for example), programs are run.
 """
 
 import hashlib
@@ -21,8 +21,8 @@ _MANY = 500  # keys asked for in one statement
 
 
 class VerdictCache:
-    """Results by content. `identity`: language, those of checkers too, -> what verdicts depend on (backend, versions); part of
-    every key."""
+    """Results by content. `identity`: for each language, those of checkers too, its `Sandbox.identity`, which is part of every
+    key."""
 
     def __init__(self, path: Path, identity: dict[str, str]) -> None:
         self.identity = identity
@@ -31,7 +31,7 @@ class VerdictCache:
             self._db = _open(path)
         except sqlite3.OperationalError as error:
             self._give_up(error)
-        except sqlite3.DatabaseError as error:  # no SQLite file, or a damaged one
+        except sqlite3.DatabaseError as error:  # not an SQLite file, or a damaged one
             log.warning("%s is damaged (%s) and made anew", path, error)
             for part in path.parent.glob(f"{path.name}*"):
                 part.unlink(missing_ok=True)
@@ -48,14 +48,14 @@ class VerdictCache:
         self.close()
 
     def key(self, program: Program) -> str:
-        """sha256 over everything that the verdict depends on; not over the program's id."""
+        """sha256 of everything that the verdict depends on; without the program's id."""
         content = {**asdict(replace(program, id="")), "identity": self.identity[program.language]}
         if program.checker:
             content["checker identity"] = self.identity[program.checker.language]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, programs: Iterable[Program]) -> dict[str, Result]:
-        """Known results by the programs' ids, marked `cached`."""
+        """The results of programs with a cache hit, by program id, marked `cached`."""
         ids: dict[str, list[str]] = {}
         for program in programs:
             ids.setdefault(self.key(program), []).append(program.id)
@@ -77,7 +77,7 @@ class VerdictCache:
         return self._db.execute(f"SELECT key, result FROM verdicts WHERE key IN ({marks})", keys)  # noqa: S608
 
     def keep(self, judged: Iterable[tuple[Program, Result]]) -> None:
-        """Remember results; those that say nothing about the program (`sandbox_error`) are not kept."""
+        """Store results, except `sandbox_error`, which says nothing about the program."""
         rows = [
             (self.key(program), json.dumps(result.to_json()))
             for program, result in judged
@@ -93,7 +93,7 @@ class VerdictCache:
 
 
 def _open(path: Path) -> sqlite3.Connection:
-    """The file's connection, with its table. Raises `sqlite3.Error`."""
+    """Connect to the file and create its table if needed. Raises `sqlite3.Error`."""
     db = sqlite3.connect(path, timeout=_BUSY_SECONDS)
     try:
         db.execute("PRAGMA journal_mode = WAL")

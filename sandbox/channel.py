@@ -1,6 +1,5 @@
-"""How the client speaks with a worker: bytes to it, bytes from it, and its end.
-
-`Pipe` is a child process. `sandbox.backends.docker.Attached` is a container.
+"""The byte stream between the client and a worker: to a child process (`Pipe`) or a container
+(`sandbox.backends.docker.Attached`).
 """
 
 import contextlib
@@ -14,36 +13,36 @@ from typing import Protocol
 from sandbox.errors import SandboxError
 
 GOODBYE_SECONDS = 15.0
-"""How long a worker may take to end by itself once it is hung up on."""
+"""How long a worker may take to end by itself after its stdin is closed."""
 
 
 class Channel(Protocol):
-    """A started worker."""
+    """A running worker."""
 
     def send(self, data: bytes) -> None:
         """Write all of `data` to its stdin. Raises `OSError`, `SandboxError`."""
         ...
 
     def receive(self, deadline: float) -> bytes:
-        """What it writes to stdout next, at least a byte. Raises `OSError`, and `SandboxError` where nothing comes until
-        `deadline` (of `time.monotonic`) or it has ended."""
+        """The next bytes of its stdout, at least one. Raises `OSError`, and `SandboxError` if nothing comes until
+        `deadline` (of `time.monotonic`) or the worker has ended."""
         ...
 
     def hang_up(self) -> None:
-        """Close its stdin, which ends it and what it runs, and wait for that; no error where it is gone already."""
+        """Close its stdin, which ends it and what it runs, and wait for its end. Idempotent."""
         ...
 
     def kill(self) -> None:
-        """End it at once."""
+        """Kill it."""
         ...
 
     def close(self) -> None:
-        """Free what is held of a worker that has ended."""
+        """Close the streams of a worker that has ended."""
         ...
 
 
 class Pipe:
-    """A worker process, started with `command` in a session of its own, so that Ctrl-C reaches the caller alone."""
+    """A worker process, started with `command` in a new session, so that Ctrl-C reaches only the caller."""
 
     def __init__(self, command: tuple[str, ...]) -> None:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}
@@ -91,7 +90,7 @@ class Pipe:
 
 
 def wait_readable(fd: int, deadline: float) -> None:
-    """Wait until `fd` can be read. Raises `SandboxError` where that is not so at `deadline`."""
+    """Wait until `fd` can be read. Raises `SandboxError` at `deadline`."""
     with selectors.DefaultSelector() as selector:
         selector.register(fd, selectors.EVENT_READ)
         if not selector.select(max(deadline - time.monotonic(), 0)):

@@ -1,7 +1,7 @@
-"""`python -m sandbox check`: whether a backend keeps its promises on this machine.
+"""`python -m sandbox check`: tests a backend on this machine.
 
-Every verdict in every language that the backend has (`shapes`), then the hostile programs (`hostile`), and after each of
-them a program that looks for what it left, and whether the next one is judged right.
+Judges a program for every verdict in every installed language (`shapes`), then the hostile programs (`hostile`), and after each
+of these a probe, which looks for anything left behind and has to be judged right itself.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ ISOLATING = ("docker", "bubblewrap")
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was checked. `problem`: what is wrong; empty where nothing is."""
+    """The result of one check. `problem`: what is wrong; empty if nothing is."""
 
     name: str
     said: str
@@ -26,7 +26,7 @@ class Finding:
 
 
 def check(sandbox: Sandbox, languages: Sequence[str] = ()) -> Iterator[Finding]:
-    """Check `languages` (none named: all that this backend has), and the isolation; a finding for each."""
+    """Check `languages` (empty: all that are installed) and the isolation; yields a finding for each program."""
     for name in languages or LANGUAGES:
         if missing := sandbox.missing_tools(name):
             lacks = f"lacks {', '.join(missing)}"
@@ -38,7 +38,7 @@ def check(sandbox: Sandbox, languages: Sequence[str] = ()) -> Iterator[Finding]:
 
 
 def verdicts(sandbox: Sandbox, there: Sequence[str]) -> Iterator[Finding]:
-    """Every verdict in every language."""
+    """Judge a program for every verdict in every language."""
     expected = {f"{language}-{ending}": verdict for language in there for ending, verdict in ENDINGS.items()}
     programs = [program(language, ending) for language in there for ending in ENDINGS]
     for result in sandbox.run(programs):
@@ -48,7 +48,7 @@ def verdicts(sandbox: Sandbox, there: Sequence[str]) -> Iterator[Finding]:
 
 
 def hostile(sandbox: Sandbox, there: Sequence[str]) -> Iterator[Finding]:
-    """The hostile programs, each followed by the probe."""
+    """Judge the hostile programs, each followed by the probe."""
     for number, attempt in enumerate(HOSTILE):
         if attempt.language not in there:
             continue

@@ -1,6 +1,6 @@
-"""A checker at work: a program that says of another one's output whether it is right. See `sandbox.verdicts.Checker`.
+"""Runs a checker, a program that decides whether another program's output is right. See `sandbox.verdicts.Checker`.
 
-It is as untrusted as any program, and runs under its own language's limits; what it cannot say is never the other one's verdict.
+A checker is as untrusted as any program and runs under its language's limits. Its failure is never the judged program's verdict.
 """
 
 import os
@@ -15,19 +15,19 @@ from sandbox.verdicts import Case, Checker, Result
 from sandbox.watch import Outcome
 
 FILES = ("input", "expected", "got")
-"""What it finds where it starts."""
+"""The files in a checker's working directory."""
 
-_TOLD = 500  # characters of what it printed, in a message
+_TOLD = 500  # characters of its output in an error message
 
 
 class CheckerFailed(Exception):
-    """A checker did not say whether an output is right; the message tells why."""
+    """A checker did not decide whether an output is right; the message says why."""
 
 
 class Checking:
-    """A checker, compiled in `directory`; user `uid` runs it (None: the runner's own).
+    """A checker, compiled in `directory`, run by user `uid` (None: the runner's user).
 
-    `refused`: the result where it does not compile. `run`: runs it once.
+    `refused`: its result if it does not compile, else None. `run`: runs it once.
     """
 
     def __init__(
@@ -48,7 +48,7 @@ class Checking:
         self._lock()
 
     def accepts(self, case: Case, got: bytes) -> bool:
-        """Whether it takes `got` for right. Raises `CheckerFailed`, `SandboxError`, `OSError`."""
+        """Whether it accepts the output `got`. Raises `CheckerFailed`, `SandboxError`, `OSError`."""
         if self.refused:
             self._fail(
                 f"{self.refused.verdict} of the checker itself", self.refused.stderr or self.refused.stdout
@@ -57,7 +57,7 @@ class Checking:
         contents = (encoded(case.stdin), encoded(expected), got)
         try:
             for name, content in zip(FILES, contents, strict=True):
-                wipe(self._directory / name)  # or what it put there in its place
+                wipe(self._directory / name)  # or whatever the checker replaced it with
                 write_inside(self._directory, name, content)
             if self._uid is not None:
                 os.chown(self._directory, self._uid, self._uid)
@@ -73,7 +73,7 @@ class Checking:
         return words[-1] == "accept"
 
     def _lock(self) -> None:
-        """Take its folder away from programs, which may run as the same user, and the case's files out of it."""
+        """Make its folder inaccessible to programs, which may run as the same user, and remove the case's files."""
         if self._uid is not None:
             os.chown(self._directory, 0, 0)
         os.chmod(self._directory, 0o700)
@@ -88,7 +88,7 @@ class Checking:
 
 
 def write_inside(directory: Path, name: str, content: bytes) -> None:
-    """Write a new file into a program's directory. Raises `SandboxError` where its name leads out."""
+    """Write a new file into a program's directory. Raises `SandboxError` if its path leads out of it."""
     path = directory / name
     if ".." in path.parts or not path.is_relative_to(directory):
         raise SandboxError(f"a compiler made a file named {name!r}")

@@ -1,6 +1,6 @@
-"""Which of the classes that a compiler made is to be run: a program's text can mislead, its class files do not.
+"""Finds the class to run among the class files of a program. Unlike the source, they are unambiguous.
 
-    python3 classfiles.py DIR      prints that class, of those under DIR
+    python3 classfiles.py DIR      prints the class to run of those under DIR
 
 Format: https://docs.oracle.com/javase/specs/jvms/se17/html/jvms-4.html
 """
@@ -13,15 +13,15 @@ from pathlib import Path
 
 _PUBLIC, _STATIC = 1, 8
 _MAIN = (b"main", b"([Ljava/lang/String;)V")
-_TEXT, _CLASS, _WIDE = 1, 7, (5, 6)  # the wide ones count as two
+_TEXT, _CLASS, _WIDE = 1, 7, (5, 6)  # wide constants take two indices
 _SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4, 19: 2, 20: 2}
-"""Bytes of the other kinds of constants, after the kind."""
+"""Size in bytes of the other kinds of constants, without the byte of the kind."""
 
 
 @dataclass(frozen=True)
 class ClassFile:
-    """One class, `nested` where it is inside of another class or of a method. `main_line`: where its own `public static void
-    main(String[])` begins in the source; None where it has none."""
+    """One class; `nested`: it is inside another class or a method. `main_line`: the source line of its own `public static void
+    main(String[])`, or None."""
 
     name: str
     parent: str
@@ -31,10 +31,10 @@ class ClassFile:
 
 
 def main_class(directory: Path) -> str | None:
-    """The full name of the class to run, of the class files under `directory`; None where there are none.
+    """The full name of the class to run among the class files under `directory`; None if there are none.
 
-    It is the public class, if it has a `main` of its own or from a class that it extends, else the class whose `main` comes
-    first in the source; where none has a `main`, any, for `java` to say so. Nested classes do not count.
+    The public class if it has a `main`, its own or inherited, else the class whose `main` comes first in the source; if
+    no class has a `main`, any, so that `java` reports it. Nested classes do not count.
     """
     found = {one.name: one for one in (read_class(path.read_bytes()) for path in directory.rglob("*.class"))}
 
@@ -51,11 +51,11 @@ def main_class(directory: Path) -> str | None:
 
 
 def read_class(content: bytes) -> ClassFile:
-    """Read a class file. Raises `KeyError` where it is none."""
+    """Read a class file. Raises `KeyError` if it is not one."""
     data = _Data(content)
     data.read(8)  # magic number and version
     texts: dict[int, bytes] = {}
-    classes: dict[int, int] = {}  # where their names are
+    classes: dict[int, int] = {}  # index of the class -> index of its name
     index, end = 1, data.number(2)
     while index < end:
         kind = data.number(1)
@@ -76,13 +76,13 @@ def read_class(content: bytes) -> ClassFile:
     def first_line(code: _Data) -> int:
         code.read(4)  # sizes of stack and locals
         code.read(code.number(4))
-        code.read(8 * code.number(2))  # handlers of exceptions
+        code.read(8 * code.number(2))  # exception handlers
         return min((lines.number(6) & 0xFFFF for lines in attributes(code, b"LineNumberTable")), default=0)
 
     access, this, parent = data.number(2), data.number(2), data.number(2)
     data.read(2 * data.number(2))  # interfaces
     main_line, nested = None, False
-    for methods in (False, True):  # the fields come first, and look the same
+    for methods in (False, True):  # fields come first, in the same format
         for _ in range(data.number(2)):
             flags, called = data.number(2), (texts[data.number(2)], texts[data.number(2)])
             for code in attributes(data, b"Code"):
@@ -101,7 +101,7 @@ class _Data(io.BytesIO):
 
 
 def _text(modified: bytes) -> str:
-    """Java's own kind of UTF-8 has surrogates for what is beyond 16 bits."""
+    """Decode Java's modified UTF-8, which encodes characters beyond 16 bits as surrogate pairs."""
     return modified.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16")
 
 

@@ -1,4 +1,4 @@
-"""What a program leaves behind, and how it is cleared away; and what only a container's runner sees."""
+"""Removes what a program leaves behind, and reads a container's counter of memory kills."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 from sandbox.processes import contents, contents_again
 
 SHARED = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
-"""Where any program in a container may write, beside its own directory."""
+"""Where any program in a container may write, besides its own directory."""
 _SYSTEM_V = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # cgroup v2, v1
 
 
 def wipe(path: Path) -> None:
-    """Remove a directory or file, whatever a program did to it. Raises `OSError`, `CalledProcessError`."""
+    """Remove a directory or file, with any permissions and depth. Raises `OSError`, `CalledProcessError`."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -28,7 +28,7 @@ def wipe(path: Path) -> None:
 
 
 def wipe_program(directory: str, file: str) -> None:
-    """Remove a program's directory; nearly always it holds nothing but the program. Raises `OSError`, `CalledProcessError`."""
+    """Remove a program's directory, which usually contains only the program `file`. Raises `OSError`, `CalledProcessError`."""
     try:
         os.unlink(file)
         os.rmdir(directory)
@@ -43,7 +43,7 @@ def _shared() -> list[str]:
 
 @cache
 def _oom_counter() -> str | None:
-    """Where the kernel tells how many processes it has killed."""
+    """The cgroup file with the number of processes that the kernel has killed."""
     for path in _OOM_COUNTERS:
         with contextlib.suppress(OSError):
             if b"oom_kill " in contents(path):
@@ -52,7 +52,7 @@ def _oom_counter() -> str | None:
 
 
 def clear_container() -> bool:
-    """Empty the places where programs of a container may write; whether nothing of them is left."""
+    """Empty the directories that programs of a container may write to; returns whether nothing of them remains."""
     try:
         for place in _shared():
             for name in os.listdir(place):
@@ -63,7 +63,7 @@ def clear_container() -> bool:
 
 
 def _rows(table: str) -> int:
-    """Rows of a table in /proc, its head aside."""
+    """The number of rows of a table in /proc, without its header."""
     try:
         return contents_again(table).count(b"\n") - 1
     except OSError:
@@ -71,7 +71,7 @@ def _rows(table: str) -> int:
 
 
 def memory_kills() -> int:
-    """How many processes of this container the kernel has killed so far for want of memory (cgroup v1 and v2)."""
+    """How many processes of this container the kernel has killed so far because memory ran out (cgroup v1 and v2)."""
     counter = _oom_counter()
     if counter is not None:
         with contextlib.suppress(OSError):

@@ -27,7 +27,7 @@ from sandbox.rows import UNREADABLE, ResultFile, read_rows
 from sandbox.verdicts import Case, Checker, Program, Verdict
 
 _EXAMPLES = """examples:
-  python -m sandbox build                                      the image of backend docker
+  python -m sandbox build                                      build the image of backend docker
   python -m sandbox languages
   python -m sandbox check --backend docker
   python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt
@@ -36,12 +36,12 @@ _EXAMPLES = """examples:
 
 rows of judge, one JSON object a line:
   {id, language, program}
-  {id, language, program, cases: [{stdin, stdout}]}             and, as one likes: compare: a rule (sandbox/compare.py),
+  {id, language, program, cases: [{stdin, stdout}]}             and optionally: compare: a rule (sandbox/compare.py),
                                                                 checker: {language, program} (docs/sandbox.md)
-  {id, language, prompt, completion, tests}                     as in MultiPL-E; an answer in markdown, or one that
-                                                                repeats the prompt, is taken apart (docs/sandbox.md)
-  limits: {cpu_seconds: 2, memory_bytes: 268435456, ...}        of one row, in any shape
-  other fields go to the results as they are
+  {id, language, prompt, completion, tests}                     as in MultiPL-E; from an answer in markdown, or one that
+                                                                repeats the prompt, the code is extracted (docs/sandbox.md)
+  limits: {cpu_seconds: 2, memory_bytes: 268435456, ...}        optional in all rows
+  other fields are copied to the results
 
 exit codes:
   0 passed (judge: every row has a verdict), 1 not passed, 2 wrong usage, 3 the sandbox itself failed
@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m sandbox",
-        description="Run programs that a model wrote, and say what became of them.",
+        description="Run programs that a model wrote and print a verdict for each.",
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -80,18 +80,20 @@ def _parser() -> argparse.ArgumentParser:
             _add_backend(command)
         return command
 
-    add("languages", _languages, "list the languages, their tools' versions and what they lack")
-    checked = add("check", _check, "check that a backend judges right and contains hostile programs")
+    add("languages", _languages, "list the languages with their tools' versions or missing tools")
+    checked = add("check", _check, "test that a backend judges correctly and contains hostile programs")
     checked.add_argument(
-        "--languages", type=_languages_named, default=(), metavar="A,B", help="(default: all that are there)"
+        "--languages", type=_languages_named, default=(), metavar="A,B", help="(default: all installed ones)"
     )
     make = add("build", _build, "build an image of backend docker")
-    held = {image: " ".join(row.name for row in LANGUAGES.values() if row.image == image) for image in IMAGES}
+    languages = {
+        image: " ".join(row.name for row in LANGUAGES.values() if row.image == image) for image in IMAGES
+    }
     make.add_argument(
         "images",
         nargs="*",
         metavar="IMAGE",
-        help="; ".join(f"{image}: {names}" for image, names in held.items()) + " (default: common)",
+        help="; ".join(f"{image}: {names}" for image, names in languages.items()) + " (default: common)",
     )
     _add_run(add("run", _run, "run one program and print its verdict as JSON"))
     multipl_e = add(
@@ -108,7 +110,7 @@ def _add_backend(command: argparse.ArgumentParser) -> None:
         "--backend",
         choices=get_args(Backend),
         default="auto",
-        help="how programs are kept away from this machine; 'process' isolates nothing (default: auto)",
+        help="how programs are isolated; 'process' isolates nothing (default: auto)",
     )
     command.add_argument(
         "--docker-runtime", metavar="NAME", help="another runtime of backend docker, such as runsc (gVisor)"
@@ -117,14 +119,17 @@ def _add_backend(command: argparse.ArgumentParser) -> None:
 
 def _add_limits_and_rule(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--cpu-seconds", type=_positive, metavar="S", help="limit of one run (default: the language's own)"
+        "--cpu-seconds",
+        type=_positive,
+        metavar="S",
+        help="limit on CPU time of one run (default: the language's)",
     )
     command.add_argument(
         "--compare",
         type=_rule,
         default=DEFAULT_RULE,
         metavar="RULE",
-        help="how output is compared, where a row names no rule: exact, lines, tokens, float:1e-6, code-contests "
+        help="how output is compared if a row names no rule: exact, lines, tokens, float:1e-6, code-contests "
         "(default: %(default)s)",
     )
 
@@ -133,13 +138,13 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     _add_limits_and_rule(run)
     run.add_argument("file", type=Path, metavar="FILE")
     run.add_argument("--language", required=True, type=_language, metavar="NAME", help=", ".join(LANGUAGES))
-    run.add_argument("--stdin", type=Path, metavar="F", help="what the program reads (default: nothing)")
-    run.add_argument("--expect", type=Path, metavar="F", help="what it has to print (default: anything)")
+    run.add_argument("--stdin", type=Path, metavar="F", help="the program's standard input (default: empty)")
+    run.add_argument("--expect", type=Path, metavar="F", help="the expected output (default: any)")
     run.add_argument(
         "--checker",
         type=_checker,
         metavar="LANGUAGE:F",
-        help="a program that says whether the output is right instead",
+        help="a program that decides whether the output is right",
     )
 
 
@@ -148,11 +153,9 @@ def _add_judge(judge: argparse.ArgumentParser) -> None:
     judge.add_argument("input", type=Path, metavar="IN.jsonl")
     judge.add_argument("output", type=Path, metavar="OUT.jsonl")
     _add_workers(judge)
+    judge.add_argument("--cache", type=Path, metavar="FILE", help="verdict cache, an SQLite file")
     judge.add_argument(
-        "--cache", type=Path, metavar="FILE", help="verdicts that are known, to read and to add to (SQLite)"
-    )
-    judge.add_argument(
-        "--resume", action="store_true", help="keep what an unfinished call left in OUT.jsonl.part"
+        "--resume", action="store_true", help="keep the results of an interrupted call, in OUT.jsonl.part"
     )
 
 
@@ -289,12 +292,12 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 
 def _languages_of(programs: Iterable[Program]) -> set[str]:
-    """Those of programs and of their checkers."""
+    """The languages of programs and of their checkers."""
     return {name for one in programs for name in (one.language, one.checker and one.checker.language) if name}
 
 
 def _cache(path: Path | None, sandbox: Sandbox, programs: Iterable[Program]) -> VerdictCache:
-    """The verdicts that are known from earlier calls; without `path` none are."""
+    """The verdict cache in `path`; without `path` an empty one in memory."""
     identity = {name: sandbox.identity(name) for name in _languages_of(programs)}
     return VerdictCache(path or Path(":memory:"), identity)
 
@@ -314,7 +317,7 @@ def _multipl_e(arguments: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """A line on stderr: rows done, rows a second, time left. Every second on a terminal, else every ten."""
+    """A line on stderr with rows done, rows per second and time left, every second on a terminal, else every ten."""
 
     def __init__(self, total: int, before: int, unit: str = "programs") -> None:
         self._unit = unit
@@ -323,7 +326,7 @@ class _Progress:
         self._terminal = sys.stderr.isatty()
 
     def step(self) -> None:
-        """One more row is done."""
+        """Count one more row."""
         self._done += 1
         now = time.monotonic()
         if now - self._shown < (1 if self._terminal else 10) and self._done < self._total:

@@ -1,10 +1,10 @@
-"""The sandbox, as its users see it: programs in, results out.
+"""The sandbox's Python API: programs in, results out.
 
     with Sandbox("auto", workers=8) as sandbox:
         for result in sandbox.run(programs):
             print(result.id, result.verdict)
 
-A worker process judges one program at a time; a thread for each worker waits for it here.
+A worker process judges one program at a time; here one thread per worker waits for it.
 """
 
 import hashlib
@@ -32,11 +32,11 @@ log = logging.getLogger(__name__)
 
 Backend = Literal["auto", "docker", "bubblewrap", "process"]
 
-_ATTEMPTS = 3  # how often a program is tried that the sandbox itself fails on
-_PAUSE_SECONDS = 5.0  # in which a daemon may come back
-_REMEMBERED = 4096  # of the latest programs, for those that are the same
-_LOOK_AHEAD = 2  # batches for each worker, of which it has one
-_BATCH_SECONDS = 0.05  # what is told to a worker at once, and waits for its first result, takes about so long
+_ATTEMPTS = 3  # for a program on which the sandbox itself fails
+_PAUSE_SECONDS = 5.0  # between attempts, for a daemon to come back
+_REMEMBERED = 4096  # results of the latest programs, for identical ones
+_LOOK_AHEAD = 2  # batches per worker, one of which it is judging
+_BATCH_SECONDS = 0.05  # work that is sent to a worker at once takes about this long
 _BATCH_MOST = 32
 _CLOSED = "the sandbox was closed before all programs were judged"
 
@@ -44,13 +44,13 @@ _CLOSED = "the sandbox was closed before all programs were judged"
 class Sandbox:
     """Judges programs on `workers` worker processes, each busy with one program at a time.
 
-    `backend`: how programs are kept away from the machine. "auto" takes the best there is, and never
-    "process", which isolates nothing.
+    `backend`: how programs are isolated. "auto" takes "docker" if it is ready, else "bubblewrap", and never "process", which
+    isolates nothing.
     `docker_runtime`: another runtime of backend docker, such as "runsc". `patience`: seconds to wait for a Docker
-    daemon that has gone away, before another backend is taken or `BackendUnavailable` raised. Raises `UsageError` where
-    the arguments are wrong.
+    daemon that has ended and may be restarting, before another backend is taken or `BackendUnavailable` raised. Raises `UsageError` for
+    wrong arguments.
 
-    Use it as a context manager: the workers end with it. Several threads may call `run` at once.
+    Use it as a context manager, which ends the workers. Several threads may call `run` at once.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class Sandbox:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
         self.backend, start = _choose(backend, docker_runtime, patience)
-        # What judges one program at a time: a worker for each image, of which one is busy.
+        # A slot judges one program at a time: it has a worker for each image, one of which is busy.
         slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
         self._idle: queue.SimpleQueue[dict[str, Worker]] = queue.SimpleQueue()
@@ -92,7 +92,7 @@ class Sandbox:
             worker.close()
 
     def missing_tools(self, name: str) -> tuple[str, ...]:
-        """What language `name` needs and is not there where programs run. Raises `UsageError`."""
+        """The tools and files of language `name` that are missing where programs run. Raises `UsageError`."""
         image = language(name).image
         if name not in self._missing:
             try:
@@ -105,7 +105,7 @@ class Sandbox:
         return self._missing[name]
 
     def need(self, name: str) -> None:
-        """Raise `ToolsMissing` where language `name` lacks something, `UsageError` where it is unknown."""
+        """Raise `ToolsMissing` if tools of language `name` are missing, `UsageError` if it is unknown."""
         if missing := self.missing_tools(name):
             packages = " ".join(language(name).packages)
             remedy = "" if self.backend == docker.NAME else f" (Debian, Ubuntu: apt-get install {packages})"
@@ -114,7 +114,7 @@ class Sandbox:
             )
 
     def _need_beside(self, checker: str, program: Program) -> None:
-        """Raise `ToolsMissing` or `UsageError` where a checker in that language cannot run where the program does."""
+        """Raise `ToolsMissing` or `UsageError` if a checker in language `checker` cannot run where `program` runs."""
         self.need(checker)
         name, other = language(program.language), language(checker)
         if (
@@ -126,11 +126,11 @@ class Sandbox:
             )
 
     def identity(self, name: str) -> str:
-        """A line for cache keys, by one rule for all backends: the versions of the tools and libraries as the place where
-        programs run reports them, and a digest of the language's row and of `languages.JUDGE_VERSION`.
+        """A line for cache keys, by the same rule for all backends: the versions of the language's tools and libraries, as reported where
+        programs run, and a digest of the language's row and `languages.JUDGE_VERSION`.
 
-        The code's own bytes and an image's id are not in it: a changed comment changes no key. Raises `ToolsMissing`,
-        `UsageError`.
+        It does not depend on the bytes of this package's code or an image's id, so a changed comment changes no key. Raises
+        `ToolsMissing`, `UsageError`.
         """
         self.need(name)
         if name not in self._identities:
@@ -139,17 +139,17 @@ class Sandbox:
         return self._identities[name]
 
     def run(self, programs: Iterable[Program]) -> Iterator[Result]:
-        """Judge programs and yield one result for each, in the order in which they are done.
+        """Judge programs and yield one result for each, in the order in which they finish.
 
-        Programs that differ in nothing but `id`, and are not thousands apart, are run once; the others get the same
-        result, marked `cached`. A timeout is believed only after a second run, with nothing else of this call running, and so
-        is the failure of a checker. Where the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an
-        unknown language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` when the backend is
-        gone (docker's daemon) and does not come back, `SandboxError` when the sandbox is closed meanwhile.
+        Programs that differ only in `id`, within the last `_REMEMBERED` programs, are run once; the others get the same result,
+        marked `cached`. A timeout, and the failure of a checker, is confirmed by a second run while no other program of this call
+        runs. If the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an unknown
+        language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` if the backend (docker's daemon) has ended and does not
+        come back, `SandboxError` if the sandbox is closed meanwhile.
         """
         known: OrderedDict[str, Result] = OrderedDict()
-        twins: dict[str, list[str]] = {}  # by content: the ids that wait for the first one's result
-        contents: dict[int, str] = {}  # of the programs that are being judged, by identity
+        twins: dict[str, list[str]] = {}  # by content: ids that wait for the result of an identical program
+        contents: dict[int, str] = {}  # by id() of the programs that are being judged
         ready: list[Result] = []
         slow: list[Program] = []
 
@@ -180,7 +180,7 @@ class Sandbox:
         for program, result in self._in_parallel(distinct()):
             failed = (
                 program.checker and result.verdict is Verdict.sandbox_error
-            )  # for want of time, it may be
+            )  # perhaps because it ran out of time
             if result.verdict is Verdict.timeout or failed:
                 slow.append(program)
             else:
@@ -192,7 +192,7 @@ class Sandbox:
             yield from settle(program, self._judge(program))
 
     def _in_parallel(self, programs: Iterator[Program]) -> Iterator[tuple[Program, Result]]:
-        """Judge programs on all workers, reading only some ahead of them."""
+        """Judge programs on all workers, reading only `_LOOK_AHEAD` batches per worker from the iterator."""
         running: dict[Future[list[Result]], list[Program]] = {}
         batches, workers = self._batches(programs), len(self._workers) // len(IMAGES)
         try:
@@ -212,7 +212,7 @@ class Sandbox:
                 future.cancel()
 
     def _batches(self, programs: Iterator[Program]) -> Iterator[list[Program]]:
-        """Programs of one language that come one after the other: as many as take `_BATCH_SECONDS`, to judge by the last."""
+        """Batches of consecutive programs of one language, of about `_BATCH_SECONDS`, estimated from the language's last batch."""
         batch: list[Program] = []
         for program in programs:
             if batch and batch[0].language != program.language:
@@ -226,7 +226,7 @@ class Sandbox:
             yield batch
 
     def _judge_batch(self, batch: list[Program]) -> list[Result]:
-        """Judge a batch on a free worker; what is left of it where the sandbox fails, one by one."""
+        """Judge a batch on a free worker; if the sandbox fails, judge the rest of it one by one."""
         started, results = time.monotonic(), []
         if len(batch) > 1:
             try:
@@ -240,7 +240,7 @@ class Sandbox:
         return results
 
     def _judge(self, program: Program) -> Result:
-        """Judge one program on a free worker; its own failure becomes the verdict only when it stays."""
+        """Judge one program on a free worker, with retries. The verdict is `sandbox_error` if the sandbox fails in all attempts."""
         with self._worker(program.language) as worker:
             for attempt in range(_ATTEMPTS):
                 try:
@@ -250,7 +250,7 @@ class Sandbox:
                         raise SandboxError(_CLOSED) from error
                     log.warning("program %s, attempt %d of %d: %s", program.id, attempt + 1, _ATTEMPTS, error)
                     message = str(error)
-                    if isinstance(error, BackendUnavailable):  # says nothing about any program
+                    if isinstance(error, BackendUnavailable):  # it does not depend on the program
                         if attempt + 1 == _ATTEMPTS:
                             raise
                         time.sleep(_PAUSE_SECONDS)
@@ -258,7 +258,7 @@ class Sandbox:
 
     @contextmanager
     def _worker(self, name: str) -> Iterator[Worker]:
-        """A worker for language `name` that nobody else uses meanwhile."""
+        """A worker for language `name`, for exclusive use."""
         slot = self._idle.get()
         try:
             yield slot[language(name).image]
@@ -267,7 +267,7 @@ class Sandbox:
 
 
 def content_key(program: Program) -> str:
-    """A digest of all that decides a program's verdict where the tools are the same: all but its `id`."""
+    """A digest of all that a program's verdict depends on besides the tools: everything but its `id`."""
     limits = program.limits or language(program.language).limits
     content = program.to_json() | {"id": None, "limits": asdict(limits)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -276,7 +276,7 @@ def content_key(program: Program) -> str:
 def _choose(
     backend: str, docker_runtime: str | None, patience: float
 ) -> tuple[str, Callable[[str], Channel]]:
-    """The backend's own name, and how a worker for the languages of an image is started."""
+    """The name of the chosen backend, and a function that starts a worker for the languages of an image."""
     if backend == process.NAME:
         return backend, _piped(process.command())
     if backend == bubblewrap.NAME:
@@ -296,7 +296,7 @@ def _choose(
 
 
 def _piped(command: tuple[str, ...]) -> Callable[[str], Channel]:
-    """Starts a worker process, which is the same for every image: the machine has the tools."""
+    """A function that starts a worker process, the same for every image: the tools are the machine's."""
     return lambda _: Pipe(command)
 
 

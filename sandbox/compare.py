@@ -1,17 +1,17 @@
-"""Whether what a program printed is what it had to print, by the rule of its problem.
+"""The rules by which a program's output is compared with the expected one.
 
     exact           byte for byte
     lines           line by line, without whitespace at the ends of lines and blank lines at the end; the default
-    tokens          the words between whitespace; how they are spread over lines does not matter
-    float:1e-6      tokens, but a number may be off by 1e-6, absolutely or relative to the expected one, and be written in
-                    another way (1.5, +1.50, 15e-1). Two whole numbers have to be the same number (007 is 7, -0 is 0), however
-                    large. NaN is equal to nothing but the same word, an infinity to the other ways of writing it
-    code-contests   CodeContests' own: tokens, case ignored, and where both are numbers they are read as doubles and may be
-                    less than 1e-5 apart, absolutely. So whole numbers from 2^53 on are equal where they round to the same
-                    double, and beyond 1.8e308 none are, but for the same digits
+    tokens          word by word, split at whitespace; line breaks do not matter
+    float:1e-6      tokens, but a number may differ by 1e-6, absolutely or relative to the expected one, and be written in
+                    another way (1.5, +1.50, 15e-1). Two integers have to be equal (007 is 7, -0 is 0), however large. NaN
+                    equals only the same word, an infinity also its other spellings
+    code-contests   CodeContests' own rule: tokens, ignoring case; two numbers are read as doubles and may differ by less than
+                    1e-5, absolutely. So integers from 2^53 on are equal if they round to the same double, and numbers beyond
+                    1.8e308 are equal only with the same digits
 
-With `,nocase` behind it (`lines,nocase`, `tokens,nocase`, `float:1e-6,nocase`) the case of ASCII letters is ignored.
-A number is what C reads in decimal, in ASCII digits: `1_000`, `0x10` and other scripts' digits are words.
+With the suffix `,nocase` (`lines,nocase`, `tokens,nocase`, `float:1e-6,nocase`) the case of ASCII letters is ignored.
+A number is a decimal number in C's syntax, in ASCII digits: `1_000`, `0x10` and digits of other scripts are words.
 """
 
 import math
@@ -31,13 +31,13 @@ _KNOWN = (
 )
 _CODE_CONTESTS_APART = 1e-5
 _EXACT = 2.0**53
-"""Below it every whole number is a double."""
+"""Below it every integer is exactly a double."""
 _ROUNDING = 1 + 1e-9
-"""0.333334 - 0.333333 is a little more than 1e-6 in doubles."""
+"""In doubles 0.333334 - 0.333333 is slightly more than 1e-6."""
 
 
 def check_rule(rule: str) -> str:
-    """`rule`. Raises `ValueError` where there is no such rule."""
+    """Return `rule`. Raises `ValueError` if there is no such rule."""
     if rule in ("exact", CODE_CONTESTS):
         return rule
     plain = rule.removesuffix(_NOCASE)
@@ -53,9 +53,9 @@ def check_rule(rule: str) -> str:
 
 
 def same(rule: str, got: bytes, expected: str) -> bool:
-    """Whether output `got` is the `expected` one by `rule`. Raises `ValueError` for an unknown rule."""
+    """Whether output `got` equals `expected` by `rule`. Raises `ValueError` for an unknown rule."""
     check_rule(rule)
-    wanted = encoded(expected, nothing=b"\xed\xa0\x80")  # which is in no text
+    wanted = encoded(expected, nothing=b"\xed\xa0\x80")  # bytes that no text encodes to
     if got == wanted or rule == "exact":
         return got == wanted
     if rule.endswith(_NOCASE) or rule == CODE_CONTESTS:
@@ -78,7 +78,7 @@ def same(rule: str, got: bytes, expected: str) -> bool:
 
 
 Pair = tuple[bytes, bytes]
-"""A token that was printed, and the one that is expected in its place."""
+"""A printed token and the expected one."""
 
 
 def _lines(data: bytes) -> list[str]:
@@ -86,7 +86,7 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _within(tolerance: float, pairs: list[Pair]) -> bool:
-    """Whether each pair is the same whole number, the same infinity, or within the tolerance. Raises `ValueError` for words."""
+    """Whether each pair is the same integer, the same infinity, or within the tolerance. Raises `ValueError` for words."""
     for pair, (one, other) in zip(pairs, _numbers(pairs), strict=True):
         if one == other and abs(one) < _EXACT:
             continue
@@ -95,7 +95,7 @@ def _within(tolerance: float, pairs: list[Pair]) -> bool:
         elif math.isinf(one) or math.isinf(other):
             near = one == other and not re.search(
                 rb"[0-9]", b"".join(pair)
-            )  # 1e400 is only too large for a double
+            )  # digits: not an infinity but a number too large for a double, as 1e400
         else:
             near = abs(one - other) <= tolerance * max(1.0, abs(other)) * _ROUNDING  # of NaN it is False
         if not near:
@@ -104,16 +104,16 @@ def _within(tolerance: float, pairs: list[Pair]) -> bool:
 
 
 def _numbers(pairs: list[Pair]) -> Iterator[tuple[float, float]]:
-    """The numbers that tokens are. Raises `ValueError` for words."""
+    """The tokens as numbers. Raises `ValueError` for words."""
     columns = [[one for one, _ in pairs], [other for _, other in pairs]]
     if any(b"_" in b" ".join(column) for column in columns):
         raise ValueError("Python would read 1_000")
-    # By map, which reads a million of them in a third of the time of a loop.
+    # map takes a third of a loop's time for a million tokens.
     return zip(*(map(float, column) for column in columns), strict=True)
 
 
 def _whole(token: bytes) -> bytes:
-    """The one way to write the whole number that a token is; empty where it is none. By its digits: Python reads no more than
+    """The canonical form of an integer token; empty for other tokens. Works on digits, because Python converts no more than
     4,300 of them."""
     digits = token[1:] if token[:1] in (b"+", b"-") else token
     if not digits.isdigit():

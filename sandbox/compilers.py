@@ -1,11 +1,10 @@
-"""Warm compilers: javac, mcs and tsc take long to start and a fraction of that for a program, so one of each stays up; and
-Python's, whose memory is warm.
+"""Warm compilers: one process each of javac, mcs and tsc, which take much longer to start than to compile a program, and one of
+Python, whose parser is faster in memory that is already mapped.
 
-Compiling executes nothing of the program, so that a compiler may serve one after the other. It runs as a user of its own,
-which is no program's and may write nowhere (mcs: to a directory of its own in /tmp); sources come over its standard input, and
-what it makes goes over its standard output to the runner, which writes it into the program's directory. It is never believed
-in trouble: where it dies, is over a limit or has served for long, it is ended, and the program compiled by a fresh compiler
-under the usual limits.
+Compiling executes nothing of a program, so one compiler may serve many programs. It runs as a user that no program has and that may
+write nowhere (mcs: to its own directory in /tmp). Sources come over its standard input, and results go over its standard output to
+the runner, which writes them into the program's directory. A failure of a warm compiler is never a verdict: if it dies or exceeds a
+limit, it is ended and a fresh compiler compiles the program under the usual limits. It is also replaced after many programs.
 """
 
 import os
@@ -26,22 +25,22 @@ from sandbox.verdicts import MIB, Limits
 
 _SERVERS = Path(__file__).parent / "servers"
 _COMPILED = Path("/opt/servers")
-"""Where docker's images have what is compiled of `servers/`."""
+"""Where docker's images have the compiled files of `servers/`."""
 _TYPESCRIPT = Path("/usr/share/nodejs/typescript/lib/typescript.js")
 _MONO = "/usr/lib/mono/4.5"
 _LARGEST = 32 * MIB
-"""Of one text or file in an answer."""
+"""Bytes of one text or file in an answer."""
 _PIPE = 1 << 16
 _MEMORY = 700 * MIB
 _SERVES = 1000
-"""Programs; what a compiler keeps of them must not add up."""
+"""Programs per compiler, so that what it keeps of them does not accumulate."""
 _LOOKS = 8
-"""After so many programs each time: at how much memory it has."""
+"""Its memory is checked after every so many programs."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the compiler said of a program, and the files that it made of it, by name."""
+    """The compiler's message about a program, and the files that it made, by name."""
 
     exit_code: int
     said: bytes
@@ -51,7 +50,7 @@ class Compiled:
 
 
 def command(language: str) -> tuple[str, ...] | None:
-    """How the warm compiler of `language` is started; None where there is none, or it is not there."""
+    """The command that starts the warm compiler of `language`; None if there is none or it is not installed."""
     if language == "java" and (_COMPILED / "JavaCompile.class").is_file():
         return ("java", *JVM, "-Xss4m", "-Xmx400m", "-cp", str(_COMPILED), "JavaCompile", *JAVAC_OPTIONS)
     if language == "cs" and (_COMPILED / "CsCompile.exe").is_file():
@@ -85,8 +84,8 @@ class Compiler:
         self._unread = b""
 
     def compile(self, name: str, source: bytes, seconds: float) -> Compiled | None:
-        """Compile `source`, which would be in file `name`; None where the compiler failed or took longer than `seconds`, and is not to
-        be used again."""
+        """Compile `source` as if it were file `name`. Returns None if the compiler failed or took longer than `seconds`; it must not
+        be used again then."""
         started, cpu = time.monotonic(), cpu_seconds(self.pid)
         self._deadline = started + seconds
         try:
@@ -101,7 +100,7 @@ class Compiler:
 
     @property
     def worn(self) -> bool:
-        """Whether it has served long enough, or grown too large."""
+        """Whether it has to be replaced: it has served enough programs, or grown too large."""
         grown = self.served % _LOOKS == 0 and resident_bytes(self.pid) > _MEMORY
         return grown or self.served >= _SERVES
 

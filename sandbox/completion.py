@@ -1,20 +1,20 @@
-"""From an answer as a model or a person wrote it to the program that it stands for.
+"""Extracts a program from an answer of a model or a person.
 
-The rule, for all languages of the sandbox:
+One rule for all languages of the sandbox:
 
-1.  A text without markdown is no answer but a completion, and stays as it is, unless it begins with the prompt or with a
+1.  A text without markdown is a completion, not an answer, and stays unchanged, unless it begins with the prompt or with a
     definition of the function that the prompt asks for.
-2.  Of an answer in markdown the *last* block counts that defines the asked function: under its name, else under its name spelled another way,
-    else the only function of the block, with as many parameters. What is between <think> and </think> does not count, nor do blocks
-    in other languages. A block that defines no function is the body of the function, from the prompt's end on.
-3.  With the function comes what it needs, from its own block or from others: imports, constants, types, and functions above and below it. Imports
-    go below those of the prompt, the rest above the function. Main programs, tests, examples of use and what nothing needs are left out.
-4.  The function keeps the prompt's head and takes the answer's body, at the prompt's indentation. Where the parameters have other
-    names or types, or the definition has several clauses or a decorator, it is taken as a whole in place of the prompt's head. A
-    method that needs its object is called on a new one.
+2.  In an answer in markdown, the *last* block that defines the asked function counts: by its name, else by its name in another
+    spelling, else by being the only function of the block, with as many parameters. Text between <think> and </think> does not count,
+    nor do blocks in other languages. A block that defines no function is the function's body, a continuation of the prompt.
+3.  The function's dependencies come with it, from its own block or from others: imports, constants, types, other functions. Imports go
+    below those of the prompt, the rest above the function. Main programs, tests, examples of use and unused items are left out.
+4.  The prompt's head of the function stays, followed by the answer's body at the prompt's indentation. If parameters have other
+    names or types, or the definition has several clauses or a decorator, the answer's complete definition replaces the prompt's
+    head. A method that needs an object is called on a new one.
 5.  Brackets (or `end`s) that the tests bring to close the function, as in C++, Java, C#, Bash, Rust and Scala, are left out.
 
-What cannot be taken apart so raises `Unreadable`, which says why; it is never an empty completion.
+`Unreadable` is raised, with the reason, if that is impossible; the result is never an empty completion.
 """
 
 import itertools
@@ -31,18 +31,18 @@ from sandbox.splice import Answer, Unreadable, continued, splice
 
 
 def is_answer(prompt: str, text: str, language: str) -> bool:
-    """Whether `text` is an answer, to be taken apart, and no completion of `prompt` as it stands: it is markdown, or begins with
-    the prompt, or with code in which the function is defined anew."""
+    """Whether `text` is an answer and not a completion of `prompt`: it is markdown, begins with the prompt, or is code that defines
+    the prompt's function again."""
     language = short_name(language)
     return blocks(prompt, text, language) is not None or _is_program(prompt, text, language)
 
 
 def take_apart(prompt: str, answer: str, language: str, tests: str = "", loosely: bool = False) -> Answer:
-    """The program that `answer` stands for; of a completion, which is none, the part that is the function's.
+    """Extract the program from `answer`; from a plain completion, the part that belongs to the function.
 
-    `tests`: what follows the program. `loosely`: the prompt's head of the function stays also where the answer's has other
-    types, which a body may depend on. Of a language that the sandbox does not know the last block counts, and nothing is made of
-    its code. Raises `Unreadable`.
+    `tests`: the text after the program. `loosely`: keep the prompt's head of the function even if the answer's head has other
+    types, on which a body may depend. In a language that the sandbox does not know, the last block is taken unchanged. Raises
+    `Unreadable`.
     """
     language = short_name(language)
     asked, found = _asked(prompt, language), blocks(prompt, answer, language)
@@ -82,10 +82,10 @@ def take_apart(prompt: str, answer: str, language: str, tests: str = "", loosely
 def extract_completion(
     prompt: str, response: str, language: str, stop_tokens: Sequence[str] = (), tests: str = ""
 ) -> str:
-    """The text of `response`, an answer or a completion, that belongs after `prompt` as it is, cut at the first stop token.
+    """The text of `response`, an answer or a completion, that continues `prompt`, cut at the first stop token.
 
-    Raises `Unreadable`, also where the answer needs more than can stand there: imports, definitions beside the function, or
-    another head of it.
+    Raises `Unreadable`, also if the answer needs changes to the prompt: imports, further definitions, or another head of the
+    function.
     """
     answer = take_apart(prompt, response, language, tests, loosely=True)
     if answer.added:
@@ -95,8 +95,7 @@ def extract_completion(
 
 
 def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> Answer:
-    """The program of the inside of the function, which may go on after it. It lacks its indentation where it is Python's and begins
-    at the margin."""
+    """The program of `text`, a function's body and possibly more after it. A Python body without indentation gets it here."""
     text = text.strip("\n")
     if GRAMMARS[language].shape == "colon" and not text.startswith((" ", "\t")):
         text = re.sub(r"^(?=.)", "    ", text, flags=re.MULTILINE)
@@ -112,7 +111,7 @@ def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> An
 
 
 def _is_program(prompt: str, text: str, language: str) -> bool:
-    """Whether a text without markdown is the whole program, or begins with what the prompt does."""
+    """Whether a text without markdown begins with the prompt, or is a program that defines the prompt's function."""
     if text.strip().startswith(prompt.strip()):
         return True
     if re.match(r"\s*^[ \t]|\s*\Z", text, re.MULTILINE):
@@ -125,7 +124,7 @@ def _is_program(prompt: str, text: str, language: str) -> bool:
 
 
 def asked_function(prompt: str, language: str) -> str | None:
-    """The name of the function that `prompt` ends in; None where it ends in none."""
+    """The name of the function that `prompt` asks for, at its end; None if it ends in no function."""
     asked = _asked(prompt, short_name(language))
     return asked.item.names[0] if asked else None
 
@@ -136,8 +135,8 @@ def _asked(prompt: str, language: str) -> Place | None:
     outer = items(prompt, language)
     if outer and outer[-1].kind == "function":
         return Place(outer[-1], function(outer[-1], language), outer)
-    if outer and outer[-1].kind == "type" and (held := inside(outer[-1], language)):
-        inner = items(outer[-1].text, language, *held)
+    if outer and outer[-1].kind == "type" and (members := inside(outer[-1], language)):
+        inner = items(outer[-1].text, language, *members)
         if inner and inner[-1].kind == "function":
             return Place(inner[-1], function(inner[-1], language), inner, outer[-1], outer)
     return None
@@ -148,7 +147,7 @@ def _folded(name: str) -> str:
 
 
 def _is_body(text: str, language: str) -> bool:
-    """Whether it is the inside of a function: its first line is indented, or it defines no function."""
+    """Whether `text` is the body of a function: its first line is indented, or it defines no function."""
     found = items(text, language)
     return bool(found) and (
         bool(found[0].indent) or all(item.kind in ("value", "statement") for item in found)
@@ -156,13 +155,13 @@ def _is_body(text: str, language: str) -> bool:
 
 
 def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool] | None) -> Place | None:
-    """The last definition in `text` of a function whose name `matches`, preferably with the parameters asked for; without
-    `matches` the only function, if it has as many parameters and nothing else there speaks of the one asked for."""
+    """The last definition in `text` of a function whose name `matches`, preferably with the asked parameters. Without
+    `matches`: the only function, if it has as many parameters as asked and no other item names the asked function."""
     outer = items(text, language)
     places = [Place(item, function(item, language), outer) for item in outer]
-    held = [place for holder in outer for place in _inside(holder, outer, language)]
+    members = [place for holder in outer for place in _inside(holder, outer, language)]
     wanted = asked.function.parameters if asked.function else ()
-    for group in (held, places) if GRAMMARS[language].wrapped else (places, held):
+    for group in (members, places) if GRAMMARS[language].wrapped else (places, members):
         if matches is None:
             group = [place for place in group if place.item.kind == "function"]
             if len(group) == 1 and group[0].function and len(group[0].function.parameters) == len(wanted):
@@ -184,9 +183,9 @@ def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool]
 
 
 def _inside(holder: Item, around: Sequence[Item], language: str) -> Iterator[Place]:
-    """The functions and values in a class, an object or a module, and in those inside of it."""
-    if holder.kind == "type" and (held := inside(holder, language)):
-        found = items(holder.text, language, *held)
+    """The functions and values in a class, object or module, and in those nested in it."""
+    if holder.kind == "type" and (members := inside(holder, language)):
+        found = items(holder.text, language, *members)
         for item in found:
             yield Place(item, function(item, language), found, holder, around)
             yield from _inside(item, [*around, *found], language)

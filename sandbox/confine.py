@@ -17,13 +17,13 @@ Rlimits = dict[int, tuple[int, int]]
 
 RLIMIT_MSGQUEUE = 12  # the resource module lacks it
 _FIXED_IN_GVISOR = (resource.RLIMIT_NPROC, RLIMIT_MSGQUEUE)
-"""What gVisor lets nobody lower; it has no message queues, and its containers have a limit on processes of their own."""
+"""Limits that cannot be lowered under gVisor. It has no message queues, and limits processes per container."""
 
 UID_BASE = 2_000_000_000
 
 
 def program_uid() -> int | None:
-    """The user to run programs as where this process is root, nobody else's; otherwise None: unchanged."""
+    """A user id that no other process has, to run programs as, if this process is root; else None (keep the user)."""
     return UID_BASE + os.getpid() if os.geteuid() == 0 else None
 
 
@@ -46,13 +46,11 @@ def die_with_parent(parent: int) -> None:
 
 
 def confine(rlimits: Rlimits, uid: int | None, parent: int) -> None:
-    """Take on limits `rlimits`, and `uid` as the user and only group (None: unchanged), with no way back.
+    """Irrevocably set `rlimits`, and `uid` as the user and only group (None: keep the user).
 
-    The process gets a session of its own: within one, any process may join any group, and the kernel hangs up on a group that is
-    left behind with a stopped member, whoever's it is.
-
-    It dies with its `parent`, and where memory runs out the kernel takes it first. Raises `OSError`,
-    `ValueError`.
+    The process starts a new session: within a session any process may join any process group, and the kernel sends SIGHUP to an
+    orphaned group with a stopped member, whoever it belongs to. It is killed when `parent` ends, and it is the first that the kernel
+    kills when memory runs out. Raises `OSError`, `ValueError`.
     """
     os.setsid()
     adjusted = os.open("/proc/self/oom_score_adj", os.O_WRONLY)

@@ -1,4 +1,4 @@
-"""Text that stands for bytes: sources, inputs and outputs are JSON strings on their way, and files at its end."""
+"""Converts sources, inputs and outputs between bytes in files and strings in JSON."""
 
 import re
 
@@ -6,8 +6,8 @@ _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 def encoded(text: str, nothing: bytes = b"?") -> bytes:
-    """UTF-8; a byte that no UTF-8 has is the lone surrogate U+DC80 to U+DCFF, as Python reads it from files with
-    `errors="surrogateescape"`. Other lone surrogates, which stand for nothing, become `nothing`."""
+    """`text` in UTF-8. A lone surrogate U+DC80 to U+DCFF becomes the byte that it stands for, as with Python's
+    `errors="surrogateescape"`; any other lone surrogate becomes `nothing`."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -15,5 +15,5 @@ def encoded(text: str, nothing: bytes = b"?") -> bytes:
 
 
 def decoded(data: bytes) -> str:
-    """The text that `encoded` makes `data` of."""
+    """The inverse of `encoded`."""
     return data.decode("utf-8", "surrogateescape")

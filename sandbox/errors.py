@@ -1,8 +1,8 @@
-"""All errors that the sandbox raises on purpose.
+"""The sandbox's exceptions.
 
     SandboxError                  root; the sandbox's own failure                       exit code 3
     ├── UsageError                the input is wrong: option, language, row             exit code 2
-    ├── BackendUnavailable        the chosen isolation cannot be had on this machine    exit code 2
+    ├── BackendUnavailable        the chosen backend is not available on this machine   exit code 2
     │   └── ImageMissing          backend docker's image is not built                   exit code 2
     └── ToolsMissing              a language's compiler or interpreter is not installed exit code 2
 
@@ -17,13 +17,13 @@ class SandboxError(Exception):
 
 
 class UsageError(SandboxError):
-    """The input is wrong; where it came from a file, the message starts with `FILE:LINE:`."""
+    """The input is wrong; if it is from a file, the message starts with `FILE:LINE:`."""
 
     exit_code = 2
 
 
 class BackendUnavailable(SandboxError):
-    """The chosen isolation cannot be had on this machine; the message says how to get one."""
+    """The chosen backend is not available on this machine; the message says how to get one."""
 
     exit_code = 2
 

@@ -1,14 +1,14 @@
 """A warm Python interpreter that forks one child per program: starting Python costs four times as much.
 
-`sandbox.launch.ForkServer` starts it with one end of a Unix socket of whole messages. A request is what `sandbox.launch.Forked`
-sends: a line with the user (-1: unchanged) and a *head*, the same for most programs (a line of resource limits, three numbers
-each; the directory; the program's file and environment, NAME=VALUE, with a NUL byte between each two); with the descriptors of
-the program's stdin, stdout and stderr, and of a file with its code where that is compiled already. The answer is
-`STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY` where it cannot be started.
+`sandbox.launch.ForkServer` starts it with one end of a Unix socket that keeps message boundaries (SOCK_SEQPACKET). `sandbox.launch.Forked`
+sends a request: a line with the user id (-1: keep), then a *head*, which is the same for most programs (a line of resource limits, three
+numbers each; the directory; the program's file and its environment as NAME=VALUE, separated by NUL bytes). With it come the
+descriptors of the program's stdin, stdout and stderr, and of a file with its code if that is compiled already. The answer is
+`STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY` if it cannot be started.
 
-The child runs the program as `python3 main.py` would: a fresh `__main__`, its own session, directory,
-environment, user and limits. It inherits nothing but the modules below, which are imported in the parent
-already; expected outputs and the code of other programs never come near it. What it leaves behind is the caller's to kill.
+The child runs the program as `python3 main.py` would: with a fresh `__main__`, in its own session, directory,
+environment, user and limits. It inherits only the modules in `WARM`, which the parent has imported; expected outputs and
+other programs' code are never in this process. The caller kills what a program leaves behind.
 """
 
 import atexit
@@ -28,10 +28,10 @@ from typing import Any
 WARM = (
     "bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "re", "string", "typing",
 )  # fmt: skip
-"""What most programs import, and no more: all memory costs something in every child. Least of all random, which seeds itself
-anew in each."""
+"""Modules that most programs import. No others, since memory of the parent costs time in every child; `random` would also reseed itself
+in each child."""
 _LARGEST = 1 << 16
-"""Bytes of a request, and of code; what `servers/fork.c` has."""
+"""Bytes of a request and of code, the same as in `servers/fork.c`."""
 _WALL = 0x40000000
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 _MANY_BLOCKS = 500_000
@@ -49,9 +49,9 @@ _QUIET = frozenset(
         types.ModuleType,
     )
 )
-"""Kinds of which most objects are."""
+"""The types of most objects, which have no finalizer."""
 _C_FUNCTION = ctypes.CFUNCTYPE(None).__mro__[1]
-# Of a class or reference itself: what it says of itself may be a function of the program's.
+# Read directly from the type: a class of the program may override these attributes.
 _DICT, _MRO, _FLAGS = (type.__dict__[name].__get__ for name in ("__dict__", "__mro__", "__flags__"))
 _CALLBACK = weakref.ref.__dict__["__callback__"].__get__
 
@@ -59,14 +59,14 @@ _CALLBACK = weakref.ref.__dict__["__callback__"].__get__
 def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> None:
     """Answer requests on socket `fd` until the caller hangs up; in a child, run the program, on any of `processors`.
 
-    `compiling`: whether programs come without their code. `library`: `servers/fork.c`, compiled, which does the same as
-    `in_python` below and costs less; or empty.
+    `compiling`: whether programs come without their code. `library`: the compiled `servers/fork.c`, a quicker implementation of
+    `in_python`, or empty.
     """
     wait = None
     if library:
         with contextlib.suppress(
             OSError, AttributeError
-        ):  # made for another machine, or where nothing may be executed
+        ):  # built for another machine, or on a file system without execution
             wait = in_c(library, fd, processors)
     wait = wait or in_python(fd, processors)
     _get_warm(compiling)
@@ -88,14 +88,14 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
             file, *env = head.split(b"\n", 2)[2].decode().split("\0")
             names = _get_ready_for(file, dict(one.split("=", 1) for one in env))
     except Exception:
-        # As the interpreter does, for which the frames of the program are there until the end.
+        # As the interpreter does; it keeps the program's frames until the end.
         sys.last_type, sys.last_value, sys.last_traceback = sys.exc_info()
         sys.excepthook(*sys.exc_info())
         status = 1
-    with contextlib.suppress(Exception):  # no memory, or no frame, is left for it
+    with contextlib.suppress(Exception):  # out of memory or of stack
         if _ends_quietly(originals, blocks):
             os._exit(status)
-    # The interpreter takes all down, in its own order; nothing here may hold what would go early.
+    # The interpreter finalizes all objects in its own order; no reference from here may delay that.
     if sys.excepthook is _without_our_frames:
         sys.excepthook = sys.__excepthook__
     gc.unfreeze()
@@ -104,12 +104,12 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
 
 
 def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
-    """Write out what was printed; whether nothing more would come of it if the interpreter took all down that there is.
+    """Flush the standard streams; returns whether the interpreter's finalization would have no visible effect and can be skipped.
 
-    That costs more than half of what a short program does, so it is left to the kernel where no thread or exit function is left, and
-    no object whose end does anything: files that are written out, generators, what has a `__del__`, weak references that call
-    somebody. What was there before the fork is none of these, but for the standard streams (`originals`, themselves the first
-    object after it). Where there is much (`blocks`: how much memory was in use before), to look through it would cost as much.
+    Finalization costs more than half of a short program's time. It is skipped if no thread or exit function is left, and no object with
+    a finalizer: open files, generators, objects with a `__del__`, weak references with a callback. Objects from before the fork have
+    none, except the standard streams (the list `originals`, which is the first object after the fork). If the program has allocated much
+    (`blocks`: the number of memory blocks before it), the search would cost as much as it saves.
     """
     if (
         "threading" in sys.modules
@@ -119,7 +119,7 @@ def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
     ):
         return False
     objects = gc.get_objects()
-    if id(originals) not in map(id, objects):  # the program has frozen what there is
+    if id(originals) not in map(id, objects):  # the program has called gc.freeze
         return False
     kinds = set(map(type, objects))
     if any(map(_has_an_end, kinds - _QUIET)):
@@ -128,35 +128,37 @@ def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
         if issubclass(type(one), weakref.ref):
             if (callback := _CALLBACK(one)) is not None and not _is_of_abc(callback):
                 return False
-        # What the collector does not know of may be an object of such a class.
+        # Objects that the garbage collector does not track may be of such a class.
         elif issubclass(type(one), type) and not _FLAGS(one) & _COLLECTED and _has_an_end(one):
             return False
     try:
         for stream in originals[1:3]:
             stream.flush()
     except Exception:
-        return False  # the interpreter tries it again, and tells
+        return False  # the interpreter tries again, and reports it
     return True
 
 
 def _is_of_abc(callback: object) -> bool:
-    """Whether this takes a class that is no more off the lists of an abstract one."""
+    """Whether this callback only removes a dead class from the registry of an abstract base class."""
     return type(callback) is types.BuiltinFunctionType and callback.__name__ == "_destroy"
 
 
 def _has_an_end(kind: type) -> bool:
-    """Whether the end of an object of this class may do something; of C functions, whether they may have printed."""
+    """Whether objects of this class have a finalizer; also true for C functions of ctypes, which may have printed."""
     return issubclass(kind, _C_FUNCTION) or any("__del__" in _DICT(base) for base in _MRO(kind))
 
 
 def _get_warm(compiling: bool) -> None:
-    """All that can be is done before the fork: each page that a child writes to, by a reference count for instance, is copied."""
+    """Do as much as possible before the fork: every page that a child writes to, if only a reference count, is copied."""
     for name in WARM:
         __import__(name)
     if compiling:
         with open(__file__, "rb") as source:
             own = source.read()
-        compile(own, __file__, "exec")  # what the compiler makes on first use costs a child 1 ms
+        compile(
+            own, __file__, "exec"
+        )  # the compiler's initialization on first use would cost every child 1 ms
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:] = ["", *(path for path in sys.path[1:] if path != root)]
     for name in [name for name in sys.modules if name.split(".")[0] == "sandbox"]:
@@ -167,7 +169,7 @@ def _get_warm(compiling: bool) -> None:
 
 
 def in_c(library: str, fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], bytes | bool | None]":
-    """What serves until there is something to do here: see `serve` in `servers/fork.c`."""
+    """The loop in C, which returns when there is something to do in Python: see `serve` in `servers/fork.c`."""
     mask = sum(1 << processor for processor in processors)
     size = 8 * (mask.bit_length() // 64 + 1)
     found = ctypes.PyDLL(library).serve
@@ -177,13 +179,13 @@ def in_c(library: str, fd: int, processors: "set[int]") -> "Callable[[dict[str, 
 
 
 def in_python(fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], bytes | bool | None]":
-    """The same where there was no compiler for it."""
-    from _socket import CMSG_LEN, socket  # not the module socket: it would be in every child
+    """The loop in Python, for machines where `servers/fork.c` cannot be compiled."""
+    from _socket import CMSG_LEN, socket  # not the module socket, whose memory every child would carry
     from struct import unpack
 
     from sandbox.confine import confine, die_with_parent
 
-    # As it does already; but a child's first such call costs 0.25 ms more where its parent made none.
+    # It is set already; but a child's first such call takes 0.25 ms longer if its parent has made none.
     die_with_parent(os.getppid())
     server, own = socket(fileno=fd), os.getpid()
     head, message = b"", b""
@@ -229,12 +231,12 @@ def in_python(fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], by
 def _enter(
     message: bytes, fds: "tuple[int, ...]", processors: "set[int]"
 ) -> "tuple[dict[int, tuple[int, int]], int | None]":
-    """In a child: go where the program is to be; its limits and user."""
+    """In a child: set up the program's streams, processors and directory; returns its limits and user."""
     for target, fd in enumerate(fds[:3]):
         os.dup2(fd, target)
         os.close(fd)
-    with contextlib.suppress(OSError):  # it only costs time
-        os.sched_setaffinity(0, processors)  # the parent is held to one
+    with contextlib.suppress(OSError):  # failure only costs time
+        os.sched_setaffinity(0, processors)  # the parent is pinned to one
     user, limits, directory, _ = message.split(b"\n", 3)
     os.chdir(directory)
     numbers = list(map(int, limits.split()))
@@ -243,7 +245,7 @@ def _enter(
 
 
 def _get_ready_for(program: str, env: "dict[str, str]") -> "dict[str, Any]":
-    """Make this interpreter look as one that was started with `program`; the names of its module."""
+    """Make this interpreter look as if started with `program`; returns the namespace of its `__main__`."""
     for name in os.environ.keys() - env.keys():
         del os.environ[name]
     for name, value in env.items():
@@ -258,7 +260,7 @@ def _get_ready_for(program: str, env: "dict[str, str]") -> "dict[str, Any]":
 
 
 def _without_our_frames(kind: type, error: BaseException, trace: "types.TracebackType | None") -> None:
-    """The interpreter's own report, from the program's first frame on (a syntax error has none)."""
+    """The interpreter's traceback, from the program's first frame on (a syntax error has none)."""
     frames = trace
     while frames:
         if frames.tb_frame.f_code.co_filename == __file__:

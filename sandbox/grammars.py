@@ -1,4 +1,4 @@
-"""How every language of the sandbox writes the pieces of a program: one row of patterns for each."""
+"""A table of patterns for the pieces of a program (functions, types, imports, ...), one row per language."""
 
 from typing import NamedTuple
 
@@ -35,12 +35,12 @@ _SYMBOL = r"[^\s()\[\]{}'`,;\"" + STRING + JOINED + "]+"
 
 
 class Grammar(NamedTuple):
-    """How a language writes the pieces of a program; patterns that match where an item begins, each with the group `name`.
+    """Patterns of a language's items; each matches at the beginning of an item and has the group `name`.
 
-    `function`: up to its parameters. `type`: kept like functions, whatever it is. `value`: what is bound to the result of an
-    expression. `first`: what only begins a file. `main`: entry points and tests. `ends`: how an item ends, where the language
-    has signs for it; else it is by indentation. `word`: a name. `shape`: how a function's body is delimited. `names_imports`: an
-    import says the names that it brings. `wrapped`: functions are in a class, object or module.
+    `function`: up to its parameters. `type`: types and other items that are kept as functions are. `value`: a name bound to the result
+    of an expression. `first`: occurs only at the beginning of a file. `main`: entry points and tests. `ends`: the end of an item; empty: the
+    end is found by indentation. `word`: a name. `shape`: how a function's body is delimited. `last_word`: a parameter's name comes after
+    its type. `names_imports`: an import contains the names that it binds. `wrapped`: functions are in a class, object or module.
     """
 
     function: str

@@ -1,7 +1,7 @@
-"""A table of programs that try to get away with something. Part of `python -m sandbox check`.
+"""A table of hostile programs, for `python -m sandbox check`.
 
-A program ends with exit code 0 only where it got what it wanted, so that `passed` means that it broke out, unless `may_pass`
-says that ending well is no harm: then what counts is the program after it, `PROBE`, which looks for what it left behind.
+A program exits with code 0 only if its attack succeeded, so `passed` means that it was not contained. With `may_pass` it may exit
+with code 0 anyway; then only the verdict of `PROBE` counts, which runs next and looks for anything left behind.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,12 +10,12 @@ from sandbox.programs import assemble
 from sandbox.verdicts import MIB, Limits, Program, Verdict
 
 NAP = "86399.75"
-"""Seconds to sleep for, by which `PROBE` knows a process that was left behind."""
+"""Seconds that left-behind processes sleep for; `PROBE` finds them by this number."""
 
 TIGHT = Limits(cpu_seconds=2, wall_seconds=6, memory_bytes=300 * MIB, output_bytes=MIB, processes=64)
 
 SHORT = replace(TIGHT, cpu_seconds=1, wall_seconds=2)
-"""For what mostly ends when the time is up."""
+"""For programs that usually end by a timeout."""
 
 PROBE = Program(
     "probe",
@@ -44,7 +44,7 @@ print("end-of-probe")
 
 @dataclass(frozen=True)
 class Hostile:
-    """One attempt. `expected`: the verdict, where only one is right."""
+    """One attack. `expected`: the verdict, if only one is right."""
 
     name: str
     source: str
@@ -59,7 +59,7 @@ class Hostile:
         return Program(self.name, self.language, self.source, limits=self.limits, end_marker=self.end_marker)
 
     def contained(self, verdict: Verdict) -> bool:
-        """Whether this verdict says that it got away with nothing."""
+        """Whether this verdict means that the attack failed."""
         if self.expected is not None:
             return verdict is self.expected
         return verdict.is_label and (self.may_pass or verdict is not Verdict.passed)

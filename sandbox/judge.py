@@ -1,5 +1,5 @@
-"""The runner's judge: judges one program after the other, and keeps what serves many of them: the warm Python interpreter,
-warm compilers, a compiled checker."""
+"""Judges one program after the other, and keeps what many programs share: the warm Python interpreter, warm compilers, a
+compiled checker."""
 
 import itertools
 import os
@@ -20,25 +20,25 @@ from sandbox.judgement import Judgement
 from sandbox.languages import PATH
 from sandbox.launch import ForkServer
 from sandbox.prepared import prepared
-from sandbox.processes import Held
+from sandbox.processes import Pinned
 from sandbox.verdicts import Case, Checker, Limits, Program, Result
 
 
 class Place(StrEnum):
-    """Where programs run, and what stands between them and the rest."""
+    """Where programs run, and how they are isolated."""
 
-    process = "process"  # beside everything else, as a user of their own where the runner is root
-    bubblewrap = "bubblewrap"  # each in a box of its own
-    container = "container"  # one after the other in a container that the runner has to itself
+    process = "process"  # as ordinary processes, under another user if the runner is root
+    bubblewrap = "bubblewrap"  # each in its own box
+    container = "container"  # one after the other in the runner's own container
 
 
 class Judge:
-    """Judges programs, one at a time, each in a directory of its own under `scratch`.
+    """Judges programs, one at a time, each in its own directory under `scratch`.
 
-    `caller`: a file descriptor that becomes readable if whoever wants the verdict hangs up; the program is killed then
-    and `CallerGone` raised.
-    `uid`: the user that the program runs as; None: the runner's own.
-    `clean`: whether nothing is left of the programs so far. A runner that is not has to end.
+    `caller`: a file descriptor that becomes readable when the client hangs up; then the program is killed and `CallerGone`
+    raised.
+    `uid`: the user that the program runs as; None: the runner's user.
+    `clean`: false if a program left something that cannot be removed; then the runner has to end.
     """
 
     def __init__(self, scratch: Path, place: Place, caller: int | None = None) -> None:
@@ -47,15 +47,15 @@ class Judge:
         self.contained = place is Place.container
         self.uid = program_uid()
         self.clean = True
-        self.held = Held()
+        self.pinned = Pinned()
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
-        # Of compilers that never compiled anything: how many there were in a row, and how many programs go without one.
+        # By language: compilers in a row that failed on their first program, and how many programs to judge without one.
         self._failures: Counter[str] = Counter()
         self._without: Counter[str] = Counter()
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
-        self._directories = 0  # that could not be wiped
+        self._directories = 0  # directories that could not be removed
         self._checking: Checking | None = None
         scratch.chmod(0o711)  # programs may run as another user
         closed = [folder for folder in scratch.parents if not folder.stat().st_mode & stat.S_IXOTH]
@@ -63,7 +63,7 @@ class Judge:
         self.executable = not os.statvfs(scratch).f_flag & os.ST_NOEXEC
 
     def check_reachable(self) -> None:
-        """Raise `SandboxError` where programs could not read their own files, which would look like their mistake."""
+        """Raise `SandboxError` if programs could not read their own files, which would look like their fault."""
         if self.closed is not None:
             raise SandboxError(
                 f"programs run as another user, who cannot get into {self.closed}, where temporary files are; set TMPDIR to "
@@ -71,7 +71,7 @@ class Judge:
             )
 
     def judge(self, program: Program) -> Result:
-        """Compile and run one program. Raises `SandboxError`, `OSError` where the sandbox fails."""
+        """Compile and run one program. Raises `SandboxError`, `OSError` if the sandbox fails."""
         if self.contained:
             self.uid = next(self._uids)
         directory = self.scratch / str(self._directories)
@@ -82,7 +82,9 @@ class Judge:
             return judgement.result()
         finally:
             wipe_program(str(directory), judgement.source)
-            self._directories -= 1  # the same for the next program, which the warm interpreter then knows
+            self._directories -= (
+                1  # the same path for the next program, so that the warm interpreter's request stays the same
+            )
             if self.contained:
                 self.clean = clear_container()
 
@@ -93,12 +95,12 @@ class Judge:
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
             library, _ = prepared("fork", Limits())
-            self.server = ForkServer(python, env, self.held.everywhere, self.uid is None, library)
+            self.server = ForkServer(python, env, self.pinned.everywhere, self.uid is None, library)
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:
-        """The warm compiler of language `name`, started on first use; None where there is none. Only a runner that is root
-        has any: they need a user of their own."""
+        """The warm compiler of language `name`, started on first use; None if there is none. Only a runner that is root
+        has any, because they run as another user."""
         if self.uid is None or self.isolated:
             return None
         if self._without[name]:
@@ -109,22 +111,22 @@ class Judge:
         return self.compilers.get(name)
 
     def drop_compiler(self, name: str) -> None:
-        """End the warm compiler of language `name`; the next program that needs one gets a new one. Where that never compiled
-        anything, it may not work here at all: ever more programs go without one then."""
+        """End the warm compiler of language `name`; the next program that needs one starts a new one. If it failed on its first
+        program, it may not work here at all, so the next start is delayed by a back-off: 1, 3, 7, ... programs run without one."""
         compiler = self.compilers.pop(name)
         compiler.close()
         self._failures[name] = 0 if compiler.served else self._failures[name] + 1
         self._without[name] = min(2 ** self._failures[name], 1000) - 1
 
     def checking(self, checker: Checker) -> Checking:
-        """A checker, ready for one output: compiled once for all programs with it that come one after the other."""
+        """The checker, ready to run. It is compiled once for consecutive programs with the same one."""
         if self.contained:
-            clear_container()  # of what the program left
+            clear_container()  # what the program left must not be visible to the checker
         if self._checking is None or self._checking.checker != checker or self._checking.refused:
             self.drop_checker()
             directory = self.scratch / "checker"
             directory.mkdir(mode=0o700)
-            alone = (Case("", None),)  # for it is a program that reads and prints, as those with cases are
+            alone = (Case("", None),)  # so that it is compiled and run as a program with cases
             judgement = Judgement(
                 self, Program("checker", checker.language, checker.source, alone), directory
             )
@@ -136,20 +138,20 @@ class Judge:
         return self._checking
 
     def drop_checker(self) -> None:
-        """Remove the checker that was last at work."""
+        """Remove the compiled checker."""
         self._checking = None
         wipe(self.scratch / "checker")
 
     @property
     def kept(self) -> frozenset[int]:
-        """The runner's children that are no program's."""
+        """The process ids of the warm helpers, which are not killed with a program."""
         warm = [self.server, *self.compilers.values()]
         return frozenset(helper.pid for helper in warm if helper)
 
     def close(self) -> None:
-        """End the warm interpreter and compilers; the next program that needs one gets a new one. So with checkers."""
+        """End the warm interpreter and compilers and remove the checker; the next program that needs one starts a new one."""
         self.drop_checker()
-        self.held.release()
+        self.pinned.release()
         if self.server:
             self.server.close()
             self.server = None

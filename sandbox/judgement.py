@@ -1,4 +1,4 @@
-"""Judges one program: writes it down, compiles it, runs it, and reads the verdict off what happened."""
+"""Judges one program: writes its source to a file, compiles it, runs it, and derives the verdict."""
 
 import errno
 import os
@@ -29,15 +29,15 @@ if TYPE_CHECKING:
     from sandbox.judge import Judge
 
 KEPT_CHARACTERS = 64 << 10
-"""How much of stdout, and of stderr, a `Result` holds."""
+"""The most characters of stdout, and of stderr, in a `Result`."""
 
 _LARGEST_PYTHON = 48 << 10
-"""Bytes of source or code; what is larger is compiled by the program's own process, under its limits."""
+"""Bytes of source or code. Larger programs are compiled by their own process, under its limits."""
 _PYTHON_SECONDS = 5.0
 
 
 class Judgement:
-    """One program on its way to a verdict. `at_home`: whether it starts in a place to write to, where it is in a box."""
+    """The judgement of one program. `at_home`: in a box it starts in the writable home directory, else in its own directory."""
 
     at_home = True
 
@@ -72,7 +72,7 @@ class Judgement:
         return self._finish(verdict, outcome)
 
     def compile(self) -> Result | None:
-        """Write the program down and compile it; its result where it is refused."""
+        """Write the source to a file and compile it. Returns a result if it is rejected, else None."""
         name, uid = self._fill(self.row.file), self.uid
         self.source = f"{self.directory}/{name}"
         file = os.open(self.source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -104,7 +104,7 @@ class Judgement:
         return None
 
     def _compile_warm(self, name: str) -> Outcome | None:
-        """Compile with the language's warm compiler; None where there is none, or it failed."""
+        """Compile with the language's warm compiler. Returns None if there is none or it failed."""
         done = self._warm(name, self.limits.compile_wall_seconds) if _is_text(self.text) else None
         if done is None:
             return None
@@ -114,13 +114,13 @@ class Judgement:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            return None  # a compiler that writes its files itself has something to say of that
+            return None  # a fresh compiler, which writes its files itself, reports that properly
         outcome = Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
         self._add(outcome, compiling=True)
         return outcome
 
     def _compile(self, argv: tuple[str, ...]) -> Outcome:
-        """Compile with a fresh compiler; once more where it wants the file to have another name."""
+        """Compile with a fresh compiler; once more if it asks for another file name."""
         outcome = self.step(argv, compiling=True)
         self._add(outcome, compiling=True)
         named = re.search(self.row.misnamed, _text(outcome.stderr)) if outcome.exit_code else None
@@ -130,7 +130,7 @@ class Judgement:
         return outcome
 
     def _rename(self, name: str) -> bool:
-        """Call the program's file `name`; whether that can be."""
+        """Rename the program's file to `name`; returns whether that is possible."""
         self.name, before = name, self.source
         after = f"{self.directory}/{self._fill(self.row.file)}"
         try:
@@ -143,10 +143,10 @@ class Judgement:
         return True
 
     def _python(self) -> bytes:
-        """The program's code, compiled by the warm compiler; empty where its own process has to do that."""
+        """The program's code, compiled by the warm compiler; empty if its own process has to compile it."""
         if len(self.text) > _LARGEST_PYTHON:
             return b""
-        done = self._warm(f"{self.judge.held.processor} {self.source}", _PYTHON_SECONDS)
+        done = self._warm(f"{self.judge.pinned.processor} {self.source}", _PYTHON_SECONDS)
         if done is None:
             return b""
         self.cpu_seconds += done.cpu_seconds
@@ -154,8 +154,8 @@ class Judgement:
         return code if len(code) <= _LARGEST_PYTHON else b""
 
     def _warm(self, name: str, seconds: float) -> Compiled | None:
-        """What the language's warm compiler makes of the program; None where there is none, it failed or took more than `seconds`
-        or the limit on CPU time."""
+        """The output of the language's warm compiler; None if there is none, it failed, or it took more than `seconds` or than the
+        limit on CPU time."""
         compiler = self.judge.compiler(self.row.name)
         if compiler is None:
             return None
@@ -167,19 +167,19 @@ class Judgement:
         return done
 
     def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
-        """What one run says; see `Language` for the patterns."""
+        """The verdict of one run; see `Language` for the patterns."""
         row = self.row
         stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
-        told = stderr + stdout if row.reports_on_stdout else stderr
+        messages = stderr + stdout if row.reports_on_stdout else stderr
         if outcome.over:
             return outcome.over
-        if outcome.exit_code != 0 or re.search(row.failed_quietly, told):
+        if outcome.exit_code != 0 or re.search(row.failed_quietly, messages):
             out_of_memory = self.killed is not None and memory_kills() != self.killed
-            if out_of_memory or re.search(row.out_of_memory, told):
+            if out_of_memory or re.search(row.out_of_memory, messages):
                 return Verdict.memory_exceeded
-            if re.search(row.refused, told) or self._is_refused(stderr):
+            if re.search(row.refused, messages) or self._is_refused(stderr):
                 return Verdict.compile_error
-            failed = re.search(row.test_failed, told) or outcome.exit_code == row.test_failed_code
+            failed = re.search(row.test_failed, messages) or outcome.exit_code == row.test_failed_code
             return Verdict.wrong_answer if failed and not case else Verdict.runtime_error
         marker, expected = self.program.end_marker, case.expected_stdout if case else None
         if marker is not None and marker not in stdout.split("\n"):
@@ -190,7 +190,7 @@ class Judgement:
         return Verdict.passed if checked else Verdict.wrong_answer
 
     def _is_refused(self, stderr: str) -> bool:
-        """Whether the language's own parser refuses the source of a program that failed with `stderr`."""
+        """Whether the language's parser rejects the source of a program that failed with `stderr`."""
         if self.row.syntax_check is None or not re.search(self.row.speaks_of_syntax, stderr):
             return False
         outcome = self.step(self.row.syntax_check, compiling=True)
@@ -200,11 +200,11 @@ class Judgement:
         return refused
 
     def _check_room(self, refused: Outcome) -> None:
-        """Raise `SandboxError` where a compiler may have failed because a disk is full."""
+        """Raise `SandboxError` if a compiler may have failed because a disk is full."""
         check_compiled(str(self.directory), self.text, refused.stderr + refused.stdout)
 
     def step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
-        """Run one command of the language's row and watch it to its end."""
+        """Run one command of the language's row to its end."""
         judge, limits = self.judge, self._limits_of(compiling)
         cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
         wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
@@ -212,7 +212,7 @@ class Judgement:
         warm = self.row.name == "py" and not compiling and not judge.isolated and _is_text(self.text)
         server = judge.python(command.env) if warm else None
         if server:
-            judge.held.hold(server.pid)
+            judge.pinned.pin(server.pid)
             if self.code is None:
                 self.code = self._python()
 
@@ -231,7 +231,7 @@ class Judgement:
         return outcome
 
     def _limits_of(self, compiling: bool) -> Limits:
-        """The program's; but a compiler is no part of what has to do with little memory, and gets what the language has."""
+        """The program's limits; a compiler gets at least the language's default sizes, since a program's low limits are not meant for it."""
         own, given = self.row.limits, self.limits
         if not compiling or given is own:
             return given
@@ -239,7 +239,7 @@ class Judgement:
         return replace(given, **{name: max(getattr(given, name), getattr(own, name)) for name in sizes})
 
     def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
-        """A command of the language's row, filled in for this program."""
+        """A command of the language's row, with this program's values."""
         judge, row = self.judge, self.row
         home = str(self.directory)
         if judge.isolated:
@@ -254,10 +254,9 @@ class Judgement:
         kernel = rlimits(
             limits,
             cpu_seconds,
-            # Compilers are trusted, and some reserve far more address space than they use.
+            # Not for compilers: they are trusted, and some reserve far more address space than they use.
             address_space=row.limit_address_space and not compiling,
-            # The kernel counts all processes of a user: that says something only where programs have one of
-            # their own.
+            # The kernel counts all processes of a user, so this works only if programs have their own user.
             processes=self.uid is not None and not judge.isolated,
             deep=contest and not compiling,
         )
@@ -267,7 +266,7 @@ class Judgement:
         return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
 
     def _fill(self, template: str, limits: Limits | None = None) -> str:
-        """Put this program's values into a template of the language's row. `limits`: of the run or of the compiler."""
+        """Fill a template of the language's row with this program's values. `limits`: those of the run or of the compiler."""
         if "{" not in template:
             return template
         return re.sub(r"\{(\w+)\}", lambda match: self._value(match[1], limits or self.limits), template)
@@ -291,7 +290,7 @@ class Judgement:
         return prepared(preamble(self.program) if name == "preamble" else name, self.limits)
 
     def _add(self, outcome: Outcome, compiling: bool = False) -> None:
-        """Count what a step used."""
+        """Add the usage of a step."""
         self.cpu_seconds += outcome.cpu_seconds
         if compiling:
             self.compile_seconds += outcome.wall_seconds
@@ -300,7 +299,7 @@ class Judgement:
             self.peak_memory_bytes = max(self.peak_memory_bytes, outcome.memory_bytes)
 
     def _finish(self, verdict: Verdict, last: Outcome) -> Result:
-        """The result, with what the last step left."""
+        """The result, with the output of the last step."""
         stdout = _text(last.stdout)
         if self.program.end_marker:
             stdout = stdout.replace(f"\n{self.program.end_marker}\n", "", 1)
@@ -320,7 +319,7 @@ class Judgement:
 
 
 def _is_text(source: bytes) -> bool:
-    """Whether Python and javac read a source from memory as they do from a file: bytes that are no UTF-8, and NUL, they may not."""
+    """Whether the source is UTF-8 without NUL. Python and javac may read others differently from memory than from a file."""
     try:
         return "\0" not in source.decode()
     except UnicodeDecodeError:
@@ -332,7 +331,7 @@ def _text(data: bytes) -> str:
 
 
 def _kept(text: str) -> str:
-    """At most `KEPT_CHARACTERS`: of a longer text, both ends."""
+    """At most `KEPT_CHARACTERS`: the beginning and the end of a longer text."""
     if len(text) <= KEPT_CHARACTERS:
         return text
     note = f"\n... {len(text)} characters in all ...\n"

@@ -1,4 +1,4 @@
-"""The languages, one row each: how a program is named, compiled, run and judged."""
+"""The table of languages, one row each: how a program is named, compiled, run and judged."""
 
 import hashlib
 import json
@@ -13,21 +13,21 @@ from sandbox.errors import UsageError
 from sandbox.verdicts import MIB, Limits, Program
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
-"""Where tools are looked for: a virtual environment of the caller's must not change verdicts."""
+"""The search path for tools, without the caller's virtual environment, which must not change verdicts."""
 
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
 JUDGE_VERSION = 5
-"""Part of every verdict's identity. Raise it when any program may get another verdict for a reason that no row below shows."""
+"""Part of every verdict's identity. Increment it when any program may get another verdict by a change that is not in a row below."""
 
 COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
-"""The images of backend docker; a language's row says in which one it is."""
+"""The images of backend docker; each language's row names its image."""
 
 NODE_MODULES = {
     "js-md5@0.8.3": "sha512-qR0HB5uP6wCuRMrWPTrkMaev7MJZwJuuw4fnwAzRgP4J4/F8RwtodOKpGp4XpqsLBFzzgqIO42efFAyz2Et6KQ=="
 }
-"""What the image that has node gets for it from npm, as Debian has no package of it: name and version, and npm's `integrity` of it."""
+"""Modules from npm for the image that has node, for which Debian has no package: NAME@VERSION and npm's `integrity` digest."""
 
 _PY_COMPILE = """import sys, tokenize
 with open(sys.argv[1], 'rb') as file:
@@ -56,13 +56,13 @@ CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")
 CONTEST_NODE_OPTION = "--stack-size={stack}000"  # in KiB
 CONTEST_ENV = {"ONLINE_JUDGE": "true"}  # in all languages
 MCS_OPTIONS = ("-r:System.Numerics.dll",)
-"""The compilers' own, whether they are started for one program, stay up, or prepare something."""
+"""Options of compilers and of the environment that are used in several places: by rows below, warm compilers and `sandbox.prepared`."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Other values of a language's row (`fields`), for programs whose source the pattern `if_source` matches. `contest`: for those
-    with cases, which read standard input, or for those without; None: for both."""
+    """Other values of a row (`fields`) for programs whose source matches the pattern `if_source`. `contest`: only for programs with
+    cases (True) or without (False); None: for both."""
 
     fields: tuple[tuple[str, Any], ...]
     if_source: str = ""
@@ -73,32 +73,29 @@ class Variant:
 class Language:
     """One language.
 
-    `name` (MultiPL-E's file ending), `title` and `aliases` all name the language, in any case, wherever one is asked for. `fences`: what
-    the code blocks of answers say besides, file endings and dialects. `multipl_e`: its name in MultiPL-E's data set, where that is not
-    `name`.
-    In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension,
-    `{entry}` the class to run (see `sandbox.classfiles`), `{heap}` the memory that a garbage-collected heap may take, in MiB, `{stack}` a stack, `{preamble}` and
-    `{snapshot}` what `sandbox.prepared` has, `{openssl}` how a program that asks for it is linked with it; arguments that come out empty are left out.
-    `likely_name`: of a program in which it matches, the file is called as its group says, and else `Main`.
-    `misnamed`: of what a compiler says that wants another name, which is its group, and gets it then.
-    `warm_options`: what a warm compiler is told of this row, the rest it knows.
-    `packages`: Debian's, which have the tools; `libraries`: Debian's, which have what programs like to use besides, and can do
-    without; `image`: the one of backend docker that holds both.
-    `end` prints `{marker}` on a line of its own. It goes after the tests, or before what `closing` matches at
-    their end where they end inside of something.
-    The next five are patterns of what a run says on stderr, and where it `reports_on_stdout` there, too. That is up to
-    `Limits.output_bytes` of whatever a program likes, so that they have to be done with a line after one look at it.
-    `test_failed`: of a failed run in which a test failed. `failed_quietly`: of one that ended with exit code 0
-    for all that. `out_of_memory`: of a failed run when memory ran out. `refused`: of one of an interpreter that
-    compiles as it goes, when it refused the program.
-    `missing`: of a failed run for want of a library, whose name is in the last group that matched; it goes to the result's `note` and
-    changes no verdict. Only where the language says so of what is clearly a library, and no name of the program's own.
-    `test_failed_code`: the exit code that means the same as `test_failed`, where a failed test says nothing.
-    `syntax_check`: tells a parser's refusal from an error at run time; run only after a failure that
+    `name` (MultiPL-E's file ending), `title` and `aliases` are the language's names, in any case. `fences`: further names in info
+    strings of code blocks, file endings and dialects. `multipl_e`: its name in MultiPL-E's data set, if that is not `name`.
+    In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension, `{entry}` the class to run
+    (see `sandbox.classfiles`), `{heap}` the largest garbage-collected heap in MiB, `{stack}` the stack in MiB, `{preamble}` and
+    `{snapshot}` files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL. Empty arguments are left out.
+    `likely_name`: if it matches the source, its group is the file's name, else the name is `Main`.
+    `misnamed`: if it matches a compiler's message, its group is the name that the file has to have, and is renamed to.
+    `warm_options`: sent to a warm compiler with each program; it has all others.
+    `packages`: Debian packages of the tools. `libraries`: Debian packages of optional libraries. `image`: backend docker's image with
+    both.
+    `end`: a statement that prints `{marker}` on its own line. It goes after the tests, or before the match of `closing` at their end, if
+    they end inside a function or class.
+    The next five are patterns for stderr, and, with `reports_on_stdout`, for stdout. A program may write up to `Limits.output_bytes` of
+    anything, so they have to take linear time.
+    `test_failed`: a failed run in which a test failed. `failed_quietly`: a failed test in a run with exit code 0. `out_of_memory`: a
+    failed run when memory ran out. `refused`: an interpreter that compiles on the fly rejected the program.
+    `missing`: a failed run that lacked a library, with its name in the last group that matched. It goes to the result's `note` and
+    changes no verdict; it matches only messages that are clearly about a library and not about a name of the program.
+    `test_failed_code`: the exit code of a failed test, in languages where it prints nothing.
+    `syntax_check`: a command that tells a syntax error from an error at run time; it runs only after a failure whose message matches
     `speaks_of_syntax`.
-    `limit_address_space`: whether RLIMIT_AS can hold memory down; some runtimes reserve far more than they
-    use.
-    `variants`: the first that fits a program is put in place of what this row says.
+    `limit_address_space`: whether RLIMIT_AS can limit memory; some runtimes reserve far more address space than they use.
+    `variants`: the first one that fits a program replaces fields of the row.
     """
 
     name: str
@@ -136,11 +133,11 @@ class Language:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Every name of the language, in small letters, its short name first."""
+        """All names of the language, in lower case, the short name first."""
         return tuple(dict.fromkeys((self.name, self.title.lower(), *self.aliases)))
 
     def of(self, program: Program) -> "Language":
-        """The row as it is for a program."""
+        """The row for a program, with the variant that fits it."""
         for variant in self.variants:
             if variant.contest in (None, bool(program.cases)) and re.search(
                 variant.if_source, program.source
@@ -171,7 +168,7 @@ def _mcs(symbol: str) -> tuple[str, ...]:
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
 _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation failed"
-# Not node's own, of which tsc says the same because it has no types for them; nor a file of the program's.
+# Not node's own modules, for which tsc gives the same message because it lacks their types; nor a file of the program.
 _NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|timers|url|util|vm|worker_threads|zlib"
 _NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{_NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
 _NODE_MISSING_AT_RUN = r"(?m:^)(?:Uncaught )?Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
@@ -194,7 +191,7 @@ _ROWS = (
         test_failed=r"(?m)^AssertionError\b",
         out_of_memory=r"(?m)^MemoryError\b",
         missing=r"(?m)^ModuleNotFoundError: No module named '([^'\n]{1,100})'",
-        # With a thread for each processor, OpenBLAS, numpy's where that is not Debian's, would run into limits on some machines.
+        # OpenBLAS (in builds of numpy other than Debian's) starts a thread per processor, which exceeds limits on some machines.
         env=(("PYTHONHASHSEED", "0"), ("PYTHONDONTWRITEBYTECODE", "1"), ("OPENBLAS_NUM_THREADS", "1")),
     ),
     Language(
@@ -203,7 +200,7 @@ _ROWS = (
         aliases=("cxx", "cc"),
         fences=("hpp", "c", "h"),
         file="main.cpp",
-        # Without -O2 where tests are part of the program, as MultiPL-E has it: compiling takes most of the time then.
+        # Without -O2 if tests are part of the program, as in MultiPL-E: compiling takes most of its time.
         compile=_gxx(),
         variants=_contest(compile=_gxx(*CONTEST_OPTIONS)),
         run=("{dir}/main",),
@@ -290,7 +287,7 @@ _ROWS = (
         failed_quietly=r"System\.Diagnostics\.Debug\.Assert",
         test_failed=r"System\.Diagnostics\.Debug\.Assert",
         out_of_memory=r"System\.OutOfMemoryException|Out of memory",
-        # Of types that the program itself forgot mcs says the same; the name is in the seventh column of `using NAME;`.
+        # mcs gives the same message for undefined types; for a library the name is in column 7, as in `using NAME;`.
         missing=r"\(\d{1,9},7\): error CS0246: The type or namespace name `([\w.]{1,100})'",
         limit_address_space=False,
     ),
@@ -336,7 +333,7 @@ _ROWS = (
         file="main.go",
         compile=("go", "build", "-o", "{dir}/main", "{dir}/main.go"),
         run=("{dir}/main",),
-        # MultiPL-E's programs are test packages, which `go test` makes a program of.
+        # MultiPL-E's programs are test packages, which `go test` turns into a program.
         variants=(
             Variant(
                 (
@@ -413,7 +410,7 @@ _ROWS = (
         closing=r"\bend\s+os\.exit\(\s*lu\.LuaUnit\.run\(\)\s*\)\s*$",
         reports_on_stdout=True,
         test_failed=r"(?m)^(?>.*?\bexpected: ).*, actual: |You are trying to exit",
-        # What luaunit 3.4 makes of Lua's own message, which is no table.
+        # luaunit 3.4's own error about Lua's message, which is not a table.
         out_of_memory=r"not enough memory|attempt to index a string value \(local 'err'\)",
         missing=r": module '([^'\n]{1,100})' not found:",
     ),
@@ -445,7 +442,7 @@ _ROWS = (
         image=MORE,
         versions=(("Rscript", "--version"),),
         end='cat("\\n{marker}\\n")',
-        test_failed=r"is not (all )?TRUE|\A\Z",  # stopifnot; or quit('no', 1), which says nothing
+        test_failed=r"is not (all )?TRUE|\A\Z",  # stopifnot; or quit('no', 1), which prints nothing
         out_of_memory=r"cannot allocate (memory|vector)",
         missing=r"there is no package called [‘']([\w.]{1,100})[’']",
     ),
@@ -480,7 +477,7 @@ _ROWS = (
         versions=(("racket", "--version"),),
         env=(("PLTADDONDIR", "{dir}"),),
         end='(display "\\n{marker}\\n")',
-        # A failed check of rackunit is told, and the program goes on and ends with exit code 0.
+        # A failed check of rackunit is printed, and the program continues and ends with exit code 0.
         failed_quietly=r"(?m)^(FAILURE|ERROR)$",
         test_failed=r"(?m)^FAILURE$",
         out_of_memory=r"out of memory",
@@ -594,22 +591,22 @@ _ROWS = (
 )
 
 LANGUAGES: dict[str, Language] = {row.name: row for row in _ROWS}
-"""By short name."""
+"""The rows by short name."""
 
 READ_ONLY = {"adb": ("ada",), "dart": (), "fs": ("f#", "fsharp"), "jl": ("julia",), "swift": ()}
-"""Further languages of MultiPL-E, by short name, with their aliases. No row runs them; files of problems may hold them."""
+"""Further languages of MultiPL-E, by short name, with their aliases. They cannot be run; files of problems may contain them."""
 
 _SHORT_NAMES = {text: row.name for row in _ROWS for text in row.names}
 _SHORT_NAMES |= {text: name for name, aliases in READ_ONLY.items() for text in (name, *aliases)}
 
 
 def short_name(text: str) -> str:
-    """The short name of the language that goes by `text`; `text` itself where none does."""
+    """The short name of the language with name or alias `text`; `text` itself if there is none."""
     return _SHORT_NAMES.get(text.lower(), text)
 
 
 def language(name: str) -> Language:
-    """The row of the language that goes by `name`. Raises `UsageError` where there is none."""
+    """The row of the language with name or alias `name`. Raises `UsageError` if there is none."""
     found = LANGUAGES.get(short_name(name))
     if found is None:
         raise UsageError(refusal(name))
@@ -617,7 +614,7 @@ def language(name: str) -> Language:
 
 
 def refusal(text: str, known: Collection[str] = LANGUAGES) -> str:
-    """The error message for `text`, which names none of the languages `known`: why not, what was probably meant, what there is."""
+    """The error message for `text`, which is not one of the languages `known`: the reason, a similar name, the known ones."""
     name = short_name(text)
     if name in READ_ONLY:
         why = f"language {text!r} can be read in files of problems, but not run"
@@ -631,20 +628,20 @@ def refusal(text: str, known: Collection[str] = LANGUAGES) -> str:
 
 
 def likely_name(row: Language, source: str) -> str:
-    """What a program's file is called at first, without its extension."""
+    """The first name to try for a program's file, without its extension."""
     found = row.likely_name != NEVER and re.search(row.likely_name, source)
     return found[1] if found else "Main"
 
 
 def heap_mib(limits: Limits) -> int:
-    """What a garbage-collected heap may take of `memory_bytes`: all but the runtime's own share."""
+    """The largest garbage-collected heap within `memory_bytes`, in MiB: three quarters; the rest is for the runtime."""
     mib = limits.memory_bytes // MIB
     return max(mib * 3 // 4, 16)
 
 
 def stack_mib(limits: Limits) -> int:
-    """The stack for a contest program in a runtime that has to be told how large it is: 300,000 calls take a third of that, and
-    where a stack of this size runs over in Java, telling of it takes three times as much in memory."""
+    """The stack of a contest program in a runtime that manages its own, in MiB. 300,000 calls take a third of it. It is at most half of
+    the memory, and 256 MiB, because Java's report of a stack overflow takes three times the stack in memory."""
     largest = resource.getrlimit(resource.RLIMIT_STACK)[1]
     most = 256 if largest == resource.RLIM_INFINITY else min(256, largest // MIB * 3 // 4)
     return max(min(limits.memory_bytes // MIB // 2, most), 1)

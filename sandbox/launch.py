@@ -20,7 +20,7 @@ from sandbox.processes import Usage, forget, reap
 from sandbox.verdicts import Limits
 from sandbox.watch import MOMENT, Stdio
 
-# This package comes last on the path: nothing beside it may hide a module of that interpreter's own library.
+# This package comes last on the path, so that no file of it shadows a module of the interpreter's standard library.
 _FORK_SERVER = """import sys
 sys.path.append(sys.argv[1])
 from sandbox.forkserver import serve
@@ -28,15 +28,15 @@ serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))), sys.argv[4] == "c
 """
 
 SPARE_PROCESSES = 16
-"""So many more than `Limits.processes` the kernel allows, for the watcher to see that there are too many."""
+"""The kernel allows so many more than `Limits.processes`, for the watcher to see that the limit is exceeded."""
 
 
 @dataclass(frozen=True)
 class Command:
     """What to run: `argv` in `directory` with exactly `env`, as user `uid` (None: the caller's).
 
-    `reads`: what else it needs to read, besides the system's own directories. `at_home`: whether a box has it start where it
-    may write, and not in `directory`.
+    `reads`: paths that it needs to read, besides the system's directories. `at_home`: in a box it starts in the writable home, else in
+    `directory`.
     """
 
     argv: tuple[str, ...]
@@ -51,11 +51,11 @@ class Command:
 def rlimits(
     limits: Limits, cpu_seconds: float, *, address_space: bool, processes: bool, deep: bool = False
 ) -> Rlimits:
-    """The kernel's limits on each process: backstops, mostly, for `watch`, which sees them all.
+    """The kernel's limits on each process: a second line behind `watch`, which checks limits over all processes.
 
-    `deep`: the stack may grow as far as the memory goes.
+    `deep`: the stack may grow up to the memory limit.
     """
-    # Well above the limit: on a busy virtual machine the kernel, which counts ticks here, was seen to take 7 s for 11.
+    # Well above the limit: on a busy virtual machine the kernel, which counts ticks here, took 7 s for 11 s.
     cpu = 2 * math.ceil(cpu_seconds) + 5
     found: Rlimits = {
         resource.RLIMIT_CPU: (cpu, cpu + 1),
@@ -65,7 +65,7 @@ def rlimits(
         RLIMIT_MSGQUEUE: (0, 0),  # message queues would outlive the program
     }
     if deep:
-        # Mostly without end. With a number, each thread would reserve as much.
+        # The hard limit is usually infinite. With a finite one, each thread would reserve a stack of that size.
         largest = resource.getrlimit(resource.RLIMIT_STACK)[1]
         found[resource.RLIMIT_STACK] = (largest, largest)
     if address_space:
@@ -82,7 +82,7 @@ class Spawned:
     """A command started by fork and exec; `pass_fds` stay open in it."""
 
     def __init__(self, command: Command, stdio: Stdio, pass_fds: tuple[int, ...] = ()) -> None:
-        """Start it. Raises `SandboxError` where that fails."""
+        """Start the command. Raises `SandboxError` if that fails."""
         try:
             self._process = subprocess.Popen(
                 command.argv,
@@ -108,7 +108,7 @@ class Spawned:
         if ended is None:
             return None
         status, used = ended
-        self._process.returncode = 0  # reaped here, for what it used; Popen must not try
+        self._process.returncode = 0  # reaped above, for its usage; Popen must not try again
         return _exit_code(status), Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
     def close(self) -> None:
@@ -116,7 +116,7 @@ class Spawned:
 
 
 def _end_of(pid: int) -> int:
-    """A file descriptor that becomes readable when child `pid` has ended; it is not reaped."""
+    """A file descriptor that becomes readable when child `pid` has ended. Does not reap it."""
     try:
         return os.pidfd_open(pid)
     except OSError as error:
@@ -134,7 +134,7 @@ def _end_of(pid: int) -> int:
 
 
 class Forked:
-    """A Python program in a child of the fork server. `code`: of the source in `file`, in marshal's format; or empty."""
+    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`, or empty."""
 
     def __init__(self, server: "ForkServer", command: Command, file: str, code: bytes, stdio: Stdio) -> None:
         self._server = server
@@ -143,7 +143,7 @@ class Forked:
         request = f"{-1 if command.uid is None else command.uid}\n{limits}\n{command.directory}\n{job}"
         fds = [*stdio]
         try:
-            if code:  # past the server, of whose memory each program has a copy
+            if code:  # not through the server: every child has a copy of its memory
                 fds.append(os.memfd_create("code"))
                 os.write(fds[-1], code)
             socket.send_fds(server.socket, [request.encode()], fds)
@@ -165,8 +165,8 @@ class Forked:
 
 
 class ForkServer:
-    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`. `processors`: where programs may run.
-    `compiling`, `library`: see there."""
+    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`. `processors`: those on which programs may run.
+    `compiling`, `library`: as in `sandbox.forkserver.serve`."""
 
     def __init__(
         self, python: str, env: Mapping[str, str], processors: Set[int], compiling: bool, library: str
@@ -177,12 +177,13 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [python, "-c", _FORK_SERVER, root, str(theirs.fileno()), where, does, library],
-                # Pipes, as its children have: what Python learnt of its streams at its start holds for them, too.
+                # Pipes, as its children have: Python's settings of its streams are made at its start and inherited by them.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 cwd="/",
-                env=dict(env) | {"LD_BIND_NOW": "1"},  # what is bound before the fork is bound for all
+                env=dict(env)
+                | {"LD_BIND_NOW": "1"},  # symbols bound before the fork are bound in all children
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
                 preexec_fn=partial(die_with_parent, os.getpid()),
@@ -190,7 +191,7 @@ class ForkServer:
         self.pid = self._process.pid
 
     def answer(self) -> str:
-        """The next message. Raises `SandboxError` where it tells of a failure, or the server is gone."""
+        """The next message. Raises `SandboxError` if it reports a failure or the server has ended."""
         answer = ""
         with contextlib.suppress(OSError):
             answer = self.socket.recv(1 << 16).decode()
@@ -208,5 +209,5 @@ class ForkServer:
 
 
 def _exit_code(status: int) -> int:
-    """A shell's exit code: 128 + n after signal n."""
+    """The exit code as a shell reports it: 128 + n after signal n."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)

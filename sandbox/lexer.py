@@ -1,7 +1,7 @@
-"""Where strings, comments and brackets are in a program's text, in every language of the sandbox.
+"""Locates strings, comments and brackets in a program's text, in every language of the sandbox.
 
-No parser: just enough of each language's lexical rules to tell code from text. `masked` gives the text with everything that is
-no code blanked out, so that patterns can be used on what is left.
+It is not a parser: it has just enough of each language's lexical rules to tell code from strings and comments. `masked` blanks out
+everything else, so that patterns can be applied to the code.
 """
 
 import re
@@ -9,21 +9,21 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 STRING, JOINED = "\0", "\1"
-"""What stands for a character of a string, and for a line end inside a string or a comment."""
+"""Replacements in masked text: of a character of a string, and of a line end inside a string or a comment."""
 
 
 class Masked(NamedTuple):
-    """A text of the same length as the code: comments are blanks, the inside of strings is `STRING`, line ends in either are
-    `JOINED`; code is left, also where a string holds code (`${...}`). `closed`: no string or block comment is open at the end."""
+    """A text of the same length as the code: comments are blanks, characters of strings are `STRING`, line ends in either are
+    `JOINED`; code is unchanged, also code inside a string (`${...}`). `closed`: no string or block comment is open at the end."""
 
     text: str
     closed: bool
 
 
 class _Token(NamedTuple):
-    """Text that is no code. `close` empty: `open` matches all of it; else it goes on to where `close` matches (groups of `open`
-    as `{0}`, ...), `{mirror}` being the bracket that closes the first group. `code`: what begins code inside of it. `escape`: what
-    does not end it. `after_line`: it begins on the next line. Parentheses in sets are escaped, because groups are counted."""
+    """A string or comment. With an empty `close`, `open` matches all of it; else it extends to the match of `close`, in which `{0}`, ... are
+    the groups of `open` and `{mirror}` is the bracket that closes the first group. `code`: begins code inside a string. `escape`: does
+    not end the string. `after_line`: the string begins on the next line. Parentheses in sets are escaped, because groups are counted."""
 
     open: str
     close: str = ""
@@ -34,7 +34,7 @@ class _Token(NamedTuple):
     after_line: bool = False
 
 
-_DEEPEST = 20  # strings inside of strings
+_DEEPEST = 20  # nesting of strings in code in strings
 _NONE = r"(?!)"
 _MIRROR = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
@@ -200,12 +200,12 @@ _TOKENS: dict[str, tuple[_Token, ...]] = {
         _CHARACTER,
     ),
 }
-"""In order: the first that matches at a place counts. Strings have escapes unless they are `raw`."""
+"""By language, in order of precedence. Strings have escapes unless `escape` is `_NONE`."""
 
 
 @cache
 def _opening(language: str) -> re.Pattern[str]:
-    """What begins a token, or is a bracket: the number of the group `tN` that matches says which."""
+    """A pattern for the start of any token (token N matches as group `tN`), or a bracket."""
     tokens = [
         f"(?P<t{number}>{_numbered(token.open, number)})" for number, token in enumerate(_TOKENS[language])
     ]
@@ -213,7 +213,7 @@ def _opening(language: str) -> re.Pattern[str]:
 
 
 def _numbered(pattern: str, number: int) -> str:
-    """`pattern` to be used beside others: its group names made its own, its back references relative to its first group."""
+    """`pattern` with unique group names and matching back references, so that it can be combined with others."""
     pattern = re.sub(r"\(\?P([<=])(\w+)", rf"(?P\g<1>n{number}_\2", pattern)
     names = iter(range(1, 9))
     pattern = re.sub(r"(?<!\\)\((?!\?)", lambda _: f"(?P<g{number}_{next(names)}>", pattern)
@@ -222,7 +222,7 @@ def _numbered(pattern: str, number: int) -> str:
 
 @lru_cache(64)
 def masked(code: str, language: str) -> Masked:
-    """`code` with what is no code blanked out; as it is in a language that the sandbox does not know."""
+    """`code` with strings and comments blanked out; unchanged in a language that the sandbox does not know."""
     if language not in _TOKENS:
         return Masked(code, True)
     out = list(code)
@@ -231,8 +231,8 @@ def masked(code: str, language: str) -> Masked:
 
 
 def _code(code: str, at: int, language: str, out: list[str], inside: int) -> tuple[int, bool]:
-    """Mask from `at` on; where `inside` of so many strings, to the bracket that closes the code in the innermost. Where it ends, and whether
-    all is closed."""
+    """Mask from `at` to the end, or, inside of `inside` nested strings, to the bracket that closes the code in the innermost. Returns the
+    end position and whether everything is closed."""
     opening, depth = _opening(language), 0
     late: list[tuple[_Token, tuple[str, ...]]] = []  # strings that begin on the next line
     while found := opening.search(code, at):
@@ -277,7 +277,7 @@ def _text(
     out: list[str],
     inside: int,
 ) -> tuple[int, bool]:
-    """Mask the token that begins at `start`, its opening ending at `at`; where it ends, and whether it is closed."""
+    """Mask the token that begins at `start` and whose opening ends at `at`. Returns its end position and whether it is closed."""
     if not token.close:
         _blank(out, start, at, token)
         return at, True

@@ -1,9 +1,9 @@
-"""The blocks of code in an answer in markdown.
+"""Finds the code blocks of an answer in markdown.
 
-A block begins at a line of three or more backticks or tildes, indented, in a list or a quotation or not, with or without an info string (`rust,ignore`,
-`python title="x"`, `{.python}`), and ends at the next line of as many that are no part of the code: not inside of a string or
-comment of it. The last one may lack its end. What is between `<think>` and `</think>` (or `<thinking>`, `<thought>`, `<reasoning>`), or before a lone
-`</think>`, is no part of the answer.
+A block begins at a line of three or more backticks or tildes, which may be indented, in a list or a quotation, and have an info string
+(`rust,ignore`, `python title="x"`, `{.python}`). It ends at the next such line of at least the same length that is not inside a string or
+comment of the code. The last block may lack its end. Text between `<think>` and `</think>` (or `<thinking>`, `<thought>`,
+`<reasoning>`), or before a single `</think>`, is ignored.
 """
 
 import itertools
@@ -23,18 +23,18 @@ _THOUGHT = re.compile(
 _THOUGHT_ENDS = re.compile(
     r"\A(?:(?!<think).)*</(?:think|thinking|thought|reasoning)>[ \t]*$", re.MULTILINE | re.DOTALL
 )
-_MOST_FENCES = 20  # in the strings of one block
+_MOST_FENCES = 20  # candidates for the end of one block; others are in its strings
 _CONTRACTION = re.compile(r"\b([A-Za-z]+)'(s|t|re|ve|ll|d|m)\b")
 
 _NO_CODE = "text txt plaintext plain output console log none json yaml toml xml html css sql diff markdown md mermaid latex"
 _LANGUAGE = {text: row.name for row in LANGUAGES.values() for text in (*row.names, *row.fences)}
-"""What info strings call the languages."""
+"""The short name of a language by what info strings call it; `text` for other contents."""
 _LANGUAGE |= dict.fromkeys(_NO_CODE.split(), "text")
 
 
 class Block(NamedTuple):
-    """A block's text; `language`: the sandbox's name of what its info string says, `text` for no code, empty where it says nothing
-    known. `continues`: it is what follows the prompt, because the prompt opened the block."""
+    """A block's text. `language`: the short name of the language in its info string, `text` if that is not code, empty if it is
+    unknown. `continues`: the block continues the prompt, which opened it."""
 
     text: str
     language: str = ""
@@ -42,9 +42,9 @@ class Block(NamedTuple):
 
 
 def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
-    """The blocks of `answer`, in order; None where it has no markdown (then it is code itself).
+    """The blocks of `answer`, in order; None if it has no markdown, so is code itself.
 
-    `prompt` and `language` (the sandbox's name): what the answer continues if it is code, which may hold fences in its strings.
+    `prompt` and `language` (short name) are needed to recognize fences inside strings, if the answer is code that continues the prompt.
     """
     answer = answer.replace("\r\n", "\n").removeprefix("\ufeff")
     if not re.search(r"```|~~~|</?(?:think|thought|reasoning)", answer):
@@ -75,19 +75,19 @@ def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
             inner = blocks("", text, language) if _language(begun["info"]) == "text" else None
             found += inner or [Block(text, _language(begun["info"]))]
         markdown = True
-    if markdown and not found and (rest := answer[at:]).strip():  # code after thoughts
+    if markdown and not found and (rest := answer[at:]).strip():  # code after <think>...</think>
         found.append(Block(rest.lstrip("\n")))
     return found if markdown else None
 
 
 def _next(answer: str, at: int) -> re.Match[str] | None:
-    """The next fence or thought."""
+    """The next fence or `<think>`."""
     both = [found for found in (_FENCE.search(answer, at), _THOUGHT.search(answer, at)) if found]
     return min(both, key=lambda found: found.start(), default=None)
 
 
 def _continues(before: str, after: str) -> bool:
-    """Whether a first fence without info ends a block that the prompt began: code before it, and none after it."""
+    """Whether a first fence without info string closes a block that the prompt opened: there is code before it and none after it."""
     fences = len(_FENCE.findall(after))
     return (
         bool(before.strip()) and fences % 2 == 0 and (not after.strip() or before.lstrip("\n")[0] in " \t{}")
@@ -95,7 +95,7 @@ def _continues(before: str, after: str) -> bool:
 
 
 def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
-    """The text of the block that `begun` opens, and where it ends."""
+    """The text of the block that `begun` opens, and the position of its end."""
     start = begun.end() + 1
     least, indent = begun["fence"], begun["indent"]
     fences = (fence for fence in _FENCE.finditer(answer, start) if fence["fence"].startswith(least))
@@ -110,13 +110,13 @@ def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
 
 
 def _may_end(code: str, first: bool) -> bool:
-    """Whether no string is open at the end of a block's `code`; no bracket either, if it is not the first place where it may end."""
+    """Whether a block may end after `code`: no string is open there, and no bracket either unless this is the `first` candidate."""
     whole = all(code.count(a) == code.count(b) for a, b in ("()", "[]", "{}"))
     return not code.endswith(JOINED) and (first or whole)
 
 
 def _dedented(text: str, indent: str) -> str:
-    """The text of a block without what its opening fence is indented by, marks of a list or a quotation included."""
+    """The text of a block without the indentation of its opening fence, including markers of a list or a quotation."""
     if ">" in indent:
         return re.sub(r"^[ \t]*(?:>[ \t]?)+", "", text, flags=re.MULTILINE)
     return re.sub(rf"^[ \t]{{1,{len(indent)}}}", "", text, flags=re.MULTILINE) if indent else text

@@ -1,10 +1,10 @@
 """MultiPL-E's own files: completions in (NAME.json.gz), results out (NAME.results.json.gz), under MultiPL-E's own rule.
 
-The rule: the program is prompt + completion + newline + tests, and it is right where its status is `OK` and its exit code 0,
-so that a completion that ends the program early counts as right, as it does there. What differs is that a timeout is one of
-CPU time and believed after a second run only, and that a failure of the sandbox is no result: such a file is left unfinished.
+The rule: the program is prompt + completion + newline + tests, and it passes if its status is `OK` and its exit code 0, so a
+completion that ends the program early passes too. Two things differ from MultiPL-E: the time limit is on CPU time, and a timeout is
+confirmed by a second run; and a failure of the sandbox is no result, so such a file is left unfinished.
 
-A results file holds the completions file's own fields but for `completions`, and `results`: for each completion
+A results file has the completions file's fields except `completions`, and `results`: for each completion
 {program, stdout, stderr, exit_code, status, timestamp}. MultiPL-E's script pass_k.py reads it.
 """
 
@@ -31,12 +31,12 @@ _STATUSES = {
     Verdict.compile_error: "SyntaxError",
     Verdict.timeout: "Timeout",
 }
-"""All others are `Exception`."""
+"""MultiPL-E's status; all other verdicts are `Exception`."""
 _FIELDS = ("name", "language", "prompt", "tests", "completions")
 
 
 def completion_files(directory: Path) -> list[Path]:
-    """The completions files in `directory` and below it. Raises `UsageError` where there are none."""
+    """The completions files in `directory` and below it. Raises `UsageError` if there are none."""
     if not directory.is_dir():
         raise UsageError(f"{directory}: not a folder")
     found = sorted(path for path in directory.rglob(f"*{_SUFFIX}") if not path.name.endswith(_RESULTS))
@@ -46,15 +46,15 @@ def completion_files(directory: Path) -> list[Path]:
 
 
 def results_path(path: Path) -> Path:
-    """Where the results of a completions file go."""
+    """The results file of a completions file."""
     return path.with_name(path.name.removesuffix(_SUFFIX) + _RESULTS)
 
 
 def evaluate(sandbox: Sandbox, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
     """Judge the completions of each file that have no result yet, write its results file, and yield both.
 
-    Raises `UsageError` for a file that is not MultiPL-E's, `ToolsMissing`, and `SandboxError` where the sandbox could not
-    judge a program; the results files that are written by then stay.
+    Raises `UsageError` for a file that is not in MultiPL-E's format, `ToolsMissing`, and `SandboxError` if the sandbox could not
+    judge a program; results files that were written before stay.
     """
     for path in paths:
         problem = _read(path, _FIELDS)
@@ -93,7 +93,7 @@ def _row(source: str, result: Result) -> dict[str, Any]:
         "program": source,
         "stdout": result.stdout[:_KEPT],
         "stderr": result.stderr[:_KEPT],
-        "exit_code": 0 if passed else result.exit_code or -1,  # 0 would say that it is right
+        "exit_code": 0 if passed else result.exit_code or -1,  # with 0 it would count as passed
         "status": _STATUSES.get(result.verdict, "Exception"),
         "timestamp": int(time.time()),
     }

@@ -1,4 +1,4 @@
-"""What goes with a function that was found in an answer: imports, and the items that it needs."""
+"""Finds the dependencies of a function in an answer: imports, and the items that it uses."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -33,10 +33,10 @@ _IMPORT_WORDS = frozenset(
 def needed(
     found: Place, others: Sequence[Item], asked: str, tested: Sequence[Item], language: str
 ) -> list[Item]:
-    """The items that the function needs, in their order: what it names, and what that names. `others`: the items of the answer's other
+    """The items that the function needs, directly or indirectly, in their order. `others`: the items of the answer's other
     blocks; `asked`: the function's name in the prompt; `tested`: the items of the tests, which bind names themselves.
 
-    Types of its own block come along unless they use the function: something may depend on them without naming them. So do
+    Types of the function's own block are included unless they use the function, since they may be needed without being named; so are
     statements about values that are needed.
     """
     own = [item for item in [*found.around, *found.beside] if found.item.text not in item.text]
@@ -70,14 +70,14 @@ def needed(
 
 
 def _users(names: set[str], pool: Sequence[Item], language: str) -> set[str]:
-    """`names`, and those of all that uses them, directly or not."""
+    """`names`, and the names of all items that use them, directly or indirectly."""
     while more := [item for item in pool if names & words_of(item, language) and not names >= {*item.names}]:
         names = names.union(*(item.names for item in more))
     return names
 
 
 def among(item: Item, those: Iterable[Item]) -> bool:
-    """Whether it is one of `those`, and does not only say the same."""
+    """Whether `item` is one of `those`, by identity."""
     return any(item is other for other in those)
 
 
@@ -87,12 +87,12 @@ def words_of(item: Item, language: str) -> set[str]:
 
 
 def goes_beside(item: Item, found: Place) -> bool:
-    """Whether it goes into the class that the prompt's function is in."""
+    """Whether `item` goes into the class of the prompt's function."""
     return among(item, found.beside) if found.holder else item.kind in ("function", "value", "statement")
 
 
 def _bound(item: Item, language: str) -> set[str]:
-    """The names that a function binds itself, so that values of these names outside of it are others."""
+    """The names that a function binds itself, which hide values of the same names outside it."""
     if item.kind != "function" or re.search(r"\b(?:global|nonlocal|GLOBALS)\b", item.bare):
         return set()
     names: set[str] = set(re.findall(r"\bfor\s*\(?\s*(?:(?:const|let|var|auto|my)\s+)?[$@]?(\w+)", item.bare))
@@ -107,7 +107,7 @@ def _bound(item: Item, language: str) -> set[str]:
 
 
 def _is_again(item: Item, found: Place) -> bool:
-    """Whether `item` is the function itself, or an earlier draft of it."""
+    """Whether `item` is the function itself, or an earlier version of it."""
     if item.text == found.item.text:
         return True
     same = item.kind == found.item.kind and item.names == found.item.names
@@ -121,7 +121,7 @@ def _arity(item: Item) -> int:
 
 
 def is_there(item: Item, asked: Place) -> bool:
-    """Whether the prompt has it already."""
+    """Whether the prompt already contains `item`."""
     there = [*asked.beside, *asked.around]
     return any(
         _plain(item.text) == _plain(own.text)
@@ -174,7 +174,7 @@ def imports(
 
 
 def first_lines(found: Place) -> list[str]:
-    """Lines that have to be the first of a program: Haskell's pragmas, Python's imports from the future."""
+    """Lines that have to come first in a program: Haskell's pragmas, Python's `__future__` imports."""
     pattern = re.compile(
         r"^(?:\{-#\s*LANGUAGE.*?#-\}|from __future__ import [^\n]*)", re.MULTILINE | re.DOTALL
     )
@@ -182,7 +182,7 @@ def first_lines(found: Place) -> list[str]:
 
 
 def _single(item: Item, language: str) -> list[str]:
-    """The imports that an item holds, one by one, as text."""
+    """The imports in an item, each as text."""
     text = item.text[item.code :].strip()
     if language == "go":
         specs = re.findall(r"(?:[\w.]+[ \t]+)?\"[^\"\n]+\"", text.removeprefix("import"))
@@ -197,7 +197,7 @@ def _single(item: Item, language: str) -> list[str]:
 
 
 def _required(text: str) -> str:
-    """An import of JavaScript's as a call of `require`; empty where it imports types only."""
+    """A JavaScript import as a call of `require`; empty if it imports only types."""
     found = re.match(
         r"import\s+(?!type\b)(?:\*\s+as\s+(\w+)|(\w+)|(\{[^}]*\}))\s+from\s+([\"'][^\"']+[\"'])", text
     )
@@ -208,7 +208,7 @@ def _required(text: str) -> str:
 
 
 def _covers(other: str, text: str) -> bool:
-    """Whether `other` brings all that `text` does."""
+    """Whether import `other` makes import `text` redundant."""
     if _plain(other) == _plain(text):
         return True
     if text.startswith("#") and "<bits/stdc++.h>" in other:

@@ -1,9 +1,8 @@
-"""What a program's text is made of: imports, functions, types, values, statements.
+"""Divides a program's text into imports, functions, types, values and statements.
 
-The text is divided into *items*, the outermost pieces with the comments above them, by brackets and, where a language has no signs
-for the end of a piece, by indentation. What they are is told by the patterns of `sandbox.grammars`, on text in which strings and comments
-are blanked out (`sandbox.lexer`). No program is parsed: what is not laid out as people and models lay out code may be taken for
-something else.
+The text is divided into *items*, the outermost pieces with the comments above them, by brackets and, in languages without a sign
+for the end of a piece, by indentation. The patterns of `sandbox.grammars` classify them, on text in which strings and comments
+are blanked out (`sandbox.lexer`). Programs are not parsed, so code with an unusual layout may be misread.
 """
 
 import itertools
@@ -17,8 +16,8 @@ from sandbox.lexer import JOINED, STRING, masked
 
 
 class Item(NamedTuple):
-    """One piece of a program: its text with the comments above it, the same with what is no code blanked out, where in the code it
-    begins, what it is (`function`, `type`, `value`, `import`, `first`, `main` or `statement`) and the names that it defines."""
+    """One piece of a program: its text with the comments above it, the masked text (`bare`), its position in the code, its kind
+    (`function`, `type`, `value`, `import`, `first`, `main` or `statement`) and the names that it defines."""
 
     text: str
     bare: str
@@ -28,7 +27,7 @@ class Item(NamedTuple):
 
     @property
     def code(self) -> int:
-        """Where in the text the code begins, after comments."""
+        """The position in the text at which the code begins, after comments."""
         return len(self.bare) - len(self.bare.lstrip(" \t\r\n" + JOINED))
 
     @property
@@ -38,8 +37,8 @@ class Item(NamedTuple):
 
 
 class Function(NamedTuple):
-    """A function in an item: `parameters`, their names; `body`, where its body begins, after the sign that opens it; `result`: the
-    body is an expression, the function's result; `plain`: another function of the same parameters may have this one's body."""
+    """A function in an item. `parameters`: their names. `body`: the position of its body, after the sign that opens it. `result`: the
+    body is an expression, the function's result. `plain`: its body also fits another head with the same parameters."""
 
     name: str
     parameters: tuple[str, ...]
@@ -49,8 +48,8 @@ class Function(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A function in a text: its item, what it is, the items beside it, and where it is in a class or module, that one's item and the
-    items beside that one."""
+    """A function in a text: its item, the function, its sibling items (`beside`), and, in a class or module, that one's item
+    (`holder`) and its sibling items (`around`)."""
 
     item: Item
     function: Function | None
@@ -60,17 +59,17 @@ class Place(NamedTuple):
 
     @property
     def start(self) -> int:
-        """Where in the text the item begins."""
+        """The position of the item in the text."""
         return self.item.start + (self.holder.start if self.holder else 0)
 
 
 _OWN_HEAD = re.compile(r"\basync\b|\bfunction\s*\*|\btemplate\b")
 _OWN_TYPES = re.compile(r"\b(?:static|public|private|protected|final)\s*<|\w\s*[<\[][^()]*[>\]]\s*$")
-"""Heads that go with their bodies: of asynchronous functions and generators, with parameters for types."""
+"""Heads on which the body depends: of asynchronous functions, generators, functions with type parameters."""
 
 
 def items(code: str, language: str, start: int = 0, end: int | None = None) -> list[Item]:
-    """The items of `code`, or of what is between `start` and `end` in it, in order."""
+    """The items of `code`, or of its part between `start` and `end`, in order."""
     grammar = GRAMMARS[language]
     bare = masked(code, language).text
     for tag in re.finditer(r"<\?(?:php\b|=)?|\?>", bare) if language == "php" else ():
@@ -78,7 +77,7 @@ def items(code: str, language: str, start: int = 0, end: int | None = None) -> l
             text[: tag.start()] + " " * len(tag.group()) + text[tag.end() :] for text in (code, bare)
         )
     start, end = max(start, top(code)), len(code) if end is None else end
-    bounds: list[int] = []  # where items begin
+    bounds: list[int] = []  # positions of items
     open_ones, base, last, at = 0, None, start, start
     for line in bare[start:end].split("\n"):
         stripped = line.strip(" \t\r" + JOINED)
@@ -102,14 +101,14 @@ def items(code: str, language: str, start: int = 0, end: int | None = None) -> l
 
 
 def top(code: str) -> int:
-    """Where the first line is that others may stand before."""
+    """The position of the first line that may have other lines before it (after `<?php`, `#!` and `#lang`)."""
     found = re.match(r"\s*(?:<\?php\b[^\n]*\n|#!/[^\n]*\n|#lang[^\n]*\n|\s)*(?<=\n)|", code, re.DOTALL)
     return found.end() if found else 0
 
 
 def depth(bare: str, language: str) -> int:
-    """How many brackets are open at the end of code, less those that only close. Round and square ones do not count in Bash, whose
-    patterns of `case` end with one that nothing opens."""
+    """The number of opening brackets less that of closing ones. Only braces count in Bash, whose `case` patterns end with an unopened
+    parenthesis."""
     opening, closing = ("{", "}") if language == "sh" else ("([{", ")]}")
     return sum(bare.count(sign) for sign in opening) - sum(bare.count(sign) for sign in closing)
 
@@ -145,7 +144,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def _joined(found: list[Item]) -> list[Item]:
-    """The clauses of a function, and its type, as one item."""
+    """Join the clauses of a function, and its type signature, into one item."""
     done: list[Item] = []
     for item in found:
         before = done[-1] if done else None
@@ -157,7 +156,7 @@ def _joined(found: list[Item]) -> list[Item]:
 
 
 def inside(item: Item, language: str) -> tuple[int, int] | None:
-    """Where in the item's text what a class, object or module holds begins and ends; None where it holds nothing."""
+    """The start and end of the contents of a class, object or module in the item's text; None for other items."""
     bare, shape = item.bare.rstrip(), GRAMMARS[language].shape
     if shape == "braces":
         begun = bare.find("{", item.code)
@@ -174,7 +173,7 @@ def inside(item: Item, language: str) -> tuple[int, int] | None:
 
 
 def _pairs(bare: str, language: str) -> dict[int, int | None]:
-    """Where each bracket that opens is closed; None where it is not."""
+    """For the position of each opening bracket that of its closing one, or None."""
     found: dict[int, int | None] = {}
     opened: list[int] = []
     for bracket in re.finditer(r"[{}]" if language == "sh" else r"[(\[{}\])]", bare):
@@ -209,7 +208,7 @@ def function(item: Item, language: str) -> Function | None:
         plain = plain and not parameters
         parameters = _parameters(item.bare[end + 1 : closing], language)
         end = closing + 1
-        if language != "d":  # where those of a template come before
+        if language != "d":  # which has template parameters before the others
             break
     if language in ("js", "ts") and (single := re.match(r"\s*([\w$]+)(?=\s*=>)", item.bare[end:])):
         parameters, end = (single.group(1),), end + single.end()
@@ -224,7 +223,7 @@ def function(item: Item, language: str) -> Function | None:
 
 
 def _of_end(made: Function, item: Item, language: str) -> Function | None:
-    """rb, lua, ex: the head ends with its line, the body with `end`; or the body is an expression after `=` or `do:`."""
+    """rb, lua, ex: the head ends with its line and the body with `end`, or the body is an expression after `=` or `do:`."""
     rest = item.bare[made.body :]
     if language == "rb":
         if single := re.match(r"[ \t]*=(?!=)", rest):
@@ -243,10 +242,10 @@ def _of_end(made: Function, item: Item, language: str) -> Function | None:
 
 
 def _of_braces(made: Function, item: Item, language: str) -> Function | None:
-    """The body is what the item's last bracket closes; or an expression after `=>`, `=` or, in R, after the parameters."""
+    """The body ends with the item's last bracket, or is an expression after `=>`, `=` or, in R, after the parameters."""
     bare = item.bare.rstrip(" \t\r\n;" + JOINED)
     pairs = {at: end for at, end in _pairs(bare, language).items() if bare[at] == "{" and at >= made.body}
-    wanted = len(bare) - 1 if bare.endswith("}") else None  # None: it is cut off, or goes on
+    wanted = len(bare) - 1 if bare.endswith("}") else None  # None: the body is cut off or continues
     opening = next((at for at, end in pairs.items() if end == wanted), None)
     between = bare[made.body : opening] if opening is not None else bare[made.body :]
     if re.match(r"\s*(?:throws\b|\(\s*\w+\s+[\w\[*])", between):  # Java's exceptions, Go's named results
@@ -262,7 +261,7 @@ def _of_braces(made: Function, item: Item, language: str) -> Function | None:
         return made._replace(body=made.body + arrow.end(), result=True)
     if opening is not None:
         return made._replace(body=opening + 1)
-    if language == "d":  # whose prompts end before the brace
+    if language == "d":  # D's prompts end before the brace
         return made
     return None
 
@@ -287,7 +286,7 @@ def _of_parentheses(item: Item, language: str, name: str, end: int) -> Function 
 
 
 def _of_equations(item: Item, language: str, name: str, end: int) -> Function | None:
-    """ml, hs: the body is what follows the `=`. One of several clauses, or one with guards, cannot have another's body."""
+    """ml, hs: the body follows the `=`. A function with several clauses or guards is not `plain`."""
     if language == "ml":
         opening = re.match(r"((?:[^=(]|\([^)]*\))*?)=(?!=)", item.bare[end:])
         if not opening:

@@ -1,10 +1,10 @@
-"""Which headers of a C++ program can be read beforehand, precompiled, without a change of what the program means.
+"""Which precompiled headers a C++ program can use without a change of its meaning.
 
-Only such as it asks for itself, at its very beginning, before anything else: a `#define` or a `#pragma` may change what the headers
-after it are, and a condition whether they are read at all. And only C++'s own, which mean the same in whatever order they are
-read. The program stays as it is; where it comes to its own `#include`, the header is there already, as if read twice.
+Only headers that the program itself includes at its very beginning: a `#define` or a `#pragma` before a header may change it,
+and a condition may skip it. And only standard headers, which mean the same in any order. The program's text is unchanged; at its own
+`#include` the header has been read already, as if it were included twice.
 
-What is prepared is in the list here. Nothing of it comes from a program, so that none can prepare anything for another.
+The precompiled texts are the constants below. None of them comes from a program, so no program can affect another.
 """
 
 import re
@@ -12,7 +12,7 @@ import re
 from sandbox.verdicts import Program
 
 _ALL = "#include <bits/stdc++.h>\n"
-# What <future> and <filesystem> declare, most of which g++ makes anew for every program, costs as much as all the rest.
+# g++ instantiates most of what <future> and <filesystem> declare anew for every program, which costs as much as all other headers.
 _MOST = f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_ALL}"
 _STREAMS = "#include <iostream>\n"
 CONTEST = "-contest"
@@ -23,13 +23,13 @@ PREAMBLES = {
     f"most{CONTEST}": _MOST,
     f"streams{CONTEST}": _STREAMS,
 }
-"""What can be read beforehand, by name; with `CONTEST` behind it, by programs with cases, whose compiler has other options.
-Other headers are read so fast that it is not worth while."""
+"""Texts that are precompiled, by name. A name with the suffix `CONTEST` is for programs with cases, which are compiled with other
+options. Other headers are too quick to read for this to pay off."""
 
 _SPEAKS_OF_THE_REST = re.compile(
     r"future|promise|packaged_task|async|launch|filesystem|_GLIBCXX|##|%:%:|\\\s*\n"
 )
-"""The names in <future> and <filesystem>, or what may put them together."""
+"""Names of <future> and <filesystem>, and syntax that can compose them."""
 
 _STANDARD = """
     algorithm any array atomic bitset cassert cctype cerrno cfenv cfloat charconv chrono cinttypes climits clocale cmath complex
@@ -42,17 +42,17 @@ _STANDARD = """
     string.h time.h wchar.h wctype.h
     bits/stdc++.h
 """
-"""C++17's, but for those that are special in some way."""
+"""C++17's headers, without the few that depend on their order."""
 _SPACE = r"(?:[ \t\r\n]|//[^\n]*\n|/\*(?:[^*]|\*(?!/))*+\*/)*+"
 _INCLUDE = re.compile(
     rf"{_SPACE}\#[ \t]*include[ \t]*<([^>\n]+)>[ \t]*(?:/\*(?:[^*\n]|\*(?!/))*+\*/[ \t]*)?(?://[^\n]*)?\r?\n"
 )
 _LINE_GOES_ON = re.compile(r"\\|\?\?/")
-"""Into the next one, may be: a comment, for instance."""
+"""A line that may continue on the next one, in a comment for instance."""
 
 
 def first_headers(source: str) -> set[str]:
-    """The standard headers that a program asks for before all else."""
+    """The standard headers that a program includes before anything else."""
     odd = _LINE_GOES_ON.search(source)
     start, end = int(source.startswith("\ufeff")), odd.start() if odd else len(source)
     standard, found = set(_STANDARD.split()), set[str]()
@@ -63,7 +63,7 @@ def first_headers(source: str) -> set[str]:
 
 
 def preamble(program: Program) -> str:
-    """Which of `PREAMBLES` a program can have; empty: none."""
+    """The name in `PREAMBLES` that a program can use; empty if none."""
     headers, contest = first_headers(program.source), CONTEST if program.cases else ""
     if "bits/stdc++.h" in headers:
         found = "all" if _SPEAKS_OF_THE_REST.search(program.source) else "most"

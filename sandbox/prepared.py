@@ -1,16 +1,16 @@
-"""What is read faster than its source, or faster done, and made once for each version of the tools.
+"""Files that speed up compiling or starting programs, built once for each version of the tools.
 
     preamble   the precompiled headers of `sandbox.preamble`, each by its name there: g++ takes 1.8 s of CPU time to read
                `bits/stdc++.h`, and 0.3 s for its precompiled form
-    snapshot   node's heap as it is once it has started, which takes node half as long to read as to make. V8 accepts it with
-               the flags alone that it was made with, so that it is there for the usual limit on memory only, and another one,
-               `snapshot-contest`, for contest programs
+    snapshot   node's heap after its start, which takes half as long to load as to build. V8 accepts a snapshot only with the flags
+               that it was made with, so there is one for the default memory limit, and one for contest programs,
+               `snapshot-contest`
     fork       `servers/fork.c`, the inner loop of the warm Python interpreter
 
-They are kept in `$XDG_CACHE_HOME/selftrain-sandbox` (without that variable `~/.cache`, for root `/var/cache`: programs then
-run as another user, who has to be able to read it). Where one cannot be made, programs do without it.
+They are in `$XDG_CACHE_HOME/selftrain-sandbox` (by default in `~/.cache`, for root in `/var/cache`, because programs then
+run as another user, who has to be able to read them). If one cannot be built, programs run without it.
 
-    python -m sandbox.prepared preamble snapshot snapshot-contest fork      makes them now; exit code 1 where that fails
+    python -m sandbox.prepared preamble snapshot snapshot-contest fork      builds them now; exit code 1 if that fails
 """
 
 import fcntl
@@ -33,7 +33,7 @@ from sandbox.verdicts import Limits
 log = logging.getLogger(__name__)
 
 IN_COMMANDS = ("preamble", "snapshot")
-"""What the table of languages has a place for in its commands; an argument that is left out where it is not there."""
+"""Names that the table of languages uses in its commands; the argument is left out if the file does not exist."""
 
 _SNAPSHOTS = ("snapshot", f"snapshot{CONTEST}")
 _STANDS = {
@@ -42,17 +42,17 @@ _STANDS = {
     "fork": "{}/fork.so",
 }
 _FILES = ("preamble.h", "node.blob")
-"""What commands name, without which they fail."""
+"""Files that commands name and cannot do without."""
 _FORK = Path(__file__).parent / "servers" / "fork.c"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
-# What MultiPL-E's tests need; the rest of the library is made when it is asked for, as always.
+# Modules that MultiPL-E's tests need; others are loaded on demand, as always.
 _AT_START = "for (const name of ['assert', 'util']) require(name);\n"
 
 
 def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
-    """What stands in a command for it, and the directory that the command then has to be able to read; empty and None where there
-    is none. `limits`: those of the program.
+    """The argument for a prepared file in a command, and the directory that the command has to be able to read; empty and None if
+    there is no such file. `limits`: those of the program.
     """
     unusual = name in _SNAPSHOTS and heap_mib(limits) != heap_mib(Limits())
     directory = None if unusual or not name else _directory(name)
@@ -62,12 +62,12 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
 
 
 def inputs() -> list[tuple[tuple[str, ...], str]]:
-    """What all of it is made of: the tools' commands, and texts."""
+    """The inputs of all prepared files: the tools' commands, and texts."""
     return [recipe()[0] for recipe in _RECIPES.values()]
 
 
 def check_there(directories: Iterable[Path]) -> None:
-    """Raise `SandboxError` where what a command needed of these has been removed since; it is made anew on next use."""
+    """Raise `SandboxError` if files in `directories` that a command needed have been removed; they are rebuilt on next use."""
     for directory in directories:
         if not any((directory / file).exists() for file in _FILES):
             shutil.rmtree(directory, ignore_errors=True)
@@ -79,7 +79,7 @@ def check_there(directories: Iterable[Path]) -> None:
 
 @cache
 def _directory(name: str) -> Path | None:
-    """Where it is, made on first use; None where that fails."""
+    """The directory of a prepared file, built on first use; None if that fails."""
     try:
         made_with, make = _RECIPES[name]()
         if shutil.which(made_with[0][0], path=PATH) is None:
@@ -91,11 +91,11 @@ def _directory(name: str) -> Path | None:
         directory = _cache() / f"{name}-{digest}"
         _build(directory, make)
         if name in _SNAPSHOTS:
-            # An image may come to a machine where V8 does not accept it.
+            # An image may be used on a machine whose V8 rejects the snapshot.
             _run((*made_with[0], _STANDS[name].format(directory), f"{directory}/empty.js"), Path("/"))
         if os.geteuid() == 0:
-            if directory.parent.stat().st_mode & 0o777 != 0o755:  # a container's is right, and read-only
-                directory.parent.chmod(0o755)  # made under another umask, it may be
+            if directory.parent.stat().st_mode & 0o777 != 0o755:  # in a container it is right, and read-only
+                directory.parent.chmod(0o755)  # it may have been made under another umask
             if closed := _closed(directory):
                 raise PermissionError(
                     f"programs run as other users, who cannot read {closed}: chmod a+rx {closed}, or set XDG_CACHE_HOME to a folder "
@@ -108,7 +108,7 @@ def _directory(name: str) -> Path | None:
 
 
 def _preamble(name: str) -> "_Recipe":
-    # As in the compile commands: g++ does not take what other options made, but reads the text beside it.
+    # The options of the compile commands: g++ ignores a precompiled header that was made with others, and reads the text.
     gxx = ("g++", *GXX_OPTIONS, *(CONTEST_OPTIONS if name.endswith(CONTEST) else ()))
 
     def make(directory: Path) -> None:
@@ -147,7 +147,7 @@ _RECIPES: dict[str, Callable[[], _Recipe]] = {
     **{name: partial(_snapshot, name) for name in _SNAPSHOTS},
     "fork": lambda: ((_GCC, _FORK.read_text()), _make_fork),
 }
-"""The tool and the text of which each is made, and how."""
+"""By name: the tool's command and the text that a file is made of, and the function that builds it."""
 
 
 def _cache() -> Path:
@@ -156,7 +156,7 @@ def _cache() -> Path:
 
 
 def _build(directory: Path, make: Callable[[Path], None]) -> None:
-    """Make `directory` unless it is there."""
+    """Build `directory` unless it exists. Idempotent; several processes may call it at once."""
     if directory.exists():
         return
     directory.parent.mkdir(parents=True, exist_ok=True)
@@ -175,7 +175,7 @@ def _build(directory: Path, make: Callable[[Path], None]) -> None:
 
 
 def _closed(directory: Path) -> Path | None:
-    """`directory` or one on the way to it that not all users may enter, where there is one."""
+    """`directory` or the first of its parents that not all users may enter, or None."""
     folders = (directory, *directory.parents)
     return next((path for path in folders if not path.stat().st_mode & 0o001), None)
 

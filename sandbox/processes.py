@@ -1,8 +1,7 @@
-"""The processes that a program started: what they use, and their end. Linux only: it reads /proc.
+"""Finds, measures and kills the processes that a program started. Linux only: it reads /proc.
 
-The runner is a *subreaper*: whatever a program leaves behind, a daemon with a session of its own included,
-becomes the runner's child when its parent ends. So the runner's children, apart from those it wants to keep,
-are the program's.
+The runner is a *subreaper*: a process whose parent ends, even a daemon in its own session, becomes the runner's child. So all
+descendants of the runner, except the helpers in `keep`, belong to the program.
 """
 
 import contextlib
@@ -27,7 +26,7 @@ _CHILDREN = "/proc/{0}/task/{0}/children"
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes use, or used: CPU seconds, resident bytes, and how many threads there are."""
+    """What processes use: CPU seconds, resident bytes, number of threads."""
 
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
@@ -35,7 +34,7 @@ class Usage:
 
 
 def contents(path: str) -> bytes:
-    """A file of the kernel's: a third of what `open` costs, several times per program. Raises `OSError`."""
+    """Read a file of /proc or /sys, in a third of the time of `open`. Raises `OSError`."""
     fd = os.open(path, os.O_RDONLY)
     try:
         found = b""
@@ -50,20 +49,20 @@ _open: dict[str, int] = {}
 
 
 def contents_again(path: str) -> bytes:
-    """The same of a file that is read for each program, and holds little (a page at most): it stays open. Raises `OSError`."""
+    """As `contents`, for a file of at most a page that is read for every program: it stays open. Raises `OSError`."""
     if path not in _open:
         _open[path] = os.open(path, os.O_RDONLY)
     return os.pread(_open[path], 1 << 16, 0)
 
 
 def forget(pid: int) -> None:
-    """Close what is open of process `pid`, before another one can have this number."""
+    """Close the files of process `pid` that `contents_again` keeps open, before the id can be reused."""
     if (fd := _open.pop(_CHILDREN.format(pid), None)) is not None:
         os.close(fd)
 
 
 def children(pid: int) -> set[int]:
-    """The children of `pid`, zombies included; empty where it is gone."""
+    """The children of `pid`, zombies included; empty if it has ended."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -73,17 +72,17 @@ def children(pid: int) -> set[int]:
 
 
 def _children_again(pid: int) -> set[int]:
-    """`children` of this process or one that it keeps, where only the first thread has any that are of interest."""
+    """As `children`, quicker: for this process or a helper, whose first thread has all relevant children."""
     with contextlib.suppress(OSError):
         listed = contents_again(_CHILDREN.format(pid))
-        if len(listed) < _PAGE // 2 and threading.active_count() == 1:  # otherwise there may be more
+        if len(listed) < _PAGE // 2 and threading.active_count() == 1:  # otherwise the list may be incomplete
             return set(map(int, listed.split()))
     return children(pid)
 
 
 def descendants(keep: frozenset[int]) -> Iterator[int]:
-    """All descendants of this process except those in `keep`, and what has ended and is for one of those to reap; each comes
-    after its children are listed."""
+    """All descendants of this process except those in `keep` and zombies that these have to reap. Each is yielded after its
+    children are listed."""
     own = os.getpid()
     todo = [own]
     while todo:
@@ -104,7 +103,7 @@ def _lives(pid: int) -> bool:
 
 
 def tree_usage(keep: frozenset[int]) -> Usage:
-    """What the descendants of this process use, except those in `keep`."""
+    """What the descendants of this process use, without those in `keep`."""
     cpu, memory, threads = 0.0, 0, 0
     for pid in descendants(keep):
         with contextlib.suppress(OSError):
@@ -117,41 +116,41 @@ def tree_usage(keep: frozenset[int]) -> Usage:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process and its threads have used so far; 0 where it is gone."""
+    """CPU time that a process and its threads have used so far; 0 if it has ended."""
     with contextlib.suppress(OSError):
         return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), which Python does not have
     return 0.0
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process has resident; 0 where it is gone."""
+    """Resident memory of a process; 0 if it has ended."""
     with contextlib.suppress(OSError):
         return int(_stat(pid)[21]) * _PAGE
     return 0
 
 
 def _stat(pid: int) -> list[bytes]:
-    """The fields of /proc/PID/stat from the process's state on, which proc(5) counts as the third. Raises `OSError`."""
+    """The fields of /proc/PID/stat from the state on, which is field 3 in proc(5). Raises `OSError`."""
     return contents(f"/proc/{pid}/stat").rpartition(b")")[2].split()
 
 
 def kill_all(keep: frozenset[int]) -> int:
-    """Kill all descendants except those in `keep`; how many were found. Some may fork faster than they are."""
+    """Kill all descendants except those in `keep`; returns how many were found. A fork bomb may outrun one call."""
     found = 0
     for pid in descendants(keep):
-        found += 1  # and killed at once: a fork bomb is fast
+        found += 1  # killed as soon as it is found: a fork bomb is fast
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return found
 
 
 def reap(pid: int) -> tuple[int, Any] | None:
-    """How child `pid` ended (see `os.wait4`: status and usage); None where it cannot be reaped yet. Raises `ChildProcessError`."""
+    """Reap child `pid`. Returns status and usage as `os.wait4`; None if it cannot be reaped yet. Raises `ChildProcessError`."""
     ended, status, used = os.wait4(pid, os.WNOHANG)
     if ended and not os.WIFSTOPPED(status):
         return status, used
     with contextlib.suppress(OSError):
-        # Any of its threads may have had itself traced by its parent, which has to reap that one first.
+        # A thread may have made this process its tracer (PTRACE_TRACEME), which has to reap the thread first.
         for thread in os.listdir(f"/proc/{pid}/task"):
             if int(thread) != pid:
                 with contextlib.suppress(ChildProcessError):
@@ -159,41 +158,41 @@ def reap(pid: int) -> tuple[int, Any] | None:
     return None
 
 
-class Held:
-    """Holds two processes that take turns to one processor, for a while: that which the kernel has this one run on.
+class Pinned:
+    """Pins two processes that take turns to the processor on which this process runs.
 
-    A program of a few milliseconds is then started where all of its memory is cached, and no other processor is woken up for it
-    or told of each page that is copied: 20 % less CPU time, 40 % less time.
+    A short program then starts where its memory is cached, and no other processor is woken up or notified of copied pages:
+    20 % less CPU time, 40 % less wall-clock time.
     """
 
     def __init__(self) -> None:
         self.everywhere = os.sched_getaffinity(0)
         self.processor = -1
-        self._held = False
+        self._is_pinned = False
 
-    def hold(self, other: int) -> None:
-        """Hold this process and process `other`, which stays there until the next time."""
-        if not self._held and (processor := _LIBC.sched_getcpu()) >= 0:  # gVisor may not tell
-            self._held, self.processor = True, processor
+    def pin(self, other: int) -> None:
+        """Pin this process and process `other`; `other` stays pinned after `release`."""
+        if not self._is_pinned and (processor := _LIBC.sched_getcpu()) >= 0:  # gVisor may not tell
+            self._is_pinned, self.processor = True, processor
             self._set((0, other), {processor})
 
     def release(self) -> None:
-        """Let this process go anywhere again."""
-        if self._held:
-            self._held = False
+        """Let this process run on any processor again."""
+        if self._is_pinned:
+            self._is_pinned = False
             self._set((0,), self.everywhere)
 
     def _set(self, pids: Iterable[int], processors: Set[int]) -> None:
-        with contextlib.suppress(OSError):  # gone, or a kernel that does not do that: it only costs time
+        with contextlib.suppress(OSError):  # the process has ended or the kernel cannot; that only costs time
             for pid in pids:
                 os.sched_setaffinity(pid, processors)
 
 
 def kill_tree(keep: frozenset[int]) -> Usage:
-    """Kill all descendants except those in `keep`; return what those that became our children had used.
+    """Kill all descendants except those in `keep`; returns the usage of those that this process reaped.
 
-    Orphans become ours only when their parent has ended, so this repeats until none is left. Raises `SandboxError` if some are
-    left after `_PATIENCE_SECONDS`.
+    An orphan becomes a child of this process only when its parent has ended, so this repeats until none is left. Raises `SandboxError`
+    if some are left after `_PATIENCE_SECONDS`.
     """
     cpu, memory = 0.0, 0
     deadline = time.monotonic() + _PATIENCE_SECONDS

@@ -1,8 +1,8 @@
-"""Room for what compilers write: a disk that is full is never a program's doing, and its verdict none.
+"""Recognizes a full disk: the failure of a compiler on it is the sandbox's failure, not a verdict.
 
-Told by what is left where programs are, and by what the compiler says, unless the program's source says so too: a compiler
-repeats what it refuses. A compiler's output is bounded by the limits on time and on the size of each file; a program that is over
-these is refused for it. What fills a disk within them is our failure, which is tried three times and then told.
+A disk counts as full by its free space, or by a compiler's message, unless the program's source contains such a message too, since
+compilers quote what they reject. The limits on time and file size bound what a compiler may write, and a program that exceeds them is a
+`compile_error`. A disk that fills up within these limits is a `SandboxError`; like others, it is tried three times.
 """
 
 import os
@@ -17,7 +17,7 @@ _SAID = re.compile(rb"(?i)no space left on device|disk quota exceeded|disk full|
 
 
 def check_room(directory: str) -> None:
-    """Raise `SandboxError` where next to nothing can be written in `directory`."""
+    """Raise `SandboxError` if `directory` has less than 1 MiB or 16 files left."""
     found = os.statvfs(directory)
     left, files = found.f_bavail * found.f_frsize, found.f_favail if found.f_files else _LEAST_FILES
     if left < _LEAST_BYTES or files < _LEAST_FILES:
@@ -25,7 +25,7 @@ def check_room(directory: str) -> None:
 
 
 def check_compiled(directory: str, source: bytes, said: bytes) -> None:
-    """The same after a compiler that worked there refused `source`, and `said` why."""
+    """Raise `SandboxError` if a compiler in `directory` may have rejected `source`, with message `said`, because of a full disk."""
     check_room(directory)
     if (found := _SAID.search(said)) and not _SAID.search(source):
         _fail(directory, f"the compiler said {found[0].decode()!r}")

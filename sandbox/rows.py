@@ -1,4 +1,4 @@
-"""The files of `python -m sandbox judge`: rows of programs in, rows of results out, as JSON lines."""
+"""Reads and writes the files of `python -m sandbox judge`: JSON lines of programs and of results."""
 
 import json
 import logging
@@ -33,8 +33,8 @@ _OF_RESULTS = tuple(field.name for field in fields(Result))
 
 @dataclass(frozen=True)
 class Row:
-    """A program, and what else its line says (`extra`), which goes to the line of its result as it is. `known`: its result, where
-    no program could be made of an answer; there is nothing to run then."""
+    """A program, and the other fields of its line (`extra`), which are copied to the line of its result. `known`: its result, if no
+    program could be extracted from an answer, so that there is nothing to run."""
 
     program: Program
     extra: dict[str, Any]
@@ -44,9 +44,9 @@ class Row:
 def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> list[Row]:
     """The programs in `path`, one a line, with the fields of one of `_SHAPES`. Raises `UsageError`.
 
-    `cpu_seconds`: the limit on CPU time of one run, in place of the language's own, where a row's `limits` have none.
-    `compare`: the rule where a row names none. Fields that no shape has are kept for the results, but for those that a result
-    has itself, and named once in a warning.
+    `cpu_seconds`: the limit on CPU time of one run for rows whose `limits` have none; None: the language's default.
+    `compare`: the rule for rows that name none. Other fields are kept for the results, except those that a result has itself; a
+    warning lists them once.
     """
     rows = []
     for number, text in _lines(path):
@@ -104,7 +104,7 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
 
 
 def _meant(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:
-    """What one may add of a field whose name is nearly one of `names`."""
+    """A hint for an error message if a field's name is similar to one of `names`, else empty."""
     for got in sorted(row.keys() - set(names)):
         if close := get_close_matches(got.lower(), [name for name in names if name not in row], 1, 0.85):
             return f" {got!r}; did you mean {close[0]!r}?"
@@ -128,7 +128,7 @@ def _checker(checker: Any) -> Checker:
 
 
 def _limits(given: Any, name: str, cpu_seconds: float | None) -> Limits | None:
-    """The language's limits with those that are given in their place; None where none are."""
+    """The language's limits, with the given ones replaced; None if none are given."""
     own = language(name).limits
     if given is None:
         return own.with_cpu(cpu_seconds) if cpu_seconds else None
@@ -154,7 +154,7 @@ def _text(value: Any, name: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines of a file that are not blank, with their numbers from 1, without byte order marks."""
+    """The non-blank lines of a file without byte order marks, with their numbers from 1."""
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, 1):
@@ -165,17 +165,19 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 class ResultFile:
-    """Results on their way to `path`: as they come in `path`.part, in the end in the order of `rows`.
+    """The file of results: first `path`.part in the order of arrival, at the end `path` in the order of `rows`.
 
-    With `resume`, results that an earlier, unfinished call left there are taken over where the program is
-    still the same and the sandbox did judge it. `done`: their verdicts, by number of program; `notes`: of those that have one.
+    `resume`: keep the results of an earlier, interrupted call in `path`.part, if the program is unchanged and the verdict is not
+    `sandbox_error`. `done`: verdicts by row; `notes`: notes by row.
     """
 
     def __init__(self, path: Path, rows: list[Row], resume: bool) -> None:
         self._path, self._part = path, path.with_name(path.name + ".part")
         self._contents = [content_key(row.program) for row in rows]
         self._own = [row.extra | {"id": row.program.id} for row in rows]
-        self._places: dict[int, int] = {}  # of results in the part file, so that memory need not hold them
+        self._places: dict[
+            int, int
+        ] = {}  # offsets of results in the part file, which keep them out of memory
         self.done: dict[int, Verdict] = {}
         self.notes: dict[int, str] = {}
         if resume:
@@ -186,24 +188,24 @@ class ResultFile:
         except OSError as error:
             raise UsageError(f"cannot write {self._part}: {error}") from error
         if resume:
-            self._file.write(b"\n")  # ends a line that a killed call left torn
+            self._file.write(b"\n")  # ends an incomplete line that a killed call left
 
     def add(self, row: int, result: Result) -> None:
-        """Keep the result of program number `row`."""
+        """Write the result of row number `row`."""
         line = {"row": row, "content": self._contents[row], "result": result.to_json()}
-        with self._told():
+        with self._write_errors():
             self._places[row] = self._file.tell()
             self._file.write(json.dumps(line).encode() + b"\n")
             self._file.flush()
         self._know(row, result)
 
     def finish(self) -> None:
-        """Write all results in the order of the rows; until they are all there, `path` stays as it was.
+        """Write all results in the order of the rows, and replace `path` atomically.
 
-        Where the sandbox failed on some, what it said of the others stays for a later call with `resume`.
+        If there are `sandbox_error`s, the part file stays for a later call with `resume`.
         """
         whole = self._path.with_name(self._path.name + ".whole")
-        with self._told():
+        with self._write_errors():
             self._file.close()
             with self._part.open("rb") as part, whole.open("w", encoding="utf-8") as file:
                 for row, own in enumerate(self._own):
@@ -217,7 +219,7 @@ class ResultFile:
                 self._part.unlink()
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _write_errors(self) -> Iterator[None]:
         try:
             yield
         except OSError as error:
@@ -236,7 +238,7 @@ class ResultFile:
                     line = json.loads(text)
                     row, content, result = line["row"], line["content"], Result.from_json(line["result"])
                 except (ValueError, KeyError, TypeError):
-                    continue  # the last line of a call that was killed
+                    continue  # an incomplete line of a killed call
                 known = row < len(self._contents) and self._contents[row] == content
                 if known and result.verdict.is_label:
                     self._places[row] = here

@@ -7,12 +7,11 @@ It reads requests from stdin and writes answers to stdout, as JSON lines, and en
     {"judge": [Program, ...]} -> {"answer": Result} for each, in order
     {"missing": language}     -> {"answer": [tools]}
     {"identity": language}    -> {"answer": text}
-    where it fails itself     -> {"error": message}, and no more answers to this request
+    if the sandbox fails      -> {"error": message}, and no more answers to this request
 
-With `"last": true` beside an answer it ends: the program left something that cannot be cleared away.
+An answer with `"last": true` is its last one: the program left something that cannot be removed, so the worker ends.
 
-The same process serves every backend: with or without bubblewrap around each program, and inside a container, which it
-has to itself.
+The same code serves every backend: with or without bubblewrap around each program, and as the only worker in a container.
 """
 
 import json
@@ -34,32 +33,32 @@ from sandbox.languages import NODE_MODULES, PATH, Language, language
 from sandbox.verdicts import Program
 from sandbox.watch import CallerGone
 
-_TELL_SECONDS = 0.02
-"""Answers that come faster are written together: each passes through the daemon."""
+_FLUSH_SECONDS = 0.02
+"""Answers that follow each other faster are written together, because each write passes through Docker's daemon."""
 
 
 def main() -> None:
     """Serve requests until stdin ends."""
     become_subreaper()
-    os.umask(0o022)  # programs, which may run as another user, have to read what is made here
+    os.umask(0o022)  # programs may run as another user and have to read files made here
     caller, answers = os.dup(0), os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)  # what this process starts must not get hold of the caller's pipes
+    os.dup2(null, 0)  # child processes must not inherit the caller's pipes
     os.dup2(null, 1)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
         judge = Judge(Path(scratch), Place(sys.argv[1]), caller)
         try:
             for line in os.fdopen(caller, "rb", closefd=False):
-                told = time.monotonic()
+                flushed = time.monotonic()
                 for said in answer(judge, json.loads(line)):
                     print(json.dumps(said if judge.clean else said | {"last": True}), file=answers)
-                    if time.monotonic() > told + _TELL_SECONDS:
+                    if time.monotonic() > flushed + _FLUSH_SECONDS:
                         answers.flush()
-                        told = time.monotonic()
+                        flushed = time.monotonic()
                     if not judge.clean:
                         break
                 answers.flush()
-                judge.held.release()
+                judge.pinned.release()
                 if not judge.clean:
                     break
         except (CallerGone, BrokenPipeError):
@@ -69,7 +68,7 @@ def main() -> None:
 
 
 def answer(judge: Judge, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answers to one request; the sandbox's own failures become an `error`. Raises `CallerGone`."""
+    """The answers to one request; a failure of the sandbox becomes an `error`. Raises `CallerGone`."""
     try:
         judge.check_reachable()
         if "missing" in request:
@@ -82,12 +81,12 @@ def answer(judge: Judge, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     except CallerGone:
         raise
     except (SandboxError, OSError, subprocess.SubprocessError) as error:
-        judge.close()  # the warm interpreter may be what broke
+        judge.close()  # the warm interpreter may have caused it
         yield {"error": f"{type(error).__name__}: {error}"}
 
 
 def missing_tools(row: Language) -> list[str]:
-    """The tools and files that a language needs and this machine lacks."""
+    """The tools and files of a language that are missing on this machine."""
     tools = [tool for tool in row.tools if shutil.which(tool, path=PATH) is None]
     return tools + [file for file in row.files if not Path(file).exists()]
 
@@ -105,7 +104,7 @@ def identity(row: Language) -> str:
 
 
 def installed_libraries(row: Language) -> list[str]:
-    """NAME VERSION of those libraries of a language's row that are here."""
+    """NAME VERSION of the libraries of a language's row that are installed."""
     found = []
     if row.libraries and shutil.which("dpkg-query", path=PATH):
         asked = (
@@ -114,7 +113,7 @@ def installed_libraries(row: Language) -> list[str]:
             "--showformat=${db:Status-Status} ${Package} ${Version}\n",
             *row.libraries,
         )
-        # It fails where one of them is not there, and tells of the others.
+        # It fails if one of them is missing, but lists the others.
         said = subprocess.run(
             asked, capture_output=True, text=True, env={"PATH": PATH}, timeout=60, check=False
         )

@@ -1,5 +1,5 @@
-"""A table of every verdict in every language: a function `f` that has to return its argument plus one, in MultiPL-E's shape,
-completed in several ways. Part of `python -m sandbox check`.
+"""A table of programs for every verdict in every language, for `python -m sandbox check`: MultiPL-E's prompt and tests of a
+function `f` that has to return its argument plus one, with completions for each verdict.
 """
 
 from dataclasses import dataclass, replace
@@ -9,7 +9,7 @@ from sandbox.verdicts import MIB, Case, Limits, Program, Verdict
 
 LIMITS = Limits(wall_seconds=20, memory_bytes=300 * MIB, output_bytes=MIB)
 ROOMY = replace(LIMITS, memory_bytes=1024 * MIB)
-"""Node's heap grows faster than its output where its collector gets no processor."""
+"""Node's heap grows faster than its output if its garbage collector gets no processor time."""
 HURRIED = Limits(cpu_seconds=0.5, wall_seconds=20)
 
 
@@ -400,7 +400,7 @@ ENDINGS = {
 
 
 def program(language: str, ending: str) -> Program:
-    """The program of a language that ends in one of `ENDINGS`."""
+    """The program of a language for one of `ENDINGS`."""
     shape, name = SHAPES[language], f"{language}-{ending}"
     if ending.startswith("echo"):
         second = Case("two words\n", "two words\n\n" if ending == "echo" else "two  words")

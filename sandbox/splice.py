@@ -1,4 +1,4 @@
-"""A function that was found in an answer, and what it needs, put into the prompt."""
+"""Puts a function from an answer, with its dependencies, into the prompt."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from sandbox.outline import Item, Place, depth, inside, items, top
 
 _DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*(?=\n|$)', re.DOTALL)
 _SIGNS = {"braces": "}", "end": "end", "parentheses": ")"}
-"""What closes a body, by `shape`."""
+"""The sign that closes a body, by `shape`."""
 _RESULTS = {"js": "return {};", "ts": "return {};", "cs": "return {};", "d": "return {};"}
-"""How an expression becomes a body; as it is in the other languages."""
+"""How an expression becomes a body; in other languages it stays unchanged."""
 _ON_NEW = {
     "py": "return {type}().{call}",
     "js": "return new {type}().{call};",
@@ -26,7 +26,7 @@ _ON_NEW = {
     "cpp": "return {type}().{call};",
     "d": "return (new {type}()).{call};",
 }
-"""How a method of a class is called."""
+"""How a method is called on a new object."""
 _ON_TYPE = {
     "js": "return {type}.{call};",
     "ts": "return {type}.{call};",
@@ -49,12 +49,12 @@ _MODIFIERS = (
 
 
 class Unreadable(ValueError):
-    """No program can be made of an answer; the message says why."""
+    """No program can be extracted from an answer; the message says why."""
 
 
 class Answer(NamedTuple):
-    """A program but for its tests: the prompt, with what the answer needs put into it, and what goes after it. `added`: what is
-    in the prompt that was not: `imports`, `definitions`, `another head` of the function."""
+    """A program without its tests: the prompt, changed as the answer needs, and its completion. `added`: the kinds of changes to
+    the prompt: `imports`, `definitions`, `another head` of the function."""
 
     prompt: str
     completion: str
@@ -64,8 +64,8 @@ class Answer(NamedTuple):
 def splice(
     prompt: str, asked: Place, found: Place, others: Sequence[Item], language: str, tests: str, loosely: bool
 ) -> Answer:
-    """The program of the function that was `found` in an answer, for the one `asked` in `prompt`. `others`: the items of the
-    answer's other blocks. `loosely`: the prompt's head of the function stays, though its types are others. Raises `Unreadable`."""
+    """The program with the function `found` in an answer in place of the function `asked` in `prompt`. `others`: the items of the
+    answer's other blocks. `loosely`: keep the prompt's head of the function even if its types differ. Raises `Unreadable`."""
     call, renames = _call(asked, found, language), _renames(asked, found)
     if call and found.holder:
         found = Place(_without_mains(found.holder, language), None, found.around)
@@ -107,7 +107,7 @@ def splice(
 
 
 def continued(prompt: str, text: str) -> str:
-    """`text` so that it can follow `prompt`, whose last line may have been begun."""
+    """`text`, adapted to follow `prompt`, whose last line may be incomplete."""
     last = prompt[prompt.rfind("\n") + 1 :]
     if last.strip():
         return text if text.startswith((" ", "\n")) and not text.startswith("  ") else f"\n{text}"
@@ -115,7 +115,7 @@ def continued(prompt: str, text: str) -> str:
 
 
 def _below_imports(prompt: str, asked: Place) -> int:
-    """Where in the prompt imports go."""
+    """The position for imports in the prompt."""
     outermost = asked.holder or asked.item
     beside = asked.around if asked.holder else asked.beside
     above = [item for item in beside if item.kind in ("import", "first") and item.start < outermost.start]
@@ -123,7 +123,7 @@ def _below_imports(prompt: str, asked: Place) -> int:
 
 
 def _renames(asked: Place, found: Place) -> dict[str, str]:
-    """What has another name in the answer than in the prompt: the function, and the class that it is in."""
+    """New names for the function and its class, if they have other names in the answer than in the prompt."""
     name, names = asked.item.names[0], found.item.names
     renames = {} if name in names else {names[0]: name}
     if asked.holder and found.holder:
@@ -132,7 +132,7 @@ def _renames(asked: Place, found: Place) -> dict[str, str]:
 
 
 def _call(asked: Place, found: Place, language: str) -> str | None:
-    """A call of the function that was found, where it is in a class or module and the one asked for is not, or needs an object."""
+    """A call of the found function, if it is in a class or module and the asked one is not, or if it needs an object; else None."""
     if not found.holder or language == "ex":
         return None
     head = found.item.bare[: found.function.body if found.function else None]
@@ -160,7 +160,7 @@ def _call(asked: Place, found: Place, language: str) -> str | None:
 
 
 def _same_head(asked: Place, found: Place, language: str, loosely: bool) -> bool:
-    """Whether the prompt's function can have the found one's body. `loosely`: it may speak of its types otherwise."""
+    """Whether the found function's body fits the prompt's head. `loosely`: also if types differ."""
     if not asked.function or not found.function or not found.function.plain:
         return False
     if language == "hs":  # the body is aligned with its head
@@ -171,7 +171,7 @@ def _same_head(asked: Place, found: Place, language: str, loosely: bool) -> bool
 
 
 def _types(place: Place) -> str:
-    """The head of a function without its name, its modifiers and what opens its body: its types."""
+    """The types in the head of a function: the head without its name, modifiers and the sign that opens the body."""
     assert place.function
     head = place.item.bare[place.item.code : place.function.body]
     head = re.sub(
@@ -188,7 +188,7 @@ def _clause(place: Place) -> str:
 
 
 def _inner(found: Place, language: str) -> tuple[str, bool]:
-    """The text of the found function's body, or its result, and whether it is all there and not cut off."""
+    """The text of the found function's body, or its result, and whether it is complete."""
     assert found.function
     item, body, shape = found.item, found.function.body, GRAMMARS[language].shape
     bare = item.bare.rstrip(" \t\r\n" + JOINED + ";" * (shape != "colon"))
@@ -196,13 +196,13 @@ def _inner(found: Place, language: str) -> tuple[str, bool]:
         return item.text[body : len(bare)], True
     sign = _SIGNS.get(shape, "")
     whole = bare.endswith(sign) and (shape == "end" or not depth(bare, language))
-    if not whole:  # it was cut off, or goes on in the tests
+    if not whole:  # it is cut off, or continues in the tests
         return item.text[body:].rstrip(), False
     return item.text[body : max(len(bare) - len(sign), body)], True
 
 
 def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
-    """The found function's body, as it goes below the prompt's head."""
+    """The found function's body, formatted to follow the prompt's head."""
     assert asked.function
     assert found.function
     shape, indent = GRAMMARS[language].shape, asked.item.indent
@@ -213,7 +213,7 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
     if found.function.result:
         result = _moved(text.strip(), found.item.indent, indent, language)
         return _closed(f"{indent}    {_RESULTS.get(language, '{}').format(result)}", closers, language)
-    if found.item.text[found.function.body - 1] == "\n":  # it has been below the prompt's head all along
+    if found.item.text[found.function.body - 1] == "\n":  # it was written below the prompt's head
         made = text.strip("\n").rstrip()
         return _closed(made, closers, language) if whole and closers else made
     if shape == "colon":
@@ -238,13 +238,13 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
 
 
 def _opener(asked: Place, language: str) -> str:
-    """The brace that a completion has to begin with, where the prompt does not end with it."""
+    """The brace that a completion has to begin with if the prompt does not end with it."""
     there = GRAMMARS[language].shape != "braces" or "{" in asked.item.bare[asked.item.code :]
     return "" if there else "{\n"
 
 
 def _definition(asked: Place, found: Place, closers: list[str], language: str) -> tuple[str, int]:
-    """The found function as a whole, and where it goes in the prompt."""
+    """The complete definition of the found function, and its position in the prompt."""
     item, place = found.item, asked.start + asked.item.code
     bare = item.bare.rstrip(" \t\r\n" + JOINED).removesuffix(";;")
     text, shape = item.text[item.code : len(bare)], GRAMMARS[language].shape
@@ -284,7 +284,7 @@ def _definition(asked: Place, found: Place, closers: list[str], language: str) -
 
 
 def _closers(asked: Place, tests: str, language: str) -> list[str]:
-    """What closes the function, and the class that it is in, where the tests do not."""
+    """The closing signs of the function and of its class, without those that the tests bring."""
     shape = GRAMMARS[language].shape
     indents = [item.indent for item in (asked.item, asked.holder) if item]
     sign = _SIGNS.get(shape)
@@ -309,7 +309,7 @@ def _closed(text: str, closers: Sequence[str], language: str) -> str:
 
 
 def _text(item: Item, indent: str, language: str) -> str:
-    """An item of the answer, moved to `indent`. A class of Java's that is public would have to be in a file of its name."""
+    """An item of the answer, moved to `indent`. A Java class loses `public`, which would require a file of its name."""
     text = item.text
     if language == "java" and item.kind == "type" and not indent:
         text = text[: item.code] + re.sub(r"^((?:@\w+\s+)*)public\s+", r"\1", text[item.code :])
@@ -318,7 +318,7 @@ def _text(item: Item, indent: str, language: str) -> str:
 
 
 def _moved(text: str, indent: str, wanted: str, language: str) -> str:
-    """`text` with the indentation `wanted` in place of `indent`, but for lines that begin inside of a string."""
+    """`text` with indentation `wanted` instead of `indent`, except lines that begin inside a string."""
     if indent == wanted:
         return text
     bare, lines, at = masked(text, language).text, [], 0
@@ -330,7 +330,7 @@ def _moved(text: str, indent: str, wanted: str, language: str) -> str:
 
 
 def _renamed(text: str, renames: dict[str, str], language: str) -> str:
-    """`text` with other names, but for members of other things that have the same name."""
+    """`text` with names replaced, except members of other objects with the same name."""
     for old, new in renames.items():
         bare = masked(text, language).text
         pattern = (
@@ -342,7 +342,7 @@ def _renamed(text: str, renames: dict[str, str], language: str) -> str:
 
 
 def _exported(text: str, language: str) -> str:
-    """JavaScript's `export` is for modules, which a program with tests is not."""
+    """Remove JavaScript's `export`, which only modules may have."""
     return (
         re.sub(r"^([ \t]*)export\s+(?:default\s+)?", r"\1", text, flags=re.MULTILINE)
         if language in ("js", "ts")
@@ -352,8 +352,8 @@ def _exported(text: str, language: str) -> str:
 
 def _without_mains(holder: Item, language: str) -> Item:
     """A class without its entry point and its tests."""
-    held = inside(holder, language)
-    for item in reversed(items(holder.text, language, *held) if held else []):
+    contents = inside(holder, language)
+    for item in reversed(items(holder.text, language, *contents) if contents else []):
         if item.kind == "main":
             end = item.start + len(item.text)
             holder = holder._replace(

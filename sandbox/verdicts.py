@@ -1,4 +1,4 @@
-"""What goes into the sandbox (`Program`) and what comes out (`Result`)."""
+"""The sandbox's input (`Program`) and output (`Result`)."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -8,32 +8,30 @@ from sandbox.compare import DEFAULT_RULE, check_rule
 
 MIB = 1 << 20
 LARGEST_MEMORY_BYTES = 2048 * MIB
-"""What a program may ask for on every backend; docker's containers have no more."""
+"""The largest memory limit that works on every backend; docker's containers have no more."""
 
 
 class Verdict(StrEnum):
-    """What became of a program. All but the last are the program's own doing."""
+    """The verdict on a program. All but `sandbox_error` say something about the program."""
 
     passed = "passed"
-    wrong_answer = (
-        "wrong_answer"  # a test failed, the output differs, it ended before its tests did; no program at all
-    )
-    compile_error = "compile_error"  # the compiler, or the interpreter's parser, refused it
+    wrong_answer = "wrong_answer"  # a test failed, the output is wrong, it ended before its tests; no program in an answer
+    compile_error = "compile_error"  # the compiler, or the interpreter's parser, rejected it
     runtime_error = "runtime_error"  # an uncaught exception, a signal, an exit code other than 0
-    timeout = "timeout"  # over its CPU or wall-clock limit, twice
+    timeout = "timeout"  # it exceeded its CPU or wall-clock limit, in two runs
     memory_exceeded = "memory_exceeded"
     output_exceeded = "output_exceeded"
-    sandbox_error = "sandbox_error"  # the sandbox failed: says nothing about the program
+    sandbox_error = "sandbox_error"  # the sandbox failed; says nothing about the program
 
     @property
     def is_label(self) -> bool:
-        """Whether this says something about the program; `sandbox_error` does not."""
+        """Whether the verdict says something about the program; false for `sandbox_error`."""
         return self is not Verdict.sandbox_error
 
 
 @dataclass(frozen=True)
 class Case:
-    """One run of a program on standard input. `expected_stdout` None: whatever it prints is right."""
+    """One run of a program on standard input. `expected_stdout` None: any output is right."""
 
     stdin: str
     expected_stdout: str | None
@@ -41,11 +39,11 @@ class Case:
 
 @dataclass(frozen=True)
 class Limits:
-    """What one program may use. Over it, the whole process tree is killed.
+    """Limits of one program. When one is exceeded, its process tree is killed.
 
     `cpu_seconds`, `wall_seconds`: of one run (each `Case` is a run), user + system time over all processes.
-    The CPU limit is the one meant to be hit; the wall-clock limit stops programs that sleep.
-    `compile_cpu_seconds`, `compile_wall_seconds`: the same for the compiler.
+    The CPU limit is the one for slow programs; the wall-clock limit stops programs that sleep.
+    `compile_cpu_seconds`, `compile_wall_seconds`: those of the compiler.
     `memory_bytes`: resident, over all processes. `output_bytes`: stdout + stderr of one run.
     `file_bytes`: largest file it may write. `processes`: at once, threads included.
     """
@@ -65,17 +63,17 @@ class Limits:
                 raise ValueError(f"Limits.{name} must be greater than 0, got {value!r}")
 
     def with_cpu(self, seconds: float) -> "Limits":
-        """The same with another limit on CPU time; the wall-clock limit is at least three times that."""
+        """These limits with another limit on CPU time; the wall-clock limit becomes at least three times that."""
         return replace(self, cpu_seconds=seconds, wall_seconds=max(self.wall_seconds, 3 * seconds))
 
 
 @dataclass(frozen=True)
 class Checker:
-    """A program that says whether output is right, where many are: no rule can. Itself untrusted, and run in the sandbox.
+    """A program that decides whether an output is right, for problems with several right outputs. It is untrusted too and runs in
+    the sandbox.
 
-    It starts in a folder with the files `input`, `expected` and `got`, byte for byte, and ends with exit code 0 and `accept` or
-    `reject` as the last line that it prints. Anything else, and going over its language's own limits, is its failure, and
-    says nothing about the program.
+    It starts in a folder with the files `input`, `expected` and `got`, byte for byte, and has to exit with code 0 and print `accept` or
+    `reject` as its last line. Anything else, such as exceeding its language's limits, is its own failure and gives `sandbox_error`.
     """
 
     language: str
@@ -86,10 +84,10 @@ class Checker:
 class Program:
     """One program to judge.
 
-    Without `cases` it has to exit with code 0, and to print `end_marker` on a line of its own where there is
-    one (the statement that does is part of `source`; see `sandbox.programs.assemble`). With `cases` it is run
-    once for each, and its output has to be the expected one by the rule `compare` (`sandbox.compare`), or one that `checker`
-    accepts where there is one. `id` is the caller's and comes back in the `Result`. `limits` None: the language's own.
+    Without `cases` it has to exit with code 0, and to print `end_marker`, if that is not None, on its own line (the statement that does
+    so is part of `source`; see `sandbox.programs.assemble`). With `cases` it is run once for each, and its output has to equal the
+    expected one by the rule `compare` (`sandbox.compare`), or to be accepted by `checker`. `id` is chosen by the caller and
+    returned in the `Result`. `limits` None: the language's default limits.
     Raises `ValueError` for an unknown rule.
     """
 
@@ -124,17 +122,16 @@ class Program:
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one program.
+    """The result of one program.
 
-    `exit_code`: of the last command run, 128 + n where signal n ended it, None where nothing ran or the
-    sandbox ended it.
+    `exit_code`: of the last command run, 128 + n if signal n ended it, None if nothing ran or the sandbox ended it.
     `compile_seconds`, `run_seconds`: wall-clock time. `cpu_seconds`: compiling and running, all processes.
     `peak_memory_bytes`: of the run (not the compiler); sampled every 50 ms over all processes, exact for the
     largest.
     `stdout`, `stderr`: of the last command run, at most 64 KiB each, with the end marker taken out.
-    `cached`: the verdict is that of an identical program, or was known before; this one was not run.
-    `note`: what the verdict alone does not say, in one line: that no program could be made of an answer, say, or which library the
-    program asked for in vain.
+    `cached`: the verdict of an identical program, from this call or a cache; this program was not run.
+    `note`: one line that explains the verdict: why no program could be extracted from an answer, for example, or which library is
+    missing.
     """
 
     id: str

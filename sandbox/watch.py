@@ -1,4 +1,4 @@
-"""Watches a started command, under a budget, until it and everything that it started has ended."""
+"""Runs a command under a budget until it and all processes that it started have ended."""
 
 import contextlib
 import fcntl
@@ -16,20 +16,20 @@ from sandbox.verdicts import Verdict
 
 _POLL_SECONDS = 0.05
 _QUIET_SECONDS = 0.005
-"""For so long its output is left in the pipes: many a program has ended by then, and is not stopped in order to be read."""
+"""Output stays in the pipes for this long: many programs have ended by then, without being interrupted by reads."""
 _CHUNK = 1 << 16
 _MANY_READS = 64
 _PAUSE_SECONDS = 0.002
-"""Between reads after the first many: a program that writes line by line is not answered line by line."""
+"""Between reads after the first `_MANY_READS`, so that a program that writes single lines is not read line by line."""
 
 _PIPE_BYTES = 512 << 10
-"""What a program may write while the runner waits for a busy processor: node, once a pipe was full, writes no more until the
-program returns to its event loop."""
+"""The size of a pipe, for output while the runner waits for a busy processor: after a pipe was full, node writes nothing until the program
+returns to its event loop."""
 
 MOMENT = 0.02
-"""Seconds in which a command that was killed has mostly ended."""
+"""Seconds within which a killed command usually ends."""
 _PATIENCE_SECONDS = 10.0
-"""After which it is not to be ended."""
+"""After this time a killed command counts as impossible to end."""
 
 _OVER_CPU_LIMIT = 128 + signal.SIGXCPU
 
@@ -38,12 +38,12 @@ Stdio = tuple[int, int, int]
 
 
 class CallerGone(SandboxError):
-    """Whoever asked for the run hung up; the program has been killed."""
+    """The caller hung up; the program has been killed."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What a run may use, over all of its processes; see `Limits`. `threads`: at once."""
+    """Limits of a run, over all of its processes; see `Limits`. `threads`: at once."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -54,7 +54,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `over`: the verdict of the limit that it went over, where it did."""
+    """How a run ended. `over`: the verdict of the limit that it exceeded, or None."""
 
     exit_code: int
     over: Verdict | None
@@ -73,12 +73,12 @@ class Child(Protocol):
         ...
 
     def wait(self) -> tuple[int, Usage] | None:
-        """Reap it: the exit code (128 + n after signal n) and what it and the children it waited for used. None where it cannot be
-        reaped yet: it has not ended `MOMENT` after it was killed, or a process traces it. Raises `SandboxError`."""
+        """Reap it. Returns the exit code (128 + n after signal n) and the usage of it and the children that it waited for; None if it
+        cannot be reaped yet, because it has not ended within `MOMENT` or another process traces it. Raises `SandboxError`."""
         ...
 
     def close(self) -> None:
-        """Free what `fileno` holds."""
+        """Close the descriptor of `fileno`."""
         ...
 
 
@@ -90,11 +90,11 @@ def watch(
     caller: int | None = None,
     user: int | None = None,
 ) -> Outcome:
-    """Start a command and watch it to its end; then nothing that it started is left.
+    """Start a command and watch it to its end. Afterwards no process that it started is left.
 
     `keep`: children of this process that are not the program's. `caller`: a file descriptor that becomes
-    readable when the caller hangs up; that raises `CallerGone`. `user`: whose process it will be (None: the same
-    as this one's). Raises `SandboxError` where the command cannot be started or killed.
+    readable when the caller hangs up; then `CallerGone` is raised. `user`: the user id of the command (None: this
+    process's). Raises `SandboxError` if the command cannot be started or killed.
     """
     with contextlib.ExitStack() as stack:
         (child_in, source), (out, child_out), (err, child_err) = (os.pipe() for _ in range(3))
@@ -119,12 +119,12 @@ def watch(
 
 
 class _Run:
-    """One run in progress: pumps its pipes and checks its budget."""
+    """A run in progress: reads and writes its pipes and checks its budget."""
 
     def __init__(
         self, child: Child, pipes: list[int], stdin: bytes, budget: Budget, keep: frozenset[int]
     ) -> None:
-        """pipes: our ends of the child's stdin, stdout and stderr; what is closed here is taken off the list."""
+        """`pipes`: our ends of the child's stdin, stdout and stderr; a pipe that is closed here is removed from the list."""
         self.child, self.pipes, self.budget, self.keep = child, pipes, budget, keep
         self.source, self.out, self.err = pipes
         self.unsent = memoryview(stdin)
@@ -135,7 +135,7 @@ class _Run:
         self.peak = Usage()
 
     def until_end(self, caller: int | None) -> Verdict | None:
-        """Pump until the command has ended (None) or is over a limit (its verdict)."""
+        """Read and write until the command has ended (returns None) or exceeds a limit (returns its verdict)."""
         end = self.child.fileno()
         poll = select.poll()
         for fd in (end,) if caller is None else (end, caller):
@@ -172,15 +172,15 @@ class _Run:
                 next_poll = time.monotonic() + _POLL_SECONDS
 
     def finish(self, over: Verdict | None) -> Outcome:
-        """End whatever still runs, read what is left in the pipes, and add up."""
+        """Kill all remaining processes, read the rest of the pipes, and return the outcome."""
         deadline = time.monotonic() + _PATIENCE_SECONDS
         try:
             if over:
                 kill_all(self.keep)
             while (ended := self.child.wait()) is None:
-                kill_all(self.keep)  # what traces it, too
+                kill_all(self.keep)  # also a process that traces it
                 if time.monotonic() > deadline:
-                    raise SandboxError("a program is not to be ended")
+                    raise SandboxError("a program could not be killed")
         except SandboxError as error:
             self._drain(self.err)
             raise SandboxError(
@@ -212,7 +212,7 @@ class _Run:
         return sum(map(len, self.outputs.values()))
 
     def _feed(self) -> bool:
-        """Write some of stdin; whether that was all, or the command reads no more."""
+        """Write some of stdin; returns whether all is written or the command has closed its stdin."""
         try:
             self.unsent = self.unsent[os.write(self.source, self.unsent[:_CHUNK]) :]
         except BlockingIOError:
@@ -227,7 +227,7 @@ class _Run:
         self.source = -1
 
     def _drain(self, pipe: int) -> bytes | None:
-        """Read what is there: empty at the end, None where nothing is there now."""
+        """Read available output. Returns empty bytes at its end, None if nothing is available now."""
         for _ in range(_PIPE_BYTES // _CHUNK):
             try:
                 data: bytes | None = os.read(pipe, _CHUNK)
@@ -239,7 +239,7 @@ class _Run:
         return data
 
     def _over(self) -> Verdict | None:
-        """The limit that the process tree is over now."""
+        """The verdict of a limit that the process tree exceeds now, or None."""
         now = tree_usage(self.keep)
         cpu, memory = (
             max(now.cpu_seconds, self.peak.cpu_seconds),
@@ -256,13 +256,13 @@ class _Run:
 
 
 def _widen(pipe: int) -> None:
-    with contextlib.suppress(OSError):  # gVisor; or this user has many already
+    with contextlib.suppress(OSError):  # gVisor, or the user's pipes have reached the kernel's limit
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _give(pipe: int, user: int) -> None:
-    """Let `user` open a pipe by name, as /dev/stdin for instance. That gives access to both of its ends, of a pipe that holds nothing
-    but what is the program's own: it may take back what it printed, or print into its own input."""
+    """Let `user` open a pipe by name, such as /dev/stdin. It can then open both ends, which only lets a program read back its
+    own output or write to its own input."""
     with contextlib.suppress(OSError):  # gVisor
         os.fchown(pipe, user, user)
 

@@ -1,4 +1,4 @@
-"""One worker (`sandbox.runner`), seen from the client."""
+"""The client's side of one worker (`sandbox.runner`)."""
 
 import json
 import time
@@ -11,11 +11,11 @@ from sandbox.languages import language
 from sandbox.verdicts import Program, Result
 
 _PATIENCE_SECONDS = 60.0
-"""How much longer than the limits allow a worker may take, to start things and to clear up."""
+"""Added to what the limits allow, before a worker counts as hung: for starting processes and cleaning up."""
 
 
 class Worker:
-    """A worker, made by `start` on first use and after a failure; for one thread at a time."""
+    """A worker, started by `start` on first use and again after a failure. Not thread-safe."""
 
     def __init__(self, start: Callable[[], Channel]) -> None:
         self._start = start
@@ -24,39 +24,39 @@ class Worker:
         self._stopped = False
 
     def judge(self, programs: Sequence[Program]) -> list[Result]:
-        """Judge programs, one after the other: the results of all, or of those before the sandbox failed.
+        """Judge programs, one after the other. Returns the results of all, or of those before the sandbox failed.
 
-        Raises `SandboxError` where it fails on the first one; the next call may work.
+        Raises `SandboxError` if it fails on the first one; the next call may succeed.
         """
-        # An answer may wait for the next one, to be written with it.
+        # Twice, because the worker may hold an answer back and write it with the next one.
         patience = _PATIENCE_SECONDS + 2 * max(map(_longest_seconds, programs))
         request = {"judge": [program.to_json() for program in programs]}
         return list(map(Result.from_json, self._ask(request, patience, len(programs))))
 
     def missing(self, name: str) -> tuple[str, ...]:
-        """The tools and files that language `name` lacks where the worker runs. Raises `SandboxError`."""
+        """The tools and files of language `name` that are missing where the worker runs. Raises `SandboxError`."""
         [missing] = self._ask({"missing": name}, _PATIENCE_SECONDS)
         return tuple(missing)
 
     def identity(self, name: str) -> str:
-        """The tools and rules of language `name` where the worker runs. Raises `SandboxError`."""
+        """The versions of tools and the rules of language `name` where the worker runs. Raises `SandboxError`."""
         [identity] = self._ask({"identity": name}, _PATIENCE_SECONDS)
         return str(identity)
 
     def stop(self) -> None:
-        """End the worker and what it runs, for good; whoever waits for its answer gets `SandboxError`."""
+        """End the worker and what it runs, permanently; a thread that waits for its answer gets `SandboxError`."""
         self._stopped = True
         if self._channel:
             self._channel.hang_up()
 
     def close(self) -> None:
-        """Free what a stopped worker holds; no thread may be waiting for it."""
+        """Stop the worker and close its channel; no thread may be waiting for it."""
         self.stop()
         if self._channel:
             self._channel.close()
 
     def _ask(self, request: dict[str, Any], patience: float, answers: int = 1) -> list[Any]:
-        """Send a request and wait up to `patience` seconds for each answer to it; fewer than `answers` where it failed."""
+        """Send a request and wait up to `patience` seconds for each answer; returns fewer than `answers` if the worker failed."""
         if self._stopped:
             raise SandboxError("the sandbox is closed")
         if self._channel is None:
@@ -69,7 +69,7 @@ class Worker:
                 answer = json.loads(self._line(channel, time.monotonic() + patience))
                 if "answer" in answer:
                     found.append(answer["answer"])
-                if "last" in answer:  # what the program left cannot be cleared away
+                if "last" in answer:  # it ends: the program left something that cannot be removed
                     self._drop(channel)
                 if "last" in answer or "answer" not in answer:
                     break
@@ -97,7 +97,7 @@ class Worker:
 
 
 def _longest_seconds(program: Program) -> float:
-    """How long a program, and its checker, may take by their limits."""
+    """The longest that a program and its checker may take within their limits, in seconds."""
     limits, runs = program.limits or language(program.language).limits, max(len(program.cases), 1)
     seconds = 2 * limits.compile_wall_seconds + runs * limits.wall_seconds
     if program.checker:

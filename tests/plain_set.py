@@ -1,10 +1,9 @@
-"""Whether the sandbox's verdicts are those of plain tools, on a set of programs of our own that read standard input, in all languages.
+"""Compares the sandbox's verdicts with those of plain tools, on programs of our own that read standard input, in all languages.
 
     python -m tests.plain_set [--backend docker] [--languages py,java] [--jobs 2]
 
-Each program is written to a file byte for byte, compiled by a fresh compiler and run by a fresh process of the tools that the
-backend has. Exit code 1 where a verdict differs; each is listed.
-"""
+Each program is written to a file byte for byte, compiled by a fresh compiler and run in a fresh process, with the backend's
+tools (`tests.bench.plain`). Lists each program whose verdict differs; exit code 1 if there are any."""
 
 import argparse
 import sys
@@ -112,7 +111,7 @@ EXIT_3 = {
 
 
 def variants(name: str) -> Iterator[tuple[str, str]]:
-    """Programs of one language, each with what is special about it."""
+    """The programs of one language, each with a title that says what is special about it."""
     right = SUMS[name]
     yield "as usual", right
     yield "by name", BY_NAME[name]
@@ -320,7 +319,7 @@ SPECIAL: Mapping[str, Mapping[str, str]] = {"cpp": CPP, "java": JAVA, "py": PYTH
 
 
 def programs(languages: list[str]) -> Iterator[Program]:
-    """The whole set, in `languages`."""
+    """The programs in `languages`."""
     for name in languages:
         for title, source in [*variants(name), *SPECIAL.get(name, {}).items()]:
             yield Program(f"{name}: {title}", name, source, CASES)
@@ -329,13 +328,13 @@ def programs(languages: list[str]) -> Iterator[Program]:
 
 
 def in_plain_words(verdict: Verdict) -> str:
-    """A verdict of the sandbox, as `tests.bench.plain` calls it."""
+    """A verdict of the sandbox in the terms of `tests.bench.plain`."""
     same = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
     return str(verdict) if verdict in same else "failed"
 
 
 def plain_verdicts(every: Sequence[Program], backend: str, jobs: int) -> dict[str, str]:
-    """What the tools that `backend` has say of the programs, by id."""
+    """The verdicts of the backend's plain tools, by id."""
     found: dict[str, str] = {}
     for image in dict.fromkeys(language(program.language).image for program in every):
         plainly = Plain(backend, jobs, image)
@@ -346,7 +345,7 @@ def plain_verdicts(every: Sequence[Program], backend: str, jobs: int) -> dict[st
 
 
 def differences(every: Sequence[Program], plain: Mapping[str, str], backend: str, jobs: int) -> list[str]:
-    """A line for each program of which the sandbox says something else than `plain`."""
+    """A line for each program whose verdict in the sandbox differs from `plain`."""
     with Sandbox(backend, jobs) as sandbox:  # type: ignore[arg-type]
         return [
             f"{result.id}: plain {plain[result.id]}, sandbox {result.verdict}; {result.stdout[-100:]!r} {result.stderr[-300:]!r}"

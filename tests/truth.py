@@ -1,13 +1,12 @@
-"""Whether the sandbox's verdicts are those of slow, plain runs, on real MultiPL-E problems with a model's answers.
+"""Compares the sandbox's verdicts with those of slow, plain runs, on real MultiPL-E problems with a model's answers.
 
     python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2] [--kept FILE]
 
-Reads DIR/mbpp-LANG.jsonl. Each program is compiled by a fresh compiler and run plainly, `--plain` times, by the tools that the
-backend has: a fresh process, one at a time, half a minute for each, judged by exit code and end marker alone. Those that do not always end the same way are
-unstable, listed and left out. `--kept` keeps what the plain runs said, so that a later call need not repeat them. Then the
-sandbox judges all of them, once on an idle machine and `--busy` times with every core kept busy. What differs is listed by
-id. Exit code 1 where more than 2 in a thousand differ or are unstable.
-"""
+Reads DIR/mbpp-LANG.jsonl. The backend's plain tools (`tests.bench.plain`) compile and run each program `--plain` times, one at a time,
+for at most half a minute each, and judge it by exit code and end marker alone. Programs with differing verdicts are unstable: they are listed and
+left out. `--kept` stores the verdicts of the plain runs for later calls. Then the sandbox judges all programs, once on an idle machine
+and `--busy` times with every core kept busy. Differences are listed by id. Exit code 1 if more than 2 in a thousand differ or
+are unstable."""
 
 import argparse
 import json
@@ -74,7 +73,7 @@ def main() -> int:
 
 
 def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
-    """The programs of a problem file: each answer in its problem, with the tests."""
+    """The programs of a problem file: each problem with its answer and tests."""
     lines = path.read_text().splitlines()
     step = max(1, len(lines) // rows) if rows else 1
     for line in lines[::step][:rows]:
@@ -93,7 +92,7 @@ def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
 def plain_verdicts(
     programs: list[Program], backend: str, runs: int, jobs: int, kept: Path | None
 ) -> dict[str, list[str]]:
-    """What the plain commands say, by id: a verdict for each run, or one alone where the program does not compile."""
+    """The verdicts of the plain runs, by id: one for each run, or a single one if the program does not compile."""
     found: dict[str, list[str]] = {}
     if kept and kept.exists():
         wanted = {program.id for program in programs}
@@ -115,13 +114,13 @@ def plain_verdicts(
 
 
 def sandbox_results(programs: list[Program], backend: str, workers: int) -> dict[str, Result]:
-    """What the sandbox says."""
+    """The results of the sandbox, by id."""
     with Sandbox(backend, workers) as sandbox:  # type: ignore[arg-type]
         return {result.id: result for result in sandbox.run(programs)}
 
 
 def in_plain_words(result: Result) -> str:
-    """The verdict, in the words of plain runs."""
+    """The verdict in the terms of plain runs."""
     own = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
     return str(result.verdict) if result.verdict in own else "failed"
 
@@ -134,7 +133,7 @@ def by_language(programs: list[Program], verdicts: dict[str, list[str]]) -> dict
 
 @contextmanager
 def busy(wanted: bool) -> Iterator[None]:
-    """Every core kept busy by other work."""
+    """Keep every core busy with other work."""
     others = [multiprocessing.Process(target=spin, daemon=True) for _ in range(os.cpu_count() or 1)]
     try:
         for other in others if wanted else []:

@@ -1,1 +1,1 @@
-"""How programs are kept away from the machine: one file per way."""
+"""The backends: how a worker and its programs are isolated, one file each."""

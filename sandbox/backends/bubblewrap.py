@@ -1,8 +1,8 @@
-"""Each program in namespaces of its own, made by bubblewrap (https://github.com/containers/bubblewrap).
+"""Runs each program in new namespaces, made by bubblewrap (https://github.com/containers/bubblewrap).
 
 A program sees the system's programs and libraries read-only, its own directory as /box (read-only too, once
 it is compiled), a small /tmp and /dev/shm in memory, and no network, no other process, no other user's file.
-User namespaces are closed to it. There is no seccomp filter: it may try any other system call of the kernel.
+It cannot create user namespaces. There is no seccomp filter: it may try any other system call of the kernel.
 """
 
 import contextlib
@@ -24,9 +24,9 @@ from sandbox.watch import Stdio
 
 NAME = "bubblewrap"
 BOX = "/box"
-"""Where a program finds its own directory."""
-HOME = "/tmp"  # noqa: S108 - the box's own
-"""Where a program starts, and may write."""
+"""The path of a program's own directory, inside its box."""
+HOME = "/tmp"  # noqa: S108 - inside the box
+"""A program's working directory, where it may write."""
 OVERHEAD_BYTES = 8 * MIB
 """More than the resident memory of a box's own two processes (about 3 MiB), which the watcher counts with the program's."""
 
@@ -35,7 +35,7 @@ _ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/mono", "/etc/php", "/etc/
 
 
 def command() -> tuple[str, ...]:
-    """How to start a worker process. Raises `BackendUnavailable` where bubblewrap does not work here."""
+    """The command that starts a worker process. Raises `BackendUnavailable` if bubblewrap does not work here."""
     if shutil.which("bwrap", path=PATH) is None:
         raise BackendUnavailable(f"bubblewrap's program bwrap is not on {PATH}")
     uid = program_uid()
@@ -55,9 +55,9 @@ def command() -> tuple[str, ...]:
 
 
 class Boxed(Spawned):
-    """A command in a box of its own; `writable`: it may write to its directory.
+    """A command in its own box; `writable`: it may write to its directory.
 
-    bubblewrap says on a pipe of its own how the command ended. Where it says nothing, the failure is its own.
+    bubblewrap reports on a separate pipe how the command ended. Without a report, bubblewrap itself failed.
     """
 
     def __init__(self, command: Command, stdio: Stdio, limits: Limits, writable: bool) -> None:
@@ -73,7 +73,7 @@ class Boxed(Spawned):
             os.close(theirs)
 
     def wait(self) -> tuple[int, Usage] | None:
-        """As `Spawned.wait`. Raises `SandboxError` where bubblewrap ended before the command did."""
+        """As `Spawned.wait`. Raises `SandboxError` if bubblewrap failed before the command ended."""
         ended = super().wait()
         if ended is None:
             return None
@@ -107,12 +107,11 @@ def wrapped(command: Command, limits: Limits, writable: bool, status: int | None
     box += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     for path in ("/dev/shm", HOME):  # noqa: S108
         box += ["--size", str(limits.file_bytes), "--tmpfs", path]
-    for path in map(str, command.reads):  # now, for it may be in a directory that is hidden above
+    for path in map(str, command.reads):  # after the tmpfs mounts above, which may hide it
         box += ["--ro-bind", path, path]
     box += ["--bind" if writable else "--ro-bind", str(command.directory), BOX]
     box += ["--remount-ro", "/", "--chdir", HOME if command.at_home else BOX]
     if status is not None:
         box += ["--json-status-fd", str(status)]
-    # The limit on processes is set inside: outside, it would count all processes of the user who runs the
-    # sandbox.
+    # The limit on processes is set inside the box: outside it would count all processes of the user who runs the sandbox.
     return (*box, "--", "prlimit", f"--nproc={limits.processes + SPARE_PROCESSES}", *command.argv)

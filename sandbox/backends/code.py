@@ -1,7 +1,7 @@
-"""Brings this package's code into a container: over its standard input, into a file system in memory, before the first request.
+"""Sends this package's code into a container over its standard input, before the first request.
 
-A container is read-only and its image has tools alone. `BOOTSTRAP`, which the container is started with, reads what `payload`
-made, and goes on as `python3 -m MODULE ARGUMENT...` would. Only root may write where the code is.
+A container is read-only and its image contains only tools. The container starts with `BOOTSTRAP`, which reads the output of `payload`,
+writes the files into a file system in memory where only root may write, and then runs `python3 -m MODULE ARGUMENT...`.
 """
 
 import importlib.util
@@ -12,7 +12,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = "/opt/sandbox"
-"""Where the code is in a container."""
+"""The folder of the code in a container."""
 PACKAGE = Path(__file__).parent.parent
 BOOTSTRAP = f"""import json, os, runpy, sys
 def read(size):
@@ -44,8 +44,8 @@ def payload(more: tuple[Source, ...] = ()) -> bytes:
     """The package, and the files of `more`, as they are at the first call: a process keeps using that, whatever is edited
     later.
 
-    Eight hexadecimal digits, the length of a JSON list of names and sizes; that list; the files. With each module goes its
-    bytecode, which another version of Python does not look at.
+    Format: eight hexadecimal digits, the length of a JSON list of names and sizes; that list; the files. With each module comes its
+    bytecode, which another version of Python ignores.
     """
     files: list[tuple[str, bytes]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +64,7 @@ def sources() -> list[Source]:
 
 
 def _bytecode(path: Path, name: str, folder: str) -> bytes:
-    """Of a kind that is not compared with its source (PEP 552)."""
+    """The bytecode of a module, unchecked: Python does not compare it with its source (PEP 552)."""
     made = Path(folder, "code")
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(str(path), str(made), f"{ROOT}/{name}", doraise=True, invalidation_mode=unchecked)

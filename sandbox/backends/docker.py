@@ -1,7 +1,7 @@
-"""One hardened, long-lived container per worker: programs go in and verdicts come out over its standard streams.
+"""Runs each worker in a hardened, long-lived container: programs and verdicts go over its standard streams.
 
-The runner inside is root of a container without network, with a read-only file system and without any capability but
-those that it needs to become another user and to clear up after it. Each program runs as a user of its own.
+The runner inside is root, in a container without network, with a read-only file system and with only those capabilities that it needs
+to become another user and to remove what that user left. Each program runs as a new user.
 """
 
 import contextlib
@@ -28,13 +28,13 @@ from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Program
 
 NAME = "docker"
 MEMORY_BYTES = 3072 * MIB
-"""What a container may use: the program, its files in memory, the compilers and the runner."""
+"""The memory of a container: the program, its files in memory, the compilers and the runner."""
 PROCESSES = 1024
 FILES_BYTES = 256 * MIB
-"""Size of each place in a container that can be written to; they are in memory."""
+"""Size of each writable file system of a container; they are in memory."""
 FILES_COUNT = 16_384
 LABEL = "selftrain.sandbox"
-"""Its value is the process that the container works for."""
+"""A container's label; its value is the process id of the client."""
 
 _CODE_BYTES = 8 * MIB
 _CODE_FILES = 512
@@ -43,8 +43,8 @@ _COMPILED = ("JavaCompile.java", "CsCompile.cs")
 _KEPT_STDERR = 20
 _RETRY_SECONDS = 0.5
 _STDOUT = 1
-# SETUID, SETGID: become the program's user. KILL: end what it left. CHOWN: give it its directory. DAC_OVERRIDE,
-# FOWNER: remove what it wrote.
+# SETUID, SETGID: become the program's user. KILL: end its processes. CHOWN: give it its directory. DAC_OVERRIDE,
+# FOWNER: remove its files.
 _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
@@ -66,7 +66,7 @@ def start(
 
 
 def check(program: Program) -> None:
-    """Raise `UsageError` where a program asks for more than a container has."""
+    """Raise `UsageError` if a program asks for more memory than a container has."""
     if program.limits and program.limits.memory_bytes > LARGEST_MEMORY_BYTES:
         raise UsageError(
             f"program {program.id}: memory_bytes {program.limits.memory_bytes} is more than backend docker's containers give "
@@ -84,7 +84,7 @@ def _client(pid: int, host: str | None) -> Any:
 def connect(patience: float = 0.0) -> Any:
     """A client of the daemon that DOCKER_HOST names, or of the local one. Raises `BackendUnavailable`.
 
-    `patience`: seconds to wait for a daemon that has gone away: it may be starting again. One that never was is not waited for.
+    `patience`: seconds to wait for a daemon that has ended and may be starting again. If there never was one, it does not wait.
     """
     try:
         from docker.errors import DockerException
@@ -110,7 +110,7 @@ def connect(patience: float = 0.0) -> Any:
 
 
 def _left_behind(host: str) -> bool:
-    """Whether `host` is a socket file that nobody listens to: a daemon's that has ended."""
+    """Whether `host` is a socket file without a listener, as a daemon leaves it when it ends."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(host.removeprefix("unix://"))
@@ -122,13 +122,13 @@ def _left_behind(host: str) -> bool:
 
 
 def tag(image: str = COMMON) -> str:
-    """The image's name: it holds a digest of what the image is made of."""
+    """The image's name; its tag is a digest of the image's inputs."""
     return f"selftrain-sandbox-{image}:{_digest(image)}"
 
 
 @cache
 def _digest(image: str) -> str:
-    """Of the Dockerfile, the packages and modules, and what is compiled and prepared; not of the code that does it."""
+    """Digest of the Dockerfile, packages, modules, and the sources that are compiled or prepared; without this package's code."""
     compiled = [(_SERVERS / name).read_text() for name in _COMPILED]
     made_of = [_dockerfile().decode(), _packages(image), _modules(image), compiled, inputs()]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
@@ -148,7 +148,7 @@ def _dockerfile() -> bytes:
 
 
 def image_digest(client: Any, image: str = COMMON) -> str:
-    """The image's id, sha256:... Raises `BackendUnavailable` where it is not built."""
+    """The image's id, sha256:... Raises `ImageMissing` if it is not built, `BackendUnavailable`."""
     from docker.errors import DockerException, ImageNotFound
 
     try:
@@ -164,14 +164,14 @@ def image_digest(client: Any, image: str = COMMON) -> str:
 
 
 def build(image: str = COMMON) -> Iterator[str]:
-    """Build an image; yields what the daemon says. Raises `BackendUnavailable`."""
+    """Build an image; yields the daemon's output. Raises `BackendUnavailable`."""
     from docker.errors import DockerException
 
     api = connect().api
     last = ""
     context, lacking = _context(_modules(image))
     try:
-        # The host's network, as the packages come from where the host gets its own.
+        # The host's network, so that packages come from the host's mirrors.
         for message in api.build(
             fileobj=context,
             custom_context=True,
@@ -198,7 +198,7 @@ def build(image: str = COMMON) -> Iterator[str]:
 
 
 def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
-    """What an image is built from, with `modules` for node; and which of these could not be had, and why."""
+    """The build context of an image (a tar file) with `modules` for node, and messages about those that could not be fetched."""
     files, lacking = [(name, path.read_bytes()) for name, path in code.sources()], []
     files.append(("Dockerfile", _dockerfile()))
     for module, integrity in modules.items():
@@ -211,7 +211,7 @@ def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
             files += [(f"{folder}/{name}", content) for name, content in npm.files(packed)]
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        none = tarfile.TarInfo("modules")  # may be
+        none = tarfile.TarInfo("modules")  # may be empty
         none.type, none.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(none)
         for name, content in files:
@@ -223,8 +223,8 @@ def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
 
 
 class Attached:
-    """A container, started, and its standard streams (https://docs.docker.com/engine/api: attach). It ends with the
-    connection: when the client dies, however it dies, its stdin closes, the runner ends, and the daemon removes it."""
+    """A started container and its standard streams (https://docs.docker.com/engine/api: attach). It ends with the
+    connection: when the client dies in any way, its stdin closes, the runner ends, and the daemon removes the container."""
 
     def __init__(self, client: Any, image: str, options: Mapping[str, Any], payload: bytes) -> None:
         from docker.errors import DockerException
@@ -243,7 +243,7 @@ class Attached:
             self._container.start()
             self.send(payload)
         except (DockerException, OSError) as error:
-            self.kill()  # what never ran is not removed by itself
+            self.kill()  # auto_remove does not apply to a container that never ran
             raise SandboxError(f"cannot start a container: {error}") from error
 
     def send(self, data: bytes) -> None:
@@ -267,7 +267,7 @@ class Attached:
                 self._stderr.append(frame[1])
 
     def _frame(self) -> tuple[int, bytes] | None:
-        """The next whole frame of the stream: which of the container's streams, and what."""
+        """The next complete frame in the buffer: the container's stream, and its bytes. None if there is none yet."""
         if len(self._buffer) < 8:
             return None
         stream, size = struct.unpack(">BxxxL", self._buffer[:8])
@@ -299,7 +299,7 @@ class Attached:
 
 
 def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
-    # Writable places, in memory; programs that were compiled there have to be able to run.
+    # Writable file systems in memory, with exec, because compiled programs run from them.
     place = f"rw,exec,nosuid,nodev,size={FILES_BYTES},nr_inodes={FILES_COUNT}"
     return {
         "stdin_open": True,
@@ -323,7 +323,7 @@ def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
         "user": "0:0",
         "labels": {LABEL: str(os.getpid())},
         "log_config": {"type": "none"},
-        # The kernel counts the processes of a user over all containers: each gets users that no other has.
+        # The kernel counts a user's processes over all containers, so each container gets its own range of users.
         "environment": {"SANDBOX_UIDS": str(1_000_000 + 100_000 * secrets.randbelow(20_000))},
         **({"runtime": runtime} if runtime else {}),
         "entrypoint": ["python3", "-c", code.BOOTSTRAP, *command],

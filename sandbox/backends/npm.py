@@ -1,4 +1,4 @@
-"""Modules for the node of an image, from the npm registry: what Debian has no package of."""
+"""Fetches modules for the node of an image from the npm registry, for which Debian has no package."""
 
 import base64
 import hashlib
@@ -16,8 +16,8 @@ _SECONDS = 120.0
 
 
 def module(name: str, integrity: str) -> bytes:
-    """Module `name`, NAME@VERSION, as npm packs it: a tar file, compressed, whose sha512 `integrity` tells. npm, which is here and not
-    in the image, gets it from where it gets all; nothing of the module is run. Raises `BackendUnavailable`."""
+    """Module `name` (NAME@VERSION) as npm packs it, a compressed tar file with the sha512 digest `integrity`. This machine's npm fetches it
+    from its configured registry; nothing of the module is run. Raises `BackendUnavailable`."""
     npm = shutil.which("npm")
     if npm is None:
         raise BackendUnavailable("npm is not on PATH")
@@ -34,12 +34,12 @@ def module(name: str, integrity: str) -> bytes:
         content = packed[0].read_bytes()
     found = f"sha512-{base64.b64encode(hashlib.sha512(content).digest()).decode()}"
     if found != integrity:
-        raise BackendUnavailable(f"npm gave another one: expected {integrity}, got {found}")
+        raise BackendUnavailable(f"npm gave another file: expected {integrity}, got {found}")
     return content
 
 
 def files(packed: bytes) -> Iterator[tuple[str, bytes]]:
-    """The files of a module that npm packed: name below the module's folder, and content."""
+    """The files of a packed module: path below the module's folder, and content."""
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for entry in archive:
             if content := archive.extractfile(entry):

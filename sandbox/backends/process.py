@@ -1,6 +1,6 @@
-"""No isolation: programs are children of the worker, under resource limits only.
+"""No isolation: programs are children of the worker, with resource limits only.
 
-Good for programs that one wrote oneself, or that a model wrote which has seen nothing else.
+Use it only for programs that you, or a model trained on nothing but them, wrote.
 """
 
 import logging
@@ -12,6 +12,6 @@ NAME = "process"
 
 
 def command() -> tuple[str, ...]:
-    """How to start a worker process. Logs a warning."""
+    """The command that starts a worker process. Logs a warning."""
     log.warning("sandbox backend 'process' isolates nothing: programs may read files and use the network")
     return (sys.executable, "-m", "sandbox.runner", NAME)

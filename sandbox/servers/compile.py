@@ -1,6 +1,7 @@
 """A warm Python compiler: compiles one source after the other and runs none of them. A child of the warm interpreter would
-take five times as long: each page of memory that it compiles in is new to it. Standard input and output: as JavaCompile.java
-has them. Exit code 0 comes with the code in marshal's format; with any other the program has to compile its source itself.
+take five times as long, because it has to map every page of memory that the parser touches. The protocol over standard input and
+output is that of JavaCompile.java. With exit code 0 comes the code in marshal's format; with any other the program has to compile its
+source itself.
 """
 
 import contextlib
@@ -14,7 +15,7 @@ import warnings
 
 def main() -> None:
     """Serve until standard input ends."""
-    warnings.simplefilter("error")  # they are the program's to print
+    warnings.simplefilter("error")  # the program itself has to print them
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     here = b""
     while request := _part(requests):
@@ -37,7 +38,7 @@ def _part(requests: "object") -> bytes:
 
 
 def _compiled(source: bytes, name: str) -> "bytes | None":
-    """The code of `source`, where it comes out of marshal as it went in."""
+    """The marshalled code of `source`; None if it does not compile or marshal would change it."""
     try:
         code = compile(source, name, "exec", dont_inherit=True)
         return None if _has_sets(code) else marshal.dumps(code)
@@ -46,7 +47,7 @@ def _compiled(source: bytes, name: str) -> "bytes | None":
 
 
 def _has_sets(code: types.CodeType) -> bool:
-    """Whether a constant is a set: marshal may change the order in which the program walks through it."""
+    """Whether a constant is a set: marshal may change its iteration order."""
     return any(
         isinstance(constant, frozenset)
         or (isinstance(constant, tuple) and any(isinstance(one, frozenset) for one in constant))

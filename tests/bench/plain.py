@@ -38,7 +38,7 @@ _FILE = "tests/bench/plain.py"
 
 
 def main() -> None:
-    """Serve until stdin ends."""
+    """Answer requests until stdin ends."""
     with ThreadPoolExecutor(int(sys.argv[1])) as threads:
         for line in sys.stdin:
             threads.submit(_answer, json.loads(line))
@@ -66,7 +66,7 @@ class Plain:
     def run(
         self, programs: Sequence[Program], runs: int = 1, seconds: float = 60.0
     ) -> Iterator[tuple[str, list[str]]]:
-        """Ids and verdicts, as they come. Raises `SandboxError`, `OSError`."""
+        """Yields ids and verdicts in the order in which they finish. Raises `SandboxError`, `OSError`."""
         for program in programs:
             request = {"program": program.to_json(), "runs": runs, "seconds": seconds}
             self._channel.send(json.dumps(request).encode() + b"\n")
@@ -85,7 +85,7 @@ class Plain:
 
 
 def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
-    """Compile a program and run it so many times."""
+    """Compile a program once and run it `runs` times; the verdict of each run."""
     with tempfile.TemporaryDirectory() as directory:
         row, values = written(program, directory, directory)
         environment = {"PATH": PATH, "HOME": directory, "LANG": "C.UTF-8"}
@@ -135,8 +135,8 @@ def verdicts(program: Program, runs: int, seconds: float) -> list[str]:
 
 
 def written(program: Program, directory: str, seen_as: str) -> tuple[Language, dict[str, str]]:
-    """Write a program into `directory`, which its commands see as `seen_as`: its language's row, and what stands in that row's
-    templates, but for `entry`, which is known once it is compiled."""
+    """Write a program into `directory`, which its commands see as `seen_as`. Returns the language's row and the values for the row's
+    templates, except `entry`, which is known only after compiling."""
     row = language(program.language).of(program)
     values = {
         "dir": seen_as,
@@ -151,14 +151,14 @@ def written(program: Program, directory: str, seen_as: str) -> tuple[Language, d
 
 
 def filled(argv: Sequence[str], values: Mapping[str, str]) -> list[str]:
-    """A command of a row, without the arguments that come out empty."""
+    """A command of a row with `values`, without empty arguments."""
     return [part for template in argv if (part := template.format_map(values))]
 
 
 def _run(
     argv: list[str], directory: str, env: dict[str, str], seconds: float, stdin: str
 ) -> tuple[int, str, str] | None:
-    """Exit code, stdout and stderr; None where it takes longer."""
+    """Exit code, stdout and stderr; None if it takes longer than `seconds`."""
     with subprocess.Popen(
         argv, cwd=directory, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, process_group=0,
     ) as process:  # fmt: skip

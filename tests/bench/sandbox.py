@@ -73,7 +73,7 @@ def main(arguments: Sequence[str] = ()) -> None:
 
 @dataclass(frozen=True)
 class Cost:
-    """Of one program, in ms, on average."""
+    """Average cost of a program, in ms."""
 
     wall: float
     cpu: float
@@ -83,7 +83,7 @@ class Cost:
 
 
 def bench(programs: Sequence[Program], backend: Backend, workers: int) -> Iterator[str]:
-    """Measure `programs`, by language; lines of a table. Raises `SandboxError`."""
+    """Measure `programs` by language; yields the lines of a table. Raises `SandboxError`."""
     yield f"{'ms per program':<24} {'plain':>15}  {'docker run':>15}  {'ours':>15}  {'plain/ours':>11} {'docker/ours':>12}"
     yield (
         f"{'programs, ours/plain':<24} "
@@ -127,7 +127,7 @@ def bench(programs: Sequence[Program], backend: Backend, workers: int) -> Iterat
 
 
 def many(sandbox: Sandbox, programs: Sequence[Program]) -> str:
-    """Judge `_MANY` programs, the quickest to run of those given, each made another by a comment; how this process grew."""
+    """Judge `_MANY` programs, variants of the given ones with a comment added; reports the rate and the growth of this process."""
     quick = [program for program in programs if program.language == "py"] or list(programs)
     comment = "#" if quick[0].language in ("py", "sh", "rb", "pl", "r", "ex") else "//"
     different = (
@@ -143,7 +143,7 @@ def many(sandbox: Sandbox, programs: Sequence[Program]) -> str:
 
 
 def measured(programs: Sequence[Program], work: Callable[[Sequence[Program]], object]) -> Cost:
-    """What `work` costs, per program."""
+    """The cost of `work` per program."""
     cpu, wall = machine_cpu_seconds(), time.monotonic()
     work(programs)
     count = max(len(programs), 1)
@@ -151,13 +151,13 @@ def measured(programs: Sequence[Program], work: Callable[[Sequence[Program]], ob
 
 
 def mean(costs: Iterable[Cost]) -> Cost:
-    """Their mean."""
+    """The mean of costs."""
     walls, cpus = zip(*((cost.wall, cost.cpu) for cost in costs), strict=True)
     return Cost(sum(walls) / len(walls), sum(cpus) / len(cpus))
 
 
 def machine_cpu_seconds() -> float:
-    """CPU time that all processes of this machine have used so far, and the kernel for them."""
+    """CPU time that all processes of this machine and the kernel have used so far."""
     with open("/proc/stat") as file:
         user, nice, system, _idle, _wait, hard, soft = map(int, file.readline().split()[1:8])
     return (user + nice + system + hard + soft) / _TICK
@@ -175,7 +175,7 @@ def in_parallel(work: Callable[[Program], object], workers: int, programs: Seque
 
 
 def run_container(program: Program) -> None:
-    """A container for this program alone, as `docker run --rm` makes it."""
+    """Run a program in its own container, as `docker run --rm` does."""
     from docker.errors import DockerException
 
     client = docker.connect()

@@ -1,8 +1,7 @@
-"""Answers to one small problem, the sum of the squares of 1..n, in every language and in the styles in which models answer.
+"""A table of answers to one small problem, the sum of the squares of 1..n, in every language and in the styles of models.
 
-`PIECES` has each language's own pieces; `styles` puts them together. Every answer stands for a right program, but for the style
-`wrong_in_the_end`.
-"""
+`PIECES` has the pieces for each language; `styles` combines them. Every answer is right except in the style
+`wrong_in_the_end`."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,10 +9,11 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Pieces:
-    """One language's. `body`: the completion that is right as it stands. `plain`: a definition that needs nothing; `wrong`: one that is
-    wrong; `renamed`: its parameter has another name; `short`: in as few lines as the language allows; `uses_helper` calls `helper`,
-    `uses_constant` the `constant`, `uses_import` what `imports` brings. `file`: a whole program with the definition, its main program and
-    examples of use. `held`: in a class or module, where the language has them. `usage`: a call. `end`: what closes a completion."""
+    """The pieces of one language. `body`: a completion that is right unchanged. `plain`: a definition without dependencies. `wrong`: a
+    wrong one. `renamed`: with another parameter name. `short`: on as few lines as the language allows. `uses_helper`,
+    `uses_constant`, `uses_import`: definitions that need `helper`, `constant`, `imports`. `file`: a complete program with the definition,
+    a main program and examples of use. `held`: a definition in a class or module, if the language has them. `usage`: a call. `end`:
+    the text that closes a completion."""
 
     tag: str
     prompt: str
@@ -450,7 +450,7 @@ PIECES = {
 
 
 def styles(p: Pieces) -> Iterator[tuple[str, str]]:
-    """The names of the styles, each with an answer."""
+    """The styles by name, each with an answer."""
 
     def fence(*code: str, tag: str = p.tag, mark: str = "```") -> str:
         text = "\n\n".join(code)

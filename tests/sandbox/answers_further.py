@@ -1,8 +1,7 @@
-"""Answers to a second problem, the words of maximal length, in every language: classes, modules, several clauses, test libraries, strings with
-brackets in them, and whatever else is hard to take apart. Every one stands for a right program.
+"""A table of answers to a second problem, the words of maximal length, in every language: with classes, modules, several clauses,
+test libraries, brackets in strings and other difficulties. Every answer is right.
 
-`FURTHER` has for each language the prompt, the tests, and the answers.
-"""
+`FURTHER` has the prompt, the tests and the answers of each language."""
 
 FURTHER: dict[str, tuple[str, str, tuple[str, ...]]] = {}
 

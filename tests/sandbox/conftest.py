@@ -1,4 +1,4 @@
-"""One sandbox per backend, and a directory of its own for what it leaves behind."""
+"""Fixtures: one sandbox per backend, with its own directory for temporary files."""
 
 import os
 import tempfile
@@ -17,7 +17,7 @@ from tests.needs import need, need_tools
 
 @pytest.fixture(scope="session", autouse=True)
 def scratch() -> Iterator[Path]:
-    """Where the workers of these tests keep programs: open to the users that these run as."""
+    """The directory in which workers keep programs. The users that programs run as may enter it."""
     with tempfile.TemporaryDirectory(prefix="tests-") as directory:
         Path(directory).chmod(0o711)
         before = os.environ.get("TMPDIR")
@@ -45,14 +45,14 @@ def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
 
 @pytest.fixture(scope="session", params=ISOLATING)
 def boxed(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    """A sandbox for each backend that isolates."""
+    """A sandbox with two workers, for each isolating backend."""
     need_backend(request.param)
     with Sandbox(request.param) as made:
         yield made
 
 
 def need_backend(name: str) -> None:
-    """Skip the running test, or fail in CI, where a backend cannot be had; build docker's image where it is not there."""
+    """Skip the test (in CI: fail) if a backend is not available. Builds docker's image if it is missing."""
     if name == "bubblewrap":
         need_tools("bwrap")
     if name == "docker":

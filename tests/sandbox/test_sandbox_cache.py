@@ -1,4 +1,5 @@
-"""The verdict cache: what is the same program, what is not, and what is never kept."""
+"""The verdict cache (`sandbox.cache`): which programs share an entry, what changes the key, which results are not stored, damaged
+files."""
 
 from dataclasses import replace
 from pathlib import Path

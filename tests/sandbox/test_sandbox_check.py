@@ -1,4 +1,4 @@
-"""`python -m sandbox check`: the backends pass it, and it can fail."""
+"""`python -m sandbox check`: every backend passes it, and it reports a program that is not contained."""
 
 import os
 import subprocess
@@ -49,7 +49,7 @@ def test_a_backend_that_isolates_passes(backend: str, languages: Sequence[str]) 
 
 
 def test_a_program_that_gets_away_with_it_is_noticed() -> None:
-    """`process` isolates nothing: what is left in /tmp is there for the next program, and `passed` is not contained."""
+    """`process` isolates nothing: a file left in /tmp is visible to the next program, and `passed` is not contained."""
     left = Path(f"/tmp/left-{os.getpid()}")
     attempt = Hostile("leaves a file", f"open({str(left)!r}, 'w')", may_pass=True)
     try:

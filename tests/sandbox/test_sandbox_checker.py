@@ -1,5 +1,5 @@
-"""Programs whose output another program judges: the protocol in many languages, and that neither of the two gets hold of the
-other, nor of the verdict."""
+"""Checkers (`Program.checker`): the protocol in many languages, failures of checkers, and that neither program can reach the other or
+the verdict."""
 
 import os
 from dataclasses import replace
@@ -117,7 +117,7 @@ def checked(id: str, source: str, checker: str, language: str = "sh", cases: int
 
 
 def test_checkers_in_many_languages(sandbox: Sandbox) -> None:
-    """Several answers are right, and are told from wrong ones; the expected one is not looked at here."""
+    """Both right answers are accepted and a wrong one is rejected; the expected output is not used here."""
     there = [name for name in SUMS if not sandbox.missing_tools(name)]
     assert {"py", "sh"} <= set(there)
     programs = [
@@ -137,7 +137,7 @@ def test_checkers_in_many_languages(sandbox: Sandbox) -> None:
 
 
 def test_rules(sandbox: Sandbox) -> None:
-    """Each rule on output that the one before it refuses; what a rule takes for the same is in test_sandbox_compare.py."""
+    """Each rule accepts output that the rule before it rejects. Details of each rule are in test_sandbox_compare.py."""
     printed = {
         "exact": "1.50 Yes\n",
         "lines": "1.50 Yes  \n\n",
@@ -274,7 +274,7 @@ for path in glob.glob("/tmp/**/checker", recursive=True) + ["../checker", "/sand
 
 
 def test_a_program_does_not_get_at_its_checker(sandbox: Sandbox) -> None:
-    """The first of two runs has it compiled, and waiting in its folder; the second one's output is wrong."""
+    """The first run compiles the checker, which stays in its folder; the second run is a program with wrong output that looks for it."""
     if sandbox.backend == "process" and os.geteuid() != 0:
         pytest.skip("process isolates nothing, and here programs run as the sandbox's own user")
     result = run(sandbox, checked("x", REACHES, SUM_IN_PYTHON, language="py", cases=2))["x"]

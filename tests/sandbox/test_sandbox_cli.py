@@ -1,4 +1,4 @@
-"""The command line, as its users call it: a process of its own."""
+"""The command line, `python -m sandbox`, run as a process: `run`, `judge` (rows, resume, cache, answers), `languages`, exit codes."""
 
 import json
 import signal
@@ -42,7 +42,7 @@ def test_help_shows_examples_and_exit_codes_and_imports_little() -> None:
 
 
 def test_the_package_stands_alone() -> None:
-    """It imports nothing of the rest of the project, and no heavy library."""
+    """The package imports nothing else of the project, and no heavy library."""
     probe = "import sys, sandbox.cli, sandbox.runner; print(*{name.split('.')[0] for name in sys.modules})"
     done = subprocess.run([sys.executable, "-c", probe], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not {"torch", "prefect", "selftrain", "flows", "tasks", "numpy", "transformers"} & set(
@@ -221,7 +221,7 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
 
 
 def test_other_fields_go_to_the_results(tmp_path: Path) -> None:
-    """A row as data sets have it; what a result says itself is not overwritten, and one note names them all."""
+    """Other fields of a row go to its result, do not overwrite the result's own fields, and are listed in one note."""
     mpl = {
         "id": "m",
         "language": "py",
@@ -279,7 +279,7 @@ def test_verdicts_are_kept_from_call_to_call(tmp_path: Path) -> None:
 
 
 def test_answers_are_taken_apart(tmp_path: Path) -> None:
-    """In markdown, or with the prompt again; a plain completion stays as it is."""
+    """Code is extracted from an answer in markdown or with the prompt repeated; a plain completion stays unchanged."""
     f = {"language": "py", "prompt": "def f(n):\n", "tests": "assert f(1) == 2"}
     rows = [
         f | {"id": "plain", "completion": "    return n + 1"},
@@ -339,7 +339,7 @@ def test_an_empty_file_is_refused(tmp_path: Path) -> None:
 
 
 def test_a_killed_judge_goes_on_where_it_was(tmp_path: Path) -> None:
-    """Rows that were judged keep their output, which is random; a changed and a torn row are judged again."""
+    """Resuming keeps the (random) output of judged rows; a changed row and an incomplete line are judged again."""
     unique = "import uuid, time; time.sleep({}); print(uuid.uuid4())"
     rows = [{"id": str(n), "language": "py", "program": unique.format(0.2 + n / 100)} for n in range(20)]
     path, output = write_rows(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
@@ -381,7 +381,7 @@ def test_a_killed_judge_goes_on_where_it_was(tmp_path: Path) -> None:
 
 
 def test_rows_have_rules_checkers_and_limits_of_their_own(tmp_path: Path) -> None:
-    """A rule for all rows stands back behind a row's own, and so does a limit for all."""
+    """A row's own rule and limits take precedence over those of the command line."""
 
     def row(id: str, printed: str, expected: str, **more: object) -> dict:
         cases = [{"stdin": "", "stdout": expected}]

@@ -1,4 +1,4 @@
-"""What `Sandbox` promises about many programs at once."""
+"""`Sandbox` with many programs: order, duplicates, timeouts, retries, batches, lost workers, errors, the choice of a backend, identity."""
 
 import itertools
 import os
@@ -60,7 +60,7 @@ def test_programs_are_read_only_some_ahead() -> None:
 
 
 def test_a_timeout_is_believed_only_after_a_second_run() -> None:
-    """This program is slow once; nothing is isolated, so it finds what it left."""
+    """The program is slow only in its first run; without isolation it finds the file that the first run left."""
     witness = Path(f"/tmp/sandbox-test-{os.getpid()}")
     source = f"""
 import pathlib
@@ -110,7 +110,7 @@ def test_bad_input_is_refused(sandbox: Sandbox) -> None:
 
 
 def test_a_missing_tool_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker is a process of its own: it is the table on disk that says what is needed there."""
+    """The list of missing tools is set here, because the worker is another process with its own table."""
     with Sandbox("process") as sandbox:
         sandbox._missing["php"] = ("php",)
         with pytest.raises(
@@ -186,7 +186,7 @@ def test_a_folder_that_programs_cannot_enter_is_no_mistake_of_theirs(
 
 
 def test_what_a_lost_worker_had_not_answered_is_judged_again(caplog: pytest.LogCaptureFixture) -> None:
-    """Programs are sent to a worker several at a time."""
+    """Several programs are sent to a worker at once; those without a result are judged again."""
     programs = [
         Program(
             str(n), "py", f"import time; time.sleep(0.2); print({n})", (Case("", f"{n if n != 5 else 0}"),)

@@ -1,4 +1,5 @@
-"""The rules by which output is compared: expectations by hand, for CodeContests' those of its own tester."""
+"""The rules by which output is compared (`sandbox.compare`). Expectations are by hand; those of `code-contests` are from CodeContests' own
+tester."""
 
 import itertools
 import time
@@ -136,7 +137,7 @@ LARGE = {
 
 @pytest.mark.parametrize(("rule", "text"), itertools.product(("lines", "float:1e-5", "code-contests"), LARGE))
 def test_eight_mebibytes_take_no_time(rule: str, text: str) -> None:
-    """CPU seconds; the bound is for a slow machine, what is quadratic would take hours."""
+    """CPU seconds. The bound allows for a slow machine; a quadratic algorithm would take hours."""
     started = time.process_time()
     same(rule, *LARGE[text])
     assert time.process_time() - started < 10

@@ -1,4 +1,5 @@
-"""The rule that makes a program of an answer: what is taken, in which language, and what is said to be unreadable."""
+"""Extracting a program from an answer (`sandbox.completion`): which block and definition is taken, its dependencies, indentation, and
+which answers are unreadable, in all languages."""
 
 import re
 from collections.abc import Sequence
@@ -78,7 +79,7 @@ def test_the_prompt_repeated() -> None:
 
 
 def test_a_definition_without_markdown() -> None:
-    """It can be no completion of the prompt in most languages; prose before it says that it is something else."""
+    """In most languages a definition cannot continue the prompt, so it is an answer; prose before it means that it is not code."""
     assert completion(CPP, "long twice(long n) {\n    return 2 * n;\n}\n", "cpp") == "    return 2 * n;"
     assert is_answer(CPP, "#include <vector>\nlong twice(long n) {\n    return 2 * n;\n}\n", "cpp")
     assert not is_answer(PY, "The function is:\n\ndef twice(n):\n    return 2 * n\n", "py")
@@ -113,7 +114,7 @@ def test_a_class_is_closed_where_the_tests_do_not() -> None:
 
 
 def test_the_body_moves_to_the_indentation_of_the_prompt() -> None:
-    """Two spaces of class indentation become four; else the inner brace, at four, would end the method."""
+    """Two spaces of class indentation become four; otherwise the inner brace, at four, would end the method."""
     answer = "class Problem {\n  static long twice(long n) {\n    if (n > 0) {\n      n += n;\n    }\n    return n;\n  }\n}"
     expected = "      if (n > 0) {\n        n += n;\n      }\n      return n;"
     assert completion(JAVA, answer, "java", ("\n    }\n",)) == expected
@@ -248,7 +249,7 @@ def test_a_string_that_never_ends_does_not_swallow_the_answer() -> None:
 
 
 def test_what_a_block_of_the_prompt_s_own_holds() -> None:
-    """The prompt was in a block, and the completion closes it."""
+    """The prompt opened a block, and the completion closes it."""
     for rest in ("", "\nThis doubles.", "\nUse it:\n\n```python\nprint(twice(2))\n```\n"):
         assert take_apart(PY, f"    return 2 * n\n```{rest}", "py") == (PY, "    return 2 * n", ())
 
@@ -455,7 +456,8 @@ SLOW = {
 @pytest.mark.slow
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_answer_in_any_style_is_the_program_that_it_stands_for(image: str) -> None:
-    """In the sandbox, all in one batch: right but where the last block is wrong. Many styles come to the same program, which is run once."""
+    """All answers are judged in one batch: right except where the last block is wrong. Many styles give the same program, which is run
+    once."""
     need_backend("docker")
     if image != COMMON:
         build_image(image)

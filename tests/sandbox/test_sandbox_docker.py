@@ -1,4 +1,4 @@
-"""What only backend docker has: containers that are lost and replaced, the kernel's memory kills, its errors."""
+"""Backend docker only: lost containers and a lost daemon, the kernel's memory kills, precompiled headers, node's snapshot, error messages."""
 
 import contextlib
 import os
@@ -33,7 +33,7 @@ def judge(sandbox: Sandbox, source: str, language: str = "py", limits: Limits = 
 
 
 def containers(all: bool = False) -> list[Any]:
-    """Those of this process's sandboxes, running or `all`."""
+    """The containers of this process's sandboxes, running or `all`."""
     ours = {"label": f"{docker.LABEL}={os.getpid()}"}
     return list(docker.connect().containers.list(all=all, filters=ours))
 
@@ -59,7 +59,7 @@ def test_a_killed_container_is_replaced_and_its_program_judged_again() -> None:
 def test_a_daemon_that_is_gone_ends_the_run_and_labels_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The daemon is behind a relay, which goes away while programs run; later it is there again."""
+    """The daemon is behind a relay, which closes while programs run and opens again later."""
     need_backend("docker")
     there = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock").removeprefix("unix://")
     monkeypatch.setattr("sandbox.client._PAUSE_SECONDS", 0.1)
@@ -85,7 +85,7 @@ def test_a_daemon_that_is_gone_ends_the_run_and_labels_nothing(
 
 
 class Relay:
-    """A socket that hands everything to the one at `there`, and back."""
+    """A socket that forwards everything to and from the socket at `there`."""
 
     def __init__(self, here: Path, there: str) -> None:
         here.unlink(missing_ok=True)
@@ -111,7 +111,7 @@ class Relay:
             target.shutdown(socket.SHUT_WR)
 
     def close(self) -> None:
-        """Go away, and cut all that is open."""
+        """Close the socket and all connections."""
         for one in (self.server, *self.open):
             with contextlib.suppress(OSError):
                 one.shutdown(socket.SHUT_RDWR)
@@ -119,7 +119,7 @@ class Relay:
 
 
 def test_what_cannot_be_cleared_away_ends_with_its_container(contained: Sandbox) -> None:
-    """System V shared memory outlives its processes, and only its owner may remove it."""
+    """System V shared memory outlives its processes, and only its owner may remove it, so the container is replaced."""
     source = """
 import ctypes
 libc = ctypes.CDLL(None)
@@ -133,7 +133,7 @@ assert libc.shmget(4711, 4096, 0o1666) >= 0
 
 
 def test_a_memory_kill_by_the_kernel_is_told(contained: Sandbox) -> None:
-    """Files in memory count for the container and for no process: only the kernel sees them."""
+    """Files in memory count for the container and for no process, so only the kernel notices them."""
     fill = """
 import os
 for place in ("/tmp", "/dev/shm"):
@@ -223,7 +223,7 @@ def test_a_compiler_keeps_nothing_of_a_program(
 
 
 def test_node_starts_the_same_with_and_without_its_snapshot(contained: Sandbox) -> None:
-    """The snapshot is for the usual limit on memory alone."""
+    """There is a snapshot only for the default memory limit."""
     source = """
 const assert = require('node:assert');
 console.log(typeof require, module.id, require.main === module, process.argv.length, __filename.split('/').pop());
@@ -238,7 +238,7 @@ setTimeout(() => Promise.resolve().then(() => { console.error('late'); process.e
 
 
 def test_programs_that_speak_of_futures_have_them(contained: Sandbox) -> None:
-    """The usual precompiled header lacks <future> and <filesystem>."""
+    """The usual precompiled header lacks <future> and <filesystem>; programs that use them get another one."""
     source = """#include<bits/stdc++.h>
 using namespace std;
 int main() { auto f = async(launch::deferred, [] { return 4; }); cout << f.get() << filesystem::path("a/b").filename(); }

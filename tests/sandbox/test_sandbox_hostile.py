@@ -1,4 +1,4 @@
-"""Programs that try to get away with something: each test checks one property."""
+"""Hostile programs: each test checks one property of limits, isolation, cleaning up, or the verdict."""
 
 import errno
 import os
@@ -67,7 +67,7 @@ def test_cpu_time_is_counted_over_all_processes(sandbox: Sandbox) -> None:
 
 
 def test_a_cpu_time_signal_of_the_kernel_is_a_timeout() -> None:
-    """Its own count is a coarse one: on a busy machine it may be the first to say that it is enough."""
+    """The kernel's count of CPU time is coarse, so on a busy machine its signal may come before the watcher's own limit."""
     probe = """
 import resource
 from pathlib import Path
@@ -82,7 +82,7 @@ print(watch(lambda stdio: Spawned(busy, stdio), b"", Budget(1.1, 30, 1 << 30, 1 
 
 
 def test_output_that_is_read_late_is_not_lost() -> None:
-    """On a busy machine the runner is late; node then writes no more if the pipe was full once, and spins."""
+    """On a busy machine the runner reads late; if a pipe was full once, node writes nothing more while the program spins."""
     need_tools("node")
     probe = """
 from pathlib import Path
@@ -195,7 +195,7 @@ def test_php_that_declares_what_is_there_is_refused(sandbox: Sandbox) -> None:
 
 
 def test_php_that_closes_its_tag_does_not_pass(sandbox: Sandbox) -> None:
-    """Tests after `?>` are text: they are printed, not run, and the exit code is 0."""
+    """Tests after `?>` are text: they are printed and not run, and the exit code is 0."""
     need_tools("php")
     source = '<?php\nfunction f() { return 1; }\n?>\nif (f() !== 2) { exit(1); }\necho "\\nend-1\\n";\n'
     assert judge(sandbox, source, "php", end_marker="end-1").verdict is Verdict.wrong_answer
@@ -210,7 +210,7 @@ def test_a_syntax_error_at_run_time_is_a_runtime_error(sandbox: Sandbox) -> None
 
 
 def test_nothing_is_left_on_disk(scratch: Path) -> None:
-    """Directories without permissions, and one nested deeper than Python's recursion goes."""
+    """The program leaves directories without permissions, and one nested deeper than Python's recursion limit."""
     source = """
 import os
 open('file', 'w').write('x')
@@ -232,7 +232,7 @@ def test_a_program_sees_a_clean_environment(sandbox: Sandbox, monkeypatch: pytes
     )
     names, ids = result.stdout.splitlines()
     allowed = {"PATH", "HOME", "TMPDIR", "LANG", "LC_ALL", "PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PWD"}
-    allowed |= {"OPENBLAS_NUM_THREADS"}  # see the sandbox's README, Libraries
+    allowed |= {"OPENBLAS_NUM_THREADS"}  # see docs/sandbox.md, Libraries
     assert set(eval(names)) <= allowed
     assert not (os.getuid() == 0 and ids.startswith("0"))
 
@@ -289,7 +289,7 @@ raise KeyError('gone')
     ],
 )
 def test_python_ends_as_a_fresh_interpreter_does(source: str, tmp_path: Path) -> None:
-    """Exit code and output, of the warm interpreter's children, which leave it in their own way."""
+    """Exit code and output of the warm interpreter's children, which may skip finalization, equal those of a fresh interpreter."""
     file = tmp_path / "main.py"
     file.write_text(source)
     python = shutil.which("python3", path=PATH)
@@ -357,7 +357,7 @@ def test_programs_find_nothing_of_each_other(boxed: Sandbox) -> None:
 
 
 def test_a_program_cannot_speak_for_bubblewrap(boxed: Sandbox) -> None:
-    """Its message on stderr is not taken for a failure of the sandbox."""
+    """A program that prints bubblewrap's error message on stderr does not cause a `sandbox_error`."""
     source = "import sys; sys.stderr.write('bwrap: Creating new namespace failed\\n'); sys.exit(1)"
     assert judge(boxed, source).verdict is Verdict.runtime_error
 
@@ -405,7 +405,7 @@ def test_a_failure_that_stays_is_a_sandbox_error(scratch: Path) -> None:
 
 
 def test_the_end_of_a_child_is_told_where_there_are_no_pidfds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As in gVisor."""
+    """Under gVisor there are no pidfds."""
 
     def refuse(_: int) -> int:
         raise OSError(errno.ENOSYS, "Function not implemented")

@@ -1,4 +1,4 @@
-"""What a verdict's identity says: it changes with tools, rows and the judge's version, and with nothing else."""
+"""A verdict's identity changes with tools, rows and `JUDGE_VERSION` only, and the golden table's verdicts change only with it."""
 
 import hashlib
 import json
@@ -58,8 +58,8 @@ RULES = (
 
 
 def golden_table() -> str:
-    """Digest of programs and their verdicts: all shapes of all languages, all hostile programs, and outputs by each rule. That the
-    verdicts are these is what `python -m sandbox check` tests."""
+    """Digest of programs and their verdicts: all shapes of all languages, all hostile programs, and outputs by each rule.
+    `python -m sandbox check` tests that these are the verdicts."""
     shapes = {name: asdict(shape) for name, shape in SHAPES.items()}
     hostile = [[one.name, one.program.source, one.expected, one.may_pass] for one in HOSTILE]
     compared = "".join(
@@ -93,7 +93,7 @@ with Sandbox(sys.argv[1]) as sandbox:
 
 
 def identities(folder: Path, backend: str) -> str:
-    """Those of three languages, by the package in `folder`."""
+    """The identities of three languages, by the package in `folder`."""
     done = subprocess.run(
         [sys.executable, "-c", IDENTITIES, backend], cwd=folder, capture_output=True, text=True, check=False
     )
@@ -128,7 +128,7 @@ def test_a_comment_in_every_file_changes_no_identity(tmp_path: Path, backend: st
 
 
 def comment(package: Path, *suffixes: str) -> None:
-    """Add a comment to every file of the package with one of these suffixes; the Dockerfile has none."""
+    """Add a comment to every file of the package with one of these suffixes; the Dockerfile has no suffix."""
     for path in package.rglob("*"):
         if path.is_file() and path.suffix in suffixes:
             mark = "#" if path.suffix in (".py", "") else "//"
@@ -136,13 +136,13 @@ def comment(package: Path, *suffixes: str) -> None:
 
 
 def test_the_code_of_a_container_is_the_workers(tmp_path: Path) -> None:
-    """Another judge in the same image gives another verdict; no image is built for it."""
+    """A changed judge gives another verdict in the same image, without a new image."""
     need_backend("docker")
     package = Path(shutil.copytree(ROOT / "sandbox", tmp_path / "sandbox"))
-    judge = (package / "judge.py").read_text()
+    judge = (package / "judgement.py").read_text()
     right = "return Verdict.passed if checked else Verdict.wrong_answer"
     assert right in judge
-    (package / "judge.py").write_text(judge.replace(right, "return Verdict.wrong_answer"))
+    (package / "judgement.py").write_text(judge.replace(right, "return Verdict.wrong_answer"))
     code = """
 from sandbox.client import Sandbox
 from sandbox.verdicts import Program

@@ -1,4 +1,4 @@
-"""Java and Scala: any file that the compiler takes under the right name is run by the right class, as a contest's judge would."""
+"""Java and Scala: the name of the file and the class to run, as a contest judge would choose them."""
 
 from sandbox.client import Sandbox
 from sandbox.languages import MORE

@@ -1,4 +1,4 @@
-"""The language table, row by row, and what is put together from it."""
+"""The language table, row by row: names, patterns for failed tests and errors, commands, assembled programs, digests of rules."""
 
 import itertools
 import re
@@ -105,7 +105,7 @@ def test_patterns_do_not_match_silence(row) -> None:
 
 @ROWS
 def test_patterns_are_done_with_a_line_after_one_look(row) -> None:
-    """CPU seconds; the bound is for a slow machine, what looks again from each place in a line takes many times as long."""
+    """CPU seconds. The bound allows for a slow machine; a pattern of quadratic time would take many times as long."""
     begins = (
         "Assertion `",
         "expected: ",

@@ -1,4 +1,4 @@
-"""Libraries that are no part of a language: the images have some, and one that is not there is told."""
+"""Third-party libraries: those of the images work, and a missing one is named in the result's note. Modules from npm."""
 
 import io
 import tarfile
@@ -14,6 +14,7 @@ from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable
 from sandbox.languages import LANGUAGES, MORE, NODE_MODULES, PATH, Language, language
 from sandbox.verdicts import Case, Program, Result, Verdict
+from tests.command import ROOT
 from tests.sandbox.conftest import build_image, need_backend
 
 NUMPY = {
@@ -103,12 +104,12 @@ def judge(sandbox: Sandbox, name: str, source: str, cases: tuple[Case, ...] = ()
 
 @pytest.fixture(scope="module", params=[(), (Case("", ""),)], ids=["tests", "cases"])
 def cases(request: pytest.FixtureRequest) -> tuple[Case, ...]:
-    """None, or one: contest programs have other commands."""
+    """No case, or one: contest programs are compiled and run by other commands."""
     return request.param
 
 
 def needs_of_machine(sandbox: Sandbox, name: str, source: str) -> None:
-    """Skip where a backend has what the machine has, and this one lacks the library: also in CI, where docker's image has it."""
+    """Skip, also in CI, if the backend uses the machine's libraries and this one is missing; docker's image has it."""
     if sandbox.backend != "docker" and judge(sandbox, name, source).note:
         pytest.skip("this machine lacks the library")
 
@@ -333,10 +334,10 @@ def test_libraries_and_what_is_said_of_them_are_in_no_key() -> None:
 
 
 @pytest.mark.parametrize("row", LANGUAGES.values(), ids=LANGUAGES)
-def test_the_readme_lists_what_the_images_have(row: Language) -> None:
-    readme = Path(docker.__file__).parents[1].joinpath("README.md").read_text()
+def test_the_page_lists_what_the_images_have(row: Language) -> None:
+    page = ROOT.joinpath("docs", "sandbox.md").read_text()
     listed = [*row.libraries, *(NODE_MODULES if row.name == "js" else ())]
-    assert [name for name in listed if f"`{name}`" not in readme] == []
+    assert [name for name in listed if f"`{name}`" not in page] == []
 
 
 def as_npm(monkeypatch: pytest.MonkeyPatch, folder: Path, script: str) -> None:
@@ -351,7 +352,7 @@ DIGEST = "sha512-1Q/eVxSVE5ZOxcsXbpzh4Qeab+Ojp6+vaoryzR5MEDWeEKQqsgd4c2qSsplMeD5
 def test_a_module_is_taken_from_npm_by_its_digest(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     as_npm(monkeypatch, tmp_path, "printf packed > a-1.0.tgz")
     assert npm.module("a@1.0", DIGEST) == b"packed"
-    with pytest.raises(BackendUnavailable, match="another one: expected sha512-x, got sha512-1Q/e"):
+    with pytest.raises(BackendUnavailable, match="another file: expected sha512-x, got sha512-1Q/e"):
         npm.module("a@1.0", "sha512-x")
 
 

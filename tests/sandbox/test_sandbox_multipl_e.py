@@ -1,8 +1,7 @@
 """Real MultiPL-E problems with a model's answers, most of which pass.
 
-Reads `mbpp-LANG.jsonl` from $MULTIPL_E_DIR: name, prompt, tests, and `response`, a whole function in a
-markdown block (py: its body alone).
-"""
+Reads `mbpp-LANG.jsonl` from $MULTIPL_E_DIR: name, prompt, tests, and `response`, a complete function in a
+markdown block (py: only its body)."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""`python -m sandbox multipl-e`: completions files in, results files out."""
+"""`python -m sandbox multipl-e`: reads completions files, writes MultiPL-E's results files, resumes, errors."""
 
 import gzip
 import json
@@ -17,7 +17,7 @@ KINDS = ("passed", "wrong_answer", "compile_error", "early_exit", "runtime_error
 
 
 def write(path: Path, language: str, kinds: tuple[str, ...] = KINDS, **more: Any) -> None:
-    """A completions file as MultiPL-E writes it."""
+    """Write a completions file in MultiPL-E's format."""
     shape = SHAPES[language]
     content = {
         "name": path.name.split(".")[0],

@@ -1,4 +1,4 @@
-"""`python -m tests.plain_set`: the sandbox's verdicts beside those of plain tools, on every backend."""
+"""`python -m tests.plain_set`: the sandbox's verdicts equal those of plain tools, on every backend."""
 
 from sandbox.languages import LANGUAGES
 from tests.needs import need_tools

@@ -1,4 +1,4 @@
-"""Which headers of a C++ program are read beforehand, precompiled."""
+"""Precompiled C++ headers (`sandbox.preamble`): which programs use which, and that this changes no program."""
 
 import time
 

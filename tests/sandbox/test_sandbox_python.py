@@ -1,4 +1,4 @@
-"""What is done for Python alone must not show: programs are forked, and compiled by another process."""
+"""What speeds up Python only (fork server, warm compiler, pinning) has no visible effect on programs."""
 
 import importlib.util
 import json
@@ -19,7 +19,7 @@ from sandbox.errors import SandboxError
 from sandbox.judge import Judge, Place
 from sandbox.launch import Command, Forked, ForkServer
 from sandbox.prepared import _make_fork
-from sandbox.processes import Held, cpu_seconds
+from sandbox.processes import Pinned, cpu_seconds
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 from tests.command import ROOT
 from tests.needs import need, need_tools
@@ -231,7 +231,7 @@ def test_a_signal_to_its_group_reaches_nobody_else(sandbox: Sandbox) -> None:
 
 
 def test_the_kernel_does_not_hang_up_on_the_warm_interpreter_for_a_program(sandbox: Sandbox) -> None:
-    """It does so to a group that is left behind with a stopped member, which any process of a session may join."""
+    """The kernel sends SIGHUP to an orphaned group with a stopped member, and any process of a session may join such a group."""
     source = """
 import os, signal, time
 group = os.getpgid(os.getppid())
@@ -293,17 +293,17 @@ def test_a_process_is_held_to_a_processor_and_let_go() -> None:
     everywhere = os.sched_getaffinity(0)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)
     try:
-        held = Held()
+        pinned = Pinned()
         for _ in range(2):
-            held.hold(other.pid)
+            pinned.pin(other.pid)
             assert os.sched_getaffinity(0) == os.sched_getaffinity(other.pid) <= everywhere
             assert len(os.sched_getaffinity(0)) == 1
-            held.release()
+            pinned.release()
             assert os.sched_getaffinity(0) == everywhere
     finally:
         os.sched_setaffinity(0, everywhere)
         other.communicate(b"\n")
-    Held().hold(other.pid)  # which has ended
+    Pinned().pin(other.pid)  # which has ended
     os.sched_setaffinity(0, everywhere)
 
 
@@ -318,7 +318,7 @@ def test_the_cpu_time_of_another_process_is_known() -> None:
 
 
 def test_nothing_of_an_earlier_program_is_in_the_memory_of_a_later_one(sandbox: Sandbox) -> None:
-    """Each is a copy of the same interpreter, which therefore must not have seen any."""
+    """Each child is a copy of the same interpreter, so nothing of a program may ever be in its memory."""
     secret = "".join(reversed("nothing-to-see-in-here"))
     assert judge(sandbox, f"def f(): return {secret!r}\nprint(f())").stdout == f"{secret}\n"
     source = f"""

@@ -1,4 +1,4 @@
-"""Full disks, caches that are cleared, places where nothing may be executed, and a careful umask: our failures, never a program's."""
+"""Full disks, removed caches, file systems without execution and a strict umask are the sandbox's failure, never a program's."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def place(scratch: Path) -> Iterator[Path]:
 
 
 def judge(place: Path, backend: str, mount: str, *sources: tuple[str, str]) -> dict[str, dict]:
-    """Results by source, judged with temporary files on a file system of its own."""
+    """Results by source, judged with temporary files on a separate file system."""
     need(os.geteuid() == 0, "only root mounts")
     need_tools("unshare", "mount", *(["bwrap"] if backend == "bubblewrap" else []))
     rows = [
@@ -103,7 +103,7 @@ def test_what_a_compiler_repeats_of_the_source_says_nothing_of_the_disk(place: P
 
 @pytest.mark.parametrize("before", [0o077, 0o022])
 def test_programs_can_read_what_is_made_under_a_careful_umask(place: Path, before: int) -> None:
-    """Whenever the folder of what is prepared was made, its owner's umask is not what it is read by."""
+    """The permissions of prepared files do not depend on the umask under which they were built."""
     need(os.geteuid() == 0, "only root's programs run as another user")
     cache = place / "cache"
     if before == 0o077:

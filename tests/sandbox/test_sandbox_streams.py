@@ -1,4 +1,4 @@
-"""A program's standard streams, by name too, and what of bytes arrives."""
+"""A program's standard streams opened by name, and that bytes of sources, input and output are unchanged."""
 
 import json
 import os
@@ -42,7 +42,7 @@ def test_standard_streams_open_by_name(sandbox: Sandbox, language: str) -> None:
 
 
 def test_a_compiler_may_read_its_own_streams_by_name(sandbox: Sandbox) -> None:
-    """They are empty, as a plain compiler's are."""
+    """They are empty, as those of a plain compiler are."""
     assert judge(sandbox, "cpp", '#include "/dev/stdin"\nint main() {}\n', "", "").verdict is Verdict.passed
 
 
@@ -124,7 +124,7 @@ def test_odd_sources_are_what_plain_python_makes_of_them(sandbox: Sandbox) -> No
 
 
 def test_a_nul_in_a_comment_is_read_as_by_plain_python(sandbox: Sandbox) -> None:
-    """Versions of Python differ in that."""
+    """Versions of Python differ in this."""
     plain = Plain(sandbox.backend, 1)
     programs = [Program(str(n), "py", source, (Case("3 4\n", "7\n"),)) for n, source in enumerate(NUL)]
     wanted = {id: said == ["passed"] for id, said in plain.run(programs)}

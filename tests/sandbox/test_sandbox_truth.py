@@ -1,4 +1,4 @@
-"""A fixed sample of `python -m tests.truth`: real MultiPL-E problems, the sandbox's verdicts beside those of plain runs."""
+"""A fixed sample of `python -m tests.truth`: on real MultiPL-E problems the sandbox's verdicts equal those of plain runs."""
 
 import os
 import subprocess

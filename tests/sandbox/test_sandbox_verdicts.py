@@ -1,4 +1,4 @@
-"""Every verdict, in the paper's languages, on every backend: the programs of `sandbox.shapes`."""
+"""Every verdict, in the paper's languages, on every backend: the programs of `sandbox.shapes`; limits of memory for compilers."""
 
 from dataclasses import replace
 
@@ -25,7 +25,7 @@ def wanted(backend: str, language: str, ending: str) -> bool:
 
 @pytest.fixture(scope="session")
 def results(sandbox: Sandbox) -> dict[str, Result]:
-    """All programs in languages that this machine has, judged in one go."""
+    """Results of all shapes in languages that this machine has, judged in one call."""
     programs = [
         program(language, ending)
         for language in EIGHT
@@ -76,7 +76,7 @@ HELLO = {
 
 
 def test_a_program_may_have_little_memory_and_its_compiler_much(sandbox: Sandbox) -> None:
-    """What few bytes keep from compiling would look like the program's mistake."""
+    """A low limit would keep the compiler from working, which would look like the program's fault."""
     little = {"memory_bytes": 32 * MIB, "output_bytes": 1000, "file_bytes": 1000}
     limits = {name: replace(LANGUAGES[name].limits, **little) for name in HELLO}
     there = [name for name in HELLO if not sandbox.missing_tools(name)]

@@ -67,32 +67,30 @@ def train(child: Child) -> Outcome:
     judge = RerankerScore(models.judge.to(accelerator.device), settings.micro_batch, translate)
     trainer = Trainer(
         TrainerSettings(
-            settings,
-            config.seed,
-            config.max_new_tokens,
-            ends,
-            child.private / "checkpoints",
-            runtime.keep_checkpoints,
+            config=settings,
+            seed=config.seed,
+            max_new_tokens=config.max_new_tokens,
+            ends=ends,
+            checkpoints=child.private / "checkpoints",
+            keep=runtime.keep_checkpoints,
         ),
         Models(
-            models.policy,
-            models.reference,
-            models.adapters,
-            models.value_trunk,
-            _rollouts(config, runtime, child, models, ends, accelerator, export),
+            policy=models.policy,
+            reference=models.reference,
+            adapters=models.adapters,
+            value_trunk=models.value_trunk,
+            rollouts=_rollouts(config, runtime, child, models, ends, accelerator, export),
         ),
         Reward(judge, _execute(child, tokenizer, prompts.names, ends)),
         prompts.trained,
         accelerator,
-        prompts.probed,
-        Progress(settings.steps),
-        lambda step: export.keep(step, trainer.policy_weights()) if settings.keep_best else None,
+        probe_prompts=prompts.probed,
+        on_step=Progress(settings.steps),
+        on_best=lambda step: export.keep(step, trainer.policy_weights()) if settings.keep_best else None,
     )
     state = trainer.run()
     keep_until_exit(trainer.model)
-    weights = (
-        trainer.policy_weights()
-    )  # called by every rank: under ZeRO stage 3 they gather the weights together
+    weights = trainer.policy_weights()  # by every rank: under ZeRO stage 3 all of them gather the weights
     if not accelerator.is_main_process:
         return Outcome("", {})
     kept = export.write(state, weights)
@@ -264,6 +262,7 @@ def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path
 
 
 def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accelerator:
+    """The accelerator of one process, DDP or DeepSpeed, over `world` ranks."""
     cpu = runtime.device == "cpu"
     plugin = None
     if runtime.deepspeed:
@@ -272,8 +271,8 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.ppo.micro_batch
         plugin.deepspeed_config["gradient_clipping"] = config.ppo.max_grad_norm
     accelerator = Accelerator(
-        cpu=cpu
-        and plugin is None,  # accelerate's `cpu` passes DeepSpeed over, and without it takes no CPU backend
+        # With `cpu`, accelerate ignores DeepSpeed; without it, accelerate chooses no CPU backend, so that is passed below.
+        cpu=cpu and plugin is None,
         mixed_precision="no" if cpu else "bf16",
         gradient_accumulation_steps=accumulation_steps(config.ppo, world),
         deepspeed_plugin=plugin,
@@ -284,7 +283,7 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
             f"runtime.deepspeed is set, but accelerate chose {accelerator.distributed_type.value}; "
             "unset ACCELERATE_USE_CPU, or set runtime.deepspeed to null"
         )
-    unset_hf_deepspeed_config()  # under ZeRO stage 3 it would have models that are loaded later, to be exported, in shards
+    unset_hf_deepspeed_config()  # else, under ZeRO stage 3, models loaded later for the export would be sharded
     return accelerator
 
 

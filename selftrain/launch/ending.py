@@ -112,7 +112,7 @@ class Ending:
 
     def _at_exit(self) -> None:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # the interpreter makes an exit code of its own of it
+            with suppress(OSError, ValueError):  # else the interpreter changes the exit code
                 stream.flush()
         os._exit(self._code)
 

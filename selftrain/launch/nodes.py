@@ -139,7 +139,7 @@ def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
 
 
 def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -> None:
-    started, told = time.monotonic(), -60.0
+    started, logged = time.monotonic(), -60.0
     while True:
         there = 0
         for reader in seats.values():
@@ -152,9 +152,9 @@ def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -
         missing = f"{len(seats) - there} of {len(seats) + 1} machines are not there; start `selftrain node STORE` on them"
         if waited > GATHER_SECONDS:
             raise ChildFailed(f"{missing} (this one looks for them in {folder}, and waited {waited:.0f} s)")
-        if waited - told >= 60:
+        if waited - logged >= 60:
             log(missing)
-            told = waited
+            logged = waited
         time.sleep(POLL_SECONDS)
 
 

@@ -53,11 +53,11 @@ def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor]) -> An
     weights  unsharded tensors, of the trained parameters at least; named as in a PeftModel, with or without a prefix of a
              wrapper (DDP, DeepSpeed)
     """
-    whole = {name[name.index(ROOT) :]: tensor for name, tensor in weights.items() if ROOT in name}
+    trained = {name[name.index(ROOT) :]: tensor for name, tensor in weights.items() if ROOT in name}
     model = add(base, settings)
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            parameter.data.copy_(whole[name])
+            parameter.data.copy_(trained[name])
     return model.merge_and_unload()
 
 

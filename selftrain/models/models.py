@@ -299,9 +299,9 @@ def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[
     rows = encode(completions)
     if before := _context(tokenizer):
         text, ids = before
-        for at, whole in enumerate(encode([text + completion for completion in completions])):
-            if whole[: len(ids)] == ids:
-                rows[at] = whole[len(ids) :]
+        for at, joined in enumerate(encode([text + completion for completion in completions])):
+            if joined[: len(ids)] == ids:
+                rows[at] = joined[len(ids) :]
     return [[*row, tokenizer.eos_token_id] for row in rows]
 
 
@@ -319,8 +319,8 @@ def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = 
     ids = ids[: min((ids.index(end) for end in ends if end in ids), default=len(ids))]
     before = _context(tokenizer)
     head = before[1] if before else []
-    text, whole = _decode(tokenizer, head), _decode(tokenizer, [*head, *ids])
-    return whole[len(text) :] if whole.startswith(text) else _decode(tokenizer, ids)
+    text, joined = _decode(tokenizer, head), _decode(tokenizer, [*head, *ids])
+    return joined[len(text) :] if joined.startswith(text) else _decode(tokenizer, ids)
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
@@ -346,10 +346,10 @@ def _find_context(tokenizer: Any) -> tuple[str, list[int]] | None:
     alone = [encode(text) for text in CONTEXT_PROBES]
     for text in ("\n", ":", "x"):
         ids = encode(text)
-        wholes = [encode(text + probe) for probe in CONTEXT_PROBES]
-        if not ids or any(whole[: len(ids)] != ids for whole in wholes):
+        with_context = [encode(text + probe) for probe in CONTEXT_PROBES]
+        if not ids or any(joined[: len(ids)] != ids for joined in with_context):
             continue
-        behind = [whole[len(ids) :] for whole in wholes]
+        behind = [joined[len(ids) :] for joined in with_context]
         if behind == alone and all(
             _decode(tokenizer, found) == probe for found, probe in zip(behind, CONTEXT_PROBES, strict=True)
         ):

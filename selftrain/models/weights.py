@@ -1,4 +1,4 @@
-"""A model's weights: what identifies them, whether they are sound, and whole tensors where ZeRO stage 3 shards them."""
+"""A model's weights: what identifies them, whether they are sound, and unsharded tensors under ZeRO stage 3."""
 
 import hashlib
 from collections.abc import Iterator
@@ -90,7 +90,7 @@ def _local_shard(parameter: Any) -> Any:
     return shard.detach()[: max(0, parameter.ds_numel - begin)]
 
 
-def whole(module: Any) -> Iterator[tuple[str, Any]]:
+def unsharded_parameters(module: Any) -> Iterator[tuple[str, Any]]:
     """Each parameter's name and unsharded tensor, tied ones once; every rank must iterate to the end.
 
     Under ZeRO stage 3 the ranks gather one parameter at a time: copy a tensor before the next iteration.

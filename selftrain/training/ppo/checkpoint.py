@@ -82,12 +82,12 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
         with torch.no_grad():
             for name, parameter in _parameters(model):
                 parameter.copy_(weights[name])
-        whole = optimizer.state_dict()
-        whole["state"] = {}
+        restored = optimizer.state_dict()
+        restored["state"] = {}
         for key, value in load_file(newest / "optimizer.safetensors").items():
             index, name = key.split(".", 1)
-            whole["state"].setdefault(int(index), {})[name] = value
-        optimizer.load_state_dict(whole)
+            restored["state"].setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict(restored)
     state: dict[str, Any] = content["state"]
     return state
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from selftrain.config import PPOConfig
 from selftrain.errors import SandboxFailed
-from selftrain.models.weights import whole
+from selftrain.models.weights import unsharded_parameters
 from selftrain.training.ppo import equations
 from selftrain.training.ppo.model import Sequences, completion_distribution
 from selftrain.training.ppo.rollout import FromPolicy, noise, seeded
@@ -108,7 +108,7 @@ class Collector:
         uniforms = noise(self.seed, step, len(prompts), self.width)
         with state.timed("rollout"):
             if state.step != self._refreshed:
-                self.rollouts.refresh(lambda: whole(self.policy))
+                self.rollouts.refresh(lambda: unsharded_parameters(self.policy))
                 self._refreshed = state.step
             with self.accelerator.autocast():
                 place = (step - PROBE) * self.world + self.rank
@@ -149,7 +149,7 @@ class Collector:
         out = torch.zeros(rows, self.width, 5, device=self.accelerator.device)
         for chunk in sequences.lengths.argsort(stable=True).split(self.config.micro_batch):
             batch = sequences.take(chunk)
-            logprobs, values, policy = self.model(batch, whole=True)
+            logprobs, values, policy = self.model(batch, distributions=True)
             reference = self._reference(batch)
             own = reference.gather(1, batch.targets()[:, None]).squeeze(1)
             chances = policy.exp()
@@ -165,7 +165,7 @@ class Collector:
         """[completion tokens, vocabulary] the reference's log-probabilities."""
         if self.reference is None:
             with self.adapters.disable_adapter():
-                return self.model(batch, whole=True)[2]
+                return self.model(batch, distributions=True)[2]
         with self.accelerator.autocast():
             return completion_distribution(self.reference, batch, self.config.temperature)
 

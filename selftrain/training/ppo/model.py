@@ -74,10 +74,10 @@ class PolicyWithValue(nn.Module):
         nn.init.zeros_(self.value_head.bias)
         self.temperature = temperature
 
-    def forward(self, batch: Sequences, whole: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(self, batch: Sequences, distributions: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
         """Log-probabilities of the completions' tokens and values before each of them, both [completion tokens] float32.
 
-        whole  also return the log-probabilities of all tokens, [completion tokens, vocabulary] float32; else None
+        distributions  also return the log-probabilities of all tokens, [completion tokens, vocabulary] float32; else None
 
         Log-probabilities are those of softmax(logits / temperature), from which rollouts are sampled.
         """
@@ -87,7 +87,7 @@ class PolicyWithValue(nn.Module):
         if self.value_trunk is not None:
             states = completion_states(self.value_trunk, batch)
         values = self.value_head(states).squeeze(1).float()
-        return logprobs, values, logs if whole else None
+        return logprobs, values, logs if distributions else None
 
 
 def without_dropout(model: Any) -> Any:
@@ -122,9 +122,9 @@ def check_head(model: Any, ids: Sequence[int]) -> None:
     """
     row = torch.tensor([ids], device=model.device)
     with torch.no_grad():
-        whole = model(input_ids=row).logits
-        parts = model.get_output_embeddings()(model.base_model(input_ids=row).last_hidden_state)
-    if not torch.allclose(whole, parts, rtol=1e-4, atol=1e-4):
+        logits = model(input_ids=row).logits
+        computed = model.get_output_embeddings()(model.base_model(input_ids=row).last_hidden_state)
+    if not torch.allclose(logits, computed, rtol=1e-4, atol=1e-4):
         raise UsageError(
             f"PPO cannot train a {type(model).__name__}: its logits are not its output embedding of its last hidden "
             "states (it scales or caps them); use a Llama-like model (Llama, Qwen2, DeepSeek-Coder, Mistral, ...)"

@@ -1,6 +1,6 @@
 """Rollouts: sample one completion per prompt from the policy, with random numbers that depend on the row, not on the batch.
 
-`FromPolicy` decodes with the trainer's model. `FromWholeCopy` decodes with an unsharded copy of a policy that ZeRO stage 3
+`FromPolicy` decodes with the trainer's model. `FromUnshardedCopy` decodes with an unsharded copy of a policy that ZeRO stage 3
 shards. `FromEngine` uses a sampling engine of `selftrain.sampling`, which loads the policy's weights at every step.
 """
 
@@ -27,7 +27,7 @@ def noise(seed: int, step: int, rows: int, tokens: int) -> Tensor:
 
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
-"""Iterates over the policy's unsharded weights by name (`models.weights.whole`); every rank must iterate to the end."""
+"""Iterates over the policy's unsharded weights by name (`models.weights.unsharded_parameters`); every rank must iterate to the end."""
 
 
 class Rollouts(Protocol):
@@ -60,7 +60,7 @@ class FromPolicy:
         return sample(self.policy, prompts, uniforms, self.temperature, self.ends)
 
 
-class FromWholeCopy(FromPolicy):
+class FromUnshardedCopy(FromPolicy):
     """Samples with an unsharded copy of the policy in each rank: decoding with shards would gather every layer per token."""
 
     @torch.no_grad()

@@ -37,7 +37,7 @@ from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.ppo.export import Export, write_samples
 from selftrain.training.ppo.model import check_head
-from selftrain.training.ppo.rollout import FromEngine, FromWholeCopy, Rollouts
+from selftrain.training.ppo.rollout import FromEngine, FromUnshardedCopy, Rollouts
 from selftrain.training.ppo.score import Execute, RerankerScore, Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps, check_batches
 from selftrain.training.ppo.state import State
@@ -243,7 +243,7 @@ def _rollouts(
             accelerator.wait_for_everyone,
         )
     if models.copy is not None:
-        return FromWholeCopy(models.copy.to(accelerator.device).eval(), config.ppo.temperature, ends)
+        return FromUnshardedCopy(models.copy.to(accelerator.device).eval(), config.ppo.temperature, ends)
     return None
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from selftrain.models.weights import all_sound, whole
+from selftrain.models.weights import all_sound, unsharded_parameters
 from selftrain.training.ppo import checkpoint, equations, health
 from selftrain.training.ppo.experience import PROBE, Collector, Experience
 from selftrain.training.ppo.model import PolicyWithValue
@@ -70,7 +70,7 @@ class Trainer:
     def policy_weights(self) -> dict[str, Tensor]:
         """The policy's unsharded state dict on rank 0, {} on the others. Called by every rank."""
         main = self.accelerator.is_main_process
-        return {name: value.clone() for name, value in whole(self.policy) if main}
+        return {name: value.clone() for name, value in unsharded_parameters(self.policy) if main}
 
     def run(self) -> State:
         """Resume from the newest checkpoint and make the remaining steps."""

@@ -14,7 +14,7 @@ from selftrain.config import PPOConfig, RuntimeConfig
 from selftrain.launch.launch import keep_until_exit
 from selftrain.launch.ranks import world_size
 from selftrain.stages.ppo import PPOSlice
-from selftrain.training.ppo.rollout import FromWholeCopy, seeded
+from selftrain.training.ppo.rollout import FromUnshardedCopy, seeded
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings
 from selftrain.training.ppo.train import _accelerator
@@ -62,7 +62,7 @@ def main() -> None:
     policy, reference, whole = make_model(), make_model(), make_model()
     runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)
     accelerator = _accelerator(PPOSlice(seed=1, ppo=SETTINGS, max_new_tokens=WIDTH), runtime, world)
-    models = Models(policy, reference, rollouts=FromWholeCopy(whole, 1.0, (END,)))
+    models = Models(policy, reference, rollouts=FromUnshardedCopy(whole, 1.0, (END,)))
     trainer = Trainer(
         TrainerSettings(SETTINGS, 1, WIDTH, (END,)), models, Reward(score), PROMPTS, accelerator
     )

@@ -38,7 +38,7 @@ def test_sequences():
 def test_numbers_are_those_of_the_whole_model(tiny, temperature):
     batch = Sequences.of(PROMPTS, COMPLETIONS, "cpu")
     with torch.no_grad():
-        logprobs, _, logs = with_value(tiny, temperature)(batch, whole=True)
+        logprobs, _, logs = with_value(tiny, temperature)(batch, distributions=True)
         entropies = -(logs.exp() * logs).sum(-1)
     pairs = [by_hand(tiny, p, c, temperature) for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
     torch.testing.assert_close(logprobs, torch.cat([logs for logs, _ in pairs]))
@@ -53,7 +53,9 @@ def test_extra_padding_changes_nothing(tiny):
     garbage = torch.randint(2, 24, (2, 9), generator=torch.Generator().manual_seed(0))
     wider = Sequences(torch.cat([batch.ids, garbage], 1), batch.prompts, batch.completions)
     with torch.no_grad():
-        for narrow, wide in zip(model(batch, whole=True), model(wider, whole=True), strict=True):
+        for narrow, wide in zip(
+            model(batch, distributions=True), model(wider, distributions=True), strict=True
+        ):
             torch.testing.assert_close(narrow, wide)
 
 

@@ -502,7 +502,7 @@ class RewardConfig(Strict):
 
 
 class HealthConfig(Strict):
-    """Bounds that end a PPO run gone bad; null: none. The error names the signal, its value and the step."""
+    """Bounds that end a diverged PPO run; null: no bound. The error names the signal, its value and the step."""
 
     max_kl: Rate | None = 1.0
     """Largest mean KL to the SFT policy, in nats per token."""

@@ -192,7 +192,7 @@ def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **op
     import torch
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # a fresh score head is meant, not worth a table of warnings
+    logging.set_verbosity_error()  # a fresh score head is intended, and would print a table of warnings
     logging.disable_progress_bar()
     options.setdefault("dtype", torch.float32)
     if not options.get("gguf_file"):
@@ -205,7 +205,7 @@ def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **op
             "give the folder of a whole model of that kind"
         )
     if options.get("gguf_file"):
-        # Its weights are ordinary ones by now; the marks would forbid training and be saved with the model.
+        # transformers has converted the weights to ordinary ones; left set, these attributes forbid training and are saved.
         model.is_quantized, model.hf_quantizer = False, None
         del model.config.quantization_config
     return model

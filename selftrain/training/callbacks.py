@@ -101,9 +101,9 @@ class Finite(TrainerCallback):
         )
         setting = "sft" if self.stage == "sft" else "reward"
         raise UsageError(
-            f"stage {self.stage} has gone bad at step {state.global_step} of {state.max_steps}: {found}, at learning rate "
-            f"{rate:.4g}; expected finite numbers. Nothing of it is stored: lower {setting}.learning_rate, raise "
-            f"{setting}.warmup_steps, or look for rows or start weights that are damaged"
+            f"stage {self.stage} diverged at step {state.global_step} of {state.max_steps}: {found}, at learning rate "
+            f"{rate:.4g}; expected finite numbers. Nothing is stored: lower {setting}.learning_rate, raise "
+            f"{setting}.warmup_steps, or check rows and start weights for damage"
         )
 
 

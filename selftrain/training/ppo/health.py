@@ -53,5 +53,5 @@ def check(
 def _end(step: int, rate: float, wrong: Sequence[str]) -> None:
     if wrong:
         raise UsageError(
-            f"stage ppo has gone bad at step {step}: {'; '.join(wrong)}; at learning rate {rate:.4g}; {ADVICE}"
+            f"stage ppo diverged at step {step}: {'; '.join(wrong)}; at learning rate {rate:.4g}; {ADVICE}"
         )

@@ -73,7 +73,7 @@ def test_a_learning_rate_that_is_far_too_high_ends_sft(
     job = sft_job(tmp_path / "sft", generator, ALONE, checkpoint_steps=1, **settings)
     with pytest.raises(
         UsageError,
-        match=rf"stage sft has gone bad at step {step}: .*{what}.*, at learning rate .*e\+.*lower sft",
+        match=rf"stage sft diverged at step {step}: .*{what}.*, at learning rate .*e\+.*lower sft",
     ):
         train(job)
     assert not (tmp_path / "sft" / "model.safetensors").exists()
@@ -86,7 +86,7 @@ def test_a_learning_rate_that_is_far_too_high_ends_reward_training(tmp_path: Pat
     job = reward_job(tmp_path / "rm", reranker, ALONE, True, learning_rate=1e30)
     with pytest.raises(
         UsageError,
-        match=r"stage train_reward has gone bad at step \d+ of \d+: .*nan.*lower reward\.learning_rate",
+        match=r"stage train_reward diverged at step \d+ of \d+: .*nan.*lower reward\.learning_rate",
     ):
         train(job)
 
@@ -97,7 +97,7 @@ def test_start_weights_that_are_damaged_end_training_at_its_first_step(tmp_path:
         model.model.layers[0].mlp.up_proj.weight[0, 0] = torch.inf
     model.save_pretrained(tmp_path / "damaged")
     load_tokenizer(reranker).save_pretrained(tmp_path / "damaged")
-    with pytest.raises(UsageError, match=r"stage train_reward has gone bad at step 1 of .*loss nan"):
+    with pytest.raises(UsageError, match=r"stage train_reward diverged at step 1 of .*loss nan"):
         train(reward_job(tmp_path / "rm", tmp_path / "damaged", ALONE, True))
 
 
@@ -111,7 +111,7 @@ def test_gradients_that_are_infinite_under_a_finite_loss_end_training(
 
     monkeypatch.setattr(sft, "load_generator", load)
     with pytest.raises(
-        UsageError, match=r"stage sft has gone bad at step 1 of 12: loss [\d.]+, grad norm (inf|nan)"
+        UsageError, match=r"stage sft diverged at step 1 of 12: loss [\d.]+, grad norm (inf|nan)"
     ):
         train(sft_job(tmp_path / "sft", generator, ALONE))
 
@@ -131,7 +131,7 @@ def test_an_evaluation_that_is_no_number_ends_training(tmp_path: Path, generator
     with torch.no_grad():
         model.model.embed_tokens.weight[strange] = torch.nan
     model.save_pretrained(tmp_path / "base")
-    with pytest.raises(UsageError, match=r"stage sft has gone bad at step 2 of 12: eval loss nan"):
+    with pytest.raises(UsageError, match=r"stage sft diverged at step 2 of 12: eval loss nan"):
         train(job)
 
 
@@ -143,14 +143,14 @@ def test_all_ranks_end(kind: str, tmp_path: Path, generator: Path):
     job = sft_job(tmp_path / "sft", generator, runtime, learning_rate=1e30)
     config = SftSlice.model_validate(job["child"]["config"])
     build = Context(config, {"problems": tmp_path / "sft"}, tmp_path / "sft", runtime, lambda *_, **__: None)
-    with pytest.raises(UsageError, match=r"stage sft has gone bad at step \d+ of 12: .*(nan|inf)"):
+    with pytest.raises(UsageError, match=r"stage sft diverged at step \d+ of 12: .*(nan|inf)"):
         SFT.run(build)
 
 
 def test_a_reranker_whose_last_step_throws_its_weights_away_is_not_stored(tmp_path: Path, reranker: Path):
     job = reward_job(tmp_path / "rm", reranker, ALONE, True, learning_rate=1e30, warmup_steps=0, epochs=1)
     with pytest.raises(
-        UsageError, match=r"stage train_reward has gone bad at step .*lower reward\.learning_rate"
+        UsageError, match=r"stage train_reward diverged at step .*lower reward\.learning_rate"
     ):
         train(job)
     assert not (tmp_path / "rm" / "model.safetensors").exists()

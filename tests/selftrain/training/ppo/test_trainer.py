@@ -233,21 +233,21 @@ def test_batches_that_do_not_fit_are_refused():
 
 def test_a_run_gone_bad_stops():
     trainer = make_trainer(config(), score=lambda p, c: torch.full((len(c),), torch.nan))
-    with pytest.raises(UsageError, match=r"gone bad at step 1: .*score nan.*at learning rate 0\.003"):
+    with pytest.raises(UsageError, match=r"diverged at step 1: .*score nan.*at learning rate 0\.003"):
         trainer.run()
 
 
 def test_infinite_gradients_stop_a_run_before_they_are_in_the_weights():
     trainer = make_trainer(config())
     trainer.module.value_head.weight.register_hook(lambda gradient: gradient * torch.inf)
-    with pytest.raises(UsageError, match=r"gone bad at step 1: grad_norm (nan|inf); at learning rate 0\.003"):
+    with pytest.raises(UsageError, match=r"diverged at step 1: grad_norm (nan|inf); at learning rate 0\.003"):
         trainer.run()
     assert torch.isfinite(weights(trainer)).all()
 
 
 def test_weights_that_are_not_finite_after_the_last_step_are_not_kept(tmp_path):
     trainer = make_trainer(config(steps=1, learning_rate=1e38, mini_batch=32, epochs=1), checkpoints=tmp_path)
-    with pytest.raises(UsageError, match="gone bad at step 1: weights nan"):
+    with pytest.raises(UsageError, match="diverged at step 1: weights nan"):
         trainer.run()
     assert not list(tmp_path.glob("step-*"))
 
@@ -360,7 +360,7 @@ def test_hacking_gap_of_a_probe_that_all_fail_is_finite():
 )
 def test_a_signal_beyond_its_bound_ends_the_run(bounds: dict, row: dict, message: str):
     probes = [{"hacking_gap": 0.0}, {"hacking_gap": 2.0}]
-    with pytest.raises(UsageError, match=f"gone bad at step 7: {message}"):
+    with pytest.raises(UsageError, match=f"diverged at step 7: {message}"):
         health.check(7, {"kl": 0.0, "entropy": 1.0} | row, probes, HealthConfig(**bounds), 1e-3)
 
 

@@ -1,9 +1,9 @@
 """Several trainings in one process, or in one group of ranks: importing torch and trl costs more than they do.
 
 `python -m tests.selftrain.training.children JOBS.json`, a list of {"stage", "child", "kills", "again"}. Each job's outcome is written
-to `outcome.json` in its private folder. A job to be done `again` loses its last checkpoint then and goes on from the one
-before. A job with kills runs in processes of its own, forked from this one: the first is
-killed (-9) at the first of them, the next one goes on in the same folder until the second, and so on; the last one ends.
+to `outcome.json` in its private folder. With `again`, the job's last checkpoint is removed afterwards and the job resumes from
+the one before. A job with `kills` runs in forks of this process: the first is killed (-9) at the first kill, the next resumes in
+the same folder and is killed at the second, and so on; the last one finishes.
 """
 
 import json
@@ -23,7 +23,7 @@ TRAIN = {"sft": sft.train, "reward": reward.train}
 
 
 def main(jobs: list[dict[str, Any]]) -> None:
-    """Carries out `jobs`, one after the other."""
+    """Run `jobs`, one after the other."""
     for job in jobs:
         stage, work = job["stage"], Child.model_validate(job["child"])
         if "kills" not in job:
@@ -54,7 +54,7 @@ def finish(stage: str, work: Child) -> None:
 
 
 def lose_the_last_checkpoint(work: Child) -> None:
-    """As if the run had been killed before it was whole."""
+    """Remove the mark of the last checkpoint, as if the run had been killed before that checkpoint was complete."""
     state = PartialState()
     state.wait_for_everyone()
     if state.is_main_process:
@@ -63,7 +63,7 @@ def lose_the_last_checkpoint(work: Child) -> None:
 
 
 def apart(stage: str, work: Child, kill: list[Any] | None) -> int:
-    """The signal or exit code that a fork of this process ends a training with, to be killed at `kill`."""
+    """Run a training in a fork of this process, killed at `kill`; returns its signal or exit code."""
     if pid := os.fork():
         status = os.waitpid(pid, 0)[1]
         return os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status)
@@ -78,8 +78,11 @@ def apart(stage: str, work: Child, kill: list[Any] | None) -> int:
 
 
 def killed_at(when: str, step: int) -> None:
-    """Have this process killed after the optimizer's `step`: before anything is saved (`log`), between a checkpoint's
-    files and its mark (`saving`), right after it (`saved`), or before the export of the finished model (`export`)."""
+    """Have this process killed at step `step`.
+
+    when  log: before anything is saved; saving: between a checkpoint's files and its mark; saved: right after the mark;
+          export: before the export of the finished model, whatever the step
+    """
 
     def kill(*_: Any) -> None:
         sys.stdout.flush()

@@ -30,7 +30,7 @@ SETTINGS = PPOConfig(
 
 
 class Stored:
-    """Rollouts that were fixed beforehand: a prompt's completion depends on prompt and step only."""
+    """Fixed rollouts: a prompt's completion depends only on the prompt and the step."""
 
     def __init__(self, world: int) -> None:
         self.world = world

@@ -10,7 +10,7 @@ VOCABULARY = 24
 
 
 def make_model(seed: int = 0, hidden: int = 32, spread: float = 0.3) -> LlamaForCausalLM:
-    """A Llama of 24 tokens. With weights of this `spread` its distributions are far from uniform, and change much with them."""
+    """A Llama with a vocabulary of 24. With weights of this `spread` its distributions are far from uniform."""
     torch.manual_seed(seed)
     model = LlamaForCausalLM(
         LlamaConfig(

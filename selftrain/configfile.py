@@ -20,8 +20,8 @@ CONFIGS = next(
 def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig:
     """The config called `name` (a file, or the name of one in `configs/`), with dotted `overrides` on top.
 
-    `runtime.deepspeed` becomes the path that it means (`find_deepspeed`). Raises UsageError naming the key, what was
-    expected and what was found.
+    `runtime.deepspeed` becomes a full path (`find_deepspeed`). Raises UsageError that names the key, what was expected and what
+    was found.
     """
     path = find_config(name)
     try:
@@ -85,14 +85,14 @@ def _set(values: dict[str, Any], key: str, value: Any) -> None:
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(values.setdefault(parent, {}), dict):
-            raise UsageError(f"--set {key}: {parent} holds a single value, not settings of its own")
+            raise UsageError(f"--set {key}: {parent} is a single value and has no settings below it")
         values = values[parent]
     values[last] = value
 
 
 def _switch(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
-    """Take the settings of another problem source out of `values` where the overrides name a source of their own; `seed`
-    means the same for all."""
+    """Drop the settings of the file's problem source from `values` where the overrides name another source; `seed` is common
+    to all sources."""
     problems = values.get("problems") or {}
     source = overrides.get("problems.source")
     if isinstance(problems, dict) and source is not None and source != problems.get("source", "bank"):
@@ -115,13 +115,13 @@ def _problem(error: Any) -> str:
         return f"  {where}: {error['ctx']['error']}"  # our own message: it says what was found
     if error["type"] == "missing":
         option = f", or with --set {where}=VALUE" if all(isinstance(part, str) for part in loc) else ""
-        return f"  {where}: needed, and not there; give it in the config{option}"
+        return f"  {where}: missing; set it in the config{option}"
     got = repr(error["input"])
     return f"  {where}: {error['msg']}; got {got[:80]}"
 
 
 def _suggested(parent: str, name: str, known: list[str]) -> str:
-    """What may have been meant, and what there is."""
+    """The closest setting and the known ones."""
     close = suggestion(f"{parent}.{name}".strip("."), [f"{parent}.{one}".strip(".") for one in known])
     elsewhere = [] if close else [path for path in _paths(RunConfig) if path.rpartition(".")[2] == name]
     meant = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else close

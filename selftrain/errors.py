@@ -5,7 +5,7 @@
     │   └── DataError     the user's data is wrong: names the file and the line      exit code 2
     └── RunError          the work failed                                            exit code 1
         ├── StoreError    the artifact store cannot be read or written
-        │   └── StoreRefused   nor will it be: no such bucket, wrong credentials, no permission
+        │   └── StoreRefused   the store refused; a retry would not help: no such bucket, wrong credentials, no permission
         ├── CorruptArtifact   a stored file is not what its manifest says; it is rebuilt
         ├── ChildFailed   a training or sampling child process died; holds its last lines
         └── SandboxFailed too many programs could not be judged; retried, never a label
@@ -43,7 +43,7 @@ class StoreError(RunError):
 
 
 class StoreRefused(StoreError):
-    """The store says no, and would again: no such bucket, wrong credentials, no permission."""
+    """The store refused, and a retry would not help: no such bucket, wrong credentials, no permission."""
 
     retryable = False
 
@@ -51,7 +51,7 @@ class StoreRefused(StoreError):
 class CorruptArtifact(RunError):
     """A stored file is missing, short, or not what its manifest says. `artifact` names it, as STAGE/KEY.
 
-    Reading it again does not help; the run makes that artifact anew.
+    A second read does not help: the run rebuilds the artifact.
     """
 
     def __init__(self, message: str, artifact: str = "") -> None:

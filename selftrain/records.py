@@ -1,7 +1,7 @@
 """The records that stages hand to each other, stored as Parquet.
 
-Result columns are what a stage computed; measured columns (times, memory, captured output) are what happened while it
-did. Only result columns enter a record's digest, so that two runs that computed the same have the same digest.
+Result columns hold what a stage computed; measured columns hold times, memory and captured output. Only result columns enter a
+record's digest, so two runs with the same results have the same digest.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ class Problem:
     cases          `stdio` kind: [{"stdin", "stdout"}]; else empty
     stop_tokens    texts at which a completion is cut, not kept
     split          sft, rl, validation or test
-    source         where it is from: bank, or a file's or data set's name
+    source         bank, or the name of a file or data set
     response       an answer to learn from (split sft) or to measure the loss on (validation), not necessarily right
     example_tests  like `tests`, made from the examples that the prompt itself shows; empty where it shows none
     compare        `stdio` kind: the rule by which output is compared (`sandbox.compare`)
-    checker        `stdio` kind: a program that compares in its stead, {"language", "program"}; None: the rule does
-    time_limit     seconds of CPU time that the source gives one run; None where it says nothing
-    memory_limit_bytes  memory that it gives one run; None where it says nothing
+    checker        `stdio` kind: a program that compares the output, {"language", "program"}; None: `compare` does
+    time_limit     CPU seconds that the source allows one run; None: unspecified
+    memory_limit_bytes  memory that the source allows one run; None: unspecified
     """
 
     id: str
@@ -97,7 +97,7 @@ class Execution:
     """What the sandbox found for one candidate.
 
     examples_passed  whether it passes the prompt's own examples; None where there are none
-    pass_rate        share of the problem's test cases that it passes; None where they were not all run by themselves
+    pass_rate        share of the problem's test cases that it passes; None unless each case was run alone
     """
 
     candidate_id: str
@@ -121,11 +121,11 @@ class Execution:
 class Pair:
     """A right program over a wrong one, of one problem.
 
-    kind            easy (the wrong one crashes or does not compile), on_policy, or hard_negative (the reranker of
+    kind            easy (the wrong one crashes, times out or does not compile), on_policy, or hard_negative (the reranker of
                     `round` - 1 scored the wrong one above the right one, or above the threshold)
     round           the reward model that this pair was mined for, 1..R
     chosen_score, rejected_score   scores of the reranker that mined it; None for round 1
-    gap             share of the problem's test cases that only the right one passes: 1 where that is not known
+    gap             share of the problem's test cases that only the right one passes; 1 if unknown
     """
 
     problem_id: str

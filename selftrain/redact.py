@@ -1,4 +1,4 @@
-"""Secrets never reach logs or errors: this takes them out of a line."""
+"""Redacts secrets in lines that go to logs and error messages."""
 
 import os
 import re
@@ -9,12 +9,12 @@ URL_PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
 
 
 def known_secrets() -> list[str]:
-    """What variables such as HF_TOKEN hold."""
+    """Values, of 8 characters at least, of environment variables that are named like secrets, such as HF_TOKEN."""
     return [value for name, value in os.environ.items() if len(value) >= 8 and SECRET_NAME.search(name)]
 
 
 def without_secrets(line: str, secrets: Sequence[str]) -> str:
-    """`line` with `***` for each of `secrets`, and for passwords in URLs."""
+    """`line` with `***` in place of each of `secrets` and of passwords in URLs."""
     for value in secrets:
         line = line.replace(value, "***")
     return URL_PASSWORD.sub(r"\1:***@", line)

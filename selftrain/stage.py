@@ -22,9 +22,9 @@ from sandbox.verdicts import Program, Result
 from selftrain.errors import UsageError
 
 CHILD_LOG = logging.getLogger("selftrain.launch.child").debug
-"""Where lines that child processes print go unless somebody takes them."""
+"""The default destination of lines that child processes print."""
 KEY_LENGTH = 32
-"""Hex digits of the sha256 that are kept: 128 bits."""
+"""Hex digits of the sha256 in a key: 128 bits."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Outcome:
 
     records_digest  sha256 of the result columns (`records.digest`) or of the result's content; the same for every
                     undisturbed or resumed run of one key on one machine
-    metrics         figures worth showing, JSON values
+    metrics         figures for tables and reports, JSON values
     """
 
     records_digest: str
@@ -62,7 +62,7 @@ class Stage:
     """One step of the method.
 
     name     directory in the store
-    version  raise it when the same config and inputs give another result
+    version  to be raised when the same config and inputs give another result
     run      writes the artifact's files, given a `Context`
     shards   names of the files in the progress folder that `run` makes one by one and then merges; None: no shards
     trains   whether `run` leaves checkpoints in the progress folder, to resume from
@@ -75,7 +75,7 @@ class Stage:
     trains: bool = False
 
     def identity(self, config: Any, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
-        """Everything that the key is computed from, as JSON values; `selftrain why` compares these."""
+        """What the key is computed from, as JSON values; `selftrain why` compares it between runs."""
         return {
             "stage": self.name,
             "version": self.version,
@@ -116,10 +116,10 @@ class Context:
     config   the slice of the run's config that can change the result
     inputs   verified local directories of the input artifacts, by name
     folder   where to write; what an earlier, killed run of this key left is still there
-    runtime  workers, processes, device: what cannot change the result
+    runtime  workers, processes, device: settings that cannot change the result
     progress called with (done, total, unit, figures) now and then
     log      takes lines that child processes print
-    shared   a folder of this machine that runs of one store share, for caches; None: do without
+    shared   a local folder for caches that runs of one store share; None: no caches
     manifests  of all stages before this one, by label; only `report` reads them, for what was measured
     only     names of the shards to make, of a stage that has them: nothing is merged then; None: the whole stage
     sandbox  opens the configured sandbox; the stage closes it

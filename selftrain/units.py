@@ -1,4 +1,4 @@
-"""Seconds and bytes, written for people."""
+"""Formats seconds and bytes for people."""
 
 
 def duration(seconds: float) -> str:

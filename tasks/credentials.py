@@ -1,4 +1,4 @@
-"""What lets a run into its store, where that is not in the environment: a block of the Prefect server."""
+"""Reads the store's credentials from a Prefect block, for stores whose credentials are not in the environment."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ from selftrain.errors import UsageError
 
 
 def storage_options(block: str | None) -> dict[str, Any]:
-    """The storage options that the block `TYPE/NAME` holds, none without a block; they are kept in memory only.
+    """The storage options in the block `TYPE/NAME`; empty without a block. They are kept in memory only.
 
     A `remote-file-system` block gives its settings, a `secret` block a JSON object such as {"key": ..., "secret": ...}.
     Raises UsageError where there is no such block, or it holds something else.

@@ -1,7 +1,7 @@
 """Shares out the shards of a stage by Prefect's Dask task runner, to the workers of `runtime.dask`.
 
 What a worker is sent is plain data (`tasks.part.Part`). It makes its part in a child process of its own, which puts each
-finished shard into the store. A worker that is lost has its part made by another one, from where it was.
+finished shard into the store. A worker that is lost has its part made by another one, from where it stopped.
 """
 
 import contextvars
@@ -22,9 +22,9 @@ from tasks.part import Part
 from tasks.run import Run, Step
 
 CONNECT_SECONDS = 30
-"""For the scheduler to answer."""
+"""Longest wait for the scheduler's answer."""
 WORKER_SECONDS = 120
-"""For a worker to be there."""
+"""Longest wait for the first worker."""
 
 
 def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context) -> None:
@@ -67,13 +67,13 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
 
 
 class Lost(RunError):
-    """Dask gave a part up, for instance because every worker that took it died."""
+    """Dask gave up a part, e.g. because every worker that took it died."""
 
     retryable = True
 
 
 def workers(runner: Any, address: str) -> int:
-    """How many workers there are; waits for the first."""
+    """The number of workers; waits for the first."""
     try:
         runner.client.wait_for_workers(1, timeout=WORKER_SECONDS)
     except OSError as error:  # a timeout too
@@ -85,7 +85,7 @@ def workers(runner: Any, address: str) -> int:
 
 
 def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> dict[str, Any]:
-    """A part as JSON values."""
+    """The part with these shards, as JSON values."""
     part = Part(
         name=f"{step.name}-part-{number}",
         label=task_name(f"{step.label} · part {number} of {count}"),
@@ -129,7 +129,7 @@ def scratch() -> str:
 
 
 def until_released() -> Callable[[], str | None]:
-    """Tells why the running Dask task is not wanted any more: its flow was cancelled or is dead."""
+    """A function that says why the running Dask task is to be cancelled (its flow was cancelled or died), None otherwise."""
     from distributed import get_worker
 
     worker = get_worker()
@@ -137,6 +137,6 @@ def until_released() -> Callable[[], str | None]:
 
     def cancel_reason() -> str | None:
         state = getattr(worker.state.tasks.get(key), "state", "released")
-        return None if state == "executing" else f"nobody waits for it any more ({state})"
+        return None if state == "executing" else f"its flow run no longer waits for it ({state})"
 
     return cancel_reason

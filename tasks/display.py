@@ -1,6 +1,6 @@
 """What the Prefect UI shows of a run: progress, the lines of child processes, tables of figures, the report.
 
-What cannot be shown costs a warning, never the work that it tells of.
+A figure that cannot be shown costs a warning, never the stage.
 """
 
 import json
@@ -26,11 +26,11 @@ from tasks.run import Run, Step
 
 SECONDS_BETWEEN_UPDATES = 5.0
 NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
-"""What keeps a figure from being shown."""
+"""Errors of the Prefect server or the network."""
 
 
 def show_table(step: Step, manifest: dict[str, Any]) -> None:
-    """A table artifact with the stage's figures; its key gives it a history over runs."""
+    """Create a table artifact with the stage's figures; its key is the same in each run, so the UI shows a history."""
     rows = [
         {"figure": name, "value": f"{value:.4g}" if isinstance(value, float) else value}
         for name, value in figures(manifest.get("metrics") or {})
@@ -42,7 +42,9 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
     try:
         create_table_artifact(rows, key=artifact_key(step.name), description=step.label)
     except NOT_SHOWN as error:
-        logging.getLogger("selftrain").warning("no table of %s: %s", step.label, error)
+        logging.getLogger("selftrain").warning(
+            "cannot create the table artifact of %s: %s", step.label, error
+        )
 
 
 def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
@@ -65,17 +67,17 @@ def task_name(label: str) -> str:
 
 
 def show_markdown(name: str, text: str, description: str) -> None:
-    """A log line with the first line of `text`, and all of it as a markdown artifact; its key gives it a history over runs."""
+    """Log the first line of `text`, and create a markdown artifact of all of it."""
     get_run_logger().info("%s", text.partition("\n")[0].strip("*"))
     key = artifact_key(name)
     try:
         create_markdown_artifact(text, key=key, description=description)
     except NOT_SHOWN as error:
-        logging.getLogger("selftrain").warning("no artifact %s: %s", key, error)
+        logging.getLogger("selftrain").warning("cannot create the artifact %s: %s", key, error)
 
 
 def show_report(run: Run, step: Step) -> None:
-    """The report's table and plots, with where the whole of it is."""
+    """Create an artifact with the report's table and plots, and the address of report.html."""
     from selftrain.report import plots, summary_table
 
     folder = run.path(step.ref)
@@ -90,12 +92,12 @@ def show_report(run: Run, step: Step) -> None:
 
 
 class ChildLog:
-    """Hands lines of child processes to a logger, at their own level; where they come too fast, only their number."""
+    """Passes lines of child processes to a logger, each at its own level; above a rate limit it only counts them."""
 
     LONGEST = 2000
     """Characters of a line that are kept."""
     BURST, PER_SECOND = 200, 10
-    """Lines at once, and over time."""
+    """Lines in a burst, and per second after it."""
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
@@ -126,12 +128,12 @@ class ChildLog:
 
 
 BAR = re.compile(r"\d+%\|.*\| [\d.]+\w*/[\d.]+\w* \[")
-"""A progress bar's line; the stage's own progress says more."""
+"""A line of a progress bar: the stage reports its progress itself."""
 LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Warning|Error)\b:|: \w+(Warning): ")
 
 
 def level_of(line: str) -> int:
-    """The level that a line of a log or an interpreter's own message tells, INFO where it tells none, DEBUG for bars."""
+    """The level named in a log line or an interpreter's message; INFO if none, DEBUG for progress bars."""
     if BAR.search(line):
         return logging.DEBUG
     found = LEVEL.search(line)
@@ -169,5 +171,5 @@ class Progress:
             else:
                 update_progress_artifact(self.artifact, 100 * done / total, description=text)
         except NOT_SHOWN as error:
-            logging.getLogger("selftrain").debug("no progress artifact: %s", error)
+            logging.getLogger("selftrain").debug("cannot update the progress artifact: %s", error)
         self.logger.info("%s", text)

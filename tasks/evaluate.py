@@ -10,7 +10,7 @@ Pools = Mapping[str, tuple[ArtifactRef, ArtifactRef]]
 
 
 def pool_inputs(problems: ArtifactRef, pools: Pools) -> dict[str, ArtifactRef]:
-    """The inputs that `selftrain.stages.evaluate.load_pool` reads."""
+    """The inputs that `selftrain.evaluation.pools.load_pool` reads."""
     inputs = {"problems": problems}
     for name, (candidates, executions) in pools.items():
         inputs |= {f"{name}.candidates": candidates, f"{name}.executions": executions}

@@ -1,8 +1,7 @@
-"""How a run is called, and what a webhook is told of it: that it ended badly, promotions.
+"""Names runs in the Prefect UI, and posts failures and promotions to a webhook.
 
 The webhook's URL is a secret: it comes from SELFTRAIN_WEBHOOK_URL or the Prefect Secret block `selftrain-webhook`, and is
-in no log. Without one nothing is sent. What is sent is JSON with `text`, which Slack and Mattermost show as it is, `event`
-and `details`.
+never logged. Without a URL nothing is sent. The body is JSON with `text` (Slack and Mattermost show it), `event` and `details`.
 """
 
 import json
@@ -19,10 +18,10 @@ SECONDS = 10.0
 
 
 def notify(event: str, text: str, details: dict[str, Any]) -> None:
-    """Post `event` to the webhook, if there is one. Never raises: news that gets lost must not end a run.
+    """Post `event` to the webhook, if one is configured. Never raises: a lost notification must not end a run.
 
-    event    what happened, for programs: `failed`, `crashed`, `cancelled`, `promoted`
-    text     the same for people, one line
+    event    for programs: `failed`, `crashed`, `cancelled`, `promoted`
+    text     for people, one line
     details  JSON values
     """
     url = webhook_url()
@@ -36,13 +35,13 @@ def notify(event: str, text: str, details: dict[str, Any]) -> None:
         with urllib.request.urlopen(request, timeout=SECONDS):  # noqa: S310
             pass
     except urllib.error.HTTPError as error:
-        LOGGER.warning("the webhook was not told of %r: it answered %d", text, error.code)
+        LOGGER.warning("the webhook did not accept %r: HTTP status %d", text, error.code)
     except (OSError, ValueError) as error:  # their texts may hold the URL
-        LOGGER.warning("the webhook was not told of %r: %s", text, type(error).__name__)
+        LOGGER.warning("the webhook did not get %r: %s", text, type(error).__name__)
 
 
 def webhook_url() -> str | None:
-    """The webhook's URL, None where there is none."""
+    """The webhook's URL, None if none is configured."""
     if url := os.environ.get(VARIABLE):
         return url
     import httpx
@@ -51,15 +50,15 @@ def webhook_url() -> str | None:
 
     try:
         return str(Secret.load(BLOCK, _sync=True).get())
-    except ValueError:  # there is no such block
+    except ValueError:  # no such block
         return None
     except (PrefectException, httpx.HTTPError, OSError) as error:
-        LOGGER.warning("the block %s cannot be read: %s", BLOCK, type(error).__name__)
+        LOGGER.warning("cannot read the Prefect block %s: %s", BLOCK, type(error).__name__)
         return None
 
 
 def notify_of_end(flow: Any, flow_run: Any, state: Any) -> None:
-    """Flow hook: tell of a run that failed, crashed or was cancelled."""
+    """Flow hook: notify of a run that failed, crashed or was cancelled."""
     from prefect.settings import PREFECT_UI_URL
 
     page = f"{PREFECT_UI_URL.value() or ''}/runs/flow-run/{flow_run.id}"
@@ -72,7 +71,7 @@ def notify_of_end(flow: Any, flow_run: Any, state: Any) -> None:
 
 
 def run_name() -> str:
-    """What the UI lists a run as, e.g. `prod · 2026-11-25 02:00` (UTC)."""
+    """The flow run's name in the UI, e.g. `prod · 2026-11-25 02:00` (UTC)."""
     from prefect.runtime import flow_run
 
     config = PurePath(str(flow_run.parameters.get("config", "demo"))).stem

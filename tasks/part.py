@@ -1,4 +1,4 @@
-"""Some shards of one stage, made anywhere that reaches the store: `python -m tasks.part resolved.json` (see `tasks.dask`)."""
+"""Makes some shards of one stage on any machine that reaches the store: `python -m tasks.part resolved.json` (see `tasks.dask`)."""
 
 from functools import partial
 from typing import Any
@@ -21,11 +21,11 @@ STAGES: dict[str, tuple[Stage, type[Strict]]] = {
 
 
 class Part(Strict):
-    """What a worker is told.
+    """The work of one Dask worker, as JSON values.
 
     name, label  as those of a step
     store        folder or URL
-    store_block  as in the config; its content is not sent, but asked of the Prefect server
+    store_block  as in the config; the worker reads the block's content from the Prefect server
     settings     the stage's config slice
     inputs       name -> (stage, key)
     only         names of the shards
@@ -58,7 +58,7 @@ def make(child: Child) -> Outcome:
             "selftrain: install the run's on all machines"
         )
     folder = child.folder / "build"
-    store.get_progress(ref, folder / PROGRESS)  # what another worker finished before it was lost
+    store.get_progress(ref, folder / PROGRESS)  # what another worker finished before it died
     stored = {name for name in part.only if (folder / PROGRESS / name).is_file()}
 
     def keep() -> None:

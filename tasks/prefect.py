@@ -1,7 +1,7 @@
-"""Carries out a run's steps as Prefect tasks: cached by the stage's key, retried where the failure is not the user's.
+"""Carries out a run's steps as Prefect tasks: cached by the stage's key, retried unless the failure is the user's.
 
-The manifest in the store is the truth. Prefect's own result is the reference only; it is what makes a finished step show
-as Cached in the UI. Where the store does not hold the artifact any more, the task is called with `refresh_cache`.
+The manifest in the store decides whether an artifact exists. Prefect's result holds the reference alone, and makes a finished step show
+as Cached in the UI. If the store has lost the artifact, the task is called with `refresh_cache`.
 """
 
 import contextvars
@@ -42,11 +42,11 @@ class PrefectRun(Run):
 
     @cached_property
     def result_storage(self) -> Path | RemoteFileSystem:
-        """See `result_storage`; found out once."""
+        """See `result_storage`; computed once."""
         return result_storage(self.store)
 
     def execute(self, step: Step, there: bool) -> None:
-        """Run the step as a task; Cached where `there` and Prefect knows it."""
+        """Run the step as a task; it is Cached if the store has the artifact (`there`) and Prefect its result."""
         ENDING.doing = step.label
         self.flow_context = contextvars.copy_context()
         make_artifact.with_options(
@@ -62,7 +62,7 @@ class PrefectRun(Run):
 
 
 def check_dask() -> None:
-    """Raise UsageError where a run could not share out its work."""
+    """Raise UsageError if Dask workers cannot be used: no package prefect-dask, or no server."""
     if importlib.util.find_spec("prefect_dask") is None:
         raise UsageError(
             "runtime.dask needs the package prefect-dask; run `pip install 'selftrain[dask]'`, or set runtime.dask to null"
@@ -75,10 +75,10 @@ def check_dask() -> None:
 
 
 def result_storage(store: Store) -> Path | RemoteFileSystem:
-    """Where Prefect keeps its results: in the store, so that all workers share them.
+    """The folder of Prefect's results: in the store, so that all workers share them.
 
-    Prefect wants its block saved on its server, which no credentials may be: where they do not come from the environment,
-    results stay on this machine, and another one's task shows as Completed instead of Cached.
+    Prefect saves its storage block on its server, where no credentials may be. If the store's credentials do not come from the
+    environment, results stay on this machine, and another machine's task shows as Completed instead of Cached.
     """
     if not store.is_local and not store.has_options:
         settings = {"use_listings_cache": False} | (PATIENT if store.files.is_s3 else {})
@@ -96,7 +96,7 @@ def _key(_: Any, arguments: dict[str, Any]) -> str:
 
 
 def _retryable(_: Any, __: Any, state: Any) -> bool:
-    """Only failures of the machine are worth another try; a config error or a bug is not."""
+    """Retry failures of the machine only; a config error or a bug would fail again."""
     try:
         state.result()
     except SelftrainError as error:

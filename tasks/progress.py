@@ -1,4 +1,4 @@
-"""Progress that one can watch: a live bar on a terminal, a line now and then elsewhere."""
+"""Shows progress: a line that is rewritten on a terminal, a new line every ten seconds elsewhere."""
 
 import sys
 import time
@@ -27,7 +27,7 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
             return
         last[0] = now
         text = describe(label, done, total, unit, rate, figures or {})
-        with suppress(OSError):  # who watched is gone, a killed worker for instance; the work goes on
+        with suppress(OSError):  # the reader of the stream is gone; the work continues
             out.write(f"\r\x1b[K{text}" + ("\n" if finished else "") if live else text + "\n")
             out.flush()
 
@@ -35,13 +35,13 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
 
 
 class Pace:
-    """Units a second since the first report: that is where a resumed stage begins, and after a child's slow start."""
+    """Units per second since the first report, so that neither resumed work nor a child's slow start counts."""
 
     def __init__(self) -> None:
         self.first: tuple[float, float] | None = None
 
     def __call__(self, done: float) -> float:
-        """The rate at `done`; 0 while it is not known."""
+        """The rate at `done`; 0 at the first report."""
         now = time.monotonic()
         if self.first is None or done < self.first[0]:  # the next of several counts of one stage
             self.first = done, now

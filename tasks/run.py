@@ -41,13 +41,13 @@ Settings = TypeVar("Settings", bound=Strict)
 
 
 def with_defaults(settings: Settings, *unused: str) -> Settings:
-    """`settings` with the defaults of the fields that cannot change what is made of them: no key depends on those."""
+    """`settings` with the defaults in the `unused` fields, so that no key depends on what cannot change the result."""
     return settings.model_copy(update={name: type(settings).model_fields[name].default for name in unused})
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of one run: what is to be made of what.
+    """One stage of one run: the stage, its config slice and its inputs.
 
     label  what people read, e.g. `train_reward · round 2`
     name   short, unique in the run, e.g. `rm-2`; names it in report.json
@@ -66,9 +66,11 @@ class Step:
 
 @dataclass
 class Run:
-    """Carries out steps one after the other; `execute` says how: as Prefect tasks (`tasks.prefect`), or not at all.
+    """Carries out steps one after the other. Subclasses override `execute`: as Prefect tasks (`tasks.prefect`), in this process
+    (`flows.local`); here it does nothing, which computes the keys of a plan.
 
-    `toolchain` and `content` hold what was found out about the sandbox and the problem source, asked once per run.
+    toolchain  language -> the sandbox's identity for it, asked once per run
+    content    digests of the problem source, computed once per run
     """
 
     config: RunConfig
@@ -95,7 +97,7 @@ class Run:
         tags: tuple[str, ...] = (),
         retries: int = 3,
     ) -> ArtifactRef:
-        """Make the artifact of `stage` from `config` and `inputs`, or find it made; its reference."""
+        """Build the artifact of `stage` from `config` and `inputs` unless the store has it; returns its reference."""
         ref = stage.ref(config, **inputs)
         step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
         self.steps[name] = step
@@ -103,7 +105,7 @@ class Run:
             try:
                 self.write(self.out, finished=False)
             except OSError as error:
-                LOGGER.warning("the run's folder is not up to date: %s", error)
+                LOGGER.warning("cannot update run.json in the run's folder: %s", error)
         there = self.is_there(ref)
         if there:
             self.cached.append(name)
@@ -111,17 +113,17 @@ class Run:
         return ref
 
     def is_there(self, ref: ArtifactRef) -> bool:
-        """Whether the store has the artifact, whole."""
+        """Whether the store has the complete artifact."""
         return self.store.has(ref)
 
     def execute(self, step: Step, there: bool) -> None:
         """Called once per step; a plan does nothing."""
 
     def share(self, step: Step, context: Context) -> None:
-        """May have other machines make shards of the stage, which then only merges them."""
+        """Hook: other machines may make shards of the stage, which then only merges them."""
 
     def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
-        """Make the step's artifact in this process and its children; False where it was there."""
+        """Build the step's artifact in this process and its children; False on a cache hit."""
         LOGGER.debug("building %s", step.ref)
 
         clock = Clock(progress or watch(step.label))
@@ -167,7 +169,7 @@ class Run:
         return nullcontext()
 
     def path(self, ref: ArtifactRef) -> Path:
-        """The artifact's files; one that is not what was stored any more is made again by the step that made it."""
+        """The artifact's local folder. A corrupt artifact is rebuilt by the step that made it."""
         try:
             return self.store.path(ref)
         except CorruptArtifact as error:
@@ -185,7 +187,7 @@ class Run:
 
     @property
     def seconds(self) -> float:
-        """Since the run began, whatever the machine's clock is set to meanwhile."""
+        """Seconds since the run began, by the monotonic clock."""
         return time.monotonic() - self.clock
 
     @cached_property
@@ -205,7 +207,7 @@ class Run:
 
     @cached_property
     def libraries(self) -> dict[str, str]:
-        """Versions of the libraries that results depend on."""
+        """Versions of the installed libraries in `PACKAGES`, for manifests."""
         found = {}
         for name in PACKAGES:
             try:
@@ -215,7 +217,7 @@ class Run:
         return found
 
     def write(self, out: Path, finished: bool, failed: str | None = None) -> None:
-        """Write `run.json`: the config, where each stage's artifact is or will be, and in the end why it `failed`."""
+        """Write `run.json`: the config, each stage's key, and at the end why the run `failed`."""
         rerankers = [step for step in self.steps.values() if step.stage.name == "train_reward"]
         reranker = None
         if finished and rerankers:
@@ -237,7 +239,7 @@ class Run:
         self.record(finished)
 
     def record(self, finished: bool) -> None:
-        """Leave in the store what this run needs of it, for `selftrain gc`: before each step, so that it stays in time."""
+        """Record in the store which artifacts this run uses, so that `selftrain gc` keeps them; called before each step."""
         try:
             self.store.record_run(
                 self.config.name,
@@ -251,5 +253,5 @@ class Run:
                     "config": self.config.model_dump(mode="json", exclude={"store"}),
                 },
             )
-        except StoreError as error:  # the next step's may be written
-            LOGGER.warning("the run's record is not up to date: %s", error)
+        except StoreError as error:  # the next step tries again
+            LOGGER.warning("cannot update the run's record in the store: %s", error)

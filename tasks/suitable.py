@@ -1,4 +1,4 @@
-"""Checks a run's models before its first stage: what they cannot do is told at once, by a dry run too."""
+"""Checks a run's models before its first stage, in a dry run too: vocabulary, lengths, chat template."""
 
 import tempfile
 from pathlib import Path
@@ -13,9 +13,9 @@ from tasks.run import Run
 
 
 def check_models(run: Run) -> None:
-    """Raise UsageError where a stage would fail for what the models are (see `selftrain.plan.suitable`).
+    """Raise UsageError if a stage would fail because of the models (see `selftrain.plan.suitable`).
 
-    Pretrained ones are looked at in a child process, once for each model and config.
+    A child process loads pretrained models for it, once per model and config.
     """
     config = run.config
     if config.model.base is None and config.reward.base is None:

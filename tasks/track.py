@@ -25,7 +25,7 @@ def need_tracker(name: str | None) -> None:
 
 
 def track(run: Run, step: Step, manifest: dict[str, Any]) -> None:
-    """Tell the run's tracker, where it has one, what the stage measured."""
+    """Send the stage's metrics to the run's tracker, if it has one."""
     tracker = run.config.runtime.tracker
     if tracker is None:
         return
@@ -33,7 +33,9 @@ def track(run: Run, step: Step, manifest: dict[str, Any]) -> None:
     try:
         tell(run, step, list(points(manifest.get("metrics") or {})))
     except Exception as error:  # whatever a tracker raises, the work that it tells of is done
-        logging.getLogger("selftrain").warning("%s was not told of %s: %s", tracker, step.label, error)
+        logging.getLogger("selftrain").warning(
+            "%s did not take the metrics of %s: %s", tracker, step.label, error
+        )
 
 
 def points(metrics: dict[str, Any]) -> Iterator[Point]:

@@ -1,7 +1,7 @@
 """Stage `evaluate`: every pool ranked by every reranker on the test split; choices are made on the validation split.
 
-Chosen on the SFT policy's candidates for the validation problems: the weight of the log-probability in `rm-r+logprob`,
-and which of the last round's two rankers is the one to use.
+Two choices use the SFT policy's candidates for the validation problems: the weight of the log-probability in `rm-r+logprob`,
+and which of the last round's two rankers (with or without log-probability) is recommended.
 """
 
 import json

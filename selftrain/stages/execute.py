@@ -23,19 +23,19 @@ CASE = "/case-"
 OUTPUT_KEPT = 2000
 """Characters of a program's output that go into the record."""
 SMALLEST_MEMORY_BYTES = 128 * MIB
-"""With less some interpreters do not start, whatever the program."""
+"""Some interpreters do not start with less."""
 
 
 class ExecuteSlice(Strict):
-    """What verdicts depend on, beside problems and candidates. `toolchain`: language, those of checkers too, -> versions, from the
-    sandbox."""
+    """What verdicts depend on besides problems and candidates. `toolchain`: language (checkers' languages too) -> the sandbox's
+    identity for it."""
 
     execute: ExecuteConfig
     toolchain: dict[str, str]
 
 
 def toolchain_of(sandbox: Judge, language: str) -> str:
-    """What judges programs in `language`, as cache keys have it."""
+    """The backend and the sandbox's identity for `language`, as they enter cache keys."""
     return f"{sandbox.backend}: {sandbox.identity(language)}"
 
 
@@ -55,7 +55,7 @@ def shard_names(context: Context) -> list[str]:
 
 
 def check_toolchain(sandbox: Judge, config: ExecuteSlice) -> None:
-    """Raise UsageError where this machine would judge by other compilers than the stage's key says."""
+    """Raise UsageError if this machine's compilers are not those in the stage's key."""
     for language, expected in config.toolchain.items():
         found = toolchain_of(sandbox, language)
         if found != expected:
@@ -90,9 +90,7 @@ def run(context: Context) -> Outcome:
             results = judge(wanted, sandbox, cache, progress)
             rows = [execution(problems[c.problem_id], c, results) for c in shard]
             done.append(rows)
-            if all(
-                row.verdict.is_label for row in rows
-            ):  # what the sandbox failed on is tried again next time
+            if all(row.verdict.is_label for row in rows):  # else the shard is run again next time
                 part = path.with_suffix(".part")
                 write_records(part, rows, Execution)
                 part.rename(path)
@@ -107,7 +105,7 @@ def run(context: Context) -> Outcome:
 
 @contextmanager
 def known_verdicts(context: Context) -> Iterator[VerdictCache | None]:
-    """The verdicts that earlier builds of this store found: pools of one run share many programs."""
+    """The cache of verdicts in this store: pools of one run share many programs. None without a shared folder."""
     if context.shared is None:
         yield None
         return
@@ -119,7 +117,7 @@ def known_verdicts(context: Context) -> Iterator[VerdictCache | None]:
 
 
 def show(context: Context, results: Mapping[str, Result], before: int, total: int) -> None:
-    """Progress in candidates: those of the shards before, and those of this one that have a result."""
+    """Report progress in candidates: `before` of finished shards plus those of this one that have a result."""
     done = {id.split(CASE)[0] for id in results if not id.endswith(EXAMPLES)}
     context.progress(before + len(done), total, "programs")
 
@@ -146,7 +144,7 @@ def judge(
 
 
 def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> Iterator[Program]:
-    """What to run for a candidate: its tests, and the prompt's own examples where there are any."""
+    """The programs to run for a candidate: one with its tests and, where the prompt shows examples, one with those."""
     language, limits = problem.language, limits_for(problem, config)
     text = candidate.completion
     if problem.cases:
@@ -166,7 +164,7 @@ def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> I
 
 
 def one_by_one(program: Program) -> Iterator[Program]:
-    """A program whose run ends at the first case that fails, as one program per case; any other as it is."""
+    """One program per test case, so that all cases run; a program without cases stays as it is."""
     if not program.cases:
         yield program
     for number, case in enumerate(program.cases):
@@ -174,7 +172,7 @@ def one_by_one(program: Program) -> Iterator[Program]:
 
 
 def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
-    """The language's own limits (None) unless the problem, scaled, or else the config sets others."""
+    """Limits from the problem (scaled), else from the config; None: the language's defaults."""
     seconds, size = config.cpu_seconds, config.memory_bytes
     if problem.time_limit and config.time_scale:
         seconds = problem.time_limit * config.time_scale
@@ -191,7 +189,7 @@ def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
 def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]) -> Execution:
     """The record of a candidate's results.
 
-    Of test cases that ran one by one the first that failed gives the verdict, as it does where they run as one program.
+    If cases ran one by one, the first failing case gives the verdict, as in a run that stops there.
     """
     runs = [results[candidate.id]] if candidate.id in results else cases_of(problem, candidate, results)
     result = next((run for run in runs if run.verdict is not Verdict.passed), runs[-1])
@@ -213,12 +211,12 @@ def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]
 
 
 def cases_of(problem: Problem, candidate: Candidate, results: Mapping[str, Result]) -> list[Result]:
-    """The results of a candidate's test cases that ran one by one, in the order of the cases."""
+    """Results of a candidate whose cases ran one by one, in the order of the cases."""
     return [results[f"{candidate.id}{CASE}{number}"] for number in range(len(problem.cases))]
 
 
 def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
-    """Raise SandboxFailed where the sandbox could not judge more than the tolerated share."""
+    """Raise SandboxFailed if the share of programs that the sandbox could not judge exceeds `execute.tolerated_errors`."""
     failed = [row for row in executions if not row.verdict.is_label]
     if len(failed) > config.tolerated_errors * len(executions):
         raise SandboxFailed(

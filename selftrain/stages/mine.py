@@ -2,12 +2,12 @@
 
 For each problem with passing and failing candidates, up to `pairs_per_problem` new pairs:
 - hard negatives, from round 2 on: the reranker scored a failing candidate above a passing one of the same problem, or
-  above `threshold`; the largest mistakes first. With `passing` false there are no others, and the right programs are
-  those of earlier pairs;
+  above `threshold`; the largest difference first. With `passing` false only hard negatives are mined, and their right
+  programs come from earlier pairs;
 - easy pairs: the failing program crashes, times out or does not compile;
 - on-policy pairs: the rest, drawn at random under the seed.
-A candidate without a verdict of its own (`sandbox_error`) is in no pair. Without any pair there is nothing to learn from:
-that is an error, which says how the problems' candidates did.
+A candidate that the sandbox could not judge (`sandbox_error`) enters no pair. Without any pair the stage raises `DataError`, which
+counts the problems by the outcome of their candidates and says what to change.
 """
 
 import random
@@ -137,7 +137,7 @@ def no_pairs(found: Counter[str], mine: MineConfig) -> str:
 def distinct_programs(
     candidates: Iterable[Candidate], executions: dict[str, Execution], scores: dict[str, float]
 ) -> dict[str, list[Program]]:
-    """Per problem its distinct sampled programs that have a verdict of their own."""
+    """Per problem its distinct sampled programs that the sandbox judged; the greedy completion is left out."""
     found: dict[str, dict[str, Program]] = defaultdict(dict)
     for candidate in candidates:
         execution = executions[candidate.id]
@@ -182,7 +182,7 @@ class Chosen(NamedTuple):
 
 
 class NewPairs:
-    """The pairs taken so far for one problem, none twice and none that is in `earlier`; spaces at the end aside."""
+    """The pairs taken so far for one problem: no duplicates and none from `earlier`; trailing white space is ignored."""
 
     def __init__(self, problem: Problem, config: MineSlice, earlier: Sequence[Pair]) -> None:
         self.problem = problem
@@ -191,7 +191,7 @@ class NewPairs:
         self.taken: list[Pair] = []
 
     def take(self, chosen: Chosen, rejected: Program, kind: str, cap: int) -> None:
-        """Add a pair unless it is there, or there are `cap` of its kind, or as many as a problem may have."""
+        """Add a pair unless it is a duplicate, or `cap` of its kind or `pairs_per_problem` in all are taken."""
         text = rejected.candidate.completion
         key = (chosen.text.rstrip(), text.rstrip())
         full = len(self.taken) >= self.config.mine.pairs_per_problem
@@ -227,10 +227,10 @@ def take_hard(
     earlier: Sequence[Pair],
     rng: random.Random,
 ) -> None:
-    """Take hard negatives, the largest mistakes first, then those above the threshold.
+    """Take hard negatives: first those scored above a right program, the largest difference first, then those above the threshold.
 
-    Without `passing` their right programs are those of earlier pairs, which this round's reranker has scored only where
-    the new pool holds them too; one that it scored above the wrong program is no mistake, and not taken.
+    Without `passing` the right programs come from earlier pairs. The reranker has scored those that are in the new pool too; a
+    right program that it scored above the wrong one makes no hard negative, and is not used.
     """
     mine = pairs.config.mine
     cap = max(1, round(mine.hard_share * mine.pairs_per_problem)) if mine.hard_share else 0
@@ -251,7 +251,7 @@ def take_hard(
 
 
 def below(known: Sequence[Chosen], rejected: Program) -> list[Chosen]:
-    """Those of `known` that the reranker did not score above `rejected`."""
+    """The programs in `known` that the reranker scored below `rejected` or did not score."""
     return [
         chosen
         for chosen in known
@@ -260,7 +260,7 @@ def below(known: Sequence[Chosen], rejected: Program) -> list[Chosen]:
 
 
 def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[tuple[Program, Program]]:
-    """Pairs (right, wrong) whose scores are the wrong way round, the largest gap first."""
+    """Pairs (right, wrong) in which the reranker scored the wrong program higher, the largest difference first."""
     gaps = [
         (chosen.score - rejected.score, chosen.id, rejected.id, chosen, rejected)
         for chosen in right

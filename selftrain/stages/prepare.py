@@ -28,7 +28,7 @@ EMPTY_FUNCTIONS = {
     "php": "    throw new Exception();\n}",
     "ts": "    throw 0;\n}",
 }
-"""Bodies that every compiler takes. Tests in other languages (py, js) stand alone: they need no function to be parsed."""
+"""Function bodies that compile for any return type. In other languages (py, js) the tests parse without the function."""
 LACKS = re.compile(r"ModuleNotFoundError|Cannot find module|Call to undefined function")
 NAMED = 5
 """Problems that an error message names."""
@@ -36,8 +36,7 @@ NAMED = 5
 
 class PrepareSlice(Strict):
     """What the problems depend on. `content`: sha256 of the source's files, or the hub's commit; never a path. `toolchain`:
-    language -> versions and rules of the tools with which right programs are tried; not the image, of which whole runs would
-    hang that way."""
+    language -> the sandbox's identity for it; None for the bank, whose tests are not tried."""
 
     problems: ProblemsConfig
     content: dict[str, Any]

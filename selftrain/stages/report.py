@@ -1,4 +1,4 @@
-"""Stage `report`: the evaluation and what the stages measured on the way -> report.json and report.html."""
+"""Stage `report`: the evaluation and the figures in the stages' manifests -> report.json and report.html."""
 
 import json
 from collections import Counter
@@ -15,7 +15,7 @@ BANK_NOTE = "The problems are the built-in bank's: exercise for the method on sm
 
 
 class ReportSlice(Strict):
-    """What the report shows beside its inputs: the run's config, without where and how it ran."""
+    """What the report shows besides its inputs: the run's config without `runtime`, `promotion` and `store`."""
 
     config: dict[str, Any]
     pools: tuple[str, ...]

@@ -134,7 +134,7 @@ def test_every_wrong_setting_is_listed():
         ("sft.epochs", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
         ("sft.epochs=[1", "the value is not YAML"),
-        ("rounds.number=3", "rounds holds a single value"),
+        ("rounds.number=3", "rounds is a single value"),
     ],
 )
 def test_a_bad_override_is_quoted(item: str, message: str):
@@ -195,7 +195,7 @@ def test_a_config_cannot_be_changed():
         (
             "problems.source",
             "jsonl",
-            r"problems\.files: needed, and not there; .*--set problems\.files=VALUE",
+            r"problems\.files: missing; .*--set problems\.files=VALUE",
         ),
         ("xyzzy", 1, r"xyzzy: no such setting; there are: name, seed,"),
     ],

@@ -62,7 +62,7 @@ def test_a_tracker_that_fails_costs_a_warning(
     run, step = made(tmp_path, "tensorboard")
     with caplog.at_level(logging.WARNING, "selftrain"):
         track.track(run, step, {"metrics": METRICS})
-    assert "tensorboard was not told of train_reward · round 2: no disk" in caplog.text
+    assert "tensorboard did not take the metrics of train_reward · round 2: no disk" in caplog.text
 
 
 def test_a_tracker_that_is_not_installed_is_told_before_anything_runs():

@@ -7,7 +7,7 @@ waits for ever. Here a kernel lock (flock) is taken first, so a lock file found 
 import fcntl
 import os
 
-from selftrain.store.store import cache_folder
+from selftrain.store.artifact_cache import cache_folder
 
 
 def start_distributed(device: str) -> None:

@@ -21,7 +21,7 @@ from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Node, Planner, Step
 from selftrain.plan.speed import Speed, where
 from selftrain.stage import ArtifactRef
-from selftrain.store.garbage import read_records
+from selftrain.store.records import read_records
 from selftrain.store.store import RUNS, Store
 
 Graph = Callable[[RunConfig], Sequence[Node]]

@@ -6,7 +6,6 @@ store's own layout are never touched.
 """
 
 import fcntl
-import json
 import re
 import shutil
 import time
@@ -17,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
-from selftrain.errors import StoreError, UsageError
+from selftrain.errors import UsageError
 from selftrain.stage import KEY_LENGTH, ArtifactRef
+from selftrain.store.records import read_records
 from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
 from selftrain.units import size
 
@@ -76,24 +76,6 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
         say(f"{verb} {what:<60} {size(freed):>10}")
     say(f"{verb} {size(total)}; kept {len(kept)} artifacts of {len(runs)} runs and the registry")
     return total
-
-
-def read_records(store: Store, folder: str) -> dict[str, Any]:
-    """The JSON files under `folder` of the store, by name. Raises StoreError where one cannot be read."""
-    records = {}
-    for name in store.files.listing(f"{store.root}/{folder}"):
-        if not name.endswith(".json"):
-            continue
-        try:
-            records[name] = json.loads(store.files.read(f"{store.root}/{folder}/{name}"))
-        except FileNotFoundError:
-            continue
-        except ValueError as error:
-            raise StoreError(
-                f"{store.url}/{folder}/{name} is damaged ({error}), so what it needs is not known: delete or mend it. Nothing "
-                "was removed"
-            ) from None
-    return records
 
 
 def runs_kept(records: Mapping[str, Any], keep_runs: int, now: float) -> list[str]:
@@ -200,7 +182,7 @@ def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[s
                     shutil.rmtree(folder, ignore_errors=True)
                 yield f"build {folder.parent.name}/{folder.name}", sum(file.st_size for file in files)
     if not store.is_local:
-        for copy, size in store.copies.older(WEEK, dry_run):
+        for copy, size in store.cache.older(WEEK, dry_run):
             yield f"copy {copy.parent.parent.name}/{copy.parent.name}", size
 
 

@@ -2,19 +2,17 @@
 
     URL/STAGE/KEY/manifest.json         written last, atomically; without it there is no artifact
     URL/STAGE/KEY/ATTEMPT/...           the files that the manifest names
-    URL/STAGE/KEY/progress/...          parts of a build, for another machine to go on from; gone at its end
+    URL/STAGE/KEY/progress/...          finished parts of a build, which another machine can resume from; deleted at its end
     URL/STAGE/KEY/lease/N.json          who builds it (remote stores)
-    URL/runs/NAME/ID.json               what a run needs; `selftrain gc` keeps that
+    URL/runs/NAME/ID.json               the artifacts of a run; `selftrain gc` keeps those
 
-Builds happen in a local folder of their own that survives a kill, so that a stage goes on where it was. One process of
-a machine builds a key; others wait for it. The lock is the kernel's (flock): it is gone when its holder is. Among machines
+Each build writes into a local folder that survives a kill, so that the next build resumes it. On each machine one process
+builds a key while the others wait: its lock is an flock, which the kernel releases when the process ends. Among machines
 that share a remote store, a lease does the same (see `lease.py`).
 """
 
 import fcntl
 import json
-import math
-import os
 import shutil
 import socket
 import time
@@ -28,25 +26,29 @@ from typing import Any
 from selftrain.errors import CorruptArtifact, StoreError, UsageError
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import checkpoints, weights
-from selftrain.store.artifact_cache import Copies
+from selftrain.store.artifact_cache import ArtifactCache, cache_folder
 from selftrain.store.files import Files, leads_out, replace_file, s3_tag, sha256_file, tag
 from selftrain.store.lease import held
 
 MANIFEST = "manifest.json"
 LEASE = "lease"
+PROGRESS = "progress"
+"""Folder for checkpoints and shards, in a build's own folder and next to its manifest; deleted when the artifact is committed."""
 RUNS = "runs"
+"""Folder of the runs' records; it is no stage's."""
 REGISTRY = "registry"
 """Folder of the champions; see `selftrain.champion.registry`."""
-"""Folder of the runs' records; not a stage's."""
+CREATED = {RUNS, REGISTRY, "prepare", ".local"}
+"""One of these is in every store that something has been written to."""
 CACHE_GIB = 50.0
 
 
 class Store:
     """Artifacts under `url`.
 
-    local      holds builds in progress, locks and, for a remote store, copies of what was read
-    options    fsspec's storage options, credentials for instance; nothing of them is stored or printed
-    cache_gib  most that the copies may take
+    local      folder of builds in progress, of locks and, for a remote store, of the artifact cache
+    options    fsspec's storage options, for example credentials; they are never stored or printed
+    cache_gib  size limit of the artifact cache
     """
 
     def __init__(
@@ -62,32 +64,30 @@ class Store:
         self.files = Files(url, options)
         self.root, self.is_local = self.files.root, self.files.is_local
         self.local = local or (Path(self.root) / ".local" if self.is_local else cache_folder() / "store")
-        self.copies = Copies(self.local / "copies", int(cache_gib * (1 << 30)))
+        self.cache = ArtifactCache(self.local / "copies", int(cache_gib * (1 << 30)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Another process, maybe on another machine, opens it anew."""
+        """How to pickle a store: another process opens it again from its arguments."""
         return Store, self._arguments
 
     # Reading
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any] | None:
-        """The artifact's manifest, or None where there is no (readable) one."""
+        """The artifact's manifest; None where there is none that can be read."""
         try:
             manifest = json.loads(self.files.read(self._join(ref, MANIFEST)))
-        except FileNotFoundError:
+        except (FileNotFoundError, ValueError):  # a truncated one is no artifact; the next build replaces it
             return None
-        except ValueError:
-            return None  # torn or overwritten: not an artifact; the next build replaces it
         if not isinstance(manifest, dict) or manifest.get("key") != ref.key:
             return None
         names = (manifest.get("attempt", ""), *manifest.get("files", ()))
         return None if any(map(leads_out, names)) else manifest
 
     def has(self, ref: ArtifactRef) -> bool:
-        """Whether the artifact is there and all its files are what the manifest says.
+        """Whether the artifact exists and all its files are what the manifest says.
 
-        Local files are read for it. Of a remote store's files size and tag (S3's ETag) are compared; those are read that
-        have another tag or none.
+        Local files are read and hashed. Of a remote store's files size and tag (S3's ETag) are compared; only files with
+        another tag, or without one, are read.
         """
         manifest = self.manifest(ref)
         if manifest is None:
@@ -99,9 +99,9 @@ class Store:
         return True
 
     def path(self, ref: ArtifactRef) -> Path:
-        """A local folder with the artifact's files, verified; a copy stays while this process lives.
+        """A local folder with the artifact's files, verified. A cached copy is not evicted while this process lives.
 
-        Raises CorruptArtifact where they are not what was stored: then there is no such artifact any more.
+        Raises CorruptArtifact where the files are not what was stored; a remote artifact has lost its manifest then.
         """
         manifest = self.manifest(ref)
         if manifest is None:
@@ -112,33 +112,33 @@ class Store:
         try:
             return self._copy(ref, manifest)
         except CorruptArtifact:
-            with suppress(StoreError):  # who may only read leaves it to others
+            with suppress(StoreError):  # without permission to delete, another process has to
                 if (self.manifest(ref) or {}).get("attempt") == manifest["attempt"]:
                     self.files.delete(self._join(ref, MANIFEST))
             raise
 
     def place(self, ref: ArtifactRef) -> Path:
-        """As `path`, but files on this machine are not read to be checked: for who only looks."""
+        """As `path`, but without verifying files of a local store: for commands that only read."""
         manifest = self.manifest(ref) if self.is_local else None
         return self.path(ref) if manifest is None else Path(self._join(ref, manifest["attempt"]))
 
     def _copy(self, ref: ArtifactRef, manifest: dict[str, Any]) -> Path:
-        """The files of a remote artifact in the local cache, each checked and where needed fetched."""
-        copy = self.copies.use(ref.stage, ref.key, manifest["attempt"])
-        with self.copies.filling(copy):
+        """The files of a remote artifact in the local cache; each is verified, and fetched where it is missing or damaged."""
+        copy = self.cache.use(ref.stage, ref.key, manifest["attempt"])
+        with self.cache.filling(copy):
             missing = {
                 name: entry
                 for name, entry in manifest["files"].items()
                 if not ((copy / name).is_file() and sha256_file(copy / name) == entry["sha256"])
             }
             if missing:
-                self.copies.make_room(sum(entry["size"] for entry in missing.values()))
+                self.cache.make_room(sum(entry["size"] for entry in missing.values()))
             for name, entry in missing.items():
                 self._fetch(ref, manifest["attempt"], name, entry["sha256"], copy / name)
         return copy
 
     def _fetch(self, ref: ArtifactRef, attempt: str, name: str, sha256: str, target: Path) -> None:
-        for _ in range(2):  # the first may have been damaged on its way
+        for _ in range(2):  # the first download may have been damaged on its way
             try:
                 self.files.download(self._join(ref, attempt, name), target)
             except FileNotFoundError:
@@ -146,7 +146,7 @@ class Store:
                     f"{ref}: {name} is missing; run again to rebuild it", str(ref)
                 ) from None
             except StoreError as error:
-                # A server that checks what is on its disk cannot hand out a damaged file, but all others.
+                # A server that verifies its disk fails on a damaged file, though it serves all others.
                 if error.code != "InternalError" or self.manifest(ref) is None:
                     raise
                 raise CorruptArtifact(
@@ -193,10 +193,10 @@ class Store:
     # Building
 
     def build(self, ref: ArtifactRef, record: dict[str, Any], make: Callable[[Path], Outcome]) -> bool:
-        """Make the artifact unless it is there; False where it was. `record` goes into the manifest.
+        """Make the artifact unless it exists; False where it did. `record` goes into the manifest.
 
-        `make` writes into the folder it is given. If another process builds `ref`, waits for it and takes its result.
-        Raises what `make` raises (its folder stays, for the next try) and StoreError.
+        `make` writes into the folder that it is given. If another process builds `ref`, wait for it and use its result.
+        Raises what `make` raises (its folder stays, so that the next build resumes it) and StoreError.
         """
         with self._lock(ref):
             if self.has(ref):
@@ -211,7 +211,7 @@ class Store:
         folder = self.local / "work" / ref.stage / ref.key
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            started, clock = time.time(), time.monotonic()  # the one may be changed meanwhile
+            started, clock = time.time(), time.monotonic()  # the wall clock may be set meanwhile
             outcome = make(folder)
             seconds = time.monotonic() - clock
             self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
@@ -221,12 +221,12 @@ class Store:
             ) from error
 
     def _commit(self, ref: ArtifactRef, record: dict[str, Any], outcome: Outcome, folder: Path) -> None:
-        """Bring `folder` into the store under a name of its own, then put the manifest that names it.
+        """Move or upload `folder` into the store as a new attempt, then write the manifest that names it.
 
-        Whoever builds the same has another name, so that no two builders' files mix; the last manifest counts. What a stage
-        needs to go on is dropped last: it is still there if this fails, on a full disk for instance.
+        Each build has an attempt of its own, so that the files of two builders never mix; the last manifest counts. The
+        build's progress is deleted last: if the commit fails, for example on a full disk, the next build can resume.
 
-        Raises UsageError where weights or figures hold NaN or infinities: such a thing is never stored.
+        Raises UsageError where weights or figures hold NaN or infinities: they are never stored.
         """
         attempt = uuid.uuid4().hex[:12]
         names = {
@@ -235,11 +235,7 @@ class Store:
         kept = {name: path for name, path in names.items() if not name.startswith(f"{PROGRESS}/")}
         models = {name: weights.read(path) for name, path in kept.items() if path.suffix == ".safetensors"}
         weights.check(models, str(ref))
-        if wrong := list(_not_finite(outcome.metrics, "figures")):
-            raise UsageError(
-                f"{ref}: {', '.join(wrong[:3])}: expected finite numbers, so that nothing is stored; look at what the stage "
-                "was given"
-            )
+        weights.check_figures(outcome.metrics, str(ref))
         files: dict[str, dict[str, Any]] = {
             name: {
                 "size": path.stat().st_size,
@@ -261,7 +257,7 @@ class Store:
         text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode()
         if self.is_local:
             target = self._join(ref, attempt)
-            ready = folder / PROGRESS / MANIFEST  # written before anything moves: moving takes no space
+            ready = folder / PROGRESS / MANIFEST  # written before the move, which needs no space on the disk
             replace_file(ready, text)
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder, target)
@@ -270,16 +266,16 @@ class Store:
             self._drop_attempts_but(ref, attempt)
         else:
             self.files.write(self._join(ref, MANIFEST), text)
-            with suppress(StoreError):  # what stays, `selftrain gc` finds
+            with suppress(StoreError):  # `selftrain gc` removes what stays
                 self.files.delete_folder(self._join(ref, PROGRESS))
             self._keep_copy(ref, attempt, folder)
 
     def _upload(
         self, ref: ArtifactRef, attempt: str, folder: Path, files: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, str]:
-        """Upload and check `files`; the tags of those that the store gives one.
+        """Upload and verify `files`; the tags of those that the store gives one.
 
-        A tag that is the md5 of what was sent proves it; where it is anything else (encrypted, not S3) the file is read back.
+        A tag that is the md5 of what was sent is proof; a file with any other tag (encrypted, not S3) is read back.
         """
         for name in files:
             self.files.upload(folder / name, self._join(ref, attempt, name))
@@ -299,11 +295,11 @@ class Store:
         return {name: found for name, found in tags.items() if found}
 
     def _keep_copy(self, ref: ArtifactRef, attempt: str, folder: Path) -> None:
-        """What was uploaded need not be fetched: the build's folder becomes the local copy."""
+        """Move the build's folder into the artifact cache, so that nothing has to be fetched again."""
         shutil.rmtree(folder / PROGRESS, ignore_errors=True)
-        copy = self.copies.use(ref.stage, ref.key, attempt)
+        copy = self.cache.use(ref.stage, ref.key, attempt)
         shutil.move(folder, copy)
-        self.copies.make_room(0)
+        self.cache.make_room(0)
 
     def _drop_attempts_but(self, ref: ArtifactRef, attempt: str) -> None:
         for path in Path(self._join(ref)).iterdir():
@@ -319,7 +315,7 @@ class Store:
         return checkpoints.shared(self.files, self._join(ref, PROGRESS), folder / PROGRESS)
 
     def put_progress(self, ref: ArtifactRef, name: str, path: Path) -> None:
-        """Keep the finished part `path` of a build of `ref` in the store, under `name` (may hold slashes)."""
+        """Store the finished part `path` of a build of `ref` under `name`, which may contain slashes."""
         where = self._join(ref, PROGRESS, sha256_file(path), name)
         if self.is_local:
             replace_file(Path(where), path.read_bytes())
@@ -327,9 +323,9 @@ class Store:
             self.files.upload(path, where)
 
     def get_progress(self, ref: ArtifactRef, folder: Path) -> list[str]:
-        """Bring into `folder` the parts that `put_progress` kept and that it lacks; the names of all that are there now.
+        """Fetch into `folder` the parts that `put_progress` stored and that it lacks; the names of all stored parts in it.
 
-        A part that is not what was kept is left out, as if it had never been.
+        A part that is not what was stored is left out.
         """
         names = set()
         for found in self.files.listing(self._join(ref, PROGRESS)):
@@ -351,7 +347,7 @@ class Store:
     # Runs
 
     def record_run(self, name: str, id: str, record: Mapping[str, Any]) -> None:
-        """Keep what a run needs; `selftrain gc` goes by it."""
+        """Store a run's record, which names its artifacts; `selftrain gc` keeps these."""
         self.files.write(f"{self.root}/{RUNS}/{name}/{id}.json", json.dumps(record, indent=1).encode())
 
     @contextmanager
@@ -366,7 +362,7 @@ class Store:
 
     @contextmanager
     def writing(self) -> Iterator[None]:
-        """Tells a failure to write what goes with the store on this machine as a StoreError."""
+        """Turn a failure to write the store's local files into a StoreError."""
         try:
             yield
         except OSError as error:
@@ -375,14 +371,14 @@ class Store:
             ) from error
 
     def _lease(self, ref: ArtifactRef) -> AbstractContextManager[None]:
-        """Keeps other machines' builders waiting; a local store's are kept by the lock."""
+        """Hold the key's lease, which keeps other machines' builders waiting; a local store needs none beside its lock."""
         if self.is_local:
             return nullcontext()
         return held(self.files, self._join(ref, LEASE), self._machine)
 
     @cached_property
     def _machine(self) -> str:
-        """Names the folder of our locks: who holds a lock there knows that no lease of the same name has a living holder."""
+        """Identifies the folder of our locks. Whoever holds a key's lock there knows that a lease with this name is stale."""
         path = self.local / "machine"
         if not path.is_file():
             replace_file(path, uuid.uuid4().hex.encode())
@@ -392,36 +388,12 @@ class Store:
         return "/".join((self.root, ref.stage, ref.key, *names))
 
 
-def _not_finite(value: Any, where: str) -> Iterator[str]:
-    """Places in JSON values that hold NaN or infinities, with what is there."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield f"{where} is {value}"
-    items = (
-        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
-    )
-    for name, item in items:
-        yield from _not_finite(item, f"{where}.{name}")
-
-
-MARKS = {RUNS, "registry", "prepare", ".local"}
-"""What there is one of in every store that something has been written to."""
-
-
 def find_store(url: str) -> Store:
-    """The store at `url`. Raises UsageError where nothing has been stored there: it is another place that was meant."""
+    """The store at `url`. Raises UsageError where nothing has been stored there: `url` must be wrong then."""
     store = Store(url)
-    if not MARKS & set(store.files.children(store.root)):
+    if not CREATED & set(store.files.children(store.root)):
         raise UsageError(
             f"{url}: no store is there; expected the folder or URL that `selftrain run` has stored to (its setting `store`, "
-            "runs/store where it is not set)"
+            "by default runs/store)"
         )
     return store
-
-
-PROGRESS = "progress"
-"""Folder for checkpoints and shards, inside a build's folder and beside a manifest; dropped when the artifact is committed."""
-
-
-def cache_folder() -> Path:
-    """Where copies that can be made again are kept (XDG)."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftrain"

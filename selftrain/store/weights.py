@@ -1,10 +1,12 @@
-"""Weights in safetensors files, read without torch: their headers, and whether every number in them is finite.
+"""Checks that weights and figures are finite before they are stored; safetensors files are read without torch.
 
-A number is no finite one where all bits of its exponent are set, in each of the formats: no arithmetic is needed to tell.
+A floating-point number is NaN or infinite where all bits of its exponent are set, in every format: the check needs no
+arithmetic.
 """
 
 import hashlib
 import json
+import math
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,12 +25,12 @@ EXPONENTS = {
     "F8_E5M2": ("u1", 0x7C),
     "F8_E4M3": ("u1", 0x7F),  # has NaN only, with all bits but the sign set
 }
-"""safetensors' name of a format -> the integer of its size, and the bits that are all set where a number is not finite."""
+"""safetensors' name of a format -> numpy's name of an integer of that size, and the bits that are all set in NaN and infinity."""
 
 
 @dataclass
 class Read:
-    """A file that was read: its sha256 (64 hex digits), its tensors, and the names of those that are not finite."""
+    """A file that was read: its sha256 (64 hex digits), its number of tensors, and the names of those that are not finite."""
 
     sha256: str
     tensors: int
@@ -36,7 +38,7 @@ class Read:
 
 
 def header(file: IO[bytes], path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of a safetensors file up to its first tensor, and what they say; UsageError where the file is cut short."""
+    """The bytes of a safetensors file up to its first tensor, and the header in them. Raises UsageError where it is truncated."""
     try:
         size = file.read(8)
         (length,) = struct.unpack("<Q", size)
@@ -74,7 +76,7 @@ def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def _finite(block: bytes, kind: str) -> bool:
-    """Whether all numbers of a block are finite; integers are."""
+    """Whether all numbers of a block are finite; integers always are."""
     import numpy as np
 
     if kind not in EXPONENTS:
@@ -87,7 +89,7 @@ def _finite(block: bytes, kind: str) -> bool:
 
 
 def check(reads: Mapping[str, Read], what: str) -> None:
-    """Raise UsageError where a file of `reads` (name -> what was read) has tensors that are not finite; `what` has them."""
+    """Raise UsageError where a file of the artifact `what` (name -> what was read) has tensors that are not finite."""
     wrong = [f"{name}: {tensor}" for name, found in reads.items() for tensor in found.wrong]
     if wrong:
         total = sum(found.tensors for found in reads.values())
@@ -96,3 +98,23 @@ def check(reads: Mapping[str, Read], what: str) -> None:
             "nothing is stored: training has diverged, lower the stage's learning_rate; or the weights that it started from "
             "are damaged"
         )
+
+
+def check_figures(figures: Any, what: str) -> None:
+    """Raise UsageError where the figures (JSON values) of the artifact `what` hold NaN or infinities."""
+    if wrong := list(_not_finite(figures, "figures")):
+        raise UsageError(
+            f"{what}: {', '.join(wrong[:3])}: expected finite numbers, so that nothing is stored; look at what the stage "
+            "was given"
+        )
+
+
+def _not_finite(value: Any, where: str) -> Iterator[str]:
+    """The places in JSON values that hold NaN or infinities, each with its value."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield f"{where} is {value}"
+    items = (
+        value.items() if isinstance(value, Mapping) else enumerate(value) if isinstance(value, list) else ()
+    )
+    for name, item in items:
+        yield from _not_finite(item, f"{where}.{name}")

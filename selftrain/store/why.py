@@ -1,10 +1,10 @@
 """Why a key is what it is: the differences to the nearest earlier artifact of the same stage."""
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
 from selftrain.errors import UsageError
+from selftrain.store.records import read_records
 from selftrain.store.store import RUNS, Store
 
 STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
@@ -61,9 +61,8 @@ def explain(store: Store, key: str, stages: Stages | None = None) -> str:
 
 
 def newest_first(store: Store) -> list[Stages]:
-    """The stages of all runs that have left a record in the store."""
-    paths = [path for path in store.files.listing(f"{store.root}/{RUNS}") if path.endswith(".json")]
-    records = [json.loads(store.files.read(f"{store.root}/{RUNS}/{path}")) for path in paths]
+    """The stages of all runs that have a record in the store, those of the newest run first."""
+    records = read_records(store, RUNS).values()
     return [record["stages"] for record in sorted(records, key=lambda record: -record["updated"])]
 
 

@@ -15,7 +15,7 @@ import pytest
 from selftrain.errors import CorruptArtifact, StoreError, StoreRefused, UsageError
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import files as files_module
-from selftrain.store.artifact_cache import Copies
+from selftrain.store.artifact_cache import ArtifactCache
 from selftrain.store.files import Files, s3_tag
 from selftrain.store.store import Store
 from tests.servers import BUCKET, SECRET_KEY, S3Server, flaky, moto
@@ -440,7 +440,7 @@ def test_copies_make_room_but_not_of_what_is_used(url: str, tmp_path: Path):
     assert [folder.is_dir() for folder in (first, third, fourth)] == [True, False, True], (
         "the first is in use"
     )
-    assert list(Copies(tmp_path / "reader" / "copies", 0).older(3600, dry_run=False)) == []
+    assert list(ArtifactCache(tmp_path / "reader" / "copies", 0).older(3600, dry_run=False)) == []
 
 
 def test_a_store_that_cannot_be_reached_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):

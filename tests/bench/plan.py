@@ -30,6 +30,7 @@ SHORT: dict[str, Any] = {
     "sft.epochs": 0.5,
     "ppo.steps": 3,
     "sample.evaluation": 4,
+    "sample.shard": 8,
 }
 LONG: dict[str, Any] = SHORT | {
     "seed": 2,

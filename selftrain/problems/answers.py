@@ -1,4 +1,4 @@
-"""Responses to learn from, as they come and as they are learnt from: the completion in an answer, where it is one."""
+"""Turns a problem's response into the completion that SFT learns: from a response in prose, the program in it."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -7,8 +7,13 @@ from sandbox.completion import Unreadable, extract_completion
 
 
 class Cleaned(NamedTuple):
-    """`text` is what is learnt from, None where nothing is. `how`: it is the response `as it is` (but for white space around it), was
-    `cut` out of it, or the response is `left out` for the reason in `why`; empty where there was none."""
+    """A cleaned response.
+
+    text  what SFT learns; None where there is nothing to learn
+    how   `as it is`: the response itself, white space around it aside; `cut`: a part of the response; `left out`: unusable;
+          empty: there was no response
+    why   the reason for `left out`
+    """
 
     text: str | None
     how: Literal["as it is", "cut", "left out", ""]
@@ -18,8 +23,11 @@ class Cleaned(NamedTuple):
 def clean(
     prompt: str, response: str | None, language: str, stop_tokens: Sequence[str], tests: str
 ) -> Cleaned:
-    """What of `response` belongs after `prompt`, by the rule of `sandbox.completion`. Left out is what the prompt's function alone
-    cannot hold: a model that learnt it would be cut at the stop tokens before it is through."""
+    """The part of `response` that belongs after `prompt`, by the rule of `sandbox.completion`.
+
+    A response that needs more than the prompt's function is left out: a model that learnt it would be cut at a stop token
+    before the program is complete.
+    """
     if response is None or not response.strip():
         return Cleaned(None, "")
     try:

@@ -1,5 +1,5 @@
-"""What a file of problems does not say of itself: answers that fail their own tests, tests that an empty function passes,
-and one problem under two names. `selftrain.stages.prepare_checks` runs the programs; what is to be run, and what it means, is here.
+"""Checks of problem files: answers that fail their own tests, tests that an empty function passes, and one problem under two
+names ("twins"). This module chooses the programs and interprets their results; `selftrain.stages.prepare_checks` runs them.
 """
 
 import math
@@ -17,31 +17,31 @@ from selftrain.records import Problem
 
 UNFAILABLE = "an empty function passes its tests"
 TWIN = "is one to evaluate on, under another name"
-"""Why a task is left out."""
+"""Reasons for leaving a task out."""
 
 TWIN_RUNS = 2000
-"""About so many programs are run to find twins, but at least those of each problem's `NEAREST` nearest ones."""
+"""About how many programs are run to find twins; at least those of each problem's `NEAREST` nearest neighbours."""
 NEAREST = 4
 ALL_COMPARED, RARE = 1500, 30
-"""In a larger group only problems are compared that share a word that so many of them have at most."""
+"""In a group of more than ALL_COMPARED problems, only those that share a word of at most RARE problems are compared."""
 
 _CHEAPEST = ("py", "js", "sh", "php", "lua", "rb", "pl")
-"""Languages in which a task's twins are looked for first; one language a task is enough."""
+"""Languages by preference when searching a task's twins, which is done in one language a task."""
 _EVALUATED = ("sft", "rl", "validation", "test")
-"""The splits, those that must not be known from the ones before them last."""
+"""The splits in the order in which they are used: none may contain problems of an earlier one."""
 _SHOWN = 5
 
 
 @dataclass(frozen=True)
 class Findings:
-    """What was found.
+    """The results of the checks.
 
     answers       ids of problems whose answer was run on their own tests
-    wrong         those of them whose answer fails
-    tried         ids of problems on whose tests an empty function was tried
-    unfailable    those of them that it passes
-    text_twins    pairs of tasks that have one text, or the same tests
-    twins         pairs of tasks, each answer of which passes the tests of the other; where one has no answer, the other's does
+    wrong         those of `answers` whose answer fails
+    tried         ids of problems whose tests were run with an empty function
+    unfailable    those of `tried` that it passes
+    text_twins    pairs of tasks with the same text or tests
+    twins         pairs of tasks whose answers pass each other's tests; if only one has an answer, it passes the other's tests
     """
 
     answers: tuple[str, ...] = ()
@@ -63,7 +63,7 @@ class Findings:
         }
 
     def lines(self) -> list[str]:
-        """A line for each kind of finding that there is."""
+        """One line for each kind of finding."""
         twins = [" = ".join(pair) for pair in self.twins]
         kinds = (
             (self.wrong, f"of {len(self.answers)} answers fail the tests of their own problem"),
@@ -78,12 +78,12 @@ class Findings:
 
 
 def text_twins(problems: Sequence[Problem]) -> tuple[tuple[str, str], ...]:
-    """Pairs of tasks that are one by what is written in them; the first of a group with each of the others."""
+    """Pairs of tasks with the same text or tests: the first task of each group with each of the others."""
     return tuple(sorted((first, task) for task, first in same_problem(problems).items() if task != first))
 
 
 def cannot_fail(problem: Problem) -> bool:
-    """Whether a program that prints nothing passes, so far as that is known without running one."""
+    """Whether the test cases show, without a run, that a program that prints nothing passes."""
     return (
         bool(problem.cases)
         and not problem.checker
@@ -92,8 +92,10 @@ def cannot_fail(problem: Problem) -> bool:
 
 
 def on_tests_of(problem: Problem, other: Problem, text: str) -> tuple[Problem, str]:
-    """What to run for the answer `text` of `problem` on the tests of `other`: a problem and its completion. The function is
-    called as the tests of `other` call it."""
+    """The problem and completion that run the answer `text` of `problem` on the tests of `other`.
+
+    The answer's function is renamed to the one that these tests call.
+    """
     prompt = problem.prompt
     name, wanted = function_of(problem), function_of(other)
     if other.tests and name and wanted:
@@ -104,8 +106,11 @@ def on_tests_of(problem: Problem, other: Problem, text: str) -> tuple[Problem, s
 def neighbours(
     problems: Sequence[Problem], references: Mapping[str, tuple[str, ...]]
 ) -> Iterator[tuple[Problem, Problem]]:
-    """Pairs of problems of one language and kind that might be the same under two names, nearest first for each: by the
-    words of prompts, tests and answers, rare ones counting for more. At least one of a pair has an answer."""
+    """Pairs of problems of one language and kind that may be the same under two names: each problem with its nearest neighbours.
+
+    Similarity is that of the words in prompts, tests and answers, rare words weighing more. At least one of a pair has an
+    answer.
+    """
     known = set(text_twins(problems))
     for group in _groups(problems, references):
         words = {p.id: _words(p, references) for p in group}
@@ -131,7 +136,7 @@ def neighbours(
 
 
 def overview(found: Found) -> list[str]:
-    """What can be told of a source without running anything, line by line."""
+    """Lines that describe a source, as far as possible without running programs."""
     problems = found.problems
     tasks = {split: {p.task for p in problems if p.split == split} for split in _EVALUATED}
     learnt = [problem for problem in problems if problem.split == "sft"]
@@ -151,8 +156,10 @@ def overview(found: Found) -> list[str]:
 
 
 def act(found: Found, findings: Findings, setting: str) -> Found:
-    """`found` after `setting` (`selftrain.config.OutsideConfig.check`) was applied, with its figures. Raises `DataError`
-    where it says refuse and there is something, and where nothing is left to learn from."""
+    """`found` with the figures of `findings`, after applying `setting` (`selftrain.config.OutsideConfig.check`).
+
+    Raises `DataError` where `setting` is `refuse` and there are findings, and where no answer is left to learn from.
+    """
     lines = findings.lines()
     if setting == "refuse" and lines:
         raise DataError(
@@ -185,7 +192,7 @@ def _without(found: Found, findings: Findings) -> Found:
 
 
 def _used_before(problems: Sequence[Problem], twins: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Of each two tasks that are one, the one in a split that is used before the other's is evaluated on."""
+    """Of each pair of twins with one in an evaluation split, the one in the earlier split."""
     splits = {problem.task: problem.split for problem in problems}
     for pair in twins:
         first, last = sorted(pair, key=lambda task: _EVALUATED.index(splits[task]))
@@ -196,8 +203,7 @@ def _used_before(problems: Sequence[Problem], twins: Sequence[tuple[str, str]]) 
 def _groups(
     problems: Sequence[Problem], references: Mapping[str, tuple[str, ...]]
 ) -> Iterator[list[Problem]]:
-    """The problems among which twins are looked for: of one kind and language, each task in one language if it has an
-    answer there."""
+    """Groups of problems, of one kind and language each, in which to search for twins."""
     by_task: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_task[problem.task].append(problem)
@@ -215,7 +221,7 @@ def _groups(
 
 
 def _pairs(words: Mapping[str, frozenset[str]], spread: Mapping[str, int]) -> Iterable[tuple[int, int]]:
-    """Which to compare: all, or, where there are too many, those that share a rare word."""
+    """The pairs to compare: all, or in a large group those that share a rare word."""
     if len(words) <= ALL_COMPARED:
         return combinations(range(len(words)), 2)
     holders: dict[str, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Problems as CodeContests has them: a description, and what a program has to print for which input."""
+"""Problems of CodeContests: a description, and test cases of an input and its expected output."""
 
 import hashlib
 import re
@@ -21,18 +21,18 @@ COMMENTS = {
     "sh": ("#!/bin/bash\n", "#"),
     "js": ("", "//"),
 }
-"""By language: what a program begins with, and what begins a comment line."""
+"""Language -> the first line of a program, and the start of a comment line."""
 
 SOLUTION_LANGUAGES = {"2": "cpp", "3": "py", "4": "java", "CPP": "cpp", "PYTHON3": "py", "JAVA": "java"}
-"""CodeContests' codes and names, whose `PYTHON` is Python 2. That (1) and 0 (unknown) are nothing that runs here."""
+"""CodeContests' codes and names of languages -> ours. Its `PYTHON` (1) is Python 2, which like 0 (unknown) is not run."""
 
 PICTURE = re.compile(r"(?i)<image>|<img\b|!\[[^\]\n]*\]\(")
-"""What stands where a description had a picture: CodeContests' own word, HTML's and Markdown's."""
+"""What a description has in place of a picture: CodeContests' placeholder, or HTML or Markdown."""
 
 FILES = "reads or writes files"
 PICTURES = "refers to a picture"
 NO_CASES = "has no test cases"
-"""Why a problem is left out."""
+"""Reasons for leaving a problem out."""
 
 _TASK = "Read the input from standard input and print the answer to standard output."
 
@@ -64,7 +64,7 @@ class _Solutions(Fields):
 
 
 def _columns(value: Any) -> Any:
-    """A list of objects as an object of lists, which is how the data set's own loader gives it; nothing as none."""
+    """Turn a list of objects into an object of lists, as the data set's loader does, and None into an empty object."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         return {} if value is None else value
     return {
@@ -91,10 +91,9 @@ class _Fields(Fields):
 
 
 def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, references: int) -> Entry:
-    """The problem in `row`, once in each of `languages`, its split still empty; `max_cases`, `pictures` and `references` as in
-    `selftrain.config.ContestsConfig`.
+    """The problem in `row`, once for each of `languages`, with an empty split. Raises `DataError`.
 
-    Raises `DataError`.
+    `max_cases`, `pictures` and `references`: as in `selftrain.config.ContestsConfig`.
     """
     fields = check_fields(row, _Fields)
     tests = (fields.public_tests, fields.private_tests, fields.generated_tests)
@@ -127,7 +126,7 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, 
         )
         for language in languages
     )
-    # One of each language, then the next of each.
+    # References in turn: the first of each language, then the second of each, ...
     distinct = {language: list(dict.fromkeys(right.get(language, ()))) for language in languages}
     rounds = range(references)
     in_turn = [(language, texts[at]) for at in rounds for language, texts in distinct.items() if texts[at:]]
@@ -139,11 +138,11 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, 
 
 
 def contest_prompt(description: str, language: str) -> str:
-    """The description as a comment that a whole program follows."""
+    """The description as a comment, which a complete program follows."""
     if language == "php":
-        description = description.replace("?>", "? >")  # it would end the program, in a comment too
+        description = description.replace("?>", "? >")  # in PHP this ends the program even in a comment
     if language == "java":
-        description = description.replace("\\u", "\\ u")  # javac reads \uXXXX before it knows of comments
+        description = description.replace("\\u", "\\ u")  # javac decodes \uXXXX before it parses comments
     opening, comment = COMMENTS[language]
     lines = [*description.strip().splitlines(), "", _TASK]
     return opening + "".join(f"{comment} {line.rstrip()}".rstrip() + "\n" for line in lines)

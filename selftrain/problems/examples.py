@@ -7,9 +7,9 @@ import doctest
 def example_tests(prompt: str, language: str) -> str:
     """Asserts for the `>>>` examples in the docstring of `prompt`'s last function; empty where there are none.
 
-    Python only: in other languages, and where the prompt or its examples are not Python, it is empty. An example is
-    taken where its expected output is a literal, or where it is a comparison and expects no output; the examples between
-    them that are statements (an import, an assignment) are kept as they are.
+    Python only: the result is empty for other languages, and where the prompt or its examples are not valid Python. An
+    example becomes an assert if its expected output is a literal, or if it is a comparison without expected output;
+    examples that are statements (an import, an assignment) are copied between the asserts.
     """
     if language != "py" or ">>>" not in prompt:
         return ""
@@ -17,7 +17,7 @@ def example_tests(prompt: str, language: str) -> str:
         functions = [node for node in ast.parse(prompt).body if isinstance(node, ast.FunctionDef)]
         docstring = ast.get_docstring(functions[-1], clean=False) if functions else None
         examples = doctest.DocTestParser().get_examples(docstring or "")
-    except (SyntaxError, ValueError):  # ValueError: doctest's, for a layout that it cannot read
+    except (SyntaxError, ValueError):  # doctest raises ValueError for a layout that it cannot parse
         return ""
     lines = [_line(example) for example in examples]
     return (
@@ -28,7 +28,7 @@ def example_tests(prompt: str, language: str) -> str:
 
 
 def _line(example: doctest.Example) -> str:
-    """The example as a line of a test; empty where it tests nothing that can be said as an assert."""
+    """The example as a line of a test; empty where it cannot be written as an assert."""
     try:
         statement = ast.parse(example.source).body[0]
         if not isinstance(statement, ast.Expr):

@@ -12,15 +12,15 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def resolve_commit(hub: str, revision: str) -> str:
-    """The commit that `revision` of the data set `hub` stands for; for a local folder, a digest of its files.
+    """The commit of the data set `hub` at `revision`; for a local folder, a digest of its files.
 
-    Asks the hub, unless `revision` is a full commit already. Raises `DataError` where the hub has no such data set or
-    revision, `RunError` where it cannot be asked.
+    Asks the hub, unless `revision` is a full commit. Raises `DataError` where the hub has no such data set or revision,
+    `RunError` where the hub cannot be reached.
     """
     if Path(hub).is_dir():
         found = {path.relative_to(hub): path for path in Path(hub).rglob("*") if path.is_file()}
         shown = {name: path for name, path in found.items() if not any(part[0] == "." for part in name.parts)}
-        # Names count here: they tell the subset and the split.
+        # The digest covers file names too, since they determine the subset and the split.
         lines = [f"{name.as_posix()} {digest_files([path])}\n" for name, path in sorted(shown.items())]
         return hashlib.sha256("".join(lines).encode()).hexdigest()
     if _COMMIT.fullmatch(revision):
@@ -34,7 +34,7 @@ def resolve_commit(hub: str, revision: str) -> str:
         raise DataError(
             f"{hub}: neither a local folder nor a data set on the hub with revision {revision!r}: {error}"
         ) from error
-    except Exception as error:  # the transport's own kinds of errors differ between versions
+    except Exception as error:  # the exception types depend on the version of the HTTP client
         raise RunError(
             f"cannot ask the hub which commit {hub!r} has at revision {revision!r}: {error}; without a network give the "
             "full commit as `revision` and keep the data set in the local cache, or use files"
@@ -47,8 +47,10 @@ def resolve_commit(hub: str, revision: str) -> str:
 
 
 def check_parts(hub: str, revision: str, subset: str | None, splits: Iterable[str]) -> None:
-    """Raise `DataError` where a data set has no such subset or splits, as far as that can be told without its rows; `RunError`
-    where the hub cannot be asked."""
+    """Check a subset and splits of a data set without reading its rows.
+
+    Raises `DataError` where the data set lacks one of them, `RunError` where the hub cannot be reached.
+    """
     import datasets
 
     given = None if Path(hub).is_dir() else revision
@@ -64,7 +66,7 @@ def check_parts(hub: str, revision: str, subset: str | None, splits: Iterable[st
 
 
 def subsets(hub: str, revision: str) -> list[str]:
-    """The subsets of a data set. Raises `DataError` where there is none, `RunError` where the hub cannot be asked."""
+    """The subsets of a data set. Raises `DataError` where there is no such data set, `RunError` where the hub cannot be reached."""
     import datasets
 
     try:
@@ -76,9 +78,9 @@ def subsets(hub: str, revision: str) -> list[str]:
 
 
 def read_hub(hub: str, revision: str, subset: str | None, split: str) -> Iterator[Row]:
-    """The rows of one split of a data set. No code of the data set is run.
+    """The rows of one split of a data set; code in the data set is never run.
 
-    Raises `DataError` where it has no such subset or split, `RunError` where it cannot be loaded.
+    Raises `DataError` where the data set has no such subset or split, `RunError` where it cannot be loaded.
     """
     import datasets
 

@@ -1,4 +1,4 @@
-"""One's own problems, in the fields of `selftrain.records.Problem`."""
+"""Problems of a user's own, with the fields of `selftrain.records.Problem`."""
 
 from typing import Annotated, Literal
 
@@ -49,7 +49,7 @@ class _Fields(Fields):
 
 
 def jsonl_problem(row: Row) -> tuple[Problem, Cleaned]:
-    """The problem in `row`, with an empty split where the row has none, and what became of its response. Raises `DataError`."""
+    """The problem in `row`, and its cleaned response; its split is empty where the row has none. Raises `DataError`."""
     fields = check_fields(row, _Fields)
     language = check_language(row, fields.language)
     if bool(fields.tests.strip()) == bool(fields.cases):

@@ -1,14 +1,14 @@
-"""Whether two problems are the same, and whether what is evaluated on was trained on.
+"""Finds problems that are the same under two names, and evaluation problems that are in the training data.
 
-Problems are the same if they share a *mark*:
+Two problems are the same if they share a *fingerprint* of one of three kinds:
 
-    task    the task's name, its spelling aside; `HumanEval/11`, `HumanEval_11_string_xor` and the like are one name
+    task    the task's name, ignoring its spelling: `HumanEval/11` and `HumanEval_11_string_xor` are one name
     text    the description in the prompt's comments, up to its examples, in lower case and without punctuation, the
             function's name, articles, and words that MultiPL-E changes from language to language (list, vector, ...);
             the whole prompt where it has no comments
     tests   the tests of one language without white space, the function's name folded; or the inputs and outputs
 
-What these do not see is the same problem in other words with other tests.
+Not covered: the same problem in other words with other tests.
 """
 
 import json
@@ -20,8 +20,8 @@ from sandbox.completion import asked_function
 from selftrain.errors import DataError
 from selftrain.records import Problem
 
-Mark = tuple[str, str]
-"""Its kind (task, text or tests) and its text."""
+Fingerprint = tuple[str, str]
+"""A fingerprint: its kind (task, text or tests) and its text."""
 
 _SHOWN = 5  # leaks that a message lists
 
@@ -35,7 +35,7 @@ _CHANGING = re.compile(
     r"|(sub)?(?:array ?list|array|list|vector|csv)(?: list)?s?|tuples?|pairs?|triplets?|associative|sets?"
     r"|dictionar(?:y|ies)|hash ?maps?|hash ?tables?|maps?|objects?|null|none|nil|undefined|std::\w+|an?|the)(?!\w)"
 )
-# Less than this says too little to tell two problems apart.
+# Shorter texts and tests are too common to identify a problem.
 _FEWEST_WORDS = 4
 _FEWEST_WORDS_OF_CODE = 12
 _FEWEST_CASES = 3
@@ -43,17 +43,17 @@ _SHORTEST_TESTS = 40
 
 
 def function_of(problem: Problem) -> str | None:
-    """The name of the function that the prompt asks for; None where it asks for none."""
+    """The name of the function that the prompt asks for; None where it asks for a program."""
     return asked_function(problem.prompt, problem.language)
 
 
-def marks(problem: Problem) -> Iterator[Mark]:
-    """The marks of `problem`."""
+def fingerprints(problem: Problem) -> Iterator[Fingerprint]:
+    """The fingerprints of `problem`."""
     yield "task", _folded_task(problem.task)
     function = function_of(problem)
     name = rf"\b{re.escape(function)}\b" if function else r"(?!)"
     comments = _description(problem.prompt)
-    # A name such as `maximum` is a word of the description too, and then means something.
+    # A name such as `maximum` may also be a word of the description, which must stay.
     word = function is not None and function.isalpha() and function.islower()
     words = _words(re.sub(name + r"(?=\()" if word else name, " ", comments or problem.prompt))
     if len(words) >= (_FEWEST_WORDS if comments else _FEWEST_WORDS_OF_CODE):
@@ -66,7 +66,7 @@ def marks(problem: Problem) -> Iterator[Mark]:
 
 
 def same_problem(problems: Sequence[Problem]) -> dict[str, str]:
-    """For each task the first name, in alphabetical order, of all tasks that are the same problem, its own included."""
+    """Task -> the alphabetically first name among all tasks that are the same problem, itself included."""
     first: dict[str, str] = {}
 
     def find(task: str) -> str:
@@ -75,24 +75,24 @@ def same_problem(problems: Sequence[Problem]) -> dict[str, str]:
             task = first[task]
         return task
 
-    holder: dict[Mark, str] = {}
+    holder: dict[Fingerprint, str] = {}
     for problem in problems:
         first.setdefault(problem.task, problem.task)
-        for mark in marks(problem):
-            one, other = sorted((find(problem.task), find(holder.setdefault(mark, problem.task))))
+        for fingerprint in fingerprints(problem):
+            one, other = sorted((find(problem.task), find(holder.setdefault(fingerprint, problem.task))))
             first[other] = one
     return {task: find(task) for task in first}
 
 
 def check_leaks(problems: Sequence[Problem]) -> None:
-    """Raise `DataError` if a problem of test or validation is, in any language, in a split that was used before it.
+    """Raise `DataError` if a problem of test or validation is, in any language, also in an earlier split.
 
-    That is sft, rl and, for test, validation; a task that is both in sft and in rl is refused too.
+    Earlier splits are sft, rl and, for test, validation. A task that is both in sft and in rl is refused, too.
     """
-    holders: dict[Mark, dict[str, Problem]] = defaultdict(dict)
+    holders: dict[Fingerprint, dict[str, Problem]] = defaultdict(dict)
     for problem in problems:
-        for mark in marks(problem):
-            holders[mark].setdefault(problem.split, problem)
+        for fingerprint in fingerprints(problem):
+            holders[fingerprint].setdefault(problem.split, problem)
     leaks: dict[tuple[str, str], str] = {}
     for (kind, _), by_split in sorted(holders.items()):
         for held, used in (
@@ -136,7 +136,7 @@ def _description(prompt: str) -> str:
         ):
             if line.strip().startswith(">>>"):
                 return "\n".join(lines)
-            if not re.match(r"\s*\$\d+ is ", line):  # what MultiPL-E says of a shell function's arguments
+            if not re.match(r"\s*\$\d+ is ", line):  # MultiPL-E's comment on a shell function's arguments
                 lines.append(line)
     return "\n".join(lines)
 

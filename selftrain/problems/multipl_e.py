@@ -1,4 +1,4 @@
-"""Problems in MultiPL-E's own fields."""
+"""Problems with MultiPL-E's fields."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ class _Fields(Fields):
 
 
 def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
-    """The problem in `row`, its split still empty, and what became of its response. Raises `DataError`."""
+    """The problem in `row`, with an empty split, and its cleaned response. Raises `DataError`."""
     fields = check_fields(row, _Fields)
     language = check_language(row, fields.language)
     cleaned = clean(fields.prompt, fields.response, language, fields.stop_tokens, fields.tests)
@@ -44,8 +44,10 @@ def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
 
 
 def check_language(row: Row, text: str) -> str:
-    """The short name of the language that `row` names. Raises `DataError` for one that the sandbox's table does not have; those that
-    can only be read are left out later, like all that a run does not ask for."""
+    """The short name of the language `text` in `row`. Raises `DataError` where the sandbox's table has no such language.
+
+    A language that can be read but not run is accepted here; the run leaves out every language that it does not ask for.
+    """
     name = short_name(text)
     if name not in LANGUAGES and name not in READ_ONLY:
         raise DataError(

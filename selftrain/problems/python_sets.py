@@ -1,8 +1,7 @@
-"""Python's problems in MultiPL-E's fields, from the data sets that MultiPL-E was translated from: its own data set on the hub has
-every language but Python.
+"""Python problems with MultiPL-E's fields, from HumanEval and MBPP: MultiPL-E's own data set on the hub lacks Python.
 
-The names join with those of the other languages (`HumanEval_0_has_close_elements`, `mbpp_3_is_not_prime`), so that a task is in
-one split in all of them.
+Task names match those of the other languages (`HumanEval_0_has_close_elements`, `mbpp_3_is_not_prime`), so that a task is in
+the same split in all languages.
 """
 
 import ast
@@ -16,12 +15,12 @@ from selftrain.problems.hub import read_hub
 from selftrain.problems.rows import Fields, Row, check_fields
 
 STOP_TOKENS = ("\ndef", "\n#", "\nif", "\nclass")
-"""MultiPL-E's own for Python."""
+"""MultiPL-E's stop tokens for Python."""
 
 
 @dataclass(frozen=True)
 class PythonSet:
-    """A part of a data set on the hub that stands for one of MultiPL-E's subsets."""
+    """The part of a data set on the hub that takes the place of one of MultiPL-E's subsets."""
 
     hub: str
     subset: str
@@ -34,7 +33,7 @@ PYTHON_SETS = {
         "google-research-datasets/mbpp", "sanitized", ("prompt", "test", "validation", "train")
     ),
 }
-"""By the subset that MultiPL-E would have."""
+"""Name of the subset that MultiPL-E lacks -> the data set in its place."""
 
 
 class _HumanEval(Fields):
@@ -56,9 +55,9 @@ class _Mbpp(Fields):
 def python_rows(subset: str, hub: str, commit: str) -> Iterator[Row]:
     """The rows of `PYTHON_SETS[subset]` in MultiPL-E's fields, from the data set or folder `hub` at `commit`.
 
-    MBPP shows no signature: it is that of its own solution's function. Where that solution is more than imports and this
-    function, or cannot be set below a docstring, the problem has no `response`. Raises as `read_hub`, and `DataError` for a row
-    that is none of that data set.
+    MBPP's prompts lack a signature, so the solution's function gives it. Where that solution has more than imports and this
+    function, or cannot follow a docstring, the problem has no `response`. Raises what `read_hub` raises, and `DataError` for
+    a row with unexpected fields.
     """
     where = PYTHON_SETS[subset]
     for split in where.splits:
@@ -81,7 +80,7 @@ def _of_humaneval(row: Row) -> dict[str, object]:
 
 
 def _of_mbpp(row: Row) -> dict[str, object] | None:
-    """None where no function of the solution is in the tests."""
+    """The fields; None where the tests use no function of the solution."""
     fields = check_fields(row, _Mbpp)
     code = fields.code.replace("\r\n", "\n").expandtabs(4)
     try:
@@ -107,7 +106,7 @@ def _of_mbpp(row: Row) -> dict[str, object] | None:
 
 
 def _body(code: str, function: ast.FunctionDef, prompt: str) -> str | None:
-    """The function's body, indented as it has to be behind `prompt`; None where that changes it."""
+    """The function's body, indented to follow `prompt`; None where the indentation changes its meaning."""
     lines = code.split("\n")[function.body[0].lineno - 1 : function.end_lineno]
     body = textwrap.indent(textwrap.dedent("\n".join(lines)), "    ") + "\n"
     try:

@@ -1,4 +1,4 @@
-"""The one way in: from a config to checked problems, and to what stands for their content in a stage's key."""
+"""Reads a config's problems from any source, checks them, and computes the digest of their content for cache keys."""
 
 import logging
 from collections import Counter, defaultdict
@@ -25,10 +25,10 @@ log = logging.getLogger(__name__)
 
 EXCLUDED = "excluded"
 TWICE = "is there twice"
-"""Why a task is left out, beside what `contests` has."""
+"""Reasons for leaving a task out, in addition to those of `contests`."""
 
 USED = ("sft", "validation")
-"""The splits whose answers are used."""
+"""Splits whose answers are used: SFT learns from the one, and is validated on the other."""
 
 _SHOWN = 5  # names in a message
 
@@ -38,14 +38,14 @@ AnyProblems = BankConfig | OutsideProblems | MixedConfig
 
 @dataclass(frozen=True)
 class Found:
-    """What a source holds.
+    """The problems of a source.
 
-    problems    each in its split; those of sft and validation carry the answers
-    references  by problem id: completions that the source holds to be right, whatever the split
-    left_out    tasks that are not among the problems, by the reason for it
-    answers     by problem id: what became of the answer to learn from, where answers are used
-    untried     ids of problems whose tests and answers nobody tried: all but CodeContests', which its sites judged
-    checks      figures of what was tried (`selftrain.problems.checks`)
+    problems    each with its split; those of sft and validation have their answers
+    references  problem id -> completions that the source holds to be right, in every split
+    left_out    reason -> number of tasks that are left out
+    answers     problem id -> cleaned answer, in the splits that use answers
+    untried     ids of problems whose tests and answers were never run: all but CodeContests', which its sites judged
+    checks      figures of `selftrain.problems.checks`
     """
 
     problems: list[Problem]
@@ -57,7 +57,7 @@ class Found:
 
     @property
     def told(self) -> str:
-        """How many tasks are left out, by the reason, for people; empty where none is."""
+        """For people: the number of tasks left out, by reason; empty where there are none."""
         return ", ".join(f"{count} ({reason})" for reason, count in sorted(self.left_out.items()))
 
 
@@ -67,12 +67,11 @@ def read_problems(config: AnyProblems, content: Mapping[str, Any] | None = None)
 
 
 def find_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> Found:
-    """The problems that `config` asks for, and what it leaves out.
+    """The problems that `config` asks for, and the tasks that it leaves out.
 
-    `content`: what `content_digest` said, where that is known: the commits of data sets; else the hub is asked.
-    Problems from outside come in the order of task and language, whatever files they are in; those of a mix part by part.
-    Raises `DataError` for problems that cannot be used, and where one to evaluate on is one to train on (`check_leaks`);
-    `RunError` where the hub cannot be reached.
+    `content`: the result of `content_digest`, where it is known; otherwise the hub is asked for commits. Problems from
+    outside are sorted by task and language; those of a mixed source part by part. Raises `DataError` for unusable problems
+    and for leaks (`check_leaks`), `RunError` where the hub cannot be reached.
     """
     content = content or content_digest(config)
     check_names(config, content)
@@ -129,10 +128,10 @@ def _joined(parts: list[Found]) -> Found:
 
 
 def content_digest(config: AnyProblems) -> dict[str, Any]:
-    """What stands for the content that `config` names: sha256 of what files hold, the commit of a data set on the hub.
+    """The identity of the problems' content for cache keys: sha256 of files, the commit of a data set on the hub.
 
-    One changed byte changes it; names, folders and times of files do not. Empty for the bank, which takes nothing from
-    outside. Raises `DataError` where there is nothing, `RunError` where the hub cannot be asked.
+    It changes with every byte of the files, but not with their names, folders and times. Empty for the bank, which is
+    computed from the config. Raises `DataError` where files are missing, `RunError` where the hub cannot be reached.
     """
     if isinstance(config, BankConfig):
         return {}
@@ -154,8 +153,10 @@ def content_digest(config: AnyProblems) -> dict[str, Any]:
 
 
 def check_names(config: AnyProblems, content: Mapping[str, Any]) -> None:
-    """Raise `DataError` where a data set on the hub lacks a subset or split that `config` names: that is told before anything
-    large is read. `content`: what `content_digest` said."""
+    """Raise `DataError` where a data set on the hub lacks a subset or split that `config` names, before its rows are read.
+
+    `content`: the result of `content_digest`.
+    """
     if isinstance(config, MixedConfig):
         for part, known in zip(config.parts, content["parts"], strict=True):
             check_names(part, known)
@@ -181,7 +182,7 @@ def _named(config: MultiPLEConfig) -> set[str]:
 
 
 def _missing_python(config: MultiPLEConfig, commit: str) -> list[str]:
-    """Which of the subsets that `config` names are Python's, and not in its data set."""
+    """The Python subsets that `config` names and its data set lacks."""
     python = _named(config) & PYTHON_SETS.keys()
     return sorted(python - set(subsets(str(config.hub), commit))) if python else []
 
@@ -203,7 +204,7 @@ def _python_set(config: MultiPLEConfig, subset: str) -> tuple[str, str]:
 
 
 def checker_languages(config: AnyProblems) -> set[str]:
-    """The languages of the checkers that `config`'s files name: their tools decide verdicts, too. Raises `DataError`."""
+    """The languages of the checkers in `config`'s files; their tools affect verdicts, too. Raises `DataError`."""
     if isinstance(config, MixedConfig):
         return set().union(*map(checker_languages, config.parts))
     if not isinstance(config, JsonlConfig):
@@ -219,14 +220,14 @@ def checker_languages(config: AnyProblems) -> set[str]:
 
 
 def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
-    """What to read, by what it is for."""
+    """Role (train, evaluation or, for one's own files, files) -> what to read."""
     if isinstance(config, JsonlConfig):
         return {"files": config.files}
     return {"train": config.train, "evaluation": config.evaluation}
 
 
 def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
-    """The problems in the languages asked for; those that are not shared out over the splits have theirs already."""
+    """The problems in the languages of `config`; those for evaluation are in split test, the others have no split yet."""
     left_out: Counter[str] = Counter()
     entries: list[Entry] = []
     named: set[str] = set()
@@ -236,7 +237,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
             named.add(name := _name(config, row))
             if (
                 name in config.exclude
-            ):  # before anything is asked of it: a row of a hub's data set cannot be mended
+            ):  # before the row is checked: a user cannot repair a row of a data set on the hub
                 excluded.add(name)
                 continue
             entry = _entry(config, row)
@@ -248,7 +249,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
                 problems = [replace(problem, split="test") for problem in problems]
             entries.append(replace(entry, problems=tuple(problems)))
     if isinstance(config, ContestsConfig):
-        entries = _told_apart(entries, left_out)
+        entries = _unique(entries, left_out)
         named |= {entry.task for entry in entries}
         excluded |= {entry.task for entry in entries if entry.task in config.exclude}
     if unknown := set(config.exclude) - named:
@@ -275,7 +276,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
 
 
 def _name(config: OutsideProblems, row: Row) -> str:
-    """What the row calls its task, unchecked; empty where it does not say."""
+    """The row's task name, unchecked; empty where it has none."""
     name = (
         row.fields.get("task" if isinstance(config, JsonlConfig) else "name")
         if isinstance(row.fields, dict)
@@ -284,10 +285,10 @@ def _name(config: OutsideProblems, row: Row) -> str:
     return name if isinstance(name, str) else ""
 
 
-def _told_apart(entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
-    """`entries` under names of their own, for CodeContests' sources share some, and none that says the same again.
+def _unique(entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
+    """`entries` with unique task names, which CodeContests' sources share, and without duplicates of one text.
 
-    What a name gets behind it depends on the row's own text, not on the order of rows.
+    The suffix that makes a name unique depends on the row's own text, not on the order of rows.
     """
     by_name: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
@@ -295,7 +296,7 @@ def _told_apart(entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
     found: list[Entry] = []
     for name, by_text in by_name.items():
         for digest, same in by_text.items():
-            once: dict[str, Entry] = {}  # to train on, to evaluate on
+            once: dict[str, Entry] = {}  # split -> the first entry
             for entry in same:
                 once.setdefault(entry.problems[0].split, entry)
             if len(once) < len(same):
@@ -309,7 +310,7 @@ def _told_apart(entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
     if shared:
         names = ", ".join(f"{entry.task!r} ({entry.where})" for entry in shared[:_SHOWN])
         more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
-        log.warning("tasks that share their names are told apart as %s%s", names, more)
+        log.warning("tasks with the same name are renamed to %s%s", names, more)
     return found
 
 
@@ -347,15 +348,14 @@ def _entry(config: OutsideProblems, row: Row) -> Entry:
 
 
 def _alone(problem: Problem, row: Row, cleaned: Cleaned) -> Entry:
-    """A row that is one problem; its answer is held to be right."""
+    """The entry of a row with one problem, whose answer is its reference."""
     references = {problem.language: (problem.response,)} if problem.response else {}
     answers = {problem.language: cleaned} if cleaned.how else {}
     return Entry(problem.task, (problem,), references, answers, row.where)
 
 
 def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]:
-    """`problems` in their splits and in order, and with answers where they are used: sft learns from them, validation is
-    measured on them."""
+    """`problems` with their splits, sorted, and with answers only in the splits that use them."""
     shared_out = assign_splits(
         [problem for problem in problems if not problem.split], config.shares, config.seed
     )

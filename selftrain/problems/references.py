@@ -1,4 +1,4 @@
-"""What programs that a source holds to be right say of its tests, once they were run on them."""
+"""Judges a problem's tests by the results of reference programs, which its source holds to be right."""
 
 from collections.abc import Sequence
 
@@ -10,12 +10,14 @@ NONE_PASSES = "none of its right programs passes"
 
 
 def doubt(results: Sequence[Result], rule: str) -> str:
-    """Why a problem's tests cannot be trusted; empty where they can, or nothing is known.
+    """Why a problem's tests cannot be trusted; empty where they can, or where nothing is known.
 
-    `results`: of programs that the source holds to be right, on the same tests; `rule`: how their output was compared.
-    `MANY_ANSWERS` where two of them disagree: one passes and another prints something else, or both print something else
-    than expected, and not the same. `NONE_PASSES` where they are all wrong in another way. One that fails in another way
-    than by its output (too slow, say) says nothing where one passes.
+    results  of its reference programs on these tests
+    rule     how their output was compared
+
+    `MANY_ANSWERS`: two programs disagree, since one passes and another prints something else, or since both print something
+    unexpected and their outputs differ. `NONE_PASSES`: no program passes, for any other reason. A program that fails for
+    another reason than its output, such as a time limit, is ignored if one passes.
     """
     known = [result for result in results if result.verdict.is_label]
     if not any(result.verdict is Verdict.passed for result in known):

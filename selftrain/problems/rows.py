@@ -1,4 +1,4 @@
-"""Rows of problem files, each with the place it came from, and the digest of what the files hold."""
+"""Reads rows from problem files, each with its place for messages, and computes the digest of the files' content."""
 
 import glob
 import gzip
@@ -34,16 +34,16 @@ _KINDS = {
     b"{\0": ("UTF-16 text", "save the file as UTF-8"),
     b"\0{": ("UTF-16 text", "save the file as UTF-8"),
 }
-"""What a file's first bytes tell that it is, where it is not UTF-8 text, and what helps."""
+"""First bytes of a file that is not UTF-8 text -> its format, and advice."""
 
 _SHOWN = 80  # characters of a value or a line in a message
 
 
 @dataclass(frozen=True)
 class Row:
-    """One problem as it was found.
+    """One row of a problem file or data set.
 
-    fields   not yet checked
+    fields   its values, not yet checked
     where    `FILE:LINE`, for messages
     source   name of the file or the data set
     """
@@ -55,14 +55,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Entry:
-    """What one row holds.
+    """The content of one row.
 
-    problems    one in each of its languages
-    references  by language: completions that the source holds to be right
-    answers     by language: what became of the answer to learn from
+    problems    one for each of its languages
+    references  language -> completions that the source holds to be right
+    answers     language -> the cleaned response
     where       `FILE:LINE`, for messages
-    digest      of its text, where several may have one name
-    left_out    why it holds no problem to use; empty where it does
+    digest      of its text, for sources in which several tasks have one name
+    left_out    why its problem is not used; empty where it is
     """
 
     task: str
@@ -75,7 +75,7 @@ class Entry:
 
 
 class Fields(BaseModel):
-    """Base of the models that check a row: exact types, and keys that are not asked for are ignored."""
+    """Base of the models that check a row: types must match exactly, unknown keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -96,15 +96,15 @@ def _bytes(value: Any) -> Any:
 
 
 TimeLimit = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_seconds)]
-"""Seconds, in any of protobuf's ways to write a duration: a number, "1.5s", {"seconds", "nanos"}; none where it is 0."""
+"""Seconds, in any of protobuf's notations: a number, "1.5s", {"seconds", "nanos"}; 0 becomes None."""
 MemoryLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_bytes)]
-"""Bytes, as a number or as protobuf writes large ones, in a string; none where it is 0."""
+"""Bytes, as a number or as a string (protobuf's notation of large integers); 0 becomes None."""
 
 Checked = TypeVar("Checked", bound=Fields)
 
 
 def check_fields(row: Row, model: type[Checked]) -> Checked:
-    """`row` as a `model`. Raises `DataError`, which names the place and the field."""
+    """The fields of `row`, checked by `model`. Raises `DataError`, which names the place and the field."""
     if not isinstance(row.fields, dict):
         raise DataError(f"{row.where}: expected a JSON object, got {_shown(row.fields)}")
     try:
@@ -130,9 +130,9 @@ def check_fields(row: Row, model: type[Checked]) -> Checked:
 
 
 def find_files(entries: Sequence[str]) -> list[Path]:
-    """The problem files that `entries` name: files, the files in folders, and globs (`**` goes deep).
+    """The problem files of `entries`, which are files, folders or globs (`**` matches nested folders), sorted by path.
 
-    Raises `DataError` for an entry that names none.
+    Raises `DataError` for an entry without a file.
     """
     found: dict[Path, Path] = {}
     for entry in entries:
@@ -140,7 +140,7 @@ def find_files(entries: Sequence[str]) -> list[Path]:
             paths = [path for path in Path(entry).iterdir() if path.name.endswith(SUFFIXES)]
         else:
             paths = [Path(path) for path in glob.glob(entry, recursive=True) if Path(path).is_file()]
-            paths = paths or [Path(entry)] * Path(entry).is_file()  # a name with brackets in it is no glob
+            paths = paths or [Path(entry)] * Path(entry).is_file()  # a file name that contains brackets
         if not paths:
             raise DataError(
                 f"{entry}: no problem file there; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
@@ -166,7 +166,7 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """sha256 over what the files hold. Names, places, times and the order of `paths` do not matter.
+    """sha256 of the files' content, 64 hex digits. It does not depend on their names, folders, times or order.
 
     Raises `DataError` where one cannot be read.
     """
@@ -196,7 +196,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines with their numbers, from 1, without a byte order mark; a carriage return ends a line, too."""
+    """The lines, numbered from 1, without byte order marks; a carriage return also ends a line."""
     number = 0
     try:
         opener: Any = gzip.open if path.suffix == ".gz" else open
@@ -207,7 +207,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise DataError(f"{path}:1: expected UTF-8 text, found {kind}; {advice}")
         with opener(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                # A file that was put together of several has marks in its midst.
+                # A concatenation of several files contains more byte order marks.
                 yield number, line.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
@@ -225,7 +225,7 @@ def _parse(text: str, path: Path, line: int) -> Any:
         if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(
                 value, ensure_ascii=False
-            ).encode()  # half a pair of surrogates is no text that can be stored
+            ).encode()  # fails on half a surrogate pair, which UTF-8 cannot store
     except json.JSONDecodeError as error:
         at = line + error.lineno - 1
         raise DataError(
@@ -242,7 +242,7 @@ def _parse(text: str, path: Path, line: int) -> Any:
             f"{path}:{line}: JSON nested too deeply to be read; expected an object whose values are texts, numbers and "
             f"short lists: {text!r:.{_SHOWN}}"
         ) from None
-    except ValueError as error:  # a constant, or a whole number of thousands of digits
+    except ValueError as error:  # a constant such as NaN, or an integer of thousands of digits
         raise DataError(f"{path}:{line}: {error}: {text!r:.{_SHOWN}}") from None
     return value
 
@@ -252,7 +252,7 @@ def _refuse(constant: str) -> None:
 
 
 def _advice(text: str, error: json.JSONDecodeError, path: Path) -> str:
-    """What the broken text looks like, where that can be told."""
+    """Advice on broken JSON, where its mistake is recognised."""
     before, here = text[: error.pos].rstrip(), text[error.pos :].lstrip()
     if here.rstrip() == "," or (before.endswith(",") and here[:1] in ("}", "]")) or here[:2] in (",}", ",]"):
         return "; a comma too many"
@@ -266,7 +266,7 @@ def _advice(text: str, error: json.JSONDecodeError, path: Path) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The beginning of `value`, however deep it is."""
+    """The first characters of `value`, which may be nested deeply."""
     if isinstance(value, dict | list):
         return reprlib.repr(value)[:_SHOWN]
     return f"{value!r:.{_SHOWN}}"

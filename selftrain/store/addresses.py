@@ -1,4 +1,4 @@
-"""What can be wrong with a store's address, told before it is used, and with the answers of an S3 server, told with a remedy."""
+"""Checks a store's address before it is used, and knows a remedy for each error code of an S3 server."""
 
 import re
 
@@ -42,11 +42,11 @@ REMEDIES = {
     "NoCredentialsError": f"set {_KEYS}, AWS_PROFILE, or `store_block`",
     "PartialCredentialsError": f"set both of {_KEYS}",
 }
-"""By S3's own name of the reason, or that of the client's error: what to do."""
+"""S3's error code, or the name of the client's error -> what to do."""
 
 
 def check(url: str) -> None:
-    """Raise UsageError where a store cannot be at `url`, with the address that was meant where that is clear."""
+    """Raise UsageError where `url` cannot be a store's address; the message proposes a correct one where it can."""
     if url != url.strip():
         raise UsageError(f"store {url!r}: begins or ends with a blank; write {url.strip()}")
     if not url:
@@ -93,7 +93,7 @@ def _check_s3(url: str, scheme: str, rest: str) -> None:
 
 
 def remedy(code: str, url: str) -> str:
-    """What to do about an answer of this name; "" where there is nothing to say but what the answer says."""
+    """What to do about an error code; "" where no remedy is known."""
     bucket = url.partition("://")[2].partition("/")[0]
     if code == "NoSuchBucket":
         unusual = "" if BUCKET.fullmatch(bucket) else f", and its name: buckets' names have {BUCKETS}"

@@ -1,10 +1,10 @@
-"""A training stage's checkpoints in a remote store, while it trains: another machine goes on from them.
+"""A training stage's checkpoints in a remote store, while it trains, so that another machine can resume from them.
 
-    KEY/progress/checkpoints.json                  which checkpoints are whole there: name -> file -> sha256
+    KEY/progress/checkpoints.json                  the complete checkpoints: name -> file -> sha256
     KEY/progress/SHA256/checkpoints/NAME/FILE      their files
 
-The store holds what the stage's own folder holds: the newest, and the best where there is evaluation. All of it goes when
-the stage's artifact is committed.
+The store mirrors the stage's own folder: the newest checkpoint, and the best where there is evaluation. All of them are
+deleted when the stage's artifact is committed.
 """
 
 import json
@@ -23,14 +23,14 @@ from selftrain.store.lease import in_background
 LOGGER = logging.getLogger("selftrain")
 
 FOLDER = "checkpoints"
-"""In a stage's progress folder, here and in the store."""
+"""Folder of the checkpoints in a stage's progress folder, locally and in the store."""
 WHOLE, STATE = "whole", "state.json"
-"""Files that a checkpoint has once it is whole: one of `training.common` (written last: the number of processes and the stage
-of ZeRO that wrote it, as JSON), and one of `ppo.checkpoint`."""
+"""Files that mark a complete checkpoint: that of `training.common`, written last (the number of processes and the ZeRO stage
+that wrote it, as JSON), and that of `ppo.checkpoint`."""
 POLL = 5.0
-"""Seconds between two looks for new checkpoints."""
+"""Seconds between two searches for new checkpoints."""
 PAUSE = 60.0
-"""Seconds to wait after the store has failed."""
+"""Back-off: seconds to wait after the store has failed."""
 
 Checkpoints = Mapping[str, Mapping[str, str]]
 """Name -> file -> sha256."""
@@ -38,29 +38,29 @@ Checkpoints = Mapping[str, Mapping[str, str]]
 
 @contextmanager
 def shared(files: Files, there: str, here: Path) -> Iterator[None]:
-    """While the block trains, keep the checkpoints of the progress folder `here` in that of the store, `there`.
+    """While the block trains, mirror the checkpoints of the local progress folder `here` to that of the store, `there`.
 
-    Those that are in the store already are fetched first, unless there is a whole one here. A store that fails costs copies,
-    not training.
+    First it fetches the checkpoints in the store, unless `here` has a complete one. A failing store does not stop training;
+    its checkpoints are then not mirrored.
     """
     mirror = Mirror(files, there, here / FOLDER)
     mirror.fetch()
-    # It ends with the file that it is at: nothing is written once the artifact is there.
+    # The thread ends after its current file, so that it writes nothing once the artifact is committed.
     with in_background(mirror.keep_up):
         yield
 
 
 class Mirror:
-    """The checkpoints in `here`, in the store's folder `there`."""
+    """Mirrors the checkpoints in `here` to the store's folder `there`."""
 
     def __init__(self, files: Files, there: str, here: Path) -> None:
         self.files, self.there, self.here = files, there, here
         self.index = f"{there}/{FOLDER}.json"
         self.kept: Checkpoints = {}
-        """What the store holds."""
+        """The checkpoints that the store holds."""
 
     def fetch(self) -> None:
-        """Bring the store's checkpoints here where there is none yet: all of them, since the newest may refer to the best."""
+        """Fetch the store's checkpoints, unless `here` has one: all or none of them, since the newest may refer to the best."""
         if whole(self.here):
             return
         part = self.here / ".fetched"
@@ -75,30 +75,34 @@ class Mirror:
                     raise StoreError(f"{name}/{file} is not what was stored")
             for path in sorted(
                 map(part.joinpath, found), key=step_of
-            ):  # the newest last: training resumes from it
+            ):  # the newest last, from which training resumes
                 shutil.rmtree(self.here / path.name, ignore_errors=True)
                 path.rename(self.here / path.name)
         except FileNotFoundError:
-            return  # nobody has trained it before
+            return  # no machine has stored a checkpoint of this stage
         except (StoreError, OSError, ValueError) as error:
-            LOGGER.warning("training begins anew, for its checkpoints in %s: %s", self.there, error)
+            LOGGER.warning(
+                "training starts from the beginning: its checkpoints in %s cannot be used: %s",
+                self.there,
+                error,
+            )
             return
         self.kept = found
-        LOGGER.info("training goes on from the checkpoints in %s: %s", self.there, ", ".join(sorted(found)))
+        LOGGER.info("training resumes from the checkpoints in %s: %s", self.there, ", ".join(sorted(found)))
 
     def keep_up(self, stop: threading.Event) -> None:
-        """Store each new checkpoint, and delete those that are not kept here any more, until `stop`."""
+        """Until `stop`, store each new checkpoint and delete from the store those that `here` no longer has."""
         pause = POLL
         while not stop.wait(pause):
             try:
                 self.update(stop)
                 pause = POLL
             except (StoreError, OSError) as error:
-                LOGGER.warning("checkpoints are not in the store, trying again: %s", error)
+                LOGGER.warning("checkpoints could not be stored, retrying: %s", error)
                 pause = PAUSE
 
     def update(self, stop: threading.Event) -> None:
-        """Make the store hold what `here` holds, unless `stop` is set meanwhile."""
+        """Mirror `here` to the store once; ends early where `stop` is set."""
         if whole(self.here).keys() == self.kept.keys():
             return
         with _still(self.here) as names:
@@ -119,24 +123,24 @@ class Mirror:
 
 
 def whole(folder: Path) -> dict[str, Path]:
-    """The whole checkpoints in `folder`, by name."""
+    """The complete checkpoints in `folder`, by name."""
     found = {mark.parent for name in (WHOLE, STATE) for mark in folder.glob(f"*/{name}")}
     return {path.name: path for path in sorted(found) if not path.name.startswith(".")}
 
 
 def anew(folder: Path) -> str:
-    """What to do where the checkpoints in `folder` cannot be resumed from."""
+    """What a user can do where training cannot resume from the checkpoints in `folder`."""
     return f"delete {folder} to start again (on a remote store with runtime.share_checkpoints: false, for it has copies of them)"
 
 
 def step_of(checkpoint: Path) -> int:
-    """The step after which a checkpoint was written, by its name."""
+    """The training step of a checkpoint, from its name."""
     return int(checkpoint.name.rpartition("-")[2])
 
 
 @contextmanager
 def _still(folder: Path) -> Iterator[dict[str, Path]]:
-    """The whole checkpoints that `folder` holds at one moment, by name; they stay for the block, whatever training deletes."""
+    """The complete checkpoints in `folder`, by name, as hard links that stay for the block when training deletes the originals."""
     still = folder / ".still"
     shutil.rmtree(still, ignore_errors=True)
     found = whole(folder)
@@ -144,7 +148,7 @@ def _still(folder: Path) -> Iterator[dict[str, Path]]:
         for name, path in found.items():
             shutil.copytree(path, still / name, copy_function=os.link)
     except (FileNotFoundError, shutil.Error):
-        found = {}  # deleted meanwhile: there is a newer one
+        found = {}  # training deleted one meanwhile, so there is a newer one
     if found.keys() != whole(folder).keys():
         found = {}
     try:
@@ -154,13 +158,13 @@ def _still(folder: Path) -> Iterator[dict[str, Path]]:
 
 
 def _sums(checkpoint: Path) -> dict[str, str]:
-    """sha256 of each file, by its name in the checkpoint."""
+    """sha256 of each file of a checkpoint, by its path in it."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     return {path.relative_to(checkpoint).as_posix(): sha256_file(path) for path in files}
 
 
 def _flat(checkpoints: Checkpoints) -> Iterator[tuple[str, str, str]]:
-    """Name, file and sha256 of all files."""
+    """Checkpoint, file and sha256 of all files."""
     for name, files in checkpoints.items():
         for file, sha256 in files.items():
             yield name, file, sha256

@@ -1,6 +1,6 @@
-"""Operations on the store's file system: tried again where the failure may pass, told clearly where it does not.
+"""Operations on the store's file system, with retries of transient failures and clear errors for all others.
 
-What S3 says is retried by its own client first (`CLIENT`); what still comes through is tried again here.
+S3's own client retries first (`CLIENT`); errors that it still raises are retried here, with back-off.
 """
 
 import errno
@@ -28,9 +28,9 @@ Result = TypeVar("Result")
 PART = 16 << 20
 """Bytes of one part of a large file, up and down."""
 MOST_PARTS = 10_000
-"""As many as S3 takes of one file."""
+"""S3's limit on the parts of one file."""
 WAITS = (1.0, 5.0)
-"""Seconds before each further try."""
+"""Back-off: seconds before each retry."""
 CLIENT: dict[str, Any] = {
     "config_kwargs": {
         "retries": {"mode": "standard", "total_max_attempts": 5},
@@ -39,11 +39,11 @@ CLIENT: dict[str, Any] = {
     },
     "default_block_size": PART,
 }
-"""How S3 is spoken to, unless FSSPEC_S3 or the storage options say otherwise."""
+"""Settings of S3's client; FSSPEC_S3 and the storage options override them."""
 PATIENT = CLIENT | {
     "config_kwargs": CLIENT["config_kwargs"] | {"retries": {"mode": "standard", "total_max_attempts": 8}}
 }
-"""The same for who tries nothing again itself."""
+"""`CLIENT` with more retries, for callers that do not retry themselves."""
 
 SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
@@ -54,7 +54,7 @@ ELSE = (
     "and the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `store_block`)"
 )
 REFUSED = ("Credential", "Invalid", "Param", "Profile", "Region", "Token")
-"""What the names of the client's errors hold where another try cannot help."""
+"""Words in the names of the client's errors that a retry cannot help against."""
 
 
 class Files:
@@ -72,7 +72,7 @@ class Files:
         self.secrets = _secrets(options)
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
-            # A client of its own each: one that is shared would keep the credentials that the environment held before.
+            # A new client each time: fsspec's shared one would keep the credentials that the environment held before.
             options = {"use_listings_cache": False, "skip_instance_cache": True} | defaults | options
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
@@ -82,14 +82,14 @@ class Files:
         self.is_s3 = protocol in S3
         self.is_local = isinstance(self.fs, LocalFileSystem)
         if self.is_s3:
-            self.fs.retries = 2  # beside its client's own tries and ours
+            self.fs.retries = 2  # in addition to the retries of its client and ours
 
     def read(self, path: str) -> bytes:
         """The content of one file."""
         return self._do(f"read {path}", lambda: self.fs.cat_file(path))
 
     def sha256(self, path: str) -> str:
-        """sha256 of one file, which is read for it."""
+        """sha256 of one file, 64 hex digits; reads the file."""
 
         def read() -> str:
             with self.fs.open(path, "rb") as file:
@@ -98,7 +98,7 @@ class Files:
         return self._do(f"read {path}", read)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write one file, which readers see whole or not at all."""
+        """Write one file atomically: readers see all of it or nothing."""
         if self.is_local:
             self._write(path, lambda: replace_file(Path(path), content))
         else:
@@ -107,13 +107,13 @@ class Files:
     def _write(self, path: str, act: Callable[[], None]) -> None:
         try:
             self._do(f"write {path}", act)
-        except FileNotFoundError as error:  # no folder can be made for it
+        except FileNotFoundError as error:  # its folder cannot be created
             raise StoreError(f"cannot write {path}: {error}") from error
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write one file unless it is there, in one step where the store can do that; whether it is ours now.
+        """Write one file unless it exists, atomically where the store can do that; whether the file holds our content now.
 
-        `content` must be like no other's: that is how a try whose answer was lost is told from somebody else's.
+        `content` must be unique to the caller: after a request whose response was lost, it shows whether our write succeeded.
         """
 
         def create() -> None:
@@ -124,19 +124,19 @@ class Files:
                     self.fs.pipe_file(path, content, mode="create")
             except FileExistsError:
                 pass
-            except OSError as error:  # a precondition that failed is told in several ways
+            except OSError as error:  # stores report a failed precondition in several ways
                 if error.errno not in {errno.EINVAL, errno.EBUSY} or not self.fs.exists(path):
                     raise
 
         self._write(path, create)
         try:
             return self.read(path) == content
-        except FileNotFoundError:  # the other one has taken it away again
+        except FileNotFoundError:  # the other process has deleted its file since
             return False
 
     @cached_property
     def exact(self) -> bool:
-        """Whether the store really creates exclusively (S3's If-None-Match); tried once."""
+        """Whether the store honours exclusive creation (S3's If-None-Match); tested once per process."""
         probe = f"{self.root}/probe/{uuid.uuid4().hex}"
         self.create(probe, b"first")
         try:
@@ -150,7 +150,7 @@ class Files:
         self._do(f"write {path}", lambda: self.fs.put_file(str(source), path, **how))
 
     def download(self, path: str, target: Path) -> None:
-        """Fetch one file; `target` holds the whole of it or is not there."""
+        """Fetch one file atomically: `target` holds all of it or does not exist."""
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -160,7 +160,7 @@ class Files:
             part.unlink(missing_ok=True)
 
     def listing(self, folder: str) -> dict[str, dict[str, Any]]:
-        """What fsspec tells of all files under `folder`, by their name in it."""
+        """fsspec's information on all files under `folder`, by their path in it."""
 
         def find() -> dict[str, dict[str, Any]]:
             found = self.fs.find(folder, detail=True)
@@ -176,7 +176,7 @@ class Files:
         }
 
     def children(self, folder: str) -> list[str]:
-        """The names of what is directly in `folder`."""
+        """The names of the files and folders directly in `folder`."""
         try:
             found = self._do(f"list {folder}", lambda: self.fs.ls(folder, detail=False))
         except FileNotFoundError:
@@ -184,7 +184,7 @@ class Files:
         return sorted({PurePosixPath(name).name for name in found if name.rstrip("/") != folder})
 
     def delete(self, path: str) -> None:
-        """Delete one file; none there is no error."""
+        """Delete one file if it exists."""
 
         def delete() -> None:
             if self.is_s3 or self.fs.exists(path):
@@ -196,7 +196,7 @@ class Files:
             return
 
     def delete_folder(self, folder: str) -> None:
-        """Delete all files under `folder`; none there is no error."""
+        """Delete all files under `folder`, if there are any."""
         try:
             self._do(f"delete {folder}", lambda: self.fs.rm(folder, recursive=True))
         except FileNotFoundError:
@@ -218,23 +218,25 @@ class Files:
                 if passes and wait is not None:
                     time.sleep(wait * random.uniform(0.5, 1.5))
                     continue
-                raise self._told(error, what, passes) from None
+                raise self._explained(error, what, passes) from None
         raise AssertionError("the last try returns or raises")
 
-    def _told(self, error: Exception, what: str, passes: bool) -> StoreError:
-        if _code(error).isdigit():  # from a HEAD request, whose answer holds no reason
+    def _explained(self, error: Exception, what: str, passes: bool) -> StoreError:
+        if _code(error).isdigit():  # from a HEAD request, whose response gives no reason
             try:
                 self.fs.ls(self.root)
             except Exception as reason:
                 error = reason
         code = _code(error)
         name = type(error).__name__ if code.isdigit() or not code else code
-        words = getattr(error, "strerror", None) if code else None  # without a number that says nothing
+        words = getattr(error, "strerror", None) if code else None  # the text without the errno
         text = f"store {self.url}: cannot {what}: {name}: {self._clean(words or error).rstrip('.')}"
         if passes:
-            told = StoreError(f"{text}; tried again and again. Nothing finished is lost: run again to go on")
-            told.code = code
-            return told
+            explained = StoreError(
+                f"{text}; tried again and again. Nothing finished is lost: run again to go on"
+            )
+            explained.code = code
+            return explained
         return StoreRefused(f"{text}; {addresses.remedy(code or name, self.url) or ELSE}")
 
     def _clean(self, error: object) -> str:
@@ -242,7 +244,7 @@ class Files:
 
 
 def _secrets(options: Mapping[str, Any]) -> list[str]:
-    """The values of options such as key, secret and token, and those of options inside options."""
+    """The values of options such as key, secret and token, in nested options too."""
     found = []
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -253,7 +255,7 @@ def _secrets(options: Mapping[str, Any]) -> list[str]:
 
 
 def _code(error: BaseException) -> str:
-    """S3's own name of an error, "" where it has none."""
+    """S3's code of an error, "" where it has none."""
     for each in (error, error.__cause__):
         response = getattr(each, "response", None)
         if isinstance(response, Mapping):
@@ -262,7 +264,7 @@ def _code(error: BaseException) -> str:
 
 
 def _passes(error: Exception, code: str) -> bool:
-    """Whether it may work the next time."""
+    """Whether the failure is transient, so that a retry may succeed."""
     if code in PASSING_CODES:
         return True
     if type(error).__module__.split(".")[0] in CLIENT_LIBRARIES:
@@ -278,14 +280,14 @@ def part_size(size: int) -> int:
 
 
 def tag(info: Mapping[str, Any]) -> str | None:
-    """What a store itself says about a file's content: another tag, maybe other content; the same tag, the same."""
+    """The store's own tag of a file's content. Equal tags mean equal content; different tags prove nothing."""
     found = info.get("ETag") or info.get("etag") or info.get("md5Hash")
     return str(found).strip('"') if found else None
 
 
 def s3_tag(path: Path) -> str:
-    """The tag that S3 gives a file that `Files.upload` stored, if it is not encrypted: md5, of the parts' md5 where there
-    are parts."""
+    """The tag that S3 gives a file that `Files.upload` stored unencrypted: its md5, or for an upload in parts the md5 of
+    the parts' md5."""
     size = path.stat().st_size
     part = part_size(size)
     with path.open("rb") as file:
@@ -298,7 +300,7 @@ def s3_tag(path: Path) -> str:
 
 
 def _create_local(path: Path, content: bytes) -> None:
-    """Write `path` whole; FileExistsError where it is there."""
+    """Write `path` atomically. Raises FileExistsError where it exists."""
     part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
     replace_file(part, content)
     try:
@@ -308,7 +310,7 @@ def _create_local(path: Path, content: bytes) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `path` so that a reader sees the old content or the new, never a part."""
+    """Write `path` atomically: a reader sees the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -323,7 +325,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a file of this name, which a store gives, would be outside of the folder that it is to be in."""
+    """Whether a file name from a store leads out of the folder that it is relative to."""
     return name.startswith("/") or ".." in name.split("/")
 
 

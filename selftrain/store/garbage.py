@@ -1,8 +1,8 @@
-"""`selftrain gc`: removes from a store what no run needs any more.
+"""`selftrain gc`: removes from a store the artifacts that no run needs any more.
 
-Kept is what these name, with all that it was made from: the newest finished runs of each name, runs that may still be going
-on, and the registry. What is being built or has just been written stays, whoever needs it. Files that are not in the
-store's own layout are never touched.
+It keeps the artifacts that the newest finished runs of each name, unfinished runs and the registry refer to, with all of
+their inputs. It also keeps builds in progress and everything that was written recently. It never touches files outside of
+the store's own layout.
 """
 
 import fcntl
@@ -30,7 +30,7 @@ Info = Mapping[str, Any]
 
 @dataclass
 class Garbage:
-    """What can go. `folders` and `files` are paths in the store; `what` is for people."""
+    """Something to remove: `folders` and `files` are paths in the store; `what` names it for people."""
 
     what: str
     size: int = 0
@@ -39,9 +39,9 @@ class Garbage:
 
 
 def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], None]) -> int:
-    """Remove what can go, or only say it; the number of bytes. `say` takes a line for each thing.
+    """Remove what no run needs; returns the number of bytes. `say` takes a line for each removal. `dry_run`: only print.
 
-    Raises UsageError where `store` is none, or where nothing tells what its runs need.
+    Raises UsageError where `store` is not a store, or where no run has left a record of what it needs.
     """
     if keep_runs < 1:
         raise UsageError(f"--keep-runs: expected 1 or more, got {keep_runs}")
@@ -79,7 +79,7 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
 
 
 def runs_kept(records: Mapping[str, Any], keep_runs: int, now: float) -> list[str]:
-    """The records (NAME/ID.json) of the newest finished runs of each name, and of those that may not have ended."""
+    """The records (NAME/ID.json) of the newest finished runs of each name, and of unfinished ones updated within a week."""
     finished: dict[str, list[tuple[float, str]]] = defaultdict(list)
     kept = []
     for name, record in records.items():
@@ -93,7 +93,7 @@ def runs_kept(records: Mapping[str, Any], keep_runs: int, now: float) -> list[st
 
 
 def refs_in(values: Iterable[Any]) -> set[ArtifactRef]:
-    """All artifacts that JSON values name, as {"stage": ..., "key": ...} or as text STAGE/KEY."""
+    """All artifacts that JSON values refer to, as {"stage": ..., "key": ...} or as text STAGE/KEY."""
     refs: set[ArtifactRef] = set()
     todo = list(values)
     while todo:
@@ -110,7 +110,7 @@ def refs_in(values: Iterable[Any]) -> set[ArtifactRef]:
 
 
 def with_inputs(store: Store, refs: Iterable[ArtifactRef]) -> set[ArtifactRef]:
-    """`refs` and all that they were made from."""
+    """`refs` and, recursively, their inputs."""
     kept: set[ArtifactRef] = set()
     todo = set(refs)
     while todo:
@@ -125,7 +125,7 @@ def with_inputs(store: Store, refs: Iterable[ArtifactRef]) -> set[ArtifactRef]:
 def of_stages(
     store: Store, found: Mapping[str, Mapping[str, Info]], kept: set[ArtifactRef], now: float
 ) -> Iterator[Garbage]:
-    """What can go of the stages' folders, `found` by stage and name."""
+    """What to remove from the stages' folders; `found`: stage -> file name -> its information."""
     for stage, files in found.items():
         keys: dict[str, dict[str, Info]] = defaultdict(dict)
         for name, info in files.items():
@@ -143,12 +143,12 @@ def of_stages(
 def of_key(
     store: Store, ref: ArtifactRef, files: Mapping[str, Info], kept: bool, now: float
 ) -> Iterator[Garbage]:
-    """What can go of one key that nobody builds."""
+    """What to remove of one key that no process builds."""
     where = f"{store.root}/{ref.stage}/{ref.key}"
     manifest = store.manifest(ref) if MANIFEST in files else None
     if manifest is not None and not kept:
         if not _young(files.values(), now, HOUR):
-            # The manifest goes first: an end in between leaves an attempt without one, not an artifact without files.
+            # The manifest is deleted first: an interruption leaves an attempt without manifest, never an artifact without files.
             yield Garbage(f"artifact {ref}", _bytes(files.values()), [where], [f"{where}/{MANIFEST}"])
         return
     parts: dict[str, list[Info]] = defaultdict(list)
@@ -171,7 +171,7 @@ def of_runs(store: Store, records: Mapping[str, Any], kept: list[str]) -> Iterat
 
 
 def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[str, int]]:
-    """Removes, and tells, builds that were given up, and copies that nobody has read for a week."""
+    """Remove from this machine abandoned builds, and cached copies that no process has read for a week; yields each with its bytes."""
     for folder in sorted(store.local.glob("work/*/*")):
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
         if any(now - file.st_mtime < WEEK for file in files):
@@ -188,7 +188,7 @@ def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[s
 
 @contextmanager
 def _unless_building(store: Store, ref: ArtifactRef) -> Iterator[bool]:
-    """Whether no process of this machine builds `ref`; none begins before the block ends."""
+    """Hold the lock of `ref` for the block, if no process of this machine builds it; whether it is held."""
     path = store.local / "locks" / f"{ref.stage}-{ref.key}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:
@@ -207,7 +207,7 @@ def _is_stage(store: Store, name: str) -> bool:
 
 
 def _young(files: Iterable[Info], now: float, seconds: float) -> bool:
-    """Whether one of `files` was written less than `seconds` ago, or nobody knows when."""
+    """Whether one of `files` was written less than `seconds` ago, or has no known time."""
     return any((when := _modified(info)) is None or now - when < seconds for info in files)
 
 

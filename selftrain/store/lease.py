@@ -1,10 +1,11 @@
-"""One builder of a key among machines that share nothing but the store: a lease, kept alive by a heartbeat.
+"""A lease with a heartbeat: one builder of a key among machines that share nothing but the store.
 
     FOLDER/N.json        the N-th lease; of several the one with the highest number counts
 
-A lease is taken by creating the next number. Where the store creates exclusively (`Files.exact`) one process alone gets
-it; elsewhere it looks again after a while, and two may rarely build the same, which is a waste but no harm: either result
-is valid. Whoever waits judges by its own monotonic clock whether the holder still writes; clocks are not compared.
+A process takes the lease by creating the file of the next number. Where the store honours exclusive creation
+(`Files.exact`) only one process succeeds. Elsewhere the process checks again after a while; two may rarely build the same
+key, which wastes time but does no harm, since either result is valid. A waiting process measures with its own monotonic
+clock how long the heartbeat has stopped; clocks of different machines are never compared.
 """
 
 import json
@@ -21,13 +22,13 @@ from selftrain.errors import StoreError
 from selftrain.store.files import Files
 
 BEAT = 15.0
-"""Seconds between signs of life."""
+"""Seconds between heartbeats."""
 EXPIRY = 60.0
-"""Seconds without one after which a lease is void."""
+"""Seconds without a heartbeat after which a lease expires."""
 POLL = 3.0
-"""Seconds between looks at somebody else's."""
+"""Seconds between two looks at another process's lease."""
 SETTLE = 3.0
-"""Seconds after which one looks again where the store does not create exclusively."""
+"""Seconds before the second check where the store does not honour exclusive creation."""
 LOGGER = logging.getLogger("selftrain")
 
 
@@ -46,9 +47,9 @@ def in_background(work: Callable[[threading.Event], object]) -> Iterator[None]:
 
 @contextmanager
 def held(files: Files, folder: str, machine: str) -> Iterator[None]:
-    """Hold the lease in `folder`; waits while another holds it.
+    """Hold the lease in `folder` for the block; first waits until no other machine holds it.
 
-    machine  the same for processes of which one at a time may try, so that what such a one left counts for nothing
+    machine  identifies a machine, on which one process at a time asks for the lease: its earlier leases are stale
     """
     lease = _Lease(files, folder, machine)
     lease.acquire()
@@ -66,7 +67,7 @@ class _Lease:
         self.number = self.beats = 0
 
     def acquire(self) -> None:
-        """Return when the lease is ours."""
+        """Wait for the lease, and take it."""
         seen, since = b"", 0.0
         while True:
             number, content = self._current()
@@ -82,7 +83,7 @@ class _Lease:
             time.sleep(POLL)
 
     def beat(self, stop: threading.Event) -> None:
-        """Write signs of life until `stop`, or until the lease is another's."""
+        """Write heartbeats until `stop`, or until another process has taken the lease."""
         while not stop.wait(BEAT):
             try:
                 if self._lost():
@@ -91,10 +92,10 @@ class _Lease:
                 self.beats += 1
                 self.files.write(self._path(self.number), self._content())
             except StoreError as error:
-                LOGGER.warning("no sign of life for %s: %s", self.folder, error)
+                LOGGER.warning("no heartbeat for %s: %s", self.folder, error)
 
     def release(self) -> None:
-        """Give it up. A failure does not matter: it expires."""
+        """Delete the lease. A failure does no harm, since the lease expires."""
         try:
             if not self._lost():
                 self.files.delete(self._path(self.number))
@@ -110,7 +111,7 @@ class _Lease:
             if self._lost():
                 return False
         for other in self._numbers():
-            if other > number:  # somebody has judged the one before expired, too
+            if other > number:  # another process also found the previous lease expired
                 self.release()
                 return False
             if other < number:
@@ -118,20 +119,20 @@ class _Lease:
         return True
 
     def _lost(self) -> bool:
-        """Whether what is there under our number is not ours."""
+        """Whether the lease of our number is gone, or another process's."""
         try:
             return _fields(self.files.read(self._path(self.number))).get("token") != self.token
         except FileNotFoundError:
             return True
 
     def _current(self) -> tuple[int, bytes]:
-        """Number and content of the lease that counts; 0 and nothing where there is none."""
+        """Number and content of the current lease; 0 and b"" where there is none."""
         number = max(self._numbers(), default=0)
         if not number:
             return 0, b""
         try:
             return number, self.files.read(self._path(number))
-        except FileNotFoundError:  # given up just now
+        except FileNotFoundError:  # released since it was listed
             return 0, b""
 
     def _numbers(self) -> list[int]:
@@ -153,7 +154,7 @@ class _Lease:
 
 
 def _fields(content: bytes) -> dict[str, object]:
-    """What a lease says; nothing where it is torn."""
+    """The fields of a lease; empty where its file is truncated."""
     try:
         fields = json.loads(content)
     except ValueError:

@@ -1,4 +1,4 @@
-"""`run.json` in a run's folder: its config, its store, and where each stage's artifact is. `tasks.run` writes it."""
+"""Reads `run.json` in a run's folder: its config, its store and the artifact of each stage. `tasks.run` writes it."""
 
 import json
 from collections.abc import Mapping
@@ -12,7 +12,7 @@ _FIELDS = {"name", "store", "finished", "seconds", "config", "stages", "reranker
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder that `run` means: itself, or runs/`run`. Raises UsageError where neither holds a run."""
+    """The folder of `run`, which is a folder or the name of one in runs/. Raises UsageError where neither holds a run."""
     for folder in (Path(run), Path("runs") / run):
         if (folder / NAME).is_file():
             return folder
@@ -20,12 +20,12 @@ def find_run(run: str | Path) -> Path:
 
 
 def state(record: Mapping[str, Any]) -> str:
-    """How far a run came: `finished`, `failed`, or `unfinished`, which goes on somewhere or was ended."""
+    """The state of a run: `finished`, `failed`, or `unfinished` (it is still running, or was killed)."""
     return "finished" if record["finished"] else "failed" if record.get("failed") else "unfinished"
 
 
 def last_stage(record: Mapping[str, Any]) -> str | None:
-    """The stage that a run has come to, which is made unless the run is not finished; None where it has begun none."""
+    """The last stage that a run has started; None where it has started none."""
     return next(reversed(record["stages"]), None)
 
 

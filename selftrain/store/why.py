@@ -1,4 +1,4 @@
-"""Why a key is what it is: the differences to the nearest earlier artifact of the same stage."""
+"""`selftrain why`: how an artifact's key differs from that of the most similar earlier artifact of its stage."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,14 +10,16 @@ from selftrain.store.store import RUNS, Store
 STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
 IDENTITY = ("version", "config", "inputs")
 Stages = Mapping[str, Mapping[str, str]]
-"""Name -> stage and key, as a run's record has them."""
+"""Name of a stage -> its stage and key, as in a run's record."""
 
 
 def explain(store: Store, key: str, stages: Stages | None = None) -> str:
-    """Field by field, what the artifact `key` has other than the nearest earlier one of its stage.
+    """The fields in which the artifact `key` differs from the most similar earlier one of its stage, one line each.
 
-    key     also its first digits, or the name of one of `stages`
-    stages  of a run; None: of the newest run in the store that has one of that name
+    key     the key, its first digits, or the name of one of `stages`
+    stages  those of a run; None: those of the newest run in the store that has a stage of that name
+
+    Raises UsageError where no artifact, or more than one, matches `key`.
     """
     manifests = {m["key"]: m for stage in STAGES for m in store.manifests(stage)}
     wanted = key.rsplit("/", 1)[-1]
@@ -67,7 +69,7 @@ def newest_first(store: Store) -> list[Stages]:
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested JSON as `a.b[0]` -> leaf."""
+    """Nested JSON as path -> leaf, with paths such as `a.b[0]`."""
     if isinstance(value, dict):
         return {
             k: v
@@ -80,7 +82,7 @@ def flatten(value: Any, name: str = "") -> dict[str, Any]:
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """One line per field that differs."""
+    """One line for each field that was added, removed or changed."""
     lines = []
     for name in sorted(before.keys() | after.keys()):
         if name not in before:

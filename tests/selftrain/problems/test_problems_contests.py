@@ -53,7 +53,7 @@ def test_problems_of_one_name_are_told_apart_whatever_their_order(
     assert len(names) == 3
     assert all(name.startswith("A. Sum#") and len(name) == 15 for name in names[:2])
     assert names[2] == "B"
-    assert f"told apart as {names[0]!r} (" in caplog.text or f"told apart as {names[1]!r} (" in caplog.text
+    assert f"renamed to {names[0]!r} (" in caplog.text or f"renamed to {names[1]!r} (" in caplog.text
     assert tasks(found(tmp_path, [THIRD, OTHER, ONE], languages=["cpp"])) == names
     again = found(tmp_path, [OTHER, ONE])
     by_task = {p.task: p for p in again.problems if p.language == "py"}

@@ -116,7 +116,7 @@ def test_of_damaged_checkpoints_none_is_taken(
     other = mirror(files, tmp_path / "other")
     other.fetch()
     assert not list(other.here.glob("checkpoint-*"))
-    assert damage == "lost" or "begins anew" in caplog.text
+    assert damage == "lost" or "starts from the beginning" in caplog.text
 
 
 def test_a_checkpoint_that_training_deletes_meanwhile_is_stored_whole(
@@ -151,7 +151,7 @@ def test_a_store_that_fails_costs_copies_and_not_training(
         write(tmp_path / "checkpoints", "checkpoint-5")
         while "trying again" not in caplog.text:
             time.sleep(0.01)
-    assert "begins anew" in caplog.text
+    assert "starts from the beginning" in caplog.text
     assert list((tmp_path / "checkpoints").iterdir()) == [tmp_path / "checkpoints" / "checkpoint-5"]
 
 
@@ -231,7 +231,7 @@ def test_another_machine_goes_on_to_the_very_weights_of_an_undisturbed_run(s3: S
     with machine("two", url) as two:
         said = two.communicate()[1]
         assert two.returncode == 0, said
-    assert "training goes on from the checkpoints in" in said
+    assert "training resumes from the checkpoints in" in said
     digests = [
         [one["records_digest"] for one in at.manifests("sft")]
         for at in (store, Store(str(tmp_path / "store")))

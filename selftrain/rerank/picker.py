@@ -58,9 +58,15 @@ class Picker:
     """
 
     def __init__(
-        self, run: Mapping[str, Any], reranker: Reranker, way: str, evaluated: Mapping[str, Any], asks: bool
+        self,
+        run: Mapping[str, Any],
+        reranker: Reranker,
+        way: str,
+        evaluated: Mapping[str, Any],
+        uses_generator: bool,
     ) -> None:
-        self.run, self.reranker, self.way, self.evaluated, self.asks = run, reranker, way, evaluated, asks
+        self.run, self.reranker, self.way, self.evaluated = run, reranker, way, evaluated
+        self.uses_generator = uses_generator
         self.alone = way.removesuffix(WITH_LOGPROB)
         self.weight: float = evaluated["logprob_weights"][self.alone] if way != self.alone else 0.0
 
@@ -86,7 +92,7 @@ class Picker:
     def rank(self, prompt: str, candidates: Sequence[str]) -> Picked:
         """Ranks `candidates`, completions of `prompt` (without the prompt itself)."""
         scores = self.reranker.rank(prompt, candidates).scores
-        if not self.asks:
+        if not self.uses_generator:
             return Picked(scores)
         logprobs = self._logprobs(prompt, candidates)
         scores = tuple(score + self.weight * log for score, log in zip(scores, logprobs, strict=True))

@@ -32,7 +32,7 @@ class VerdictCache:
         except sqlite3.OperationalError as error:
             self._give_up(error)
         except sqlite3.DatabaseError as error:  # not an SQLite file, or a damaged one
-            log.warning("%s is damaged (%s) and made anew", path, error)
+            log.warning("%s is damaged (%s) and replaced", path, error)
             for part in path.parent.glob(f"{path.name}*"):
                 part.unlink(missing_ok=True)
             self._db = _open(path)
@@ -44,7 +44,7 @@ class VerdictCache:
             self._db = None
 
     def _give_up(self, error: sqlite3.Error) -> None:
-        log.warning("the cache of verdicts cannot be used, programs are run again: %s", error)
+        log.warning("the verdict cache cannot be used, programs are run again: %s", error)
         self.close()
 
     def key(self, program: Program) -> str:

@@ -286,7 +286,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     if unreadable := sum(row.known is not None for row in rows):
         said += f"; {unreadable} of the {Verdict.wrong_answer} {UNREADABLE}s, see their notes"
     if lacking := counted(results.notes.values()):
-        said += f"; libraries that were asked for and are not here: {lacking}"
+        said += f"; missing libraries: {lacking}"
     print(said, file=sys.stderr)
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
 

@@ -113,7 +113,7 @@ class Sandbox:
                 f"language {name!r} needs {', '.join(missing)}, not found by sandbox backend {self.backend!r}{remedy}"
             )
 
-    def _need_beside(self, checker: str, program: Program) -> None:
+    def _need_checker(self, checker: str, program: Program) -> None:
         """Raise `ToolsMissing` or `UsageError` if a checker in language `checker` cannot run where `program` runs."""
         self.need(checker)
         name, other = language(program.language), language(checker)
@@ -157,7 +157,7 @@ class Sandbox:
             for program in programs:
                 self.need(program.language)
                 if program.checker:
-                    self._need_beside(program.checker.language, program)
+                    self._need_checker(program.checker.language, program)
                 if self.backend == docker.NAME:
                     docker.check(program)
                 content = content_key(program)

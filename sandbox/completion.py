@@ -37,7 +37,9 @@ def is_answer(prompt: str, text: str, language: str) -> bool:
     return blocks(prompt, text, language) is not None or _is_program(prompt, text, language)
 
 
-def take_apart(prompt: str, answer: str, language: str, tests: str = "", loosely: bool = False) -> Answer:
+def extract_program(
+    prompt: str, answer: str, language: str, tests: str = "", loosely: bool = False
+) -> Answer:
     """Extract the program from `answer`; from a plain completion, the part that belongs to the function.
 
     `tests`: the text after the program. `loosely`: keep the prompt's head of the function even if the answer's head has other
@@ -87,7 +89,7 @@ def extract_completion(
     Raises `Unreadable`, also if the answer needs changes to the prompt: imports, further definitions, or another head of the
     function.
     """
-    answer = take_apart(prompt, response, language, tests, loosely=True)
+    answer = extract_program(prompt, response, language, tests, loosely=True)
     if answer.added:
         raise Unreadable(f"it needs {', '.join(answer.added)}")
     text = answer.completion
@@ -182,10 +184,10 @@ def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool]
     return None
 
 
-def _inside(holder: Item, around: Sequence[Item], language: str) -> Iterator[Place]:
+def _inside(holder: Item, outer_siblings: Sequence[Item], language: str) -> Iterator[Place]:
     """The functions and values in a class, object or module, and in those nested in it."""
     if holder.kind == "type" and (members := inside(holder, language)):
         found = items(holder.text, language, *members)
         for item in found:
-            yield Place(item, function(item, language), found, holder, around)
-            yield from _inside(item, [*around, *found], language)
+            yield Place(item, function(item, language), found, holder, outer_siblings)
+            yield from _inside(item, [*outer_siblings, *found], language)

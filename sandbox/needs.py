@@ -39,11 +39,13 @@ def needed(
     Types of the function's own block are included unless they use the function, since they may be needed without being named; so are
     statements about values that are needed.
     """
-    own = [item for item in [*found.around, *found.beside] if found.item.text not in item.text]
+    own = [item for item in [*found.outer_siblings, *found.siblings] if found.item.text not in item.text]
     known = {asked, *found.item.names, *(name for item in own for name in item.names)}
     pool = [item for item in others if not known & {*item.names}] + own
     pool = [
-        item for item in pool if item.kind in ("function", "type", "value") and not _is_again(item, found)
+        item
+        for item in pool
+        if item.kind in ("function", "type", "value") and not _is_redefinition(item, found)
     ]
     of_tests = {name for item in tested if item.kind != "function" for name in item.names}
     using = _users({asked, *found.item.names}, pool, language)
@@ -76,7 +78,7 @@ def _users(names: set[str], pool: Sequence[Item], language: str) -> set[str]:
     return names
 
 
-def among(item: Item, those: Iterable[Item]) -> bool:
+def is_one_of(item: Item, those: Iterable[Item]) -> bool:
     """Whether `item` is one of `those`, by identity."""
     return any(item is other for other in those)
 
@@ -86,9 +88,11 @@ def words_of(item: Item, language: str) -> set[str]:
     return set(re.findall(GRAMMARS[language].word, item.bare))
 
 
-def goes_beside(item: Item, found: Place) -> bool:
+def goes_inside(item: Item, found: Place) -> bool:
     """Whether `item` goes into the class of the prompt's function."""
-    return among(item, found.beside) if found.holder else item.kind in ("function", "value", "statement")
+    return (
+        is_one_of(item, found.siblings) if found.holder else item.kind in ("function", "value", "statement")
+    )
 
 
 def _bound(item: Item, language: str) -> set[str]:
@@ -106,7 +110,7 @@ def _bound(item: Item, language: str) -> set[str]:
     return names
 
 
-def _is_again(item: Item, found: Place) -> bool:
+def _is_redefinition(item: Item, found: Place) -> bool:
     """Whether `item` is the function itself, or an earlier version of it."""
     if item.text == found.item.text:
         return True
@@ -120,9 +124,9 @@ def _arity(item: Item) -> int:
     return head.count(",") + bool(head.strip("() \n"))
 
 
-def is_there(item: Item, asked: Place) -> bool:
+def is_in_prompt(item: Item, asked: Place) -> bool:
     """Whether the prompt already contains `item`."""
-    there = [*asked.beside, *asked.around]
+    there = [*asked.siblings, *asked.outer_siblings]
     return any(
         _plain(item.text) == _plain(own.text)
         or (item.names and item.kind == own.kind and item.names == own.names)
@@ -148,15 +152,15 @@ def imports(
     of_tests = {name for item in tested for name in item.names}
     own, theirs = (
         [item for item in those if item.kind == "import" and not of_tests & {*item.names}]
-        for those in ([*found.around, *found.beside], others)
+        for those in ([*found.outer_siblings, *found.siblings], others)
     )
     grammar = GRAMMARS[language]
-    if own and not grammar.names_imports and not any(among(item, new) for item in others):
+    if own and not grammar.names_imports and not any(is_one_of(item, new) for item in others):
         theirs = []
     used = {word for item in [found.item, *new] for word in words_of(item, language)}
     there = [
         text
-        for item in [*asked.around, *asked.beside]
+        for item in [*asked.outer_siblings, *asked.siblings]
         if item.kind == "import"
         for text in _single(item, language)
     ]
@@ -178,7 +182,7 @@ def first_lines(found: Place) -> list[str]:
     pattern = re.compile(
         r"^(?:\{-#\s*LANGUAGE.*?#-\}|from __future__ import [^\n]*)", re.MULTILINE | re.DOTALL
     )
-    return [line for item in [*found.beside, found.item] for line in pattern.findall(item.text)]
+    return [line for item in [*found.siblings, found.item] for line in pattern.findall(item.text)]
 
 
 def _single(item: Item, language: str) -> list[str]:

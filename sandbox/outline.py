@@ -48,14 +48,14 @@ class Function(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A function in a text: its item, the function, its sibling items (`beside`), and, in a class or module, that one's item
-    (`holder`) and its sibling items (`around`)."""
+    """A function in a text: its item, the function, its sibling items (`siblings`), and, in a class or module, that one's item
+    (`holder`) and its sibling items (`outer_siblings`)."""
 
     item: Item
     function: Function | None
-    beside: Sequence[Item]
+    siblings: Sequence[Item]
     holder: Item | None = None
-    around: Sequence[Item] = ()
+    outer_siblings: Sequence[Item] = ()
 
     @property
     def start(self) -> int:

@@ -72,9 +72,7 @@ def check_there(directories: Iterable[Path]) -> None:
         if not any((directory / file).exists() for file in _FILES):
             shutil.rmtree(directory, ignore_errors=True)
             _directory.cache_clear()
-            raise SandboxError(
-                f"{directory}, which was prepared, has been removed while programs were judged"
-            )
+            raise SandboxError(f"the prepared files in {directory} were removed while programs were judged")
 
 
 @cache

@@ -13,7 +13,7 @@ from typing import Any
 
 from sandbox.client import content_key
 from sandbox.compare import DEFAULT_RULE
-from sandbox.completion import Unreadable, is_answer, take_apart
+from sandbox.completion import Unreadable, extract_program, is_answer
 from sandbox.errors import UsageError
 from sandbox.languages import language
 from sandbox.programs import assemble
@@ -76,11 +76,11 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
     if len(whole) != 1 or (of_cases and "program" not in whole[0]):
         raise UsageError(
             f"expected an object with the fields {wanted}, the last with or without cases, compare and checker; "
-            f"got {', '.join(sorted(row)) or 'none'}{_meant(row)}"
+            f"got {', '.join(sorted(row)) or 'none'}{_hint(row)}"
         )
     used = {*whole[0], *_OPTIONAL}
     extra = {name: value for name, value in row.items() if name not in used}
-    if meant := _meant(extra, _OPTIONAL):
+    if meant := _hint(extra, _OPTIONAL):
         raise UsageError(f"unknown field{meant}")
     for name in whole[0]:
         _text(row[name], name)
@@ -94,7 +94,7 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
     completion, prompt = row["completion"], row["prompt"]
     if is_answer(prompt, completion, name):
         try:
-            prompt, completion, _ = take_apart(prompt, completion, name, row["tests"])
+            prompt, completion, _ = extract_program(prompt, completion, name, row["tests"])
         except Unreadable as error:
             known = Result(row["id"], Verdict.wrong_answer, note=f"{UNREADABLE}: {error}")
             return Row(Program(row["id"], name, completion), extra, known)
@@ -103,7 +103,7 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
     return Row(program, extra)
 
 
-def _meant(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:
+def _hint(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:
     """A hint for an error message if a field's name is similar to one of `names`, else empty."""
     for got in sorted(row.keys() - set(names)):
         if close := get_close_matches(got.lower(), [name for name in names if name not in row], 1, 0.85):

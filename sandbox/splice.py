@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sandbox.grammars import GRAMMARS
 from sandbox.lexer import JOINED, masked
-from sandbox.needs import among, first_lines, goes_beside, imports, is_there, needed
+from sandbox.needs import first_lines, goes_inside, imports, is_in_prompt, is_one_of, needed
 from sandbox.outline import Item, Place, depth, inside, items, top
 
 _DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*(?=\n|$)', re.DOTALL)
@@ -68,20 +68,20 @@ def splice(
     answer's other blocks. `loosely`: keep the prompt's head of the function even if its types differ. Raises `Unreadable`."""
     call, renames = _call(asked, found, language), _renames(asked, found)
     if call and found.holder:
-        found = Place(_without_mains(found.holder, language), None, found.around)
+        found = Place(_without_mains(found.holder, language), None, found.outer_siblings)
         there = asked.holder is not None and found.item.names[:1] == asked.holder.names[:1]
         renames = {name: f"{name}_" for name in found.item.names[:1] if there}
     tested = items(tests, language)
     kept = needed(found, others, asked.item.names[0], tested, language)
-    new = [item for item in kept if not is_there(item, asked)]
-    beside = [item for item in new if asked.holder and not call and goes_beside(item, found)]
-    above = [item for item in new if not among(item, beside)] + [found.item] * bool(call)
+    new = [item for item in kept if not is_in_prompt(item, asked)]
+    siblings = [item for item in new if asked.holder and not call and goes_inside(item, found)]
+    above = [item for item in new if not is_one_of(item, siblings)] + [found.item] * bool(call)
     outermost = asked.holder or asked.item
     pieces = [
         ("imports", top(prompt), first_lines(found)),
         ("imports", _below_imports(prompt, asked), imports(asked, found, others, new, tested, language)),
         ("definitions", outermost.start, [_text(item, "", language) for item in above]),
-        ("definitions", asked.start, [_text(item, asked.item.indent, language) for item in beside]),
+        ("definitions", asked.start, [_text(item, asked.item.indent, language) for item in siblings]),
     ]
     closers = _closers(asked, tests, language)
     if call:
@@ -117,8 +117,8 @@ def continued(prompt: str, text: str) -> str:
 def _below_imports(prompt: str, asked: Place) -> int:
     """The position for imports in the prompt."""
     outermost = asked.holder or asked.item
-    beside = asked.around if asked.holder else asked.beside
-    above = [item for item in beside if item.kind in ("import", "first") and item.start < outermost.start]
+    siblings = asked.outer_siblings if asked.holder else asked.siblings
+    above = [item for item in siblings if item.kind in ("import", "first") and item.start < outermost.start]
     return above[-1].start + len(above[-1].text) if above else min(top(prompt), outermost.start)
 
 
@@ -141,11 +141,11 @@ def _call(asked: Place, found: Place, language: str) -> str | None:
         re.match(r"(?:namespace|module|object|case\s+object)\b", found.holder.bare[found.holder.code :])
     )
     if asked.holder:
-        beside = [
-            item for item in found.beside if item.kind in ("function", "value") and item is not found.item
+        siblings = [
+            item for item in found.siblings if item.kind in ("function", "value") and item is not found.item
         ]
         inherits = re.search(r"\b(?:extends|implements|with)\b", found.holder.bare.partition("{")[0])
-        if of_type or not (beside or inherits):
+        if of_type or not (siblings or inherits):
             return None
     template = (_ON_TYPE if of_type else _ON_NEW).get(language)
     named = re.search(r"\bimpl\b(?:<[^>]*>)?\s+(?:[\w:<>]+\s+for\s+)?(\w+)", found.holder.bare)

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from sandbox.client import Sandbox
-from sandbox.completion import Unreadable, is_answer, take_apart
+from sandbox.completion import Unreadable, extract_program, is_answer
 from sandbox.languages import language
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Result, Verdict
@@ -81,7 +81,7 @@ def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
         prompt, body = row["prompt"], row["response"]
         if is_answer(prompt, body, name):
             try:
-                prompt, body, _ = take_apart(prompt, body, name, row["tests"])
+                prompt, body, _ = extract_program(prompt, body, name, row["tests"])
             except Unreadable as error:
                 print("unreadable", f"{row['name']}.{name}:", error)
                 continue

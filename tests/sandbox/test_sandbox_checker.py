@@ -349,8 +349,8 @@ def test_a_checker_that_a_container_cannot_run_is_told() -> None:
         sandbox._missing |= {"ml": (), "cpp": (), "py": ()}
         sandbox.backend = "docker"
         program = Program("x", "ml", "")
-        sandbox._need_beside("py", program)
+        sandbox._need_checker("py", program)
         with pytest.raises(
             UsageError, match=r"program x: its checker is in cpp, .* has only .*\bml\b.* and py"
         ):
-            sandbox._need_beside("cpp", program)
+            sandbox._need_checker("cpp", program)

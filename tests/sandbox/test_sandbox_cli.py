@@ -162,7 +162,7 @@ def test_judge_counts_the_libraries_that_are_not_there(tmp_path: Path) -> None:
         "",
         "",
     ]
-    told = "1 passed; libraries that were asked for and are not here: nosuch 2, other 1"
+    told = "1 passed; missing libraries: nosuch 2, other 1"
     assert told in done.stderr
 
 

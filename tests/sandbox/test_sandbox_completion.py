@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from sandbox.client import Sandbox
-from sandbox.completion import Unreadable, asked_function, extract_completion, is_answer, take_apart
+from sandbox.completion import Unreadable, asked_function, extract_completion, extract_program, is_answer
 from sandbox.grammars import GRAMMARS
 from sandbox.languages import COMMON, IMAGES, LANGUAGES
 from sandbox.lexer import masked
@@ -37,7 +37,7 @@ def completion(prompt: str, answer: str, language: str, stop_tokens: Sequence[st
 
 
 def program(prompt: str, answer: str, language: str) -> str:
-    made = take_apart(prompt, answer, language, TESTS.get(language, ""))
+    made = extract_program(prompt, answer, language, TESTS.get(language, ""))
     return made.prompt + made.completion
 
 
@@ -97,8 +97,8 @@ def test_a_markdown_block_with_talk_and_an_example_call() -> None:
 def test_the_closing_brace_goes_where_the_tests_bring_it() -> None:
     answer = "```cpp\n#include <vector>\nlong twice(long n) {\n    if (n) {\n        n += n;\n    }\n    return n;\n}\nint main() {}\n```"
     body = "    if (n) {\n        n += n;\n    }\n    return n;"
-    assert take_apart(CPP, answer, "cpp", CPP_TESTS).completion == body
-    assert take_apart(CPP, answer, "cpp", "int main() { return twice(0); }").completion == body + "\n}"
+    assert extract_program(CPP, answer, "cpp", CPP_TESTS).completion == body
+    assert extract_program(CPP, answer, "cpp", "int main() { return twice(0); }").completion == body + "\n}"
 
 
 def test_a_class_is_closed_where_the_tests_do_not() -> None:
@@ -108,7 +108,7 @@ def test_a_class_is_closed_where_the_tests_do_not() -> None:
     tests = ["class Main { }", "    static void more() { }\n}", JAVA_TESTS]
     for ending, brought in zip(after, tests, strict=True):
         assert (
-            take_apart(JAVA, answer, "java", brought).completion
+            extract_program(JAVA, answer, "java", brought).completion
             == body.replace("        ", "      ", 1) + ending
         )
 
@@ -251,7 +251,7 @@ def test_a_string_that_never_ends_does_not_swallow_the_answer() -> None:
 def test_what_a_block_of_the_prompt_s_own_holds() -> None:
     """The prompt opened a block, and the completion closes it."""
     for rest in ("", "\nThis doubles.", "\nUse it:\n\n```python\nprint(twice(2))\n```\n"):
-        assert take_apart(PY, f"    return 2 * n\n```{rest}", "py") == (PY, "    return 2 * n", ())
+        assert extract_program(PY, f"    return 2 * n\n```{rest}", "py") == (PY, "    return 2 * n", ())
 
 
 # --- what comes along
@@ -326,7 +326,7 @@ def test_what_to_learn_from_needs_nothing_outside_of_the_function() -> None:
 
 def test_php_s_tags_stay_outside() -> None:
     answer = "```php\n<?php\nfunction f($n) {\n  return g($n);\n}\nfunction g($n) {\n  return '?>' . $n;\n}\n?>\n```"
-    made = take_apart("<?php\n// So.\nfunction f($n) {\n", answer, "php")
+    made = extract_program("<?php\n// So.\nfunction f($n) {\n", answer, "php")
     assert made.prompt == "<?php\nfunction g($n) {\n  return '?>' . $n;\n}\n// So.\nfunction f($n) {\n"
 
 
@@ -343,7 +343,7 @@ def test_a_function_is_needed_where_a_variable_has_its_name() -> None:
         "```java\nclass Problem {\n    public static long twice(long n) {\n        long more = more(n);\n        return more;\n    }\n\n"
         "    static long more(long k) {\n        return 2 * k;\n    }\n}\n```"
     )
-    assert "static long more(long k)" in take_apart(JAVA, answer, "java", JAVA_TESTS).prompt
+    assert "static long more(long k)" in extract_program(JAVA, answer, "java", JAVA_TESTS).prompt
 
 
 def test_what_the_tests_bind_is_left_to_them() -> None:
@@ -363,7 +363,7 @@ def test_what_the_tests_bind_is_left_to_them() -> None:
 )
 def test_what_cannot_be_taken_apart_is_said_to_be_so(answer: str, why: str) -> None:
     with pytest.raises(Unreadable, match=re.escape(why)):
-        take_apart(JS, answer, "js", JS_TESTS)
+        extract_program(JS, answer, "js", JS_TESTS)
 
 
 def test_the_function_that_a_prompt_asks_for() -> None:
@@ -484,6 +484,6 @@ def test_an_answer_in_any_style_is_the_program_that_it_stands_for(image: str) ->
 
 
 def made(id: str, language: str, prompt: str, answer: str, tests: str) -> Program:
-    answered = take_apart(prompt, answer, language, tests)
+    answered = extract_program(prompt, answer, language, tests)
     source, marker = assemble(language, answered.prompt, answered.completion, tests)
     return Program(id, language, source, end_marker=marker)

@@ -1,8 +1,8 @@
-"""What a person runs: one file each, only wiring."""
+"""What a person runs: the Prefect flows and the command line, which only connect tasks and library."""
 
 import sys
 
-if sys.version_info < (3, 11):  # noqa: UP036 - what follows cannot be read by an older one
+if sys.version_info < (3, 11):  # noqa: UP036 - older versions cannot parse the other modules
     print(
         f"selftrain needs Python 3.11 or newer, this is {sys.version.split()[0]} ({sys.executable}); "
         "`make setup PYTHON=/path/to/python3.11` makes .venv with it",

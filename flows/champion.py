@@ -1,6 +1,6 @@
-"""Goes on from the champion: finds out what to train next, trains it, and puts the decision on record.
+"""Continues from the champion: decides what to train next, trains it, and records the decision on it.
 
-The stages are those of `flows.method`; since they are keyed, all but the new round's are found made.
+The stages are those of `flows.method`; all of them but the new round's are cache hits.
 """
 
 from collections.abc import Callable
@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
-from flows.method import method
+from flows.method import Outline, method
 from flows.session import carry_out
 from selftrain.champion.promotion import CHAMPION, POOL, Attempt, compare, next_attempt, verdict
 from selftrain.champion.registry import Contender, Figures, Identity, Record, Registry, next_number
@@ -20,24 +20,19 @@ from tasks.run import Run, Step
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
-class Keys(Run):
-    """Finds out the keys of a run and looks into no store."""
-
-    def is_there(self, ref: ArtifactRef) -> bool:
-        return False
-
-
 @dataclass(frozen=True)
 class Decided:
-    """How a run that goes on from the champion ended. `record`: the decision on its challenger, its own or, where another run
-    was first, that one's; None where there was nothing to do."""
+    """Outcome of a run that continued from the champion.
+
+    record  the decision on its challenger: by this run, or by another that decided first; None if there was nothing to do
+    """
 
     attempt: Attempt
     record: Record | None
 
     @property
     def text(self) -> str:
-        """In one line."""
+        """The outcome in one line."""
         if self.record is None:
             return f"nothing to do: {self.attempt.nothing}"
         challenger = self.record.challenger
@@ -46,10 +41,10 @@ class Decided:
 
 
 def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
-    """What the config of `run` asks to be trained next, given what its registry holds. Nothing is built."""
+    """The next attempt for the config of `run`, the identity of the decision on it, and the records so far. Builds nothing."""
     records = Registry(run.store, run.config.name).records()
     longest = max([run.config.rounds, *(one.rounds for record in records for one in _contenders(record))])
-    keys = Keys(
+    keys = Outline(
         run.config.model_copy(update={"rounds": longest + 2}),
         run.store,
         toolchain=run.toolchain,
@@ -66,7 +61,7 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
         problems=str(keys.steps["prepare"].ref),
         method=fingerprint(
             {
-                "reranker": reranker(2),  # depends on all that later rounds depend on
+                "reranker": reranker(2),  # its key covers everything that later rounds depend on
                 "pool": str(keys.steps[f"execute-{POOL}-evaluation"].ref),
                 "evaluate": canonical_json(run.config.evaluate, "evaluate", whole=False),
                 "version": EVALUATE.version,
@@ -78,22 +73,22 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
 
 
 def prepared(run: AnyRun, attempt: Attempt) -> tuple[AnyRun, ArtifactRef | None]:
-    """`run` with the rounds of `attempt`, and the reranker that `method` is to evaluate beside its own."""
+    """`run` with the rounds of `attempt`, and the champion's reranker if `method` has to evaluate it with its own; else None."""
     run.config = run.config.model_copy(update={"rounds": attempt.rounds})
-    beside = None if attempt.of_chain or attempt.rival is None else ArtifactRef.parse(attempt.rival.reranker)
-    return run, beside
+    foreign = None if attempt.of_chain or attempt.rival is None else ArtifactRef.parse(attempt.rival.reranker)
+    return run, foreign
 
 
-def go_on(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, dict[str, Any], Decided]:
-    """Train and judge the next challenger; the run, the content of its report.json, and what came of it.
+def train_challenger(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, dict[str, Any], Decided]:
+    """Train and judge the next challenger; returns the run, the content of its report.json, and the outcome.
 
-    Where another run decides meanwhile, this one's challenger is compared with who is champion then.
+    If another run decides meanwhile, this run's challenger is compared with the new champion.
     """
     while True:
         run, folder = open_()
         attempt, identity, records = plan_next(run)
-        run, beside = prepared(run, attempt)
-        content = carry_out(run, folder, partial(method, champion=beside))
+        run, foreign = prepared(run, attempt)
+        content = carry_out(run, folder, partial(method, champion=foreign))
         if attempt.nothing is not None:
             return run, content, Decided(attempt, None)
         registry = Registry(run.store, run.config.name)
@@ -110,7 +105,7 @@ def go_on(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, dict[str, A
 
 
 def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record]) -> Record:
-    """The decision on the challenger of a finished `run`, not yet on record."""
+    """The decision on the challenger of a finished `run`; the caller records it."""
     steps, rival = run.steps, attempt.rival
     names = {"problems": "prepare", "evaluation": "evaluate"} | {
         f"{POOL}.{role}": f"{stage}-{POOL}-evaluation"
@@ -162,7 +157,7 @@ def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record])
 
 
 def _measured(run: Run, rounds: int) -> dict[str, Any]:
-    """What the stages of a finished run measured."""
+    """The figures of a record that come from the stages of a finished run."""
 
     def manifest(step: Step) -> dict[str, Any]:
         return run.store.manifest(step.ref) or {}

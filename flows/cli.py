@@ -18,15 +18,15 @@ examples:
   selftrain plan my.yaml --gpus 8 --gpu-memory 80       memory, FLOPs, hours and storage that it will need
   selftrain plan my.yaml --problems 1000 --samples 100 --machines 16 --html plan.html
                                                         hours on 1, 2, 4, ... 16 machines, for that many problems
-  selftrain show runs/demo                              what a run made, and its figures
+  selftrain show runs/demo                              the stages of a run and their figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
-  selftrain why rm-2                                    how its key, or one such as 4f2a9c01, differs from the nearest one
-  selftrain gc runs/store --keep-runs 3 --dry-run       what no run needs any more, and its size
-  selftrain run prod --champion                         one round more than the champion has; promoted if better
+  selftrain why rm-2                                    how its key (or one given as 4f2a9c01) differs from the nearest earlier one
+  selftrain gc runs/store --keep-runs 3 --dry-run       artifacts that no run needs any more, and their size
+  selftrain run prod --champion                         train one round more than the champion has; promote it if it is better
   selftrain champion                                    who is champion, since when and why
   selftrain node /shared/store                          lend this machine to a run with runtime.nodes > 1
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
-  selftrain rank runs/demo --example                    the same for a problem of the run's own, with verdicts
+  selftrain rank runs/demo --example                    the same for a test problem of the run, with verdicts
 """
 
 
@@ -53,7 +53,7 @@ def _carry_out(options: argparse.Namespace) -> int:
         if ours is None:
             raise
         print(f"selftrain: {ours}", file=sys.stderr)
-        return 2 if getattr(ours, "exit_code", 1) == 2 else 1  # the sandbox's own failure is the run's
+        return 2 if getattr(ours, "exit_code", 1) == 2 else 1  # a failure of the sandbox fails the run
 
 
 class Version(argparse.Action):

@@ -17,16 +17,16 @@ def add_commands(commands: Any) -> None:
     promote = commands.add_parser(
         "promote",
         help="make a reranker champion by hand, or an earlier champion again",
-        description="The reranker becomes champion whatever was measured, and the decision goes on record. Runs with "
-        "--champion go on from it; they do not put up again what they have judged before.",
+        description="The reranker becomes champion whatever was measured, and the decision is recorded. Runs with --champion "
+        "continue from it; they do not judge a challenger again that they have judged before.",
     )
     promote.add_argument("key", help="key of a reranker, or its first digits (see `champion`, `show`)")
-    promote.add_argument("--reason", default="by hand", help="goes into the record")
+    promote.add_argument("--reason", default="by hand", help="reason to record (default: by hand)")
     _add_registry(promote)
     promote.set_defaults(command=promote_command)
 
     drift = commands.add_parser(
-        "drift", help="how champions, challengers and their surroundings have changed"
+        "drift", help="write a page that shows champions, challengers and their figures by decision"
     )
     drift.add_argument("--out", default="drift.html", help="the page to write (default: drift.html)")
     _add_registry(drift)
@@ -62,7 +62,9 @@ def promote_command(options: argparse.Namespace) -> int:
     )
     others = [name for name in names(store) if name != registry.name]
     if record.number == 1 and others:
-        print(f"the first of {registry.name}; {store.url} also has: {', '.join(others)}")
+        print(
+            f"this is the first record of {registry.name}; {store.url} also has champions of: {', '.join(others)}"
+        )
     return 0
 
 
@@ -77,7 +79,9 @@ def drift_command(options: argparse.Namespace) -> int:
     try:
         replace_file(Path(options.out), page.encode())
     except OSError as error:
-        raise UsageError(f"{options.out}: {error}; expected a file that can be written") from error
+        raise UsageError(
+            f"{options.out}: {error}; expected a file that can be written: choose one with --out"
+        ) from error
     print(Path(options.out).resolve())
     return 0
 

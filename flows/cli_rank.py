@@ -13,14 +13,14 @@ from selftrain.errors import UsageError
 
 
 class Instead(argparse.Action):
-    """An option that stands in the place of `others`, which are needed without it."""
+    """An option that makes the arguments `others` optional, which are required without it."""
 
     def __init__(self, *args: Any, others: Sequence[argparse.Action] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.others = others
 
     def __call__(self, _: Any, namespace: argparse.Namespace, value: Any, option: Any = None) -> None:
-        """Keep its value; the others are needed no more."""
+        """Store the value and make the others optional."""
         setattr(namespace, self.dest, value)
         for other in self.others:
             other.required = False
@@ -31,8 +31,8 @@ def add_rank(commands: Any) -> None:
     rank = commands.add_parser(
         "rank",
         help="score completions of a prompt and pick the best",
-        description="Ranks completions of a prompt in the way that the run's validation chose: by its last reranker's score, "
-        "or by that and the log-probability under its generator. Says where the texts are unlike what both were trained on.",
+        description="Ranks completions of a prompt in the way that the run's validation chose: by the score of its last reranker, "
+        "or by that and the log-probability under its generator. Warns if the texts are unlike the training data of both.",
     )
     rank.add_argument(
         "run", help="a run's folder, or its name in runs/; or a reranker's folder: its score alone"
@@ -42,7 +42,7 @@ def add_rank(commands: Any) -> None:
         "candidates", nargs="+", metavar="CANDIDATE", help="files with completions of the prompt"
     )
     rank.add_argument(
-        "--by", metavar="WAY", help="another way: rm-2 is the reranker alone, rm-2+logprob both"
+        "--by", metavar="WAY", help="another way to rank: rm-2 is the reranker alone, rm-2+logprob both"
     )
     rank.add_argument(
         "--example",
@@ -51,8 +51,8 @@ def add_rank(commands: Any) -> None:
         metavar="PROBLEM",
         action=Instead,
         others=(prompt, candidates),
-        help="rank a test problem of the run instead (default: the first that some programs solve and some do not), with "
-        "the sandbox's verdicts",
+        help="rank the programs of a test problem of the run and print their verdicts (default: the first problem that some "
+        "programs solve and some do not)",
     )
     rank.add_argument("--json", action="store_true", help="print JSON")
     rank.set_defaults(command=rank_command)
@@ -60,10 +60,12 @@ def add_rank(commands: Any) -> None:
 
 def rank_command(options: argparse.Namespace) -> int:
     """`selftrain rank`."""
-    gc.disable()  # of what is imported nothing is garbage; looking for it takes a fifth of the start
+    gc.disable()  # imports make no garbage, and looking for it takes a fifth of the start
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.example is not None and (options.prompt or options.candidates):
-        raise UsageError("--example has a prompt and candidates of its own; expected one or the other")
+        raise UsageError(
+            "expected either --example, which has its own prompt and candidates, or --prompt and CANDIDATE; got both"
+        )
     from selftrain.rerank.picker import Picked, Picker, example
     from selftrain.rerank.reranker import Reranker
 
@@ -98,9 +100,9 @@ def rank_command(options: argparse.Namespace) -> int:
         if picked.far:
             print(
                 f"selftrain: these texts are unlike what {picker.way} was trained on, {picker.trained_on}: their mean "
-                f"log-probability is {picked.mean_logprob:.2f} nats a token under the run's generator, and on none of the run's "
-                f"own test problems below {picked.lowest:.2f}. The order says little; `selftrain rank {options.run} --example` "
-                "shows one of the run's own",
+                f"log-probability under the run's generator is {picked.mean_logprob:.2f} nats per token, and on no test problem of "
+                f"the run is it below {picked.lowest:.2f}. Do not rely on this order; `selftrain rank {options.run} --example` "
+                "ranks a test problem of the run",
                 file=sys.stderr,
             )
     return 0

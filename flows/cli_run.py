@@ -14,7 +14,7 @@ from selftrain.launch.ending import ENDING
 
 def add_run(commands: Any) -> None:
     """Add `selftrain run`."""
-    run = commands.add_parser("run", help="run the whole loop of a config; goes on where it was stopped")
+    run = commands.add_parser("run", help="run the whole loop of a config, or resume it")
     _add_config(run)
     run.add_argument("--out", help="folder of the run (default: runs/NAME)")
     run.add_argument(
@@ -23,7 +23,7 @@ def add_run(commands: Any) -> None:
     run.add_argument(
         "--champion",
         action="store_true",
-        help="go on from the champion in the store: train one round more, promote what beats it",
+        help="continue from the champion in the store: train one more round, promote its reranker if it is better",
     )
     run.set_defaults(command=run_command)
 
@@ -89,10 +89,8 @@ def _add_hardware(plan: argparse.ArgumentParser) -> None:
 
 def add_node(commands: Any) -> None:
     """Add `selftrain node`."""
-    node = commands.add_parser(
-        "node", help="let this machine take part in the training of a run that another machine carries out"
-    )
-    node.add_argument("store", help="the run's store, under the path that the other machine has it under")
+    node = commands.add_parser("node", help="lend this machine to the training of a run on another machine")
+    node.add_argument("store", help="the run's store, under the same path as on the other machine")
     node.set_defaults(command=node_command)
 
 
@@ -105,7 +103,7 @@ def _add_config(command: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="A.B=VALUE",
-        help="override a setting (again and again)",
+        help="override a setting (may be repeated)",
     )
     command.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
 
@@ -129,15 +127,15 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     from tasks.run import Run
 
     run, folder = open_run(Run, options.config, overrides, options.rounds, options.out)
-    beside = None
+    foreign = None
     if options.champion:
         from flows.champion import plan_next, prepared
 
         attempt, _, _ = plan_next(run)
-        run, beside = prepared(run, attempt)
+        run, foreign = prepared(run, attempt)
         if attempt.nothing:
             print(f"nothing to do: {attempt.nothing}")
-    method(run, beside)
+    method(run, foreign)
     for step in run.steps.values():
         print(f"{'cached' if step.name in run.cached else 'to do ':<7} {step.label:<32} {step.ref}")
     print(
@@ -148,7 +146,7 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
 
 
 def _tell_problems(config: Any) -> None:
-    """Print what a look at the problems tells, where they are files at hand. Raises DataError as the run would."""
+    """Read the problems, if they are local files, and print their counts and leaks. Raises DataError as the run would."""
     from selftrain.problems.checks import overview
     from selftrain.problems.read import find_problems
 
@@ -158,17 +156,17 @@ def _tell_problems(config: Any) -> None:
         return
     if remote := [hub for part in parts if (hub := getattr(part, "hub", None)) and not Path(hub).is_dir()]:
         print(
-            f"\nproblems: not looked at, they are on the hub ({', '.join(remote)}); `prepare` tells of leaks"
+            f"\nproblems: not read, they are on the hub ({', '.join(remote)}); stage `prepare` checks them for leaks"
         )
         return
     found = find_problems(source.model_copy(update={"seed": source.seed + config.seed}))
-    print("\nproblems (what only running programs tells comes in `prepare`):")
+    print("\nproblems (stage `prepare` also runs their programs and checks the results):")
     for line in overview(found):
         print(f"  {line}")
 
 
 def plan_command(options: argparse.Namespace) -> int:
-    """`selftrain plan`; 1 where the run would not fit."""
+    """`selftrain plan`; exit code 1 if the run would not fit."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
     from flows.method import graph
     from flows.session import open_store
@@ -199,7 +197,7 @@ def plan_command(options: argparse.Namespace) -> int:
 
 
 def node_command(options: argparse.Namespace) -> int:
-    """`selftrain node`: ends when it is interrupted."""
+    """`selftrain node`: runs until it is interrupted."""
     import signal
 
     from selftrain.launch.nodes import serve
@@ -208,16 +206,16 @@ def node_command(options: argparse.Namespace) -> int:
     store = Store(options.store)
     if not store.is_local or not Path(store.root).is_dir():
         raise UsageError(
-            f"{options.store}: no such folder on this machine; expected the run's store, on a file system that all machines "
-            "share, under the path that the first machine has it under (`mkdir -p` it where no run has made it yet)"
+            f"{options.store}: no such folder on this machine; expected the run's store on a shared file system, under the same "
+            "path as on the first machine (`mkdir -p` it if no run has made it yet)"
         )
-    # So that what it started ends with it, and the other machine is told.
+    # As KeyboardInterrupt these signals end the node's children, and the first machine is informed.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
         serve(store.local / "jobs", lambda line: print(line, flush=True))
     except KeyboardInterrupt:
-        print("selftrain: this machine takes part in no more jobs", file=sys.stderr)
+        print("selftrain: interrupted; this machine takes no more jobs", file=sys.stderr)
     return 0
 
 

@@ -14,7 +14,7 @@ def add_runs(commands: Any) -> None:
     runs.add_argument("folder", nargs="?", default="runs", help="where runs are (default: runs)")
     runs.set_defaults(command=runs_command)
 
-    show = commands.add_parser("show", help="what a run made: stages, keys, seconds, figures")
+    show = commands.add_parser("show", help="the stages of a run: keys, seconds, figures")
     show.add_argument("run", help="a run's folder, or its name in runs/")
     show.set_defaults(command=show_command)
 
@@ -29,7 +29,7 @@ def add_runs(commands: Any) -> None:
 def add_store(commands: Any) -> None:
     """Add `selftrain why` and `selftrain gc`."""
     why = commands.add_parser(
-        "why", help="why a key is what it is: differences to the nearest earlier artifact of its stage"
+        "why", help="how a key differs from that of the nearest earlier artifact of its stage"
     )
     why.add_argument(
         "key", help="a key or its first digits, or a stage's name such as rm-2 (see `show`, `run --dry-run`)"
@@ -40,13 +40,17 @@ def add_store(commands: Any) -> None:
 
     gc = commands.add_parser(
         "gc",
-        help="remove from a store what no run needs any more",
-        description="Keeps what the newest finished runs of each name, unfinished runs and the registry need, with all that "
-        "it was made from; removes other artifacts, superseded and abandoned attempts, old builds and copies.",
+        help="remove artifacts that no run needs any more from a store",
+        description="Keeps the artifacts of the newest finished runs of each name, of unfinished runs and of the registry, with "
+        "all their inputs; removes other artifacts, superseded and abandoned attempts, old builds and cached copies.",
     )
     gc.add_argument("store", help="the store's folder or URL")
     gc.add_argument(
-        "--keep-runs", type=int, default=5, metavar="N", help="newest finished runs of each name (default: 5)"
+        "--keep-runs",
+        type=int,
+        default=5,
+        metavar="N",
+        help="number of newest finished runs of each name to keep (default: 5)",
     )
     gc.add_argument("--dry-run", action="store_true", help="only print what would be removed")
     gc.set_defaults(command=gc_command)
@@ -58,7 +62,9 @@ def runs_command(options: argparse.Namespace) -> int:
 
     folder = Path(options.folder)
     if (folder / NAME).is_file():
-        raise UsageError(f"{folder}: that is a run; `selftrain show {folder}` shows it")
+        raise UsageError(
+            f"{folder} is the folder of one run; expected a folder that holds runs. `selftrain show {folder}` shows this run"
+        )
     if folder != Path("runs") and not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one that holds the folders of runs")
     found = sorted(folder.glob(f"*/{NAME}"))
@@ -97,7 +103,7 @@ def show_command(options: argparse.Namespace) -> int:
             print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing.get(state(run), 'not in the store')}")
             continue
         figures = dict(manifest["metrics"])
-        if ref["stage"] == "prepare":  # its counts are what there is to know of one's data
+        if ref["stage"] == "prepare":  # its counts describe the problems
             for name_of_group in ("problems", "left_out", "checks"):
                 figures |= figures.pop(name_of_group, {})
         figures = {k: v for k, v in figures.items() if not isinstance(v, list | dict)}
@@ -110,9 +116,7 @@ def show_command(options: argparse.Namespace) -> int:
     if run.get("failed"):
         print(f"\nended{f' in {last}' if last else ''}: {run['failed']}")
     elif not run["finished"]:
-        print(
-            "\nnot finished: it goes on somewhere, or was ended; the same `selftrain run` goes on from here"
-        )
+        print("\nnot finished: the run still goes on, or it was ended; the same `selftrain run` resumes it")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Measures one reranker on a config's problems: candidates of one generator, judged and ranked, and a report.
+"""Measures one reranker on the problems of a config: samples one generator, judges and ranks the candidates, writes a report.
 
 prefect deployment run evaluate/evaluate
 """
@@ -40,10 +40,10 @@ def evaluate(
 
     Args:
         config: a YAML file, or the name of a shipped config (demo, prod, ...)
-        overrides: settings on top of it, by dotted name, e.g. {"problems.evaluation": "new.jsonl"}
-        reranker: key of a reranker in the store, or its first digits; the champion of the config's name if not given
-        generator: whose candidates are ranked, STAGE/KEY; the SFT policy that the reranker was made for if not given
-        out: the run's folder; runs/NAME-evaluate if not given
+        overrides: settings that replace those of the config, by dotted name, e.g. {"problems.evaluation": "new.jsonl"}
+        reranker: key of a reranker in the store, or its first digits; default: the champion of the config's name
+        generator: the model whose candidates are ranked, STAGE/KEY; default: the SFT policy that the reranker was made for
+        out: the run's folder; default: runs/NAME-evaluate
     """
     run, folder = open_run(PrefectRun, config, overrides, None, out)
     if out is None:
@@ -63,21 +63,21 @@ def evaluate(
 
 
 def subject(run: Run, reranker: str | None, generator: str | None) -> tuple[Contender, ArtifactRef]:
-    """The reranker to measure and the generator to sample from. Raises UsageError where there is none such in the store."""
+    """The reranker to measure and the generator to sample from. Raises UsageError if the store does not have them."""
     records = Registry(run.store, run.config.name).records()
     if reranker is None and not records:
         raise UsageError(
-            f"{run.config.name} has no champion in {run.store.url}: name a reranker by its key, or promote one first"
+            f"{run.config.name} has no champion in {run.store.url}: give `reranker`, its key, or promote one first"
         )
     ranked = contender(run.store, records, reranker or records[-1].champion.reranker)
     wanted = generator or ranked.generator
     if wanted is None:
         raise UsageError(
-            f"{ranked.reranker} does not say what generator it was made for: name one as STAGE/KEY"
+            f"{ranked.reranker} does not name the generator that it was made for: give `generator` as STAGE/KEY"
         )
     ref = ArtifactRef.parse(wanted)
     if not run.store.has(ref):
         raise UsageError(
-            f"generator {wanted} is not in {run.store.url}, or not whole; expected STAGE/KEY, e.g. sft/4f2a..."
+            f"generator {wanted} is not in {run.store.url}, or its files are incomplete; expected STAGE/KEY, e.g. sft/4f2a..."
         )
     return ranked, ref

@@ -12,7 +12,7 @@ from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
-from flows.champion import Decided, go_on
+from flows.champion import Decided, train_challenger
 from flows.method import method
 from flows.session import carry_out, open_run
 from selftrain.champion.drift import drift_markdown
@@ -23,9 +23,9 @@ from tasks.notify import notify, notify_of_end, run_name
 from tasks.prefect import PrefectRun
 
 STARTS = 10
-"""How often a run is started; it is started again when it crashes (infra/automation.py)."""
+"""Largest number of starts of one run, which infra/automation.py starts again when it crashes."""
 SILENT = "no sign of life"
-"""How the message begins of the state that the automation starts a run again with."""
+"""First words of the message of the state with which the automation starts a run again."""
 
 
 @flow(
@@ -47,28 +47,28 @@ def iterative_selftrain(
 
     Args:
         config: What to run: a YAML file, or the name of a shipped config (demo, prod, ...)
-        overrides: Settings on top of it, by dotted name, e.g. {"sft.epochs": 2, "store": "s3://bucket/store"}
+        overrides: Settings that replace those of the config, by dotted name, e.g. {"sft.epochs": 2, "store": "s3://bucket/store"}
         rounds: Rounds of reward model and PPO; the config's own number if not given
         out: Folder of the run, with its report; runs/NAME if not given
-        champion: Go on from the champion: train one round more, and promote what beats it
+        champion: Continue from the champion: train one more round, and promote its reranker if it is better
     """
     if flow_run.run_count > STARTS:
         raise RunError(
-            f"the run crashed {STARTS} times and is not started again; the worker's log says how its process ended. What is "
-            "finished is kept: start a new run to go on"
+            f"the run crashed {STARTS} times and is not started again; the worker's log says how its process ended. Finished "
+            "artifacts are kept: start a new run to resume"
         )
-    if flow_run.run_count > 1 and (end := ended(flow_run.id)):
+    if flow_run.run_count > 1 and (end := earlier_end(flow_run.id)):
         return end
     if not champion:
         run, folder = open_run(PrefectRun, config, overrides, rounds, out)
         return carry_out(run, folder, method)
-    run, content, decided = go_on(lambda: open_run(PrefectRun, config, overrides, rounds, out))
+    run, content, decided = train_challenger(lambda: open_run(PrefectRun, config, overrides, rounds, out))
     announce(run, decided)
-    return told(content, decided)
+    return final_state(content, decided)
 
 
-def ended(id: str) -> State[Any] | None:
-    """The end that a run had come to before the automation, which had missed it, started it again; None where it had not."""
+def earlier_end(id: str) -> State[Any] | None:
+    """The final state that a run had reached when the automation, which had missed it, started the run again; else None."""
     with get_client(sync_client=True) as client:
         states = sorted(client.read_flow_run_states(UUID(id)), key=lambda state: state.timestamp)
     before, then = [pair for pair in pairwise(states) if pair[1].is_scheduled()][-1]
@@ -79,7 +79,7 @@ def ended(id: str) -> State[Any] | None:
 
 
 def announce(run: PrefectRun, decided: Decided) -> None:
-    """Show what was decided, and how it has gone so far."""
+    """Show the decision and the history of decisions in the UI, and notify of a promotion."""
     records = Registry(run.store, run.config.name).records()
     champion = records[-1].champion
     text = f"**{decided.text}**\n\nChampion: {champion.ranker} (`{champion.reranker}`)\n\n{drift_markdown(records)}"
@@ -88,8 +88,8 @@ def announce(run: PrefectRun, decided: Decided) -> None:
         notify("promoted", f"{run.config.name}: {decided.text}", {"champion": champion.model_dump()})
 
 
-def told(content: dict[str, Any], decided: Decided) -> State[dict[str, Any]]:
-    """The flow's final state, which says what was decided; its result is the report and, under `champion`, the decision."""
+def final_state(content: dict[str, Any], decided: Decided) -> State[dict[str, Any]]:
+    """The flow's final state, with the decision as its message; its data are report.json and, under `champion`, the decision."""
     record = decided.record
     result = {
         "text": decided.text,

@@ -15,9 +15,9 @@ from selftrain.launch.ending import ENDING
 QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # what goes wrong is told once, by the command line
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line prints an error once
     "DO_NOT_TRACK": "1",
-    # States of tasks are written once a second, together: see the Makefile.
+    # The server writes states of tasks once a second, together: the Makefile says why.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
@@ -26,7 +26,7 @@ QUIET = {
 def run_here(
     config: str, overrides: dict[str, Any], rounds: int | None, out: str | None, champion: bool = False
 ) -> str:
-    """Run the flow and return the final table. Raises what the flow raises; a wrong config fails before a server starts."""
+    """Run the flow; returns the final table. Raises what the flow raises; a wrong config fails before a server starts."""
     from flows.session import open_run
     from selftrain.report import summary_table
     from tasks.run import Run
@@ -34,19 +34,19 @@ def run_here(
     run, folder = open_run(Run, config, overrides, rounds, out)
     if run.config.runtime.backend == "process":
         print(
-            "the sandbox backend `process` isolates nothing: use it for the demo's own tiny models only",
+            "runtime.backend `process` does not isolate programs: use it for the demo's own tiny models only",
             file=sys.stderr,
         )
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    logging.raiseExceptions = False  # a log that does not reach the server is no news on the terminal
+    logging.raiseExceptions = False  # no tracebacks for log records that cannot reach the server
     ENDING.doing = "the start of Prefect's server"
     url = _connect()
     import httpx
 
     from flows.iterative_selftrain import iterative_selftrain
 
-    # Prefect handles SIGTERM itself while a flow runs: it would first tell the server, which may be gone.
+    # Prefect installs its own SIGTERM handler while a flow runs, which waits for a server that may be gone: replace it again.
     flow = iterative_selftrain.with_options(on_running=[lambda *_: ENDING.catch_again()])
     try:
         report = flow(config, overrides, rounds, out, champion)
@@ -54,8 +54,8 @@ def run_here(
         if known(error) or not _gone(error, url):
             raise
         raise RunError(
-            f"the Prefect server {url} does not answer any more: {type(error).__name__}: {error}; what is finished is kept: "
-            "start the server and run again to go on"
+            f"the Prefect server {url} does not answer any more: {type(error).__name__}: {error}; finished artifacts are kept: "
+            "start the server, then run the same command to resume"
         ) from error
     where = Path(folder, "report.html").resolve()
     decision = f"\n{report['champion']['text']}" if champion else ""
@@ -63,8 +63,7 @@ def run_here(
 
 
 def _connect() -> str:
-    """Say when the server answers: that of PREFECT_API_URL, else one that is started here and ends with this process; its
-    URL."""
+    """Connect to the server of PREFECT_API_URL, or start one that ends with this process; returns its URL."""
     started = time.monotonic()
     import httpx
     from prefect.client.orchestration import get_client
@@ -87,7 +86,7 @@ def _connect() -> str:
 
 
 def known(error: BaseException) -> BaseException | None:
-    """The error of ours that `error` is or was raised for."""
+    """The first error of this project's own in the chain of causes of `error`; None if there is none."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, SelftrainError | SandboxError):
         seen = seen.__cause__ or seen.__context__
@@ -95,8 +94,8 @@ def known(error: BaseException) -> BaseException | None:
 
 
 def _gone(error: Any, url: str) -> bool:
-    """Whether an error of httpx is about a request to the server at `url`."""
+    """Whether an error of httpx concerns a request to the server at `url`."""
     try:
         return str(error.request.url).startswith(url)
-    except RuntimeError:  # it does not say
+    except RuntimeError:  # the error names no request
         return True

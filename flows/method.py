@@ -1,4 +1,4 @@
-"""The method, stage by stage: what `iterative_selftrain` runs, and what a dry run plans."""
+"""The method, stage by stage: `iterative_selftrain` runs it, a dry run prints its keys."""
 
 from selftrain.champion.promotion import CHAMPION
 from selftrain.config import ModelConfig, RunConfig
@@ -18,7 +18,7 @@ from tasks.train_reward import train_reward
 
 
 def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
-    """The stages of `run`, in order; returns the report. A reranker of another run, the `champion`, is evaluated too."""
+    """Do the stages of `run` in order; returns the report. `champion`: a reranker of another run to evaluate too."""
 
     def pool(generator: ArtifactRef, name: str, evaluation: bool = False) -> tuple[ArtifactRef, ArtifactRef]:
         candidates = sample(run, problems, generator, name, evaluation)
@@ -43,19 +43,19 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
 
 
 class Outline(Run):
-    """A run of which only the graph counts: nothing is looked for in its store."""
+    """A run that computes keys and the graph of stages only, and reads no store."""
 
     def is_there(self, ref: ArtifactRef) -> bool:
-        """Never."""
+        """False: nothing is looked for."""
         return False
 
 
 def graph(config: RunConfig) -> list[Step]:
     """The stages of a run of `config`, in order, as `selftrain plan` needs them: without a sandbox, problems or weights.
 
-    Their keys tell them apart, but are not the run's: the digests of what comes from outside are left out.
+    Their keys are distinct, but are not the run's: they leave out the digests of inputs from outside.
     """
-    model = ModelConfig(max_tokens=10**9)  # stands for any, pretrained or not
+    model = ModelConfig(max_tokens=10**9)  # takes the place of any model, pretrained or not
     reward = config.reward.model_copy(update={"base": None, "base_revision": None})
     config = config.model_copy(update={"model": model, "reward": reward})
     run = Outline(config, Store(config.store), toolchain={"": ""}, content={"": ""})

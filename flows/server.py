@@ -1,8 +1,8 @@
-"""The Prefect server that a run starts for itself where PREFECT_API_URL names none; it ends with the run, however that ends.
+"""The Prefect server that a run starts if PREFECT_API_URL names none; it ends with the run, however the run ends.
 
-It has a session of its own: a signal to the run's process group, as a terminal, `timeout`, SLURM and a pod's end send it, would
-end the server before the run has told it how it ended, and Prefect's client waits for it long. Its standard input is a
-lifeline, as a training child's is: it closes when the run dies.
+The server has its own session. A signal to the run's process group (from a terminal, `timeout`, SLURM or the end of a pod) would
+otherwise end the server before the run has reported its final state, and Prefect's client would wait for it long. Its standard
+input is a lifeline, as that of a training child: it closes when the run dies, and then the server ends.
 """
 
 import atexit
@@ -22,13 +22,13 @@ from selftrain.errors import RunError
 from selftrain.launch.ending import ENDING
 
 SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-"""What Prefect gives a server that it starts itself."""
+"""The settings with which Prefect starts its own temporary server."""
 STOP_SECONDS = 3.0
-"""In which it writes down what it has been told."""
+"""Seconds that the server has to write its last states before it is killed."""
 
 
 def start() -> None:
-    """Start it, and have Prefect take it for its own temporary one. Raises RunError where it does not come up."""
+    """Start the server and register it as Prefect's own temporary one. Raises RunError if it does not come up."""
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, get_current_settings
 
@@ -54,14 +54,18 @@ def start() -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             log.seek(0)
             said = log.read().decode(errors="replace").strip()[-2000:]
-            how = "took too long" if process.poll() is None else f"ended with code {process.returncode}"
-            raise RunError(f"the Prefect server that was started here {how}; its last words:\n{said}")
+            how = (
+                "did not answer in time"
+                if process.poll() is None
+                else f"ended with code {process.returncode}"
+            )
+            raise RunError(f"the Prefect server that this run started {how}; the end of its log:\n{said}")
     server = SubprocessASGIServer()
     server.port, server.server_process, server.running = port, process, True
 
 
 def stop(process: "subprocess.Popen[bytes]") -> None:
-    """End it, gently at first."""
+    """Terminate the server; kill it after STOP_SECONDS."""
     process.terminate()
     try:
         process.wait(STOP_SECONDS)
@@ -79,7 +83,7 @@ def _answers(port: int) -> bool:
 
 
 def main() -> None:
-    """The server's process: serves on the socket that it is given."""
+    """The server's process: serves on the socket whose file descriptor is its argument."""
     listening = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_hold_lifeline, daemon=True).start()
     import uvicorn

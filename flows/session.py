@@ -22,7 +22,7 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 def open_run(
     kind: type[AnyRun], config: str, overrides: dict[str, Any] | None, rounds: int | None, out: str | None
 ) -> tuple[AnyRun, Path]:
-    """A run of `kind` and its folder. Raises UsageError where the config is wrong, StoreError for the store's folder."""
+    """A run of `kind` and its folder. Raises UsageError if the config is wrong, StoreError if the store cannot be used."""
     settings = dict(overrides or {})
     if rounds is not None:
         settings["rounds"] = rounds
@@ -38,8 +38,8 @@ def open_store(config: RunConfig) -> Store:
 
 
 def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]) -> dict[str, Any]:
-    """Run `method`, which returns the report; the content of report.json. The run's folder tells how far it came, and why it
-    ended. Raises what `method` raises, and UsageError where the folder cannot be written to or the run's tracker is missing."""
+    """Run `method`, which returns the report; returns the content of report.json. run.json in the run's folder records how far the
+    run came and why it ended. Raises what `method` raises, and UsageError if the folder is not writable or the tracker missing."""
     need_tracker(run.config.runtime.tracker)
     with _writing(folder):
         run.write(folder, finished=False)
@@ -53,16 +53,16 @@ def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]
 
 
 def _reason(error: BaseException) -> str:
-    """Why a run ended. Others' errors may hold what nobody is to read, addresses with credentials for instance."""
+    """Why a run ended. Of errors of other libraries only the type: their text may contain secrets, such as addresses with credentials."""
     if isinstance(error, SelftrainError):
         return str(error)
     if isinstance(error, Exception):
-        return f"{type(error).__name__}; the run's log has the rest"
+        return f"{type(error).__name__}; the run's log has the details"
     return "interrupted"
 
 
 def _finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
-    """Copy the report into the run's folder, with what belongs to this run only; the content of report.json."""
+    """Copy the report into the run's folder and add the run's own time and cache hits; returns the content of report.json."""
     with _writing(folder):
         for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
@@ -78,6 +78,6 @@ def _writing(folder: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise UsageError(
-            f"the run's folder {folder}: {error}; expected one that can be written, choose it with --out; what is finished "
-            "is in the store"
+            f"the run's folder {folder}: {error}; expected a folder that can be written: choose one with --out. Finished "
+            "artifacts are in the store"
         ) from error

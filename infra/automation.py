@@ -1,11 +1,11 @@
-"""Makes the automation by which a run that lost its process is started again, on the server that PREFECT_API_URL names.
+"""Creates the automation that restarts runs whose process died, on the server of PREFECT_API_URL.
 
 python infra/automation.py [--silent SECONDS]
 
-A worker reports a killed flow process as Crashed; where the worker died too, nobody reports anything. Either way the run's
-signs of life are missing, and after a while it is scheduled again, under its own id and with its own parameters; what it has
-finished is in the store. How often is for the flow to say (`flows.iterative_selftrain.STARTS`). Again is no mistake: the
-automation gets what this file says now.
+A worker reports a killed flow process as Crashed; if the worker died too, nobody reports anything. In both cases the run's heartbeats
+stop, and after a while the automation schedules the run again, with its id and parameters; its finished artifacts are in the store.
+The flow bounds the number of starts (`flows.iterative_selftrain.STARTS`). This command is idempotent: it updates an automation that
+exists.
 """
 
 import argparse
@@ -21,17 +21,20 @@ from flows.iterative_selftrain import SILENT
 
 NAME = "selftrain: a silent run goes on"
 SILENT_SECONDS = 300
-"""After this long without a sign of life a run is dead. A server that is away for longer takes living runs for dead ones:
-these then run twice for a while, and the store keeps the two apart."""
+"""A run without a heartbeat for this long counts as dead. A server that is away for longer restarts living runs too: these then run
+twice for a while, and the store keeps the two apart."""
 
 
 def automation(silent: int) -> AutomationCore:
-    """The automation; `silent`: seconds without a sign of life.
+    """The automation. silent: seconds without a heartbeat.
 
-    It does not react to the state Crashed: a worker reports that twice, the second time seconds later, and SQLite loses a
-    reaction now and then ("database is locked"); a sign of life that is lost is followed by another.
+    It does not react to the state Crashed: a worker reports that twice, the second time seconds later, and on SQLite a reaction
+    is lost now and then ("database is locked"). A lost heartbeat is followed by another.
     """
-    signs = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending"}  # Pending: a worker has taken it
+    heartbeats = {
+        "prefect.flow-run.heartbeat",
+        "prefect.flow-run.Pending",
+    }  # Pending: a worker has taken the run
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelling", "Cancelled")}
     return AutomationCore(
         name=NAME,
@@ -43,8 +46,8 @@ def automation(silent: int) -> AutomationCore:
             match_related=ResourceSpecification(
                 {"prefect.resource.id": "prefect.tag.selftrain", "prefect.resource.role": "tag"}
             ),
-            after=signs,
-            expect=signs | ends,
+            after=heartbeats,
+            expect=heartbeats | ends,
             for_each={"prefect.resource.id"},
             threshold=1,
             within=timedelta(seconds=silent),
@@ -58,10 +61,10 @@ def automation(silent: int) -> AutomationCore:
 
 
 def make_automation(client: SyncPrefectClient, silent: int = SILENT_SECONDS) -> None:
-    """Create the automation, or bring it up to date."""
-    there = client.read_automations_by_name(NAME)
-    if there:
-        client.update_automation(there[0].id, automation(silent))
+    """Create the automation, or update it."""
+    existing = client.read_automations_by_name(NAME)
+    if existing:
+        client.update_automation(existing[0].id, automation(silent))
     else:
         client.create_automation(automation(silent))
 

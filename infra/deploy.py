@@ -1,10 +1,10 @@
-"""Makes the work pool `selftrain`, the automation of automation.py and the deployments of prefect.yaml on the server that
-PREFECT_API_URL names.
+"""Creates the work pool `selftrain`, the automation of automation.py and the deployments of prefect.yaml on the server of
+PREFECT_API_URL.
 
 python infra/deploy.py [process | docker | kubernetes]
 
 The pool's job template is Prefect's own for the type, with the defaults of infra/pools.yaml; for Kubernetes its Job is
-infra/kubernetes/job.yaml. Again is no mistake: the pool and the deployments get what the files say now.
+infra/kubernetes/job.yaml. This command is idempotent: it updates what exists.
 """
 
 import copy
@@ -26,7 +26,7 @@ TYPES = ("process", "docker", "kubernetes")
 
 
 def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
-    """Prefect's `default` job template of a pool type with ours on top."""
+    """Prefect's `default` job template of a pool type, with the defaults of pools.yaml."""
     template = copy.deepcopy(default)
     properties = template["variables"]["properties"]
     if kind == "kubernetes":
@@ -40,7 +40,7 @@ def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_pool(client: SyncPrefectClient, kind: str) -> None:
-    """Create the pool, or bring it up to date."""
+    """Create the pool, or update it. Exits if it exists with another type."""
     collections = client.read_worker_metadata()
     default = next(workers[kind] for workers in collections.values() if kind in workers)
     template = job_template(kind, default["default_base_job_configuration"])
@@ -51,14 +51,14 @@ def make_pool(client: SyncPrefectClient, kind: str) -> None:
         return
     if pool.type != kind:
         sys.exit(
-            f"the work pool {NAME} is of type {pool.type}, not {kind}: run `make deploy POOL={pool.type}`, or delete it first "
+            f"the work pool {NAME} is of type {pool.type}, not {kind}: run `make deploy POOL={pool.type}`, or delete the pool first "
             f"with `prefect work-pool delete {NAME}`"
         )
     client.update_work_pool(NAME, WorkPoolUpdate(base_job_template=template))
 
 
 def main() -> int:
-    """The command."""
+    """Create everything; returns the exit code of `prefect deploy`."""
     kind = sys.argv[1] if len(sys.argv) > 1 else "process"
     if kind not in TYPES:
         sys.exit(f"unknown type of work pool {kind!r}; expected one of: {', '.join(TYPES)}")

@@ -1,4 +1,7 @@
-"""Write the generated pages: `python -m infra.docs` (docs/configuration.md and the lists in docs/development.md)."""
+"""Writes the generated pages: docs/configuration.md, and the lists in docs/development.md.
+
+python -m infra.docs
+"""
 
 import ast
 import inspect
@@ -33,7 +36,7 @@ def field_docs(model: type[BaseModel]) -> dict[str, str]:
 
 
 def bounds(metadata: list[Any]) -> str:
-    """` ≥ 1` and the like, from a field's constraints."""
+    """A field's constraints as text, such as ` ≥ 1, ≤ 4`; empty if there are none."""
     found = [
         f"{sign} {value}"
         for name, sign in BOUNDS
@@ -69,7 +72,7 @@ def default_words(field: FieldInfo) -> str:
 
 
 def sections(kind: Any) -> list[type[BaseModel]]:
-    """The models that a field's type names: several for a union of sources."""
+    """The config classes in a field's type: several for a union of problem sources."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [kind]
     return [model for part in get_args(kind) if not isinstance(part, str) for model in sections(part)]
@@ -156,7 +159,7 @@ def files() -> str:
 
 
 def development(text: str) -> str:
-    """docs/development.md with what lies between the marks made new."""
+    """docs/development.md with the part between the marks generated anew."""
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     return (
         f"{before}{MARKS[0]}\n\n## Packages and layers\n\n{house()}\n\n"

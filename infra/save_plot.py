@@ -1,4 +1,4 @@
-"""Saves one plot of a run's report as an SVG file, as the README's was.
+"""Saves one plot of a run's report as an SVG file; the README's plot was made by
 
 python infra/save_plot.py runs/demo "Share of problems solved, pool sft" docs/assets/demo.svg
 """
@@ -11,13 +11,13 @@ from selftrain.report import plots
 
 
 def main(run: str, label: str, file: str) -> int:
-    """Write the first plot whose label begins with `label`; 2 where the report has none."""
+    """Write the first plot whose label begins with `label`; returns 2 if the report has none."""
     found = plots(Path(run))
     for name, url in found:
         if name.startswith(label):
             Path(file).write_bytes(base64.b64decode(url.partition(",")[2]))
             return 0
-    print(f"no plot {label!r}; there are: {'; '.join(name for name, _ in found)}", file=sys.stderr)
+    print(f"no plot {label!r} in {run}; known: {'; '.join(name for name, _ in found)}", file=sys.stderr)
     return 2
 
 

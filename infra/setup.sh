@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Makes .venv: PyTorch first and by itself, so that a CPU machine does not download gigabytes of CUDA, then the rest.
+# Makes .venv: PyTorch first, so that a CPU machine does not download gigabytes of CUDA, then the other packages.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -13,7 +13,7 @@ CHECK
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
 
 torch=$(grep '^torch==' constraints.txt)
-# The version, and with GPU=1 that it is a CUDA build: a CPU build has the same number.
+# Check the version, and with GPU=1 also that it is a CUDA build: a CPU build has the same version.
 if ! .venv/bin/python - "${torch#torch==}" "$GPU" 2>/dev/null <<'CHECK'
 import sys
 import torch
@@ -26,14 +26,14 @@ then
   if [ -n "$GPU" ] || [ "$(uname -s)" != Linux ] || [ -z "$TORCH_INDEX" ]; then
     pip install --quiet "$torch"
   elif ! pip install --quiet --retries 0 --timeout 10 --index-url "$TORCH_INDEX" "$torch" 2>/dev/null; then
-    echo "no CPU build at $TORCH_INDEX; taking the usual index's"
+    echo "no CPU build of $torch at $TORCH_INDEX; installing the one of the default package index"
     pip install --quiet "$torch"
   fi
 fi
-echo "installing the rest (about four minutes)"
+echo "installing the other packages (about four minutes)"
 platform="$(uname -sm) $(.venv/bin/python -c 'import sys; print(*sys.version_info[:2], sep=".")')"
 if [ -z "${EXTRAS:-}" ] && [ "$platform" = "Linux x86_64 3.11" ]; then
-  # The lock has hashes, and all that is needed; see infra/lock.sh.
+  # The lock names every package with its hash: see infra/lock.sh.
   pip install --quiet --no-deps --require-hashes --requirement infra/dev.lock
   pip install --quiet --no-deps --editable .
 else

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from flows.champion import Keys, go_on, plan_next, prepared
-from flows.method import method
+from flows.champion import plan_next, prepared, train_challenger
+from flows.method import Outline, method
 from flows.session import open_run
 from selftrain.champion.registry import Contender, Record, Registry, promote_by_hand
 from selftrain.configfile import load_config
@@ -130,11 +130,15 @@ def test_two_runs_with_one_challenger_leave_one_decision(smoke_run: Finished, tm
             """Let it decide while this one works."""
             super().write(out, finished)
             if finished and not theirs:
-                other = go_on(lambda: open_run(Run, "smoke", {"store": store}, None, str(tmp_path / "other")))
+                other = train_challenger(
+                    lambda: open_run(Run, "smoke", {"store": store}, None, str(tmp_path / "other"))
+                )
                 assert other[2].record is not None
                 theirs.append(other[2].record)
 
-    _, _, decided = go_on(lambda: open_run(Slow, "smoke", {"store": store}, None, str(tmp_path / "out")))
+    _, _, decided = train_challenger(
+        lambda: open_run(Slow, "smoke", {"store": store}, None, str(tmp_path / "out"))
+    )
     assert Registry(Store(store), "smoke").records() == theirs
     assert decided.record == theirs[0]
 
@@ -154,7 +158,9 @@ def test_a_challenger_of_a_champion_that_is_not_champion_any_more_is_compared_wi
             if finished and not registry.records():
                 promote_by_hand(registry, smoke_run.stages["rm-1"]["key"], "first")
 
-    _, _, decided = go_on(lambda: open_run(Slow, "smoke", {"store": store}, None, str(tmp_path / "out")))
+    _, _, decided = train_challenger(
+        lambda: open_run(Slow, "smoke", {"store": store}, None, str(tmp_path / "out"))
+    )
     first, second = registry.records()
     assert decided.record == second
     assert (first.decision, second.decision) == ("promoted by hand", "not promoted")
@@ -192,7 +198,7 @@ def test_problems_added_to_the_source_are_noticed_and_move_no_task_to_another_sp
     def opened() -> Run:
         return open_run(Run, str(config), {"store": str(tmp_path / "store")}, None, None)[0]
 
-    keys = Keys(opened().config, opened().store)
+    keys = Outline(opened().config, opened().store)
     method(keys)
     champion = Contender(reranker=str(keys.steps["rm-2"].ref), rounds=2, ranker="rm-2")
     _, identity, _ = plan_next(opened())
@@ -219,7 +225,7 @@ def test_problems_added_to_the_source_are_noticed_and_move_no_task_to_another_sp
     after = {problem.task: problem.split for problem in read_problems(load_config(str(config)).problems)}
     assert (len(before), len(after)) == (60, 90)
     assert before.items() <= after.items()
-    run, beside = prepared(Keys(opened().config, opened().store), attempt)
-    method(run, beside)
+    run, foreign = prepared(Outline(opened().config, opened().store), attempt)
+    method(run, foreign)
     assert run.steps["evaluate"].config.rerankers == ("champion", "rm-1", "rm-2")
     assert str(run.steps["evaluate"].inputs["champion"]) == champion.reranker

@@ -387,7 +387,7 @@ def test_rank_shows_an_example_of_the_runs_own(smoke_run: Finished):
     assert "on the run's 16 test problems its pick is right for" in done.stderr
     told = json.loads(selftrain("rank", str(smoke_run.out), "--example", "--json").stdout)
     assert {"candidate", "score", "verdict"} <= told["candidates"][0].keys()
-    assert "one or the other" in mistake(2, "rank", str(smoke_run.out), "--example", "--prompt", "README.md")
+    assert "; got both" in mistake(2, "rank", str(smoke_run.out), "--example", "--prompt", "README.md")
     needed = selftrain("rank", str(smoke_run.out), "--prompt", "README.md")
     assert (needed.returncode, "required: CANDIDATE" in needed.stderr) == (2, True)
 
@@ -570,7 +570,7 @@ def test_a_run_that_crashed_often_is_not_started_again(tmp_path: Path, monkeypat
 def test_a_run_that_had_ended_ends_the_same_when_it_is_started_again(
     server: PrefectServer, came_to: StateType, message: str, expected: str | None
 ):
-    from flows.iterative_selftrain import ended, iterative_selftrain
+    from flows.iterative_selftrain import earlier_end, iterative_selftrain
 
     with get_client(sync_client=True) as client:
         made = client.create_flow_run(iterative_selftrain, parameters={"config": "smoke"})
@@ -582,5 +582,5 @@ def test_a_run_that_had_ended_ends_the_same_when_it_is_started_again(
             State(type=StateType.RUNNING),
         ):
             client.set_flow_run_state(made.id, state, force=True)
-    found = ended(str(made.id))
+    found = earlier_end(str(made.id))
     assert (found and found.name) == expected

@@ -5,8 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.champion import Keys
-from flows.method import method
+from flows.method import Outline, method
 from flows.session import carry_out, open_run
 from selftrain.configfile import load_config
 from selftrain.errors import RunError
@@ -39,7 +38,7 @@ def ending(folder: Path, error: BaseException | None, prepared: bool = True) -> 
     ("error", "reason"),
     [
         (RunError("none of 3 problems has pairs; sample more"), "none of 3 problems has pairs; sample more"),
-        (OSError("https://user:secret@host/"), "OSError; the run's log has the rest"),
+        (OSError("https://user:secret@host/"), "OSError; the run's log has the details"),
         (KeyboardInterrupt(), "interrupted"),
         (SystemExit(1), "interrupted"),
     ],
@@ -61,7 +60,7 @@ def test_a_run_that_was_killed_says_how_far_it_came(tmp_path: Path) -> None:
     record = ending(tmp_path, RunError("x"), prepared=False) | {"failed": None}
     folder = tmp_path / "runs" / "made"
     (folder / "run.json").write_text(json.dumps(record))
-    assert "not finished: it goes on somewhere, or was ended" in selftrain("show", str(folder)).stdout
+    assert "not finished: the run still goes on, or it was ended" in selftrain("show", str(folder)).stdout
     assert "unfinished" in selftrain("runs", str(tmp_path / "runs")).stdout
 
 
@@ -70,7 +69,7 @@ def test_another_judge_makes_executions_anew_and_what_depends_on_them(tmp_path: 
 
     def keys(judge: str) -> dict[str, str]:
         config = load_config("smoke", {"store": str(tmp_path)})
-        run = Keys(config, Store(str(tmp_path)), toolchain=dict.fromkeys(config.problems.languages, judge))
+        run = Outline(config, Store(str(tmp_path)), toolchain=dict.fromkeys(config.problems.languages, judge))
         method(run)
         return {name: str(step.ref) for name, step in run.steps.items()}
 

@@ -255,7 +255,7 @@ def jobs(tmp_path: Path) -> Path:
 def test_a_node_ends_when_it_is_told_to(node: Node, kind: signal.Signals):
     node.process.send_signal(kind)
     assert node.process.wait(timeout=120) == 0
-    assert "takes part in no more jobs" in node.log.read_text()
+    assert "interrupted; this machine takes no more jobs" in node.log.read_text()
     assert "Traceback" not in node.log.read_text()
 
 

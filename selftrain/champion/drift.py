@@ -1,4 +1,4 @@
-"""How champions and challengers have done from decision to decision: for a terminal, for Prefect, as a page of its own."""
+"""The history of champions and challengers, decision by decision: as text, as markdown for Prefect, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SURROUNDINGS: dict[str, tuple[Callable[[Figures], float], float]] = {
     "Programs that the sandbox could not judge": (lambda figures: figures.sandbox_errors, 10),
     "Training of the challenger's round, seconds": (lambda figures: figures.training_seconds, 10),
 }
-"""What is plotted beside the shares -> its value, and what the axis reaches at least."""
+"""Further plots: label -> function to the value, and the least upper end of the axis."""
 
 
 def since(records: Sequence[Record]) -> Record:
@@ -42,7 +42,7 @@ def since(records: Sequence[Record]) -> Record:
 
 
 def history(name: str, records: Sequence[Record]) -> str:
-    """Who is champion, since when and why, and every decision, as text."""
+    """The champion, since when and why, and all decisions, as text."""
     champion, made = records[-1].champion, since(records)
     lines = [
         f"champion of {name}: {champion.ranker}  {champion.reranker}",
@@ -61,7 +61,7 @@ def history(name: str, records: Sequence[Record]) -> str:
 
 
 def drift_rows(records: Sequence[Record]) -> list[list[str]]:
-    """One row a decision, by `HEADINGS`."""
+    """One row per decision, with the columns `HEADINGS`."""
     rows = []
     for record in records:
         row = [f"{record.number}: {record.decision}", record.time]
@@ -109,7 +109,7 @@ def drift_markdown(records: Sequence[Record]) -> str:
 
 
 def drift_page(name: str, records: Sequence[Record]) -> str:
-    """One HTML file that opens anywhere, offline."""
+    """The page: one HTML file that needs no network."""
     return (
         environment()
         .get_template("drift.html")

@@ -1,13 +1,12 @@
-"""Champion and challenger: what to train next, how the two are compared, and when the challenger takes over.
+"""Champion and challenger: what to train next, how the two are compared, and the rule of promotion (`verdict`).
 
-What is compared is the product: a reranker, in the way that the validation split chose for it (with or without
-log-probability), picking from the SFT policy's candidates for the test problems. Champion and challenger pick from the same
-candidates, so that the difference is paired: the sandbox's verdict on one pick minus that on the other, problem by problem.
-It is not `system/r-(r-1)`, where each picks from another policy's candidates: nobody serves the PPO policies, they are there
-to find what the reranker gets wrong.
+The comparison measures the product: a reranker, used as the validation split chose (with or without log-probability), that picks
+from the SFT policy's candidates for the test problems. Champion and challenger pick from the same candidates, so the difference
+is paired: the verdict on one pick minus that on the other, problem by problem. It is not `system/r-(r-1)`, where each picks from
+another policy's candidates: nobody serves the PPO policies, whose purpose is to find what the reranker gets wrong.
 
-Where the champion is of the run's own chain, it is that chain's earlier rm-r. Where problems, config or code have changed, the
-new chain has other rerankers, and the champion is evaluated beside them, under the name `champion`.
+A *chain* is the sequence of rerankers rm-1, rm-2, ... that one method (problems, config, versions) makes. A champion of the run's own
+chain is an earlier one of its rerankers. A champion of another chain is evaluated together with the run's, as `champion`.
 """
 
 import json
@@ -23,18 +22,19 @@ from selftrain.evaluation.metrics import Estimate, choose_ranker, mean_estimate,
 from selftrain.evaluation.pools import WITH_LOGPROB, load_pool, with_logprob
 
 CHAMPION = "champion"
-"""Name of a reranker of another run among those of an evaluation."""
+"""Name of another chain's reranker in an evaluation."""
 POOL = "sft"
+"""The pool in which champion and challenger are compared."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The run to make next.
+    """The next run to make.
 
-    rounds   of its method
-    rival    the champion to beat; None where there is none yet
-    of_chain whether the rival is one of the run's own rerankers
-    nothing  why there is nothing to do: the run is that of the last decision then; None where there is
+    rounds    its number of rounds
+    rival     the champion to beat; None if there is none yet
+    of_chain  whether the rival is a reranker of the run's own chain
+    nothing   reason to train nothing, in which case the run is that of the last decision; else None
     """
 
     rounds: int
@@ -50,10 +50,10 @@ def next_attempt(
     rounds: int,
     settings: PromotionConfig,
 ) -> Attempt:
-    """What comes after `records`, for a method in which round n would make `reranker(n)`.
+    """The next attempt after `records`, for a method whose round n makes `reranker(n)`.
 
-    Nobody is champion: `rounds` rounds. The champion is of this chain: one round more than it has. It is not: as many as it
-    has. Challengers that this method was already judged by, not promoted or rolled back, are passed over for the next round's.
+    Number of rounds: `rounds` without a champion; one more than a champion of this chain has; as many as a champion of another
+    chain has. Challengers that were judged before, also ones that were rolled back, are skipped in favour of the next round's.
     """
     most = settings.max_rounds or math.inf
     if not records:
@@ -69,14 +69,14 @@ def next_attempt(
     number = champion.rounds + 1 if of_chain else int(min(champion.rounds, most))
     while reranker(number) in judged:
         number += 1
-    in_vain = 0
+    rejected = 0  # in a row, under this identity
     for record in reversed(records):
         if record.decision != "not promoted" or record.identity != identity:
             break
-        in_vain += 1
+        rejected += 1
     nothing = None
-    if in_vain >= settings.patience:
-        nothing = f"challengers in a row that were not promoted: {in_vain} (promotion.patience {settings.patience}), and nothing has changed since"
+    if rejected >= settings.patience:
+        nothing = f"challengers in a row that were not promoted: {rejected} (promotion.patience {settings.patience}), and nothing has changed since"
     elif number > most:
         nothing = f"promotion.max_rounds {settings.max_rounds} is reached"
     if nothing is None:
@@ -97,8 +97,12 @@ def _attempt(
 
 @dataclass(frozen=True)
 class Measured:
-    """One reranker in an evaluation: the way of using it that validation chose, its log-probability weight, its share of
-    test problems solved."""
+    """One reranker in an evaluation.
+
+    ranker          how it is used, chosen on validation: its score alone, or with log-probability
+    logprob_weight  weight of the log-probability; 0 for the score alone
+    solved          share of test problems solved
+    """
 
     ranker: str
     logprob_weight: float
@@ -107,7 +111,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger and rival on the same problems and candidates; the rival's parts are None where there is none."""
+    """Challenger and rival on the same problems and candidates; `rival` and `difference` are None if there is no rival."""
 
     problems: int
     random: Share
@@ -159,7 +163,7 @@ def compare(
 
 
 def verdict(difference: Share | None, tolerance: float) -> tuple[bool, str]:
-    """Whether the challenger takes over, and why, in words."""
+    """The rule of promotion: whether the challenger becomes champion, and the reason as text."""
     if difference is None:
         return True, "there was no champion yet"
     said = f"solves {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] of the problems more than the champion"

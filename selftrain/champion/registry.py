@@ -1,7 +1,7 @@
-"""Who is champion, since when and why: numbered records of decisions in the store, `URL/registry/NAME/000001.json`, ...
+"""The registry of champions: numbered records of decisions in the store, `URL/registry/NAME/000001.json`, ...
 
-A record is made once, as a whole, and never changed. The champion is that of the last record. Whoever decides puts the next
-number; where another has put it first, nothing is written, and the decision is made again on what is true then.
+A record is written atomically and never changed. The last record names the champion. A run writes its decision under the next
+number; if another run has taken that number, nothing is written, and the run decides again on the new records.
 """
 
 import json
@@ -20,12 +20,12 @@ from selftrain.store.store import REGISTRY, Store
 
 
 class Contender(Strict):
-    """A reranker and what it came from; artifacts are written `STAGE/KEY`.
+    """A reranker and the artifacts that it was made from, each as `STAGE/KEY`.
 
-    rounds          of the run that made it: it is that run's rm-ROUNDS
-    ranker          what is used of it, chosen on validation: `rm-2`, or `rm-2+logprob` with this `logprob_weight`
-    generator       the SFT policy whose candidates it was made for
-    evaluation      where it was measured; None where it was put in by hand without that
+    rounds          number of rounds of the run that made it: it is that run's rm-ROUNDS
+    ranker          how it is used, chosen on validation: `rm-2`, or `rm-2+logprob` with this `logprob_weight`
+    generator       the SFT policy whose candidates it ranks
+    evaluation      the artifact that measured it; None if it was promoted by hand without a measurement
     """
 
     reranker: str
@@ -38,10 +38,10 @@ class Contender(Strict):
 
 
 class Identity(Strict):
-    """What a decision was about; nothing is decided again while this is the same.
+    """What a decision depends on; no further decision is made while this is the same.
 
-    champion  its reranker, None before there is one
-    problems  the artifact of `prepare`, and so the content of the source
+    champion  the champion's reranker; None before the first
+    problems  the artifact of `prepare`, whose key covers the content of the source
     method    fingerprint of the config, the code's stage versions, the toolchain and the problems
     """
 
@@ -59,11 +59,11 @@ class Share(Strict):
 
 
 class Figures(Strict):
-    """What a decision saw, on the test problems and the SFT policy's candidates for them.
+    """Measurements at a decision, on the test problems and the SFT policy's candidates for them.
 
-    pass_rate         of the SFT policy's candidates on the rl split
-    sandbox_errors    programs of the run that the sandbox could not judge
-    training_seconds  of the challenger's own round: its reranker and its policy
+    pass_rate         share of the SFT policy's candidates for the rl split that pass
+    sandbox_errors    number of the run's programs that the sandbox could not judge
+    training_seconds  training time of the challenger's last round: its reranker and its policy
     """
 
     problems: int
@@ -79,8 +79,8 @@ class Figures(Strict):
 class Record(Strict):
     """One decision.
 
-    difference  share of problems that the challenger solves minus that of the `rival`, the champion it was measured against
-    champion    who is champion after it
+    difference  share of problems that the challenger solves minus that of `rival`, the champion that it was compared with
+    champion    the champion after the decision
     """
 
     number: int
@@ -101,18 +101,18 @@ class Registry:
 
     def __init__(self, store: Store, name: str) -> None:
         if not re.fullmatch(NAME, name):
-            raise UsageError(f"name {name!r}: expected a config's name, letters, digits and . _ -")
+            raise UsageError(f"name {name!r}: expected the name of a config, of letters, digits and . _ -")
         self.store = store
         self.name = name
         self.folder = f"{store.root}/{REGISTRY}/{name}"
 
     def records(self) -> list[Record]:
-        """All records, the oldest first. Raises StoreError naming one that cannot be read."""
+        """All records, the oldest first. Raises StoreError that names a record that cannot be read."""
         found = self.store.files.children(self.folder)
         return [self._read(f"{self.folder}/{name}") for name in found if re.fullmatch(r"\d+\.json", name)]
 
     def append(self, record: Record) -> bool:
-        """Put `record` under its number; False where that number is taken. Raises StoreError where it cannot be written."""
+        """Write `record` under its number; False if the number is taken. Raises StoreError if the store cannot be written."""
         path = self._path(record.number)
         self.store.files.create(path, json.dumps(record.model_dump(), indent=1).encode())
         return self._read(path).id == record.id
@@ -126,23 +126,23 @@ class Registry:
             record = Record.model_validate_json(text)
             if path.endswith(self._path(record.number).rpartition("/")[2]):
                 return record
-            what = f"it says it is number {record.number}"
+            what = f"its number is {record.number}"
         except ValidationError as error:
             first = error.errors()[0]
             what = f"{'.'.join(map(str, first['loc'])) or 'content'}: {first['msg']}"
         raise StoreError(
-            f"{path} is not a record of a decision ({what}); expected what `selftrain promote` or a run writes. Put it back "
-            "from a copy, or delete it: the record before it counts then"
+            f"{path} is not a record of a decision ({what}); expected what `selftrain promote` or a run writes. Restore it from "
+            "a copy, or delete it: then the record before it counts"
         )
 
 
 def names(store: Store) -> list[str]:
-    """The registries in `store`."""
+    """Names of the registries in `store`."""
     return store.files.children(f"{store.root}/{REGISTRY}")
 
 
 def find_registry(store: Store, name: str | None) -> Registry:
-    """The registry called `name`, or the only one. Raises UsageError where there is none, or more than one to choose from."""
+    """The registry called `name`, or the only one. Raises UsageError if there is none, or several and no name."""
     known = names(store)
     if name is not None and name in known:
         return Registry(store, name)
@@ -151,15 +151,15 @@ def find_registry(store: Store, name: str | None) -> Registry:
     if not known:
         raise UsageError(
             f"no champion in {store.url} yet: `selftrain run CONFIG --champion` promotes its result, `selftrain promote KEY "
-            "--name NAME` a reranker by hand"
+            "--name NAME` promotes a reranker by hand"
         )
     raise UsageError(f"expected --name with one of: {', '.join(known)}; got {name or 'none'} in {store.url}")
 
 
 def contender(store: Store, records: Iterable[Record], key: str) -> Contender:
-    """The reranker whose key starts with `key`: as the newest of `records` has it, else as its manifest in the store says.
+    """The reranker whose key starts with `key`, as in the newest of `records` that has it, else as in its manifest.
 
-    Raises UsageError where there is none, several, or its files are gone.
+    Raises UsageError if there is none, if there are several, or if its files are gone.
     """
     wanted = key.rsplit("/", 1)[-1]
     named = [
@@ -182,13 +182,13 @@ def contender(store: Store, records: Iterable[Record], key: str) -> Contender:
     (ref,) = found
     if not store.has(ArtifactRef.parse(ref)):
         raise UsageError(
-            f"{ref} is not in {store.url} any more, or not whole; run its config again to rebuild it"
+            f"{ref} is not in {store.url} any more, or its files are incomplete; run its config again to rebuild it"
         )
     return known.get(ref) or _from_manifests(store, manifests[ref])
 
 
 def _from_manifests(store: Store, manifest: dict[str, Any]) -> Contender:
-    """A reranker that no record names: what it came from, as the manifests before it say."""
+    """A contender that no record has, from its manifest and those of its inputs."""
     name = str(manifest["name"])
 
     def source(of: dict[str, Any], role: str) -> str | None:
@@ -211,7 +211,7 @@ def _from_manifests(store: Store, manifest: dict[str, Any]) -> Contender:
 
 
 def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
-    """Make the reranker `key` champion, whatever was measured; the record of it. Raises what `contender` raises."""
+    """Make the reranker `key` champion without a comparison; returns the record. Raises UsageError as `contender` does."""
     while True:
         records = registry.records()
         chosen = contender(registry.store, records, key)
@@ -229,5 +229,5 @@ def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
 
 
 def next_number(records: list[Record]) -> int:
-    """The number that follows."""
+    """Number of the next record."""
     return records[-1].number + 1 if records else 1

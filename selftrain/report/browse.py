@@ -11,16 +11,15 @@ from typing import Any
 from selftrain.evaluation.pools import SHUFFLED, Pool, PoolProblem
 
 MAX_BYTES = 3_500_000
-"""Of the data; the page and its plots take some hundred kB more."""
+"""Largest size of the data; the page and its plots add some hundred kB."""
 MAX_CHARACTERS = 4_000
-"""Of one text; the rest is cut."""
+"""Largest length of one text; longer ones are cut."""
 
 
 def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Problems with their candidates in every pool, as JSON values; languages take turns up to `max_bytes`.
+    """Problems with their candidates in every pool, as JSON values of at most `max_bytes`; languages take turns.
 
-    Identical programs of one problem are one entry with a count. `left_out` counts the problems that did not
-    fit.
+    Identical programs of one problem are one entry with a count. `left_out` counts the problems that did not fit.
     """
     by_id: dict[str, dict[str, PoolProblem]] = {}
     for pool in pools:
@@ -47,7 +46,7 @@ def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) 
 
 
 def script_json(value: Any) -> str:
-    """JSON that can neither end the script element it stands in nor open a comment there; ASCII only."""
+    """ASCII JSON that can neither end the script element around it nor open a comment there."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
@@ -71,7 +70,7 @@ def _entry(of_pools: Mapping[str, PoolProblem], rankers: Sequence[str]) -> dict[
 
 
 def _candidates(problem: PoolProblem, rankers: Sequence[str]) -> dict[str, Any]:
-    """`picks`: way -> whether its pick passes. `candidates`: distinct programs and which ways pick them."""
+    """`picks`: way of picking -> whether its pick passes. `candidates`: distinct programs, each with the ways that pick it."""
     shown = {way: problem.picks[way] for way in ("logprob", "majority", *rankers)}
     keys = list(zip(problem.completions, problem.verdicts, strict=True))
     counts = Counter(keys)

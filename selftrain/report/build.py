@@ -1,4 +1,4 @@
-"""report.json and report.html of a run."""
+"""Writes report.json and report.html of a run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _RUN_TEXT = re.compile(r"(<!--run-->).*?(<!--/run-->)", re.DOTALL)
 def build_report(inputs: ReportInputs, out: Path) -> None:
     """Write `report.json` and `report.html` to the folder `out`.
 
-    What belongs to one run and not to its artifacts, `seconds.total` and `cached`, stays open (null, empty)
-    until `finish_report`, so that a report is an artifact like others.
+    `seconds.total` and `cached`, which belong to a run and not to its artifacts, are null and empty until `finish_report`, so that
+    the report depends on its key only.
     """
     report = {
         "config": dict(inputs.config),
@@ -41,16 +41,15 @@ def build_report(inputs: ReportInputs, out: Path) -> None:
 def finish_report(
     folder: Path, total_seconds: float, report_seconds: float, cached: Sequence[str]
 ) -> dict[str, Any]:
-    """Fill in a run's wall time, the report's own and the cached stages, in both files of `folder`; report.json's content.
+    """Fill in the run's wall time, the report's own and the cached stages, in both files of `folder`; returns report.json's content.
 
-    May be called again, for instance by a second run that found everything cached. Raises `RunError` where
-    the folder holds no report.
+    Idempotent: a second run that finds everything cached may call it again. Raises RunError if the folder holds no report.
     """
     try:
         report: dict[str, Any] = json.loads((folder / JSON_NAME).read_text("utf-8"))
         html = (folder / HTML_NAME).read_text("utf-8")
     except (OSError, ValueError) as error:
-        message = f"{folder}: expected {JSON_NAME} and {HTML_NAME}, got: {error}; run the report stage again"
+        message = f"{folder}: expected {JSON_NAME} and {HTML_NAME}, got: {error}; run the same `selftrain run` again"
         raise RunError(message) from error
     report["seconds"]["total"] = round(total_seconds, 3)
     report["seconds"]["report"] = round(report_seconds, 3)
@@ -63,7 +62,7 @@ def finish_report(
 
 
 def _write(path: Path, text: str) -> None:
-    """Atomically. Lone surrogates, which a model's output may hold, become character references."""
+    """Write a file atomically. Lone surrogates, which a model's output may contain, become character references."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(text.encode("utf-8", errors="xmlcharrefreplace"))
     os.replace(part, path)

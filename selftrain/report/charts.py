@@ -1,4 +1,4 @@
-"""The report's plots. Colour is the round (rm-1, ppo-1), grey needs no training, a ring is +logprob."""
+"""The report's plots. The colour shows the round (rm-1, ppo-1), grey ways need no training, a ring shows +logprob."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from selftrain.report.svg import CHARACTER, Drawing, Scale, nice_scale, tick_lab
 from selftrain.units import duration
 
 WIDTH = 360.0
-"""Of a panel: it fits a phone unscaled."""
+"""Width of a panel in pixels, which fits a phone."""
 WIDE = 420.0
-"""Of a plot that stands alone."""
+"""Width of a single plot in pixels."""
 COLOURS = 6
-"""Rounds have colours of their own up to this many; then they repeat."""
+"""Number of colours for rounds; further rounds repeat them."""
 KINDS = ("easy", "on_policy", "hard_negative")
 
 
@@ -48,7 +48,7 @@ def ways(metrics: Metrics) -> dict[str, Estimate]:
 
 
 def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
-    """One row a way of picking: a dot with its interval, over the band from random to oracle."""
+    """One row per way of picking: a dot with its interval, over a band from random to oracle."""
     rows = ways(metrics)
     x, top, pitch = Scale(0, 1, 112, 304), 6, 22
     bottom = top + pitch * len(rows)
@@ -67,7 +67,7 @@ def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
 
 
 def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str:
-    """One group of bars a language, one bar a way of `shown`; the pale bar behind is the oracle."""
+    """One group of bars per language, one bar per way of `shown`; the pale bar behind them is the oracle."""
     x, top, bar, gap = Scale(0, 1, 44, 324), 6, 13, 16
     group = bar * len(shown) + gap
     bottom = top + group * len(metrics["languages"])
@@ -93,10 +93,10 @@ def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str
 
 
 def score_chart(pool: Pool, ranker: str) -> str:
-    """Distributions of a ranker's scores of passing and of failing candidates, as shares of each."""
+    """Histograms of a ranker's scores of passing and of failing candidates, each as shares."""
     scores = np.concatenate([problem.scores[ranker] for problem in pool.problems])
     passed = np.concatenate([problem.passed for problem in pool.problems])
-    low, high = np.percentile(scores, [0.5, 99.5])  # a few outliers must not squeeze the rest
+    low, high = np.percentile(scores, [0.5, 99.5])  # outliers would leave no room for the rest
     x = nice_scale([float(low), float(high)], 10, WIDTH - 10)
     edges = np.linspace(x.low, x.high, 37)
     inside = np.clip(scores, x.low, x.high)
@@ -116,7 +116,7 @@ def curve_chart(
     unit: str = "PPO step",
     holds: Sequence[float] = (),
 ) -> str:
-    """One line a curve over `unit`s, which are whole numbers; the y axis reaches the values of `holds` too."""
+    """One line per curve over `unit`, a whole number; the y axis also contains the values `holds`."""
     points = [point for curve in curves.values() for point in curve]
     x = nice_scale([step for step, _ in points], 46, WIDTH - 10, at_least=1)
     x = replace(x, ticks=tuple(tick for tick in x.ticks if abs(tick - round(tick)) < 1e-9))
@@ -137,7 +137,7 @@ def curve_chart(
 
 
 def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
-    """One bar a round: the pairs mined for it, stacked by kind."""
+    """One bar per round: its mined pairs, stacked by kind."""
     top, pitch = 4, 30
     totals = [sum(kinds.values()) for kinds in pairs.values()]
     x = Scale(0, max([*totals, 1]), 62, 308)
@@ -154,7 +154,7 @@ def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def seconds_chart(seconds: Mapping[str, float]) -> str:
-    """One bar a stage, in the order they ran."""
+    """One bar per stage, in running order."""
     top, pitch, left = 4, 20, _label_width(seconds, 126)
     x = Scale(0, max([*seconds.values(), 1e-9]), left, WIDE - 78)
     drawing = Drawing(WIDE, top + pitch * len(seconds), "Time per stage")
@@ -169,7 +169,7 @@ def seconds_chart(seconds: Mapping[str, float]) -> str:
 
 
 def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> str:
-    """Label -> paired difference: a dot and its interval, against none (the line); `shares` are in points."""
+    """One row per paired difference: a dot with its interval, and a line at 0. shares: values are shares, shown in points."""
     factor, digits = (100.0, 1) if shares else (1.0, 2)
     bounds = [factor * row[end] for row in rows.values() for end in ("low", "high")]
     top, pitch, left = 4, 24, _label_width(rows, 172)
@@ -216,6 +216,6 @@ def _tip(name: str, estimate: Estimate) -> str:
 
 
 def _histogram(scores: Floats, edges: Floats) -> Floats:
-    """Share of the scores in each bin; all zero where there are none."""
+    """Share of the scores in each bin; all zero if there are no scores."""
     counts = np.histogram(scores, edges)[0].astype(np.float64)
     return counts / max(len(scores), 1)

@@ -1,4 +1,4 @@
-"""What a report is made from."""
+"""The inputs of a report."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from selftrain.evaluation.pools import Pool
 
 
 class ProblemCounts(TypedDict):
-    """Where the problems are from, and how many the stages used; `eval` is the test split."""
+    """The source of the problems, and how many the stages used; `eval` is the test split."""
 
     source: str
     train: int
@@ -23,19 +23,19 @@ class ProblemCounts(TypedDict):
 class ReportInputs:
     """Everything that a report shows.
 
-    name             of the run
+    name             name of the run
     config           the resolved config, as JSON values
-    problems         counts
+    problems         numbers of problems
     seconds          stage label (`sft`, `ppo-1`, ...) -> seconds of the build that made its artifact, in
                      running order
     pools            candidates for the test problems, `sft` first
     evaluation       `evaluate_pools` of the same pools
-    ppo              `ppo-1`, ... -> one row a step: `step`, and any of the keys of `page.CURVES`
-    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative) -> pairs mined for it, earlier
-                     ones aside
+    ppo              `ppo-1`, ... -> one row per step: `step`, and any of the keys of `page.CURVES`
+    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative) -> number of pairs mined in that
+                     round
     chosen           the ranker chosen on the validation split: one of the pools' rankers
     logprob_weights  ranker R -> weight of R+logprob, chosen on the validation split
-    notes            sentences on what the run used and what its numbers do not say
+    notes            sentences about what the run used, and about the limits of its numbers
     """
 
     name: str

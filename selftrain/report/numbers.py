@@ -1,4 +1,4 @@
-"""How numbers are written for people."""
+"""Numbers as text for people: shares, intervals, differences, times."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def points(value: float) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """With its sign, and a real minus."""
+    """`value` with its sign and a typographic minus."""
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
@@ -36,9 +36,9 @@ def difference(estimate: Estimate) -> str:
 
 
 def run_time(seconds: Mapping[str, float], cached: int) -> str:
-    """How long a run took, and where stages were cached, how long all of them took when they were made.
+    """The time of a run; if stages were cached, also the time that all stages took when they were made.
 
-    `seconds`: of each stage, and of the run under `total`, as in report.json.
+    seconds  of each stage, and of the run under `total`, as in report.json
     """
     run = f"this run took {duration(seconds['total'])}"
     if not cached:

@@ -1,8 +1,8 @@
-"""report.html: one file that opens anywhere, offline, with no library.
+"""Renders report.html: one file that needs no network and no library.
 
-The page is `assets/page.html` (Jinja, which escapes all but the plots, style, script and data made here), with
-`plots.css`, `style.css` and `browse.js` inlined. A content security policy forbids it any request and any script but that
-one: candidates are hostile text.
+The page, its first line included, is `assets/page.html` (Jinja, which escapes everything but the plots, style, script and data made
+here), with `plots.css`, `style.css` and `browse.js` inlined. A content security policy forbids requests and all other scripts, since
+candidates are hostile text.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CURVES = {
     "probe_pass_rate": "Share of the probe's completions that pass",
     "hacking_gap": "Reward-hacking gap: rise of the probe's score over that of its pass rate, in standard deviations",
 }
-"""Keys of a PPO row that are plotted, where a row has them."""
+"""Keys of a PPO row that are plotted, with the title of each plot; a row may lack some."""
 
 
 def render(inputs: ReportInputs) -> str:
-    """The page, its run line still open (see `build.finish_report`)."""
+    """The page; `build.finish_report` fills in its line about the run."""
     templates = environment()
     templates.filters |= {
         "percent": numbers.percent,
@@ -107,7 +107,7 @@ def _curve_charts(ppo: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str,
 
 
 def _gains(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
-    """What the chosen ranker gains on the first pool over each rival, and the control's gain."""
+    """Differences of the chosen ranker to each rival on the first pool, and that of the control."""
     start = f"{inputs.pools[0].name}/{inputs.chosen}"
     rows = {
         f"over {name[len(start) + 1 :]}": row for name, row in found.items() if name.startswith(f"{start}-")
@@ -117,7 +117,7 @@ def _gains(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, C
 
 
 def _changes(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
-    """What each round changed, in shares of problems."""
+    """Differences between rounds, in shares of problems."""
     rows: dict[str, Comparison] = {}
     for name, row in found.items():
         if name.startswith("system/"):
@@ -135,7 +135,7 @@ def _changes(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str,
 
 
 def _shifts(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
-    """What PPO did to the score it was trained for."""
+    """Change of the score that PPO was trained for."""
     names = ((number, f"score/ppo-{number}-sft") for number in range(1, len(inputs.ppo) + 1))
     return {f"rm-{n} score: ppo-{n} \N{MINUS SIGN} sft": found[name] for n, name in names if name in found}
 

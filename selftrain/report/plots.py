@@ -1,4 +1,4 @@
-"""The report's plots by themselves, for pages that are not the report."""
+"""The report's plots as images, for use outside the report."""
 
 import re
 from pathlib import Path
@@ -9,9 +9,9 @@ from selftrain.report.template import plot_style
 
 
 def plots(folder: Path) -> list[tuple[str, str]]:
-    """(what it shows, a `data:` URL of the image) of each plot of the report in `folder`, in the page's order.
+    """(label, `data:` URL of the image) of each plot of the report in `folder`, in the page's order.
 
-    Raises OSError where there is no report.
+    Raises OSError if there is no report.
     """
     style = plot_style()
     page = (folder / HTML_NAME).read_text("utf-8")

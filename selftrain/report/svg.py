@@ -1,7 +1,7 @@
-"""A little SVG: enough for the report's plots, which the page's CSS colours, light or dark.
+"""A small SVG writer for the report's plots; the page's CSS gives the colours, light or dark.
 
-Coordinates are pixels of the viewBox, origin at the top left. Text is escaped. The elements carry no `xmlns`:
-they are meant to stand inline in HTML.
+Coordinates are pixels of the viewBox, with the origin at the top left. Text is escaped. Elements have no `xmlns`, since they are
+used inline in HTML.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from xml.etree import ElementTree
 Point = tuple[float, float]
 
 FONTS = {"axis": 10.5, "small": 10.0}
-"""Pixels of a text's font by its CSS class, as in plots.css; 12 where it has none of these."""
+"""Font size of a text in pixels by its CSS class, as in plots.css; 12 for other classes."""
 CHARACTER, SIGN = 0.6, 0.72
-"""Width of a character, and of one in a short number with its signs, in the font's size: no usual font takes more on average."""
+"""Largest mean width of a character, and of one in a short number with signs, in units of the font size, over usual fonts."""
 
 MARGIN = 14.0
-"""Pixels of paper around a plot that is an image."""
+"""Pixels of background around a plot that is an image."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Linear map of the values low..high to the pixels start..end; `ticks` are round values between."""
+    """Linear map of the values low..high to the pixels start..end; `ticks` are round values in that range."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ class Scale:
 
 
 def nice_scale(values: Sequence[float], start: float, end: float, *, at_least: float = 1e-6) -> Scale:
-    """A scale that holds `values`, widened to `at_least` and then to ticks at both ends."""
+    """A scale that contains `values`, widened to a range of `at_least` and then to a tick at each end."""
     low, high = min(values), max(values)
     if high - low < at_least:
         low, high = low - at_least / 2, high + at_least / 2
@@ -50,19 +50,19 @@ def nice_scale(values: Sequence[float], start: float, end: float, *, at_least: f
 
 
 def tick_step(low: float, high: float, about: int = 4) -> float:
-    """1, 2 or 5 times a power of ten, such that about `about` steps cover low..high."""
+    """A step of 1, 2 or 5 times a power of ten, such that about `about` steps cover low..high."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))
 
 
 def tick_label(value: float) -> str:
-    """Short, without a trailing zero or a minus before zero."""
+    """`value` as short text, without trailing zeros and without a minus sign at zero."""
     return f"{value:.6g}".replace("-", "\N{MINUS SIGN}") if abs(value) > 1e-12 else "0"
 
 
 class Drawing:
-    """An SVG image under construction; `label` is what a screen reader says."""
+    """An SVG image under construction; `label` is its text for screen readers."""
 
     def __init__(self, width: float, height: float, label: str) -> None:
         self._left, self._right, self._height = 0.0, width, height
@@ -89,8 +89,8 @@ class Drawing:
         element.set("vector-effect", "non-scaling-stroke")
 
     def text(self, at: Point, text: str, css: str = "", anchor: str = "start") -> None:
-        """One line of text, its baseline at `at`; `anchor`: start, middle or end. The image grows wider where it would not
-        hold it."""
+        """One line of text with its baseline at `at`; `anchor`: start, middle or end. The image is widened if the text would not
+        fit."""
         font = next((size for name, size in FONTS.items() if name in css.split()), 12.0)
         width = (SIGN if "axis" in css.split() else CHARACTER) * font * len(text)
         start = at[0] - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
@@ -98,7 +98,7 @@ class Drawing:
         self._add("text", css, text=text, x=at[0], y=at[1], text_anchor=anchor)
 
     def markup(self) -> str:
-        """The image, to stand in HTML; all text in it is escaped."""
+        """The image as SVG for use in HTML, with all text escaped."""
         box = (self._left, 0.0, self._right - self._left, self._height)
         self._root.set("viewBox", " ".join(map(_px, box)))
         return ElementTree.tostring(self._root, encoding="unicode")
@@ -112,8 +112,8 @@ class Drawing:
 
 
 def image_url(markup: str, style: str) -> str:
-    """`Drawing.markup` with its CSS as a data URL, for where an image may stand but no markup. It is light on paper of its
-    own: nothing tells an image whether the page around it is dark."""
+    """`Drawing.markup` and its CSS as a data URL, for pages that allow images but no markup. It has a light background, since an
+    image cannot know whether the page around it is dark."""
     root = ElementTree.fromstring(markup)  # noqa: S314  (a `Drawing` wrote it, all text in it escaped)
     left, _, width, height = map(float, root.attrib["viewBox"].split())
     width, height = width + 2 * MARGIN, height + 2 * MARGIN

@@ -1,4 +1,4 @@
-"""What the pages have in common: where their parts are, how these are put together."""
+"""What the HTML pages share: the Jinja environment and the CSS."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 def environment() -> Environment:
-    """For the templates in `assets`; it escapes all that is filled in."""
+    """The Jinja environment for the templates in `assets`; it escapes all values."""
     return Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,

@@ -1,4 +1,4 @@
-"""The report in a terminal."""
+"""The report as text for a terminal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from selftrain.report.numbers import run_time
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
-    """Pools by ways of picking, with intervals, and what the rounds changed. `report`: as in report.json."""
+    """Table of ways of picking (rows) by pools (columns) with intervals, and the differences between rounds. `report`: as in
+    report.json."""
     lines = [pool_table(report["pools"])]
     changes = [
         row
@@ -27,7 +28,7 @@ def summary_table(report: Mapping[str, Any]) -> str:
 
 
 def pool_table(pools: Mapping[str, PoolMetrics]) -> str:
-    """Pools by ways of picking, with intervals."""
+    """Table of ways of picking (rows) by pools (columns), with intervals."""
     overall = {name: pool["overall"] for name, pool in pools.items()}
     rows = list(dict.fromkeys(way for metrics in overall.values() for way in ways(metrics)))
     rows = [way for way in rows if way != "oracle"] + ["oracle"]
@@ -46,7 +47,7 @@ def pool_table(pools: Mapping[str, PoolMetrics]) -> str:
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
-    """One paired difference a line, with its interval."""
+    """One paired difference per line, with its interval."""
     lines = [
         f"{row['name']:<38}{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" for row in comparisons
     ]

@@ -178,7 +178,7 @@ def test_a_reranker_that_is_gone_cannot_be_champion(store: Store):
         ("{", "content: Invalid JSON"),
         ("", "content: Invalid JSON"),
         ('{"number": 2}', "decision: Field required"),
-        (promoted(7, reranker(1)).model_dump_json(), "it says it is number 7"),
+        (promoted(7, reranker(1)).model_dump_json(), "its number is 7"),
         (
             json.dumps(promoted(2, reranker(1)).model_dump() | {"decision": "maybe"}),
             "decision: Input should be",
@@ -205,7 +205,7 @@ def test_which_registry_is_meant(store: Store):
     for name in (None, "noon"):
         with pytest.raises(UsageError, match="--name with one of: day, night"):
             find_registry(store, name)
-    with pytest.raises(UsageError, match="a config's name"):
+    with pytest.raises(UsageError, match="the name of a config"):
         Registry(store, "../night")
 
 

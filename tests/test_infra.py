@@ -1,4 +1,4 @@
-"""Compose file, Kubernetes manifests and job templates: what can be checked of them without a cluster."""
+"""Compose file, Kubernetes manifests, job templates and images: checks that need no cluster and no registry."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Going on from the champion: through the real flow, against who decides meanwhile, and when the problems change."""
+"""Runs that continue from the champion: through the real flow, with another run that decides first, and with changed problems."""
 
 import json
 import shutil
@@ -25,7 +25,7 @@ NEW_ROUND = [
     "sample-ppo-2-rl", "execute-ppo-2-rl", "mine-3", "rm-3", "ppo-3", "sample-ppo-3-evaluation",
     "execute-ppo-3-evaluation", "evaluate", "report",
 ]  # fmt: skip
-"""What a third round adds to a run of two."""
+"""The stages that a third round adds to a run of two rounds."""
 
 
 def copied(run: Finished, folder: Path) -> str:
@@ -59,7 +59,7 @@ def last_flow_run(server: PrefectServer) -> tuple[dict[str, Any], set[str]]:
 
 @pytest.fixture(scope="module")
 def nights(smoke_run: Finished, server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store in which three nights have passed; each is checked."""
+    """A folder with a store after three nightly runs, each of which is checked."""
     folder = tmp_path_factory.mktemp("nights")
     store, out = copied(smoke_run, folder), folder / "out"
     said, built, _ = night(store, out, 2)
@@ -124,10 +124,10 @@ def test_two_runs_with_one_challenger_leave_one_decision(smoke_run: Finished, tm
     theirs: list[Record] = []
 
     class Slow(Run):
-        """Another run of the same config is first."""
+        """A run during which another run of the same config decides first."""
 
         def write(self, out: Path, finished: bool) -> None:
-            """Let it decide while this one works."""
+            """Start the other run and wait for its decision."""
             super().write(out, finished)
             if finished and not theirs:
                 other = train_challenger(
@@ -150,10 +150,10 @@ def test_a_challenger_of_a_champion_that_is_not_champion_any_more_is_compared_wi
     registry = Registry(Store(store), "smoke")
 
     class Slow(Run):
-        """Somebody promotes rm-1 by hand while this run, which found no champion, works."""
+        """A run without a champion, during which somebody promotes rm-1 by hand."""
 
         def write(self, out: Path, finished: bool) -> None:
-            """Let them."""
+            """Promote rm-1."""
             super().write(out, finished)
             if finished and not registry.records():
                 promote_by_hand(registry, smoke_run.stages["rm-1"]["key"], "first")
@@ -176,7 +176,7 @@ def test_a_challenger_of_a_champion_that_is_not_champion_any_more_is_compared_wi
 
 
 def rows(count: int) -> str:
-    """A file of that many problems."""
+    """A file with `count` problems."""
     row = {
         "language": "py",
         "prompt": "def f(n):\n",

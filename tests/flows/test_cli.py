@@ -1,4 +1,4 @@
-"""What the command says to a slip: one line that names what was given, what was expected and what to do."""
+"""Wrong usage of the command line: one line that names what was given, what was expected and what to do."""
 
 import ast
 import os
@@ -13,7 +13,7 @@ from tests.command import ROOT, Finished, selftrain
 
 
 def slip(*arguments: str, cwd: Path = ROOT) -> str:
-    """What `selftrain ARGUMENTS`, which is wrong usage, says: one line."""
+    """The one line that `selftrain ARGUMENTS`, which is wrong usage, prints to stderr."""
     done = selftrain(*arguments, cwd=cwd)
     assert (done.returncode, done.stdout) == (2, ""), done.stderr
     (line,) = done.stderr.splitlines()

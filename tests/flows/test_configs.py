@@ -1,4 +1,4 @@
-"""Every shipped config for machines that are not here runs its whole flow, shrunk: see `tests.shrink`."""
+"""Every shipped config for larger machines runs its whole flow with tiny sizes: see `tests.shrink`."""
 
 import json
 from pathlib import Path

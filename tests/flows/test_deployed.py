@@ -1,4 +1,4 @@
-"""The deployments as the README has them: a real server, pool and worker; a schedule, a cancel, the webhook, and the UI."""
+"""The deployments as the README sets them up, with a real server, pool and worker: a schedule, a cancel, the webhook, the UI."""
 
 import http.server
 import importlib.util
@@ -38,29 +38,29 @@ def prefect(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
 
 @dataclass
 class Webhook:
-    """What a webhook was told."""
+    """A webhook's address and the requests that it received."""
 
     url: str
     told: list[dict[str, Any]] = field(default_factory=list)
 
     def events(self, text: str) -> list[str]:
-        """The events whose text holds `text`."""
+        """The events whose text contains `text`."""
         return [row["event"] for row in self.told if text in row["text"]]
 
 
 @pytest.fixture(scope="module")
 def webhook() -> Iterator[Webhook]:
-    """A webhook that takes everything."""
+    """A running webhook that accepts every request."""
 
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            """Keep it."""
+            """Store the request."""
             hook.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             self.send_response(204)
             self.end_headers()
 
         def log_message(self, *_: object) -> None:
-            """Be silent."""
+            """Log nothing."""
 
     listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     hook = Webhook(f"http://127.0.0.1:{listening.server_port}/{SECRET}")
@@ -83,20 +83,20 @@ class Deployed:
         return found
 
     def start(self, name: str, **parameters: Any) -> str:
-        """Start a run of the deployment called `name`; its id."""
+        """Start a run of the deployment `name`; returns its id."""
         path = f"deployments/{self.deployment(name)['id']}/create_flow_run"
         return str(self.server.post(path, parameters=parameters)["id"])
 
     def runs(self, **chosen: Any) -> list[dict[str, Any]]:
-        """The flow runs that are `chosen`."""
+        """The flow runs that match the filter `chosen`."""
         return list(self.server.post("flow_runs/filter", **chosen))
 
     def state(self, run: str) -> str:
-        """Type of a run's state."""
+        """The type of a run's state."""
         return str(self.runs(flow_runs={"id": {"any_": [run]}})[0]["state_type"])
 
     def wait(self, true: Callable[[], Any], what: str, seconds: float = 300) -> float:
-        """Wait until it is true; how long that took."""
+        """Wait until `true()` holds; returns the seconds that it took."""
         started = time.monotonic()
         while not true():
             waited = time.monotonic() - started
@@ -109,7 +109,7 @@ class Deployed:
 def deployed(
     server: PrefectServer, webhook: Webhook, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployed]:
-    """`make deploy` and `make worker`, without make."""
+    """Run what `make deploy` and `make worker` run."""
     done = subprocess.run(
         [sys.executable, "infra/deploy.py"], cwd=ROOT, capture_output=True, text=True, timeout=600
     )
@@ -142,7 +142,7 @@ def store(smoke_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 
 def test_a_run_of_prod_is_completed(deployed: Deployed, store: Path, tmp_path: Path):
-    """With everything but the second round's PPO and evaluation in the store: a training child, the sandbox, a report."""
+    """The store has all stages but PPO and evaluation of the run: it starts a training child and the sandbox, and writes a report."""
     overrides = {"store": str(store), "ppo.steps": 2}
     done = prefect(
         "deployment", "run", "iterative-selftrain/prod", "--watch",
@@ -274,7 +274,7 @@ def test_the_ui_shows_a_run_its_logs_and_its_artifacts(page: Any, deployed: Depl
 
 
 def test_a_worker_runs_a_flow_with_the_server_on_postgresql(tmp_path: Path):
-    """The server that a team has: deploy, a worker, a run to its end; a wrong config's is the quickest."""
+    """Deploy, a worker and a run to its end, with a team's database. The run has a wrong config, since that ends soonest."""
     need(BINARIES is not None, "PostgreSQL is not installed")
     with (
         postgres() as database,

@@ -1,4 +1,4 @@
-"""What `selftrain run --dry-run` tells of problems that are files at hand, before anything is started."""
+"""What `selftrain run --dry-run` reports about problems in local files, before anything starts."""
 
 from pathlib import Path
 from typing import Any

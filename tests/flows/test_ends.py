@@ -1,4 +1,4 @@
-"""A run that is told to end: it is gone within seconds, says in one line what it did, leaves nothing behind, and goes on later.
+"""A run that gets a signal: it ends within seconds, prints one line, leaves no process behind, and can be resumed.
 
 Real processes, servers and terminals. Each test interrupts a run of the smoke config at one place.
 """
@@ -31,18 +31,18 @@ from tests.kill_at_random import descendants, living, outcome, processes_of
 from tests.servers import flaky, moto
 
 LONGEST = 300
-"""Seconds after which a run is taken not to come to the place where it is to be interrupted."""
+"""Longest wait, in seconds, for a run to reach the place where a test interrupts it."""
 SECONDS_TO_END = 30
-"""Three times what it may take, for machines that do other things beside."""
+"""Three times the allowed time, for busy machines."""
 SECONDS_TO_CLEAR = 30
-"""In which what was cut off from a run that ended as it stood is gone too: a sandbox's worker notices by its standard input."""
+"""Seconds in which processes end that outlived their run: a worker of the sandbox notices by its standard input."""
 LONG = ("--set", "sft.epochs=100000")
-"""A training that no test waits for."""
+"""Settings of a training that is too long for a test to wait for."""
 
 
 @dataclass
 class Running:
-    """A `selftrain run smoke` in a process group of its own, with all that it has to do with in `folder`."""
+    """A `selftrain run smoke` in its own process group, with its store and output in `folder`."""
 
     folder: Path
     process: "subprocess.Popen[bytes]"
@@ -51,13 +51,13 @@ class Running:
 
     @property
     def text(self) -> str:
-        """What it has printed."""
+        """The output so far."""
         if self.terminal is None:
             return (self.folder / "log").read_text(errors="replace")
         return b"".join(self.printed).decode(errors="replace")
 
     def wait_for(self, true: Callable[[], object], what: str) -> None:
-        """Wait while the run lives."""
+        """Wait until the condition holds; fails if the run ends before."""
         deadline = time.monotonic() + LONGEST
         while not true():
             assert self.process.poll() is None, f"it ended before {what}:\n{self.text[-3000:]}"
@@ -65,16 +65,16 @@ class Running:
             time.sleep(0.05)
 
     def trains(self) -> bool:
-        """Whether the first training has left a checkpoint."""
+        """Whether the first training has written a checkpoint."""
         return self.step() > 0
 
     def step(self) -> int:
-        """That of its newest whole checkpoint, 0 where there is none."""
+        """The step of its newest complete checkpoint; 0 if there is none."""
         found = self.folder.glob(f"store/.local/work/sft/*/progress/{FOLDER}/*/{WHOLE}")
         return max((int(path.parent.name.rpartition("-")[2]) for path in found), default=0)
 
     def waits(self) -> bool:
-        """Whether it has come to a stage's lock."""
+        """Whether the run has reached a stage's lock."""
         for path in Path(f"/proc/{self.process.pid}/fd").glob("*"):
             with contextlib.suppress(OSError):
                 if "/locks/" in os.readlink(path):
@@ -82,12 +82,12 @@ class Running:
         return False
 
     def group(self, *signals: signal.Signals) -> None:
-        """Send signals to its whole group, as `timeout`, a terminal or a batch system does."""
+        """Send signals to the process group, as `timeout`, a terminal or a batch system does."""
         for number in signals:
             os.killpg(self.process.pid, number)
 
     def ended(self, code: int, during: str = "", pause: float = SECONDS_TO_END) -> str:
-        """Check its end: how, how soon, what it said and what it left; what it printed."""
+        """Check exit code, time, last line and remaining processes of the ended run; returns its output."""
         known = descendants(self.process.pid)
         assert self.process.wait(pause) == code
         text = self.text
@@ -106,7 +106,7 @@ class Running:
 
 @pytest.fixture
 def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
-    """Starts a run; `terminal`: in one, else without; `environment`: its own server where it names none."""
+    """Starts a run. terminal: attach it to a terminal; environment: without PREFECT_API_URL in it the run starts its own server."""
     started = []
 
     def run(*extra: str, terminal: bool = False, folder: Path = tmp_path, **environment: str) -> Running:
@@ -145,7 +145,7 @@ def start(tmp_path: Path) -> Iterator[Callable[..., Running]]:
 
 
 def ready(terminal: bool) -> None:
-    """In the child: signals as a shell leaves them, also where the tests run under nohup; its terminal."""
+    """In the child: reset signals as a shell does, also if the tests run under nohup, and set its terminal."""
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     if terminal:
@@ -153,7 +153,7 @@ def ready(terminal: bool) -> None:
 
 
 def read(run: Running) -> None:
-    """Keep what a run prints on its terminal."""
+    """Store what a run prints on its terminal."""
     assert run.terminal is not None
     with contextlib.suppress(OSError):
         while content := os.read(run.terminal, 4096):
@@ -214,7 +214,7 @@ def test_a_signal_to_the_one_process_while_another_builds_and_a_terminal_that_is
 
 @contextlib.contextmanager
 def building(like: Finished, *folders: Path) -> Iterator[None]:
-    """Keep runs in `folders` waiting: another process has the lock of their first stage."""
+    """Let runs in `folders` wait: another process holds the lock of their first stage."""
     with contextlib.ExitStack() as stack:
         for folder in folders:
             lock = folder / "store" / ".local" / "locks" / f"prepare-{like.stages['prepare']['key']}"

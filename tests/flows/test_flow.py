@@ -1,4 +1,4 @@
-"""The whole loop through the real command line: what it leaves, what it does again, and what it says to a mistake."""
+"""The whole loop through the real command line: its artifacts, which stages it repeats, and its error messages."""
 
 import json
 import re
@@ -23,14 +23,14 @@ STAGES = [
     "mine-2", "rm-2", "ppo-2", "sample-sft-evaluation", "execute-sft-evaluation", "sample-ppo-1-evaluation",
     "execute-ppo-1-evaluation", "sample-ppo-2-evaluation", "execute-ppo-2-evaluation", "evaluate", "report",
 ]  # fmt: skip
-"""Of a run of two rounds, in their order."""
+"""The stages of a run of two rounds, in running order."""
 
 
 # What a run leaves
 
 
 def is_estimate(value: Any) -> bool:
-    """Whether it is {"value", "low", "high"}, with the value inside the interval."""
+    """Whether `estimate` is {"value", "low", "high"} with the value inside the interval."""
     return (
         set(value) >= {"value", "low", "high"}
         and value["low"] - 1e-9 <= value["value"] <= value["high"] + 1e-9
@@ -38,7 +38,7 @@ def is_estimate(value: Any) -> bool:
 
 
 def check_metrics(metrics: dict[str, Any], rankers: set[str]) -> None:
-    """Check the metrics of one pool, over all languages or in one."""
+    """Check the metrics of one pool, for all languages together or for one."""
     assert set(metrics) == {
         "problems", "samples", "greedy", "random", "logprob", "majority", "examples", "oracle", "rankers"
     }  # fmt: skip
@@ -133,7 +133,7 @@ def test_a_second_run_finds_everything_cached(smoke_run: Finished, server: Prefe
 
 
 def plan(*arguments: str) -> dict[str, tuple[bool, str]]:
-    """What a dry run says: name of each stage -> whether it is cached, and its key."""
+    """The output of a dry run: name of each stage -> whether it is cached, and its key."""
     done = selftrain("run", *arguments, "--dry-run")
     assert done.returncode == 0, done.stderr
     lines = [line for line in done.stdout.splitlines() if line.startswith(("cached ", "to do "))]
@@ -202,7 +202,7 @@ def test_a_damaged_artifact_is_rebuilt_and_what_depends_on_it_stays(smoke_run: F
 
 
 def problem(number: int, split: str, **changes: Any) -> dict[str, Any]:
-    """A row of one's own problem file."""
+    """A row of a file of problems."""
     words = ("apple", "bridge", "candle", "dragon", "engine", "forest", "garden", "harbour")
     text = f"Tell how the {words[number]} of the {words[-number - 1]} grows in {number + 2} days."
     return {
@@ -322,7 +322,7 @@ def test_compare_of_one_run_says_what_its_report_says(smoke_run: Finished, tmp_p
 
 
 def test_compare_joins_runs(smoke_run: Finished, tmp_path: Path):
-    """The second run is the first one, its evaluation stored under another key."""
+    """The second run is a copy of the first, with its evaluation stored under another key."""
     record = json.loads((smoke_run.out / "run.json").read_text())
     evaluate = record["stages"]["evaluate"]
     there = smoke_run.store / "evaluate" / evaluate["key"]
@@ -396,7 +396,7 @@ def test_rank_shows_an_example_of_the_runs_own(smoke_run: Finished):
 
 
 def mistake(code: int, *arguments: str, **environment: str) -> str:
-    """What `selftrain ARGUMENTS`, which must end with `code`, says."""
+    """The error message of `selftrain ARGUMENTS`, which must end with `code`."""
     done = selftrain(*arguments, **environment)
     assert done.returncode == code, done.stderr[-3000:]
     assert "Traceback" not in done.stderr
@@ -467,7 +467,7 @@ def test_a_missing_tool_is_told_before_anything_is_trained(server: PrefectServer
 
 
 def run_without_mono(config: Path, folder: Path) -> str:
-    """What a run says where the sandbox finds Python alone."""
+    """The output of a run for which the sandbox finds Python only."""
     (folder / "bin").mkdir()
     (folder / "bin" / "python3").symlink_to("/usr/bin/python3")
     code = (

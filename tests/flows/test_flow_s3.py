@@ -1,4 +1,4 @@
-"""A run whose store is on S3: two machines share it, a second run finds all of it, and no secret is kept."""
+"""A run whose store is on S3: two machines share it, a second run finds all stages cached, and no secret is stored."""
 
 import json
 from pathlib import Path

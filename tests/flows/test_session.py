@@ -1,4 +1,4 @@
-"""What a run leaves in its folder, however it ends: how far it came, and why it ended."""
+"""run.json in a run's folder, however the run ends: its stages so far, and the reason of its end."""
 
 import json
 from pathlib import Path

@@ -30,7 +30,7 @@ STAGES = [
 
 
 def is_estimate(value: Any) -> bool:
-    """Whether `estimate` is {"value", "low", "high"} with the value inside the interval."""
+    """Whether `value` is {"value", "low", "high"} with the value inside the interval."""
     return (
         set(value) >= {"value", "low", "high"}
         and value["low"] - 1e-9 <= value["value"] <= value["high"] + 1e-9

@@ -54,7 +54,7 @@ check: $(READY) ## formatter, linter, type checker, import directions
 
 docs: $(READY) ## the generated pages (docs/configuration.md, lists in docs/development.md) and the site, in build/site
 	@$(BIN)/python -m infra.docs
-	@$(BIN)/python -c "import mkdocs, material" || { echo "the pages are written, the site is not: .venv has no mkdocs-material;" \
+	@$(BIN)/python -c "import mkdocs, material" 2>/dev/null || { echo "the pages are written, the site is not: .venv has no mkdocs-material;" \
 	  "run \`$(BIN)/pip install mkdocs-material\` where the package index can be reached"; exit 1; }
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
 	@echo "build/site/index.html"

@@ -52,6 +52,7 @@ ELSEWHERE = {
     "make setup": "tests/test_infra.py::test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is_newer",
     "make check": ".ci/run",
     "make test": ".ci/run",
+    "make test-slow": ".ci/run",
     "python -m sandbox build": ".ci/run",
     "python -m sandbox build more": ".ci/run",
     "python -m sandbox languages": "tests/sandbox/test_sandbox_cli.py::test_languages_lists_the_table",

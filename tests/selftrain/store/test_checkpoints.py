@@ -149,7 +149,7 @@ def test_a_store_that_fails_costs_copies_and_not_training(
     monkeypatch.setattr(files, "upload", failing)
     with shared(files, files.root, tmp_path):
         write(tmp_path / "checkpoints", "checkpoint-5")
-        while "trying again" not in caplog.text:
+        while "retrying" not in caplog.text:
             time.sleep(0.01)
     assert "starts from the beginning" in caplog.text
     assert list((tmp_path / "checkpoints").iterdir()) == [tmp_path / "checkpoints" / "checkpoint-5"]

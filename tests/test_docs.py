@@ -210,6 +210,18 @@ def not_there(command: str) -> str:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_names_of_modules_exist(path: Path):
+    """`selftrain.store.store`, or with the name of something in the module behind it."""
+    for name in [
+        code for code in inline(path) if re.fullmatch(r"(flows|tasks|selftrain|sandbox)(\.\w+)+", code)
+    ]:
+        module = ROOT / name.replace(".", "/")
+        known = module.is_dir() or module.with_suffix(".py").exists()
+        parent = module.parent / "__init__.py" if module.parent.is_dir() else module.parent.with_suffix(".py")
+        assert known or re.search(rf"\b{module.name}\b", parent.read_text()), f"`{name}` does not exist"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
 def test_links_lead_to_files(path: Path):
     for target in re.findall(r"\]\(([^)#\s]+)[^)]*\)", path.read_text()):
         assert "://" in target or (path.parent / target).exists(), target

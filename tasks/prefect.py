@@ -20,8 +20,9 @@ from sandbox.errors import SandboxError
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.launch.ending import ENDING
 from selftrain.stage import Context, fingerprint
+from selftrain.store.artifact_cache import cache_folder
 from selftrain.store.files import PATIENT
-from selftrain.store.store import Store, cache_folder
+from selftrain.store.store import Store
 from tasks.dask import share_out
 from tasks.display import ChildLog, Progress, show_report, show_table, task_name
 from tasks.run import Run, Step

@@ -1,6 +1,6 @@
-"""Several runs of one method, at different seeds, as one: their test pools joined, so that intervals cover all of them.
+"""`selftrain compare`: joins the test pools of several runs of one method, so that intervals cover all seeds.
 
-Used by `selftrain compare`. The ranker that each run chose on its validation split is also shown as `chosen`: it need not
+The ranker that each run chose on its validation split is also shown as `chosen`: it need not
 be the same in every run.
 """
 
@@ -21,7 +21,7 @@ CHOSEN = "chosen"
 
 
 def compare_runs(runs: Sequence[str | Path]) -> Evaluation:
-    """Metrics and comparisons of the runs' joined pools, by the first run's bootstrap: of one run alone, what its report says.
+    """Metrics and comparisons of the runs' joined pools, with the first run's bootstrap; for a single run those of its report.
 
     Raises UsageError where runs are unfinished, do not match, or have the same evaluation: its problems would count twice.
     """
@@ -47,7 +47,7 @@ def compare_runs(runs: Sequence[str | Path]) -> Evaluation:
 def _finished(folder: Path) -> dict[str, Any]:
     record = read_run(folder)
     if not record["finished"]:
-        raise UsageError(f"{folder}: this run is not finished; go on with `selftrain run`")
+        raise UsageError(f"{folder}: this run is not finished; resume it with `selftrain run`")
     return record
 
 
@@ -74,7 +74,7 @@ def run_pools(record: Mapping[str, Any]) -> dict[str, Pool]:
 
 
 def with_chosen(pool: Pool, ranker: str) -> Pool:
-    """The pool with the scores of `ranker`, and of its control, under the name `chosen` too."""
+    """The pool in which the scores of `ranker` and of its control also have the name `chosen`."""
     names = {ranker: CHOSEN, ranker + SHUFFLED: CHOSEN + SHUFFLED}
     return replace(
         pool,

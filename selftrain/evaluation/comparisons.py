@@ -1,4 +1,4 @@
-"""Paired differences: is one way of picking, round or generator better than another, on the same problems?
+"""Paired differences between two ways of picking, rounds or generators on the same problems.
 
 The value of a comparison `A-B` is the mean over problems of A's outcome minus B's. The names:
 
@@ -83,7 +83,7 @@ def _within(pool: Pool, resamples: int, seed: int) -> list[Comparison]:
 
 
 def _between(r: int, pool: Pool, by_name: dict[str, Pool], resamples: int, seed: int) -> list[Comparison]:
-    """What PPO of round r, and the retraining after it, changed."""
+    """The effects of PPO in round r, and of the retraining after it."""
     rows = []
     judge, successor = f"rm-{r}", f"rm-{r + 1}"
     before, how_before = (f"ppo-{r - 1}", f"rm-{r - 1}") if r > 1 else ("sft", "random")

@@ -1,11 +1,10 @@
-"""How often each way of picking one of n candidates picks a right one, and how sure that is.
+"""How often each way of picking one of n candidates picks a right one, with confidence intervals.
 
-Intervals are 95 % percentile bootstrap intervals. What is resampled is the *task*: one task in several
-languages is not several independent problems, so they are drawn together. All statistics of one set of
+Intervals are 95 % percentile bootstrap intervals. The bootstrap resamples *tasks*: the problems of one task in
+several languages are not independent, so they are drawn together. All statistics of one set of
 problems share their resamples, which makes differences between them paired.
 
-Not covered: that another training seed gives another reranker (see `pools.join_runs`), nor the luck of
-sampling.
+Not covered: the variance between training seeds (see `pools.join_runs`) and that of sampling.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ class RankerEstimate(Estimate):
     gap_recovered   (ranker - random) / (oracle - random), of the means; None where oracle = random
     auc             over all candidates of all problems: P(a passing one scores above a failing one), ties
                     count half; None where all pass or all fail
-    pair_accuracy   the same over the pairs of one problem, averaged over the problems that have both; None if
-                    none has
+    pair_accuracy   the same over the pairs within one problem, averaged over the problems with both passing and
+                    failing candidates; None if there are none
     """
 
     gap_recovered: Estimate | None
@@ -50,7 +49,7 @@ class RankerEstimate(Estimate):
 class Metrics(TypedDict):
     """What a pool gives under each way of picking: shares of problems solved, 0 to 1.
 
-    samples   candidates a problem; of the problem that has fewest, where the sandbox left some unjudged
+    samples   candidates a problem; the smallest number, where the sandbox left some unjudged
     random    mean pass@1 of the pool
     oracle    mean pass@n: whether any candidate passes
     examples  None where no prompt shows examples

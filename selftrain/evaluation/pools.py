@@ -79,7 +79,7 @@ class PoolProblem:
 
     @cached_property
     def picks(self) -> dict[str, int]:
-        """Way of picking -> index of its pick; what is still tied goes to the lowest index.
+        """Way of picking -> index of its pick; remaining ties go to the lowest index.
 
         logprob   the highest mean log-probability per token
         majority  the most frequent program (white space at its end aside), ties by log-probability

@@ -1,4 +1,4 @@
-"""Machines and hours: what more machines under `runtime.dask` give a run. They share `sample` and `execute`, shard by shard."""
+"""How a run's time depends on the number of machines under `runtime.dask`, which share `sample` and `execute` by shards."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from selftrain.plan.estimate import Planner, Step, check_batches
 
 @dataclass(frozen=True)
 class Capacity:
-    """Seconds of a run's stages on so many machines.
+    """Seconds of a run's stages on `machines` machines.
 
-    other    the stages that are not shared out: they run on the first machine, training on `nodes`
-    trained  these stages where training has all machines as its nodes; None: its batches cannot be spread over them
+    other    of the stages that are not shared: they run on the first machine, training on `nodes`
+    trained  of these stages with training on all machines; None where its batches cannot be split evenly
     """
 
     machines: int
@@ -25,17 +25,17 @@ class Capacity:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run."""
+        """Of all stages."""
         return self.sample + self.execute + self.other
 
     @property
     def machine_hours(self) -> float:
-        """Hours of machines that are at work; those that only share are not needed in the other stages."""
+        """Machine hours in use: the stages that are not shared need only `nodes` machines."""
         return ((self.sample + self.execute) * self.machines + self.other * self.nodes) / 3600
 
 
 def capacities(planner: Planner, most: int) -> list[Capacity]:
-    """The run on 1, 2, 4, ... and `most` machines."""
+    """The run's times on 1, 2, 4, ... and `most` machines."""
     steps = list(planner.steps())
     found = []
     for machines in counts(most):
@@ -49,7 +49,7 @@ def capacities(planner: Planner, most: int) -> list[Capacity]:
 
 
 def unshared_seconds(planner: Planner, nodes: int) -> float | None:
-    """Seconds of the stages that are not shared out, training on so many nodes; None where its batches do not divide."""
+    """Seconds of the stages that are not shared, with training on `nodes` nodes; None where its batches cannot be split evenly."""
     runtime = planner.runtime.model_copy(update={"nodes": nodes})
     config = planner.config.model_copy(update={"runtime": runtime})
     if any(check_batches(config)):
@@ -63,16 +63,16 @@ def counts(most: int) -> list[int]:
 
 
 def shared(step: Step, machines: int, start: float) -> float:
-    """Seconds of a step on so many machines like the first: as long as the one that gets the most shards takes."""
+    """Seconds of a step on `machines` equal machines: those of the machine with the most shards. `start`: those before its work."""
     if not step.shards:
         return step.seconds
-    alone = math.ceil(step.shards / step.processes)  # shards of a process, one after the other
+    alone = math.ceil(step.shards / step.processes)  # shards of one process
     share = math.ceil(math.ceil(step.shards / machines) / step.processes)
     return start + (step.seconds - start) * share / alone
 
 
 def too_few_shards(steps: Sequence[Step], machines: int) -> Iterator[str]:
-    """Kinds of stages that cannot keep so many machines busy."""
+    """Warnings for stages with fewer shards than machines."""
     for stage in ("sample", "execute"):
         shards = max((step.shards for step in steps if step.stage == stage), default=0)
         if shards < machines:
@@ -83,7 +83,7 @@ def too_few_shards(steps: Sequence[Step], machines: int) -> Iterator[str]:
 
 
 def with_problems(corpus: Corpus, languages: Sequence[str], problems: int) -> Corpus:
-    """The corpus with so many problems to sample for in each language, of the same lengths."""
+    """The corpus with `problems` rl problems in each language, of the same lengths."""
     said = f"problems: {problems:,} rl problems in each of {len(languages)} languages, as long as those that are at hand"
     counted = corpus.counts | {"rl": dict.fromkeys(languages, problems)}
     return replace(corpus, counts=counted, assumptions=(*corpus.assumptions, said))

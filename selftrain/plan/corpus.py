@@ -1,6 +1,7 @@
-"""What there is to read and to write: problems by split and language, and their lengths in tokens.
+"""The problems of a run, by split and language, and their lengths in tokens.
 
-Counted where the problems are at hand (the bank, files); stated averages where they are on the hub, and said to be.
+Problems that are available (the bank, files) are counted. For problems on the hub published sizes and averages are assumed,
+and the plan says so.
 """
 
 import random
@@ -20,15 +21,15 @@ from selftrain.problems.read import read_problems
 from selftrain.records import Problem
 
 CHARACTERS_PER_TOKEN = 3.2
-"""Of code and English in the vocabularies of code models; where the tokenizer is not at hand."""
+"""For code and English in the vocabularies of code models; assumed where the tokenizer is not available."""
 MULTIPL_E = {"humaneval": 160, "mbpp": 390}
-"""Problems per language, by how a subset's name begins."""
+"""Start of a subset's name -> problems per language."""
 CONTESTS = {"train": 13_328, "valid": 117, "test": 165}
-"""Problems of deepmind/code_contests, each in every language that is asked for."""
+"""Split of deepmind/code_contests -> problems, each in every language of the config."""
 STATED = {"multipl-e": (140, 90), "contests": (650, 450)}
-"""Tokens of a prompt and of an answer."""
+"""Source -> assumed tokens of a prompt and of an answer."""
 LOOKED_AT = 4000
-"""Rows whose lengths are counted, at most."""
+"""Most rows whose tokens are counted."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,15 @@ class Corpus:
     """A run's problems.
 
     counts       split -> language -> problems
-    prompts      split -> tokens of each prompt (of some of them, at most LOOKED_AT)
-    answers      tokens of some answers with their end token; what samples are assumed to be as long as
-    learnt       (prompt, answer) tokens of what SFT learns from, as far as looked at
-    examples     rows that SFT learns from
-    vocabulary   tokens that the tokenizer has; None where it is not at hand
+    prompts      split -> tokens of each prompt, or of a sample of LOOKED_AT prompts
+    answers      tokens of answers, end token included; sampled completions are assumed to be as long
+    learnt       (prompt, answer) tokens of SFT's examples, or of a sample of them
+    examples     number of SFT's examples
+    vocabulary   tokens of the tokenizer; None where it is not available
     seconds      to read the problems
-    assumptions  what was not counted
-    problems     the problems themselves; empty where they are not at hand
+    assumptions  lines on what was assumed and not counted
+    problems     the problems themselves; empty where they are not available
+    tokenizer    of the generator; None where it is not available
     """
 
     counts: dict[str, dict[str, int]]
@@ -75,7 +77,7 @@ class Corpus:
         return replace(self, answers=[low] * (100 - high) + [low + 1] * high)
 
     def sft_rows(self, longest: int, group: int) -> Rows:
-        """What SFT learns from in one pass, padded in groups of similar length; without rows over `longest` tokens."""
+        """SFT's rows of one epoch, padded in groups of similar length; rows of more than `longest` tokens are left out."""
         kept = [row for row in self.learnt if sum(row) <= longest]
         if not kept:
             raise UsageError(
@@ -88,9 +90,9 @@ class Corpus:
     def sampled_rows(
         self, splits: Sequence[str], count: float, cap: int, group: int, pairs: bool = False
     ) -> Rows:
-        """`count` sampled completions behind prompts of `splits`, no longer than `cap` tokens, padded in groups.
+        """`count` sampled completions of at most `cap` tokens after prompts of `splits`, padded in groups.
 
-        pairs  rows come in twos of one prompt, as wide as the longer one
+        pairs  rows are pairs of completions of one prompt, padded to the longer one
         """
         rng = random.Random(0)
         prompts = [tokens for split in splits for tokens in self.prompts.get(split, [])]
@@ -108,7 +110,7 @@ class Corpus:
 
 
 def padded(lengths: Sequence[int], group: int) -> float:
-    """Mean width of rows in sorted groups, each as wide as its longest."""
+    """Mean width of rows that are sorted by length and padded to the longest row of each group."""
     ordered = sorted(lengths)
     group = max(1, group)
     chunks = [ordered[at : at + group] for at in range(0, len(ordered), group)]
@@ -129,7 +131,7 @@ def corpus_of(config: RunConfig) -> Corpus:
     assumptions: list[str] = []
     try:
         problems = read_problems(source.model_copy(update={"seed": source.seed + config.seed}))
-    except RunError as error:  # the hub does not answer
+    except RunError as error:  # the hub cannot be reached
         assumptions.append(f"problems: not counted, the hub does not answer ({_first_line(error)})")
     if not problems:
         return _stated(config, assumptions)
@@ -142,7 +144,7 @@ def corpus_of(config: RunConfig) -> Corpus:
         assumptions.append(
             f"tokens: {config.model.base} has no tokenizer here, {CHARACTERS_PER_TOKEN:g} characters taken as one"
         )
-    # Evenly spread: files come sorted.
+    # An evenly spread sample, since files may be sorted.
     looked_at = answered[:: max(1, len(answered) // LOOKED_AT)]
     learnt = [
         (_length(tokenizer, prompt), _length(tokenizer, answer, prompt=False)) for prompt, answer in looked_at
@@ -176,7 +178,7 @@ def corpus_of(config: RunConfig) -> Corpus:
 
 
 def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
-    """The tokenizer that the run will use; None where a pretrained one is not at hand."""
+    """The run's tokenizer; None where it is pretrained and not available."""
     from selftrain.models.models import load_tokenizer, train_tokenizer
 
     model = config.model
@@ -207,7 +209,7 @@ def _length(tokenizer: Any, text: str, prompt: bool = True) -> int:
 
 
 def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
-    """The corpus by stated sizes, for data sets on the hub."""
+    """The corpus by published sizes, for data sets on the hub."""
     source = config.problems
     counts: dict[str, Counter[str]] = {}
     prompts: dict[str, list[int]] = {}

@@ -1,4 +1,4 @@
-"""The plan: every stage of a run with what it will need, before anything is trained."""
+"""Estimates what every stage of a run will need, before anything is trained."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,13 +22,13 @@ SANDBOX_MS = {
 }  # fmt: skip
 """CPU milliseconds a program, measured (docs/results.md, "The sandbox"; the later ones: compile and run once)."""
 TIMEOUT_SHARE, TIMEOUT_SECONDS = 0.01, 15
-"""Programs for problems from outside that run into their CPU limit, and what each of those costs."""
+"""Share of programs for outside problems that reach their CPU limit, and the CPU seconds of each."""
 PAIR_SHARE = 0.5
-"""Problems with both passing and failing candidates; each is taken to give half as many pairs as it has candidates."""
+"""Share of problems with both passing and failing candidates; each is assumed to give half as many pairs as candidates."""
 DISTINCT = 0.7
-"""Share of a problem's candidates that are not the same program as an earlier one."""
+"""Share of a problem's candidates that are not duplicates."""
 ROW_BYTES = 600
-"""Of a candidate or an execution in a Parquet file."""
+"""Bytes of a candidate or an execution in a Parquet file."""
 
 
 Job = tuple[tuple[str, ...], int]
@@ -65,14 +65,14 @@ class Step:
 
     name, stage        as in `selftrain run --dry-run`
     parameters         that are trained, or that sample and score
-    tokens             (prompt, completion) tokens that go through a model, all passes of all processes
+    tokens             (prompt, completion) tokens that models read or write, in all processes
     flops              work -> FLOPs, over all processes
     memory             of one process
     processes          that share the work
     seconds            wall time
     sandbox_seconds    CPU time of programs, over all workers
     shards             that other machines can share (`runtime.dask`); 0: none can
-    kept, passing      bytes of artifacts, and of checkpoints that are deleted at the stage's end
+    kept, passing      bytes of the artifact, and of checkpoints, which are deleted at the stage's end
     """
 
     name: str
@@ -344,7 +344,7 @@ class Planner:
     # Counts
 
     def sandbox(self, programs: dict[str, int]) -> float:
-        """CPU seconds of `programs`. What the bank asks for takes no loops that could be endless."""
+        """CPU seconds of `programs` (language -> count). The bank's problems give no endless loops."""
         return sandbox_seconds(programs, 0.0 if self.config.problems.source == "bank" else TIMEOUT_SHARE)
 
     def new_pairs(self) -> float:
@@ -362,18 +362,18 @@ class Planner:
 
 
 def optimizer_steps(rows: float, epochs: float, batch: int) -> int:
-    """As `training.common.bucketed_order` makes them: whole batches, at least one."""
+    """Optimizer steps as in `training.common.bucketed_order`: full batches only, at least one."""
     return max(1, round(epochs * rows / batch))
 
 
 def sandbox_seconds(programs: dict[str, int], endless: float = TIMEOUT_SHARE) -> float:
-    """CPU seconds of programs by language; a share `endless` of them runs until it is stopped."""
+    """CPU seconds of `programs` (language -> count), of which a share `endless` reaches its time limit."""
     normal = sum(n * SANDBOX_MS[language] / 1000 for language, n in programs.items())
     return normal + sum(programs.values()) * endless * TIMEOUT_SECONDS
 
 
 def check_batches(config: RunConfig) -> Iterator[str]:
-    """What the training stages will refuse about batches on so many processes."""
+    """Warnings about batches that the training stages will refuse, as they cannot be split over the processes."""
     ranks = world(config.runtime)
     stages: tuple[tuple[str, SftConfig | RewardConfig], ...] = (
         ("sft", config.sft),

@@ -1,6 +1,6 @@
 """Floating-point operations: two per weight and token forward, twice that backward, and attention.
 
-Counted as torch's FlopCounterMode counts: matrix products only, and all of attention's square, though half of it is masked.
+Counted as by torch's FlopCounterMode: matrix products only, and the full attention square, although half of it is masked.
 """
 
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from selftrain.config import LoraConfig, PPOConfig, RuntimeConfig
 from selftrain.models.shapes import Shape
 
 ATTENTION_BACKWARD = 2.5
-"""Five products against the forward pass's two: scores once more, and four gradients."""
+"""The backward pass has five products (the scores again, and four gradients), the forward pass two."""
 HEAD_PASSES = {"cpu": 3, "cuda": 4}
-"""Products of SFT's output layer: forward and two gradients. On GPUs TRL computes the logits again in the backward pass."""
+"""Matrix products of SFT's output layer: forward and two gradients. On GPUs TRL recomputes the logits in the backward pass."""
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Sequences that are computed together, as averages.
+    """A batch of sequences, described by averages.
 
     count       of sequences
     prompt      tokens of each prompt
@@ -46,7 +46,7 @@ def forward(shape: Shape, rows: Rows) -> float:
 
 
 def train(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | None = None) -> float:
-    """The trunk's forward and backward pass. Frozen weights need no gradient of their own, adapters do."""
+    """The trunk's forward and backward pass. With `lora` the frozen weights need no weight gradients."""
     linear = rows.count * 2 * shape.trunk_linear * rows.width
     squares = rows.count * attention(shape, rows.width)
     passes = 2 if lora else 3
@@ -57,7 +57,7 @@ def train(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | N
 
 
 def sft(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | None = None) -> float:
-    """SFT on `rows`. On GPUs TRL computes the logits of the completions only, on CPU those of all tokens."""
+    """SFT on `rows`. TRL computes the logits of the completions only on GPUs, of all tokens on CPU."""
     tokens = rows.tokens if runtime.device == "cpu" else rows.count * rows.completion
     return (
         train(shape, rows, runtime, lora)
@@ -71,15 +71,15 @@ def reward(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | 
 
 
 def decode(shape: Shape, rows: Rows, sharing: float = 1) -> float:
-    """Sampling: the prompt once for each `sharing` rows, then token by token."""
-    tokens = max(0.0, rows.completion - 1)  # the prompt's pass gives the first token
+    """Sampling: the prompt once for every `sharing` rows, then the completion token by token."""
+    tokens = max(0.0, rows.completion - 1)  # the first token follows from the prompt's pass
     prefill = 2 * shape.trunk_linear * rows.prompt + attention(shape, rows.prompt)
     later = 2 * shape.trunk_linear * tokens + attention(shape, tokens, rows.prompt + rows.completion / 2)
     return rows.count * (prefill / sharing + later + 2 * shape.head * rows.completion)
 
 
 def score(shape: Shape, problems: float, rows: Rows) -> float:
-    """The reranker reads each problem's prompt once, and the completions behind it."""
+    """Scoring: the reranker reads each problem's prompt once, and then its completions."""
     prompts = problems * (2 * shape.trunk_linear * rows.prompt + attention(shape, rows.prompt))
     keys = rows.prompt + rows.completion
     each = 2 * shape.trunk_linear * rows.completion + attention(shape, rows.completion, keys)
@@ -87,7 +87,7 @@ def score(shape: Shape, problems: float, rows: Rows) -> float:
 
 
 def ppo_experience(shape: Shape, judge: Shape, rows: Rows, config: PPOConfig) -> float:
-    """Everything between rollout and update: reranker (`judge`), reference, policy and value once over each row."""
+    """The forward passes between rollout and update: reranker (`judge`), reference, policy and value over each row."""
     trunks = 2 + (config.value_model == "separate")
     return (
         forward(judge, rows)
@@ -97,7 +97,7 @@ def ppo_experience(shape: Shape, judge: Shape, rows: Rows, config: PPOConfig) ->
 
 
 def ppo_update(shape: Shape, rows: Rows, config: PPOConfig, runtime: RuntimeConfig) -> float:
-    """All passes over one rollout batch."""
+    """PPO's optimisation on the rollouts `rows`, all epochs."""
     trunks = 1 + (config.value_model == "separate")
     head = (2 if config.lora else 3) * 2 * shape.head * rows.count * rows.completion
     return config.epochs * (trunks * train(shape, rows, runtime, config.lora) + head)

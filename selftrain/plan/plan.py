@@ -1,4 +1,4 @@
-"""Puts a plan together: the steps, what cannot fit, and what helps."""
+"""Makes a plan: the steps of a run, warnings about what does not fit, and advice."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,14 +18,14 @@ from selftrain.store.store import Store
 
 GIB = 1 << 30
 CPU_TFLOPS = 0.15
-"""Peak of one core with AVX-512 in float32; of it tiny and small models reach a third to a half."""
+"""Peak of one core with AVX-512 in float32; tiny and small models reach a third to a half of it."""
 GPU_TFLOPS, GPU_GIB = 312.0, 80.0
 """An A100's peak in bf16, and its memory: the defaults."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """What the user says of the machines. Null: as the config has it, or the defaults above."""
+    """The machines, as the user describes them. None: as in the config, or the defaults above."""
 
     gpus: int | None = None
     memory_gib: float | None = None
@@ -36,10 +36,10 @@ class Hardware:
 
 @dataclass(frozen=True)
 class Workload:
-    """What the plan is to be made for instead of the run's own problems.
+    """A workload other than the run's own.
 
-    problems  to sample for, in each language; null: the run's own
-    machines  the most that share `sample` and `execute`; null: no table of machines
+    problems  rl problems in each language; None: the run's own
+    machines  most machines that share `sample` and `execute`; None: no table of machines
     """
 
     problems: int | None = None
@@ -48,7 +48,7 @@ class Workload:
 
 @dataclass(frozen=True)
 class Plan:
-    """A whole plan. `shape`, `judge`: of generator and reranker. `warnings`: what cannot work, each with what helps; none means that it fits."""
+    """A plan. `shape`, `judge`: of generator and reranker. `warnings`: what cannot work, with advice; none: the run fits."""
 
     config: RunConfig
     shape: Shape
@@ -128,7 +128,7 @@ def make_plan(
     Raises UsageError for a model whose config is not at hand, and whatever the run's own stages would raise at once.
     """
     config = on_hardware(config, hardware)
-    shapes(config)  # before anything that takes long: a model that is not here is told at once
+    shapes(config)  # first, so that a missing model is an error at once
     if config.model.base is not None or config.reward.base is not None:
         from selftrain.plan.suitable import check_architectures
 
@@ -168,7 +168,7 @@ def _rates(planner: Planner, store: Callable[[], Store], graph: Graph) -> Speed:
 
 
 def memory_limit(runtime: RuntimeConfig, hardware: Hardware) -> int:
-    """Bytes that one process may use: a GPU's memory, or this machine's shared out over its processes."""
+    """Bytes that one process may use: a GPU's memory, or an equal share of this machine's."""
     if hardware.memory_gib is not None:
         return int(hardware.memory_gib * GIB)
     if runtime.device == "cuda":
@@ -182,7 +182,7 @@ def machine_bytes() -> int:
 
 
 def check_lengths(config: RunConfig, shape: Shape, corpus: Corpus) -> Iterator[str]:
-    """What does not fit into the model's longest input."""
+    """Warnings about prompts that do not fit into the model's longest input."""
     room = shape.context - config.sample.max_new_tokens
     for split in ("rl", "validation", "test"):
         over = sum(tokens > room for tokens in corpus.prompts.get(split, []))
@@ -195,7 +195,7 @@ def check_lengths(config: RunConfig, shape: Shape, corpus: Corpus) -> Iterator[s
 
 
 def check_memory(config: RunConfig, steps: tuple[Step, ...], limit: int) -> Iterator[str]:
-    """Stages whose processes need more than `limit` bytes, one line per kind of stage, with what helps."""
+    """Warnings about stages whose processes need more than `limit` bytes, one for each kind of stage, with advice."""
     seen: set[str] = set()
     unit = "GPU" if config.runtime.device == "cuda" else "process"
     for step in sorted(steps, key=lambda step: -(step.memory.total if step.memory else 0)):
@@ -214,7 +214,7 @@ def check_memory(config: RunConfig, steps: tuple[Step, ...], limit: int) -> Iter
 
 
 def what_helps(config: RunConfig, step: Step) -> Iterator[str]:
-    """Settings that make a stage's largest terms smaller, the most helpful first."""
+    """Settings that reduce a stage's largest terms, the most helpful first."""
     assert step.memory is not None
     terms, runtime = step.memory.terms, config.runtime
     parts: dict[str, Any] = {"sft": config.sft, "train_reward": config.reward, "ppo": config.ppo}

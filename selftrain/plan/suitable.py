@@ -1,8 +1,9 @@
-"""Whether a run's pretrained models can go all the way: told before anything is trained, not hours later.
+"""Checks before training whether a run's pretrained models can go through all stages.
 
-What a config and a tokenizer say is compared with the settings; what the code needs of an architecture is tried out on a
-twin of a few thousand random weights, so that no list of names has to be kept. An architecture that no twin can be made of
-is not tried out. Not covered: damaged weights, and what only shows at the real size (memory: see `selftrain plan`).
+The models' configs and tokenizers are compared with the settings. What the code needs of an architecture is tested on a
+"twin", a model of the same architecture with a few thousand random weights, so that no list of architectures is needed.
+Not covered: architectures of which no twin can be made, damaged weights, and problems of the real size (memory: see
+`selftrain plan`).
 
 Run as a child process: `python -m selftrain.plan.suitable resolved.json`.
 """
@@ -19,12 +20,12 @@ from selftrain.launch.launch import Child, child_main
 from selftrain.stage import Outcome
 
 TOO_FAR = 0.05
-"""Nats by which log-probabilities of two engines may differ."""
+"""Nats by which the log-probabilities of two engines may differ."""
 TEXT = "def add(values):\n    total = 0\n    for value in values:\n        total += value\n    return total\n"
 
 
 def check(config: RunConfig) -> None:
-    """Raise UsageError where a stage of the run would fail for what its models are; see the module's docstring."""
+    """Raise UsageError where a stage of the run would fail because of its models; see the module's docstring."""
     from selftrain.models.models import context_of
 
     generator: Any = None
@@ -49,10 +50,7 @@ def check(config: RunConfig) -> None:
 
 
 def check_architectures(config: RunConfig) -> None:
-    """`check`; where a model's tokenizer is not at hand, as for a plan, what its config alone tells.
-
-    Raises UsageError.
-    """
+    """`check`, unless a model's tokenizer is not available, as may be so for a plan. Raises UsageError."""
     from selftrain.models.models import load_tokenizer
 
     try:
@@ -68,7 +66,7 @@ def check_architectures(config: RunConfig) -> None:
                 )
                 load_tokenizer(base, **gguf, **({} if Path(base).is_dir() else {"revision": revision}))
     except UsageError:
-        return  # the plan says so itself
+        return  # the plan says that it is missing
     check(config)
 
 
@@ -200,7 +198,7 @@ def _try_generator(config: RunConfig, settings: Any, tokenizer: Any) -> None:
 
 
 def _ctranslate2(folder: Path, drawing: Any, prompts: Any, rows: Any) -> Iterator[str]:
-    """Why ctranslate2 cannot be used for the model in `folder`, of which `rows` are samples; nothing where it can."""
+    """Reasons why ctranslate2 cannot sample from the model in `folder`; `rows`: samples that transformers drew from it."""
     from selftrain.sampling import ct2
 
     workspace = folder / "converted"
@@ -208,7 +206,7 @@ def _ctranslate2(folder: Path, drawing: Any, prompts: Any, rows: Any) -> Iterato
     try:
         engine = ct2.Engine(folder, drawing, workspace, 1)
         found = engine.logprobs(prompts, [row.token_ids for row in rows])
-    except Exception as error:  # its converter raises all kinds of things
+    except Exception as error:  # its converter raises exceptions of many types
         yield str(error).strip().splitlines()[0].partition(" (supported")[0][:200]
         return
     far = max(abs(one - row.logprob) for one, row in zip(found, rows, strict=True))
@@ -252,7 +250,7 @@ def _try_reranker(config: RunConfig, settings: Any, base: str, field: str) -> No
 
 
 def run(child: Child) -> Outcome:
-    """The child: nothing is made."""
+    """The child process: it only checks."""
     check(RunConfig.model_validate(child.config["run"]))
     return Outcome("")
 

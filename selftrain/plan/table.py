@@ -12,7 +12,7 @@ Table = list[list[str]]
 
 
 def text(plan: Plan) -> str:
-    """Everything, as lines of at most 120 characters where names allow."""
+    """The plan as lines, of at most 120 characters where names allow."""
     return "\n".join(_lines(plan))
 
 
@@ -47,7 +47,7 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 
 def heading(plan: Plan) -> Iterator[str]:
-    """What is planned, on what."""
+    """The run, its machines, models and problems."""
     shape, runtime = plan.shape, plan.config.runtime
     gpus = runtime.device == "cuda"
     zero = zero_of(runtime)
@@ -96,7 +96,7 @@ def stage_table(plan: Plan) -> tuple[list[str], Table]:
 
 
 def workload(plan: Plan) -> str:
-    """What machines share, and how each is equipped."""
+    """The work that machines share, and the processes of each."""
     config, runtime = plan.config, plan.config.runtime
     pools = config.rounds
     problems = plan.corpus.count("rl")
@@ -131,7 +131,7 @@ def capacity_table(plan: Plan) -> tuple[list[str], Table]:
 
 
 def assumptions(plan: Plan) -> Iterator[str]:
-    """Where the rates and counts are from."""
+    """The sources of the rates and counts."""
     yield from (f"time: {line}" for line in plan.speed.said)
     languages = dict.fromkeys(name for split in plan.corpus.counts.values() for name in split)
     rates = ", ".join(f"{name} {SANDBOX_MS[name]}" for name in languages)
@@ -164,7 +164,7 @@ def _row(step: Step) -> list[str]:
 
 
 def _memory(steps: Sequence[Step]) -> Iterator[str]:
-    """A line for each kind of stage, that of its largest."""
+    """A line for each kind of stage, for the step that needs the most memory."""
     largest: dict[str, Step] = {}
     for step in steps:
         if step.memory and (

@@ -26,8 +26,7 @@ from typing import Any
 from selftrain.errors import CorruptArtifact, StoreError, UsageError
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import checkpoints, weights
-from selftrain.store.artifact_cache import ArtifactCache
-from selftrain.store.artifact_cache import cache_folder as cache_folder
+from selftrain.store.artifact_cache import ArtifactCache, cache_folder
 from selftrain.store.files import Files, leads_out, replace_file, s3_tag, sha256_file, tag
 from selftrain.store.lease import held
 

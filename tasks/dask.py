@@ -20,6 +20,7 @@ from selftrain.store.store import PROGRESS
 from tasks.display import ChildLog, Progress, task_name
 from tasks.part import Part
 from tasks.run import Run, Step
+from tasks.tags import TAGS
 
 CONNECT_SECONDS = 30
 """Longest wait for the scheduler's answer."""
@@ -49,7 +50,7 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
         futures = []
         for number in range(1, count + 1):
             part = part_of(run, step, missing[number - 1 :: count], number, count)
-            made = make_part.with_options(task_run_name=part["label"], tags=list(step.tags))
+            made = make_part.with_options(task_run_name=part["label"], tags=list(TAGS[step.stage.name]))
             # As the flow and not as the step's task: its context goes along, and the task's holds the live run.
             futures.append(flow.run(runner.submit, made, {"part": part}))
         errors = []

@@ -24,6 +24,4 @@ def evaluate(
     config_slice = EvaluateSlice(
         seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
     )
-    return run.do(
-        EVALUATE, "evaluate", config_slice, {**pool_inputs(problems, pools), **rerankers}, tags=("scoring",)
-    )
+    return run.do(EVALUATE, "evaluate", config_slice, {**pool_inputs(problems, pools), **rerankers})

@@ -20,7 +20,6 @@ def execute(
         config_slice,
         inputs,
         f"execute · {pool} · {where}",
-        tags=("sandbox",),
     )
 
 

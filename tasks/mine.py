@@ -20,4 +20,4 @@ def mine(
     if earlier is None:  # nothing is scored yet, so what concerns hard negatives cannot change these pairs
         settings = with_defaults(settings, "hard_share", "threshold", "passing")
     config_slice = MineSlice(seed=run.config.seed, round=round, mine=settings)
-    return run.do(MINE, f"mine-{round}", config_slice, inputs, f"mine · round {round}", tags=("scoring",))
+    return run.do(MINE, f"mine-{round}", config_slice, inputs, f"mine · round {round}")

@@ -20,4 +20,4 @@ def ppo(
         toolchain=toolchain(run) if executes else None,
     )
     inputs = {"problems": problems, "generator": generator, "reranker": reranker}
-    return run.do(PPO, f"ppo-{round}", config_slice, inputs, f"ppo · round {round}", tags=("training",))
+    return run.do(PPO, f"ppo-{round}", config_slice, inputs, f"ppo · round {round}")

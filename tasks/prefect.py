@@ -26,7 +26,13 @@ from selftrain.store.store import Store
 from tasks.dask import share_out
 from tasks.display import ChildLog, Progress, show_report, show_table, task_name
 from tasks.run import Run, Step
+from tasks.tags import TAGS
 from tasks.track import track
+
+RETRIES = 3
+"""Of a stage that failed for another reason than the user's input."""
+BACKOFF_SECONDS = 5
+"""Before the first retry; each further one waits twice as long."""
 
 
 class PrefectRun(Run):
@@ -53,10 +59,10 @@ class PrefectRun(Run):
         make_artifact.with_options(
             name=step.stage.name,
             task_run_name=task_name(step.label),
-            tags=list(step.tags),
-            retries=step.retries,
+            tags=list(TAGS.get(step.stage.name, ())),
+            retries=RETRIES,
             # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
-            retry_delay_seconds=exponential_backoff(backoff_factor=5),
+            retry_delay_seconds=exponential_backoff(backoff_factor=BACKOFF_SECONDS),
             refresh_cache=not there,
             result_storage=self.result_storage,
         )(self, step)

@@ -20,5 +20,4 @@ def prepare(run: Run) -> ArtifactRef:
         "prepare",
         PrepareSlice(problems=problems, content=run.content, toolchain=tools if outside else None),
         {},
-        tags=("sandbox",),
     )

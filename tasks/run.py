@@ -51,7 +51,6 @@ class Step:
 
     label  what people read, e.g. `train_reward · round 2`
     name   short, unique in the run, e.g. `rm-2`; names it in report.json
-    tags   Prefect tags, which concurrency limits go by
     """
 
     stage: Stage
@@ -60,8 +59,6 @@ class Step:
     config: Any
     inputs: Mapping[str, ArtifactRef]
     ref: ArtifactRef
-    tags: tuple[str, ...]
-    retries: int
 
 
 @dataclass
@@ -94,12 +91,10 @@ class Run:
         config: Any,
         inputs: Mapping[str, ArtifactRef],
         label: str | None = None,
-        tags: tuple[str, ...] = (),
-        retries: int = 3,
     ) -> ArtifactRef:
         """Build the artifact of `stage` from `config` and `inputs` unless the store has it; returns its reference."""
         ref = stage.ref(config, **inputs)
-        step = Step(stage, name, label or name, config, inputs, ref, tags, retries)
+        step = Step(stage, name, label or name, config, inputs, ref)
         self.steps[name] = step
         if self.out is not None:
             try:

@@ -33,5 +33,4 @@ def sample(
         config_slice,
         inputs,
         f"sample · {pool} · {where}",
-        tags=("sampling",),
     )

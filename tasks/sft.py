@@ -12,4 +12,4 @@ def sft(run: Run, problems: ArtifactRef) -> ArtifactRef:
     config_slice = SftSlice(
         seed=config.seed, model=config.model, base_digest=base_digest(config.model), sft=config.sft
     )
-    return run.do(SFT, "sft", config_slice, {"problems": problems}, tags=("training",))
+    return run.do(SFT, "sft", config_slice, {"problems": problems})

@@ -27,6 +27,4 @@ def train_reward(
         base_digest=base_digest(base, "reward.base") if start is None else None,
     )
     inputs = {"pairs": pairs} | ({"start": start} if start is not None else {})
-    return run.do(
-        TRAIN_REWARD, f"rm-{round}", config_slice, inputs, f"train_reward · round {round}", tags=("training",)
-    )
+    return run.do(TRAIN_REWARD, f"rm-{round}", config_slice, inputs, f"train_reward · round {round}")

@@ -27,7 +27,7 @@ def made(tmp_path: Path, tracker: str | None) -> tuple[Run, Step]:
     config = RunConfig(name="told", runtime=RuntimeConfig(tracker=tracker))
     run = Run(config, Store(str(tmp_path / "store")), out=tmp_path)
     stage = Stage("sft", 1, lambda build: Outcome(""))
-    return run, Step(stage, "rm-2", "train_reward · round 2", {}, {}, ArtifactRef("sft", "0" * 32), (), 0)
+    return run, Step(stage, "rm-2", "train_reward · round 2", {}, {}, ArtifactRef("sft", "0" * 32))
 
 
 def test_figures_and_curves_are_points():

@@ -26,6 +26,8 @@ from sandbox.multipl_e import completion_files, evaluate
 from sandbox.rows import UNREADABLE, ResultFile, read_rows
 from sandbox.verdicts import Case, Checker, Program, Verdict
 
+log = logging.getLogger(__name__)
+
 _EXAMPLES = """examples:
   python -m sandbox build                                      build the image of backend docker
   python -m sandbox languages
@@ -33,6 +35,7 @@ _EXAMPLES = """examples:
   python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt
   python -m sandbox judge completions.jsonl verdicts.jsonl --workers 8 --resume
   python -m sandbox multipl-e completions/
+  python -m sandbox serve --workers 8                          HTTP on 127.0.0.1:8080; a token: SANDBOX_TOKEN
 
 rows of judge, one JSON object a line:
   {id, language, program}
@@ -102,6 +105,9 @@ def _parser() -> argparse.ArgumentParser:
     multipl_e.add_argument("directory", type=Path, metavar="DIR")
     _add_workers(multipl_e)
     _add_judge(add("judge", _judge, "judge a JSON-lines file of programs"))
+    _add_serve(
+        add("serve", _serve, "judge programs over HTTP, as SandboxFusion, Piston and open-instruct do")
+    )
     return parser
 
 
@@ -223,6 +229,42 @@ def _check(arguments: argparse.Namespace) -> int:
             print(f"{mark:<7} {finding.name:<40} {finding.said:<18} {finding.problem}".rstrip(), flush=True)
     print(f"backend {sandbox.backend}: {count - problems} of {count} as they should be")
     return 1 if problems else 0
+
+
+def _add_serve(command: argparse.ArgumentParser) -> None:
+    _add_workers(command)
+    command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    command.add_argument("--port", type=int, default=8080, help="(default: %(default)s)")
+    command.add_argument(
+        "--queue",
+        type=int,
+        default=1024,
+        metavar="N",
+        help="programs that may wait; more get HTTP 503 (default: %(default)s)",
+    )
+
+
+def _serve(arguments: argparse.Namespace) -> int:
+    try:
+        from sandbox.serve.command import TOKEN, serve
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
+        ) from error
+    if arguments.host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(TOKEN):
+        log.warning(
+            "everyone who reaches %s:%d may run programs; set %s to ask for a token",
+            arguments.host,
+            arguments.port,
+            TOKEN,
+        )
+    with _sandbox(arguments, arguments.workers) as sandbox:
+        print(
+            f"serving on http://{arguments.host}:{arguments.port} (backend {sandbox.backend}); /docs lists the routes",
+            file=sys.stderr,
+        )
+        serve(sandbox, arguments.host, arguments.port, arguments.workers, arguments.queue)
+    return 0
 
 
 def _build(arguments: argparse.Namespace) -> int:

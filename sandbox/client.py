@@ -12,6 +12,7 @@ import itertools
 import json
 import logging
 import queue
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -23,7 +24,7 @@ from typing import Literal, get_args
 
 from sandbox.backends import bubblewrap, docker, process
 from sandbox.channel import Channel, Pipe
-from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, ToolsMissing, UsageError
+from sandbox.errors import BackendUnavailable, Cancelled, ImageMissing, SandboxError, ToolsMissing, UsageError
 from sandbox.languages import IMAGES, LANGUAGES, language
 from sandbox.verdicts import Program, Result, Verdict
 from sandbox.worker import Worker
@@ -39,6 +40,39 @@ _LOOK_AHEAD = 2  # batches per worker, one of which it is judging
 _BATCH_SECONDS = 0.05  # work that is sent to a worker at once takes about this long
 _BATCH_MOST = 32
 _CLOSED = "the sandbox was closed before all programs were judged"
+
+
+class Cancel:
+    """Cancels one call of `Sandbox.run` from another thread: its programs are killed, and the call raises `Cancelled`."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._busy: set[Worker] = set()
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """Kill the call's programs. Idempotent; no effect on a call that has ended."""
+        with self._lock:  # so that no worker passes to another call meanwhile
+            self.cancelled = True
+            for worker in self._busy:
+                worker.interrupt()
+
+    def check(self) -> None:
+        """Raise `Cancelled` after `cancel`."""
+        if self.cancelled:
+            raise Cancelled("the call was cancelled")
+
+    @contextmanager
+    def busy(self, worker: Worker) -> Iterator[None]:
+        """While the worker judges programs of the call. Raises `Cancelled`."""
+        with self._lock:
+            self.check()
+            self._busy.add(worker)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._busy.discard(worker)
 
 
 class Sandbox:
@@ -138,20 +172,22 @@ class Sandbox:
                 self._identities[name] = worker.identity(name)
         return self._identities[name]
 
-    def run(self, programs: Iterable[Program]) -> Iterator[Result]:
+    def run(self, programs: Iterable[Program], cancel: Cancel | None = None) -> Iterator[Result]:
         """Judge programs and yield one result for each, in the order in which they finish.
 
         Programs that differ only in `id`, within the last `_REMEMBERED` programs, are run once; the others get the same result,
         marked `cached`. A timeout, and the failure of a checker, is confirmed by a second run while no other program of this call
         runs. If the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an unknown
         language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` if the backend (docker's daemon) has ended and does not
-        come back, `SandboxError` if the sandbox is closed meanwhile.
+        come back, `SandboxError` if the sandbox is closed meanwhile. If the iterator is closed, or `cancel` used (`Cancelled`), the
+        programs that are still running are killed.
         """
         known: OrderedDict[str, Result] = OrderedDict()
         twins: dict[str, list[str]] = {}  # by content: ids that wait for the result of an identical program
         contents: dict[int, str] = {}  # by id() of the programs that are being judged
         ready: list[Result] = []
         slow: list[Program] = []
+        call = cancel or Cancel()
 
         def distinct() -> Iterator[Program]:
             for program in programs:
@@ -177,7 +213,7 @@ class Sandbox:
             yield result
             yield from (replace(result, id=other, cached=True) for other in twins.pop(content))
 
-        for program, result in self._in_parallel(distinct()):
+        for program, result in self._in_parallel(distinct(), call):
             failed = (
                 program.checker and result.verdict is Verdict.sandbox_error
             )  # perhaps because it ran out of time
@@ -189,9 +225,9 @@ class Sandbox:
             ready.clear()
         yield from ready
         for program in slow:
-            yield from settle(program, self._judge(program))
+            yield from settle(program, self._judge(program, call))
 
-    def _in_parallel(self, programs: Iterator[Program]) -> Iterator[tuple[Program, Result]]:
+    def _in_parallel(self, programs: Iterator[Program], call: Cancel) -> Iterator[tuple[Program, Result]]:
         """Judge programs on all workers, reading only `_LOOK_AHEAD` batches per worker from the iterator."""
         running: dict[Future[list[Result]], list[Program]] = {}
         batches, workers = self._batches(programs), len(self._workers) // len(IMAGES)
@@ -200,7 +236,7 @@ class Sandbox:
                 if self._closed:
                     raise SandboxError(_CLOSED)
                 for batch in itertools.islice(batches, _LOOK_AHEAD * workers - len(running)):
-                    running[self._threads.submit(self._judge_batch, batch)] = batch
+                    running[self._threads.submit(self._judge_batch, batch, call)] = batch
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:
@@ -210,6 +246,8 @@ class Sandbox:
         finally:
             for future in running:
                 future.cancel()
+            if running:  # nobody waits for their results
+                call.cancel()
 
     def _batches(self, programs: Iterator[Program]) -> Iterator[list[Program]]:
         """Batches of consecutive programs of one language, of about `_BATCH_SECONDS`, estimated from the language's last batch."""
@@ -225,27 +263,30 @@ class Sandbox:
         if batch:
             yield batch
 
-    def _judge_batch(self, batch: list[Program]) -> list[Result]:
+    def _judge_batch(self, batch: list[Program], call: Cancel) -> list[Result]:
         """Judge a batch on a free worker; if the sandbox fails, judge the rest of it one by one."""
         started, results = time.monotonic(), []
         if len(batch) > 1:
             try:
-                with self._worker(batch[0].language) as worker:
+                with self._worker(batch[0].language) as worker, call.busy(worker):
                     results = worker.judge(batch)
             except SandboxError as error:
+                call.check()
                 log.warning("%d programs, which are tried again one by one: %s", len(batch), error)
-        results += [self._judge(program) for program in batch[len(results) :]]
+        results += [self._judge(program, call) for program in batch[len(results) :]]
         seconds = (time.monotonic() - started) / len(batch)
         self._batch_sizes[batch[0].language] = max(1, min(_BATCH_MOST, int(_BATCH_SECONDS / seconds)))
         return results
 
-    def _judge(self, program: Program) -> Result:
+    def _judge(self, program: Program, call: Cancel) -> Result:
         """Judge one program on a free worker, with retries. The verdict is `sandbox_error` if the sandbox fails in all attempts."""
         with self._worker(program.language) as worker:
             for attempt in range(_ATTEMPTS):
                 try:
-                    return worker.judge([program])[0]
+                    with call.busy(worker):
+                        return worker.judge([program])[0]
                 except SandboxError as error:
+                    call.check()
                     if self._closed:
                         raise SandboxError(_CLOSED) from error
                     log.warning("program %s, attempt %d of %d: %s", program.id, attempt + 1, _ATTEMPTS, error)

@@ -4,7 +4,8 @@
     ├── UsageError                the input is wrong: option, language, row             exit code 2
     ├── BackendUnavailable        the chosen backend is not available on this machine   exit code 2
     │   └── ImageMissing          backend docker's image is not built                   exit code 2
-    └── ToolsMissing              a language's compiler or interpreter is not installed exit code 2
+    ├── ToolsMissing              a language's compiler or interpreter is not installed exit code 2
+    └── Cancelled                 the caller cancelled the call                         exit code 3
 
 A program's own failure is never an exception: it is a `Verdict`.
 """
@@ -36,3 +37,7 @@ class ToolsMissing(SandboxError):
     """A language's compiler or interpreter is not installed; the message names it."""
 
     exit_code = 2
+
+
+class Cancelled(SandboxError):
+    """The caller cancelled the call of `Sandbox.run`; its programs were killed."""

@@ -22,14 +22,16 @@ from sandbox.libraries import note, openssl
 from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.room import check_compiled, check_room
-from sandbox.verdicts import Case, Limits, Program, Result, Verdict
+from sandbox.verdicts import Case, Limits, Phase, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
 if TYPE_CHECKING:
     from sandbox.judge import Judge
 
 KEPT_CHARACTERS = 64 << 10
-"""The most characters of stdout, and of stderr, in a `Result`."""
+"""The most characters of stdout, and of stderr, in a `Result`; shared by its cases."""
+KEPT_OF_A_CASE = 1 << 10
+"""But each case has at least so many."""
 
 _LARGEST_PYTHON = 48 << 10
 """Bytes of source or code. Larger programs are compiled by their own process, under its limits."""
@@ -52,12 +54,16 @@ class Judgement:
         self.source = str(directory)
         self.code: bytes | None = None
         self.killed = memory_kills() if judge.contained else None
+        self.compiled: Phase | None = None
+        self.cases: list[Phase] = []
 
     def result(self) -> Result:
-        """Compile, then run each case until one fails."""
+        """Compile, then run each case, until one fails unless the program says `every_case`."""
         if refused := self.compile():
             return refused
+        failed: tuple[Verdict, Outcome] | None = None
         for case in self.program.cases or (None,):
+            self.killed = memory_kills() if self.judge.contained else None
             outcome = self.step(self.row.run, case.stdin if case else "")
             self._add(outcome)
             verdict = self._verdict(outcome, case)
@@ -67,9 +73,14 @@ class Judgement:
                 except CheckerFailed as error:
                     return Result(self.program.id, Verdict.sandbox_error, stderr=str(error))
                 verdict = Verdict.passed if accepted else Verdict.wrong_answer
+            if self.program.every_case and case:
+                kept = max(KEPT_CHARACTERS // len(self.program.cases), KEPT_OF_A_CASE)
+                self.cases.append(_phase(verdict, outcome, kept))
             if verdict is not Verdict.passed:
-                break
-        return self._finish(verdict, outcome)
+                failed = failed or (verdict, outcome)
+                if not self.program.every_case:
+                    break
+        return self._finish(*(failed or (verdict, outcome)))
 
     def compile(self) -> Result | None:
         """Write the source to a file and compile it. Returns a result if it is rejected, else None."""
@@ -95,10 +106,11 @@ class Judgement:
             outcome = self._compile_warm(f"{self.row.warm_options} {name}".lstrip()) or self._compile(
                 self.row.compile
             )
-            if outcome.over or outcome.exit_code != 0:
+            failed = outcome.over or (Verdict.compile_error if outcome.exit_code != 0 else None)
+            self.compiled = _phase(failed or Verdict.passed, outcome, KEPT_CHARACTERS)
+            if failed:
                 self._check_room(outcome)
-                timeout = outcome.over is Verdict.timeout
-                return self._finish(Verdict.timeout if timeout else Verdict.compile_error, outcome)
+                return self._finish(failed if failed is Verdict.timeout else Verdict.compile_error, outcome)
             if "{entry}" in self.row.run:
                 self.entry = main_class(self.directory) or self.name
         return None
@@ -315,7 +327,22 @@ class Judgement:
             stdout,
             stderr,
             note=note(self.row, verdict, stdout, stderr),
+            compiled=self.compiled,
+            cases=tuple(self.cases),
         )
+
+
+def _phase(verdict: Verdict, outcome: Outcome, most: int) -> Phase:
+    """A command's run, with at most `most` characters of each output."""
+    return Phase(
+        verdict,
+        None if outcome.over else outcome.exit_code,
+        outcome.wall_seconds,
+        outcome.cpu_seconds,
+        outcome.memory_bytes,
+        _kept(_text(outcome.stdout), most),
+        _kept(_text(outcome.stderr), most),
+    )
 
 
 def _is_text(source: bytes) -> bool:
@@ -330,10 +357,10 @@ def _text(data: bytes) -> str:
     return data.decode("utf-8", "replace")
 
 
-def _kept(text: str) -> str:
-    """At most `KEPT_CHARACTERS`: the beginning and the end of a longer text."""
-    if len(text) <= KEPT_CHARACTERS:
+def _kept(text: str, most: int = KEPT_CHARACTERS) -> str:
+    """At most `most` characters: the beginning and the end of a longer text."""
+    if len(text) <= most:
         return text
     note = f"\n... {len(text)} characters in all ...\n"
-    half = (KEPT_CHARACTERS - len(note)) // 2
+    half = (most - len(note)) // 2
     return text[:half] + note + text[-half:]

@@ -25,7 +25,7 @@ _SHAPES = (
     ("id", "language", "prompt", "completion", "tests"),
     ("id", "language", "program"),
 )
-_OPTIONAL = ("cases", "compare", "checker", "limits")
+_OPTIONAL = ("cases", "compare", "checker", "every_case", "limits")
 _LIMITS = {field.name: int if isinstance(field.default, int) else float for field in fields(Limits)}
 UNREADABLE = "unreadable answer"
 _OF_RESULTS = tuple(field.name for field in fields(Result))
@@ -51,7 +51,7 @@ def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAU
     rows = []
     for number, text in _lines(path):
         try:
-            rows.append(_row(json.loads(text), cpu_seconds, compare))
+            rows.append(parse_row(json.loads(text), cpu_seconds, compare))
         except (ValueError, UsageError) as error:
             raise UsageError(f"{path}:{number}: {error}") from error
         except RecursionError as error:
@@ -67,15 +67,16 @@ def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAU
     return rows
 
 
-def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
+def parse_row(row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> Row:
+    """The program in a JSON object. `cpu_seconds`, `compare`: for rows that name no limit and no rule. Raises `UsageError`."""
     wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
     if not isinstance(row, dict):
         raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
     whole = [shape for shape in _SHAPES if row.keys() >= set(shape)]
-    of_cases = {"cases", "compare", "checker"} & row.keys()
+    of_cases = {"cases", "compare", "checker", "every_case"} & row.keys()
     if len(whole) != 1 or (of_cases and "program" not in whole[0]):
         raise UsageError(
-            f"expected an object with the fields {wanted}, the last with or without cases, compare and checker; "
+            f"expected an object with the fields {wanted}, the last with or without cases, compare, checker and every_case; "
             f"got {', '.join(sorted(row)) or 'none'}{_hint(row)}"
         )
     used = {*whole[0], *_OPTIONAL}
@@ -89,7 +90,10 @@ def _row(row: Any, cpu_seconds: float | None, compare: str) -> Row:
     if "program" in used:
         cases, rule = _cases(row.get("cases", [])), _text(row.get("compare") or compare, "compare")
         checker = _checker(row["checker"]) if row.get("checker") is not None else None
-        program = Program(row["id"], name, row["program"], cases, None, limits, rule, checker)
+        every = row.get("every_case", False)
+        if not isinstance(every, bool):
+            raise UsageError(f"every_case: expected true or false, got {every!r}")
+        program = Program(row["id"], name, row["program"], cases, None, limits, rule, checker, every)
         return Row(program, extra)
     completion, prompt = row["completion"], row["prompt"]
     if is_answer(prompt, completion, name):

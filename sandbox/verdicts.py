@@ -86,8 +86,8 @@ class Program:
 
     Without `cases` it has to exit with code 0, and to print `end_marker`, if that is not None, on its own line (the statement that does
     so is part of `source`; see `sandbox.programs.assemble`). With `cases` it is run once for each, and its output has to equal the
-    expected one by the rule `compare` (`sandbox.compare`), or to be accepted by `checker`. `id` is chosen by the caller and
-    returned in the `Result`. `limits` None: the language's default limits.
+    expected one by the rule `compare` (`sandbox.compare`), or to be accepted by `checker`. The first case that fails ends the run
+    unless `every_case` is set. `id` is chosen by the caller and returned in the `Result`. `limits` None: the language's default limits.
     Raises `ValueError` for an unknown rule.
     """
 
@@ -99,6 +99,7 @@ class Program:
     limits: Limits | None = None
     compare: str = DEFAULT_RULE
     checker: Checker | None = None
+    every_case: bool = False
 
     def __post_init__(self) -> None:
         check_rule(self.compare)
@@ -121,6 +122,32 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Phase:
+    """One command that was run for a program: its compiler, or the program itself on one case.
+
+    `verdict`: `passed`, or why this command failed: a compiler may also be over its own time or memory. `exit_code`: 128 + n if
+    signal n ended it, None if the sandbox did. `seconds`: wall-clock time. `stdout`, `stderr`: beginning and end of longer texts.
+    """
+
+    verdict: Verdict
+    exit_code: int | None
+    seconds: float
+    cpu_seconds: float
+    peak_memory_bytes: int
+    stdout: str
+    stderr: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The phase as plain JSON values."""
+        return vars(self) | {"verdict": str(self.verdict)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> "Phase":
+        """The inverse of `to_json`."""
+        return cls(**(fields | {"verdict": Verdict(fields["verdict"])}))
+
+
+@dataclass(frozen=True)
 class Result:
     """The result of one program.
 
@@ -132,6 +159,8 @@ class Result:
     `cached`: the verdict of an identical program, from this call or a cache; this program was not run.
     `note`: one line that explains the verdict: why no program could be extracted from an answer, for example, or which library is
     missing.
+    `compiled`: the compiler's run, None for languages without one. `cases`: with `Program.every_case` one run per case, in order;
+    else empty.
     """
 
     id: str
@@ -145,12 +174,29 @@ class Result:
     stderr: str = ""
     cached: bool = False
     note: str = ""
+    compiled: Phase | None = None
+    cases: tuple[Phase, ...] = ()
+
+    @property
+    def pass_rate(self) -> float | None:
+        """The share of the cases that passed; None unless every case was run."""
+        passed = [case.verdict is Verdict.passed for case in self.cases]
+        return sum(passed) / len(passed) if passed else None
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values."""
-        return vars(self) | {"verdict": str(self.verdict)}
+        """The result as plain JSON values; `compiled` and `cases` only where there are any."""
+        fields = vars(self) | {"verdict": str(self.verdict)}
+        del fields["compiled"], fields["cases"]
+        if self.compiled:
+            fields["compiled"] = self.compiled.to_json()
+        if self.cases:
+            fields["cases"] = [case.to_json() for case in self.cases]
+        return fields
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Result":
         """The inverse of `to_json`."""
-        return cls(**(fields | {"verdict": Verdict(fields["verdict"])}))
+        compiled = Phase.from_json(fields["compiled"]) if fields.get("compiled") else None
+        cases = tuple(map(Phase.from_json, fields.get("cases", ())))
+        verdict = Verdict(fields["verdict"])
+        return cls(**(fields | {"verdict": verdict, "compiled": compiled, "cases": cases}))

@@ -49,6 +49,11 @@ class Worker:
         if self._channel:
             self._channel.hang_up()
 
+    def interrupt(self) -> None:
+        """Kill what it judges; a thread that waits for its answer gets `SandboxError`. The next call starts it again."""
+        if self._channel:
+            self._channel.hang_up()
+
     def close(self) -> None:
         """Stop the worker and close its channel; no thread may be waiting for it."""
         self.stop()

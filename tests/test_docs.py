@@ -58,6 +58,7 @@ ELSEWHERE = {
     "python -m sandbox languages": "tests/sandbox/test_sandbox_cli.py::test_languages_lists_the_table",
     "python -m sandbox check --backend docker": "tests/sandbox/test_sandbox_check.py::test_a_backend_that_isolates_passes",
     "python -m sandbox multipl-e completions/": "tests/sandbox/test_sandbox_multipl_e_files.py::test_results_are_in_multipl_es_own_terms",
+    "python -m sandbox serve *": "tests/sandbox/test_sandbox_serve.py::serving",
     "pip install --no-deps .": "tests/test_package.py::installed",
     "make server": "tests/conftest.py::server",
     "make deploy": "tests/flows/test_deployed.py::deployed",
@@ -82,6 +83,7 @@ NOT_RUN = {
     "apt-get install *": "changes the machine; .ci/run installs the same packages",
     "runuser *": "changes the machine's database; tests/postgres.py makes one of its own",
     "pip install 'selftrain[dask]'": "the package is on no index",
+    "pip install 'selftrain[serve]'": "the package is on no index",
     "source *": "changes the shell",
     "export *": "changes the shell",
 }

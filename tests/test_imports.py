@@ -24,7 +24,9 @@ FOREIGN = {
     "flows": lambda name: name not in HEAVY - {"prefect"} | {"docker", "s3fs"},
     "tasks": lambda name: name not in HEAVY - {"prefect", "prefect_dask", "distributed"} | {"docker", "s3fs"},
     "selftrain": lambda name: name not in {"prefect", "docker", "s3fs"},
-    "sandbox": lambda name: name in {"pydantic", "docker"},
+    "sandbox": lambda name: (
+        name in {"pydantic", "docker", "fastapi", "prometheus_client", "starlette", "uvicorn"}
+    ),
 }
 """Which other libraries it may import, anywhere."""
 

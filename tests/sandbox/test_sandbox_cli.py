@@ -176,7 +176,7 @@ GOOD = {"id": "a", "language": "py", "program": ""}
         ("[]", "{id, language, prompt, completion, tests} | {id, language, program}, got list"),
         (
             '{"id": "b", "language": "py"}',
-            "the last with or without cases, compare and checker; got id, language\n",
+            "the last with or without cases, compare, checker and every_case; got id, language\n",
         ),
         (
             '{"id": "b", "language": "py", "Program": ""}',

@@ -1,0 +1,110 @@
+"""SandboxFusion's dialect: POST /run_code, which runs one program on one input and returns its output."""
+
+from typing import Literal
+
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel, Field
+
+from sandbox.errors import UsageError
+from sandbox.languages import language
+from sandbox.serve.service import Service
+from sandbox.verdicts import MIB, Case, Phase, Program, Result, Verdict
+
+NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
+"""Its names of languages that are no alias here."""
+
+
+class RunCode(BaseModel):
+    """The request. `memory_limit_MB` -1: the language's default. The seconds are of CPU time."""
+
+    code: str
+    language: str
+    stdin: str | None = None
+    compile_timeout: float = 10
+    run_timeout: float = 10
+    memory_limit_MB: int = -1
+    files: dict[str, str | None] = Field(default_factory=dict)
+    fetch_files: list[str] = Field(default_factory=list)
+    args: list[str] = Field(default_factory=list)
+
+
+class CommandResult(BaseModel):
+    """How the compiler or the program ended."""
+
+    status: Literal["Finished", "Error", "TimeLimitExceeded"]
+    execution_time: float | None = None
+    return_code: int | None = None
+    stdout: str | None = None
+    stderr: str | None = None
+
+
+class RunCodeAnswer(BaseModel):
+    """The answer. `Failed`: a command ended with another code than 0, or exceeded a limit."""
+
+    status: Literal["Success", "Failed", "SandboxError"]
+    message: str
+    compile_result: CommandResult | None = None
+    run_result: CommandResult | None = None
+    executor_pod_name: str | None = None
+    files: dict[str, str] = Field(default_factory=dict)
+
+
+def router(service: Service) -> APIRouter:
+    """The dialect's routes."""
+    routes = APIRouter(tags=["SandboxFusion"])
+
+    @routes.post("/run_code")
+    async def run_code(body: RunCode, request: Request) -> RunCodeAnswer:
+        for name in ("files", "fetch_files", "args"):
+            if getattr(body, name):
+                raise HTTPException(
+                    422, f"{name}: this server takes none yet; got {getattr(body, name)!r:.200}"
+                )
+        try:
+            name = language(NAMES.get(body.language, body.language)).name
+        except UsageError as error:
+            raise HTTPException(422, str(error)) from error
+        memory = None if body.memory_limit_MB < 0 else body.memory_limit_MB * MIB
+        limits = service.limits(name, body.run_timeout, body.compile_timeout, memory)
+        cases = (Case(body.stdin, None),) if body.stdin else ()
+        program = Program("0", name, body.code, cases, limits=limits)
+        service.check(program)
+        [result] = await service.judge(request, [program])
+        return answer(result)
+
+    return routes
+
+
+def answer(result: Result) -> RunCodeAnswer:
+    """A result in the dialect."""
+    status: Literal["Success", "Failed"] = "Success" if result.verdict is Verdict.passed else "Failed"
+    compiled = _compiled(result.compiled) if result.compiled else None
+    if result.compiled and result.compiled.verdict is not Verdict.passed:
+        return RunCodeAnswer(status=status, message="", compile_result=compiled)
+    timeout = result.verdict is Verdict.timeout
+    ran = CommandResult(
+        status="TimeLimitExceeded" if timeout else "Finished",
+        execution_time=result.run_seconds,
+        return_code=None if timeout else _code(result.exit_code),
+        stdout=result.stdout,
+        stderr=result.stderr,
+    )
+    return RunCodeAnswer(status=status, message="", compile_result=compiled, run_result=ran)
+
+
+def _compiled(phase: Phase) -> CommandResult:
+    timeout = phase.verdict is Verdict.timeout
+    return CommandResult(
+        status="TimeLimitExceeded" if timeout else "Finished",
+        execution_time=phase.seconds,
+        return_code=None if timeout else _code(phase.exit_code),
+        stdout=phase.stdout,
+        stderr=phase.stderr,
+    )
+
+
+def _code(exit_code: int | None) -> int:
+    """As Python's subprocess gives it: -n after signal n; -9 for a program that the sandbox killed."""
+    if exit_code is None:
+        return -9
+    return 128 - exit_code if exit_code > 128 else exit_code

@@ -1,0 +1,43 @@
+"""The figures at /metrics, in Prometheus' format."""
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from sandbox.verdicts import Verdict
+
+BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
+"""Upper bounds in seconds."""
+
+
+class Metrics:
+    """One server's figures."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self.programs = Counter(
+            "sandbox_programs", "Programs judged", ("language", "verdict"), registry=self.registry
+        )
+        self.seconds = Histogram(
+            "sandbox_program_seconds",
+            "Seconds from the start of a program's compilation to its result",
+            ("language",),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.queued = Gauge("sandbox_queue", "Programs that wait for a worker", registry=self.registry)
+        self.running = Gauge("sandbox_running", "Programs that are being judged", registry=self.registry)
+        self.refused = Counter("sandbox_refused", "Requests refused with 503", registry=self.registry)
+        self.cancelled = Counter(
+            "sandbox_cancelled", "Requests whose client hung up before the result", registry=self.registry
+        )
+        self.errors = Counter("sandbox_errors", "Programs that the sandbox failed on", registry=self.registry)
+
+    def judged(self, language: str, verdict: Verdict, seconds: float) -> None:
+        """Count one program."""
+        self.programs.labels(language, str(verdict)).inc()
+        self.seconds.labels(language).observe(seconds)
+        if not verdict.is_label:
+            self.errors.inc()
+
+    def text(self) -> bytes:
+        """All figures."""
+        return generate_latest(self.registry)

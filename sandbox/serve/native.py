@@ -1,0 +1,61 @@
+"""This project's own dialect: POST /v1/judge, one JSON object or many, answered as they end by one JSON line each."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel, Field
+
+from sandbox.errors import UsageError
+from sandbox.rows import parse_row
+from sandbox.serve.service import Service, check_judged
+
+
+class Judge(BaseModel):
+    """The request: rows as `python -m sandbox judge` reads them."""
+
+    programs: list[dict[str, Any]] = Field(min_length=1)
+
+
+def router(service: Service) -> APIRouter:
+    """The dialect's routes."""
+    routes = APIRouter(prefix="/v1", tags=["own"])
+
+    @routes.post("/judge")
+    async def judge(body: Judge, request: Request) -> StreamingResponse:
+        most = service.ceilings.programs
+        if len(body.programs) > most:
+            raise HTTPException(422, f"programs: got {len(body.programs)}, allowed are at most {most}")
+        rows = {}
+        for at, fields in enumerate(body.programs):
+            try:
+                row = parse_row(fields)
+            except UsageError as error:
+                raise HTTPException(422, f"programs[{at}]: {error}") from error
+            if row.program.id in rows:
+                raise HTTPException(422, f"programs[{at}]: id {row.program.id!r} is used twice")
+            service.check(row.program)
+            rows[row.program.id] = row
+        results = service.stream(request, [row.program for row in rows.values() if row.known is None])
+        first = [row.known for row in rows.values() if row.known is not None]
+        # Wait for one result, so that a full queue, or a sandbox that fails, still is an HTTP status.
+        if not first and (result := await anext(results, None)):
+            first.append(result)
+            if len(rows) == 1:
+                check_judged(result)
+
+        async def lines() -> AsyncIterator[str]:
+            for result in first:
+                yield json.dumps(result.to_json()) + "\n"
+            async for result in results:
+                yield json.dumps(result.to_json()) + "\n"
+
+        return StreamingResponse(lines(), media_type="application/x-ndjson")
+
+    @routes.get("/ping")
+    async def ping() -> str:
+        return "pong"
+
+    return routes

@@ -1,0 +1,63 @@
+"""open-instruct's dialect: POST /test_program and /test_program_stdio, which test a Python program and return 1 or 0 per test."""
+
+import math
+from typing import Any
+
+from fastapi import APIRouter, HTTPException, Request
+from pydantic import BaseModel
+
+from sandbox.programs import assemble
+from sandbox.serve.service import Service
+from sandbox.verdicts import Case, Program, Verdict
+
+MOST_TESTS = 1000
+
+
+class Tests(BaseModel):
+    """The request. `tests`: statements, or objects with `input` and `output`. `max_execution_time`: seconds for each."""
+
+    program: str
+    tests: list[Any]
+    max_execution_time: float = 1.0
+
+
+def router(service: Service) -> APIRouter:
+    """The dialect's routes."""
+    routes = APIRouter(tags=["open-instruct"])
+
+    @routes.post("/test_program")
+    async def test_program(body: Tests, request: Request) -> dict[str, list[int]]:
+        _check(body)
+        limits = service.limits("py", body.max_execution_time, None, None)
+        programs = []
+        for at, test in enumerate(body.tests):
+            if not isinstance(test, str):
+                raise HTTPException(422, f"tests[{at}]: expected text, got {type(test).__name__}")
+            source, marker = assemble("py", "", body.program, "\n" + test)
+            programs.append(Program(str(at), "py", source, end_marker=marker, limits=limits))
+        return await results(request, programs)
+
+    @routes.post("/test_program_stdio")
+    async def test_program_stdio(body: Tests, request: Request) -> dict[str, list[int]]:
+        _check(body)
+        limits = service.limits("py", math.ceil(body.max_execution_time), None, None)
+        programs = []
+        for at, test in enumerate(body.tests):
+            if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
+                raise HTTPException(
+                    422, f"tests[{at}]: expected an object with input and output, got {test!r:.200}"
+                )
+            case = Case(str(test["input"]), str(test["output"]))
+            programs.append(Program(str(at), "py", body.program, (case,), limits=limits, compare="lines"))
+        return await results(request, programs)
+
+    async def results(request: Request, programs: list[Program]) -> dict[str, list[int]]:
+        found = await service.judge(request, programs)
+        return {"results": [int(result.verdict is Verdict.passed) for result in found]}
+
+    return routes
+
+
+def _check(body: Tests) -> None:
+    if len(body.tests) > MOST_TESTS:
+        raise HTTPException(422, f"tests: got {len(body.tests)}, allowed are at most {MOST_TESTS}")

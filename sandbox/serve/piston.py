@@ -1,0 +1,140 @@
+"""Piston's dialect (API version 2): POST /api/v2/execute and GET /api/v2/runtimes."""
+
+import signal
+from typing import Any, Literal
+
+from fastapi import APIRouter, HTTPException, Request
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from sandbox.errors import SandboxError, UsageError
+from sandbox.languages import LANGUAGES, language
+from sandbox.serve.service import Service
+from sandbox.verdicts import Case, Phase, Program, Result, Verdict
+
+STATUSES = {Verdict.timeout: "TO", Verdict.output_exceeded: "OL", Verdict.sandbox_error: "XX"}
+"""Piston's names of why a command ended: time, output, internal error; others are RE (exit code) and SG (signal)."""
+RUN_MS, COMPILE_MS = 3000, 10000
+"""Piston's defaults."""
+
+
+class File(BaseModel):
+    """A file of the program; the first one is the program itself."""
+
+    content: str
+    name: str | None = None
+    encoding: Literal["utf8", "base64", "hex"] = "utf8"
+
+
+class Execute(BaseModel):
+    """The request. Times are in milliseconds, memory in bytes; -1: no limit of the request's own."""
+
+    language: str
+    version: str
+    files: list[File] = Field(min_length=1)
+    stdin: str = ""
+    args: list[str] = Field(default_factory=list)
+    run_timeout: float | None = None
+    compile_timeout: float | None = None
+    run_cpu_time: float | None = None
+    compile_cpu_time: float | None = None
+    run_memory_limit: int | None = None
+    compile_memory_limit: int | None = None
+
+
+def router(service: Service) -> APIRouter:
+    """The dialect's routes."""
+    routes = APIRouter(prefix="/api/v2", tags=["Piston"])
+
+    @routes.post("/execute")
+    async def execute(body: Execute, request: Request) -> Any:
+        try:
+            program = _program(service, body)
+            service.check(program)
+        except UsageError as error:
+            return JSONResponse({"message": str(error)}, 400)
+        except HTTPException as error:
+            return JSONResponse({"message": error.detail}, 400)
+        [result] = await service.judge(request, [program])
+        return _answer(result, program)
+
+    @routes.get("/runtimes")
+    async def runtimes() -> list[dict[str, Any]]:
+        found = []
+        for row in LANGUAGES.values():
+            try:
+                missing = service.sandbox.missing_tools(row.name)
+            except SandboxError as error:
+                raise HTTPException(504, f"the sandbox failed: {error}") from error
+            if not missing:
+                found.append(
+                    {
+                        "language": row.name,
+                        "version": "0.0.0",
+                        "aliases": list(row.names[1:]),
+                        "runtime": row.title,
+                    }
+                )
+        return found
+
+    return routes
+
+
+def _program(service: Service, body: Execute) -> Program:
+    """The program of a request. Raises UsageError, HTTPException."""
+    if len(body.files) > 1 or body.files[0].encoding != "utf8":
+        raise UsageError("files: this server takes one file with encoding utf8, the program")
+    if body.args:
+        raise UsageError("args: this server takes none yet")
+    name = language(body.language).name
+    run = _first(body.run_cpu_time, body.run_timeout, RUN_MS)
+    compile = _first(body.compile_cpu_time, body.compile_timeout, COMPILE_MS)
+    memory = body.run_memory_limit if body.run_memory_limit and body.run_memory_limit > 0 else None
+    limits = service.limits(name, run / 1000, compile / 1000, memory)
+    stdin = body.stdin if body.stdin.endswith("\n") else body.stdin + "\n"  # as Piston does
+    return Program("0", name, body.files[0].content, (Case(stdin, None),), limits=limits)
+
+
+def _first(*milliseconds: float | None) -> float:
+    return next(value for value in milliseconds if value)
+
+
+def _answer(result: Result, program: Program) -> dict[str, Any]:
+    compiled = _stage(result.compiled) if result.compiled else None
+    refused = result.compiled is not None and result.compiled.verdict is not Verdict.passed
+    ran = Phase(
+        result.verdict,
+        result.exit_code,
+        result.run_seconds,
+        result.cpu_seconds - (result.compiled.cpu_seconds if result.compiled else 0.0),
+        result.peak_memory_bytes,
+        result.stdout,
+        result.stderr,
+    )
+    found: dict[str, Any] = {"language": program.language, "version": "0.0.0"}
+    if compiled is not None:
+        found["compile"] = compiled
+    return found | {"run": compiled if refused else _stage(ran)}
+
+
+def _stage(phase: Phase) -> dict[str, Any]:
+    """How a command ended, as Piston says it."""
+    number = phase.exit_code - 128 if phase.exit_code is not None and phase.exit_code > 128 else None
+    killed = phase.exit_code is None
+    status = STATUSES.get(phase.verdict) or ("SG" if number or killed else "RE" if phase.exit_code else None)
+    try:
+        name = "SIGKILL" if killed else signal.Signals(number).name if number else None
+    except ValueError:  # an exit code above 128 that is no signal's
+        name = None
+    return {
+        "stdout": phase.stdout,
+        "stderr": phase.stderr,
+        "output": phase.stdout + phase.stderr,
+        "code": None if name else phase.exit_code,
+        "signal": name,
+        "message": None if phase.verdict is Verdict.passed else str(phase.verdict),
+        "status": status,
+        "cpu_time": round(phase.cpu_seconds * 1000),
+        "wall_time": round(phase.seconds * 1000),
+        "memory": phase.peak_memory_bytes,
+    }

@@ -1,0 +1,387 @@
+"""The sandbox over HTTP: the dialects' answers, limits, a full queue, clients that hang up, a sandbox that fails, the end of the server."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from sandbox.client import Cancel, Sandbox
+from sandbox.errors import Cancelled
+from sandbox.serve.app import application
+from sandbox.verdicts import Case, Program, Result, Verdict
+from tests.command import ROOT
+
+
+@dataclass
+class Server:
+    """A running server."""
+
+    url: str
+    process: subprocess.Popen[str]
+
+    def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
+        return httpx.post(self.url + path, json=body, timeout=60, **more)
+
+    def metric(self, name: str) -> float:
+        """The sum of a figure over its labels."""
+        lines = httpx.get(self.url + "/metrics").text.splitlines()
+        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
+
+
+@contextmanager
+def serving(*options: str, **environment: str) -> Iterator[Server]:
+    """A server of its own on a free port, with two workers."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "sandbox", "serve", "--backend", "process", "--workers", "2"]
+    process = subprocess.Popen(
+        [*command, "--port", str(port), *options],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    url = f"http://127.0.0.1:{port}"
+    try:
+        deadline = time.monotonic() + 30
+        while True:
+            try:
+                if httpx.get(url + "/v1/ping").json() == "pong":
+                    break
+            except httpx.TransportError:
+                assert process.poll() is None, process.stderr and process.stderr.read()
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+        yield Server(url, process)
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+def run_code(server: Server, code: str, language: str = "python", **more: Any) -> Any:
+    answer = server.post("/run_code", {"code": code, "language": language} | more)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_sandbox_fusions_answers(server: Server) -> None:
+    right = run_code(server, "print(int(input()) + 1)", stdin="41", files={}, fetch_files=[])
+    assert (right["status"], right["message"], right["compile_result"]) == ("Success", "", None)
+    ran = right["run_result"]
+    assert (ran["status"], ran["return_code"], ran["stdout"], ran["stderr"]) == ("Finished", 0, "42\n", "")
+    assert ran["execution_time"] > 0
+    wrong = run_code(server, "import sys\nsys.exit(3)")
+    assert (wrong["status"], wrong["run_result"]["return_code"]) == ("Failed", 3)
+    killed = run_code(server, "import os\nos.kill(os.getpid(), 11)")
+    assert (killed["status"], killed["run_result"]["return_code"]) == ("Failed", -11)
+    slow = run_code(server, "while True: pass", run_timeout=0.5)
+    assert (slow["status"], slow["run_result"]["status"]) == ("Failed", "TimeLimitExceeded")
+    assert slow["run_result"]["return_code"] is None
+
+
+def test_sandbox_fusions_compiler(server: Server) -> None:
+    built = run_code(server, '#include <cstdio>\nint main() { puts("built"); }', "cpp")
+    assert built["status"] == "Success"
+    assert (built["compile_result"]["status"], built["compile_result"]["return_code"]) == ("Finished", 0)
+    assert built["run_result"]["stdout"] == "built\n"
+    refused = run_code(server, "int main() { return x; }", "cpp")
+    assert (refused["status"], refused["run_result"]) == ("Failed", None)
+    assert refused["compile_result"]["return_code"] == 1
+    assert "x" in refused["compile_result"]["stderr"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"language": "pythn"}, "unknown language 'pythn'; did you mean python?"),
+        ({"run_timeout": 1000}, "seconds of a run: got 1000, allowed is more than 0 and at most 120"),
+        ({"run_timeout": -1}, "seconds of a run: got -1"),
+        ({"memory_limit_MB": 100_000}, "bytes of memory: got 1.04858e+11"),
+        ({"files": {"a.txt": "aGk="}}, "files: this server takes none yet"),
+        ({"code": 3}, "valid string"),
+    ],
+)
+def test_a_wrong_request_is_told_what_is_wrong(server: Server, body: dict[str, Any], message: str) -> None:
+    answer = server.post("/run_code", {"code": "", "language": "python"} | body)
+    assert answer.status_code == 422
+    assert message in json.dumps(answer.json()["detail"], ensure_ascii=False)
+
+
+def execute(server: Server, language: str, content: str, **more: Any) -> Any:
+    body = {"language": language, "version": "*", "files": [{"content": content}]} | more
+    answer = server.post("/api/v2/execute", body)
+    assert answer.status_code == 200, answer.text
+    return answer.json()
+
+
+def test_pistons_answers(server: Server) -> None:
+    right = execute(server, "python", "print(input())", stdin="hello")
+    assert (right["language"], right["run"]["stdout"], right["run"]["output"]) == ("py", "hello\n", "hello\n")
+    assert (right["run"]["code"], right["run"]["signal"], right["run"]["status"]) == (0, None, None)
+    assert "compile" not in right
+    failed = execute(server, "c++", "int main() { return 7; }")
+    assert (failed["compile"]["code"], failed["run"]["code"], failed["run"]["status"]) == (0, 7, "RE")
+    refused = execute(server, "c++", "int main() {")
+    assert refused["compile"]["code"] == 1
+    assert refused["run"] == refused["compile"]
+    slow = execute(server, "python", "while True: pass", run_timeout=500)
+    assert (slow["run"]["signal"], slow["run"]["code"], slow["run"]["status"]) == ("SIGKILL", None, "TO")
+    killed = execute(server, "c++", "#include <cstdlib>\nint main() { abort(); }")
+    assert (killed["run"]["signal"], killed["run"]["code"], killed["run"]["status"]) == (
+        "SIGABRT",
+        None,
+        "SG",
+    )
+
+
+def test_pistons_errors_and_runtimes(server: Server) -> None:
+    body = {"language": "nothing", "version": "*", "files": [{"content": ""}]}
+    answer = server.post("/api/v2/execute", body)
+    assert (answer.status_code, list(answer.json())) == (400, ["message"])
+    found = {row["language"]: row for row in httpx.get(server.url + "/api/v2/runtimes", timeout=60).json()}
+    assert {"py", "cpp"} <= set(found)
+    assert "c++" in found["cpp"]["aliases"]
+
+
+def test_open_instructs_answers(server: Server) -> None:
+    add = "def add(a, b):\n    return a + b\n"
+    tests = ["assert add(1, 2) == 3", "assert add(0, 0) == 1", "import os\nassert os.sep == '/'", "add("]
+    answer = server.post("/test_program", {"program": add, "tests": tests})
+    assert answer.json() == {"results": [1, 0, 1, 0]}
+    exits = server.post("/test_program", {"program": "import os\nos._exit(0)", "tests": ["assert False"]})
+    assert exits.json() == {"results": [0]}, "a program that ends before its test has not passed it"
+    program = "n = int(input())\nif n > 2:\n    while True: pass\nprint(n + 1)\n"
+    rows = [{"input": f"{n}\n", "output": f"{n + 1}\n"} for n in (1, 2, 3)]
+    rows[1]["output"] = "4\n"
+    answer = server.post(
+        "/test_program_stdio", {"program": program, "tests": rows, "max_execution_time": 0.5}
+    )
+    assert answer.json() == {"results": [1, 0, 0]}
+    assert server.post("/test_program", {"program": "", "tests": []}).json() == {"results": []}
+
+
+def test_results_are_streamed_as_they_end(server: Server) -> None:
+    rows = [
+        {"id": "slow", "language": "py", "program": "import time\ntime.sleep(3)"},
+        {"id": "fast", "language": "py", "program": "print(1)"},
+        {
+            "id": "unreadable",
+            "language": "py",
+            "prompt": "def f():\n",
+            "completion": "```python\n```",
+            "tests": "",
+        },
+    ]
+    started, seconds, found = time.monotonic(), {}, {}
+    with httpx.stream("POST", server.url + "/v1/judge", json={"programs": rows}, timeout=60) as answer:
+        assert answer.headers["content-type"] == "application/x-ndjson"
+        for line in answer.iter_lines():
+            result = Result.from_json(json.loads(line))
+            found[result.id], seconds[result.id] = result.verdict, time.monotonic() - started
+    assert found == {"fast": Verdict.passed, "slow": Verdict.passed, "unreadable": Verdict.wrong_answer}
+    assert seconds["fast"] + 1 < seconds["slow"]
+
+
+def test_every_case_is_reported(server: Server) -> None:
+    cases = [{"stdin": f"{n}\n", "stdout": f"{abs(n)}\n"} for n in (1, -2, 3)]
+    row = {"id": "a", "language": "py", "program": "print(int(input()))", "cases": cases}
+    stopped = json.loads(server.post("/v1/judge", {"programs": [row]}).text)
+    assert (stopped["verdict"], "cases" in stopped) == ("wrong_answer", False)
+    whole = json.loads(server.post("/v1/judge", {"programs": [row | {"every_case": True}]}).text)
+    assert [case["verdict"] for case in whole["cases"]] == ["passed", "wrong_answer", "passed"]
+    assert [case["stdout"] for case in whole["cases"]] == ["1\n", "-2\n", "3\n"]
+    assert Result.from_json(whole).pass_rate == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([{"id": "a", "language": "xx", "program": ""}], "programs[0]: unknown language 'xx'"),
+        ([{"id": "a", "language": "py", "program": ""}] * 2, "programs[1]: id 'a' is used twice"),
+        ([{"id": "a", "language": "py"}], "programs[0]: expected an object with the fields"),
+        (
+            [{"id": "a", "language": "py", "program": "", "limits": {"cpu_seconds": 500}}],
+            "seconds of a run: got 500, allowed",
+        ),
+    ],
+)
+def test_wrong_rows_are_refused(server: Server, rows: list[dict[str, Any]], message: str) -> None:
+    answer = server.post("/v1/judge", {"programs": rows})
+    assert (answer.status_code, message in answer.json()["detail"]) == (422, True), answer.text
+
+
+def sleepers(mark: str) -> list[str]:
+    """The processes that run a program with `mark` in its source."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        try:
+            if b"SANDBOX_MARK=" + mark.encode() in path.read_bytes():
+                found.append(path.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def marked(mark: str) -> str:
+    """A program that can be found by its mark, in a child process of its own, and does not end."""
+    return f"import os, subprocess\nsubprocess.run(['sleep', '1000'], env={{**os.environ, 'SANDBOX_MARK': '{mark}'}})"
+
+
+def until(true: Any, seconds: float = 10) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_client_that_hangs_up_ends_its_program(server: Server) -> None:
+    before = server.metric("sandbox_cancelled_total")
+
+    def ask() -> None:
+        with pytest.raises(httpx.ReadTimeout):
+            httpx.post(
+                server.url + "/run_code", json={"code": marked("gone"), "language": "python"}, timeout=2
+            )
+
+    client = threading.Thread(target=ask)
+    client.start()
+    until(lambda: sleepers("gone"))
+    client.join()
+    until(lambda: not sleepers("gone"), 3)
+    until(lambda: server.metric("sandbox_cancelled_total") == before + 1)
+    assert run_code(server, "print(1)")["status"] == "Success"
+    assert server.metric("sandbox_running") == server.metric("sandbox_queue") == 0
+
+
+def test_a_full_queue_says_when_to_come_back() -> None:
+    with serving("--queue", "1") as server:
+        rows = [{"id": str(at), "language": "py", "program": "print(1)"} for at in range(4)]
+        full = server.post("/v1/judge", {"programs": rows})
+        assert (full.status_code, full.headers["retry-after"]) == (503, "2")
+        assert "with these 4 programs 2 would wait, allowed are 1" in full.json()["detail"]
+        assert len(server.post("/v1/judge", {"programs": rows[:3]}).text.splitlines()) == 3
+        assert server.metric("sandbox_refused_total") == 1
+
+
+def test_a_token_and_a_large_body() -> None:
+    with serving(SANDBOX_TOKEN="open sesame") as server:
+        body = {"code": "print(1)", "language": "python"}
+        for given in ({}, {"Authorization": "Bearer open"}, {"Authorization": "open sesame"}):
+            refused = server.post("/run_code", body, headers=given)
+            assert (refused.status_code, refused.headers["www-authenticate"]) == (401, "Bearer")
+        right = {"Authorization": "Bearer open sesame"}
+        assert server.post("/run_code", body, headers=right).json()["status"] == "Success"
+        assert httpx.get(server.url + "/metrics").status_code == 401
+        assert httpx.get(server.url + "/health").json() == {"status": "healthy"}
+        large = json.dumps(body | {"code": "#" * (17 << 20)}).encode()
+        for content in (
+            large,
+            iter([large[: 9 << 20], large[9 << 20 :]]),
+        ):  # with Content-Length, and in chunks
+            answer = httpx.post(
+                server.url + "/run_code",
+                content=content,
+                headers=right | {"Content-Type": "application/json"},
+                timeout=60,
+            )
+            assert (answer.status_code, "16777216 bytes" in answer.json()["detail"]) == (413, True)
+
+
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_nothing_is_left_behind_by_a_server_that_ends(how: signal.Signals) -> None:
+    with serving() as server:
+        mark = f"left-{how.name}"
+
+        def ask() -> None:
+            with suppress(httpx.TransportError):  # or an answer, if the server still has the time
+                server.post("/run_code", {"code": marked(mark), "language": "python"})
+
+        client = threading.Thread(target=ask)
+        client.start()
+        until(lambda: sleepers(mark))
+        server.process.send_signal(how)
+        server.process.wait(timeout=20)
+        until(lambda: not sleepers(mark))
+        client.join()
+
+
+class Failing:
+    """A sandbox that fails on every program, or is gone."""
+
+    backend = "process"
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    def need(self, name: str) -> None:
+        """All languages are there."""
+
+    def run(self, programs: list[Program], cancel: Cancel | None = None) -> Iterator[Result]:
+        """Judge none."""
+        if self.error:
+            raise self.error
+        yield from (Result(program.id, Verdict.sandbox_error, stderr="no disk") for program in programs)
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+
+@pytest.mark.parametrize("error", [None, Cancelled("the daemon is gone")])
+@pytest.mark.anyio
+async def test_a_sandbox_that_fails_is_a_gateway_timeout(error: Exception | None) -> None:
+    app = application(Failing(error), 1, 1)  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as client:
+        answers = [
+            await client.post("/run_code", json={"code": "", "language": "python"}),
+            await client.post("/test_program", json={"program": "", "tests": ["pass"]}),
+            await client.post("/v1/judge", json={"programs": [{"id": "a", "language": "py", "program": ""}]}),
+            await client.post(
+                "/api/v2/execute", json={"language": "py", "version": "*", "files": [{"content": ""}]}
+            ),
+        ]
+        assert [answer.status_code for answer in answers] == [504] * 4
+        assert all("was not judged" in answer.json()["detail"] for answer in answers)
+        text = (await client.get("/metrics")).text
+        assert "sandbox_errors_total 4.0" in text
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+def test_a_call_can_be_cancelled_from_python() -> None:
+    with Sandbox("process", workers=2) as sandbox:
+        cancel = Cancel()
+        threading.Thread(target=lambda: (until(lambda: sleepers("cancelled")), cancel.cancel())).start()
+        with pytest.raises(Cancelled):
+            list(
+                sandbox.run([Program("a", "py", marked("cancelled")), Program("b", "py", "print(1)")], cancel)
+            )
+        assert not sleepers("cancelled")
+        results = sandbox.run([Program("c", "py", "print(1)"), Program("d", "py", marked("closed"))])
+        assert next(results).id == "c"
+        until(lambda: sleepers("closed"))
+        results.close()
+        until(lambda: not sleepers("closed"), 3)
+        [again] = sandbox.run([Program("e", "py", "print(1)", (Case("", "1"),))])
+        assert again.verdict is Verdict.passed

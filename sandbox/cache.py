@@ -9,7 +9,7 @@ import json
 import logging
 import sqlite3
 from collections.abc import Iterable
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from sandbox.verdicts import Program, Result
@@ -49,7 +49,7 @@ class VerdictCache:
 
     def key(self, program: Program) -> str:
         """sha256 of everything that the verdict depends on; without the program's id."""
-        content = {**asdict(replace(program, id="")), "identity": self.identity[program.language]}
+        content = program.to_json() | {"id": "", "identity": self.identity[program.language]}
         if program.checker:
             content["checker identity"] = self.identity[program.checker.language]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

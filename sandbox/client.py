@@ -11,11 +11,12 @@ import hashlib
 import itertools
 import json
 import logging
+import os
 import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -176,8 +177,8 @@ class Sandbox:
         """Judge programs and yield one result for each, in the order in which they finish.
 
         Programs that differ only in `id`, within the last `_REMEMBERED` programs, are run once; the others get the same result,
-        marked `cached`. A timeout, and the failure of a checker, is confirmed by a second run while no other program of this call
-        runs. If the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an unknown
+        marked `cached`. A timeout, and the failure of a checker, is confirmed by a second run after all others, with at most half as many
+        programs at once as there are processors. If the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an unknown
         language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` if the backend (docker's daemon) has ended and does not
         come back, `SandboxError` if the sandbox is closed meanwhile. If the iterator is closed, or `cancel` used (`Cancelled`), the
         programs that are still running are killed.
@@ -224,8 +225,22 @@ class Sandbox:
             yield from ready
             ready.clear()
         yield from ready
-        for program in slow:
-            yield from settle(program, self._judge(program, call))
+        for program, result in self._confirm(slow, call):
+            yield from settle(program, result)
+
+    def _confirm(self, programs: Sequence[Program], call: Cancel) -> Iterator[tuple[Program, Result]]:
+        """Judge programs again, at most half as many at once as there are processors, so that none is slow because of another."""
+        if not programs:
+            return
+        most = max(1, min(len(self._workers) // len(IMAGES), len(os.sched_getaffinity(0)) // 2))
+        with ThreadPoolExecutor(most, thread_name_prefix="confirm") as threads:
+            try:
+                again = threads.map(partial(self._judge, call=call), programs)
+                yield from zip(programs, again, strict=True)
+            except BaseException:
+                threads.shutdown(wait=False, cancel_futures=True)
+                call.cancel()
+                raise
 
     def _in_parallel(self, programs: Iterator[Program], call: Cancel) -> Iterator[tuple[Program, Result]]:
         """Judge programs on all workers, reading only `_LOOK_AHEAD` batches per worker from the iterator."""

@@ -16,6 +16,7 @@ from sandbox.compare import same
 from sandbox.compilers import Compiled
 from sandbox.encoding import encoded
 from sandbox.errors import SandboxError
+from sandbox.exchange import read_files, write_files
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, Spawned, rlimits
 from sandbox.libraries import note, openssl
@@ -54,6 +55,8 @@ class Judgement:
         self.source = str(directory)
         self.code: bytes | None = None
         self.killed = memory_kills() if judge.contained else None
+        if program.exchanges_files:
+            self.at_home = False
         self.compiled: Phase | None = None
         self.cases: list[Phase] = []
 
@@ -61,6 +64,7 @@ class Judgement:
         """Compile, then run each case, until one fails unless the program says `every_case`."""
         if refused := self.compile():
             return refused
+        write_files(self.directory, self.program.files, self.uid)
         failed: tuple[Verdict, Outcome] | None = None
         for case in self.program.cases or (None,):
             self.killed = memory_kills() if self.judge.contained else None
@@ -222,6 +226,7 @@ class Judgement:
         wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
         command = self._command(argv, cpu, compiling)
         warm = self.row.name == "py" and not compiling and not judge.isolated and _is_text(self.text)
+        warm = warm and not self.program.args  # the warm interpreter starts programs without any
         server = judge.python(command.env) if warm else None
         if server:
             judge.pinned.pin(server.pid)
@@ -230,13 +235,16 @@ class Judgement:
 
         def start(stdio: Stdio) -> Child:
             if judge.isolated:
-                return bubblewrap.Boxed(command, stdio, limits, writable=compiling)
+                writable = compiling or self.program.exchanges_files
+                return bubblewrap.Boxed(command, stdio, limits, writable)
             if server:
                 return Forked(server, command, self.source, self.code or b"", stdio)
             return Spawned(command, stdio)
 
         memory = limits.memory_bytes + (bubblewrap.OVERHEAD_BYTES if judge.isolated else 0)
         budget = Budget(cpu, wall, memory, limits.output_bytes, limits.processes)
+        if self.program.exchanges_files and not compiling:
+            budget = replace(budget, directory=self.directory, disk_bytes=limits.file_bytes)
         outcome = watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid)
         if outcome.exit_code != 0:
             check_there(command.reads)
@@ -274,6 +282,7 @@ class Judgement:
         )
         ready = [self._prepared(name)[1] for name in IN_COMMANDS if f"{{{name}}}" in argv]
         filled = tuple(part for part in map(fill, argv) if part)
+        filled += () if compiling else self.program.args
         reads = tuple(path for path in ready if path)
         return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
 
@@ -329,6 +338,7 @@ class Judgement:
             note=note(self.row, verdict, stdout, stderr),
             compiled=self.compiled,
             cases=tuple(self.cases),
+            files=tuple(read_files(self.directory, self.program.fetch, self.limits.output_bytes)),
         )
 
 

@@ -5,6 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from sandbox.compare import DEFAULT_RULE, check_rule
+from sandbox.exchange import Named, check_files, check_name
 
 MIB = 1 << 20
 LARGEST_MEMORY_BYTES = 2048 * MIB
@@ -80,6 +81,10 @@ class Checker:
     source: str
 
 
+_LATER = ("every_case", "args", "files", "fetch")
+"""Fields of a program that are younger than the first caches."""
+
+
 @dataclass(frozen=True)
 class Program:
     """One program to judge.
@@ -88,7 +93,10 @@ class Program:
     so is part of `source`; see `sandbox.programs.assemble`). With `cases` it is run once for each, and its output has to equal the
     expected one by the rule `compare` (`sandbox.compare`), or to be accepted by `checker`. The first case that fails ends the run
     unless `every_case` is set. `id` is chosen by the caller and returned in the `Result`. `limits` None: the language's default limits.
-    Raises `ValueError` for an unknown rule.
+
+    `args`: its command-line arguments. `files`: files in the directory in which it starts, (name, content in base64); `fetch`: names of
+    files to return, if it makes them, of at most `Limits.output_bytes` together. With either the program may write to its directory, at
+    most `Limits.file_bytes` in all. Raises `ValueError` for an unknown rule, a file's name that leads out, or content that is not base64.
     """
 
     id: str
@@ -100,17 +108,30 @@ class Program:
     compare: str = DEFAULT_RULE
     checker: Checker | None = None
     every_case: bool = False
+    args: tuple[str, ...] = ()
+    files: Named = ()
+    fetch: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         check_rule(self.compare)
+        if self.files:
+            check_files(self.files)
+        for name in self.fetch:
+            check_name(name)
+
+    @property
+    def exchanges_files(self) -> bool:
+        """Whether it is given files or makes some for the caller."""
+        return bool(self.files or self.fetch)
 
     def to_json(self) -> dict[str, Any]:
-        """The program as plain JSON values."""
-        return vars(self) | {
+        """The program as plain JSON values; fields of `_LATER` only where they are set, so that cached verdicts stay valid."""
+        fields = vars(self) | {
             "cases": [vars(case) for case in self.cases],
             "limits": vars(self.limits) if self.limits else None,
             "checker": vars(self.checker) if self.checker else None,
         }
+        return {name: value for name, value in fields.items() if value or name not in _LATER}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Program":
@@ -118,7 +139,13 @@ class Program:
         cases = tuple(Case(**case) for case in fields["cases"])
         limits = Limits(**fields["limits"]) if fields["limits"] else None
         checker = Checker(**fields["checker"]) if fields["checker"] else None
-        return cls(**(fields | {"cases": cases, "limits": limits, "checker": checker}))
+        files = tuple((name, content) for name, content in fields.get("files", ()))
+        more = {
+            "args": tuple(fields.get("args", ())),
+            "files": files,
+            "fetch": tuple(fields.get("fetch", ())),
+        }
+        return cls(**(fields | {"cases": cases, "limits": limits, "checker": checker} | more))
 
 
 @dataclass(frozen=True)
@@ -160,7 +187,7 @@ class Result:
     `note`: one line that explains the verdict: why no program could be extracted from an answer, for example, or which library is
     missing.
     `compiled`: the compiler's run, None for languages without one. `cases`: with `Program.every_case` one run per case, in order;
-    else empty.
+    else empty. `files`: those of `Program.fetch` that it made, (name, content in base64).
     """
 
     id: str
@@ -176,6 +203,7 @@ class Result:
     note: str = ""
     compiled: Phase | None = None
     cases: tuple[Phase, ...] = ()
+    files: Named = ()
 
     @property
     def pass_rate(self) -> float | None:
@@ -184,9 +212,11 @@ class Result:
         return sum(passed) / len(passed) if passed else None
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values; `compiled` and `cases` only where there are any."""
+        """The result as plain JSON values; `compiled`, `cases` and `files` only where there are any."""
         fields = vars(self) | {"verdict": str(self.verdict)}
         del fields["compiled"], fields["cases"]
+        if not self.files:
+            del fields["files"]
         if self.compiled:
             fields["compiled"] = self.compiled.to_json()
         if self.cases:
@@ -198,5 +228,6 @@ class Result:
         """The inverse of `to_json`."""
         compiled = Phase.from_json(fields["compiled"]) if fields.get("compiled") else None
         cases = tuple(map(Phase.from_json, fields.get("cases", ())))
-        verdict = Verdict(fields["verdict"])
-        return cls(**(fields | {"verdict": verdict, "compiled": compiled, "cases": cases}))
+        more = {"verdict": Verdict(fields["verdict"]), "compiled": compiled, "cases": cases}
+        files = tuple((name, content) for name, content in fields.get("files", ()))
+        return cls(**(fields | more | {"files": files}))

@@ -8,9 +8,11 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from sandbox.errors import SandboxError
+from sandbox.exchange import is_over
 from sandbox.processes import Usage, kill_all, kill_tree, tree_usage
 from sandbox.verdicts import Verdict
 
@@ -50,6 +52,8 @@ class Budget:
     memory_bytes: int
     output_bytes: int
     threads: int
+    directory: Path | None = None
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -252,6 +256,8 @@ class _Run:
             return Verdict.memory_exceeded
         if now.threads > self.budget.threads:
             return Verdict.runtime_error
+        if self.budget.directory and is_over(self.budget.directory, self.budget.disk_bytes):
+            return Verdict.output_exceeded
         return None
 
 

@@ -55,11 +55,6 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/run_code")
     async def run_code(body: RunCode, request: Request) -> RunCodeAnswer:
-        for name in ("files", "fetch_files", "args"):
-            if getattr(body, name):
-                raise HTTPException(
-                    422, f"{name}: this server takes none yet; got {getattr(body, name)!r:.200}"
-                )
         try:
             name = language(NAMES.get(body.language, body.language)).name
         except UsageError as error:
@@ -67,7 +62,20 @@ def router(service: Service) -> APIRouter:
         memory = None if body.memory_limit_MB < 0 else body.memory_limit_MB * MIB
         limits = service.limits(name, body.run_timeout, body.compile_timeout, memory)
         cases = (Case(body.stdin, None),) if body.stdin else ()
-        program = Program("0", name, body.code, cases, limits=limits)
+        files = tuple((file, content) for file, content in body.files.items() if content is not None)
+        try:
+            program = Program(
+                "0",
+                name,
+                body.code,
+                cases,
+                limits=limits,
+                args=tuple(body.args),
+                files=files,
+                fetch=tuple(body.fetch_files),
+            )
+        except ValueError as error:
+            raise HTTPException(422, str(error)) from error
         service.check(program)
         [result] = await service.judge(request, [program])
         return answer(result)
@@ -89,7 +97,9 @@ def answer(result: Result) -> RunCodeAnswer:
         stdout=result.stdout,
         stderr=result.stderr,
     )
-    return RunCodeAnswer(status=status, message="", compile_result=compiled, run_result=ran)
+    return RunCodeAnswer(
+        status=status, message="", compile_result=compiled, run_result=ran, files=dict(result.files)
+    )
 
 
 def _compiled(phase: Phase) -> CommandResult:

@@ -32,7 +32,7 @@ def router(service: Service) -> APIRouter:
         for at, fields in enumerate(body.programs):
             try:
                 row = parse_row(fields)
-            except UsageError as error:
+            except (UsageError, ValueError) as error:
                 raise HTTPException(422, f"programs[{at}]: {error}") from error
             if row.program.id in rows:
                 raise HTTPException(422, f"programs[{at}]: id {row.program.id!r} is used twice")

@@ -1,6 +1,7 @@
 """Piston's dialect (API version 2): POST /api/v2/execute and GET /api/v2/runtimes."""
 
 import signal
+from base64 import b64encode
 from typing import Any, Literal
 
 from fastapi import APIRouter, HTTPException, Request
@@ -51,7 +52,7 @@ def router(service: Service) -> APIRouter:
         try:
             program = _program(service, body)
             service.check(program)
-        except UsageError as error:
+        except (UsageError, ValueError) as error:
             return JSONResponse({"message": str(error)}, 400)
         except HTTPException as error:
             return JSONResponse({"message": error.detail}, 400)
@@ -81,18 +82,28 @@ def router(service: Service) -> APIRouter:
 
 
 def _program(service: Service, body: Execute) -> Program:
-    """The program of a request. Raises UsageError, HTTPException."""
-    if len(body.files) > 1 or body.files[0].encoding != "utf8":
-        raise UsageError("files: this server takes one file with encoding utf8, the program")
-    if body.args:
-        raise UsageError("args: this server takes none yet")
+    """The program of a request: its first file with encoding utf8. Raises UsageError, HTTPException, ValueError."""
+    main = next((file for file in body.files if file.encoding == "utf8"), None)
+    if main is None:
+        raise UsageError("files: expected at least one with encoding utf8, the program")
+    others = [file for file in body.files if file is not main]
+    files = tuple((file.name or f"file{body.files.index(file)}.code", _base64(file)) for file in others)
     name = language(body.language).name
     run = _first(body.run_cpu_time, body.run_timeout, RUN_MS)
     compile = _first(body.compile_cpu_time, body.compile_timeout, COMPILE_MS)
     memory = body.run_memory_limit if body.run_memory_limit and body.run_memory_limit > 0 else None
     limits = service.limits(name, run / 1000, compile / 1000, memory)
     stdin = body.stdin if body.stdin.endswith("\n") else body.stdin + "\n"  # as Piston does
-    return Program("0", name, body.files[0].content, (Case(stdin, None),), limits=limits)
+    case = Case(stdin, None)
+    return Program("0", name, main.content, (case,), limits=limits, args=tuple(body.args), files=files)
+
+
+def _base64(file: File) -> str:
+    if file.encoding == "base64":
+        return file.content
+    return b64encode(
+        bytes.fromhex(file.content) if file.encoding == "hex" else file.content.encode()
+    ).decode()
 
 
 def _first(*milliseconds: float | None) -> float:

@@ -3,16 +3,17 @@
 import itertools
 import os
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from sandbox.channel import Pipe
-from sandbox.client import Sandbox, content_key
+from sandbox.client import Cancel, Sandbox, content_key
 from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
 from sandbox.languages import LANGUAGES
-from sandbox.verdicts import Case, Limits, Program, Verdict
+from sandbox.verdicts import Case, Limits, Program, Result, Verdict
 from sandbox.worker import Worker
 from tests.needs import need
 from tests.sandbox.conftest import need_backend
@@ -220,3 +221,38 @@ def test_batches_are_as_long_as_programs_are_short() -> None:
         assert sandbox._batch_sizes["sh"] == 1
         list(sandbox.run([Program(str(n), "py", f"# {n}") for n in range(50)]))
         assert sandbox._batch_sizes["py"] > 1
+
+
+def test_timeouts_are_confirmed_side_by_side_where_there_are_processors(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def most_at_once(processors: int) -> int:
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(processors)))
+        counts, lock, running = [], threading.Lock(), 0
+        judge = Sandbox._judge
+
+        def counted(self: Sandbox, program: Program, call: Cancel) -> Result:
+            nonlocal running
+            with lock:
+                running += 1
+                counts.append(running)
+            time.sleep(0.2)
+            try:
+                return judge(self, program, call)
+            finally:
+                with lock:
+                    running -= 1
+
+        endless = [
+            Program(str(at), "py", f"while True: {at}", limits=Limits(cpu_seconds=0.2)) for at in range(6)
+        ]
+        with Sandbox("process", workers=4) as sandbox, monkeypatch.context() as patched:
+            results = list(sandbox._in_parallel(iter(endless), Cancel()))
+            assert {result.verdict for _, result in results} == {Verdict.timeout}
+            patched.setattr(Sandbox, "_judge", counted)
+            confirmed = list(sandbox._confirm(endless, Cancel()))
+        assert [program.id for program, _ in confirmed] == [program.id for program in endless]
+        assert {result.verdict for _, result in confirmed} == {Verdict.timeout}
+        return max(counts)
+
+    assert [most_at_once(processors) for processors in (1, 2, 5, 16)] == [1, 1, 2, 4]

@@ -108,6 +108,18 @@ def test_sandbox_fusions_compiler(server: Server) -> None:
     assert "x" in refused["compile_result"]["stderr"]
 
 
+def test_sandbox_fusions_files(server: Server) -> None:
+    code = "import sys\nopen('out.txt', 'w').write(open('data/in.txt').read() + sys.argv[1])"
+    answer = run_code(
+        server,
+        code,
+        files={"data/in.txt": "aGk=", "none": None},
+        fetch_files=["out.txt", "other"],
+        args=["!"],
+    )
+    assert (answer["status"], answer["files"]) == ("Success", {"out.txt": "aGkh"}), answer
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [
@@ -115,7 +127,9 @@ def test_sandbox_fusions_compiler(server: Server) -> None:
         ({"run_timeout": 1000}, "seconds of a run: got 1000, allowed is more than 0 and at most 120"),
         ({"run_timeout": -1}, "seconds of a run: got -1"),
         ({"memory_limit_MB": 100_000}, "bytes of memory: got 1.04858e+11"),
-        ({"files": {"a.txt": "aGk="}}, "files: this server takes none yet"),
+        ({"files": {"../a.txt": "aGk="}}, "a file's name has to be a relative path without '..'"),
+        ({"files": {"a.txt": "a"}}, "its content is not base64"),
+        ({"fetch_files": ["/etc/passwd"]}, "a file's name has to be a relative path"),
         ({"code": 3}, "valid string"),
     ],
 )
@@ -150,6 +164,24 @@ def test_pistons_answers(server: Server) -> None:
         None,
         "SG",
     )
+
+
+def test_pistons_files_and_arguments(server: Server) -> None:
+    files = [
+        {"name": "a.bin", "content": "00ff", "encoding": "hex"},
+        {
+            "name": "main.py",
+            "content": "import sys\nprint(open('a.bin', 'rb').read(), open('b').read(), sys.argv[1:])",
+        },
+        {"name": "b", "content": "text"},
+    ]
+    answer = server.post(
+        "/api/v2/execute", {"language": "py", "version": "3", "files": files, "args": ["x", "y"]}
+    )
+    assert answer.json()["run"]["stdout"] == "b'\\x00\\xff' text ['x', 'y']\n", answer.text
+    files[0]["content"] = "no hex"
+    refused = server.post("/api/v2/execute", {"language": "py", "version": "3", "files": files})
+    assert (refused.status_code, "message" in refused.json()) == (400, True)
 
 
 def test_pistons_errors_and_runtimes(server: Server) -> None:

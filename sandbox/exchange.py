@@ -1,0 +1,105 @@
+"""Files that a program is given, and files that it makes for the caller.
+
+A program may replace any directory or file of its own by a link, so nothing here follows links.
+"""
+
+import contextlib
+import os
+import stat
+from base64 import b64decode, b64encode
+from collections.abc import Iterable, Iterator
+from pathlib import Path, PurePosixPath
+
+LONGEST_NAME = 200
+MOST_FILES = 10_000
+"""Above it a program's directory counts as too large, whatever is in the files."""
+
+Named = tuple[tuple[str, str], ...]
+"""Files: (name, content in base64)."""
+
+
+def check_name(name: str) -> None:
+    """Raise `ValueError` unless `name` is a relative path inside the program's directory, with `/` between its parts."""
+    parts = PurePosixPath(name).parts
+    if (
+        not parts
+        or name.startswith("/")
+        or name.endswith("/")
+        or ".." in parts
+        or "\0" in name
+        or len(name) > LONGEST_NAME
+    ):
+        raise ValueError(
+            f"a file's name has to be a relative path without '..', of at most {LONGEST_NAME} characters; got {name[:LONGEST_NAME]!r}"
+        )
+
+
+def check_files(files: Named) -> None:
+    """Raise `ValueError` for a name that leads out, a name that is used twice, or content that is not base64."""
+    if len({name for name, _ in files}) < len(files):
+        raise ValueError("two files have the same name")
+    for name, content in files:
+        check_name(name)
+        try:
+            b64decode(content, validate=True)
+        except ValueError as error:
+            raise ValueError(f"file {name!r}: its content is not base64: {error}") from error
+
+
+def write_files(directory: Path, files: Named, uid: int | None) -> None:
+    """Write the files as user `uid`, before the program runs. A file that is there already, the program's source, stays."""
+    for name, content in files:
+        path = directory / name
+        for folder in reversed(path.relative_to(directory).parents[:-1]):
+            (directory / folder).mkdir(exist_ok=True)
+            if uid is not None:
+                os.chown(directory / folder, uid, uid)
+        with contextlib.suppress(FileExistsError), open(path, "xb") as file:
+            file.write(b64decode(content))
+            if uid is not None:
+                os.fchown(file.fileno(), uid, uid)
+
+
+def read_files(directory: Path, names: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
+    """Those of the named files that are regular files, (name, content in base64), until they are larger than `most` bytes together."""
+    for name in names:
+        content = _read(directory, PurePosixPath(name).parts, most)
+        if content is not None and len(content) <= most:
+            most -= len(content)
+            yield name, b64encode(content).decode()
+
+
+def _read(directory: Path, parts: tuple[str, ...], most: int) -> bytes | None:
+    """The first `most` + 1 bytes of a regular file; None if there is none that can be read."""
+    with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
+        place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+        stack.callback(os.close, place)
+        for part in parts[:-1]:
+            place = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=place)
+            stack.callback(os.close, place)
+        file = os.open(parts[-1], os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=place)
+        stack.callback(os.close, file)
+        if stat.S_ISREG(os.fstat(file).st_mode):
+            with open(file, "rb", closefd=False) as stream:
+                return stream.read(most + 1)
+    return None
+
+
+def is_over(directory: Path, most: int) -> bool:
+    """Whether a directory takes more than `most` bytes on the disk, or has more than `MOST_FILES` entries."""
+    size = count = 0
+    todo = [str(directory)]
+    while todo:
+        with (
+            contextlib.suppress(OSError),
+            os.scandir(todo.pop()) as entries,
+        ):  # removed meanwhile, or closed to us
+            for entry in entries:
+                count += 1
+                with contextlib.suppress(OSError):
+                    size += entry.stat(follow_symlinks=False).st_blocks * 512
+                    if entry.is_dir(follow_symlinks=False):
+                        todo.append(entry.path)
+                if size > most or count > MOST_FILES:
+                    return True
+    return False

@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 
 from flows.method import Outline, method
 from flows.session import carry_out
+from selftrain.cache_key import canonical_json, fingerprint
 from selftrain.champion.promotion import CHAMPION, POOL, Attempt, compare, next_attempt, verdict
 from selftrain.champion.registry import Contender, Figures, Identity, Record, Registry, next_number
-from selftrain.stage import ArtifactRef, canonical_json, fingerprint
+from selftrain.stage import ArtifactRef
 from selftrain.stages.evaluate import EVALUATE
 from tasks.run import Run, Step
 

@@ -116,7 +116,9 @@ def show_command(options: argparse.Namespace) -> int:
     if run.get("failed"):
         print(f"\nended{f' in {last}' if last else ''}: {run['failed']}")
     elif not run["finished"]:
-        print("\nnot finished: the run still goes on, or it was ended; the same `selftrain run` resumes it")
+        print(
+            "\nnot finished: the run is still going, or was interrupted; the same `selftrain run` command resumes it"
+        )
     return 0
 
 

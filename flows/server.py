@@ -2,7 +2,7 @@
 
 The server has its own session. A signal to the run's process group (from a terminal, `timeout`, SLURM or the end of a pod) would
 otherwise end the server before the run has reported its final state, and Prefect's client would wait for it long. Its standard
-input is a lifeline, as that of a training child: it closes when the run dies, and then the server ends.
+input is a pipe that the run holds open: when the run dies, the pipe closes and the server ends.
 """
 
 import atexit

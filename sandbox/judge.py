@@ -55,7 +55,7 @@ class Judge:
         self._without: Counter[str] = Counter()
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
-        self._directories = 0  # directories that could not be removed
+        self._directories = 0  # the next directory's name; it grows only if a directory cannot be removed
         self._checking: Checking | None = None
         scratch.chmod(0o711)  # programs may run as another user
         closed = [folder for folder in scratch.parents if not folder.stat().st_mode & stat.S_IXOTH]
@@ -63,7 +63,7 @@ class Judge:
         self.executable = not os.statvfs(scratch).f_flag & os.ST_NOEXEC
 
     def check_reachable(self) -> None:
-        """Raise `SandboxError` if programs could not read their own files, which would look like their fault."""
+        """Raise `SandboxError` if programs cannot read their own files: every one would be judged a runtime error."""
         if self.closed is not None:
             raise SandboxError(
                 f"programs run as another user, who cannot get into {self.closed}, where temporary files are; set TMPDIR to "
@@ -82,9 +82,8 @@ class Judge:
             return judgement.result()
         finally:
             wipe_program(str(directory), judgement.source)
-            self._directories -= (
-                1  # the same path for the next program, so that the warm interpreter's request stays the same
-            )
+            # The same path for the next program, so that the warm interpreter's request stays the same.
+            self._directories -= 1
             if self.contained:
                 self.clean = clear_container()
 

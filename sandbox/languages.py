@@ -18,7 +18,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
 JUDGE_VERSION = 5
-"""Part of every verdict's identity. Increment it when any program may get another verdict by a change that is not in a row below."""
+"""Part of every verdict's identity, and so of cache keys. Increment it for a change outside this table that can change a verdict."""
 
 COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
@@ -56,13 +56,13 @@ CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")
 CONTEST_NODE_OPTION = "--stack-size={stack}000"  # in KiB
 CONTEST_ENV = {"ONLINE_JUDGE": "true"}  # in all languages
 MCS_OPTIONS = ("-r:System.Numerics.dll",)
-"""Options of compilers and of the environment that are used in several places: by rows below, warm compilers and `sandbox.prepared`."""
+"""The upper-case names above, from `JVM` on, are shared by rows, warm compilers and `sandbox.prepared`."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Other values of a row (`fields`) for programs whose source matches the pattern `if_source`. `contest`: only for programs with
-    cases (True) or without (False); None: for both."""
+    """Other values of a row (`fields`) for programs whose source matches the pattern `if_source`. `contest`: True: only for
+    programs with cases; False: only for programs without; None: for both."""
 
     fields: tuple[tuple[str, Any], ...]
     if_source: str = ""
@@ -80,12 +80,13 @@ class Language:
     `{snapshot}` files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL. Empty arguments are left out.
     `likely_name`: if it matches the source, its group is the file's name, else the name is `Main`.
     `misnamed`: if it matches a compiler's message, its group is the name that the file has to have, and is renamed to.
-    `warm_options`: sent to a warm compiler with each program; it has all others.
+    `warm_options`: options that a warm compiler gets with each program; it is started with all others (tsc's: `servers/tsc.js`).
     `packages`: Debian packages of the tools. `libraries`: Debian packages of optional libraries. `image`: backend docker's image with
     both.
-    `end`: a statement that prints `{marker}` on its own line. It goes after the tests, or before the match of `closing` at their end, if
-    they end inside a function or class.
-    The next five are patterns for stderr, and, with `reports_on_stdout`, for stdout. A program may write up to `Limits.output_bytes` of
+    `end`: a statement that prints `{marker}` on its own line. It is inserted after the tests or, if the
+    tests end inside a function or class, before the closing brackets that `closing` matches.
+    `test_failed`, `failed_quietly`, `out_of_memory`, `refused` and `missing` are patterns for stderr and, with `reports_on_stdout`, for
+    stdout. A program may write up to `Limits.output_bytes` of
     anything, so they have to take linear time.
     `test_failed`: a failed run in which a test failed. `failed_quietly`: a failed test in a run with exit code 0. `out_of_memory`: a
     failed run when memory ran out. `refused`: an interpreter that compiles on the fly rejected the program.
@@ -95,7 +96,7 @@ class Language:
     `syntax_check`: a command that tells a syntax error from an error at run time; it runs only after a failure whose message matches
     `speaks_of_syntax`.
     `limit_address_space`: whether RLIMIT_AS can limit memory; some runtimes reserve far more address space than they use.
-    `variants`: the first one that fits a program replaces fields of the row.
+    `variants`: the first one whose conditions match the program replaces fields of the row.
     """
 
     name: str

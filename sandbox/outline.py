@@ -38,7 +38,8 @@ class Item(NamedTuple):
 
 class Function(NamedTuple):
     """A function in an item. `parameters`: their names. `body`: the position of its body, after the sign that opens it. `result`: the
-    body is an expression, the function's result. `plain`: its body also fits another head with the same parameters."""
+    body is an expression, the function's result. `plain`: the body still works if the head is replaced by one with the same parameter
+    names."""
 
     name: str
     parameters: tuple[str, ...]
@@ -48,8 +49,8 @@ class Function(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A function in a text: its item, the function, its sibling items (`siblings`), and, in a class or module, that one's item
-    (`holder`) and its sibling items (`outer_siblings`)."""
+    """A function in a text: its item, the function, its sibling items (`siblings`). If it is in a class or module: the item of that
+    class or module (`holder`) and the sibling items of `holder` (`outer_siblings`)."""
 
     item: Item
     function: Function | None
@@ -65,7 +66,7 @@ class Place(NamedTuple):
 
 _OWN_HEAD = re.compile(r"\basync\b|\bfunction\s*\*|\btemplate\b")
 _OWN_TYPES = re.compile(r"\b(?:static|public|private|protected|final)\s*<|\w\s*[<\[][^()]*[>\]]\s*$")
-"""Heads on which the body depends: of asynchronous functions, generators, functions with type parameters."""
+"""`_OWN_HEAD` and `_OWN_TYPES` match heads that cannot be replaced: of asynchronous functions and generators; with type parameters."""
 
 
 def items(code: str, language: str, start: int = 0, end: int | None = None) -> list[Item]:
@@ -101,7 +102,7 @@ def items(code: str, language: str, start: int = 0, end: int | None = None) -> l
 
 
 def top(code: str) -> int:
-    """The position of the first line that may have other lines before it (after `<?php`, `#!` and `#lang`)."""
+    """The first position at which lines may be inserted (after `<?php`, `#!` and `#lang`)."""
     found = re.match(r"\s*(?:<\?php\b[^\n]*\n|#!/[^\n]*\n|#lang[^\n]*\n|\s)*(?<=\n)|", code, re.DOTALL)
     return found.end() if found else 0
 

@@ -180,8 +180,8 @@ class Result:
 
     `exit_code`: of the last command run, 128 + n if signal n ended it, None if nothing ran or the sandbox ended it.
     `compile_seconds`, `run_seconds`: wall-clock time. `cpu_seconds`: compiling and running, all processes.
-    `peak_memory_bytes`: of the run (not the compiler); sampled every 50 ms over all processes, exact for the
-    largest.
+    `peak_memory_bytes`: of the run (not the compiler); the sum over all processes, sampled every 50 ms,
+    and at least the kernel's exact peak of the largest process.
     `stdout`, `stderr`: of the last command run, at most 64 KiB each, with the end marker taken out.
     `cached`: the verdict of an identical program, from this call or a cache; this program was not run.
     `note`: one line that explains the verdict: why no program could be extracted from an answer, for example, or which library is

@@ -4,27 +4,19 @@ A stage is inert: a name, a version and a function. `Stage.ref` computes the key
 `tasks.run.Run.build` runs it, and `Store.build` stores what it wrote.
 """
 
-import dataclasses
-import hashlib
-import json
 import logging
-import math
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from enum import Enum
 from pathlib import Path
 from typing import Any, Protocol
 
-from pydantic import BaseModel
-
 from sandbox.verdicts import Program, Result
+from selftrain.cache_key import fingerprint, identity
 from selftrain.errors import UsageError
 
 CHILD_LOG = logging.getLogger("selftrain.launch.child").debug
 """The default destination of lines that child processes print."""
-KEY_LENGTH = 32
-"""Hex digits of the sha256 in a key: 128 bits."""
 
 
 @dataclass(frozen=True)
@@ -75,13 +67,8 @@ class Stage:
     trains: bool = False
 
     def identity(self, config: Any, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
-        """What the key is computed from, as JSON values; `selftrain why` compares it between runs."""
-        return {
-            "stage": self.name,
-            "version": self.version,
-            "config": canonical_json(config, self.name, whole=False),
-            "inputs": {name: str(ref) for name, ref in sorted(inputs.items())},
-        }
+        """What the cache key is computed from, as JSON values; `selftrain why` compares it between runs."""
+        return identity(self.name, self.version, config, inputs)
 
     def ref(self, config: Any, **inputs: ArtifactRef) -> ArtifactRef:
         """The artifact that this stage makes of `config` (model, dataclass or dict) and `inputs`."""
@@ -147,50 +134,3 @@ class Context:
                 for done, result in enumerate(sandbox.run(programs), 1):
                     self.progress(done, len(programs), what)
                     yield result
-
-
-def canonical_json(value: Any, where: str, whole: bool = True) -> Any:
-    """`value` in JSON's types, or a UsageError naming what has no stable JSON form and where it stands.
-
-    `whole` False leaves out the fields that a model names in its `outside_keys`.
-    """
-    if isinstance(value, BaseModel):
-        left_out: frozenset[str] = frozenset() if whole else getattr(value, "outside_keys", frozenset())
-        names = [name for name in type(value).model_fields if name not in left_out]
-        return {name: canonical_json(getattr(value, name), f"{where}.{name}", whole) for name in names}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: canonical_json(getattr(value, f.name), f"{where}.{f.name}", whole)
-            for f in dataclasses.fields(value)
-        }
-    if isinstance(value, Enum):
-        return canonical_json(value.value, where, whole)
-    if isinstance(value, Mapping):
-        for name in value:
-            if not isinstance(name, str):
-                raise UsageError(
-                    f"{where}: a key cannot hold {name!r} as a field name; expected text, got {type(name).__name__}"
-                )
-        return {name: canonical_json(item, f"{where}.{name}", whole) for name, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [canonical_json(item, f"{where}[{at}]", whole) for at, item in enumerate(value)]
-    if value is None or isinstance(value, str | bool | int):
-        return value
-    if isinstance(value, float) and math.isfinite(value):
-        return value
-    raise UsageError(
-        f"{where}: {value!r} ({type(value).__name__}) has no stable JSON form, so it cannot be part of a key; "
-        "use text, numbers, lists and dicts (a sorted list for a set, the file's sha256 for a path)"
-    )
-
-
-def fingerprint(value: Any) -> str:
-    """The first 32 hex digits of the sha256 of `value`'s canonical JSON."""
-    text = json.dumps(
-        canonical_json(value, "key"),
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
-        allow_nan=False,
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -13,9 +13,10 @@ from typing import Any
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from selftrain.cache_key import canonical_json
 from selftrain.errors import RunError, SelftrainError
 from selftrain.launch.launch import launch
-from selftrain.stage import Context, canonical_json
+from selftrain.stage import Context
 from selftrain.store.store import PROGRESS
 from tasks.display import ChildLog, Progress, task_name
 from tasks.part import Part
@@ -51,7 +52,7 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
         for number in range(1, count + 1):
             part = part_of(run, step, missing[number - 1 :: count], number, count)
             made = make_part.with_options(task_run_name=part["label"], tags=list(TAGS[step.stage.name]))
-            # As the flow and not as the step's task: its context goes along, and the task's holds the live run.
+            # In the flow's context: Prefect pickles the current context, and the task's holds the Run object.
             futures.append(flow.run(runner.submit, made, {"part": part}))
         errors = []
         for done, future in enumerate(futures, 1):
@@ -63,7 +64,7 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
     if errors:
         if isinstance(errors[0], SelftrainError):
             raise errors[0]
-        raise Lost(f"a part of {step.label} was lost by Dask: {errors[0]}; look into its workers' logs")
+        raise Lost(f"Dask gave up a part of {step.label}: {errors[0]}; see the logs of the Dask workers")
     run.store.get_progress(step.ref, folder)
 
 

@@ -62,7 +62,7 @@ def artifact_key(name: str) -> str:
 
 
 def task_name(label: str) -> str:
-    """`label` as a task run's name, which Prefect would take for a template where it has braces."""
+    """`label` without braces: in a task run's name Prefect takes them for a template."""
     return label.replace("{", "").replace("}", "")
 
 

@@ -17,9 +17,10 @@ from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 
 from sandbox.errors import SandboxError
+from selftrain.cache_key import fingerprint
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.launch.ending import ENDING
-from selftrain.stage import Context, fingerprint
+from selftrain.stage import Context
 from selftrain.store.artifact_cache import cache_folder
 from selftrain.store.files import PATIENT
 from selftrain.store.store import Store

@@ -43,14 +43,14 @@ class Pace:
     def __call__(self, done: float) -> float:
         """The rate at `done`; 0 at the first report."""
         now = time.monotonic()
-        if self.first is None or done < self.first[0]:  # the next of several counts of one stage
+        if self.first is None or done < self.first[0]:  # the stage began a new count
             self.first = done, now
         began, then = self.first
         return (done - began) / max(now - then, 1e-9)
 
 
 class Clock:
-    """Passes progress on to `show`, and notes how fast the work was: what `selftrain plan` reads from manifests."""
+    """Passes progress on to `show` and records the throughput, which the manifest keeps and `selftrain plan` reads."""
 
     def __init__(self, show: Callable[..., None]) -> None:
         self.show = show
@@ -58,9 +58,9 @@ class Clock:
         self.began = 0.0
 
     def __call__(self, done: float, total: float, unit: str = "", figures: Any = None) -> None:
-        """Note a report. The first one is of a unit whose start is not known: a resumed stage begins at it."""
+        """Record a report. The first one only sets the baseline, because a resumed stage does not begin at 0."""
         now = time.monotonic()
-        if unit != self.pace.get("unit") or done < self.pace["to"]:  # the next of several counts of one stage
+        if unit != self.pace.get("unit") or done < self.pace["to"]:  # the stage began a new count
             self.pace, self.began = {"unit": unit, "from": done}, now
         self.pace |= {"to": done, "total": total, "seconds": now - self.began}
         self.show(done, total, unit, figures)

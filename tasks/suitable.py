@@ -3,11 +3,12 @@
 import tempfile
 from pathlib import Path
 
+from selftrain.cache_key import canonical_json, fingerprint
 from selftrain.config import ModelConfig
 from selftrain.launch.launch import launch
 from selftrain.models.weights import base_digest
 from selftrain.plan.suitable import check_lengths
-from selftrain.stage import Context, canonical_json, fingerprint
+from selftrain.stage import Context
 from selftrain.store.store import replace_file
 from tasks.run import Run
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from accelerate.state import AcceleratorState, GradientState
 
+from selftrain.cache_key import canonical_json
 from selftrain.config import HealthConfig, RunConfig, RuntimeConfig
 from selftrain.launch.launch import Child
 from selftrain.models.footprint import micro_rows
@@ -22,7 +23,6 @@ from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.flops import Rows
 from selftrain.records import Pair, Problem, write_records
 from selftrain.sampling import hf
-from selftrain.stage import canonical_json
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SftSlice
 from selftrain.stages.train_reward import RewardSlice

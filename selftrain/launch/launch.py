@@ -19,13 +19,14 @@ from typing import Any, NoReturn
 
 from pydantic import BaseModel
 
+from selftrain.cache_key import canonical_json
 from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
 from selftrain.launch import commands, ranks
 from selftrain.launch.heartbeat import Beat, Heartbeat, HeartbeatReader
 from selftrain.launch.nodes import Job, gather
 from selftrain.launch.processes import PROGRESS_MESSAGE, REQUEST_MESSAGE, USAGE_MESSAGE, run
 from selftrain.models.memory import check_gpu, check_memory, least_bytes
-from selftrain.stage import Context, Outcome, canonical_json
+from selftrain.stage import Context, Outcome
 from selftrain.store.files import replace_file
 from selftrain.store.store import PROGRESS
 
@@ -47,7 +48,7 @@ def launch(
                    there are several ranks or DeepSpeed is configured
     extra          further JSON values for the child, under "extra"
     on_request     gives the reply to a request of the child (see `parent_request`)
-    cancel_reason  called every second: why an undistributed child is to be ended, or None
+    cancel_reason  called every second; if it returns a text, the child is ended for that reason (single-process children only)
 
     Raises ChildFailed with the child's last lines, or the UsageError that the child reported. Before it starts anything, it
     raises UsageError where DeepSpeed is missing or the ranks do not fit into memory.
@@ -117,7 +118,7 @@ def _start(
     if runtime.nodes == 1:
         return start(commands.torchrun(module, resolved, runtime))
     if context.shared is None:
-        raise UsageError("runtime.nodes > 1 needs a store, in whose folder the machines meet")
+        raise UsageError("runtime.nodes > 1 needs a store in a folder that all machines mount")
     job = Job(attempt=uuid.uuid4().hex[:12], module=module, resolved=resolved, runtime=runtime, needs=needs)
     with gather(context.shared / "jobs", job, context.log) as others:
         try:
@@ -135,7 +136,7 @@ def _reply(on_request: OnRequest | None) -> Callable[[Path], None]:
     def reply(request: Path) -> None:
         if on_request is None:
             raise RunError(
-                f"a child process sent the request {request}, and `launch` was given no `on_request`"
+                f"a child process sent the request {request}, but its stage passed no `on_request` to `launch`: a bug"
             )
         content = json.dumps(on_request(json.loads(request.read_bytes())))
         replace_file(request.with_suffix(".reply"), content.encode())
@@ -173,7 +174,7 @@ def report_progress(done: float, total: float, unit: str = "", **figures: float 
 def parent_request(child: Child, request: Any) -> Any:
     """The parent's reply to `request`, JSON values both: for what a child may not do, such as start a sandbox.
 
-    Request and reply are files, so only ranks on the parent's machine may call this; rank 0 is always there.
+    Request and reply are files, so only ranks on the parent's machine may call this; rank 0 always runs on it.
     """
     path = child.private / f"request-{uuid.uuid4().hex}.json"
     replied = path.with_suffix(".reply")
@@ -199,11 +200,10 @@ def _print_line(line: str) -> None:
 def child_main(work: Any, apart: bool = False) -> None:
     """Entry point of a child module: read `resolved.json`, call `work(Child) -> Outcome`, write `outcome.json`.
 
-    apart  share the work among `runtime.processes` ranks that do not communicate: this process is rank 0 and starts the
-           others, without torchrun
+    apart  use `runtime.processes` ranks that do not communicate: this process is rank 0 and starts the others, without torchrun
     """
     gc.freeze()  # imported objects are never garbage
-    gc.enable()  # see selftrain.launch.child
+    gc.enable()  # selftrain.launch.child disables it during imports
     _watch_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
     others = _start_other_ranks(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
@@ -212,7 +212,7 @@ def child_main(work: Any, apart: bool = False) -> None:
             check_gpu(child.needs, child.runtime["processes"], ranks.local_rank())
         outcome: Outcome = work(child)
         if any(other.wait() != 0 for other in others):
-            raise RunError("another rank failed; its last lines are above")
+            raise RunError("another rank failed; its own output in this log says why")
         if ranks.rank() == 0:
             content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
             replace_file(child.private / "outcome.json", json.dumps(content).encode())

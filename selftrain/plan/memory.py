@@ -3,7 +3,7 @@
 from selftrain.config import RuntimeConfig, SampleConfig
 from selftrain.models.footprint import CUDA_LIBRARIES, FLOAT, LIBRARIES, Memory, decoding_bytes, reading_bytes
 from selftrain.models.shapes import Shape
-from selftrain.rerank.reranker import BATCH_TOKENS, OTHER_BATCH_TOKENS
+from selftrain.rerank.batches import BATCH_TOKENS, OTHER_BATCH_TOKENS
 from selftrain.sampling import BATCH
 
 

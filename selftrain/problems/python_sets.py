@@ -55,8 +55,8 @@ class _Mbpp(Fields):
 def python_rows(subset: str, hub: str, commit: str) -> Iterator[Row]:
     """The rows of `PYTHON_SETS[subset]` in MultiPL-E's fields, from the data set or folder `hub` at `commit`.
 
-    MBPP's prompts lack a signature, so the solution's function gives it. Where that solution has more than imports and this
-    function, or cannot follow a docstring, the problem has no `response`. Raises what `read_hub` raises, and `DataError` for
+    MBPP's prompts lack a signature, so it is taken from the reference solution. If that solution has other top-level code than imports
+    and this function, or its body does not parse after the docstring, the problem has no `response`. Raises what `read_hub` raises, and `DataError` for
     a row with unexpected fields.
     """
     where = PYTHON_SETS[subset]

@@ -1,6 +1,6 @@
 """Renders report.html: one file that needs no network and no library.
 
-The page, its first line included, is `assets/page.html` (Jinja, which escapes everything but the plots, style, script and data made
+The page, its first line included, is `assets/report.html` (Jinja, which escapes everything but the plots, style, script and data made
 here), with `plots.css`, `style.css` and `browse.js` inlined. A content security policy forbids requests and all other scripts, since
 candidates are hostile text.
 """
@@ -47,7 +47,7 @@ def render(inputs: ReportInputs) -> str:
     metrics = {name: pool["overall"] for name, pool in inputs.evaluation["pools"].items()}
     found = {row["name"]: row for row in inputs.evaluation["comparisons"]}
     browse = browse_data(inputs.pools, inputs.chosen)
-    return templates.get_template("page.html").render(
+    return templates.get_template("report.html").render(
         inputs=inputs,
         style=page_style(),
         script=script,

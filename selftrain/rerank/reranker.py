@@ -13,12 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import UsageError
+from selftrain.rerank.batches import batches
 from selftrain.store.runfile import NAME, read_run
-
-BATCH_TOKENS = {"cpu": 1024}
-"""Most tokens of a batch by device, prompts and padding included; on CPU a batch that fits the core's cache is faster."""
-OTHER_BATCH_TOKENS = 16_384
-"""Most tokens of a batch on devices that are not in BATCH_TOKENS."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +87,8 @@ class Reranker:
             tails.append([row[len(common) :] for row in rows])
         scores = [[0.0] * len(rows) for rows in tails]
         with torch.inference_mode():
-            for group in self._batches([len(head) for head in heads]):
+            device = next(self.model.parameters()).device.type
+            for group in batches([len(head) for head in heads], device):
                 places = [(at, number) for at in group for number in range(len(tails[at]))]
                 placed = [(place, tail) for place, at in enumerate(group) for tail in tails[at]]
                 found = self._score_rows([heads[at] for at in group], placed)
@@ -122,7 +119,7 @@ class Reranker:
                 use_cache=True,
             ).past_key_values
         scores = [0.0] * len(rows)
-        for batch in self._batches([width + len(row) for _, row in rows]):
+        for batch in batches([width + len(row) for _, row in rows], device.type):
             ids = pad([rows[at][1] for at in batch], self.model.config.pad_token_id).to(device)
             own = pad([[1] * len(rows[at][1]) for at in batch], 0).to(device)
             prompt = torch.tensor([rows[at][0] for at in batch], device=device)
@@ -137,18 +134,6 @@ class Reranker:
             for at, score in zip(batch, logits.float().tolist(), strict=True):
                 scores[at] = score
         return scores
-
-    def _batches(self, lengths: Sequence[int]) -> list[list[int]]:
-        """Row numbers in batches of similar length, each of at most the device's BATCH_TOKENS tokens with padding."""
-        device = next(self.model.parameters()).device
-        most = BATCH_TOKENS.get(device.type, OTHER_BATCH_TOKENS)
-        batches: list[list[int]] = []
-        for at in sorted(range(len(lengths)), key=lambda at: lengths[at]):
-            if batches and (len(batches[-1]) + 1) * lengths[at] <= most:
-                batches[-1].append(at)
-            else:
-                batches.append([at])
-        return batches
 
 
 def _common_prefix(rows: Sequence[list[int]]) -> list[int]:

@@ -6,12 +6,13 @@ and which of the last round's two rankers (with or without log-probability) is r
 
 import json
 
+from selftrain.cache_key import fingerprint
 from selftrain.config import EvaluateConfig, Strict
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.metrics import choose_logprob_weight, choose_ranker
 from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, load_pool, with_logprob
 from selftrain.rerank.scoring import Job, score_candidates
-from selftrain.stage import Context, Outcome, Stage, fingerprint
+from selftrain.stage import Context, Outcome, Stage
 
 
 class EvaluateSlice(Strict):

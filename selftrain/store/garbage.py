@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+from selftrain.cache_key import KEY_LENGTH
 from selftrain.errors import UsageError
-from selftrain.stage import KEY_LENGTH, ArtifactRef
+from selftrain.stage import ArtifactRef
 from selftrain.store.records import read_records
 from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
 from selftrain.units import size

@@ -60,7 +60,7 @@ def test_a_run_that_was_killed_says_how_far_it_came(tmp_path: Path) -> None:
     record = ending(tmp_path, RunError("x"), prepared=False) | {"failed": None}
     folder = tmp_path / "runs" / "made"
     (folder / "run.json").write_text(json.dumps(record))
-    assert "not finished: the run still goes on, or it was ended" in selftrain("show", str(folder)).stdout
+    assert "not finished: the run is still going, or was interrupted" in selftrain("show", str(folder)).stdout
     assert "unfinished" in selftrain("runs", str(tmp_path / "runs")).stdout
 
 

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
+from selftrain.cache_key import KEY_LENGTH, canonical_json, fingerprint
 from selftrain.config import JsonlConfig, ModelConfig, MultiPLEConfig
 from selftrain.errors import UsageError
-from selftrain.stage import KEY_LENGTH, ArtifactRef, Outcome, Stage, canonical_json, fingerprint
+from selftrain.stage import ArtifactRef, Outcome, Stage
 
 
 def nothing(_: Any) -> Outcome:

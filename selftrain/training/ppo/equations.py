@@ -42,7 +42,8 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     estimator            k1 or k3; else ValueError
 
     With r = reference probability / policy probability: k1 = -log r is unbiased and may be negative; k3 = r - 1 - log r
-    is unbiased too, never negative, and has less variance near 0.
+    is unbiased too, never negative, and has less variance near 0. The third setting of `ppo.kl_estimator`, `exact`, sums over the
+    vocabulary: see `experience.py`.
     """
     log_ratio = reference - logprobs
     if estimator == "k1":

@@ -115,7 +115,7 @@ class Loaded:
 
 
 def _load(config: PPOSlice, runtime: RuntimeConfig, inputs: Mapping[str, Path]) -> Loaded:
-    """Load all models; before the accelerator is made, since under ZeRO stage 3 models load as shards from then on."""
+    """Load all models. Call it before creating the accelerator: under ZeRO stage 3, models are sharded when they load after that."""
     generator, settings = inputs["generator"], config.ppo
     frozen = {"dtype": torch.bfloat16} if runtime.device == "cuda" else {}
     torch.manual_seed(config.seed)
@@ -170,14 +170,15 @@ def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[An
     if not trained:
         raise DataError(
             f"none of the {too_long} problems of the rl split has a prompt that fits: it needs 1 token at least, and room for "
-            f"sample.max_new_tokens={new} more in the models' longest input of {context} tokens; lower that"
+            f"sample.max_new_tokens={new} more in the models' longest input of {context} tokens; lower"
+            " sample.max_new_tokens"
         )
     count = config.ppo.probe
     probed = _fitting(tokenizer, problems, "validation", context, new)[0] if count else []
     if len(probed) < count:
         raise UsageError(
             f"ppo.probe is {count}, but the validation split has {len(probed)} problems with a prompt that fits; "
-            "lower it, or give that split more problems"
+            "lower ppo.probe, or add validation problems"
         )
     names = [problem.id for problem, _ in (*trained, *probed)]
     return Prompts([ids for _, ids in trained], [ids for _, ids in probed[:count]], names, too_long)
@@ -194,7 +195,7 @@ def _fitting(
 
 
 def _execute(child: Child, tokenizer: Any, names: Sequence[str], ends: Sequence[int]) -> Execute:
-    """Has the parent run completions in its sandbox; `names`: the id of the problem of each number."""
+    """A function that has the parent process execute completions; `names[i]`: the id of problem i."""
 
     def execute(problems: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
         asked = [
@@ -233,7 +234,7 @@ def _rollouts(
     accelerator: Any,
     export: Export,
 ) -> Rollouts | None:
-    """What samples completions; None: the policy itself."""
+    """The sampler of rollouts; None: the trainer samples with the policy itself."""
     if config.ppo.engine != "hf":
         return FromEngine(
             lambda folder: _engine(config, runtime, child, folder, accelerator.is_main_process),
@@ -271,7 +272,7 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
         plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.ppo.micro_batch
         plugin.deepspeed_config["gradient_clipping"] = config.ppo.max_grad_norm
     accelerator = Accelerator(
-        # With `cpu`, accelerate ignores DeepSpeed; without it, accelerate chooses no CPU backend, so that is passed below.
+        # cpu=True disables DeepSpeed. Without it, accelerate chooses no CPU backend, so gloo is passed below.
         cpu=cpu and plugin is None,
         mixed_precision="no" if cpu else "bf16",
         gradient_accumulation_steps=accumulation_steps(config.ppo, world),

@@ -23,7 +23,7 @@ from transformers import (
 from selftrain import Ranking, Reranker
 from selftrain.errors import UsageError
 from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
-from selftrain.rerank import reranker
+from selftrain.rerank.batches import BATCH_TOKENS, batches
 from selftrain.rerank.scoring import shuffled_prompts
 from tests.command import Finished
 from tests.selftrain.conftest import make_problems
@@ -58,7 +58,7 @@ def test_a_score_does_not_depend_on_what_is_scored_with_it(loaded: Reranker, mon
     assert [len(scores) for scores in together] == [5, 2, 0]
     alone = [loaded.rank(PROMPT, [text]).scores[0] for text in CANDIDATES]
     assert together[0] == pytest.approx(alone, rel=1e-5)
-    monkeypatch.setitem(reranker.BATCH_TOKENS, "cpu", 1)
+    monkeypatch.setitem(BATCH_TOKENS, "cpu", 1)
     assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, rel=1e-5)
 
 
@@ -132,16 +132,14 @@ def test_scores_are_those_of_each_text_alone_through_plain_transformers(
                 expected.append(model(input_ids=torch.tensor([ids])).logits.item())
     assert max(expected) - min(expected) > 0.1
     for budget in (1, 60, 2048):
-        monkeypatch.setitem(reranker.BATCH_TOKENS, "cpu", budget)
+        monkeypatch.setitem(BATCH_TOKENS, "cpu", budget)
         found = [score for scores in Reranker(model, tokenizer).score_many(problems) for score in scores]
         assert found == pytest.approx(expected, abs=1e-5)
 
 
-def test_batches_hold_similar_lengths_and_no_more_tokens_than_said(
-    loaded: Reranker, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setitem(reranker.BATCH_TOKENS, "cpu", 12)
-    assert loaded._batches([3, 9, 4, 3, 20, 4]) == [[0, 3, 2], [5], [1], [4]]
+def test_batches_hold_similar_lengths_and_no_more_tokens_than_said(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(BATCH_TOKENS, "cpu", 12)
+    assert batches([3, 9, 4, 3, 20, 4], "cpu") == [[0, 3, 2], [5], [1], [4]]
 
 
 def test_nothing_to_rank_is_said(loaded: Reranker):

@@ -16,9 +16,10 @@ import pytest
 
 from flows.method import method
 from sandbox.verdicts import Verdict
+from selftrain.cache_key import fingerprint
 from selftrain.config import BankConfig, EvaluateConfig, ExecuteConfig, MineConfig, RunConfig, RuntimeConfig
 from selftrain.records import Candidate, Execution, Problem, write_records
-from selftrain.stage import Outcome, Stage, fingerprint
+from selftrain.stage import Outcome, Stage
 from selftrain.stages import evaluate as evaluate_module
 from selftrain.stages import mine as mine_module
 from selftrain.stages.evaluate import EVALUATE, EvaluateSlice

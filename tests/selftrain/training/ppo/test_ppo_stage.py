@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 import selftrain
+from selftrain.cache_key import canonical_json
 from selftrain.config import ExecuteConfig, LoraConfig, ModelConfig, PPOConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import encode_completion, encode_prompt, make_tiny, train_tokenizer
 from selftrain.records import Problem, write_records
-from selftrain.stage import Context, canonical_json
+from selftrain.stage import Context
 from selftrain.stages import ppo as stage
 from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.training.ppo import train as ppo_child

@@ -1,0 +1,76 @@
+"""What a cache key contains: the stage's name and version, its config slice, and its inputs.
+
+A key is the first hex digits of the sha256 of this content's canonical JSON. Nothing else enters it: no code, path, worker or device.
+"""
+
+import dataclasses
+import hashlib
+import json
+import math
+from collections.abc import Mapping
+from enum import Enum
+from typing import Any
+
+from pydantic import BaseModel
+
+from selftrain.errors import UsageError
+
+KEY_LENGTH = 32
+"""Hex digits of the sha256 in a key: 128 bits."""
+
+
+def identity(stage: str, version: int, config: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a stage's key, as JSON values. `inputs`: references to the input artifacts, STAGE/KEY as text."""
+    return {
+        "stage": stage,
+        "version": version,
+        "config": canonical_json(config, stage, whole=False),
+        "inputs": {name: str(ref) for name, ref in sorted(inputs.items())},
+    }
+
+
+def canonical_json(value: Any, where: str, whole: bool = True) -> Any:
+    """`value` in JSON's types, or a UsageError naming what has no stable JSON form and where it stands.
+
+    `whole` False leaves out the fields that a model names in its `outside_keys`.
+    """
+    if isinstance(value, BaseModel):
+        left_out: frozenset[str] = frozenset() if whole else getattr(value, "outside_keys", frozenset())
+        names = [name for name in type(value).model_fields if name not in left_out]
+        return {name: canonical_json(getattr(value, name), f"{where}.{name}", whole) for name in names}
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {
+            f.name: canonical_json(getattr(value, f.name), f"{where}.{f.name}", whole)
+            for f in dataclasses.fields(value)
+        }
+    if isinstance(value, Enum):
+        return canonical_json(value.value, where, whole)
+    if isinstance(value, Mapping):
+        for name in value:
+            if not isinstance(name, str):
+                raise UsageError(
+                    f"{where}: a key cannot hold {name!r} as a field name; expected text, got {type(name).__name__}"
+                )
+        return {name: canonical_json(item, f"{where}.{name}", whole) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [canonical_json(item, f"{where}[{at}]", whole) for at, item in enumerate(value)]
+    if value is None or isinstance(value, str | bool | int):
+        return value
+    if isinstance(value, float) and math.isfinite(value):
+        return value
+    raise UsageError(
+        f"{where}: {value!r} ({type(value).__name__}) has no stable JSON form, so it cannot be part of a key; "
+        "use text, numbers, lists and dicts (a sorted list for a set, the file's sha256 for a path)"
+    )
+
+
+def fingerprint(value: Any) -> str:
+    """The first 32 hex digits of the sha256 of `value`'s canonical JSON."""
+    text = json.dumps(
+        canonical_json(value, "key"),
+        sort_keys=True,
+        separators=(",", ":"),
+        ensure_ascii=True,
+        allow_nan=False,
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]

@@ -1,5 +1,6 @@
 """open-instruct's dialect: POST /test_program and /test_program_stdio, which test a Python program and return 1 or 0 per test."""
 
+import json
 import math
 from typing import Any
 
@@ -14,10 +15,11 @@ MOST_TESTS = 1000
 
 
 class Tests(BaseModel):
-    """The request. `tests`: statements, or objects with `input` and `output`. `max_execution_time`: seconds for each."""
+    """The request. `tests`: statements, or objects with `input` and `output`; or such a list as JSON text. `max_execution_time`:
+    seconds for each."""
 
     program: str
-    tests: list[Any]
+    tests: Any
     max_execution_time: float = 1.0
 
 
@@ -26,11 +28,10 @@ def router(service: Service) -> APIRouter:
     routes = APIRouter(tags=["open-instruct"])
 
     @routes.post("/test_program")
-    async def test_program(body: Tests, request: Request) -> dict[str, list[int]]:
-        _check(body)
+    async def test_program(body: Tests, request: Request) -> dict[str, list[Any]]:
         limits = service.limits("py", body.max_execution_time, None, None)
         programs = []
-        for at, test in enumerate(body.tests):
+        for at, test in enumerate(_listed(body.tests)):
             if not isinstance(test, str):
                 raise HTTPException(422, f"tests[{at}]: expected text, got {type(test).__name__}")
             source, marker = assemble("py", "", body.program, "\n" + test)
@@ -38,11 +39,10 @@ def router(service: Service) -> APIRouter:
         return await results(request, programs)
 
     @routes.post("/test_program_stdio")
-    async def test_program_stdio(body: Tests, request: Request) -> dict[str, list[int]]:
-        _check(body)
+    async def test_program_stdio(body: Tests, request: Request) -> dict[str, list[Any]]:
         limits = service.limits("py", math.ceil(body.max_execution_time), None, None)
         programs = []
-        for at, test in enumerate(body.tests):
+        for at, test in enumerate(_listed(body.tests)):
             if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
                 raise HTTPException(
                     422, f"tests[{at}]: expected an object with input and output, got {test!r:.200}"
@@ -51,13 +51,28 @@ def router(service: Service) -> APIRouter:
             programs.append(Program(str(at), "py", body.program, (case,), limits=limits, compare="lines"))
         return await results(request, programs)
 
-    async def results(request: Request, programs: list[Program]) -> dict[str, list[int]]:
+    async def results(request: Request, programs: list[Program]) -> dict[str, list[Any]]:
+        """1 or 0 for each test, and its seconds: -1 for one that failed."""
         found = await service.judge(request, programs)
-        return {"results": [int(result.verdict is Verdict.passed) for result in found]}
+        passed = [result.verdict is Verdict.passed for result in found]
+        seconds = [result.run_seconds if right else -1.0 for result, right in zip(found, passed, strict=True)]
+        return {"results": list(map(int, passed)), "runtimes": seconds}
 
     return routes
 
 
-def _check(body: Tests) -> None:
-    if len(body.tests) > MOST_TESTS:
-        raise HTTPException(422, f"tests: got {len(body.tests)}, allowed are at most {MOST_TESTS}")
+def _listed(tests: Any) -> list[Any]:
+    """The tests as a list. Raises HTTPException 422. open-instruct's compressed form is a pickle, which may run any code: refused."""
+    if isinstance(tests, str):
+        try:
+            tests = json.loads(tests)
+        except ValueError:
+            raise HTTPException(
+                422,
+                "tests: expected a list, or one as JSON text; compressed tests are pickles and are not read",
+            ) from None
+    if not isinstance(tests, list):
+        raise HTTPException(422, f"tests: expected a list, got {type(tests).__name__}")
+    if len(tests) > MOST_TESTS:
+        raise HTTPException(422, f"tests: got {len(tests)}, allowed are at most {MOST_TESTS}")
+    return tests

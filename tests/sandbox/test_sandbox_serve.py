@@ -197,17 +197,29 @@ def test_open_instructs_answers(server: Server) -> None:
     add = "def add(a, b):\n    return a + b\n"
     tests = ["assert add(1, 2) == 3", "assert add(0, 0) == 1", "import os\nassert os.sep == '/'", "add("]
     answer = server.post("/test_program", {"program": add, "tests": tests})
-    assert answer.json() == {"results": [1, 0, 1, 0]}
+    assert answer.json()["results"] == [1, 0, 1, 0]
+    assert [seconds > 0 for seconds in answer.json()["runtimes"]] == [True, False, True, False]
+    assert server.post("/test_program", {"program": add, "tests": json.dumps(tests)}).json()["results"] == [
+        1,
+        0,
+        1,
+        0,
+    ]
     exits = server.post("/test_program", {"program": "import os\nos._exit(0)", "tests": ["assert False"]})
-    assert exits.json() == {"results": [0]}, "a program that ends before its test has not passed it"
+    assert exits.json()["results"] == [0], "a program that ends before its test has not passed it"
     program = "n = int(input())\nif n > 2:\n    while True: pass\nprint(n + 1)\n"
     rows = [{"input": f"{n}\n", "output": f"{n + 1}\n"} for n in (1, 2, 3)]
     rows[1]["output"] = "4\n"
     answer = server.post(
         "/test_program_stdio", {"program": program, "tests": rows, "max_execution_time": 0.5}
     )
-    assert answer.json() == {"results": [1, 0, 0]}
-    assert server.post("/test_program", {"program": "", "tests": []}).json() == {"results": []}
+    assert answer.json()["results"] == [1, 0, 0]
+    assert server.post("/test_program", {"program": "", "tests": []}).json() == {
+        "results": [],
+        "runtimes": [],
+    }
+    for wrong in ("eJxrYHmQDgAEPwHf", {"a": 1}, 3, ["pass"] * 1001, [1]):
+        assert server.post("/test_program", {"program": "", "tests": wrong}).status_code == 422
 
 
 def test_results_are_streamed_as_they_end(server: Server) -> None:

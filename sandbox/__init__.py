@@ -9,20 +9,23 @@ Input and output
 Client
     client.py      Sandbox: judges many programs at once on workers
     cache.py       the verdict cache
-    worker.py      the client's side of a worker, over channel.py
-    backends/      how a worker is isolated: process (not at all), bubblewrap, docker (images/)
+    worker.py      the client's side of the connection to a worker process; the byte stream is in channel.py
+    backends/      how workers and programs are isolated: process (not at all), bubblewrap, docker (images/)
 Worker
-    runner.py      the worker process: answers requests
-    judge.py       judges programs; keeps warm helpers (compilers.py, servers/; forkserver.py) and a checker (checking.py)
-    judgement.py   one program: compile, run, verdict
+    runner.py      the worker process: answers the client's requests
+    judge.py       judges one program after another; keeps compilers (compilers.py, servers/), a Python interpreter
+                   (forkserver.py) and a compiled checker (checking.py) running between programs
+    judgement.py   the steps for one program: compile, run, verdict
     launch.py      starts a command as a child process, restricted by confine.py
-    watch.py       enforces limits until the command and its processes have ended (processes.py)
-    clear.py       removes what a program leaves in a container; room.py recognizes a full disk
+    watch.py       enforces the limits until the command and all its processes have ended (processes.py)
+    exchange.py    the files that a program gets and the files that it returns
+    clear.py       removes the files that a program leaves; room.py recognizes a full disk
     prepared.py    files built once: precompiled C++ headers (preamble.py), node's heap, the library for forkserver.py
-    classfiles.py  the class to run; libraries.py: missing libraries
-Answers
+    classfiles.py  finds the class to run in a Java or Scala program; libraries.py: reports missing libraries
+Answers of chat models
     completion.py  extracts a program from an answer: markdown.py, lexer.py, grammars.py, outline.py, needs.py, splice.py
-Command line
-    cli.py         python -m sandbox; rows.py and multipl_e.py: its files
-    check.py       tests a backend: shapes.py, hostile.py
+Command line and HTTP
+    cli.py         python -m sandbox; rows.py and multipl_e.py read and write its files
+    check.py       tests a backend with the programs of shapes.py and hostile.py
+    serve/         the HTTP server
 """

@@ -1,4 +1,4 @@
-"""python -m sandbox"""
+"""Entry point of `python -m sandbox`; the commands are in `sandbox.cli`."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """The verdict cache: a program that was judged before with the same tools and limits is not run again.
 
-One SQLite file, safe for several processes at once. A damaged file is replaced; if the file cannot be read or written (a full disk,
-for example), programs are run.
+The cache is one SQLite file, which several processes may use at once. A damaged file is replaced. If the file cannot be read or
+written (a full disk, for example), the cache is switched off with a warning and all programs are run.
 """
 
 import hashlib
@@ -16,13 +16,13 @@ from sandbox.verdicts import Program, Result
 
 log = logging.getLogger(__name__)
 
-_BUSY_SECONDS = 60
-_MANY = 500  # keys asked for in one statement
+_BUSY_SECONDS = 60  # how long to wait for another process's write
+_MANY = 500  # keys in one SQL statement
 
 
 class VerdictCache:
-    """Results by content. `identity`: for each language, those of checkers too, its `Sandbox.identity`, which is part of every
-    key."""
+    """Results of programs by cache key. `identity`: the `Sandbox.identity` of each language that programs or checkers are written
+    in; it is part of the key."""
 
     def __init__(self, path: Path, identity: dict[str, str]) -> None:
         self.identity = identity
@@ -48,14 +48,14 @@ class VerdictCache:
         self.close()
 
     def key(self, program: Program) -> str:
-        """sha256 of everything that the verdict depends on; without the program's id."""
+        """The cache key: sha256 of everything that the verdict depends on, so without the program's id."""
         content = program.to_json() | {"id": "", "identity": self.identity[program.language]}
         if program.checker:
             content["checker identity"] = self.identity[program.checker.language]
         return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
     def find(self, programs: Iterable[Program]) -> dict[str, Result]:
-        """The results of programs with a cache hit, by program id, marked `cached`."""
+        """The results of the programs that are in the cache (hits), by program id and with `cached` set."""
         ids: dict[str, list[str]] = {}
         for program in programs:
             ids.setdefault(self.key(program), []).append(program.id)

@@ -1,5 +1,6 @@
-"""The byte stream between the client and a worker: to a child process (`Pipe`) or a container
-(`sandbox.backends.docker.Attached`).
+"""The byte stream between the client and a worker.
+
+The worker is a child process (`Pipe`) or runs in a container (`sandbox.backends.docker.Attached`).
 """
 
 import contextlib
@@ -13,27 +14,27 @@ from typing import Protocol
 from sandbox.errors import SandboxError
 
 GOODBYE_SECONDS = 15.0
-"""How long a worker may take to end by itself after its stdin is closed."""
+"""Seconds that a worker may take to end by itself after its stdin is closed."""
 
 
 class Channel(Protocol):
-    """A running worker."""
+    """The connection to a running worker."""
 
     def send(self, data: bytes) -> None:
-        """Write all of `data` to its stdin. Raises `OSError`, `SandboxError`."""
+        """Write all of `data` to the worker's stdin. Raises `OSError`, `SandboxError`."""
         ...
 
     def receive(self, deadline: float) -> bytes:
-        """The next bytes of its stdout, at least one. Raises `OSError`, and `SandboxError` if nothing comes until
-        `deadline` (of `time.monotonic`) or the worker has ended."""
+        """The next bytes of the worker's stdout, at least one. Raises `OSError`, and `SandboxError` if nothing comes until
+        `deadline` (on the clock of `time.monotonic`) or the worker has ended."""
         ...
 
     def hang_up(self) -> None:
-        """Close its stdin, which ends it and what it runs, and wait for its end. Idempotent."""
+        """Close the worker's stdin, which makes the worker kill its program and end, and wait until it has ended. Idempotent."""
         ...
 
     def kill(self) -> None:
-        """Kill it."""
+        """Kill the worker."""
         ...
 
     def close(self) -> None:
@@ -42,7 +43,7 @@ class Channel(Protocol):
 
 
 class Pipe:
-    """A worker process, started with `command` in a new session, so that Ctrl-C reaches only the caller."""
+    """A worker process, started with `command`. It has a session of its own, so that Ctrl-C reaches only the client."""
 
     def __init__(self, command: tuple[str, ...]) -> None:
         environment = os.environ | {"PYTHONPATH": str(Path(__file__).parent.parent)}

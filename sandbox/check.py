@@ -1,7 +1,7 @@
-"""`python -m sandbox check`: tests a backend on this machine.
+"""Tests a backend on this machine (`python -m sandbox check`).
 
-Judges a program for every verdict in every installed language (`shapes`), then the hostile programs (`hostile`), and after each
-of these a probe, which looks for anything left behind and has to be judged right itself.
+It judges a program for every verdict in every installed language (`sandbox.shapes`), then the hostile programs
+(`sandbox.hostile`). After each hostile program it judges a harmless one, the probe, which fails if it finds anything left behind.
 """
 
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,7 @@ ISOLATING = ("docker", "bubblewrap")
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one check. `problem`: what is wrong; empty if nothing is."""
+    """The result of one check. `said`: the verdict, or that tools are missing. `problem`: what is wrong; empty if nothing is."""
 
     name: str
     said: str
@@ -26,7 +26,7 @@ class Finding:
 
 
 def check(sandbox: Sandbox, languages: Sequence[str] = ()) -> Iterator[Finding]:
-    """Check `languages` (empty: all that are installed) and the isolation; yields a finding for each program."""
+    """Check the verdicts in `languages` (empty: all that are installed) and the isolation. Yields a finding for each program."""
     for name in languages or LANGUAGES:
         if missing := sandbox.missing_tools(name):
             lacks = f"lacks {', '.join(missing)}"
@@ -38,7 +38,7 @@ def check(sandbox: Sandbox, languages: Sequence[str] = ()) -> Iterator[Finding]:
 
 
 def verdicts(sandbox: Sandbox, there: Sequence[str]) -> Iterator[Finding]:
-    """Judge a program for every verdict in every language."""
+    """Judge a program for every verdict in every language of `there` (the installed ones)."""
     expected = {f"{language}-{ending}": verdict for language in there for ending, verdict in ENDINGS.items()}
     programs = [program(language, ending) for language in there for ending in ENDINGS]
     for result in sandbox.run(programs):

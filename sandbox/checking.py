@@ -1,6 +1,7 @@
-"""Runs a checker, a program that decides whether another program's output is right. See `sandbox.verdicts.Checker`.
+"""Runs a checker, a program that decides whether another program's output is right (see `sandbox.verdicts.Checker`).
 
-A checker is as untrusted as any program and runs under its language's limits. Its failure is never the judged program's verdict.
+A checker is as untrusted as any program and runs under its language's limits. If it fails, that is never a verdict on the judged
+program.
 """
 
 import os
@@ -17,7 +18,7 @@ from sandbox.watch import Outcome
 FILES = ("input", "expected", "got")
 """The files in a checker's working directory."""
 
-_TOLD = 500  # characters of its output in an error message
+_TOLD = 500  # how many characters of a checker's output go into an error message
 
 
 class CheckerFailed(Exception):
@@ -25,9 +26,9 @@ class CheckerFailed(Exception):
 
 
 class Checking:
-    """A checker, compiled in `directory`, run by user `uid` (None: the runner's user).
+    """A checker, compiled in `directory` and run as user `uid` (None: the runner's user).
 
-    `refused`: its result if it does not compile, else None. `run`: runs it once.
+    `refused`: the checker's own result if it does not compile, else None. `run`: a function that runs the checker once.
     """
 
     def __init__(
@@ -48,7 +49,7 @@ class Checking:
         self._lock()
 
     def accepts(self, case: Case, got: bytes) -> bool:
-        """Whether it accepts the output `got`. Raises `CheckerFailed`, `SandboxError`, `OSError`."""
+        """Whether the checker accepts `got` as output for `case`. Raises `CheckerFailed`, `SandboxError`, `OSError`."""
         if self.refused:
             self._fail(
                 f"{self.refused.verdict} of the checker itself", self.refused.stderr or self.refused.stdout
@@ -73,7 +74,7 @@ class Checking:
         return words[-1] == "accept"
 
     def _lock(self) -> None:
-        """Make its folder inaccessible to programs, which may run as the same user, and remove the case's files."""
+        """Make the checker's folder inaccessible to programs, which may run as the same user, and remove the case's files from it."""
         if self._uid is not None:
             os.chown(self._directory, 0, 0)
         os.chmod(self._directory, 0o700)
@@ -88,7 +89,7 @@ class Checking:
 
 
 def write_inside(directory: Path, name: str, content: bytes) -> None:
-    """Write a new file into a program's directory. Raises `SandboxError` if its path leads out of it."""
+    """Write the new file `name` into a program's directory. Raises `SandboxError` if the name leads out of that directory."""
     path = directory / name
     if ".." in path.parts or not path.is_relative_to(directory):
         raise SandboxError(f"a compiler made a file named {name!r}")

@@ -1,6 +1,8 @@
-"""Finds the class to run among the class files of a program. Unlike the source, they are unambiguous.
+"""Finds the class to run among the class files of a Java or Scala program.
 
-    python3 classfiles.py DIR      prints the class to run of those under DIR
+It reads the class files because, unlike the source, they are unambiguous.
+
+    python3 classfiles.py DIR      prints which of the classes under DIR is to be run
 
 Format: https://docs.oracle.com/javase/specs/jvms/se17/html/jvms-4.html
 """
@@ -13,15 +15,15 @@ from pathlib import Path
 
 _PUBLIC, _STATIC = 1, 8
 _MAIN = (b"main", b"([Ljava/lang/String;)V")
-_TEXT, _CLASS, _WIDE = 1, 7, (5, 6)  # wide constants take two indices
+_TEXT, _CLASS, _WIDE = 1, 7, (5, 6)  # tags in the constant pool; a wide constant takes two indices
 _SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2, 17: 4, 18: 4, 19: 2, 20: 2}
-"""Size in bytes of the other kinds of constants, without the byte of the kind."""
+"""Size in bytes of the constants with other tags, by tag, without the byte of the tag."""
 
 
 @dataclass(frozen=True)
 class ClassFile:
-    """One class; `nested`: it is inside another class or a method. `main_line`: the source line of its own `public static void
-    main(String[])`, or None."""
+    """One class. `parent`: the name of its superclass. `nested`: whether it is inside another class or a method. `main_line`: the
+    source line of its own `public static void main(String[])`; None if it has no such method."""
 
     name: str
     parent: str
@@ -31,10 +33,10 @@ class ClassFile:
 
 
 def main_class(directory: Path) -> str | None:
-    """The full name of the class to run among the class files under `directory`; None if there are none.
+    """The full name of the class to run among the class files under `directory`; None if there are no class files.
 
-    The public class if it has a `main`, its own or inherited, else the class whose `main` comes first in the source; if
-    no class has a `main`, any, so that `java` reports it. Nested classes do not count.
+    Of the classes that have a `main`, their own or an inherited one, it is the public class, else the class whose `main` comes first
+    in the source. If no class has a `main`, it is any class, so that `java` reports the error. Nested classes are not considered.
     """
     found = {one.name: one for one in (read_class(path.read_bytes()) for path in directory.rglob("*.class"))}
 
@@ -96,7 +98,7 @@ def read_class(content: bytes) -> ClassFile:
 
 class _Data(io.BytesIO):
     def number(self, size: int) -> int:
-        """The next bytes as a number."""
+        """The next `size` bytes as a big-endian number."""
         return int.from_bytes(self.read(size), "big")
 
 

@@ -1,4 +1,4 @@
-"""Removes what a program leaves behind, and reads a container's counter of memory kills."""
+"""Removes the files that a program leaves behind, and counts the processes that the kernel killed for lack of memory."""
 
 import contextlib
 import os
@@ -10,13 +10,13 @@ from pathlib import Path
 from sandbox.processes import contents, contents_again
 
 SHARED = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
-"""Where any program in a container may write, besides its own directory."""
+"""Directories in a container where every program may write, besides its own directory."""
 _SYSTEM_V = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 _OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # cgroup v2, v1
 
 
 def wipe(path: Path) -> None:
-    """Remove a directory or file, with any permissions and depth. Raises `OSError`, `CalledProcessError`."""
+    """Remove a directory or file, whatever its permissions and depth. Raises `OSError`, `CalledProcessError`."""
     try:
         if path.is_dir() and not path.is_symlink():
             shutil.rmtree(path)
@@ -28,7 +28,8 @@ def wipe(path: Path) -> None:
 
 
 def wipe_program(directory: str, file: str) -> None:
-    """Remove a program's directory, which usually contains only the program `file`. Raises `OSError`, `CalledProcessError`."""
+    """Remove a program's directory. Fast in the usual case that its source `file` is the only file there. Raises `OSError`,
+    `CalledProcessError`."""
     try:
         os.unlink(file)
         os.rmdir(directory)
@@ -43,7 +44,7 @@ def _shared() -> list[str]:
 
 @cache
 def _oom_counter() -> str | None:
-    """The cgroup file with the number of processes that the kernel has killed."""
+    """The cgroup file that counts the processes that the kernel killed because memory ran out; None if there is none."""
     for path in _OOM_COUNTERS:
         with contextlib.suppress(OSError):
             if b"oom_kill " in contents(path):
@@ -52,7 +53,8 @@ def _oom_counter() -> str | None:
 
 
 def clear_container() -> bool:
-    """Empty the directories that programs of a container may write to; returns whether nothing of them remains."""
+    """Empty the directories that all programs of a container may write to. Returns whether nothing is left there, and no shared
+    memory, semaphore or message queue of System V."""
     try:
         for place in _shared():
             for name in os.listdir(place):
@@ -63,7 +65,7 @@ def clear_container() -> bool:
 
 
 def _rows(table: str) -> int:
-    """The number of rows of a table in /proc, without its header."""
+    """The number of rows of a table in /proc, without its header; 0 if the table cannot be read."""
     try:
         return contents_again(table).count(b"\n") - 1
     except OSError:
@@ -71,7 +73,7 @@ def _rows(table: str) -> int:
 
 
 def memory_kills() -> int:
-    """How many processes of this container the kernel has killed so far because memory ran out (cgroup v1 and v2)."""
+    """How many processes of this container the kernel has killed so far because memory ran out; 0 if it is unknown."""
     counter = _oom_counter()
     if counter is not None:
         with contextlib.suppress(OSError):

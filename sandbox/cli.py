@@ -1,4 +1,4 @@
-"""The command line: python -m sandbox."""
+"""The command line `python -m sandbox`."""
 
 import argparse
 import contextlib
@@ -334,12 +334,12 @@ def _judge(arguments: argparse.Namespace) -> int:
 
 
 def _languages_of(programs: Iterable[Program]) -> set[str]:
-    """The languages of programs and of their checkers."""
+    """The languages of `programs` and of their checkers."""
     return {name for one in programs for name in (one.language, one.checker and one.checker.language) if name}
 
 
 def _cache(path: Path | None, sandbox: Sandbox, programs: Iterable[Program]) -> VerdictCache:
-    """The verdict cache in `path`; without `path` an empty one in memory."""
+    """The verdict cache in file `path`; if `path` is None, an empty cache in memory."""
     identity = {name: sandbox.identity(name) for name in _languages_of(programs)}
     return VerdictCache(path or Path(":memory:"), identity)
 
@@ -359,7 +359,7 @@ def _multipl_e(arguments: argparse.Namespace) -> int:
 
 
 class _Progress:
-    """A line on stderr with rows done, rows per second and time left, every second on a terminal, else every ten."""
+    """Prints the progress on stderr: rows done, rows per second, seconds left; every second on a terminal, else every 10 s."""
 
     def __init__(self, total: int, before: int, unit: str = "programs") -> None:
         self._unit = unit

@@ -1,10 +1,10 @@
-"""The sandbox's Python API: programs in, results out.
+"""The sandbox's Python API: judges many programs in parallel on worker processes.
 
     with Sandbox("auto", workers=8) as sandbox:
         for result in sandbox.run(programs):
             print(result.id, result.verdict)
 
-A worker process judges one program at a time; here one thread per worker waits for it.
+A worker process judges one program at a time. In the caller's process, one thread per worker waits for the worker's answers.
 """
 
 import hashlib
@@ -34,17 +34,17 @@ log = logging.getLogger(__name__)
 
 Backend = Literal["auto", "docker", "bubblewrap", "process"]
 
-_ATTEMPTS = 3  # for a program on which the sandbox itself fails
-_PAUSE_SECONDS = 5.0  # between attempts, for a daemon to come back
-_REMEMBERED = 4096  # results of the latest programs, for identical ones
-_LOOK_AHEAD = 2  # batches per worker, one of which it is judging
-_BATCH_SECONDS = 0.05  # work that is sent to a worker at once takes about this long
-_BATCH_MOST = 32
+_ATTEMPTS = 3  # for each program on which the sandbox itself fails
+_PAUSE_SECONDS = 5.0  # between attempts if the backend is unavailable, so that a Docker daemon can restart
+_REMEMBERED = 4096  # results that are remembered for identical programs
+_LOOK_AHEAD = 2  # batches read ahead per worker, including the one that the worker is judging
+_BATCH_SECONDS = 0.05  # how long a worker should need for a batch
+_BATCH_MOST = 32  # programs in a batch
 _CLOSED = "the sandbox was closed before all programs were judged"
 
 
 class Cancel:
-    """Cancels one call of `Sandbox.run` from another thread: its programs are killed, and the call raises `Cancelled`."""
+    """Cancels one call of `Sandbox.run` from another thread: kills the programs of that call, which then raises `Cancelled`."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -53,19 +53,19 @@ class Cancel:
 
     def cancel(self) -> None:
         """Kill the call's programs. Idempotent; no effect on a call that has ended."""
-        with self._lock:  # so that no worker passes to another call meanwhile
+        with self._lock:  # no worker may start on another call's programs meanwhile
             self.cancelled = True
             for worker in self._busy:
                 worker.interrupt()
 
     def check(self) -> None:
-        """Raise `Cancelled` after `cancel`."""
+        """Raise `Cancelled` if `cancel` has been called."""
         if self.cancelled:
             raise Cancelled("the call was cancelled")
 
     @contextmanager
     def busy(self, worker: Worker) -> Iterator[None]:
-        """While the worker judges programs of the call. Raises `Cancelled`."""
+        """A context in which `worker` judges programs of the call, so that `cancel` can kill them. Raises `Cancelled`."""
         with self._lock:
             self.check()
             self._busy.add(worker)
@@ -79,13 +79,13 @@ class Cancel:
 class Sandbox:
     """Judges programs on `workers` worker processes, each busy with one program at a time.
 
-    `backend`: how programs are isolated. "auto" takes "docker" if it is ready, else "bubblewrap", and never "process", which
-    isolates nothing.
-    `docker_runtime`: another runtime of backend docker, such as "runsc". `patience`: seconds to wait for a Docker
-    daemon that has ended and may be restarting, before another backend is taken or `BackendUnavailable` raised. Raises `UsageError` for
-    wrong arguments.
+    `backend`: how programs are isolated. "auto" means "docker" if a daemon answers and the image is built, else "bubblewrap". It
+    never means "process", which isolates nothing.
+    `docker_runtime`: another OCI runtime for backend docker, such as "runsc".
+    `patience`: seconds to wait for a Docker daemon that has ended and may be restarting. After that, "auto" tries the next backend.
 
-    Use it as a context manager, which ends the workers. Several threads may call `run` at once.
+    Raises `UsageError` for wrong arguments, `BackendUnavailable`. Use the sandbox as a context manager, which ends the workers.
+    Several threads may call `run` at once.
     """
 
     def __init__(
@@ -98,7 +98,7 @@ class Sandbox:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
         self.backend, start = _choose(backend, docker_runtime, patience)
-        # A slot judges one program at a time: it has a worker for each image, one of which is busy.
+        # A slot has one worker for each image and judges one program at a time, so at most one of its workers is busy.
         slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
         self._idle: queue.SimpleQueue[dict[str, Worker]] = queue.SimpleQueue()
@@ -127,7 +127,7 @@ class Sandbox:
             worker.close()
 
     def missing_tools(self, name: str) -> tuple[str, ...]:
-        """The tools and files of language `name` that are missing where programs run. Raises `UsageError`."""
+        """The tools and files of language `name` that are missing on the machine or in the image. Raises `UsageError`."""
         image = language(name).image
         if name not in self._missing:
             try:
@@ -140,7 +140,7 @@ class Sandbox:
         return self._missing[name]
 
     def need(self, name: str) -> None:
-        """Raise `ToolsMissing` if tools of language `name` are missing, `UsageError` if it is unknown."""
+        """Raise `ToolsMissing` if tools of language `name` are missing, `UsageError` if there is no such language."""
         if missing := self.missing_tools(name):
             packages = " ".join(language(name).packages)
             remedy = "" if self.backend == docker.NAME else f" (Debian, Ubuntu: apt-get install {packages})"
@@ -149,7 +149,7 @@ class Sandbox:
             )
 
     def _need_checker(self, checker: str, program: Program) -> None:
-        """Raise `ToolsMissing` or `UsageError` if a checker in language `checker` cannot run where `program` runs."""
+        """Raise `ToolsMissing` or `UsageError` if a checker in language `checker` cannot run in the container of `program`."""
         self.need(checker)
         name, other = language(program.language), language(checker)
         if (
@@ -161,11 +161,11 @@ class Sandbox:
             )
 
     def identity(self, name: str) -> str:
-        """A line for cache keys, by the same rule for all backends: the versions of the language's tools and libraries, as reported where
-        programs run, and a digest of the language's row and `languages.JUDGE_VERSION`.
+        """One line of text that cache keys include. It names the versions of the language's tools and libraries, as the worker
+        reports them, and contains a digest of the language's row and of `languages.JUDGE_VERSION`.
 
-        It does not depend on the bytes of this package's code or an image's id, so a changed comment changes no key. Raises
-        `ToolsMissing`, `UsageError`.
+        The rule is the same for all backends. The identity does not depend on the bytes of this package's code or on an image's id,
+        so a changed comment changes no cache key. Raises `ToolsMissing`, `UsageError`.
         """
         self.need(name)
         if name not in self._identities:
@@ -176,16 +176,20 @@ class Sandbox:
     def run(self, programs: Iterable[Program], cancel: Cancel | None = None) -> Iterator[Result]:
         """Judge programs and yield one result for each, in the order in which they finish.
 
-        Programs that differ only in `id`, within the last `_REMEMBERED` programs, are run once; the others get the same result,
-        marked `cached`. A timeout, and the failure of a checker, is confirmed by a second run after all others, with at most half as many
-        programs at once as there are processors. If the sandbox itself fails three times, the verdict is `sandbox_error`. Raises `UsageError` for an unknown
-        language, `ToolsMissing` for one that cannot be run, `BackendUnavailable` if the backend (docker's daemon) has ended and does not
-        come back, `SandboxError` if the sandbox is closed meanwhile. If the iterator is closed, or `cancel` used (`Cancelled`), the
-        programs that are still running are killed.
+        - Duplicates: of programs that differ only in `id`, one is run; the others get a copy of its result with `cached` set. This
+          holds within the last `_REMEMBERED` results.
+        - A timeout, or the failure of a checker, is confirmed by a second run after all other programs, with at most half as many
+          programs at once as there are processors.
+        - If the sandbox itself fails on a program three times, the verdict is `sandbox_error`.
+        - When the caller closes the iterator or uses `cancel`, the programs that are still running are killed.
+
+        Raises `UsageError` for an unknown language, `ToolsMissing` for a language whose tools are missing, `BackendUnavailable` if
+        the backend (Docker's daemon) has ended and does not come back, `Cancelled`, `SandboxError` if another thread closes the
+        sandbox.
         """
-        known: OrderedDict[str, Result] = OrderedDict()
-        twins: dict[str, list[str]] = {}  # by content: ids that wait for the result of an identical program
-        contents: dict[int, str] = {}  # by id() of the programs that are being judged
+        known: OrderedDict[str, Result] = OrderedDict()  # by content
+        twins: dict[str, list[str]] = {}  # by content: the ids of duplicates that wait for the result
+        contents: dict[int, str] = {}  # by id() of a program that is being judged: its content
         ready: list[Result] = []
         slow: list[Program] = []
         call = cancel or Cancel()
@@ -229,7 +233,7 @@ class Sandbox:
             yield from settle(program, result)
 
     def _confirm(self, programs: Sequence[Program], call: Cancel) -> Iterator[tuple[Program, Result]]:
-        """Judge programs again, at most half as many at once as there are processors, so that none is slow because of another."""
+        """Judge programs again, at most half as many at once as there are processors, so that none slows another down."""
         if not programs:
             return
         most = max(1, min(len(self._workers) // len(IMAGES), len(os.sched_getaffinity(0)) // 2))
@@ -265,7 +269,8 @@ class Sandbox:
                 call.cancel()
 
     def _batches(self, programs: Iterator[Program]) -> Iterator[list[Program]]:
-        """Batches of consecutive programs of one language, of about `_BATCH_SECONDS`, estimated from the language's last batch."""
+        """Batches of consecutive programs in one language. A batch should take about `_BATCH_SECONDS`; its size is estimated from
+        the last batch in that language."""
         batch: list[Program] = []
         for program in programs:
             if batch and batch[0].language != program.language:
@@ -279,7 +284,7 @@ class Sandbox:
             yield batch
 
     def _judge_batch(self, batch: list[Program], call: Cancel) -> list[Result]:
-        """Judge a batch on a free worker; if the sandbox fails, judge the rest of it one by one."""
+        """Judge a batch on a free worker. If the sandbox fails on a program, judge it and the programs after it one by one."""
         started, results = time.monotonic(), []
         if len(batch) > 1:
             try:
@@ -294,7 +299,7 @@ class Sandbox:
         return results
 
     def _judge(self, program: Program, call: Cancel) -> Result:
-        """Judge one program on a free worker, with retries. The verdict is `sandbox_error` if the sandbox fails in all attempts."""
+        """Judge one program on a free worker. The verdict is `sandbox_error` if the sandbox fails in `_ATTEMPTS` attempts."""
         with self._worker(program.language) as worker:
             for attempt in range(_ATTEMPTS):
                 try:
@@ -306,7 +311,7 @@ class Sandbox:
                         raise SandboxError(_CLOSED) from error
                     log.warning("program %s, attempt %d of %d: %s", program.id, attempt + 1, _ATTEMPTS, error)
                     message = str(error)
-                    if isinstance(error, BackendUnavailable):  # it does not depend on the program
+                    if isinstance(error, BackendUnavailable):  # not the program's fault
                         if attempt + 1 == _ATTEMPTS:
                             raise
                         time.sleep(_PAUSE_SECONDS)
@@ -314,7 +319,7 @@ class Sandbox:
 
     @contextmanager
     def _worker(self, name: str) -> Iterator[Worker]:
-        """A worker for language `name`, for exclusive use."""
+        """A context with exclusive use of a worker for language `name`. Waits until one is free."""
         slot = self._idle.get()
         try:
             yield slot[language(name).image]
@@ -323,7 +328,7 @@ class Sandbox:
 
 
 def content_key(program: Program) -> str:
-    """A digest of all that a program's verdict depends on besides the tools: everything but its `id`."""
+    """A digest of the program without its `id`, with the language's default limits filled in. Equal digests mean duplicates."""
     limits = program.limits or language(program.language).limits
     content = program.to_json() | {"id": None, "limits": asdict(limits)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
@@ -332,7 +337,8 @@ def content_key(program: Program) -> str:
 def _choose(
     backend: str, docker_runtime: str | None, patience: float
 ) -> tuple[str, Callable[[str], Channel]]:
-    """The name of the chosen backend, and a function that starts a worker for the languages of an image."""
+    """The name of the chosen backend, and a function that starts a worker for a given image. Raises `BackendUnavailable`,
+    `UsageError`."""
     if backend == process.NAME:
         return backend, _piped(process.command())
     if backend == bubblewrap.NAME:
@@ -352,7 +358,7 @@ def _choose(
 
 
 def _piped(command: tuple[str, ...]) -> Callable[[str], Channel]:
-    """A function that starts a worker process, the same for every image: the tools are the machine's."""
+    """A function that starts a worker process with `command`, whatever the image: without Docker, the tools are the machine's."""
     return lambda _: Pipe(command)
 
 

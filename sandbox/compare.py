@@ -1,14 +1,14 @@
-"""The rules by which a program's output is compared with the expected one.
+"""The rules by which a program's output is compared with the expected output.
 
     exact           byte for byte
     lines           line by line, without whitespace at the ends of lines and blank lines at the end; the default
     tokens          word by word, split at whitespace; line breaks do not matter
-    float:1e-6      tokens, but a number may differ by 1e-6, absolutely or relative to the expected one, and be written in
-                    another way (1.5, +1.50, 15e-1). Two integers have to be equal (007 is 7, -0 is 0), however large. NaN
-                    equals only the same word, an infinity also its other spellings
-    code-contests   CodeContests' own rule: tokens, ignoring case; two numbers are read as doubles and may differ by less than
+    float:1e-6      as `tokens`, but a number may differ from the expected number by 1e-6, absolutely or relatively, and be written
+                    in another form (1.5, +1.50, 15e-1). Two integers have to be equal (007 is 7, -0 is 0), however large. NaN
+                    equals only the same word; an infinity also equals its other spellings
+    code-contests   CodeContests' own rule: as `tokens`, ignoring case; two numbers are read as doubles and may differ by less than
                     1e-5, absolutely. So integers from 2^53 on are equal if they round to the same double, and numbers beyond
-                    1.8e308 are equal only with the same digits
+                    1.8e308 are equal only if their digits are the same
 
 With the suffix `,nocase` (`lines,nocase`, `tokens,nocase`, `float:1e-6,nocase`) the case of ASCII letters is ignored.
 A number is a decimal number in C's syntax, in ASCII digits: `1_000`, `0x10` and digits of other scripts are words.
@@ -29,15 +29,15 @@ _FLOAT = "float:"
 _KNOWN = (
     f"exact, lines, tokens, float:TOLERANCE (each but exact also with {_NOCASE} behind it), {CODE_CONTESTS}"
 )
-_CODE_CONTESTS_APART = 1e-5
+_CODE_CONTESTS_APART = 1e-5  # two numbers are equal under code-contests if they differ by less
 _EXACT = 2.0**53
-"""Below it every integer is exactly a double."""
+"""Doubles represent all integers below this number exactly."""
 _ROUNDING = 1 + 1e-9
-"""In doubles 0.333334 - 0.333333 is slightly more than 1e-6."""
+"""Factor on the tolerance, because of rounding: in doubles 0.333334 - 0.333333 is slightly more than 1e-6."""
 
 
 def check_rule(rule: str) -> str:
-    """Return `rule`. Raises `ValueError` if there is no such rule."""
+    """Return `rule` unchanged. Raises `ValueError` if there is no such rule."""
     if rule in ("exact", CODE_CONTESTS):
         return rule
     plain = rule.removesuffix(_NOCASE)
@@ -63,7 +63,7 @@ def same(rule: str, got: bytes, expected: str) -> bool:
     if rule == "lines":
         return _lines(got) == _lines(wanted)
     words = wanted.split()
-    found = got.split(None, len(words))  # a program may print millions where one is expected
+    found = got.split(None, len(words))  # no further: a program may print millions where one is expected
     if len(found) != len(words):
         return False
     different = [pair for pair in zip(found, words, strict=True) if pair[0] != pair[1]]
@@ -86,7 +86,8 @@ def _lines(data: bytes) -> list[str]:
 
 
 def _within(tolerance: float, pairs: list[Pair]) -> bool:
-    """Whether each pair is the same integer, the same infinity, or within the tolerance. Raises `ValueError` for words."""
+    """Whether the two numbers of each pair are the same integer, the same infinity, or within the tolerance. Raises `ValueError`
+    if a token is not a number."""
     for pair, (one, other) in zip(pairs, _numbers(pairs), strict=True):
         if one == other and abs(one) < _EXACT:
             continue
@@ -104,17 +105,17 @@ def _within(tolerance: float, pairs: list[Pair]) -> bool:
 
 
 def _numbers(pairs: list[Pair]) -> Iterator[tuple[float, float]]:
-    """The tokens as numbers. Raises `ValueError` for words."""
+    """The pairs of tokens as pairs of numbers. Raises `ValueError` if a token is not a number."""
     columns = [[one for one, _ in pairs], [other for _, other in pairs]]
     if any(b"_" in b" ".join(column) for column in columns):
         raise ValueError("Python would read 1_000")
-    # map takes a third of a loop's time for a million tokens.
+    # For a million tokens, map takes a third of the time of a loop.
     return zip(*(map(float, column) for column in columns), strict=True)
 
 
 def _whole(token: bytes) -> bytes:
-    """The canonical form of an integer token; empty for other tokens. Works on digits, because Python converts no more than
-    4,300 of them."""
+    """An integer token in canonical form (no leading zeros, no plus sign); empty for other tokens. It works on the text, because
+    Python's `int` refuses more than 4,300 digits."""
     digits = token[1:] if token[:1] in (b"+", b"-") else token
     if not digits.isdigit():
         return b""

@@ -1,10 +1,12 @@
-"""Warm compilers: one process each of javac, mcs and tsc, which take much longer to start than to compile a program, and one of
-Python, whose parser is faster in memory that is already mapped.
+"""Warm compilers: compiler processes (javac, mcs, tsc, Python) that keep running and compile many programs.
+
+javac, mcs and tsc take much longer to start than to compile a program. Python's parser is faster in memory that is already mapped.
 
 Compiling executes nothing of a program, so one compiler may serve many programs. It runs as a user that no program has and that may
-write nowhere (mcs: to its own directory in /tmp). Sources come over its standard input, and results go over its standard output to
-the runner, which writes them into the program's directory. A failure of a warm compiler is never a verdict: if it dies or exceeds a
-limit, it is ended and a fresh compiler compiles the program under the usual limits. It is also replaced after many programs.
+write nowhere (mcs: to its own directory in /tmp). The runner sends sources to its standard input, reads the results from its
+standard output, and writes them into the program's directory. A failure of a warm compiler is never a verdict: if it dies or
+exceeds a limit, the runner ends it and compiles the program with a new compiler process under the usual limits. A warm compiler is
+also replaced after many programs.
 """
 
 import os
@@ -25,22 +27,23 @@ from sandbox.verdicts import MIB, Limits
 
 _SERVERS = Path(__file__).parent / "servers"
 _COMPILED = Path("/opt/servers")
-"""Where docker's images have the compiled files of `servers/`."""
+"""The folder in Docker's images with the compiled files of `servers/`."""
 _TYPESCRIPT = Path("/usr/share/nodejs/typescript/lib/typescript.js")
 _MONO = "/usr/lib/mono/4.5"
 _LARGEST = 32 * MIB
-"""Bytes of one text or file in an answer."""
+"""The most bytes of one text or file in a compiler's answer."""
 _PIPE = 1 << 16
 _MEMORY = 700 * MIB
+"""A compiler whose resident memory is larger is replaced."""
 _SERVES = 1000
-"""Programs per compiler, so that what it keeps of them does not accumulate."""
+"""A compiler is replaced after this many programs, because it may keep data of each."""
 _LOOKS = 8
-"""Its memory is checked after every so many programs."""
+"""A compiler's memory is checked after each group of this many programs."""
 
 
 @dataclass(frozen=True)
 class Compiled:
-    """The compiler's message about a program, and the files that it made, by name."""
+    """The output of a warm compiler for one program: exit code, message (`said`), files by name, and the time that it took."""
 
     exit_code: int
     said: bytes
@@ -63,7 +66,7 @@ def command(language: str) -> tuple[str, ...] | None:
 
 
 class Compiler:
-    """One warm compiler, started by `argv` as user `uid`."""
+    """One warm compiler: a process started with `argv` as user `uid`."""
 
     def __init__(self, argv: tuple[str, ...], uid: int) -> None:
         limits = Limits(file_bytes=_LARGEST if "mono" in argv else 1, processes=256)
@@ -84,8 +87,8 @@ class Compiler:
         self._unread = b""
 
     def compile(self, name: str, source: bytes, seconds: float) -> Compiled | None:
-        """Compile `source` as if it were file `name`. Returns None if the compiler failed or took longer than `seconds`; it must not
-        be used again then."""
+        """Compile `source` as the contents of file `name` (with options or a processor number before the name, as the server in
+        `servers/` expects). Returns None if the compiler failed or took longer than `seconds`; do not use the compiler again then."""
         started, cpu = time.monotonic(), cpu_seconds(self.pid)
         self._deadline = started + seconds
         try:
@@ -100,12 +103,12 @@ class Compiler:
 
     @property
     def worn(self) -> bool:
-        """Whether it has to be replaced: it has served enough programs, or grown too large."""
+        """Whether the compiler has to be replaced: it has compiled `_SERVES` programs, or its memory has grown too large."""
         grown = self.served % _LOOKS == 0 and resident_bytes(self.pid) > _MEMORY
         return grown or self.served >= _SERVES
 
     def close(self) -> None:
-        """End it."""
+        """End the compiler's process."""
         forget(self.pid)
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:

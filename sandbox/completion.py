@@ -1,20 +1,22 @@
-"""Extracts a program from an answer of a model or a person.
+"""Extracts a program from an answer of a chat model or a person.
 
-One rule for all languages of the sandbox:
+The *asked function* is the function that the prompt ends with. One rule serves all languages of the sandbox:
 
 1.  A text without markdown is a completion, not an answer, and stays unchanged, unless it begins with the prompt or with a
-    definition of the function that the prompt asks for.
-2.  In an answer in markdown, the *last* block that defines the asked function counts: by its name, else by its name in another
-    spelling, else by being the only function of the block, with as many parameters. Text between <think> and </think> does not count,
-    nor do blocks in other languages. A block that defines no function is the function's body, a continuation of the prompt.
-3.  The function's dependencies come with it, from its own block or from others: imports, constants, types, other functions. Imports go
-    below those of the prompt, the rest above the function. Main programs, tests, examples of use and unused items are left out.
-4.  The prompt's head of the function stays, followed by the answer's body at the prompt's indentation. If parameters have other
+    definition of the asked function.
+2.  In an answer in markdown, the *last* code block that defines the asked function is used. The function is recognized by its
+    name, else by its name in another spelling, else because it is the block's only function and has as many parameters. Text between
+    <think> and </think> is ignored, and so are blocks in other languages. A block that defines no function is read as the
+    function's body, which continues the prompt.
+3.  Everything that the function needs is taken over too, from its own block or from others: imports, constants, types, other
+    functions. Imports go below the prompt's imports, the rest above the function. Main programs, tests, examples of use and unused
+    items are left out.
+4.  The prompt's head of the function stays, followed by the answer's body at the prompt's indentation. If the parameters have other
     names or types, or the definition has several clauses or a decorator, the answer's complete definition replaces the prompt's
-    head. A method that needs an object is called on a new one.
-5.  Brackets (or `end`s) that the tests bring to close the function, as in C++, Java, C#, Bash, Rust and Scala, are left out.
+    head. A method that needs an object is called on a new object.
+5.  Brackets (or `end`s) of the function that the tests close, as in C++, Java, C#, Bash, Rust and Scala, are left out.
 
-`Unreadable` is raised, with the reason, if that is impossible; the result is never an empty completion.
+If no program can be extracted, `Unreadable` is raised with the reason; the result is never an empty completion.
 """
 
 import itertools
@@ -31,8 +33,8 @@ from sandbox.splice import Answer, Unreadable, continued, splice
 
 
 def is_answer(prompt: str, text: str, language: str) -> bool:
-    """Whether `text` is an answer and not a completion of `prompt`: it is markdown, begins with the prompt, or is code that defines
-    the prompt's function again."""
+    """Whether `text` is an answer, not a completion of `prompt`: it is in markdown, begins with the prompt, or is code that defines
+    the asked function again."""
     language = short_name(language)
     return blocks(prompt, text, language) is not None or _is_program(prompt, text, language)
 
@@ -40,11 +42,11 @@ def is_answer(prompt: str, text: str, language: str) -> bool:
 def extract_program(
     prompt: str, answer: str, language: str, tests: str = "", loosely: bool = False
 ) -> Answer:
-    """Extract the program from `answer`; from a plain completion, the part that belongs to the function.
+    """Extract the program from `answer`. Of a plain completion, only the part that belongs to the asked function is kept.
 
-    `tests`: the text after the program. `loosely`: keep the prompt's head of the function even if the answer's head has other
-    types, on which a body may depend. In a language that the sandbox does not know, the last block is taken unchanged. Raises
-    `Unreadable`.
+    `tests`: the text that will follow the program. `loosely`: keep the prompt's head of the function even if the answer's head has
+    other types (the body may depend on them). In a language that the sandbox does not know, the last code block is used unchanged.
+    Raises `Unreadable`.
     """
     language = short_name(language)
     asked, found = _asked(prompt, language), blocks(prompt, answer, language)
@@ -62,7 +64,7 @@ def extract_program(
         return Answer(prompt, continued(prompt, text.removeprefix(prompt.lstrip("\n").rstrip()).rstrip()))
     name = asked.item.names[0]
     spelled = (lambda other: other == name, lambda other: _folded(other) == _folded(name), None)
-    for group in (own, [block for block in filled if block not in own]):  # info strings may be wrong
+    for group in (own, [block for block in filled if block not in own]):  # labels may be wrong
         for matches, block in itertools.product(spelled, reversed(group)):
             if not block.continues and (place := _find(block.text, language, asked, matches)):
                 others = [
@@ -84,10 +86,10 @@ def extract_program(
 def extract_completion(
     prompt: str, response: str, language: str, stop_tokens: Sequence[str] = (), tests: str = ""
 ) -> str:
-    """The text of `response`, an answer or a completion, that continues `prompt`, cut at the first stop token.
+    """The completion of `prompt` in `response` (an answer or a completion), cut at the first stop token.
 
-    Raises `Unreadable`, also if the answer needs changes to the prompt: imports, further definitions, or another head of the
-    function.
+    Raises `Unreadable`, also if the answer works only with changes to the prompt: imports, further definitions, or another head of
+    the function.
     """
     answer = extract_program(prompt, response, language, tests, loosely=True)
     if answer.added:
@@ -97,7 +99,8 @@ def extract_completion(
 
 
 def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> Answer:
-    """The program of `text`, a function's body and possibly more after it. A Python body without indentation gets it here."""
+    """The program in which `text` is the body of the asked function, possibly with more code after it. A Python body without
+    indentation is indented."""
     text = text.strip("\n")
     if GRAMMARS[language].shape == "colon" and not text.startswith((" ", "\t")):
         text = re.sub(r"^(?=.)", "    ", text, flags=re.MULTILINE)
@@ -113,7 +116,7 @@ def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> An
 
 
 def _is_program(prompt: str, text: str, language: str) -> bool:
-    """Whether a text without markdown begins with the prompt, or is a program that defines the prompt's function."""
+    """Whether a text without markdown begins with the prompt, or is a program that defines the asked function."""
     if text.strip().startswith(prompt.strip()):
         return True
     if re.match(r"\s*^[ \t]|\s*\Z", text, re.MULTILINE):
@@ -126,7 +129,7 @@ def _is_program(prompt: str, text: str, language: str) -> bool:
 
 
 def asked_function(prompt: str, language: str) -> str | None:
-    """The name of the function that `prompt` asks for, at its end; None if it ends in no function."""
+    """The name of the asked function, with which `prompt` ends; None if the prompt does not end with a function."""
     asked = _asked(prompt, short_name(language))
     return asked.item.names[0] if asked else None
 
@@ -149,7 +152,7 @@ def _folded(name: str) -> str:
 
 
 def _is_body(text: str, language: str) -> bool:
-    """Whether `text` is the body of a function: its first line is indented, or it defines no function."""
+    """Whether `text` may be the body of a function: its first line is indented, or it consists of values and statements."""
     found = items(text, language)
     return bool(found) and (
         bool(found[0].indent) or all(item.kind in ("value", "statement") for item in found)
@@ -157,8 +160,11 @@ def _is_body(text: str, language: str) -> bool:
 
 
 def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool] | None) -> Place | None:
-    """The last definition in `text` of a function whose name `matches`, preferably with the asked parameters. Without
-    `matches`: the only function, if it has as many parameters as asked and no other item names the asked function."""
+    """The last definition in `text` of a function whose name `matches`, preferably with the parameters of the asked function.
+
+    If `matches` is None: the only function in `text`, if it has as many parameters as the asked function and no other item names
+    the asked function. None if nothing is found.
+    """
     outer = items(text, language)
     places = [Place(item, function(item, language), outer) for item in outer]
     members = [place for holder in outer for place in _inside(holder, outer, language)]
@@ -185,7 +191,7 @@ def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool]
 
 
 def _inside(holder: Item, outer_siblings: Sequence[Item], language: str) -> Iterator[Place]:
-    """The functions and values in a class, object or module, and in those nested in it."""
+    """The items in a class, object or module, and in classes, objects and modules nested in it."""
     if holder.kind == "type" and (members := inside(holder, language)):
         found = items(holder.text, language, *members)
         for item in found:

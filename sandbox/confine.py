@@ -1,4 +1,7 @@
-"""What a child process does to itself between fork and exec. Linux only; any Python from 3.9 on."""
+"""Restricts a child process between fork and exec: its own session, resource limits, user and privileges.
+
+Linux only; runs on Python 3.9 and newer.
+"""
 
 from __future__ import annotations
 
@@ -15,15 +18,16 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 Rlimits = dict[int, tuple[int, int]]
 
 
-RLIMIT_MSGQUEUE = 12  # the resource module lacks it
+RLIMIT_MSGQUEUE = 12  # Python's resource module does not define it
 _FIXED_IN_GVISOR = (resource.RLIMIT_NPROC, RLIMIT_MSGQUEUE)
-"""Limits that cannot be lowered under gVisor. It has no message queues, and limits processes per container."""
+"""Limits that cannot be lowered under gVisor, which has no message queues and limits processes per container."""
 
 UID_BASE = 2_000_000_000
+"""Added to the runner's process id, this gives the user id of its programs; see `program_uid`."""
 
 
 def program_uid() -> int | None:
-    """A user id that no other process has, to run programs as, if this process is root; else None (keep the user)."""
+    """The user id to run programs as: one that no other process has, if this process is root; else None (keep the user)."""
     return UID_BASE + os.getpid() if os.geteuid() == 0 else None
 
 
@@ -34,23 +38,28 @@ def prctl(option: int, value: int) -> None:
 
 
 def become_subreaper() -> None:
-    """From now on, descendants whose parent ends become this process's children."""
+    """Make this process the new parent of descendants whose own parent ends (PR_SET_CHILD_SUBREAPER)."""
     prctl(_PR_SET_CHILD_SUBREAPER, 1)
 
 
 def die_with_parent(parent: int) -> None:
-    """From now on, this process is killed when `parent`, its parent, ends. Raises `OSError`."""
+    """Have the kernel kill this process when its parent, process `parent`, ends. Raises `OSError`, also if that is too late."""
     prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:
         raise ProcessLookupError(f"process {parent} has ended")
 
 
 def confine(rlimits: Rlimits, uid: int | None, parent: int) -> None:
-    """Irrevocably set `rlimits`, and `uid` as the user and only group (None: keep the user).
+    """Restrict the calling process irrevocably: set `rlimits`, and `uid` as its user and only group (None: keep the user).
 
-    The process starts a new session: within a session any process may join any process group, and the kernel sends SIGHUP to an
-    orphaned group with a stopped member, whoever it belongs to. It is killed when `parent` ends, and it is the first that the kernel
-    kills when memory runs out. Raises `OSError`, `ValueError`.
+    The process also
+    - starts a new session, because within a session a process may join any process group, and the kernel sends SIGHUP to every
+      process of an orphaned group with a stopped member;
+    - is killed when process `parent` ends;
+    - becomes the first process that the kernel kills when memory runs out;
+    - can gain no new privileges.
+
+    Raises `OSError`, `ValueError`.
     """
     os.setsid()
     adjusted = os.open("/proc/self/oom_score_adj", os.O_WRONLY)
@@ -60,11 +69,11 @@ def confine(rlimits: Rlimits, uid: int | None, parent: int) -> None:
         os.setgroups([])
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
-    die_with_parent(parent)  # after the change of user, which clears it
+    die_with_parent(parent)  # after the change of user, which clears this setting
     prctl(_PR_SET_NO_NEW_PRIVS, 1)
     for which, (soft, hard) in rlimits.items():
         limit = resource.getrlimit(which)[1]
-        if limit != resource.RLIM_INFINITY:  # a limit that is already lower stays
+        if limit != resource.RLIM_INFINITY:  # keep a limit that is already lower
             soft, hard = min(soft, limit), min(hard, limit)
         try:
             resource.setrlimit(which, (soft, hard))

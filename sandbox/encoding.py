@@ -6,8 +6,8 @@ _NO_BYTES = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
 def encoded(text: str, nothing: bytes = b"?") -> bytes:
-    """`text` in UTF-8. A lone surrogate U+DC80 to U+DCFF becomes the byte that it stands for, as with Python's
-    `errors="surrogateescape"`; any other lone surrogate becomes `nothing`."""
+    """`text` in UTF-8. A lone surrogate U+DC80 to U+DCFF becomes the byte 0x80 to 0xFF that it stands for, as with Python's
+    `errors="surrogateescape"`. Any other lone surrogate becomes `nothing`."""
     try:
         return text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
@@ -15,5 +15,5 @@ def encoded(text: str, nothing: bytes = b"?") -> bytes:
 
 
 def decoded(data: bytes) -> str:
-    """The inverse of `encoded`."""
+    """The inverse of `encoded`: bytes that are not UTF-8 become lone surrogates."""
     return data.decode("utf-8", "surrogateescape")

@@ -1,6 +1,6 @@
 """The sandbox's exceptions.
 
-    SandboxError                  root; the sandbox's own failure                       exit code 3
+    SandboxError                  base class; the sandbox itself failed                 exit code 3
     ├── UsageError                the input is wrong: option, language, row             exit code 2
     ├── BackendUnavailable        the chosen backend is not available on this machine   exit code 2
     │   └── ImageMissing          backend docker's image is not built                   exit code 2
@@ -12,19 +12,19 @@ A program's own failure is never an exception: it is a `Verdict`.
 
 
 class SandboxError(Exception):
-    """Root of the tree; `exit_code` is what the command line exits with."""
+    """Base class of the sandbox's exceptions. `exit_code`: the exit code of the command line for this error."""
 
     exit_code = 3
 
 
 class UsageError(SandboxError):
-    """The input is wrong; if it is from a file, the message starts with `FILE:LINE:`."""
+    """The input is wrong (an option, a language, a row). For a row of a file the message starts with `FILE:LINE:`."""
 
     exit_code = 2
 
 
 class BackendUnavailable(SandboxError):
-    """The chosen backend is not available on this machine; the message says how to get one."""
+    """The chosen backend is not available on this machine; the message says what to install or start."""
 
     exit_code = 2
 
@@ -40,4 +40,4 @@ class ToolsMissing(SandboxError):
 
 
 class Cancelled(SandboxError):
-    """The caller cancelled the call of `Sandbox.run`; its programs were killed."""
+    """The caller cancelled a call of `Sandbox.run`; the programs of that call were killed."""

@@ -1,6 +1,6 @@
-"""Files that a program is given, and files that it makes for the caller.
+"""Writes the files that the caller gives to a program, and reads the files that the program returns.
 
-A program may replace any directory or file of its own by a link, so nothing here follows links.
+A program may replace its directories and files by symbolic links, so files are read without following links.
 """
 
 import contextlib
@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 
 LONGEST_NAME = 200
 MOST_FILES = 10_000
-"""Above it a program's directory counts as too large, whatever is in the files."""
+"""A program's directory with more entries counts as too large, whatever the size of the files."""
 
 Named = tuple[tuple[str, str], ...]
 """Files: (name, content in base64)."""
@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
 
 
 def check_files(files: Named) -> None:
-    """Raise `ValueError` for a name that leads out, a name that is used twice, or content that is not base64."""
+    """Raise `ValueError` for a name that leads out of the directory, a name that is used twice, or content that is not base64."""
     if len({name for name, _ in files}) < len(files):
         raise ValueError("two files have the same name")
     for name, content in files:
@@ -47,7 +47,8 @@ def check_files(files: Named) -> None:
 
 
 def write_files(directory: Path, files: Named, uid: int | None) -> None:
-    """Write the files as user `uid`, before the program runs. A file that is there already, the program's source, stays."""
+    """Write `files` into `directory`, before the program runs, and make `uid` their owner. A file that exists already (the
+    program's source) is not overwritten."""
     for name, content in files:
         path = directory / name
         for folder in reversed(path.relative_to(directory).parents[:-1]):
@@ -61,7 +62,8 @@ def write_files(directory: Path, files: Named, uid: int | None) -> None:
 
 
 def read_files(directory: Path, names: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
-    """Those of the named files that are regular files, (name, content in base64), until they are larger than `most` bytes together."""
+    """(name, content in base64) of those of the named files that are regular files. A file that would make the total larger than
+    `most` bytes is left out."""
     for name in names:
         content = _read(directory, PurePosixPath(name).parts, most)
         if content is not None and len(content) <= most:
@@ -70,7 +72,7 @@ def read_files(directory: Path, names: Iterable[str], most: int) -> Iterator[tup
 
 
 def _read(directory: Path, parts: tuple[str, ...], most: int) -> bytes | None:
-    """The first `most` + 1 bytes of a regular file; None if there is none that can be read."""
+    """The first `most` + 1 bytes of a regular file; None if it is no regular file or cannot be read."""
     with contextlib.suppress(OSError), contextlib.ExitStack() as stack:
         place = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
         stack.callback(os.close, place)
@@ -86,14 +88,14 @@ def _read(directory: Path, parts: tuple[str, ...], most: int) -> bytes | None:
 
 
 def is_over(directory: Path, most: int) -> bool:
-    """Whether a directory takes more than `most` bytes on the disk, or has more than `MOST_FILES` entries."""
+    """Whether a directory tree takes more than `most` bytes on disk, or has more than `MOST_FILES` entries."""
     size = count = 0
     todo = [str(directory)]
     while todo:
         with (
             contextlib.suppress(OSError),
             os.scandir(todo.pop()) as entries,
-        ):  # removed meanwhile, or closed to us
+        ):  # the program removed the directory meanwhile, or it may not be read
             for entry in entries:
                 count += 1
                 with contextlib.suppress(OSError):

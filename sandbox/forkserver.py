@@ -1,14 +1,17 @@
-"""A warm Python interpreter that forks one child per program: starting Python costs four times as much.
+"""A warm Python interpreter that forks one child per program, which costs a quarter of starting Python.
 
-`sandbox.launch.ForkServer` starts it with one end of a Unix socket that keeps message boundaries (SOCK_SEQPACKET). `sandbox.launch.Forked`
-sends a request: a line with the user id (-1: keep), then a *head*, which is the same for most programs (a line of resource limits, three
-numbers each; the directory; the program's file and its environment as NAME=VALUE, separated by NUL bytes). With it come the
-descriptors of the program's stdin, stdout and stderr, and of a file with its code if that is compiled already. The answer is
-`STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY` if it cannot be started.
+`sandbox.launch.ForkServer` starts this server with one end of a Unix socket that keeps message boundaries (SOCK_SEQPACKET).
 
-The child runs the program as `python3 main.py` would: with a fresh `__main__`, in its own session, directory,
-environment, user and limits. It inherits only the modules in `WARM`, which the parent has imported; expected outputs and
-other programs' code are never in this process. The caller kills what a program leaves behind.
+A request comes from `sandbox.launch.Forked`. It begins with a line with the user id (-1: keep the user). The *head* follows, which
+is the same for most programs: a line of resource limits, three numbers each; a line with the directory; the program's file and its
+environment as NAME=VALUE, separated by NUL bytes. With the message come the descriptors of the program's stdin, stdout and stderr,
+and, if the program is compiled already, of a file with its code.
+
+The answer is `STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY` if the child cannot be started.
+
+The child runs the program as `python3 main.py` would: with a new `__main__`, in its own session, directory, environment, user and
+limits. It inherits only the modules in `WARM`, which the parent has imported. Expected outputs and other programs' code are never
+in this process. The runner kills the processes that a program leaves behind.
 """
 
 import atexit
@@ -28,13 +31,13 @@ from typing import Any
 WARM = (
     "bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "re", "string", "typing",
 )  # fmt: skip
-"""Modules that most programs import. No others, since memory of the parent costs time in every child; `random` would also reseed itself
-in each child."""
+"""Modules that the server imports in advance, because most programs use them. It imports no others: memory of the parent costs time
+in every child, and `random` would also reseed itself in each child."""
 _LARGEST = 1 << 16
-"""Bytes of a request and of code, the same as in `servers/fork.c`."""
-_WALL = 0x40000000
+"""The most bytes of a request, and of a program's code; the same as in `servers/fork.c`."""
+_WALL = 0x40000000  # __WALL of wait4(2): also children that are threads
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
-_MANY_BLOCKS = 500_000
+_MANY_BLOCKS = 500_000  # a program that allocates more memory blocks is finalized in the usual way
 _COLLECTED = 1 << 14  # Py_TPFLAGS_HAVE_GC
 _QUIET = frozenset(
     (
@@ -49,18 +52,18 @@ _QUIET = frozenset(
         types.ModuleType,
     )
 )
-"""The types of most objects, which have no finalizer."""
+"""Types without a finalizer, to which most objects belong."""
 _C_FUNCTION = ctypes.CFUNCTYPE(None).__mro__[1]
-# Read directly from the type: a class of the program may override these attributes.
+# Attributes read from `type` itself, because a class of the program may override them.
 _DICT, _MRO, _FLAGS = (type.__dict__[name].__get__ for name in ("__dict__", "__mro__", "__flags__"))
 _CALLBACK = weakref.ref.__dict__["__callback__"].__get__
 
 
 def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> None:
-    """Answer requests on socket `fd` until the caller hangs up; in a child, run the program, on any of `processors`.
+    """Answer requests on socket `fd` until the runner closes its end. In each child, run the program, on any of `processors`.
 
-    `compiling`: whether programs come without their code. `library`: the compiled `servers/fork.c`, a quicker implementation of
-    `in_python`, or empty.
+    `compiling`: whether children have to compile their programs. `library`: the path of the compiled `servers/fork.c`, which does
+    the same as `in_python` faster; empty if there is none.
     """
     wait = None
     if library:
@@ -88,14 +91,14 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
             file, *env = head.split(b"\n", 2)[2].decode().split("\0")
             names = _get_ready_for(file, dict(one.split("=", 1) for one in env))
     except Exception:
-        # As the interpreter does; it keeps the program's frames until the end.
+        # As the interpreter does. This keeps the program's frames alive until the end.
         sys.last_type, sys.last_value, sys.last_traceback = sys.exc_info()
         sys.excepthook(*sys.exc_info())
         status = 1
-    with contextlib.suppress(Exception):  # out of memory or of stack
+    with contextlib.suppress(Exception):  # no memory or stack left
         if _ends_quietly(originals, blocks):
             os._exit(status)
-    # The interpreter finalizes all objects in its own order; no reference from here may delay that.
+    # Now the interpreter finalizes all objects in its own order. No reference from this module may delay that.
     if sys.excepthook is _without_our_frames:
         sys.excepthook = sys.__excepthook__
     gc.unfreeze()
@@ -104,12 +107,13 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
 
 
 def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
-    """Flush the standard streams; returns whether the interpreter's finalization would have no visible effect and can be skipped.
+    """Flush the standard streams. Returns whether the interpreter's finalization would have no visible effect and can be skipped.
 
-    Finalization costs more than half of a short program's time. It is skipped if no thread or exit function is left, and no object with
-    a finalizer: open files, generators, objects with a `__del__`, weak references with a callback. Objects from before the fork have
-    none, except the standard streams (the list `originals`, which is the first object after the fork). If the program has allocated much
-    (`blocks`: the number of memory blocks before it), the search would cost as much as it saves.
+    Finalization costs more than half of a short program's time. It can be skipped if no thread and no exit function is left, and no
+    object with a finalizer: open files, generators, objects with a `__del__`, weak references with a callback. Objects from before
+    the fork have no finalizer, except the standard streams. They are in `originals`, a list created after `gc.freeze`.
+    `blocks`: the number of allocated memory blocks before the program. If the program allocated very many, the search for such
+    objects would cost as much as it saves, so the answer is False.
     """
     if (
         "threading" in sys.modules
@@ -128,29 +132,29 @@ def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
         if issubclass(type(one), weakref.ref):
             if (callback := _CALLBACK(one)) is not None and not _is_of_abc(callback):
                 return False
-        # Objects that the garbage collector does not track may be of such a class.
+        # Objects of a class that the garbage collector does not track are not in `objects`, so look at the class itself.
         elif issubclass(type(one), type) and not _FLAGS(one) & _COLLECTED and _has_an_end(one):
             return False
     try:
         for stream in originals[1:3]:
             stream.flush()
     except Exception:
-        return False  # the interpreter tries again, and reports it
+        return False  # the interpreter tries again, and reports the failure
     return True
 
 
 def _is_of_abc(callback: object) -> bool:
-    """Whether this callback only removes a dead class from the registry of an abstract base class."""
+    """Whether a weak reference's callback only removes a dead class from the registry of an abstract base class."""
     return type(callback) is types.BuiltinFunctionType and callback.__name__ == "_destroy"
 
 
 def _has_an_end(kind: type) -> bool:
-    """Whether objects of this class have a finalizer; also true for C functions of ctypes, which may have printed."""
+    """Whether objects of this class have a finalizer. Also True for ctypes' C functions: output may be left in C's buffers."""
     return issubclass(kind, _C_FUNCTION) or any("__del__" in _DICT(base) for base in _MRO(kind))
 
 
 def _get_warm(compiling: bool) -> None:
-    """Do as much as possible before the fork: every page that a child writes to, if only a reference count, is copied."""
+    """Do as much work as possible before the fork. Every page that a child writes to, if only a reference count, is copied."""
     for name in WARM:
         __import__(name)
     if compiling:
@@ -158,7 +162,7 @@ def _get_warm(compiling: bool) -> None:
             own = source.read()
         compile(
             own, __file__, "exec"
-        )  # the compiler's initialization on first use would cost every child 1 ms
+        )  # the first use initializes Python's compiler, which would cost every child 1 ms
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:] = ["", *(path for path in sys.path[1:] if path != root)]
     for name in [name for name in sys.modules if name.split(".")[0] == "sandbox"]:
@@ -169,7 +173,7 @@ def _get_warm(compiling: bool) -> None:
 
 
 def in_c(library: str, fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], bytes | bool | None]":
-    """The loop in C, which returns when there is something to do in Python: see `serve` in `servers/fork.c`."""
+    """The server's loop in C. It returns whenever there is work for Python; see `serve` in `servers/fork.c`."""
     mask = sum(1 << processor for processor in processors)
     size = 8 * (mask.bit_length() // 64 + 1)
     found = ctypes.PyDLL(library).serve
@@ -179,13 +183,13 @@ def in_c(library: str, fd: int, processors: "set[int]") -> "Callable[[dict[str, 
 
 
 def in_python(fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], bytes | bool | None]":
-    """The loop in Python, for machines where `servers/fork.c` cannot be compiled."""
-    from _socket import CMSG_LEN, socket  # not the module socket, whose memory every child would carry
+    """The server's loop in Python, for machines where `servers/fork.c` cannot be compiled."""
+    from _socket import CMSG_LEN, socket  # not the module `socket`: every child would inherit its memory
     from struct import unpack
 
     from sandbox.confine import confine, die_with_parent
 
-    # It is set already; but a child's first such call takes 0.25 ms longer if its parent has made none.
+    # `sandbox.launch` has set this already. But if the parent never calls it, a child's first call takes 0.25 ms longer.
     die_with_parent(os.getppid())
     server, own = socket(fileno=fd), os.getpid()
     head, message = b"", b""
@@ -207,7 +211,7 @@ def in_python(fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], by
                 try:
                     limits = _enter(message, fds, processors)
                     confine(*limits, own)
-                except Exception as error:  # ours, not the program's
+                except Exception as error:  # a failure of the sandbox, not of the program
                     server.send(f"failed {error!r}".encode())
                     os._exit(1)
                 server.close()
@@ -231,12 +235,12 @@ def in_python(fd: int, processors: "set[int]") -> "Callable[[dict[str, Any]], by
 def _enter(
     message: bytes, fds: "tuple[int, ...]", processors: "set[int]"
 ) -> "tuple[dict[int, tuple[int, int]], int | None]":
-    """In a child: set up the program's streams, processors and directory; returns its limits and user."""
+    """In a child: set up the program's streams, processors and directory. Returns its limits and its user id (None: keep)."""
     for target, fd in enumerate(fds[:3]):
         os.dup2(fd, target)
         os.close(fd)
-    with contextlib.suppress(OSError):  # failure only costs time
-        os.sched_setaffinity(0, processors)  # the parent is pinned to one
+    with contextlib.suppress(OSError):  # if this fails, the program is only slower
+        os.sched_setaffinity(0, processors)  # the parent is pinned to one processor
     user, limits, directory, _ = message.split(b"\n", 3)
     os.chdir(directory)
     numbers = list(map(int, limits.split()))
@@ -245,7 +249,7 @@ def _enter(
 
 
 def _get_ready_for(program: str, env: "dict[str, str]") -> "dict[str, Any]":
-    """Make this interpreter look as if started with `program`; returns the namespace of its `__main__`."""
+    """Make this interpreter look as if it had been started with `program`. Returns the namespace of the new `__main__`."""
     for name in os.environ.keys() - env.keys():
         del os.environ[name]
     for name, value in env.items():
@@ -260,7 +264,8 @@ def _get_ready_for(program: str, env: "dict[str, str]") -> "dict[str, Any]":
 
 
 def _without_our_frames(kind: type, error: BaseException, trace: "types.TracebackType | None") -> None:
-    """The interpreter's traceback, from the program's first frame on (a syntax error has none)."""
+    """Print the interpreter's traceback from the program's first frame on, without this module's frames. (A syntax error has no
+    frames of the program.)"""
     frames = trace
     while frames:
         if frames.tb_frame.f_code.co_filename == __file__:

@@ -1,4 +1,4 @@
-"""A table of patterns for the pieces of a program (functions, types, imports, ...), one row per language."""
+"""A table of patterns that recognize functions, types, imports and other pieces of a program, one row per language."""
 
 from typing import NamedTuple
 
@@ -35,12 +35,17 @@ _SYMBOL = r"[^\s()\[\]{}'`,;\"" + STRING + JOINED + "]+"
 
 
 class Grammar(NamedTuple):
-    """Patterns of a language's items; each matches at the beginning of an item and has the group `name`.
+    """Patterns for the items of one language (an item is an outermost piece of a program; see `sandbox.outline`).
 
-    `function`: up to its parameters. `type`: types and other items that are kept as functions are. `value`: a name bound to the result
-    of an expression. `first`: occurs only at the beginning of a file. `main`: entry points and tests. `ends`: the end of an item; empty: the
-    end is found by indentation. `word`: a name. `shape`: how a function's body is delimited. `last_word`: a parameter's name comes after
-    its type. `names_imports`: an import contains the names that it binds. `wrapped`: functions are in a class, object or module.
+    These match at the beginning of an item, and have groups for the names that the item defines:
+    `function`: a function, up to its parameters. `value`: a name bound to the result of an expression.
+    `type`: a type, or another item that is kept like a function. `imports`: an import.
+    `first`: an item that may occur only at the beginning of a file. `main`: an entry point or a test.
+
+    `ends`: the end of an item; empty: indentation determines the end. `unfinished`: the end of a line that continues on the next.
+    `word`: a name. `shape`: how a function's body is delimited ("braces", "colon", "end", "equals", "parentheses").
+    `last_word`: whether a parameter's name comes after its type. `names_imports`: whether an import contains the names that it binds.
+    `wrapped`: whether functions are inside a class, object or module.
     """
 
     function: str

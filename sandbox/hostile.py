@@ -1,7 +1,8 @@
 """A table of hostile programs, for `python -m sandbox check`.
 
-A program exits with code 0 only if its attack succeeded, so `passed` means that it was not contained. With `may_pass` it may exit
-with code 0 anyway; then only the verdict of `PROBE` counts, which runs next and looks for anything left behind.
+A hostile program exits with code 0 only if its attack succeeded, so the verdict `passed` means that the sandbox failed to contain it.
+A program with `may_pass` may exit with code 0 in any case. Then only the verdict on `PROBE` counts, a program that runs next and
+fails if it finds anything left behind.
 """
 
 from dataclasses import dataclass, field, replace
@@ -10,12 +11,12 @@ from sandbox.programs import assemble
 from sandbox.verdicts import MIB, Limits, Program, Verdict
 
 NAP = "86399.75"
-"""Seconds that left-behind processes sleep for; `PROBE` finds them by this number."""
+"""Processes that hostile programs leave behind sleep for this many seconds; `PROBE` finds them by this number."""
 
 TIGHT = Limits(cpu_seconds=2, wall_seconds=6, memory_bytes=300 * MIB, output_bytes=MIB, processes=64)
 
 SHORT = replace(TIGHT, cpu_seconds=1, wall_seconds=2)
-"""For programs that usually end by a timeout."""
+"""Limits for programs that usually end with a timeout."""
 
 PROBE = Program(
     "probe",
@@ -44,7 +45,7 @@ print("end-of-probe")
 
 @dataclass(frozen=True)
 class Hostile:
-    """One attack. `expected`: the verdict, if only one is right."""
+    """One hostile program. `expected`: the only right verdict, if there is one. `may_pass`: see the module."""
 
     name: str
     source: str
@@ -231,7 +232,7 @@ os.write(out, b"x" * 10_000)
 """
 
 HOSTILE = (
-    # Using more than its share
+    # Exceeding the limits
     Hostile("fork bomb", "import os\nwhile True: os.fork()"),
     Hostile("fork bomb in a shell", ":(){ :|:& };:\nsleep 20\nexit 0", "sh"),
     Hostile(
@@ -277,7 +278,7 @@ HOSTILE = (
         "will not be killed for memory",
         "with open('/proc/self/oom_score_adj', 'w') as file: file.write('-1000')",
     ),
-    # Outliving its verdict
+    # Leaving something behind
     Hostile("daemon", _DAEMON.replace("CLOSE", "[os.close(n) for n in range(3)]"), may_pass=True),
     Hostile("daemon that holds the pipes", _DAEMON.replace("CLOSE", "pass"), expected=Verdict.passed),
     Hostile("daemon of a shell", f"setsid sleep {NAP} &\ndisown -a", "sh", expected=Verdict.passed),
@@ -305,7 +306,7 @@ HOSTILE = (
         "import os\nos.symlink('/', '/tmp/root')\nos.symlink('/etc', '/dev/shm/etc')\nos.symlink('/tmp', '/tmp/loop')",
         may_pass=True,
     ),
-    # Others
+    # Attacking other processes
     Hostile("kill(-1)", "import os\nos.kill(-1, 9)", may_pass=True),
     Hostile("kills its parent", _OTHERS.replace("TRY", "assert pid == os.getppid(); os.kill(pid, 9)")),
     Hostile("signals to everybody", _OTHERS.replace("TRY", "os.kill(pid, 15)")),
@@ -322,7 +323,7 @@ HOSTILE = (
             "TRY", "import ctypes; assert ctypes.CDLL(None).ptrace(16, pid, 0, 0) == 0 or int('x')"
         ),
     ),
-    # It does not end, or not for whoever has to wait for that
+    # Preventing its own end, or hiding it from the process that waits for it
     Hostile(
         "has itself traced and stops",
         f"{_PTRACE}ptrace(0, 0)\nos.kill(os.getpid(), 19)",
@@ -348,7 +349,7 @@ HOSTILE = (
         "looks for other programs",
         "import os, glob\nraise SystemExit(not [p for p in glob.glob('/sandbox/*/*/main.*')])",
     ),
-    # The machine
+    # Attacking the machine
     Hostile(
         "writes to /proc/sys", "with open('/proc/sys/kernel/core_pattern', 'w') as file: file.write('x')"
     ),
@@ -374,7 +375,7 @@ HOSTILE = (
         "writes to the system",
         "for place in ('/usr/x', '/etc/x', '/bin/x', '/x', '/opt/x'): open(place, 'w')",
     ),
-    # The network
+    # Using the network
     Hostile(
         "IPv4",
         _sockets(
@@ -398,7 +399,7 @@ HOSTILE = (
             )
         ),
     ),
-    # The verdict
+    # Forging the verdict
     Hostile(
         "forges a verdict on stdout",
         f"print({_FORGED!r})\nraise SystemExit(1)",
@@ -422,7 +423,7 @@ HOSTILE = (
     _with_tests(
         "exit code 256", "sh", "#!/bin/bash\nf() {\n", "    :\n}\nexit 256\ng() {\n", "}\nset -e\nf\n"
     ),
-    # The compilers
+    # Attacking the compilers
     Hostile("billion laughs", _LAUGHS, "cpp", limits=Limits(compile_cpu_seconds=4, compile_wall_seconds=20)),
     Hostile(
         "types without end", _TYPES, "ts", limits=Limits(compile_cpu_seconds=10, compile_wall_seconds=30)

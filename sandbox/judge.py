@@ -1,5 +1,4 @@
-"""Judges one program after the other, and keeps what many programs share: the warm Python interpreter, warm compilers, a
-compiled checker."""
+"""Judges one program after another, and keeps Python, the compilers and a checker running between programs."""
 
 import itertools
 import os
@@ -27,18 +26,18 @@ from sandbox.verdicts import Case, Checker, Limits, Program, Result
 class Place(StrEnum):
     """Where programs run, and how they are isolated."""
 
-    process = "process"  # as ordinary processes, under another user if the runner is root
-    bubblewrap = "bubblewrap"  # each in its own box
-    container = "container"  # one after the other in the runner's own container
+    process = "process"  # ordinary child processes, under another user if the runner is root
+    bubblewrap = "bubblewrap"  # each program in its own bubblewrap box
+    container = "container"  # all programs, one after another, in the container in which the runner runs
 
 
 class Judge:
     """Judges programs, one at a time, each in its own directory under `scratch`.
 
-    `caller`: a file descriptor that becomes readable when the client hangs up; then the program is killed and `CallerGone`
-    raised.
+    `caller`: a file descriptor that becomes readable when the client closes its end; `Judge` then kills the program and raises
+    `CallerGone`.
     `uid`: the user that the program runs as; None: the runner's user.
-    `clean`: false if a program left something that cannot be removed; then the runner has to end.
+    `clean`: False if a program left something that cannot be removed; then the runner has to end.
     """
 
     def __init__(self, scratch: Path, place: Place, caller: int | None = None) -> None:
@@ -50,12 +49,14 @@ class Judge:
         self.pinned = Pinned()
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
-        # By language: compilers in a row that failed on their first program, and how many programs to judge without one.
+        # By language: how many compilers in a row failed on their first program (`_failures`), and how many programs are still to be
+        # judged without a warm compiler (`_without`, the back-off).
         self._failures: Counter[str] = Counter()
         self._without: Counter[str] = Counter()
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
         self.compiler_uid, self._uids = first, itertools.count(first + 1)
-        self._directories = 0  # the next directory's name; it grows only if a directory cannot be removed
+        # The name of the next program's directory. It grows only if a directory cannot be removed.
+        self._directories = 0
         self._checking: Checking | None = None
         scratch.chmod(0o711)  # programs may run as another user
         closed = [folder for folder in scratch.parents if not folder.stat().st_mode & stat.S_IXOTH]
@@ -63,7 +64,7 @@ class Judge:
         self.executable = not os.statvfs(scratch).f_flag & os.ST_NOEXEC
 
     def check_reachable(self) -> None:
-        """Raise `SandboxError` if programs cannot read their own files: every one would be judged a runtime error."""
+        """Raise `SandboxError` if programs cannot read their own files. Otherwise every program would get `runtime_error`."""
         if self.closed is not None:
             raise SandboxError(
                 f"programs run as another user, who cannot get into {self.closed}, where temporary files are; set TMPDIR to "
@@ -82,7 +83,7 @@ class Judge:
             return judgement.result()
         finally:
             wipe_program(str(directory), judgement.source)
-            # The same path for the next program, so that the warm interpreter's request stays the same.
+            # The next program gets the same path, so that the head of the request to the warm interpreter stays the same.
             self._directories -= 1
             if self.contained:
                 self.clean = clear_container()
@@ -98,8 +99,8 @@ class Judge:
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:
-        """The warm compiler of language `name`, started on first use; None if there is none. Only a runner that is root
-        has any, because they run as another user."""
+        """The warm compiler of language `name`, started on first use. None if the language has none, with bubblewrap, during a
+        back-off, or if the runner is not root: only root can start a compiler as another user."""
         if self.uid is None or self.isolated:
             return None
         if self._without[name]:
@@ -110,22 +111,26 @@ class Judge:
         return self.compilers.get(name)
 
     def drop_compiler(self, name: str) -> None:
-        """End the warm compiler of language `name`; the next program that needs one starts a new one. If it failed on its first
-        program, it may not work here at all, so the next start is delayed by a back-off: 1, 3, 7, ... programs run without one."""
+        """End the warm compiler of language `name`; the next program in that language starts a new compiler.
+
+        A compiler that failed on its first program may not work on this machine at all. So after 1, 2, 3, ... such failures in a row
+        the next 1, 3, 7, ... programs (at most 999) are judged without a warm compiler.
+        """
         compiler = self.compilers.pop(name)
         compiler.close()
         self._failures[name] = 0 if compiler.served else self._failures[name] + 1
         self._without[name] = min(2 ** self._failures[name], 1000) - 1
 
     def checking(self, checker: Checker) -> Checking:
-        """The checker, ready to run. It is compiled once for consecutive programs with the same one."""
+        """`checker`, compiled and ready to run. Consecutive programs with the same checker share one compilation."""
         if self.contained:
-            clear_container()  # what the program left must not be visible to the checker
+            clear_container()  # the checker must not see files that the program left
         if self._checking is None or self._checking.checker != checker or self._checking.refused:
             self.drop_checker()
             directory = self.scratch / "checker"
             directory.mkdir(mode=0o700)
-            alone = (Case("", None),)  # so that it is compiled and run as a program with cases
+            # With a case, `Judgement` compiles and runs the checker as it does programs with cases.
+            alone = (Case("", None),)
             judgement = Judgement(
                 self, Program("checker", checker.language, checker.source, alone), directory
             )
@@ -143,12 +148,12 @@ class Judge:
 
     @property
     def kept(self) -> frozenset[int]:
-        """The process ids of the warm helpers, which are not killed with a program."""
+        """The process ids of the warm interpreter and compilers, which must not be killed together with a program."""
         warm = [self.server, *self.compilers.values()]
         return frozenset(helper.pid for helper in warm if helper)
 
     def close(self) -> None:
-        """End the warm interpreter and compilers and remove the checker; the next program that needs one starts a new one."""
+        """End the warm interpreter and compilers and remove the checker. The next program starts the ones that it needs again."""
         self.drop_checker()
         self.pinned.release()
         if self.server:

@@ -1,4 +1,4 @@
-"""Judges one program: writes its source to a file, compiles it, runs it, and derives the verdict."""
+"""Judges one program; writes its source to a file, compiles it, runs it, and derives the verdict."""
 
 import errno
 import os
@@ -30,17 +30,19 @@ if TYPE_CHECKING:
     from sandbox.judge import Judge
 
 KEPT_CHARACTERS = 64 << 10
-"""The most characters of stdout, and of stderr, in a `Result`; shared by its cases."""
+"""The most characters of stdout, and of stderr, in a `Result`. The cases of `Program.every_case` share them."""
 KEPT_OF_A_CASE = 1 << 10
-"""But each case has at least so many."""
+"""The most characters per case if there are so many cases that their shares would be smaller."""
 
 _LARGEST_PYTHON = 48 << 10
-"""Bytes of source or code. Larger programs are compiled by their own process, under its limits."""
+"""The warm compiler compiles Python programs up to this size, in bytes of source and of code. A larger program is compiled by its own
+process, under its limits."""
 _PYTHON_SECONDS = 5.0
+"""How long the warm compiler may take for a Python program."""
 
 
 class Judgement:
-    """The judgement of one program. `at_home`: in a box it starts in the writable home directory, else in its own directory."""
+    """The judgement of one program. `at_home`: see `sandbox.launch.Command`."""
 
     at_home = True
 
@@ -61,7 +63,7 @@ class Judgement:
         self.cases: list[Phase] = []
 
     def result(self) -> Result:
-        """Compile, then run each case, until one fails unless the program says `every_case`."""
+        """Compile the program and run its cases. The first case that fails is the last one, unless `Program.every_case` is set."""
         if refused := self.compile():
             return refused
         write_files(self.directory, self.program.files, self.uid)
@@ -87,7 +89,7 @@ class Judgement:
         return self._finish(*(failed or (verdict, outcome)))
 
     def compile(self) -> Result | None:
-        """Write the source to a file and compile it. Returns a result if it is rejected, else None."""
+        """Write the source to a file and compile it. Returns a result if the compiler rejects the program, else None."""
         name, uid = self._fill(self.row.file), self.uid
         self.source = f"{self.directory}/{name}"
         file = os.open(self.source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
@@ -120,7 +122,7 @@ class Judgement:
         return None
 
     def _compile_warm(self, name: str) -> Outcome | None:
-        """Compile with the language's warm compiler. Returns None if there is none or it failed."""
+        """Compile with the language's warm compiler. Returns None if there is none or if it failed."""
         done = self._warm(name, self.limits.compile_wall_seconds) if _is_text(self.text) else None
         if done is None:
             return None
@@ -130,13 +132,13 @@ class Judgement:
         except OSError as error:
             if error.errno != errno.ENAMETOOLONG:
                 raise
-            return None  # a fresh compiler, which writes its files itself, reports that properly
+            return None  # a new compiler process writes its files itself and reports this error properly
         outcome = Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
         self._add(outcome, compiling=True)
         return outcome
 
     def _compile(self, argv: tuple[str, ...]) -> Outcome:
-        """Compile with a fresh compiler; once more if it asks for another file name."""
+        """Compile with a new compiler process, and a second time if the compiler asks for another file name."""
         outcome = self.step(argv, compiling=True)
         self._add(outcome, compiling=True)
         named = re.search(self.row.misnamed, _text(outcome.stderr)) if outcome.exit_code else None
@@ -159,7 +161,7 @@ class Judgement:
         return True
 
     def _python(self) -> bytes:
-        """The program's code, compiled by the warm compiler; empty if its own process has to compile it."""
+        """The program's byte code from the warm Python compiler; empty if the program's own process has to compile the source."""
         if len(self.text) > _LARGEST_PYTHON:
             return b""
         done = self._warm(f"{self.judge.pinned.processor} {self.source}", _PYTHON_SECONDS)
@@ -170,8 +172,8 @@ class Judgement:
         return code if len(code) <= _LARGEST_PYTHON else b""
 
     def _warm(self, name: str, seconds: float) -> Compiled | None:
-        """The output of the language's warm compiler; None if there is none, it failed, or it took more than `seconds` or than the
-        limit on CPU time."""
+        """The output of the language's warm compiler. None if there is no such compiler, if it failed, or if it took longer than
+        `seconds` or than the limit on CPU time."""
         compiler = self.judge.compiler(self.row.name)
         if compiler is None:
             return None
@@ -183,7 +185,7 @@ class Judgement:
         return done
 
     def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
-        """The verdict of one run; see `Language` for the patterns."""
+        """The verdict on one run; `Language` explains the patterns."""
         row = self.row
         stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
         messages = stderr + stdout if row.reports_on_stdout else stderr
@@ -220,13 +222,13 @@ class Judgement:
         check_compiled(str(self.directory), self.text, refused.stderr + refused.stdout)
 
     def step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
-        """Run one command of the language's row to its end."""
+        """Run one command of the language's row (its compiler, or the program) to its end."""
         judge, limits = self.judge, self._limits_of(compiling)
         cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
         wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
         command = self._command(argv, cpu, compiling)
         warm = self.row.name == "py" and not compiling and not judge.isolated and _is_text(self.text)
-        warm = warm and not self.program.args  # the warm interpreter starts programs without any
+        warm = warm and not self.program.args  # it passes no arguments to programs
         server = judge.python(command.env) if warm else None
         if server:
             judge.pinned.pin(server.pid)
@@ -251,7 +253,8 @@ class Judgement:
         return outcome
 
     def _limits_of(self, compiling: bool) -> Limits:
-        """The program's limits; a compiler gets at least the language's default sizes, since a program's low limits are not meant for it."""
+        """The program's limits. For a compiler, the limits on sizes and processes are at least the language's defaults, because
+        low limits are meant for the program only."""
         own, given = self.row.limits, self.limits
         if not compiling or given is own:
             return given
@@ -259,7 +262,7 @@ class Judgement:
         return replace(given, **{name: max(getattr(given, name), getattr(own, name)) for name in sizes})
 
     def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
-        """A command of the language's row, with this program's values."""
+        """A command of the language's row, filled in for this program."""
         judge, row = self.judge, self.row
         home = str(self.directory)
         if judge.isolated:
@@ -274,9 +277,9 @@ class Judgement:
         kernel = rlimits(
             limits,
             cpu_seconds,
-            # Not for compilers: they are trusted, and some reserve far more address space than they use.
+            # Compilers have no limit on address space: they are trusted, and some reserve far more than they use.
             address_space=row.limit_address_space and not compiling,
-            # The kernel counts all processes of a user, so this works only if programs have their own user.
+            # The kernel counts all processes of a user, so this limit works only if programs have a user of their own.
             processes=self.uid is not None and not judge.isolated,
             deep=contest and not compiling,
         )
@@ -287,7 +290,7 @@ class Judgement:
         return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
 
     def _fill(self, template: str, limits: Limits | None = None) -> str:
-        """Fill a template of the language's row with this program's values. `limits`: those of the run or of the compiler."""
+        """Replace the `{...}` in a template of the language's row. `limits`: the limits of this run or compilation."""
         if "{" not in template:
             return template
         return re.sub(r"\{(\w+)\}", lambda match: self._value(match[1], limits or self.limits), template)
@@ -311,7 +314,7 @@ class Judgement:
         return prepared(preamble(self.program) if name == "preamble" else name, self.limits)
 
     def _add(self, outcome: Outcome, compiling: bool = False) -> None:
-        """Add the usage of a step."""
+        """Add the time and memory of a step to the result's totals."""
         self.cpu_seconds += outcome.cpu_seconds
         if compiling:
             self.compile_seconds += outcome.wall_seconds
@@ -320,7 +323,7 @@ class Judgement:
             self.peak_memory_bytes = max(self.peak_memory_bytes, outcome.memory_bytes)
 
     def _finish(self, verdict: Verdict, last: Outcome) -> Result:
-        """The result, with the output of the last step."""
+        """The program's result, with the output of the `last` step."""
         stdout = _text(last.stdout)
         if self.program.end_marker:
             stdout = stdout.replace(f"\n{self.program.end_marker}\n", "", 1)
@@ -343,7 +346,7 @@ class Judgement:
 
 
 def _phase(verdict: Verdict, outcome: Outcome, most: int) -> Phase:
-    """A command's run, with at most `most` characters of each output."""
+    """The `Phase` for one command, with at most `most` characters of stdout and of stderr."""
     return Phase(
         verdict,
         None if outcome.over else outcome.exit_code,
@@ -356,7 +359,7 @@ def _phase(verdict: Verdict, outcome: Outcome, most: int) -> Phase:
 
 
 def _is_text(source: bytes) -> bool:
-    """Whether the source is UTF-8 without NUL. Python and javac may read others differently from memory than from a file."""
+    """Whether the source is UTF-8 without NUL. Other sources may mean something else in memory than in a file to Python and javac."""
     try:
         return "\0" not in source.decode()
     except UnicodeDecodeError:
@@ -368,7 +371,7 @@ def _text(data: bytes) -> str:
 
 
 def _kept(text: str, most: int = KEPT_CHARACTERS) -> str:
-    """At most `most` characters: the beginning and the end of a longer text."""
+    """`text`, or the beginning and the end of it, `most` characters in all, if it is longer than that."""
     if len(text) <= most:
         return text
     note = f"\n... {len(text)} characters in all ...\n"

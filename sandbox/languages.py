@@ -1,4 +1,4 @@
-"""The table of languages, one row each: how a program is named, compiled, run and judged."""
+"""The table of languages; each row says how a program in that language is named, compiled, run and judged."""
 
 import hashlib
 import json
@@ -13,12 +13,14 @@ from sandbox.errors import UsageError
 from sandbox.verdicts import MIB, Limits, Program
 
 PATH = "/usr/local/bin:/usr/bin:/bin"
-"""The search path for tools, without the caller's virtual environment, which must not change verdicts."""
+"""The search path for tools. It leaves out the caller's virtual environment, which must not change verdicts."""
 
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
+"""A pattern that matches nothing."""
 JUDGE_VERSION = 5
-"""Part of every verdict's identity, and so of cache keys. Increment it for a change outside this table that can change a verdict."""
+"""Part of every language's identity (`Sandbox.identity`), and so of cache keys. Increment it for every change outside this table that
+can change a verdict."""
 
 COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
@@ -27,7 +29,7 @@ IMAGES = (COMMON, MORE)
 NODE_MODULES = {
     "js-md5@0.8.3": "sha512-qR0HB5uP6wCuRMrWPTrkMaev7MJZwJuuw4fnwAzRgP4J4/F8RwtodOKpGp4XpqsLBFzzgqIO42efFAyz2Et6KQ=="
 }
-"""Modules from npm for the image that has node, for which Debian has no package: NAME@VERSION and npm's `integrity` digest."""
+"""Node modules that Debian does not package and that images with node get from npm: npm's `integrity` digest by NAME@VERSION."""
 
 _PY_COMPILE = """import sys, tokenize
 with open(sys.argv[1], 'rb') as file:
@@ -36,6 +38,7 @@ with open(sys.argv[1], 'rb') as file:
     source = file.read()
 source.decode(encoding)  # as of a file; in memory, comments may hold any byte
 compile(source, 'main.py', 'exec')"""
+# Pieces of commands. The public ones are also used by the warm compilers, `sandbox.judgement` and `sandbox.prepared`.
 _PHP = ("php", "-d", "memory_limit={heap}M", "-d", "zend.assertions=1", "-d", "assert.exception=1")
 _TSC = ("tsc", "--target", "es2020", "--module", "commonjs", "--skipLibCheck", "--typeRoots", "{dir}")
 JVM = ("-XX:TieredStopAtLevel=1", "-XX:+UseSerialGC", "-XX:-UsePerfData")
@@ -54,15 +57,14 @@ JAVAC_OPTIONS = ("-encoding", "UTF-8", "-cp", JAVATUPLES)
 GXX_OPTIONS = ("-std=c++17",)
 CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")
 CONTEST_NODE_OPTION = "--stack-size={stack}000"  # in KiB
-CONTEST_ENV = {"ONLINE_JUDGE": "true"}  # in all languages
+CONTEST_ENV = {"ONLINE_JUDGE": "true"}  # for programs with cases, in all languages
 MCS_OPTIONS = ("-r:System.Numerics.dll",)
-"""The upper-case names above, from `JVM` on, are shared by rows, warm compilers and `sandbox.prepared`."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """Other values of a row (`fields`) for programs whose source matches the pattern `if_source`. `contest`: True: only for
-    programs with cases; False: only for programs without; None: for both."""
+    """Other values (`fields`) of a row for some programs: those whose source matches the pattern `if_source`, and that have cases
+    (`contest` True), have none (False), or both (None)."""
 
     fields: tuple[tuple[str, Any], ...]
     if_source: str = ""
@@ -73,30 +75,40 @@ class Variant:
 class Language:
     """One language.
 
-    `name` (MultiPL-E's file ending), `title` and `aliases` are the language's names, in any case. `fences`: further names in info
-    strings of code blocks, file endings and dialects. `multipl_e`: its name in MultiPL-E's data set, if that is not `name`.
-    In the argument vectors `{dir}` is the program's directory, `{name}` the file's name without its extension, `{entry}` the class to run
-    (see `sandbox.classfiles`), `{heap}` the largest garbage-collected heap in MiB, `{stack}` the stack in MiB, `{preamble}` and
-    `{snapshot}` files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL. Empty arguments are left out.
-    `likely_name`: if it matches the source, its group is the file's name, else the name is `Main`.
-    `misnamed`: if it matches a compiler's message, its group is the name that the file has to have, and is renamed to.
-    `warm_options`: options that a warm compiler gets with each program; it is started with all others (tsc's: `servers/tsc.js`).
-    `packages`: Debian packages of the tools. `libraries`: Debian packages of optional libraries. `image`: backend docker's image with
-    both.
-    `end`: a statement that prints `{marker}` on its own line. It is inserted after the tests or, if the
-    tests end inside a function or class, before the closing brackets that `closing` matches.
-    `test_failed`, `failed_quietly`, `out_of_memory`, `refused` and `missing` are patterns for stderr and, with `reports_on_stdout`, for
-    stdout. A program may write up to `Limits.output_bytes` of
-    anything, so they have to take linear time.
-    `test_failed`: a failed run in which a test failed. `failed_quietly`: a failed test in a run with exit code 0. `out_of_memory`: a
-    failed run when memory ran out. `refused`: an interpreter that compiles on the fly rejected the program.
-    `missing`: a failed run that lacked a library, with its name in the last group that matched. It goes to the result's `note` and
-    changes no verdict; it matches only messages that are clearly about a library and not about a name of the program.
-    `test_failed_code`: the exit code of a failed test, in languages where it prints nothing.
-    `syntax_check`: a command that tells a syntax error from an error at run time; it runs only after a failure whose message matches
+    Names:
+    `name`, `title` and `aliases` are names of the language, in any case; `name` is MultiPL-E's file ending. `fences`: further names
+    in the info strings of code blocks (file endings, dialects). `multipl_e`: the name in MultiPL-E's data set, if it is not `name`.
+
+    Commands:
+    `file`: the name of the source file. `compile`, `run`, `syntax_check`: the commands. `env`: environment variables.
+    `syntax_check` tells a syntax error from an error at run time; it runs only after a failure whose message matches
     `speaks_of_syntax`.
-    `limit_address_space`: whether RLIMIT_AS can limit memory; some runtimes reserve far more address space than they use.
-    `variants`: the first one whose conditions match the program replaces fields of the row.
+    Placeholders: `{dir}` is the program's directory, `{name}` the file's name without extension, `{entry}` the class to run
+    (`sandbox.classfiles`), `{heap}` the largest garbage-collected heap in MiB, `{stack}` the stack in MiB, `{preamble}` and
+    `{snapshot}` options for files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL. Arguments that
+    become empty are left out.
+    `likely_name`: if it matches the source, its group is `{name}`; else `{name}` is `Main`.
+    `misnamed`: if it matches a compiler's message, its group is the name that the file has to have; the file is renamed.
+    `warm_options`: options that a warm compiler gets with each program. It gets all other options at its start (tsc's are in
+    `servers/tsc.js`).
+    `limit_address_space`: whether RLIMIT_AS can limit memory. Some runtimes reserve far more address space than they use.
+    `variants`: the first variant whose conditions match the program replaces fields of the row.
+
+    Installation:
+    `tools`, `files`: programs and files that have to be installed. `versions`: commands that print versions. `packages`: Debian
+    packages of the tools. `libraries`: Debian packages of optional libraries. `image`: backend docker's image with both.
+
+    Tests:
+    `end`: a statement that prints `{marker}` on its own line. It is inserted after the tests. If the tests end inside a function or
+    class, it is inserted before the closing brackets, which `closing` matches.
+
+    Patterns for stderr, and for stdout too if `reports_on_stdout` is set. A program may write up to `Limits.output_bytes` of any text,
+    so these patterns have to match in linear time.
+    `test_failed`: a test failed, in a run that failed. `failed_quietly`: a test failed, in a run with exit code 0.
+    `out_of_memory`: memory ran out, in a run that failed. `refused`: an interpreter that compiles on the fly rejected the program.
+    `missing`: the program lacked a library; the last group that matched is the library's name. It goes into the result's `note` and
+    changes no verdict. It may match only messages that are clearly about a library, not about a name of the program.
+    `test_failed_code`: the exit code after a failed test, in languages where a failed test prints nothing.
     """
 
     name: str
@@ -138,7 +150,7 @@ class Language:
         return tuple(dict.fromkeys((self.name, self.title.lower(), *self.aliases)))
 
     def of(self, program: Program) -> "Language":
-        """The row for a program, with the variant that fits it."""
+        """The row for `program`: this row, with the fields of the first variant that fits."""
         for variant in self.variants:
             if variant.contest in (None, bool(program.cases)) and re.search(
                 variant.if_source, program.source
@@ -169,7 +181,8 @@ def _mcs(symbol: str) -> tuple[str, ...]:
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
 _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation failed"
-# Not node's own modules, for which tsc gives the same message because it lacks their types; nor a file of the program.
+# `_NODE_MISSING` matches neither node's own modules (tsc gives the same message for them, because it lacks their types) nor files of
+# the program.
 _NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|timers|url|util|vm|worker_threads|zlib"
 _NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{_NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
 _NODE_MISSING_AT_RUN = r"(?m:^)(?:Uncaught )?Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
@@ -192,7 +205,7 @@ _ROWS = (
         test_failed=r"(?m)^AssertionError\b",
         out_of_memory=r"(?m)^MemoryError\b",
         missing=r"(?m)^ModuleNotFoundError: No module named '([^'\n]{1,100})'",
-        # OpenBLAS (in builds of numpy other than Debian's) starts a thread per processor, which exceeds limits on some machines.
+        # OpenBLAS (in builds of numpy other than Debian's) would start a thread per processor and exceed limits on large machines.
         env=(("PYTHONHASHSEED", "0"), ("PYTHONDONTWRITEBYTECODE", "1"), ("OPENBLAS_NUM_THREADS", "1")),
     ),
     Language(
@@ -201,7 +214,7 @@ _ROWS = (
         aliases=("cxx", "cc"),
         fences=("hpp", "c", "h"),
         file="main.cpp",
-        # Without -O2 if tests are part of the program, as in MultiPL-E: compiling takes most of its time.
+        # No -O2 for programs with tests inside, as in MultiPL-E: compiling takes most of the time.
         compile=_gxx(),
         variants=_contest(compile=_gxx(*CONTEST_OPTIONS)),
         run=("{dir}/main",),
@@ -283,12 +296,12 @@ _ROWS = (
         versions=(("mcs", "--version"), ("mono", "--version")),
         end='System.Console.WriteLine("\\n{marker}");',
         closing=r"\}\s*\}\s*$",
-        # A failed Debug.Assert goes to the trace listener and the program ends with exit code 0.
+        # A failed Debug.Assert is written to the trace listener, and the program goes on and ends with exit code 0.
         env=(("MONO_TRACE_LISTENER", "Console.Error"), ("MONO_GC_PARAMS", "max-heap-size={heap}m")),
         failed_quietly=r"System\.Diagnostics\.Debug\.Assert",
         test_failed=r"System\.Diagnostics\.Debug\.Assert",
         out_of_memory=r"System\.OutOfMemoryException|Out of memory",
-        # mcs gives the same message for undefined types; for a library the name is in column 7, as in `using NAME;`.
+        # mcs gives the same message for undefined types. For a library the name is in column 7, as in `using NAME;`.
         missing=r"\(\d{1,9},7\): error CS0246: The type or namespace name `([\w.]{1,100})'",
         limit_address_space=False,
     ),
@@ -411,7 +424,7 @@ _ROWS = (
         closing=r"\bend\s+os\.exit\(\s*lu\.LuaUnit\.run\(\)\s*\)\s*$",
         reports_on_stdout=True,
         test_failed=r"(?m)^(?>.*?\bexpected: ).*, actual: |You are trying to exit",
-        # luaunit 3.4's own error about Lua's message, which is not a table.
+        # The second pattern is an error of luaunit 3.4 itself, which expects Lua's message to be a table.
         out_of_memory=r"not enough memory|attempt to index a string value \(local 'err'\)",
         missing=r": module '([^'\n]{1,100})' not found:",
     ),
@@ -443,7 +456,7 @@ _ROWS = (
         image=MORE,
         versions=(("Rscript", "--version"),),
         end='cat("\\n{marker}\\n")',
-        test_failed=r"is not (all )?TRUE|\A\Z",  # stopifnot; or quit('no', 1), which prints nothing
+        test_failed=r"is not (all )?TRUE|\A\Z",  # of stopifnot; or of quit('no', 1), which prints nothing
         out_of_memory=r"cannot allocate (memory|vector)",
         missing=r"there is no package called [‘']([\w.]{1,100})[’']",
     ),
@@ -592,22 +605,22 @@ _ROWS = (
 )
 
 LANGUAGES: dict[str, Language] = {row.name: row for row in _ROWS}
-"""The rows by short name."""
+"""The rows of the table by short name."""
 
 READ_ONLY = {"adb": ("ada",), "dart": (), "fs": ("f#", "fsharp"), "jl": ("julia",), "swift": ()}
-"""Further languages of MultiPL-E, by short name, with their aliases. They cannot be run; files of problems may contain them."""
+"""Further languages of MultiPL-E: aliases by short name. Files of problems may contain them, but the sandbox cannot run them."""
 
 _SHORT_NAMES = {text: row.name for row in _ROWS for text in row.names}
 _SHORT_NAMES |= {text: name for name, aliases in READ_ONLY.items() for text in (name, *aliases)}
 
 
 def short_name(text: str) -> str:
-    """The short name of the language with name or alias `text`; `text` itself if there is none."""
+    """The short name of the language with name or alias `text`; `text` itself if there is no such language."""
     return _SHORT_NAMES.get(text.lower(), text)
 
 
 def language(name: str) -> Language:
-    """The row of the language with name or alias `name`. Raises `UsageError` if there is none."""
+    """The row of the language with name or alias `name`. Raises `UsageError` if there is no such language."""
     found = LANGUAGES.get(short_name(name))
     if found is None:
         raise UsageError(refusal(name))
@@ -615,7 +628,7 @@ def language(name: str) -> Language:
 
 
 def refusal(text: str, known: Collection[str] = LANGUAGES) -> str:
-    """The error message for `text`, which is not one of the languages `known`: the reason, a similar name, the known ones."""
+    """The error message for `text`, which is not one of the languages `known`: the reason, a similar name, the known languages."""
     name = short_name(text)
     if name in READ_ONLY:
         why = f"language {text!r} can be read in files of problems, but not run"
@@ -629,20 +642,23 @@ def refusal(text: str, known: Collection[str] = LANGUAGES) -> str:
 
 
 def likely_name(row: Language, source: str) -> str:
-    """The first name to try for a program's file, without its extension."""
+    """The name to try first for a program's file, without its extension."""
     found = row.likely_name != NEVER and re.search(row.likely_name, source)
     return found[1] if found else "Main"
 
 
 def heap_mib(limits: Limits) -> int:
-    """The largest garbage-collected heap within `memory_bytes`, in MiB: three quarters; the rest is for the runtime."""
+    """The largest garbage-collected heap in MiB: three quarters of `memory_bytes`; the rest is for the runtime."""
     mib = limits.memory_bytes // MIB
     return max(mib * 3 // 4, 16)
 
 
 def stack_mib(limits: Limits) -> int:
-    """The stack of a contest program in a runtime that manages its own, in MiB. 300,000 calls take a third of it. It is at most half of
-    the memory, and 256 MiB, because Java's report of a stack overflow takes three times the stack in memory."""
+    """The stack in MiB of a program with cases, for runtimes that manage their own stack. 300,000 calls take a third of 256 MiB.
+
+    It is at most half of the memory limit, and at most 256 MiB, because Java's report of a stack overflow takes three times the stack
+    in memory.
+    """
     largest = resource.getrlimit(resource.RLIMIT_STACK)[1]
     most = 256 if largest == resource.RLIM_INFINITY else min(256, largest // MIB * 3 // 4)
     return max(min(limits.memory_bytes // MIB // 2, most), 1)

@@ -20,7 +20,7 @@ from sandbox.processes import Usage, forget, reap
 from sandbox.verdicts import Limits
 from sandbox.watch import MOMENT, Stdio
 
-# This package comes last on the path, so that no file of it shadows a module of the interpreter's standard library.
+# This package comes last on sys.path, so that none of its files shadows a module of Python's standard library.
 _FORK_SERVER = """import sys
 sys.path.append(sys.argv[1])
 from sandbox.forkserver import serve
@@ -28,15 +28,15 @@ serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))), sys.argv[4] == "c
 """
 
 SPARE_PROCESSES = 16
-"""The kernel allows so many more than `Limits.processes`, for the watcher to see that the limit is exceeded."""
+"""The kernel's limit is `Limits.processes` plus this number, so that a program can exceed the limit and `sandbox.watch` can see it."""
 
 
 @dataclass(frozen=True)
 class Command:
-    """What to run: `argv` in `directory` with exactly `env`, as user `uid` (None: the caller's).
+    """A command to run: `argv` in `directory` with exactly the environment `env`, as user `uid` (None: the runner's user).
 
-    `reads`: paths that it needs to read, besides the system's directories. `at_home`: in a box it starts in the writable home, else in
-    `directory`.
+    `reads`: paths that the command needs to read, besides the system's directories. `at_home`: with bubblewrap, whether the command
+    starts in the writable home directory of its box (if not, in `directory`).
     """
 
     argv: tuple[str, ...]
@@ -51,21 +51,22 @@ class Command:
 def rlimits(
     limits: Limits, cpu_seconds: float, *, address_space: bool, processes: bool, deep: bool = False
 ) -> Rlimits:
-    """The kernel's limits on each process: a second line behind `watch`, which checks limits over all processes.
+    """Limits that the kernel enforces on each process. They are a second line of defence behind `sandbox.watch`, which enforces the
+    limits over all processes of a program.
 
-    `deep`: the stack may grow up to the memory limit.
+    `address_space`, `processes`: whether to limit these. `deep`: the stack may grow up to the memory limit.
     """
-    # Well above the limit: on a busy virtual machine the kernel, which counts ticks here, took 7 s for 11 s.
+    # Well above the program's limit. The kernel counts ticks for this limit: on a busy virtual machine it counted 7 s as 11 s.
     cpu = 2 * math.ceil(cpu_seconds) + 5
     found: Rlimits = {
         resource.RLIMIT_CPU: (cpu, cpu + 1),
         resource.RLIMIT_FSIZE: (limits.file_bytes, limits.file_bytes),
         resource.RLIMIT_NOFILE: (512, 512),
         resource.RLIMIT_CORE: (0, 0),
-        RLIMIT_MSGQUEUE: (0, 0),  # message queues would outlive the program
+        RLIMIT_MSGQUEUE: (0, 0),  # none, because message queues would outlive the program
     }
     if deep:
-        # The hard limit is usually infinite. With a finite one, each thread would reserve a stack of that size.
+        # The hard limit is usually infinite. With a finite limit, each thread would reserve a stack of that size.
         largest = resource.getrlimit(resource.RLIMIT_STACK)[1]
         found[resource.RLIMIT_STACK] = (largest, largest)
     if address_space:
@@ -79,7 +80,7 @@ def rlimits(
 
 
 class Spawned:
-    """A command started by fork and exec; `pass_fds` stay open in it."""
+    """A command started by fork and exec. The descriptors `pass_fds` stay open in it."""
 
     def __init__(self, command: Command, stdio: Stdio, pass_fds: tuple[int, ...] = ()) -> None:
         """Start the command. Raises `SandboxError` if that fails."""
@@ -108,7 +109,7 @@ class Spawned:
         if ended is None:
             return None
         status, used = ended
-        self._process.returncode = 0  # reaped above, for its usage; Popen must not try again
+        self._process.returncode = 0  # `reap` has waited for the process; Popen must not
         return _exit_code(status), Usage(used.ru_utime + used.ru_stime, used.ru_maxrss * 1024)
 
     def close(self) -> None:
@@ -116,11 +117,11 @@ class Spawned:
 
 
 def _end_of(pid: int) -> int:
-    """A file descriptor that becomes readable when child `pid` has ended. Does not reap it."""
+    """A file descriptor that becomes readable when child `pid` has ended. The child is not reaped."""
     try:
         return os.pidfd_open(pid)
     except OSError as error:
-        if error.errno != errno.ENOSYS:  # gVisor
+        if error.errno != errno.ENOSYS:  # gVisor has no pidfd_open
             raise
     ours, theirs = os.pipe()
 
@@ -134,7 +135,7 @@ def _end_of(pid: int) -> int:
 
 
 class Forked:
-    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`, or empty."""
+    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`; empty: not compiled yet."""
 
     def __init__(self, server: "ForkServer", command: Command, file: str, code: bytes, stdio: Stdio) -> None:
         self._server = server
@@ -143,7 +144,7 @@ class Forked:
         request = f"{-1 if command.uid is None else command.uid}\n{limits}\n{command.directory}\n{job}"
         fds = [*stdio]
         try:
-            if code:  # not through the server: every child has a copy of its memory
+            if code:  # in a file, not in the message: every child inherits the server's memory
                 fds.append(os.memfd_create("code"))
                 os.write(fds[-1], code)
             socket.send_fds(server.socket, [request.encode()], fds)
@@ -165,8 +166,10 @@ class Forked:
 
 
 class ForkServer:
-    """The warm interpreter of `sandbox.forkserver`, started as `python` with `env`. `processors`: those on which programs may run.
-    `compiling`, `library`: as in `sandbox.forkserver.serve`."""
+    """The process of `sandbox.forkserver`, started with interpreter `python` and environment `env`.
+
+    `processors`: the processors on which programs may run. `compiling`, `library`: as in `sandbox.forkserver.serve`.
+    """
 
     def __init__(
         self, python: str, env: Mapping[str, str], processors: Set[int], compiling: bool, library: str
@@ -177,7 +180,7 @@ class ForkServer:
         with theirs:
             self._process = subprocess.Popen(
                 [python, "-c", _FORK_SERVER, root, str(theirs.fileno()), where, does, library],
-                # Pipes, as its children have: Python's settings of its streams are made at its start and inherited by them.
+                # Pipes, because the programs get pipes: Python configures its streams at start, and the children inherit that.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
@@ -191,7 +194,7 @@ class ForkServer:
         self.pid = self._process.pid
 
     def answer(self) -> str:
-        """The next message. Raises `SandboxError` if it reports a failure or the server has ended."""
+        """The server's next message. Raises `SandboxError` if it reports a failure or the server has ended."""
         answer = ""
         with contextlib.suppress(OSError):
             answer = self.socket.recv(1 << 16).decode()
@@ -209,5 +212,5 @@ class ForkServer:
 
 
 def _exit_code(status: int) -> int:
-    """The exit code as a shell reports it: 128 + n after signal n."""
+    """The exit code of wait status `status` as a shell reports it: 128 + n after signal n."""
     return 128 + os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.waitstatus_to_exitcode(status)

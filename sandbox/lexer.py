@@ -1,7 +1,7 @@
 """Locates strings, comments and brackets in a program's text, in every language of the sandbox.
 
-It is not a parser: it has just enough of each language's lexical rules to tell code from strings and comments. `masked` blanks out
-everything else, so that patterns can be applied to the code.
+This is not a parser: the module knows just enough of each language's lexical rules to tell code from strings and comments. `masked`
+blanks out strings and comments, so that patterns can be applied to the code alone.
 """
 
 import re
@@ -9,21 +9,28 @@ from functools import cache, lru_cache
 from typing import NamedTuple
 
 STRING, JOINED = "\0", "\1"
-"""Replacements in masked text: of a character of a string, and of a line end inside a string or a comment."""
+"""In masked text, `STRING` replaces a character of a string, and `JOINED` a line end inside a string or comment."""
 
 
 class Masked(NamedTuple):
-    """A text of the same length as the code: comments are blanks, characters of strings are `STRING`, line ends in either are
-    `JOINED`; code is unchanged, also code inside a string (`${...}`). `closed`: no string or block comment is open at the end."""
+    """Masked code. `text` has the same length as the code: comments are blanks, characters of strings are `STRING`, line ends in both
+    are `JOINED`. Code is unchanged, also code inside a string (`${...}`). `closed`: no string or block comment is open at the end."""
 
     text: str
     closed: bool
 
 
 class _Token(NamedTuple):
-    """A string or comment. With an empty `close`, `open` matches all of it; else it extends to the match of `close`, in which `{0}`, ... are
-    the groups of `open` and `{mirror}` is the bracket that closes the first group. `code`: begins code inside a string. `escape`: does
-    not end the string. `after_line`: the string begins on the next line. Parentheses in sets are escaped, because groups are counted."""
+    """Patterns for one kind of string or comment. In all of them, parentheses inside sets are escaped, because groups are counted.
+
+    `open`: the beginning, or all of the token if `close` is empty.
+    `close`: the end. In it, `{0}`, `{1}`, ... stand for the groups of `open`, and `{mirror}` for the bracket that closes the first
+    group.
+    `code`: the beginning of code inside the string (empty: the string contains none).
+    `comment`: whether it is a comment. `nested`: whether it can contain itself.
+    `escape`: text inside the string that does not end it.
+    `after_line`: whether the string begins on the next line (a here-document).
+    """
 
     open: str
     close: str = ""
@@ -34,7 +41,7 @@ class _Token(NamedTuple):
     after_line: bool = False
 
 
-_DEEPEST = 20  # nesting of strings in code in strings
+_DEEPEST = 20  # how deep code in strings in code in strings ... is followed
 _NONE = r"(?!)"
 _MIRROR = {"(": ")", "[": "]", "{": "}", "<": ">"}
 
@@ -200,12 +207,12 @@ _TOKENS: dict[str, tuple[_Token, ...]] = {
         _CHARACTER,
     ),
 }
-"""By language, in order of precedence. Strings have escapes unless `escape` is `_NONE`."""
+"""The tokens of each language, by short name, in order of precedence. Strings have escapes unless `escape` is `_NONE`."""
 
 
 @cache
 def _opening(language: str) -> re.Pattern[str]:
-    """A pattern for the start of any token (token N matches as group `tN`), or a bracket."""
+    """A pattern that matches the beginning of any token (token number N in group `tN`) or a bracket (in no group)."""
     tokens = [
         f"(?P<t{number}>{_numbered(token.open, number)})" for number, token in enumerate(_TOKENS[language])
     ]
@@ -213,7 +220,7 @@ def _opening(language: str) -> re.Pattern[str]:
 
 
 def _numbered(pattern: str, number: int) -> str:
-    """`pattern` with unique group names and matching back references, so that it can be combined with others."""
+    """`pattern` with group names and back references that are unique to token `number`, so that patterns can be combined."""
     pattern = re.sub(r"\(\?P([<=])(\w+)", rf"(?P\g<1>n{number}_\2", pattern)
     names = iter(range(1, 9))
     pattern = re.sub(r"(?<!\\)\((?!\?)", lambda _: f"(?P<g{number}_{next(names)}>", pattern)
@@ -222,7 +229,7 @@ def _numbered(pattern: str, number: int) -> str:
 
 @lru_cache(64)
 def masked(code: str, language: str) -> Masked:
-    """`code` with strings and comments blanked out; unchanged in a language that the sandbox does not know."""
+    """Blank out the strings and comments of `code`. In a language that the sandbox does not know, the text stays unchanged."""
     if language not in _TOKENS:
         return Masked(code, True)
     out = list(code)
@@ -231,10 +238,10 @@ def masked(code: str, language: str) -> Masked:
 
 
 def _code(code: str, at: int, language: str, out: list[str], inside: int) -> tuple[int, bool]:
-    """Mask from `at` to the end, or, inside of `inside` nested strings, to the bracket that closes the code in the innermost. Returns the
-    end position and whether everything is closed."""
+    """Mask `out` from position `at` on. At `inside` = 0 go on to the end of `code`; inside of `inside` nested strings, only to the
+    bracket that ends the code in the innermost string. Returns the end position and whether all strings and comments are closed."""
     opening, depth = _opening(language), 0
-    late: list[tuple[_Token, tuple[str, ...]]] = []  # strings that begin on the next line
+    late: list[tuple[_Token, tuple[str, ...]]] = []  # here-documents whose text begins on the next line
     while found := opening.search(code, at):
         if late and (line := code.find("\n", at, found.start() + 1)) >= 0:
             token, groups = late.pop(0)
@@ -277,7 +284,7 @@ def _text(
     out: list[str],
     inside: int,
 ) -> tuple[int, bool]:
-    """Mask the token that begins at `start` and whose opening ends at `at`. Returns its end position and whether it is closed."""
+    """Mask the token that begins at `start` and whose opening ends at `at`. Returns the token's end and whether it is closed."""
     if not token.close:
         _blank(out, start, at, token)
         return at, True

@@ -1,7 +1,7 @@
-"""Third-party libraries of programs: how they are linked, and which one a failed program lacked.
+"""Links third-party libraries into programs, and finds out which library a failed program lacked.
 
-The table of languages says which libraries the images contain (`Language.libraries`, `NODE_MODULES`); with the other backends
-programs find the machine's.
+`Language.libraries` and `NODE_MODULES` in `sandbox.languages` list the libraries of Docker's images. With the other backends,
+programs use the libraries of the machine.
 """
 
 import re
@@ -14,8 +14,8 @@ from sandbox.languages import PATH, Language
 from sandbox.verdicts import Verdict
 
 _ASKS_FOR_OPENSSL = re.compile(r'(?m)^[ \t]*(?:#|%:)[ \t]*include[ \t]*[<"]openssl/')
-# One argument, so that it can be left out as one if empty. --as-needed: a program that uses nothing of the library does not load
-# it, since the #include may have been in a comment.
+# One argument, because a command's empty arguments are left out. --as-needed: a program that uses nothing of OpenSSL does not load
+# it; the #include may have been in a comment.
 _LINK_OPENSSL = "-Wl,--as-needed,-lssl,-lcrypto"
 _LONGEST = 100
 _FAILED = (Verdict.compile_error, Verdict.runtime_error, Verdict.wrong_answer)
@@ -23,19 +23,19 @@ _NEEDS, _NOT_HERE = "needs ", ", which is not installed here; see Libraries in s
 
 
 def openssl(source: str) -> str:
-    """The linker option for a C++ program that includes a header of OpenSSL; empty for others, and if OpenSSL is not installed."""
+    """The linker option for a C++ program that includes a header of OpenSSL; empty for other programs, and without OpenSSL."""
     return _LINK_OPENSSL if _ASKS_FOR_OPENSSL.search(source) and _has_openssl() else ""
 
 
 @cache
 def _has_openssl() -> bool:
-    """Whether g++ can link OpenSSL. If not, a program that only mentions it must not fail to link."""
+    """Whether g++ finds OpenSSL. If not, the linker option is left out: a program whose #include is in a comment must still link."""
     names = ("libssl.so", "libcrypto.so")
     return all(_found(name) != name for name in names)
 
 
 def _found(name: str) -> str:
-    """The path at which g++ finds a library; the bare name if it finds none."""
+    """The path at which g++ finds the library file `name`; `name` itself if g++ does not find it."""
     said = subprocess.run(
         ("g++", f"-print-file-name={name}"), env={"PATH": PATH}, capture_output=True, text=True, check=True
     )
@@ -43,15 +43,15 @@ def _found(name: str) -> str:
 
 
 def missing_library(row: Language, said: str) -> str:
-    """The library that a failed program lacked, read from its language's error message `said`; empty if it names none. A program
-    can print such a message itself."""
+    """The name of the library that a failed program lacked, read from its language's error message `said`; empty if the message
+    names no library. A program can print such a message itself."""
     found = re.search(row.missing, said)
     name = found[found.lastindex or 0] if found else ""
     return "".join(c if c.isprintable() else "?" for c in name[:_LONGEST])
 
 
 def note(row: Language, verdict: Verdict, stdout: str, stderr: str) -> str:
-    """The `note` of a result about a missing library: one line, or empty."""
+    """The `note` of a result: one line that names the missing library, or empty if none is missing."""
     if verdict not in _FAILED:
         return ""
     own = stderr + "\n" + stdout if row.reports_on_stdout or verdict is Verdict.compile_error else stderr
@@ -60,11 +60,11 @@ def note(row: Language, verdict: Verdict, stdout: str, stderr: str) -> str:
 
 
 def counted(notes: Iterable[str]) -> str:
-    """The libraries that notes name, with their counts, as in `numpy 3, js-md5 1`; empty if there are none."""
+    """The missing libraries that `notes` name, with their counts, as in `numpy 3, js-md5 1`; empty if no note names one."""
     names = Counter(filter(None, map(named_in, notes)))
     return ", ".join(f"{name} {count}" for name, count in names.most_common())
 
 
 def named_in(note: str) -> str:
-    """The library that a result's note names; empty if it names none."""
+    """The missing library that a result's note names; empty if the note is about something else."""
     return note.removeprefix(_NEEDS).removesuffix(_NOT_HERE) if note.endswith(_NOT_HERE) else ""

@@ -1,9 +1,9 @@
 """Finds the code blocks of an answer in markdown.
 
-A block begins at a line of three or more backticks or tildes, which may be indented, in a list or a quotation, and have an info string
-(`rust,ignore`, `python title="x"`, `{.python}`). It ends at the next such line of at least the same length that is not inside a string or
-comment of the code. The last block may lack its end. Text between `<think>` and `</think>` (or `<thinking>`, `<thought>`,
-`<reasoning>`), or before a single `</think>`, is ignored.
+A code block begins at a *fence*, a line of three or more backticks or tildes. The fence may be indented, in a list or in a quotation,
+and may have an info string that names the language (`rust,ignore`, `python title="x"`, `{.python}`). The block ends at the next
+fence of at least the same length that is not inside a string or comment of the code. The last block may lack its end. Text between
+`<think>` and `</think>` (or `<thinking>`, `<thought>`, `<reasoning>`), or before a `</think>` without a `<think>`, is ignored.
 """
 
 import itertools
@@ -23,18 +23,21 @@ _THOUGHT = re.compile(
 _THOUGHT_ENDS = re.compile(
     r"\A(?:(?!<think).)*</(?:think|thinking|thought|reasoning)>[ \t]*$", re.MULTILINE | re.DOTALL
 )
-_MOST_FENCES = 20  # candidates for the end of one block; others are in its strings
+_MOST_FENCES = 20  # how many fences are considered as the end of one block
 _CONTRACTION = re.compile(r"\b([A-Za-z]+)'(s|t|re|ve|ll|d|m)\b")
 
 _NO_CODE = "text txt plaintext plain output console log none json yaml toml xml html css sql diff markdown md mermaid latex"
 _LANGUAGE = {text: row.name for row in LANGUAGES.values() for text in (*row.names, *row.fences)}
-"""The short name of a language by what info strings call it; `text` for other contents."""
+"""The short name of a language, by its names in info strings; `text` for contents that are no code."""
 _LANGUAGE |= dict.fromkeys(_NO_CODE.split(), "text")
 
 
 class Block(NamedTuple):
-    """A block's text. `language`: the short name of the language in its info string, `text` if that is not code, empty if it is
-    unknown. `continues`: the block continues the prompt, which opened it."""
+    """One code block.
+
+    `language`: the short name of the language in its info string; `text` if that is no code; empty if it is missing or unknown.
+    `continues`: whether the prompt contains the block's opening fence, so that the block continues the prompt.
+    """
 
     text: str
     language: str = ""
@@ -42,9 +45,9 @@ class Block(NamedTuple):
 
 
 def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
-    """The blocks of `answer`, in order; None if it has no markdown, so is code itself.
+    """The code blocks of `answer`, in order; None if it has no markdown and so is code itself.
 
-    `prompt` and `language` (short name) are needed to recognize fences inside strings, if the answer is code that continues the prompt.
+    The answer may be code that continues `prompt` in `language` (a short name) and has fences inside strings; these do not count.
     """
     answer = answer.replace("\r\n", "\n").removeprefix("\ufeff")
     if not re.search(r"```|~~~|</?(?:think|thought|reasoning)", answer):
@@ -81,13 +84,13 @@ def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
 
 
 def _next(answer: str, at: int) -> re.Match[str] | None:
-    """The next fence or `<think>`."""
+    """The next fence or `<think>...</think>` in `answer` from position `at` on; None if there is none."""
     both = [found for found in (_FENCE.search(answer, at), _THOUGHT.search(answer, at)) if found]
     return min(both, key=lambda found: found.start(), default=None)
 
 
 def _continues(before: str, after: str) -> bool:
-    """Whether a first fence without info string closes a block that the prompt opened: there is code before it and none after it."""
+    """Whether the answer's first fence closes a block that the prompt opened: there is text before it, and no code after it."""
     fences = len(_FENCE.findall(after))
     return (
         bool(before.strip()) and fences % 2 == 0 and (not after.strip() or before.lstrip("\n")[0] in " \t{}")
@@ -95,7 +98,7 @@ def _continues(before: str, after: str) -> bool:
 
 
 def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
-    """The text of the block that `begun` opens, and the position of its end."""
+    """The text of the block that fence `begun` opens, and the position at which the search for the next block continues."""
     start = begun.end() + 1
     least, indent = begun["fence"], begun["indent"]
     fences = (fence for fence in _FENCE.finditer(answer, start) if fence["fence"].startswith(least))
@@ -110,13 +113,14 @@ def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
 
 
 def _may_end(code: str, first: bool) -> bool:
-    """Whether a block may end after `code`: no string is open there, and no bracket either unless this is the `first` candidate."""
+    """Whether a block may end after `code`: no string is open there, and all brackets are closed. The `first` fence may end the block
+    with open brackets."""
     whole = all(code.count(a) == code.count(b) for a, b in ("()", "[]", "{}"))
     return not code.endswith(JOINED) and (first or whole)
 
 
 def _dedented(text: str, indent: str) -> str:
-    """The text of a block without the indentation of its opening fence, including markers of a list or a quotation."""
+    """The text of a block without the indentation of its opening fence; markers of a list or a quotation count as indentation."""
     if ">" in indent:
         return re.sub(r"^[ \t]*(?:>[ \t]?)+", "", text, flags=re.MULTILINE)
     return re.sub(rf"^[ \t]{{1,{len(indent)}}}", "", text, flags=re.MULTILINE) if indent else text

@@ -1,11 +1,11 @@
-"""MultiPL-E's own files: completions in (NAME.json.gz), results out (NAME.results.json.gz), under MultiPL-E's own rule.
+"""Judges MultiPL-E's completions files (NAME.json.gz) and writes its results files (NAME.results.json.gz).
 
-The rule: the program is prompt + completion + newline + tests, and it passes if its status is `OK` and its exit code 0, so a
-completion that ends the program early passes too. Two things differ from MultiPL-E: the time limit is on CPU time, and a timeout is
-confirmed by a second run; and a failure of the sandbox is no result, so such a file is left unfinished.
+MultiPL-E's rule applies: the program is prompt + completion + newline + tests, and it passes if its status is `OK` and its exit
+code 0. So a completion that ends the program early passes too. Three things differ from MultiPL-E: the time limit is on CPU time;
+a timeout is confirmed by a second run; and if the sandbox itself fails on a completion, the results file is not written.
 
-A results file has the completions file's fields except `completions`, and `results`: for each completion
-{program, stdout, stderr, exit_code, status, timestamp}. MultiPL-E's script pass_k.py reads it.
+A results file has all fields of the completions file except `completions`, and a field `results`: for each completion
+{program, stdout, stderr, exit_code, status, timestamp}. MultiPL-E's script pass_k.py computes pass@k from it.
 """
 
 import gzip
@@ -23,15 +23,15 @@ from sandbox.verdicts import Program, Result, Verdict
 
 _SUFFIX = ".json.gz"
 _RESULTS = ".results.json.gz"
-_CPU_SECONDS = {"cs": 5.0, "js": 5.0}
-_OTHER_CPU_SECONDS = 15.0
-_KEPT = 2048
+_CPU_SECONDS = {"cs": 5.0, "js": 5.0}  # limit on CPU time by language
+_OTHER_CPU_SECONDS = 15.0  # for all other languages
+_KEPT = 2048  # characters of stdout and of stderr in a results file
 _STATUSES = {
     Verdict.passed: "OK",
     Verdict.compile_error: "SyntaxError",
     Verdict.timeout: "Timeout",
 }
-"""MultiPL-E's status; all other verdicts are `Exception`."""
+"""MultiPL-E's status by verdict; every other verdict becomes `Exception`."""
 _FIELDS = ("name", "language", "prompt", "tests", "completions")
 
 
@@ -46,15 +46,16 @@ def completion_files(directory: Path) -> list[Path]:
 
 
 def results_path(path: Path) -> Path:
-    """The results file of a completions file."""
+    """The path of the results file for completions file `path`."""
     return path.with_name(path.name.removesuffix(_SUFFIX) + _RESULTS)
 
 
 def evaluate(sandbox: Sandbox, paths: list[Path]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Judge the completions of each file that have no result yet, write its results file, and yield both.
+    """For each file, judge the completions that have no result yet, write the results file, and yield (path, content of the
+    results file).
 
     Raises `UsageError` for a file that is not in MultiPL-E's format, `ToolsMissing`, and `SandboxError` if the sandbox could not
-    judge a program; results files that were written before stay.
+    judge a program. Results files that were written before such an error stay.
     """
     for path in paths:
         problem = _read(path, _FIELDS)
@@ -93,7 +94,7 @@ def _row(source: str, result: Result) -> dict[str, Any]:
         "program": source,
         "stdout": result.stdout[:_KEPT],
         "stderr": result.stderr[:_KEPT],
-        "exit_code": 0 if passed else result.exit_code or -1,  # with 0 it would count as passed
+        "exit_code": 0 if passed else result.exit_code or -1,  # 0 would count as passed
         "status": _STATUSES.get(result.verdict, "Exception"),
         "timestamp": int(time.time()),
     }

@@ -1,4 +1,4 @@
-"""Finds the dependencies of a function in an answer: imports, and the items that it uses."""
+"""Finds the imports, types, values and other functions of an answer that a function in it needs."""
 
 import re
 from collections.abc import Iterable, Sequence
@@ -33,10 +33,12 @@ _IMPORT_WORDS = frozenset(
 def needed(
     found: Place, others: Sequence[Item], asked: str, tested: Sequence[Item], language: str
 ) -> list[Item]:
-    """The items that the function needs, directly or indirectly, in their order. `others`: the items of the answer's other
-    blocks; `asked`: the function's name in the prompt; `tested`: the items of the tests, which bind names themselves.
+    """The items of an answer that the function `found` needs, directly or indirectly, in their order.
 
-    Types of the function's own block are included unless they use the function, since they may be needed without being named; so are
+    `others`: the items of the answer's other code blocks. `asked`: the function's name in the prompt. `tested`: the items of the
+    tests; the tests define the names of these items, so the answer does not have to.
+
+    Two kinds of items of the function's own block are included even if nothing names them: types that do not use the function, and
     statements about values that are needed.
     """
     own = [item for item in [*found.outer_siblings, *found.siblings] if found.item.text not in item.text]
@@ -72,31 +74,31 @@ def needed(
 
 
 def _users(names: set[str], pool: Sequence[Item], language: str) -> set[str]:
-    """`names`, and the names of all items that use them, directly or indirectly."""
+    """`names`, and the names of all items of `pool` that use them, directly or indirectly."""
     while more := [item for item in pool if names & words_of(item, language) and not names >= {*item.names}]:
         names = names.union(*(item.names for item in more))
     return names
 
 
 def is_one_of(item: Item, those: Iterable[Item]) -> bool:
-    """Whether `item` is one of `those`, by identity."""
+    """Whether `item` is the same object as one of `those`."""
     return any(item is other for other in those)
 
 
 def words_of(item: Item, language: str) -> set[str]:
-    """The names in an item."""
+    """All names that occur in an item's code."""
     return set(re.findall(GRAMMARS[language].word, item.bare))
 
 
 def goes_inside(item: Item, found: Place) -> bool:
-    """Whether `item` goes into the class of the prompt's function."""
+    """Whether `item` belongs into the class of the prompt's function, not above that class."""
     return (
         is_one_of(item, found.siblings) if found.holder else item.kind in ("function", "value", "statement")
     )
 
 
 def _bound(item: Item, language: str) -> set[str]:
-    """The names that a function binds itself, which hide values of the same names outside it."""
+    """The names that a function binds itself (parameters, variables). They hide values with the same names outside it."""
     if item.kind != "function" or re.search(r"\b(?:global|nonlocal|GLOBALS)\b", item.bare):
         return set()
     names: set[str] = set(re.findall(r"\bfor\s*\(?\s*(?:(?:const|let|var|auto|my)\s+)?[$@]?(\w+)", item.bare))
@@ -147,8 +149,11 @@ def imports(
     tested: Sequence[Item],
     language: str,
 ) -> list[str]:
-    """The imports that the answer has and prompt and tests lack, without those of test libraries, and of names that are not used where
-    imports say their names."""
+    """The imports that have to be added to the prompt: those of the answer that prompt and tests lack.
+
+    Imports of test libraries are left out. In languages whose imports contain the names that they bind, imports of unused names are
+    left out too. `new`: the items that are added to the prompt; the other arguments are as in `needed` and `sandbox.splice.splice`.
+    """
     of_tests = {name for item in tested for name in item.names}
     own, theirs = (
         [item for item in those if item.kind == "import" and not of_tests & {*item.names}]
@@ -178,7 +183,7 @@ def imports(
 
 
 def first_lines(found: Place) -> list[str]:
-    """Lines that have to come first in a program: Haskell's pragmas, Python's `__future__` imports."""
+    """The answer's lines that have to come first in a program: Haskell's LANGUAGE pragmas, Python's `__future__` imports."""
     pattern = re.compile(
         r"^(?:\{-#\s*LANGUAGE.*?#-\}|from __future__ import [^\n]*)", re.MULTILINE | re.DOTALL
     )
@@ -186,7 +191,7 @@ def first_lines(found: Place) -> list[str]:
 
 
 def _single(item: Item, language: str) -> list[str]:
-    """The imports in an item, each as text."""
+    """The text of each import in an item."""
     text = item.text[item.code :].strip()
     if language == "go":
         specs = re.findall(r"(?:[\w.]+[ \t]+)?\"[^\"\n]+\"", text.removeprefix("import"))
@@ -201,7 +206,7 @@ def _single(item: Item, language: str) -> list[str]:
 
 
 def _required(text: str) -> str:
-    """A JavaScript import as a call of `require`; empty if it imports only types."""
+    """A JavaScript or TypeScript import, rewritten as a call of `require`; empty if it imports only types."""
     found = re.match(
         r"import\s+(?!type\b)(?:\*\s+as\s+(\w+)|(\w+)|(\{[^}]*\}))\s+from\s+([\"'][^\"']+[\"'])", text
     )

@@ -1,8 +1,8 @@
 """Divides a program's text into imports, functions, types, values and statements.
 
-The text is divided into *items*, the outermost pieces with the comments above them, by brackets and, in languages without a sign
-for the end of a piece, by indentation. The patterns of `sandbox.grammars` classify them, on text in which strings and comments
-are blanked out (`sandbox.lexer`). Programs are not parsed, so code with an unusual layout may be misread.
+An *item* is an outermost piece of the text, together with the comments above it. Brackets show where an item ends and, in languages
+without a sign for the end of a piece, indentation does. The patterns of `sandbox.grammars` classify the items, after
+`sandbox.lexer` has blanked out strings and comments. Programs are not parsed, so code with an unusual layout may be misread.
 """
 
 import itertools
@@ -16,8 +16,11 @@ from sandbox.lexer import JOINED, STRING, masked
 
 
 class Item(NamedTuple):
-    """One piece of a program: its text with the comments above it, the masked text (`bare`), its position in the code, its kind
-    (`function`, `type`, `value`, `import`, `first`, `main` or `statement`) and the names that it defines."""
+    """An outermost piece of a program.
+
+    `text`: its code, with the comments above it. `bare`: the same, masked. `start`: its position in the program's text.
+    `kind`: `function`, `type`, `value`, `import`, `first`, `main` or `statement`. `names`: the names that it defines.
+    """
 
     text: str
     bare: str
@@ -27,19 +30,22 @@ class Item(NamedTuple):
 
     @property
     def code(self) -> int:
-        """The position in the text at which the code begins, after comments."""
+        """The position in `text` at which the code begins, after the comments."""
         return len(self.bare) - len(self.bare.lstrip(" \t\r\n" + JOINED))
 
     @property
     def indent(self) -> str:
-        """The blanks before the item's first line of code."""
+        """The indentation of the item's first line of code."""
         return self.text[self.text.rfind("\n", 0, self.code) + 1 : self.code]
 
 
 class Function(NamedTuple):
-    """A function in an item. `parameters`: their names. `body`: the position of its body, after the sign that opens it. `result`: the
-    body is an expression, the function's result. `plain`: the body still works if the head is replaced by one with the same parameter
-    names."""
+    """The function that an item defines.
+
+    `parameters`: the names of the parameters. `body`: the position of the body in the item's text, after the sign that opens it.
+    `result`: whether the body is an expression, the function's result.
+    `plain`: whether the body still works under another head with the same parameter names.
+    """
 
     name: str
     parameters: tuple[str, ...]
@@ -49,8 +55,12 @@ class Function(NamedTuple):
 
 
 class Place(NamedTuple):
-    """A function in a text: its item, the function, its sibling items (`siblings`). If it is in a class or module: the item of that
-    class or module (`holder`) and the sibling items of `holder` (`outer_siblings`)."""
+    """Where a function is in a text.
+
+    `item`: the item that defines it. `function`: its head and body; None if they cannot be told apart.
+    `siblings`: the items at the same level, `item` included. `holder`: the class or module around the function, if any.
+    `outer_siblings`: the items at the level of `holder`.
+    """
 
     item: Item
     function: Function | None
@@ -64,13 +74,13 @@ class Place(NamedTuple):
         return self.item.start + (self.holder.start if self.holder else 0)
 
 
+# Heads that no other head can replace: of asynchronous functions, generators and templates; with type parameters.
 _OWN_HEAD = re.compile(r"\basync\b|\bfunction\s*\*|\btemplate\b")
 _OWN_TYPES = re.compile(r"\b(?:static|public|private|protected|final)\s*<|\w\s*[<\[][^()]*[>\]]\s*$")
-"""`_OWN_HEAD` and `_OWN_TYPES` match heads that cannot be replaced: of asynchronous functions and generators; with type parameters."""
 
 
 def items(code: str, language: str, start: int = 0, end: int | None = None) -> list[Item]:
-    """The items of `code`, or of its part between `start` and `end`, in order."""
+    """The items of `code`, or of its part from `start` to `end`, in order."""
     grammar = GRAMMARS[language]
     bare = masked(code, language).text
     for tag in re.finditer(r"<\?(?:php\b|=)?|\?>", bare) if language == "php" else ():
@@ -102,14 +112,14 @@ def items(code: str, language: str, start: int = 0, end: int | None = None) -> l
 
 
 def top(code: str) -> int:
-    """The first position at which lines may be inserted (after `<?php`, `#!` and `#lang`)."""
+    """The first position at which lines may be inserted into `code`: after `<?php`, `#!` and `#lang`."""
     found = re.match(r"\s*(?:<\?php\b[^\n]*\n|#!/[^\n]*\n|#lang[^\n]*\n|\s)*(?<=\n)|", code, re.DOTALL)
     return found.end() if found else 0
 
 
 def depth(bare: str, language: str) -> int:
-    """The number of opening brackets less that of closing ones. Only braces count in Bash, whose `case` patterns end with an unopened
-    parenthesis."""
+    """The number of opening brackets minus the number of closing brackets. In Bash only braces count, because its `case` patterns end
+    with a parenthesis that nothing opened."""
     opening, closing = ("{", "}") if language == "sh" else ("([{", ")]}")
     return sum(bare.count(sign) for sign in opening) - sum(bare.count(sign) for sign in closing)
 
@@ -145,7 +155,7 @@ def _pattern(pattern: str) -> re.Pattern[str]:
 
 
 def _joined(found: list[Item]) -> list[Item]:
-    """Join the clauses of a function, and its type signature, into one item."""
+    """The items, with the clauses of a function and its type signature joined into one item."""
     done: list[Item] = []
     for item in found:
         before = done[-1] if done else None
@@ -157,7 +167,7 @@ def _joined(found: list[Item]) -> list[Item]:
 
 
 def inside(item: Item, language: str) -> tuple[int, int] | None:
-    """The start and end of the contents of a class, object or module in the item's text; None for other items."""
+    """Where the contents of a class, object or module start and end in the item's text; None for other items."""
     bare, shape = item.bare.rstrip(), GRAMMARS[language].shape
     if shape == "braces":
         begun = bare.find("{", item.code)
@@ -174,7 +184,7 @@ def inside(item: Item, language: str) -> tuple[int, int] | None:
 
 
 def _pairs(bare: str, language: str) -> dict[int, int | None]:
-    """For the position of each opening bracket that of its closing one, or None."""
+    """The position of each opening bracket, with the position of its closing bracket, or None if there is none."""
     found: dict[int, int | None] = {}
     opened: list[int] = []
     for bracket in re.finditer(r"[{}]" if language == "sh" else r"[(\[{}\])]", bare):
@@ -187,7 +197,7 @@ def _pairs(bare: str, language: str) -> dict[int, int | None]:
 
 
 def function(item: Item, language: str) -> Function | None:
-    """The function that `item` defines, the first of several; None where its head cannot be told from its body."""
+    """The function that `item` defines (the first, if it defines several); None if its head cannot be told from its body."""
     grammar = GRAMMARS[language]
     at = item.code
     found = _pattern(grammar.function).match(item.bare, at)
@@ -209,7 +219,7 @@ def function(item: Item, language: str) -> Function | None:
         plain = plain and not parameters
         parameters = _parameters(item.bare[end + 1 : closing], language)
         end = closing + 1
-        if language != "d":  # which has template parameters before the others
+        if language != "d":  # D has template parameters in parentheses before the others
             break
     if language in ("js", "ts") and (single := re.match(r"\s*([\w$]+)(?=\s*=>)", item.bare[end:])):
         parameters, end = (single.group(1),), end + single.end()
@@ -224,7 +234,8 @@ def function(item: Item, language: str) -> Function | None:
 
 
 def _of_end(made: Function, item: Item, language: str) -> Function | None:
-    """rb, lua, ex: the head ends with its line and the body with `end`, or the body is an expression after `=` or `do:`."""
+    """The function in rb, lua, ex. Its head ends with the line and its body with `end`, or the body is an expression after `=` or
+    `do:`."""
     rest = item.bare[made.body :]
     if language == "rb":
         if single := re.match(r"[ \t]*=(?!=)", rest):
@@ -243,7 +254,8 @@ def _of_end(made: Function, item: Item, language: str) -> Function | None:
 
 
 def _of_braces(made: Function, item: Item, language: str) -> Function | None:
-    """The body ends with the item's last bracket, or is an expression after `=>`, `=` or, in R, after the parameters."""
+    """The function in a language with braces. Its body ends with the item's last brace, or is an expression after `=>`, after `=`
+    or, in R, after the parameters."""
     bare = item.bare.rstrip(" \t\r\n;" + JOINED)
     pairs = {at: end for at, end in _pairs(bare, language).items() if bare[at] == "{" and at >= made.body}
     wanted = len(bare) - 1 if bare.endswith("}") else None  # None: the body is cut off or continues
@@ -287,7 +299,7 @@ def _of_parentheses(item: Item, language: str, name: str, end: int) -> Function 
 
 
 def _of_equations(item: Item, language: str, name: str, end: int) -> Function | None:
-    """ml, hs: the body follows the `=`. A function with several clauses or guards is not `plain`."""
+    """The function in ml, hs. Its body follows the `=`. A function with several clauses or guards is not `plain`."""
     if language == "ml":
         opening = re.match(r"((?:[^=(]|\([^)]*\))*?)=(?!=)", item.bare[end:])
         if not opening:

@@ -1,10 +1,10 @@
-"""Which precompiled headers a C++ program can use without a change of its meaning.
+"""Decides which precompiled headers a C++ program can use without changing its meaning.
 
-Only headers that the program itself includes at its very beginning: a `#define` or a `#pragma` before a header may change it,
-and a condition may skip it. And only standard headers, which mean the same in any order. The program's text is unchanged; at its own
-`#include` the header has been read already, as if it were included twice.
+Only headers that the program includes at its very beginning qualify: a `#define` or a `#pragma` before a header may change the
+header, and a condition may skip it. And only standard headers qualify, because they mean the same in any order. The program's text
+stays unchanged. When g++ reaches the program's own `#include`, it has read the header already, as if it were included twice.
 
-The precompiled texts are the constants below. None of them comes from a program, so no program can affect another.
+The texts that are precompiled are the constants below. None of them comes from a program, so no program can affect another.
 """
 
 import re
@@ -12,7 +12,8 @@ import re
 from sandbox.verdicts import Program
 
 _ALL = "#include <bits/stdc++.h>\n"
-# g++ instantiates most of what <future> and <filesystem> declare anew for every program, which costs as much as all other headers.
+# g++ instantiates most templates of <future> and <filesystem> again for every program, at the cost of all other headers together.
+# Their include guards, defined in advance, leave them out.
 _MOST = f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_ALL}"
 _STREAMS = "#include <iostream>\n"
 CONTEST = "-contest"
@@ -23,13 +24,13 @@ PREAMBLES = {
     f"most{CONTEST}": _MOST,
     f"streams{CONTEST}": _STREAMS,
 }
-"""Texts that are precompiled, by name. A name with the suffix `CONTEST` is for programs with cases, which are compiled with other
-options. Other headers are too quick to read for this to pay off."""
+"""The texts that are precompiled, by name. Names that end with `CONTEST` are for programs with cases, which are compiled with other
+options. Reading other headers is so quick that precompiling them does not pay off."""
 
 _SPEAKS_OF_THE_REST = re.compile(
     r"future|promise|packaged_task|async|launch|filesystem|_GLIBCXX|##|%:%:|\\\s*\n"
 )
-"""Names of <future> and <filesystem>, and syntax that can compose them."""
+"""Matches names that <future> or <filesystem> declare, and syntax from which a program can compose such names (`##`, `\\`)."""
 
 _STANDARD = """
     algorithm any array atomic bitset cassert cctype cerrno cfenv cfloat charconv chrono cinttypes climits clocale cmath complex
@@ -42,17 +43,17 @@ _STANDARD = """
     string.h time.h wchar.h wctype.h
     bits/stdc++.h
 """
-"""C++17's headers, without the few that depend on their order."""
+"""The standard headers of C++17, except the few whose meaning depends on their order."""
 _SPACE = r"(?:[ \t\r\n]|//[^\n]*\n|/\*(?:[^*]|\*(?!/))*+\*/)*+"
 _INCLUDE = re.compile(
     rf"{_SPACE}\#[ \t]*include[ \t]*<([^>\n]+)>[ \t]*(?:/\*(?:[^*\n]|\*(?!/))*+\*/[ \t]*)?(?://[^\n]*)?\r?\n"
 )
 _LINE_GOES_ON = re.compile(r"\\|\?\?/")
-"""A line that may continue on the next one, in a comment for instance."""
+"""Matches a backslash or its trigraph, with which a line (a comment, for instance) may continue on the next line."""
 
 
 def first_headers(source: str) -> set[str]:
-    """The standard headers that a program includes before anything else."""
+    """The standard headers that a program includes before any other code."""
     odd = _LINE_GOES_ON.search(source)
     start, end = int(source.startswith("\ufeff")), odd.start() if odd else len(source)
     standard, found = set(_STANDARD.split()), set[str]()
@@ -63,7 +64,7 @@ def first_headers(source: str) -> set[str]:
 
 
 def preamble(program: Program) -> str:
-    """The name in `PREAMBLES` that a program can use; empty if none."""
+    """The name in `PREAMBLES` of the precompiled headers that a program can use; empty if it can use none."""
     headers, contest = first_headers(program.source), CONTEST if program.cases else ""
     if "bits/stdc++.h" in headers:
         found = "all" if _SPEAKS_OF_THE_REST.search(program.source) else "most"

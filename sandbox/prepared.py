@@ -1,16 +1,16 @@
-"""Files that speed up compiling or starting programs, built once for each version of the tools.
+"""Builds files that speed up compiling or starting programs, once for each version of the tools.
 
-    preamble   the precompiled headers of `sandbox.preamble`, each by its name there: g++ takes 1.8 s of CPU time to read
-               `bits/stdc++.h`, and 0.3 s for its precompiled form
-    snapshot   node's heap after its start, which takes half as long to load as to build. V8 accepts a snapshot only with the flags
-               that it was made with, so there is one for the default memory limit, and one for contest programs,
-               `snapshot-contest`
-    fork       `servers/fork.c`, the inner loop of the warm Python interpreter
+    preamble   the precompiled C++ headers of `sandbox.preamble`, each under its name there. g++ takes 1.8 s of CPU time to read
+               `bits/stdc++.h`, and 0.3 s to read its precompiled form
+    snapshot   node's heap after start-up. Loading a snapshot takes half as long as building the heap. V8 accepts a snapshot only
+               under the flags with which it was built, so there are two, both for the default memory limit: `snapshot`, and
+               `snapshot-contest` for programs with cases
+    fork       the compiled `servers/fork.c`, the inner loop of the warm Python interpreter
 
-They are in `$XDG_CACHE_HOME/selftrain-sandbox` (by default in `~/.cache`, for root in `/var/cache`, because programs then
-run as another user, who has to be able to read them). If one cannot be built, programs run without it.
+The files are in `$XDG_CACHE_HOME/selftrain-sandbox`. The default for XDG_CACHE_HOME is `~/.cache`; for root it is `/var/cache`,
+because programs then run as other users, who have to be able to read the files. If a file cannot be built, programs run without it.
 
-    python -m sandbox.prepared preamble snapshot snapshot-contest fork      builds them now; exit code 1 if that fails
+    python -m sandbox.prepared preamble snapshot snapshot-contest fork      builds the files now; exit code 1 if one fails
 """
 
 import fcntl
@@ -33,7 +33,7 @@ from sandbox.verdicts import Limits
 log = logging.getLogger(__name__)
 
 IN_COMMANDS = ("preamble", "snapshot")
-"""Names that the table of languages uses in its commands; the argument is left out if the file does not exist."""
+"""Names that the table of languages uses in its commands. If the file does not exist, the argument is left out of the command."""
 
 _SNAPSHOTS = ("snapshot", f"snapshot{CONTEST}")
 _STANDS = {
@@ -42,17 +42,18 @@ _STANDS = {
     "fork": "{}/fork.so",
 }
 _FILES = ("preamble.h", "node.blob")
-"""Files that commands name and cannot do without."""
+"""Files that a command names on its command line; without such a file the command would fail."""
 _FORK = Path(__file__).parent / "servers" / "fork.c"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
-# Modules that MultiPL-E's tests need; others are loaded on demand, as always.
+# Modules that MultiPL-E's tests need. Programs load other modules when they require them, as usual.
 _AT_START = "for (const name of ['assert', 'util']) require(name);\n"
 
 
 def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
-    """The argument for a prepared file in a command, and the directory that the command has to be able to read; empty and None if
-    there is no such file. `limits`: those of the program.
+    """The command-line argument for the prepared file `name`, and the directory that the command has to be able to read.
+
+    Empty and None if there is no such file, or if it does not fit the program's `limits`.
     """
     unusual = name in _SNAPSHOTS and heap_mib(limits) != heap_mib(Limits())
     directory = None if unusual or not name else _directory(name)
@@ -62,12 +63,12 @@ def prepared(name: str, limits: Limits) -> tuple[str, Path | None]:
 
 
 def inputs() -> list[tuple[tuple[str, ...], str]]:
-    """The inputs of all prepared files: the tools' commands, and texts."""
+    """For every prepared file, the command of the tool that builds it and the text that it is built from."""
     return [recipe()[0] for recipe in _RECIPES.values()]
 
 
 def check_there(directories: Iterable[Path]) -> None:
-    """Raise `SandboxError` if files in `directories` that a command needed have been removed; they are rebuilt on next use."""
+    """Raise `SandboxError` if prepared files in `directories`, which a command needed, are gone. The next use rebuilds them."""
     for directory in directories:
         if not any((directory / file).exists() for file in _FILES):
             shutil.rmtree(directory, ignore_errors=True)
@@ -77,7 +78,7 @@ def check_there(directories: Iterable[Path]) -> None:
 
 @cache
 def _directory(name: str) -> Path | None:
-    """The directory of a prepared file, built on first use; None if that fails."""
+    """The directory of the prepared file `name`, built on first use; None if its tool is missing or the build fails."""
     try:
         made_with, make = _RECIPES[name]()
         if shutil.which(made_with[0][0], path=PATH) is None:
@@ -92,8 +93,8 @@ def _directory(name: str) -> Path | None:
             # An image may be used on a machine whose V8 rejects the snapshot.
             _run((*made_with[0], _STANDS[name].format(directory), f"{directory}/empty.js"), Path("/"))
         if os.geteuid() == 0:
-            if directory.parent.stat().st_mode & 0o777 != 0o755:  # in a container it is right, and read-only
-                directory.parent.chmod(0o755)  # it may have been made under another umask
+            if directory.parent.stat().st_mode & 0o777 != 0o755:  # right in a container, and read-only
+                directory.parent.chmod(0o755)  # it may have been created under another umask
             if closed := _closed(directory):
                 raise PermissionError(
                     f"programs run as other users, who cannot read {closed}: chmod a+rx {closed}, or set XDG_CACHE_HOME to a folder "
@@ -106,7 +107,7 @@ def _directory(name: str) -> Path | None:
 
 
 def _preamble(name: str) -> "_Recipe":
-    # The options of the compile commands: g++ ignores a precompiled header that was made with others, and reads the text.
+    # The same options as in the compile commands: g++ ignores a header that was precompiled with other options, and reads the source.
     gxx = ("g++", *GXX_OPTIONS, *(CONTEST_OPTIONS if name.endswith(CONTEST) else ()))
 
     def make(directory: Path) -> None:
@@ -145,7 +146,7 @@ _RECIPES: dict[str, Callable[[], _Recipe]] = {
     **{name: partial(_snapshot, name) for name in _SNAPSHOTS},
     "fork": lambda: ((_GCC, _FORK.read_text()), _make_fork),
 }
-"""By name: the tool's command and the text that a file is made of, and the function that builds it."""
+"""By name of the prepared file, a function that returns ((the tool's command, the text to build from), the build function)."""
 
 
 def _cache() -> Path:
@@ -173,7 +174,7 @@ def _build(directory: Path, make: Callable[[Path], None]) -> None:
 
 
 def _closed(directory: Path) -> Path | None:
-    """`directory` or the first of its parents that not all users may enter, or None."""
+    """The first of `directory` and its parents that not all users may enter; None if they may enter all of them."""
     folders = (directory, *directory.parents)
     return next((path for path in folders if not path.stat().st_mode & 0o001), None)
 

@@ -1,7 +1,7 @@
-"""Finds, measures and kills the processes that a program started. Linux only: it reads /proc.
+"""Finds, measures and kills the processes that a program started, on Linux (it reads /proc).
 
-The runner is a *subreaper*: a process whose parent ends, even a daemon in its own session, becomes the runner's child. So all
-descendants of the runner, except the helpers in `keep`, belong to the program.
+The runner is a *subreaper*: a descendant whose parent ends, even a daemon in its own session, becomes a child of the runner. So all
+descendants of the runner belong to the program, except its warm interpreter and compilers (`keep`, a set of process ids).
 """
 
 import contextlib
@@ -19,14 +19,14 @@ from sandbox.errors import SandboxError
 _TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _LIBC = ctypes.CDLL(None)
-_WALL = 0x40000000  # __WALL: threads, too
+_WALL = 0x40000000  # __WALL of wait4(2): also children that are threads
 _PATIENCE_SECONDS = 10.0
 _CHILDREN = "/proc/{0}/task/{0}/children"
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What processes use: CPU seconds, resident bytes, number of threads."""
+    """Resources that processes use: CPU time, resident memory, number of threads."""
 
     cpu_seconds: float = 0.0
     memory_bytes: int = 0
@@ -34,7 +34,7 @@ class Usage:
 
 
 def contents(path: str) -> bytes:
-    """Read a file of /proc or /sys, in a third of the time of `open`. Raises `OSError`."""
+    """The contents of a file of /proc or /sys, read in a third of the time that `open` takes. Raises `OSError`."""
     fd = os.open(path, os.O_RDONLY)
     try:
         found = b""
@@ -45,24 +45,24 @@ def contents(path: str) -> bytes:
         os.close(fd)
 
 
-_open: dict[str, int] = {}
+_open: dict[str, int] = {}  # the descriptors that `contents_again` keeps open, by path
 
 
 def contents_again(path: str) -> bytes:
-    """As `contents`, for a file of at most a page that is read for every program: it stays open. Raises `OSError`."""
+    """As `contents`, for a file of at most a page that is read for every program; the file stays open. Raises `OSError`."""
     if path not in _open:
         _open[path] = os.open(path, os.O_RDONLY)
     return os.pread(_open[path], 1 << 16, 0)
 
 
 def forget(pid: int) -> None:
-    """Close the files of process `pid` that `contents_again` keeps open, before the id can be reused."""
+    """Close the file of process `pid` that `contents_again` keeps open. Call it before the kernel can reuse the process id."""
     if (fd := _open.pop(_CHILDREN.format(pid), None)) is not None:
         os.close(fd)
 
 
 def children(pid: int) -> set[int]:
-    """The children of `pid`, zombies included; empty if it has ended."""
+    """The children of process `pid`, zombies included; empty if the process has ended."""
     found: set[int] = set()
     with contextlib.suppress(OSError):
         for thread in os.listdir(f"/proc/{pid}/task"):
@@ -72,7 +72,7 @@ def children(pid: int) -> set[int]:
 
 
 def _children_again(pid: int) -> set[int]:
-    """As `children`, quicker: for this process or a helper, whose first thread has all relevant children."""
+    """As `children`, but faster. Only for this process and those in `keep`, whose first thread has all relevant children."""
     with contextlib.suppress(OSError):
         listed = contents_again(_CHILDREN.format(pid))
         if len(listed) < _PAGE // 2 and threading.active_count() == 1:  # otherwise the list may be incomplete
@@ -81,8 +81,8 @@ def _children_again(pid: int) -> set[int]:
 
 
 def descendants(keep: frozenset[int]) -> Iterator[int]:
-    """All descendants of this process except those in `keep` and zombies that these have to reap. Each is yielded after its
-    children are listed."""
+    """All descendants of this process, except the processes in `keep` and the zombies that these have to reap. The children of a
+    process are listed before the process is yielded, so the caller may kill it at once."""
     own = os.getpid()
     todo = [own]
     while todo:
@@ -103,7 +103,7 @@ def _lives(pid: int) -> bool:
 
 
 def tree_usage(keep: frozenset[int]) -> Usage:
-    """What the descendants of this process use, without those in `keep`."""
+    """The usage of all descendants of this process except those in `keep`."""
     cpu, memory, threads = 0.0, 0, 0
     for pid in descendants(keep):
         with contextlib.suppress(OSError):
@@ -116,14 +116,14 @@ def tree_usage(keep: frozenset[int]) -> Usage:
 
 
 def cpu_seconds(pid: int) -> float:
-    """CPU time that a process and its threads have used so far; 0 if it has ended."""
+    """CPU time in seconds that a process and its threads have used so far; 0 if the process has ended."""
     with contextlib.suppress(OSError):
         return time.clock_gettime(~pid << 3 | 2)  # clock_getcpuclockid(3), which Python does not have
     return 0.0
 
 
 def resident_bytes(pid: int) -> int:
-    """Resident memory of a process; 0 if it has ended."""
+    """Resident memory of a process in bytes; 0 if the process has ended."""
     with contextlib.suppress(OSError):
         return int(_stat(pid)[21]) * _PAGE
     return 0
@@ -135,22 +135,24 @@ def _stat(pid: int) -> list[bytes]:
 
 
 def kill_all(keep: frozenset[int]) -> int:
-    """Kill all descendants except those in `keep`; returns how many were found. A fork bomb may outrun one call."""
+    """Kill all descendants except those in `keep`. Returns how many were found. A fork bomb may create processes faster than one
+    call kills them."""
     found = 0
     for pid in descendants(keep):
-        found += 1  # killed as soon as it is found: a fork bomb is fast
+        found += 1  # kill each as soon as it is found, because a fork bomb is fast
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)
     return found
 
 
 def reap(pid: int) -> tuple[int, Any] | None:
-    """Reap child `pid`. Returns status and usage as `os.wait4`; None if it cannot be reaped yet. Raises `ChildProcessError`."""
+    """Reap child `pid`. Returns its status and usage as in `os.wait4`; None if the child cannot be reaped yet. Raises
+    `ChildProcessError`."""
     ended, status, used = os.wait4(pid, os.WNOHANG)
     if ended and not os.WIFSTOPPED(status):
         return status, used
     with contextlib.suppress(OSError):
-        # A thread may have made this process its tracer (PTRACE_TRACEME), which has to reap the thread first.
+        # A thread of the child may have made this process its tracer (PTRACE_TRACEME). Then this process has to reap it first.
         for thread in os.listdir(f"/proc/{pid}/task"):
             if int(thread) != pid:
                 with contextlib.suppress(ChildProcessError):
@@ -159,10 +161,10 @@ def reap(pid: int) -> tuple[int, Any] | None:
 
 
 class Pinned:
-    """Pins two processes that take turns to the processor on which this process runs.
+    """Pins this process and another that takes turns with it to the processor on which this process runs.
 
-    A short program then starts where its memory is cached, and no other processor is woken up or notified of copied pages:
-    20 % less CPU time, 40 % less wall-clock time.
+    A short program then starts on the processor that has its memory in the cache, and the kernel has to wake up no other processor
+    and tell none about copied pages. This saves 20 % of CPU time and 40 % of wall-clock time.
     """
 
     def __init__(self) -> None:
@@ -171,28 +173,29 @@ class Pinned:
         self._is_pinned = False
 
     def pin(self, other: int) -> None:
-        """Pin this process and process `other`; `other` stays pinned after `release`."""
-        if not self._is_pinned and (processor := _LIBC.sched_getcpu()) >= 0:  # gVisor may not tell
+        """Pin this process and process `other` to one processor. `other` stays pinned after `release`."""
+        if not self._is_pinned and (processor := _LIBC.sched_getcpu()) >= 0:  # gVisor may not support this
             self._is_pinned, self.processor = True, processor
             self._set((0, other), {processor})
 
     def release(self) -> None:
-        """Let this process run on any processor again."""
+        """Let this process run on all its processors again."""
         if self._is_pinned:
             self._is_pinned = False
             self._set((0,), self.everywhere)
 
     def _set(self, pids: Iterable[int], processors: Set[int]) -> None:
-        with contextlib.suppress(OSError):  # the process has ended or the kernel cannot; that only costs time
+        # Fails if the process has ended, or on kernels without affinity; then programs are only slower.
+        with contextlib.suppress(OSError):
             for pid in pids:
                 os.sched_setaffinity(pid, processors)
 
 
 def kill_tree(keep: frozenset[int]) -> Usage:
-    """Kill all descendants except those in `keep`; returns the usage of those that this process reaped.
+    """Kill and reap all descendants except those in `keep`. Returns the usage of the processes that this process reaped.
 
-    An orphan becomes a child of this process only when its parent has ended, so this repeats until none is left. Raises `SandboxError`
-    if some are left after `_PATIENCE_SECONDS`.
+    An orphan becomes a child of this process only when its parent has ended, so the search is repeated until no process is left.
+    Raises `SandboxError` if processes are left after `_PATIENCE_SECONDS`.
     """
     cpu, memory = 0.0, 0
     deadline = time.monotonic() + _PATIENCE_SECONDS

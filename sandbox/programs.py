@@ -1,9 +1,9 @@
-"""Programs in MultiPL-E's shape: prompt + completion + tests, closed with a marker.
+"""Assembles a program from MultiPL-E's prompt, completion and tests, with a marker that it prints at its end.
 
-A program that ends before its tests do (`exit(0)` in the completion) exits with code 0 like one that passed.
-So the last statement of the tests prints a marker, and without the marker on its own line the verdict is
-`wrong_answer`. The marker is a digest of the program, so assembling is deterministic. docs/sandbox.md lists what this does not
-detect.
+A program that ends before its tests do (`exit(0)` in the completion) exits with code 0, like a program that passed. So `assemble`
+adds a last statement to the tests that prints a marker, and if the program does not print the marker on its own line, the verdict
+is `wrong_answer`. The marker is a digest of the program, so `assemble` is deterministic. docs/sandbox.md lists the cheats that the
+marker does not detect.
 """
 
 import hashlib
@@ -14,7 +14,7 @@ from sandbox.languages import language as row_of
 
 
 class Assembled(NamedTuple):
-    """The source of a `Program`, and the line that it prints after its tests (None: no marker)."""
+    """The source of a `Program`, and the end marker, a line that it prints after its tests (None: no marker)."""
 
     source: str
     end_marker: str | None
@@ -23,8 +23,8 @@ class Assembled(NamedTuple):
 def assemble(language: str, prompt: str, completion: str, tests: str) -> Assembled:
     """`prompt + completion + "\\n" + tests`, with a statement that prints the marker after the tests.
 
-    There is no marker if `tests` do not end as MultiPL-E's do: in C++, Java and C#, for example, with the closing brace
-    of `main` (and of its class) and without a `return`. Raises `UsageError` for an unknown language.
+    In languages whose tests end inside a function or class, there is no marker if `tests` contain a `return` or do not end as
+    MultiPL-E's tests do (in C++, for example, with the closing brace of `main`). Raises `UsageError` for an unknown language.
     """
     row = row_of(language)
     digest = hashlib.sha256("\0".join((row.name, prompt, completion, tests)).encode("utf-8", "replace"))

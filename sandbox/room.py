@@ -1,8 +1,9 @@
-"""Recognizes a full disk: the failure of a compiler on it is the sandbox's failure, not a verdict.
+"""Recognizes a full disk, on which the failure of a compiler is the sandbox's failure and not a verdict.
 
-A disk counts as full by its free space, or by a compiler's message, unless the program's source contains such a message too, since
-compilers quote what they reject. The limits on time and file size bound what a compiler may write, and a program that exceeds them is a
-`compile_error`. A disk that fills up within these limits is a `SandboxError`; like others, it is tried three times.
+A disk counts as full if it has little free space, or if a compiler's message says so. The message is ignored if the program's source
+contains such words too, because compilers quote what they reject. The limits on time and file size bound how much a compiler may
+write; a program that makes it exceed them is a `compile_error`. If the disk fills up within these limits, it is a `SandboxError`,
+and the client retries the program as after any failure of the sandbox.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""Reads and writes the files of `python -m sandbox judge`: JSON lines of programs and of results."""
+"""Reads the programs and writes the results of `python -m sandbox judge`, both as JSON lines."""
 
 import json
 import logging
@@ -33,8 +33,11 @@ _OF_RESULTS = tuple(field.name for field in fields(Result))
 
 @dataclass(frozen=True)
 class Row:
-    """A program, and the other fields of its line (`extra`), which are copied to the line of its result. `known`: its result, if no
-    program could be extracted from an answer, so that there is nothing to run."""
+    """One line of the input file.
+
+    `extra`: fields that do not describe the program; they are copied to the line of its result.
+    `known`: the result, if no program could be extracted from the answer; then there is nothing to run.
+    """
 
     program: Program
     extra: dict[str, Any]
@@ -42,11 +45,11 @@ class Row:
 
 
 def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> list[Row]:
-    """The programs in `path`, one a line, with the fields of one of `_SHAPES`. Raises `UsageError`.
+    """The programs in file `path`, one a line, each with the fields of one of `_SHAPES`. Raises `UsageError`.
 
-    `cpu_seconds`: the limit on CPU time of one run for rows whose `limits` have none; None: the language's default.
-    `compare`: the rule for rows that name none. Other fields are kept for the results, except those that a result has itself; a
-    warning lists them once.
+    `cpu_seconds`: the limit on CPU time of one run for rows without such a limit; None: the language's default.
+    `compare`: the rule for rows that name no rule. Other fields of a row go into `Row.extra`. One warning lists them, and says which
+    of them are dropped because a result has a field of that name.
     """
     rows = []
     for number, text in _lines(path):
@@ -68,7 +71,7 @@ def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAU
 
 
 def parse_row(row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> Row:
-    """The program in a JSON object. `cpu_seconds`, `compare`: for rows that name no limit and no rule. Raises `UsageError`."""
+    """The program in a JSON object. `cpu_seconds`, `compare`: defaults for rows without a limit or a rule. Raises `UsageError`."""
     wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
     if not isinstance(row, dict):
         raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
@@ -108,7 +111,7 @@ def parse_row(row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT
 
 
 def _hint(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:
-    """A hint for an error message if a field's name is similar to one of `names`, else empty."""
+    """A hint for an error message, if the name of a field of `row` is similar to one of `names`; else empty."""
     for got in sorted(row.keys() - set(names)):
         if close := get_close_matches(got.lower(), [name for name in names if name not in row], 1, 0.85):
             return f" {got!r}; did you mean {close[0]!r}?"
@@ -132,7 +135,8 @@ def _checker(checker: Any) -> Checker:
 
 
 def _limits(given: Any, name: str, cpu_seconds: float | None) -> Limits | None:
-    """The language's limits, with the given ones replaced; None if none are given."""
+    """The limits of language `name` with the `given` limits (the row's) replaced; None if the row has none and there is no
+    `cpu_seconds`."""
     own = language(name).limits
     if given is None:
         return own.with_cpu(cpu_seconds) if cpu_seconds else None
@@ -158,7 +162,7 @@ def _text(value: Any, name: str) -> str:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The non-blank lines of a file without byte order marks, with their numbers from 1."""
+    """(line number from 1, text) of each non-blank line of a file, without byte order marks."""
     try:
         with path.open(encoding="utf-8") as file:
             for number, text in enumerate(file, 1):
@@ -169,10 +173,11 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 class ResultFile:
-    """The file of results: first `path`.part in the order of arrival, at the end `path` in the order of `rows`.
+    """The file of results. Results are first written to `path`.part in the order in which they arrive. `finish` writes `path`, in the
+    order of `rows`.
 
-    `resume`: keep the results of an earlier, interrupted call in `path`.part, if the program is unchanged and the verdict is not
-    `sandbox_error`. `done`: verdicts by row; `notes`: notes by row.
+    `resume`: keep the results in `path`.part of an interrupted call, unless the program has changed or the verdict is
+    `sandbox_error`. `done`: verdicts by row number. `notes`: notes by row number.
     """
 
     def __init__(self, path: Path, rows: list[Row], resume: bool) -> None:
@@ -181,7 +186,7 @@ class ResultFile:
         self._own = [row.extra | {"id": row.program.id} for row in rows]
         self._places: dict[
             int, int
-        ] = {}  # offsets of results in the part file, which keep them out of memory
+        ] = {}  # offsets of the results in the part file, so that the results need no memory
         self.done: dict[int, Verdict] = {}
         self.notes: dict[int, str] = {}
         if resume:
@@ -192,7 +197,7 @@ class ResultFile:
         except OSError as error:
             raise UsageError(f"cannot write {self._part}: {error}") from error
         if resume:
-            self._file.write(b"\n")  # ends an incomplete line that a killed call left
+            self._file.write(b"\n")  # a killed call may have left an incomplete line
 
     def add(self, row: int, result: Result) -> None:
         """Write the result of row number `row`."""
@@ -206,7 +211,7 @@ class ResultFile:
     def finish(self) -> None:
         """Write all results in the order of the rows, and replace `path` atomically.
 
-        If there are `sandbox_error`s, the part file stays for a later call with `resume`.
+        If a verdict is `sandbox_error`, the part file stays for a later call with `resume`.
         """
         whole = self._path.with_name(self._path.name + ".whole")
         with self._write_errors():

@@ -1,17 +1,17 @@
-"""The worker process: judges one program after the other.
+"""The worker process, which judges one program after another.
 
     python -m sandbox.runner process|bubblewrap|container
 
-It reads requests from stdin and writes answers to stdout, as JSON lines, and ends when stdin does:
+The worker reads requests from stdin and writes answers to stdout, both as JSON lines. It ends when its stdin is closed.
 
-    {"judge": [Program, ...]} -> {"answer": Result} for each, in order
+    {"judge": [Program, ...]} -> {"answer": Result} for each program, in order
     {"missing": language}     -> {"answer": [tools]}
     {"identity": language}    -> {"answer": text}
     if the sandbox fails      -> {"error": message}, and no more answers to this request
 
-An answer with `"last": true` is its last one: the program left something that cannot be removed, so the worker ends.
+After an answer with `"last": true` the worker ends, because the program left something that cannot be removed.
 
-The same code serves every backend: with or without bubblewrap around each program, and as the only worker in a container.
+All backends use this code: on the machine, with or without bubblewrap around each program, and inside a container.
 """
 
 import json
@@ -34,16 +34,16 @@ from sandbox.verdicts import Program
 from sandbox.watch import CallerGone
 
 _FLUSH_SECONDS = 0.02
-"""Answers that follow each other faster are written together, because each write passes through Docker's daemon."""
+"""Answers that follow each other within this time are written together, because each write passes through Docker's daemon."""
 
 
 def main() -> None:
     """Serve requests until stdin ends."""
     become_subreaper()
-    os.umask(0o022)  # programs may run as another user and have to read files made here
+    os.umask(0o022)  # programs may run as another user and have to read the runner's files
     caller, answers = os.dup(0), os.fdopen(os.dup(1), "w")
     null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, 0)  # child processes must not inherit the caller's pipes
+    os.dup2(null, 0)  # child processes must not inherit the client's pipes
     os.dup2(null, 1)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
         judge = Judge(Path(scratch), Place(sys.argv[1]), caller)
@@ -68,7 +68,7 @@ def main() -> None:
 
 
 def answer(judge: Judge, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The answers to one request; a failure of the sandbox becomes an `error`. Raises `CallerGone`."""
+    """The answers to one request. If the sandbox fails, the last answer is an `error`. Raises `CallerGone`."""
     try:
         judge.check_reachable()
         if "missing" in request:
@@ -81,12 +81,12 @@ def answer(judge: Judge, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     except CallerGone:
         raise
     except (SandboxError, OSError, subprocess.SubprocessError) as error:
-        judge.close()  # the warm interpreter may have caused it
+        judge.close()  # a warm interpreter or compiler may have caused the failure
         yield {"error": f"{type(error).__name__}: {error}"}
 
 
 def missing_tools(row: Language) -> list[str]:
-    """The tools and files of a language that are missing on this machine."""
+    """The tools and files of a language that are missing on this machine or in this container."""
     tools = [tool for tool in row.tools if shutil.which(tool, path=PATH) is None]
     return tools + [file for file in row.files if not Path(file).exists()]
 
@@ -104,7 +104,7 @@ def identity(row: Language) -> str:
 
 
 def installed_libraries(row: Language) -> list[str]:
-    """NAME VERSION of the libraries of a language's row that are installed."""
+    """`NAME VERSION` for each library of a language's row that is installed."""
     found = []
     if row.libraries and shutil.which("dpkg-query", path=PATH):
         asked = (
@@ -113,7 +113,7 @@ def installed_libraries(row: Language) -> list[str]:
             "--showformat=${db:Status-Status} ${Package} ${Version}\n",
             *row.libraries,
         )
-        # It fails if one of them is missing, but lists the others.
+        # dpkg-query fails if a package is missing, but still lists the others.
         said = subprocess.run(
             asked, capture_output=True, text=True, env={"PATH": PATH}, timeout=60, check=False
         )

@@ -1,5 +1,7 @@
-"""A table of programs for every verdict in every language, for `python -m sandbox check`: MultiPL-E's prompt and tests of a
-function `f` that has to return its argument plus one, with completions for each verdict.
+"""A table of programs for every verdict in every language, for `python -m sandbox check`.
+
+A row has a prompt and tests in MultiPL-E's format, for a function `f` that has to return its argument plus one, and a completion for
+each verdict.
 """
 
 from dataclasses import dataclass, replace
@@ -9,13 +11,15 @@ from sandbox.verdicts import MIB, Case, Limits, Program, Verdict
 
 LIMITS = Limits(wall_seconds=20, memory_bytes=300 * MIB, output_bytes=MIB)
 ROOMY = replace(LIMITS, memory_bytes=1024 * MIB)
-"""Node's heap grows faster than its output if its garbage collector gets no processor time."""
+"""Limits for the test of `output_exceeded`. If node's garbage collector gets no processor time, the heap grows faster than the output,
+so the memory limit has to be high."""
 HURRIED = Limits(cpu_seconds=0.5, wall_seconds=20)
 
 
 @dataclass(frozen=True)
 class Shape:
-    """`prompt`, completions and `tests` that call `f`; `echo` is a program that repeats its stdin."""
+    """The programs of one language: `prompt`, `tests` (which call `f`), one completion for each name in `ENDINGS`, and `echo`, a
+    program that prints its stdin."""
 
     prompt: str
     tests: str
@@ -400,7 +404,7 @@ ENDINGS = {
 
 
 def program(language: str, ending: str) -> Program:
-    """The program of a language for one of `ENDINGS`."""
+    """The program in `language` for `ending`, a name in `ENDINGS`."""
     shape, name = SHAPES[language], f"{language}-{ending}"
     if ending.startswith("echo"):
         second = Case("two words\n", "two words\n\n" if ending == "echo" else "two  words")

@@ -1,4 +1,4 @@
-"""Puts a function from an answer, with its dependencies, into the prompt."""
+"""Inserts a function from an answer, with everything that it needs, into the prompt."""
 
 import re
 from collections.abc import Sequence
@@ -11,9 +11,9 @@ from sandbox.outline import Item, Place, depth, inside, items, top
 
 _DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*(?=\n|$)', re.DOTALL)
 _SIGNS = {"braces": "}", "end": "end", "parentheses": ")"}
-"""The sign that closes a body, by `shape`."""
+"""The sign that closes a function's body, by `Grammar.shape`."""
 _RESULTS = {"js": "return {};", "ts": "return {};", "cs": "return {};", "d": "return {};"}
-"""How an expression becomes a body; in other languages it stays unchanged."""
+"""How a function's body is made from an expression, by language; in other languages the expression is the body."""
 _ON_NEW = {
     "py": "return {type}().{call}",
     "js": "return new {type}().{call};",
@@ -26,7 +26,7 @@ _ON_NEW = {
     "cpp": "return {type}().{call};",
     "d": "return (new {type}()).{call};",
 }
-"""How a method is called on a new object."""
+"""How a method is called on a new object of its class, by language."""
 _ON_TYPE = {
     "js": "return {type}.{call};",
     "ts": "return {type}.{call};",
@@ -37,11 +37,11 @@ _ON_TYPE = {
     "d": "return {type}.{call};",
     "ml": "{type}.{call}",
 }
-"""How a function of a class, a module or a namespace is called."""
+"""How a function of a class, a module or a namespace is called without an object, by language."""
 
 
 _TYPED = ("cpp", "java", "cs", "ts", "go", "rs", "d", "scala")
-"""Languages in which a body may depend on the types in its head."""
+"""Languages in which a function's body may depend on the types in its head."""
 _MODIFIERS = (
     r"\b(?:export|default|function|const|let|var|public|private|protected|internal|static|final|inline|pub|fn|def|func)\b"
     r"|\bstd::|@\w+"
@@ -49,12 +49,14 @@ _MODIFIERS = (
 
 
 class Unreadable(ValueError):
-    """No program can be extracted from an answer; the message says why."""
+    """No program can be extracted from the answer; the message says why."""
 
 
 class Answer(NamedTuple):
-    """A program without its tests: the prompt, changed as the answer needs, and its completion. `added`: the kinds of changes to
-    the prompt: `imports`, `definitions`, `another head` of the function."""
+    """A program without its tests: `prompt`, with the changes that the answer needs, and `completion`, which continues it.
+
+    `added`: the kinds of changes to the prompt: `imports`, `definitions`, `another head` (of the function).
+    """
 
     prompt: str
     completion: str
@@ -64,8 +66,11 @@ class Answer(NamedTuple):
 def splice(
     prompt: str, asked: Place, found: Place, others: Sequence[Item], language: str, tests: str, loosely: bool
 ) -> Answer:
-    """The program with the function `found` in an answer in place of the function `asked` in `prompt`. `others`: the items of the
-    answer's other blocks. `loosely`: keep the prompt's head of the function even if its types differ. Raises `Unreadable`."""
+    """The program in which the answer's function `found` implements the prompt's function `asked`.
+
+    `others`: the items of the answer's other code blocks. `tests`: the text that will follow the program. `loosely`: keep the
+    prompt's head of the function even if the answer's head has other types. Raises `Unreadable`.
+    """
     call, renames = _call(asked, found, language), _renames(asked, found)
     if call and found.holder:
         found = Place(_without_mains(found.holder, language), None, found.outer_siblings)
@@ -107,7 +112,7 @@ def splice(
 
 
 def continued(prompt: str, text: str) -> str:
-    """`text`, adapted to follow `prompt`, whose last line may be incomplete."""
+    """`text`, changed at its beginning so that it can follow `prompt`, whose last line may be incomplete."""
     last = prompt[prompt.rfind("\n") + 1 :]
     if last.strip():
         return text if text.startswith((" ", "\n")) and not text.startswith("  ") else f"\n{text}"
@@ -115,7 +120,7 @@ def continued(prompt: str, text: str) -> str:
 
 
 def _below_imports(prompt: str, asked: Place) -> int:
-    """The position for imports in the prompt."""
+    """The position in the prompt at which imports are inserted."""
     outermost = asked.holder or asked.item
     siblings = asked.outer_siblings if asked.holder else asked.siblings
     above = [item for item in siblings if item.kind in ("import", "first") and item.start < outermost.start]
@@ -123,7 +128,7 @@ def _below_imports(prompt: str, asked: Place) -> int:
 
 
 def _renames(asked: Place, found: Place) -> dict[str, str]:
-    """New names for the function and its class, if they have other names in the answer than in the prompt."""
+    """New names, by old name, for the function and its class, where the answer's names differ from the prompt's."""
     name, names = asked.item.names[0], found.item.names
     renames = {} if name in names else {names[0]: name}
     if asked.holder and found.holder:
@@ -132,7 +137,11 @@ def _renames(asked: Place, found: Place) -> dict[str, str]:
 
 
 def _call(asked: Place, found: Place, language: str) -> str | None:
-    """A call of the found function, if it is in a class or module and the asked one is not, or if it needs an object; else None."""
+    """Code that calls the answer's function; None if its body can be used instead.
+
+    A call is needed if the answer's function is in a class or module and the prompt's is not, or if it needs an object. Raises
+    `Unreadable` if the function cannot be called.
+    """
     if not found.holder or language == "ex":
         return None
     head = found.item.bare[: found.function.body if found.function else None]
@@ -160,10 +169,10 @@ def _call(asked: Place, found: Place, language: str) -> str | None:
 
 
 def _same_head(asked: Place, found: Place, language: str, loosely: bool) -> bool:
-    """Whether the found function's body fits the prompt's head. `loosely`: also if types differ."""
+    """Whether the body of the answer's function can follow the prompt's head. `loosely`: even if their types differ."""
     if not asked.function or not found.function or not found.function.plain:
         return False
-    if language == "hs":  # the body is aligned with its head
+    if language == "hs":  # the layout of the body depends on the width of its head
         return _clause(asked) == _clause(found)
     if asked.function.parameters != found.function.parameters:
         return False
@@ -171,7 +180,7 @@ def _same_head(asked: Place, found: Place, language: str, loosely: bool) -> bool
 
 
 def _types(place: Place) -> str:
-    """The types in the head of a function: the head without its name, modifiers and the sign that opens the body."""
+    """The types in the head of a function: the head without the function's name, modifiers and the sign that opens the body."""
     assert place.function
     head = place.item.bare[place.item.code : place.function.body]
     head = re.sub(
@@ -188,7 +197,7 @@ def _clause(place: Place) -> str:
 
 
 def _inner(found: Place, language: str) -> tuple[str, bool]:
-    """The text of the found function's body, or its result, and whether it is complete."""
+    """The text of the body of the answer's function, and whether the body is complete."""
     assert found.function
     item, body, shape = found.item, found.function.body, GRAMMARS[language].shape
     bare = item.bare.rstrip(" \t\r\n" + JOINED + ";" * (shape != "colon"))
@@ -196,13 +205,13 @@ def _inner(found: Place, language: str) -> tuple[str, bool]:
         return item.text[body : len(bare)], True
     sign = _SIGNS.get(shape, "")
     whole = bare.endswith(sign) and (shape == "end" or not depth(bare, language))
-    if not whole:  # it is cut off, or continues in the tests
+    if not whole:  # the body is cut off, or the tests close it
         return item.text[body:].rstrip(), False
     return item.text[body : max(len(bare) - len(sign), body)], True
 
 
 def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
-    """The found function's body, formatted to follow the prompt's head."""
+    """The body of the answer's function, formatted so that it can follow the prompt's head."""
     assert asked.function
     assert found.function
     shape, indent = GRAMMARS[language].shape, asked.item.indent
@@ -213,7 +222,7 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
     if found.function.result:
         result = _moved(text.strip(), found.item.indent, indent, language)
         return _closed(f"{indent}    {_RESULTS.get(language, '{}').format(result)}", closers, language)
-    if found.item.text[found.function.body - 1] == "\n":  # it was written below the prompt's head
+    if found.item.text[found.function.body - 1] == "\n":  # written below the prompt's head
         made = text.strip("\n").rstrip()
         return _closed(made, closers, language) if whole and closers else made
     if shape == "colon":
@@ -229,7 +238,7 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
     first, _, lines = text.partition("\n")
     lines = _moved(lines, found.item.indent, indent, language)
     said = "".join(rest.split()).lstrip("{")
-    if said and "".join(lines.split()).startswith(said):  # the prompt has these lines already
+    if said and "".join(lines.split()).startswith(said):  # leave out lines that the prompt has already
         while said and lines:
             line, _, lines = lines.partition("\n")
             said = said.removeprefix("".join(line.split()))
@@ -238,13 +247,13 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
 
 
 def _opener(asked: Place, language: str) -> str:
-    """The brace that a completion has to begin with if the prompt does not end with it."""
+    """The opening brace with which the completion has to begin; empty if the prompt has it already."""
     there = GRAMMARS[language].shape != "braces" or "{" in asked.item.bare[asked.item.code :]
     return "" if there else "{\n"
 
 
 def _definition(asked: Place, found: Place, closers: list[str], language: str) -> tuple[str, int]:
-    """The complete definition of the found function, and its position in the prompt."""
+    """The complete definition of the answer's function, and the position in the prompt from which it replaces the prompt's text."""
     item, place = found.item, asked.start + asked.item.code
     bare = item.bare.rstrip(" \t\r\n" + JOINED).removesuffix(";;")
     text, shape = item.text[item.code : len(bare)], GRAMMARS[language].shape
@@ -284,7 +293,7 @@ def _definition(asked: Place, found: Place, closers: list[str], language: str) -
 
 
 def _closers(asked: Place, tests: str, language: str) -> list[str]:
-    """The closing signs of the function and of its class, without those that the tests bring."""
+    """The closing signs of the function and of its class, except the signs that the tests contain."""
     shape = GRAMMARS[language].shape
     indents = [item.indent for item in (asked.item, asked.holder) if item]
     sign = _SIGNS.get(shape)
@@ -309,7 +318,7 @@ def _closed(text: str, closers: Sequence[str], language: str) -> str:
 
 
 def _text(item: Item, indent: str, language: str) -> str:
-    """An item of the answer, moved to `indent`. A Java class loses `public`, which would require a file of its name."""
+    """The text of an item of the answer, indented by `indent`. A Java class loses `public`, which requires a file of its name."""
     text = item.text
     if language == "java" and item.kind == "type" and not indent:
         text = text[: item.code] + re.sub(r"^((?:@\w+\s+)*)public\s+", r"\1", text[item.code :])
@@ -318,7 +327,7 @@ def _text(item: Item, indent: str, language: str) -> str:
 
 
 def _moved(text: str, indent: str, wanted: str, language: str) -> str:
-    """`text` with indentation `wanted` instead of `indent`, except lines that begin inside a string."""
+    """`text` with indentation `wanted` in place of `indent`. Lines that begin inside a string stay unchanged."""
     if indent == wanted:
         return text
     bare, lines, at = masked(text, language).text, [], 0
@@ -330,7 +339,7 @@ def _moved(text: str, indent: str, wanted: str, language: str) -> str:
 
 
 def _renamed(text: str, renames: dict[str, str], language: str) -> str:
-    """`text` with names replaced, except members of other objects with the same name."""
+    """`text` with names replaced by `renames` (new name by old name). Members of other objects keep their names."""
     for old, new in renames.items():
         bare = masked(text, language).text
         pattern = (
@@ -342,7 +351,7 @@ def _renamed(text: str, renames: dict[str, str], language: str) -> str:
 
 
 def _exported(text: str, language: str) -> str:
-    """Remove JavaScript's `export`, which only modules may have."""
+    """`text` without JavaScript's and TypeScript's `export`, which is allowed only in modules."""
     return (
         re.sub(r"^([ \t]*)export\s+(?:default\s+)?", r"\1", text, flags=re.MULTILINE)
         if language in ("js", "ts")

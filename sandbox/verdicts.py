@@ -1,4 +1,4 @@
-"""The sandbox's input (`Program`) and output (`Result`)."""
+"""Data classes for the sandbox's input (`Program`, `Case`, `Checker`, `Limits`) and output (`Result`, `Phase`, `Verdict`)."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -9,30 +9,30 @@ from sandbox.exchange import Named, check_files, check_name
 
 MIB = 1 << 20
 LARGEST_MEMORY_BYTES = 2048 * MIB
-"""The largest memory limit that works on every backend; docker's containers have no more."""
+"""The largest memory limit that works on every backend. Backend docker refuses larger ones."""
 
 
 class Verdict(StrEnum):
-    """The verdict on a program. All but `sandbox_error` say something about the program."""
+    """The verdict on a program. Every verdict except `sandbox_error` is a statement about the program."""
 
     passed = "passed"
-    wrong_answer = "wrong_answer"  # a test failed, the output is wrong, it ended before its tests; no program in an answer
-    compile_error = "compile_error"  # the compiler, or the interpreter's parser, rejected it
-    runtime_error = "runtime_error"  # an uncaught exception, a signal, an exit code other than 0
-    timeout = "timeout"  # it exceeded its CPU or wall-clock limit, in two runs
+    wrong_answer = "wrong_answer"  # a failed test, wrong output, an end before the tests ran; an answer without a program
+    compile_error = "compile_error"  # the compiler, or the interpreter's parser, rejected the program
+    runtime_error = "runtime_error"  # an exception, a signal, an exit code other than 0, too many processes
+    timeout = "timeout"  # the program exceeded its CPU or wall-clock limit in two runs
     memory_exceeded = "memory_exceeded"
     output_exceeded = "output_exceeded"
     sandbox_error = "sandbox_error"  # the sandbox failed; says nothing about the program
 
     @property
     def is_label(self) -> bool:
-        """Whether the verdict says something about the program; false for `sandbox_error`."""
+        """Whether the verdict may be used as a label of the program; False only for `sandbox_error`."""
         return self is not Verdict.sandbox_error
 
 
 @dataclass(frozen=True)
 class Case:
-    """One run of a program on standard input. `expected_stdout` None: any output is right."""
+    """One test case: the program runs once on `stdin` and has to print `expected_stdout` (None: any output is right)."""
 
     stdin: str
     expected_stdout: str | None
@@ -40,13 +40,15 @@ class Case:
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of one program. When one is exceeded, its process tree is killed.
+    """Limits of one program. When the program exceeds one, its whole process tree is killed.
 
-    `cpu_seconds`, `wall_seconds`: of one run (each `Case` is a run), user + system time over all processes.
-    The CPU limit is the one for slow programs; the wall-clock limit stops programs that sleep.
-    `compile_cpu_seconds`, `compile_wall_seconds`: those of the compiler.
-    `memory_bytes`: resident, over all processes. `output_bytes`: stdout + stderr of one run.
-    `file_bytes`: largest file it may write. `processes`: at once, threads included.
+    `cpu_seconds`: user + system time of one run (each `Case` is a run), over all processes of the program.
+    `wall_seconds`: wall-clock time of one run; it stops programs that sleep or wait.
+    `compile_cpu_seconds`, `compile_wall_seconds`: the same two limits for the compiler.
+    `memory_bytes`: resident memory, over all processes.
+    `output_bytes`: stdout + stderr of one run.
+    `file_bytes`: the largest file that the program may write.
+    `processes`: processes and threads that exist at the same time.
     """
 
     cpu_seconds: float = 10.0
@@ -64,17 +66,18 @@ class Limits:
                 raise ValueError(f"Limits.{name} must be greater than 0, got {value!r}")
 
     def with_cpu(self, seconds: float) -> "Limits":
-        """These limits with another limit on CPU time; the wall-clock limit becomes at least three times that."""
+        """A copy with `seconds` as the limit on CPU time of a run, and a wall-clock limit of at least three times `seconds`."""
         return replace(self, cpu_seconds=seconds, wall_seconds=max(self.wall_seconds, 3 * seconds))
 
 
 @dataclass(frozen=True)
 class Checker:
-    """A program that decides whether an output is right, for problems with several right outputs. It is untrusted too and runs in
-    the sandbox.
+    """A program that decides whether the output of another program is right, for problems with several right outputs. The sandbox
+    does not trust the checker and isolates it like any program.
 
-    It starts in a folder with the files `input`, `expected` and `got`, byte for byte, and has to exit with code 0 and print `accept` or
-    `reject` as its last line. Anything else, such as exceeding its language's limits, is its own failure and gives `sandbox_error`.
+    The checker starts in a folder with the files `input` (the case's stdin), `expected` (its expected output) and `got` (the
+    program's output), byte for byte. It has to exit with code 0 and print `accept` or `reject` as its last line. Anything else,
+    such as exceeding its language's limits, is a failure of the checker and gives `sandbox_error`.
     """
 
     language: str
@@ -82,21 +85,25 @@ class Checker:
 
 
 _LATER = ("every_case", "args", "files", "fetch")
-"""Fields of a program that are younger than the first caches."""
+"""Fields of `Program` that were added after verdicts had been cached. `to_json` omits them when they are empty, so that the cache
+keys of older programs stay the same."""
 
 
 @dataclass(frozen=True)
 class Program:
     """One program to judge.
 
-    Without `cases` it has to exit with code 0, and to print `end_marker`, if that is not None, on its own line (the statement that does
-    so is part of `source`; see `sandbox.programs.assemble`). With `cases` it is run once for each, and its output has to equal the
-    expected one by the rule `compare` (`sandbox.compare`), or to be accepted by `checker`. The first case that fails ends the run
-    unless `every_case` is set. `id` is chosen by the caller and returned in the `Result`. `limits` None: the language's default limits.
+    Without `cases` the program has to exit with code 0. If `end_marker` is not None, it also has to print the marker on its own line;
+    the statement that prints it is part of `source` (see `sandbox.programs.assemble`). With `cases` the program is run once for each
+    case, and its output has to equal the expected output by the rule `compare` (`sandbox.compare`), or `checker` has to accept it.
+    The first case that fails ends the judgement unless `every_case` is set.
 
-    `args`: its command-line arguments. `files`: files in the directory in which it starts, (name, content in base64); `fetch`: names of
-    files to return, if it makes them, of at most `Limits.output_bytes` together. With either the program may write to its directory, at
-    most `Limits.file_bytes` in all. Raises `ValueError` for an unknown rule, a file's name that leads out, or content that is not base64.
+    `id`: chosen by the caller and returned in the `Result`. `limits`: None means the language's default limits.
+    `args`: the command-line arguments. `files`: files to put into the directory in which the program starts, as (name, content in
+    base64). `fetch`: names of files to return from there if the program creates them, at most `Limits.output_bytes` in all. A
+    program with `files` or `fetch` may write to that directory, at most `Limits.file_bytes` in all.
+
+    Raises `ValueError` for an unknown rule, a file name that leads out of the directory, or content that is not base64.
     """
 
     id: str
@@ -121,11 +128,11 @@ class Program:
 
     @property
     def exchanges_files(self) -> bool:
-        """Whether it is given files or makes some for the caller."""
+        """Whether the caller gives the program files or wants files back."""
         return bool(self.files or self.fetch)
 
     def to_json(self) -> dict[str, Any]:
-        """The program as plain JSON values; fields of `_LATER` only where they are set, so that cached verdicts stay valid."""
+        """The program as plain JSON values. Fields of `_LATER` that are empty are omitted, so that cached verdicts stay valid."""
         fields = vars(self) | {
             "cases": [vars(case) for case in self.cases],
             "limits": vars(self.limits) if self.limits else None,
@@ -152,8 +159,9 @@ class Program:
 class Phase:
     """One command that was run for a program: its compiler, or the program itself on one case.
 
-    `verdict`: `passed`, or why this command failed: a compiler may also be over its own time or memory. `exit_code`: 128 + n if
-    signal n ended it, None if the sandbox did. `seconds`: wall-clock time. `stdout`, `stderr`: beginning and end of longer texts.
+    `verdict`: `passed`, or the reason why this command failed; a compiler may also exceed its limits on time or memory.
+    `exit_code`: 128 + n if signal n ended the command, None if the sandbox ended it. `seconds`: wall-clock time.
+    `stdout`, `stderr`: the output; of a long text only the beginning and the end.
     """
 
     verdict: Verdict
@@ -176,18 +184,19 @@ class Phase:
 
 @dataclass(frozen=True)
 class Result:
-    """The result of one program.
+    """The result of one program. Its "last command" is the compiler if that rejected the program, else the run that decided the
+    verdict.
 
-    `exit_code`: of the last command run, 128 + n if signal n ended it, None if nothing ran or the sandbox ended it.
-    `compile_seconds`, `run_seconds`: wall-clock time. `cpu_seconds`: compiling and running, all processes.
-    `peak_memory_bytes`: of the run (not the compiler); the sum over all processes, sampled every 50 ms,
-    and at least the kernel's exact peak of the largest process.
-    `stdout`, `stderr`: of the last command run, at most 64 KiB each, with the end marker taken out.
-    `cached`: the verdict of an identical program, from this call or a cache; this program was not run.
-    `note`: one line that explains the verdict: why no program could be extracted from an answer, for example, or which library is
-    missing.
-    `compiled`: the compiler's run, None for languages without one. `cases`: with `Program.every_case` one run per case, in order;
-    else empty. `files`: those of `Program.fetch` that it made, (name, content in base64).
+    `exit_code`: of the last command; 128 + n if signal n ended it, None if nothing ran or the sandbox ended it.
+    `compile_seconds`, `run_seconds`: wall-clock time. `cpu_seconds`: CPU time of compiling and running, all processes.
+    `peak_memory_bytes`: memory of the run (not of the compiler): the largest sum over all processes, sampled every 50 ms, and at
+    least the kernel's exact peak of the largest process.
+    `stdout`, `stderr`: output of the last command, at most 65,536 characters each, without the end marker.
+    `cached`: True if this program was not run: the result is that of an identical program, from the same call or from a cache.
+    `note`: one line that explains the verdict, such as which library is missing or why an answer contains no program.
+    `compiled`: the compiler's run; None for languages without a compiler.
+    `cases`: with `Program.every_case` one run per case, in order; else empty.
+    `files`: the files of `Program.fetch` that the program created, as (name, content in base64).
     """
 
     id: str
@@ -207,12 +216,12 @@ class Result:
 
     @property
     def pass_rate(self) -> float | None:
-        """The share of the cases that passed; None unless every case was run."""
+        """The share of the cases that passed, 0 to 1; None unless every case was run (`Program.every_case`)."""
         passed = [case.verdict is Verdict.passed for case in self.cases]
         return sum(passed) / len(passed) if passed else None
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values; `compiled`, `cases` and `files` only where there are any."""
+        """The result as plain JSON values. `compiled`, `cases` and `files` are omitted when they are empty."""
         fields = vars(self) | {"verdict": str(self.verdict)}
         del fields["compiled"], fields["cases"]
         if not self.files:

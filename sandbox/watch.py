@@ -1,4 +1,4 @@
-"""Runs a command under a budget until it and all processes that it started have ended."""
+"""Runs a command under limits until it and all processes that it started have ended."""
 
 import contextlib
 import fcntl
@@ -17,21 +17,23 @@ from sandbox.processes import Usage, kill_all, kill_tree, tree_usage
 from sandbox.verdicts import Verdict
 
 _POLL_SECONDS = 0.05
+"""Interval at which usage is compared with the limits."""
 _QUIET_SECONDS = 0.005
-"""Output stays in the pipes for this long: many programs have ended by then, without being interrupted by reads."""
+"""The runner leaves output in the pipes for this long. Many programs end within it, and no read interrupts them."""
 _CHUNK = 1 << 16
 _MANY_READS = 64
 _PAUSE_SECONDS = 0.002
-"""Between reads after the first `_MANY_READS`, so that a program that writes single lines is not read line by line."""
+"""Pause between reads after the first `_MANY_READS` reads, so that the output of a program that writes single lines is read in larger
+pieces."""
 
 _PIPE_BYTES = 512 << 10
-"""The size of a pipe, for output while the runner waits for a busy processor: after a pipe was full, node writes nothing until the program
-returns to its event loop."""
+"""The size of a pipe. It has to be large, because the runner may wait for a busy processor while output arrives, and once a pipe has
+been full, node writes nothing more until the program returns to its event loop."""
 
 MOMENT = 0.02
-"""Seconds within which a killed command usually ends."""
+"""Seconds that `Child.wait` waits; a killed command usually ends within them."""
 _PATIENCE_SECONDS = 10.0
-"""After this time a killed command counts as impossible to end."""
+"""Seconds after which a killed command that still runs counts as impossible to kill."""
 
 _OVER_CPU_LIMIT = 128 + signal.SIGXCPU
 
@@ -40,12 +42,13 @@ Stdio = tuple[int, int, int]
 
 
 class CallerGone(SandboxError):
-    """The caller hung up; the program has been killed."""
+    """The client closed its connection; the program has been killed."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of a run, over all of its processes; see `Limits`. `threads`: at once."""
+    """Limits of one run, over all of its processes; see `Limits`. `threads`: threads that exist at the same time. `disk_bytes`: size
+    of `directory` with all its files (no limit if `directory` is None)."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -58,7 +61,7 @@ class Budget:
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended. `over`: the verdict of the limit that it exceeded, or None."""
+    """How a run ended. `over`: the verdict for the limit that the run exceeded; None if it exceeded none."""
 
     exit_code: int
     over: Verdict | None
@@ -77,8 +80,9 @@ class Child(Protocol):
         ...
 
     def wait(self) -> tuple[int, Usage] | None:
-        """Reap it. Returns the exit code (128 + n after signal n) and the usage of it and the children that it waited for; None if it
-        cannot be reaped yet, because it has not ended within `MOMENT` or another process traces it. Raises `SandboxError`."""
+        """Reap the command. Returns its exit code (128 + n after signal n), and its usage together with that of the children that it
+        waited for. None if it cannot be reaped yet: it has not ended within `MOMENT`, or another process traces it. Raises
+        `SandboxError`."""
         ...
 
     def close(self) -> None:
@@ -94,11 +98,11 @@ def watch(
     caller: int | None = None,
     user: int | None = None,
 ) -> Outcome:
-    """Start a command and watch it to its end. Afterwards no process that it started is left.
+    """Start a command with `start` and watch it until it ends. Afterwards no process that it started is left.
 
-    `keep`: children of this process that are not the program's. `caller`: a file descriptor that becomes
-    readable when the caller hangs up; then `CallerGone` is raised. `user`: the user id of the command (None: this
-    process's). Raises `SandboxError` if the command cannot be started or killed.
+    `keep`: children of this process that do not belong to the program. `caller`: a file descriptor that becomes readable when the
+    client closes its connection; `CallerGone` is raised then. `user`: the user id of the command (None: this process's user).
+    Raises `SandboxError` if the command cannot be started or killed.
     """
     with contextlib.ExitStack() as stack:
         (child_in, source), (out, child_out), (err, child_err) = (os.pipe() for _ in range(3))
@@ -123,12 +127,13 @@ def watch(
 
 
 class _Run:
-    """A run in progress: reads and writes its pipes and checks its budget."""
+    """A run in progress. It reads and writes the command's pipes and compares its usage with the budget."""
 
     def __init__(
         self, child: Child, pipes: list[int], stdin: bytes, budget: Budget, keep: frozenset[int]
     ) -> None:
-        """`pipes`: our ends of the child's stdin, stdout and stderr; a pipe that is closed here is removed from the list."""
+        """`pipes`: this process's ends of the child's stdin, stdout and stderr. A pipe that the run closes is removed from the list;
+        the caller closes the others."""
         self.child, self.pipes, self.budget, self.keep = child, pipes, budget, keep
         self.source, self.out, self.err = pipes
         self.unsent = memoryview(stdin)
@@ -139,7 +144,7 @@ class _Run:
         self.peak = Usage()
 
     def until_end(self, caller: int | None) -> Verdict | None:
-        """Read and write until the command has ended (returns None) or exceeds a limit (returns its verdict)."""
+        """Read and write until the command has ended (returns None) or exceeds a limit (returns the verdict for that limit)."""
         end = self.child.fileno()
         poll = select.poll()
         for fd in (end,) if caller is None else (end, caller):
@@ -182,7 +187,7 @@ class _Run:
             if over:
                 kill_all(self.keep)
             while (ended := self.child.wait()) is None:
-                kill_all(self.keep)  # also a process that traces it
+                kill_all(self.keep)  # also a process that traces the command
                 if time.monotonic() > deadline:
                     raise SandboxError("a program could not be killed")
         except SandboxError as error:
@@ -216,7 +221,7 @@ class _Run:
         return sum(map(len, self.outputs.values()))
 
     def _feed(self) -> bool:
-        """Write some of stdin; returns whether all is written or the command has closed its stdin."""
+        """Write some of stdin. Returns whether nothing is left to write: all is written, or the command has closed its stdin."""
         try:
             self.unsent = self.unsent[os.write(self.source, self.unsent[:_CHUNK]) :]
         except BlockingIOError:
@@ -231,7 +236,7 @@ class _Run:
         self.source = -1
 
     def _drain(self, pipe: int) -> bytes | None:
-        """Read available output. Returns empty bytes at its end, None if nothing is available now."""
+        """Read the output that is available. Returns empty bytes at the end of the output, None if nothing is available now."""
         for _ in range(_PIPE_BYTES // _CHUNK):
             try:
                 data: bytes | None = os.read(pipe, _CHUNK)
@@ -243,7 +248,7 @@ class _Run:
         return data
 
     def _over(self) -> Verdict | None:
-        """The verdict of a limit that the process tree exceeds now, or None."""
+        """The verdict for a limit that the process tree exceeds now; None if it exceeds none."""
         now = tree_usage(self.keep)
         cpu, memory = (
             max(now.cpu_seconds, self.peak.cpu_seconds),
@@ -262,14 +267,14 @@ class _Run:
 
 
 def _widen(pipe: int) -> None:
-    with contextlib.suppress(OSError):  # gVisor, or the user's pipes have reached the kernel's limit
+    with contextlib.suppress(OSError):  # under gVisor, or if the user's pipes have reached the kernel's limit
         fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _give(pipe: int, user: int) -> None:
-    """Let `user` open a pipe by name, such as /dev/stdin. It can then open both ends, which only lets a program read back its
-    own output or write to its own input."""
-    with contextlib.suppress(OSError):  # gVisor
+    """Let `user` open a pipe by name, such as /dev/stdin. The program can then open both ends of the pipe, which only lets it read
+    back its own output or write to its own input."""
+    with contextlib.suppress(OSError):  # not possible under gVisor
         os.fchown(pipe, user, user)
 
 

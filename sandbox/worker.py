@@ -1,4 +1,4 @@
-"""The client's side of one worker (`sandbox.runner`)."""
+"""Sends programs to one worker process (`sandbox.runner`) and reads its answers; runs in the client's process."""
 
 import json
 import time
@@ -11,11 +11,12 @@ from sandbox.languages import language
 from sandbox.verdicts import Program, Result
 
 _PATIENCE_SECONDS = 60.0
-"""Added to what the limits allow, before a worker counts as hung: for starting processes and cleaning up."""
+"""A worker counts as hung when it exceeds the time that the limits allow by this much; the margin is for starting processes and
+cleaning up."""
 
 
 class Worker:
-    """A worker, started by `start` on first use and again after a failure. Not thread-safe."""
+    """A worker. `start` starts its process, on first use and again after a failure. Not thread-safe."""
 
     def __init__(self, start: Callable[[], Channel]) -> None:
         self._start = start
@@ -24,44 +25,48 @@ class Worker:
         self._stopped = False
 
     def judge(self, programs: Sequence[Program]) -> list[Result]:
-        """Judge programs, one after the other. Returns the results of all, or of those before the sandbox failed.
+        """Judge programs, one after another. Returns one result for each; if the sandbox fails on a program, only the results of
+        the programs before it.
 
-        Raises `SandboxError` if it fails on the first one; the next call may succeed.
+        Raises `SandboxError` if the sandbox fails on the first program; the next call may succeed.
         """
-        # Twice, because the worker may hold an answer back and write it with the next one.
+        # Twice the time of one program, because the worker may write an answer together with the next one.
         patience = _PATIENCE_SECONDS + 2 * max(map(_longest_seconds, programs))
         request = {"judge": [program.to_json() for program in programs]}
         return list(map(Result.from_json, self._ask(request, patience, len(programs))))
 
     def missing(self, name: str) -> tuple[str, ...]:
-        """The tools and files of language `name` that are missing where the worker runs. Raises `SandboxError`."""
+        """The tools and files of language `name` that are missing on the machine or in the container of the worker. Raises
+        `SandboxError`."""
         [missing] = self._ask({"missing": name}, _PATIENCE_SECONDS)
         return tuple(missing)
 
     def identity(self, name: str) -> str:
-        """The versions of tools and the rules of language `name` where the worker runs. Raises `SandboxError`."""
+        """The identity of language `name` as the worker reports it; see `Sandbox.identity`. Raises `SandboxError`."""
         [identity] = self._ask({"identity": name}, _PATIENCE_SECONDS)
         return str(identity)
 
     def stop(self) -> None:
-        """End the worker and what it runs, permanently; a thread that waits for its answer gets `SandboxError`."""
+        """End the worker and its program for good. A thread that waits for the worker's answer gets `SandboxError`."""
         self._stopped = True
         if self._channel:
             self._channel.hang_up()
 
     def interrupt(self) -> None:
-        """Kill what it judges; a thread that waits for its answer gets `SandboxError`. The next call starts it again."""
+        """Kill the program and end the worker. A thread that waits for the worker's answer gets `SandboxError`. The next call
+        starts the worker again."""
         if self._channel:
             self._channel.hang_up()
 
     def close(self) -> None:
-        """Stop the worker and close its channel; no thread may be waiting for it."""
+        """Stop the worker and close its channel. No thread may be waiting for the worker's answer."""
         self.stop()
         if self._channel:
             self._channel.close()
 
     def _ask(self, request: dict[str, Any], patience: float, answers: int = 1) -> list[Any]:
-        """Send a request and wait up to `patience` seconds for each answer; returns fewer than `answers` if the worker failed."""
+        """Send a request and wait up to `patience` seconds for each of its `answers` answers. Returns fewer if the worker failed
+        after the first one. Raises `SandboxError` if it failed before."""
         if self._stopped:
             raise SandboxError("the sandbox is closed")
         if self._channel is None:
@@ -74,7 +79,7 @@ class Worker:
                 answer = json.loads(self._line(channel, time.monotonic() + patience))
                 if "answer" in answer:
                     found.append(answer["answer"])
-                if "last" in answer:  # it ends: the program left something that cannot be removed
+                if "last" in answer:  # the worker ends: the program left something that cannot be removed
                     self._drop(channel)
                 if "last" in answer or "answer" not in answer:
                     break
@@ -102,7 +107,7 @@ class Worker:
 
 
 def _longest_seconds(program: Program) -> float:
-    """The longest that a program and its checker may take within their limits, in seconds."""
+    """The longest time in seconds that a program and its checker may take within their limits."""
     limits, runs = program.limits or language(program.language).limits, max(len(program.cases), 1)
     seconds = 2 * limits.compile_wall_seconds + runs * limits.wall_seconds
     if program.checker:

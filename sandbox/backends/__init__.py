@@ -1,1 +1,1 @@
-"""The backends: how a worker and its programs are isolated, one file each."""
+"""The backends (one module each), which start workers and isolate their programs."""

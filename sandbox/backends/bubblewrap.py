@@ -1,8 +1,12 @@
-"""Runs each program in new namespaces, made by bubblewrap (https://github.com/containers/bubblewrap).
+"""Backend `bubblewrap`, which runs each program in a box of new namespaces (https://github.com/containers/bubblewrap).
 
-A program sees the system's programs and libraries read-only, its own directory as /box (read-only too, once
-it is compiled), a small /tmp and /dev/shm in memory, and no network, no other process, no other user's file.
-It cannot create user namespaces. There is no seccomp filter: it may try any other system call of the kernel.
+Inside its box a program sees
+- the system's programs and libraries, read-only;
+- its own directory as /box, read-only too while the program runs, unless it exchanges files with the caller;
+- a small /tmp and /dev/shm in memory;
+- no network, no other process, no other user's file.
+
+The program cannot create user namespaces. There is no seccomp filter, so it may try any other system call of the kernel.
 """
 
 import contextlib
@@ -24,18 +28,18 @@ from sandbox.watch import Stdio
 
 NAME = "bubblewrap"
 BOX = "/box"
-"""The path of a program's own directory, inside its box."""
+"""The path of a program's own directory inside its box."""
 HOME = "/tmp"  # noqa: S108 - inside the box
-"""A program's working directory, where it may write."""
+"""A program's working directory inside its box, where it may write."""
 OVERHEAD_BYTES = 8 * MIB
-"""More than the resident memory of a box's own two processes (about 3 MiB), which the watcher counts with the program's."""
+"""Added to the memory limit, because `sandbox.watch` also counts the box's own two processes (about 3 MiB)."""
 
 _ROOT = ("/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32")
 _ETC = ("/etc/alternatives", "/etc/ld.so.cache", "/etc/mono", "/etc/php", "/etc/java-*")
 
 
 def command() -> tuple[str, ...]:
-    """The command that starts a worker process. Raises `BackendUnavailable` if bubblewrap does not work here."""
+    """The command that starts a worker process. Raises `BackendUnavailable` if bubblewrap does not work on this machine."""
     if shutil.which("bwrap", path=PATH) is None:
         raise BackendUnavailable(f"bubblewrap's program bwrap is not on {PATH}")
     uid = program_uid()
@@ -55,9 +59,9 @@ def command() -> tuple[str, ...]:
 
 
 class Boxed(Spawned):
-    """A command in its own box; `writable`: it may write to its directory.
+    """A command in its own box. `writable`: whether the command may write to its directory.
 
-    bubblewrap reports on a separate pipe how the command ended. Without a report, bubblewrap itself failed.
+    bubblewrap reports on a separate pipe how the command ended. If there is no report, bubblewrap itself failed.
     """
 
     def __init__(self, command: Command, stdio: Stdio, limits: Limits, writable: bool) -> None:
@@ -91,7 +95,7 @@ class Boxed(Spawned):
 
 
 def wrapped(command: Command, limits: Limits, writable: bool, status: int | None = None) -> tuple[str, ...]:
-    """The command line that runs `command` in a box. `status`: the descriptor on which bubblewrap reports."""
+    """The command line that runs `command` in a box. `status`: the descriptor to which bubblewrap writes its report."""
     box = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
     box += ["--new-session", "--hostname", "sandbox", "--clearenv"]
     for name, value in command.env.items():
@@ -107,11 +111,11 @@ def wrapped(command: Command, limits: Limits, writable: bool, status: int | None
     box += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
     for path in ("/dev/shm", HOME):  # noqa: S108
         box += ["--size", str(limits.file_bytes), "--tmpfs", path]
-    for path in map(str, command.reads):  # after the tmpfs mounts above, which may hide it
+    for path in map(str, command.reads):  # after the tmpfs mounts above, which may hide these paths
         box += ["--ro-bind", path, path]
     box += ["--bind" if writable else "--ro-bind", str(command.directory), BOX]
     box += ["--remount-ro", "/", "--chdir", HOME if command.at_home else BOX]
     if status is not None:
         box += ["--json-status-fd", str(status)]
-    # The limit on processes is set inside the box: outside it would count all processes of the user who runs the sandbox.
+    # prlimit sets the limit on processes inside the box. Outside, the limit would count all processes of the sandbox's user.
     return (*box, "--", "prlimit", f"--nproc={limits.processes + SPARE_PROCESSES}", *command.argv)

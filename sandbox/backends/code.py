@@ -1,7 +1,8 @@
-"""Sends this package's code into a container over its standard input, before the first request.
+"""Sends this package's code into a container over the container's standard input, before the first request.
 
-A container is read-only and its image contains only tools. The container starts with `BOOTSTRAP`, which reads the output of `payload`,
-writes the files into a file system in memory where only root may write, and then runs `python3 -m MODULE ARGUMENT...`.
+A container's file system is read-only, and its image contains only tools. The container starts with the script `BOOTSTRAP`, which
+reads the bytes that `payload` made, writes the files into a file system in memory where only root may write, and then runs
+`python3 -m MODULE ARGUMENT...`.
 """
 
 import importlib.util
@@ -12,7 +13,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = "/opt/sandbox"
-"""The folder of the code in a container."""
+"""The folder in a container with this package's code."""
 PACKAGE = Path(__file__).parent.parent
 BOOTSTRAP = f"""import json, os, runpy, sys
 def read(size):
@@ -36,16 +37,15 @@ runpy.run_module(sys.argv[0], run_name="__main__", alter_sys=True)
 
 
 Source = tuple[str, Path]
-"""A source file: its name below `ROOT`, and where it is here."""
+"""A source file: its path below `ROOT` in the container, and its path on this machine."""
 
 
 @cache
 def payload(more: tuple[Source, ...] = ()) -> bytes:
-    """The package, and the files of `more`, as they are at the first call: a process keeps using that, whatever is edited
-    later.
+    """The bytes to send: this package and the files of `more`. The files are read once per process; later edits have no effect.
 
-    Format: eight hexadecimal digits, the length of a JSON list of names and sizes; that list; the files. With each module comes its
-    bytecode, which another version of Python ignores.
+    Format: the length of a JSON list as eight hexadecimal digits; the list, with (name, size) of each file; the contents of the files.
+    Each module is followed by its bytecode, which another version of Python ignores.
     """
     files: list[tuple[str, bytes]] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -58,13 +58,13 @@ def payload(more: tuple[Source, ...] = ()) -> bytes:
 
 
 def sources() -> list[Source]:
-    """The package's source files."""
+    """The source files of this package, in all languages."""
     paths = [path for ending in ("py", "java", "js", "cs", "c") for path in PACKAGE.rglob(f"*.{ending}")]
     return sorted((path.relative_to(PACKAGE.parent).as_posix(), path) for path in paths if path.is_file())
 
 
 def _bytecode(path: Path, name: str, folder: str) -> bytes:
-    """The bytecode of a module, unchecked: Python does not compare it with its source (PEP 552)."""
+    """The bytecode of the module in `path`, as an unchecked pyc: Python does not compare it with the source (PEP 552)."""
     made = Path(folder, "code")
     unchecked = py_compile.PycInvalidationMode.UNCHECKED_HASH
     py_compile.compile(str(path), str(made), f"{ROOT}/{name}", doraise=True, invalidation_mode=unchecked)

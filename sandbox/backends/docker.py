@@ -1,7 +1,8 @@
-"""Runs each worker in a hardened, long-lived container: programs and verdicts go over its standard streams.
+"""Backend `docker`, which runs each worker in its own restricted container for as long as the sandbox is open.
 
-The runner inside is root, in a container without network, with a read-only file system and with only those capabilities that it needs
-to become another user and to remove what that user left. Each program runs as a new user.
+Programs and verdicts go over the container's standard streams. The container has no network and a read-only file system. The runner
+inside is root, with only those capabilities that it needs to become another user, to kill that user's processes and to remove that
+user's files. Each program runs as a new user.
 """
 
 import contextlib
@@ -28,23 +29,26 @@ from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Program
 
 NAME = "docker"
 MEMORY_BYTES = 3072 * MIB
-"""The memory of a container: the program, its files in memory, the compilers and the runner."""
+"""The memory limit of a container. It has to suffice for the program, its files in memory, the compilers and the runner."""
 PROCESSES = 1024
+"""The limit on processes and threads in a container."""
 FILES_BYTES = 256 * MIB
-"""Size of each writable file system of a container; they are in memory."""
+"""The size of each of a container's writable file systems, which are in memory."""
 FILES_COUNT = 16_384
+"""The most files in each of them."""
 LABEL = "selftrain.sandbox"
-"""A container's label; its value is the process id of the client."""
+"""The name of a label of each container; its value is the process id of the client."""
 
+# Size of the file system in memory with this package's code, and the most files in it.
 _CODE_BYTES = 8 * MIB
 _CODE_FILES = 512
 _SERVERS = code.PACKAGE / "servers"
 _COMPILED = ("JavaCompile.java", "CsCompile.cs")
-_KEPT_STDERR = 20
-_RETRY_SECONDS = 0.5
-_STDOUT = 1
-# SETUID, SETGID: become the program's user. KILL: end its processes. CHOWN: give it its directory. DAC_OVERRIDE,
-# FOWNER: remove its files.
+_KEPT_STDERR = 20  # frames of a container's stderr that are kept for an error message
+_RETRY_SECONDS = 0.5  # between attempts to connect to the daemon
+_STDOUT = 1  # the stream number of stdout in an attached stream
+# SETUID, SETGID: become the program's user. KILL: kill that user's processes. CHOWN: make the user the owner of the program's
+# directory. DAC_OVERRIDE, FOWNER: remove the user's files.
 _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
@@ -56,8 +60,8 @@ def start(
 ) -> "Attached":
     """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
 
-    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module to run and its
-    arguments. `more`: source files to bring in besides this package.
+    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module that the container runs, and
+    its arguments. `more`: source files to send into the container besides this package.
     """
     client = connect()
     return Attached(
@@ -66,7 +70,7 @@ def start(
 
 
 def check(program: Program) -> None:
-    """Raise `UsageError` if a program asks for more memory than a container has."""
+    """Raise `UsageError` if a program's memory limit is above `LARGEST_MEMORY_BYTES`."""
     if program.limits and program.limits.memory_bytes > LARGEST_MEMORY_BYTES:
         raise UsageError(
             f"program {program.id}: memory_bytes {program.limits.memory_bytes} is more than backend docker's containers give "
@@ -82,9 +86,9 @@ def _client(pid: int, host: str | None) -> Any:
 
 
 def connect(patience: float = 0.0) -> Any:
-    """A client of the daemon that DOCKER_HOST names, or of the local one. Raises `BackendUnavailable`.
+    """A client of the daemon that DOCKER_HOST names, else of the local daemon. Raises `BackendUnavailable`.
 
-    `patience`: seconds to wait for a daemon that has ended and may be starting again. If there never was one, it does not wait.
+    `patience`: seconds to wait for a daemon that has ended and may be restarting. If no daemon has run here, there is no wait.
     """
     try:
         from docker.errors import DockerException
@@ -110,7 +114,7 @@ def connect(patience: float = 0.0) -> Any:
 
 
 def _left_behind(host: str) -> bool:
-    """Whether `host` is a socket file without a listener, as a daemon leaves it when it ends."""
+    """Whether `host` is a socket file without a listener. A daemon that has ended leaves one."""
     with socket.socket(socket.AF_UNIX) as probe:
         try:
             probe.connect(host.removeprefix("unix://"))
@@ -122,13 +126,14 @@ def _left_behind(host: str) -> bool:
 
 
 def tag(image: str = COMMON) -> str:
-    """The image's name; its tag is a digest of the image's inputs."""
+    """The name of the Docker image for `image`. The part after the colon is a digest of everything that the image is built from."""
     return f"selftrain-sandbox-{image}:{_digest(image)}"
 
 
 @cache
 def _digest(image: str) -> str:
-    """Digest of the Dockerfile, packages, modules, and the sources that are compiled or prepared; without this package's code."""
+    """Digest of the Dockerfile, packages, modules, and the sources that are compiled into the image. This package's Python code is
+    not part of it."""
     compiled = [(_SERVERS / name).read_text() for name in _COMPILED]
     made_of = [_dockerfile().decode(), _packages(image), _modules(image), compiled, inputs()]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
@@ -148,7 +153,7 @@ def _dockerfile() -> bytes:
 
 
 def image_digest(client: Any, image: str = COMMON) -> str:
-    """The image's id, sha256:... Raises `ImageMissing` if it is not built, `BackendUnavailable`."""
+    """The image's id (`sha256:...`). Raises `ImageMissing` if the image is not built, `BackendUnavailable`."""
     from docker.errors import DockerException, ImageNotFound
 
     try:
@@ -171,7 +176,7 @@ def build(image: str = COMMON) -> Iterator[str]:
     last = ""
     context, lacking = _context(_modules(image))
     try:
-        # The host's network, so that packages come from the host's mirrors.
+        # With the host's network the build can reach the host's package mirrors.
         for message in api.build(
             fileobj=context,
             custom_context=True,
@@ -198,7 +203,7 @@ def build(image: str = COMMON) -> Iterator[str]:
 
 
 def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
-    """The build context of an image (a tar file) with `modules` for node, and messages about those that could not be fetched."""
+    """The build context of an image (a tar file), and one message for each of node's `modules` that could not be fetched."""
     files, lacking = [(name, path.read_bytes()) for name, path in code.sources()], []
     files.append(("Dockerfile", _dockerfile()))
     for module, integrity in modules.items():
@@ -211,7 +216,7 @@ def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
             files += [(f"{folder}/{name}", content) for name, content in npm.files(packed)]
     data = io.BytesIO()
     with tarfile.open(fileobj=data, mode="w") as archive:
-        none = tarfile.TarInfo("modules")  # may be empty
+        none = tarfile.TarInfo("modules")  # the Dockerfile needs this folder, even if it is empty
         none.type, none.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(none)
         for name, content in files:
@@ -223,8 +228,11 @@ def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
 
 
 class Attached:
-    """A started container and its standard streams (https://docs.docker.com/engine/api: attach). It ends with the
-    connection: when the client dies in any way, its stdin closes, the runner ends, and the daemon removes the container."""
+    """A started container and its standard streams (https://docs.docker.com/engine/api: attach).
+
+    The container lives as long as the connection. When the client dies in any way, the container's stdin closes, the runner ends, and
+    the daemon removes the container.
+    """
 
     def __init__(self, client: Any, image: str, options: Mapping[str, Any], payload: bytes) -> None:
         from docker.errors import DockerException
@@ -243,7 +251,7 @@ class Attached:
             self._container.start()
             self.send(payload)
         except (DockerException, OSError) as error:
-            self.kill()  # auto_remove does not apply to a container that never ran
+            self.kill()  # the daemon's auto_remove does not apply to a container that never ran
             raise SandboxError(f"cannot start a container: {error}") from error
 
     def send(self, data: bytes) -> None:
@@ -267,7 +275,7 @@ class Attached:
                 self._stderr.append(frame[1])
 
     def _frame(self) -> tuple[int, bytes] | None:
-        """The next complete frame in the buffer: the container's stream, and its bytes. None if there is none yet."""
+        """The next complete frame in the buffer as (number of the stream, bytes); None if there is none yet."""
         if len(self._buffer) < 8:
             return None
         stream, size = struct.unpack(">BxxxL", self._buffer[:8])
@@ -299,7 +307,7 @@ class Attached:
 
 
 def _options(runtime: str | None, command: Sequence[str]) -> dict[str, Any]:
-    # Writable file systems in memory, with exec, because compiled programs run from them.
+    # Mount options of the writable file systems in memory; exec, because compiled programs run from them.
     place = f"rw,exec,nosuid,nodev,size={FILES_BYTES},nr_inodes={FILES_COUNT}"
     return {
         "stdin_open": True,

@@ -1,4 +1,4 @@
-"""Fetches modules for the node of an image from the npm registry, for which Debian has no package."""
+"""Fetches node modules that Debian does not package from the npm registry, for Docker's images."""
 
 import base64
 import hashlib
@@ -16,8 +16,8 @@ _SECONDS = 120.0
 
 
 def module(name: str, integrity: str) -> bytes:
-    """Module `name` (NAME@VERSION) as npm packs it, a compressed tar file with the sha512 digest `integrity`. This machine's npm fetches it
-    from its configured registry; nothing of the module is run. Raises `BackendUnavailable`."""
+    """Module `name` (NAME@VERSION) as a compressed tar file. This machine's npm fetches it from the registry that it is configured
+    for; no code of the module is run. Raises `BackendUnavailable`, also if the file's sha512 digest is not `integrity`."""
     npm = shutil.which("npm")
     if npm is None:
         raise BackendUnavailable("npm is not on PATH")
@@ -39,7 +39,7 @@ def module(name: str, integrity: str) -> bytes:
 
 
 def files(packed: bytes) -> Iterator[tuple[str, bytes]]:
-    """The files of a packed module: path below the module's folder, and content."""
+    """(path below the module's folder, content) of each file of a packed module."""
     with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
         for entry in archive:
             if content := archive.extractfile(entry):

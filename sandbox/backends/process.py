@@ -1,6 +1,6 @@
-"""No isolation: programs are children of the worker, with resource limits only.
+"""Backend `process`, which isolates nothing: programs are children of the worker with resource limits.
 
-Use it only for programs that you, or a model trained on nothing but them, wrote.
+Use it only for programs that you wrote, or that a model trained on nothing but your programs wrote.
 """
 
 import logging

@@ -1,4 +1,4 @@
-"""The sandbox over HTTP, in the dialects that trainers speak: SandboxFusion, Piston, open-instruct, and this project's own.
+"""The sandbox over HTTP, with the APIs of SandboxFusion, Piston and open-instruct, and one of this project.
 
 Needs the extra `serve`: FastAPI, uvicorn, prometheus-client.
 """

@@ -1,4 +1,4 @@
-"""The HTTP application: all dialects over one `Service`, with a bearer token, a limit on bodies, /health and /metrics."""
+"""The HTTP application, which serves all APIs from one `Service`, with a bearer token, a body limit, /health and /metrics."""
 
 import hmac
 from collections.abc import AsyncIterator
@@ -13,13 +13,14 @@ from sandbox.serve import fusion, native, open_instruct, piston
 from sandbox.serve.service import Ceilings, Service
 
 OPEN = ("/health", "/v1/ping")
-"""Paths that need no token."""
+"""Paths that clients may request without the token."""
 
 
 def application(
     sandbox: Sandbox, workers: int, queue: int, token: str | None = None, ceilings: Ceilings | None = None
 ) -> FastAPI:
-    """The application; it closes `sandbox` when it ends. `token` None: whoever reaches the port may run programs."""
+    """The HTTP application, which closes `sandbox` when it ends. `token`: the bearer token; None: everyone who can reach the port may
+    run programs."""
     ceilings = ceilings or Ceilings()
     service = Service(sandbox, workers, queue, ceilings)
 
@@ -46,7 +47,8 @@ def application(
 
 
 class Guard:
-    """Answers 401 without the token, and 413 to a body over the limit, whatever its Content-Length says."""
+    """Middleware that answers 401 to a request without the token, and 413 to one whose body is over the limit, even if its
+    Content-Length is wrong or missing."""
 
     def __init__(self, app: ASGIApp, token: str | None, body_bytes: int) -> None:
         self.app, self.token, self.body_bytes = app, token, body_bytes
@@ -86,7 +88,7 @@ class Guard:
             return message
 
         async def replaced(message: Message) -> None:
-            """Send a message of the answer, or 413 in its place."""
+            """Send a message of the application's answer; if the body is over the limit, send 413 instead."""
             if over() and not answered:
                 await refuse()
             elif not over():

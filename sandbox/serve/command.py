@@ -1,4 +1,4 @@
-"""`python -m sandbox serve`: the server process."""
+"""Runs the HTTP server of `python -m sandbox serve`."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""SandboxFusion's dialect: POST /run_code, which runs one program on one input and returns its output."""
+"""SandboxFusion's API (POST /run_code), which runs one program on one input and returns its output."""
 
 from typing import Literal
 
@@ -11,11 +11,11 @@ from sandbox.serve.service import Service
 from sandbox.verdicts import MIB, Case, Phase, Program, Result, Verdict
 
 NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
-"""Its names of languages that are no alias here."""
+"""This project's names of languages, by those SandboxFusion names that the table of languages does not contain."""
 
 
 class RunCode(BaseModel):
-    """The request. `memory_limit_MB` -1: the language's default. The seconds are of CPU time."""
+    """The request. The timeouts are limits on CPU time, in seconds. `memory_limit_MB`: in MiB; -1 means the language's default."""
 
     code: str
     language: str
@@ -39,7 +39,7 @@ class CommandResult(BaseModel):
 
 
 class RunCodeAnswer(BaseModel):
-    """The answer. `Failed`: a command ended with another code than 0, or exceeded a limit."""
+    """The answer. Status `Failed`: the compiler or the program ended with an exit code other than 0 or exceeded a limit."""
 
     status: Literal["Success", "Failed", "SandboxError"]
     message: str
@@ -50,7 +50,7 @@ class RunCodeAnswer(BaseModel):
 
 
 def router(service: Service) -> APIRouter:
-    """The dialect's routes."""
+    """The routes of this API."""
     routes = APIRouter(tags=["SandboxFusion"])
 
     @routes.post("/run_code")
@@ -84,7 +84,7 @@ def router(service: Service) -> APIRouter:
 
 
 def answer(result: Result) -> RunCodeAnswer:
-    """A result in the dialect."""
+    """A result of the sandbox as SandboxFusion's answer."""
     status: Literal["Success", "Failed"] = "Success" if result.verdict is Verdict.passed else "Failed"
     compiled = _compiled(result.compiled) if result.compiled else None
     if result.compiled and result.compiled.verdict is not Verdict.passed:
@@ -114,7 +114,7 @@ def _compiled(phase: Phase) -> CommandResult:
 
 
 def _code(exit_code: int | None) -> int:
-    """As Python's subprocess gives it: -n after signal n; -9 for a program that the sandbox killed."""
+    """The exit code as Python's `subprocess` reports it: -n after signal n; -9 for a program that the sandbox killed."""
     if exit_code is None:
         return -9
     return 128 - exit_code if exit_code > 128 else exit_code

@@ -1,15 +1,15 @@
-"""The figures at /metrics, in Prometheus' format."""
+"""The server's metrics for /metrics, in Prometheus' format."""
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 from sandbox.verdicts import Verdict
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
-"""Upper bounds in seconds."""
+"""Upper bounds of the histogram's buckets, in seconds."""
 
 
 class Metrics:
-    """One server's figures."""
+    """The metrics of one server."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -32,12 +32,12 @@ class Metrics:
         self.errors = Counter("sandbox_errors", "Programs that the sandbox failed on", registry=self.registry)
 
     def judged(self, language: str, verdict: Verdict, seconds: float) -> None:
-        """Count one program."""
+        """Count one judged program. `seconds`: wall-clock time from the start of its judgement to its result."""
         self.programs.labels(language, str(verdict)).inc()
         self.seconds.labels(language).observe(seconds)
         if not verdict.is_label:
             self.errors.inc()
 
     def text(self) -> bytes:
-        """All figures."""
+        """All metrics as text in Prometheus' format."""
         return generate_latest(self.registry)

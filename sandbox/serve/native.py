@@ -1,4 +1,4 @@
-"""This project's own dialect: POST /v1/judge, one JSON object or many, answered as they end by one JSON line each."""
+"""This project's own API (POST /v1/judge), which judges many programs and streams one JSON line for each result."""
 
 import json
 from collections.abc import AsyncIterator
@@ -14,13 +14,13 @@ from sandbox.serve.service import Service, check_judged
 
 
 class Judge(BaseModel):
-    """The request: rows as `python -m sandbox judge` reads them."""
+    """The request. `programs`: objects with the fields of the rows that `python -m sandbox judge` reads."""
 
     programs: list[dict[str, Any]] = Field(min_length=1)
 
 
 def router(service: Service) -> APIRouter:
-    """The dialect's routes."""
+    """The routes of this API."""
     routes = APIRouter(prefix="/v1", tags=["own"])
 
     @routes.post("/judge")
@@ -40,7 +40,7 @@ def router(service: Service) -> APIRouter:
             rows[row.program.id] = row
         results = service.stream(request, [row.program for row in rows.values() if row.known is None])
         first = [row.known for row in rows.values() if row.known is not None]
-        # Wait for one result, so that a full queue, or a sandbox that fails, still is an HTTP status.
+        # Wait for one result before answering, so that a full queue, or a failure on a single program, becomes an HTTP status.
         if not first and (result := await anext(results, None)):
             first.append(result)
             if len(rows) == 1:

@@ -1,4 +1,4 @@
-"""open-instruct's dialect: POST /test_program and /test_program_stdio, which test a Python program and return 1 or 0 per test."""
+"""open-instruct's API (POST /test_program, /test_program_stdio), which returns 1 or 0 for each test of a Python program."""
 
 import json
 import math
@@ -15,8 +15,8 @@ MOST_TESTS = 1000
 
 
 class Tests(BaseModel):
-    """The request. `tests`: statements, or objects with `input` and `output`; or such a list as JSON text. `max_execution_time`:
-    seconds for each."""
+    """The request. `tests`: a list of statements (/test_program) or of objects with `input` and `output` (/test_program_stdio), or
+    such a list as JSON text. `max_execution_time`: the limit for each test, in seconds of CPU time."""
 
     program: str
     tests: Any
@@ -24,7 +24,7 @@ class Tests(BaseModel):
 
 
 def router(service: Service) -> APIRouter:
-    """The dialect's routes."""
+    """The routes of this API."""
     routes = APIRouter(tags=["open-instruct"])
 
     @routes.post("/test_program")
@@ -52,7 +52,7 @@ def router(service: Service) -> APIRouter:
         return await results(request, programs)
 
     async def results(request: Request, programs: list[Program]) -> dict[str, list[Any]]:
-        """1 or 0 for each test, and its seconds: -1 for one that failed."""
+        """`results`: 1 or 0 for each test. `runtimes`: the seconds that each test took; -1 for a test that failed."""
         found = await service.judge(request, programs)
         passed = [result.verdict is Verdict.passed for result in found]
         seconds = [result.run_seconds if right else -1.0 for result, right in zip(found, passed, strict=True)]
@@ -62,7 +62,8 @@ def router(service: Service) -> APIRouter:
 
 
 def _listed(tests: Any) -> list[Any]:
-    """The tests as a list. Raises HTTPException 422. open-instruct's compressed form is a pickle, which may run any code: refused."""
+    """The request's tests as a list. Raises HTTPException 422, also for open-instruct's compressed form: it is a pickle, and reading a
+    pickle may run any code."""
     if isinstance(tests, str):
         try:
             tests = json.loads(tests)

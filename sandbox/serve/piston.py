@@ -1,4 +1,4 @@
-"""Piston's dialect (API version 2): POST /api/v2/execute and GET /api/v2/runtimes."""
+"""Piston's API, version 2 (POST /api/v2/execute, GET /api/v2/runtimes), which runs one program on one input."""
 
 import signal
 from base64 import b64encode
@@ -14,13 +14,13 @@ from sandbox.serve.service import Service
 from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 
 STATUSES = {Verdict.timeout: "TO", Verdict.output_exceeded: "OL", Verdict.sandbox_error: "XX"}
-"""Piston's names of why a command ended: time, output, internal error; others are RE (exit code) and SG (signal)."""
+"""Piston's status by verdict (time limit, output limit, internal error). Other failures get RE (exit code) or SG (signal)."""
 RUN_MS, COMPILE_MS = 3000, 10000
-"""Piston's defaults."""
+"""Piston's default time limits in milliseconds, of a run and of a compilation."""
 
 
 class File(BaseModel):
-    """A file of the program; the first one is the program itself."""
+    """A file of the request. The first file with encoding utf8 is the program itself."""
 
     content: str
     name: str | None = None
@@ -28,7 +28,7 @@ class File(BaseModel):
 
 
 class Execute(BaseModel):
-    """The request. Times are in milliseconds, memory in bytes; -1: no limit of the request's own."""
+    """The request. Times are in milliseconds, memory in bytes. A memory limit of -1 means the language's default."""
 
     language: str
     version: str
@@ -44,7 +44,7 @@ class Execute(BaseModel):
 
 
 def router(service: Service) -> APIRouter:
-    """The dialect's routes."""
+    """The routes of this API."""
     routes = APIRouter(prefix="/api/v2", tags=["Piston"])
 
     @routes.post("/execute")
@@ -82,7 +82,7 @@ def router(service: Service) -> APIRouter:
 
 
 def _program(service: Service, body: Execute) -> Program:
-    """The program of a request: its first file with encoding utf8. Raises UsageError, HTTPException, ValueError."""
+    """The request as a `Program`. Its source is the first file with encoding utf8. Raises UsageError, HTTPException, ValueError."""
     main = next((file for file in body.files if file.encoding == "utf8"), None)
     if main is None:
         raise UsageError("files: expected at least one with encoding utf8, the program")
@@ -129,13 +129,13 @@ def _answer(result: Result, program: Program) -> dict[str, Any]:
 
 
 def _stage(phase: Phase) -> dict[str, Any]:
-    """How a command ended, as Piston says it."""
+    """Piston's object for one command: its output, how it ended, and what it used."""
     number = phase.exit_code - 128 if phase.exit_code is not None and phase.exit_code > 128 else None
     killed = phase.exit_code is None
     status = STATUSES.get(phase.verdict) or ("SG" if number or killed else "RE" if phase.exit_code else None)
     try:
         name = "SIGKILL" if killed else signal.Signals(number).name if number else None
-    except ValueError:  # an exit code above 128 that is no signal's
+    except ValueError:  # an exit code above 128 that stands for no signal
         name = None
     return {
         "stdout": phase.stdout,

@@ -1,4 +1,4 @@
-"""Runs the programs of HTTP requests on one sandbox: a bounded queue, cancellation when a client hangs up, figures for /metrics."""
+"""Runs the programs of HTTP requests on one sandbox, with a bounded queue, cancellation and metrics."""
 
 import asyncio
 import contextlib
@@ -21,12 +21,13 @@ log = logging.getLogger(__name__)
 
 RETRY_AFTER_SECONDS = 2
 HUNG_UP = 499
-"""The status, which nobody reads, of a request whose client hung up."""
+"""The HTTP status of a request whose client has disconnected (so nobody reads it)."""
 
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The most that a request may ask for. `seconds`: of one run or one compilation, CPU time. `programs`: in one request."""
+    """The largest values that a request may ask for. `seconds`: CPU time of one run or one compilation. `programs`: programs in one
+    request. `body_bytes`: size of the request's body."""
 
     seconds: float = 120.0
     memory_bytes: int = 2048 * MIB
@@ -35,7 +36,7 @@ class Ceilings:
 
 
 class Service:
-    """One sandbox with `workers` workers. At most `queue` further programs wait; above that, requests get 503."""
+    """Serves requests with one sandbox. `workers` programs run at once and at most `queue` more wait; further requests get 503."""
 
     def __init__(self, sandbox: Sandbox, workers: int, queue: int, ceilings: Ceilings) -> None:
         self.sandbox, self.workers, self.queue, self.ceilings = sandbox, workers, queue, ceilings
@@ -45,16 +46,17 @@ class Service:
         self._accepted = 0
 
     def close(self) -> None:
-        """End the threads; call it after the sandbox is closed."""
+        """End the threads. Close the sandbox first."""
         self._threads.shutdown(wait=True)
 
     def limits(
         self, name: str, run: float | None, compile: float | None, memory: int | None
     ) -> Limits | None:
-        """Limits for a program in language `name`; None where nothing is asked for.
+        """The limits of a program in language `name`; None if the request gives none.
 
-        `run`, `compile`: seconds; `memory`: bytes. CPU time is limited to the seconds asked for, since wall-clock time on a busy
-        machine says nothing about the program; wall-clock time to two seconds more. Raises HTTPException 422 above the ceilings.
+        `run`, `compile`: the request's time limits in seconds; `memory`: its memory limit in bytes; None: not given. A time limit
+        becomes a limit on CPU time, because wall-clock time on a busy machine says nothing about the program; the limit on wall-clock
+        time is two seconds more. Raises HTTPException 422 for a limit above the ceilings.
         """
         asked = {"seconds of a run": run, "seconds of compilation": compile}
         for what, seconds in asked.items():
@@ -72,7 +74,7 @@ class Service:
         return replace(limits, memory_bytes=memory) if memory is not None else limits
 
     def check(self, program: Program) -> None:
-        """Raise HTTPException 422 if the program's own limits, or its language, are more than this server gives."""
+        """Raise HTTPException 422 if this server cannot run the program's language, or the program's limits are above the ceilings."""
         try:
             row = language(program.language)
             self.sandbox.need(program.language)
@@ -89,10 +91,10 @@ class Service:
         raise HTTPException(422, f"{what}: got {got:g}, allowed is {allowed}")
 
     async def judge(self, request: Request, programs: Sequence[Program]) -> list[Result]:
-        """The results of `programs`, in their order.
+        """The results of `programs`, in the order of `programs`.
 
-        Raises HTTPException: 503 if the queue is full, 504 if the sandbox failed on one of them after its retries, so that the
-        client tries again; a failure of the sandbox is never the program's.
+        Raises HTTPException 503 if the queue is full, 504 if the sandbox failed on a program after its retries; the client may try
+        again. A failure of the sandbox is never reported as a failure of the program.
         """
         found = {result.id: result async for result in self.stream(request, programs)}
         results = [found[program.id] for program in programs]
@@ -101,8 +103,8 @@ class Service:
         return results
 
     async def stream(self, request: Request, programs: Sequence[Program]) -> AsyncIterator[Result]:
-        """The results of `programs` as they end, also those that the sandbox failed on. The programs are killed when the client hangs
-        up. Raises HTTPException 503 if the queue is full."""
+        """The results of `programs`, in the order in which they finish; `sandbox_error` if the sandbox failed on a program. When the
+        client disconnects, its programs are killed. Raises HTTPException 503 if the queue is full."""
         waiting = max(self._accepted + len(programs) - self.workers, 0)
         if waiting > self.queue:
             self.metrics.refused.inc()
@@ -131,7 +133,7 @@ class Service:
             await asyncio.gather(*tasks, gone, return_exceptions=True)
 
     async def _one(self, program: Program) -> Result:
-        """Judge one program on a free slot; if this task is cancelled, the program is killed."""
+        """Judge one program as soon as a worker is free. If this task is cancelled, the program is killed."""
         async with self._slots:
             cancel, started = Cancel(), time.monotonic()
             loop = asyncio.get_running_loop()
@@ -162,12 +164,12 @@ class Service:
 
 
 def check_judged(result: Result) -> None:
-    """Raise HTTPException 504 if the sandbox failed."""
+    """Raise HTTPException 504 if the sandbox failed on the program."""
     if not result.verdict.is_label:
         raise HTTPException(504, f"the sandbox failed, the program was not judged: {result.stderr[-500:]}")
 
 
 async def _hung_up(request: Request) -> None:
-    """Returns when the client has closed its connection; the request's body must have been read."""
+    """Wait until the client has closed its connection. The request's body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass

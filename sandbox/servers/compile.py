@@ -1,7 +1,8 @@
-"""A warm Python compiler: compiles one source after the other and runs none of them. A child of the warm interpreter would
-take five times as long, because it has to map every page of memory that the parser touches. The protocol over standard input and
-output is that of JavaCompile.java. With exit code 0 comes the code in marshal's format; with any other the program has to compile its
-source itself.
+"""A warm Python compiler: compiles one source after another to byte code and runs none of them.
+
+A child of the warm interpreter would take five times as long to compile, because it has to map every page of memory that the parser
+touches. The protocol over standard input and output is that of JavaCompile.java. An answer with exit code 0 contains the code in
+marshal's format. With any other exit code, the program's own process has to compile the source.
 """
 
 import contextlib
@@ -15,7 +16,7 @@ import warnings
 
 def main() -> None:
     """Serve until standard input ends."""
-    warnings.simplefilter("error")  # the program itself has to print them
+    warnings.simplefilter("error")  # compiling fails on a warning, because the program itself has to print it
     requests, answers = sys.stdin.buffer, sys.stdout.buffer
     here = b""
     while request := _part(requests):
@@ -32,7 +33,7 @@ def main() -> None:
 
 
 def _part(requests: "object") -> bytes:
-    """The next part of a request; empty at the end."""
+    """The next part of a request; empty at the end of the input."""
     length = requests.read(4)  # type: ignore[attr-defined]
     return requests.read(*struct.unpack(">I", length)) if length else b""  # type: ignore[attr-defined]
 

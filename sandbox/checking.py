@@ -74,7 +74,7 @@ class Checking:
         return words[-1] == "accept"
 
     def _lock(self) -> None:
-        """Make the checker's folder inaccessible to programs, which may run as the same user, and remove the case's files from it."""
+        """Close the checker's folder to programs, which may run as the same user, and remove the case's files from it."""
         if self._uid is not None:
             os.chown(self._directory, 0, 0)
         os.chmod(self._directory, 0o700)

@@ -35,8 +35,8 @@ class ClassFile:
 def main_class(directory: Path) -> str | None:
     """The full name of the class to run among the class files under `directory`; None if there are no class files.
 
-    Of the classes that have a `main`, their own or an inherited one, it is the public class, else the class whose `main` comes first
-    in the source. If no class has a `main`, it is any class, so that `java` reports the error. Nested classes are not considered.
+    Of the classes that have a `main`, their own or an inherited one, it is the public class, else the class whose `main` comes
+    first in the source. If no class has a `main`, it is any class, so that `java` reports the error. Nested classes do not count.
     """
     found = {one.name: one for one in (read_class(path.read_bytes()) for path in directory.rglob("*.class"))}
 

@@ -82,7 +82,7 @@ class Sandbox:
     `backend`: how programs are isolated. "auto" means "docker" if a daemon answers and the image is built, else "bubblewrap". It
     never means "process", which isolates nothing.
     `docker_runtime`: another OCI runtime for backend docker, such as "runsc".
-    `patience`: seconds to wait for a Docker daemon that has ended and may be restarting. After that, "auto" tries the next backend.
+    `patience`: seconds to wait for a Docker daemon that has ended and may be restarting; then "auto" tries the next backend.
 
     Raises `UsageError` for wrong arguments, `BackendUnavailable`. Use the sandbox as a context manager, which ends the workers.
     Several threads may call `run` at once.
@@ -164,8 +164,8 @@ class Sandbox:
         """One line of text that cache keys include. It names the versions of the language's tools and libraries, as the worker
         reports them, and contains a digest of the language's row and of `languages.JUDGE_VERSION`.
 
-        The rule is the same for all backends. The identity does not depend on the bytes of this package's code or on an image's id,
-        so a changed comment changes no cache key. Raises `ToolsMissing`, `UsageError`.
+        The rule is the same for all backends. The identity does not depend on the bytes of this package's code or on an image's
+        id, so a changed comment changes no cache key. Raises `ToolsMissing`, `UsageError`.
         """
         self.need(name)
         if name not in self._identities:
@@ -176,16 +176,16 @@ class Sandbox:
     def run(self, programs: Iterable[Program], cancel: Cancel | None = None) -> Iterator[Result]:
         """Judge programs and yield one result for each, in the order in which they finish.
 
-        - Duplicates: of programs that differ only in `id`, one is run; the others get a copy of its result with `cached` set. This
-          holds within the last `_REMEMBERED` results.
+        - Duplicates: of programs that differ only in `id`, one is run; the others get a copy of its result with `cached` set.
+          This holds within the last `_REMEMBERED` results.
         - A timeout, or the failure of a checker, is confirmed by a second run after all other programs, with at most half as many
           programs at once as there are processors.
         - If the sandbox itself fails on a program three times, the verdict is `sandbox_error`.
         - When the caller closes the iterator or uses `cancel`, the programs that are still running are killed.
 
-        Raises `UsageError` for an unknown language, `ToolsMissing` for a language whose tools are missing, `BackendUnavailable` if
-        the backend (Docker's daemon) has ended and does not come back, `Cancelled`, `SandboxError` if another thread closes the
-        sandbox.
+        Raises `UsageError` for an unknown language, `ToolsMissing` for a language whose tools are missing, `BackendUnavailable`
+        if the backend (Docker's daemon) has ended and does not come back, `Cancelled`, `SandboxError` if another thread closes
+        the sandbox.
         """
         known: OrderedDict[str, Result] = OrderedDict()  # by content
         twins: dict[str, list[str]] = {}  # by content: the ids of duplicates that wait for the result

@@ -3,12 +3,12 @@
     exact           byte for byte
     lines           line by line, without whitespace at the ends of lines and blank lines at the end; the default
     tokens          word by word, split at whitespace; line breaks do not matter
-    float:1e-6      as `tokens`, but a number may differ from the expected number by 1e-6, absolutely or relatively, and be written
-                    in another form (1.5, +1.50, 15e-1). Two integers have to be equal (007 is 7, -0 is 0), however large. NaN
-                    equals only the same word; an infinity also equals its other spellings
-    code-contests   CodeContests' own rule: as `tokens`, ignoring case; two numbers are read as doubles and may differ by less than
-                    1e-5, absolutely. So integers from 2^53 on are equal if they round to the same double, and numbers beyond
-                    1.8e308 are equal only if their digits are the same
+    float:1e-6      as `tokens`, but a number may differ from the expected number by 1e-6, absolutely or relatively, and
+                    be written in another form (1.5, +1.50, 15e-1). Two integers have to be equal (007 is 7, -0 is 0), however
+                    large. NaN equals only the same word; an infinity also equals its other spellings
+    code-contests   CodeContests' own rule: as `tokens`, ignoring case; two numbers are read as doubles and may differ by
+                    less than 1e-5, absolutely. So integers from 2^53 on are equal if they round to the same double, and numbers
+                    beyond 1.8e308 are equal only if their digits are the same
 
 With the suffix `,nocase` (`lines,nocase`, `tokens,nocase`, `float:1e-6,nocase`) the case of ASCII letters is ignored.
 A number is a decimal number in C's syntax, in ASCII digits: `1_000`, `0x10` and digits of other scripts are words.

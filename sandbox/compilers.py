@@ -1,12 +1,13 @@
 """Warm compilers: compiler processes (javac, mcs, tsc, Python) that keep running and compile many programs.
 
-javac, mcs and tsc take much longer to start than to compile a program. Python's parser is faster in memory that is already mapped.
+javac, mcs and tsc take much longer to start than to compile a program. Python's parser is faster in memory that is mapped
+already.
 
-Compiling executes nothing of a program, so one compiler may serve many programs. It runs as a user that no program has and that may
-write nowhere (mcs: to its own directory in /tmp). The runner sends sources to its standard input, reads the results from its
+Compiling executes nothing of a program, so one compiler may serve many programs. It runs as a user that no program has and that
+may write nowhere (mcs: to its own directory in /tmp). The runner sends sources to its standard input, reads the results from its
 standard output, and writes them into the program's directory. A failure of a warm compiler is never a verdict: if it dies or
-exceeds a limit, the runner ends it and compiles the program with a new compiler process under the usual limits. A warm compiler is
-also replaced after many programs.
+exceeds a limit, the runner ends it and compiles the program with a new compiler process under the usual limits. A warm compiler
+is also replaced after many programs.
 """
 
 import os
@@ -87,8 +88,10 @@ class Compiler:
         self._unread = b""
 
     def compile(self, name: str, source: bytes, seconds: float) -> Compiled | None:
-        """Compile `source` as the contents of file `name` (with options or a processor number before the name, as the server in
-        `servers/` expects). Returns None if the compiler failed or took longer than `seconds`; do not use the compiler again then."""
+        """Compile `source` as the contents of file `name`. Options or a processor number may precede the name; see `servers/`.
+
+        Returns None if the compiler failed or took longer than `seconds`; it must not be used again then.
+        """
         started, cpu = time.monotonic(), cpu_seconds(self.pid)
         self._deadline = started + seconds
         try:

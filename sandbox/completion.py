@@ -5,15 +5,15 @@ The *asked function* is the function that the prompt ends with. One rule serves 
 1.  A text without markdown is a completion, not an answer, and stays unchanged, unless it begins with the prompt or with a
     definition of the asked function.
 2.  In an answer in markdown, the *last* code block that defines the asked function is used. The function is recognized by its
-    name, else by its name in another spelling, else because it is the block's only function and has as many parameters. Text between
-    <think> and </think> is ignored, and so are blocks in other languages. A block that defines no function is read as the
+    name, else by its name in another spelling, else because it is the block's only function and has as many parameters. Text
+    between <think> and </think> is ignored, and so are blocks in other languages. A block that defines no function is read as the
     function's body, which continues the prompt.
 3.  Everything that the function needs is taken over too, from its own block or from others: imports, constants, types, other
-    functions. Imports go below the prompt's imports, the rest above the function. Main programs, tests, examples of use and unused
-    items are left out.
-4.  The prompt's head of the function stays, followed by the answer's body at the prompt's indentation. If the parameters have other
-    names or types, or the definition has several clauses or a decorator, the answer's complete definition replaces the prompt's
-    head. A method that needs an object is called on a new object.
+    functions. Imports go below the prompt's imports, the rest above the function. Main programs, tests, examples of use and
+    unused items are left out.
+4.  The prompt's head of the function stays, followed by the answer's body at the prompt's indentation. If the parameters have
+    other names or types, or the definition has several clauses or a decorator, the answer's complete definition replaces the
+    prompt's head. A method that needs an object is called on a new object.
 5.  Brackets (or `end`s) of the function that the tests close, as in C++, Java, C#, Bash, Rust and Scala, are left out.
 
 If no program can be extracted, `Unreadable` is raised with the reason; the result is never an empty completion.
@@ -33,8 +33,8 @@ from sandbox.splice import Answer, Unreadable, continued, splice
 
 
 def is_answer(prompt: str, text: str, language: str) -> bool:
-    """Whether `text` is an answer, not a completion of `prompt`: it is in markdown, begins with the prompt, or is code that defines
-    the asked function again."""
+    """Whether `text` is an answer, not a completion of `prompt`: it is in markdown, begins with the prompt, or is code that
+    defines the asked function again."""
     language = short_name(language)
     return blocks(prompt, text, language) is not None or _is_program(prompt, text, language)
 
@@ -44,9 +44,9 @@ def extract_program(
 ) -> Answer:
     """Extract the program from `answer`. Of a plain completion, only the part that belongs to the asked function is kept.
 
-    `tests`: the text that will follow the program. `loosely`: keep the prompt's head of the function even if the answer's head has
-    other types (the body may depend on them). In a language that the sandbox does not know, the last code block is used unchanged.
-    Raises `Unreadable`.
+    `tests`: the text that will follow the program. `loosely`: keep the prompt's head of the function even if the answer's head
+    has other types (the body may depend on them). In a language that the sandbox does not know, the last code block is used
+    unchanged. Raises `Unreadable`.
     """
     language = short_name(language)
     asked, found = _asked(prompt, language), blocks(prompt, answer, language)
@@ -88,8 +88,8 @@ def extract_completion(
 ) -> str:
     """The completion of `prompt` in `response` (an answer or a completion), cut at the first stop token.
 
-    Raises `Unreadable`, also if the answer works only with changes to the prompt: imports, further definitions, or another head of
-    the function.
+    Raises `Unreadable`, also if the answer works only with changes to the prompt: imports, further definitions, or another head
+    of the function.
     """
     answer = extract_program(prompt, response, language, tests, loosely=True)
     if answer.added:

@@ -2,10 +2,10 @@
 
 `sandbox.launch.ForkServer` starts this server with one end of a Unix socket that keeps message boundaries (SOCK_SEQPACKET).
 
-A request comes from `sandbox.launch.Forked`. It begins with a line with the user id (-1: keep the user). The *head* follows, which
-is the same for most programs: a line of resource limits, three numbers each; a line with the directory; the program's file and its
-environment as NAME=VALUE, separated by NUL bytes. With the message come the descriptors of the program's stdin, stdout and stderr,
-and, if the program is compiled already, of a file with its code.
+A request comes from `sandbox.launch.Forked`. It begins with a line with the user id (-1: keep the user). The *head* follows,
+which is the same for most programs: a line of resource limits, three numbers each; a line with the directory; the program's file
+and its environment as NAME=VALUE, separated by NUL bytes. With the message come the descriptors of the program's stdin, stdout
+and stderr, and, if the program is compiled already, of a file with its code.
 
 The answer is `STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY` if the child cannot be started.
 
@@ -31,8 +31,8 @@ from typing import Any
 WARM = (
     "bisect", "collections", "copy", "functools", "heapq", "itertools", "math", "operator", "re", "string", "typing",
 )  # fmt: skip
-"""Modules that the server imports in advance, because most programs use them. It imports no others: memory of the parent costs time
-in every child, and `random` would also reseed itself in each child."""
+"""Modules that the server imports in advance, because most programs use them. It imports no others: memory of the parent costs
+time in every child, and `random` would also reseed itself in each child."""
 _LARGEST = 1 << 16
 """The most bytes of a request, and of a program's code; the same as in `servers/fork.c`."""
 _WALL = 0x40000000  # __WALL of wait4(2): also children that are threads
@@ -109,9 +109,9 @@ def serve(fd: int, processors: "set[int]", compiling: bool, library: str) -> Non
 def _ends_quietly(originals: "list[Any]", blocks: int) -> bool:
     """Flush the standard streams. Returns whether the interpreter's finalization would have no visible effect and can be skipped.
 
-    Finalization costs more than half of a short program's time. It can be skipped if no thread and no exit function is left, and no
-    object with a finalizer: open files, generators, objects with a `__del__`, weak references with a callback. Objects from before
-    the fork have no finalizer, except the standard streams. They are in `originals`, a list created after `gc.freeze`.
+    Finalization costs more than half of a short program's time. It can be skipped if no thread and no exit function is left, and
+    no object with a finalizer: open files, generators, objects with a `__del__`, weak references with a callback. Objects from
+    before the fork have no finalizer, except the standard streams. They are in `originals`, a list created after `gc.freeze`.
     `blocks`: the number of allocated memory blocks before the program. If the program allocated very many, the search for such
     objects would cost as much as it saves, so the answer is False.
     """

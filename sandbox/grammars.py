@@ -44,7 +44,8 @@ class Grammar(NamedTuple):
 
     `ends`: the end of an item; empty: indentation determines the end. `unfinished`: the end of a line that continues on the next.
     `word`: a name. `shape`: how a function's body is delimited ("braces", "colon", "end", "equals", "parentheses").
-    `last_word`: whether a parameter's name comes after its type. `names_imports`: whether an import contains the names that it binds.
+    `last_word`: whether a parameter's name comes after its type.
+    `names_imports`: whether an import contains the names that it binds.
     `wrapped`: whether functions are inside a class, object or module.
     """
 

@@ -1,8 +1,8 @@
 """A table of hostile programs, for `python -m sandbox check`.
 
-A hostile program exits with code 0 only if its attack succeeded, so the verdict `passed` means that the sandbox failed to contain it.
-A program with `may_pass` may exit with code 0 in any case. Then only the verdict on `PROBE` counts, a program that runs next and
-fails if it finds anything left behind.
+A hostile program exits with code 0 only if its attack succeeded, so the verdict `passed` means that the sandbox failed to contain
+it. A program with `may_pass` may exit with code 0 in any case. Then only the verdict on `PROBE` counts, a program that runs next
+and fails if it finds anything left behind.
 """
 
 from dataclasses import dataclass, field, replace

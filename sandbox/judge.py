@@ -49,8 +49,8 @@ class Judge:
         self.pinned = Pinned()
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
-        # By language: how many compilers in a row failed on their first program (`_failures`), and how many programs are still to be
-        # judged without a warm compiler (`_without`, the back-off).
+        # By language: how many compilers in a row failed on their first program (`_failures`), and how many programs are still to
+        # be judged without a warm compiler (`_without`, the back-off).
         self._failures: Counter[str] = Counter()
         self._without: Counter[str] = Counter()
         first = int(os.environ.get("SANDBOX_UIDS", UID_BASE - 1_000_000 + os.getpid()))
@@ -113,8 +113,8 @@ class Judge:
     def drop_compiler(self, name: str) -> None:
         """End the warm compiler of language `name`; the next program in that language starts a new compiler.
 
-        A compiler that failed on its first program may not work on this machine at all. So after 1, 2, 3, ... such failures in a row
-        the next 1, 3, 7, ... programs (at most 999) are judged without a warm compiler.
+        A compiler that failed on its first program may not work on this machine at all. So after 1, 2, 3, ... such failures in a
+        row the next 1, 3, 7, ... programs (at most 999) are judged without a warm compiler.
         """
         compiler = self.compilers.pop(name)
         compiler.close()

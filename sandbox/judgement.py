@@ -35,8 +35,8 @@ KEPT_OF_A_CASE = 1 << 10
 """The most characters per case if there are so many cases that their shares would be smaller."""
 
 _LARGEST_PYTHON = 48 << 10
-"""The warm compiler compiles Python programs up to this size, in bytes of source and of code. A larger program is compiled by its own
-process, under its limits."""
+"""The warm compiler compiles Python programs up to this size, in bytes of source and of code. A larger program is compiled by its
+own process, under its limits."""
 _PYTHON_SECONDS = 5.0
 """How long the warm compiler may take for a Python program."""
 
@@ -63,7 +63,7 @@ class Judgement:
         self.cases: list[Phase] = []
 
     def result(self) -> Result:
-        """Compile the program and run its cases. The first case that fails is the last one, unless `Program.every_case` is set."""
+        """Compile the program and run its cases, up to the first that fails or, with `Program.every_case`, all of them."""
         if refused := self.compile():
             return refused
         write_files(self.directory, self.program.files, self.uid)
@@ -359,7 +359,8 @@ def _phase(verdict: Verdict, outcome: Outcome, most: int) -> Phase:
 
 
 def _is_text(source: bytes) -> bool:
-    """Whether the source is UTF-8 without NUL. Other sources may mean something else in memory than in a file to Python and javac."""
+    """Whether the source is UTF-8 without NUL. Python and javac may read other sources differently from memory and from a
+    file."""
     try:
         return "\0" not in source.decode()
     except UnicodeDecodeError:

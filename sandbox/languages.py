@@ -19,8 +19,8 @@ JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
 """A pattern that matches nothing."""
 JUDGE_VERSION = 5
-"""Part of every language's identity (`Sandbox.identity`), and so of cache keys. Increment it for every change outside this table that
-can change a verdict."""
+"""Part of every language's identity (`Sandbox.identity`), and so of cache keys. Increment it for every change outside this table
+that can change a verdict."""
 
 COMMON, MORE = "common", "more"
 IMAGES = (COMMON, MORE)
@@ -76,8 +76,9 @@ class Language:
     """One language.
 
     Names:
-    `name`, `title` and `aliases` are names of the language, in any case; `name` is MultiPL-E's file ending. `fences`: further names
-    in the info strings of code blocks (file endings, dialects). `multipl_e`: the name in MultiPL-E's data set, if it is not `name`.
+    `name`, `title` and `aliases` are names of the language, in any case; `name` is MultiPL-E's file ending. `fences`: further
+    names in the info strings of code blocks (file endings, dialects). `multipl_e`: the name in MultiPL-E's data set, if it is not
+    `name`.
 
     Commands:
     `file`: the name of the source file. `compile`, `run`, `syntax_check`: the commands. `env`: environment variables.
@@ -85,8 +86,8 @@ class Language:
     `speaks_of_syntax`.
     Placeholders: `{dir}` is the program's directory, `{name}` the file's name without extension, `{entry}` the class to run
     (`sandbox.classfiles`), `{heap}` the largest garbage-collected heap in MiB, `{stack}` the stack in MiB, `{preamble}` and
-    `{snapshot}` options for files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL. Arguments that
-    become empty are left out.
+    `{snapshot}` options for files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL. Arguments
+    that become empty are left out.
     `likely_name`: if it matches the source, its group is `{name}`; else `{name}` is `Main`.
     `misnamed`: if it matches a compiler's message, its group is the name that the file has to have; the file is renamed.
     `warm_options`: options that a warm compiler gets with each program. It gets all other options at its start (tsc's are in
@@ -99,15 +100,15 @@ class Language:
     packages of the tools. `libraries`: Debian packages of optional libraries. `image`: backend docker's image with both.
 
     Tests:
-    `end`: a statement that prints `{marker}` on its own line. It is inserted after the tests. If the tests end inside a function or
-    class, it is inserted before the closing brackets, which `closing` matches.
+    `end`: a statement that prints `{marker}` on its own line. It is inserted after the tests. If the tests end inside a function
+    or class, it is inserted before the closing brackets, which `closing` matches.
 
-    Patterns for stderr, and for stdout too if `reports_on_stdout` is set. A program may write up to `Limits.output_bytes` of any text,
-    so these patterns have to match in linear time.
+    Patterns for stderr, and for stdout too if `reports_on_stdout` is set. A program may write up to `Limits.output_bytes` of any
+    text, so these patterns have to match in linear time.
     `test_failed`: a test failed, in a run that failed. `failed_quietly`: a test failed, in a run with exit code 0.
-    `out_of_memory`: memory ran out, in a run that failed. `refused`: an interpreter that compiles on the fly rejected the program.
-    `missing`: the program lacked a library; the last group that matched is the library's name. It goes into the result's `note` and
-    changes no verdict. It may match only messages that are clearly about a library, not about a name of the program.
+    `out_of_memory`: memory ran out, in a run that failed. `refused`: an interpreter that compiles first rejected the program.
+    `missing`: the program lacked a library; the last group that matched is the library's name. It goes into the result's `note`
+    and changes no verdict. It may match only messages that are clearly about a library, not about a name of the program.
     `test_failed_code`: the exit code after a failed test, in languages where a failed test prints nothing.
     """
 
@@ -181,8 +182,8 @@ def _mcs(symbol: str) -> tuple[str, ...]:
 
 _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
 _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation failed"
-# `_NODE_MISSING` matches neither node's own modules (tsc gives the same message for them, because it lacks their types) nor files of
-# the program.
+# `_NODE_MISSING` matches neither node's own modules (tsc gives the same message for them, because it lacks their types) nor files
+# of the program.
 _NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|timers|url|util|vm|worker_threads|zlib"
 _NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{_NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
 _NODE_MISSING_AT_RUN = r"(?m:^)(?:Uncaught )?Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
@@ -205,7 +206,7 @@ _ROWS = (
         test_failed=r"(?m)^AssertionError\b",
         out_of_memory=r"(?m)^MemoryError\b",
         missing=r"(?m)^ModuleNotFoundError: No module named '([^'\n]{1,100})'",
-        # OpenBLAS (in builds of numpy other than Debian's) would start a thread per processor and exceed limits on large machines.
+        # OpenBLAS (in builds of numpy other than Debian's) would start a thread per processor, which may exceed limits.
         env=(("PYTHONHASHSEED", "0"), ("PYTHONDONTWRITEBYTECODE", "1"), ("OPENBLAS_NUM_THREADS", "1")),
     ),
     Language(
@@ -628,7 +629,7 @@ def language(name: str) -> Language:
 
 
 def refusal(text: str, known: Collection[str] = LANGUAGES) -> str:
-    """The error message for `text`, which is not one of the languages `known`: the reason, a similar name, the known languages."""
+    """The error message for `text`, which is none of the languages `known`: the reason, a similar name, the known languages."""
     name = short_name(text)
     if name in READ_ONLY:
         why = f"language {text!r} can be read in files of problems, but not run"
@@ -656,8 +657,8 @@ def heap_mib(limits: Limits) -> int:
 def stack_mib(limits: Limits) -> int:
     """The stack in MiB of a program with cases, for runtimes that manage their own stack. 300,000 calls take a third of 256 MiB.
 
-    It is at most half of the memory limit, and at most 256 MiB, because Java's report of a stack overflow takes three times the stack
-    in memory.
+    It is at most half of the memory limit, and at most 256 MiB, because Java's report of a stack overflow takes three times the
+    stack in memory.
     """
     largest = resource.getrlimit(resource.RLIMIT_STACK)[1]
     most = 256 if largest == resource.RLIM_INFINITY else min(256, largest // MIB * 3 // 4)

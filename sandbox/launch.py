@@ -28,15 +28,16 @@ serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))), sys.argv[4] == "c
 """
 
 SPARE_PROCESSES = 16
-"""The kernel's limit is `Limits.processes` plus this number, so that a program can exceed the limit and `sandbox.watch` can see it."""
+"""The kernel allows this many more processes than `Limits.processes`, so that `sandbox.watch` can see a program exceed its
+limit."""
 
 
 @dataclass(frozen=True)
 class Command:
     """A command to run: `argv` in `directory` with exactly the environment `env`, as user `uid` (None: the runner's user).
 
-    `reads`: paths that the command needs to read, besides the system's directories. `at_home`: with bubblewrap, whether the command
-    starts in the writable home directory of its box (if not, in `directory`).
+    `reads`: paths that the command needs to read, besides the system's directories. `at_home`: with bubblewrap, whether the
+    command starts in the writable home directory of its box (if not, in `directory`).
     """
 
     argv: tuple[str, ...]
@@ -51,8 +52,8 @@ class Command:
 def rlimits(
     limits: Limits, cpu_seconds: float, *, address_space: bool, processes: bool, deep: bool = False
 ) -> Rlimits:
-    """Limits that the kernel enforces on each process. They are a second line of defence behind `sandbox.watch`, which enforces the
-    limits over all processes of a program.
+    """Limits that the kernel enforces on each process. They are a second line of defence behind `sandbox.watch`, which enforces
+    the limits over all processes of a program.
 
     `address_space`, `processes`: whether to limit these. `deep`: the stack may grow up to the memory limit.
     """
@@ -135,7 +136,8 @@ def _end_of(pid: int) -> int:
 
 
 class Forked:
-    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`; empty: not compiled yet."""
+    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`; empty if there is
+    none."""
 
     def __init__(self, server: "ForkServer", command: Command, file: str, code: bytes, stdio: Stdio) -> None:
         self._server = server

@@ -1,7 +1,7 @@
 """Locates strings, comments and brackets in a program's text, in every language of the sandbox.
 
-This is not a parser: the module knows just enough of each language's lexical rules to tell code from strings and comments. `masked`
-blanks out strings and comments, so that patterns can be applied to the code alone.
+This is not a parser: the module knows just enough of each language's lexical rules to tell code from strings and comments.
+`masked` blanks out strings and comments, so that patterns can be applied to the code alone.
 """
 
 import re
@@ -13,19 +13,20 @@ STRING, JOINED = "\0", "\1"
 
 
 class Masked(NamedTuple):
-    """Masked code. `text` has the same length as the code: comments are blanks, characters of strings are `STRING`, line ends in both
-    are `JOINED`. Code is unchanged, also code inside a string (`${...}`). `closed`: no string or block comment is open at the end."""
+    """Masked code. `text` has the same length as the code: comments are blanks, characters of strings are `STRING`, line ends in
+    both are `JOINED`. Code is unchanged, also code inside a string (`${...}`). `closed`: no string or block comment is open at
+    the end."""
 
     text: str
     closed: bool
 
 
 class _Token(NamedTuple):
-    """Patterns for one kind of string or comment. In all of them, parentheses inside sets are escaped, because groups are counted.
+    """Patterns for one kind of string or comment. In all of them, parentheses inside sets are escaped: groups are counted.
 
     `open`: the beginning, or all of the token if `close` is empty.
-    `close`: the end. In it, `{0}`, `{1}`, ... stand for the groups of `open`, and `{mirror}` for the bracket that closes the first
-    group.
+    `close`: the end. In it, `{0}`, `{1}`, ... stand for the groups of `open`, and `{mirror}` for the bracket that closes the
+    first group.
     `code`: the beginning of code inside the string (empty: the string contains none).
     `comment`: whether it is a comment. `nested`: whether it can contain itself.
     `escape`: text inside the string that does not end it.
@@ -238,8 +239,9 @@ def masked(code: str, language: str) -> Masked:
 
 
 def _code(code: str, at: int, language: str, out: list[str], inside: int) -> tuple[int, bool]:
-    """Mask `out` from position `at` on. At `inside` = 0 go on to the end of `code`; inside of `inside` nested strings, only to the
-    bracket that ends the code in the innermost string. Returns the end position and whether all strings and comments are closed."""
+    """Mask `out` from position `at` on. At `inside` = 0 go on to the end of `code`; inside of `inside` nested strings, only to
+    the bracket that ends the code in the innermost string. Returns the end position and whether all strings and comments are
+    closed."""
     opening, depth = _opening(language), 0
     late: list[tuple[_Token, tuple[str, ...]]] = []  # here-documents whose text begins on the next line
     while found := opening.search(code, at):

@@ -14,8 +14,8 @@ from sandbox.languages import PATH, Language
 from sandbox.verdicts import Verdict
 
 _ASKS_FOR_OPENSSL = re.compile(r'(?m)^[ \t]*(?:#|%:)[ \t]*include[ \t]*[<"]openssl/')
-# One argument, because a command's empty arguments are left out. --as-needed: a program that uses nothing of OpenSSL does not load
-# it; the #include may have been in a comment.
+# One argument, because a command's empty arguments are left out. --as-needed: a program that uses nothing of OpenSSL does not
+# load it; the #include may have been in a comment.
 _LINK_OPENSSL = "-Wl,--as-needed,-lssl,-lcrypto"
 _LONGEST = 100
 _FAILED = (Verdict.compile_error, Verdict.runtime_error, Verdict.wrong_answer)
@@ -29,7 +29,7 @@ def openssl(source: str) -> str:
 
 @cache
 def _has_openssl() -> bool:
-    """Whether g++ finds OpenSSL. If not, the linker option is left out: a program whose #include is in a comment must still link."""
+    """Whether g++ finds OpenSSL. If not, programs are linked without it: the #include may be in a comment."""
     names = ("libssl.so", "libcrypto.so")
     return all(_found(name) != name for name in names)
 

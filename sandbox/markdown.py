@@ -1,9 +1,11 @@
 """Finds the code blocks of an answer in markdown.
 
-A code block begins at a *fence*, a line of three or more backticks or tildes. The fence may be indented, in a list or in a quotation,
-and may have an info string that names the language (`rust,ignore`, `python title="x"`, `{.python}`). The block ends at the next
-fence of at least the same length that is not inside a string or comment of the code. The last block may lack its end. Text between
-`<think>` and `</think>` (or `<thinking>`, `<thought>`, `<reasoning>`), or before a `</think>` without a `<think>`, is ignored.
+A code block begins at a *fence*, a line of three or more backticks or tildes. The fence may be indented, in a list or in a
+quotation, and may have an info string that names the language (`rust,ignore`, `python title="x"`, `{.python}`). The block ends at
+the next fence of at least the same length that is not inside a string or comment of the code. The last block may lack its end.
+
+Text between `<think>` and `</think>` (or `<thinking>`, `<thought>`, `<reasoning>`), or before a `</think>` without a `<think>`,
+is ignored.
 """
 
 import itertools
@@ -113,8 +115,8 @@ def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
 
 
 def _may_end(code: str, first: bool) -> bool:
-    """Whether a block may end after `code`: no string is open there, and all brackets are closed. The `first` fence may end the block
-    with open brackets."""
+    """Whether a block may end after `code`: no string is open there, and all brackets are closed. The `first` fence may end the
+    block with open brackets."""
     whole = all(code.count(a) == code.count(b) for a, b in ("()", "[]", "{}"))
     return not code.endswith(JOINED) and (first or whole)
 

@@ -38,8 +38,8 @@ def needed(
     `others`: the items of the answer's other code blocks. `asked`: the function's name in the prompt. `tested`: the items of the
     tests; the tests define the names of these items, so the answer does not have to.
 
-    Two kinds of items of the function's own block are included even if nothing names them: types that do not use the function, and
-    statements about values that are needed.
+    Two kinds of items of the function's own block are included even if nothing names them: types that do not use the function,
+    and statements about values that are needed.
     """
     own = [item for item in [*found.outer_siblings, *found.siblings] if found.item.text not in item.text]
     known = {asked, *found.item.names, *(name for item in own for name in item.names)}
@@ -151,8 +151,9 @@ def imports(
 ) -> list[str]:
     """The imports that have to be added to the prompt: those of the answer that prompt and tests lack.
 
-    Imports of test libraries are left out. In languages whose imports contain the names that they bind, imports of unused names are
-    left out too. `new`: the items that are added to the prompt; the other arguments are as in `needed` and `sandbox.splice.splice`.
+    Imports of test libraries are left out. In languages whose imports contain the names that they bind, imports of unused names
+    are left out too. `new`: the items that are added to the prompt; the other arguments are as in `needed` and
+    `sandbox.splice.splice`.
     """
     of_tests = {name for item in tested for name in item.names}
     own, theirs = (

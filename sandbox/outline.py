@@ -1,7 +1,7 @@
 """Divides a program's text into imports, functions, types, values and statements.
 
-An *item* is an outermost piece of the text, together with the comments above it. Brackets show where an item ends and, in languages
-without a sign for the end of a piece, indentation does. The patterns of `sandbox.grammars` classify the items, after
+An *item* is an outermost piece of the text, together with the comments above it. Brackets show where an item ends and, in
+languages without a sign for the end of a piece, indentation does. The patterns of `sandbox.grammars` classify the items, after
 `sandbox.lexer` has blanked out strings and comments. Programs are not parsed, so code with an unusual layout may be misread.
 """
 
@@ -118,8 +118,8 @@ def top(code: str) -> int:
 
 
 def depth(bare: str, language: str) -> int:
-    """The number of opening brackets minus the number of closing brackets. In Bash only braces count, because its `case` patterns end
-    with a parenthesis that nothing opened."""
+    """The number of opening brackets minus the number of closing brackets. In Bash only braces count, because its `case` patterns
+    end with a parenthesis that nothing opened."""
     opening, closing = ("{", "}") if language == "sh" else ("([{", ")]}")
     return sum(bare.count(sign) for sign in opening) - sum(bare.count(sign) for sign in closing)
 

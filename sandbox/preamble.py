@@ -1,8 +1,8 @@
 """Decides which precompiled headers a C++ program can use without changing its meaning.
 
 Only headers that the program includes at its very beginning qualify: a `#define` or a `#pragma` before a header may change the
-header, and a condition may skip it. And only standard headers qualify, because they mean the same in any order. The program's text
-stays unchanged. When g++ reaches the program's own `#include`, it has read the header already, as if it were included twice.
+header, and a condition may skip it. And only standard headers qualify, because they mean the same in any order. The program's
+text stays unchanged. When g++ reaches the program's own `#include`, it has read the header already, as if it were included twice.
 
 The texts that are precompiled are the constants below. None of them comes from a program, so no program can affect another.
 """
@@ -24,8 +24,8 @@ PREAMBLES = {
     f"most{CONTEST}": _MOST,
     f"streams{CONTEST}": _STREAMS,
 }
-"""The texts that are precompiled, by name. Names that end with `CONTEST` are for programs with cases, which are compiled with other
-options. Reading other headers is so quick that precompiling them does not pay off."""
+"""The texts that are precompiled, by name. Names that end with `CONTEST` are for programs with cases, which are compiled with
+other options. Reading other headers is so quick that precompiling them does not pay off."""
 
 _SPEAKS_OF_THE_REST = re.compile(
     r"future|promise|packaged_task|async|launch|filesystem|_GLIBCXX|##|%:%:|\\\s*\n"

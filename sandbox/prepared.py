@@ -8,7 +8,7 @@
     fork       the compiled `servers/fork.c`, the inner loop of the warm Python interpreter
 
 The files are in `$XDG_CACHE_HOME/selftrain-sandbox`. The default for XDG_CACHE_HOME is `~/.cache`; for root it is `/var/cache`,
-because programs then run as other users, who have to be able to read the files. If a file cannot be built, programs run without it.
+because programs then run as other users, who have to read the files. If a file cannot be built, programs run without it.
 
     python -m sandbox.prepared preamble snapshot snapshot-contest fork      builds the files now; exit code 1 if one fails
 """
@@ -107,7 +107,7 @@ def _directory(name: str) -> Path | None:
 
 
 def _preamble(name: str) -> "_Recipe":
-    # The same options as in the compile commands: g++ ignores a header that was precompiled with other options, and reads the source.
+    # The options of the compile commands: g++ does not use a header that was precompiled with other options.
     gxx = ("g++", *GXX_OPTIONS, *(CONTEST_OPTIONS if name.endswith(CONTEST) else ()))
 
     def make(directory: Path) -> None:

@@ -1,7 +1,7 @@
 """Finds, measures and kills the processes that a program started, on Linux (it reads /proc).
 
-The runner is a *subreaper*: a descendant whose parent ends, even a daemon in its own session, becomes a child of the runner. So all
-descendants of the runner belong to the program, except its warm interpreter and compilers (`keep`, a set of process ids).
+The runner is a *subreaper*: a descendant whose parent ends, even a daemon in its own session, becomes a child of the runner. So
+all descendants of the runner belong to the program, except its warm interpreter and compilers (`keep`, a set of process ids).
 """
 
 import contextlib
@@ -163,8 +163,8 @@ def reap(pid: int) -> tuple[int, Any] | None:
 class Pinned:
     """Pins this process and another that takes turns with it to the processor on which this process runs.
 
-    A short program then starts on the processor that has its memory in the cache, and the kernel has to wake up no other processor
-    and tell none about copied pages. This saves 20 % of CPU time and 40 % of wall-clock time.
+    A short program then starts on the processor that has its memory in the cache, and the kernel has to wake up no other
+    processor and tell none about copied pages. This saves 20 % of CPU time and 40 % of wall-clock time.
     """
 
     def __init__(self) -> None:

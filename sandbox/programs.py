@@ -2,8 +2,8 @@
 
 A program that ends before its tests do (`exit(0)` in the completion) exits with code 0, like a program that passed. So `assemble`
 adds a last statement to the tests that prints a marker, and if the program does not print the marker on its own line, the verdict
-is `wrong_answer`. The marker is a digest of the program, so `assemble` is deterministic. docs/sandbox.md lists the cheats that the
-marker does not detect.
+is `wrong_answer`. The marker is a digest of the program, so `assemble` is deterministic. docs/sandbox.md lists the cheats that
+the marker does not detect.
 """
 
 import hashlib

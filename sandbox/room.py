@@ -1,9 +1,9 @@
 """Recognizes a full disk, on which the failure of a compiler is the sandbox's failure and not a verdict.
 
-A disk counts as full if it has little free space, or if a compiler's message says so. The message is ignored if the program's source
-contains such words too, because compilers quote what they reject. The limits on time and file size bound how much a compiler may
-write; a program that makes it exceed them is a `compile_error`. If the disk fills up within these limits, it is a `SandboxError`,
-and the client retries the program as after any failure of the sandbox.
+A disk counts as full if it has little free space, or if a compiler's message says so. The message is ignored if the program's
+source contains such words too, because compilers quote what they reject. The limits on time and file size bound how much a
+compiler may write; a program that makes it exceed them is a `compile_error`. If the disk fills up within these limits, it is a
+`SandboxError`, and the client retries the program as after any failure of the sandbox.
 """
 
 import os
@@ -26,7 +26,7 @@ def check_room(directory: str) -> None:
 
 
 def check_compiled(directory: str, source: bytes, said: bytes) -> None:
-    """Raise `SandboxError` if a compiler in `directory` may have rejected `source`, with message `said`, because of a full disk."""
+    """Raise `SandboxError` if the compiler may have rejected `source`, with message `said`, because the disk is full."""
     check_room(directory)
     if (found := _SAID.search(said)) and not _SAID.search(source):
         _fail(directory, f"the compiler said {found[0].decode()!r}")

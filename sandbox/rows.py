@@ -48,8 +48,8 @@ def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAU
     """The programs in file `path`, one a line, each with the fields of one of `_SHAPES`. Raises `UsageError`.
 
     `cpu_seconds`: the limit on CPU time of one run for rows without such a limit; None: the language's default.
-    `compare`: the rule for rows that name no rule. Other fields of a row go into `Row.extra`. One warning lists them, and says which
-    of them are dropped because a result has a field of that name.
+    `compare`: the rule for rows that name no rule. Other fields of a row go into `Row.extra`. One warning lists them, and says
+    which of them are dropped because a result has a field of that name.
     """
     rows = []
     for number, text in _lines(path):
@@ -71,7 +71,7 @@ def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAU
 
 
 def parse_row(row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> Row:
-    """The program in a JSON object. `cpu_seconds`, `compare`: defaults for rows without a limit or a rule. Raises `UsageError`."""
+    """The program in a JSON object. `cpu_seconds`, `compare`: as in `read_rows`. Raises `UsageError`."""
     wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
     if not isinstance(row, dict):
         raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
@@ -173,8 +173,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
 
 
 class ResultFile:
-    """The file of results. Results are first written to `path`.part in the order in which they arrive. `finish` writes `path`, in the
-    order of `rows`.
+    """The file of results. Results are first written to `path`.part in the order in which they arrive. `finish` writes `path`, in
+    the order of `rows`.
 
     `resume`: keep the results in `path`.part of an interrupted call, unless the program has changed or the verdict is
     `sandbox_error`. `done`: verdicts by row number. `notes`: notes by row number.

@@ -1,7 +1,7 @@
 """A table of programs for every verdict in every language, for `python -m sandbox check`.
 
-A row has a prompt and tests in MultiPL-E's format, for a function `f` that has to return its argument plus one, and a completion for
-each verdict.
+A row has a prompt and tests in MultiPL-E's format, for a function `f` that has to return its argument plus one, and a completion
+for each verdict.
 """
 
 from dataclasses import dataclass, replace
@@ -11,8 +11,8 @@ from sandbox.verdicts import MIB, Case, Limits, Program, Verdict
 
 LIMITS = Limits(wall_seconds=20, memory_bytes=300 * MIB, output_bytes=MIB)
 ROOMY = replace(LIMITS, memory_bytes=1024 * MIB)
-"""Limits for the test of `output_exceeded`. If node's garbage collector gets no processor time, the heap grows faster than the output,
-so the memory limit has to be high."""
+"""Limits for the test of `output_exceeded`. If node's garbage collector gets no processor time, the heap grows faster than the
+output, so the memory limit has to be high."""
 HURRIED = Limits(cpu_seconds=0.5, wall_seconds=20)
 
 

@@ -253,7 +253,7 @@ def _opener(asked: Place, language: str) -> str:
 
 
 def _definition(asked: Place, found: Place, closers: list[str], language: str) -> tuple[str, int]:
-    """The complete definition of the answer's function, and the position in the prompt from which it replaces the prompt's text."""
+    """The complete definition of the answer's function, and the position in the prompt after which it replaces the text."""
     item, place = found.item, asked.start + asked.item.code
     bare = item.bare.rstrip(" \t\r\n" + JOINED).removesuffix(";;")
     text, shape = item.text[item.code : len(bare)], GRAMMARS[language].shape

@@ -93,10 +93,10 @@ keys of older programs stay the same."""
 class Program:
     """One program to judge.
 
-    Without `cases` the program has to exit with code 0. If `end_marker` is not None, it also has to print the marker on its own line;
-    the statement that prints it is part of `source` (see `sandbox.programs.assemble`). With `cases` the program is run once for each
-    case, and its output has to equal the expected output by the rule `compare` (`sandbox.compare`), or `checker` has to accept it.
-    The first case that fails ends the judgement unless `every_case` is set.
+    Without `cases` the program has to exit with code 0. If `end_marker` is not None, it also has to print the marker on its own
+    line; the statement that prints it is part of `source` (see `sandbox.programs.assemble`). With `cases` the program is run once
+    for each case, and its output has to equal the expected output by the rule `compare` (`sandbox.compare`), or `checker` has to
+    accept it. The first case that fails ends the judgement unless `every_case` is set.
 
     `id`: chosen by the caller and returned in the `Result`. `limits`: None means the language's default limits.
     `args`: the command-line arguments. `files`: files to put into the directory in which the program starts, as (name, content in

@@ -23,12 +23,12 @@ _QUIET_SECONDS = 0.005
 _CHUNK = 1 << 16
 _MANY_READS = 64
 _PAUSE_SECONDS = 0.002
-"""Pause between reads after the first `_MANY_READS` reads, so that the output of a program that writes single lines is read in larger
-pieces."""
+"""Pause between reads after the first `_MANY_READS` reads, so that the output of a program that writes single lines is read in
+larger pieces."""
 
 _PIPE_BYTES = 512 << 10
-"""The size of a pipe. It has to be large, because the runner may wait for a busy processor while output arrives, and once a pipe has
-been full, node writes nothing more until the program returns to its event loop."""
+"""The size of a pipe. It has to be large, because the runner may wait for a busy processor while output arrives, and once a pipe
+has been full, node writes nothing more until the program returns to its event loop."""
 
 MOMENT = 0.02
 """Seconds that `Child.wait` waits; a killed command usually ends within them."""
@@ -47,8 +47,8 @@ class CallerGone(SandboxError):
 
 @dataclass(frozen=True)
 class Budget:
-    """Limits of one run, over all of its processes; see `Limits`. `threads`: threads that exist at the same time. `disk_bytes`: size
-    of `directory` with all its files (no limit if `directory` is None)."""
+    """Limits of one run, over all of its processes; see `Limits`. `threads`: threads that exist at the same time. `disk_bytes`:
+    size of `directory` with all its files (no limit if `directory` is None)."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -80,8 +80,8 @@ class Child(Protocol):
         ...
 
     def wait(self) -> tuple[int, Usage] | None:
-        """Reap the command. Returns its exit code (128 + n after signal n), and its usage together with that of the children that it
-        waited for. None if it cannot be reaped yet: it has not ended within `MOMENT`, or another process traces it. Raises
+        """Reap the command. Returns its exit code (128 + n after signal n), and its usage together with that of the children that
+        it waited for. None if it cannot be reaped yet: it has not ended within `MOMENT`, or another process traces it. Raises
         `SandboxError`."""
         ...
 
@@ -132,8 +132,8 @@ class _Run:
     def __init__(
         self, child: Child, pipes: list[int], stdin: bytes, budget: Budget, keep: frozenset[int]
     ) -> None:
-        """`pipes`: this process's ends of the child's stdin, stdout and stderr. A pipe that the run closes is removed from the list;
-        the caller closes the others."""
+        """`pipes`: this process's ends of the child's stdin, stdout and stderr. A pipe that the run closes is removed from the
+        list; the caller closes the others."""
         self.child, self.pipes, self.budget, self.keep = child, pipes, budget, keep
         self.source, self.out, self.err = pipes
         self.unsent = memoryview(stdin)
@@ -272,8 +272,8 @@ def _widen(pipe: int) -> None:
 
 
 def _give(pipe: int, user: int) -> None:
-    """Let `user` open a pipe by name, such as /dev/stdin. The program can then open both ends of the pipe, which only lets it read
-    back its own output or write to its own input."""
+    """Let `user` open a pipe by name, such as /dev/stdin. The program can then open both ends of the pipe, which only lets it
+    read back its own output or write to its own input."""
     with contextlib.suppress(OSError):  # not possible under gVisor
         os.fchown(pipe, user, user)
 

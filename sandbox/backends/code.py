@@ -44,8 +44,8 @@ Source = tuple[str, Path]
 def payload(more: tuple[Source, ...] = ()) -> bytes:
     """The bytes to send: this package and the files of `more`. The files are read once per process; later edits have no effect.
 
-    Format: the length of a JSON list as eight hexadecimal digits; the list, with (name, size) of each file; the contents of the files.
-    Each module is followed by its bytecode, which another version of Python ignores.
+    Format: the length of a JSON list as eight hexadecimal digits; the list, with (name, size) of each file; the contents of the
+    files. Each module is followed by its bytecode, which another version of Python ignores.
     """
     files: list[tuple[str, bytes]] = []
     with tempfile.TemporaryDirectory() as folder:

@@ -1,8 +1,8 @@
 """Backend `docker`, which runs each worker in its own restricted container for as long as the sandbox is open.
 
-Programs and verdicts go over the container's standard streams. The container has no network and a read-only file system. The runner
-inside is root, with only those capabilities that it needs to become another user, to kill that user's processes and to remove that
-user's files. Each program runs as a new user.
+Programs and verdicts go over the container's standard streams. The container has no network and a read-only file system. The
+runner inside is root, with only those capabilities that it needs to become another user, to kill that user's processes and to
+remove that user's files. Each program runs as a new user.
 """
 
 import contextlib
@@ -60,8 +60,8 @@ def start(
 ) -> "Attached":
     """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
 
-    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module that the container runs, and
-    its arguments. `more`: source files to send into the container besides this package.
+    `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module that the container runs,
+    and its arguments. `more`: source files to send into the container besides this package.
     """
     client = connect()
     return Attached(
@@ -126,14 +126,14 @@ def _left_behind(host: str) -> bool:
 
 
 def tag(image: str = COMMON) -> str:
-    """The name of the Docker image for `image`. The part after the colon is a digest of everything that the image is built from."""
+    """The name of the Docker image for `image`. Its tag is a digest of everything that the image is built from."""
     return f"selftrain-sandbox-{image}:{_digest(image)}"
 
 
 @cache
 def _digest(image: str) -> str:
-    """Digest of the Dockerfile, packages, modules, and the sources that are compiled into the image. This package's Python code is
-    not part of it."""
+    """Digest of the Dockerfile, packages, modules, and the sources that are compiled into the image. This package's Python code
+    is not part of it."""
     compiled = [(_SERVERS / name).read_text() for name in _COMPILED]
     made_of = [_dockerfile().decode(), _packages(image), _modules(image), compiled, inputs()]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
@@ -230,8 +230,8 @@ def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
 class Attached:
     """A started container and its standard streams (https://docs.docker.com/engine/api: attach).
 
-    The container lives as long as the connection. When the client dies in any way, the container's stdin closes, the runner ends, and
-    the daemon removes the container.
+    The container lives as long as the connection. When the client dies in any way, the container's stdin closes, the runner ends,
+    and the daemon removes the container.
     """
 
     def __init__(self, client: Any, image: str, options: Mapping[str, Any], payload: bytes) -> None:

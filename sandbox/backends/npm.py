@@ -16,8 +16,9 @@ _SECONDS = 120.0
 
 
 def module(name: str, integrity: str) -> bytes:
-    """Module `name` (NAME@VERSION) as a compressed tar file. This machine's npm fetches it from the registry that it is configured
-    for; no code of the module is run. Raises `BackendUnavailable`, also if the file's sha512 digest is not `integrity`."""
+    """Module `name` (NAME@VERSION) as a compressed tar file. This machine's npm fetches it from the registry that it is
+    configured for; no code of the module is run. Raises `BackendUnavailable`, also if the file's sha512 digest is not
+    `integrity`."""
     npm = shutil.which("npm")
     if npm is None:
         raise BackendUnavailable("npm is not on PATH")

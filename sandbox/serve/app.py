@@ -19,8 +19,8 @@ OPEN = ("/health", "/v1/ping")
 def application(
     sandbox: Sandbox, workers: int, queue: int, token: str | None = None, ceilings: Ceilings | None = None
 ) -> FastAPI:
-    """The HTTP application, which closes `sandbox` when it ends. `token`: the bearer token; None: everyone who can reach the port may
-    run programs."""
+    """The HTTP application, which closes `sandbox` when it ends. `token`: the bearer token; None: everyone who can reach the port
+    may run programs."""
     ceilings = ceilings or Ceilings()
     service = Service(sandbox, workers, queue, ceilings)
 

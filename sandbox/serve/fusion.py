@@ -15,7 +15,7 @@ NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
 
 
 class RunCode(BaseModel):
-    """The request. The timeouts are limits on CPU time, in seconds. `memory_limit_MB`: in MiB; -1 means the language's default."""
+    """The request. The timeouts are limits on CPU time, in seconds. `memory_limit_MB`: in MiB; -1: the language's default."""
 
     code: str
     language: str

@@ -15,8 +15,8 @@ MOST_TESTS = 1000
 
 
 class Tests(BaseModel):
-    """The request. `tests`: a list of statements (/test_program) or of objects with `input` and `output` (/test_program_stdio), or
-    such a list as JSON text. `max_execution_time`: the limit for each test, in seconds of CPU time."""
+    """The request. `tests`: a list of statements (/test_program) or of objects with `input` and `output` (/test_program_stdio),
+    or such a list as JSON text. `max_execution_time`: the limit for each test, in seconds of CPU time."""
 
     program: str
     tests: Any
@@ -62,8 +62,8 @@ def router(service: Service) -> APIRouter:
 
 
 def _listed(tests: Any) -> list[Any]:
-    """The request's tests as a list. Raises HTTPException 422, also for open-instruct's compressed form: it is a pickle, and reading a
-    pickle may run any code."""
+    """The request's tests as a list. Raises HTTPException 422, also for open-instruct's compressed form: it is a pickle, and
+    reading a pickle may run any code."""
     if isinstance(tests, str):
         try:
             tests = json.loads(tests)

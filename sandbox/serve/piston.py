@@ -82,7 +82,7 @@ def router(service: Service) -> APIRouter:
 
 
 def _program(service: Service, body: Execute) -> Program:
-    """The request as a `Program`. Its source is the first file with encoding utf8. Raises UsageError, HTTPException, ValueError."""
+    """The request as a `Program`: its first file with encoding utf8. Raises UsageError, HTTPException, ValueError."""
     main = next((file for file in body.files if file.encoding == "utf8"), None)
     if main is None:
         raise UsageError("files: expected at least one with encoding utf8, the program")

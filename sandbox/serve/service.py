@@ -26,8 +26,8 @@ HUNG_UP = 499
 
 @dataclass(frozen=True)
 class Ceilings:
-    """The largest values that a request may ask for. `seconds`: CPU time of one run or one compilation. `programs`: programs in one
-    request. `body_bytes`: size of the request's body."""
+    """The largest values that a request may ask for. `seconds`: CPU time of one run or one compilation. `programs`: programs in
+    one request. `body_bytes`: size of the request's body."""
 
     seconds: float = 120.0
     memory_bytes: int = 2048 * MIB
@@ -36,7 +36,7 @@ class Ceilings:
 
 
 class Service:
-    """Serves requests with one sandbox. `workers` programs run at once and at most `queue` more wait; further requests get 503."""
+    """Serves requests with one sandbox. `workers` programs run at once, and at most `queue` more wait; then requests get 503."""
 
     def __init__(self, sandbox: Sandbox, workers: int, queue: int, ceilings: Ceilings) -> None:
         self.sandbox, self.workers, self.queue, self.ceilings = sandbox, workers, queue, ceilings
@@ -55,8 +55,8 @@ class Service:
         """The limits of a program in language `name`; None if the request gives none.
 
         `run`, `compile`: the request's time limits in seconds; `memory`: its memory limit in bytes; None: not given. A time limit
-        becomes a limit on CPU time, because wall-clock time on a busy machine says nothing about the program; the limit on wall-clock
-        time is two seconds more. Raises HTTPException 422 for a limit above the ceilings.
+        becomes a limit on CPU time, because wall-clock time on a busy machine says nothing about the program; the limit on
+        wall-clock time is two seconds more. Raises HTTPException 422 for a limit above the ceilings.
         """
         asked = {"seconds of a run": run, "seconds of compilation": compile}
         for what, seconds in asked.items():
@@ -74,7 +74,7 @@ class Service:
         return replace(limits, memory_bytes=memory) if memory is not None else limits
 
     def check(self, program: Program) -> None:
-        """Raise HTTPException 422 if this server cannot run the program's language, or the program's limits are above the ceilings."""
+        """Raise HTTPException 422 if this server cannot run the program's language, or if its limits are above the ceilings."""
         try:
             row = language(program.language)
             self.sandbox.need(program.language)
@@ -93,8 +93,8 @@ class Service:
     async def judge(self, request: Request, programs: Sequence[Program]) -> list[Result]:
         """The results of `programs`, in the order of `programs`.
 
-        Raises HTTPException 503 if the queue is full, 504 if the sandbox failed on a program after its retries; the client may try
-        again. A failure of the sandbox is never reported as a failure of the program.
+        Raises HTTPException 503 if the queue is full, 504 if the sandbox failed on a program after its retries; the client may
+        try again. A failure of the sandbox is never reported as a failure of the program.
         """
         found = {result.id: result async for result in self.stream(request, programs)}
         results = [found[program.id] for program in programs]
@@ -103,8 +103,8 @@ class Service:
         return results
 
     async def stream(self, request: Request, programs: Sequence[Program]) -> AsyncIterator[Result]:
-        """The results of `programs`, in the order in which they finish; `sandbox_error` if the sandbox failed on a program. When the
-        client disconnects, its programs are killed. Raises HTTPException 503 if the queue is full."""
+        """The results of `programs`, in the order in which they finish; `sandbox_error` if the sandbox failed on a program. When
+        the client disconnects, its programs are killed. Raises HTTPException 503 if the queue is full."""
         waiting = max(self._accepted + len(programs) - self.workers, 0)
         if waiting > self.queue:
             self.metrics.refused.inc()

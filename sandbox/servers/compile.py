@@ -1,8 +1,8 @@
 """A warm Python compiler: compiles one source after another to byte code and runs none of them.
 
-A child of the warm interpreter would take five times as long to compile, because it has to map every page of memory that the parser
-touches. The protocol over standard input and output is that of JavaCompile.java. An answer with exit code 0 contains the code in
-marshal's format. With any other exit code, the program's own process has to compile the source.
+A child of the warm interpreter would take five times as long to compile, because it has to map every page of memory that the
+parser touches. The protocol over standard input and output is that of JavaCompile.java. An answer with exit code 0 contains the
+code in marshal's format. With any other exit code, the program's own process has to compile the source.
 """
 
 import contextlib

@@ -10,7 +10,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
 from pathlib import Path, PurePosixPath
 
-LONGEST_NAME = 200
+LONGEST_NAME = 200  # characters of a file's name, with its folders
 MOST_FILES = 10_000
 """A program's directory with more entries counts as too large, whatever the size of the files."""
 

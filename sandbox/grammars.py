@@ -5,7 +5,9 @@ from typing import NamedTuple
 from sandbox.lexer import JOINED, STRING
 
 _IDENTIFIER = r"[A-Za-z_]\w*"
+# The beginning of a line that continues the item above it.
 GOES_ON = r"[})\]{.,]|&&|\|\||(?:else|elif|elsif|except|finally|catch|rescue|ensure|then|do|end|until|when|and|where|with)\b"
+# The end of a line that continues on the next line, in languages in which indentation determines the end of an item.
 _UNFINISHED = r"(?:[=,(\[{+*/&|<?\\]|<-|=>|->|\b(?:extends|and|or|not|in))$|(?:^|\n)[ \t]*@[^\n]*$"
 NEVER = r"(?!)"
 

@@ -13,6 +13,7 @@ from sandbox.verdicts import MIB, Limits, Program, Verdict
 NAP = "86399.75"
 """Processes that hostile programs leave behind sleep for this many seconds; `PROBE` finds them by this number."""
 
+# Limits for most hostile programs.
 TIGHT = Limits(cpu_seconds=2, wall_seconds=6, memory_bytes=300 * MIB, output_bytes=MIB, processes=64)
 
 SHORT = replace(TIGHT, cpu_seconds=1, wall_seconds=2)
@@ -71,6 +72,7 @@ def _with_tests(name: str, language: str, prompt: str, completion: str, tests: s
     return Hostile(name, source, language, Verdict.wrong_answer, end_marker=marker)
 
 
+# Tries something, the line in place of TRY, with every other process that it can see.
 _OTHERS = """
 import os
 def of_own_box(pid):  # bubblewrap's first process is the box's own: it knows nothing, and the box ends with it

@@ -28,8 +28,7 @@ serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))), sys.argv[4] == "c
 """
 
 SPARE_PROCESSES = 16
-"""The kernel allows this many more processes than `Limits.processes`, so that `sandbox.watch` can see a program exceed its
-limit."""
+"""The kernel allows this many processes above `Limits.processes`, so that `sandbox.watch` can see a program exceed its limit."""
 
 
 @dataclass(frozen=True)

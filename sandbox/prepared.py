@@ -36,6 +36,7 @@ IN_COMMANDS = ("preamble", "snapshot")
 """Names that the table of languages uses in its commands. If the file does not exist, the argument is left out of the command."""
 
 _SNAPSHOTS = ("snapshot", f"snapshot{CONTEST}")
+# By name, the argument that a command gets for a prepared file; `{}` is the file's directory.
 _STANDS = {
     **dict.fromkeys(PREAMBLES, "-include{}/preamble.h"),
     **dict.fromkeys(_SNAPSHOTS, "--snapshot-blob={}/node.blob"),

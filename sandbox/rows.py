@@ -21,6 +21,7 @@ from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 
 log = logging.getLogger(__name__)
 
+# The fields that a row must have: all of one of these groups.
 _SHAPES = (
     ("id", "language", "prompt", "completion", "tests"),
     ("id", "language", "program"),

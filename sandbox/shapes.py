@@ -9,10 +9,12 @@ from dataclasses import dataclass, replace
 from sandbox.programs import assemble
 from sandbox.verdicts import MIB, Case, Limits, Program, Verdict
 
+# Limits for most tests.
 LIMITS = Limits(wall_seconds=20, memory_bytes=300 * MIB, output_bytes=MIB)
 ROOMY = replace(LIMITS, memory_bytes=1024 * MIB)
 """Limits for the test of `output_exceeded`. If node's garbage collector gets no processor time, the heap grows faster than the
 output, so the memory limit has to be high."""
+# Limits for the test of `timeout`.
 HURRIED = Limits(cpu_seconds=0.5, wall_seconds=20)
 
 

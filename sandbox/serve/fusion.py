@@ -11,7 +11,7 @@ from sandbox.serve.service import Service
 from sandbox.verdicts import MIB, Case, Phase, Program, Result, Verdict
 
 NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
-"""This project's names of languages, by those SandboxFusion names that the table of languages does not contain."""
+"""The short name of a language, by SandboxFusion's name."""
 
 
 class RunCode(BaseModel):

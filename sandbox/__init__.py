@@ -13,8 +13,8 @@ Client
     backends/      how workers and programs are isolated: process (not at all), bubblewrap, docker (images/)
 Worker
     runner.py      the worker process: answers the client's requests
-    judge.py       judges one program after another; keeps compilers (compilers.py, servers/), a Python interpreter
-                   (forkserver.py) and a compiled checker (checking.py) running between programs
+    judge.py       judges one program after another; keeps a Python interpreter (forkserver.py), compilers (compilers.py,
+                   servers/) and a compiled checker (checking.py) for the next program
     judgement.py   the steps for one program: compile, run, verdict
     launch.py      starts a command as a child process, restricted by confine.py
     watch.py       enforces the limits until the command and all its processes have ended (processes.py)

@@ -58,7 +58,7 @@ class Checking:
         contents = (encoded(case.stdin), encoded(expected), got)
         try:
             for name, content in zip(FILES, contents, strict=True):
-                wipe(self._directory / name)  # or whatever the checker replaced it with
+                wipe(self._directory / name)  # the checker may have put something else there
                 write_inside(self._directory, name, content)
             if self._uid is not None:
                 os.chown(self._directory, self._uid, self._uid)

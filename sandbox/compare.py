@@ -78,7 +78,7 @@ def same(rule: str, got: bytes, expected: str) -> bool:
 
 
 Pair = tuple[bytes, bytes]
-"""A printed token and the expected one."""
+"""A token of the output, and the token that is expected in its place."""
 
 
 def _lines(data: bytes) -> list[str]:

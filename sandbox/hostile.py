@@ -46,7 +46,7 @@ print("end-of-probe")
 
 @dataclass(frozen=True)
 class Hostile:
-    """One hostile program. `expected`: the only right verdict, if there is one. `may_pass`: see the module."""
+    """One hostile program. `expected`: the only right verdict, if there is one. `may_pass`: see the module's docstring."""
 
     name: str
     source: str

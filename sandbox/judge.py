@@ -1,4 +1,4 @@
-"""Judges one program after another, and keeps Python, the compilers and a checker running between programs."""
+"""Judges one program after another, and keeps a Python interpreter, compilers and a compiled checker between programs."""
 
 import itertools
 import os

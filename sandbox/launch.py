@@ -135,8 +135,7 @@ def _end_of(pid: int) -> int:
 
 
 class Forked:
-    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`; empty if there is
-    none."""
+    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`, or empty."""
 
     def __init__(self, server: "ForkServer", command: Command, file: str, code: bytes, stdio: Stdio) -> None:
         self._server = server

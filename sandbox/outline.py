@@ -285,13 +285,13 @@ def _of_parentheses(item: Item, language: str, name: str, end: int) -> Function 
         curried = item.bare[item.code : end].count("((") > 0
         lambda_ = re.search(r"[(\[](?:case-)?(?:lambda|λ)\s*$", item.bare[item.code : end])
         if lambda_:
-            return None  # kept as it is
+            return None  # the whole definition is used
         head = re.match(r"([^()\[\]]*(?:\[[^\]]*\][^()\[\]]*)*)\)", rest)
         if not head:
             return None
         return Function(name, _parameters(head.group(1), language), end + head.end(), plain=not curried)
     if item.bare[item.code : end].endswith("(fn"):
-        return None  # kept as it is
+        return None  # the whole definition is used
     head = re.match(rf"[\s{STRING}{JOINED}]*(?:\{{[^}}]*\}}\s*)?\[([^\]]*(?:\[[^\]]*\][^\]]*)*)\]", rest)
     if not head:
         return None

@@ -35,8 +35,7 @@ def build_operators() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{builder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        for left in folder.glob(
-            f"**/{builder.name}/lock"
-        ):  # PyTorch adds a subfolder if the variable was set by this process
+        # PyTorch may build the operator in a subfolder.
+        for left in folder.glob(f"**/{builder.name}/lock"):
             left.unlink()
         builder.load(verbose=False)

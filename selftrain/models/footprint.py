@@ -133,7 +133,7 @@ def activation_bytes(shape: Shape, tokens: float, runtime: RuntimeConfig) -> flo
 
     Counted for a layer of a Llama: each of two norms keeps its input, the normalised input and its output; attention keeps
     queries, keys, values and its output; the gated MLP keeps four vectors of its inner size. Attention keeps no
-    [tokens, tokens] matrix. With activation checkpointing, only one layer is kept in full, and the input of every other layer.
+    [tokens, tokens] matrix. With activation checkpointing, the input of every layer is kept, and one layer in full.
     """
     narrow = FLOAT if runtime.device == "cpu" else 2
     inner = shape.heads * shape.head_dim
@@ -261,7 +261,7 @@ def rank_bytes(
     settings  the stage's part of the config
     model     the generator's shape, or its number of parameters
 
-    The launcher checks this bound before it starts ranks. Activations are not counted, so that the check refuses no run that
+    `launch` checks this bound before it starts ranks. Activations are not counted, so that the check refuses no run that
     might fit.
 
     Raises ValueError for another stage.

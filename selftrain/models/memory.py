@@ -61,7 +61,7 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
 
 
 def check_memory(needs: int, runtime: Any) -> None:
-    """Raise UsageError where `runtime.processes` processes of `needs` bytes each do not fit into this machine's memory (on CPU)."""
+    """On CPU: raise UsageError where `runtime.processes` processes of `needs` bytes do not fit into this machine's memory."""
     free = available_bytes()
     if runtime.device == "cpu" and free is not None and needs * runtime.processes > free:
         raise UsageError(

@@ -16,7 +16,7 @@ from selftrain.store.files import replace_file
 BEAT_SECONDS = 2.0
 """Seconds between two heartbeats."""
 STALE_SECONDS = 45.0
-"""Seconds without a change after which a heartbeat is stale. An NFS client may cache file attributes for 30 s by default."""
+"""Seconds without a change after which a heartbeat is stale. An NFS client caches the attributes of folders for 30 s."""
 
 
 class Beat(BaseModel):

@@ -13,7 +13,7 @@ from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
 
 DROP_SHARE = 0.1
-"""Finished rows are removed from the batch once they make up this share of it: a removal copies the KV cache, so it must pay off."""
+"""Finished rows are removed from the batch once they make up this share of it, since each removal copies the KV cache."""
 
 
 class Engine:

@@ -55,9 +55,8 @@ class Ending:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
         self._caught = True
-        atexit.register(
-            self._at_exit
-        )  # registered before the libraries' exit functions, so called after them
+        # Registered before the libraries' exit functions, so called after them.
+        atexit.register(self._at_exit)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -70,9 +69,8 @@ class Ending:
 
     def interrupted(self) -> int:
         """Print the signal and the activity that it interrupted; returns the exit code."""
-        self.signal = (
-            self.signal or signal.SIGINT
-        )  # no signal was recorded: without `catch`, only SIGINT interrupts
+        # Without `catch` no signal is recorded; then only SIGINT can have raised KeyboardInterrupt.
+        self.signal = self.signal or signal.SIGINT
         _say(f"selftrain: {self._words()}; what is finished is kept, run again to go on")
         return 128 + self.signal
 

@@ -16,7 +16,7 @@ from selftrain.store.files import replace_file
 BEAT_SECONDS = 2.0
 """Seconds between two heartbeats."""
 STALE_SECONDS = 45.0
-"""Seconds without a change after which a heartbeat is stale. An NFS client caches the attributes of folders for 30 s."""
+"""Seconds without a change after which a heartbeat is stale. NFS clients cache the attributes of folders for 30 s by default."""
 
 
 class Beat(BaseModel):

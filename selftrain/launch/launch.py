@@ -229,10 +229,8 @@ def child_main(work: Any, apart: bool = False) -> None:
     except UsageError as error:
         _print_line(USAGE_MESSAGE + json.dumps(str(error)))
         _exit(error.exit_code)
-    except (
-        SelftrainError,
-        OSError,
-    ) as error:  # such as a full disk: one line is clearer than a traceback
+    except (SelftrainError, OSError) as error:
+        # For errors such as a full disk, one line is clearer than a traceback.
         _print_line(f"{type(error).__name__}: {error}")
         _exit(1)
     except BaseException:

@@ -1,4 +1,4 @@
-"""Sampling engines: Transformers (`hf`), CTranslate2 (`ctranslate2`), vLLM (`vllm`).
+"""The sampling engines Transformers (`hf`), CTranslate2 (`ctranslate2`) and vLLM (`vllm`).
 
 Each engine is a class `Engine` in its own module. An engine has these methods:
 

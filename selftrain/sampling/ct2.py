@@ -51,9 +51,8 @@ class Engine:
             if converts:
                 convert(folder, self.folder, self.tokenizer)
             else:
-                time.sleep(
-                    0.1
-                )  # rank 0 converts; if it dies, the pipe to stdin closes and this process exits
+                # Rank 0 converts. If it dies, the pipe to this process's stdin closes, and this process exits.
+                time.sleep(0.1)
 
     def reload(self, folder: Path) -> None:
         """Sample with the weights of the checkpoint in `folder` from now on.

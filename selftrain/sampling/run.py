@@ -34,9 +34,8 @@ def sample(child: Child) -> Outcome:
         numbered = [(at, rows) for at, rows in numbered if shard_path(child.private, at).name in only]
     # Deal out the shards first and skip finished ones then: ranks start at different times and may see different files.
     mine = [(at, rows) for at, rows in numbered[rank::world] if not shard_path(child.private, at).is_file()]
-    if (
-        not mine and rank > 0
-    ):  # rank 0 continues without shards too: it converts the model for the other ranks
+    # Rank 0 continues without shards too: it converts the model for the other ranks.
+    if not mine and rank > 0:
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])
     longest = load_context(child.inputs["generator"])

@@ -90,9 +90,8 @@ def train(child: Child) -> Outcome:
     )
     state = trainer.run()
     keep_until_exit(trainer.model)
-    weights = (
-        trainer.policy_weights()
-    )  # every rank must call it: under ZeRO stage 3 the ranks gather the weights together
+    # Every rank must call this: under ZeRO stage 3 the ranks gather the weights together.
+    weights = trainer.policy_weights()
     if not accelerator.is_main_process:
         return Outcome("", {})
     kept = export.write(state, weights)

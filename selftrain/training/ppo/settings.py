@@ -48,7 +48,7 @@ class Models:
 
 
 def check_batches(config: PPOConfig, world: int) -> None:
-    """Raise UsageError unless `rollout_batch` is a multiple of `mini_batch`, and `mini_batch` and `probe` are of `world`."""
+    """Raise UsageError unless `rollout_batch` is a multiple of `mini_batch`, and `world` divides `mini_batch` and `probe`."""
     for misfit in config.misfits(world):
         raise UsageError(misfit)
 

@@ -1,1 +1,1 @@
-"""Starts, watches and ends child processes, on one machine or several nodes."""
+"""Starts, monitors and ends child processes, on one or several machines."""

@@ -1,6 +1,6 @@
-"""Runs a child module as `python -m` does, with the garbage collector off during its imports; `child_main` turns it on.
+"""Runs a module as `python -m` does, but with the garbage collector off during imports; `child_main` turns it on again.
 
-Imports create no garbage, and collecting during them took a fifth of a training stage's start-up time.
+Imports create no garbage, and garbage collection during imports took a fifth of a training stage's start-up time.
 
     python -m selftrain.launch.child selftrain.training.sft resolved.json
 """

@@ -1,4 +1,4 @@
-"""Command lines and environment variables of training processes."""
+"""Builds the command lines and environment variables of training processes."""
 
 import importlib.util
 import os
@@ -12,14 +12,21 @@ from typing import Any
 from selftrain.errors import UsageError
 
 RENDEZVOUS_SECONDS = 300
-"""How long the ranks of one node wait for those of another to start."""
+"""Seconds that torchrun waits for the ranks of all nodes to start."""
 CHILD = "selftrain.launch.child"
+"""Module that runs a child's module."""
 ALIVE = "SELFTRAIN_ALIVE"
-"""Variable with the path of the parent's heartbeat file, for ranks whose standard input does not come from the parent."""
+"""Environment variable with the path of the parent's heartbeat file, for ranks whose stdin is not a pipe from the parent."""
 
 
 def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str = "") -> list[str]:
-    """Torchrun's command on node number `node` (0: the first); `job` identifies the attempt at the stage."""
+    """Torchrun's command line on one node.
+
+    node  number of this node, 0 for the first
+    job   id of this attempt at the stage, the same on all nodes
+
+    Raises UsageError where `runtime.rendezvous` is not HOST:PORT.
+    """
     where = ["--standalone"]
     if runtime.nodes > 1:
         host, port = _host_and_port(runtime.rendezvous)
@@ -33,16 +40,17 @@ def torchrun(module: str, resolved: Path, runtime: Any, node: int = 0, job: str 
         ]
     how = [
         f"--nproc-per-node={runtime.processes}",
-        f"--log-dir={resolved.parent / 'torchrun'}",  # else it leaves empty folders in /tmp
+        f"--log-dir={resolved.parent / 'torchrun'}",  # else torchrun leaves empty folders in /tmp
     ]
     return [sys.executable, "-m", "torch.distributed.run", *where, *how, "-m", CHILD, module, str(resolved)]
 
 
 def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
-    """DeepSpeed's launcher for the first `runtime.nodes` of `runtime.hostfile`, `runtime.processes` ranks on each.
+    """The command line of DeepSpeed's launcher: `runtime.processes` ranks on each of the first `runtime.nodes` hosts in
+    `runtime.hostfile`.
 
-    Raises UsageError where the hostfile has too few hosts or slots, or where pdsh, which starts ranks on other machines, is not
-    installed.
+    Raises UsageError where the hostfile has too few hosts or slots, or where pdsh is needed and not installed: DeepSpeed uses it
+    to start ranks on other machines.
     """
     path = Path(runtime.hostfile)
     hosts = read_hostfile(path)
@@ -58,9 +66,9 @@ def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
     elif runtime.nodes == 1:
         where = ["--master_addr=127.0.0.1", f"--master_port={_free_port()}"]
     else:
-        where = []  # DeepSpeed asks the first host for its address, by ssh
+        where = []  # DeepSpeed asks the first host for the address, by ssh
     if runtime.nodes == 1:
-        where.append("--no_ssh_check")  # the one node is this machine
+        where.append("--no_ssh_check")  # the only node is this machine
     elif shutil.which("pdsh") is None:
         raise UsageError(
             "runtime.launcher deepspeed starts ranks on other machines through pdsh, which is not installed here; "
@@ -74,7 +82,7 @@ def deepspeed(module: str, resolved: Path, runtime: Any) -> list[str]:
 
 
 def read_hostfile(path: Path) -> dict[str, int]:
-    """DeepSpeed's list of nodes: host -> slots, in the file's order. Raises UsageError with the number of an invalid line."""
+    """Read DeepSpeed's hostfile: {host: slots}, in the file's order. Raises UsageError with the number of an invalid line."""
     try:
         lines = path.read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -93,7 +101,7 @@ def read_hostfile(path: Path) -> dict[str, int]:
 
 
 def need_deepspeed(runtime: Any) -> None:
-    """Raise UsageError where the config asks for DeepSpeed and it is not installed."""
+    """Raise UsageError where the config asks for DeepSpeed and DeepSpeed is not installed."""
     asked = [
         setting
         for setting, wanted in (
@@ -111,7 +119,7 @@ def need_deepspeed(runtime: Any) -> None:
 
 
 def environment(runtime: Any) -> dict[str, str]:
-    """Environment variables to add for training processes; the same on every node."""
+    """Environment variables to add for training processes. Every node calls this, with the same `runtime`."""
     own = {
         "OMP_NUM_THREADS": str(runtime.threads),
         "TOKENIZERS_PARALLELISM": "false",
@@ -124,18 +132,18 @@ def environment(runtime: Any) -> dict[str, str]:
     }
     if runtime.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        if not runtime.deepspeed:  # with it, accelerate would use DDP instead of DeepSpeed
+        if not runtime.deepspeed:  # with this variable, accelerate would use DDP instead of DeepSpeed
             own["ACCELERATE_USE_CPU"] = "true"
-    if runtime.interface:  # a machine's own environment takes precedence: its interface may have another name
+    if runtime.interface:  # this machine's own variables take precedence: its interface may have another name
         names = "GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME"
         own |= {name: os.environ.get(name, runtime.interface) for name in names}
     return own
 
 
 def deepspeed_env_file(path: Path, variables: dict[str, str]) -> dict[str, str]:
-    """Write the file of variables that DeepSpeed's launcher exports to all nodes; returns {DS_ENV_FILE: its path}.
+    """Write the file of variables that DeepSpeed's launcher exports to all nodes; returns {"DS_ENV_FILE": path of this file}.
 
-    Includes the content of the user's own such file. No credentials are written: each node has its own.
+    The file also has the lines of the user's own file (`.deepspeed_env`). No credentials are added: each node has its own.
     """
     name = os.environ.get("DS_ENV_FILE", ".deepspeed_env")
     own = [place / name for place in (Path.home(), Path.cwd())]

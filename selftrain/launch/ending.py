@@ -1,11 +1,12 @@
 """Ends a command on SIGHUP, SIGINT (Ctrl-C) or SIGTERM.
 
-The first signal raises `Interrupted` in the main thread, and `finally` blocks end children and sandboxes and release locks and
-leases. This clean-up may itself block, for instance on a server that is gone. So SECONDS later, or at a second Ctrl-C, children
-are killed and the process exits at once. The store is consistent at every moment; the next run resumes from it.
+The first signal raises `Interrupted` in the main thread. Then `finally` blocks end child processes and sandboxes, and release
+locks and leases. This clean-up may block, for instance on a server that does not answer. So SECONDS after the first signal, or
+at a second Ctrl-C, the process kills its children and exits without clean-up. The store is consistent at every moment, and the
+next run resumes from it.
 
-A thread receives signals too, through the interpreter's wake-up descriptor: libraries replace signal handlers, and the main
-thread may be in a call that no handler interrupts.
+A separate thread receives signals too, through the interpreter's wake-up descriptor (`signal.set_wakeup_fd`). It is needed since
+libraries may replace the signal handlers, and the main thread may be in a call that no handler interrupts.
 """
 
 import atexit
@@ -22,38 +23,40 @@ from typing import NoReturn
 from selftrain.launch import processes
 
 SECONDS = 7.0
-"""Longest time from the first signal to the end of the process."""
+"""Longest time from the first signal to the exit of the process."""
 SECONDS_AT_EXIT = 30.0
-"""Longest time from the end of the command to the end of the process; libraries flush their buffers meanwhile."""
+"""Longest time from the end of the command to the exit of the process, in which libraries flush their buffers."""
 TWICE_SECONDS = 0.5
-"""A second Ctrl-C counts after this: `timeout` sends each signal twice, to the process and to its group."""
+"""A second Ctrl-C earlier than this is ignored: `timeout` sends each signal twice, to the process and to its group."""
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
+"""Signals that end the command."""
 
 
 class Interrupted(KeyboardInterrupt):
-    """Raised in the main thread at the first signal."""
+    """Raised in the main thread by the first signal."""
 
 
 class Ending:
-    """Ends this process; `ENDING` is the only instance."""
+    """Handles signals and ends this process; `ENDING` is the only instance."""
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
         """The first signal received."""
         self.doing = ""
-        """What the process is doing, for the message after a signal."""
+        """The current activity, for the message after a signal."""
         self.last: list[Callable[[], None]] = []
-        """Called before the process exits without clean-up; they must not block."""
+        """Functions that are called before the process exits without clean-up; they must not block."""
         self._caught = self._raised = self._over = False
         self._code = 1
 
     def catch(self) -> None:
-        """Install the handlers. Signals that are ignored (nohup) stay ignored."""
+        """Install the signal handlers, and start the thread. Signals that are ignored, as under nohup, stay ignored."""
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
         self._caught = True
-        atexit.register(self._at_exit)  # registered before the libraries' functions, so called after them
+        # Registered before the libraries' exit functions, so called after them.
+        atexit.register(self._at_exit)
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -65,13 +68,14 @@ class Ending:
             signal.signal(signal.SIGTERM, self._handle)
 
     def interrupted(self) -> int:
-        """Print what was interrupted; returns the exit code."""
-        self.signal = self.signal or signal.SIGINT  # without `catch`, only SIGINT raises KeyboardInterrupt
+        """Print the signal and the activity that it interrupted; returns the exit code."""
+        # Without `catch` no signal is recorded; then only SIGINT can have raised KeyboardInterrupt.
+        self.signal = self.signal or signal.SIGINT
         _say(f"selftrain: {self._words()}; what is finished is kept, run again to go on")
         return 128 + self.signal
 
     def over(self, code: int) -> None:
-        """The command has ended with exit code `code`: make sure that the process exits within SECONDS_AT_EXIT."""
+        """Call this when the command has ended with exit code `code`: the process will exit within SECONDS_AT_EXIT."""
         self._over, self._code = True, code
         if self._caught and self.signal is None:
             timer = threading.Timer(SECONDS_AT_EXIT, self._leave, [code])
@@ -79,13 +83,14 @@ class Ending:
             timer.start()
 
     def _handle(self, number: int, _: object) -> None:
-        """Raise at the first signal only, so that clean-up is not interrupted."""
+        """Signal handler: raise Interrupted at the first signal only, so that later signals do not interrupt clean-up."""
         if not (self._raised or self._over):
             self._raised = True
             self.signal = self.signal or signal.Signals(number)
             raise Interrupted
 
     def _watch(self, reading: int) -> None:
+        """Thread: read signals from the wake-up descriptor; exit SECONDS after the first, or at a second Ctrl-C."""
         first, wait = 0.0, None
         while True:
             if not select.select([reading], [], [], wait)[0]:
@@ -102,6 +107,7 @@ class Ending:
             wait = max(0.0, first + SECONDS - time.monotonic()) if first else None
 
     def _exit_without_cleanup(self, why: str) -> NoReturn:
+        """Kill all children and exit at once; `why`: the reason, for the message."""
         if self._over:
             self._leave(self._code)
         assert self.signal is not None
@@ -111,8 +117,9 @@ class Ending:
         )
 
     def _at_exit(self) -> None:
+        """Last exit function: exit with the command's exit code."""
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError, ValueError):  # else the interpreter changes the exit code
+            with suppress(OSError, ValueError):  # an error here would change the exit code
                 stream.flush()
         os._exit(self._code)
 
@@ -121,7 +128,7 @@ class Ending:
         return f"ended by {self.signal.name}" + (f" during {self.doing}" if self.doing else "")
 
     def _leave(self, code: int, text: str = "") -> NoReturn:
-        """Kill all children and exit at once, without clean-up."""
+        """Kill all children, print `text` and exit at once, without clean-up."""
         for act in (processes.kill_all, *self.last):
             with suppress(Exception):
                 act()
@@ -134,7 +141,7 @@ ENDING = Ending()
 
 
 def _say(text: str) -> None:
-    """Write a line to stderr; errors are ignored, since the terminal may be gone."""
+    """Write a line to stderr. Errors are ignored, since the terminal may be closed."""
     with suppress(OSError, ValueError):
         start = "\n" if sys.stderr.isatty() else ""  # the current line may hold a progress bar
         os.write(2, f"{start}{text}\n".encode(errors="replace"))

@@ -1,7 +1,7 @@
 """Heartbeats over a shared file system: a process rewrites its file with a higher count every BEAT_SECONDS.
 
-A reader takes the process for dead when the count has not changed for STALE_SECONDS of the reader's own clock. Clocks are not
-compared, and nothing is locked.
+A reader treats the process as dead when the count has not changed for STALE_SECONDS on the reader's own clock. Clocks of
+different machines are never compared, and no file is locked.
 """
 
 import threading
@@ -14,12 +14,13 @@ from pydantic import BaseModel, ValidationError
 from selftrain.store.files import replace_file
 
 BEAT_SECONDS = 2.0
+"""Seconds between two heartbeats."""
 STALE_SECONDS = 45.0
-"""More than an NFS client caches file attributes (30 s by default for folders)."""
+"""Seconds without a change after which a heartbeat is stale. NFS clients cache the attributes of folders for 30 s by default."""
 
 
 class Beat(BaseModel):
-    """The content of a heartbeat file."""
+    """The content of a heartbeat file; `beat` counts how often the file was written."""
 
     beat: int = 0
 
@@ -28,7 +29,10 @@ Content = TypeVar("Content", bound=Beat)
 
 
 class Heartbeat(Generic[Content]):
-    """Rewrites `path` with `content` and a higher count until the block ends, then deletes it unless `leave` was called."""
+    """Context manager: a thread rewrites `path` with `content` and a higher count until the block ends.
+
+    At the end of the block the file is deleted, unless `leave` was called.
+    """
 
     def __init__(self, path: Path, content: Content) -> None:
         self.path, self.content = path, content
@@ -49,13 +53,13 @@ class Heartbeat(Generic[Content]):
             self.path.unlink(missing_ok=True)
 
     def update(self, **changes: Any) -> None:
-        """Change fields of the content and write it."""
+        """Change fields of the content and write the file."""
         with self._writing:
             self.content = self.content.model_copy(update={"beat": self.content.beat + 1, **changes})
             replace_file(self.path, self.content.model_dump_json().encode())
 
     def leave(self, **changes: Any) -> None:
-        """Change fields of the content, write it for the last time, and keep the file."""
+        """Change fields of the content, write the file for the last time, and keep it after the block."""
         self._over.set()
         self._thread.join()
         self.update(**changes)
@@ -74,18 +78,18 @@ class HeartbeatReader(Generic[Content]):
     def __init__(self, path: Path, kind: type[Content]) -> None:
         self.path, self.kind = path, kind
         self.beats = 0
-        """How many changes of the file were seen."""
+        """Number of changes of the file that this reader has seen."""
         self._text: bytes | None = None
         self._since = time.monotonic()
 
     def read(self) -> Content | None:
-        """The file's content; None where it does not exist or is not valid."""
+        """Read the file's content; None where the file does not exist or is not valid."""
         try:
             text = self.path.read_bytes()
         except FileNotFoundError:
             self._text, self._since = None, time.monotonic()
             return None
-        except OSError:  # a failing file server: the last content stays, and becomes stale
+        except OSError:  # the file server fails: use the last content, which becomes stale
             text = self._text or b""
         if text != self._text:
             self.beats += self._text is not None

@@ -1,7 +1,7 @@
-"""Runs a stage's heavy part in child processes: a single one, or ranks under torchrun or DeepSpeed's launcher on some nodes.
+"""Runs the computation of a stage in a child process, or in several ranks under torchrun or DeepSpeed's launcher.
 
 The parent writes `resolved.json`. The child reads it, prints progress lines, and writes its files and `outcome.json`. The
-child's standard input is a lifeline: it closes when the parent dies, however it dies, and then the child exits.
+child's stdin is a pipe from the parent. The kernel closes the pipe when the parent dies for any reason, and then the child exits.
 """
 
 import gc
@@ -31,7 +31,7 @@ from selftrain.store.files import replace_file
 from selftrain.store.store import PROGRESS
 
 OnRequest = Callable[[Any], Any]
-"""Gives the parent's reply to a child's request, JSON values both."""
+"""Function in the parent: a child's request -> the reply, both JSON values."""
 
 
 def launch(
@@ -42,16 +42,17 @@ def launch(
     on_request: OnRequest | None = None,
     cancel_reason: Callable[[], str | None] = lambda: None,
 ) -> Outcome:
-    """Run `python -m module resolved.json` for `context` and return its outcome.
+    """Run `python -m module resolved.json` for `context` and return the child's outcome.
 
-    distributed    start `context.runtime.processes` ranks on each of `context.runtime.nodes` machines, under a launcher where
-                   there are several ranks or DeepSpeed is configured
-    extra          further JSON values for the child, under "extra"
-    on_request     gives the reply to a request of the child (see `parent_request`)
-    cancel_reason  called every second; if it returns a text, the child is ended for that reason (single-process children only)
+    distributed    start `context.runtime.processes` ranks on each of `context.runtime.nodes` machines; a launcher starts them
+                   where there are several ranks or DeepSpeed is configured
+    extra          further JSON values for the child, stored in `Child.extra`
+    on_request     replies to a request of the child (see `parent_request`)
+    cancel_reason  called every second; if it returns a text, the child is ended and ChildFailed gives the text as the reason;
+                   not used under a launcher
 
-    Raises ChildFailed with the child's last lines, or the UsageError that the child reported. Before it starts anything, it
-    raises UsageError where DeepSpeed is missing or the ranks do not fit into memory.
+    Raises ChildFailed with the child's last lines of output, or the UsageError that the child reported. Before it starts a
+    process, it raises UsageError where DeepSpeed is missing or the ranks do not fit into memory.
     """
     runtime = context.runtime
     needs = None
@@ -87,7 +88,7 @@ def _start(
     on_request: OnRequest | None,
     cancel_reason: Callable[[], str | None],
 ) -> str:
-    """Run the child or the launcher of its ranks; returns the last lines of the output."""
+    """Run the child, or a launcher that starts the child's ranks; returns the last lines of the output."""
     runtime, private = context.runtime, resolved.parent
     variables = commands.environment(runtime)
     everywhere = os.environ | variables
@@ -131,7 +132,7 @@ def _start(
 
 
 def _reply(on_request: OnRequest | None) -> Callable[[Path], None]:
-    """A function that writes the reply to the request in a file into the file that `parent_request` waits for."""
+    """A function that reads a request's file, and writes the reply into the file that `parent_request` waits for."""
 
     def reply(request: Path) -> None:
         if on_request is None:
@@ -144,11 +145,19 @@ def _reply(on_request: OnRequest | None) -> Callable[[Path], None]:
     return reply
 
 
-# The child's side
+# In the child process
 
 
 class Child(BaseModel):
-    """The content of `resolved.json`: see `launch`."""
+    """The content of `resolved.json`, which `launch` writes.
+
+    config   the stage's config slice
+    inputs   folders of the input artifacts, by name
+    folder   folder for the stage's result
+    runtime  the fields of `RuntimeConfig`
+    extra    further values from the caller of `launch`
+    needs    bytes that each rank needs at least; None where the child is not distributed
+    """
 
     config: dict[str, Any]
     inputs: dict[str, Path]
@@ -159,12 +168,12 @@ class Child(BaseModel):
 
     @property
     def private(self) -> Path:
-        """Folder for checkpoints and shards; it is not part of the artifact."""
+        """Folder for checkpoints, shards and other files that do not become part of the artifact."""
         return self.folder / PROGRESS
 
 
 def report_progress(done: float, total: float, unit: str = "", **figures: float | str) -> None:
-    """Report progress to the parent; ranks other than 0 do nothing."""
+    """Report progress to the parent process; on ranks other than 0 this does nothing."""
     if ranks.rank() == 0:
         _print_line(
             PROGRESS_MESSAGE + json.dumps({"done": done, "total": total, "unit": unit, "figures": figures})
@@ -172,15 +181,16 @@ def report_progress(done: float, total: float, unit: str = "", **figures: float 
 
 
 def parent_request(child: Child, request: Any) -> Any:
-    """The parent's reply to `request`, JSON values both: for what a child may not do, such as start a sandbox.
+    """Send `request` to the parent process and return its reply, both JSON values.
 
-    Request and reply are files, so only ranks on the parent's machine may call this; rank 0 always runs on it.
+    The parent does for the child what the child may not do itself, such as starting a sandbox. Request and reply are files, so
+    only ranks on the parent's machine may call this; rank 0 always runs there.
     """
     path = child.private / f"request-{uuid.uuid4().hex}.json"
     replied = path.with_suffix(".reply")
     replace_file(path, json.dumps(request).encode())
     _print_line(REQUEST_MESSAGE + json.dumps(str(path)))
-    while not replied.is_file():  # the lifeline ends this process when the parent is gone
+    while not replied.is_file():  # if the parent dies, the thread of `_watch_lifeline` ends this process
         time.sleep(0.01)
     reply = json.loads(replied.read_bytes())
     path.unlink()
@@ -189,21 +199,21 @@ def parent_request(child: Child, request: Any) -> Any:
 
 
 def _print_line(line: str) -> None:
-    """Print `line` in one write, so that other ranks' output cannot land in the middle of it.
+    """Print `line` in a single write, so that the output of other ranks cannot split it.
 
-    It starts on a new line even after a progress bar, which does not end its line before it is finished.
+    A line break is printed before `line`, since an unfinished progress bar leaves its own line open.
     """
     sys.stdout.write(f"\n{line}\n")
     sys.stdout.flush()
 
 
 def child_main(work: Any, apart: bool = False) -> None:
-    """Entry point of a child module: read `resolved.json`, call `work(Child) -> Outcome`, write `outcome.json`.
+    """Main function of a child module: read `resolved.json`, call `work(Child) -> Outcome`, write `outcome.json`.
 
-    apart  use `runtime.processes` ranks that do not communicate: this process is rank 0 and starts the others, without torchrun
+    apart  use `runtime.processes` ranks that do not communicate; this process is rank 0 and starts the other ranks itself
     """
-    gc.freeze()  # imported objects are never garbage
-    gc.enable()  # selftrain.launch.child disables it during imports
+    gc.freeze()  # imported objects are never garbage, so the collector need not visit them
+    gc.enable()  # selftrain.launch.child turned it off during imports
     _watch_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
     others = _start_other_ranks(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
@@ -219,10 +229,8 @@ def child_main(work: Any, apart: bool = False) -> None:
     except UsageError as error:
         _print_line(USAGE_MESSAGE + json.dumps(str(error)))
         _exit(error.exit_code)
-    except (
-        SelftrainError,
-        OSError,
-    ) as error:  # such as a full disk: one line says it more clearly than a traceback
+    except (SelftrainError, OSError) as error:
+        # For errors such as a full disk, one line is clearer than a traceback.
         _print_line(f"{type(error).__name__}: {error}")
         _exit(1)
     except BaseException:
@@ -232,26 +240,27 @@ def child_main(work: Any, apart: bool = False) -> None:
 
 
 KEPT: list[Any] = []
+"""Objects that are not freed before this process exits: see `keep_until_exit`."""
 
 
 def keep_until_exit(*objects: Any) -> None:
     """Keep references to `objects` until this process exits.
 
-    Needed for models trained by several ranks. When such a model is freed, PyTorch's DDP destroys its process group: it joins
-    gloo's threads while it holds the interpreter's lock, and one of these threads may wait for that lock. That is a deadlock.
+    This avoids a deadlock with models trained by several ranks. When such a model is freed, PyTorch's DDP destroys its process
+    group: it joins gloo's threads while it holds the interpreter's lock (GIL), and one of these threads may wait for this lock.
     """
     KEPT.extend(objects)
 
 
 def _exit(code: int) -> NoReturn:
-    """Exit without freeing anything: see `keep_until_exit`."""
+    """Exit without freeing objects: see `keep_until_exit`."""
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)
 
 
 def _start_other_ranks(world: int) -> list[subprocess.Popen[bytes]]:
-    """Start ranks 1 to world - 1; their standard input is the lifeline to this process."""
+    """Start ranks 1 to world - 1. Their stdin is a pipe from this process, so they exit when this process dies."""
     os.environ |= {"RANK": "0", "WORLD_SIZE": str(world)}
     command = [sys.executable, *sys.orig_argv[1:]]
     return [
@@ -261,7 +270,11 @@ def _start_other_ranks(world: int) -> list[subprocess.Popen[bytes]]:
 
 
 def _watch_lifeline() -> None:
-    """Exit when standard input closes, because the parent is gone; on another node, when its heartbeat is stale."""
+    """Start a thread that ends this process when the parent has died.
+
+    The parent has died when stdin closes. Where stdin does not come from the parent (`commands.ALIVE` is set), it has died when
+    its heartbeat file is deleted or stale.
+    """
     file = os.environ.get(commands.ALIVE)
 
     def wait() -> None:

@@ -1,14 +1,14 @@
-"""Several machines train one model: the first runs the stage, each other one runs `selftrain node STORE`.
+"""Trains one model on several machines: the first machine runs the stage, all others run `selftrain node STORE`.
 
-They communicate through a folder of the store, on a file system that all of them mount under the same path:
+The machines communicate through a folder of the store, on a file system that all of them mount under the same path:
 
-    jobs/lock            locked by the first machine: one job at a time
+    jobs/lock            locked by the first machine, so that only one job runs at a time
     jobs/NAME.json       the job, with the first machine's heartbeat
-    jobs/NAME.ATTEMPT.2  the machine with number 2, with its heartbeat, and its error when it fails
+    jobs/NAME.ATTEMPT.2  the seat of machine number 2 (counted from 0): its heartbeat, and its error when it fails
 
 When the job's file is deleted or stale (see `heartbeat`), the other machines end their processes and wait for the next job.
-When another machine's file is deleted or stale, the first machine ends its own processes and the stage fails; the next attempt
-resumes from the last checkpoint.
+When a seat's file is deleted or stale, the first machine ends its own processes and the stage fails; the next attempt resumes
+from the last checkpoint.
 """
 
 import fcntl
@@ -30,22 +30,27 @@ from selftrain.launch.processes import run
 from selftrain.models.memory import check_memory
 
 GATHER_SECONDS = 1800.0
-"""How long the first machine waits for the others."""
+"""Seconds that the first machine waits for the other machines to join."""
 END_SECONDS = 30.0
-"""How long it waits for their end after its own: torchrun logs a traceback where one launcher leaves long before another."""
+"""Seconds that the first machine waits for the others after its own processes have ended.
+
+Without this wait, torchrun logs a traceback where the launcher on one machine ends long before the launcher on another."""
 LAST_WORDS_SECONDS = 10.0
-"""How long it waits for their error messages after its own failure."""
+"""Seconds that the first machine waits for the others' error messages after its own processes have failed."""
 POLL_SECONDS = 0.5
+"""Seconds between two readings of the heartbeat files."""
 
 Log = Callable[[str], None]
 
 
 class Job(Beat):
-    """What the other machines run.
+    """A job that the first machine offers to the others.
 
-    attempt   unique for each attempt at the stage
-    going     whether all machines have joined
+    attempt   id of this attempt at the stage
+    module    the child module to run
+    resolved  path of the child's `resolved.json`
     needs     bytes of memory that each process needs at least
+    going     whether all machines have joined
     """
 
     attempt: str
@@ -59,8 +64,8 @@ class Job(Beat):
 class Seat(Beat):
     """A machine that has joined a job.
 
-    over    its processes have ended
-    failed  its error message, where its processes failed
+    over    whether the machine's processes have ended
+    failed  the error message if they failed, else ""
     """
 
     host: str
@@ -72,14 +77,18 @@ class Seat(Beat):
 
 
 class OtherMachines:
-    """The other machines of a running job."""
+    """The first machine's view of the other machines in a running job.
+
+    seats  readers of the machines' heartbeat files, by machine number
+    hosts  host names, by machine number
+    """
 
     def __init__(self, seats: dict[int, HeartbeatReader[Seat]]) -> None:
         self.seats = seats
         self.hosts: dict[int, str] = {}
 
     def failure(self) -> str | None:
-        """Why the job cannot continue; None while it can."""
+        """The reason why the job cannot continue; None while all machines are alive."""
         for number, reader in self.seats.items():
             seat = reader.read()
             host = f"machine {number + 1} ({self.hosts.get(number, '?')})"
@@ -96,7 +105,7 @@ class OtherMachines:
         return None
 
     def wait_for_end(self) -> None:
-        """Wait until the others have ended too, END_SECONDS at most."""
+        """Wait until the processes of all other machines have ended, for END_SECONDS at most."""
         deadline = time.monotonic() + END_SECONDS
         while time.monotonic() < deadline:
             seats = [reader.read() for reader in self.seats.values()]
@@ -105,7 +114,7 @@ class OtherMachines:
             time.sleep(POLL_SECONDS)
 
     def last_words(self) -> str:
-        """The error messages of machines that failed; waits LAST_WORDS_SECONDS for one at most."""
+        """The error messages of the machines that failed. Waits for the first message, for LAST_WORDS_SECONDS at most."""
         deadline = time.monotonic() + LAST_WORDS_SECONDS
         while True:
             seats = {number: reader.read() for number, reader in self.seats.items()}
@@ -117,9 +126,11 @@ class OtherMachines:
 
 @contextmanager
 def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
-    """Offer `job` to the other machines until the block ends; the block starts when all of them have joined.
+    """Context manager on the first machine: offer `job` to the other machines, and start the block when all have joined.
 
-    Raises ChildFailed where they have not after `GATHER_SECONDS`.
+    The end of the block ends the job. Waits while another job holds the folder's lock.
+
+    Raises ChildFailed where not all machines have joined after GATHER_SECONDS.
     """
     name = hashlib.sha256(str(job.resolved).encode()).hexdigest()[:16]
     wanted = job.runtime.nodes - 1
@@ -128,7 +139,7 @@ def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
         for number in range(1, wanted + 1)
     }
     with _one_job(folder, log):
-        _clear(folder, name)  # files of a killed attempt
+        _clear(folder, name)  # files of an attempt that was killed
         try:
             with Heartbeat(folder / f"{name}.json", job) as offered:
                 _wait_for(seats, folder, log)
@@ -139,12 +150,13 @@ def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
 
 
 def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -> None:
+    """Wait until all seats are taken by living machines; see `gather`."""
     started, logged = time.monotonic(), -60.0
     while True:
         there = 0
         for reader in seats.values():
             there += reader.read() is not None and not reader.stale
-            if reader.stale:  # it died before all had joined; another machine may take its number
+            if reader.stale:  # this machine died before all had joined; another machine may take its number
                 reader.path.unlink(missing_ok=True)
         waited = time.monotonic() - started
         if there == len(seats):
@@ -160,7 +172,7 @@ def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -
 
 @contextmanager
 def _one_job(folder: Path, log: Log) -> Iterator[None]:
-    """Hold the lock of the folder: two jobs that each had half of the machines would wait for ever."""
+    """Hold the folder's lock, so that only one job runs. Two jobs could deadlock, each with half of the machines."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
         try:
@@ -172,6 +184,7 @@ def _one_job(folder: Path, log: Log) -> Iterator[None]:
 
 
 def _clear(folder: Path, name: str) -> None:
+    """Delete all files of the job `name`."""
     for path in folder.glob(f"{name}.*"):
         path.unlink(missing_ok=True)
 
@@ -180,9 +193,11 @@ def _clear(folder: Path, name: str) -> None:
 
 
 def serve(folder: Path, say: Log) -> None:
-    """Join one job after the other that is offered in `folder`, until interrupted.
+    """Main loop of `selftrain node`: join the jobs offered in `folder`, one after the other, until interrupted.
 
-    Raises UsageError where the folder cannot be made.
+    say  prints a line for the user
+
+    Raises UsageError where the folder cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -198,7 +213,7 @@ def serve(folder: Path, say: Log) -> None:
         for path in sorted(folder.glob("*.json")):
             reader = readers.setdefault(path, HeartbeatReader(path, Job))
             job = reader.read()
-            if not reader.beats or reader.stale:  # without a change seen, it may be a dead machine's file
+            if not reader.beats or reader.stale:  # an unchanged file may be that of a dead machine
                 continue
             if job is None and path not in strange and path.exists():
                 strange.add(path)
@@ -216,7 +231,7 @@ def serve(folder: Path, say: Log) -> None:
 
 
 def _take_seat(folder: Path, name: str, job: Job) -> int | None:
-    """Join `job`: this machine's number, or None where all numbers are taken."""
+    """Join `job`: returns this machine's number, or None where all numbers are taken."""
     for number in range(1, job.runtime.nodes):
         try:
             (folder / f"{name}.{job.attempt}.{number}").touch(exist_ok=False)
@@ -227,7 +242,10 @@ def _take_seat(folder: Path, name: str, job: Job) -> int | None:
 
 
 def _take_part(path: Path, number: int, job: Job, reader: HeartbeatReader[Job], say: Log) -> None:
+    """Run this machine's ranks of `job`, with a heartbeat in `path`, until they or the job end."""
+
     def over() -> str | None:
+        """Why this machine must end its processes, or None."""
         now = reader.read()
         if now is None or now.attempt != job.attempt:
             return "the first machine has ended the job"

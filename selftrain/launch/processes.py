@@ -1,8 +1,9 @@
-"""Starts child processes, reads their lines as they come, and ends them together with all their descendants.
+"""Starts child processes, handles their output line by line, and ends them together with all their descendants.
 
-A child's standard input is a lifeline: it closes when the parent dies, however it dies. Torchrun starts each rank in a session
-of its own, which a signal to the child's process group does not reach. So every descendant also inherits a tag in its
-environment, and whatever still carries the tag at the end is killed. A tag begins with `PARENT_TAG`, this process's own.
+A child's stdin is a pipe from this process. The kernel closes the pipe when this process dies for any reason, and then the child
+exits. Torchrun starts each rank in a separate session, which a signal to the child's process group does not reach. So each child
+also gets a tag in its environment, which its descendants inherit; at the end, all processes that still have the tag are killed.
+The tags of all children of this process begin with PARENT_TAG.
 """
 
 import collections
@@ -22,18 +23,24 @@ from selftrain.errors import ChildFailed, UsageError
 from selftrain.redact import known_secrets, without_secrets
 
 PROGRESS_MESSAGE, USAGE_MESSAGE, REQUEST_MESSAGE = "@progress ", "@usage-error ", "@request "
-"""A line with one of these at its start is a message to the parent; JSON follows."""
+"""Prefixes of the output lines that are messages to the parent. The rest of such a line is JSON."""
 MESSAGE = re.compile(rf"^(?:\S+: )?({PROGRESS_MESSAGE}|{USAGE_MESSAGE}|{REQUEST_MESSAGE})(.*)")
-"""pdsh puts the host's name before each line."""
+"""A message. On other machines, pdsh puts the host's name before each line."""
 EMPTY_LINE = re.compile(r"\S+: \n")
-"""An empty line as pdsh prints it, after the host's name; an exception without a text looks the same."""
+"""An empty line after the host's name, as pdsh prints it. The line of an exception without a message looks the same."""
 LAST_LINES = 40
+"""Number of output lines that errors quote."""
 GRACE_SECONDS = 10
+"""Seconds between SIGTERM and SIGKILL."""
 TAG_VARIABLE = "SELFTRAIN_CHILD"
+"""Environment variable with a child's tag."""
 PARENT_TAG = uuid.uuid4().hex
+"""Prefix of the tags of all children of this process."""
 
 TORCHRUN = re.compile(r"^[IWE]\d{4} .*torch/distributed/elastic/.*?\] (failed \(exitcode: )?")
+"""A log line of torchrun; group 1 matches the report of a failed rank."""
 DEEPSPEED = re.compile(r"^(\S+: )?\[[-\d]+ [:,\d]+\] \[\w+\] \[(launch|runner|multinode_runner)\.py:")
+"""A log line of DeepSpeed's launcher."""
 
 
 def run(
@@ -46,16 +53,18 @@ def run(
     hours: float | None = None,
     cancel_reason: Callable[[], str | None] = lambda: None,
 ) -> str:
-    """Run `command` and return its last lines. Neither it nor what it started outlives this call, however that ends.
+    """Run `command` and return its last lines of output.
 
-    name           what errors call it
-    log            called with each line that it prints, secrets redacted
-    progress       called with what it reports (see `launch.report_progress`)
-    on_request     called with the file of each of its requests (see `launch.parent_request`)
-    hours          time limit
-    cancel_reason  called every second: why the child is to be ended, or None
+    When this function returns or raises, the child and all its descendants have ended.
 
-    Raises ChildFailed with its last lines, or the UsageError that it reported.
+    name           name of the child in error messages
+    log            called with each output line that is not a message, with secrets redacted
+    progress       called with the child's progress reports (see `launch.report_progress`)
+    on_request     called with the file of each request of the child (see `launch.parent_request`)
+    hours          time limit; None: no limit
+    cancel_reason  called every second; returns the reason to end the child early, or None
+
+    Raises ChildFailed with the child's last lines, or the UsageError that the child reported.
     """
     output, tag = _Output(log, progress, on_request), f"{PARENT_TAG}-{uuid.uuid4().hex}"
     child = subprocess.Popen(
@@ -86,10 +95,10 @@ def run(
 
 
 class _Output:
-    """What a child prints: messages go to their callbacks, other lines to the log.
+    """Handles a child's output: passes messages to their callbacks, and other lines to the log.
 
-    last         its last lines, without a launcher's own
-    usage_error  the text of the UsageError that it reported, or ""
+    last         the last lines of output, without the log lines of a launcher
+    usage_error  the text of the UsageError that the child reported, or ""
     """
 
     def __init__(
@@ -105,7 +114,7 @@ class _Output:
         self._launcher_failed = False
 
     def read(self, lines: Iterable[str]) -> None:
-        """Handle all lines until the child closes its output."""
+        """Handle all lines, until the child and its descendants have closed the output."""
         for line in _without_empty(lines):
             line = without_secrets(line.rstrip(), self._secrets)
             kind, value = _message(line)
@@ -120,16 +129,16 @@ class _Output:
                 self.log(line)
 
     def _keep(self, line: str) -> None:
-        """Add `line` to the last lines, unless it is a launcher's: those would push out the failed rank's own."""
+        """Add `line` to `last`, unless a launcher logged it: such lines would displace the output of the failed rank."""
         torchrun = TORCHRUN.search(line)
-        # After torchrun's report of a failed rank come only lines of torchrun's own.
+        # After torchrun reports a failed rank, all further lines come from torchrun.
         self._launcher_failed = self._launcher_failed or bool(torchrun and torchrun[1])
         if not (self._launcher_failed or torchrun or DEEPSPEED.search(line)):
             self.last.append(line)
 
 
 def _without_empty(lines: Iterable[str]) -> Iterator[str]:
-    """`lines` without the empty ones that `launch._print_line` puts before a message, as pdsh prints them."""
+    """Drop the empty lines that `launch._print_line` prints before a message, in the form in which pdsh prints them."""
     empty = ""
     for line in lines:
         if empty and not (line.startswith(empty[:-1]) and _message(line)[0]):
@@ -142,19 +151,19 @@ def _without_empty(lines: Iterable[str]) -> Iterator[str]:
 
 
 def _message(line: str) -> tuple[str, Any]:
-    """The kind and the value of the message in `line`; kind "" where it is an ordinary line."""
+    """The kind and the value of the message in `line`; kind "" where `line` is an ordinary line."""
     if found := MESSAGE.match(line):
         try:
             return found[1], json.loads(found[2])
-        except ValueError:  # another process wrote into the middle of it
+        except ValueError:  # another process wrote into the middle of this line
             pass
     return "", None
 
 
 class _ProcessTree:
-    """A child and all its descendants; ended when the child ends, at the time limit, or when there is a reason to cancel.
+    """A child and all its descendants. A thread ends them when the child ends, at the time limit, or on a reason to cancel.
 
-    reason  why it was ended early, or None
+    reason  why the child was ended early, or None
     """
 
     def __init__(
@@ -170,7 +179,7 @@ class _ProcessTree:
         threading.Thread(target=self._watch, daemon=True).start()
 
     def _watch(self) -> None:
-        """End the tree from a thread: the parent may wait for lines of a rank whose launcher is gone."""
+        """Thread that ends the tree. The caller of `run` cannot: it may wait for output of a rank whose launcher is dead."""
         started = time.monotonic()
         while self.reason is None:
             try:
@@ -187,11 +196,11 @@ class _ProcessTree:
     def _reason_to_cancel(self) -> str | None:
         try:
             return self.cancel_reason()
-        except Exception as error:  # this thread must not end before the child
+        except Exception as error:  # an exception must not end this thread before the child ends
             return f"{type(error).__name__}: {error}"
 
     def end(self) -> None:
-        """Close the lifeline, end the process group (SIGTERM, then SIGKILL), then kill the descendants that are left."""
+        """Close the child's stdin, end its process group (SIGTERM, then SIGKILL), then kill all descendants that are left."""
         with self._ending:
             if self.child.stdin is not None:
                 self.child.stdin.close()
@@ -208,12 +217,12 @@ class _ProcessTree:
 
 
 def kill_all() -> None:
-    """Kill every child of this process that `run` started, with its descendants, at once."""
+    """Kill at once all children that `run` started in this process, and their descendants."""
     _kill(PARENT_TAG, 1)
 
 
 def _kill(tag: str, seconds: float) -> None:
-    """Kill what carries `tag`, repeatedly, until nothing does or `seconds` have passed."""
+    """Kill all processes whose tag begins with `tag`, repeatedly, until none is left or `seconds` have passed."""
     deadline = time.monotonic() + seconds
     while (left := descendants(tag)) and time.monotonic() < deadline:
         for pid in left:
@@ -225,12 +234,12 @@ def _kill(tag: str, seconds: float) -> None:
 
 
 def descendants(tag: str) -> list[int]:
-    """Ids of the processes whose tag begins with `tag` (Linux; none elsewhere)."""
+    """Ids of all processes whose tag begins with `tag`. Works on Linux only; elsewhere the result is empty."""
     wanted, found = f"{TAG_VARIABLE}={tag}".encode(), []
     for path in Path("/proc").glob("[0-9]*/environ"):
         try:
             if any(value.startswith(wanted) for value in path.read_bytes().split(b"\0")):
                 found.append(int(path.parent.name))
-        except OSError:  # it has ended, or is another user's
+        except OSError:  # the process has ended, or belongs to another user
             continue
     return found

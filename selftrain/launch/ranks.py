@@ -1,15 +1,15 @@
-"""This process's rank, from the environment that torchrun, DeepSpeed's launcher and `launch` set."""
+"""Reads this process's rank and the number of ranks from the environment variables that the launchers set."""
 
 import os
 
 
 def rank() -> int:
-    """The rank among the processes of all machines; 0 for a single process."""
+    """This process's rank among the processes of all machines; 0 for a single process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def local_rank() -> int:
-    """The rank among the processes of this machine; 0 for a single process."""
+    """This process's rank among the processes of this machine; 0 for a single process."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 

@@ -1,1 +1,1 @@
-"""Models: loading, tokens, shapes, memory, adapters."""
+"""Models and tokenizers: loading, encoding, parameter counts, memory estimates, low-rank adapters."""

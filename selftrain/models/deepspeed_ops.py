@@ -1,7 +1,8 @@
-"""Compiles the operators that DeepSpeed needs, safely against kills.
+"""Compiles the operator that DeepSpeed needs on CPU; a process killed while it compiles does not block the next one.
 
-PyTorch locks a compilation by creating a file. A process that is killed while it compiles leaves that file, and the next one
-waits for ever. Here a kernel lock (flock) is taken first, so a lock file found under it belongs to a dead process.
+PyTorch locks a compilation by creating a lock file. A process that is killed while it compiles leaves this file behind, and the
+next process waits for ever. So this module takes a kernel lock (flock) first, which the kernel releases when its holder dies. A
+process that holds the flock and finds PyTorch's lock file knows that the file's owner is dead, and deletes the file.
 """
 
 import fcntl
@@ -11,7 +12,7 @@ from selftrain.store.artifact_cache import cache_folder
 
 
 def start_distributed(device: str) -> None:
-    """Start DeepSpeed's process group over the launcher's ranks."""
+    """Start DeepSpeed's process group over the ranks that the launcher started."""
     import deepspeed
 
     build_operators()
@@ -19,9 +20,9 @@ def start_distributed(device: str) -> None:
 
 
 def build_operators() -> None:
-    """Compile or load the operator of DeepSpeed's communication on CPU; call it before `init_distributed`.
+    """Compile or load DeepSpeed's operator for communication on CPU. Call this before `deepspeed.init_distributed`.
 
-    It is built in TORCH_EXTENSIONS_DIR, which is set to this project's cache unless it is set already.
+    The operator is built in TORCH_EXTENSIONS_DIR; if this variable is not set, it is set to a folder of this project's cache.
     """
     import deepspeed
     from deepspeed.accelerator import get_accelerator
@@ -34,8 +35,7 @@ def build_operators() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / f"{builder.name}.lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        for left in folder.glob(
-            f"**/{builder.name}/lock"
-        ):  # in a subfolder where the variable was not set before
+        # PyTorch may build the operator in a subfolder.
+        for left in folder.glob(f"**/{builder.name}/lock"):
             left.unlink()
         builder.load(verbose=False)

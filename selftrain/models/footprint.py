@@ -1,14 +1,14 @@
-"""Peak memory of one process, term by term. Imports no torch, so that it can be computed before anything starts.
+"""Estimates the peak memory of one process, term by term, without importing torch.
 
-Terms, bytes:
+Terms, in bytes:
 
-    libraries    the interpreter and what a training child imports; on a GPU, CUDA's context and kernels
-    weights      of the model that is trained
-    gradients    with those that DDP keeps in its buckets
+    libraries    the interpreter and the modules that a training child imports; on a GPU, CUDA's context and kernels
+    weights      weights of the model that is trained
+    gradients    gradients, including DDP's copy in its buckets
     optimizer    AdamW's two moments; under DeepSpeed also its own copy of the weights
-    activations  what the forward pass of one micro batch keeps for the backward pass, and the loss's logits
-    kv cache     of rollouts and sampling, with the logits of one step
-    other models frozen reference, reranker, the rollouts' own copy of the policy
+    activations  tensors that the forward pass of one micro batch keeps for the backward pass, and the logits of the loss
+    kv cache     KV cache of rollouts and sampling, with the logits of one decoding step
+    other models frozen reference, reranker, and the copy of the policy for rollouts
 """
 
 from dataclasses import dataclass, field
@@ -18,36 +18,41 @@ from selftrain.models.shapes import Shape
 from selftrain.models.zero import zero_of
 
 FLOAT = 4
-"""Bytes of the numbers that models are loaded, exported and (on CPU) trained in."""
+"""Bytes per number in float32, the type in which models are loaded, exported and (on CPU) trained."""
 
 
 def frozen_bytes(runtime: RuntimeConfig) -> int:
-    """Bytes per number of models that are not trained: PPO's reference, reranker and rollout copy."""
+    """Bytes per number of the models that PPO does not train: reference, reranker and the policy's copy for rollouts."""
     return FLOAT if runtime.device == "cpu" else 2
 
 
 LIBRARIES = {"training": 560 << 20, "sampling": 480 << 20}
-"""Resident memory of a child on CPU before it loads a model, measured."""
+"""Measured resident memory of a child process on CPU before it loads a model, in bytes, by kind of stage."""
 CUDA_LIBRARIES = 700 << 20
+"""GPU memory of CUDA's context and kernels, in bytes."""
 HEAD_TILE = (4096, 32768)
-"""On GPUs TRL computes SFT's logits in tiles of so many tokens and entries of the vocabulary."""
+"""Size of the tiles in which TRL computes SFT's logits on GPUs: (tokens, vocabulary entries)."""
 
 
 @dataclass(frozen=True)
 class Memory:
-    """One process's peak: bytes by term on its device, and bytes that offloading puts into the host's memory."""
+    """Peak memory of one process, bytes.
+
+    terms  bytes by term, on the process's device
+    host   bytes that DeepSpeed's offloading puts into the host's memory
+    """
 
     terms: dict[str, int] = field(default_factory=dict)
     host: int = 0
 
     @property
     def total(self) -> int:
-        """Bytes on the device."""
+        """Sum of the terms: bytes on the device."""
         return sum(self.terms.values())
 
 
 def world(runtime: RuntimeConfig) -> int:
-    """Training processes on all nodes."""
+    """Number of training processes on all nodes together."""
     return runtime.processes * runtime.nodes
 
 
@@ -62,11 +67,11 @@ def training_memory(
     head_tokens: int = 0,
     tiled: bool = False,
 ) -> Memory:
-    """One rank that trains a model of `parameters` parameters and the trunk of `shape`.
+    """Memory of one rank that trains a model with `parameters` parameters on the trunk of `shape`.
 
-    rows, width  padded sequences and tokens of a micro batch
-    head_tokens  tokens whose logits are computed; 0 without an output layer
-    tiled        the logits are computed in TRL's tiles, else all at once
+    rows, width  a micro batch's number of sequences, and their padded length in tokens
+    head_tokens  number of tokens whose logits are computed; 0 for a model without an output layer over the vocabulary
+    tiled        whether the logits are computed in TRL's tiles (`HEAD_TILE`), not all at once
     """
     adapters = shape.adapters(lora.rank) if lora else 0
     states = model_states(parameters, adapters or parameters, shape.largest, runtime)
@@ -76,10 +81,14 @@ def training_memory(
 
 
 def model_states(parameters: int, trained: int, largest: int, runtime: RuntimeConfig) -> Memory:
-    """Libraries, weights, gradients and optimizer of one rank: all that does not depend on the batch.
+    """The terms of one rank that do not depend on the batch: libraries, weights, gradients, optimizer.
 
     On GPUs under DeepSpeed these are DeepSpeed's own estimates (`estimate_zero2_model_states_mem_needs`,
-    `estimate_zero3_model_states_mem_needs`), shared out over the terms; `trained` < `parameters` with adapters.
+    `estimate_zero3_model_states_mem_needs`), divided among the terms.
+
+    parameters  number of the model's parameters
+    trained     number of the trained parameters; with adapters, fewer than `parameters`
+    largest     number of parameters of the largest module, which ZeRO stage 3 gathers at once
     """
     zero, ranks = zero_of(runtime), world(runtime)
     cpu = runtime.device == "cpu"
@@ -88,11 +97,11 @@ def model_states(parameters: int, trained: int, largest: int, runtime: RuntimeCo
     optimizer: float
     host = 0.0
     if zero.stage == 0:
-        # DDP keeps gradients in buckets too; autocast keeps bf16 copies of weights for the length of a forward pass.
+        # DDP keeps a second copy of the gradients in buckets; autocast keeps bf16 copies of the weights during a forward pass.
         weights = FLOAT * parameters + (0 if cpu else 2 * trained)
         gradients = FLOAT * trained * (2 if ranks > 1 else 1)
         optimizer = 2 * FLOAT * trained
-    elif cpu:  # float32 throughout; offloading moves nothing
+    elif cpu:  # all numbers are float32; on CPU, offloading has no effect
         share = ranks if zero.stage == 3 else 1
         weights = FLOAT * (parameters / share + (largest if zero.stage == 3 else 0))
         gradients = FLOAT * trained * (1 + 1 / ranks) / share if zero.stage > 1 else 2 * FLOAT * trained
@@ -120,11 +129,11 @@ def model_states(parameters: int, trained: int, largest: int, runtime: RuntimeCo
 
 
 def activation_bytes(shape: Shape, tokens: float, runtime: RuntimeConfig) -> float:
-    """Bytes that the trunk keeps for `tokens` tokens between forward and backward pass.
+    """Bytes of the activations that the trunk keeps between forward and backward pass, for `tokens` tokens.
 
-    Counted from a Llama's layer: two norms keep their input, the normalised input and their output; attention keeps
+    Counted for a layer of a Llama: each of two norms keeps its input, the normalised input and its output; attention keeps
     queries, keys, values and its output; the gated MLP keeps four vectors of its inner size. Attention keeps no
-    [tokens, tokens] matrix.
+    [tokens, tokens] matrix. With activation checkpointing, the input of every layer is kept, and one layer in full.
     """
     narrow = FLOAT if runtime.device == "cpu" else 2
     inner = shape.heads * shape.head_dim
@@ -137,7 +146,7 @@ def activation_bytes(shape: Shape, tokens: float, runtime: RuntimeConfig) -> flo
 
 
 def head_bytes(shape: Shape, tokens: float, tiled: bool, trained: bool = True) -> float:
-    """Logits, their logarithms and their gradients for `tokens` tokens, float32."""
+    """Bytes of the float32 logits, their log-softmax and their gradients for `tokens` tokens."""
     if not tokens:
         return 0
     if tiled:
@@ -147,19 +156,22 @@ def head_bytes(shape: Shape, tokens: float, tiled: bool, trained: bool = True) -
 
 
 def decoding_bytes(shape: Shape, rows: float, length: float, runtime: RuntimeConfig) -> int:
-    """Bytes of the KV cache of `rows` sequences of `length` tokens, one layer of it copied while it grows, and a step's logits."""
+    """Bytes of the KV cache for `rows` sequences of `length` tokens, and of one decoding step's logits.
+
+    One layer of the cache exists twice while it grows, since it is copied.
+    """
     number = FLOAT if runtime.device == "cpu" else 2
     cache = rows * length * shape.kv_elements * number * (1 + 1 / shape.layers)
     return int(cache + rows * shape.vocabulary * 6 * FLOAT)
 
 
 def reading_bytes(shape: Shape, tokens: float) -> int:
-    """Bytes that a forward pass without a backward pass needs for `tokens` tokens: a layer's widest part."""
+    """Bytes that an inference-only forward pass needs for `tokens` tokens: the widest part of one layer."""
     return int(FLOAT * tokens * (5 * shape.hidden + 4 * shape.intermediate))
 
 
 def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: float | None = None) -> Memory:
-    """Memory of stage `sft`; `width`: tokens of the longest row, by default `max_tokens`."""
+    """Memory of one rank of stage `sft`; `width`: length of the longest row in tokens, by default `max_tokens`."""
     rows = micro_rows(config.batch_size, config.micro_batch_size, runtime)
     width = min(width or config.max_tokens, shape.context)
     return training_memory(
@@ -177,7 +189,7 @@ def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: f
 def reward_memory(
     config: RewardConfig, shape: Shape, runtime: RuntimeConfig, width: float | None = None
 ) -> Memory:
-    """Memory of stage `train_reward`, where a pair is two rows."""
+    """Memory of one rank of stage `train_reward`, in which each pair gives two rows; `width` as for `sft_memory`."""
     rows = 2 * micro_rows(config.batch_size, config.micro_batch_size, runtime)
     width = min(width or config.max_tokens, shape.context)
     return training_memory(shape, shape.classifier, runtime, rows=rows, width=width, lora=config.lora)
@@ -191,10 +203,11 @@ def ppo_memory(
     prompt: float,
     completion: float,
 ) -> Memory:
-    """Memory of stage `ppo`: policy, frozen reference and reranker, and the larger of rollout and update.
+    """Memory of one rank of stage `ppo`: policy, frozen reference, reranker, and the larger of rollout and update.
 
-    judge               the reranker's shape
-    prompt, completion  tokens of the longest
+    judge       the reranker's shape
+    prompt      length of the longest prompt, tokens
+    completion  length of the longest completion, tokens
     """
     ranks = world(runtime)
     trunk = shape.classifier
@@ -222,16 +235,17 @@ def ppo_memory(
 
 
 def other_parameters(config: PPOConfig, policy: int, reranker: int, runtime: RuntimeConfig) -> int:
-    """Parameters of the models in each PPO process other than the trained one.
+    """Number of parameters of all models in a PPO process except the trained model.
 
-    With adapters, the reference is the policy without them. Rollouts have a copy of the policy under ZeRO-3 and in an engine.
+    These are the reranker; the reference, unless adapters are trained; and the policy's copy for rollouts, which exists under
+    ZeRO stage 3 and in a sampling engine.
     """
     copies = (config.lora is None) + (zero_of(runtime).stage == 3 or config.engine != "hf")
     return reranker + copies * policy
 
 
 def micro_rows(batch: int, micro: int, runtime: RuntimeConfig) -> int:
-    """Rows of a micro batch in one process, as `training.common.trainer_arguments` sets them."""
+    """Number of rows of a micro batch in one process, as `training.common.trainer_arguments` sets it."""
     return min(micro, max(1, batch // world(runtime)))
 
 
@@ -241,14 +255,16 @@ def rank_bytes(
     model: Shape | int,
     runtime: RuntimeConfig,
 ) -> int:
-    """Bytes that each rank of a training stage needs at least on its device (on CPU: of the machine's memory).
+    """A lower bound on the bytes that each rank of a training stage needs on its device (on CPU: in the machine's memory).
 
     stage     sft, train_reward or ppo
     settings  the stage's part of the config
     model     the generator's shape, or its number of parameters
 
-    For a check before ranks start: training cannot work with less memory. Activations are not counted, so that the check
-    refuses nothing that might fit.
+    `launch` checks this bound before it starts ranks. Activations are not counted, so that the check refuses no run that
+    might fit.
+
+    Raises ValueError for another stage.
     """
     if isinstance(model, Shape):
         parameters, largest, features, classifier = (

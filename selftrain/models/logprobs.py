@@ -1,4 +1,4 @@
-"""Log-probabilities of given tokens under a causal language model."""
+"""Computes log-probabilities of given tokens under a causal language model."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,9 +7,9 @@ from typing import Any
 def summed_logprobs(
     model: Any, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]
 ) -> list[float]:
-    """[rows] sum of the log-probabilities of each row's tokens after its prompt, nats, at temperature 1.
+    """[rows] the summed log-probability of each row's tokens, given its prompt; in nats, at temperature 1.
 
-    prompts, rows  token ids, one list per row; prompts must not be empty
+    prompts, rows  token ids, one list per row; no prompt may be empty
     """
     import torch
 

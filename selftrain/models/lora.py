@@ -1,6 +1,6 @@
-"""Low-rank adapters (LoRA): trained while the base weights are frozen, and merged into them for the export.
+"""Low-rank adapters (LoRA): adds them to a model for training, and merges them into the base weights for export.
 
-Functions import peft themselves: the import takes a second.
+Functions import peft themselves, since the import takes a second.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,15 +14,16 @@ from selftrain.config import LoraConfig
 from selftrain.errors import UsageError
 
 ROOT = "base_model.model."
-"""How the names of a PeftModel's parameters begin."""
+"""Prefix of the parameter names of a PeftModel."""
 
 
 def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
-    """A PeftModel: `model` with adapters on all linear layers of its trunk, everything else frozen.
+    """A PeftModel: `model` with adapters on all linear layers of its trunk, and all other weights frozen.
 
-    The adapters' random halves come from torch's generator (seed it first); the product starts at zero.
+    Of each adapter's two matrices one starts at random, by torch's generator (seed it first), and the other at zero. So the
+    adapters change nothing before training.
 
-    head  also train `model.score`, a sequence classifier's new head, in full
+    head  whether to train `model.score`, a sequence classifier's new head, with all its weights
 
     Raises UsageError where the trunk has no linear layers.
     """
@@ -38,7 +39,7 @@ def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
     prefix = f"{model.base_model_prefix}." if trunk is not model else ""
     config = PeftConfig(
         r=settings.rank,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # any number does
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]  # peft accepts a float too
         lora_dropout=settings.dropout,
         target_modules=[prefix + name for name in names],
         modules_to_save=["score"] if head else None,
@@ -48,10 +49,10 @@ def add(model: Any, settings: LoraConfig, head: bool = False) -> Any:
 
 
 def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor]) -> Any:
-    """An ordinary transformers model: `base`, freshly loaded, with trained adapters added to its weights.
+    """An ordinary transformers model: `base`, as loaded from its checkpoint, with trained adapters merged into its weights.
 
-    weights  unsharded tensors, of the trained parameters at least; named as in a PeftModel, with or without a prefix of a
-             wrapper (DDP, DeepSpeed)
+    weights  unsharded tensors by name; must contain all trained parameters. The names are those in a PeftModel, with or without
+             the prefix of a wrapper (DDP, DeepSpeed).
     """
     trained = {name[name.index(ROOT) :]: tensor for name, tensor in weights.items() if ROOT in name}
     model = add(base, settings)
@@ -62,9 +63,11 @@ def merged(base: Any, settings: LoraConfig, weights: Mapping[str, Tensor]) -> An
 
 
 def from_folder(load: Callable[[], Any], adapters: Path) -> Any:
-    """An ordinary model: the base that `load` returns, merged with adapters that `PeftModel.save_pretrained` wrote.
+    """An ordinary transformers model: the base that `load` returns, merged with the adapters in the folder `adapters`.
 
-    Called by one process alone: it loads the base unsharded even under ZeRO stage 3.
+    Only one process may call this: it loads the base unsharded, even under ZeRO stage 3.
+
+    adapters  a folder that `PeftModel.save_pretrained` wrote
     """
     from peft import PeftModel
     from transformers.integrations.deepspeed import unset_hf_deepspeed_config
@@ -74,9 +77,9 @@ def from_folder(load: Callable[[], Any], adapters: Path) -> Any:
 
 
 def shapes(model: Any, twice: bool = False) -> dict[str, list[int]]:
-    """Names and shapes of the tensors in a checkpoint of `model`; only of its adapters where it has some.
+    """Names and shapes of the tensors in a checkpoint of `model`; if the model has adapters, only those of the adapters.
 
-    twice  list tied tensors under each of their names
+    twice  whether a tied tensor is listed under each of its names, not once
     """
     from peft import PeftModel, get_peft_model_state_dict
 

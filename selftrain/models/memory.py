@@ -1,4 +1,4 @@
-"""Checks before a start that training fits into memory, from the headers of the weight files."""
+"""Checks that training fits into memory before it starts, from the headers of the weight files."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -15,7 +15,7 @@ ADVICE = (
 
 
 def count_parameters(folder: Path) -> int:
-    """Parameters in the safetensors or GGUF files of `folder`; 0 without such files."""
+    """Number of parameters in the safetensors files of `folder`, else in its GGUF files; 0 without such files."""
     from selftrain.models.shapes import stored_parameters
 
     count = stored_parameters(folder) or 0
@@ -28,17 +28,18 @@ def count_parameters(folder: Path) -> int:
 
 
 def tiny_parameters(model: Any) -> int:
-    """Parameters of the Llama that `models.make_tiny` makes from a `ModelConfig`."""
+    """Number of parameters of the Llama that `models.make_tiny` creates from the `ModelConfig` `model`."""
     width = model.hidden_size
     return model.vocabulary * width + model.layers * (13 * width * width + 2 * width) + width
 
 
 def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
-    """Bytes that each training process needs at least; 0 where the model is not on this machine.
+    """A lower bound on the bytes that each training process needs; 0 where it is unknown.
 
-    config  the config slice of stage sft, train_reward or ppo; 0 for any other
+    config  the config slice of a stage; the result is 0 unless the stage is sft, train_reward or ppo
+    inputs  folders of the stage's input artifacts; the result is 0 where the model to train is not on this machine
 
-    Libraries count on GPUs only: on CPU, processes share most of their memory, and the kernel can evict it.
+    The memory of libraries is counted on GPUs only. On CPU, processes share most of it, and the kernel can evict it.
     """
     from selftrain.models.footprint import LIBRARIES, rank_bytes
 
@@ -48,7 +49,7 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
         more = 4 * max(0, count_parameters(inputs["reranker"]) - parameters)
     elif settings := getattr(config, "reward", None):
         stage = "train_reward"
-        # Rounds that continue from the previous reranker start from it, whatever the first round started from.
+        # `start` is the model of an earlier stage; without it, training starts from `reward.base`.
         parameters = count_parameters(inputs["start"] if "start" in inputs else Path(settings.base or ""))
     elif settings := getattr(config, "sft", None):
         stage, base = "sft", config.model.base
@@ -60,7 +61,7 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
 
 
 def check_memory(needs: int, runtime: Any) -> None:
-    """Raise UsageError where `runtime.processes` processes of `needs` bytes each do not fit into this machine's memory."""
+    """On CPU: raise UsageError where `runtime.processes` processes of `needs` bytes do not fit into this machine's memory."""
     free = available_bytes()
     if runtime.device == "cpu" and free is not None and needs * runtime.processes > free:
         raise UsageError(
@@ -70,7 +71,7 @@ def check_memory(needs: int, runtime: Any) -> None:
 
 
 def check_gpu(needs: int, processes: int, local_rank: int) -> None:
-    """Raise UsageError where this process has no GPU of its own, or its GPU has less than `needs` bytes free."""
+    """Raise UsageError where there are fewer GPUs than `processes`, or GPU `local_rank` has fewer than `needs` bytes free."""
     import torch
 
     gpus = torch.cuda.device_count()
@@ -88,7 +89,7 @@ def check_gpu(needs: int, processes: int, local_rank: int) -> None:
 
 
 def available_bytes() -> int | None:
-    """Bytes available to new processes on this machine and in this control group; None where the system does not say."""
+    """Bytes available to new processes on this machine and in this process's control group; None where /proc does not tell."""
     try:
         lines = Path("/proc/meminfo").read_text().splitlines()
         groups = Path("/proc/self/cgroup").read_text().splitlines()
@@ -106,7 +107,7 @@ def available_bytes() -> int | None:
 
 
 def _group_free(root: Path, path: str, limit: str, usage: str) -> Iterator[int]:
-    """Bytes that each control group from `path` up to `root` still allows; evictable page cache does not count as used."""
+    """Free bytes of each control group from `path` up to `root`, one number per group; evictable page cache counts as free."""
     inside = root / path.strip("/")
     for group in (inside, *inside.parents):
         try:

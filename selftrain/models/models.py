@@ -1,4 +1,4 @@
-"""Models and tokenizers: makes tiny ones, loads pretrained ones, and encodes and decodes prompts and completions."""
+"""Creates tiny models and tokenizers, loads pretrained ones, and encodes and decodes prompts and completions."""
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,15 +10,19 @@ from selftrain.config import ModelConfig
 from selftrain.errors import UsageError
 
 PAD, END, SEPARATOR = "<pad>", "<end>", "<sep>"
+"""Special tokens of the tokenizers that `train_tokenizer` trains."""
+
 LANGUAGE_MODELS = ("ForCausalLM", "LMHeadModel", "ForConditionalGeneration")
+"""Endings of the names of transformers' language model classes."""
 CLASSIFIER = "ForSequenceClassification"
+"""Ending of the names of transformers' sequence classifier classes."""
 
 
 def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
-    """A byte-level BPE of `vocabulary` tokens, as a transformers tokenizer.
+    """Train a byte-level BPE tokenizer of `vocabulary` tokens on `texts`; returns a transformers tokenizer.
 
-    Merges may span spaces but not lines, which keeps sequences short; digits are single tokens, so that numbers can be
-    compared. `<sep>` ends a prompt, so that no merge spans prompt and completion.
+    A token may span spaces, which keeps sequences short, but not a line break. Each digit is a token, so that numbers can be
+    compared. `<sep>` ends a prompt, so that no token spans the end of the prompt and the start of the completion.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
@@ -49,7 +53,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
 
 
 def make_tiny(config: ModelConfig, tokenizer: Any) -> Any:
-    """A Llama with random weights (seed torch first)."""
+    """Create a Llama with random weights (seed torch first)."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     return LlamaForCausalLM(
@@ -70,7 +74,10 @@ def make_tiny(config: ModelConfig, tokenizer: Any) -> Any:
 
 
 def load_tokenizer(folder: str | Path, **options: Any) -> Any:
-    """The tokenizer in `folder`. Without a pad token, the end token pads. Raises UsageError without an end token."""
+    """Load the tokenizer in `folder`. If it has no pad token, its end token is used for padding.
+
+    Raises UsageError where the tokenizer cannot be loaded or has no end token.
+    """
     from transformers import AutoTokenizer
 
     with _loading(folder, "a tokenizer"):
@@ -85,7 +92,12 @@ def load_tokenizer(folder: str | Path, **options: Any) -> Any:
 
 
 def load_generator(folder: str | Path, **options: Any) -> Any:
-    """A causal language model, float32 by default; `options` go to `from_pretrained`. Safetensors or GGUF, no remote code."""
+    """Load a causal language model from safetensors or GGUF, in float32 by default; never runs code from the checkpoint.
+
+    options  further arguments for `from_pretrained`
+
+    Raises UsageError where `folder` holds no such model.
+    """
     from transformers import AutoModelForCausalLM
 
     names = _config(folder, **options).architectures or []
@@ -97,9 +109,13 @@ def load_generator(folder: str | Path, **options: Any) -> Any:
 
 
 def load_classifier(folder: str | Path, fresh_head: bool | None = False, **options: Any) -> Any:
-    """A one-label sequence classifier that scores a text at its last token, float32.
+    """Load a one-label sequence classifier that scores a text at its last token, in float32 by default.
 
-    fresh_head  make a new score head (seed torch first), since `folder` is a generator; None: make one if it has none
+    fresh_head  True: create a new score head (seed torch first), for a generator; False: load the head of a classifier;
+                None: create a head unless `folder` holds a classifier
+    options     further arguments for `from_pretrained`
+
+    Raises UsageError where `folder` holds no such model.
     """
     import torch
     from transformers import AutoModelForSequenceClassification
@@ -122,20 +138,21 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
         )
     if fresh_head:
         with _gathered(model.score.weight):
-            # Stiennon et al. 2020, appendix B: a head of this size starts with scores of about unit variance.
+            # Stiennon et al. 2020, appendix B: with this standard deviation the scores have about unit variance at first.
             torch.nn.init.normal_(model.score.weight, std=(model.score.in_features + 1) ** -0.5)
     return model
 
 
 def is_classifier(config: Any) -> bool:
-    """Whether a transformers config is that of a sequence classifier."""
+    """Whether a transformers config describes a sequence classifier."""
     return any(name.endswith(CLASSIFIER) for name in config.architectures or [])
 
 
 def check_labels(folder: str | Path, config: Any) -> None:
-    """Raise UsageError unless the classifier in `folder` has one label, by its config.json, else by its head's rows.
+    """Raise UsageError unless the classifier in `folder` has exactly one label.
 
-    Where config.json gives no number, transformers assumes 2, whatever the weights are.
+    The number of labels is taken from config.json. Where config.json does not give it, transformers assumes 2 labels, so the
+    number of rows of the score head's weights is used instead.
     """
     labels = config.num_labels
     path = Path(folder) / "config.json"
@@ -147,7 +164,7 @@ def check_labels(folder: str | Path, config: Any) -> None:
 
 
 def _rows(folder: Path, name: str) -> Iterator[int]:
-    """The first dimension of the tensor called `name` in each of a folder's safetensors files that has it."""
+    """The first dimension of the tensor `name`, from each safetensors file in `folder` that contains this tensor."""
     from selftrain.store.weights import header
 
     for path in sorted(folder.glob("*.safetensors")):
@@ -157,7 +174,7 @@ def _rows(folder: Path, name: str) -> Iterator[int]:
 
 
 def final_norm(classifier: Any) -> Any:
-    """The norm between a sequence classifier's last layer and its head, found by its usual names; None without one."""
+    """The norm between a sequence classifier's last layer and its head, found by the usual attribute names; None if not found."""
     from torch import nn
 
     trunk = classifier.base_model
@@ -170,7 +187,7 @@ def final_norm(classifier: Any) -> Any:
 
 
 def _config(folder: str | Path, **options: Any) -> Any:
-    """A checkpoint's transformers config; of `options`, only those for configs are used."""
+    """A checkpoint's transformers config. Of `options`, only `revision` and `gguf_file` are used."""
     from transformers import AutoConfig
 
     with _loading(folder, "a model's config"):
@@ -179,7 +196,10 @@ def _config(folder: str | Path, **options: Any) -> Any:
 
 
 def _gathered(weight: Any) -> AbstractContextManager[Any]:
-    """A context in which `weight` is unsharded; a change by rank 0 reaches all ranks. Does nothing without ZeRO-3."""
+    """A context manager inside which `weight` is unsharded; no effect without ZeRO stage 3.
+
+    At its end, rank 0's changes are sent to all ranks.
+    """
     if not hasattr(weight, "ds_id"):
         return nullcontext()
     import deepspeed
@@ -188,11 +208,11 @@ def _gathered(weight: Any) -> AbstractContextManager[Any]:
 
 
 def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **options: Any) -> Any:
-    """A model of class `kind` whose weights are all in `folder` but those named in `new`."""
+    """Load a model of class `kind`. Raises UsageError where `folder` lacks one of its weights, except those named in `new`."""
     import torch
     from transformers.utils import logging
 
-    logging.set_verbosity_error()  # a fresh score head is intended, and would print a table of warnings
+    logging.set_verbosity_error()  # else a new score head, which is intended, prints a table of warnings
     logging.disable_progress_bar()
     options.setdefault("dtype", torch.float32)
     if not options.get("gguf_file"):
@@ -205,7 +225,7 @@ def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **op
             "give the folder of a whole model of that kind"
         )
     if options.get("gguf_file"):
-        # transformers has converted the weights to ordinary ones; left set, these attributes forbid training and are saved.
+        # transformers has dequantised the weights but leaves these attributes set; they would forbid training and be saved.
         model.is_quantized, model.hf_quantizer = False, None
         del model.config.quantization_config
     return model
@@ -213,7 +233,7 @@ def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **op
 
 @contextmanager
 def _loading(folder: str | Path, what: str) -> Iterator[None]:
-    """Turns what the loading of missing, truncated or wrong files raises into a UsageError."""
+    """Convert the exceptions that missing, truncated or wrong files raise into UsageError; `what`: what is being loaded."""
     from safetensors import SafetensorError
 
     try:
@@ -223,9 +243,9 @@ def _loading(folder: str | Path, what: str) -> Iterator[None]:
 
 
 def end_ids(tokenizer: Any, model: Path | Any) -> tuple[int, ...]:
-    """Every token that ends a completion: the tokenizer's end token first, then those of the model's generation config.
+    """Ids of all tokens that end a completion: the tokenizer's end token first, then those of the model's generation config.
 
-    model  the folder of a checkpoint, or a model
+    model  the folder of a checkpoint, or a loaded model
     """
     from transformers import GenerationConfig
 
@@ -243,17 +263,21 @@ def end_ids(tokenizer: Any, model: Path | Any) -> tuple[int, ...]:
 
 
 def fits(prompt: int, context: int | None, new: int) -> bool:
-    """Whether a prompt of `prompt` tokens leaves room for `new` more in a model whose longest input is `context`.
+    """Whether a prompt is not empty and leaves room for the completion.
 
-    Sampling and PPO both leave out, and count, prompts that do not fit or are empty.
+    prompt   length of the prompt, tokens
+    context  the model's longest input, tokens; None: no bound
+    new      longest completion, tokens
+
+    Sampling and PPO leave out prompts that do not fit, and count them.
     """
     return prompt >= 1 and (context is None or prompt + new <= context)
 
 
 def context_of(config: Any) -> int | None:
-    """The longest input of a model with this transformers config, tokens; None where nothing bounds it.
+    """The longest input of a model with this transformers config, in tokens; None where the config gives no bound.
 
-    Scaled rotary positions extend the original length by the scaling factor.
+    Scaled rotary position embeddings extend the original length by the scaling factor.
     """
     config = config.get_text_config()
     names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
@@ -268,17 +292,20 @@ def context_of(config: Any) -> int | None:
 
 
 def load_context(folder: Path) -> int | None:
-    """`context_of` the checkpoint in `folder`."""
+    """The longest input of the checkpoint in `folder`, see `context_of`."""
     return context_of(_config(folder))
 
 
 def fill_template(template: str, prompt: str) -> str:
-    """The text that a reranker reads before the completion: `template` with its `{prompt}` replaced; other braces are text."""
+    """The text that a reranker reads before the completion: `template` with its first `{prompt}` replaced by the prompt.
+
+    Other braces in the template are ordinary text.
+    """
     return template.replace("{prompt}", prompt, 1)
 
 
 def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
-    """Token ids of a prompt, with the separator where the tokenizer has one, and without an end token."""
+    """Token ids of a prompt, without an end token; the separator follows if the tokenizer has one."""
     ids = tokenizer(prompt)["input_ids"]
     if ids and ids[-1] == tokenizer.eos_token_id:
         ids = ids[:-1]
@@ -286,9 +313,9 @@ def encode_prompt(tokenizer: Any, prompt: str) -> list[int]:
 
 
 def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[int]]:
-    """Token ids of completions, each with the end token; encoded in one call, which is faster.
+    """Token ids of completions, each with the end token. One call for many completions is faster than one call for each.
 
-    A completion continues a prompt. So the blank that SentencePiece tokenizers put before a text is not added.
+    A completion continues a prompt, so it is encoded without the space that SentencePiece tokenizers add before a text.
     """
     if not completions:
         return []
@@ -306,14 +333,15 @@ def encode_completions(tokenizer: Any, completions: Sequence[str]) -> list[list[
 
 
 def encode_completion(tokenizer: Any, completion: str) -> list[int]:
-    """Token ids of a completion and the end token; see `encode_completions`."""
+    """Token ids of one completion with the end token; see `encode_completions`."""
     return encode_completions(tokenizer, [completion])[0]
 
 
 def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = ()) -> str:
-    """The text of a completion's tokens, up to the first of `ends`, without special tokens.
+    """The text of a completion's tokens up to the first token of `ends`, without special tokens.
 
-    Decoded after other text: some tokenizers drop a text's first blank, which would break a completion's indentation.
+    The tokens are decoded after a fixed prefix, which is then removed from the text: some tokenizers drop the first space of a
+    text, which would break the completion's indentation.
     """
     ids = list(ids)
     ids = ids[: min((ids.index(end) for end in ends if end in ids), default=len(ids))]
@@ -324,15 +352,19 @@ def decode_completion(tokenizer: Any, ids: Sequence[int], ends: Sequence[int] = 
 
 
 def _decode(tokenizer: Any, ids: Sequence[int]) -> str:
-    # Clean-up is for prose: it removes blanks before commas and full stops.
+    # No clean-up: it is meant for prose, and removes spaces before commas and full stops.
     return str(tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
 
 
 CONTEXT_PROBES = ("    x = 1\n", "x\n", "\n    x")
+"""Texts that show whether a tokenizer treats the start of a text specially."""
 
 
 def _context(tokenizer: Any) -> tuple[str, list[int]] | None:
-    """A text and its tokens to put before a completion; None unless the tokenizer treats the start of a text specially."""
+    """A prefix (text, token ids) to put before a completion when it is encoded or decoded; cached on the tokenizer.
+
+    None where no prefix is needed, or none works: see `_find_context`.
+    """
     if not hasattr(tokenizer, "_selftrain_context"):
         tokenizer._selftrain_context = _find_context(tokenizer)
     found: tuple[str, list[int]] | None = tokenizer._selftrain_context
@@ -340,6 +372,8 @@ def _context(tokenizer: Any) -> tuple[str, list[int]] | None:
 
 
 def _find_context(tokenizer: Any) -> tuple[str, list[int]] | None:
+    """The first usable prefix; None if CONTEXT_PROBES need no prefix to be encoded and decoded right, or no prefix is usable."""
+
     def encode(text: str) -> list[int]:
         return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -359,7 +393,7 @@ def _find_context(tokenizer: Any) -> tuple[str, list[int]] | None:
 
 
 def pad(rows: Sequence[Sequence[int]], value: int, left: bool = False) -> Any:
-    """[len(rows), longest] int64 token ids, padded with `value` on the right or `left`."""
+    """[len(rows), longest] int64 tensor of token ids, padded with `value` on the right, or on the left where `left` is set."""
     import torch
 
     width = max(map(len, rows))

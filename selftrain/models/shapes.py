@@ -1,6 +1,7 @@
-"""Shapes of models: exact parameter counts, and the sizes that determine memory and FLOPs.
+"""Computes a model's exact parameter counts, and the sizes that determine its memory and FLOPs.
 
-A model is built on torch's meta device, where tensors have shapes and no content: even 33B parameters take no memory.
+Models are built on torch's meta device, where tensors have a shape but no data, so even a model of 33B parameters takes no
+memory.
 """
 
 from collections.abc import Iterator
@@ -20,12 +21,12 @@ from selftrain.store.weights import header
 class Shape:
     """A causal language model's sizes.
 
-    parameters    of the whole model; tied weights are counted once
-    classifier    of the same trunk under a score head of one label, as the reranker is
-    trunk_linear  weights of the linear layers in the trunk, each used once per token
-    features      inputs + outputs of those layers, summed: the parameters of adapters of rank 1
-    largest       parameters of the largest single module, what ZeRO-3 gathers at once
-    head          weights of the output layer (`vocabulary` x `hidden`), tied or not
+    parameters    number of the model's parameters; tied weights are counted once
+    classifier    number of parameters of a one-label classifier (a reranker) with the same trunk
+    trunk_linear  number of weights of the linear layers in the trunk; each is used once per token
+    features      inputs + outputs of these linear layers, summed: the number of parameters of adapters of rank 1
+    largest       number of parameters of the largest single module, which ZeRO-3 gathers at once
+    head          number of weights of the output layer (`vocabulary` x `hidden`), tied or not
     hidden, layers, heads, kv_heads, head_dim, intermediate, vocabulary
                   as in the model's config
     context       longest input, tokens
@@ -48,11 +49,11 @@ class Shape:
 
     @property
     def kv_elements(self) -> int:
-        """Numbers that the KV cache holds per token."""
+        """Numbers per token in the KV cache."""
         return 2 * self.layers * self.kv_heads * self.head_dim
 
     def adapters(self, rank: int) -> int:
-        """Parameters of low-rank adapters on all linear layers of the trunk."""
+        """Number of parameters of adapters of rank `rank` on all linear layers of the trunk."""
         return rank * self.features
 
 
@@ -81,7 +82,7 @@ def shape_by(settings: Any) -> Shape:
 
 
 def measure(built: Any) -> Shape:
-    """The shape of a causal language model that transformers made."""
+    """The shape of `built`, a causal language model of transformers."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -112,8 +113,13 @@ def measure(built: Any) -> Shape:
 
 @lru_cache(maxsize=4)  # reading a GGUF file's header takes seconds: it holds the vocabulary
 def read_config(model: ModelConfig) -> Any:
-    """The transformers config of a pretrained model, from the first of: a folder or GGUF file's header, `configs/models` (the
-    models that shipped configs name), the hub or its cache."""
+    """The transformers config of the pretrained model `model.base`.
+
+    Read from the first of these that exists: the folder `model.base` (or the header of its GGUF file), a file in
+    `configs/models` (for the models that the shipped configs use), the hub or its cache.
+
+    Raises UsageError where the config cannot be read.
+    """
     from transformers import AutoConfig
 
     assert model.base is not None
@@ -147,9 +153,9 @@ def read_config(model: ModelConfig) -> Any:
 
 
 def stored_parameters(folder: Path) -> int | None:
-    """Parameters in a checkpoint's safetensors files, from their headers alone: no torch, no reading of weights.
+    """Number of parameters in a checkpoint's safetensors files, from the files' headers; does not read weights or import torch.
 
-    None where the folder holds none. Raises UsageError for a file that is cut short.
+    None where the folder has no safetensors files. Raises UsageError for a truncated file.
     """
     paths = sorted(folder.glob("*.safetensors"))
     return sum(map(_header_parameters, paths)) if paths else None
@@ -169,7 +175,7 @@ def _header_parameters(path: Path) -> int:
 
 
 def _tiny(model: ModelConfig, vocabulary: int | None) -> Any:
-    """The config of the tiny Llama that `models.make_tiny` makes."""
+    """The transformers config of the tiny Llama that `models.make_tiny` creates."""
     import torch
 
     from selftrain.models.models import make_tiny
@@ -188,7 +194,7 @@ def _tiny(model: ModelConfig, vocabulary: int | None) -> Any:
 
 @contextmanager
 def _understandable(model: ModelConfig, what: str) -> Iterator[None]:
-    """Turns what transformers raises for a strange or broken config into a UsageError."""
+    """Convert the exceptions that transformers raises for an unsupported or broken config into UsageError."""
     try:
         yield
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:

@@ -1,4 +1,4 @@
-"""A model's weights: what identifies them, whether they are sound, and unsharded tensors under ZeRO stage 3."""
+"""Digests of a model's weights, checks for NaN and infinity, and access to unsharded tensors under ZeRO stage 3."""
 
 import hashlib
 from collections.abc import Iterator
@@ -11,9 +11,13 @@ from selftrain.store.store import sha256_file
 
 
 def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
-    """The identity of pretrained weights: sha256 over a folder's files, or a hub repository's commit; None without `base`.
+    """The identity of the pretrained weights `config.base`: sha256 over a folder's files, or a hub repository's commit.
 
-    field  the setting that names them, for errors
+    None where `config.base` is null.
+
+    field  name of the setting, for error messages
+
+    Raises UsageError where the folder holds no model or cannot be read, or the hub does not answer.
     """
     if config.base is None:
         return None
@@ -36,7 +40,10 @@ def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
 
 
 def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:
-    """The commit of `revision` (default: main) of a hub model."""
+    """The commit of `revision` (default: main) of the hub model `name`. A full commit is returned without asking the hub.
+
+    Raises UsageError where the hub does not answer.
+    """
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
@@ -54,7 +61,7 @@ def hub_commit(name: str, revision: str | None, field: str = "model.base") -> st
 
 
 def digest_weights(folder: Path) -> str:
-    """sha256 over the model's tensors: names, shapes and bytes."""
+    """sha256 over the tensors of a checkpoint: names, types, shapes and bytes."""
     from safetensors.numpy import load_file
 
     sha = hashlib.sha256()
@@ -66,23 +73,26 @@ def digest_weights(folder: Path) -> str:
 
 
 LARGEST_WEIGHT = 1e9
-"""No sound model has larger weights; where training diverges to such values, products overflow."""
+"""Bound on the absolute value of weights. Larger weights only occur when training diverges; their products overflow."""
 
 
 def all_sound(model: Any) -> bool:
-    """Whether all of a model's weights are finite and at most `LARGEST_WEIGHT` in size.
+    """Whether all weights of `model` are finite and at most `LARGEST_WEIGHT` in absolute value.
 
-    Called by every rank, with the same result on each; under ZeRO stage 3 each rank checks its own shards.
+    Every rank must call this, and gets the same result. Under ZeRO stage 3 each rank checks its own shards.
     """
     from accelerate.utils import gather_object
 
-    # A comparison with NaN is false.
+    # Any comparison with NaN is false, so NaN counts as not sound.
     sound = all(bool((_local_shard(p).abs() <= LARGEST_WEIGHT).all()) for p in model.parameters())
     return all(gather_object([sound]))
 
 
 def _local_shard(parameter: Any) -> Any:
-    """This rank's part of a weight: all of it, or under ZeRO stage 3 its shard, without the uninitialised padding at the end."""
+    """The part of a weight that this rank holds: its shard under ZeRO stage 3, else the whole weight.
+
+    The uninitialised padding at the end of a shard is cut off.
+    """
     if not hasattr(parameter, "ds_tensor"):
         return parameter.detach()
     shard = parameter.ds_tensor
@@ -91,9 +101,9 @@ def _local_shard(parameter: Any) -> Any:
 
 
 def unsharded_parameters(module: Any) -> Iterator[tuple[str, Any]]:
-    """Each parameter's name and unsharded tensor, tied ones once; every rank must iterate to the end.
+    """Yield the name and the unsharded tensor of each parameter, tied parameters once. Every rank must iterate to the end.
 
-    Under ZeRO stage 3 the ranks gather one parameter at a time: copy a tensor before the next iteration.
+    Under ZeRO stage 3 the ranks gather one parameter at a time, and a tensor is only valid until the next iteration: copy it.
     """
     for name, parameter in module.named_parameters():
         if hasattr(parameter, "ds_id"):

@@ -1,4 +1,4 @@
-"""The one reader of the DeepSpeed JSON file that `runtime.deepspeed` names. Imports no torch."""
+"""Reads the DeepSpeed JSON file that `runtime.deepspeed` names; does not import torch."""
 
 import json
 from dataclasses import dataclass
@@ -10,9 +10,11 @@ from selftrain.errors import UsageError
 
 
 def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
-    """The content of `runtime.deepspeed`, as training uses it; None where it is null.
+    """DeepSpeed's settings for training: the content of the file `runtime.deepspeed`; None where that setting is null.
 
-    Raises UsageError where the file is not DeepSpeed's JSON, or asks for another stage of ZeRO than 1, 2 or 3.
+    For ZeRO stage 3 they also say that checkpoints hold unsharded models.
+
+    Raises UsageError where the file has no `zero_optimization.stage`, or the stage is not 1, 2 or 3.
     """
     if runtime.deepspeed is None:
         return None
@@ -35,7 +37,7 @@ def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
 
 @dataclass(frozen=True)
 class Zero:
-    """What decides how much memory a rank needs; stage 0: training without DeepSpeed."""
+    """The settings that determine how much memory a rank needs; stage 0 means training without DeepSpeed."""
 
     stage: int = 0
     offload_optimizer: bool = False
@@ -43,7 +45,7 @@ class Zero:
 
 
 def zero_of(runtime: RuntimeConfig) -> Zero:
-    """The stage of ZeRO and its offloading. Raises as `deepspeed_settings` does."""
+    """The ZeRO stage and whether DeepSpeed offloads. Raises UsageError as `deepspeed_settings` does."""
     settings = deepspeed_settings(runtime)
     if settings is None:
         return Zero()

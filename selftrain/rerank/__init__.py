@@ -1,1 +1,1 @@
-"""The reranker, and scoring with it."""
+"""The reranker: ranks the candidates of a prompt, and scores pools of candidates."""

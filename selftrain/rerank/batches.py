@@ -1,15 +1,21 @@
-"""How many tokens the reranker scores at once, and which candidates share a batch."""
+"""Divides the reranker's input rows into batches of similar length, with a maximum number of tokens."""
 
 from collections.abc import Sequence
 
 BATCH_TOKENS = {"cpu": 1024}
-"""Most tokens of a batch by device, prompts and padding included; on CPU a batch that fits the core's cache is faster."""
+"""Maximum tokens per batch by device type, including prompts and padding. On CPU, a batch that fits into the cache is faster."""
 OTHER_BATCH_TOKENS = 16_384
-"""Most tokens of a batch on devices that are not in BATCH_TOKENS."""
+"""Maximum tokens per batch on device types that are not in BATCH_TOKENS."""
 
 
 def batches(lengths: Sequence[int], device: str) -> list[list[int]]:
-    """Row numbers in batches of similar length, each of at most the device type's BATCH_TOKENS tokens with padding."""
+    """Divide rows into batches; returns the row numbers of each batch.
+
+    A batch with padding has at most the maximum tokens for `device`; a row that is longer is a batch by itself.
+
+    lengths  [rows] number of tokens of each row
+    device   device type, such as cpu
+    """
     most = BATCH_TOKENS.get(device, OTHER_BATCH_TOKENS)
     found: list[list[int]] = []
     for at in sorted(range(len(lengths)), key=lambda at: lengths[at]):

@@ -1,11 +1,12 @@
-"""Picks one of n programs with a finished run's last reranker, in the way that its validation split chose.
+"""Picks one of n programs with a finished run's last reranker and the ranking rule chosen on the validation split.
 
 from selftrain import Picker
 picked = Picker.load("runs/demo").rank(prompt, candidates)
 candidates[picked.best]
 
-The way is the reranker's score, or the score + weight x mean log-probability per token under the run's generator. The
-log-probability also shows texts that the generator would hardly write: a reranker's scores of such texts mean little.
+There are two ranking rules: the reranker's score alone, and the score + weight x mean log-probability per token under the run's
+generator. With the second rule, log-probabilities also detect candidates that are out of distribution, that is, texts that the
+generator is very unlikely to write. The reranker's scores of such texts mean little.
 """
 
 import json
@@ -23,16 +24,16 @@ from selftrain.store.runfile import find_run, read_run
 from selftrain.store.store import Store
 
 FAR = 2.0
-"""Texts are far where their mean log-probability is below FAR x the lowest mean of the run's own test problems."""
+"""Candidates are out of distribution if their mean log-probability is below FAR x `Picker.lowest`."""
 
 
 @dataclass(frozen=True)
 class Picked(Ranking):
-    """A ranking and the figures that it comes from.
+    """A ranking, and the log-probabilities that it uses.
 
-    scores    [n] by the way chosen
-    logprobs  [n] mean log-probability per token under the run's generator, nats; None where the way needs none
-    lowest    the lowest mean of such a list over the run's own test problems
+    scores    [n] scores by the ranking rule
+    logprobs  [n] mean log-probability per token under the run's generator, nats; None where the rule does not use them
+    lowest    see `Picker.lowest`; None without `logprobs`
     """
 
     logprobs: tuple[float, ...] | None = None
@@ -40,21 +41,25 @@ class Picked(Ranking):
 
     @property
     def mean_logprob(self) -> float | None:
-        """Mean of `logprobs` over the candidates."""
+        """Mean of `logprobs` over the candidates; None without log-probabilities."""
         return sum(self.logprobs) / len(self.logprobs) if self.logprobs else None
 
     @property
     def far(self) -> bool | None:
-        """Whether the candidates are unlike the run's own samples; None without log-probabilities."""
+        """Whether the candidates are out of distribution for the run's generator; None without log-probabilities."""
         if self.mean_logprob is None or self.lowest is None:
             return None
         return self.mean_logprob < FAR * self.lowest
 
 
 class Picker:
-    """The last reranker of a run, and its generator where log-probabilities are used.
+    """Ranks programs with the last reranker of a run, and with the run's generator if the ranking rule uses log-probabilities.
 
-    way     `rm-2`: the score; `rm-2+logprob`: the score + `weight` x mean log-probability
+    run             the run's record
+    way             the ranking rule: `rm-2` is the score of reranker rm-2, `rm-2+logprob` is this score + `weight` x mean
+                    log-probability per token
+    evaluated       the content of the run's evaluation.json
+    uses_generator  whether log-probabilities are computed
     """
 
     def __init__(
@@ -72,11 +77,12 @@ class Picker:
 
     @classmethod
     def load(cls, run: str | Path, way: str | None = None, device: str = "cpu") -> "Picker":
-        """The picker of a finished run.
+        """Load the picker of a finished run.
 
-        way  instead of the one that the run's validation chose; the reranker alone needs no generator, and detects no far texts
+        way  ranking rule to use in place of the rule that was chosen on the validation split. The rule with the reranker alone
+             does not load the generator, so `Picked.far` is None.
 
-        Raises UsageError where there is no such run or way.
+        Raises UsageError where the run or the ranking rule does not exist.
         """
         folder = find_run(run)
         record = read_run(folder)
@@ -90,7 +96,7 @@ class Picker:
         return cls(record, Reranker.load(checkpoint, device), way or result["chosen"], result, way != last)
 
     def rank(self, prompt: str, candidates: Sequence[str]) -> Picked:
-        """Ranks `candidates`, completions of `prompt` (without the prompt itself)."""
+        """Rank `candidates`, which are completions of `prompt` (without the prompt itself)."""
         scores = self.reranker.rank(prompt, candidates).scores
         if not self.uses_generator:
             return Picked(scores)
@@ -100,13 +106,13 @@ class Picker:
 
     @property
     def description(self) -> str:
-        """The way, for people."""
+        """The ranking rule, as text for users."""
         with_logprob = f" + {self.weight:.3g} x mean log-probability per token under the run's generator"
         return f"score of {self.alone}{'' if self.way == self.alone else with_logprob}"
 
     @property
     def solved(self) -> str:
-        """How often the way picks a right program, for people."""
+        """How often the ranking rule picks a right program on the run's test problems, as text for users."""
         found = self.evaluated["evaluation"]["pools"]["sft"]["overall"]
         own, random = found["rankers"][self.way]["value"], found["random"]["value"]
         return (
@@ -116,7 +122,7 @@ class Picker:
 
     @property
     def trained_on(self) -> str:
-        """What the reranker was trained on, for people."""
+        """The problems that the reranker was trained on, as text for users."""
         problems = self.run["config"]["problems"]
         languages = problems.get("languages") or sorted(
             {language for part in problems.get("parts", ()) for language in part.get("languages", ())}
@@ -127,7 +133,10 @@ class Picker:
 
     @cached_property
     def lowest(self) -> float:
-        """The lowest mean, over the run's test problems, of the mean log-probabilities of a problem's candidates."""
+        """The lowest mean log-probability of a validation or test problem of the run, nats per token.
+
+        The value of a problem is the mean over the SFT policy's candidates, each with its mean log-probability per token.
+        """
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
@@ -148,6 +157,7 @@ class Picker:
         return load_generator(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
 
     def _logprobs(self, prompt: str, candidates: Sequence[str]) -> tuple[float, ...]:
+        """Mean log-probability per token of each candidate under the run's generator, nats."""
         from selftrain.models.logprobs import summed_logprobs
         from selftrain.models.models import encode_completions, encode_prompt, load_context
 
@@ -167,7 +177,11 @@ class Picker:
 
 @dataclass(frozen=True)
 class Example:
-    """A test problem of a run and what its generator wrote for it: each distinct program once, with the sandbox's verdict."""
+    """A test problem of a run with its generator's programs, each distinct program once.
+
+    candidates  the programs
+    verdicts    the sandbox's verdict on each program
+    """
 
     id: str
     prompt: str
@@ -176,9 +190,9 @@ class Example:
 
 
 def example(run: str | Path, id: str = "") -> Example:
-    """The test problem `id` of a finished run; by default the first of which some programs pass and some do not.
+    """The test problem `id` of a finished run; by default the first problem for which some programs pass and others do not.
 
-    Raises UsageError where the run has no such problem.
+    Raises UsageError where the run has no such test problem.
     """
     from selftrain.records import Candidate, Execution, Problem, read_records
 
@@ -203,7 +217,7 @@ def example(run: str | Path, id: str = "") -> Example:
 
 
 def _folder(run: Mapping[str, Any], stage: str) -> Path:
-    """The folder of a run's stage. Its files are not verified: reading a generator may take minutes."""
+    """The artifact folder of one stage of a run. Its files are not verified, which would take minutes for a large generator."""
     if stage not in run["stages"]:
         raise UsageError(f"this run of {run['name']} has no stage {stage}; finish it with `selftrain run`")
     ref = run["stages"][stage]

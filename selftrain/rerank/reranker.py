@@ -1,4 +1,4 @@
-"""The reranker, the product of a run: scores programs for a prompt and picks the best of n.
+"""The reranker, which is the result of a run: scores programs for a prompt and picks the best of n.
 
 from selftrain import Reranker
 ranking = Reranker.load("runs/demo").rank(prompt, candidates)
@@ -19,13 +19,16 @@ from selftrain.store.runfile import NAME, read_run
 
 @dataclass(frozen=True)
 class Ranking:
-    """[n] scores, in the order of the candidates; higher is better, and only differences are meaningful."""
+    """A ranking of n candidates.
+
+    scores  [n] scores in the order of the candidates; higher is better, and only differences are meaningful
+    """
 
     scores: tuple[float, ...]
 
     @property
     def order(self) -> tuple[int, ...]:
-        """Indices of the candidates, best first; equal scores keep their order."""
+        """Indices of the candidates, best first; candidates with equal scores keep their order."""
         return tuple(sorted(range(len(self.scores)), key=lambda at: -self.scores[at]))
 
     @property
@@ -41,14 +44,14 @@ class Reranker:
         self.model = model
         self.tokenizer = tokenizer
         self.forward = forward or model
-        """Makes forward passes; not the model itself where its weights are sharded."""
+        """Callable that makes the forward passes: the model itself, or `sharded.Sharded` where the weights are sharded."""
         self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
 
     @classmethod
     def load(cls, run_or_folder: str | Path, device: str = "cpu") -> "Reranker":
-        """The reranker in a checkpoint's folder, or the last one of a run's folder.
+        """Load the reranker from a checkpoint's folder, or the last reranker of the run in a run's folder.
 
-        Raises UsageError where there is none, or where the model is not a classifier with one label.
+        Raises UsageError where the folder has no reranker, or where the model is not a classifier with one label.
         """
         from selftrain.models.models import load_classifier, load_tokenizer
 
@@ -56,24 +59,25 @@ class Reranker:
         return cls(load_classifier(folder).to(device).eval(), load_tokenizer(folder))
 
     def rank(self, prompt: str, candidates: Sequence[str]) -> Ranking:
-        """Scores `candidates`, completions of `prompt` (without the prompt itself)."""
+        """Score and rank `candidates`, which are completions of `prompt` (without the prompt itself)."""
         if not candidates:
             raise UsageError("nothing to rank: expected at least one candidate")
         return Ranking(tuple(self.score_many([(prompt, candidates)])[0]))
 
     def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        """Scores [problems][candidates] of (prompt, completions).
+        """Scores [problems][candidates] for a list of (prompt, completions).
 
-        The common prefix of a problem's candidates, at least the prompt, is read once and its KV cache is shared. Prefixes are
-        read in batches over problems, then the rest of the candidates, both sorted by length.
+        The common prefix of a problem's candidates (usually at least the prompt) is read once, and its KV cache is shared by
+        these candidates. The model first reads the prefixes of several problems in one batch, then the rest of their candidates
+        in batches; rows in a batch have similar lengths.
         """
         import torch
 
         from selftrain.models.models import encode_completions, encode_prompt, fill_template
 
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
-        # The model scores at the last token that is not padding, which is the one before where the end token also pads. A
-        # candidate keeps that token, so it is not part of the prefix.
+        # The model scores a row at its last token that is not the padding token. If the end token is also the padding token,
+        # this is the token before the end token. The prefix must not contain the scored token.
         own = 2 if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id else 1
         texts = [text for _, candidates in problems for text in candidates]
         written = iter(encode_completions(self.tokenizer, texts))
@@ -99,8 +103,8 @@ class Reranker:
     def _score_rows(self, prompts: Sequence[list[int]], rows: Sequence[tuple[int, list[int]]]) -> list[float]:
         """[rows] scores.
 
-        prompts  token ids of the prefixes, one list each
-        rows     (index of the row's prefix, the token ids after it)
+        prompts  token ids of the prefixes, one list per prefix
+        rows     (index of the row's prefix, token ids after the prefix)
         """
         import torch
 
@@ -143,7 +147,7 @@ def _common_prefix(rows: Sequence[list[int]]) -> list[int]:
 
 
 def _select_rows(cache: Any, rows: Any) -> Any:
-    """A KV cache of `rows` of `cache`. `cache` stays unchanged: a forward pass extends the cache that it gets."""
+    """A new KV cache with the rows `rows` of `cache`. A copy, since a forward pass extends the cache that it is given."""
     if cache is None:
         return None
     chosen = copy.copy(cache)
@@ -153,7 +157,12 @@ def _select_rows(cache: Any, rows: Any) -> Any:
 
 
 def reranker_folder(path: Path) -> Path:
-    """The checkpoint's folder: `path` itself, or the last reranker of the run in `path`. Raises UsageError without one."""
+    """The folder of a reranker's checkpoint: `path` itself, or the last reranker of the run in `path`.
+
+    Downloads a reranker that is in a remote store but not in this machine's cache.
+
+    Raises UsageError where there is no reranker.
+    """
     if (path / "config.json").is_file():
         return path
     if not (path / NAME).is_file():

@@ -1,4 +1,4 @@
-"""Scores pools of candidates with rerankers in child processes; identical programs of a problem are scored once."""
+"""Scores pools of candidates with rerankers in child processes; duplicate programs of a problem are scored once."""
 
 import math
 import random
@@ -17,14 +17,14 @@ from selftrain.store.store import PROGRESS
 
 @dataclass(frozen=True)
 class Job:
-    """Scores one pool with one reranker.
+    """One pool of candidates to score with one reranker.
 
-    name        of the result
-    reranker    name of the stage's input that holds the reranker
-    candidates  name of the stage's input that holds the pool
-    splits      whose problems are scored
-    shuffled    score each candidate behind another problem's prompt (same split and language): the control that shows
-                whether the reranker reads the problem
+    name        key of this job's scores in the result of `score_candidates`
+    reranker    name of the stage's input with the reranker
+    candidates  name of the stage's input with the pool
+    splits      splits whose problems are scored
+    shuffled    whether each candidate is scored with another problem's prompt (of the same split and language). This control
+                shows whether the reranker reads the problem.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Job:
 
 
 def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
-    """{job name: {candidate id: score}}. Greedy candidates (sample -1) are not scored."""
+    """Run the jobs; returns {job name: {candidate id: score}}. Greedy candidates (sample -1) are not scored."""
     import pyarrow.parquet as pq
 
     folder = context.folder / PROGRESS
@@ -58,7 +58,10 @@ def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[st
 
 
 def run(child: Child) -> Outcome:
-    """Work of the child: each rank scores every world-th problem of every job."""
+    """Work of the child process: each rank scores its share of the problems of every job, and writes its scores to a file.
+
+    Raises UsageError where a score is NaN or infinite.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -113,7 +116,7 @@ def run(child: Child) -> Outcome:
 def _problem_texts(
     problems: Sequence[Problem], pool: Sequence[Candidate], job: Job
 ) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """For each problem of the job: the prompt, and {completion: ids of its candidates}, each distinct completion once."""
+    """For each problem of the job: the prompt, and {completion: ids of the candidates with it} for each distinct completion."""
     texts: dict[str, dict[str, list[str]]] = {}
     for candidate in pool:
         if candidate.sample >= 0:
@@ -127,7 +130,7 @@ def _problem_texts(
 
 
 def shuffled_prompts(problems: Sequence[Problem]) -> dict[str, str]:
-    """{problem id: the prompt of another problem of its split and language}; its own prompt where there is no other."""
+    """{problem id: prompt of another problem of the same split and language}; the own prompt where there is no other problem."""
     groups: dict[tuple[str, str], list[Problem]] = {}
     for problem in problems:
         groups.setdefault((problem.split, problem.language), []).append(problem)

@@ -1,7 +1,8 @@
-"""A reranker sharded over the ranks of a machine, for one that does not fit on a GPU: ZeRO stage 3 for inference.
+"""Shards a reranker that does not fit on one GPU over the ranks of a machine, with ZeRO stage 3 for inference.
 
-Each layer is gathered from all ranks when it is needed and freed afterwards. So all ranks must make their forward passes at the
-same time, each of its own rows: a rank without rows left makes passes of one token until the last rank is done.
+Each layer is gathered from all ranks when a forward pass needs it, and freed afterwards. So all ranks must make their forward
+passes at the same time, each for different rows. A rank that has scored all its rows makes passes over one token until the last
+rank is done.
 """
 
 from pathlib import Path
@@ -15,7 +16,7 @@ from selftrain.rerank.reranker import Reranker
 
 
 class Sharded:
-    """Makes forward passes of the sharded model; every rank must call `finish` after its last pass."""
+    """Makes the forward passes of a sharded model. Every rank must call `finish` after its last pass."""
 
     def __init__(self, model: Any, settings: dict[str, Any]) -> None:
         import deepspeed
@@ -38,6 +39,7 @@ class Sharded:
                 self.engine.module(input_ids=ids, use_cache=False)
 
     def _any_busy(self, busy: bool) -> bool:
+        """Whether any rank has a forward pass to make; `busy`: whether this rank has one. Every rank must call this."""
         import torch
 
         flag = torch.tensor([float(busy)], device=self.engine.device)
@@ -46,7 +48,7 @@ class Sharded:
 
 
 def load_sharded(folder: Path, runtime: RuntimeConfig) -> Reranker:
-    """The reranker in `folder`, with this rank's shard of its weights. Called by every rank; `forward` is a `Sharded`."""
+    """Load this rank's shard of the reranker in `folder`. Every rank must call this; `forward` of the result is a `Sharded`."""
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     start_distributed(runtime.device)

@@ -1,4 +1,4 @@
-"""Engine `hf`: decodes with Transformers in this process, on CPU and GPU; PPO's rollouts share its loop (`decode`)."""
+"""Engine `hf`: decodes with Transformers on CPU or GPU; PPO's rollouts use its decoding loop (`decode`) too."""
 
 import hashlib
 from collections.abc import Sequence
@@ -13,11 +13,14 @@ from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
 
 DROP_SHARE = 0.1
-"""Finished rows leave the batch once they are this share of it; sooner, copying the cache costs more than it saves."""
+"""Finished rows are removed from the batch once they make up this share of it, since each removal copies the KV cache."""
 
 
 class Engine:
-    """Samples with the checkpoint in `folder`. A sample depends only on its prompt, the prompt's name and its own number."""
+    """Samples with the checkpoint in `folder`.
+
+    A sample depends only on its prompt, the prompt's name and the sample's number, not on the batch.
+    """
 
     def __init__(self, folder: Path, settings: SampleConfig, device: str = "cpu") -> None:
         self.settings = settings
@@ -32,7 +35,7 @@ class Engine:
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
     ) -> list[list[Sample]]:
-        """See the package's docstring. Without `names`, a prompt's name is the seed and its position."""
+        """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
         names = names or [f"{seed}/{at}" for at in range(len(prompts))]
         rows = [(at, k) for at in range(len(prompts)) for k in range(max(1, n))]
         rows.sort(key=lambda row: len(prompts[row[0]]))
@@ -59,7 +62,7 @@ class Engine:
 
 
 def uniforms(name: str, count: int) -> torch.Tensor:
-    """[count] float32 uniform numbers in [0, 1) that depend on `name` only: a row's draws, whatever batch it is in."""
+    """[count] float32 uniform numbers in [0, 1), seeded with a hash of `name`: the draws of one sample."""
     seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
     return torch.rand(count, generator=torch.Generator().manual_seed(seed))
 
@@ -74,12 +77,12 @@ def decode(
     temperature: float = 1.0,
     top_p: float = 1.0,
 ) -> list[Sample]:
-    """One completion per prompt, up to the first of `ends`, or `max_new_tokens` long.
+    """One completion per prompt. A completion stops after the first token of `ends`, or at `max_new_tokens`.
 
-    uniforms  [rows, max_new_tokens] in [0, 1), one per draw, see `draw`; None decodes greedily
+    uniforms  [rows, max_new_tokens] random numbers in [0, 1), one per token, see `draw`; None decodes greedily
 
-    Prompts are padded on the left and share one KV cache. Finished rows leave the batch, and decoding stops when all have.
-    `model` must be in evaluation mode: in training mode one that recomputes activations keeps no cache.
+    Prompts are padded on the left and share one KV cache. Finished rows are removed from the batch; decoding stops when all rows
+    are finished. `model` must be in evaluation mode: in training mode, a model that recomputes activations keeps no KV cache.
     """
     device = model.device
     stop = torch.tensor(list(ends), device=device)
@@ -89,8 +92,8 @@ def decode(
     uniforms = None if uniforms is None else uniforms.to(device)
     tokens = torch.full((len(prompts), max_new_tokens), -1, device=device)
     logprobs = torch.zeros(len(prompts), device=device)
-    rows = torch.arange(len(prompts), device=device)  # which prompts are still in the batch
-    running = torch.ones_like(rows, dtype=torch.bool)  # which of those have not ended
+    rows = torch.arange(len(prompts), device=device)  # numbers of the prompts that are still in the batch
+    running = torch.ones_like(rows, dtype=torch.bool)  # whether each of these rows is not finished
     cache: Any = None
     for step in range(max_new_tokens):
         out = model(
@@ -128,18 +131,18 @@ def decode(
 def draw(
     logits: torch.Tensor, uniforms: torch.Tensor, top_p: float = 1.0, temperature: float = 1.0
 ) -> torch.Tensor:
-    """[rows] tokens from softmax(logits / temperature) by inverse transform sampling.
+    """[rows] token ids drawn from softmax(logits / temperature) by inverse transform sampling.
 
-    A row's token is the first whose cumulative probability exceeds the row's uniform number.
+    A row's token is the first token whose cumulative probability exceeds the row's uniform number.
 
     logits    [rows, vocabulary]
-    uniforms  [rows] in [0, 1); probabilities are summed in their type
-    top_p     draw from the fewest likeliest tokens whose probabilities reach it
+    uniforms  [rows] random numbers in [0, 1); their type is also the type in which probabilities are summed
+    top_p     nucleus sampling: draw from the smallest set of the likeliest tokens whose probabilities sum to at least `top_p`
     """
     probabilities = (logits.float() / temperature).softmax(-1)
     if top_p < 1:
         ordered, order = probabilities.sort(-1, descending=True)
-        # Tokens before which `top_p` is already spent are outside the nucleus.
+        # A token is outside the nucleus if the likelier tokens already sum to `top_p`.
         outside = (ordered.cumsum(-1) - ordered) >= top_p
         probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(outside, 0.0))
     cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)

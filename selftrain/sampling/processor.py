@@ -1,7 +1,8 @@
-"""The processor's instruction sets, as far as results depend on them.
+"""Detects the processor's instruction sets that change sampling results.
 
-Without VNNI instructions (AVX2, first-generation AVX-512), int8 products are summed in 16 bits. These sums saturate, and
-log-probabilities were off by 0.14 nats a token. In float32, processors differ in the last bits only.
+Without VNNI instructions (AVX2, first-generation AVX-512), CTranslate2 sums int8 products in 16 bits. These sums saturate; the
+measured error of log-probabilities is 0.14 nats per token. In float32, results on different processors differ only in the last
+bits.
 
     python -m selftrain.sampling.processor        prints the processor's name and instruction sets
 """
@@ -11,12 +12,13 @@ import platform
 from pathlib import Path
 
 INTERESTING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
+"""Instruction sets that are looked for."""
 WITHOUT = ("GENERIC", "AVX", "AVX2")
-"""Values of CT2_FORCE_CPU_ISA that leave VNNI unused."""
+"""Values of the environment variable CT2_FORCE_CPU_ISA with which CTranslate2 does not use VNNI."""
 
 
 def described() -> dict[str, str]:
-    """The first processor's fields in /proc/cpuinfo; empty where that file does not exist."""
+    """The fields of the first processor in /proc/cpuinfo; empty where this file does not exist."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
@@ -26,13 +28,13 @@ def described() -> dict[str, str]:
 
 
 def flags() -> list[str]:
-    """The instruction sets of INTERESTING that the processor has."""
+    """The instruction sets in INTERESTING that this processor has."""
     found = described().get("flags", "").split()
     return [name for name in INTERESTING if name in found]
 
 
 def adds_exactly() -> bool:
-    """Whether sums of 8-bit products are exact in CTranslate2's int8 arithmetic here."""
+    """Whether CTranslate2's int8 arithmetic is exact on this processor: sums of 8-bit products do not saturate."""
     if os.environ.get("CT2_FORCE_CPU_ISA", "").upper() in WITHOUT:
         return False
     return platform.machine() in ("arm64", "aarch64") or any("vnni" in name for name in flags())

@@ -1,4 +1,4 @@
-"""Child process of stage `sample`: each rank samples every world-th shard and writes one file per shard."""
+"""Child process of stage `sample`: each rank samples its share of the shards and writes one file per shard."""
 
 import math
 import os
@@ -24,7 +24,7 @@ from selftrain.stages.sample import SampleSlice, shard_path, shards
 
 
 def sample(child: Child) -> Outcome:
-    """Sample the requested shards that are not finished yet."""
+    """Sample this rank's share of the requested shards, except the finished ones."""
     config = SampleSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = ranks.rank(), ranks.world_size()
@@ -32,9 +32,10 @@ def sample(child: Child) -> Outcome:
     numbered = list(enumerate(shards(problems, config)))
     if (only := child.extra.get("only")) is not None:
         numbered = [(at, rows) for at, rows in numbered if shard_path(child.private, at).name in only]
-    # Dealt out by number before finished shards are left out: ranks start at different times and may see different files.
+    # Deal out the shards first and skip finished ones then: ranks start at different times and may see different files.
     mine = [(at, rows) for at, rows in numbered[rank::world] if not shard_path(child.private, at).is_file()]
-    if not mine and rank > 0:  # rank 0 goes on even without shards: it converts the model for the others
+    # Rank 0 continues without shards too: it converts the model for the other ranks.
+    if not mine and rank > 0:
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])
     longest = load_context(child.inputs["generator"])
@@ -58,7 +59,7 @@ def sample(child: Child) -> Outcome:
 def _sampled(
     engine: Any, tokenizer: Any, config: SampleSlice, shard: int, rows: Sequence[tuple[Problem, list[int]]]
 ) -> list[Candidate]:
-    """The candidates of problems with their prompts' tokens."""
+    """Sample the candidates of one shard; `rows`: its problems, each with its prompt's token ids."""
     prompts = [prompt for _, prompt in rows]
     seed = (config.seed * 1_000_003 + shard) % 2**31
     names = [f"{config.seed}/{problem.id}" for problem, _ in rows]
@@ -73,9 +74,13 @@ def _sampled(
 
 
 def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends: Sequence[int]) -> Candidate:
-    """The record of one sample, its text cut at the problem's first stop token.
+    """The record of one sample, with its text cut at the problem's first stop token.
 
-    The tokens of a cut text are those of what remains, and its log-probability is NaN until `with_logprobs` computes it.
+    number  number of the sample; -1 for the greedy completion
+    ends    ids of the tokens that end a completion
+
+    If the text is cut, the record has the token ids of the remaining text, and its log-probability is NaN until
+    `with_logprobs` computes it.
     """
     text = decode_completion(tokenizer, drawn.token_ids, ends)
     completion = problem.cut(text)
@@ -94,11 +99,12 @@ def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends
 
 
 def kept_tokens(tokenizer: Any, ids: Sequence[int], completion: str) -> list[int]:
-    """Token ids of `completion`, a beginning of the text of `ids`.
+    """Token ids of `completion`, which is a prefix of the text of `ids`.
 
-    As many of `ids` as fit into it; the rest of it, part of one token, is encoded anew.
+    Keeps the longest prefix of `ids` whose text is inside `completion`. The remaining text, a part of the next token, is encoded
+    again.
     """
-    low, high = 0, len(ids)  # bisection: more tokens give a longer text
+    low, high = 0, len(ids)  # bisection works since more tokens give a longer text
     while low < high:
         middle = (low + high + 1) // 2
         inside = completion.startswith(decode_completion(tokenizer, ids[:middle]))
@@ -109,7 +115,7 @@ def kept_tokens(tokenizer: Any, ids: Sequence[int], completion: str) -> list[int
 
 
 def with_logprobs(engine: Any, records: Sequence[tuple[Candidate, list[int]]]) -> list[Candidate]:
-    """The candidates of (candidate, prompt's token ids), with every log-probability that is NaN computed."""
+    """Compute the log-probabilities that are NaN; `records`: candidates, each with its prompt's token ids."""
     cut = [at for at, (record, _) in enumerate(records) if math.isnan(record.logprob)]
     scored = [at for at in cut if records[at][0].token_ids]
     found = engine.logprobs([records[at][1] for at in scored], [records[at][0].token_ids for at in scored])
@@ -146,7 +152,7 @@ def take_devices(rank: int, world: int) -> None:
 
 
 def own_devices(visible: Sequence[str], rank: int, world: int) -> Sequence[str]:
-    """The GPUs of process `rank` of `world` among `visible`: an equal share, or one shared GPU where there are too few."""
+    """The GPUs for process `rank` of `world`: an equal share of `visible`, or one GPU shared with others if there are too few."""
     share = max(1, len(visible) // world)
     start = rank * share % max(1, len(visible))
     return visible[start : start + share]

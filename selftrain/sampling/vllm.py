@@ -1,9 +1,9 @@
-"""vLLM's offline engine, on GPUs.
+"""Engine `vllm`: decodes with vLLM's offline engine, on GPUs.
 
-Written against vLLM 0.22 to 0.33. No test runs vLLM: they check the arguments of `vllm.LLM` and how its outputs are read.
+Written for vLLM 0.22 to 0.33. No test runs vLLM; tests check the arguments of `vllm.LLM` and how its outputs are read.
 
-Each completion's seed depends on the prompt's name and the completion's number. vLLM's arithmetic also depends on the
-batch, so in another batch a draw close to a boundary may give the neighbouring token.
+The seed of a completion depends only on the prompt's name and the completion's number. But vLLM's arithmetic depends on the
+batch, so a completion may differ in another batch where a draw is close to the boundary between two tokens.
 """
 
 import hashlib
@@ -18,13 +18,15 @@ from selftrain.errors import UsageError
 from selftrain.sampling import Sample
 
 ALONE, BESIDE_TRAINER = 0.9, 0.35
-"""Share of a GPU's memory that the engine takes, weights included: without a trainer on the GPU, and with one."""
+"""Share of a GPU's memory that the engine takes, including weights: alone on the GPU, and on the GPU of a trainer."""
 
 
 class Engine:
-    """Samples with the checkpoint in `folder` on the GPUs that this process sees, the model spread over all of them.
+    """Samples with the checkpoint in `folder`, with tensor parallelism over all GPUs that this process sees.
 
-    Under torchrun each rank has its own engine, on the GPU that it trains on.
+    Under torchrun each rank has its own engine, on the GPU that the rank trains on.
+
+    Raises UsageError where vLLM is not installed or this process sees no GPU.
     """
 
     def __init__(self, folder: Path, settings: SampleConfig) -> None:
@@ -43,7 +45,7 @@ class Engine:
     def sample(
         self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
     ) -> list[list[Sample]]:
-        """See the package's docstring. Without `names`, a prompt's name is the seed and its position."""
+        """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
         import vllm
 
         names = names or [f"{seed}/{at}" for at in range(len(prompts))]
@@ -69,16 +71,16 @@ class Engine:
         ]
 
     def reload(self, folder: Path) -> None:
-        """Sample with the weights of the checkpoint in `folder` from now on; its architecture must be the same."""
+        """Sample with the weights of the checkpoint in `folder` from now on; it must have the same architecture."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})
-        self.llm.reset_prefix_cache()  # its keys and values were computed with the old weights
+        self.llm.reset_prefix_cache()  # the cached keys and values were computed with the old weights
 
 
 def start(folder: Path) -> Any:
-    """A `vllm.LLM` of the checkpoint in `folder`."""
+    """Create the `vllm.LLM` of the checkpoint in `folder`."""
     import torch
 
-    trained = "LOCAL_RANK" in os.environ  # set by torchrun: this process trains too
+    trained = "LOCAL_RANK" in os.environ  # torchrun sets it, so this process trains too
     if trained:
         os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"  # run the engine inside the rank's own process
     import vllm
@@ -89,8 +91,10 @@ def start(folder: Path) -> Any:
 def arguments(folder: Path, devices: int, trained: bool) -> dict[str, Any]:
     """Arguments of `vllm.LLM`.
 
-    devices  GPUs that this process sees
-    trained  this process is one of torchrun's ranks and uses one GPU
+    devices  number of GPUs that this process sees
+    trained  whether this process is one of torchrun's ranks and trains; it then uses one GPU
+
+    Raises UsageError without a GPU.
     """
     if not devices:
         raise UsageError(
@@ -118,18 +122,18 @@ def parameters(settings: SampleConfig, n: int, name: str, ends: Sequence[int]) -
         "n": max(1, n),
         "max_tokens": settings.max_new_tokens,
         "stop_token_ids": list(ends),
-        "logprobs": 0,  # the sampled token's own
+        "logprobs": 0,  # only the log-probability of the sampled token
         "detokenize": False,
         **(drawn if n else {"temperature": 0.0}),
     }
 
 
 def seed_of(name: str) -> int:
-    """A number below 2^62 that depends on `name` only."""
+    """A seed below 2^62 from a hash of `name`."""
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
 
 
 def sample_of(completion: Any, ends: Sequence[int]) -> Sample:
-    """The sample in a `vllm.CompletionOutput`."""
+    """Convert a `vllm.CompletionOutput` to a `Sample`."""
     ids = list(completion.token_ids)
     return Sample(ids, float(completion.cumulative_logprob), bool(ids) and ids[-1] in ends)

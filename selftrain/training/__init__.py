@@ -1,1 +1,1 @@
-"""The training stages; each module runs as a child process: `python -m selftrain.training.sft resolved.json`."""
+"""The training stages; each stage module runs as a child process: `python -m selftrain.training.sft resolved.json`."""

@@ -1,4 +1,4 @@
-"""Callbacks of the SFT and reward trainers: progress, evaluation and early stop, finite numbers, checkpoints."""
+"""Trainer callbacks for SFT and reward training: progress reports, early stopping, checks for NaN, checkpoints."""
 
 import collections
 import json
@@ -22,12 +22,12 @@ from selftrain.store.checkpoints import WHOLE, step_of, whole
 
 @dataclass(frozen=True)
 class Goal:
-    """What evaluation measures during training, and when training stops early.
+    """The metric that selects the best checkpoint, the evaluation interval, and the rule for early stopping.
 
-    metric    its name, without `eval_`; the first of equal values is the best
-    higher    whether higher is better
-    steps     steps between evaluations; another one follows the last step; None: no evaluation
-    patience  training stops after this many evaluations without a better value
+    metric    name of the metric, without the prefix `eval_`; of equal values the earliest is the best
+    higher    whether a higher value is better
+    steps     steps between evaluations; there is also one after the last step; None: no evaluation
+    patience  training stops after this many evaluations in a row without a better value
     """
 
     metric: str
@@ -36,7 +36,7 @@ class Goal:
     patience: int
 
     def evaluations(self, history: Sequence[dict[str, Any]]) -> list[dict[str, float]]:
-        """The evaluations in a trainer's history: [{"step", metric}]."""
+        """Extract the evaluations from a trainer's log history: [{"step", metric}]."""
         rows = [row for row in history if f"eval_{self.metric}" in row]
         return [{"step": row["step"], self.metric: row[f"eval_{self.metric}"]} for row in rows]
 
@@ -54,14 +54,14 @@ class Goal:
 
 
 class Progress(TrainerCallback):
-    """Reports each step to the parent process."""
+    """Reports each training step to the parent process."""
 
     def __init__(self) -> None:
         self.seen: collections.deque[tuple[float, float]] = collections.deque(maxlen=20)
-        """(seconds, tokens of all processes since the start) of the last steps."""
+        """The last steps: (monotonic time in seconds, tokens processed by all ranks since the start)."""
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Reports a step; logs of evaluations and the final summary are ignored."""
+        """Report a step's metrics. Logs of evaluations and the final summary have no `loss` and are ignored."""
         if "loss" not in logs:
             return
         figures = {name: logs[name] for name in ("loss", "accuracy") if name in logs}
@@ -75,7 +75,7 @@ class Progress(TrainerCallback):
 class Finite(TrainerCallback):
     """Ends training at the first step whose loss, gradient norm, evaluation or weights are not finite.
 
-    It checks figures that are the same on every rank (reduced over all of them), so that all ranks end.
+    The metrics that are checked are reduced over all ranks, so every rank sees the same values and all ranks end together.
     """
 
     FIGURES = ("loss", "grad_norm", "accuracy", "margin")
@@ -84,18 +84,18 @@ class Finite(TrainerCallback):
         self.stage = stage
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
-        """Checks the figures of a step or an evaluation."""
+        """Check the metrics of a step or an evaluation."""
         names = [name for name in logs if name in self.FIGURES or name.startswith("eval_")]
         if not all(math.isfinite(logs[name]) for name in names):
             self.end(state, ", ".join(f"{name.replace('_', ' ')} {logs[name]:.4g}" for name in names))
 
     def on_save(self, args: Any, state: Any, control: Any, model: Any = None, **kwargs: Any) -> None:
-        """Checks the weights before a checkpoint counts as complete."""
+        """Check the weights before the checkpoint is marked as complete."""
         if not all_sound(model):
             self.end(state, f"weights that are not finite, or beyond {LARGEST_WEIGHT:g}, after the step")
 
     def end(self, state: Any, found: str) -> None:
-        """Raise UsageError that names the figures `found`."""
+        """Raise UsageError; `found` is the text that says which values are not finite."""
         rate = next(
             (row["learning_rate"] for row in reversed(state.log_history) if "learning_rate" in row), 0.0
         )
@@ -108,7 +108,10 @@ class Finite(TrainerCallback):
 
 
 class Checkpoints(TrainerCallback):
-    """Schedules evaluations, keeps the newest checkpoints and the best one, and stops training early."""
+    """Schedules evaluations, stops training early, and deletes all checkpoints but the newest ones and the best one.
+
+    written_by  number of processes and ZeRO stage of this run, stored in each checkpoint
+    """
 
     def __init__(self, goal: Goal, runtime: RuntimeConfig, written_by: dict[str, int]) -> None:
         self.goal = goal
@@ -116,21 +119,21 @@ class Checkpoints(TrainerCallback):
         self.written_by = written_by
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Evaluates every `steps` steps and after the last."""
+        """Request an evaluation every `goal.steps` steps and after the last step."""
         if self.goal.steps:
             control.should_evaluate = (
                 state.global_step % self.goal.steps == 0 or state.global_step >= state.max_steps
             )
 
     def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Saves a checkpoint of the best evaluation so far; stops training by `Goal.should_stop`."""
+        """Save a checkpoint if this evaluation is the best so far; stop training where `Goal.should_stop` says so."""
         stop = self.goal.should_stop(state.log_history)
         control.should_training_stop = control.should_training_stop or stop
         if stop or self.goal.best(state.log_history) == state.global_step:
             control.should_save = True
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Marks the checkpoint as complete once every process has written its part, then deletes older ones."""
+        """Mark the checkpoint as complete once every rank has written its part, then delete older checkpoints."""
         PartialState().wait_for_everyone()
         if not state.is_world_process_zero:
             return

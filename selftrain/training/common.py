@@ -1,8 +1,8 @@
-"""What SFT and reward training share: the order of batches, the trainer's arguments, evaluation, checkpoints, the export.
+"""Code shared by SFT and reward training: batch order, trainer arguments, evaluation, checkpoints, export.
 
-A checkpoint is complete once it has the file `whole`, which records the number of processes. The exported model is always that
-of a complete checkpoint: the last one, or with evaluation the best one. So a run that is killed, even after its last step, and
-resumed ends with the weights of an undisturbed run.
+A checkpoint is complete once it has the file `whole`, which records the number of processes and the ZeRO stage that wrote it.
+The exported model is always taken from a complete checkpoint: the best one if there are evaluations, else the last one. So a
+run that is killed (even after its last step) and resumed exports the same weights as a run that was not interrupted.
 """
 
 import itertools
@@ -33,16 +33,17 @@ from selftrain.store.checkpoints import WHOLE, anew, step_of, whole
 from selftrain.training.callbacks import Checkpoints, Finite, Goal, Progress
 
 SORT_WINDOW = 20
-"""Rows of this many batches are sorted by length together: little padding, and still a random order."""
+"""Number of batches whose rows are sorted by length together. This keeps padding small and the order of batches random."""
 CURVE = 10
-"""Steps per point of a curve, where that gives at least ten points."""
+"""Training steps averaged into one point of a curve; a curve with fewer than CURVE x CURVE steps has a point per step."""
 MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safetensors.index.json")
+"""Patterns of a checkpoint's files that make up the exported model."""
 
 
 def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
-    """Row numbers for `epochs` passes, such that each run of `batch_size` rows has similar lengths.
+    """Row numbers for `epochs` passes, ordered so that each batch of `batch_size` rows has similar lengths.
 
-    The order depends only on the arguments, so a resumed run sees the same batches. An incomplete last batch is dropped.
+    The order is deterministic in the arguments, so a resumed run sees the same batches. An incomplete last batch is dropped.
     """
     rng = random.Random(seed)
     needed = max(1, round(epochs * len(lengths) / batch_size)) * batch_size
@@ -58,7 +59,7 @@ def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed:
         batches = [rows[at : at + batch_size] for at in range(0, len(rows), batch_size)]
         full = [batch for batch in batches if len(batch) == batch_size]
         rng.shuffle(full)
-        # A corpus smaller than one batch is repeated until it fills one.
+        # A corpus smaller than one batch is repeated until it fills a batch.
         order += [row for batch in full for row in batch] or (rows * batch_size)[:batch_size]
     return order[:needed]
 
@@ -67,9 +68,9 @@ def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed:
 class Examples:
     """Tokenised rows of at most `max_tokens` tokens.
 
-    trained    to train on
-    evaluated  to evaluate on while training; empty without evaluation
-    too_long   rows left out of `trained`
+    trained    rows to train on
+    evaluated  rows to evaluate on during training; empty without evaluation
+    too_long   number of rows left out of `trained` because they have more than `max_tokens` tokens
     """
 
     trained: list[dict[str, Any]]
@@ -77,7 +78,10 @@ class Examples:
     too_long: int
 
     def datasets(self, config: Any, seed: int, length: Callable[[dict[str, Any]], int]) -> dict[str, Any]:
-        """`train_dataset`, in the order of batches, and `eval_dataset` for a trainer; `length`: a row's tokens."""
+        """Keyword arguments for a trainer: `train_dataset`, in batch order (`bucketed_order`), and `eval_dataset`, or None.
+
+        length  gives the number of tokens of a row
+        """
         lengths = [length(row) for row in self.trained]
         order = bucketed_order(lengths, config.epochs, config.batch_size, seed)
         evaluated = Dataset.from_list(sorted(self.evaluated, key=length)) if self.evaluated else None
@@ -87,7 +91,10 @@ class Examples:
 def trainer_arguments(
     config: Any, runtime: RuntimeConfig, seed: int, checkpoints: Path, world: int
 ) -> dict[str, Any]:
-    """Arguments for TRL's trainers that carry out `config` on `world` processes."""
+    """Arguments for TRL's trainers to train as `config` says on `world` processes.
+
+    Raises UsageError where `batch_size` cannot be split evenly into micro batches on `world` processes.
+    """
     micro = min(config.micro_batch_size, max(1, config.batch_size // world))
     if config.batch_size % (micro * world):
         raise UsageError(
@@ -110,7 +117,7 @@ def trainer_arguments(
         "train_sampling_strategy": "sequential",
         "save_steps": config.checkpoint_steps,
         "logging_steps": 1,  # so that a resumed run has the same curve
-        "logging_nan_inf_filter": False,  # the filter logs a loss that is not finite as 0
+        "logging_nan_inf_filter": False,  # the filter would log a NaN or infinite loss as 0
         "seed": seed,
         "bf16": cuda,
         "gradient_checkpointing": runtime.recomputes,
@@ -119,13 +126,15 @@ def trainer_arguments(
         "deepspeed": deepspeed_settings(runtime),
         "report_to": "none",
         "disable_tqdm": True,
-        "max_length": None,  # `Examples` has no longer rows
+        "max_length": None,  # no truncation: `Examples` holds no row that is too long
     }
 
 
 def start_deepspeed(runtime: RuntimeConfig) -> None:
-    """Start DeepSpeed where it is configured. Call it after making the trainer's arguments and before loading the model, which
-    ZeRO stage 3 shards while it loads."""
+    """Start DeepSpeed if it is configured.
+
+    Call this after creating the trainer's arguments and before loading the model: ZeRO stage 3 shards a model while it loads.
+    """
     if runtime.deepspeed:
         start_distributed(runtime.device)
 
@@ -134,19 +143,20 @@ def start_deepspeed(runtime: RuntimeConfig) -> None:
 
 
 class TrainerMixin:
-    """A trainer that evaluates weighted means of `measure`, and whose checkpoints hold tied tensors once.
+    """Mixin for a trainer: evaluates weighted means of `measure`, and saves tied tensors once per checkpoint.
 
-    Both are the same on any number of processes.
+    Evaluation results and the tensors in a checkpoint are the same on any number of processes.
     """
 
     measures: tuple[str, ...]
+    """Names of the metrics that `measure` computes."""
 
     def measure(self, model: Any, batch: dict[str, Any]) -> Tensor:
-        """[rows, 1 + measures] each row's weight, then its measures times that weight."""
+        """[rows, 1 + len(measures)]: the weight of each row, then each of its metrics multiplied by the weight."""
         raise NotImplementedError
 
     def evaluate(self: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """The weighted means {eval_NAME: mean}; also logged to the history and passed to the callbacks."""
+        """Evaluate and return {eval_NAME: weighted mean}; also adds them to the log history and passes them to the callbacks."""
         model = self.model_wrapped
         model.eval()
         sums = torch.zeros(1 + len(self.measures), dtype=torch.float64)
@@ -162,7 +172,7 @@ class TrainerMixin:
         return metrics
 
     def _save(self: Any, output_dir: str | None = None, state_dict: dict[str, Any] | None = None) -> None:
-        if state_dict is not None:  # DeepSpeed passes tied tensors under each of their names
+        if state_dict is not None:  # DeepSpeed passes a tied tensor once under each of its names
             twice = dict(self.model.named_parameters(remove_duplicate=False)).keys()
             tied = twice - dict(self.model.named_parameters()).keys()
             state_dict = {name: tensor for name, tensor in state_dict.items() if name not in tied}
@@ -173,7 +183,7 @@ class TrainerMixin:
 
 
 def last_checkpoint(folder: Path) -> str | None:
-    """The newest complete checkpoint in `folder`, or None. A killed process may have left a newer, incomplete one."""
+    """The newest complete checkpoint in `folder`, or None. Incomplete checkpoints of killed processes are ignored."""
     found = whole(folder).values()
     return str(max(found, key=step_of)) if found else None
 
@@ -183,9 +193,9 @@ class Trained:
     """The result of training.
 
     checkpoint  folder of the checkpoint to export
-    history     the trainer's log, {"step", ...} for each step and each evaluation
+    history     the trainer's log history, {"step", ...} for each step and each evaluation
     steps       number of optimizer steps
-    stopped     whether it stopped early, by `Goal.should_stop`
+    stopped     whether training stopped early
     """
 
     checkpoint: Path
@@ -194,7 +204,7 @@ class Trained:
     stopped: bool
 
     def metrics(self, goal: Goal, names: Sequence[str]) -> dict[str, Any]:
-        """The stage's figures: the mean of `names` over the last CURVE steps, their curve, and the evaluations."""
+        """The stage's metrics: the mean of each of `names` over the last CURVE steps, their curves, and the evaluations."""
         rows = [row for row in self.history if "loss" in row and "step" in row]
         found: dict[str, Any] = {"steps": self.steps}
         found |= {name: _mean(rows[-CURVE:], name) for name in names}
@@ -209,11 +219,13 @@ class Trained:
 
 
 def train(trainer: Any, goal: Goal, runtime: RuntimeConfig, stage: str) -> Trained:
-    """Train from the start or resume from the last complete checkpoint; both end with the same weights, bit-equal on one process.
+    """Train, from the last complete checkpoint if there is one, else from the start.
 
-    stage  its name, for errors
+    A resumed run ends with the same weights as an uninterrupted one; on a single process they are equal bit for bit.
 
-    Raises UsageError where the checkpoint does not fit, and where training diverges.
+    stage  the stage's name, for error messages
+
+    Raises UsageError where the checkpoint does not match this run, and where training diverges.
     """
     plugin = trainer.accelerator.state.deepspeed_plugin
     written_by = {"processes": world_size(), "zero": plugin.zero_stage if plugin else 0}
@@ -222,7 +234,7 @@ def train(trainer: Any, goal: Goal, runtime: RuntimeConfig, stage: str) -> Train
     trainer.add_callback(Finite(stage))
     trainer.add_callback(Checkpoints(goal, runtime, written_by))
     folder = Path(trainer.args.output_dir)
-    # Rank 0 decides for all: over a network file system another rank may see an older state of the folder.
+    # Rank 0 decides for all ranks: over a network file system another rank may see an older state of the folder.
     [newest] = broadcast_object_list([last_checkpoint(folder)])
     if newest is not None:
         check_checkpoint(Path(newest), trainer.model, written_by)
@@ -247,9 +259,10 @@ def _finished(state: dict[str, Any], goal: Goal) -> bool:
 
 
 def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -> None:
-    """Raise UsageError unless training of `model` can resume from `checkpoint` with the same result as an undisturbed run.
+    """Raise UsageError unless `checkpoint` has the tensors of `model` and a layout that this run can resume from.
 
-    Without DeepSpeed the number of processes may differ; DeepSpeed shards the optimizer's state by rank.
+    Under DeepSpeed the number of processes and the ZeRO stage must be those in `written_by`, since the optimizer's state is
+    sharded by rank. Without DeepSpeed the number of processes may differ.
     """
     before = json.loads((checkpoint / WHOLE).read_text())
     if before != written_by and (before["zero"] or written_by["zero"]):
@@ -277,13 +290,13 @@ def _shapes(path: Path) -> dict[str, list[int]]:
         return {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
 
 
-# The result
+# Export
 
 
 def export(checkpoint: Path, folder: Path, tokenizer: Any, base: Callable[[], Any] | None) -> None:
-    """Write a checkpoint's model and the tokenizer into `folder`. Called by every rank; returns when rank 0 has written.
+    """Write a checkpoint's model and the tokenizer into `folder`. Every rank must call this; it returns once rank 0 has written.
 
-    base  where the checkpoint holds adapters: a function that loads the model to merge them into
+    base  a function that loads the base model, into which the checkpoint's adapters are merged; None: no adapters
     """
     state = PartialState()
     if state.is_main_process:
@@ -297,7 +310,7 @@ def export(checkpoint: Path, folder: Path, tokenizer: Any, base: Callable[[], An
 
 
 def curve(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str, float]]:
-    """The means of `names` over every CURVE steps; over each step where there are fewer than CURVE x CURVE."""
+    """Means of `names`, one point per CURVE steps; one point per step where there are fewer than CURVE x CURVE steps."""
     width = CURVE if len(rows) >= CURVE * CURVE else 1
     parts = [rows[at : at + width] for at in range(0, len(rows), width)]
     return [

@@ -1,8 +1,12 @@
-"""Stages B and E: trains the reranker, correct over incorrect, with TRL's RewardTrainer.
+"""Stages B and E: trains the reranker to score right programs above wrong ones, with TRL's RewardTrainer.
 
-Loss: pairwise Bradley-Terry, -log sigmoid(score(chosen) - score(rejected)) (Christiano et al. 2017), on the last token's
-score, plus `token_loss` times the same loss on the summed scores of the completion's tokens, one layer below. The second
-term tells the model *where* a program goes wrong; the exported model is a plain classifier that reads the last token.
+The loss is pairwise Bradley-Terry, -log sigmoid(score(chosen) - score(rejected)) (Christiano et al. 2017). It is applied twice:
+
+- to the score of the last token, with weight `last_loss`;
+- to the per-token scores pooled over the completion, with weight `token_loss`. These scores are computed from the hidden states
+  one layer below the last. This term teaches the model *where* a program goes wrong.
+
+The exported model is an ordinary sequence classifier that scores the last token.
 Run as a child process: `python -m selftrain.training.reward resolved.json`.
 """
 
@@ -42,7 +46,7 @@ from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, t
 
 
 def train(child: Child) -> Outcome:
-    """Train, and write the reranker and its tokenizer into the child's folder."""
+    """Train the reranker, and write it and its tokenizer into the child's folder."""
     config = RewardSlice.model_validate(child.config)
     settings = config.reward
     runtime = RuntimeConfig.model_validate(child.runtime)
@@ -72,7 +76,7 @@ def train(child: Child) -> Outcome:
 def _examples(
     tokenizer: Any, training: Sequence[Pair], held_out: Sequence[Pair], settings: RewardConfig
 ) -> Examples:
-    """The pairs to train and to evaluate on. Raises DataError where there is none, or none fits."""
+    """Tokenise the pairs to train and to evaluate on. Raises DataError where there are none, or all are too long."""
     pairs = [*training, *held_out]
     found = f"of {len(pairs)} pairs of {len({pair.problem_id for pair in pairs})} problems"
     if not training:
@@ -99,7 +103,7 @@ def _examples(
 def _trainer(
     config: RewardSlice, runtime: RuntimeConfig, child: Child, tokenizer: Any, examples: Examples
 ) -> "TokenRewardTrainer":
-    """The trainer of a freshly loaded model."""
+    """Load the model and create its trainer."""
     settings = config.reward
     arguments = TrlRewardConfig(
         **trainer_arguments(settings, runtime, config.seed, child.private / "checkpoints", world_size()),
@@ -122,9 +126,9 @@ def _trainer(
 
 
 def split(pairs: Sequence[Pair], holdout: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Pairs to train on, and those of about a share `holdout` of the problems.
+    """Split `pairs` by problem into pairs to train on and held-out pairs; about a share `holdout` of the problems is held out.
 
-    Whether a problem is held out depends only on its id and the seed, so it is the same in every round.
+    Whether a problem is held out depends only on its id and the seed, so the same problems are held out in every round.
     """
     parts: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs:
@@ -134,7 +138,7 @@ def split(pairs: Sequence[Pair], holdout: float, seed: int) -> tuple[list[Pair],
 
 
 def _start(config: RewardSlice, child: Child) -> tuple[str | Path, dict[str, Any]]:
-    """The folder or hub id of the model that training starts from, and options that load it."""
+    """The folder or hub id of the model that training starts from, and options for `from_pretrained`."""
     base = config.reward.base
     if config.base_digest is None or base is None:
         return child.inputs["start"], {}
@@ -142,9 +146,9 @@ def _start(config: RewardSlice, child: Child) -> tuple[str | Path, dict[str, Any
 
 
 def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
-    """The reranker before training; its config holds the padding id and the prompt template that users need."""
+    """The reranker before training; its config stores the padding id and the prompt template, which scoring needs."""
     folder, options = _start(config, child)
-    # A base may be a reward model already.
+    # None: a `reward.base` may be a reward model already, whose score head is then kept.
     fresh_head = None if config.base_digest else not config.continues
     model = load_classifier(folder, fresh_head=fresh_head, **options)
     model.config.pad_token_id = tokenizer.pad_token_id
@@ -153,7 +157,7 @@ def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
 
 
 def tokens(tokenizer: Any, pair: Pair, settings: RewardConfig) -> dict[str, Any]:
-    """Token ids of prompt + program for both programs, the prompt's length, and the margin that their scores should have."""
+    """One pair as token ids: prompt + program for both programs, the prompt's length, and the margin between the scores."""
     prompt = encode_prompt(tokenizer, fill_template(settings.template, pair.prompt))
     return {
         "chosen_ids": prompt + encode_completion(tokenizer, pair.chosen),
@@ -168,13 +172,13 @@ def _longest(row: dict[str, Any]) -> int:
 
 
 class Collator:
-    """Puts chosen rows before rejected rows, as RewardTrainer expects, and adds a mask of the completions' tokens."""
+    """Builds a batch: chosen rows before rejected rows, as RewardTrainer expects, and a mask of the completions' tokens."""
 
     def __init__(self, pad_token_id: int) -> None:
         self.pad_token_id = pad_token_id
 
     def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `completion_mask`: [2 * len(rows), longest]; `gap`: [len(rows)]."""
+        """`input_ids`, `attention_mask`, `completion_mask`: [2 * len(rows), longest]; `gap`: [len(rows)], the margins."""
         ids = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
         heads = [row["prompt_length"] for row in rows] * 2
         return {
@@ -196,7 +200,7 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         super().__init__(*args, **kwargs)
         self.settings = settings
         self.token_scores: Any = None
-        """[rows, longest] scores of the last batch's tokens."""
+        """[rows, longest] per-token scores of the batch in the last forward pass."""
         classifier = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self.norm: Any = final_norm(classifier)
         if not settings.token_loss:
@@ -209,10 +213,10 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         classifier.register_forward_hook(self._score_tokens)
 
     def _score_tokens(self, classifier: Any, args: Any, outputs: Any) -> None:
-        """Score each token with the states below the last layer, by the same norm and head.
+        """Forward hook: score each token from the hidden states below the last layer, with the final norm and the score head.
 
-        What these states hold about each token, the last layer can attend to from the last token, whose score counts. This is a
-        forward hook, since under ZeRO-3 the weights are gathered only inside the wrapped model's forward pass.
+        The last layer can attend to these states from the last token, whose score the reranker returns. This is a forward hook
+        because under ZeRO-3 the weights are gathered only inside the wrapped model's forward pass.
         """
         if outputs.hidden_states is not None:
             self.token_scores = classifier.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
@@ -223,13 +227,13 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """last_loss x Bradley-Terry loss of the last token's scores + token_loss x that of pooled token scores + TRL's
-        centering term."""
+        """`last_loss` x Bradley-Terry loss of the last token's score + `token_loss` x Bradley-Terry loss of the pooled per-token
+        scores + TRL's centering term."""
         settings = self.settings
         mask, gap = inputs.pop("completion_mask"), inputs.pop("gap")
         inputs["output_hidden_states"] = bool(settings.token_loss)
         loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if settings.margin or settings.last_loss != 1:  # TRL's own term has neither
+        if settings.margin or settings.last_loss != 1:  # TRL's own loss has neither margin nor weight
             last = outputs.logits.squeeze(-1)
             loss = loss - bradley_terry(last) + settings.last_loss * bradley_terry(last, gap)
         if settings.token_loss:
@@ -241,7 +245,7 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         return (loss, outputs) if return_outputs else loss
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """[pairs, 3] 1 (the weight), whether the chosen program has the higher score, and the Bradley-Terry loss."""
+        """[pairs, 3] the weight 1, whether the chosen program has the higher score (1 or 0), and the Bradley-Terry loss."""
         outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
         chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
         loss = -logsigmoid(chosen - rejected)
@@ -251,8 +255,8 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
 def bradley_terry(scores: torch.Tensor, gap: torch.Tensor | float = 0.0) -> torch.Tensor:
     """Mean of -log sigmoid(chosen - rejected - gap) over pairs, a scalar.
 
-    scores  [2 * pairs] float32, the chosen programs' before the rejected programs'
-    gap     [pairs] or a number, in units of the score
+    scores  [2 * pairs] float32, the scores of the chosen programs, then those of the rejected programs
+    gap     [pairs] or a number: the margin, in units of the score
     """
     chosen, rejected = scores.chunk(2)
     return -logsigmoid(chosen - rejected - gap).mean()

@@ -1,7 +1,7 @@
-"""Stage A: fine-tunes the generator on (prompt, response) with TRL's SFTTrainer; the result is the SFT policy.
+"""Stage A: fine-tunes the generator on (prompt, response) pairs with TRL's SFTTrainer; the result is the SFT policy.
 
-The loss covers the response's tokens only. With `evaluation_steps` the same loss is measured on the responses of the validation
-split. Run as a child process: `python -m selftrain.training.sft resolved.json`.
+The loss covers the response's tokens only. If `evaluation_steps` is set, this loss is also measured on the validation split.
+Run as a child process: `python -m selftrain.training.sft resolved.json`.
 """
 
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, t
 
 
 def train(child: Child) -> Outcome:
-    """Train, and write the model and its tokenizer into the child's folder."""
+    """Train the generator, and write it and its tokenizer into the child's folder."""
     config = SftSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
     settings = config.sft
@@ -71,7 +71,7 @@ def train(child: Child) -> Outcome:
 def _examples(
     tokenizer: Any, pairs: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], settings: SftConfig
 ) -> Examples:
-    """The rows to train and to evaluate on. Raises DataError where none of the rows that are needed fits."""
+    """Tokenise the rows to train and to evaluate on. Raises DataError where no row is left to train or evaluate on."""
     rows = [tokens(tokenizer, *pair) for pair in pairs]
     kept = [row for row in rows if _length(row) <= settings.max_tokens]
     if not kept:
@@ -91,7 +91,7 @@ def _examples(
 def _trainer(
     config: SftSlice, runtime: RuntimeConfig, checkpoints: Path, tokenizer: Any, examples: Examples
 ) -> tuple["Trainer", int]:
-    """The trainer of a freshly loaded model, and that model's parameters (without adapters)."""
+    """Load the model and create its trainer; returns the trainer and the number of the model's parameters, without adapters."""
     settings = config.sft
     arguments = TrlSftConfig(
         **trainer_arguments(settings, runtime, config.seed, checkpoints, world_size()),
@@ -119,7 +119,7 @@ def answers(problems: Sequence[Problem], split: str) -> list[tuple[str, str]]:
 
 
 def _source(config: SftSlice) -> dict[str, Any]:
-    """Options of `from_pretrained` for exactly the weights that the cache key names."""
+    """Options for `from_pretrained` that load exactly the weights that the cache key identifies."""
     options: dict[str, Any] = {}
     if config.model.gguf_file:
         options["gguf_file"] = config.model.gguf_file
@@ -129,7 +129,7 @@ def _source(config: SftSlice) -> dict[str, Any]:
 
 
 def _tokenizer(config: SftSlice, texts: list[str]) -> Any:
-    """The base's tokenizer, or without a base one trained on `texts`."""
+    """The tokenizer of `model.base`; if there is no base, a new tokenizer trained on `texts`."""
     if config.model.base is None:
         return train_tokenizer(texts, config.model.vocabulary)
     return load_tokenizer(config.model.base, **_source(config))
@@ -143,17 +143,17 @@ def _model(config: SftSlice, tokenizer: Any) -> Any:
 
 
 class Trainer(TrainerMixin, SFTTrainer):
-    """SFTTrainer whose evaluation is a mean over all tokens of the responses."""
+    """SFTTrainer whose evaluation loss is the mean over the tokens of all responses."""
 
     measures = ("loss",)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """On GPUs TRL's loss; on CPU that of transformers' trainer.
+        """TRL's loss on GPUs; the loss of transformers' `Trainer` on CPU.
 
-        TRL computes the logits in tiles and adds figures that are not used here. That saves memory on a GPU, and costs a third
-        of the time on a CPU.
+        TRL computes the logits in tiles, which saves GPU memory, and logs metrics that are not used here. On a CPU this costs
+        a third of the time.
         """
         if not self.args.use_cpu:
             return super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
@@ -164,11 +164,11 @@ class Trainer(TrainerMixin, SFTTrainer):
         return transformers.Trainer.compute_loss(self, model, inputs, return_outputs, num_items_in_batch)
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """[rows, 2] tokens of each row's response, and the sum of their losses (nats)."""
+        """[rows, 2] number of tokens in each row's response, and the sum of the losses of these tokens (nats)."""
         if not self.args.use_cpu:
             outputs = model(**batch, fused_lm_head=True)
             return torch.stack([outputs.label_mask.sum(1).float(), -outputs.log_probs.float().sum(1)], 1)
-        # The same forward pass as in training: ZeRO-3 prefetches weights in the order that it has recorded.
+        # Use the forward pass of training: ZeRO-3 prefetches weights in the order that it recorded there.
         inputs = {name: value for name, value in batch.items() if name != "labels"}
         labels = batch["labels"][:, 1:]
         logits = model(**inputs, use_cache=False).logits[:, :-1].float()
@@ -177,7 +177,7 @@ class Trainer(TrainerMixin, SFTTrainer):
 
 
 def tokens(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:
-    """{"input_ids", "labels"} of prompt + response, [tokens] each; labels are -100 at the prompt."""
+    """{"input_ids", "labels"} of prompt + response, [tokens] each; labels are -100 at the prompt's tokens."""
     head, tail = encode_prompt(tokenizer, prompt), encode_completion(tokenizer, response)
     return {"input_ids": head + tail, "labels": [-100] * len(head) + tail}
 

@@ -1,1 +1,1 @@
-"""Proximal policy optimisation of a generator against a scoring function: equations, model, rollouts, trainer."""
+"""Proximal policy optimisation (PPO) of a generator against a scoring function."""

@@ -1,7 +1,7 @@
-"""Atomic checkpoints of a PPO run: weights, optimizer and `State`.
+"""Saves and loads atomic checkpoints of a PPO run: weights, optimizer state and `State`.
 
-Without DeepSpeed they are safetensors and JSON; a DeepSpeed engine writes its shards in its own format. No random state is
-saved, since every random number is derived from the seed and its position (see `rollout.seeded`).
+Without DeepSpeed a checkpoint consists of safetensors files and JSON; a DeepSpeed engine writes its shards in DeepSpeed's format.
+No random state is saved: every random number is derived from the seed and the place where it is used (see `rollout.seeded`).
 """
 
 import json
@@ -17,6 +17,7 @@ from selftrain.errors import UsageError
 from selftrain.store.checkpoints import STATE, anew
 
 PART = ".part"
+"""Folder of an incomplete checkpoint."""
 
 
 def save(
@@ -28,9 +29,11 @@ def save(
     accelerator: Any,
     keep: int = 1,
 ) -> None:
-    """Write `folder/step-N` atomically, by a rename, then delete all but the newest `keep`. Called by every rank.
+    """Write the checkpoint `folder/step-N`, then delete all but the newest `keep` checkpoints. Every rank must call this.
 
-    state  JSON values
+    The checkpoint is written under another name and renamed when it is complete, so the write is atomic.
+
+    state  the fields of `State`, JSON values
     """
     part = folder / PART
     part.mkdir(parents=True, exist_ok=True)
@@ -56,12 +59,12 @@ def save(
 
 
 def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[str, Any] | None:
-    """Load the newest checkpoint in `folder` into `model` and `optimizer` and return its state; None without a checkpoint.
+    """Load the newest checkpoint in `folder` into `model` and `optimizer`; returns its `state`, or None without a checkpoint.
 
-    Deletes the incomplete checkpoint of a killed `save`. Called by every rank.
+    Also deletes an incomplete checkpoint that a killed process left. Every rank must call this.
 
-    Raises UsageError where the checkpoint is of another model, where only one of the two runs uses DeepSpeed, or where the
-    number of DeepSpeed's ranks differs.
+    Raises UsageError where the checkpoint has other parameters than `model`, where either this run or the checkpoint uses
+    DeepSpeed and the other does not, or where the number of DeepSpeed's ranks differs.
     """
     if accelerator.is_main_process and (folder / PART).exists():
         shutil.rmtree(folder / PART)
@@ -93,7 +96,7 @@ def resume(folder: Path, model: Any, optimizer: Any, accelerator: Any) -> dict[s
 
 
 def _layout(model: Any, accelerator: Any) -> dict[str, Any]:
-    """The properties in which a checkpoint must agree with this run; JSON values."""
+    """The properties that a checkpoint and the run that resumes from it must have in common; JSON values."""
     engine = _is_engine(model)
     shapes = {name: list(getattr(p, "ds_shape", p.shape)) for name, p in _parameters(model)}
     return {
@@ -104,7 +107,7 @@ def _layout(model: Any, accelerator: Any) -> dict[str, Any]:
 
 
 def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
-    """The first difference between two layouts, for an error message; None where they are equal."""
+    """Describe the first difference between two layouts, for an error message; None where they are equal."""
     for name, value in now.items():
         if saved[name] == value:
             continue
@@ -117,12 +120,12 @@ def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str | None:
 
 
 def _is_engine(model: Any) -> bool:
-    """Whether `model` is a DeepSpeed engine; does not import DeepSpeed."""
+    """Whether `model` is a DeepSpeed engine. Tested by an attribute, so that DeepSpeed need not be imported."""
     return hasattr(model, "save_checkpoint")
 
 
 def _parameters(model: Any) -> list[tuple[str, Any]]:
-    """Parameters by name, tied ones once; the names are the same with and without DDP."""
+    """The model's parameters by name, tied parameters once. The names are the same with and without DDP."""
     return list(getattr(model, "module", model).named_parameters())
 
 

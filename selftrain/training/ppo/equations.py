@@ -1,11 +1,11 @@
 """The equations of PPO for language models, as pure functions on tensors.
 
 Tensors are float32 unless said otherwise. [rows, tokens] tensors have one entry per token of a completion, padded on the
-right; `mask` [rows, tokens] bool is true at a completion's tokens, the end token included. Log-probabilities are those of the
+right. `mask` [rows, tokens] bool is true at a completion's tokens, including the end token. Log-probabilities are those of the
 sampled tokens, in nats.
 
-Schulman et al. 2017 (PPO, arXiv 1707.06347), Schulman et al. 2016 (GAE, arXiv 1506.02438), Ziegler et al. 2019 (PPO on
-language models with a KL penalty, arXiv 1909.08593), Schulman 2020 (KL estimators, joschu.net/blog/kl-approx.html).
+References: Schulman et al. 2017 (PPO, arXiv 1707.06347), Schulman et al. 2016 (GAE, arXiv 1506.02438), Ziegler et al. 2019 (PPO
+on language models with a KL penalty, arXiv 1909.08593), Schulman 2020 (KL estimators, joschu.net/blog/kl-approx.html).
 """
 
 import torch
@@ -13,20 +13,20 @@ from torch import Tensor
 
 
 def completion_mask(lengths: Tensor, width: int) -> Tensor:
-    """[rows, width] bool, true at the first `lengths[row]` tokens; `lengths`: [rows] int64."""
+    """[rows, width] bool mask, true at the first `lengths[row]` tokens of each row; `lengths`: [rows] int64."""
     return torch.arange(width, device=lengths.device) < lengths[:, None]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
-    """[] mean of `values` [rows, tokens] where `mask` is true."""
+    """[] mean of `values` [rows, tokens] over the entries where `mask` is true."""
     return (values * mask).sum() / mask.sum()
 
 
 def whiten(values: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
-    """[rows, tokens] `values` shifted to mean 0 and scaled to unit variance (unbiased) over the mask; 0 outside it.
+    """[rows, tokens] `values` shifted to mean 0 and scaled to unit variance (unbiased) over the mask; 0 outside the mask.
 
     values     [rows, tokens]
-    keep_mean  keep the old mean: for rewards, whose sign has a meaning
+    keep_mean  scale only and keep the mean; used for rewards, whose sign has a meaning
     """
     mean = masked_mean(values, mask)
     count = mask.sum()
@@ -38,12 +38,14 @@ def whiten(values: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
 def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     """[rows, tokens] per-token estimates of KL(policy || reference), in nats, from tokens that the policy sampled.
 
-    logprobs, reference  [rows, tokens] log-probabilities under policy and reference
-    estimator            k1 or k3; else ValueError
+    logprobs, reference  [rows, tokens] log-probabilities under the policy and under the reference
+    estimator            k1 or k3
 
     With r = reference probability / policy probability: k1 = -log r is unbiased and may be negative; k3 = r - 1 - log r
-    is unbiased too, never negative, and has less variance near 0. The third setting of `ppo.kl_estimator`, `exact`, sums over the
-    vocabulary: see `experience.py`.
+    is unbiased too, never negative, and has less variance near 0. `ppo.kl_estimator` has a third value, `exact`: it sums over the
+    vocabulary and is computed in `experience.py`.
+
+    Raises ValueError for another estimator.
     """
     log_ratio = reference - logprobs
     if estimator == "k1":
@@ -54,10 +56,10 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
 
 
 def mixed_scores(scores: Tensor, passed: Tensor, weight: float) -> Tensor:
-    """[rows] (1 - weight) * score + weight * passed.
+    """[rows] mixture of score and test result: (1 - weight) * score + weight * passed.
 
-    scores  [rows]
-    passed  [rows] 1 where the tests pass, 0 where not
+    scores  [rows] the reranker's scores
+    passed  [rows] 1 where the tests pass, 0 where they fail
     """
     return (1 - weight) * scores + weight * passed
 
@@ -65,21 +67,21 @@ def mixed_scores(scores: Tensor, passed: Tensor, weight: float) -> Tensor:
 def penalised_scores(
     scores: Tensor, ended: Tensor, penalty: float, lengths: Tensor | int = 0, length_penalty: float = 0.0
 ) -> Tensor:
-    """[rows] `scores`, less `penalty` where the completion has no end token, less `length_penalty` per token.
+    """[rows] `scores` minus `penalty` where the completion has no end token, minus `length_penalty` per token.
 
     scores   [rows]
-    ended    [rows] bool
-    lengths  [rows] int64, tokens
+    ended    [rows] bool, whether the completion has its end token
+    lengths  [rows] int64, number of tokens
     """
     return scores - penalty * (~ended) - length_penalty * lengths
 
 
 def token_rewards(kl: Tensor, scores: Tensor, lengths: Tensor, coefficient: float) -> Tensor:
-    """[rows, tokens] rewards: -coefficient * KL at each token, plus the row's score at its last token; 0 after it.
+    """[rows, tokens] rewards: -coefficient * KL at each token, plus the row's score at its last token; 0 at the padding.
 
     kl       [rows, tokens] nats
     scores   [rows]
-    lengths  [rows] int64, tokens, at least 1
+    lengths  [rows] int64, number of tokens, at least 1
     """
     rewards = -coefficient * kl * completion_mask(lengths, kl.shape[1])
     return rewards.scatter_add(1, lengths[:, None] - 1, scores[:, None])
@@ -88,11 +90,11 @@ def token_rewards(kl: Tensor, scores: Tensor, lengths: Tensor, coefficient: floa
 def advantages_and_returns(
     rewards: Tensor, values: Tensor, mask: Tensor, gamma: float, lam: float
 ) -> tuple[Tensor, Tensor]:
-    """Generalised advantage estimates and value targets, both [rows, tokens], 0 outside the mask.
+    """Generalised advantage estimates (GAE) and value targets, both [rows, tokens], 0 outside the mask.
 
     delta_t = r_t + gamma V_{t+1} - V_t,  A_t = delta_t + gamma lam A_{t+1},  target_t = A_t + V_t, where V_t is the
-    value before token t. V is 0 after the last token, also where a completion was cut at the longest length: the score judges
-    the cut completion, so there is nothing to bootstrap from.
+    value before token t. V is 0 after the last token. This also holds for a completion that reached the maximum length: the
+    score rates the truncated completion as it is, so no later value is bootstrapped.
 
     rewards, values  [rows, tokens]
     """
@@ -110,9 +112,9 @@ def advantages_and_returns(
 def clipped_policy_loss(
     logprobs: Tensor, old_logprobs: Tensor, advantages: Tensor, clip: float
 ) -> tuple[Tensor, Tensor]:
-    """Per-token loss max(-A r, -A clamp(r, 1 - clip, 1 + clip)) with r = p / p_old, and whether clipping decided it (bool).
+    """Per-token loss max(-A r, -A clamp(r, 1 - clip, 1 + clip)) with r = p / p_old, and whether the loss is the clipped term.
 
-    All tensors, arguments and results, have one shape, such as [tokens].
+    The second result is bool. All arguments and results have the same shape, such as [tokens].
     """
     ratio = torch.exp(logprobs - old_logprobs)
     unclipped = -advantages * ratio
@@ -123,23 +125,25 @@ def clipped_policy_loss(
 def clipped_value_loss(values: Tensor, old_values: Tensor, returns: Tensor, clip: float) -> Tensor:
     """Per-token loss 1/2 max((V - R)^2, (V_c - R)^2), where V_c is V clipped to within `clip` of the old value.
 
-    All tensors, arguments and result, have one shape, such as [tokens].
+    All arguments and the result have the same shape, such as [tokens].
     """
     clipped = old_values + (values - old_values).clamp(-clip, clip)
     return 0.5 * torch.maximum((values - returns) ** 2, (clipped - returns) ** 2)
 
 
 def value_scale(returns: Tensor, mask: Tensor) -> Tensor:
-    """[] the unit in which the value loss is computed: the root mean square of `returns` [rows, tokens], at least 1.
+    """[] the scale by which values and returns are divided in the value loss: root mean square of `returns`, at least 1.
 
-    Policy and value share a trunk, and advantages are whitened while value targets are not. At returns of 30 the value's
-    gradients would dominate the policy's and move it at random. Returns of order 1 keep the unit 1.
+    Policy and value head share a trunk. Advantages are whitened, value targets are not, so at returns of about 30 the gradients
+    of the value loss would dominate those of the policy loss. Where returns are of order 1 the scale is 1.
+
+    returns  [rows, tokens]
     """
     return masked_mean(returns**2, mask).sqrt().clamp(min=1)
 
 
 def next_kl_coefficient(coefficient: float, kl: float, target: float, rows: int, horizon: float) -> float:
-    """The KL coefficient after a batch of `rows` completions with mean KL `kl` (nats), adapted towards `target`.
+    """The adaptive KL coefficient after a batch of `rows` completions with mean KL `kl`; `kl` and `target` in nats per token.
 
     Ziegler et al. 2019, section 2.2: e = clamp((kl - target) / target, -0.2, 0.2), coefficient *= 1 + e rows / horizon.
     """
@@ -148,7 +152,7 @@ def next_kl_coefficient(coefficient: float, kl: float, target: float, rows: int,
 
 
 def explained_variance(values: Tensor, returns: Tensor, mask: Tensor) -> Tensor:
-    """[] 1 - Var(R - V) / Var(R) over the mask: 1 for a perfect value head, 0 for a constant one, below 0 for a worse one.
+    """[] 1 - Var(R - V) / Var(R) over the mask: 1 for perfect values, 0 for constant values, below 0 for worse than constant.
 
     values, returns  [rows, tokens]
     """

@@ -1,7 +1,7 @@
-"""A step's rollout batch: completions, scores, the reference's log-probabilities, and the advantages that follow from them.
+"""Collects a PPO step's rollout batch: completions, scores, log-probabilities, KL, rewards and advantages.
 
-Every rank samples and scores its share of the rows; then all ranks gather the rollout batch, so that rewards and advantages
-are those of one process, however many there are.
+Every rank samples and scores its share of the rows. Then all ranks gather the whole rollout batch, so rewards and advantages do
+not depend on the number of processes.
 """
 
 from collections.abc import Sequence
@@ -22,19 +22,24 @@ from selftrain.training.ppo.settings import Models, TrainerSettings
 from selftrain.training.ppo.state import State
 
 PROBE = -1
-"""Takes the place of the step in a probe's noise: the same for every probe, and no step's."""
+"""Step number that seeds the random draws of every probe; no training step has this number."""
 
 
 @dataclass(frozen=True)
 class Experience:
-    """A rollout batch on every rank; [rows, tokens] float32 over completion tokens unless said otherwise.
+    """A rollout batch, the same on every rank. Tensors are [rows, tokens] float32 over completion tokens unless said otherwise.
 
-    mask                 [rows, tokens] bool, true at a completion's tokens
-    scores               [rows] as the score gives them
-    ended                [rows] bool, whether the completion has its end token
-    passed               [rows] 1 where the tests pass, 0 where not; None where nothing was executed
-    kl, entropy          of the policy before each token, in nats
-    rewards ... returns  see `equations`; advantages are whitened
+    mask         [rows, tokens] bool, true at a completion's tokens
+    scores       [rows] as `Reward.score` returns them
+    ended        [rows] bool, whether the completion has its end token
+    passed       [rows] 1 where the tests pass, 0 where they fail, see `Collector.execute`; None where nothing was executed
+    kl           KL to the reference at each token, in nats, by the estimator `ppo.kl_estimator`
+    entropy      entropy of the policy's distribution before each token, in nats
+    rewards      KL penalty at each token, and the score at the last token (`equations.token_rewards`)
+    logprobs     log-probabilities of the sampled tokens, in nats
+    values       the value head's estimate before each token
+    advantages   generalised advantage estimates, whitened
+    returns      targets of the value head
     """
 
     sequences: Sequences
@@ -52,7 +57,10 @@ class Experience:
 
 
 def rows_of_step(step: int, rows: int, problems: int, seed: int) -> list[int]:
-    """The problems of step `step` (0, 1, ...): the next `rows` of a sequence of seeded shuffles of all of them."""
+    """Numbers of the problems of step `step` (0, 1, ...), `rows` of them.
+
+    The steps together go through an endless sequence of seeded shuffles of all problems.
+    """
     first, last = step * rows, (step + 1) * rows
     passes = range(first // problems, (last - 1) // problems + 1)
     shuffled = [torch.randperm(problems, generator=seeded("order", seed, p)).tolist() for p in passes]
@@ -61,9 +69,10 @@ def rows_of_step(step: int, rows: int, problems: int, seed: int) -> list[int]:
 
 
 class Collector:
-    """Collects rollout batches; every rank calls its methods, and gets the same results.
+    """Collects rollout batches. Every rank must call each method, and gets the same result.
 
-    model  `PolicyWithValue` as accelerate wraps it
+    prompts  token ids, one list per problem
+    model    `PolicyWithValue`, wrapped by accelerate
     """
 
     def __init__(
@@ -86,10 +95,10 @@ class Collector:
         self.rollouts = models.rollouts or FromPolicy(models.policy, self.config.temperature, self.ends)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.share = slice(self.rank, None, self.world)  # this rank's rows of a batch
-        self._refreshed: int | None = None  # the step whose weights `rollouts` has
+        self._refreshed: int | None = None  # the step whose weights `rollouts` has loaded
 
     def collect(self, state: State) -> Experience:
-        """Sample, score and evaluate the next step's rollout batch."""
+        """Sample and score the next step's completions, and compute their rewards and advantages."""
         problems = rows_of_step(state.step, self.config.rollout_batch, len(self.prompts), self.seed)
         prompts = [self.prompts[i] for i in problems]
         completions, scores = self.sample(prompts, state, state.step)
@@ -104,7 +113,7 @@ class Collector:
         return _experience(self.config, sequences, figures, scores, passed, ended, state.kl_coefficient)
 
     def sample(self, prompts: Sequence[list[int]], state: State, step: int) -> tuple[list[list[int]], Tensor]:
-        """One completion per prompt, as token ids, and its score, [rows]. `step` (or PROBE) decides the draws."""
+        """One completion per prompt, as token ids, and the scores, [rows]. `step` (or PROBE) seeds the random draws."""
         uniforms = noise(self.seed, step, len(prompts), self.width)
         with state.timed("rollout"):
             if state.step != self._refreshed:
@@ -118,11 +127,11 @@ class Collector:
         return self._gather_completions(completions), self._gather(scores)
 
     def execute(self, problems: list[int], completions: list[list[int]], state: State) -> Tensor:
-        """[rows] 1 where the completion passes, 0 where not; where the sandbox failed, the mean of the others.
+        """[rows] 1 where the completion passes its tests, 0 where it fails, the mean of these where the sandbox gave no verdict.
 
-        A row that the sandbox failed on is so neither rewarded nor punished. Rank 0 executes and broadcasts the result.
+        The mean neither rewards nor punishes a row without a verdict. Rank 0 executes and broadcasts the result.
 
-        Raises SandboxFailed where the sandbox judged no row.
+        Raises SandboxFailed where the sandbox gave no verdict for any row.
         """
         assert self.reward.execute is not None, "execution_weight and probes need `Reward.execute`"
         passed = torch.zeros(len(problems), device=self.accelerator.device)
@@ -140,10 +149,10 @@ class Collector:
 
     @torch.no_grad()
     def _evaluate(self, sequences: Sequences) -> Tensor:
-        """[rows, tokens, 5]: log-probability, the reference's, value, entropy, KL to the reference.
+        """[rows, tokens, 5]: log-probability under the policy, log-probability under the reference, value, entropy, KL.
 
-        Computed as the update computes them, not taken from the rollout, so that the first ratio is 1. Entropy and KL are
-        exact: sums over the distribution before each token.
+        Log-probabilities are computed by the forward pass of the update, not taken from the sampler, so that the probability
+        ratio of the first update is 1. Entropy and KL are exact: sums over the distribution before each token.
         """
         rows = len(sequences.prompts)
         out = torch.zeros(rows, self.width, 5, device=self.accelerator.device)
@@ -162,7 +171,7 @@ class Collector:
         return out
 
     def _reference(self, batch: Sequences) -> Tensor:
-        """[completion tokens, vocabulary] the reference's log-probabilities."""
+        """[completion tokens, vocabulary] log-probabilities of all tokens under the reference."""
         if self.reference is None:
             with self.adapters.disable_adapter():
                 return self.model(batch, distributions=True)[2]
@@ -170,7 +179,7 @@ class Collector:
             return completion_distribution(self.reference, batch, self.config.temperature)
 
     def _gather(self, share: Tensor) -> Tensor:
-        """All rows of the batch, in order, from every rank's share of them."""
+        """Gather every rank's share; returns all rows of the batch, in the batch's order."""
         if self.world == 1:
             return share
         ranks = self.accelerator.gather(share).view(self.world, -1, *share.shape[1:])
@@ -194,7 +203,7 @@ def _experience(
     ended: Tensor,
     kl_coefficient: float,
 ) -> Experience:
-    """Rewards, advantages and value targets of a rollout batch; `figures` are those of `Collector._evaluate`."""
+    """Compute a rollout batch's rewards, advantages and value targets; `figures` is the result of `Collector._evaluate`."""
     logprobs, reference, values, entropy, exact = figures.unbind(-1)
     lengths = sequences.completions
     mask = equations.completion_mask(lengths, figures.shape[1])
@@ -218,7 +227,7 @@ def _experience(
 def _final_scores(
     config: PPOConfig, scores: Tensor, passed: Tensor | None, ended: Tensor, lengths: Tensor
 ) -> Tensor:
-    """[rows] the reward at a completion's last token, without the KL penalty."""
+    """[rows] reward at a completion's last token, without the KL penalty: clipped, mixed with `passed`, less penalties."""
     if config.score_clip is not None:
         scores = scores.clamp(-config.score_clip, config.score_clip)
     if passed is not None:

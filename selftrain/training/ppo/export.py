@@ -1,4 +1,4 @@
-"""The result of a PPO run: the policy as an ordinary checkpoint, and samples for people to read."""
+"""Writes the result of a PPO run: the policy as an ordinary checkpoint, and a file of readable samples."""
 
 import json
 import shutil
@@ -14,14 +14,17 @@ from selftrain.training.ppo.state import State, best_step
 
 
 class Export:
-    """Writes the policy as an ordinary checkpoint: the last one, or the best where `ppo.keep_best` asks for it."""
+    """Writes the policy as an ordinary checkpoint: the last policy, or the best one if `ppo.keep_best` is set.
+
+    main  whether this is rank 0
+    """
 
     def __init__(self, child: Child, config: PPOSlice, policy: Any, tokenizer: Any, main: bool) -> None:
         self.child, self.settings, self.main = child, config.ppo, main
         self.policy, self.tokenizer = policy, tokenizer
 
     def save(self, weights: Mapping[str, Any], folder: Path) -> None:
-        """Write `weights` (as `Trainer.policy_weights` names them), adapters merged, and the tokenizer."""
+        """Write a checkpoint of `weights` (see `Trainer.policy_weights`) with adapters merged, and the tokenizer."""
         if self.settings.lora:
             named = {lora.ROOT + name: value for name, value in weights.items()}
             base = load_generator(self.child.inputs["generator"])
@@ -31,7 +34,7 @@ class Export:
         self.tokenizer.save_pretrained(folder)
 
     def keep(self, step: int, weights: Mapping[str, Any]) -> None:
-        """Keep `weights` of step `step` as the best so far. Called by every rank; rank 0 writes."""
+        """Store `weights` of step `step` in place of the best so far. Called by every rank; only rank 0 writes."""
         if not self.main:
             return
         part = self.child.private / "best.part"
@@ -41,7 +44,7 @@ class Export:
         part.rename(self._best(step))
 
     def write(self, state: State, weights: Mapping[str, Any]) -> dict[str, int]:
-        """Write the result into the child's folder; {"step_kept"} where the best was asked for."""
+        """Write the result into the child's folder; returns {"step_kept": step} if `ppo.keep_best` is set, else {}."""
         best = best_step(state.probes) if self.settings.keep_best else None
         if best is not None and self._best(best).is_dir():
             shutil.copytree(self._best(best), self.child.folder, dirs_exist_ok=True)
@@ -54,7 +57,7 @@ class Export:
 
 
 def write_samples(state: State, tokenizer: Any, ends: Sequence[int], folder: Path) -> None:
-    """Write the kept samples as text into samples.json; `ended` says whether an end token was reached."""
+    """Write `state.samples` as text into samples.json; the field `ended` says whether the completion has an end token."""
     rows = [
         {
             **row,

@@ -1,4 +1,4 @@
-"""Detects a PPO run that diverges or hacks its reward, by the bounds in `ppo.health`, and ends it."""
+"""Ends a PPO run that diverges or hacks its reward, by the bounds in `ppo.health`."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -10,13 +10,13 @@ ADVICE = "lower ppo.learning_rate, raise ppo.kl_coefficient, or move the bound i
 
 
 def hacking_gap(first: Mapping[str, float], now: Mapping[str, float]) -> float:
-    """The rise of the probe's score minus the rise of its pass rate, each in standard deviations of the first probe.
+    """The rise of the score since the first probe minus the rise of the pass rate, each in the first probe's standard deviations.
 
-    Reward hacking raises the score without the pass rate (Gao et al. 2023).
+    Reward hacking raises the score but not the pass rate (Gao et al. 2023).
 
-    first, now  rows of `State.probes`: `score`, `score_std`, `pass_rate`, `problems`
+    first, now  the first and the newest row of `State.probes`: `score`, `score_std`, `pass_rate`, `problems`
 
-    The standard deviation of a pass rate p is sqrt(p (1 - p)), and at least that of one pass or one failure.
+    The standard deviation of a pass rate p is sqrt(p (1 - p)). To keep it above 0, p is clamped to [1/n, 1 - 1/n] for n problems.
     """
     score = (now["score"] - first["score"]) / (first["score_std"] or 1.0)
     least = 1 / max(first["problems"], 2)
@@ -25,7 +25,7 @@ def hacking_gap(first: Mapping[str, float], now: Mapping[str, float]) -> float:
 
 
 def check_finite(step: int, row: Mapping[str, float], rate: float) -> None:
-    """Raise UsageError where a figure in `row` of step `step` (1, 2, ...) is NaN or infinite; `rate`: the learning rate."""
+    """Raise UsageError where a metric in `row` of step `step` (1, 2, ...) is NaN or infinite; `rate`: the learning rate."""
     _end(step, rate, [f"{name} {value}" for name, value in row.items() if not math.isfinite(value)])
 
 
@@ -36,7 +36,7 @@ def check(
     bounds: HealthConfig,
     rate: float,
 ) -> None:
-    """Raise UsageError where a figure of the step's `row` or of the newest probe exceeds its bound or is not finite."""
+    """Raise UsageError where a metric of the step's `row` or of the newest probe is not finite or violates its bound."""
     check_finite(step, {**row, **(probes[-1] if probes else {})}, rate)
     wrong = []
     for name, value, bound, above in (

@@ -1,4 +1,4 @@
-"""The policy with its value head: one module, so that one optimizer, or one DeepSpeed engine, trains both."""
+"""The policy and its value head in one module, so that one optimizer or one DeepSpeed engine trains both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from selftrain.errors import UsageError
 
 @dataclass(frozen=True)
 class Sequences:
-    """Prompts and their completions, padded on the right; int64 tensors.
+    """A batch of prompts with their completions, padded on the right; int64 tensors.
 
     ids          [rows, width] token ids
     prompts      [rows] length of each prompt, tokens
@@ -27,7 +27,7 @@ class Sequences:
     def of(
         cls, prompts: Sequence[Sequence[int]], completions: Sequence[Sequence[int]], device: Any
     ) -> "Sequences":
-        """From lists of token ids. Nothing reads the padding, so its id is 0."""
+        """Build a batch from lists of token ids. The padding id is 0; no result depends on the padding."""
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
         width = max(map(len, rows))
         return cls(
@@ -38,30 +38,33 @@ class Sequences:
 
     @property
     def lengths(self) -> Tensor:
-        """[rows] length of prompt and completion, tokens."""
+        """[rows] length of prompt + completion, tokens."""
         return self.prompts + self.completions
 
     def take(self, rows: Tensor) -> "Sequences":
-        """The rows with the numbers in `rows` [n], no wider than the longest of them."""
+        """Select the rows with the numbers in `rows` [n], and cut the width to the longest selected row."""
         prompts, completions = self.prompts[rows], self.completions[rows]
         return Sequences(self.ids[rows, : int((prompts + completions).max())], prompts, completions)
 
     def predicting(self) -> Tensor:
-        """[completion tokens] positions in the flattened ids whose next token is a completion's, row by row."""
+        """[completion tokens] positions in the flattened `ids` directly before each completion token, row by row."""
         at = torch.arange(self.ids.shape[1], device=self.ids.device)
         chosen = (at >= self.prompts[:, None] - 1) & (at < self.lengths[:, None] - 1)
         return chosen.flatten().nonzero().squeeze(1)
 
     def targets(self) -> Tensor:
-        """[completion tokens] ids of the completions' tokens, in the order of `predicting`."""
+        """[completion tokens] ids of the completion tokens, in the order of `predicting`."""
         return self.ids.flatten()[self.predicting() + 1]
 
 
 class PolicyWithValue(nn.Module):
-    """A causal language model and a linear value head, on a shared trunk or on `value_trunk`.
+    """A causal language model and a linear value head, which reads the policy's trunk or `value_trunk`.
 
-    The value head starts at zero, so that it changes neither trunk nor advantages before it has learnt something. Dropout is
-    off in training too: old and new probabilities must come from the same network.
+    The value head starts at zero, so that at first it changes neither the trunk nor the advantages. Dropout is off during
+    training too, since the old and the new probabilities of a token must come from the same network.
+
+    temperature  sampling temperature of the rollouts
+    value_trunk  a separate trunk for the value head; None: the policy's trunk
     """
 
     def __init__(self, policy: Any, temperature: float, value_trunk: Any = None) -> None:
@@ -75,11 +78,12 @@ class PolicyWithValue(nn.Module):
         self.temperature = temperature
 
     def forward(self, batch: Sequences, distributions: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Log-probabilities of the completions' tokens and values before each of them, both [completion tokens] float32.
+        """Log-probabilities of the completion tokens and the values before these tokens, both [completion tokens] float32.
 
-        distributions  also return the log-probabilities of all tokens, [completion tokens, vocabulary] float32; else None
+        distributions  also return the log-probabilities of the whole vocabulary, [completion tokens, vocabulary] float32;
+                       without it the third result is None
 
-        Log-probabilities are those of softmax(logits / temperature), from which rollouts are sampled.
+        Log-probabilities are those of softmax(logits / temperature), the distribution that rollouts are sampled from.
         """
         states = completion_states(self.policy.base_model, batch)
         logs = _log_distribution(self.policy, states, self.temperature)
@@ -91,7 +95,7 @@ class PolicyWithValue(nn.Module):
 
 
 def without_dropout(model: Any) -> Any:
-    """`model` with every dropout probability 0, in training mode only where activations are recomputed, which needs it."""
+    """Set all dropout of `model` to 0. Training mode is set only where activations are recomputed, which requires it."""
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0
@@ -101,24 +105,27 @@ def without_dropout(model: Any) -> Any:
 
 
 def completion_states(trunk: Any, batch: Sequences) -> Tensor:
-    """[completion tokens, hidden] the trunk's last states before each completion token.
+    """[completion tokens, hidden] the trunk's last hidden states at the positions before each completion token.
 
-    Nothing is computed past the trunk for prompts and padding. Padding is on the right and attention causal: no mask.
+    The caller applies the output layers to these positions only. No attention mask is needed: attention is causal, and the
+    padding is on the right.
     """
     hidden = trunk(input_ids=batch.ids, use_cache=False).last_hidden_state
     return hidden.flatten(0, 1).index_select(0, batch.predicting())
 
 
 def completion_distribution(model: Any, batch: Sequences, temperature: float) -> Tensor:
-    """[completion tokens, vocabulary] log softmax(logits / temperature) of a model without value head: the reference."""
+    """[completion tokens, vocabulary] log softmax(logits / temperature) of a model without value head, such as the reference."""
     states = completion_states(model.base_model, batch)
     return _log_distribution(model, states, temperature)
 
 
 def check_head(model: Any, ids: Sequence[int]) -> None:
-    """Raise UsageError unless `model`'s logits equal its output embedding of its trunk's last states, as PPO assumes.
+    """Raise UsageError unless the logits of `model` equal its output embedding applied to the trunk's last hidden states.
 
-    ids  token ids of a text to compare them on
+    PPO computes logits in this way; a model that scales or caps its logits fails this check.
+
+    ids  token ids of a text on which the two are compared
     """
     row = torch.tensor([ids], device=model.device)
     with torch.no_grad():

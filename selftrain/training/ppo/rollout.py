@@ -1,7 +1,7 @@
-"""Rollouts: sample one completion per prompt from the policy, with random numbers that depend on the row, not on the batch.
+"""Samples PPO's rollouts: one completion per prompt from the current policy.
 
-`FromPolicy` decodes with the trainer's model. `FromUnshardedCopy` decodes with an unsharded copy of a policy that ZeRO stage 3
-shards. `FromEngine` uses a sampling engine of `selftrain.sampling`, which loads the policy's weights at every step.
+`FromPolicy` decodes with the trainer's own model. `FromUnshardedCopy` decodes with an unsharded copy of the policy, for ZeRO
+stage 3. `FromEngine` decodes with a sampling engine of `selftrain.sampling`, which loads the policy's weights at every step.
 """
 
 import hashlib
@@ -16,32 +16,33 @@ from selftrain.sampling.hf import decode
 
 
 def seeded(*parts: int | str) -> torch.Generator:
-    """A CPU generator whose numbers depend only on `parts`."""
+    """A random generator on CPU, seeded with a hash of `parts`."""
     word = hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]
     return torch.Generator().manual_seed(int.from_bytes(word) >> 1)
 
 
 def noise(seed: int, step: int, rows: int, tokens: int) -> Tensor:
-    """[rows, tokens] float64 uniform numbers in [0, 1): one draw per token of a step, however ranks share its rows."""
+    """[rows, tokens] float64 uniform numbers in [0, 1): one draw per token, whatever the number of ranks that share the rows."""
     return torch.rand(rows, tokens, generator=seeded("rollout", seed, step), dtype=torch.float64)
 
 
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
-"""Iterates over the policy's unsharded weights by name (`models.weights.unsharded_parameters`); every rank must iterate to the end."""
+"""Iterates over the names and unsharded tensors of the policy's weights (see `models.weights.unsharded_parameters`). Every rank
+must iterate to the end."""
 
 
 class Rollouts(Protocol):
-    """Samples a step's completions."""
+    """Interface: samples a step's completions."""
 
     def refresh(self, weights: Weights) -> None:
-        """Load the policy's weights. Called by every rank before it samples with them for the first time."""
+        """Load the policy's current weights. Every rank calls this before it samples for the first time with new weights."""
         ...
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
-        """One completion per prompt, in the form of `sample`.
+        """One completion per prompt, as token ids (see `sample`).
 
-        uniforms  [rows, max_new_tokens] float64 draws, for an implementation that draws each token itself
-        place     a number unique to this step and rank, the seed for an engine that does not
+        uniforms  [rows, max_new_tokens] float64 draws, for implementations that draw each token themselves
+        place     a number unique to this step and rank, for implementations that need a seed instead
         """
         ...
 
@@ -53,7 +54,7 @@ class FromPolicy:
         self.policy, self.temperature, self.ends = policy, temperature, ends
 
     def refresh(self, weights: Weights) -> None:
-        """Does nothing: the model is the policy."""
+        """Do nothing: the model is the policy itself."""
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
         """See `Rollouts`."""
@@ -61,24 +62,24 @@ class FromPolicy:
 
 
 class FromUnshardedCopy(FromPolicy):
-    """Samples with an unsharded copy of the policy in each rank: decoding with shards would gather every layer per token."""
+    """Samples with an unsharded copy of the policy in each rank; a sharded policy would gather every layer for every token."""
 
     @torch.no_grad()
     def refresh(self, weights: Weights) -> None:
-        """Copy the weights, one at a time."""
+        """Copy the policy's weights, one tensor at a time."""
         own = dict(self.policy.named_parameters())
         for name, value in weights():
             own[name].copy_(value)
 
 
 class FromEngine:
-    """Samples with an engine that loads a checkpoint's folder.
+    """Samples with an engine that loads the policy from a checkpoint's folder.
 
-    start   makes the engine for a folder
-    save    writes the policy with the given weights into a folder; called by rank 0 only
-    folder  on a file system of all ranks
+    start   creates the engine for a folder
+    save    writes a checkpoint of the policy with the given weights into a folder; only rank 0 calls it
+    folder  the checkpoint's folder, on a file system that all ranks share
     main    whether this is rank 0
-    wait    returns when every rank has called it
+    wait    barrier: returns when every rank has called it
     """
 
     def __init__(
@@ -95,14 +96,13 @@ class FromEngine:
     def refresh(self, weights: Weights) -> None:
         """Write the policy as a checkpoint and have the engine load it."""
         kept = {name: value.cpu().clone() for name, value in weights() if self.main}
-        self.wait()  # until no rank reads the previous checkpoint any more
+        self.wait()  # no rank may still read the previous checkpoint
         if self.main:
             self.save(kept, self.folder)
         self.wait()
         self.engine = self.engine or self.start(self.folder)
-        self.engine.reload(
-            self.folder
-        )  # a new one too: what a killed run left of it may be older than the folder
+        # A new engine reloads too: it may have found converted weights that a killed run left.
+        self.engine.reload(self.folder)
         self.wait()
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
@@ -115,13 +115,13 @@ class FromEngine:
 def sample(
     model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, ends: Sequence[int]
 ) -> list[list[int]]:
-    """One completion per prompt, as token ids: up to and including the first of `ends`, or of the longest length.
+    """One completion per prompt, as token ids. A completion stops after the first token of `ends`, or at `max_new_tokens`.
 
     prompts   token ids, one list per row; decoded as one batch
     uniforms  [rows, max_new_tokens] float64 in [0, 1), one draw per token
     """
     was_training = model.training
-    model.eval()  # in training mode a model that recomputes activations keeps no cache
+    model.eval()  # in training mode, a model that recomputes activations keeps no KV cache
     try:
         drawn = decode(model, prompts, uniforms.shape[1], uniforms, ends, temperature)
     finally:

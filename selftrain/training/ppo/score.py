@@ -1,4 +1,4 @@
-"""The reward of PPO: functions from prompts and completions, as token ids, to scores and to test results."""
+"""PPO's reward: the interfaces of scoring and execution, and scoring with the reranker."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -11,35 +11,44 @@ from selftrain.models.models import pad
 
 
 class Score(Protocol):
-    """Scores completions; the policy is trained to raise this score."""
+    """Interface: scores completions. PPO trains the policy to raise this score."""
 
     def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
-        """[rows] float32 scores, higher is better. A completion ends with an end token unless it has the longest length."""
+        """[rows] float32 scores, higher is better.
+
+        prompts, completions  token ids, one list per row; a completion without an end token was cut at the maximum length
+        """
         ...
 
 
 class Execute(Protocol):
-    """Runs completions against their problems' tests."""
+    """Interface: runs completions against their problems' tests."""
 
     def __call__(self, problems: Sequence[int], completions: Sequence[list[int]]) -> Sequence[bool | None]:
-        """Whether each completion passes the tests of the problem with that number; None where the sandbox failed."""
+        """Whether each completion passes its problem's tests; None where the sandbox gave no verdict.
+
+        problems  number of the problem of each completion
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Reward:
-    """The sources of the reward; `execute` is needed for `ppo.execution_weight` and for probes."""
+    """The reward's two sources: scores and test results. `execute` is needed for `ppo.execution_weight` and for probes."""
 
     score: Score
     execute: Execute | None = None
 
 
 Translate = Callable[[list[int], list[int]], list[int]]
-"""(prompt, completion) in the policy's token ids -> both in the reranker's token ids."""
+"""(prompt, completion) in the policy's token ids -> prompt + completion in the reranker's token ids."""
 
 
 class RerankerScore:
-    """Scores with a one-label sequence classifier, on the policy's token ids or on those that `translate` makes of them."""
+    """Scores completions with the reranker, a one-label sequence classifier.
+
+    translate  converts the policy's token ids to the reranker's; None: both models have the same token ids
+    """
 
     def __init__(self, model: Any, micro_batch: int, translate: Translate | None = None) -> None:
         self.model = model.eval()

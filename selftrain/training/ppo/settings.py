@@ -1,4 +1,4 @@
-"""What a PPO trainer is made from: its settings, its models, and batch sizes that fit the number of processes."""
+"""Arguments of the PPO trainer (settings and models), and the checks of its batch sizes."""
 
 import math
 from collections.abc import Sequence
@@ -13,12 +13,12 @@ from selftrain.training.ppo.rollout import Rollouts
 
 @dataclass(frozen=True)
 class TrainerSettings:
-    """Plain values.
+    """The trainer's settings.
 
-    max_new_tokens  longest completion, tokens
+    max_new_tokens  maximum length of a completion, tokens
     ends            ids of the tokens that end a completion
-    checkpoints     folder to save to and resume from; None: no checkpoints
-    keep            how many checkpoints stay in that folder
+    checkpoints     folder to save checkpoints to and to resume from; None: no checkpoints
+    keep            number of checkpoints that are kept
     """
 
     config: PPOConfig
@@ -31,13 +31,13 @@ class TrainerSettings:
 
 @dataclass(frozen=True)
 class Models:
-    """The networks of a run.
+    """The trainer's models.
 
-    policy, reference  causal language models with the same weights; training changes `policy` in place
-    adapters           the PEFT model around `policy` where only adapters are trained; `reference` is None then, since the
-                       reference is the policy without them
-    value_trunk        the value head's own trunk; None: the policy's
-    rollouts           samples completions; None: the policy itself does
+    policy       causal language model; training changes its weights in place
+    reference    causal language model with the policy's initial weights; None with `adapters`
+    adapters     the PEFT model around `policy` where only adapters are trained; the policy without adapters is the reference
+    value_trunk  a separate trunk for the value head; None: the value head reads the policy's trunk
+    rollouts     samples the completions; None: the trainer samples with `policy`
     """
 
     policy: Any
@@ -48,11 +48,11 @@ class Models:
 
 
 def check_batches(config: PPOConfig, world: int) -> None:
-    """Raise UsageError unless the batch sizes divide each other and spread evenly over `world` processes."""
+    """Raise UsageError unless `rollout_batch` is a multiple of `mini_batch`, and `world` divides `mini_batch` and `probe`."""
     for misfit in config.misfits(world):
         raise UsageError(misfit)
 
 
 def accumulation_steps(config: PPOConfig, world: int) -> int:
-    """Micro batches per mini-batch in each of `world` processes."""
+    """Number of micro batches per mini-batch in each of `world` processes."""
     return math.ceil(config.mini_batch / world / config.micro_batch)

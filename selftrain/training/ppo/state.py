@@ -1,4 +1,4 @@
-"""What a PPO run carries from step to step besides weights and optimizer; a checkpoint holds it as JSON."""
+"""The state of a PPO run besides weights and optimizer; checkpoints store it as JSON."""
 
 import time
 from collections.abc import Iterator, Sequence
@@ -7,17 +7,18 @@ from dataclasses import dataclass, field
 from typing import Any
 
 PHASES = ("rollout", "score", "execute", "reference", "update")
+"""Parts of a step whose wall time is measured."""
 
 
 @dataclass
 class State:
-    """JSON values only.
+    """The state of a run; all fields are JSON values.
 
-    step            steps done; also the position in the data (see `experience.rows_of_step`)
-    kl_coefficient  for the next step
-    curve           one row of metrics per step
-    samples         [{"step", "prompt", "completion" (token ids), "score"}]
-    probes          one row of figures per probe, see `Trainer.probe`
+    step            number of finished steps; it also gives the position in the data (see `experience.rows_of_step`)
+    kl_coefficient  KL coefficient of the next step
+    curve           metrics, one row per step
+    samples         completions for people to read: [{"step", "prompt", "completion", "score"}], texts as token ids
+    probes          metrics, one row per probe, see `Trainer.probe`
     seconds         wall time by phase
     """
 
@@ -30,12 +31,12 @@ class State:
 
     @contextmanager
     def timed(self, phase: str) -> Iterator[None]:
-        """Add the block's wall time to `seconds[phase]`."""
+        """Context manager that adds the block's wall time to `seconds[phase]`."""
         started = time.monotonic()
         yield
         self.seconds[phase] += time.monotonic() - started
 
 
 def best_step(probes: Sequence[dict[str, float]]) -> int:
-    """The step of the probe with the highest pass rate, the first of equals."""
+    """The step of the probe with the highest pass rate; of equal pass rates the earliest."""
     return int(max(probes, key=lambda probe: probe["pass_rate"])["step"])

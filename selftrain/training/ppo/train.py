@@ -1,7 +1,7 @@
-"""Stage C: trains the SFT policy against the reranker with PPO; the result is a policy in the same layout.
+"""Stage C: trains the SFT policy against the reranker with PPO; the result is a checkpoint in the same format.
 
-Run as a child process: `python -m selftrain.training.ppo.train resolved.json`, or under torchrun. The method is in
-`selftrain.training.ppo`.
+This module loads the inputs and creates the trainer of `selftrain.training.ppo.trainer`.
+Run as a child process, also under a launcher: `python -m selftrain.training.ppo.train resolved.json`.
 """
 
 import time
@@ -46,7 +46,7 @@ from selftrain.training.ppo.translate import translation
 
 
 def train(child: Child) -> Outcome:
-    """Train, and write the policy, its tokenizer and a table of samples into the child's folder."""
+    """Train the policy, and write it, its tokenizer and samples.json into the child's folder."""
     config = PPOSlice.model_validate(child.config)
     runtime = RuntimeConfig.model_validate(child.runtime)
     settings = config.ppo
@@ -90,7 +90,8 @@ def train(child: Child) -> Outcome:
     )
     state = trainer.run()
     keep_until_exit(trainer.model)
-    weights = trainer.policy_weights()  # by every rank: under ZeRO stage 3 all of them gather the weights
+    # Every rank must call this: under ZeRO stage 3 the ranks gather the weights together.
+    weights = trainer.policy_weights()
     if not accelerator.is_main_process:
         return Outcome("", {})
     kept = export.write(state, weights)
@@ -102,8 +103,11 @@ def train(child: Child) -> Outcome:
 class Loaded:
     """The stage's models before training.
 
-    judge    the reranker
-    copy     a copy of the policy for rollouts, where ZeRO stage 3 shards the policy
+    judge        the reranker
+    copy         a copy of the policy for rollouts, under ZeRO stage 3; else None
+    value_trunk  a separate trunk for the value head, or None
+    reference    the SFT policy, or None where adapters are trained
+    adapters     the PEFT model around the policy, or None
     """
 
     policy: Any
@@ -115,7 +119,7 @@ class Loaded:
 
 
 def _load(config: PPOSlice, runtime: RuntimeConfig, inputs: Mapping[str, Path]) -> Loaded:
-    """Load all models. Call it before creating the accelerator: under ZeRO stage 3, models are sharded when they load after that."""
+    """Load all models. Call this before `_accelerator`: under ZeRO stage 3, models that are loaded later are sharded."""
     generator, settings = inputs["generator"], config.ppo
     frozen = {"dtype": torch.bfloat16} if runtime.device == "cuda" else {}
     torch.manual_seed(config.seed)
@@ -129,14 +133,14 @@ def _load(config: PPOSlice, runtime: RuntimeConfig, inputs: Mapping[str, Path]) 
 
 
 def _with_adapters(models: Loaded, settings: LoraConfig) -> Loaded:
-    """`models` with adapters in the policy, and in its copy for rollouts."""
+    """`models` with adapters added to the policy and to its copy for rollouts."""
     adapters = lora.add(models.policy, settings)
     copy = models.copy and lora.add(models.copy, settings).get_base_model()
     return replace(models, policy=adapters.get_base_model(), copy=copy, adapters=adapters)
 
 
 def _recompute(models: Loaded) -> None:
-    """Have the trained models recompute activations in the backward pass."""
+    """Turn on activation checkpointing in the trained models, which then recompute activations in the backward pass."""
     for model in filter(None, (models.policy, models.value_trunk)):
         model.activation_checkpointing_enable({"use_reentrant": False})
         model.enable_input_require_grads()
@@ -144,12 +148,12 @@ def _recompute(models: Loaded) -> None:
 
 @dataclass(frozen=True)
 class Prompts:
-    """Token ids of the prompts that fit into both models (`models.fits`).
+    """Token ids of the prompts that fit into the policy and the reranker (`models.fits`).
 
-    trained   of the rl split
-    probed    of the validation split, as many as `ppo.probe` says
-    names     ids of the problems of both: first those of `trained`
-    too_long  problems of the rl split that do not fit
+    trained   prompts of the rl split
+    probed    prompts of the validation split, `ppo.probe` of them
+    names     problem ids: those of `trained`, then those of `probed`
+    too_long  number of problems of the rl split whose prompts do not fit
     """
 
     trained: list[list[int]]
@@ -159,9 +163,11 @@ class Prompts:
 
 
 def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[Any]) -> Prompts:
-    """The problems to sample for; `models`: the configs of those that read a prompt and its completion.
+    """Select and encode the prompts to train on and to probe with.
 
-    Raises DataError without a prompt to train on, UsageError with fewer than `ppo.probe` to probe with.
+    models  transformers configs of the models that read prompt + completion
+
+    Raises DataError where no prompt of the rl split fits, UsageError where fewer than `ppo.probe` validation prompts fit.
     """
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     contexts = [found for model in models if (found := context_of(model)) is not None]
@@ -187,7 +193,7 @@ def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[An
 def _fitting(
     tokenizer: Any, problems: Sequence[Problem], split: str, context: int | None, new: int
 ) -> tuple[list[tuple[Problem, list[int]]], int]:
-    """The split's problems whose prompts fit, with those prompts' tokens, and how many problems do not fit."""
+    """The split's problems whose prompts fit, each with its prompt's token ids, and the number of problems that do not fit."""
     chosen = [problem for problem in problems if problem.split == split]
     encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in chosen]
     kept = [(problem, ids) for problem, ids in encoded if fits(len(ids), context, new)]
@@ -195,7 +201,7 @@ def _fitting(
 
 
 def _execute(child: Child, tokenizer: Any, names: Sequence[str], ends: Sequence[int]) -> Execute:
-    """A function that has the parent process execute completions; `names[i]`: the id of problem i."""
+    """A function that asks the parent process to execute completions; `names[i]`: the id of problem i."""
 
     def execute(problems: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
         asked = [
@@ -209,14 +215,14 @@ def _execute(child: Child, tokenizer: Any, names: Sequence[str], ends: Sequence[
 
 
 class Progress:
-    """Reports each step to the parent process."""
+    """Reports each training step to the parent process."""
 
     def __init__(self, steps: int) -> None:
         self.steps = steps
         self.last = time.monotonic()
 
     def __call__(self, row: dict[str, float]) -> None:
-        """row  the step's row of the curve"""
+        """Report the metrics of a step; `row`: the step's row in `State.curve`."""
         now = time.monotonic()
         shown = ("score", "pass_rate", "kl", "entropy", "policy_loss")
         figures = {name: row[name] for name in shown if name in row}
@@ -234,7 +240,7 @@ def _rollouts(
     accelerator: Any,
     export: Export,
 ) -> Rollouts | None:
-    """The sampler of rollouts; None: the trainer samples with the policy itself."""
+    """Create the sampler of rollouts; None: the trainer samples with the policy itself."""
     if config.ppo.engine != "hf":
         return FromEngine(
             lambda folder: _engine(config, runtime, child, folder, accelerator.is_main_process),
@@ -249,7 +255,7 @@ def _rollouts(
 
 
 def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path, main: bool) -> Any:
-    """The sampling engine of the rollouts, on the checkpoint in `folder`."""
+    """Create the sampling engine of the rollouts, which loads the checkpoint in `folder`; `main`: whether this is rank 0."""
     settings = SampleConfig(temperature=config.ppo.temperature, max_new_tokens=config.max_new_tokens)
     if config.ppo.engine == "vllm":
         from selftrain.sampling import vllm
@@ -263,7 +269,7 @@ def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path
 
 
 def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accelerator:
-    """The accelerator of one process, DDP or DeepSpeed, over `world` ranks."""
+    """Create the accelerator for a single process, DDP or DeepSpeed, over `world` ranks."""
     cpu = runtime.device == "cpu"
     plugin = None
     if runtime.deepspeed:
@@ -284,7 +290,7 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
             f"runtime.deepspeed is set, but accelerate chose {accelerator.distributed_type.value}; "
             "unset ACCELERATE_USE_CPU, or set runtime.deepspeed to null"
         )
-    unset_hf_deepspeed_config()  # else, under ZeRO stage 3, models loaded later for the export would be sharded
+    unset_hf_deepspeed_config()  # else models loaded later, for the export, would be sharded under ZeRO stage 3
     return accelerator
 
 

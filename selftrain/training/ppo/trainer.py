@@ -1,7 +1,7 @@
-"""The PPO loop: rollout, score, compare with the reference, update.
+"""The PPO training loop: sample rollouts, score them, compare with the reference, update the policy.
 
-A rollout batch is the same on every rank (see `experience`); each mini-batch's gradient is computed in shares. The policy is
-wrapped by accelerate: one process, DDP or DeepSpeed.
+A rollout batch is the same on every rank (see `experience`); each rank computes the gradient of its share of a mini-batch.
+Accelerate wraps the model for a single process, DDP or DeepSpeed.
 """
 
 import math
@@ -22,17 +22,17 @@ from selftrain.training.ppo.settings import Models, TrainerSettings, check_batch
 from selftrain.training.ppo.state import State, best_step
 
 SAMPLED_STEPS, SAMPLED_ROWS = 8, 4
-"""Steps, and completions of each, that are kept to be read by people."""
+"""Number of steps from which completions are kept for people to read, and number of completions per such step."""
 
 
 class Trainer:
     """Trains a policy to raise a score while a KL penalty keeps it near the reference.
 
     prompts        token ids, one list per problem
-    accelerator    made with `accumulation_steps(config, world)`
-    probe_prompts  token ids of the probe's problems, which `reward.execute` numbers from len(prompts) on
-    on_step        called after each step with its row of the curve
-    on_best        called by every rank with the step whose probe passed more often than any before
+    accelerator    created with `accumulation_steps(config, world)` as its gradient accumulation steps
+    probe_prompts  token ids of the probe's problems; their numbers for `reward.execute` start at len(prompts)
+    on_step        called after each step with the step's row in `State.curve`
+    on_best        called on every rank with the number of finished steps when a probe has a better pass rate than all before
     """
 
     def __init__(
@@ -64,16 +64,16 @@ class Trainer:
 
     @property
     def policy(self) -> Any:
-        """The causal language model, without value head and accelerate's wrappers."""
+        """The causal language model, without value head and without accelerate's wrappers."""
         return self.module.policy
 
     def policy_weights(self) -> dict[str, Tensor]:
-        """The policy's unsharded state dict on rank 0, {} on the others. Called by every rank."""
+        """The policy's unsharded parameters by name on rank 0, {} on other ranks. Every rank must call this."""
         main = self.accelerator.is_main_process
         return {name: value.clone() for name, value in unsharded_parameters(self.policy) if main}
 
     def run(self) -> State:
-        """Resume from the newest checkpoint and make the remaining steps."""
+        """Resume from the newest checkpoint, if there is one, and run the remaining steps."""
         self._resume()
         while self.state.step < self.config.steps:
             self.step()
@@ -83,9 +83,11 @@ class Trainer:
         return self.state
 
     def step(self) -> None:
-        """One rollout batch and its updates; a probe before the first step and after every `probe_steps` steps.
+        """Collect one rollout batch and update the model on it.
 
-        Raises UsageError where a figure exceeds its bound in `ppo.health`.
+        Probes, where there are any, run before the first step, after every `probe_steps` steps and after the last step.
+
+        Raises UsageError where a metric is not finite or violates its bound in `ppo.health`.
         """
         if self.probe_prompts and not self.state.probes:
             self.probe()
@@ -112,9 +114,9 @@ class Trainer:
         health.check(done, row, self.state.probes, self.config.health, self.config.learning_rate)
 
     def probe(self) -> None:
-        """Sample, score and execute the probe's problems, which are not trained on, and add a row to `state.probes`."""
+        """Measure the policy on the probe's problems, which it is not trained on, and append the metrics to `state.probes`."""
         rows = list(range(len(self.prompts), len(self.prompts) + len(self.probe_prompts)))
-        # All probes use the same random numbers, so that they differ by the policy only.
+        # All probes use the same random draws, so that only the policy differs between probes.
         completions, scores = self.collector.sample(self.probe_prompts, self.state, PROBE)
         passed = self.collector.execute(rows, completions, self.state)
         now = {
@@ -130,13 +132,13 @@ class Trainer:
             self.on_best(self.state.step)
 
     def experience(self) -> Experience:
-        """The next step's rollout batch; the same on every rank."""
+        """Collect the next step's rollout batch; it is the same on every rank."""
         return self.collector.collect(self.state)
 
     # Update
 
     def update(self, experience: Experience) -> dict[str, float]:
-        """Make `epochs` passes in mini-batches; returns mean losses and clip fraction over all their tokens."""
+        """Make `epochs` passes over the rollout batch in mini-batches; returns mean losses and clip fraction over all tokens."""
         lengths = experience.sequences.lengths
         sums = torch.zeros(4, device=self.accelerator.device)  # tokens, policy loss, value loss, clipped
         for epoch in range(self.config.epochs):
@@ -144,7 +146,7 @@ class Trainer:
             order = torch.randperm(self.config.rollout_batch, generator=generator).to(lengths.device)
             for mini in order.split(self.config.mini_batch):
                 tokens = experience.sequences.completions[mini].sum()
-                # Dealt out to ranks by length: equal work, and little padding in micro batches.
+                # Deal the rows out to the ranks by length: the ranks have equal work, and micro batches have little padding.
                 own = mini[lengths[mini].argsort(stable=True)][self.rank :: self.world]
                 for micro in own.split(self.config.micro_batch):
                     sums += self._accumulate(experience, micro, tokens)
@@ -156,20 +158,24 @@ class Trainer:
         }
 
     def _accumulate(self, experience: Experience, rows: Tensor, tokens: Tensor) -> Tensor:
-        """Accumulate the gradient of `rows`, part of a mini-batch of `tokens` tokens; its last part makes the optimizer step.
+        """Accumulate the gradient of a micro batch; the last micro batch of a mini-batch also makes the optimizer step.
 
-        Returns [4]: tokens, policy loss, value loss and clipped tokens, sums over `rows`.
+        rows    [n] row numbers of the micro batch
+        tokens  [] number of completion tokens of the whole mini-batch
+
+        Returns [4], sums over `rows`: tokens, policy loss, value loss, clipped tokens.
         """
         with self.accelerator.accumulate(self.model):
             policy_loss, value_loss, clipped = self.losses(experience, rows)
             loss = policy_loss + self.config.value_coefficient * value_loss
-            # The mean over the mini-batch's tokens, however it is split: accelerate divides by ranks and accumulation steps.
+            # The mean over the mini-batch's tokens. The gradient is divided by the number of ranks and the number of
+            # accumulation steps, so the loss is multiplied by both.
             self.accelerator.backward(
                 loss / tokens * self.world * self.accelerator.gradient_accumulation_steps
             )
             if self.accelerator.sync_gradients:
                 norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-                # A step with such a norm would make all weights NaN. It is the norm over all ranks, so all of them end.
+                # A step with a NaN or infinite norm would make all weights NaN. All ranks see the same norm, so all raise.
                 if norm is not None and not math.isfinite(norm):
                     figures = {
                         "policy_loss": policy_loss.item(),
@@ -183,7 +189,7 @@ class Trainer:
         return torch.stack([count, policy_loss.detach(), value_loss.detach(), clipped])
 
     def losses(self, experience: Experience, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Policy loss, value loss and number of clipped tokens, [] each, sums over the tokens of `rows` [n]."""
+        """Policy loss, value loss and number of clipped tokens, [] each: sums over the tokens of the rows `rows` [n]."""
         config, mask = self.config, experience.mask[rows]
         logprobs, values, _ = self.model(experience.sequences.take(rows))
         policy_losses, clipped = equations.clipped_policy_loss(

@@ -1,4 +1,4 @@
-"""Translates the policy's token ids into those of a reranker with another tokenizer or template."""
+"""Converts the policy's token ids to those of a reranker with another tokenizer or prompt template."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,18 +14,19 @@ from selftrain.models.models import (
 from selftrain.training.ppo.score import Translate
 
 SPECIAL = ("eos_token_id", "pad_token_id", "bos_token_id", "sep_token_id")
+"""Special tokens that must be the same in both tokenizers, else token ids are converted."""
 SAMPLE = "def f(x):\n    return 10 + x\n"
-"""Tokenizers with the same vocabulary that encode this text alike are taken to be the same."""
+"""Two tokenizers with the same vocabulary and the same encoding of this text are treated as the same tokenizer."""
 
 
 def translation(tokenizer: Any, ends: Sequence[int], reranker: Path, settings: Any) -> Translate | None:
-    """A function from the policy's token ids to the reranker's; None where they are the same.
+    """A function that converts the policy's token ids to the reranker's; None where no conversion is needed.
 
-    They differ where vocabularies or special tokens differ, where the reranker has a prompt template, and where the policy has
-    more than one end token.
+    A conversion is needed where vocabularies or special tokens differ, where the reranker has a prompt template, and where the
+    policy has another end token than the reranker, or several.
 
-    tokenizer  the policy's
-    ends       ids that end the policy's completions
+    tokenizer  the policy's tokenizer
+    ends       ids of the tokens that end the policy's completions
     reranker   folder with the reranker's tokenizer
     settings   the reranker's transformers config
     """
@@ -46,7 +47,7 @@ def translation(tokenizer: Any, ends: Sequence[int], reranker: Path, settings: A
             text = tokenizer.decode(prompt, skip_special_tokens=True)
             heads[tuple(prompt)] = encode_prompt(other, fill_template(template, text))
         tail = encode_completion(other, decode_completion(tokenizer, completion, ends))
-        # A completion without an end token, of the longest length, has none for the reranker either.
+        # A completion that was cut at the maximum length has no end token for the reranker either.
         return heads[tuple(prompt)] + (tail if completion[-1] in ends else tail[:-1])
 
     return translate

@@ -136,7 +136,7 @@ class Planner:
     # Stages
 
     def prepare(self, node: Node) -> Step:
-        """Reads the problems. Those that are not the bank's are also run in the sandbox once."""
+        """Reads the problems. If they are not the bank's, also compiles their tests."""
         programs = {}
         if self.config.problems.source != "bank":
             programs = self.corpus.languages("rl", "validation", "test")

@@ -123,7 +123,7 @@ def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
             KeyError,
             ValidationError,
             SelftrainError,
-        ):  # the config is of another version, or its problems or models are not available
+        ):  # of another version, or its data or models are gone
             continue
         for node in earlier.nodes:
             if (made := record["stages"].get(node.name)) is not None:

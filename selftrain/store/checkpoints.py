@@ -26,7 +26,7 @@ FOLDER = "checkpoints"
 """Folder of the checkpoints in a stage's progress folder, locally and in the store."""
 # A checkpoint is complete if it contains one of these two files.
 WHOLE, STATE = "whole", "state.json"
-"""WHOLE: of SFT and reward training, written last (JSON: number of processes and ZeRO stage). STATE: of `ppo.checkpoint`."""
+"""SFT and reward training write WHOLE last (JSON: number of processes, ZeRO stage); `ppo.checkpoint` writes STATE."""
 POLL = 5.0
 """Seconds between two searches for new checkpoints."""
 PAUSE = 60.0

@@ -51,7 +51,7 @@ class Garbage:
 def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], None]) -> int:
     """Remove what no run needs; returns the number of bytes. `say`: takes a line for each removal. `dry_run`: remove nothing.
 
-    Raises UsageError where nothing was stored in `store`, or where it has no run's record.
+    Raises UsageError where nothing was stored in `store`, or where no run has left a record.
     """
     if keep_runs < 1:
         raise UsageError(f"--keep-runs: expected 1 or more, got {keep_runs}")

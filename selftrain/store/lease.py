@@ -49,7 +49,8 @@ def in_background(work: Callable[[threading.Event], object]) -> Iterator[None]:
 def held(files: Files, folder: str, machine: str) -> Iterator[None]:
     """Hold the lease in `folder` for the block; waits until no other machine holds it.
 
-    machine  name of this machine. One process of a machine at a time may call this, so a lease with this name is stale.
+    machine  name of this machine. The caller holds the machine's lock of the same key, so an older lease with this name is
+             stale.
     """
     lease = _Lease(files, folder, machine)
     lease.acquire()

@@ -5,11 +5,11 @@
     URL/STAGE/KEY/progress/...          finished parts and checkpoints of a build in progress, from which another machine can
                                         resume; deleted once the artifact is committed
     URL/STAGE/KEY/lease/N.json          the machine that is building the artifact (remote stores only)
-    URL/runs/NAME/ID.json               a run's record, with its artifacts; `selftrain gc` keeps these
+    URL/runs/NAME/ID.json               a run's record, which lists its artifacts; `selftrain gc` keeps these
 
 A build writes into a local folder, which stays if the process is killed, so that the next build can resume. On each machine
 one process at a time builds a key. It holds an flock, which the kernel releases when the process ends; other processes wait.
-Among machines that share a remote store, a lease serves the same purpose (`lease.py`).
+Among machines that share a remote store, a lease has the same purpose (`lease.py`).
 """
 
 import fcntl
@@ -106,8 +106,8 @@ class Store:
     def path(self, ref: ArtifactRef) -> Path:
         """A local folder with the artifact's files, verified. A cached copy is not evicted while this store object exists.
 
-        Raises CorruptArtifact where the files differ from the manifest, or where there is no manifest. The manifest of a
-        damaged remote artifact is deleted first, so that the next run rebuilds the artifact.
+        Raises CorruptArtifact where the files differ from the manifest, or where there is no manifest. Before it raises for
+        a damaged remote artifact, it deletes the manifest, so that the next run rebuilds the artifact.
         """
         manifest = self.manifest(ref)
         if manifest is None:
@@ -237,8 +237,8 @@ class Store:
     def _commit(self, ref: ArtifactRef, record: dict[str, Any], outcome: Outcome, folder: Path) -> None:
         """Move or upload `folder` into the store as a new attempt, then write the manifest that names the attempt.
 
-        Every build has its own attempt folder, so that the files of two builders never mix; the manifest written last is
-        valid. The build's progress is deleted last: if the commit fails, for example on a full disk, the next build can resume.
+        Every build has its own attempt folder, so that the files of two builders never mix; the last manifest that was
+        written counts. The build's progress is deleted last: if the commit fails, for example on a full disk, the next build can resume.
 
         Raises UsageError where weights or metrics hold NaN or infinities: they are never stored.
         """
@@ -339,7 +339,7 @@ class Store:
             self.files.upload(path, where)
 
     def get_progress(self, ref: ArtifactRef, folder: Path) -> list[str]:
-        """Download the parts that `put_progress` stored to `folder`, unless it has them. Returns the names of the parts in it.
+        """Download into `folder` the parts that `put_progress` stored and `folder` lacks; returns the names of all stored parts.
 
         A part whose content does not match its stored hash is left out.
         """
@@ -395,7 +395,7 @@ class Store:
 
     @cached_property
     def _machine(self) -> str:
-        """Name of the folder of our locks, for leases.
+        """Identifies the folder of this machine's locks in leases.
 
         The process that holds a key's lock in this folder is the only one that may take leases with this name, so an older
         lease with the same name is stale.

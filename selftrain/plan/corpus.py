@@ -178,7 +178,7 @@ def corpus_of(config: RunConfig) -> Corpus:
 
 
 def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
-    """The generator's tokenizer, trained on `texts` without a base model; None where a pretrained one is not available."""
+    """The generator's tokenizer; without a base model it is trained on `texts`. None where a pretrained one is not available."""
     from selftrain.models.models import load_tokenizer, train_tokenizer
 
     model = config.model

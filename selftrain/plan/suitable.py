@@ -1,9 +1,9 @@
 """Checks before training whether a run's pretrained models will work in all stages.
 
-The models' configs and tokenizers are compared with the settings. Then the generator and the reranker are tried out as a
-miniature ("twin" in the code): a model of the same architecture with two layers and random weights. So no list of supported
+The models' configs and tokenizers are compared with the settings. Then a miniature of the generator and of the reranker ("twin"
+in the code) is tried out: a model of the same architecture with two layers and random weights. So no list of supported
 architectures is needed. Not covered: architectures of which no miniature can be created, damaged weights, and faults that
-only the full size shows, such as memory (see `selftrain plan`).
+only a model of full size shows, such as a lack of memory (see `selftrain plan`).
 
 Run as a child process: `python -m selftrain.plan.suitable resolved.json`.
 """

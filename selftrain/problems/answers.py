@@ -25,8 +25,8 @@ def clean(
 ) -> Cleaned:
     """The part of `response` that completes `prompt`, as `sandbox.completion.extract_completion` finds it.
 
-    A response is left out if its program needs code after the prompt's function: a model that learnt it would be cut off at a
-    stop token before its program is complete.
+    A response is left out if its program needs code outside of the prompt's function: a model that learnt it would be cut off
+    at a stop token before its program is complete.
     """
     if response is None or not response.strip():
         return Cleaned(None, "")

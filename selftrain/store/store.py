@@ -238,7 +238,8 @@ class Store:
         """Move or upload `folder` into the store as a new attempt, then write the manifest that names the attempt.
 
         Every build has its own attempt folder, so that the files of two builders never mix; the last manifest that was
-        written counts. The build's progress is deleted last: if the commit fails, for example on a full disk, the next build can resume.
+        written counts. The build's progress is deleted last: if the commit fails, for example on a full disk, the next build
+        can resume.
 
         Raises UsageError where weights or metrics hold NaN or infinities: they are never stored.
         """

@@ -1,1 +1,1 @@
-"""The registry of champions, the rule of promotion, and drift."""
+"""Champion rerankers: their registry, the rule of promotion, and plots of drift over time."""

@@ -1,4 +1,4 @@
-"""The history of champions and challengers, decision by decision: as text, as markdown for Prefect, and as an HTML page."""
+"""Shows the history of decisions about the champion: as text, as markdown for Prefect, and as an HTML page."""
 
 from __future__ import annotations
 
@@ -16,23 +16,25 @@ HEADINGS = (
     "decision", "time", "challenger", "solved", "champion", "solved", "difference", "random", "oracle", "problems",
     "pass rate", "sandbox errors", "training",
 )  # fmt: skip
+"""Columns of the table of decisions."""
 SOLVED: dict[str, Callable[[Figures], Share | None]] = {
     "oracle": lambda figures: figures.oracle,
     "challenger": lambda figures: figures.challenger,
     "champion": lambda figures: figures.champion,
     "random": lambda figures: figures.random,
 }
+"""Curves of the plot of solved problems: label -> getter of the share."""
 SURROUNDINGS: dict[str, tuple[Callable[[Figures], float], float]] = {
     "Share of the SFT policy's candidates that pass, rl split": (lambda figures: figures.pass_rate, 0.1),
     "Test problems": (lambda figures: figures.problems, 10),
     "Programs that the sandbox could not judge": (lambda figures: figures.sandbox_errors, 10),
     "Training of the challenger's round, seconds": (lambda figures: figures.training_seconds, 10),
 }
-"""Further plots: label -> function to the value, and the least upper end of the axis."""
+"""Further plots: label -> getter of the value, and a value that the y axis must include."""
 
 
 def since(records: Sequence[Record]) -> Record:
-    """The record that made the last champion champion."""
+    """The record of the decision by which the current champion became champion."""
     first = records[-1]
     for record in reversed(records):
         if record.champion.reranker != records[-1].champion.reranker:
@@ -42,7 +44,7 @@ def since(records: Sequence[Record]) -> Record:
 
 
 def history(name: str, records: Sequence[Record]) -> str:
-    """The champion, since when and why, and all decisions, as text."""
+    """Text: the champion, when and why it was promoted, and a table of all decisions."""
     champion, made = records[-1].champion, since(records)
     lines = [
         f"champion of {name}: {champion.ranker}  {champion.reranker}",
@@ -61,7 +63,7 @@ def history(name: str, records: Sequence[Record]) -> str:
 
 
 def drift_rows(records: Sequence[Record]) -> list[list[str]]:
-    """One row per decision, with the columns `HEADINGS`."""
+    """One row per decision; `HEADINGS` are the columns."""
     rows = []
     for record in records:
         row = [f"{record.number}: {record.decision}", record.time]
@@ -92,7 +94,7 @@ def drift_rows(records: Sequence[Record]) -> list[list[str]]:
 
 
 def drift_markdown(records: Sequence[Record]) -> str:
-    """`drift_rows` and the plots of shares and differences in markdown."""
+    """Markdown with the table of `drift_rows` and the plots of shares and differences."""
     rows = [HEADINGS, ["---"] * len(HEADINGS), *drift_rows(records)]
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in rows]
     style = plot_style()
@@ -109,7 +111,7 @@ def drift_markdown(records: Sequence[Record]) -> str:
 
 
 def drift_page(name: str, records: Sequence[Record]) -> str:
-    """The page: one HTML file that needs no network."""
+    """The HTML page; it needs no network."""
     return (
         environment()
         .get_template("drift.html")

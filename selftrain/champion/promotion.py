@@ -1,12 +1,13 @@
-"""Champion and challenger: what to train next, how the two are compared, and the rule of promotion (`verdict`).
+"""Decides what to train next, compares a challenger with the champion, and decides on promotion.
 
-The comparison measures the product: a reranker, used as the validation split chose (with or without log-probability), that picks
-from the SFT policy's candidates for the test problems. Champion and challenger pick from the same candidates, so the difference
-is paired: the verdict on one pick minus that on the other, problem by problem. It is not `system/r-(r-1)`, where each picks from
-another policy's candidates: nobody serves the PPO policies, whose purpose is to find what the reranker gets wrong.
+The comparison measures what users deploy: a reranker that picks from the SFT policy's candidates for the test problems, with or
+without log-probability, whichever was better on the validation split. Champion and challenger pick from the same candidates, so
+their difference is paired by problem. The comparison `system/r-(r-1)` is not used: there each reranker picks from the
+candidates of another PPO policy, and PPO policies are not deployed; they serve to find the reranker's mistakes.
 
-A *chain* is the sequence of rerankers rm-1, rm-2, ... that one method (problems, config, versions) makes. A champion of the run's own
-chain is an earlier one of its rerankers. A champion of another chain is evaluated together with the run's, as `champion`.
+A *chain* is the sequence of rerankers rm-1, rm-2, ... that one method (problems, config, versions) trains. If the champion is of
+the run's own chain, it is one of the run's earlier rerankers. A champion of another chain is evaluated in the run under the
+name `champion`.
 """
 
 import json
@@ -22,19 +23,19 @@ from selftrain.evaluation.metrics import Estimate, choose_ranker, mean_estimate,
 from selftrain.evaluation.pools import WITH_LOGPROB, load_pool, with_logprob
 
 CHAMPION = "champion"
-"""Name of another chain's reranker in an evaluation."""
+"""Name in an evaluation of a champion of another chain."""
 POOL = "sft"
 """The pool in which champion and challenger are compared."""
 
 
 @dataclass(frozen=True)
 class Attempt:
-    """The next run to make.
+    """The next run.
 
     rounds    its number of rounds
-    rival     the champion to beat; None if there is none yet
+    rival     the champion to beat; None if there is no champion yet
     of_chain  whether the rival is a reranker of the run's own chain
-    nothing   reason to train nothing, in which case the run is that of the last decision; else None
+    nothing   reason to train nothing new, else None. With a reason, the other fields are those of the last decision's run.
     """
 
     rounds: int
@@ -50,10 +51,15 @@ def next_attempt(
     rounds: int,
     settings: PromotionConfig,
 ) -> Attempt:
-    """The next attempt after `records`, for a method whose round n makes `reranker(n)`.
+    """The next attempt after `records`.
 
-    Number of rounds: `rounds` without a champion; one more than a champion of this chain has; as many as a champion of another
-    chain has. Challengers that were judged before, also ones that were rolled back, are skipped in favour of the next round's.
+    identity  of the next decision
+    reranker  round -> the reranker (`STAGE/KEY`) that this method trains in that round
+    rounds    number of rounds of the config
+
+    The number of rounds is `rounds` without a champion, one more than that of a champion of this chain, and equal to that of a
+    champion of another chain. If that round's reranker was a challenger before, even if it was rolled back later, the next
+    round without such a reranker is taken.
     """
     most = settings.max_rounds or math.inf
     if not records:
@@ -69,7 +75,7 @@ def next_attempt(
     number = champion.rounds + 1 if of_chain else int(min(champion.rounds, most))
     while reranker(number) in judged:
         number += 1
-    rejected = 0  # in a row, under this identity
+    rejected = 0  # challengers in a row, under this identity
     for record in reversed(records):
         if record.decision != "not promoted" or record.identity != identity:
             break
@@ -99,7 +105,7 @@ def _attempt(
 class Measured:
     """One reranker in an evaluation.
 
-    ranker          how it is used, chosen on validation: its score alone, or with log-probability
+    ranker          the rule that was better on validation: the score alone (`rm-2`), or `rm-2+logprob`
     logprob_weight  weight of the log-probability; 0 for the score alone
     solved          share of test problems solved
     """
@@ -111,7 +117,7 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger and rival on the same problems and candidates; `rival` and `difference` are None if there is no rival."""
+    """Challenger and rival on the same problems and candidates. Without a rival, `rival` and `difference` are None."""
 
     problems: int
     random: Share
@@ -124,9 +130,11 @@ class Comparison:
 def compare(
     inputs: Mapping[str, Path], challenger: str, rival: str | None, resamples: int, seed: int
 ) -> Comparison:
-    """Measure two rerankers by their names in an evaluation.
+    """Compare two rerankers on the test problems.
 
-    `inputs`: folders of the artifacts `problems`, `sft.candidates`, `sft.executions` and `evaluation`.
+    inputs             role (`problems`, `sft.candidates`, `sft.executions`, `evaluation`) -> artifact folder
+    challenger, rival  names in the evaluation; rival None: only the challenger is measured
+    resamples, seed    of the bootstrap
     """
     result = json.loads((inputs["evaluation"] / "evaluation.json").read_text())
     scores = json.loads((inputs["evaluation"] / "scores.json").read_text())[POOL]

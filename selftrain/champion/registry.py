@@ -1,7 +1,7 @@
 """The registry of champions: numbered records of decisions in the store, `URL/registry/NAME/000001.json`, ...
 
 A record is written atomically and never changed. The last record names the champion. A run writes its decision under the next
-number; if another run has taken that number, nothing is written, and the run decides again on the new records.
+number. If another run has already used that number, nothing is written, and the run decides again from the new records.
 """
 
 import json
@@ -20,12 +20,15 @@ from selftrain.store.store import REGISTRY, Store
 
 
 class Contender(Strict):
-    """A reranker and the artifacts that it was made from, each as `STAGE/KEY`.
+    """A reranker and the artifacts that it depends on, each as `STAGE/KEY`.
 
-    rounds          number of rounds of the run that made it: it is that run's rm-ROUNDS
-    ranker          how it is used, chosen on validation: `rm-2`, or `rm-2+logprob` with this `logprob_weight`
-    generator       the SFT policy whose candidates it ranks
-    evaluation      the artifact that measured it; None if it was promoted by hand without a measurement
+    reranker        artifact of the reranker
+    rounds          number of rounds of its run, in which it is rm-ROUNDS
+    ranker          the rule that was better on validation: the score alone (`rm-2`), or `rm-2+logprob`
+    logprob_weight  weight of the log-probability; 0 for the score alone
+    generator       artifact of the SFT policy whose candidates it ranks
+    problems        artifact of its run's problems
+    evaluation      artifact of its evaluation; None if it was promoted by hand and never evaluated
     """
 
     reranker: str
@@ -38,11 +41,11 @@ class Contender(Strict):
 
 
 class Identity(Strict):
-    """What a decision depends on; no further decision is made while this is the same.
+    """The state on which a decision depends.
 
-    champion  the champion's reranker; None before the first
-    problems  the artifact of `prepare`, whose key covers the content of the source
-    method    fingerprint of the config, the code's stage versions, the toolchain and the problems
+    champion  artifact of the champion; None before the first
+    problems  artifact of stage `prepare`, whose key covers the content of the source
+    method    fingerprint of the config, the stages' versions, the toolchain and the problems
     """
 
     champion: str | None
@@ -51,7 +54,7 @@ class Identity(Strict):
 
 
 class Share(Strict):
-    """A share of problems, or a difference of shares, with its 95 % interval."""
+    """A share of problems, or a difference between two shares, with its 95 % interval."""
 
     value: float
     low: float
@@ -59,11 +62,13 @@ class Share(Strict):
 
 
 class Figures(Strict):
-    """Measurements at a decision, on the test problems and the SFT policy's candidates for them.
+    """Metrics at a decision, on the test problems and the SFT policy's candidates for them.
 
-    pass_rate         share of the SFT policy's candidates for the rl split that pass
+    problems          number of test problems
+    random, oracle, challenger, champion   shares of test problems solved; champion: None if there was no rival
+    pass_rate         share of passing candidates of the SFT policy for the rl split
     sandbox_errors    number of the run's programs that the sandbox could not judge
-    training_seconds  training time of the challenger's last round: its reranker and its policy
+    training_seconds  training time of the challenger's last round, reranker and policy together
     """
 
     problems: int
@@ -79,8 +84,10 @@ class Figures(Strict):
 class Record(Strict):
     """One decision.
 
-    difference  share of problems that the challenger solves minus that of `rival`, the champion that it was compared with
     champion    the champion after the decision
+    rival       the champion with which the challenger was compared
+    difference  share of problems that the challenger solves, minus the share that `rival` solves
+    identity    None for decisions by hand, as are `challenger`, `rival`, `difference` and `figures`
     """
 
     number: int
@@ -97,7 +104,7 @@ class Record(Strict):
 
 
 class Registry:
-    """The records called `name` in `store`."""
+    """The registry `name` in `store`."""
 
     def __init__(self, store: Store, name: str) -> None:
         if not re.fullmatch(NAME, name):
@@ -107,12 +114,12 @@ class Registry:
         self.folder = f"{store.root}/{REGISTRY}/{name}"
 
     def records(self) -> list[Record]:
-        """All records, the oldest first. Raises StoreError that names a record that cannot be read."""
+        """All records, the oldest first. Raises StoreError that names the record if one is damaged."""
         found = self.store.files.children(self.folder)
         return [self._read(f"{self.folder}/{name}") for name in found if re.fullmatch(r"\d+\.json", name)]
 
     def append(self, record: Record) -> bool:
-        """Write `record` under its number; False if the number is taken. Raises StoreError if the store cannot be written."""
+        """Write `record` under its number. Returns False if the number is taken. Raises StoreError if the store refuses."""
         path = self._path(record.number)
         self.store.files.create(path, json.dumps(record.model_dump(), indent=1).encode())
         return self._read(path).id == record.id
@@ -142,7 +149,7 @@ def names(store: Store) -> list[str]:
 
 
 def find_registry(store: Store, name: str | None) -> Registry:
-    """The registry called `name`, or the only one. Raises UsageError if there is none, or several and no name."""
+    """The registry `name`; None: the only registry. Raises UsageError if it does not exist, or if there are several."""
     known = names(store)
     if name is not None and name in known:
         return Registry(store, name)
@@ -157,9 +164,9 @@ def find_registry(store: Store, name: str | None) -> Registry:
 
 
 def contender(store: Store, records: Iterable[Record], key: str) -> Contender:
-    """The reranker whose key starts with `key`, as in the newest of `records` that has it, else as in its manifest.
+    """The contender whose reranker's key starts with `key`: from the newest record that has it, else from its manifest.
 
-    Raises UsageError if there is none, if there are several, or if its files are gone.
+    Raises UsageError if no reranker matches, if several do, or if its files are missing.
     """
     wanted = key.rsplit("/", 1)[-1]
     named = [
@@ -188,7 +195,7 @@ def contender(store: Store, records: Iterable[Record], key: str) -> Contender:
 
 
 def _from_manifests(store: Store, manifest: dict[str, Any]) -> Contender:
-    """A contender that no record has, from its manifest and those of its inputs."""
+    """A contender that is in no record, from the manifests of the reranker and of its inputs."""
     name = str(manifest["name"])
 
     def source(of: dict[str, Any], role: str) -> str | None:
@@ -211,7 +218,7 @@ def _from_manifests(store: Store, manifest: dict[str, Any]) -> Contender:
 
 
 def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
-    """Make the reranker `key` champion without a comparison; returns the record. Raises UsageError as `contender` does."""
+    """Promote the reranker `key` without a comparison; returns the new record. Raises UsageError as `contender` does."""
     while True:
         records = registry.records()
         chosen = contender(registry.store, records, key)
@@ -229,5 +236,5 @@ def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
 
 
 def next_number(records: list[Record]) -> int:
-    """Number of the next record."""
+    """The number of the next record."""
     return records[-1].number + 1 if records else 1

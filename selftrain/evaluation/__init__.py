@@ -1,1 +1,1 @@
-"""Pools of judged candidates, metrics over them, and comparisons of rerankers and runs."""
+"""Pools of executed candidates, metrics over them, and comparisons of rerankers and runs."""

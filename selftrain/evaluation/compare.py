@@ -1,7 +1,6 @@
 """`selftrain compare`: joins the test pools of several runs of one method, so that intervals cover all seeds.
 
-The ranker that each run chose on its validation split is also shown as `chosen`: it need not
-be the same in every run.
+The ranker that a run chose on its validation split may differ from run to run. Its scores also appear under the name `chosen`.
 """
 
 import json
@@ -21,9 +20,10 @@ CHOSEN = "chosen"
 
 
 def compare_runs(runs: Sequence[str | Path]) -> Evaluation:
-    """Metrics and comparisons of the runs' joined pools, with the first run's bootstrap; for a single run those of its report.
+    """Metrics and comparisons of the runs' joined pools; for a single run those of its report.
 
-    Raises UsageError where runs are unfinished, do not match, or have the same evaluation: its problems would count twice.
+    Seed and number of resamples are those of the first run. Raises UsageError where a run is unfinished, where the runs have
+    different pools or rankers, or where two runs share one evaluation, whose problems would count twice.
     """
     records = [_finished(find_run(run)) for run in runs]
     evaluations: dict[str, str | Path] = {}
@@ -52,7 +52,7 @@ def _finished(folder: Path) -> dict[str, Any]:
 
 
 def run_pools(record: Mapping[str, Any]) -> dict[str, Pool]:
-    """The test pools of a finished run, by name, with all its rankers. `record`: its run.json."""
+    """Name -> test pool of a finished run, with all its rankers. `record`: content of the run's run.json."""
     store = Store(record["store"])
     folders = {
         name: store.path(ArtifactRef(ref["stage"], ref["key"]))
@@ -74,7 +74,7 @@ def run_pools(record: Mapping[str, Any]) -> dict[str, Pool]:
 
 
 def with_chosen(pool: Pool, ranker: str) -> Pool:
-    """The pool in which the scores of `ranker` and of its control also have the name `chosen`."""
+    """The pool with the scores of `ranker` and of its control also under the name `chosen`."""
     names = {ranker: CHOSEN, ranker + SHUFFLED: CHOSEN + SHUFFLED}
     return replace(
         pool,

@@ -1,16 +1,17 @@
-"""Paired differences between two ways of picking, rounds or generators on the same problems.
+"""Paired differences between two ranking rules, two rounds or two generators on the same problems.
 
-The value of a comparison `A-B` is the mean over problems of A's outcome minus B's. The names:
+The value of a comparison `A-B` is the mean over problems of A's outcome minus B's outcome. Names of comparisons:
 
-    POOL/RANKER-RIVAL       share of problems solved; RIVAL: random, logprob, majority, and the same ranker of
-                            the round before
+    POOL/RANKER-RIVAL       share of problems solved. RIVAL: random, logprob, majority, or the same ranker of the round
+                            before
     POOL/RANKER~shuffled-random
-                            the control: scores of candidates read with another problem's prompt
-    system/r-(r-1)          share solved when rm-r picks from ppo-r, against the system of the round before;
-                            that of round 0, which has no reranker yet, is a random pick from the SFT policy
+                            as above, for the control: scores of candidates with the prompt of another problem
+    system/r-(r-1)          share of problems solved when rm-r picks from pool ppo-r, minus the share when rm-(r-1) picks
+                            from ppo-(r-1). Round 0 has no reranker: it is a random pick from pool sft
     ppo-r/top_pick_fails/rm-(r+1)-rm-r
-                            share of problems whose top pick fails, after against before retraining
-    score/ppo-r-sft         mean score by rm-r, which ppo-r was trained against, in its own units
+                            share of problems whose top pick fails, after minus before retraining the reranker
+    score/ppo-r-sft         mean score of pool ppo-r minus that of pool sft, in units of rm-r, against which ppo-r was
+                            trained
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from selftrain.evaluation.pools import SHUFFLED, Floats, Pool
 
 
 class Comparison(Estimate):
-    """A paired difference; see the module for the names."""
+    """A paired difference; the module's docstring explains the names."""
 
     name: str
 
@@ -48,7 +49,7 @@ class Evaluation(TypedDict):
 
 
 def evaluate_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int = 0) -> Evaluation:
-    """Metrics of every pool and all comparisons that they allow. `pools` are of the same test problems."""
+    """Metrics of every pool, and all comparisons that the pools allow. All pools are of the same test problems."""
     return {
         "pools": {pool.name: pool_metrics(pool, resamples, seed) for pool in pools},
         "comparisons": compare_pools(pools, resamples, seed),
@@ -56,7 +57,7 @@ def evaluate_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int 
 
 
 def compare_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:
-    """All comparisons that `pools` allow; between two pools, over the problems that both have."""
+    """All comparisons that `pools` allow. Two pools are compared over the problems that both contain."""
     by_name = {pool.name: pool for pool in pools}
     found = [row for pool in pools for row in _within(pool, resamples, seed)]
     for name, pool in by_name.items():
@@ -66,7 +67,7 @@ def compare_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int =
 
 
 def _within(pool: Pool, resamples: int, seed: int) -> list[Comparison]:
-    """Rankers against the baselines, and against themselves one round earlier."""
+    """Comparisons of each ranker with the baselines and with the same ranker of the round before."""
     table = outcomes(pool)
     weights = pool_weights(pool, resamples, seed)
     rows = []
@@ -83,7 +84,7 @@ def _within(pool: Pool, resamples: int, seed: int) -> list[Comparison]:
 
 
 def _between(r: int, pool: Pool, by_name: dict[str, Pool], resamples: int, seed: int) -> list[Comparison]:
-    """The effects of PPO in round r, and of the retraining after it."""
+    """Comparisons that show the effects of PPO in round r, and of retraining the reranker afterwards."""
     rows = []
     judge, successor = f"rm-{r}", f"rm-{r + 1}"
     before, how_before = (f"ppo-{r - 1}", f"rm-{r - 1}") if r > 1 else ("sft", "random")
@@ -118,7 +119,7 @@ def _round_before(ranker: str) -> str:
 
 
 def _shared(a: Pool, b: Pool) -> tuple[Pool, Pool]:
-    """Both pools over the problems that both have, in `a`'s order."""
+    """Both pools, restricted to the problems that both contain, in the order of `a`."""
     of_b = {problem.id: problem for problem in b.problems}
     shared = [problem for problem in a.problems if problem.id in of_b]
     return replace(a, problems=tuple(shared)), replace(b, problems=tuple(of_b[p.id] for p in shared))

@@ -1,10 +1,10 @@
-"""How often each way of picking one of n candidates picks a right one, with confidence intervals.
+"""Shares of problems that each ranking rule solves, when it picks one of n candidates, with confidence intervals.
 
-Intervals are 95 % percentile bootstrap intervals. The bootstrap resamples *tasks*: the problems of one task in
-several languages are not independent, so they are drawn together. All statistics of one set of
-problems share their resamples, which makes differences between them paired.
+Intervals are 95 % percentile bootstrap intervals. The bootstrap resamples *tasks*: the problems of one task in several
+languages are not independent, so they are drawn together. All statistics of one set of problems use the same resamples, so
+that differences between them are paired.
 
-Not covered: the variance between training seeds (see `pools.join_runs`) and that of sampling.
+Not covered: the variance between training seeds (see `pools.join_runs`), and the variance of sampling candidates.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from selftrain.errors import UsageError
 from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Floats, Pool, with_logprob
 
 RESAMPLES = 2000
+"""Default number of bootstrap resamples."""
 LOGPROB_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
-"""Weights that `choose_logprob_weight` tries, in units of spread of scores / spread of log-probabilities."""
+"""Weights that `choose_logprob_weight` tries, in units of (spread of scores) / (spread of log-probabilities)."""
 
 
 class Estimate(TypedDict):
@@ -32,13 +33,13 @@ class Estimate(TypedDict):
 
 
 class RankerEstimate(Estimate):
-    """Share of problems that a ranker's pick solves, and how good its scores are.
+    """Share of problems that a ranker's picks solve, and the quality of its scores.
 
-    gap_recovered   (ranker - random) / (oracle - random), of the means; None where oracle = random
-    auc             over all candidates of all problems: P(a passing one scores above a failing one), ties
-                    count half; None where all pass or all fail
-    pair_accuracy   the same over the pairs within one problem, averaged over the problems with both passing and
-                    failing candidates; None if there are none
+    gap_recovered   (ranker - random) / (oracle - random), from the means; None where oracle = random
+    auc             P(a passing candidate scores above a failing one), over all candidates of all problems; ties count half;
+                    None where all candidates pass or all fail
+    pair_accuracy   the same probability for two candidates of one problem, averaged over the problems with both passing and
+                    failing candidates; None where there is no such problem
     """
 
     gap_recovered: Estimate | None
@@ -47,12 +48,13 @@ class RankerEstimate(Estimate):
 
 
 class Metrics(TypedDict):
-    """What a pool gives under each way of picking: shares of problems solved, 0 to 1.
+    """Shares of a pool's problems, 0 to 1, that each ranking rule solves.
 
-    samples   candidates a problem; the smallest number, where the sandbox left some unjudged
+    samples   candidates per problem; the smallest number if the sandbox could not judge some of them
     random    mean pass@1 of the pool
-    oracle    mean pass@n: whether any candidate passes
-    examples  None where no prompt shows examples
+    oracle    mean pass@n: share of problems with at least one passing candidate
+    examples  None where no prompt has examples
+    rankers   ranker -> its share; controls are left out
     """
 
     problems: int
@@ -67,16 +69,16 @@ class Metrics(TypedDict):
 
 
 class PoolMetrics(TypedDict):
-    """`Metrics` over all problems of a pool, and by language."""
+    """`Metrics` over all problems of a pool, and over those of each language."""
 
     overall: Metrics
     languages: dict[str, Metrics]
 
 
 def pass_at_k(n: int, c: int, k: int) -> float:
-    """Unbiased estimate of P(any of k candidates passes), given c of n that pass (Chen et al. 2021, eq. 1).
+    """Unbiased estimate of P(any of k candidates passes), where c of n candidates pass (Chen et al. 2021, eq. 1).
 
-    Raises `UsageError` where n < k: there is no unbiased estimate then.
+    Raises `UsageError` unless 1 <= k <= n, `ValueError` unless 0 <= c <= n.
     """
     if not 0 <= c <= n:
         raise ValueError(f"pass@k: expected 0 <= c <= n, got c={c}, n={n}")
@@ -86,10 +88,9 @@ def pass_at_k(n: int, c: int, k: int) -> float:
 
 
 def outcomes(pool: Pool) -> dict[str, Floats]:
-    """Way of picking -> [problems] expected share of right picks of each problem; NaN where it is not known.
+    """Ranking rule -> [problems] probability, 0 to 1, that it picks a passing candidate; NaN where unknown.
 
-    Ways: greedy, random, oracle, those of `PoolProblem.picks`; `examples` only where some prompt shows
-    examples.
+    The rules are greedy, random, oracle and those of `PoolProblem.picks`; `examples` only if some prompt has examples.
     """
     sizes = [(len(p.passed), int(p.passed.sum())) for p in pool.problems]
     picked = ["logprob", "majority", *pool.rankers]
@@ -105,9 +106,10 @@ def outcomes(pool: Pool) -> dict[str, Floats]:
 
 
 def bootstrap_weights(tasks: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """[1 + resamples, problems] how often each problem counts; row 0 is the sample itself, all ones.
+    """[1 + resamples, problems] how often each problem is drawn; row 0 is the original sample, all ones.
 
-    `tasks` [problems]: problems of one task are drawn together. The same tasks get the same draws.
+    `tasks` [problems]: the task of each problem; problems of one task are drawn together. Deterministic for the same set of
+    tasks and seed.
     """
     names, index = np.unique(np.asarray(tasks), return_inverse=True)
     chances = np.full(len(names), 1 / len(names))
@@ -116,17 +118,17 @@ def bootstrap_weights(tasks: Sequence[str], resamples: int = RESAMPLES, seed: in
 
 
 def pool_weights(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> Floats:
-    """`bootstrap_weights` of a pool's problems."""
+    """`bootstrap_weights` of a pool's problems: [1 + resamples, problems]."""
     return bootstrap_weights([problem.task for problem in pool.problems], resamples, seed)
 
 
 def mean_estimate(values: Floats, weights: Floats) -> Estimate | None:
-    """Mean of `values` [problems], NaN left out, and its interval by `bootstrap_weights`; None if all NaN."""
+    """Mean of `values` [problems] without NaN, with its interval. `weights`: `bootstrap_weights`. None if all are NaN."""
     return _estimate(_means(values, weights))
 
 
 def pool_metrics(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> PoolMetrics:
-    """`Metrics` over all problems and by language; controls (`~shuffled`) are left out."""
+    """`Metrics` over all problems and by language, without controls (`~shuffled`)."""
     languages = sorted({problem.language for problem in pool.problems})
     return {
         "overall": _metrics(pool, resamples, seed),
@@ -135,10 +137,10 @@ def pool_metrics(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> PoolM
 
 
 def choose_logprob_weight(validation: Pool, ranker: str) -> float:
-    """The w for which score + w x mean log-probability picks best on `validation`; ties go to the smaller.
+    """The weight w for which score + w x mean log-probability solves most of `validation`; ties go to the smallest w.
 
-    Tries `LOGPROB_WEIGHTS`. Spread is the standard deviation among candidates of one problem, averaged over
-    problems: picking is within a problem, so that what all its candidates share does not matter.
+    Tries `LOGPROB_WEIGHTS`. The spread of a number is its standard deviation among the candidates of one problem, averaged
+    over problems. Differences between problems do not count, since a pick is among the candidates of one problem.
     """
     score_spread = float(np.mean([p.scores[ranker].std() for p in validation.problems]))
     logprob_spread = float(np.mean([p.mean_logprob.std() for p in validation.problems]))
@@ -153,7 +155,7 @@ def choose_logprob_weight(validation: Pool, ranker: str) -> float:
 
 
 def choose_ranker(validation: Pool, rankers: Sequence[str]) -> str:
-    """The one of `rankers` that picks best on `validation`; ties go to the earlier in the list."""
+    """The ranker that solves most problems of `validation`; ties go to the one that is earlier in `rankers`."""
     table = outcomes(validation)
     return max(rankers, key=lambda ranker: float(table[ranker].mean()))
 
@@ -198,10 +200,10 @@ def _ranker(
 
 
 def _concordance(pool: Pool, ranker: str) -> tuple[Floats, Floats, Floats]:
-    """How `ranker` orders the pairs of a passing candidate of problem p and a failing one of problem q.
+    """How `ranker` orders pairs of a passing candidate of problem p and a failing candidate of problem q.
 
-    wins [p, q]: pairs that it orders right, ties half; passing [p] and failing [q]: numbers of candidates.
-    Kept by problem, so that a resample of problems only reweights them.
+    Returns wins [p, q], the number of pairs in which the passing candidate scores higher (ties count half), and the numbers
+    of passing [p] and failing [q] candidates. They are counted per problem, so that a resample of problems only needs weights.
     """
     scores = [(p.scores[ranker][p.passed], np.sort(p.scores[ranker][~p.passed])) for p in pool.problems]
     passing, failing = (np.array([len(part) for part in parts]) for parts in zip(*scores, strict=True))
@@ -215,18 +217,18 @@ def _concordance(pool: Pool, ranker: str) -> tuple[Floats, Floats, Floats]:
 
 
 def _means(values: Floats, weights: Floats) -> Floats:
-    """[1 + resamples] weighted means of the values that are not NaN; NaN where a resample drew none."""
+    """[1 + resamples] weighted means of the values that are not NaN; NaN where a resample has no such value."""
     known = np.isfinite(values)
     return _ratio(weights[:, known] @ values[known], weights[:, known].sum(axis=1))
 
 
 def _ratio(numerator: Floats, denominator: Floats) -> Floats:
-    """Elementwise; NaN where the denominator is 0."""
+    """Elementwise quotient; NaN where the denominator is 0."""
     return numerator / np.where(denominator == 0, np.nan, denominator)
 
 
 def _estimate(statistics: Floats) -> Estimate | None:
-    """Row 0 is the value and the rest its resamples; None where the value is undefined."""
+    """Estimate from [1 + resamples] statistics, the first of which is the value; None where the value is NaN."""
     if math.isnan(statistics[0]):
         return None
     low, high = np.nanpercentile(statistics[1:], [2.5, 97.5])

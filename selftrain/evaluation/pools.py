@@ -1,4 +1,4 @@
-"""A pool: what one generator wrote for a set of problems, judged by the sandbox and scored by rerankers."""
+"""Pools: the candidates of one generator for a set of problems, with the sandbox's verdicts and rerankers' scores."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 SHUFFLED = "~shuffled"
-"""Suffix of a control: the ranker's scores of the candidates when read with another problem's prompt."""
+"""Suffix of a control: the ranker's scores of the candidates with the prompt of another problem."""
 WITH_LOGPROB = "+logprob"
-"""Suffix of a ranker that adds weight x mean log-probability per token to the reranker's score."""
+"""Suffix of a ranker whose score is the reranker's score + weight x mean log-probability per token."""
 
 
 @dataclass(frozen=True, eq=False)
 class PoolProblem:
     """One problem and its n candidates, in sampling order.
 
-    completions      [n] what the generator wrote after the prompt
-    verdicts         [n] of the sandbox, none of them `sandbox_error`
-    logprob          [n] summed over the tokens, nats
-    n_tokens         [n] sampled tokens
-    examples_passed  [n] whether the prompt's own examples pass; None where the prompt shows none
-    scores           ranker -> [n]; higher is better
-    greedy_passed    None where it could not be judged
+    completions      [n] the text that the generator wrote after the prompt
+    verdicts         [n] the sandbox's verdicts, never `sandbox_error`
+    logprob          [n] log-probability, summed over the tokens, nats
+    n_tokens         [n] number of sampled tokens
+    examples_passed  [n] whether the candidate passes the examples in the prompt; None where the prompt has no examples
+    scores           ranker -> [n] scores; higher is better
+    greedy_passed    whether the greedy completion passes; None where there is none or the sandbox could not judge it
     """
 
     id: str
@@ -74,17 +74,17 @@ class PoolProblem:
 
     @cached_property
     def mean_logprob(self) -> Floats:
-        """[n] log-probability per token, nats."""
+        """[n] mean log-probability per token, nats."""
         return self.logprob / np.maximum(self.n_tokens, 1)
 
     @cached_property
     def picks(self) -> dict[str, int]:
-        """Way of picking -> index of its pick; remaining ties go to the lowest index.
+        """Ranking rule -> index of the candidate that it picks; ties go to the lowest index.
 
         logprob   the highest mean log-probability per token
-        majority  the most frequent program (white space at its end aside), ties by log-probability
-        examples  the highest log-probability among those that pass the prompt's examples, or among all if
-                  none does
+        majority  the most frequent program, white space at the end ignored; ties go to the highest mean log-probability
+        examples  the highest mean log-probability among the candidates that pass the prompt's examples, or among all
+                  candidates if none passes
         RANKER    the highest score
         """
         programs = [completion.rstrip() for completion in self.completions]
@@ -104,7 +104,7 @@ class PoolProblem:
 class Pool:
     """The candidates of one generator (`sft`, `ppo-1`, ...) for a set of problems.
 
-    unjudged  candidates left out because the sandbox failed on them
+    unjudged  number of candidates left out because the sandbox failed on them
     """
 
     name: str
@@ -121,11 +121,11 @@ class Pool:
 
     @property
     def rankers(self) -> tuple[str, ...]:
-        """Names of the rankers that scored it, controls included, in the order they were given."""
+        """Names of the rankers that scored the pool, controls included, in the order in which they were given."""
         return tuple(self.problems[0].scores)
 
     def only(self, language: str) -> Pool:
-        """The problems of one language."""
+        """The pool restricted to the problems of one language."""
         return replace(self, problems=tuple(p for p in self.problems if p.language == language))
 
 
@@ -136,10 +136,12 @@ def make_pool(
     executions: Sequence[Execution],
     scores: Mapping[str, Mapping[str, float]],
 ) -> Pool:
-    """A pool from records. `scores`: ranker -> candidate id -> score; greedy ones (sample -1) need none.
+    """Build a pool from records.
 
-    Candidates that the sandbox could not judge are left out and counted, as are problems that have no others.
-    Raises `KeyError` where a candidate has no execution or no score, or is of none of the problems.
+    scores  ranker -> candidate id -> score; greedy candidates (sample -1) need no score
+
+    Candidates that the sandbox could not judge are left out and counted in `unjudged`. Problems without a judged candidate
+    are left out. Raises `KeyError` where a candidate has no execution, no score, or no problem in `problems`.
     """
     found = {execution.candidate_id: execution for execution in executions}
     sampled: dict[str, list[Candidate]] = {problem.id: [] for problem in problems}
@@ -181,7 +183,7 @@ def make_pool(
 def load_pool(
     inputs: Mapping[str, Path], name: str, split: str, scores: Mapping[str, Mapping[str, float]]
 ) -> Pool:
-    """The pool called `name` over the problems of `split`, from an evaluate build's inputs."""
+    """Read the pool `name` for the problems of `split`. `inputs`: role -> artifact folder, as in stage `evaluate`."""
     problems = [p for p in read_records(inputs["problems"] / "problems.parquet", Problem) if p.split == split]
     ids = {problem.id for problem in problems}
     candidates: list[Any] = read_records(inputs[f"{name}.candidates"] / "candidates.parquet", Candidate)
@@ -196,10 +198,10 @@ def load_pool(
 
 
 def with_logprob(pool: Pool, weights: Mapping[str, float]) -> Pool:
-    """The pool with a ranker `R+logprob` for every ranker R of `weights`, and for R's control if it is there.
+    """The pool with a further ranker `R+logprob` for every ranker R in `weights`, and for R's control if the pool has one.
 
-    Its score is R's + weight x mean log-probability per token, after LEVER's product of the generator's and
-    the verifier's probabilities (Ni et al. 2023).
+    Its score is R's score + weight x mean log-probability per token. This follows LEVER, which multiplies the
+    probabilities of generator and verifier (Ni et al. 2023).
     """
 
     def combined(problem: PoolProblem) -> PoolProblem:
@@ -216,10 +218,10 @@ def with_logprob(pool: Pool, weights: Mapping[str, float]) -> Pool:
 
 
 def join_runs(pools: Sequence[Pool]) -> Pool:
-    """The same pool of several runs (seeds) as one, so that an interval covers all of them.
+    """Join the pools of one name from several runs (seeds), so that an interval covers all runs.
 
-    Problem ids get the run's number in front. Tasks keep their names: one that several runs share stays one
-    unit of the bootstrap.
+    The run's number is put in front of problem ids. Tasks keep their names: a task that several runs share stays one unit
+    of the bootstrap.
     """
     problems = (replace(p, id=f"{run}/{p.id}") for run, pool in enumerate(pools) for p in pool.problems)
     return Pool(pools[0].name, tuple(problems), sum(pool.unjudged for pool in pools))

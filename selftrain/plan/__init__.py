@@ -1,14 +1,15 @@
-"""`selftrain plan`: what a run will need, before a GPU is touched.
+"""`selftrain plan`: estimates memory, time and storage of a run before it starts.
 
-    corpus     problems and their tokens
+    corpus     numbers of problems, and lengths in tokens
     flops      floating-point operations
-    memory     of sampling and scoring; that of training, and shapes of models, are in `selftrain.models`
-    speed      what turns work into time
-    rates      how fast finished runs were
-    estimate   every stage of a run
-    capacity   more machines
-    suitable   whether the models can go through all stages
-    plan       all of it put together; `table` is it as text
+    memory     memory of sampling and scoring (memory of training and the models' shapes: `selftrain.models`)
+    speed      FLOP/s from a device's stated peak
+    rates      FLOP/s measured in finished runs
+    estimate   the needs of every stage
+    capacity   the time on more machines
+    suitable   checks that the models work in all stages
+    plan       combines these estimates, and warns of what does not fit
+    table      formats a plan as text
 
 Importing this package imports no torch.
 """

@@ -1,4 +1,4 @@
-"""How a run's time depends on the number of machines under `runtime.dask`, which share `sample` and `execute` by shards."""
+"""Estimates a run's time on several machines, which share the shards of `sample` and `execute` (`runtime.dask`)."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -12,8 +12,11 @@ from selftrain.plan.estimate import Planner, Step, check_batches
 class Capacity:
     """Seconds of a run's stages on `machines` machines.
 
-    other    of the stages that are not shared: they run on the first machine, training on `nodes`
-    trained  of these stages with training on all machines; None where its batches cannot be split evenly
+    nodes    nodes that train (`runtime.nodes`)
+    sample   seconds of all stages `sample`, shared by all machines
+    execute  seconds of all stages `execute`, shared by all machines
+    other    seconds of the other stages, which run on the first machine, and training on `nodes`
+    trained  as `other`, if training used all machines; None where its batches cannot be split evenly over them
     """
 
     machines: int
@@ -25,17 +28,17 @@ class Capacity:
 
     @property
     def seconds(self) -> float:
-        """Of all stages."""
+        """Seconds of all stages."""
         return self.sample + self.execute + self.other
 
     @property
     def machine_hours(self) -> float:
-        """Machine hours in use: the stages that are not shared need only `nodes` machines."""
+        """Hours times machines in use: stages that are not shared use only `nodes` machines."""
         return ((self.sample + self.execute) * self.machines + self.other * self.nodes) / 3600
 
 
 def capacities(planner: Planner, most: int) -> list[Capacity]:
-    """The run's times on 1, 2, 4, ... and `most` machines."""
+    """The run's times on 1, 2, 4, ... machines and on `most` machines."""
     steps = list(planner.steps())
     found = []
     for machines in counts(most):
@@ -49,7 +52,7 @@ def capacities(planner: Planner, most: int) -> list[Capacity]:
 
 
 def unshared_seconds(planner: Planner, nodes: int) -> float | None:
-    """Seconds of the stages that are not shared, with training on `nodes` nodes; None where its batches cannot be split evenly."""
+    """Seconds of the stages that are not shared, with training on `nodes` nodes; None where batches cannot be split evenly."""
     runtime = planner.runtime.model_copy(update={"nodes": nodes})
     config = planner.config.model_copy(update={"runtime": runtime})
     if any(check_batches(config)):
@@ -58,15 +61,15 @@ def unshared_seconds(planner: Planner, nodes: int) -> float | None:
 
 
 def counts(most: int) -> list[int]:
-    """Powers of two below `most`, and `most`."""
+    """The powers of two below `most`, and `most`."""
     return [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
 
 
 def shared(step: Step, machines: int, start: float) -> float:
-    """Seconds of a step on `machines` equal machines: those of the machine with the most shards. `start`: those before its work."""
+    """Seconds of a step on `machines` equal machines, until the one with most shards is done. `start`: seconds to start up."""
     if not step.shards:
         return step.seconds
-    alone = math.ceil(step.shards / step.processes)  # shards of one process
+    alone = math.ceil(step.shards / step.processes)  # shards of the process with most of them, on one machine
     share = math.ceil(math.ceil(step.shards / machines) / step.processes)
     return start + (step.seconds - start) * share / alone
 
@@ -83,7 +86,7 @@ def too_few_shards(steps: Sequence[Step], machines: int) -> Iterator[str]:
 
 
 def with_problems(corpus: Corpus, languages: Sequence[str], problems: int) -> Corpus:
-    """The corpus with `problems` rl problems in each language, of the same lengths."""
+    """The corpus with `problems` rl problems in each language, with unchanged lengths."""
     said = f"problems: {problems:,} rl problems in each of {len(languages)} languages, as long as those that are at hand"
     counted = corpus.counts | {"rl": dict.fromkeys(languages, problems)}
     return replace(corpus, counts=counted, assumptions=(*corpus.assumptions, said))

@@ -1,7 +1,6 @@
-"""The problems of a run, by split and language, and their lengths in tokens.
+"""Counts a run's problems by split and language, and their lengths in tokens.
 
-Problems that are available (the bank, files) are counted. For problems on the hub published sizes and averages are assumed,
-and the plan says so.
+If the problems of a data set on the hub cannot be read, published sizes and average lengths are assumed, and the plan says so.
 """
 
 import random
@@ -21,31 +20,31 @@ from selftrain.problems.read import read_problems
 from selftrain.records import Problem
 
 CHARACTERS_PER_TOKEN = 3.2
-"""For code and English in the vocabularies of code models; assumed where the tokenizer is not available."""
+"""Assumed where the tokenizer is not available. Typical of code and English with tokenizers of code models."""
 MULTIPL_E = {"humaneval": 160, "mbpp": 390}
-"""Start of a subset's name -> problems per language."""
+"""Start of a subset's name in MultiPL-E -> problems per language."""
 CONTESTS = {"train": 13_328, "valid": 117, "test": 165}
-"""Split of deepmind/code_contests -> problems, each in every language of the config."""
+"""Split of deepmind/code_contests -> number of tasks. A task gives a problem in every language of the config."""
 STATED = {"multipl-e": (140, 90), "contests": (650, 450)}
-"""Source -> assumed tokens of a prompt and of an answer."""
+"""Source -> assumed mean tokens of a prompt and of an answer."""
 LOOKED_AT = 4000
-"""Most rows whose tokens are counted."""
+"""Approximate number of texts whose tokens are counted; a larger set is sampled."""
 
 
 @dataclass(frozen=True)
 class Corpus:
     """A run's problems.
 
-    counts       split -> language -> problems
-    prompts      split -> tokens of each prompt, or of a sample of LOOKED_AT prompts
-    answers      tokens of answers, end token included; sampled completions are assumed to be as long
-    learnt       (prompt, answer) tokens of SFT's examples, or of a sample of them
+    counts       split -> language -> number of problems
+    prompts      split -> tokens of each prompt, or of a sample of about LOOKED_AT prompts
+    answers      tokens of answers, end token included; sampled completions are assumed to have the same lengths
+    learnt       (prompt tokens, answer tokens) of SFT's examples, or of a sample of them
     examples     number of SFT's examples
-    vocabulary   tokens of the tokenizer; None where it is not available
-    seconds      to read the problems
-    assumptions  lines on what was assumed and not counted
-    problems     the problems themselves; empty where they are not available
-    tokenizer    of the generator; None where it is not available
+    vocabulary   number of tokens of the tokenizer; None where it is not available
+    seconds      time to read the problems
+    assumptions  lines that say which numbers are assumed
+    problems     the problems; empty where they are not available
+    tokenizer    the generator's tokenizer; None where it is not available
     """
 
     counts: dict[str, dict[str, int]]
@@ -60,24 +59,24 @@ class Corpus:
     tokenizer: Any = field(default=None, repr=False)
 
     def count(self, *splits: str) -> int:
-        """Problems of these splits."""
+        """Number of problems in these splits."""
         return sum(sum(self.counts.get(split, {}).values()) for split in splits)
 
     def languages(self, *splits: str) -> dict[str, int]:
-        """Problems of these splits, by language."""
+        """Language -> number of problems in these splits."""
         total: Counter[str] = Counter()
         for split in splits:
             total.update(self.counts.get(split, {}))
         return dict(total)
 
     def as_long(self, length: float) -> "Corpus":
-        """The corpus with completions of that mean length, in tokens."""
+        """The corpus with completions whose mean length is `length` tokens."""
         low = int(length)
         high = round(100 * (length - low))
         return replace(self, answers=[low] * (100 - high) + [low + 1] * high)
 
     def sft_rows(self, longest: int, group: int) -> Rows:
-        """SFT's rows of one epoch, padded in groups of similar length; rows of more than `longest` tokens are left out."""
+        """SFT's rows of one epoch, padded in groups of `group` rows of similar length, without rows of over `longest` tokens."""
         kept = [row for row in self.learnt if sum(row) <= longest]
         if not kept:
             raise UsageError(
@@ -90,9 +89,10 @@ class Corpus:
     def sampled_rows(
         self, splits: Sequence[str], count: float, cap: int, group: int, pairs: bool = False
     ) -> Rows:
-        """`count` sampled completions of at most `cap` tokens after prompts of `splits`, padded in groups.
+        """`count` rows: prompts of `splits`, each with a sampled completion of at most `cap` tokens.
 
-        pairs  rows are pairs of completions of one prompt, padded to the longer one
+        group  number of rows of similar length that are padded to the longest of them
+        pairs  whether rows come in pairs, two completions of one prompt, padded to the longer completion
         """
         rng = random.Random(0)
         prompts = [tokens for split in splits for tokens in self.prompts.get(split, [])]
@@ -110,7 +110,7 @@ class Corpus:
 
 
 def padded(lengths: Sequence[int], group: int) -> float:
-    """Mean width of rows that are sorted by length and padded to the longest row of each group."""
+    """Mean width of rows after sorting by length, and padding every `group` rows to the longest of them."""
     ordered = sorted(lengths)
     group = max(1, group)
     chunks = [ordered[at : at + group] for at in range(0, len(ordered), group)]
@@ -124,7 +124,7 @@ def _rows(rows: Sequence[tuple[int, int]], count: float, group: int) -> Rows:
 
 
 def corpus_of(config: RunConfig) -> Corpus:
-    """The corpus of a run. Raises UsageError or DataError where the run's own stages would."""
+    """The corpus of a run. Raises UsageError or DataError where the stages of the run would raise it."""
     started = time.monotonic()
     source = config.problems
     problems: list[Problem] = []
@@ -144,7 +144,7 @@ def corpus_of(config: RunConfig) -> Corpus:
         assumptions.append(
             f"tokens: {config.model.base} has no tokenizer here, {CHARACTERS_PER_TOKEN:g} characters taken as one"
         )
-    # An evenly spread sample, since files may be sorted.
+    # The sample is spread evenly over the rows, since files may be sorted.
     looked_at = answered[:: max(1, len(answered) // LOOKED_AT)]
     learnt = [
         (_length(tokenizer, prompt), _length(tokenizer, answer, prompt=False)) for prompt, answer in looked_at
@@ -178,7 +178,7 @@ def corpus_of(config: RunConfig) -> Corpus:
 
 
 def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
-    """The run's tokenizer; None where it is pretrained and not available."""
+    """The generator's tokenizer; without a base model it is trained on `texts`. None where a pretrained one is not available."""
     from selftrain.models.models import load_tokenizer, train_tokenizer
 
     model = config.model
@@ -209,7 +209,7 @@ def _length(tokenizer: Any, text: str, prompt: bool = True) -> int:
 
 
 def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
-    """The corpus by published sizes, for data sets on the hub."""
+    """The corpus from published sizes and average lengths, for data sets on the hub that cannot be read."""
     source = config.problems
     counts: dict[str, Counter[str]] = {}
     prompts: dict[str, list[int]] = {}
@@ -229,7 +229,7 @@ def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
             counts.setdefault(split, Counter()).update(dict.fromkeys(part.languages, size))
             prompts.setdefault(split, []).append(prompt)
         answers.append(min(answer, config.sample.max_new_tokens))
-        # CodeContests has solutions in some of the languages; MultiPL-E's own subsets have none.
+        # CodeContests has solutions in these languages only.
         answering = [name for name in part.languages if name in SOLUTION_LANGUAGES.values()]
         if sizes.get("sft"):
             learnt.append((prompt, answer))
@@ -252,7 +252,7 @@ def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
 
 
 def _stated_size(source: MultiPLEConfig | ContestsConfig, entry: str) -> int:
-    """Problems per language behind one entry of `train` or `evaluation`."""
+    """Problems per language of one entry in the config's `train` or `evaluation`."""
     if isinstance(source, ContestsConfig):
         name, _, part = entry.partition("[")
         size = CONTESTS.get(name, 0)

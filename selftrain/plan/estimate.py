@@ -1,4 +1,4 @@
-"""Estimates what every stage of a run will need, before anything is trained."""
+"""Estimates FLOPs, memory, time and storage of every stage of a run."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,59 +20,60 @@ SANDBOX_MS = {
     "py": 4, "ts": 73, "java": 82, "cpp": 289, "js": 60, "cs": 78, "php": 19, "sh": 8, "go": 370, "rs": 450, "rb": 180,
     "lua": 7, "pl": 90, "r": 180, "ml": 20, "hs": 220, "rkt": 660, "d": 150, "ex": 900, "scala": 7900, "clj": 2900,
 }  # fmt: skip
-"""CPU milliseconds a program, measured (docs/results.md, "The sandbox"; the later ones: compile and run once)."""
+"""Language -> CPU milliseconds per program, measured (docs/results.md, "The sandbox"); from `go` on: compile and run once."""
 TIMEOUT_SHARE, TIMEOUT_SECONDS = 0.01, 15
-"""Share of programs for outside problems that reach their CPU limit, and the CPU seconds of each."""
+"""Assumed share of programs that reach their CPU limit (not for the bank's problems), and CPU seconds of each such program."""
 PAIR_SHARE = 0.5
-"""Share of problems with both passing and failing candidates; each is assumed to give half as many pairs as candidates."""
+"""Assumed share of problems with both passing and failing candidates. Each gives half as many pairs as it has candidates."""
 DISTINCT = 0.7
-"""Share of a problem's candidates that are not duplicates."""
+"""Assumed share of a problem's candidates that are distinct programs."""
 ROW_BYTES = 600
-"""Bytes of a candidate or an execution in a Parquet file."""
+"""Assumed bytes of a problem, a candidate or an execution in a Parquet file."""
 
 
 Job = tuple[tuple[str, ...], int]
-"""Splits that are scored, and their candidates."""
+"""Scoring work: splits, and the number of candidates to score."""
 
 
 class Node(Protocol):
-    """One stage of a run's graph, as `flows.method` puts them together: `tasks.run.Step` is one."""
+    """One stage in the graph of a run, which `flows.method` builds. `tasks.run.Step` implements this protocol."""
 
     @property
     def stage(self) -> Stage:
-        """The stage; its name says how it is planned."""
+        """The stage; its name selects the method of `Planner`."""
 
     @property
     def name(self) -> str:
-        """Its name in the run, e.g. `rm-2`."""
+        """The stage's name in the run, e.g. `rm-2`."""
 
     @property
     def config(self) -> Any:
-        """Its slice of the config."""
+        """The stage's slice of the config."""
 
     @property
     def inputs(self) -> Mapping[str, ArtifactRef]:
-        """What it reads."""
+        """Role -> input artifact."""
 
     @property
     def ref(self) -> ArtifactRef:
-        """Names what it makes among the nodes of one graph."""
+        """The stage's artifact; it identifies the node in its graph."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """What one stage of the run needs.
+    """The needs of one stage of the run.
 
     name, stage        as in `selftrain run --dry-run`
-    parameters         that are trained, or that sample and score
-    tokens             (prompt, completion) tokens that models read or write, in all processes
-    flops              work -> FLOPs, over all processes
-    memory             of one process
-    processes          that share the work
+    parameters         parameters of the stage's model
+    tokens             (prompt tokens, completion tokens) that models read or write, over all processes
+    flops              kind of work -> FLOPs, over all processes
+    memory             memory of one process
+    processes          number of processes that share the work
     seconds            wall time
-    sandbox_seconds    CPU time of programs, over all workers
-    shards             that other machines can share (`runtime.dask`); 0: none can
-    kept, passing      bytes of the artifact, and of checkpoints, which are deleted at the stage's end
+    sandbox_seconds    CPU time of sandboxed programs, over all workers
+    shards             number of shards that other machines can process (`runtime.dask`); 0: the stage is not shared
+    kept               bytes of the artifact
+    passing            bytes of temporary files, such as checkpoints, which are deleted when the stage ends
     """
 
     name: str
@@ -90,7 +91,7 @@ class Step:
 
     @property
     def hours(self) -> float:
-        """Device hours: wall time on all processes."""
+        """Device hours: wall time times processes; 0 for stages without a model."""
         return self.seconds * self.processes / 3600 if self.flops else 0.0
 
 
@@ -99,9 +100,11 @@ class Planner:
     """Plans the stages of one run.
 
     nodes   the run's graph
-    shape   of the generator
-    judge   of the reranker
-    pairs   new ones per round, where known
+    shape   the generator's shape
+    judge   the reranker's shape
+    corpus  the run's problems
+    speed   rates that convert FLOPs to seconds
+    pairs   pairs that a round adds, if measured; None: estimated
     """
 
     config: RunConfig
@@ -114,26 +117,26 @@ class Planner:
 
     @property
     def runtime(self) -> RuntimeConfig:
-        """Where it runs."""
+        """The config's section `runtime`."""
         return self.config.runtime
 
     def steps(self) -> Iterator[Step]:
-        """What each stage of the graph needs, in the graph's order."""
+        """The needs of each stage, in the order of the graph."""
         return map(self.step, self.nodes)
 
     def step(self, node: Node) -> Step:
-        """What one stage needs: the method below that has its name says."""
+        """The needs of one stage, from the method below that has the stage's name."""
         planned: Callable[[Node], Step] = getattr(self, node.stage.name)
         return planned(node)
 
     def maker(self, ref: ArtifactRef) -> Node:
-        """The stage that makes `ref`."""
+        """The stage that creates the artifact `ref`."""
         return next(node for node in self.nodes if node.ref == ref)
 
     # Stages
 
     def prepare(self, node: Node) -> Step:
-        """Reads the problems, and compiles the tests of those from outside."""
+        """Reads the problems. If they are not the bank's, also compiles their tests."""
         programs = {}
         if self.config.problems.source != "bank":
             programs = self.corpus.languages("rl", "validation", "test")
@@ -224,7 +227,14 @@ class Planner:
         work: dict[str, float],
         needed: Memory,
     ) -> Step:
-        """A training stage of a model with so many parameters."""
+        """The needs of a training stage.
+
+        parameters  number of the model's parameters
+        config      the stage's section of the config
+        rows        rows that the model reads in all steps
+        work        kind of work -> FLOPs
+        needed      memory of one process
+        """
         ranks, stage = world(self.runtime), node.stage.name
         seconds = self.speed.starts.get(stage, 0.0)
         seconds += sum(count / (self.speed.rates[kind] * ranks) for kind, count in work.items())
@@ -252,12 +262,12 @@ class Planner:
         if not count:
             raise UsageError(f"no problem in splits {', '.join(splits)}; there is nothing to sample")
         rows = self.corpus.sampled_rows(splits, count, config.max_new_tokens, 1)
-        if config.engine == "hf":  # a batch goes on, finished rows too, until its last row has ended
+        if config.engine == "hf":  # a batch, with its finished rows, is computed until its last row has ended
             longest = min(config.max_new_tokens, max(self.corpus.answers))
             work = {"sample": flops.decode(shape, replace(rows, completion=longest))}
-        else:  # the greedy completion reads the prompt by itself
+        else:  # the greedy completion needs its own pass over the prompt
             work = {"sample": flops.decode(shape, rows, each / (1 + node.config.greedy))}
-        processes = self.runtime.processes  # each samples shards of its own, on the first node
+        processes = self.runtime.processes  # on the first node; each process samples its own shards
         prompt = max(tokens for split in splits for tokens in self.corpus.prompts.get(split, [0]))
         shards = math.ceil(self.corpus.count(*splits) / config.shard)
         longest_share = math.ceil(shards / processes) / shards
@@ -278,7 +288,7 @@ class Planner:
         )
 
     def execute(self, node: Node) -> Step:
-        """Executes a pool of candidates."""
+        """Executes a pool of candidates in the sandbox."""
         drawn = self.maker(node.inputs["candidates"]).config
         each = drawn.count + drawn.greedy
         programs = {language: n * each for language, n in self.corpus.languages(*drawn.splits).items()}
@@ -297,7 +307,7 @@ class Planner:
         )
 
     def mine(self, node: Node) -> Step:
-        """Takes pairs from a pool; from round 2 on the reranker scores it."""
+        """Selects pairs from a pool of candidates, which from round 2 on the reranker scores."""
         kept = round(self.new_pairs() * node.config.round * 2 * ROW_BYTES)
         if "reranker" not in node.inputs:
             return Step(node.name, "mine", kept=kept)
@@ -305,7 +315,7 @@ class Planner:
         return self.scoring(node, [(("rl",), count)], 1, kept)
 
     def evaluate(self, node: Node) -> Step:
-        """Every reranker scores every pool, and the first one with shuffled prompts too."""
+        """Every reranker scores every pool, and the first pool also with shuffled prompts."""
         rerankers, each = len(node.config.rerankers), self.config.sample.evaluation
         both = self.corpus.count("validation", "test") * each
         jobs: list[Job] = [(("validation", "test"), both)] * (rerankers * len(node.config.pools))
@@ -318,7 +328,11 @@ class Planner:
         return Step(node.name, "report")
 
     def scoring(self, node: Node, jobs: list[Job], rerankers: int, kept: int) -> Step:
-        """A stage whose work is scoring; identical programs of a problem are scored once."""
+        """The needs of a stage that scores candidates; identical programs of a problem are scored once.
+
+        rerankers  number of rerankers in the memory of a process
+        kept       bytes of the artifact
+        """
         shape, tokens = self.judge, [0, 0]
         work = 0.0
         for splits, count in jobs:
@@ -344,36 +358,36 @@ class Planner:
     # Counts
 
     def sandbox(self, programs: dict[str, int]) -> float:
-        """CPU seconds of `programs` (language -> count). The bank's problems give no endless loops."""
+        """CPU seconds of `programs` (language -> count). For the bank's problems no time limits are assumed to be reached."""
         return sandbox_seconds(programs, 0.0 if self.config.problems.source == "bank" else TIMEOUT_SHARE)
 
     def new_pairs(self) -> float:
-        """Pairs that each round adds."""
+        """Number of pairs that each round adds."""
         if self.pairs is not None:
             return self.pairs
         each = min(self.config.mine.pairs_per_problem, self.config.sample.rl / 2)
         return max(1, round(self.corpus.count("rl") * PAIR_SHARE * each))
 
     def share_of(self, programs: float, split: str) -> dict[str, int]:
-        """`programs` over the languages of a split's problems."""
+        """Language -> share of `programs`, in proportion to the languages of a split's problems."""
         languages = self.corpus.languages(split)
         total = max(1, sum(languages.values()))
         return {language: round(programs * n / total) for language, n in languages.items()}
 
 
 def optimizer_steps(rows: float, epochs: float, batch: int) -> int:
-    """Optimizer steps as in `training.common.bucketed_order`: full batches only, at least one."""
+    """Number of optimizer steps, at least one; only full batches are used, as in `training.common.bucketed_order`."""
     return max(1, round(epochs * rows / batch))
 
 
 def sandbox_seconds(programs: dict[str, int], endless: float = TIMEOUT_SHARE) -> float:
-    """CPU seconds of `programs` (language -> count), of which a share `endless` reaches its time limit."""
+    """CPU seconds of `programs` (language -> count), if the share `endless` of them reaches its time limit."""
     normal = sum(n * SANDBOX_MS[language] / 1000 for language, n in programs.items())
     return normal + sum(programs.values()) * endless * TIMEOUT_SECONDS
 
 
 def check_batches(config: RunConfig) -> Iterator[str]:
-    """Warnings about batches that the training stages will refuse, as they cannot be split over the processes."""
+    """Warnings about batches that cannot be split evenly over the processes: the training stages would refuse them."""
     ranks = world(config.runtime)
     stages: tuple[tuple[str, SftConfig | RewardConfig], ...] = (
         ("sft", config.sft),

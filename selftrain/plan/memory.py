@@ -1,4 +1,4 @@
-"""Memory of a sampling and of a scoring process at its peak; a training process's is in `footprint`."""
+"""Estimates the peak memory of sampling and scoring processes; `models.footprint` estimates that of training."""
 
 from selftrain.config import RuntimeConfig, SampleConfig
 from selftrain.models.footprint import CUDA_LIBRARIES, FLOAT, LIBRARIES, Memory, decoding_bytes, reading_bytes
@@ -10,10 +10,13 @@ from selftrain.sampling import BATCH
 def sampling_memory(
     config: SampleConfig, shape: Shape, runtime: RuntimeConfig, samples: int, prompt: float
 ) -> Memory:
-    """A sampling process: `samples` for each of a shard's problems, whose longest prompt has `prompt` tokens.
+    """Peak memory of a sampling process.
 
-    ctranslate2's first process converts the checkpoint: the model as torch has it, and a copy. Its cache grows by copying
-    (measured: by three quarters more than it holds).
+    samples  completions per problem of a shard
+    prompt   tokens of the longest prompt
+
+    With ctranslate2, the first process converts the checkpoint and so has the model twice, as torch tensors and converted.
+    Its KV cache is copied when it grows; measured, the peak is 1.75 times the size of the cache.
     """
     rows = min(BATCH, config.shard * samples)
     cache = decoding_bytes(shape, rows, min(prompt + config.max_new_tokens, shape.context), runtime)
@@ -29,10 +32,10 @@ def sampling_memory(
 
 
 def scoring_memory(shape: Shape, runtime: RuntimeConfig, rerankers: int = 1) -> Memory:
-    """A scoring process, which keeps all its rerankers, or its shards of them."""
+    """Peak memory of a scoring process, with all `rerankers` loaded, or with its shard of them (`runtime.scoring_shards`)."""
     libraries = LIBRARIES["sampling"] if runtime.device == "cpu" else CUDA_LIBRARIES
     weights = FLOAT * shape.classifier * rerankers
-    if runtime.scoring_shards:  # and the largest layer, whole while it is used
+    if runtime.scoring_shards:  # the largest layer is gathered while it computes
         weights = weights // runtime.processes + FLOAT * shape.largest
     tokens = BATCH_TOKENS.get(runtime.device, OTHER_BATCH_TOKENS)
     return Memory(
@@ -40,6 +43,6 @@ def scoring_memory(shape: Shape, runtime: RuntimeConfig, rerankers: int = 1) -> 
             "libraries": libraries,
             "weights": weights,
             "activations": reading_bytes(shape, tokens),
-            "kv cache": 2 * FLOAT * tokens * shape.kv_elements,  # of the prompts, and of the rows behind them
+            "kv cache": 2 * FLOAT * tokens * shape.kv_elements,  # for the prompts, and for the completions
         }
     )

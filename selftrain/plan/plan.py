@@ -1,4 +1,4 @@
-"""Makes a plan: the steps of a run, warnings about what does not fit, and advice."""
+"""Creates a plan: the needs of each stage of a run, and warnings with advice about what does not fit."""
 
 import os
 from collections.abc import Callable, Iterator
@@ -18,14 +18,21 @@ from selftrain.store.store import Store
 
 GIB = 1 << 30
 CPU_TFLOPS = 0.15
-"""Peak of one core with AVX-512 in float32; tiny and small models reach a third to a half of it."""
+"""Peak of one core with AVX-512 in float32. Small models reach a third to a half of it."""
 GPU_TFLOPS, GPU_GIB = 312.0, 80.0
-"""An A100's peak in bf16, and its memory: the defaults."""
+"""Defaults: peak in bf16 and memory of an A100."""
 
 
 @dataclass(frozen=True)
 class Hardware:
-    """The machines, as the user describes them. None: as in the config, or the defaults above."""
+    """The machines, as the user describes them.
+
+    gpus                  total number of GPUs; None: processes and device as in the config
+    memory_gib            memory of one process; None: the default GPU's, or an equal share of this machine's
+    utilisation           share of the peak that training and scoring reach
+    sampling_utilisation  share of the peak that sampling reaches
+    tflops                peak of one process; None: the defaults above
+    """
 
     gpus: int | None = None
     memory_gib: float | None = None
@@ -38,8 +45,8 @@ class Hardware:
 class Workload:
     """A workload other than the run's own.
 
-    problems  rl problems in each language; None: the run's own
-    machines  most machines that share `sample` and `execute`; None: no table of machines
+    problems  number of rl problems in each language; None: as in the run
+    machines  largest number of machines that share `sample` and `execute`; None: no table of capacities
     """
 
     problems: int | None = None
@@ -48,7 +55,15 @@ class Workload:
 
 @dataclass(frozen=True)
 class Plan:
-    """A plan. `shape`, `judge`: of generator and reranker. `warnings`: what cannot work, with advice; none: the run fits."""
+    """A plan.
+
+    shape         the generator's shape
+    judge         the reranker's shape
+    memory_bytes  memory that one process may use
+    warnings      reasons why the run cannot work, with advice; empty: the run fits
+    capacities    times on several machines; empty unless the workload has `machines`
+    notes         remarks on `capacities`
+    """
 
     config: RunConfig
     shape: Shape
@@ -62,7 +77,7 @@ class Plan:
     notes: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
-        """JSON values: bytes, seconds, FLOPs and tokens as plain numbers."""
+        """The plan as JSON values; bytes, seconds, FLOPs and tokens are plain numbers."""
         runtime = self.config.runtime
         return {
             "config": self.config.name,
@@ -101,7 +116,7 @@ class Plan:
 
 
 def on_hardware(config: RunConfig, hardware: Hardware) -> RunConfig:
-    """The config on `hardware.gpus` GPUs. Raises UsageError where they cannot be spread over its nodes."""
+    """The config for `hardware.gpus` GPUs. Raises UsageError where they cannot be spread evenly over `runtime.nodes`."""
     if hardware.gpus is None:
         return config
     nodes = config.runtime.nodes
@@ -122,13 +137,13 @@ def make_plan(
 ) -> Plan:
     """The plan of a run.
 
-    graph  makes the nodes of a run: those of `flows.method`
-    store  opens the store whose finished runs say how fast their machines are; None: use `hardware` alone
+    graph  config -> the stages of a run, as `flows.method` builds them
+    store  opens the store from whose finished runs rates are read; None: use only the rates that follow from `hardware`
 
-    Raises UsageError for a model whose config is not at hand, and whatever the run's own stages would raise at once.
+    Raises UsageError for a model whose config is not available, and what the run's stages would raise at their start.
     """
     config = on_hardware(config, hardware)
-    shapes(config)  # first, so that a missing model is an error at once
+    shapes(config)  # before the corpus is read, so that a missing model is reported at once
     if config.model.base is not None or config.reward.base is not None:
         from selftrain.plan.suitable import check_architectures
 
@@ -159,7 +174,7 @@ def make_plan(
 
 
 def _rates(planner: Planner, store: Callable[[], Store], graph: Graph) -> Speed:
-    """The planner's speed with the rates of finished runs; its own where the store cannot be read."""
+    """The planner's speed with the rates of finished runs; unchanged where the store cannot be read."""
     try:
         return with_rates(planner, store(), graph)
     except SelftrainError as error:
@@ -177,12 +192,12 @@ def memory_limit(runtime: RuntimeConfig, hardware: Hardware) -> int:
 
 
 def machine_bytes() -> int:
-    """This machine's memory."""
+    """Bytes of this machine's memory."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def check_lengths(config: RunConfig, shape: Shape, corpus: Corpus) -> Iterator[str]:
-    """Warnings about prompts that do not fit into the model's longest input."""
+    """Warnings about prompts that, with a completion of full length, exceed the model's longest input."""
     room = shape.context - config.sample.max_new_tokens
     for split in ("rl", "validation", "test"):
         over = sum(tokens > room for tokens in corpus.prompts.get(split, []))
@@ -214,7 +229,7 @@ def check_memory(config: RunConfig, steps: tuple[Step, ...], limit: int) -> Iter
 
 
 def what_helps(config: RunConfig, step: Step) -> Iterator[str]:
-    """Settings that reduce a stage's largest terms, the most helpful first."""
+    """Advice: settings that reduce the largest terms of a stage's memory, the most helpful first."""
     assert step.memory is not None
     terms, runtime = step.memory.terms, config.runtime
     parts: dict[str, Any] = {"sft": config.sft, "train_reward": config.reward, "ppo": config.ppo}

@@ -1,8 +1,8 @@
-"""How fast this machine is: rates read from the manifests of the runs that are finished in a store.
+"""Measures FLOP/s from finished runs: reads the times in the manifests of a store.
 
-A manifest's `pace` (see `tasks.run`) says how much of the stage's work was done in how many seconds, on which machine; the
-planner says how many FLOPs that work was. Not covered: stages with a single unit of progress, and stages whose work other
-machines shared (`runtime.dask`); both have no rate of their own.
+The field `pace` of a manifest (see `tasks.run`) records how many units of the stage's work took how many seconds, and on which
+machine. The planner computes the FLOPs of these units. Not covered: stages with a single unit of progress, and stages that
+several machines shared (`runtime.dask`).
 """
 
 import math
@@ -25,28 +25,29 @@ from selftrain.store.records import read_records
 from selftrain.store.store import RUNS, Store
 
 Graph = Callable[[RunConfig], Sequence[Node]]
-"""Makes the nodes of a run, in order, without its model or its store."""
+"""Builds the stages of a run, in order; needs neither its models nor its store."""
 
 ALIKE = 4.0
-"""A rate holds for models of at most so many times more or fewer parameters: small ones spend their time outside of products."""
+"""A rate is used for models of up to this factor more or fewer parameters: small models reach fewer FLOP/s."""
 NEWEST = 8
-"""Runs that are read."""
+"""Number of runs that are read, the newest first."""
 SHORTEST = 0.1
-"""Seconds of work that are enough to tell a rate."""
+"""Seconds of work that are needed to measure a rate."""
 UNSTATED = "execute"
-"""The kind of work whose rate is no FLOP/s."""
+"""The kind of work whose rate is not in FLOP/s."""
 
 
 @dataclass(frozen=True)
 class Rate:
-    """One kind of work, as one finished stage did it.
+    """The rate of one kind of work, measured in one finished stage.
 
-    rate      FLOP/s of one process; of `execute` the CPU seconds of programs for each second of a worker
-    start     seconds of the stage beside that work
-    seconds   that the work took
-    where     machine, and what the rate depends on there
+    kind      as in `Speed.rates`, or `execute`
+    rate      FLOP/s of one process; of `execute`: CPU seconds of programs (by `SANDBOX_MS`) per second of a worker
+    start     seconds of the stage outside of this work: start of the processes, and saving
+    seconds   duration of the work
+    where     the manifest's `pace`: machine, device, processes, ...
     run       name of the run
-    finished  when it was finished, in seconds since 1970
+    finished  time when the run finished, seconds since 1970
     """
 
     kind: str
@@ -59,7 +60,7 @@ class Rate:
 
 
 def shapes(config: RunConfig, vocabulary: int | None = None) -> tuple[Shape, Shape]:
-    """The shapes of a run's generator and of its reranker. Raises UsageError where a model's config cannot be had."""
+    """The shapes of a run's generator and reranker. Raises UsageError where a model's config is not available."""
     shape = shape_of(config.model, vocabulary)
     if config.reward.base is None:
         return shape, shape
@@ -67,10 +68,10 @@ def shapes(config: RunConfig, vocabulary: int | None = None) -> tuple[Shape, Sha
 
 
 def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:
-    """The planner's speed with the rates that the finished runs in `store` show.
+    """The planner's speed, with rates that were measured in the finished runs in `store`.
 
-    A rate is taken from a run on the same kind of device with models of about the same size: from this machine rather than
-    another, from as many processes rather than others, then from the newest, and there from the stage that took longest.
+    Only runs on the same kind of device with models of similar size (`ALIKE`) are used. If several have a rate, preferred
+    are, in this order: the same machine; the same numbers of processes, nodes and threads; the newest run; the longest stage.
     """
     wanted = where(planner.config)
 
@@ -101,7 +102,7 @@ def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:
 
 
 def described(rate: Rate) -> str:
-    """For people: how fast, and which run says so."""
+    """Text: the rate, and the run in which it was measured."""
     day = time.strftime("%Y-%m-%d", time.localtime(rate.finished))
     if rate.kind == UNSTATED:
         speed = f"{rate.rate:.2g} CPU seconds of the table below in a second of a worker"
@@ -111,14 +112,18 @@ def described(rate: Rate) -> str:
 
 
 def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
-    """The rates of the newest finished runs whose device is the planner's and whose models are like its own."""
+    """The rates in the newest finished runs that have the planner's device, and models of similar size."""
     records = [record for record in read_records(store, RUNS).values() if record.get("finished")]
     corpora = {_problems(planner.config): planner.corpus}
     for record in sorted(records, key=lambda record: -record["finished"])[:NEWEST]:
         try:
             config = RunConfig.model_validate(record["config"])
             earlier = _planner(config, planner, graph, corpora)
-        except (KeyError, ValidationError, SelftrainError):  # of another version, or its problems are gone
+        except (
+            KeyError,
+            ValidationError,
+            SelftrainError,
+        ):  # of another version, or its data or models are gone
             continue
         for node in earlier.nodes:
             if (made := record["stages"].get(node.name)) is not None:
@@ -128,29 +133,29 @@ def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
 
 
 def _problems(config: RunConfig) -> str:
-    """Names what `corpus_of` depends on."""
+    """A key of all settings on which `corpus_of` depends."""
     return repr((config.problems, config.seed, config.model, config.sample.max_new_tokens))
 
 
 def _planner(config: RunConfig, planner: Planner, graph: Graph, corpora: dict[str, Corpus]) -> Planner:
-    """Plans an earlier run as `planner` plans its own."""
+    """The planner of an earlier run. `corpora`: cache, key of `_problems` -> corpus."""
     name = _problems(config)
     if name not in corpora:
-        shapes(config)  # a model that is gone is found out before its problems are read
+        shapes(config)  # raises for a missing model before its problems are read
         corpora[name] = corpus_of(config)
     shape, judge = shapes(config, corpora[name].vocabulary)
     return Planner(config, graph(config), shape, judge, corpora[name], planner.speed)
 
 
 def rates_of(node: Node, manifest: Mapping[str, Any], earlier: Planner, planner: Planner) -> Iterator[Rate]:
-    """The rates that one finished stage of an `earlier` run shows for `planner`; none where it says nothing of them."""
+    """The rates of one finished stage of the run of `earlier` that are valid for `planner`; none where they were not measured."""
     pace = manifest.get("pace")
     if not pace or set(manifest["inputs"]) != set(node.inputs) or pace["unit"] == "parts":
         return
     there = where(earlier.config)
     if any(
         pace[name] != there[name] for name in there if name != "machine"
-    ):  # built by a run before this one
+    ):  # the artifact is a cache hit, built by a run with other settings
         return
     units, seconds = pace["to"] - pace["from"], pace["seconds"]
     if units <= 0 or seconds < SHORTEST:
@@ -169,7 +174,7 @@ def rates_of(node: Node, manifest: Mapping[str, Any], earlier: Planner, planner:
     if pace["device"] != planner.runtime.device or not alike(step, planner):
         return
     phases = dict.fromkeys(step.flops, seconds)
-    if step.stage == "ppo":  # the stage measures its phases itself
+    if step.stage == "ppo":  # its manifest has the seconds of each phase
         spent = manifest["metrics"]["seconds"]
         drawing = spent["rollout"] / sum(spent.values())
         phases = {"rollout": drawing * seconds, "ppo": (1 - drawing) * seconds}
@@ -178,14 +183,14 @@ def rates_of(node: Node, manifest: Mapping[str, Any], earlier: Planner, planner:
 
 
 def alike(step: Step, planner: Planner) -> bool:
-    """Whether the step's model is about as large as the planner's own for the same work."""
+    """Whether the step's model and the planner's model for the same work have similar sizes (`ALIKE`)."""
     judging = step.stage in ("train_reward", "mine", "evaluate")
     own = planner.judge.classifier if judging else planner.shape.parameters
     return abs(math.log(step.parameters / own)) <= math.log(ALIKE)
 
 
 def as_measured(planner: Planner, node: Node, metrics: Mapping[str, Any]) -> Planner:
-    """`planner` with what a finished stage's figures say: how long its completions were, how many pairs it learned from."""
+    """`planner` with numbers from a finished stage's metrics: mean length of completions, or number of pairs."""
     if node.stage.name == "train_reward":
         rounds = planner.maker(node.inputs["pairs"]).config.round
         return replace(planner, pairs=metrics["pairs"] / (1 - planner.config.reward.holdout) / rounds)

@@ -1,4 +1,4 @@
-"""What turns work into time: FLOP/s of each kind of work, and the seconds that a stage needs beside them."""
+"""The speed of a machine: FLOP/s of each kind of work, and start-up times of stages."""
 
 import socket
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ from selftrain.config import RunConfig
 
 @dataclass(frozen=True)
 class Speed:
-    """What turns work into time.
+    """Rates that convert work to time.
 
-    rates    kind of work -> FLOP/s of one process: sft, train_reward, ppo, rollout (in PPO), sample, score
-    starts   kind of work -> seconds of a stage beside that work: its process starts, and saves what it made
-    sandbox  wall seconds of a worker for each CPU second of a program
-    said     lines that say where these figures are from
+    rates    kind of work (sft, train_reward, ppo, rollout (in PPO), sample, score) -> FLOP/s of one process
+    starts   kind of work, or `execute` -> seconds of a stage outside of this work: start of the processes, and saving
+    sandbox  wall seconds of a worker per CPU second of a program
+    said     lines that name the sources of these numbers
     """
 
     rates: dict[str, float]
@@ -24,7 +24,7 @@ class Speed:
 
 
 def stated_speed(tflops: float, utilisation: float, sampling_utilisation: float) -> Speed:
-    """The speed that follows from a device's peak and the shares of it that training and sampling reach."""
+    """The speed from a device's peak, and the shares of the peak that training (with scoring) and sampling reach."""
     batched = dict.fromkeys(("sft", "train_reward", "ppo", "score"), tflops * 1e12 * utilisation)
     one_by_one = dict.fromkeys(("rollout", "sample"), tflops * 1e12 * sampling_utilisation)
     return Speed(
@@ -37,7 +37,7 @@ def stated_speed(tflops: float, utilisation: float, sampling_utilisation: float)
 
 
 def where(config: RunConfig) -> dict[str, Any]:
-    """What rates depend on beside the work, as JSON values: a manifest's `pace` has them."""
+    """The machine and the settings on which rates depend, as JSON values; `tasks.run` stores them in a manifest's `pace`."""
     names = ("device", "processes", "nodes", "threads", "workers", "backend")
     runtime = {name: getattr(config.runtime, name) for name in names}
     return {"machine": socket.gethostname(), **runtime}

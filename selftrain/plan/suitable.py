@@ -1,9 +1,9 @@
-"""Checks before training whether a run's pretrained models can go through all stages.
+"""Checks before training whether a run's pretrained models will work in all stages.
 
-The models' configs and tokenizers are compared with the settings. What the code needs of an architecture is tested on a
-"twin", a model of the same architecture with a few thousand random weights, so that no list of architectures is needed.
-Not covered: architectures of which no twin can be made, damaged weights, and problems of the real size (memory: see
-`selftrain plan`).
+The models' configs and tokenizers are compared with the settings. Then a miniature of the generator and of the reranker ("twin"
+in the code) is tried out: a model of the same architecture with two layers and random weights. So no list of supported
+architectures is needed. Not covered: architectures of which no miniature can be created, damaged weights, and faults that
+only a model of full size shows, such as a lack of memory (see `selftrain plan`).
 
 Run as a child process: `python -m selftrain.plan.suitable resolved.json`.
 """
@@ -20,12 +20,12 @@ from selftrain.launch.launch import Child, child_main
 from selftrain.stage import Outcome
 
 TOO_FAR = 0.05
-"""Nats by which the log-probabilities of two engines may differ."""
+"""Nats by which the log-probabilities of a completion in two engines may differ."""
 TEXT = "def add(values):\n    total = 0\n    for value in values:\n        total += value\n    return total\n"
 
 
 def check(config: RunConfig) -> None:
-    """Raise UsageError where a stage of the run would fail because of its models; see the module's docstring."""
+    """Raise UsageError where a stage of the run would fail because of the config's models."""
     from selftrain.models.models import context_of
 
     generator: Any = None
@@ -50,7 +50,7 @@ def check(config: RunConfig) -> None:
 
 
 def check_architectures(config: RunConfig) -> None:
-    """`check`, unless a model's tokenizer is not available, as may be so for a plan. Raises UsageError."""
+    """Call `check`, unless a tokenizer is not available; a plan does not need it. Raises UsageError as `check` does."""
     from selftrain.models.models import load_tokenizer
 
     try:
@@ -66,12 +66,12 @@ def check_architectures(config: RunConfig) -> None:
                 )
                 load_tokenizer(base, **gguf, **({} if Path(base).is_dir() else {"revision": revision}))
     except UsageError:
-        return  # the plan says that it is missing
+        return  # the plan says that the tokenizer is missing
     check(config)
 
 
 def check_vocabulary(field: str, base: str, config: Any, tokenizer: Any) -> None:
-    """Raise UsageError where a tokenizer has ids that the model's embedding has no row for, or a config names such ids."""
+    """Raise UsageError where the tokenizer or the config has token ids for which the model's embedding has no row."""
     text = config.get_text_config()
     rows, largest = text.vocab_size, max(tokenizer.get_vocab().values())
     if largest >= rows:
@@ -91,7 +91,7 @@ def check_vocabulary(field: str, base: str, config: Any, tokenizer: Any) -> None
 
 
 def check_lengths(config: RunConfig, context: int | None, settings: tuple[str, ...]) -> None:
-    """Raise UsageError where one of the settings asks for more tokens than the model's longest input, `context`, has."""
+    """Raise UsageError where one of `settings` exceeds `context`, the tokens of the model's longest input; None: unlimited."""
     for name in settings:
         part, field = name.split(".")
         asked = getattr(getattr(config, part), field)
@@ -120,13 +120,13 @@ def _read(model: ModelConfig, field: str = "model.base") -> tuple[Any, Any]:
 
 
 def twin(config: Any, tokenizer: Any, padded: bool = False) -> Any:
-    """A config like `config` for a model of two layers and two heads with the tokens of `tokenizer`."""
+    """The config of a miniature: as `config`, with two layers and two heads. `padded`: with more embedding rows than tokens."""
     small = copy.deepcopy(config.get_text_config())
     heads, wide = small.num_attention_heads, small.hidden_size
     keys = getattr(small, "num_key_value_heads", None)
     layers = small.num_hidden_layers
     for name, value in list(vars(small).items()):
-        if isinstance(value, list) and len(value) == layers:  # what each layer is
+        if isinstance(value, list) and len(value) == layers:  # one item per layer
             setattr(small, name, value[:2])
         elif name in ("intermediate_size", "ffn_dim", "n_inner") and value:
             setattr(small, name, 64)
@@ -147,7 +147,7 @@ def twin(config: Any, tokenizer: Any, padded: bool = False) -> Any:
 
 
 def _twin(config: Any, padded: bool) -> tuple[Any, Any] | None:
-    """A model of random weights that is like `config`, and its tokenizer; None where none can be made."""
+    """A miniature of a model with the config `config`, and its tokenizer; None where no miniature can be created."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -159,16 +159,16 @@ def _twin(config: Any, padded: bool) -> tuple[Any, Any] | None:
         model = AutoModelForCausalLM.from_config(twin(config, tokenizer, padded), dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
-                if parameter.dim() > 1:  # so that its distributions are far from uniform
+                if parameter.dim() > 1:  # larger weights, so that its distributions are not almost uniform
                     parameter.mul_(8)
             model.eval()(input_ids=torch.tensor([[5, 6, 7]]))
-    except Exception:  # whatever an architecture raises that cannot be so small
+    except Exception:  # architectures that cannot be so small raise various exceptions
         return None
     return model, tokenizer
 
 
 def _try_generator(config: RunConfig, settings: Any, tokenizer: Any) -> None:
-    """Raise UsageError where the engines, or PPO, cannot use the architecture."""
+    """Raise UsageError where PPO or the sampling engines cannot use the generator's architecture."""
     from selftrain.models.models import encode_prompt
     from selftrain.sampling import hf
     from selftrain.training.ppo.model import check_head
@@ -198,7 +198,7 @@ def _try_generator(config: RunConfig, settings: Any, tokenizer: Any) -> None:
 
 
 def _ctranslate2(folder: Path, drawing: Any, prompts: Any, rows: Any) -> Iterator[str]:
-    """Reasons why ctranslate2 cannot sample from the model in `folder`; `rows`: samples that transformers drew from it."""
+    """The reason why ctranslate2 cannot sample from the model in `folder`, if any. `rows`: samples drawn by transformers."""
     from selftrain.sampling import ct2
 
     workspace = folder / "converted"
@@ -215,7 +215,7 @@ def _ctranslate2(folder: Path, drawing: Any, prompts: Any, rows: Any) -> Iterato
 
 
 def _try_reranker(config: RunConfig, settings: Any, base: str, field: str) -> None:
-    """Raise UsageError where no reranker can be made of the architecture."""
+    """Raise UsageError where the model `base`, named by the setting `field`, cannot become a reranker."""
     import torch
     from transformers import AutoModelForSequenceClassification
 
@@ -250,7 +250,7 @@ def _try_reranker(config: RunConfig, settings: Any, base: str, field: str) -> No
 
 
 def run(child: Child) -> Outcome:
-    """The child process: it only checks."""
+    """The work of the child process: `check`."""
     check(RunConfig.model_validate(child.config["run"]))
     return Outcome("")
 

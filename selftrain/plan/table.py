@@ -1,4 +1,4 @@
-"""The plan as text, for a terminal or in a page."""
+"""Formats a plan as text for the terminal, or as an HTML page."""
 
 from collections.abc import Iterator, Sequence
 from html import escape
@@ -9,15 +9,16 @@ from selftrain.plan.plan import GIB, Plan
 from selftrain.units import duration, size
 
 Table = list[list[str]]
+"""Rows of cells."""
 
 
 def text(plan: Plan) -> str:
-    """The plan as lines, of at most 120 characters where names allow."""
+    """The plan as text; lines have at most 120 characters unless names are long."""
     return "\n".join(_lines(plan))
 
 
 def page(plan: Plan) -> str:
-    """The text in an HTML page that loads nothing else."""
+    """An HTML page with the text; it loads no other files."""
     name = escape(plan.config.name)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
@@ -47,7 +48,7 @@ def _lines(plan: Plan) -> Iterator[str]:
 
 
 def heading(plan: Plan) -> Iterator[str]:
-    """The run, its machines, models and problems."""
+    """Lines about the run, its machines, models and problems."""
     shape, runtime = plan.shape, plan.config.runtime
     gpus = runtime.device == "cuda"
     zero = zero_of(runtime)
@@ -65,7 +66,7 @@ def heading(plan: Plan) -> Iterator[str]:
 
 
 def stage_table(plan: Plan) -> tuple[list[str], Table]:
-    """A line for each stage, and their sum."""
+    """Header, and rows: one for each stage, then the total."""
     unit = "GPU h" if plan.config.runtime.device == "cuda" else "process h"
     rows = [_row(step) for step in plan.steps]
     total = Step(
@@ -96,7 +97,7 @@ def stage_table(plan: Plan) -> tuple[list[str], Table]:
 
 
 def workload(plan: Plan) -> str:
-    """The work that machines share, and the processes of each."""
+    """A line about the work that machines share, and the processes of each machine."""
     config, runtime = plan.config, plan.config.runtime
     pools = config.rounds
     problems = plan.corpus.count("rl")
@@ -108,7 +109,7 @@ def workload(plan: Plan) -> str:
 
 
 def capacity_table(plan: Plan) -> tuple[list[str], Table]:
-    """A line for each number of machines; hours."""
+    """Header, and a row for each number of machines, in hours."""
     head = [
         "machines",
         "sample h",
@@ -131,7 +132,7 @@ def capacity_table(plan: Plan) -> tuple[list[str], Table]:
 
 
 def assumptions(plan: Plan) -> Iterator[str]:
-    """The sources of the rates and counts."""
+    """Lines about the sources of rates and counts, and about assumptions."""
     yield from (f"time: {line}" for line in plan.speed.said)
     languages = dict.fromkeys(name for split in plan.corpus.counts.values() for name in split)
     rates = ", ".join(f"{name} {SANDBOX_MS[name]}" for name in languages)
@@ -164,7 +165,7 @@ def _row(step: Step) -> list[str]:
 
 
 def _memory(steps: Sequence[Step]) -> Iterator[str]:
-    """A line for each kind of stage, for the step that needs the most memory."""
+    """A row for each kind of stage: the memory of its step that needs most."""
     largest: dict[str, Step] = {}
     for step in steps:
         if step.memory and (
@@ -193,7 +194,7 @@ def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
 
 
 def hours(number: float) -> str:
-    """Hours with three digits."""
+    """`number` with three digits, or as a whole number from 100 on."""
     return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
 
 

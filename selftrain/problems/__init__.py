@@ -1,4 +1,4 @@
-"""Problems: where they come from, which split each is in, and that none to evaluate on is one to train on."""
+"""Problems: reads them from their sources, assigns splits, and checks that no evaluation problem is in the training data."""
 
 from selftrain.problems.leaks import check_leaks
 from selftrain.problems.read import checker_languages, content_digest, find_problems, read_problems

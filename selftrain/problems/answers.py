@@ -1,4 +1,4 @@
-"""Turns a problem's response into the completion that SFT learns: from a response in prose, the program in it."""
+"""Extracts the completion that SFT learns from a problem's response, which may be prose around a program."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple
@@ -9,10 +9,10 @@ from sandbox.completion import Unreadable, extract_completion
 class Cleaned(NamedTuple):
     """A cleaned response.
 
-    text  what SFT learns; None where there is nothing to learn
-    how   `as it is`: the response itself, white space around it aside; `cut`: a part of the response; `left out`: unusable;
-          empty: there was no response
-    why   the reason for `left out`
+    text  the completion that SFT learns; None where there is none
+    how   `as it is`: the whole response, apart from white space around it; `cut`: a part of the response; `left out`: the
+          response is unusable; empty: the problem has no response
+    why   the reason for `left out`, else empty
     """
 
     text: str | None
@@ -23,10 +23,10 @@ class Cleaned(NamedTuple):
 def clean(
     prompt: str, response: str | None, language: str, stop_tokens: Sequence[str], tests: str
 ) -> Cleaned:
-    """The part of `response` that belongs after `prompt`, by the rule of `sandbox.completion`.
+    """The part of `response` that completes `prompt`, as `sandbox.completion.extract_completion` finds it.
 
-    A response that needs more than the prompt's function is left out: a model that learnt it would be cut at a stop token
-    before the program is complete.
+    A response is left out if its program needs code outside of the prompt's function: a model that learnt it would be cut off
+    at a stop token before its program is complete.
     """
     if response is None or not response.strip():
         return Cleaned(None, "")

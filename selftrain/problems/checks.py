@@ -1,5 +1,7 @@
-"""Checks of problem files: answers that fail their own tests, tests that an empty function passes, and one problem under two
-names ("twins"). This module chooses the programs and interprets their results; `selftrain.stages.prepare_checks` runs them.
+"""Finds faulty problems: answers that fail their tests, tests that an empty function passes, and duplicate problems.
+
+A pair of *twins* is one problem under two names. This module chooses the programs to run and interprets their results;
+`selftrain.stages.prepare_checks` runs them.
 """
 
 import math
@@ -15,21 +17,22 @@ from selftrain.problems.leaks import function_of, same_problem
 from selftrain.problems.read import Found
 from selftrain.records import Problem
 
+# Reasons for leaving a task out.
 UNFAILABLE = "an empty function passes its tests"
 TWIN = "is one to evaluate on, under another name"
-"""Reasons for leaving a task out."""
 
 TWIN_RUNS = 2000
-"""About how many programs are run to find twins; at least those of each problem's `NEAREST` nearest neighbours."""
+"""Approximate number of programs run to find twins, per group of problems; more if `NEAREST` requires more."""
 NEAREST = 4
+"""Every problem is compared with at least this many of its most similar problems."""
 ALL_COMPARED, RARE = 1500, 30
-"""In a group of more than ALL_COMPARED problems, only those that share a word of at most RARE problems are compared."""
+"""In a group of more than ALL_COMPARED problems, two are compared only if they share a word that at most RARE problems have."""
 
 _CHEAPEST = ("py", "js", "sh", "php", "lua", "rb", "pl")
-"""Languages by preference when searching a task's twins, which is done in one language a task."""
+"""Preferred languages for the search for twins, best first. A task is searched in the first one in which it has an answer."""
 _EVALUATED = ("sft", "rl", "validation", "test")
-"""The splits in the order in which they are used: none may contain problems of an earlier one."""
-_SHOWN = 5
+"""The splits in the order of their use. No problem of one of the last two may also be in an earlier split."""
+_SHOWN = 5  # number of names that a line lists
 
 
 @dataclass(frozen=True)
@@ -37,11 +40,12 @@ class Findings:
     """The results of the checks.
 
     answers       ids of problems whose answer was run on their own tests
-    wrong         those of `answers` whose answer fails
+    wrong         ids of the problems in `answers` whose answer fails
     tried         ids of problems whose tests were run with an empty function
-    unfailable    those of `tried` that it passes
+    unfailable    ids of the problems in `tried` whose tests the empty function passes
     text_twins    pairs of tasks with the same text or tests
-    twins         pairs of tasks whose answers pass each other's tests; if only one has an answer, it passes the other's tests
+    twins         pairs of tasks whose answers pass each other's tests; if only one task has an answer, that answer passes the
+                  other task's tests
     """
 
     answers: tuple[str, ...] = ()
@@ -52,7 +56,7 @@ class Findings:
     twins: tuple[tuple[str, str], ...] = ()
 
     def counts(self) -> dict[str, int]:
-        """The figures of the stage's table."""
+        """The number of findings of each kind, for the stage's metrics."""
         return {
             "answers_run": len(self.answers),
             "wrong_answers": len(self.wrong),
@@ -63,7 +67,7 @@ class Findings:
         }
 
     def lines(self) -> list[str]:
-        """One line for each kind of finding."""
+        """One line of text for each kind of which there are findings."""
         twins = [" = ".join(pair) for pair in self.twins]
         kinds = (
             (self.wrong, f"of {len(self.answers)} answers fail the tests of their own problem"),
@@ -78,12 +82,12 @@ class Findings:
 
 
 def text_twins(problems: Sequence[Problem]) -> tuple[tuple[str, str], ...]:
-    """Pairs of tasks with the same text or tests: the first task of each group with each of the others."""
+    """Pairs of tasks with the same text or tests: the first task of each group of duplicates, paired with every other."""
     return tuple(sorted((first, task) for task, first in same_problem(problems).items() if task != first))
 
 
 def cannot_fail(problem: Problem) -> bool:
-    """Whether the test cases show, without a run, that a program that prints nothing passes."""
+    """Whether a program that prints nothing passes all test cases; decided without running one."""
     return (
         bool(problem.cases)
         and not problem.checker
@@ -92,9 +96,9 @@ def cannot_fail(problem: Problem) -> bool:
 
 
 def on_tests_of(problem: Problem, other: Problem, text: str) -> tuple[Problem, str]:
-    """The problem and completion that run the answer `text` of `problem` on the tests of `other`.
+    """The problem and the completion with which the sandbox runs the answer `text` of `problem` on the tests of `other`.
 
-    The answer's function is renamed to the one that these tests call.
+    The function in the answer gets the name that the tests of `other` call.
     """
     prompt = problem.prompt
     name, wanted = function_of(problem), function_of(other)
@@ -106,10 +110,10 @@ def on_tests_of(problem: Problem, other: Problem, text: str) -> tuple[Problem, s
 def neighbours(
     problems: Sequence[Problem], references: Mapping[str, tuple[str, ...]]
 ) -> Iterator[tuple[Problem, Problem]]:
-    """Pairs of problems of one language and kind that may be the same under two names: each problem with its nearest neighbours.
+    """Pairs of problems that may be twins: each problem with its most similar problems of the same language and kind.
 
-    Similarity is that of the words in prompts, tests and answers, rare words weighing more. At least one of a pair has an
-    answer.
+    Similarity is the cosine similarity of the words in prompts, tests and answers, where rare words weigh more. At least one
+    problem of a pair has an answer.
     """
     known = set(text_twins(problems))
     for group in _groups(problems, references):
@@ -136,7 +140,7 @@ def neighbours(
 
 
 def overview(found: Found) -> list[str]:
-    """Lines that describe a source, as far as possible without running programs."""
+    """Lines that describe the problems of a source, with the findings that need no programs to run."""
     problems = found.problems
     tasks = {split: {p.task for p in problems if p.split == split} for split in _EVALUATED}
     learnt = [problem for problem in problems if problem.split == "sft"]
@@ -156,9 +160,10 @@ def overview(found: Found) -> list[str]:
 
 
 def act(found: Found, findings: Findings, setting: str) -> Found:
-    """`found` with the figures of `findings`, after applying `setting` (`selftrain.config.OutsideConfig.check`).
+    """`found` with the counts of `findings`; if `setting` is `exclude`, also without the faulty problems and answers.
 
-    Raises `DataError` where `setting` is `refuse` and there are findings, and where no answer is left to learn from.
+    `setting`: `selftrain.config.OutsideConfig.check`. Raises `DataError` where it is `refuse` and there are findings, and where
+    `exclude` leaves no answer for SFT.
     """
     lines = findings.lines()
     if setting == "refuse" and lines:
@@ -174,6 +179,7 @@ def act(found: Found, findings: Findings, setting: str) -> Found:
 
 
 def _without(found: Found, findings: Findings) -> Found:
+    """`found` without wrong answers, problems whose tests cannot fail, and twins of evaluation problems."""
     wrong, unfailable = set(findings.wrong), set(findings.unfailable)
     twins = set(_used_before(found.problems, findings.twins))
     dropped = {p.task: UNFAILABLE for p in found.problems if p.id in unfailable} | dict.fromkeys(twins, TWIN)
@@ -192,7 +198,7 @@ def _without(found: Found, findings: Findings) -> Found:
 
 
 def _used_before(problems: Sequence[Problem], twins: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """Of each pair of twins with one in an evaluation split, the one in the earlier split."""
+    """For each pair of twins in different splits, the later being an evaluation split: the task in the earlier split."""
     splits = {problem.task: problem.split for problem in problems}
     for pair in twins:
         first, last = sorted(pair, key=lambda task: _EVALUATED.index(splits[task]))
@@ -203,7 +209,7 @@ def _used_before(problems: Sequence[Problem], twins: Sequence[tuple[str, str]]) 
 def _groups(
     problems: Sequence[Problem], references: Mapping[str, tuple[str, ...]]
 ) -> Iterator[list[Problem]]:
-    """Groups of problems, of one kind and language each, in which to search for twins."""
+    """Groups of problems in which to search for twins; all problems of a group have one language and one kind."""
     by_task: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_task[problem.task].append(problem)
@@ -221,7 +227,7 @@ def _groups(
 
 
 def _pairs(words: Mapping[str, frozenset[str]], spread: Mapping[str, int]) -> Iterable[tuple[int, int]]:
-    """The pairs to compare: all, or in a large group those that share a rare word."""
+    """Pairs of indices of problems to compare: all pairs, or in a large group the pairs that share a rare word."""
     if len(words) <= ALL_COMPARED:
         return combinations(range(len(words)), 2)
     holders: dict[str, list[int]] = defaultdict(list)

@@ -1,4 +1,4 @@
-"""Problems of CodeContests: a description, and test cases of an input and its expected output."""
+"""Reads rows of CodeContests: a description, and test cases with an input and its expected output."""
 
 import hashlib
 import re
@@ -21,18 +21,18 @@ COMMENTS = {
     "sh": ("#!/bin/bash\n", "#"),
     "js": ("", "//"),
 }
-"""Language -> the first line of a program, and the start of a comment line."""
+"""Language -> the first line of a program (often empty), and the characters that start a comment line."""
 
 SOLUTION_LANGUAGES = {"2": "cpp", "3": "py", "4": "java", "CPP": "cpp", "PYTHON3": "py", "JAVA": "java"}
-"""CodeContests' codes and names of languages -> ours. Its `PYTHON` (1) is Python 2, which like 0 (unknown) is not run."""
+"""CodeContests' code or name of a language -> the sandbox's name. Python 2 (`PYTHON`, 1) and unknown (0) are not used."""
 
 PICTURE = re.compile(r"(?i)<image>|<img\b|!\[[^\]\n]*\]\(")
-"""What a description has in place of a picture: CodeContests' placeholder, or HTML or Markdown."""
+"""A picture in a description: CodeContests' placeholder, HTML or Markdown."""
 
+# Reasons for leaving a problem out.
 FILES = "reads or writes files"
 PICTURES = "refers to a picture"
 NO_CASES = "has no test cases"
-"""Reasons for leaving a problem out."""
 
 _TASK = "Read the input from standard input and print the answer to standard output."
 
@@ -64,7 +64,7 @@ class _Solutions(Fields):
 
 
 def _columns(value: Any) -> Any:
-    """Turn a list of objects into an object of lists, as the data set's loader does, and None into an empty object."""
+    """A list of objects as one object of lists, the format of the data set's loader; None as an empty object."""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
         return {} if value is None else value
     return {
@@ -91,9 +91,9 @@ class _Fields(Fields):
 
 
 def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, references: int) -> Entry:
-    """The problem in `row`, once for each of `languages`, with an empty split. Raises `DataError`.
+    """The task in `row` as a problem in each of `languages`, with an empty split. Raises `DataError` for invalid fields.
 
-    `max_cases`, `pictures` and `references`: as in `selftrain.config.ContestsConfig`.
+    `max_cases`, `pictures` and `references` are those of `selftrain.config.ContestsConfig`.
     """
     fields = check_fields(row, _Fields)
     tests = (fields.public_tests, fields.private_tests, fields.generated_tests)
@@ -126,7 +126,7 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, 
         )
         for language in languages
     )
-    # References in turn: the first of each language, then the second of each, ...
+    # Choose references from the languages in turn: the first of each language, then the second of each, ...
     distinct = {language: list(dict.fromkeys(right.get(language, ()))) for language in languages}
     rounds = range(references)
     in_turn = [(language, texts[at]) for at in rounds for language, texts in distinct.items() if texts[at:]]
@@ -138,9 +138,9 @@ def contest(row: Row, languages: Sequence[str], max_cases: int, pictures: bool, 
 
 
 def contest_prompt(description: str, language: str) -> str:
-    """The description as a comment, which a complete program follows."""
+    """The prompt: the description as a comment. The completion is a complete program after it."""
     if language == "php":
-        description = description.replace("?>", "? >")  # in PHP this ends the program even in a comment
+        description = description.replace("?>", "? >")  # in PHP `?>` ends the code, even in a comment
     if language == "java":
         description = description.replace("\\u", "\\ u")  # javac decodes \uXXXX before it parses comments
     opening, comment = COMMENTS[language]

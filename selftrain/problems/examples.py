@@ -1,4 +1,4 @@
-"""Tests made from the examples that a prompt itself shows."""
+"""Turns the `>>>` examples in a prompt's docstring into tests."""
 
 import ast
 import doctest
@@ -8,8 +8,8 @@ def example_tests(prompt: str, language: str) -> str:
     """Asserts for the `>>>` examples in the docstring of `prompt`'s last function; empty where there are none.
 
     Python only: the result is empty for other languages, and where the prompt or its examples are not valid Python. An
-    example becomes an assert if its expected output is a literal, or if it is a comparison without expected output;
-    examples that are statements (an import, an assignment) are copied between the asserts.
+    example becomes an assert if its expected output is a literal, or if the example is a comparison without expected output.
+    Statements without output (an import, an assignment) are copied between the asserts.
     """
     if language != "py" or ">>>" not in prompt:
         return ""
@@ -28,7 +28,7 @@ def example_tests(prompt: str, language: str) -> str:
 
 
 def _line(example: doctest.Example) -> str:
-    """The example as a line of a test; empty where it cannot be written as an assert."""
+    """The example as a line of a test; empty where it is neither a statement nor usable as an assert."""
     try:
         statement = ast.parse(example.source).body[0]
         if not isinstance(statement, ast.Expr):
@@ -36,7 +36,7 @@ def _line(example: doctest.Example) -> str:
         test = statement.value
         if example.want:
             expected = ast.parse(example.want.strip(), mode="eval").body
-            ast.literal_eval(expected)  # raises where it is no literal
+            ast.literal_eval(expected)  # raises ValueError if not a literal
             test = ast.Compare(test, [ast.Eq()], [expected])
     except (SyntaxError, ValueError, TypeError, IndexError):
         return ""

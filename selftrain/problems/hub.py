@@ -1,4 +1,4 @@
-"""Problems from a data set on the Hugging Face hub, or from a local folder in the hub's layout."""
+"""Reads data sets from the Hugging Face hub, or from a local folder in the hub's layout."""
 
 import hashlib
 import re
@@ -12,7 +12,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 def resolve_commit(hub: str, revision: str) -> str:
-    """The commit of the data set `hub` at `revision`; for a local folder, a digest of its files.
+    """The commit of the data set `hub` at `revision` (40 hex digits); for a local folder, the sha256 of its files (64 digits).
 
     Asks the hub, unless `revision` is a full commit. Raises `DataError` where the hub has no such data set or revision,
     `RunError` where the hub cannot be reached.
@@ -47,9 +47,9 @@ def resolve_commit(hub: str, revision: str) -> str:
 
 
 def check_parts(hub: str, revision: str, subset: str | None, splits: Iterable[str]) -> None:
-    """Check a subset and splits of a data set without reading its rows.
+    """Check that a data set has a subset and splits, without reading rows.
 
-    Raises `DataError` where the data set lacks one of them, `RunError` where the hub cannot be reached.
+    Raises `DataError` where it lacks the subset or a split, `RunError` where the hub cannot be reached.
     """
     import datasets
 
@@ -78,7 +78,7 @@ def subsets(hub: str, revision: str) -> list[str]:
 
 
 def read_hub(hub: str, revision: str, subset: str | None, split: str) -> Iterator[Row]:
-    """The rows of one split of a data set; code in the data set is never run.
+    """The rows of one split of a data set. Loading scripts in the data set are never run.
 
     Raises `DataError` where the data set has no such subset or split, `RunError` where it cannot be loaded.
     """

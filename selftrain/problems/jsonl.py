@@ -1,4 +1,4 @@
-"""Problems of a user's own, with the fields of `selftrain.records.Problem`."""
+"""Reads rows of a user's own problem files, whose fields are those of `selftrain.records.Problem`."""
 
 from typing import Annotated, Literal
 
@@ -49,7 +49,7 @@ class _Fields(Fields):
 
 
 def jsonl_problem(row: Row) -> tuple[Problem, Cleaned]:
-    """The problem in `row`, and its cleaned response; its split is empty where the row has none. Raises `DataError`."""
+    """The problem in `row`, with an empty split if the row has none, and its cleaned response. Raises `DataError`."""
     fields = check_fields(row, _Fields)
     language = check_language(row, fields.language)
     if bool(fields.tests.strip()) == bool(fields.cases):

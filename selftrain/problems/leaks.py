@@ -1,14 +1,15 @@
-"""Finds problems that are the same under two names, and evaluation problems that are in the training data.
+"""Finds duplicate problems under different names, and evaluation problems that are in the training data.
 
 Two problems are the same if they share a *fingerprint* of one of three kinds:
 
-    task    the task's name, ignoring its spelling: `HumanEval/11` and `HumanEval_11_string_xor` are one name
-    text    the description in the prompt's comments, up to its examples, in lower case and without punctuation, the
+    task    the task's name, with differences in spelling removed: `HumanEval/11` and `HumanEval_11_string_xor` are equal
+    text    the description in the prompt's comments before the first example, in lower case, without punctuation, the
             function's name, articles, and words that MultiPL-E changes from language to language (list, vector, ...);
             the whole prompt where it has no comments
-    tests   the tests of one language without white space, the function's name folded; or the inputs and outputs
+    tests   the test program of one language, without white space and with the function's name replaced by `f`; or the inputs
+            and outputs of the test cases
 
-Not covered: the same problem in other words with other tests.
+Not covered: a problem that was reworded and also has different tests.
 """
 
 import json
@@ -23,7 +24,7 @@ from selftrain.records import Problem
 Fingerprint = tuple[str, str]
 """A fingerprint: its kind (task, text or tests) and its text."""
 
-_SHOWN = 5  # leaks that a message lists
+_SHOWN = 5  # number of leaks that a message lists
 
 _ORIGINS = re.compile(r"(human_?eval|mbpp)\D{0,16}(\d+)")
 _COMMENT = re.compile(
@@ -35,7 +36,7 @@ _CHANGING = re.compile(
     r"|(sub)?(?:array ?list|array|list|vector|csv)(?: list)?s?|tuples?|pairs?|triplets?|associative|sets?"
     r"|dictionar(?:y|ies)|hash ?maps?|hash ?tables?|maps?|objects?|null|none|nil|undefined|std::\w+|an?|the)(?!\w)"
 )
-# Shorter texts and tests are too common to identify a problem.
+# Shorter texts and tests are too common to identify a problem. Units: words, words, cases, characters.
 _FEWEST_WORDS = 4
 _FEWEST_WORDS_OF_CODE = 12
 _FEWEST_CASES = 3
@@ -48,12 +49,12 @@ def function_of(problem: Problem) -> str | None:
 
 
 def fingerprints(problem: Problem) -> Iterator[Fingerprint]:
-    """The fingerprints of `problem`."""
+    """The fingerprints of `problem`; kinds whose text would be too short to identify it are left out."""
     yield "task", _folded_task(problem.task)
     function = function_of(problem)
     name = rf"\b{re.escape(function)}\b" if function else r"(?!)"
     comments = _description(problem.prompt)
-    # A name such as `maximum` may also be a word of the description, which must stay.
+    # A name such as `maximum` may also be an ordinary word of the description: remove it only where `(` follows.
     word = function is not None and function.isalpha() and function.islower()
     words = _words(re.sub(name + r"(?=\()" if word else name, " ", comments or problem.prompt))
     if len(words) >= (_FEWEST_WORDS if comments else _FEWEST_WORDS_OF_CODE):
@@ -66,7 +67,7 @@ def fingerprints(problem: Problem) -> Iterator[Fingerprint]:
 
 
 def same_problem(problems: Sequence[Problem]) -> dict[str, str]:
-    """Task -> the alphabetically first name among all tasks that are the same problem, itself included."""
+    """Task -> the alphabetically first task that is the same problem; the task itself if it has no duplicate before it."""
     first: dict[str, str] = {}
 
     def find(task: str) -> str:
@@ -85,9 +86,9 @@ def same_problem(problems: Sequence[Problem]) -> dict[str, str]:
 
 
 def check_leaks(problems: Sequence[Problem]) -> None:
-    """Raise `DataError` if a problem of test or validation is, in any language, also in an earlier split.
+    """Raise `DataError` if a problem of split test or validation is, in any language, also in an earlier split.
 
-    Earlier splits are sft, rl and, for test, validation. A task that is both in sft and in rl is refused, too.
+    Earlier splits are sft, rl and, for test, validation. Also raises if one task name is both in sft and in rl.
     """
     holders: dict[Fingerprint, dict[str, Problem]] = defaultdict(dict)
     for problem in problems:
@@ -136,7 +137,9 @@ def _description(prompt: str) -> str:
         ):
             if line.strip().startswith(">>>"):
                 return "\n".join(lines)
-            if not re.match(r"\s*\$\d+ is ", line):  # MultiPL-E's comment on a shell function's arguments
+            if not re.match(
+                r"\s*\$\d+ is ", line
+            ):  # MultiPL-E's comment about an argument of a shell function
                 lines.append(line)
     return "\n".join(lines)
 

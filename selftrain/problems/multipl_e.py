@@ -1,4 +1,4 @@
-"""Problems with MultiPL-E's fields."""
+"""Reads rows with MultiPL-E's fields."""
 
 from typing import Annotated
 
@@ -24,7 +24,7 @@ class _Fields(Fields):
 
 
 def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
-    """The problem in `row`, with an empty split, and its cleaned response. Raises `DataError`."""
+    """The problem in `row`, with an empty split, and its cleaned response. Raises `DataError` for invalid fields."""
     fields = check_fields(row, _Fields)
     language = check_language(row, fields.language)
     cleaned = clean(fields.prompt, fields.response, language, fields.stop_tokens, fields.tests)
@@ -44,9 +44,9 @@ def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
 
 
 def check_language(row: Row, text: str) -> str:
-    """The short name of the language `text` in `row`. Raises `DataError` where the sandbox's table has no such language.
+    """The short name of the language `text` in `row`. Raises `DataError` where the sandbox does not know the language.
 
-    A language that can be read but not run is accepted here; the run leaves out every language that it does not ask for.
+    Languages that the sandbox knows but cannot run are accepted here; the caller keeps only the config's languages.
     """
     name = short_name(text)
     if name not in LANGUAGES and name not in READ_ONLY:

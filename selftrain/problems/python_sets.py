@@ -1,7 +1,7 @@
-"""Python problems with MultiPL-E's fields, from HumanEval and MBPP: MultiPL-E's own data set on the hub lacks Python.
+"""Converts HumanEval and MBPP to Python rows with MultiPL-E's fields; MultiPL-E's data set on the hub lacks Python.
 
-Task names match those of the other languages (`HumanEval_0_has_close_elements`, `mbpp_3_is_not_prime`), so that a task is in
-the same split in all languages.
+Task names are the same as for other languages (`HumanEval_0_has_close_elements`, `mbpp_3_is_not_prime`), so that a task is
+in the same split in all languages.
 """
 
 import ast
@@ -20,7 +20,7 @@ STOP_TOKENS = ("\ndef", "\n#", "\nif", "\nclass")
 
 @dataclass(frozen=True)
 class PythonSet:
-    """The part of a data set on the hub that takes the place of one of MultiPL-E's subsets."""
+    """The part of a data set on the hub from which a Python subset is read."""
 
     hub: str
     subset: str
@@ -33,7 +33,7 @@ PYTHON_SETS = {
         "google-research-datasets/mbpp", "sanitized", ("prompt", "test", "validation", "train")
     ),
 }
-"""Name of the subset that MultiPL-E lacks -> the data set in its place."""
+"""Name of a subset that MultiPL-E's data set lacks -> the data set to read in its place."""
 
 
 class _HumanEval(Fields):
@@ -55,9 +55,9 @@ class _Mbpp(Fields):
 def python_rows(subset: str, hub: str, commit: str) -> Iterator[Row]:
     """The rows of `PYTHON_SETS[subset]` in MultiPL-E's fields, from the data set or folder `hub` at `commit`.
 
-    MBPP's prompts lack a signature, so it is taken from the reference solution. If that solution has other top-level code than imports
-    and this function, or its body does not parse after the docstring, the problem has no `response`. Raises what `read_hub` raises, and `DataError` for
-    a row with unexpected fields.
+    MBPP's prompts lack a signature, so it is taken from the reference solution. The row has no `response` if the solution has
+    top-level code besides imports and this function, or if its body does not parse after the docstring. Raises what
+    `read_hub` raises, and `DataError` for a row with unexpected fields.
     """
     where = PYTHON_SETS[subset]
     for split in where.splits:
@@ -80,7 +80,7 @@ def _of_humaneval(row: Row) -> dict[str, object]:
 
 
 def _of_mbpp(row: Row) -> dict[str, object] | None:
-    """The fields; None where the tests use no function of the solution."""
+    """The fields; None where the code does not parse, or the first test uses no function of the solution."""
     fields = check_fields(row, _Mbpp)
     code = fields.code.replace("\r\n", "\n").expandtabs(4)
     try:
@@ -106,7 +106,7 @@ def _of_mbpp(row: Row) -> dict[str, object] | None:
 
 
 def _body(code: str, function: ast.FunctionDef, prompt: str) -> str | None:
-    """The function's body, indented to follow `prompt`; None where the indentation changes its meaning."""
+    """The function's body, indented to follow `prompt`; None where the new indentation changes its syntax tree."""
     lines = code.split("\n")[function.body[0].lineno - 1 : function.end_lineno]
     body = textwrap.indent(textwrap.dedent("\n".join(lines)), "    ") + "\n"
     try:

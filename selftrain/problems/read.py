@@ -1,4 +1,4 @@
-"""Reads a config's problems from any source, checks them, and computes the digest of their content for cache keys."""
+"""Reads a config's problems from any source, checks them, and identifies their content for cache keys."""
 
 import logging
 from collections import Counter, defaultdict
@@ -23,14 +23,14 @@ from selftrain.records import Problem
 
 log = logging.getLogger(__name__)
 
+# Reasons for leaving a task out, in addition to those of `contests`.
 EXCLUDED = "excluded"
 TWICE = "is there twice"
-"""Reasons for leaving a task out, in addition to those of `contests`."""
 
 USED = ("sft", "validation")
-"""Splits whose answers are used: SFT learns from the one, and is validated on the other."""
+"""Splits whose answers are used: SFT trains on those of `sft` and is validated on those of `validation`."""
 
-_SHOWN = 5  # names in a message
+_SHOWN = 5  # number of names that a message lists
 
 OutsideProblems = MultiPLEConfig | ContestsConfig | JsonlConfig
 AnyProblems = BankConfig | OutsideProblems | MixedConfig
@@ -40,12 +40,13 @@ AnyProblems = BankConfig | OutsideProblems | MixedConfig
 class Found:
     """The problems of a source.
 
-    problems    each with its split; those of sft and validation have their answers
-    references  problem id -> completions that the source holds to be right, in every split
+    problems    each with its split; only problems of the splits `USED` have an answer (`response`)
+    references  problem id -> completions that are right, according to the source; for problems of every split
     left_out    reason -> number of tasks that are left out
-    answers     problem id -> cleaned answer, in the splits that use answers
-    untried     ids of problems whose tests and answers were never run: all but CodeContests', which its sites judged
-    checks      figures of `selftrain.problems.checks`
+    untried     ids of problems whose answers were never run on their tests: those of MultiPL-E and of a user's own files
+                (CodeContests' solutions were judged by the contest sites)
+    checks      kind of finding -> number, from `selftrain.problems.checks`
+    answers     problem id -> cleaned answer, for problems of the splits `USED`
     """
 
     problems: list[Problem]
@@ -57,21 +58,21 @@ class Found:
 
     @property
     def told(self) -> str:
-        """For people: the number of tasks left out, by reason; empty where there are none."""
+        """Text with the number of tasks left out for each reason; empty where no task is."""
         return ", ".join(f"{count} ({reason})" for reason, count in sorted(self.left_out.items()))
 
 
 def read_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> list[Problem]:
-    """The problems of `find_problems`."""
+    """The problems that `find_problems` finds."""
     return find_problems(config, content).problems
 
 
 def find_problems(config: AnyProblems, content: Mapping[str, Any] | None = None) -> Found:
     """The problems that `config` asks for, and the tasks that it leaves out.
 
-    `content`: the result of `content_digest`, where it is known; otherwise the hub is asked for commits. Problems from
-    outside are sorted by task and language; those of a mixed source part by part. Raises `DataError` for unusable problems
-    and for leaks (`check_leaks`), `RunError` where the hub cannot be reached.
+    `content`: the result of `content_digest`; computed if None. Except for the bank, problems are sorted by task and language,
+    in a mixed source within each part. Raises `DataError` for unusable problems and for leaks (`check_leaks`), `RunError`
+    where the hub cannot be reached.
     """
     content = content or content_digest(config)
     check_names(config, content)
@@ -128,10 +129,10 @@ def _joined(parts: list[Found]) -> Found:
 
 
 def content_digest(config: AnyProblems) -> dict[str, Any]:
-    """The identity of the problems' content for cache keys: sha256 of files, the commit of a data set on the hub.
+    """Identifies the problems' content, for cache keys: the sha256 of files, or the commit of a data set on the hub.
 
-    It changes with every byte of the files, but not with their names, folders and times. Empty for the bank, which is
-    computed from the config. Raises `DataError` where files are missing, `RunError` where the hub cannot be reached.
+    It depends on every byte of the files, but not on their names, folders and times. Empty for the bank, whose problems
+    depend on the config alone. Raises `DataError` where files are missing, `RunError` where the hub cannot be reached.
     """
     if isinstance(config, BankConfig):
         return {}
@@ -169,7 +170,7 @@ def check_names(config: AnyProblems, content: Mapping[str, Any]) -> None:
 
 
 def _subsets(config: MultiPLEConfig, entries: tuple[str, ...]) -> list[str]:
-    """The subsets that `entries` name."""
+    """The names of subsets in `entries`, with each `*` replaced by each language of `config`."""
     return [
         entry.replace("*", LANGUAGES[name].multipl_e or name)
         for entry in entries
@@ -182,7 +183,7 @@ def _named(config: MultiPLEConfig) -> set[str]:
 
 
 def _missing_python(config: MultiPLEConfig, commit: str) -> list[str]:
-    """The Python subsets that `config` names and its data set lacks."""
+    """The Python subsets that `config` names and that its data set lacks."""
     python = _named(config) & PYTHON_SETS.keys()
     return sorted(python - set(subsets(str(config.hub), commit))) if python else []
 
@@ -198,13 +199,13 @@ def _python_commit(config: MultiPLEConfig, subset: str) -> str:
 
 
 def _python_set(config: MultiPLEConfig, subset: str) -> tuple[str, str]:
-    """Name and revision of the data set that a subset for Python is read from."""
+    """Name and revision of the data set from which a Python subset is read, from the config's `NAME@REVISION`."""
     hub, _, revision = str(getattr(config, subset.replace("-", "_"))).partition("@")
     return hub, revision or "main"
 
 
 def checker_languages(config: AnyProblems) -> set[str]:
-    """The languages of the checkers in `config`'s files; their tools affect verdicts, too. Raises `DataError`."""
+    """The languages of the checkers in `config`'s files, whose tools also affect verdicts. Raises `DataError`."""
     if isinstance(config, MixedConfig):
         return set().union(*map(checker_languages, config.parts))
     if not isinstance(config, JsonlConfig):
@@ -220,14 +221,14 @@ def checker_languages(config: AnyProblems) -> set[str]:
 
 
 def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
-    """Role (train, evaluation or, for one's own files, files) -> what to read."""
+    """Role (`train` and `evaluation`; only `files` for a user's own files) -> the config's list of what to read."""
     if isinstance(config, JsonlConfig):
         return {"files": config.files}
     return {"train": config.train, "evaluation": config.evaluation}
 
 
 def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
-    """The problems in the languages of `config`; those for evaluation are in split test, the others have no split yet."""
+    """The problems in the languages of `config`. Those with the role `evaluation` are in split test; others may lack a split."""
     left_out: Counter[str] = Counter()
     entries: list[Entry] = []
     named: set[str] = set()
@@ -237,7 +238,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
             named.add(name := _name(config, row))
             if (
                 name in config.exclude
-            ):  # before the row is checked: a user cannot repair a row of a data set on the hub
+            ):  # not even checked, since a user cannot repair a row of a data set on the hub
                 excluded.add(name)
                 continue
             entry = _entry(config, row)
@@ -276,7 +277,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
 
 
 def _name(config: OutsideProblems, row: Row) -> str:
-    """The row's task name, unchecked; empty where it has none."""
+    """The task's name in an unchecked row; empty where the row has none."""
     name = (
         row.fields.get("task" if isinstance(config, JsonlConfig) else "name")
         if isinstance(row.fields, dict)
@@ -286,9 +287,9 @@ def _name(config: OutsideProblems, row: Row) -> str:
 
 
 def _unique(entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
-    """`entries` with unique task names, which CodeContests' sources share, and without duplicates of one text.
+    """`entries` without repeated texts, and with unique task names: in CodeContests, different tasks share a name.
 
-    The suffix that makes a name unique depends on the row's own text, not on the order of rows.
+    A shared name gets a suffix from the digest of the task's text, so that it does not depend on the order of rows.
     """
     by_name: dict[str, dict[str, list[Entry]]] = defaultdict(lambda: defaultdict(list))
     for entry in entries:
@@ -348,14 +349,14 @@ def _entry(config: OutsideProblems, row: Row) -> Entry:
 
 
 def _alone(problem: Problem, row: Row, cleaned: Cleaned) -> Entry:
-    """The entry of a row with one problem, whose answer is its reference."""
+    """The entry of a row with a single problem, whose answer is also its reference."""
     references = {problem.language: (problem.response,)} if problem.response else {}
     answers = {problem.language: cleaned} if cleaned.how else {}
     return Entry(problem.task, (problem,), references, answers, row.where)
 
 
 def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]:
-    """`problems` with their splits, sorted, and with answers only in the splits that use them."""
+    """`problems` with splits, sorted by task and language, and with answers only in the splits `USED`."""
     shared_out = assign_splits(
         [problem for problem in problems if not problem.split], config.shares, config.seed
     )
@@ -366,7 +367,7 @@ def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]
 
 
 def _check(problems: list[Problem], config: OutsideProblems, left_out: str) -> None:
-    """Raise `DataError` where a language or a split has no problems, or sft no answers."""
+    """Raise `DataError` where a language or a split has no problems, or split sft has no answers."""
     languages = Counter(problem.language for problem in problems)
     if missing := [language for language in config.languages if not languages[language]]:
         found = ", ".join(f"{language} ({count})" for language, count in languages.items()) or "none"

@@ -1,4 +1,4 @@
-"""Judges a problem's tests by the results of reference programs, which its source holds to be right."""
+"""Decides from the results of reference programs whether a problem's tests can be trusted."""
 
 from collections.abc import Sequence
 
@@ -12,12 +12,12 @@ NONE_PASSES = "none of its right programs passes"
 def doubt(results: Sequence[Result], rule: str) -> str:
     """Why a problem's tests cannot be trusted; empty where they can, or where nothing is known.
 
-    results  of its reference programs on these tests
-    rule     how their output was compared
+    results  of the problem's reference programs (right, according to its source) on these tests
+    rule     the rule by which the sandbox compared outputs
 
-    `MANY_ANSWERS`: two programs disagree, since one passes and another prints something else, or since both print something
-    unexpected and their outputs differ. `NONE_PASSES`: no program passes, for any other reason. A program that fails for
-    another reason than its output, such as a time limit, is ignored if one passes.
+    `MANY_ANSWERS`: one program passes and another prints a wrong answer, or none passes and two wrong answers differ.
+    `NONE_PASSES`: no program passes, in all other cases. If one program passes, failures without a wrong answer, such as time
+    limits, are ignored. Results that are no labels (the sandbox failed) are always ignored.
     """
     known = [result for result in results if result.verdict.is_label]
     if not any(result.verdict is Verdict.passed for result in known):

@@ -1,4 +1,4 @@
-"""Reads rows from problem files, each with its place for messages, and computes the digest of the files' content."""
+"""Reads and checks rows of problem files, with the file and line of each row, and hashes the files' content."""
 
 import glob
 import gzip
@@ -20,6 +20,7 @@ from selftrain.problems.answers import Cleaned
 from selftrain.records import Problem
 
 SUFFIXES = (".json", ".jsonl", ".json.gz", ".jsonl.gz")
+"""Suffixes of problem files."""
 
 _DECOMPRESS = "decompress it first, or compress it with gzip and name it .jsonl.gz"
 _KINDS = {
@@ -34,16 +35,16 @@ _KINDS = {
     b"{\0": ("UTF-16 text", "save the file as UTF-8"),
     b"\0{": ("UTF-16 text", "save the file as UTF-8"),
 }
-"""First bytes of a file that is not UTF-8 text -> its format, and advice."""
+"""First bytes of a file that is not UTF-8 text -> its format, and advice for the user."""
 
-_SHOWN = 80  # characters of a value or a line in a message
+_SHOWN = 80  # most characters of a value or a line that a message shows
 
 
 @dataclass(frozen=True)
 class Row:
     """One row of a problem file or data set.
 
-    fields   its values, not yet checked
+    fields   the row as JSON values, not yet checked
     where    `FILE:LINE`, for messages
     source   name of the file or the data set
     """
@@ -57,12 +58,12 @@ class Row:
 class Entry:
     """The content of one row.
 
-    problems    one for each of its languages
-    references  language -> completions that the source holds to be right
+    problems    the row's task as a problem in each language
+    references  language -> completions that are right, according to the source
     answers     language -> the cleaned response
     where       `FILE:LINE`, for messages
-    digest      of its text, for sources in which several tasks have one name
-    left_out    why its problem is not used; empty where it is
+    digest      of the task's text, for sources in which different tasks share a name
+    left_out    why the row is not used; empty where it is used
     """
 
     task: str
@@ -96,7 +97,7 @@ def _bytes(value: Any) -> Any:
 
 
 TimeLimit = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_seconds)]
-"""Seconds, in any of protobuf's notations: a number, "1.5s", {"seconds", "nanos"}; 0 becomes None."""
+"""Seconds, in any of protobuf's notations: a number, "1.5s" or {"seconds": 1, "nanos": 500000000}; 0 becomes None."""
 MemoryLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_bytes)]
 """Bytes, as a number or as a string (protobuf's notation of large integers); 0 becomes None."""
 
@@ -104,7 +105,7 @@ Checked = TypeVar("Checked", bound=Fields)
 
 
 def check_fields(row: Row, model: type[Checked]) -> Checked:
-    """The fields of `row`, checked by `model`. Raises `DataError`, which names the place and the field."""
+    """The fields of `row`, checked by `model`. Raises `DataError` that names the row and the wrong field."""
     if not isinstance(row.fields, dict):
         raise DataError(f"{row.where}: expected a JSON object, got {_shown(row.fields)}")
     try:
@@ -130,9 +131,9 @@ def check_fields(row: Row, model: type[Checked]) -> Checked:
 
 
 def find_files(entries: Sequence[str]) -> list[Path]:
-    """The problem files of `entries`, which are files, folders or globs (`**` matches nested folders), sorted by path.
+    """The problem files that `entries` name, sorted by path, each once. An entry is a file, a folder or a glob (with `**`).
 
-    Raises `DataError` for an entry without a file.
+    Raises `DataError` for an entry that matches no file.
     """
     found: dict[Path, Path] = {}
     for entry in entries:
@@ -140,7 +141,9 @@ def find_files(entries: Sequence[str]) -> list[Path]:
             paths = [path for path in Path(entry).iterdir() if path.name.endswith(SUFFIXES)]
         else:
             paths = [Path(path) for path in glob.glob(entry, recursive=True) if Path(path).is_file()]
-            paths = paths or [Path(entry)] * Path(entry).is_file()  # a file name that contains brackets
+            paths = (
+                paths or [Path(entry)] * Path(entry).is_file()
+            )  # a file whose name contains brackets, which glob does not match
         if not paths:
             raise DataError(
                 f"{entry}: no problem file there; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
@@ -150,7 +153,7 @@ def find_files(entries: Sequence[str]) -> list[Path]:
 
 
 def read_rows(path: Path) -> Iterator[Row]:
-    """The rows of one file: JSON lines, or (.json) one object or a list of them.
+    """The rows of one file: JSON lines, or in a .json file one object or a list of objects.
 
     Raises `DataError` for an unknown format, an unreadable or damaged file, broken JSON, and a file without rows.
     """
@@ -166,9 +169,9 @@ def read_rows(path: Path) -> Iterator[Row]:
 
 
 def digest_files(paths: Iterable[Path]) -> str:
-    """sha256 of the files' content, 64 hex digits. It does not depend on their names, folders, times or order.
+    """sha256 of the files' content, 64 hex digits. Names, folders, times and order of the files do not affect it.
 
-    Raises `DataError` where one cannot be read.
+    Raises `DataError` where a file cannot be read.
     """
     digests = []
     for path in paths:
@@ -196,7 +199,7 @@ def _jsonl_rows(path: Path) -> Iterator[Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
-    """The lines, numbered from 1, without byte order marks; a carriage return also ends a line."""
+    """(number from 1, line) of a file, without byte order marks; a carriage return also ends a line. Raises `DataError`."""
     number = 0
     try:
         opener: Any = gzip.open if path.suffix == ".gz" else open
@@ -207,7 +210,7 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 raise DataError(f"{path}:1: expected UTF-8 text, found {kind}; {advice}")
         with opener(path, "rt", encoding="utf-8-sig") as file:
             for number, line in enumerate(file, 1):
-                # A concatenation of several files contains more byte order marks.
+                # A concatenation of several files has byte order marks within it, too.
                 yield number, line.removeprefix("\ufeff")
     except UnicodeDecodeError as error:
         raise DataError(f"{path}:{number + 1}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
@@ -225,7 +228,7 @@ def _parse(text: str, path: Path, line: int) -> Any:
         if re.search(r"\\u[dD][89a-fA-F]", text):
             json.dumps(
                 value, ensure_ascii=False
-            ).encode()  # fails on half a surrogate pair, which UTF-8 cannot store
+            ).encode()  # raises on half a surrogate pair, which UTF-8 cannot encode
     except json.JSONDecodeError as error:
         at = line + error.lineno - 1
         raise DataError(
@@ -252,7 +255,7 @@ def _refuse(constant: str) -> None:
 
 
 def _advice(text: str, error: json.JSONDecodeError, path: Path) -> str:
-    """Advice on broken JSON, where its mistake is recognised."""
+    """Advice for the user on broken JSON; empty where the mistake is not recognised."""
     before, here = text[: error.pos].rstrip(), text[error.pos :].lstrip()
     if here.rstrip() == "," or (before.endswith(",") and here[:1] in ("}", "]")) or here[:2] in (",}", ",]"):
         return "; a comma too many"
@@ -266,7 +269,7 @@ def _advice(text: str, error: json.JSONDecodeError, path: Path) -> str:
 
 
 def _shown(value: Any) -> str:
-    """The first characters of `value`, which may be nested deeply."""
+    """The first characters of `value` as text; safe for deeply nested values."""
     if isinstance(value, dict | list):
         return reprlib.repr(value)[:_SHOWN]
     return f"{value!r:.{_SHOWN}}"

@@ -1,4 +1,4 @@
-"""The report of a run: report.json for programs, report.html for people, a table for the terminal."""
+"""The report of a run: report.json, report.html, and tables for the terminal."""
 
 from selftrain.report.build import build_report, finish_report
 from selftrain.report.inputs import ProblemCounts, ReportInputs

@@ -1,4 +1,4 @@
-"""The data of the report's table of problems: candidates, scores and verdicts, within a size limit."""
+"""Collects the data of the report's problem browser: candidates, scores and verdicts, up to a size limit."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ from typing import Any
 from selftrain.evaluation.pools import SHUFFLED, Pool, PoolProblem
 
 MAX_BYTES = 3_500_000
-"""Largest size of the data; the page and its plots add some hundred kB."""
+"""Largest size of the data in bytes of JSON; the page and its plots add a few hundred kB."""
 MAX_CHARACTERS = 4_000
-"""Largest length of one text; longer ones are cut."""
+"""Largest length of a prompt or a program; longer texts are cut."""
 
 
 def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
-    """Problems with their candidates in every pool, as JSON values of at most `max_bytes`; languages take turns.
+    """Problems with their candidates in every pool, as JSON values of at most `max_bytes`.
 
-    Identical programs of one problem are one entry with a count. `left_out` counts the problems that did not fit.
+    Problems are added from all languages in turn until the limit; `left_out` is the number of problems that did not fit.
+    Candidates of a problem with the same text and verdict are one entry with a count. `chosen`: the ranker that the
+    validation split chose.
     """
     by_id: dict[str, dict[str, PoolProblem]] = {}
     for pool in pools:
@@ -46,7 +48,7 @@ def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) 
 
 
 def script_json(value: Any) -> str:
-    """ASCII JSON that can neither end the script element around it nor open a comment there."""
+    """ASCII JSON that is safe within a script element: it can neither close the element nor open an HTML comment."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
@@ -70,7 +72,7 @@ def _entry(of_pools: Mapping[str, PoolProblem], rankers: Sequence[str]) -> dict[
 
 
 def _candidates(problem: PoolProblem, rankers: Sequence[str]) -> dict[str, Any]:
-    """`picks`: way of picking -> whether its pick passes. `candidates`: distinct programs, each with the ways that pick it."""
+    """`picks`: ranking rule -> whether its pick passes. `candidates`: distinct programs, each with the rules that pick it."""
     shown = {way: problem.picks[way] for way in ("logprob", "majority", *rankers)}
     keys = list(zip(problem.completions, problem.verdicts, strict=True))
     counts = Counter(keys)

@@ -1,4 +1,4 @@
-"""Writes report.json and report.html of a run."""
+"""Writes the files report.json and report.html of a run."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _RUN_TEXT = re.compile(r"(<!--run-->).*?(<!--/run-->)", re.DOTALL)
 def build_report(inputs: ReportInputs, out: Path) -> None:
     """Write `report.json` and `report.html` to the folder `out`.
 
-    `seconds.total` and `cached`, which belong to a run and not to its artifacts, are null and empty until `finish_report`, so that
-    the report depends on its key only.
+    The report is a cached artifact, so it must not depend on the run that builds it. `seconds.total` is therefore null and
+    `cached` empty, until `finish_report` fills them in.
     """
     report = {
         "config": dict(inputs.config),
@@ -41,9 +41,13 @@ def build_report(inputs: ReportInputs, out: Path) -> None:
 def finish_report(
     folder: Path, total_seconds: float, report_seconds: float, cached: Sequence[str]
 ) -> dict[str, Any]:
-    """Fill in the run's wall time, the report's own and the cached stages, in both files of `folder`; returns report.json's content.
+    """Fill in the run's facts in both files of `folder`; returns the content of report.json.
 
-    Idempotent: a second run that finds everything cached may call it again. Raises RunError if the folder holds no report.
+    total_seconds   wall time of the run
+    report_seconds  wall time of stage `report`
+    cached          names of the stages that were cache hits
+
+    May be called again on the same folder, with other values. Raises RunError if the folder has no report.
     """
     try:
         report: dict[str, Any] = json.loads((folder / JSON_NAME).read_text("utf-8"))
@@ -62,7 +66,7 @@ def finish_report(
 
 
 def _write(path: Path, text: str) -> None:
-    """Write a file atomically. Lone surrogates, which a model's output may contain, become character references."""
+    """Write a file atomically. Lone surrogates, which models may generate, become character references."""
     part = path.with_name(path.name + ".part")
     part.write_bytes(text.encode("utf-8", errors="xmlcharrefreplace"))
     os.replace(part, path)

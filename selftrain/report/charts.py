@@ -1,4 +1,7 @@
-"""The report's plots. The colour shows the round (rm-1, ppo-1), grey ways need no training, a ring shows +logprob."""
+"""Draws the report's plots as SVG.
+
+A colour stands for a round (rm-1, ppo-1), grey for ranking rules without a reranker, a ring for +logprob.
+"""
 
 from __future__ import annotations
 
@@ -16,16 +19,17 @@ from selftrain.report.svg import CHARACTER, Drawing, Scale, nice_scale, tick_lab
 from selftrain.units import duration
 
 WIDTH = 360.0
-"""Width of a panel in pixels, which fits a phone."""
+"""Width of a plot in a row of plots, in pixels; it fits a phone."""
 WIDE = 420.0
-"""Width of a single plot in pixels."""
+"""Width of a plot that stands alone, in pixels."""
 COLOURS = 6
-"""Number of colours for rounds; further rounds repeat them."""
+"""Number of colours for rounds; further rounds repeat the colours."""
 KINDS = ("easy", "on_policy", "hard_negative")
+"""Kinds of mined pairs, in the order in which bars are stacked."""
 
 
 def colour(name: str) -> str:
-    """CSS class of a way of picking, a ranker or a generator."""
+    """CSS classes for a ranking rule, a ranker or a generator."""
     match = re.match(r"(?:rm|ppo)-(\d+)", name)
     hollow = " hollow" if name.endswith(WITH_LOGPROB) else ""
     if not match:
@@ -34,7 +38,7 @@ def colour(name: str) -> str:
 
 
 def ways(metrics: Metrics) -> dict[str, Estimate]:
-    """Every way of picking that `metrics` has, baselines first, oracle last."""
+    """Ranking rule -> its estimate, for all rules in `metrics`: baselines first, oracle last."""
     examples = {"examples": metrics["examples"]} if metrics["examples"] else {}
     return {
         "random": metrics["random"],
@@ -48,7 +52,7 @@ def ways(metrics: Metrics) -> dict[str, Estimate]:
 
 
 def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
-    """One row per way of picking: a dot with its interval, over a band from random to oracle."""
+    """One row per ranking rule: a dot with its interval, over a band from random to oracle. `chosen` is emphasised."""
     rows = ways(metrics)
     x, top, pitch = Scale(0, 1, 112, 304), 6, 22
     bottom = top + pitch * len(rows)
@@ -67,7 +71,7 @@ def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
 
 
 def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str:
-    """One group of bars per language, one bar per way of `shown`; the pale bar behind them is the oracle."""
+    """One group of bars per language, with one bar per ranking rule in `shown`; the pale bar behind a group is the oracle."""
     x, top, bar, gap = Scale(0, 1, 44, 324), 6, 13, 16
     group = bar * len(shown) + gap
     bottom = top + group * len(metrics["languages"])
@@ -93,10 +97,12 @@ def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str
 
 
 def score_chart(pool: Pool, ranker: str) -> str:
-    """Histograms of a ranker's scores of passing and of failing candidates, each as shares."""
+    """Histograms of a ranker's scores: shares of the passing candidates, and shares of the failing ones."""
     scores = np.concatenate([problem.scores[ranker] for problem in pool.problems])
     passed = np.concatenate([problem.passed for problem in pool.problems])
-    low, high = np.percentile(scores, [0.5, 99.5])  # outliers would leave no room for the rest
+    low, high = np.percentile(
+        scores, [0.5, 99.5]
+    )  # without outliers, which would squeeze all other scores together
     x = nice_scale([float(low), float(high)], 10, WIDTH - 10)
     edges = np.linspace(x.low, x.high, 37)
     inside = np.clip(scores, x.low, x.high)
@@ -116,7 +122,12 @@ def curve_chart(
     unit: str = "PPO step",
     holds: Sequence[float] = (),
 ) -> str:
-    """One line per curve over `unit`, a whole number; the y axis also contains the values `holds`."""
+    """One line per curve.
+
+    curves  name -> (x, y) points
+    unit    label of the x axis, on which only whole numbers are ticks
+    holds   values that the y axis must include
+    """
     points = [point for curve in curves.values() for point in curve]
     x = nice_scale([step for step, _ in points], 46, WIDTH - 10, at_least=1)
     x = replace(x, ticks=tuple(tick for tick in x.ticks if abs(tick - round(tick)) < 1e-9))
@@ -137,7 +148,7 @@ def curve_chart(
 
 
 def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
-    """One bar per round: its mined pairs, stacked by kind."""
+    """One bar per round: number of mined pairs, stacked by kind. `pairs`: round -> kind -> number."""
     top, pitch = 4, 30
     totals = [sum(kinds.values()) for kinds in pairs.values()]
     x = Scale(0, max([*totals, 1]), 62, 308)
@@ -154,7 +165,7 @@ def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
 
 
 def seconds_chart(seconds: Mapping[str, float]) -> str:
-    """One bar per stage, in running order."""
+    """One bar per stage, in running order. `seconds`: stage -> seconds."""
     top, pitch, left = 4, 20, _label_width(seconds, 126)
     x = Scale(0, max([*seconds.values(), 1e-9]), left, WIDE - 78)
     drawing = Drawing(WIDE, top + pitch * len(seconds), "Time per stage")
@@ -169,7 +180,7 @@ def seconds_chart(seconds: Mapping[str, float]) -> str:
 
 
 def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> str:
-    """One row per paired difference: a dot with its interval, and a line at 0. shares: values are shares, shown in points."""
+    """One row per paired difference: a dot with its interval; a line marks 0. `shares`: show values in percentage points."""
     factor, digits = (100.0, 1) if shares else (1.0, 2)
     bounds = [factor * row[end] for row in rows.values() for end in ("low", "high")]
     top, pitch, left = 4, 24, _label_width(rows, 172)
@@ -191,7 +202,7 @@ def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> 
 
 
 def _label_width(labels: Iterable[str], at_least: float) -> float:
-    """Pixels for a column of labels in the usual font."""
+    """Width in pixels of a column of labels at the default font size."""
     return max(at_least, 10 + 12 * CHARACTER * max(map(len, labels), default=0))
 
 

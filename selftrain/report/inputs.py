@@ -1,4 +1,4 @@
-"""The inputs of a report."""
+"""Types of a report's inputs."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from selftrain.evaluation.pools import Pool
 
 
 class ProblemCounts(TypedDict):
-    """The source of the problems, and how many the stages used; `eval` is the test split."""
+    """The source of the problems, and numbers of problems. `train`: sft and rl; `eval`: the test split."""
 
     source: str
     train: int
@@ -21,21 +21,19 @@ class ProblemCounts(TypedDict):
 
 @dataclass(frozen=True)
 class ReportInputs:
-    """Everything that a report shows.
+    """All data that a report shows.
 
     name             name of the run
     config           the resolved config, as JSON values
     problems         numbers of problems
-    seconds          stage label (`sft`, `ppo-1`, ...) -> seconds of the build that made its artifact, in
-                     running order
-    pools            candidates for the test problems, `sft` first
-    evaluation       `evaluate_pools` of the same pools
-    ppo              `ppo-1`, ... -> one row per step: `step`, and any of the keys of `page.CURVES`
-    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative) -> number of pairs mined in that
-                     round
-    chosen           the ranker chosen on the validation split: one of the pools' rankers
+    seconds          stage label (`sft`, `ppo-1`, ...) -> seconds that its artifact took to build, in running order
+    pools            candidates for the test problems; `sft` is the first pool
+    evaluation       result of `evaluate_pools` for these pools
+    ppo              `ppo-1`, ... -> one row per PPO step: `step`, and any of the keys of `page.CURVES`
+    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative) -> number of pairs mined in that round
+    chosen           the ranker chosen on the validation split; one of the pools' rankers
     logprob_weights  ranker R -> weight of R+logprob, chosen on the validation split
-    notes            sentences about what the run used, and about the limits of its numbers
+    notes            sentences about the run's models and data, and about the limits of its results
     """
 
     name: str

@@ -1,4 +1,4 @@
-"""Numbers as text for people: shares, intervals, differences, times."""
+"""Formats numbers for people: shares, intervals, differences, times."""
 
 from __future__ import annotations
 
@@ -24,21 +24,22 @@ def points(value: float) -> str:
 
 
 def signed(value: float, digits: int) -> str:
-    """`value` with its sign and a typographic minus."""
+    """`value` with a plus or a typographic minus sign."""
     return f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
 
 
 def difference(estimate: Estimate) -> str:
-    """A paired difference of shares with its interval, and whether it is significant."""
+    """A paired difference of shares with its interval, and a remark if it is not significant."""
     low, high = signed(100 * estimate["low"], 1), signed(100 * estimate["high"], 1)
     known = "" if estimate["low"] > 0 or estimate["high"] < 0 else ", not significant (95 % CI includes 0)"
     return f"{points(estimate['value'])} [{low}, {high}]{known}"
 
 
 def run_time(seconds: Mapping[str, float], cached: int) -> str:
-    """The time of a run; if stages were cached, also the time that all stages took when they were made.
+    """The duration of a run; if stages were cached, also the total duration of all stages when they were built.
 
-    seconds  of each stage, and of the run under `total`, as in report.json
+    seconds  stage -> seconds, and `total` -> seconds of the run, as in report.json
+    cached   number of stages that were cache hits
     """
     run = f"this run took {duration(seconds['total'])}"
     if not cached:

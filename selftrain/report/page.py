@@ -1,8 +1,8 @@
-"""Renders report.html: one file that needs no network and no library.
+"""Renders report.html, one file that needs no network and no library.
 
-The page, its first line included, is `assets/report.html` (Jinja, which escapes everything but the plots, style, script and data made
-here), with `plots.css`, `style.css` and `browse.js` inlined. A content security policy forbids requests and all other scripts, since
-candidates are hostile text.
+The template is `assets/report.html`, with `plots.css`, `style.css` and `browse.js` inlined. Jinja escapes all values except the
+plots, style, script and data that this module inserts. Candidates are untrusted text, so a content security policy forbids
+requests and all scripts but this one.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ CURVES = {
     "probe_pass_rate": "Share of the probe's completions that pass",
     "hacking_gap": "Reward-hacking gap: rise of the probe's score over that of its pass rate, in standard deviations",
 }
-"""Keys of a PPO row that are plotted, with the title of each plot; a row may lack some."""
+"""Key of a PPO row -> title of its plot. A row may lack some of the keys."""
 
 
 def render(inputs: ReportInputs) -> str:
-    """The page; `build.finish_report` fills in its line about the run."""
+    """The HTML page. `build.finish_report` later fills in the line about the duration of the run."""
     templates = environment()
     templates.filters |= {
         "percent": numbers.percent,
@@ -87,7 +87,7 @@ def _language_charts(inputs: ReportInputs) -> dict[str, str]:
 
 
 def _score_charts(inputs: ReportInputs) -> list[tuple[str, str, str]]:
-    """(reranker, pool, plot) for the rerankers themselves."""
+    """(reranker, pool, plot) for every reranker and pool, without controls and +logprob."""
     rankers = [name for name in inputs.pools[0].rankers if not name.endswith((SHUFFLED, WITH_LOGPROB))]
     return [
         (ranker, pool.name, charts.score_chart(pool, ranker))
@@ -107,7 +107,7 @@ def _curve_charts(ppo: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str,
 
 
 def _gains(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
-    """Differences of the chosen ranker to each rival on the first pool, and that of the control."""
+    """Label -> comparison of the chosen ranker with each rival on the first pool, and of its control with a random pick."""
     start = f"{inputs.pools[0].name}/{inputs.chosen}"
     rows = {
         f"over {name[len(start) + 1 :]}": row for name, row in found.items() if name.startswith(f"{start}-")
@@ -117,7 +117,7 @@ def _gains(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, C
 
 
 def _changes(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
-    """Differences between rounds, in shares of problems."""
+    """Label -> comparison between two rounds, in shares of problems solved."""
     rows: dict[str, Comparison] = {}
     for name, row in found.items():
         if name.startswith("system/"):
@@ -135,7 +135,7 @@ def _changes(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str,
 
 
 def _shifts(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
-    """Change of the score that PPO was trained for."""
+    """Label -> difference between the mean scores of a PPO policy and of the SFT policy, by the reranker of PPO's training."""
     names = ((number, f"score/ppo-{number}-sft") for number in range(1, len(inputs.ppo) + 1))
     return {f"rm-{n} score: ppo-{n} \N{MINUS SIGN} sft": found[name] for n, name in names if name in found}
 

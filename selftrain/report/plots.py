@@ -1,4 +1,4 @@
-"""The report's plots as images, for use outside the report."""
+"""Extracts the report's plots as images, for use outside of the report."""
 
 import re
 from pathlib import Path
@@ -9,7 +9,7 @@ from selftrain.report.template import plot_style
 
 
 def plots(folder: Path) -> list[tuple[str, str]]:
-    """(label, `data:` URL of the image) of each plot of the report in `folder`, in the page's order.
+    """(label, `data:` URL of the image) of each plot of the report in `folder`, in the order of the page.
 
     Raises OSError if there is no report.
     """

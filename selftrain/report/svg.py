@@ -1,7 +1,7 @@
-"""A small SVG writer for the report's plots; the page's CSS gives the colours, light or dark.
+"""A small SVG writer for the report's plots. Colours come from the page's CSS, which has a light and a dark scheme.
 
-Coordinates are pixels of the viewBox, with the origin at the top left. Text is escaped. Elements have no `xmlns`, since they are
-used inline in HTML.
+Coordinates are pixels of the viewBox; the origin is at the top left. Text is escaped. Elements have no `xmlns`, since they
+are used inline in HTML.
 """
 
 from __future__ import annotations
@@ -16,17 +16,17 @@ from xml.etree import ElementTree
 Point = tuple[float, float]
 
 FONTS = {"axis": 10.5, "small": 10.0}
-"""Font size of a text in pixels by its CSS class, as in plots.css; 12 for other classes."""
+"""CSS class -> font size in pixels, as in plots.css. The size of other texts is 12."""
 CHARACTER, SIGN = 0.6, 0.72
-"""Largest mean width of a character, and of one in a short number with signs, in units of the font size, over usual fonts."""
+"""Upper bounds of a character's mean width, in text and in short numbers with signs, in units of the font size."""
 
 MARGIN = 14.0
-"""Pixels of background around a plot that is an image."""
+"""Pixels of background on each side of a plot in an image (`image_url`)."""
 
 
 @dataclass(frozen=True)
 class Scale:
-    """Linear map of the values low..high to the pixels start..end; `ticks` are round values in that range."""
+    """Linear map from values low..high to pixels start..end. `ticks`: round values between low and high."""
 
     low: float
     high: float
@@ -39,7 +39,7 @@ class Scale:
 
 
 def nice_scale(values: Sequence[float], start: float, end: float, *, at_least: float = 1e-6) -> Scale:
-    """A scale that contains `values`, widened to a range of `at_least` and then to a tick at each end."""
+    """A scale that covers `values` and a range of at least `at_least`, and that has a tick at each end."""
     low, high = min(values), max(values)
     if high - low < at_least:
         low, high = low - at_least / 2, high + at_least / 2
@@ -50,19 +50,19 @@ def nice_scale(values: Sequence[float], start: float, end: float, *, at_least: f
 
 
 def tick_step(low: float, high: float, about: int = 4) -> float:
-    """A step of 1, 2 or 5 times a power of ten, such that about `about` steps cover low..high."""
+    """The smallest step, 1, 2 or 5 times a power of ten, of which at most `about` cover low..high."""
     rough = (high - low) / about
     power = 10.0 ** math.floor(math.log10(rough))
     return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))
 
 
 def tick_label(value: float) -> str:
-    """`value` as short text, without trailing zeros and without a minus sign at zero."""
+    """`value` as short text, without trailing zeros; never `-0`."""
     return f"{value:.6g}".replace("-", "\N{MINUS SIGN}") if abs(value) > 1e-12 else "0"
 
 
 class Drawing:
-    """An SVG image under construction; `label` is its text for screen readers."""
+    """Builds an SVG image. `label`: its text for screen readers."""
 
     def __init__(self, width: float, height: float, label: str) -> None:
         self._left, self._right, self._height = 0.0, width, height
@@ -73,15 +73,15 @@ class Drawing:
         self._add("line", css, x1=a[0], y1=a[1], x2=b[0], y2=b[1])
 
     def rect(self, x: float, y: float, width: float, height: float, css: str, tip: str = "") -> None:
-        """A rectangle; `tip` shows when the mouse rests on it."""
+        """A rectangle; `tip`: tooltip."""
         self._add("rect", css, tip=tip, x=x, y=y, width=max(width, 0), height=max(height, 0))
 
     def circle(self, at: Point, radius: float, css: str, tip: str = "") -> None:
-        """A dot."""
+        """A dot; `tip`: tooltip."""
         self._add("circle", css, tip=tip, cx=at[0], cy=at[1], r=radius)
 
     def path(self, points: Sequence[Point], css: str, *, closed: bool = False) -> None:
-        """A line through `points`, or the area within them."""
+        """A line through `points`; `closed`: the polygon with these corners."""
         steps = " ".join(f"{'M' if i == 0 else 'L'}{_px(x)} {_px(y)}" for i, (x, y) in enumerate(points))
         element = ElementTree.SubElement(
             self._root, "path", {"class": css, "d": steps + (" Z" if closed else "")}
@@ -89,8 +89,11 @@ class Drawing:
         element.set("vector-effect", "non-scaling-stroke")
 
     def text(self, at: Point, text: str, css: str = "", anchor: str = "start") -> None:
-        """One line of text with its baseline at `at`; `anchor`: start, middle or end. The image is widened if the text would not
-        fit."""
+        """One line of text; widens the image if the text does not fit.
+
+        at      a point on the baseline
+        anchor  part of the text that is at this point: start, middle or end
+        """
         font = next((size for name, size in FONTS.items() if name in css.split()), 12.0)
         width = (SIGN if "axis" in css.split() else CHARACTER) * font * len(text)
         start = at[0] - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
@@ -98,7 +101,7 @@ class Drawing:
         self._add("text", css, text=text, x=at[0], y=at[1], text_anchor=anchor)
 
     def markup(self) -> str:
-        """The image as SVG for use in HTML, with all text escaped."""
+        """The image as SVG markup for use in HTML."""
         box = (self._left, 0.0, self._right - self._left, self._height)
         self._root.set("viewBox", " ".join(map(_px, box)))
         return ElementTree.tostring(self._root, encoding="unicode")
@@ -112,9 +115,11 @@ class Drawing:
 
 
 def image_url(markup: str, style: str) -> str:
-    """`Drawing.markup` and its CSS as a data URL, for pages that allow images but no markup. It has a light background, since an
-    image cannot know whether the page around it is dark."""
-    root = ElementTree.fromstring(markup)  # noqa: S314  (a `Drawing` wrote it, all text in it escaped)
+    """The result of `Drawing.markup` and its CSS as a data URL, for pages that allow images but no SVG markup.
+
+    It has a light background, since an image cannot adapt to a dark page.
+    """
+    root = ElementTree.fromstring(markup)  # noqa: S314  (a `Drawing` wrote it, with all text escaped)
     left, _, width, height = map(float, root.attrib["viewBox"].split())
     width, height = width + 2 * MARGIN, height + 2 * MARGIN
     root.attrib |= {

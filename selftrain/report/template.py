@@ -1,4 +1,4 @@
-"""What the HTML pages share: the Jinja environment and the CSS."""
+"""The Jinja environment and the CSS that all HTML pages use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The report as text for a terminal."""
+"""Formats a report as text for the terminal."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from selftrain.report.numbers import run_time
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
-    """Table of ways of picking (rows) by pools (columns) with intervals, and the differences between rounds. `report`: as in
-    report.json."""
+    """`pool_table`, the differences between rounds, and the duration of the run. `report`: content of report.json."""
     lines = [pool_table(report["pools"])]
     changes = [
         row
@@ -28,7 +27,7 @@ def summary_table(report: Mapping[str, Any]) -> str:
 
 
 def pool_table(pools: Mapping[str, PoolMetrics]) -> str:
-    """Table of ways of picking (rows) by pools (columns), with intervals."""
+    """Share of problems that each ranking rule (row) solves in each pool (column), with intervals."""
     overall = {name: pool["overall"] for name, pool in pools.items()}
     rows = list(dict.fromkeys(way for metrics in overall.values() for way in ways(metrics)))
     rows = [way for way in rows if way != "oracle"] + ["oracle"]

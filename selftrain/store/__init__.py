@@ -1,1 +1,1 @@
-"""Artifacts in a store: files, leases, checkpoints, the cache of this machine, and what removes them."""
+"""The artifact store: files, leases, checkpoints of running stages, the local cache, and garbage collection."""

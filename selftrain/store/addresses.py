@@ -1,13 +1,17 @@
-"""Checks a store's address before it is used, and knows a remedy for each error code of an S3 server."""
+"""Checks the URL of a store before it is used, and gives advice for the error codes of S3 servers."""
 
 import re
 
 from selftrain.errors import UsageError
 
 S3 = {"s3", "s3a"}
+"""Protocols of URLs on S3."""
 EXPECTED = "expected a folder or an fsspec URL such as s3://bucket/path"
+"""End of messages about a wrong URL."""
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")
+"""Valid names of buckets."""
 BUCKETS = "3 to 63 small letters, digits, hyphens and dots"
+"""`BUCKET` in words."""
 
 _KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 _SESSION = (
@@ -38,15 +42,15 @@ REMEDIES = {
     "301": _REGION,
     "AuthorizationHeaderMalformed": _REGION,
     "IllegalLocationConstraintException": _REGION,
-    "RecursionError": _REGION,  # the client asks where the bucket is, and is sent on again
+    "RecursionError": _REGION,  # the client follows redirects to the region without end
     "NoCredentialsError": f"set {_KEYS}, AWS_PROFILE, or `store_block`",
     "PartialCredentialsError": f"set both of {_KEYS}",
 }
-"""S3's error code, or the name of the client's error -> what to do."""
+"""Error code of an S3 server, or class name of an exception of its client -> advice for the user."""
 
 
 def check(url: str) -> None:
-    """Raise UsageError where `url` cannot be a store's address; the message proposes a correct one where it can."""
+    """Raise UsageError where `url` cannot be the address of a store; where possible, the message proposes a correct one."""
     if url != url.strip():
         raise UsageError(f"store {url!r}: begins or ends with a blank; write {url.strip()}")
     if not url:
@@ -93,7 +97,7 @@ def _check_s3(url: str, scheme: str, rest: str) -> None:
 
 
 def remedy(code: str, url: str) -> str:
-    """What to do about an error code; "" where no remedy is known."""
+    """Advice for `code`, which is an error code or a name as in `REMEDIES`; "" where none is known."""
     bucket = url.partition("://")[2].partition("/")[0]
     if code == "NoSuchBucket":
         unusual = "" if BUCKET.fullmatch(bucket) else f", and its name: buckets' names have {BUCKETS}"

@@ -1,7 +1,9 @@
-"""A local cache of a remote store's artifacts, up to a size limit; the least recently used copies are evicted first.
+"""A local cache of a remote store's artifacts, with a size limit and eviction of the least recently used copies.
 
-FOLDER/STAGE/KEY/ATTEMPT/...        the files
-FOLDER/STAGE/KEY/ATTEMPT.lock       locked while a process uses them (flock: gone with it); its time is the last use
+FOLDER/STAGE/KEY/ATTEMPT/...        the files of one copy
+FOLDER/STAGE/KEY/ATTEMPT.lock       processes that use the copy hold a shared flock on this file, which the kernel releases
+                                    when they end; its modification time is the time of the last use
+FOLDER/STAGE/KEY/ATTEMPT.fetch      the process that downloads the copy holds an exclusive flock on this file
 """
 
 import fcntl
@@ -15,19 +17,20 @@ from typing import IO
 
 
 def cache_folder() -> Path:
-    """The folder for everything that can be made again (XDG's cache)."""
+    """This project's folder in the user's cache directory (XDG_CACHE_HOME). All of its content can be recreated."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "selftrain"
 
 
 class ArtifactCache:
-    """The cache in `folder`: at most `limit` bytes, except that a copy in use is never evicted."""
+    """The cache in `folder`. It holds at most `limit` bytes, or more if the copies in use are larger."""
 
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self.used: dict[Path, IO[bytes]] = {}
+        """Folder of a copy that this object uses -> its open lock file."""
 
     def use(self, stage: str, key: str, attempt: str) -> Path:
-        """The folder of one copy, which may not exist yet. It is not evicted before this process, or this object, ends."""
+        """The folder of one copy, which may not exist yet. No process evicts the copy as long as this object exists."""
         copy = self.folder / stage / key / attempt
         if copy not in self.used:
             self.used[copy] = _locked_file(copy.with_name(f"{attempt}.lock"))
@@ -36,7 +39,7 @@ class ArtifactCache:
 
     @contextmanager
     def filling(self, copy: Path) -> Iterator[None]:
-        """Hold the copy's lock while it is fetched, so that one process fetches it and the others wait."""
+        """Hold the copy's download lock for the block: one process downloads the copy while others wait."""
         with copy.with_name(f"{copy.name}.fetch").open("wb") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield
@@ -53,7 +56,7 @@ class ArtifactCache:
                 total -= sizes[path]
 
     def older(self, seconds: float, dry_run: bool) -> Iterator[tuple[Path, int]]:
-        """Evict the copies that no process has used for `seconds`; yields them with their bytes. `dry_run`: only yields them."""
+        """Evict the copies last used more than `seconds` ago; yields their folders and bytes. `dry_run`: evicts nothing."""
         for lock in sorted(self.folder.glob("*/*/*.lock")):
             copy = lock.with_suffix("")
             size = _size(copy)
@@ -61,7 +64,7 @@ class ArtifactCache:
                 yield copy, size
 
     def _drop(self, lock: Path) -> bool:
-        """Delete the copy of `lock` unless a process uses it; whether it was deleted."""
+        """Delete the copy whose lock file is `lock`, unless a process uses the copy. Returns whether it was deleted."""
         with suppress(OSError), lock.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             shutil.rmtree(lock.with_suffix(""), ignore_errors=True)
@@ -72,7 +75,7 @@ class ArtifactCache:
 
 
 def _locked_file(path: Path) -> IO[bytes]:
-    """The file, open and with a shared lock, which `_drop` respects."""
+    """Open the file and take a shared lock on it; while the lock is held, `_drop` deletes nothing."""
     while True:
         path.parent.mkdir(parents=True, exist_ok=True)
         file = path.open("ab")
@@ -80,7 +83,7 @@ def _locked_file(path: Path) -> IO[bytes]:
         with suppress(FileNotFoundError):
             if path.stat().st_ino == os.fstat(file.fileno()).st_ino:
                 return file
-        file.close()  # another process deleted it between our open and our lock
+        file.close()  # another process deleted the file after we opened and before we locked it
 
 
 def _size(folder: Path) -> int:

@@ -1,10 +1,10 @@
-"""A training stage's checkpoints in a remote store, while it trains, so that another machine can resume from them.
+"""Mirrors a training stage's checkpoints to a remote store while it trains, so that another machine can resume.
 
     KEY/progress/checkpoints.json                  the complete checkpoints: name -> file -> sha256
     KEY/progress/SHA256/checkpoints/NAME/FILE      their files
 
-The store mirrors the stage's own folder: the newest checkpoint, and the best where there is evaluation. All of them are
-deleted when the stage's artifact is committed.
+The mirror contains the complete checkpoints of the stage's local folder: the newest ones (`runtime.keep_checkpoints`), and
+the best if the stage evaluates while it trains. `Store.build` deletes the mirror once it has committed the stage's artifact.
 """
 
 import json
@@ -24,28 +24,28 @@ LOGGER = logging.getLogger("selftrain")
 
 FOLDER = "checkpoints"
 """Folder of the checkpoints in a stage's progress folder, locally and in the store."""
+# A checkpoint is complete if it contains one of these two files.
 WHOLE, STATE = "whole", "state.json"
-"""Files that mark a complete checkpoint: that of `training.common`, written last (the number of processes and the ZeRO stage
-that wrote it, as JSON), and that of `ppo.checkpoint`."""
+"""SFT and reward training write WHOLE last (JSON: number of processes, ZeRO stage); `ppo.checkpoint` writes STATE."""
 POLL = 5.0
 """Seconds between two searches for new checkpoints."""
 PAUSE = 60.0
-"""Back-off: seconds to wait after the store has failed."""
+"""Back-off: seconds between a failure of the store and the next search."""
 
 Checkpoints = Mapping[str, Mapping[str, str]]
-"""Name -> file -> sha256."""
+"""Name of a checkpoint -> path of a file in it -> sha256 of the file."""
 
 
 @contextmanager
 def shared(files: Files, there: str, here: Path) -> Iterator[None]:
-    """While the block trains, mirror the checkpoints of the local progress folder `here` to that of the store, `there`.
+    """Mirror checkpoints from the local progress folder `here` to the store's folder `there` while the block runs.
 
-    First it fetches the checkpoints in the store, unless `here` has a complete one. A failing store does not stop training;
-    its checkpoints are then not mirrored.
+    Before the block starts, the store's checkpoints are downloaded, unless `here` has a complete checkpoint. A failure of the
+    store does not stop training: it is logged, and the upload is retried.
     """
     mirror = Mirror(files, there, here / FOLDER)
     mirror.fetch()
-    # The thread ends after its current file, so that it writes nothing once the artifact is committed.
+    # The thread finishes its current file and is joined: nothing is uploaded after the artifact is committed.
     with in_background(mirror.keep_up):
         yield
 
@@ -57,10 +57,10 @@ class Mirror:
         self.files, self.there, self.here = files, there, here
         self.index = f"{there}/{FOLDER}.json"
         self.kept: Checkpoints = {}
-        """The checkpoints that the store holds."""
+        """The checkpoints in the store."""
 
     def fetch(self) -> None:
-        """Fetch the store's checkpoints, unless `here` has one: all or none of them, since the newest may refer to the best."""
+        """Download the checkpoints in the store, unless `here` has one. A failure discards all: the newest may need the best."""
         if whole(self.here):
             return
         part = self.here / ".fetched"
@@ -75,7 +75,7 @@ class Mirror:
                     raise StoreError(f"{name}/{file} is not what was stored")
             for path in sorted(
                 map(part.joinpath, found), key=step_of
-            ):  # the newest last, from which training resumes
+            ):  # the newest last, since training resumes from it
                 shutil.rmtree(self.here / path.name, ignore_errors=True)
                 path.rename(self.here / path.name)
         except FileNotFoundError:
@@ -91,7 +91,7 @@ class Mirror:
         LOGGER.info("training resumes from the checkpoints in %s: %s", self.there, ", ".join(sorted(found)))
 
     def keep_up(self, stop: threading.Event) -> None:
-        """Until `stop`, store each new checkpoint and delete from the store those that `here` no longer has."""
+        """Until `stop` is set, call `update` every `POLL` seconds, or `PAUSE` seconds after a failure."""
         pause = POLL
         while not stop.wait(pause):
             try:
@@ -102,7 +102,7 @@ class Mirror:
                 pause = PAUSE
 
     def update(self, stop: threading.Event) -> None:
-        """Mirror `here` to the store once; ends early where `stop` is set."""
+        """Upload new checkpoints, and delete from the store those that `here` no longer has. Returns early if `stop` is set."""
         if whole(self.here).keys() == self.kept.keys():
             return
         with _still(self.here) as names:
@@ -129,7 +129,7 @@ def whole(folder: Path) -> dict[str, Path]:
 
 
 def anew(folder: Path) -> str:
-    """What a user can do where training cannot resume from the checkpoints in `folder`."""
+    """Advice for the user where training cannot resume from the checkpoints in `folder`."""
     return f"delete {folder} to start again (on a remote store with runtime.share_checkpoints: false, for it has copies of them)"
 
 
@@ -140,7 +140,10 @@ def step_of(checkpoint: Path) -> int:
 
 @contextmanager
 def _still(folder: Path) -> Iterator[dict[str, Path]]:
-    """The complete checkpoints in `folder`, by name, as hard links that stay for the block when training deletes the originals."""
+    """A snapshot of the complete checkpoints in `folder`: name -> folder of hard links, valid for the block.
+
+    Training may delete the originals meanwhile. Empty where the checkpoints changed before all links were created.
+    """
     still = folder / ".still"
     shutil.rmtree(still, ignore_errors=True)
     found = whole(folder)
@@ -148,7 +151,7 @@ def _still(folder: Path) -> Iterator[dict[str, Path]]:
         for name, path in found.items():
             shutil.copytree(path, still / name, copy_function=os.link)
     except (FileNotFoundError, shutil.Error):
-        found = {}  # training deleted one meanwhile, so there is a newer one
+        found = {}  # training has deleted a checkpoint, so a newer one exists
     if found.keys() != whole(folder).keys():
         found = {}
     try:
@@ -158,13 +161,13 @@ def _still(folder: Path) -> Iterator[dict[str, Path]]:
 
 
 def _sums(checkpoint: Path) -> dict[str, str]:
-    """sha256 of each file of a checkpoint, by its path in it."""
+    """Path of each file in a checkpoint -> its sha256."""
     files = sorted(path for path in checkpoint.rglob("*") if path.is_file())
     return {path.relative_to(checkpoint).as_posix(): sha256_file(path) for path in files}
 
 
 def _flat(checkpoints: Checkpoints) -> Iterator[tuple[str, str, str]]:
-    """Checkpoint, file and sha256 of all files."""
+    """(checkpoint, file, sha256) of every file."""
     for name, files in checkpoints.items():
         for file, sha256 in files.items():
             yield name, file, sha256

@@ -1,6 +1,6 @@
-"""Operations on the store's file system, with retries of transient failures and clear errors for all others.
+"""File operations on a local or remote store, with retries of transient failures and clear messages for all others.
 
-S3's own client retries first (`CLIENT`); errors that it still raises are retried here, with back-off.
+S3's client retries first (`CLIENT`). If it gives up with a transient failure, this module retries, with back-off (`WAITS`).
 """
 
 import errno
@@ -26,11 +26,11 @@ from selftrain.store.addresses import S3
 Result = TypeVar("Result")
 
 PART = 16 << 20
-"""Bytes of one part of a large file, up and down."""
+"""Bytes of one part when a large file is uploaded or downloaded in parts."""
 MOST_PARTS = 10_000
 """S3's limit on the parts of one file."""
 WAITS = (1.0, 5.0)
-"""Back-off: seconds before each retry."""
+"""Back-off: seconds before the first and the second retry, each times a random factor of 0.5 to 1.5."""
 CLIENT: dict[str, Any] = {
     "config_kwargs": {
         "retries": {"mode": "standard", "total_max_attempts": 5},
@@ -46,6 +46,9 @@ PATIENT = CLIENT | {
 """`CLIENT` with more retries, for callers that do not retry themselves."""
 
 SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
+"""Names of options whose values are secret."""
+
+# Transient failures: errno values, error codes of S3 servers, and libraries whose exceptions are transient except `REFUSED`.
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
 PASSING_CODES = {"BadDigest", "IncompleteBody", "NoSuchUpload", "RequestTimeout", "XAmzContentSHA256Mismatch"}
 CLIENT_LIBRARIES = {"aiobotocore", "aiohttp", "botocore"}
@@ -54,11 +57,14 @@ ELSE = (
     "and the credentials (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, AWS_PROFILE, or `store_block`)"
 )
 REFUSED = ("Credential", "Invalid", "Param", "Profile", "Region", "Token")
-"""Words in the names of the client's errors that a retry cannot help against."""
+"""Words in the class names of these libraries' exceptions that a retry cannot help against."""
 
 
 class Files:
-    """The files under `url`; paths are full paths of `fs`. Raises StoreError, StoreRefused and FileNotFoundError."""
+    """The files under `url`. All paths that methods take are full paths in the fsspec file system `fs`.
+
+    Methods raise FileNotFoundError, StoreRefused where a retry cannot help, and StoreError for other failures.
+    """
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         if URL_PASSWORD.search(url):
@@ -72,7 +78,7 @@ class Files:
         self.secrets = _secrets(options)
         defaults = (CLIENT | fsspec.config.conf.get(protocol, {})) if protocol in S3 else {}
         if protocol not in {"file", "local"}:
-            # A new client each time: fsspec's shared one would keep the credentials that the environment held before.
+            # A new client each time: fsspec's shared client would keep credentials that the environment no longer has.
             options = {"use_listings_cache": False, "skip_instance_cache": True} | defaults | options
         try:
             self.fs, self.root = fsspec.core.url_to_fs(url, **options)
@@ -82,7 +88,7 @@ class Files:
         self.is_s3 = protocol in S3
         self.is_local = isinstance(self.fs, LocalFileSystem)
         if self.is_s3:
-            self.fs.retries = 2  # in addition to the retries of its client and ours
+            self.fs.retries = 2  # s3fs's own retries, in addition to those of its client and of `_do`
 
     def read(self, path: str) -> bytes:
         """The content of one file."""
@@ -98,7 +104,7 @@ class Files:
         return self._do(f"read {path}", read)
 
     def write(self, path: str, content: bytes) -> None:
-        """Write one file atomically: readers see all of it or nothing."""
+        """Write one file atomically: readers see the whole new content or none of it."""
         if self.is_local:
             self._write(path, lambda: replace_file(Path(path), content))
         else:
@@ -111,9 +117,9 @@ class Files:
             raise StoreError(f"cannot write {path}: {error}") from error
 
     def create(self, path: str, content: bytes) -> bool:
-        """Write one file unless it exists, atomically where the store can do that; whether the file holds our content now.
+        """Write one file unless it exists; returns whether the file now has our content. Atomic if `exact`.
 
-        `content` must be unique to the caller: after a request whose response was lost, it shows whether our write succeeded.
+        `content` must be unique to the caller: if the response to a request was lost, the content tells whose write succeeded.
         """
 
         def create() -> None:
@@ -131,12 +137,12 @@ class Files:
         self._write(path, create)
         try:
             return self.read(path) == content
-        except FileNotFoundError:  # the other process has deleted its file since
+        except FileNotFoundError:  # another process had created the file, and has deleted it
             return False
 
     @cached_property
     def exact(self) -> bool:
-        """Whether the store honours exclusive creation (S3's If-None-Match); tested once per process."""
+        """Whether the store honours exclusive creation (S3's If-None-Match); tested with a probe file at the first use."""
         probe = f"{self.root}/probe/{uuid.uuid4().hex}"
         self.create(probe, b"first")
         try:
@@ -145,12 +151,12 @@ class Files:
             self.delete(probe)
 
     def upload(self, source: Path, path: str) -> None:
-        """Store a local file, a large one in parts."""
+        """Upload a local file; a large file is sent in parts."""
         how = {"chunksize": part_size(source.stat().st_size)} if self.is_s3 else {}
         self._do(f"write {path}", lambda: self.fs.put_file(str(source), path, **how))
 
     def download(self, path: str, target: Path) -> None:
-        """Fetch one file atomically: `target` holds all of it or does not exist."""
+        """Download one file atomically: afterwards `target` is complete or unchanged."""
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
         target.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -160,7 +166,7 @@ class Files:
             part.unlink(missing_ok=True)
 
     def listing(self, folder: str) -> dict[str, dict[str, Any]]:
-        """fsspec's information on all files under `folder`, by their path in it."""
+        """All files under `folder`, nested folders included: path relative to `folder` -> fsspec's information."""
 
         def find() -> dict[str, dict[str, Any]]:
             found = self.fs.find(folder, detail=True)
@@ -203,6 +209,7 @@ class Files:
             return
 
     def _do(self, what: str, act: Callable[[], Result]) -> Result:
+        """Call `act`, with retries of transient failures. `what`: description for messages, such as `read PATH`."""
         for wait in (*WAITS, None):
             try:
                 return act()
@@ -222,14 +229,17 @@ class Files:
         raise AssertionError("the last try returns or raises")
 
     def _explained(self, error: Exception, what: str, passes: bool) -> StoreError:
-        if _code(error).isdigit():  # from a HEAD request, whose response gives no reason
+        """The error to raise: a StoreError if `passes` (transient), else a StoreRefused with advice."""
+        if (
+            _code(error).isdigit()
+        ):  # HTTP status of a HEAD request, whose response gives no reason: ask again with a listing
             try:
                 self.fs.ls(self.root)
             except Exception as reason:
                 error = reason
         code = _code(error)
         name = type(error).__name__ if code.isdigit() or not code else code
-        words = getattr(error, "strerror", None) if code else None  # the text without the errno
+        words = getattr(error, "strerror", None) if code else None  # the message without the errno
         text = f"store {self.url}: cannot {what}: {name}: {self._clean(words or error).rstrip('.')}"
         if passes:
             explained = StoreError(
@@ -244,7 +254,7 @@ class Files:
 
 
 def _secrets(options: Mapping[str, Any]) -> list[str]:
-    """The values of options such as key, secret and token, in nested options too."""
+    """The values of options whose names match `SECRET_OPTION`, nested options included."""
     found = []
     for name, value in options.items():
         if isinstance(value, Mapping):
@@ -255,7 +265,7 @@ def _secrets(options: Mapping[str, Any]) -> list[str]:
 
 
 def _code(error: BaseException) -> str:
-    """S3's code of an error, "" where it has none."""
+    """The error code in an S3 server's response; "" where `error` has none."""
     for each in (error, error.__cause__):
         response = getattr(each, "response", None)
         if isinstance(response, Mapping):
@@ -280,14 +290,16 @@ def part_size(size: int) -> int:
 
 
 def tag(info: Mapping[str, Any]) -> str | None:
-    """The store's own tag of a file's content. Equal tags mean equal content; different tags prove nothing."""
+    """The store's tag of a file (ETag), if it has one. Equal tags mean equal content; different tags prove nothing."""
     found = info.get("ETag") or info.get("etag") or info.get("md5Hash")
     return str(found).strip('"') if found else None
 
 
 def s3_tag(path: Path) -> str:
-    """The tag that S3 gives a file that `Files.upload` stored unencrypted: its md5, or for an upload in parts the md5 of
-    the parts' md5."""
+    """The tag that S3 computes for a local file that `Files.upload` stores unencrypted.
+
+    It is the file's md5, or after an upload in parts the md5 of the parts' md5 digests and the number of parts.
+    """
     size = path.stat().st_size
     part = part_size(size)
     with path.open("rb") as file:
@@ -310,7 +322,7 @@ def _create_local(path: Path, content: bytes) -> None:
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write `path` atomically: a reader sees the old content or the new."""
+    """Write `path` atomically: a reader sees either the old content or the new."""
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
@@ -325,7 +337,7 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def leads_out(name: str) -> bool:
-    """Whether a file name from a store leads out of the folder that it is relative to."""
+    """Whether a relative file name from a store points outside of its folder."""
     return name.startswith("/") or ".." in name.split("/")
 
 

@@ -1,8 +1,8 @@
 """`selftrain gc`: removes from a store the artifacts that no run needs any more.
 
-It keeps the artifacts that the newest finished runs of each name, unfinished runs and the registry refer to, with all of
-their inputs. It also keeps builds in progress and everything that was written recently. It never touches files outside of
-the store's own layout.
+Kept are the artifacts in the records of the newest finished runs of each name, of unfinished runs and of the registry, with
+all their inputs; builds in progress; and everything that was written recently. Files outside of the store's own layout are
+never touched.
 """
 
 import fcntl
@@ -24,14 +24,23 @@ from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Sto
 from selftrain.units import size
 
 HOUR, WEEK = 3600.0, 7 * 86400.0
+"""In seconds."""
 KEY = re.compile(rf"[0-9a-f]{{{KEY_LENGTH}}}")
 NAMED = re.compile(rf"([a-z_]+)/({KEY.pattern})")
+"""A reference STAGE/KEY in a record."""
 Info = Mapping[str, Any]
+"""fsspec's information about a file."""
 
 
 @dataclass
 class Garbage:
-    """Something to remove: `folders` and `files` are paths in the store; `what` names it for people."""
+    """Something to remove.
+
+    what     description for the user
+    size     bytes
+    folders  paths in the store, removed after `files`
+    files    paths in the store
+    """
 
     what: str
     size: int = 0
@@ -40,9 +49,9 @@ class Garbage:
 
 
 def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], None]) -> int:
-    """Remove what no run needs; returns the number of bytes. `say` takes a line for each removal. `dry_run`: only print.
+    """Remove what no run needs; returns the number of bytes. `say`: takes a line for each removal. `dry_run`: remove nothing.
 
-    Raises UsageError where `store` is not a store, or where no run has left a record of what it needs.
+    Raises UsageError where nothing was stored in `store`, or where no run has left a record.
     """
     if keep_runs < 1:
         raise UsageError(f"--keep-runs: expected 1 or more, got {keep_runs}")
@@ -59,7 +68,9 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
         )
     now, verb = time.time(), "would remove" if dry_run else "removed"
     found = {stage: store.files.listing(f"{store.root}/{stage}") for stage in stages}
-    records = read_records(store, RUNS)  # after the files: a run that has begun since then has its record
+    records = read_records(
+        store, RUNS
+    )  # read after the listing, so that a run which has begun meanwhile is included
     runs = runs_kept(records, keep_runs, now)
     named = refs_in([records[name] for name in runs]) | refs_in(read_records(store, REGISTRY).values())
     kept = with_inputs(store, named)
@@ -80,7 +91,7 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
 
 
 def runs_kept(records: Mapping[str, Any], keep_runs: int, now: float) -> list[str]:
-    """The records (NAME/ID.json) of the newest finished runs of each name, and of unfinished ones updated within a week."""
+    """The records (NAME/ID.json) to keep: `keep_runs` finished ones per name, and unfinished ones updated within a week."""
     finished: dict[str, list[tuple[float, str]]] = defaultdict(list)
     kept = []
     for name, record in records.items():
@@ -94,7 +105,7 @@ def runs_kept(records: Mapping[str, Any], keep_runs: int, now: float) -> list[st
 
 
 def refs_in(values: Iterable[Any]) -> set[ArtifactRef]:
-    """All artifacts that JSON values refer to, as {"stage": ..., "key": ...} or as text STAGE/KEY."""
+    """All artifacts to which JSON values refer, as {"stage": ..., "key": ...} or as text STAGE/KEY."""
     refs: set[ArtifactRef] = set()
     todo = list(values)
     while todo:
@@ -126,7 +137,7 @@ def with_inputs(store: Store, refs: Iterable[ArtifactRef]) -> set[ArtifactRef]:
 def of_stages(
     store: Store, found: Mapping[str, Mapping[str, Info]], kept: set[ArtifactRef], now: float
 ) -> Iterator[Garbage]:
-    """What to remove from the stages' folders; `found`: stage -> file name -> its information."""
+    """What to remove from the stages' folders. `found`: stage -> path of a file in the stage's folder -> its information."""
     for stage, files in found.items():
         keys: dict[str, dict[str, Info]] = defaultdict(dict)
         for name, info in files.items():
@@ -144,7 +155,7 @@ def of_stages(
 def of_key(
     store: Store, ref: ArtifactRef, files: Mapping[str, Info], kept: bool, now: float
 ) -> Iterator[Garbage]:
-    """What to remove of one key that no process builds."""
+    """What to remove from the folder of one key that no process is building. `files`: path in that folder -> information."""
     where = f"{store.root}/{ref.stage}/{ref.key}"
     manifest = store.manifest(ref) if MANIFEST in files else None
     if manifest is not None and not kept:
@@ -172,7 +183,7 @@ def of_runs(store: Store, records: Mapping[str, Any], kept: list[str]) -> Iterat
 
 
 def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[str, int]]:
-    """Remove from this machine abandoned builds, and cached copies that no process has read for a week; yields each with its bytes."""
+    """Remove abandoned builds and copies unused for a week from this machine; yields the description and bytes of each."""
     for folder in sorted(store.local.glob("work/*/*")):
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
         if any(now - file.st_mtime < WEEK for file in files):
@@ -189,7 +200,7 @@ def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[s
 
 @contextmanager
 def _unless_building(store: Store, ref: ArtifactRef) -> Iterator[bool]:
-    """Hold the lock of `ref` for the block, if no process of this machine builds it; whether it is held."""
+    """Hold the lock of `ref` for the block, unless a process of this machine builds it. Yields whether the lock is held."""
     path = store.local / "locks" / f"{ref.stage}-{ref.key}"
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a") as file:

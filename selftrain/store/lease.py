@@ -1,11 +1,11 @@
-"""A lease with a heartbeat: one builder of a key among machines that share nothing but the store.
+"""A lease with a heartbeat, so that one of the machines that share a remote store builds a key while the others wait.
 
-    FOLDER/N.json        the N-th lease; of several the one with the highest number counts
+    FOLDER/N.json        the N-th lease; if there are several files, the highest number is the current lease
 
-A process takes the lease by creating the file of the next number. Where the store honours exclusive creation
-(`Files.exact`) only one process succeeds. Elsewhere the process checks again after a while; two may rarely build the same
-key, which wastes time but does no harm, since either result is valid. A waiting process measures with its own monotonic
-clock how long the heartbeat has stopped; clocks of different machines are never compared.
+A process takes the lease by creating the file with the next number. Where the store honours exclusive creation
+(`Files.exact`) only one process succeeds. On other stores the process reads its file again after a while; rarely, two
+processes build the same key, which wastes time but does no harm, since either result is valid. A waiting process measures
+with its own monotonic clock how long the heartbeat has not changed; clocks of different machines are never compared.
 """
 
 import json
@@ -26,15 +26,15 @@ BEAT = 15.0
 EXPIRY = 60.0
 """Seconds without a heartbeat after which a lease expires."""
 POLL = 3.0
-"""Seconds between two looks at another process's lease."""
+"""Seconds between two reads of another process's lease."""
 SETTLE = 3.0
-"""Seconds before the second check where the store does not honour exclusive creation."""
+"""Seconds until a process reads its new lease again, on a store that does not honour exclusive creation."""
 LOGGER = logging.getLogger("selftrain")
 
 
 @contextmanager
 def in_background(work: Callable[[threading.Event], object]) -> Iterator[None]:
-    """Run `work` in a thread while the block runs; its event is set when the block ends, and the thread is joined."""
+    """Run `work(event)` in a thread while the block runs. At the end of the block the event is set and the thread joined."""
     stop = threading.Event()
     thread = threading.Thread(target=work, args=(stop,), daemon=True)
     thread.start()
@@ -47,9 +47,10 @@ def in_background(work: Callable[[threading.Event], object]) -> Iterator[None]:
 
 @contextmanager
 def held(files: Files, folder: str, machine: str) -> Iterator[None]:
-    """Hold the lease in `folder` for the block; first waits until no other machine holds it.
+    """Hold the lease in `folder` for the block; waits until no other machine holds it.
 
-    machine  identifies a machine, on which one process at a time asks for the lease: its earlier leases are stale
+    machine  name of this machine. The caller holds the machine's lock of the same key, so an older lease with this name is
+             stale.
     """
     lease = _Lease(files, folder, machine)
     lease.acquire()
@@ -67,7 +68,7 @@ class _Lease:
         self.number = self.beats = 0
 
     def acquire(self) -> None:
-        """Wait for the lease, and take it."""
+        """Wait until the lease is free, stale or expired, and take it."""
         seen, since = b"", 0.0
         while True:
             number, content = self._current()
@@ -103,6 +104,7 @@ class _Lease:
             LOGGER.warning("the lease of %s stays until it expires: %s", self.folder, error)
 
     def _take(self, number: int) -> bool:
+        """Try to take the lease with this number; whether it is ours now."""
         if not self.files.create(self._path(number), self._content()):
             return False
         self.number = number
@@ -119,7 +121,7 @@ class _Lease:
         return True
 
     def _lost(self) -> bool:
-        """Whether the lease of our number is gone, or another process's."""
+        """Whether the lease with our number was deleted or belongs to another process."""
         try:
             return _fields(self.files.read(self._path(self.number))).get("token") != self.token
         except FileNotFoundError:
@@ -132,7 +134,7 @@ class _Lease:
             return 0, b""
         try:
             return number, self.files.read(self._path(number))
-        except FileNotFoundError:  # released since it was listed
+        except FileNotFoundError:  # released after it was listed
             return 0, b""
 
     def _numbers(self) -> list[int]:

@@ -1,4 +1,4 @@
-"""The JSON records that a store keeps beside its artifacts: of runs, and of who is champion."""
+"""Reads the JSON records in a store that are not artifacts: those of runs and of decisions about the champion."""
 
 import json
 from typing import Any
@@ -8,14 +8,14 @@ from selftrain.store.store import Store
 
 
 def read_records(store: Store, folder: str) -> dict[str, Any]:
-    """The JSON files under `folder` of the store, by name. Raises StoreError where one cannot be read."""
+    """The JSON files under `folder` of the store: name -> content. Raises StoreError where a file cannot be read."""
     records = {}
     for name in store.files.listing(f"{store.root}/{folder}"):
         if not name.endswith(".json"):
             continue
         try:
             records[name] = json.loads(store.files.read(f"{store.root}/{folder}/{name}"))
-        except FileNotFoundError:  # deleted since it was listed
+        except FileNotFoundError:  # deleted after it was listed
             continue
         except ValueError as error:
             raise StoreError(

@@ -1,4 +1,4 @@
-"""Reads `run.json` in a run's folder: its config, its store and the artifact of each stage. `tasks.run` writes it."""
+"""Reads `run.json`, which `tasks.run` writes into a run's folder: its config, its store, the artifact of each stage."""
 
 import json
 from collections.abc import Mapping
@@ -9,10 +9,11 @@ from selftrain.errors import UsageError
 
 NAME = "run.json"
 _FIELDS = {"name", "store", "finished", "seconds", "config", "stages", "reranker"}
+"""Keys that every run.json has."""
 
 
 def find_run(run: str | Path) -> Path:
-    """The folder of `run`, which is a folder or the name of one in runs/. Raises UsageError where neither holds a run."""
+    """The folder of a run, given the folder or its name in runs/. Raises UsageError where neither contains a run.json."""
     for folder in (Path(run), Path("runs") / run):
         if (folder / NAME).is_file():
             return folder
@@ -25,7 +26,7 @@ def state(record: Mapping[str, Any]) -> str:
 
 
 def last_stage(record: Mapping[str, Any]) -> str | None:
-    """The last stage that a run has started; None where it has started none."""
+    """Name of the last stage that a run has started; None where it has not started any."""
     return next(reversed(record["stages"]), None)
 
 

@@ -2,13 +2,14 @@
 
     URL/STAGE/KEY/manifest.json         written last, atomically; without it there is no artifact
     URL/STAGE/KEY/ATTEMPT/...           the files that the manifest names
-    URL/STAGE/KEY/progress/...          finished parts of a build, which another machine can resume from; deleted at its end
-    URL/STAGE/KEY/lease/N.json          who builds it (remote stores)
-    URL/runs/NAME/ID.json               the artifacts of a run; `selftrain gc` keeps those
+    URL/STAGE/KEY/progress/...          finished parts and checkpoints of a build in progress, from which another machine can
+                                        resume; deleted once the artifact is committed
+    URL/STAGE/KEY/lease/N.json          the machine that is building the artifact (remote stores only)
+    URL/runs/NAME/ID.json               a run's record, which lists its artifacts; `selftrain gc` keeps these
 
-Each build writes into a local folder that survives a kill, so that the next build resumes it. On each machine one process
-builds a key while the others wait: its lock is an flock, which the kernel releases when the process ends. Among machines
-that share a remote store, a lease does the same (see `lease.py`).
+A build writes into a local folder, which stays if the process is killed, so that the next build can resume. On each machine
+one process at a time builds a key. It holds an flock, which the kernel releases when the process ends; other processes wait.
+Among machines that share a remote store, a lease has the same purpose (`lease.py`).
 """
 
 import fcntl
@@ -33,22 +34,23 @@ from selftrain.store.lease import held
 MANIFEST = "manifest.json"
 LEASE = "lease"
 PROGRESS = "progress"
-"""Folder for checkpoints and shards, in a build's own folder and next to its manifest; deleted when the artifact is committed."""
+"""Name of the folder for checkpoints and shards, both in a build's local folder and in the key's folder in the store."""
 RUNS = "runs"
-"""Folder of the runs' records; it is no stage's."""
+"""Folder of the runs' records."""
 REGISTRY = "registry"
-"""Folder of the champions; see `selftrain.champion.registry`."""
+"""Folder of the registries of champions (`selftrain.champion.registry`)."""
 CREATED = {RUNS, REGISTRY, "prepare", ".local"}
-"""One of these is in every store that something has been written to."""
+"""Names at the root of a store; a store to which anything was written has at least one of them."""
 CACHE_GIB = 50.0
+"""Default size limit of the artifact cache, GiB."""
 
 
 class Store:
     """Artifacts under `url`.
 
-    local      folder of builds in progress, of locks and, for a remote store, of the artifact cache
+    local      local folder for builds in progress, for locks and, with a remote store, for the artifact cache
     options    fsspec's storage options, for example credentials; they are never stored or printed
-    cache_gib  size limit of the artifact cache
+    cache_gib  size limit of the artifact cache, GiB
     """
 
     def __init__(
@@ -67,16 +69,19 @@ class Store:
         self.cache = ArtifactCache(self.local / "copies", int(cache_gib * (1 << 30)))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How to pickle a store: another process opens it again from its arguments."""
+        """Pickle only the arguments: the process that unpickles opens the store again."""
         return Store, self._arguments
 
     # Reading
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any] | None:
-        """The artifact's manifest; None where there is none that can be read."""
+        """The artifact's manifest; None where it does not exist or is damaged."""
         try:
             manifest = json.loads(self.files.read(self._join(ref, MANIFEST)))
-        except (FileNotFoundError, ValueError):  # a truncated one is no artifact; the next build replaces it
+        except (
+            FileNotFoundError,
+            ValueError,
+        ):  # a damaged manifest counts as missing; the next build replaces it
             return None
         if not isinstance(manifest, dict) or manifest.get("key") != ref.key:
             return None
@@ -84,10 +89,10 @@ class Store:
         return None if any(map(leads_out, names)) else manifest
 
     def has(self, ref: ArtifactRef) -> bool:
-        """Whether the artifact exists and all its files are what the manifest says.
+        """Whether the artifact exists and all its files match the manifest.
 
-        Local files are read and hashed. Of a remote store's files size and tag (S3's ETag) are compared; only files with
-        another tag, or without one, are read.
+        Files of a local store are hashed. For files of a remote store, size and tag (S3's ETag) are compared; a file is
+        downloaded and hashed only where its tag differs or is missing.
         """
         manifest = self.manifest(ref)
         if manifest is None:
@@ -99,9 +104,10 @@ class Store:
         return True
 
     def path(self, ref: ArtifactRef) -> Path:
-        """A local folder with the artifact's files, verified. A cached copy is not evicted while this process lives.
+        """A local folder with the artifact's files, verified. A cached copy is not evicted while this store object exists.
 
-        Raises CorruptArtifact where the files are not what was stored; a remote artifact has lost its manifest then.
+        Raises CorruptArtifact where the files differ from the manifest, or where there is no manifest. Before it raises for
+        a damaged remote artifact, it deletes the manifest, so that the next run rebuilds the artifact.
         """
         manifest = self.manifest(ref)
         if manifest is None:
@@ -112,18 +118,18 @@ class Store:
         try:
             return self._copy(ref, manifest)
         except CorruptArtifact:
-            with suppress(StoreError):  # without permission to delete, another process has to
+            with suppress(StoreError):  # this process may lack the permission to delete
                 if (self.manifest(ref) or {}).get("attempt") == manifest["attempt"]:
                     self.files.delete(self._join(ref, MANIFEST))
             raise
 
     def place(self, ref: ArtifactRef) -> Path:
-        """As `path`, but without verifying files of a local store: for commands that only read."""
+        """Like `path`, but files of a local store are not verified: for commands that only read."""
         manifest = self.manifest(ref) if self.is_local else None
         return self.path(ref) if manifest is None else Path(self._join(ref, manifest["attempt"]))
 
     def _copy(self, ref: ArtifactRef, manifest: dict[str, Any]) -> Path:
-        """The files of a remote artifact in the local cache; each is verified, and fetched where it is missing or damaged."""
+        """The folder of a remote artifact in the local cache. Files that are missing or damaged there are downloaded."""
         copy = self.cache.use(ref.stage, ref.key, manifest["attempt"])
         with self.cache.filling(copy):
             missing = {
@@ -138,7 +144,8 @@ class Store:
         return copy
 
     def _fetch(self, ref: ArtifactRef, attempt: str, name: str, sha256: str, target: Path) -> None:
-        for _ in range(2):  # the first download may have been damaged on its way
+        """Download one file to `target` and check its hash. Raises CorruptArtifact where the stored file is damaged."""
+        for _ in range(2):  # the second attempt is for a file that was damaged in transit
             try:
                 self.files.download(self._join(ref, attempt, name), target)
             except FileNotFoundError:
@@ -146,7 +153,7 @@ class Store:
                     f"{ref}: {name} is missing; run again to rebuild it", str(ref)
                 ) from None
             except StoreError as error:
-                # A server that verifies its disk fails on a damaged file, though it serves all others.
+                # A server that verifies its disk reports an internal error for a damaged file, and serves all others.
                 if error.code != "InternalError" or self.manifest(ref) is None:
                     raise
                 raise CorruptArtifact(
@@ -168,6 +175,7 @@ class Store:
                 yield manifest
 
     def _verify(self, ref: ArtifactRef, manifest: dict[str, Any]) -> None:
+        """Raise CorruptArtifact where a file is missing or differs from the manifest."""
         there = {} if self.is_local else self.files.listing(self._join(ref, manifest["attempt"]))
         for name, entry in manifest["files"].items():
             if found := there.get(name):
@@ -193,16 +201,19 @@ class Store:
     # Building
 
     def build(self, ref: ArtifactRef, record: dict[str, Any], make: Callable[[Path], Outcome]) -> bool:
-        """Make the artifact unless it exists; False where it did. `record` goes into the manifest.
+        """Build the artifact unless it exists. Returns whether this call built it.
 
-        `make` writes into the folder that it is given. If another process builds `ref`, wait for it and use its result.
-        Raises what `make` raises (its folder stays, so that the next build resumes it) and StoreError.
+        record  further fields of the manifest
+        make    writes the artifact's files into the folder that it is given
+
+        If another process is building `ref`, wait for it and use its result. Raises StoreError, and what `make` raises; the
+        folder then stays, so that the next build can resume.
         """
         with self._lock(ref):
             if self.has(ref):
                 return False
             with self._lease(ref):
-                if not self.is_local and self.has(ref):  # built elsewhere, while this process waited
+                if not self.is_local and self.has(ref):  # another machine built it while this process waited
                     return False
                 self._build(ref, record, make)
         return True
@@ -211,7 +222,10 @@ class Store:
         folder = self.local / "work" / ref.stage / ref.key
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            started, clock = time.time(), time.monotonic()  # the wall clock may be set meanwhile
+            started, clock = (
+                time.time(),
+                time.monotonic(),
+            )  # the duration is not affected by changes of the wall clock
             outcome = make(folder)
             seconds = time.monotonic() - clock
             self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
@@ -221,12 +235,13 @@ class Store:
             ) from error
 
     def _commit(self, ref: ArtifactRef, record: dict[str, Any], outcome: Outcome, folder: Path) -> None:
-        """Move or upload `folder` into the store as a new attempt, then write the manifest that names it.
+        """Move or upload `folder` into the store as a new attempt, then write the manifest that names the attempt.
 
-        Each build has an attempt of its own, so that the files of two builders never mix; the last manifest counts. The
-        build's progress is deleted last: if the commit fails, for example on a full disk, the next build can resume.
+        Every build has its own attempt folder, so that the files of two builders never mix; the last manifest that was
+        written counts. The build's progress is deleted last: if the commit fails, for example on a full disk, the next build
+        can resume.
 
-        Raises UsageError where weights or figures hold NaN or infinities: they are never stored.
+        Raises UsageError where weights or metrics hold NaN or infinities: they are never stored.
         """
         attempt = uuid.uuid4().hex[:12]
         names = {
@@ -257,7 +272,7 @@ class Store:
         text = json.dumps(manifest, indent=1, sort_keys=True, allow_nan=False).encode()
         if self.is_local:
             target = self._join(ref, attempt)
-            ready = folder / PROGRESS / MANIFEST  # written before the move, which needs no space on the disk
+            ready = folder / PROGRESS / MANIFEST  # written before the move, which itself needs no disk space
             replace_file(ready, text)
             Path(target).parent.mkdir(parents=True, exist_ok=True)
             shutil.move(folder, target)
@@ -266,16 +281,17 @@ class Store:
             self._drop_attempts_but(ref, attempt)
         else:
             self.files.write(self._join(ref, MANIFEST), text)
-            with suppress(StoreError):  # `selftrain gc` removes what stays
+            with suppress(StoreError):  # `selftrain gc` removes it later
                 self.files.delete_folder(self._join(ref, PROGRESS))
             self._keep_copy(ref, attempt, folder)
 
     def _upload(
         self, ref: ArtifactRef, attempt: str, folder: Path, files: Mapping[str, Mapping[str, Any]]
     ) -> dict[str, str]:
-        """Upload and verify `files`; the tags of those that the store gives one.
+        """Upload and verify `files`. Returns file name -> the store's tag, for the files to which the store gave one.
 
-        A tag that is the md5 of what was sent is proof; a file with any other tag (encrypted, not S3) is read back.
+        A tag that equals the md5 of the local file proves that the file arrived. A file with any other tag (encrypted, or a
+        store that is not S3) is read back and hashed. Raises StoreError where a file differs.
         """
         for name in files:
             self.files.upload(folder / name, self._join(ref, attempt, name))
@@ -295,13 +311,14 @@ class Store:
         return {name: found for name, found in tags.items() if found}
 
     def _keep_copy(self, ref: ArtifactRef, attempt: str, folder: Path) -> None:
-        """Move the build's folder into the artifact cache, so that nothing has to be fetched again."""
+        """Move the build's folder into the artifact cache, so that this machine need not download the artifact."""
         shutil.rmtree(folder / PROGRESS, ignore_errors=True)
         copy = self.cache.use(ref.stage, ref.key, attempt)
         shutil.move(folder, copy)
         self.cache.make_room(0)
 
     def _drop_attempts_but(self, ref: ArtifactRef, attempt: str) -> None:
+        """Delete all other folders of the key from a local store: older attempts and progress."""
         for path in Path(self._join(ref)).iterdir():
             if path.is_dir() and path.name != attempt:
                 shutil.rmtree(path, ignore_errors=True)
@@ -309,13 +326,13 @@ class Store:
     # Progress
 
     def sharing_checkpoints(self, ref: ArtifactRef, folder: Path) -> AbstractContextManager[None]:
-        """While the block builds `ref` in `folder`, keep its checkpoints in a remote store; see `checkpoints.shared`."""
+        """While the block builds `ref` in `folder`, mirror its checkpoints to a remote store (`checkpoints.shared`)."""
         if self.is_local:
             return nullcontext()
         return checkpoints.shared(self.files, self._join(ref, PROGRESS), folder / PROGRESS)
 
     def put_progress(self, ref: ArtifactRef, name: str, path: Path) -> None:
-        """Store the finished part `path` of a build of `ref` under `name`, which may contain slashes."""
+        """Store the file `path`, a finished part of a build of `ref`, under `name`, which may contain slashes."""
         where = self._join(ref, PROGRESS, sha256_file(path), name)
         if self.is_local:
             replace_file(Path(where), path.read_bytes())
@@ -323,9 +340,9 @@ class Store:
             self.files.upload(path, where)
 
     def get_progress(self, ref: ArtifactRef, folder: Path) -> list[str]:
-        """Fetch into `folder` the parts that `put_progress` stored and that it lacks; the names of all stored parts in it.
+        """Download into `folder` the parts that `put_progress` stored and `folder` lacks; returns the names of all stored parts.
 
-        A part that is not what was stored is left out.
+        A part whose content does not match its stored hash is left out.
         """
         names = set()
         for found in self.files.listing(self._join(ref, PROGRESS)):
@@ -336,7 +353,7 @@ class Store:
             if not target.is_file():
                 try:
                     self.files.download(self._join(ref, PROGRESS, found), target)
-                except FileNotFoundError:  # committed by another builder meanwhile
+                except FileNotFoundError:  # another builder has committed the artifact and deleted the part
                     continue
                 if sha256_file(target) != sha256:
                     target.unlink()
@@ -347,11 +364,12 @@ class Store:
     # Runs
 
     def record_run(self, name: str, id: str, record: Mapping[str, Any]) -> None:
-        """Store a run's record, which names its artifacts; `selftrain gc` keeps these."""
+        """Store a run's record. `selftrain gc` keeps the artifacts that it names."""
         self.files.write(f"{self.root}/{RUNS}/{name}/{id}.json", json.dumps(record, indent=1).encode())
 
     @contextmanager
     def _lock(self, ref: ArtifactRef) -> Iterator[None]:
+        """Hold this machine's lock of the key for the block; waits for the process that holds it."""
         path = self.local / "locks" / f"{ref.stage}-{ref.key}"
         with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -371,14 +389,18 @@ class Store:
             ) from error
 
     def _lease(self, ref: ArtifactRef) -> AbstractContextManager[None]:
-        """Hold the key's lease, which keeps other machines' builders waiting; a local store needs none beside its lock."""
+        """Hold the key's lease for the block; builders on other machines wait for it. A local store needs only `_lock`."""
         if self.is_local:
             return nullcontext()
         return held(self.files, self._join(ref, LEASE), self._machine)
 
     @cached_property
     def _machine(self) -> str:
-        """Identifies the folder of our locks. Whoever holds a key's lock there knows that a lease with this name is stale."""
+        """Identifies the folder of this machine's locks in leases.
+
+        The process that holds a key's lock in this folder is the only one that may take leases with this name, so an older
+        lease with the same name is stale.
+        """
         path = self.local / "machine"
         if not path.is_file():
             replace_file(path, uuid.uuid4().hex.encode())
@@ -389,7 +411,7 @@ class Store:
 
 
 def find_store(url: str) -> Store:
-    """The store at `url`. Raises UsageError where nothing has been stored there: `url` must be wrong then."""
+    """The store at `url`. Raises UsageError where nothing has been stored there, since `url` is then probably wrong."""
     store = Store(url)
     if not CREATED & set(store.files.children(store.root)):
         raise UsageError(

@@ -1,7 +1,6 @@
-"""Checks that weights and figures are finite before they are stored; safetensors files are read without torch.
+"""Checks, without torch, that weights and metrics are finite before they are stored.
 
-A floating-point number is NaN or infinite where all bits of its exponent are set, in every format: the check needs no
-arithmetic.
+A floating-point number is NaN or infinite where certain of its bits are all set (`EXPONENTS`), so the check needs no arithmetic.
 """
 
 import hashlib
@@ -16,7 +15,7 @@ from typing import IO, Any
 from selftrain.errors import UsageError
 
 BLOCK = 16 << 20
-"""Bytes that are read at once."""
+"""Bytes of a file that are read at a time."""
 EXPONENTS = {
     "F64": ("<u8", 0x7FF0000000000000),
     "F32": ("<u4", 0x7F800000),
@@ -25,12 +24,17 @@ EXPONENTS = {
     "F8_E5M2": ("u1", 0x7C),
     "F8_E4M3": ("u1", 0x7F),  # has NaN only, with all bits but the sign set
 }
-"""safetensors' name of a format -> numpy's name of an integer of that size, and the bits that are all set in NaN and infinity."""
+"""Format's name in safetensors -> numpy's name of an integer of its size, and the bits that are all set in NaN and infinity."""
 
 
 @dataclass
 class Read:
-    """A file that was read: its sha256 (64 hex digits), its number of tensors, and the names of those that are not finite."""
+    """What `read` found in a file.
+
+    sha256   of the file, 64 hex digits
+    tensors  number of tensors
+    wrong    names of the tensors that hold NaN or infinities
+    """
 
     sha256: str
     tensors: int
@@ -38,7 +42,7 @@ class Read:
 
 
 def header(file: IO[bytes], path: Path) -> tuple[bytes, dict[str, Any]]:
-    """The bytes of a safetensors file up to its first tensor, and the header in them. Raises UsageError where it is truncated."""
+    """The bytes of a safetensors file before its first tensor, and the header parsed from them. Raises UsageError if damaged."""
     try:
         size = file.read(8)
         (length,) = struct.unpack("<Q", size)
@@ -49,7 +53,7 @@ def header(file: IO[bytes], path: Path) -> tuple[bytes, dict[str, Any]]:
 
 
 def read(path: Path) -> Read:
-    """Read a safetensors file once, in blocks."""
+    """Read a safetensors file once, in blocks: hash it and check its tensors. Raises UsageError where its header is damaged."""
     with path.open("rb") as file:
         head, tensors = header(file, path)
         tensors.pop("__metadata__", None)
@@ -76,7 +80,7 @@ def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 def _finite(block: bytes, kind: str) -> bool:
-    """Whether all numbers of a block are finite; integers always are."""
+    """Whether all numbers of a block are finite. `kind`: format's name in safetensors; integers are always finite."""
     import numpy as np
 
     if kind not in EXPONENTS:
@@ -89,7 +93,7 @@ def _finite(block: bytes, kind: str) -> bool:
 
 
 def check(reads: Mapping[str, Read], what: str) -> None:
-    """Raise UsageError where a file of the artifact `what` (name -> what was read) has tensors that are not finite."""
+    """Raise UsageError where the artifact `what` has tensors that are not finite. `reads`: file name -> result of `read`."""
     wrong = [f"{name}: {tensor}" for name, found in reads.items() for tensor in found.wrong]
     if wrong:
         total = sum(found.tensors for found in reads.values())
@@ -101,7 +105,7 @@ def check(reads: Mapping[str, Read], what: str) -> None:
 
 
 def check_figures(figures: Any, what: str) -> None:
-    """Raise UsageError where the figures (JSON values) of the artifact `what` hold NaN or infinities."""
+    """Raise UsageError where the metrics (JSON values) of the artifact `what` hold NaN or infinities."""
     if wrong := list(_not_finite(figures, "figures")):
         raise UsageError(
             f"{what}: {', '.join(wrong[:3])}: expected finite numbers, so that nothing is stored; look at what the stage "
@@ -110,7 +114,7 @@ def check_figures(figures: Any, what: str) -> None:
 
 
 def _not_finite(value: Any, where: str) -> Iterator[str]:
-    """The places in JSON values that hold NaN or infinities, each with its value."""
+    """Texts `PATH is VALUE` for every NaN or infinity in JSON values."""
     if isinstance(value, float) and not math.isfinite(value):
         yield f"{where} is {value}"
     items = (

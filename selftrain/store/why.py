@@ -8,18 +8,20 @@ from selftrain.store.records import read_records
 from selftrain.store.store import RUNS, Store
 
 STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
+"""All stages, in running order."""
 IDENTITY = ("version", "config", "inputs")
+"""Fields of a manifest that determine the key."""
 Stages = Mapping[str, Mapping[str, str]]
-"""Name of a stage -> its stage and key, as in a run's record."""
+"""Name in a run, such as `rm-2` -> {"stage": STAGE, "key": KEY}, as in the run's record."""
 
 
 def explain(store: Store, key: str, stages: Stages | None = None) -> str:
     """The fields in which the artifact `key` differs from the most similar earlier one of its stage, one line each.
 
-    key     the key, its first digits, or the name of one of `stages`
-    stages  those of a run; None: those of the newest run in the store that has a stage of that name
+    key     a key, its first digits, or a name in a run
+    stages  the stages of the run in which a name is looked up; None: of the newest run in the store that has this name
 
-    Raises UsageError where no artifact, or more than one, matches `key`.
+    Raises UsageError where no artifact matches `key`, or several do.
     """
     manifests = {m["key"]: m for stage in STAGES for m in store.manifests(stage)}
     wanted = key.rsplit("/", 1)[-1]
@@ -63,13 +65,13 @@ def explain(store: Store, key: str, stages: Stages | None = None) -> str:
 
 
 def newest_first(store: Store) -> list[Stages]:
-    """The stages of all runs that have a record in the store, those of the newest run first."""
+    """The stages of every run that has a record in the store, the newest run first."""
     records = read_records(store, RUNS).values()
     return [record["stages"] for record in sorted(records, key=lambda record: -record["updated"])]
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
-    """Nested JSON as path -> leaf, with paths such as `a.b[0]`."""
+    """Nested JSON values as a flat dict: path, such as `a.b[0]` -> leaf."""
     if isinstance(value, dict):
         return {
             k: v

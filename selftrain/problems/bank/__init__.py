@@ -1,20 +1,20 @@
-"""The problem bank: a generator of small programming problems, for exercise where no data set is at hand.
+"""The problem bank: generates small programming problems, so that a run needs no data set.
 
-    operations.py   what the operations are called, what they compute, and the classic mistake of each
-    code/           how each operation is written in each language
-    languages.py    how each language writes a prompt and tests
-    render.py       prompt, solution and tests of one problem
-    generate.py     draws problems, and the untested corpus of answers to learn from
+    operations.py   each operation's name, wordings, function and classic mistake
+    code/           each operation's code in each language
+    languages.py    templates of prompts and tests for each language
+    render.py       writes prompt, solution and tests of one problem
+    generate.py     draws problems, and untested answers for SFT
 
 To add an operation:
- 1. give it a row in `operations.py`, among the steps or the endings of its family;
- 2. give it a line of code in every language, in the family's file in `code/`;
- 3. run `pytest tests/selftrain/problems/bank`: that runs its code, right and mistaken, in every language.
+ 1. add a row in `operations.py`, to the steps or the endings of its family;
+ 2. add a line of code for every language, in the family's file in `code/`;
+ 3. run `pytest tests/selftrain/problems/bank`, which runs the operation's code and its mistake in every language.
 
 To add a language:
  1. add its name to `selftrain.config.WRITTEN_LANGUAGES` and a row to `languages.py`;
- 2. give it a column of code in each file of `code/`;
+ 2. add its code to each file of `code/`;
  3. run `pytest tests/selftrain/problems/bank`; the language has to be one that `sandbox` can run.
 
-A new row in a family's table changes the problems that a seed gives for that family, and no other's.
+A new operation changes which problems a seed gives for its family, but not for other families.
 """

@@ -1,11 +1,11 @@
-"""Draws the bank's problems: chains of operations, their prompts and tests, and answers to learn from.
+"""Draws the bank's problems: chains of operations, with prompts and tests, and answers for SFT.
 
-A *composition* is the set of operations of a chain, its ending included. Each composition belongs to one
-split, so the problems for evaluation ask for combinations that no training problem asked for.
+A *composition* is the set of operations in a chain, its ending included. Each composition belongs to one split, so
+evaluation problems ask for combinations of operations that no training problem asks for.
 
-The answers are what scraped code is: untested. At a seeded rate an operation carries its classic mistake. For
-a share of the operations (`systematic_share`) most of this corpus has it wrong, so that a model of the corpus
-is confidently wrong there; only execution tells.
+The answers are untested, like scraped code: at a seeded rate, an operation has its classic mistake. For a share of the
+operations (`systematic_share`) most answers are wrong (`systematic_rate`), so that a model trained on them prefers the
+wrong code. Only execution shows that.
 """
 
 import itertools
@@ -21,16 +21,17 @@ from selftrain.problems.bank.render import render_prompt, render_solution, rende
 from selftrain.records import Problem
 
 Chain = tuple[Operation, ...]
+"""Steps, and the ending last."""
 
 
 @dataclass(frozen=True)
 class Task:
     """A problem before it is written in a language.
 
-    steps     what is asked for, the ending last
-    text      one wording of it
-    inputs    arguments that tell each step from its mistake
-    corpus    by language: the steps as the corpus has them, mistakes included; empty but in the sft split
+    steps     the steps of a right solution, the ending last
+    text      the description in words
+    inputs    arguments of the tests; for each step some input tells it from its mistake
+    corpus    language -> steps of the answer, which may be mistaken; empty except in split sft
     """
 
     id: str
@@ -44,7 +45,7 @@ class Task:
 def generate(config: BankConfig) -> Iterator[Problem]:
     """The bank's problems: `config.sizes[split]` tasks of each split, each in every language.
 
-    Those of the sft split carry an answer. Raises `UsageError` where a split's compositions give fewer tasks.
+    Problems of split sft have an answer. Raises `UsageError` where a split has too few compositions for so many tasks.
     """
     for task in draw_tasks(config):
         cases = [(value, run_chain(task.steps, value)) for value in task.inputs]
@@ -64,7 +65,7 @@ def generate(config: BankConfig) -> Iterator[Problem]:
 
 
 def draw_tasks(config: BankConfig) -> Iterator[Task]:
-    """The tasks of `generate`, split by split. Raises `UsageError` as it does."""
+    """The tasks of `generate`, split by split. Raises `UsageError` as `generate` does."""
     rates = bug_rates(config)
     by_split: dict[str, list[Chain]] = {split: [] for split in SPLITS}
     for family in config.families:
@@ -79,7 +80,7 @@ def _tasks_of(split: str, chains: list[Chain], rates: dict[str, float], config: 
     rng = random.Random(f"{config.seed}/{split}")
     size = config.sizes[split]
     seen: set[str] = set()
-    misses = 0  # in a row: chains whose mistakes no inputs show, and wordings that were there before
+    misses = 0  # failed draws in a row: no inputs that show the mistakes, or a repeated text
     patience = 200 + 10 * len(chains)
     for chain in _endlessly(chains, rng):
         steps = tuple(Step(operation, rng.choice(operation.numbers or (0,))) for operation in chain)
@@ -106,13 +107,13 @@ def _tasks_of(split: str, chains: list[Chain], rates: dict[str, float], config: 
 
 
 def _endlessly(chains: Sequence[Chain], rng: random.Random) -> Iterator[Chain]:
-    """All chains in random order, over and over."""
+    """All chains in random order, repeated without end in new orders; empty where `chains` is."""
     while chains:
         yield from reversed(rng.sample(chains, len(chains)))
 
 
 def compositions(family: Family, lengths: Sequence[int]) -> Iterator[Chain]:
-    """All chains of `lengths` steps and an ending, in a fixed order."""
+    """All chains of a family with as many steps as one of `lengths`, and an ending, in a deterministic order."""
     for length in lengths:
         for steps in itertools.permutations(family.steps, length):
             for ending in family.endings:
@@ -120,7 +121,7 @@ def compositions(family: Family, lengths: Sequence[int]) -> Iterator[Chain]:
 
 
 def split_of(chain: Chain, config: BankConfig) -> str:
-    """The split that the chain's composition belongs to, by a hash that depends on the seed only."""
+    """The split of the chain's composition, drawn with a seed made of the config's seed and the composition."""
     name = "+".join(sorted(operation.name for operation in chain))
     at = random.Random(f"{config.seed}/split/{name}").random()
     splits = [split for split in SPLITS if config.shares.get(split, 0) > 0]
@@ -128,13 +129,15 @@ def split_of(chain: Chain, config: BankConfig) -> str:
         at -= config.shares[split]
         if at < 0:
             return split
-    return splits[-1]  # the shares sum to 1 but for rounding
+    return splits[-1]  # reached if rounding makes the shares sum to slightly less than 1
 
 
 def bug_rates(config: BankConfig) -> dict[str, float]:
-    """The share of the corpus that has an operation wrong, for each that has a mistake, by name."""
+    """Name of each operation that has a mistake -> rate of the mistake in answers."""
     rates: dict[str, float] = {}
-    for family in config.families:  # one by one: adding a family leaves the others' mistakes as they are
+    for family in (
+        config.families
+    ):  # a draw for each family, so that adding a family does not change the rates of others
         operations = (*FAMILIES[family].steps, *FAMILIES[family].endings)
         names = sorted(operation.name for operation in operations if operation.mistake is not None)
         count = round(config.systematic_share * len(names))
@@ -144,7 +147,7 @@ def bug_rates(config: BankConfig) -> dict[str, float]:
 
 
 def corrupt(steps: Sequence[Step], rates: dict[str, float], rng: random.Random) -> tuple[Step, ...]:
-    """The steps as the corpus has them: each with its mistake at its rate."""
+    """The steps of an answer: each step is replaced by its mistake with the probability `rates[name]`."""
     written = []
     for step in steps:
         rate = rates.get(step.operation.name, 0.0)
@@ -153,7 +156,7 @@ def corrupt(steps: Sequence[Step], rates: dict[str, float], rng: random.Random) 
 
 
 def draw_inputs(steps: Sequence[Step], rng: random.Random, count: int) -> tuple[Value, ...] | None:
-    """`count` inputs that tell each step from its mistake, or None where none are found in a few tries."""
+    """`count` inputs, among which each step's mistake changes some result; None where four draws find no such inputs."""
     family = FAMILIES[steps[0].operation.takes]
     wrong = [
         (*steps[:at], step.mistaken(), *steps[at + 1 :])
@@ -168,14 +171,14 @@ def draw_inputs(steps: Sequence[Step], rng: random.Random, count: int) -> tuple[
 
 
 def run_chain(steps: Sequence[Step], value: Value) -> Value:
-    """What the chain computes."""
+    """The result of the chain for the argument `value`."""
     for step in steps:
         value = step.operation.compute(value, step.number)
     return value
 
 
 def sentence(steps: Sequence[Step], rng: random.Random) -> str:
-    """One wording of the problem."""
+    """The problem in words; `rng` chooses the phrases."""
     said = [rng.choice(step.operation.phrases).format(k=step.number) for step in steps]
     openings = FAMILIES[steps[0].operation.takes].openings
     return rng.choice(openings) + ", ".join(said[:-1]) + " and " + said[-1] + "."

@@ -1,7 +1,7 @@
-"""How the bank's languages write a problem: one row each, in the shape of MultiPL-E.
+"""Templates of the bank's prompts and tests for each language, in the format of MultiPL-E.
 
-A program is prompt + body + "\\n" + tests. Where MultiPL-E's tests begin with the brace that closes the
-function, the body ends without it.
+A program is prompt + body + "\\n" + tests. In languages where MultiPL-E's tests begin with the brace that closes the
+function, the body ends without that brace.
 """
 
 import json
@@ -13,18 +13,20 @@ from selftrain.problems.bank.operations import Value
 
 @dataclass(frozen=True)
 class Language:
-    """How one language writes a problem.
+    """The templates of one language.
 
-    types         its names of the types list (of int), string, number and bool
-    prompt        with `<text>`, what is asked for, and `<arg>`, `<takes>`, `<gives>`: argument and types
-    before, test, after   the tests; `test` is there once per case, with `<got>` (the argument) and `<want>`
-    literal       a value as the language writes it
+    types         the bank's type (`list`, `string`, `number`, `bool`) -> its name in the language
+    prompt        `<text>` stands for the description, `<arg>` for the argument, `<takes>` and `<gives>` for the types
+    before        start of the tests
+    test          one test case: `<got>` stands for the argument, `<want>` for the expected result
+    after         end of the tests
+    literal       value -> its literal in the language
     stop_tokens   texts at which a completion is cut
-    indent        what each line of the body begins with
-    closing       what ends the function, where the tests do not
-    test_of       another `test` for results of some types
-    imports       what the prompt begins with, by type of the argument
-    unpack        first line of the body, by type of the argument
+    indent        indentation of each line of the body
+    closing       end of the function, where the tests do not begin with it
+    test_of       Python type of the expected result -> template to use in place of `test`
+    imports       type of the argument -> start of the prompt
+    unpack        type of the argument -> first line of the body
     """
 
     types: dict[str, str]
@@ -42,7 +44,7 @@ class Language:
 
 
 def _literals(items: str, empty: str, item: str = "%d", number: str = "%d") -> Callable[[Value], str]:
-    """Literals of a language with C's strings; `items` takes a list's items, each written as `item`."""
+    """A `Language.literal` with JSON's strings. Templates: `items` of a list, `empty` list, `item` of a list, `number`."""
 
     def literal(value: Value) -> str:
         if isinstance(value, list):
@@ -161,4 +163,4 @@ LANGUAGES = {
         stop_tokens=("\nfunction ", "\n/*", "\n//", "\nconsole.log"),
     ),
 }
-"""By short name, as `sandbox.languages` has it."""
+"""Short name of a language, as in `sandbox.languages` -> its templates."""

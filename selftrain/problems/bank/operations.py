@@ -1,7 +1,7 @@
-"""The bank's operations: what each is called in a prompt, what it computes, and the classic mistake of it.
+"""The bank's operations: wordings for prompts, the function that each computes, and its classic mistake.
 
-A mistake is another operation's code (`>=` for `>`, ascending for descending, a lost `abs`) or the same code
-with its number off by one. So no line of code is wrong in itself: only the prompt tells whether it is.
+A mistake is the code of another operation (`>=` for `>`, ascending for descending, a missing `abs`), or the same code with
+a number that is off by one. So no line of code is wrong in itself: whether it is wrong depends on the prompt.
 """
 
 import random
@@ -10,20 +10,20 @@ from dataclasses import dataclass
 from typing import Any
 
 Value = int | str | list[int]
-"""What functions take and return; a bool is an int here as in Python."""
+"""Type of arguments and results; it includes bool, which is a subclass of int."""
 
 
 @dataclass(frozen=True)
 class Operation:
     """One step of a problem.
 
-    name      identifies it here and in `code`
-    takes     "list" (of int), "string" or "number": the type of the value it is applied to
-    gives     the type of its result, which may be "bool" too; that of the last operation is the function's
-    phrases   ways to ask for it; `{k}` stands for its number
-    compute   (value, k) -> value, the truth that tests are made from; must not change its argument
-    numbers   the values that `{k}` is drawn from, empty if it has none
-    mistake   (operation name, change of k): the code that a buggy author writes instead, or None
+    name      key in `code`
+    takes     type of the argument: "list" (of int), "string" or "number"
+    gives     type of the result: as `takes`, or "bool"
+    phrases   wordings for prompts; `{k}` stands for the operation's number
+    compute   (value, k) -> right result, from which tests are built; must not change its argument
+    numbers   the values from which `{k}` is drawn; empty if the operation has no number
+    mistake   (name of an operation, change of k): the code that a mistaken answer has in its place; None: no mistake
     """
 
     name: str
@@ -43,7 +43,7 @@ class Step:
     number: int
 
     def mistaken(self) -> "Step":
-        """The same step with its classic mistake; it has to have one."""
+        """The step that a mistaken answer has in place of this one. The operation must have a mistake."""
         assert self.operation.mistake is not None, self.operation.name
         name, change = self.operation.mistake
         return Step(BY_NAME[name], self.number + change)
@@ -51,11 +51,11 @@ class Step:
 
 @dataclass(frozen=True)
 class Family:
-    """Problems about one type of value: chains of `steps`, which keep the type, closed by one of `endings`.
+    """Problems about one type of value: chains of `steps`, which keep the type, and one of `endings`.
 
-    openings   first words of a prompt
-    empty      the value that is tried in every problem's tests, so that the empty case cannot be forgotten
-    draw       makes another value
+    openings   first words of a description
+    empty      the empty value, an argument in every problem's tests
+    draw       draws a random value
     """
 
     steps: tuple[Operation, ...]
@@ -81,6 +81,7 @@ def _is_vowel(c: str) -> bool:
     return c in "aeiouAEIOU"
 
 
+# Values from which an operation's number is drawn.
 SMALL = (2, 3, 4, 5)
 ANY = (1, 2, 3, 4, 5, 6, 7, 8, 9)
 

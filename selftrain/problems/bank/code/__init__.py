@@ -1,11 +1,11 @@
-"""How each operation is written in each language: `CODE[language][operation]`, one line of code each.
+"""The code of each operation in each language: `CODE[language][operation]` is one line of code.
 
-One table per family (`lists`, `strings`, `numbers`), one column per language, one line per operation. `{k}`
-stands for the operation's number. The function's argument is the list of integers `xs`, the string `s` or the
-integer `n`; a step assigns its result to the argument, an ending returns (in Bash: prints) it.
+Each family (`lists`, `strings`, `numbers`) has a file. `{k}` stands for the operation's number. The function's argument
+is the list of integers `xs`, the string `s` or the integer `n`. A step assigns its result to the argument; an ending
+returns its result (in Bash: prints it).
 
-A chain's body is its steps' lines, in any order, and with mistakes one line may be there twice: where a
-language refuses a second declaration of a name, no line may declare one that outlives it.
+The body of a solution consists of the lines of its steps, in any order. With mistakes a line may occur twice. So in a
+language that refuses to declare a name twice, no line may declare a name that the following lines can see.
 """
 
 from selftrain.problems.bank.code import lists, numbers, strings

@@ -1,4 +1,4 @@
-"""All errors that this project raises on purpose.
+"""Defines the errors that `selftrain`, `tasks` and `flows` raise on purpose.
 
     SelftrainError
     ├── UsageError        the user's input is wrong: config, option, path            exit code 2
@@ -15,7 +15,7 @@ A message says what is wrong, what was expected, what was found and what to do.
 
 
 class SelftrainError(Exception):
-    """Root of the tree; `exit_code` is what the command line exits with."""
+    """Base of all these errors. `exit_code`: that of the command line. `retryable`: whether Prefect retries the stage."""
 
     exit_code = 1
     retryable = False
@@ -28,7 +28,7 @@ class UsageError(SelftrainError):
 
 
 class DataError(UsageError):
-    """The user's data is wrong; the message starts with `FILE:LINE:` where there is one."""
+    """The user's data is wrong; the message starts with `FILE:LINE:` if the place is known."""
 
 
 class RunError(SelftrainError):
@@ -36,7 +36,7 @@ class RunError(SelftrainError):
 
 
 class StoreError(RunError):
-    """The artifact store cannot be read or written. `code` is S3's own name of the reason, where there is one."""
+    """The artifact store cannot be read or written. `code`: S3's error code, empty if there is none."""
 
     retryable = True
     code = ""

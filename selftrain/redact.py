@@ -1,4 +1,4 @@
-"""Redacts secrets in lines that go to logs and error messages."""
+"""Redacts secrets in lines for logs and error messages."""
 
 import os
 import re
@@ -9,7 +9,7 @@ URL_PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
 
 
 def known_secrets() -> list[str]:
-    """Values, of 8 characters at least, of environment variables that are named like secrets, such as HF_TOKEN."""
+    """Values of environment variables whose names suggest secrets, such as HF_TOKEN; only values of 8 or more characters."""
     return [value for name, value in os.environ.items() if len(value) >= 8 and SECRET_NAME.search(name)]
 
 

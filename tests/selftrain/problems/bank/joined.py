@@ -1,4 +1,4 @@
-"""Many MultiPL-E programs as one, for languages where starting the compiler costs more than compiling.
+"""Joins many MultiPL-E programs into one, for languages where starting the compiler takes longer than compiling.
 
 The program prints a line `NUMBER passed` or `NUMBER failed` for each. Each has a namespace, class or function
 of its own, and a failed assertion is caught instead of ending the program.

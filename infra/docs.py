@@ -79,7 +79,7 @@ def sections(kind: Any) -> list[type[BaseModel]]:
 
 
 def page(model: type[BaseModel], prefix: str, title: str, level: int = 2) -> Iterator[str]:
-    """Heading, docstring and table of one model, then those of the models inside it."""
+    """The Markdown parts of a model's section: heading, docstring, table of settings; then the sections of nested models."""
     docs = field_docs(model)
     yield f"{'#' * level} {title}\n\n{inspect.getdoc(model)}\n"
     rows, nested = [], []

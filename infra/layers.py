@@ -1,4 +1,4 @@
-"""The packages of this repository and what each may import: tests/test_imports.py enforces it, docs/development.md shows it."""
+"""Lists the packages of this repository and what each may import, for tests/test_imports.py and docs/development.md."""
 
 import ast
 from collections.abc import Iterable

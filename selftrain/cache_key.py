@@ -1,6 +1,6 @@
 """Computes cache keys from a stage's name and version, its config slice, and its inputs.
 
-A key is the first 32 hex digits of the sha256 of this content in canonical JSON. Nothing else enters a key: no code, path, worker
+A key is the first 32 hex digits of the sha256 of these values in canonical JSON. Nothing else enters a key: no code, path, worker
 or device.
 """
 

@@ -7,10 +7,10 @@
         ├── StoreError    the artifact store cannot be read or written
         │   └── StoreRefused   the store refused; a retry would not help: no such bucket, wrong credentials, no permission
         ├── CorruptArtifact   a stored file is not what its manifest says; it is rebuilt
-        ├── ChildFailed   a training or sampling child process died; holds its last lines
-        └── SandboxFailed too many programs could not be judged; retried, never a label
+        ├── ChildFailed   a training or sampling child process died; the message ends with its last lines
+        └── SandboxFailed too many programs could not be judged; the stage is retried
 
-A message says what is wrong, what was expected, what was found and what to do.
+Each error message says what is wrong, what was expected, what was found and what to do.
 """
 
 
@@ -66,6 +66,6 @@ class ChildFailed(RunError):
 
 
 class SandboxFailed(RunError):
-    """The sandbox could not judge programs (its own failure, not theirs)."""
+    """The sandbox itself failed, so programs could not be judged; this says nothing about the programs."""
 
     retryable = True

@@ -33,7 +33,7 @@ class Problem:
     prompt         what the generator completes
     tests          `program` kind: appended to prompt + completion, as MultiPL-E does; else empty
     cases          `stdio` kind: [{"stdin", "stdout"}]; else empty
-    stop_tokens    a completion is cut before the first of these texts
+    stop_tokens    a completion is cut before the first of these texts that occurs in it
     split          sft, rl, validation or test
     source         bank, or the name of a file or data set
     response       an answer to learn from (split sft) or to measure the loss on (validation); it may be wrong
@@ -96,8 +96,8 @@ class Candidate:
 class Execution:
     """What the sandbox found for one candidate.
 
-    examples_passed  whether it passes the examples in the prompt; None if there are none
-    pass_rate        share of the problem's test cases that it passes; None unless each case was run alone
+    examples_passed  whether the candidate passes the examples in the prompt; None if there are none
+    pass_rate        share of the problem's test cases that the candidate passes; None unless each case was run alone
     """
 
     candidate_id: str

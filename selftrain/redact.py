@@ -14,7 +14,7 @@ def known_secrets() -> list[str]:
 
 
 def without_secrets(line: str, secrets: Sequence[str]) -> str:
-    """`line` with `***` in place of each of `secrets` and of passwords in URLs."""
+    """`line` with `***` instead of each text in `secrets` and of each password in a URL."""
     for value in secrets:
         line = line.replace(value, "***")
     return URL_PASSWORD.sub(r"\1:***@", line)

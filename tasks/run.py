@@ -223,7 +223,7 @@ class Run:
             reranker = os.path.relpath(self.path(rerankers[-1].ref), out)
         content = {
             "name": self.config.name,
-            "store": self.store.root if self.store.is_local else self.store.url,  # root: an absolute path
+            "store": self.store.root if self.store.is_local else self.store.url,  # valid from any folder
             "finished": finished,
             "failed": failed,
             "started": self.started,

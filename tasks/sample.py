@@ -9,7 +9,7 @@ from tasks.run import LOGGER, Run, with_defaults
 def sample(
     run: Run, problems: ArtifactRef, generator: ArtifactRef, pool: str, evaluation: bool = False
 ) -> ArtifactRef:
-    """Step D, first part: sample candidates for the rl split, or, if `evaluation`, for validation and test, greedy ones too."""
+    """Step D, first part: sample candidates for the rl split; if `evaluation`, for validation and test, also greedy ones."""
     settings = run.config.sample
     if settings.engine == "ctranslate2" and settings.compute_type == "int8" and not adds_exactly():
         LOGGER.warning(

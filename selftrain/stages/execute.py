@@ -132,7 +132,7 @@ def judge(
     cache: VerdictCache | None,
     progress: Callable[[Mapping[str, Result]], None],
 ) -> dict[str, Result]:
-    """A result for each program, by id: known ones from the cache, the others from the sandbox."""
+    """Program id -> result, from the cache if it has the program, otherwise from the sandbox."""
     results = cache.find(wanted) if cache is not None else {}
     fresh = {program.id: program for program in wanted if program.id not in results}
     judged = []

@@ -5,9 +5,10 @@ For each problem with passing and failing candidates, up to `pairs_per_problem` 
   above `threshold`; the largest difference first. With `passing: false` later rounds mine only hard negatives, and take
   their right programs from earlier pairs;
 - easy pairs: the failing program crashes, times out or does not compile;
-- on-policy pairs: the failing program gives a wrong answer; drawn at random, depending on the seed.
-A candidate that the sandbox could not judge (`sandbox_error`) enters no pair. If there is no pair at all, the stage raises
-`DataError`; its message counts the problems by the outcome of their candidates and says what to change.
+- on-policy pairs: the failing program gives a wrong answer.
+Easy and on-policy pairs are drawn at random, depending on the seed. A candidate that the sandbox could not judge
+(`sandbox_error`) enters no pair. If there is no pair at all, the stage raises `DataError`; its message counts the problems by the
+outcome of their candidates and says what to change.
 """
 
 import random

@@ -32,7 +32,7 @@ def shards(problems: list[Problem], config: SampleSlice) -> list[list[Problem]]:
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """The file of a finished shard, which is kept until all shards are finished and merged."""
+    """The file in `folder` that stores shard `number` until all shards are finished and merged."""
     return folder / f"shard-{number:05d}.parquet"
 
 

@@ -1,9 +1,9 @@
 """Reduces shipped configs to a size that runs here, with their own settings, classes and code paths.
 
 `make_hub` creates what the configs name on the hub, as folders in the hub's layout: models of the same classes with some ten
-thousand parameters, and data sets of invented problems in their own formats. `shrink` makes a config read these folders, and reduces
-its counts, lengths and batches. Two things cannot be tested here: GPUs, which are replaced by CPU processes on gloo (two of
-them if the config has more than one), and vLLM, which is replaced by engine `hf`.
+thousand parameters, and data sets of invented problems in their own formats. `shrink` makes a config read these folders, and
+reduces its counts, lengths and batches. Two things cannot be tested here: GPUs, which are replaced by CPU processes on gloo
+(two of them if the config has more than one), and vLLM, which is replaced by engine `hf`.
 """
 
 import itertools

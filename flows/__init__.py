@@ -1,4 +1,4 @@
-"""What a person runs: the Prefect flows and the command line, which only connect tasks and library."""
+"""Entry points for users: the Prefect flows and the `selftrain` command line."""
 
 import sys
 

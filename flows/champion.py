@@ -1,6 +1,6 @@
-"""Continues from the champion: decides what to train next, trains it, and records the decision on it.
+"""Continues from the champion: trains the next challenger and records whether it is promoted.
 
-The stages are those of `flows.method`; all of them but the new round's are cache hits.
+The stages are those of `flows.method`. The stages of earlier rounds are cache hits unless the problems or the config changed.
 """
 
 from collections.abc import Callable
@@ -25,7 +25,8 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 class Decided:
     """Outcome of a run that continued from the champion.
 
-    record  the decision on its challenger: by this run, or by another that decided first; None if there was nothing to do
+    attempt  the attempt that the run made
+    record   the decision on the challenger, by this run or by another run that decided first; None if there was nothing to do
     """
 
     attempt: Attempt
@@ -42,7 +43,10 @@ class Decided:
 
 
 def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
-    """The next attempt for the config of `run`, the identity of the decision on it, and the records so far. Builds nothing."""
+    """Plan the next attempt for the config of `run`; builds no artifact.
+
+    Returns the attempt, the identity of the decision on it, and the registry's records of earlier decisions.
+    """
     records = Registry(run.store, run.config.name).records()
     longest = max([run.config.rounds, *(one.rounds for record in records for one in _contenders(record))])
     keys = Outline(
@@ -62,7 +66,7 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
         problems=str(keys.steps["prepare"].ref),
         method=fingerprint(
             {
-                "reranker": reranker(2),  # its key covers everything that later rounds depend on
+                "reranker": reranker(2),  # the key of round 2 covers everything that later rounds depend on
                 "pool": str(keys.steps[f"execute-{POOL}-evaluation"].ref),
                 "evaluate": canonical_json(run.config.evaluate, "evaluate", whole=False),
                 "version": EVALUATE.version,
@@ -74,16 +78,20 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
 
 
 def prepared(run: AnyRun, attempt: Attempt) -> tuple[AnyRun, ArtifactRef | None]:
-    """`run` with the rounds of `attempt`, and the champion's reranker if `method` has to evaluate it with its own; else None."""
+    """Set the number of rounds of `attempt` in `run`; returns `run` and the champion's reranker if `method` must evaluate it too.
+
+    The second value is None if there is no champion, or if the champion is one of the run's own rerankers.
+    """
     run.config = run.config.model_copy(update={"rounds": attempt.rounds})
     foreign = None if attempt.of_chain or attempt.rival is None else ArtifactRef.parse(attempt.rival.reranker)
     return run, foreign
 
 
 def train_challenger(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, dict[str, Any], Decided]:
-    """Train and judge the next challenger; returns the run, the content of its report.json, and the outcome.
+    """Train the next challenger and decide on its promotion; returns the run, the content of its report.json, and the outcome.
 
-    If another run decides meanwhile, this run's challenger is compared with the new champion.
+    `open_` opens a new run and its folder. If another run records a decision in the meantime, this function starts over: it
+    compares the challenger with the new champion. If that decision was on the same challenger, it is the outcome.
     """
     while True:
         run, folder = open_()
@@ -106,7 +114,7 @@ def train_challenger(open_: Callable[[], tuple[AnyRun, Path]]) -> tuple[AnyRun, 
 
 
 def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record]) -> Record:
-    """The decision on the challenger of a finished `run`; the caller records it."""
+    """Compare the challenger of a finished `run` with the champion; returns the decision, which the caller records."""
     steps, rival = run.steps, attempt.rival
     names = {"problems": "prepare", "evaluation": "evaluate"} | {
         f"{POOL}.{role}": f"{stage}-{POOL}-evaluation"
@@ -158,7 +166,7 @@ def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record])
 
 
 def _measured(run: Run, rounds: int) -> dict[str, Any]:
-    """The figures of a record that come from the stages of a finished run."""
+    """The metrics that a record takes from the manifests of a finished run: pass rate, sandbox errors, training seconds."""
 
     def manifest(step: Step) -> dict[str, Any]:
         return run.store.manifest(step.ref) or {}

@@ -1,4 +1,4 @@
-"""The `selftrain` command. Nothing heavy is imported before a command needs it."""
+"""The `selftrain` command line. Heavy libraries are imported only by the commands that need them."""
 
 import argparse
 import sys
@@ -31,7 +31,7 @@ examples:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the command; its exit code: 0 done, 1 the run failed, 2 wrong usage or data."""
+    """Run the command; returns its exit code: 0 success, 1 the run failed, 2 wrong usage or data."""
     options = parser().parse_args(arguments)
     code = 1
     try:
@@ -53,14 +53,15 @@ def _carry_out(options: argparse.Namespace) -> int:
         if ours is None:
             raise
         print(f"selftrain: {ours}", file=sys.stderr)
-        return 2 if getattr(ours, "exit_code", 1) == 2 else 1  # a failure of the sandbox fails the run
+        # Any other code, such as 3 of a SandboxError, means a failed run.
+        return 2 if getattr(ours, "exit_code", 1) == 2 else 1
 
 
 class Version(argparse.Action):
-    """`selftrain --version`."""
+    """Action of the option `--version`."""
 
     def __call__(self, parser: argparse.ArgumentParser, *_: object) -> None:
-        """Print it and exit."""
+        """Print the version and exit."""
         from importlib.metadata import PackageNotFoundError, version
 
         try:
@@ -72,7 +73,7 @@ class Version(argparse.Action):
 
 
 def parser() -> argparse.ArgumentParser:
-    """The command line."""
+    """Build the argument parser of all commands."""
     root = argparse.ArgumentParser(
         prog="selftrain",
         description="Trains a reranker for generated code by iterative self-training, and uses it.",

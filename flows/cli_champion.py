@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
 
 def add_commands(commands: Any) -> None:
-    """Add them to the command line."""
+    """Add the three commands to the command line."""
     champion = commands.add_parser("champion", help="who is champion, since when, why; all decisions so far")
     _add_registry(champion)
     champion.set_defaults(command=champion_command)

@@ -1,4 +1,4 @@
-"""The command that ranks: `selftrain rank`."""
+"""The command `selftrain rank`: scores completions of a prompt and picks the best."""
 
 import argparse
 import gc
@@ -13,7 +13,7 @@ from selftrain.errors import UsageError
 
 
 class Instead(argparse.Action):
-    """An option that makes the arguments `others` optional, which are required without it."""
+    """An option that replaces the required arguments `others`: if the option is given, they become optional."""
 
     def __init__(self, *args: Any, others: Sequence[argparse.Action] = (), **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -60,7 +60,7 @@ def add_rank(commands: Any) -> None:
 
 def rank_command(options: argparse.Namespace) -> int:
     """`selftrain rank`."""
-    gc.disable()  # imports make no garbage, and looking for it takes a fifth of the start
+    gc.disable()  # imports create no garbage, and the collector would take a fifth of the start-up time
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     if options.example is not None and (options.prompt or options.candidates):
         raise UsageError(

@@ -1,4 +1,4 @@
-"""The commands about a config: `selftrain run`, `selftrain plan`, `selftrain node`."""
+"""The commands `selftrain run`, `selftrain plan` and `selftrain node`."""
 
 import argparse
 import json
@@ -121,7 +121,7 @@ def run_command(options: argparse.Namespace) -> int:
 
 
 def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
-    """`selftrain run --dry-run`: nothing is built, and neither torch nor Prefect is imported."""
+    """`selftrain run --dry-run`: prints the stages and their keys. It builds nothing and imports neither torch nor Prefect."""
     from flows.method import method
     from flows.session import open_run
     from tasks.run import Run
@@ -209,7 +209,7 @@ def node_command(options: argparse.Namespace) -> int:
             f"{options.store}: no such folder on this machine; expected the run's store on a shared file system, under the same "
             "path as on the first machine (`mkdir -p` it if no run has made it yet)"
         )
-    # As KeyboardInterrupt these signals end the node's children, and the first machine is informed.
+    # Raised as KeyboardInterrupt, these signals let `serve` end the node's child processes and inform the first machine.
     for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:

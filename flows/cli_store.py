@@ -103,7 +103,7 @@ def show_command(options: argparse.Namespace) -> int:
             print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing.get(state(run), 'not in the store')}")
             continue
         figures = dict(manifest["metrics"])
-        if ref["stage"] == "prepare":  # its counts describe the problems
+        if ref["stage"] == "prepare":  # its metrics are groups of counts: show each count by itself
             for name_of_group in ("problems", "left_out", "checks"):
                 figures |= figures.pop(name_of_group, {})
         figures = {k: v for k, v in figures.items() if not isinstance(v, list | dict)}

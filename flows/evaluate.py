@@ -1,4 +1,6 @@
-"""Measures one reranker on the problems of a config: samples one generator, judges and ranks the candidates, writes a report.
+"""Prefect flow `evaluate`: measures one reranker on the problems of a config, without training.
+
+It samples candidates from one generator, runs them in the sandbox, ranks them and writes a report.
 
 prefect deployment run evaluate/evaluate
 """
@@ -42,7 +44,7 @@ def evaluate(
         config: a YAML file, or the name of a shipped config (demo, prod, ...)
         overrides: settings that replace those of the config, by dotted name, e.g. {"problems.evaluation": "new.jsonl"}
         reranker: key of a reranker in the store, or its first digits; default: the champion of the config's name
-        generator: the model whose candidates are ranked, STAGE/KEY; default: the SFT policy that the reranker was made for
+        generator: STAGE/KEY of the generator whose candidates are ranked; default: the SFT policy that the reranker ranks for
         out: the run's folder; default: runs/NAME-evaluate
     """
     run, folder = open_run(PrefectRun, config, overrides, None, out)

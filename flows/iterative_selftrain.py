@@ -1,4 +1,4 @@
-"""The method: SFT, then rounds of reward model, PPO, sampling, execution and mining, then the evaluation.
+"""Prefect flow `iterative-selftrain`: runs the whole method from a config, or one more round after the champion.
 
 prefect deployment run iterative-selftrain/prod          selftrain run demo
 """
@@ -23,9 +23,9 @@ from tasks.notify import notify, notify_of_end, run_name
 from tasks.prefect import PrefectRun
 
 STARTS = 10
-"""Largest number of starts of one run, which infra/automation.py starts again when it crashes."""
+"""Largest number of starts of one flow run; the automation of infra/automation.py restarts a run that crashed."""
 SILENT = "no sign of life"
-"""First words of the message of the state with which the automation starts a run again."""
+"""Beginning of the state message that marks a restart by the automation."""
 
 
 @flow(
@@ -68,7 +68,10 @@ def iterative_selftrain(
 
 
 def earlier_end(id: str) -> State[Any] | None:
-    """The final state that a run had reached when the automation, which had missed it, started the run again; else None."""
+    """The final state of a run that had ended before the automation restarted it; None if the run had not ended.
+
+    The automation can miss the end of a run, and then restarts it by mistake.
+    """
     with get_client(sync_client=True) as client:
         states = sorted(client.read_flow_run_states(UUID(id)), key=lambda state: state.timestamp)
     before, then = [pair for pair in pairwise(states) if pair[1].is_scheduled()][-1]

@@ -17,16 +17,17 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",  # the command line prints an error once
     "DO_NOT_TRACK": "1",
-    # The server writes states of tasks once a second, together: the Makefile says why.
+    # The server writes task states in batches, once a second; the Makefile explains why.
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "50",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
+"""Settings of Prefect for a run from the command line; variables that the environment sets already stay as they are."""
 
 
 def run_here(
     config: str, overrides: dict[str, Any], rounds: int | None, out: str | None, champion: bool = False
 ) -> str:
-    """Run the flow; returns the final table. Raises what the flow raises; a wrong config fails before a server starts."""
+    """Run the flow; returns its final table as text. Raises the flow's errors; for a wrong config, before a server starts."""
     from flows.session import open_run
     from selftrain.report import summary_table
     from tasks.run import Run
@@ -46,7 +47,7 @@ def run_here(
 
     from flows.iterative_selftrain import iterative_selftrain
 
-    # Prefect installs its own SIGTERM handler while a flow runs, which waits for a server that may be gone: replace it again.
+    # Prefect installs its own SIGTERM handler while a flow runs. It waits for the server, which may be gone: replace it.
     flow = iterative_selftrain.with_options(on_running=[lambda *_: ENDING.catch_again()])
     try:
         report = flow(config, overrides, rounds, out, champion)
@@ -86,7 +87,7 @@ def _connect() -> str:
 
 
 def known(error: BaseException) -> BaseException | None:
-    """The first error of this project's own in the chain of causes of `error`; None if there is none."""
+    """The first SelftrainError or SandboxError in the chain of causes of `error`; None if there is none."""
     seen: BaseException | None = error
     while seen is not None and not isinstance(seen, SelftrainError | SandboxError):
         seen = seen.__cause__ or seen.__context__

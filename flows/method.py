@@ -1,4 +1,4 @@
-"""The method, stage by stage: `iterative_selftrain` runs it, a dry run prints its keys."""
+"""The order of the method's stages: a run carries them out, a dry run prints their keys."""
 
 from selftrain.champion.promotion import CHAMPION
 from selftrain.config import ModelConfig, RunConfig
@@ -18,7 +18,7 @@ from tasks.train_reward import train_reward
 
 
 def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
-    """Do the stages of `run` in order; returns the report. `champion`: a reranker of another run to evaluate too."""
+    """Carry out the stages of `run` in order; returns the report. `champion`: another run's reranker to evaluate as well."""
 
     def pool(generator: ArtifactRef, name: str, evaluation: bool = False) -> tuple[ArtifactRef, ArtifactRef]:
         candidates = sample(run, problems, generator, name, evaluation)
@@ -43,19 +43,19 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
 
 
 class Outline(Run):
-    """A run that computes keys and the graph of stages only, and reads no store."""
+    """A run that only computes keys and the graph of stages, and does not read the store."""
 
     def is_there(self, ref: ArtifactRef) -> bool:
-        """False: nothing is looked for."""
+        """Always False: the store is not read."""
         return False
 
 
 def graph(config: RunConfig) -> list[Step]:
-    """The stages of a run of `config`, in order, as `selftrain plan` needs them: without a sandbox, problems or weights.
+    """The stages of a run of `config`, in order, for `selftrain plan`. Opens no sandbox and reads no problems or weights.
 
-    Their keys are distinct, but are not the run's: they leave out the digests of inputs from outside.
+    The keys are distinct but are not those of a real run: they lack the toolchain and the digests of problems and weights.
     """
-    model = ModelConfig(max_tokens=10**9)  # takes the place of any model, pretrained or not
+    model = ModelConfig(max_tokens=10**9)  # placeholder for any model, long enough to pass `check_models`
     reward = config.reward.model_copy(update={"base": None, "base_revision": None})
     config = config.model_copy(update={"model": model, "reward": reward})
     run = Outline(config, Store(config.store), toolchain={"": ""}, content={"": ""})

@@ -1,8 +1,8 @@
-"""The Prefect server that a run starts if PREFECT_API_URL names none; it ends with the run, however the run ends.
+"""Starts a temporary Prefect server for a run if PREFECT_API_URL is not set; the server ends with the run.
 
 The server has its own session. A signal to the run's process group (from a terminal, `timeout`, SLURM or the end of a pod) would
-otherwise end the server before the run has reported its final state, and Prefect's client would wait for it long. Its standard
-input is a pipe that the run holds open: when the run dies, the pipe closes and the server ends.
+otherwise end the server before the run has reported its final state, and Prefect's client would wait a long time for it. The
+server's standard input is a pipe that the run keeps open: however the run ends, the pipe closes and the server exits.
 """
 
 import atexit
@@ -22,13 +22,13 @@ from selftrain.errors import RunError
 from selftrain.launch.ending import ENDING
 
 SETTINGS = {"PREFECT_UI_ENABLED": "0", "PREFECT__SERVER_EPHEMERAL": "1", "PREFECT__SERVER_FINAL": "1"}
-"""The settings with which Prefect starts its own temporary server."""
+"""Environment variables with which Prefect starts its own temporary server."""
 STOP_SECONDS = 3.0
-"""Seconds that the server has to write its last states before it is killed."""
+"""Seconds between SIGTERM and SIGKILL, in which the server writes its last states."""
 
 
 def start() -> None:
-    """Start the server and register it as Prefect's own temporary one. Raises RunError if it does not come up."""
+    """Start the server and register it with Prefect as its temporary server. Raises RunError if it does not come up."""
     from prefect.server.api.server import SubprocessASGIServer
     from prefect.settings import PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS, get_current_settings
 
@@ -83,7 +83,7 @@ def _answers(port: int) -> bool:
 
 
 def main() -> None:
-    """The server's process: serves on the socket whose file descriptor is its argument."""
+    """Entry point of the server process: serves on the socket whose file descriptor is the command-line argument."""
     listening = socket.socket(fileno=int(sys.argv[1]))
     threading.Thread(target=_hold_lifeline, daemon=True).start()
     import uvicorn
@@ -98,6 +98,7 @@ def main() -> None:
 
 
 def _hold_lifeline() -> None:
+    """Exit when the pipe to standard input closes, that is, when the run has ended."""
     while os.read(0, 4096):
         pass
     os._exit(1)

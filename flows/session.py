@@ -1,4 +1,4 @@
-"""Opens a run from a flow's parameters, and closes it with its report."""
+"""Opens a run from a flow's parameters, carries it out, and writes its run.json and report."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -22,7 +22,7 @@ AnyRun = TypeVar("AnyRun", bound=Run)
 def open_run(
     kind: type[AnyRun], config: str, overrides: dict[str, Any] | None, rounds: int | None, out: str | None
 ) -> tuple[AnyRun, Path]:
-    """A run of `kind` and its folder. Raises UsageError if the config is wrong, StoreError if the store cannot be used."""
+    """Create a run of class `kind`; returns it and its folder. Raises UsageError for a wrong config, StoreError for the store."""
     settings = dict(overrides or {})
     if rounds is not None:
         settings["rounds"] = rounds
@@ -32,14 +32,17 @@ def open_run(
 
 
 def open_store(config: RunConfig) -> Store:
-    """The store of a config, with the credentials of its block. Raises UsageError and StoreError."""
+    """Open the store of a config, with the credentials of `store_block`. Raises UsageError and StoreError."""
     options = storage_options(config.store_block)
     return Store(config.store, options=options, cache_gib=config.runtime.cache_gib)
 
 
 def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]) -> dict[str, Any]:
-    """Run `method`, which returns the report; returns the content of report.json. run.json in the run's folder records how far the
-    run came and why it ended. Raises what `method` raises, and UsageError if the folder is not writable or the tracker missing."""
+    """Carry out `run` by calling `method`, which returns the report artifact; returns the content of report.json.
+
+    run.json in the run's folder records the stages so far and why the run ended. Raises the errors of `method`, and UsageError if
+    the folder is not writable or the tracker is not installed.
+    """
     need_tracker(run.config.runtime.tracker)
     with _writing(folder):
         run.write(folder, finished=False)
@@ -53,7 +56,7 @@ def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]
 
 
 def _reason(error: BaseException) -> str:
-    """Why a run ended. Of errors of other libraries only the type: their text may contain secrets, such as addresses with credentials."""
+    """Why a run ended, for run.json. Errors of other libraries appear by type only: their text may contain credentials."""
     if isinstance(error, SelftrainError):
         return str(error)
     if isinstance(error, Exception):

@@ -21,15 +21,15 @@ from flows.iterative_selftrain import SILENT
 
 NAME = "selftrain: a silent run goes on"
 SILENT_SECONDS = 300
-"""A run without a heartbeat for this long counts as dead. A server that is away for longer restarts living runs too: these then run
-twice for a while, and the store keeps the two apart."""
+"""Seconds without a heartbeat after which a run counts as dead. If the server itself is down for longer, runs that are alive are
+restarted too; such a run then runs twice for a while, and the store's locks keep the two processes apart."""
 
 
 def automation(silent: int) -> AutomationCore:
-    """The automation. silent: seconds without a heartbeat.
+    """The automation that restarts a run after `silent` seconds without a heartbeat.
 
-    It does not react to the state Crashed: a worker reports that twice, the second time seconds later, and on SQLite a reaction
-    is lost now and then ("database is locked"). A lost heartbeat is followed by another.
+    It does not react to the state Crashed: a worker reports that state twice, the second time seconds later, and with SQLite the
+    server sometimes loses the reaction ("database is locked"). A lost heartbeat does no harm, because another one follows.
     """
     heartbeats = {
         "prefect.flow-run.heartbeat",
@@ -42,7 +42,7 @@ def automation(silent: int) -> AutomationCore:
         trigger=EventTrigger(
             posture=Posture.Proactive,
             match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-            # The tag that all deployments of prefect.yaml have.
+            # All deployments of prefect.yaml have this tag.
             match_related=ResourceSpecification(
                 {"prefect.resource.id": "prefect.tag.selftrain", "prefect.resource.role": "tag"}
             ),

@@ -1,10 +1,9 @@
-"""Creates the work pool `selftrain`, the automation of automation.py and the deployments of prefect.yaml on the server of
-PREFECT_API_URL.
+"""Creates the work pool, the automation and the deployments of prefect.yaml on the server of PREFECT_API_URL.
 
 python infra/deploy.py [process | docker | kubernetes]
 
-The pool's job template is Prefect's own for the type, with the defaults of infra/pools.yaml; for Kubernetes its Job is
-infra/kubernetes/job.yaml. This command is idempotent: it updates what exists.
+The pool `selftrain` uses Prefect's job template for its type, with the default values of infra/pools.yaml; for Kubernetes the
+Job manifest is infra/kubernetes/job.yaml. The automation is that of automation.py. This command is idempotent.
 """
 
 import copy
@@ -26,7 +25,7 @@ TYPES = ("process", "docker", "kubernetes")
 
 
 def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
-    """Prefect's `default` job template of a pool type, with the defaults of pools.yaml."""
+    """`default`, Prefect's job template for the pool type `kind`, with the default values of pools.yaml."""
     template = copy.deepcopy(default)
     properties = template["variables"]["properties"]
     if kind == "kubernetes":
@@ -40,7 +39,7 @@ def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_pool(client: SyncPrefectClient, kind: str) -> None:
-    """Create the pool, or update it. Exits if it exists with another type."""
+    """Create the pool, or update it. Exits with a message if the pool exists with another type."""
     collections = client.read_worker_metadata()
     default = next(workers[kind] for workers in collections.values() if kind in workers)
     template = job_template(kind, default["default_base_job_configuration"])

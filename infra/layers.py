@@ -1,4 +1,4 @@
-"""The packages of this repository and what each may import: tests/test_imports.py enforces it, docs/development.md shows it."""
+"""Lists the packages of this repository and what each may import, for tests/test_imports.py and docs/development.md."""
 
 import ast
 from collections.abc import Iterable
@@ -33,7 +33,7 @@ modules at the top of `selftrain`, counts as one package."""
 
 
 def imported(nodes: Iterable[ast.AST]) -> set[str]:
-    """Full names of what the import statements among `nodes` import."""
+    """Full dotted names of the modules and objects that the import statements among `nodes` import."""
     names: set[str] = set()
     for node in nodes:
         if isinstance(node, ast.Import):
@@ -45,7 +45,7 @@ def imported(nodes: Iterable[ast.AST]) -> set[str]:
 
 
 def under(name: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether `name` is one of the modules, or in one of the packages, `prefixes`."""
+    """Whether `name` is one of the modules `prefixes`, or lies in one of the packages `prefixes`."""
     return any(name == prefix or name.startswith(f"{prefix}.") for prefix in prefixes)
 
 

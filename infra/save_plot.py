@@ -1,4 +1,4 @@
-"""Saves one plot of a run's report as an SVG file; the README's plot was made by
+"""Saves one plot of a run's report as an SVG file; this command created the README's plot:
 
 python infra/save_plot.py runs/demo "Share of problems solved, pool sft" docs/assets/demo.svg
 """

@@ -1,7 +1,7 @@
-"""A hook of MkDocs (mkdocs.yml): links from docs/ to files outside of it lead to copies of these files on the site.
+"""MkDocs hook: copies files outside docs/ that pages link to onto the site, and points the links to the copies.
 
-In the repository such a link is relative, as in `../infra/compose.yaml`, and works as it is. On the site the same file is under
-`repository/`. A link to a file that does not exist stays as it is, and `mkdocs build --strict` fails on it.
+In the repository such a link is relative, for example `../infra/compose.yaml`, and works unchanged. On the site the copy of the
+file is below `repository/`. A link to a file that does not exist stays as it is, and `mkdocs build --strict` fails on it.
 """
 
 import re
@@ -17,8 +17,11 @@ PLACE = "repository"
 
 
 def outside(page: str, target: str) -> str | None:
-    """The path in the repository that a link of the page `page` (its path below docs/, or below `repository/`) names; None where
-    that is no file, or one of docs/."""
+    """The path in the repository of the file that a link points to; None if that is no file, or a file in docs/.
+
+    page    the page with the link: its path below docs/; for a copy the path on the site, which begins with `repository/`
+    target  the link's address
+    """
     folder = PurePosixPath("docs", page).parent
     if PurePosixPath(page).parts[0] == PLACE:
         folder = PurePosixPath(*PurePosixPath(page).parts[1:]).parent
@@ -27,7 +30,7 @@ def outside(page: str, target: str) -> str | None:
 
 
 def on_files(files: Any, config: Any) -> Any:
-    """Add the files that pages link to, and those that these link to."""
+    """Add the files outside docs/ that pages link to, and the files that these files link to in turn."""
     todo = [file for file in files if file.is_documentation_page()]
     while todo:
         page = todo.pop()
@@ -42,7 +45,7 @@ def on_files(files: Any, config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
-    """Turn links to files outside of docs/ into links to their copies; in copies, those to docs/ too."""
+    """Replace links to files outside docs/ by links to their copies; in a copy, also replace links to pages in docs/."""
     folder = str(PurePosixPath(page.file.src_uri).parent)
 
     def place(match: re.Match[str]) -> str:

@@ -3,7 +3,7 @@
 import sys
 from typing import TYPE_CHECKING, Any
 
-if sys.version_info < (3, 11):  # noqa: UP036 - what follows cannot be read by an older one
+if sys.version_info < (3, 11):  # noqa: UP036 - older versions cannot parse the other modules
     raise ImportError(f"selftrain needs Python 3.11 or newer, this is {sys.version.split()[0]}")
 
 if TYPE_CHECKING:

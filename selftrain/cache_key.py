@@ -1,6 +1,7 @@
-"""What a cache key contains: the stage's name and version, its config slice, and its inputs.
+"""Computes cache keys from a stage's name and version, its config slice, and its inputs.
 
-A key is the first hex digits of the sha256 of this content's canonical JSON. Nothing else enters it: no code, path, worker or device.
+A key is the first 32 hex digits of the sha256 of these values in canonical JSON. Nothing else enters a key: no code, path, worker
+or device.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from pydantic import BaseModel
 from selftrain.errors import UsageError
 
 KEY_LENGTH = 32
-"""Hex digits of the sha256 in a key: 128 bits."""
+"""Number of hex digits of the sha256 that a key has: 128 bits."""
 
 
 def identity(stage: str, version: int, config: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
@@ -30,9 +31,10 @@ def identity(stage: str, version: int, config: Any, inputs: Mapping[str, Any]) -
 
 
 def canonical_json(value: Any, where: str, whole: bool = True) -> Any:
-    """`value` in JSON's types, or a UsageError naming what has no stable JSON form and where it stands.
+    """Convert `value` to JSON types. Raises UsageError, which names the part, if a part of it has no stable JSON form.
 
-    `whole` False leaves out the fields that a model names in its `outside_keys`.
+    where  name of `value` in error messages
+    whole  if False, the fields that a model names in its `outside_keys` are left out
     """
     if isinstance(value, BaseModel):
         left_out: frozenset[str] = frozenset() if whole else getattr(value, "outside_keys", frozenset())

@@ -1,4 +1,4 @@
-"""What a run is: every setting, its meaning, its default. YAML files in `configs/` fill it in.
+"""Every setting of a run, with its type, default and meaning. YAML files in `configs/` set them.
 
 Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
@@ -21,13 +21,15 @@ from pydantic import (
 from sandbox.languages import LANGUAGES, refusal, short_name
 
 WRITTEN_LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
-"""Those in which the bank and contests have their prompts written; also the default for problems from outside."""
+"""Languages in which this project can write prompts, for the bank and for contests. They are also the default `languages` of
+problems from outside."""
 SPLITS = ("sft", "rl", "validation", "test")
 
 SOURCES = ("bank", "contests", "jsonl", "mixed", "multipl-e")
-"""Where problems may come from: `problems.source`."""
+"""The values of `problems.source`."""
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+"""Pattern of a run's name."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -35,13 +37,13 @@ Rate = Annotated[float, Field(gt=0)]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
-    """`; did you mean ...?` where one of `known` is like `name`, else empty."""
+    """The text `; did you mean ...?` if one of `known` resembles `name`; otherwise empty."""
     close = get_close_matches(name, list(known), n=1, cutoff=0.6)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def _refuse_unknown(name: str, values: Iterable[str], known: Sequence[str]) -> None:
-    """Raise ValueError for values that are not known."""
+    """Raise ValueError if one of `values` is not in `known`."""
     if unknown := [value for value in values if value not in known]:
         raise ValueError(
             f"{name}: unknown {', '.join(unknown)}{suggestion(unknown[0], known)}; known: {', '.join(known)}"
@@ -49,7 +51,7 @@ def _refuse_unknown(name: str, values: Iterable[str], known: Sequence[str]) -> N
 
 
 def _check_languages(names: Sequence[str], known: Collection[str]) -> None:
-    """Raise ValueError for languages that are not known, for none, and for one twice."""
+    """Raise ValueError if there is no language, if a language is not in `known`, or if it occurs twice."""
     if unknown := [name for name in names if name not in known]:
         raise ValueError(f"languages: {refusal(unknown[0], known)}")
     if not names or len(set(names)) < len(names):
@@ -57,7 +59,7 @@ def _check_languages(names: Sequence[str], known: Collection[str]) -> None:
 
 
 Languages = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(map(short_name, names)))]
-"""Short names; any other name that the sandbox's table has becomes one."""
+"""Short names of languages. Other names that the sandbox's table has, such as `python`, are converted to short names."""
 
 
 class Strict(BaseModel):
@@ -66,24 +68,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     outside_keys: ClassVar[frozenset[str]] = frozenset()
-    """Fields that enter no stage's key: where something is (the key holds its content in their stead), and what cannot
-    change a result, such as how often progress is kept."""
+    """Fields that enter no stage's key: locations, for which the key contains a digest of the content, and settings that
+    cannot change a result, such as the number of steps between checkpoints."""
 
 
 class BankConfig(Strict):
-    """Problems made by the built-in generator (`selftrain.problems.bank`)."""
+    """Problems from the built-in generator (`selftrain.problems.bank`)."""
 
     source: Literal["bank"] = "bank"
     """Names the bank as the source of problems."""
     languages: Languages = ("py", "sh")
-    """Languages of the problems: some of py, cpp, java, php, ts, cs, sh, js, by these or other names (`python`, `c++`)."""
+    """Languages of the problems: py, cpp, java, php, ts, cs, sh or js. Other names, such as `python` or `c++`, work too."""
     families: tuple[Literal["list", "string", "number"], ...] = ("list",)
-    """Types of values that the problems work on; compositions of all families are mixed without weights."""
+    """Types of values that the problems work on. Problems are drawn from the compositions of all families, unweighted."""
     seed: int = 0
-    """Seed of compositions, wordings, tests and bugs; the run's `seed` is added to it."""
+    """Seed of compositions, wordings, tests and mistakes; the run's `seed` is added to it."""
     lengths: tuple[Annotated[int, Field(ge=1, le=4)], ...] = (1, 2)
-    """Numbers of operations before the last one of a composition; a family has about 10^(length + 1) compositions of each
-    length."""
+    """Possible numbers of operations before the last one of a composition; a family has about 10^(length + 1) compositions of
+    each length."""
     sizes: dict[str, Count] = {"sft": 4000, "rl": 400, "validation": 50, "test": 80}
     """Number of tasks in each split; each task is one problem in every language."""
     shares: dict[str, Share] = {"sft": 0.45, "rl": 0.3, "validation": 0.1, "test": 0.15}
@@ -91,11 +93,11 @@ class BankConfig(Strict):
     tests: Annotated[int, Field(ge=2)] = 8
     """Number of test cases per problem."""
     systematic_share: Share = 0.4
-    """Share of the operations that most corpus solutions get wrong."""
+    """Share of the operations that have a systematic mistake: `systematic_rate` of the answers to learn from get them wrong."""
     systematic_rate: Share = 0.65
-    """Share of the corpus solutions that get those operations wrong."""
+    """Share of the answers to learn from that get an operation with a systematic mistake wrong."""
     stray_rate: Share = 0.08
-    """Share of the corpus solutions that get any other operation wrong."""
+    """Share of the answers to learn from that get any other operation wrong."""
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -118,33 +120,36 @@ class BankConfig(Strict):
 Entries = Annotated[
     tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
 ]
+"""Several texts; a single text counts as a list with one element."""
 
 
 Check = Literal["off", "count", "exclude", "refuse"]
+"""The values of `problems.check`; see `OutsideConfig.check`."""
 
 
 class OutsideConfig(Strict):
-    """What all problems from outside share."""
+    """Settings that all sources of problems from outside have."""
 
     allowed_languages: ClassVar[Collection[str]] = LANGUAGES
-    """Those that can be run, and of contests those in which their prompts can be written."""
+    """Possible values of `languages`: all that the sandbox runs; for contests, those in which this project can write prompts."""
 
     languages: Languages = WRITTEN_LANGUAGES
     """Languages of the problems: any that the sandbox runs (`python -m sandbox languages`), by short or other names. Problems
-    in other languages are left out, also those in languages that can only be read (adb, dart, fs, jl, swift)."""
+    in other languages are left out, also in those whose files can be read but not run (adb, dart, fs, jl, swift)."""
     seed: int = 0
     """Seed of the split into sft, rl, validation and test; the run's `seed` is added to it."""
     shares: dict[str, Share] = {"sft": 0.5, "rl": 0.35, "validation": 0.15}
     """Share of the training tasks that each split gets; the shares sum to 1. A task's split depends only on its name and the
     seed; tasks that are the same problem under two names go to the same split."""
     exclude: tuple[str, ...] = ()
-    """Names of tasks to leave out. CodeContests has several tasks of one name; each of them gets `#` and a digest of its text
-    appended, which the log shows. The name alone leaves out all of them."""
+    """Names of tasks to leave out. CodeContests has several tasks of one name; to each of these names, `#` and a digest
+    of the task's text are appended, and the log shows the result. The name alone leaves out all tasks that have it."""
     check: Check = "exclude"
     """What stage `prepare` does about faulty problems. It runs each answer on its own problem's tests, an empty function on
     all tests, and answers on the tests of similar problems (not for CodeContests, whose sites judged the solutions). off: it
     runs none of these; count: it logs what it finds; exclude: it also leaves out problems whose tests an empty function
-    passes and training problems that equal an evaluation problem, and ignores wrong answers; refuse: the run ends."""
+    passes and training problems that equal an evaluation problem, and ignores wrong answers; refuse: the run ends if
+    anything is found."""
 
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
@@ -163,7 +168,7 @@ class OutsideConfig(Strict):
 
 
 class _TrainAndEvaluation(OutsideConfig):
-    """Training tasks, shared out over the splits, and evaluation tasks, all of which are `test`."""
+    """Training tasks, which are divided into splits, and evaluation tasks, which all belong to the split `test`."""
 
     outside_keys = frozenset({"hub", "revision", "train", "evaluation"})
 
@@ -192,11 +197,11 @@ class _TrainAndEvaluation(OutsideConfig):
 
 
 class MultiPLEConfig(_TrainAndEvaluation):
-    """Problems in MultiPL-E's own fields: name, language, prompt, tests, stop_tokens, and maybe response.
+    """Problems with MultiPL-E's fields: name, language, prompt, tests, stop_tokens and, optionally, response.
 
-    With `hub: nuprl/MultiPL-E`, `train` and `evaluation` name subsets, such as `mbpp-cpp`; a `*` in them stands for each
-    of `languages`. That data set has no subset for Python: `humaneval-py` and `mbpp-py` are read from the data sets that it was
-    translated from.
+    With `hub: nuprl/MultiPL-E`, `train` and `evaluation` name subsets, such as `mbpp-cpp`; a `*` in a name stands for
+    each of `languages`. That data set has no subset for Python: `humaneval-py` and `mbpp-py` are read from the data sets that
+    it was translated from.
     """
 
     source: Literal["multipl-e"] = "multipl-e"
@@ -211,7 +216,7 @@ class MultiPLEConfig(_TrainAndEvaluation):
 
 
 class ContestsConfig(_TrainAndEvaluation):
-    """Problems as CodeContests has them: programs that read standard input and write standard output.
+    """Contest problems in the format of CodeContests: programs read standard input and write standard output.
 
     With `hub: deepmind/code_contests`, `train` and `evaluation` name splits of the data set: `train`, `valid`, `test`, or
     a part such as `train[:500]`.
@@ -224,17 +229,17 @@ class ContestsConfig(_TrainAndEvaluation):
     max_cases: Count = 20
     """Largest number of test cases per problem: public ones first, then private, then generated."""
     pictures: bool = False
-    """Whether to keep problems whose text refers to a picture (`<image>`), which no prompt shows."""
+    """Whether to keep problems whose text refers to a picture (`<image>`), which a prompt cannot show."""
     references: Annotated[int, Field(ge=0)] = 3
-    """Number of a problem's right solutions that stage `prepare` runs on its cases, in as many of `languages` as there are;
-    problems for sft only are skipped. A problem is left out where these solutions disagree, since it has many right answers,
-    or where none passes; 0: none are run."""
+    """Number of a problem's right solutions that stage `prepare` runs on its cases, in as many different `languages` as
+    possible; problems of the sft split are skipped. A problem is left out if these solutions disagree, since it then has many
+    right answers, or if none passes. 0: no solution is run."""
 
 
 class JsonlConfig(OutsideConfig):
-    """One's own problems, in the fields of `selftrain.records.Problem`.
+    """Your own problems, with the fields of `selftrain.records.Problem`.
 
-    Needed: task, language, prompt, and tests or cases. A row's own `split` counts; rows without get theirs by `shares`.
+    Required: task, language, prompt, and tests or cases. A row may name its `split`; other rows get a split by `shares`.
     `cases` are compared by the rule `compare`, or by the program `checker`: {language, program} (docs/sandbox.md).
     `time_limit` (seconds) and `memory_limit_bytes` are scaled by `execute.time_scale` and `execute.memory_scale`.
     """
@@ -261,7 +266,7 @@ OutsideProblems = (
 
 
 class MixedConfig(Strict):
-    """Several sources as one, such as CodeContests to train on and MultiPL-E to evaluate on."""
+    """Several sources together, such as CodeContests to train on and MultiPL-E to evaluate on."""
 
     source: Literal["mixed"] = "mixed"
     """Names several sources together as the source of problems."""
@@ -280,7 +285,7 @@ class MixedConfig(Strict):
 
     @property
     def languages(self) -> tuple[str, ...]:
-        """Those of all parts."""
+        """The languages of all parts."""
         return tuple(dict.fromkeys(language for part in self.parts for language in part.languages))
 
     @property
@@ -302,17 +307,17 @@ ProblemsConfig = Annotated[
     Discriminator(_source),
     AfterValidator(_evaluated),
 ]
-"""Where problems come from, told apart by `source` (the bank where there is none)."""
+"""A source of problems. The field `source` says which class applies; without the field it is the bank."""
 
 
 class ModelConfig(Strict):
-    """The models: a tiny Llama made here, or a pretrained checkpoint."""
+    """The model that training starts from: a tiny Llama with random weights, or a pretrained checkpoint."""
 
     outside_keys = frozenset({"base", "revision"})
 
     base: str | None = None
-    """Folder in the Hugging Face layout, or hub id, of a pretrained model; null makes a tiny Llama with random weights and
-    trains a byte-level BPE for it."""
+    """Folder in the Hugging Face layout, or hub id, of a pretrained model; null: a tiny Llama with random weights, and a
+    byte-level BPE that is trained for it."""
     gguf_file: str | None = None
     """File name of a GGUF checkpoint inside `base`."""
     revision: str | None = None
@@ -326,11 +331,11 @@ class ModelConfig(Strict):
     heads: Count = 4
     """Number of the tiny Llama's attention heads (`base: null` only)."""
     max_tokens: Count = 256
-    """Longest prompt and completion together, in tokens, that the tiny Llama takes."""
+    """Longest input of the tiny Llama, in tokens: prompt and completion together."""
 
 
 class LoraConfig(Strict):
-    """Low-rank adapters (Hu et al. 2021) on all linear layers of the trunk; the exported model has them merged in."""
+    """Low-rank adapters (Hu et al. 2021) on all linear layers of the trunk, merged into the exported model."""
 
     rank: Count = 16
     """Rank of the adapters' matrices."""
@@ -392,7 +397,7 @@ class SampleConfig(Strict):
     evaluation: Count = 16
     """Candidates per problem of the validation and test splits."""
     shard: Count = 128
-    """Problems per shard, the unit of resume; with engine ctranslate2 also what a seed reproduces."""
+    """Problems per shard, the unit of resume. Engine ctranslate2 seeds each shard, so its samples depend on this size too."""
 
 
 class ExecuteConfig(Strict):
@@ -414,7 +419,7 @@ class ExecuteConfig(Strict):
     """Factor that a problem's own memory limit is multiplied by; the product is at least 128 MiB, with which the languages of
     image `common` start, and at most 2 GiB. null: problems' own memory limits are ignored."""
     shard: Count = 2000
-    """Candidates per shard, the unit of resume."""
+    """Number of candidates per shard, the unit of resume."""
     tolerated_errors: Share = 0.01
     """Largest share of candidates that the sandbox may fail to judge; these get no label. A larger share fails the stage."""
 
@@ -429,11 +434,11 @@ class MineConfig(Strict):
     easy_share: Share = 0.25
     """Share of `pairs_per_problem` for pairs whose wrong program crashes, times out or does not compile."""
     threshold: float | None = None
-    """Score above which a failing candidate is a hard negative too; null: only one above a passing candidate of its problem
-    is."""
+    """Score above which any failing candidate is a hard negative; null: only those are that score above a passing candidate
+    of the same problem."""
     passing: bool = True
     """Whether rounds after the first add passing candidates of the new pool as chosen programs (full self-training);
-    false takes the chosen programs from the first pool (hard negatives only)."""
+    false: later rounds mine hard negatives only, and take their chosen programs from the pairs of the first pool."""
 
 
 class RewardConfig(Strict):
@@ -486,7 +491,7 @@ class RewardConfig(Strict):
     center: Annotated[float, Field(ge=0)] = 0.01
     """Weight of (chosen + rejected)^2, which keeps scores around 0 (Eisenstein et al. 2023)."""
     max_tokens: Count = 256
-    """Longest prompt and completion together, in tokens; pairs with a longer one are left out and counted."""
+    """Longest prompt and completion together, in tokens; longer pairs are left out and counted."""
     checkpoint_steps: Count = 200
     """Optimizer steps between checkpoints."""
 
@@ -502,7 +507,7 @@ class RewardConfig(Strict):
 
 
 class HealthConfig(Strict):
-    """Bounds that end a diverged PPO run; null: no bound. The error names the signal, its value and the step."""
+    """Bounds that end a diverged PPO run; null: no bound. The error names the metric, its value and the step."""
 
     max_kl: Rate | None = 1.0
     """Largest mean KL to the SFT policy, in nats per token."""
@@ -521,8 +526,8 @@ class PPOConfig(Strict):
     outside_keys = frozenset({"checkpoint_steps"})
 
     engine: Literal["hf", "ctranslate2", "vllm"] = "hf"
-    """Engine that samples the rollouts. hf: the trainer's own model, each completion with its own seed; the others reload the
-    policy's weights at every step."""
+    """Engine that samples the rollouts. hf: the trainer's own model, each completion with its own seed. The other engines
+    reload the policy's weights at every step."""
     lora: LoraConfig | None = None
     """Settings of low-rank adapters that are trained in place of all weights, with the SFT policy below them as the
     reference; null trains all weights."""
@@ -544,14 +549,14 @@ class PPOConfig(Strict):
     """Weight β of the KL penalty in the reward, in score per nat; the first value where `kl_target` is set."""
     kl_estimator: Literal["k1", "k3", "exact"] = "k1"
     """Estimator of the per-token penalty for KL(policy || SFT policy). k1, k3: Schulman's estimators from the sampled token;
-    the gradient of a k3 reward is not that of the KL, and a large coefficient does not hold the policy. exact: a token's own
-    log-ratio counts for that token only, and later tokens count by their expectation, which gives k1's gradient with less
-    noise."""
+    the gradient of a k3 reward is not that of the KL, so even a large coefficient does not keep the policy close. exact: the
+    penalty is the KL itself, summed over the vocabulary; the sampled token's own log-ratio enters only that token's advantage.
+    Its expected gradient is that of k1, with less noise."""
     kl_target: Rate | None = None
     """Target of the KL, in nats per token, for an adaptive coefficient (Ziegler et al. 2019); null keeps the coefficient
     fixed."""
     kl_horizon: Rate = 2000
-    """Number of completions over which the adaptive coefficient moves."""
+    """Number of completions over which the adaptive coefficient changes; a larger one makes it change more slowly."""
     gamma: Share = 1.0
     """Discount γ of rewards per token."""
     gae_lambda: Share = 0.95
@@ -559,13 +564,13 @@ class PPOConfig(Strict):
     clip: Rate = 0.2
     """Clip range ε of the probability ratio."""
     value_clip: Rate = 0.2
-    """Clip range of the change of a value from that at rollout, in units of the value loss."""
+    """Clip range of the change of a value since the rollout, in the unit in which the value loss is computed."""
     value_coefficient: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the value loss beside the policy loss."""
     missing_end_penalty: float = 1.0
     """Amount that is subtracted from the score of a completion without an end token."""
     length_penalty: Annotated[float, Field(ge=0)] = 0.0
-    """Amount that is subtracted from the score per token of the completion."""
+    """Amount that is subtracted from the score for each token of the completion."""
     score_clip: Rate | None = None
     """Bound of the scores' absolute value, applied before penalties; null: no bound."""
     execution_weight: Share = 0.0
@@ -600,7 +605,7 @@ class PPOConfig(Strict):
         return self
 
     def misfits(self, processes: int) -> Iterator[str]:
-        """What is wrong where batch sizes do not divide each other or spread evenly over so many training processes."""
+        """Messages about batch sizes that do not divide each other, or cannot be spread evenly over `processes` processes."""
         if self.rollout_batch % self.mini_batch:
             yield f"ppo.rollout_batch {self.rollout_batch} is not a multiple of ppo.mini_batch {self.mini_batch}"
         for name in ("mini_batch", "probe"):
@@ -614,12 +619,12 @@ class EvaluateConfig(Strict):
     bootstrap: Count = 2000
     """Number of bootstrap resamples per interval."""
     control: bool = True
-    """Whether candidates are also scored with prompts shuffled among problems: a reranker that reads the problem loses its
-    gain."""
+    """Whether candidates are also scored with the prompts of other problems. A reranker that reads the problem then loses
+    its gain."""
 
 
 class PromotionConfig(Strict):
-    """When a challenger becomes the champion (see `selftrain.champion.promotion`). None of it enters a key."""
+    """When a challenger becomes the champion (see `selftrain.champion.promotion`). These settings enter no key."""
 
     max_rounds: Count | None = None
     """Largest number of rounds that a run trains; null: no bound."""
@@ -627,12 +632,12 @@ class PromotionConfig(Strict):
     """Share of problems by which the lower end of the paired difference's 95 % interval, challenger minus champion, has to
     exceed 0 for a promotion."""
     patience: Count = 1
-    """Number of challengers in a row that were not promoted after which no further round is trained until the problems, the
-    config or the champion change."""
+    """Number of challengers in a row that are not promoted before training pauses, until the problems, the config or the
+    champion change."""
 
 
 class RuntimeConfig(Strict):
-    """Where and how it runs. None of it enters a key."""
+    """Where and how a run is executed. These settings enter no key."""
 
     processes: Count = 2
     """Number of training, sampling and scoring processes per node."""
@@ -645,39 +650,39 @@ class RuntimeConfig(Strict):
     device: Literal["cpu", "cuda"] = "cpu"
     """Device of training, sampling and scoring."""
     interface: str | None = None
-    """Network interface between nodes, e.g. eth0; null: the one that the libraries choose."""
+    """Network interface between nodes, e.g. eth0; null: the libraries choose it."""
     launcher: Literal["torchrun", "deepspeed"] = "torchrun"
     """What starts training processes on several nodes. torchrun: each further node runs `selftrain node STORE`; deepspeed:
     DeepSpeed's launcher starts all nodes of `hostfile`."""
     hostfile: str | None = None
     """DeepSpeed's file of nodes, with lines `HOST slots=GPUS`; needed with launcher deepspeed."""
     deepspeed: str | None = None
-    """A DeepSpeed JSON file, or the name of a shipped one: zero1, zero2, zero3, zero3-offload; null: no DeepSpeed."""
+    """A DeepSpeed JSON file, or the name of a shipped file: zero1, zero2, zero3, zero3-offload; null: no DeepSpeed."""
     scoring_shards: bool = False
     """Whether a reranker is split over this machine's processes when it scores (DeepSpeed's ZeRO stage 3, for inference), for
     rerankers larger than a GPU. false: each process has a full copy, which is faster."""
     tracker: Literal["tensorboard", "mlflow", "trackio"] | None = None
-    """An installed experiment tracker that receives each stage's figures and curves, in addition to the Prefect UI; null:
+    """An installed experiment tracker that receives each stage's metrics and curves, in addition to the Prefect UI; null:
     none."""
     gradient_checkpointing: bool | None = None
     """Whether activations are recomputed in the backward pass to save memory; null: on GPUs only."""
     keep_checkpoints: Annotated[int, Field(ge=2)] = 2
-    """Number of newest checkpoints of a training stage that are kept while it runs; at least 2, since a kill may cut the
-    newest short."""
+    """Number of newest checkpoints of a training stage that are kept while it runs; at least 2, since a kill can leave the
+    newest incomplete."""
     share_checkpoints: bool | None = None
     """Whether a training stage's checkpoints are copied to a remote store while it trains, so that another machine can resume
-    it. null: yes, except for DeepSpeed's, which are pickles; with true, whoever can write to the store can run code where
-    they are read."""
+    it. null: yes, except for DeepSpeed's, which are pickles. true: DeepSpeed's too; whoever can write to the store can
+    then run code on machines that resume from them."""
     stage_hours: Rate | None = None
-    """Longest time, in hours, of a training or sampling child; after it the child is ended, and the stage fails and is
-    retried. null: no bound."""
+    """Longest time, in hours, of a training or sampling child process. After that the run ends the child, and the stage fails
+    and is retried. null: no bound."""
     workers: Count = 2
     """Number of programs that the sandbox runs at once."""
     dask: str | None = Field(default=None, pattern=r"^(tcp|tls)://.+:\d+$")
-    """Address of a Dask scheduler, e.g. tcp://host:8786, whose workers share the shards of `sample` and `execute`; all of
-    them must reach the store and the Prefect server. null: this machine alone."""
+    """Address of a Dask scheduler, e.g. tcp://host:8786, whose workers share the shards of `sample` and `execute`. All
+    workers must reach the store and the Prefect server. null: this machine works alone."""
     parts: Count | None = None
-    """Number of task runs that each of these stages is split into; null: one for each Dask worker."""
+    """Number of task runs into which `sample` and `execute` are each split for `dask`; null: one for each Dask worker."""
     cache_gib: Rate = 50.0
     """Largest size, in GiB, of this machine's cache of a remote store's artifacts; the least recently used are evicted first."""
     backend: Literal["auto", "docker", "bubblewrap", "process"] = "auto"
@@ -718,7 +723,7 @@ class RunConfig(Strict):
     """Folder or fsspec URL (`s3://BUCKET/PATH`) of the artifact store."""
     store_block: str | None = None
     """Prefect block with the store's storage options (credentials, endpoint): `secret/NAME` or `remote-file-system/NAME`;
-    null: the environment has them."""
+    null: the options come from the environment."""
 
     @model_validator(mode="after")
     def _isolated(self) -> Self:

@@ -1,4 +1,4 @@
-"""Reads a run's config: a YAML file, or the name of a shipped one, with overrides on top."""
+"""Reads a run's config from a YAML file, which may be a shipped one, and applies overrides."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,14 +14,14 @@ HERE = Path(__file__).parent
 CONFIGS = next(
     (path for path in (HERE / "configs", HERE.parent / "configs") if path.is_dir()), HERE / "configs"
 )
-"""The shipped configs: inside the installed package, or beside it in a checkout."""
+"""Folder of the shipped configs: inside the installed package, or next to the package in a checkout."""
 
 
 def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig:
-    """The config called `name` (a file, or the name of one in `configs/`), with dotted `overrides` on top.
+    """Read the config `name` (a file, or the name of a shipped config) and apply `overrides` (dotted name -> value).
 
-    `runtime.deepspeed` becomes a full path (`find_deepspeed`). Raises UsageError that names the key, what was expected and what
-    was found.
+    `runtime.deepspeed` becomes a full path (`find_deepspeed`). Raises UsageError, which names the key, the expected values and
+    the value found.
     """
     path = find_config(name)
     try:
@@ -46,7 +46,7 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
 
 
 def find_config(name: str) -> Path:
-    """The file that `name` means: a path, or the name of a shipped config."""
+    """The file that `name` names: a path, or the name of a shipped config. Raises UsageError if there is none."""
     for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
         if path.is_file():
             return path
@@ -55,8 +55,8 @@ def find_config(name: str) -> Path:
 
 
 def find_deepspeed(name: str, beside: Path) -> Path:
-    """The JSON file that `runtime.deepspeed` means: a path from here or from the folder `beside`, or the name of a shipped
-    one."""
+    """The JSON file that `runtime.deepspeed` names: a path relative to the working directory or to the folder `beside`, or the
+    name of a shipped file."""
     shipped = CONFIGS / "deepspeed"
     for path in (Path(name), beside / name, shipped / f"{name}.json"):
         if path.is_file():
@@ -82,6 +82,7 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
 
 
 def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    """Set the dotted `key` in the nested dicts `values`."""
     *parents, last = key.split(".")
     for parent in parents:
         if not isinstance(values.setdefault(parent, {}), dict):
@@ -100,9 +101,10 @@ def _switch(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
 
 def _problem(error: Any) -> str:
+    """One line about an error of pydantic."""
     loc = [
         part for part in error["loc"] if part not in SOURCES
-    ]  # a source's name is there as if it were a key
+    ]  # pydantic adds the source's name to the location
     where = ".".join(str(part) for part in loc) or "config"
     if error["type"] == "extra_forbidden":
         known = _settings(error["loc"][:-1])
@@ -112,7 +114,7 @@ def _problem(error: Any) -> str:
         known = sorted(SOURCES)
         return f"  {where}.source: unknown source {error['ctx']['tag']!r}{suggestion(error['ctx']['tag'], known)}; known: {', '.join(known)}"
     if error["type"] == "value_error":
-        return f"  {where}: {error['ctx']['error']}"  # our own message: it says what was found
+        return f"  {where}: {error['ctx']['error']}"  # a validator of this project, whose message says what was found
     if error["type"] == "missing":
         option = f", or with --set {where}=VALUE" if all(isinstance(part, str) for part in loc) else ""
         return f"  {where}: missing; set it in the config{option}"
@@ -121,7 +123,7 @@ def _problem(error: Any) -> str:
 
 
 def _suggested(parent: str, name: str, known: list[str]) -> str:
-    """The closest setting and the known ones."""
+    """The end of the message about an unknown setting: the closest setting, and the known settings."""
     close = suggestion(f"{parent}.{name}".strip("."), [f"{parent}.{one}".strip(".") for one in known])
     elsewhere = [] if close else [path for path in _paths(RunConfig) if path.rpartition(".")[2] == name]
     meant = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else close
@@ -129,7 +131,7 @@ def _suggested(parent: str, name: str, known: list[str]) -> str:
 
 
 def _settings(loc: Sequence[str | int]) -> list[str]:
-    """The settings that the place `loc`, as pydantic names it, has."""
+    """Names of the settings at `loc`, a location in pydantic's form."""
     models = [RunConfig]
     for part in loc:
         if part in SOURCES:
@@ -141,14 +143,14 @@ def _settings(loc: Sequence[str | int]) -> list[str]:
 
 
 def _models(annotation: Any) -> list[type[Any]]:
-    """The models in a type."""
+    """The config classes in a type."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
     return [model for part in get_args(annotation) for model in _models(part)]
 
 
 def _paths(model: type[BaseModel], before: str = "") -> list[str]:
-    """All settings below `model`, dotted."""
+    """Dotted names of all settings in `model` and its nested models."""
     found = []
     for name, field in model.model_fields.items():
         found.append(before + name)

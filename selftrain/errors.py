@@ -1,4 +1,4 @@
-"""All errors that this project raises on purpose.
+"""Defines the errors that `selftrain`, `tasks` and `flows` raise on purpose.
 
     SelftrainError
     ├── UsageError        the user's input is wrong: config, option, path            exit code 2
@@ -7,15 +7,15 @@
         ├── StoreError    the artifact store cannot be read or written
         │   └── StoreRefused   the store refused; a retry would not help: no such bucket, wrong credentials, no permission
         ├── CorruptArtifact   a stored file is not what its manifest says; it is rebuilt
-        ├── ChildFailed   a training or sampling child process died; holds its last lines
-        └── SandboxFailed too many programs could not be judged; retried, never a label
+        ├── ChildFailed   a training or sampling child process died; the message ends with its last lines
+        └── SandboxFailed too many programs could not be judged; the stage is retried
 
-A message says what is wrong, what was expected, what was found and what to do.
+Each error message says what is wrong, what was expected, what was found and what to do.
 """
 
 
 class SelftrainError(Exception):
-    """Root of the tree; `exit_code` is what the command line exits with."""
+    """Base of all these errors. `exit_code`: that of the command line. `retryable`: whether Prefect retries the stage."""
 
     exit_code = 1
     retryable = False
@@ -28,7 +28,7 @@ class UsageError(SelftrainError):
 
 
 class DataError(UsageError):
-    """The user's data is wrong; the message starts with `FILE:LINE:` where there is one."""
+    """The user's data is wrong; the message starts with `FILE:LINE:` if the place is known."""
 
 
 class RunError(SelftrainError):
@@ -36,7 +36,7 @@ class RunError(SelftrainError):
 
 
 class StoreError(RunError):
-    """The artifact store cannot be read or written. `code` is S3's own name of the reason, where there is one."""
+    """The artifact store cannot be read or written. `code`: S3's error code, empty if there is none."""
 
     retryable = True
     code = ""
@@ -66,6 +66,6 @@ class ChildFailed(RunError):
 
 
 class SandboxFailed(RunError):
-    """The sandbox could not judge programs (its own failure, not theirs)."""
+    """The sandbox itself failed, so programs could not be judged; this says nothing about the programs."""
 
     retryable = True

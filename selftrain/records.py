@@ -1,4 +1,4 @@
-"""The records that stages hand to each other, stored as Parquet.
+"""The records that stages pass to each other, stored as Parquet.
 
 Result columns hold what a stage computed; measured columns hold times, memory and captured output. Only result columns enter a
 record's digest, so two runs with the same results have the same digest.
@@ -19,7 +19,7 @@ from selftrain.errors import DataError
 
 
 def measured(**kwargs: Any) -> Any:
-    """A dataclass field that is outside the record's digest."""
+    """A dataclass field that does not enter the record's digest."""
     return field(metadata={"measured": True}, **kwargs)
 
 
@@ -28,16 +28,16 @@ class Problem:
     """A programming problem in one language.
 
     id             unique over all languages, e.g. `HumanEval_11_string_xor.py`
-    task           the same over all languages; splits and the leak check go by it
+    task           the same in all languages; a task's problems are in one split
     language       short name in the sandbox's table: py, cpp, java, php, ts, cs, sh, js, ...
     prompt         what the generator completes
     tests          `program` kind: appended to prompt + completion, as MultiPL-E does; else empty
     cases          `stdio` kind: [{"stdin", "stdout"}]; else empty
-    stop_tokens    texts at which a completion is cut, not kept
+    stop_tokens    a completion is cut before the first of these texts that occurs in it
     split          sft, rl, validation or test
     source         bank, or the name of a file or data set
-    response       an answer to learn from (split sft) or to measure the loss on (validation), not necessarily right
-    example_tests  like `tests`, made from the examples that the prompt itself shows; empty where it shows none
+    response       an answer to learn from (split sft) or to measure the loss on (validation); it may be wrong
+    example_tests  like `tests`, but made from the examples that the prompt shows; empty if it shows none
     compare        `stdio` kind: the rule by which output is compared (`sandbox.compare`)
     checker        `stdio` kind: a program that compares the output, {"language", "program"}; None: `compare` does
     time_limit     CPU seconds that the source allows one run; None: unspecified
@@ -77,8 +77,8 @@ class Candidate:
     id             `PROBLEM_ID#SAMPLE`
     sample         0..n-1, or -1 for the greedy completion
     completion     text after the prompt, cut at the first stop token
-    token_ids      the completion's tokens, and the end token where it was reached; a token that the cut goes through is
-                   replaced by those of what is left of it
+    token_ids      the completion's tokens, and the end token if it was sampled; a token that the cut splits is replaced by
+                   the tokens of its part before the cut
     logprob        sum over `token_ids` of log p(token | prompt, tokens before) at temperature 1, in nats
     finish_reason  "stop" (end token or stop token) or "length"
     """
@@ -96,8 +96,8 @@ class Candidate:
 class Execution:
     """What the sandbox found for one candidate.
 
-    examples_passed  whether it passes the prompt's own examples; None where there are none
-    pass_rate        share of the problem's test cases that it passes; None unless each case was run alone
+    examples_passed  whether the candidate passes the examples in the prompt; None if there are none
+    pass_rate        share of the problem's test cases that the candidate passes; None unless each case was run alone
     """
 
     candidate_id: str
@@ -119,12 +119,12 @@ class Execution:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A right program over a wrong one, of one problem.
+    """A right (chosen) and a wrong (rejected) program for one problem.
 
     kind            easy (the wrong one crashes, times out or does not compile), on_policy, or hard_negative (the reranker of
                     `round` - 1 scored the wrong one above the right one, or above the threshold)
     round           the reward model that this pair was mined for, 1..R
-    chosen_score, rejected_score   scores of the reranker that mined it; None for round 1
+    chosen_score, rejected_score   scores by the reranker that mined the pair; None in round 1
     gap             share of the problem's test cases that only the right one passes; 1 if unknown
     """
 

@@ -1,4 +1,4 @@
-"""Redacts secrets in lines that go to logs and error messages."""
+"""Redacts secrets in lines for logs and error messages."""
 
 import os
 import re
@@ -9,12 +9,12 @@ URL_PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
 
 
 def known_secrets() -> list[str]:
-    """Values, of 8 characters at least, of environment variables that are named like secrets, such as HF_TOKEN."""
+    """Values of environment variables whose names suggest secrets, such as HF_TOKEN; only values of 8 or more characters."""
     return [value for name, value in os.environ.items() if len(value) >= 8 and SECRET_NAME.search(name)]
 
 
 def without_secrets(line: str, secrets: Sequence[str]) -> str:
-    """`line` with `***` in place of each of `secrets` and of passwords in URLs."""
+    """`line` with `***` instead of each text in `secrets` and of each password in a URL."""
     for value in secrets:
         line = line.replace(value, "***")
     return URL_PASSWORD.sub(r"\1:***@", line)

@@ -1,7 +1,7 @@
-"""What a stage is, and the key that names what it makes.
+"""Defines a stage, the key of its artifact, and the context in which it runs.
 
-A stage is inert: a name, a version and a function. `Stage.ref` computes the key of its artifact without running anything;
-`tasks.run.Run.build` runs it, and `Store.build` stores what it wrote.
+A stage is only a name, a version and a function. `Stage.ref` computes the key of its artifact without running it;
+`tasks.run.Run.build` runs it, and `Store.build` stores the files that it wrote.
 """
 
 import logging
@@ -21,7 +21,7 @@ CHILD_LOG = logging.getLogger("selftrain.launch.child").debug
 
 @dataclass(frozen=True)
 class ArtifactRef:
-    """Names one artifact: the stage that makes it and its key."""
+    """Names one artifact: the stage that builds it, and its key."""
 
     stage: str
     key: str
@@ -31,18 +31,18 @@ class ArtifactRef:
 
     @classmethod
     def parse(cls, text: str) -> "ArtifactRef":
-        """The reference that `str` wrote."""
+        """Parse STAGE/KEY, the text that `str` returns."""
         stage, _, key = text.partition("/")
         return cls(stage, key)
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a stage reports about what it wrote.
+    """What a stage reports about the artifact that it wrote.
 
     records_digest  sha256 of the result columns (`records.digest`) or of the result's content; the same for every
                     undisturbed or resumed run of one key on one machine
-    metrics         figures for tables and reports, JSON values
+    metrics         JSON values for manifests, tables and reports
     """
 
     records_digest: str
@@ -53,11 +53,11 @@ class Outcome:
 class Stage:
     """One step of the method.
 
-    name     directory in the store
-    version  to be raised when the same config and inputs give another result
+    name     also the name of its directory in the store
+    version  must be raised when the code gives another result for the same config and inputs
     run      writes the artifact's files, given a `Context`
-    shards   names of the files in the progress folder that `run` makes one by one and then merges; None: no shards
-    trains   whether `run` leaves checkpoints in the progress folder, to resume from
+    shards   names of the files in the progress folder that `run` builds one by one and then merges; None: no shards
+    trains   whether `run` writes checkpoints into the progress folder and resumes from them
     """
 
     name: str
@@ -71,12 +71,12 @@ class Stage:
         return identity(self.name, self.version, config, inputs)
 
     def ref(self, config: Any, **inputs: ArtifactRef) -> ArtifactRef:
-        """The artifact that this stage makes of `config` (model, dataclass or dict) and `inputs`."""
+        """The artifact that this stage builds from `config` (model, dataclass or dict) and `inputs`."""
         return ArtifactRef(self.name, fingerprint(self.identity(config, inputs)))
 
 
 class Judge(Protocol):
-    """An open sandbox (`sandbox.client.Sandbox`)."""
+    """Interface of an open sandbox, which `sandbox.client.Sandbox` implements."""
 
     backend: Any
 
@@ -90,7 +90,7 @@ class Judge(Protocol):
 
 
 def no_sandbox() -> AbstractContextManager[Judge]:
-    """Raises `UsageError`: this context has no sandbox."""
+    """Default of `Context.sandbox`. Raises `UsageError`: the context has no sandbox."""
     raise UsageError(
         "this stage judges programs, and its context has no sandbox; give it Context(sandbox=...)"
     )
@@ -98,17 +98,17 @@ def no_sandbox() -> AbstractContextManager[Judge]:
 
 @dataclass(frozen=True)
 class Context:
-    """What a stage's `run` is given.
+    """The argument of a stage's `run`.
 
     config   the slice of the run's config that can change the result
     inputs   verified local directories of the input artifacts, by name
-    folder   where to write; what an earlier, killed run of this key left is still there
+    folder   where to write; it still contains the files of an earlier attempt at this key that was killed
     runtime  workers, processes, device: settings that cannot change the result
-    progress called with (done, total, unit, figures) now and then
-    log      takes lines that child processes print
-    shared   a local folder for caches that runs of one store share; None: no caches
-    manifests  of all stages before this one, by label; only `report` reads them, for what was measured
-    only     names of the shards to make, of a stage that has them: nothing is merged then; None: the whole stage
+    progress the stage calls it with (done, total, unit, figures) now and then
+    log      called with each line that a child process prints
+    shared   local folder for caches, which all runs with this store share; None: no caches
+    manifests  name of an earlier step of the run -> its manifest; only `report` reads them, for measured values
+    only     names of the shards to build, which are then not merged; None: the whole stage
     sandbox  opens the configured sandbox; the stage closes it
     """
 
@@ -124,11 +124,14 @@ class Context:
     sandbox: Callable[[], AbstractContextManager[Judge]] = no_sandbox
 
     def wants(self, shard: str) -> bool:
-        """Whether this run is to make the shard of this name."""
+        """Whether to build the shard of this name."""
         return self.only is None or shard in self.only
 
     def judge(self, programs: Collection[Program], what: str) -> Iterator[Result]:
-        """The results of `programs` as they come, with progress in units of `what`. Without programs no sandbox is opened."""
+        """Run `programs` in the sandbox; yields results as programs end, and reports progress in units of `what`.
+
+        Opens no sandbox if there are no programs.
+        """
         if programs:
             with self.sandbox() as sandbox:
                 for done, result in enumerate(sandbox.run(programs), 1):

@@ -2,7 +2,7 @@
 
 
 def duration(seconds: float) -> str:
-    """`0.4 s`, `42 s`, `2 min 03 s`, `1 h 05 min`, `3 d 02 h`."""
+    """Format a duration, such as `0.4 s`, `42 s`, `2 min 03 s`, `1 h 05 min`, `3 d 02 h`."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     whole = round(seconds)
@@ -16,7 +16,7 @@ def duration(seconds: float) -> str:
 
 
 def size(count: float) -> str:
-    """`512 B`, `3.0 MiB`."""
+    """Format a number of bytes, such as `512 B`, `3.0 MiB`."""
     for unit, least in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
         if count >= least:
             return f"{count / least:.1f} {unit}"

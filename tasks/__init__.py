@@ -1,4 +1,4 @@
-"""The stages as Prefect tasks, one file each: which slice of the run's config a stage depends on, and how it is retried.
+"""The stages as Prefect tasks, one module per stage: each chooses the config slice and the inputs of its stage.
 
-Nothing here imports Prefect until a run really starts: the same functions also plan a dry run.
+The modules of the stages do not import Prefect, so a dry run calls the same functions without it.
 """

@@ -6,10 +6,10 @@ from selftrain.errors import UsageError
 
 
 def storage_options(block: str | None) -> dict[str, Any]:
-    """The storage options in the block `TYPE/NAME`; empty without a block. They are kept in memory only.
+    """The storage options in the Prefect block `TYPE/NAME`; empty if `block` is None. They are never written to disk.
 
     A `remote-file-system` block gives its settings, a `secret` block a JSON object such as {"key": ..., "secret": ...}.
-    Raises UsageError where there is no such block, or it holds something else.
+    Raises UsageError if the block does not exist or has other content.
     """
     if block is None:
         return {}

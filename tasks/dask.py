@@ -1,7 +1,8 @@
-"""Shares out the shards of a stage by Prefect's Dask task runner, to the workers of `runtime.dask`.
+"""Distributes the shards of a stage to the Dask workers of `runtime.dask`, through Prefect's Dask task runner.
 
-What a worker is sent is plain data (`tasks.part.Part`). It makes its part in a child process of its own, which puts each
-finished shard into the store. A worker that is lost has its part made by another one, from where it stopped.
+The run divides the missing shards into parts and sends each part as plain data (`tasks.part.Part`). A worker builds its part in
+a child process, which uploads each finished shard to the store. If a worker is lost, another worker resumes the part: it builds
+only the shards that are not in the store.
 """
 
 import contextvars
@@ -30,11 +31,11 @@ WORKER_SECONDS = 120
 
 
 def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context) -> None:
-    """Have Dask workers make the shards that are missing, and bring all into the progress folder of `context`.
+    """Have Dask workers build the missing shards, and download all shards into the progress folder of `context`.
 
-    flow  the flow's context variables: the parts are its task runs
+    flow  the flow's context variables; with them, the parts are task runs of the flow
 
-    Raises the error of a part that failed, when all others have ended; RunError where there is no scheduler or no worker.
+    Raises the error of a failed part once all parts have ended, and RunError if there is no scheduler or no worker.
     """
     assert step.stage.shards is not None
     assert run.config.runtime.dask is not None
@@ -52,7 +53,7 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
         for number in range(1, count + 1):
             part = part_of(run, step, missing[number - 1 :: count], number, count)
             made = make_part.with_options(task_run_name=part["label"], tags=list(TAGS[step.stage.name]))
-            # In the flow's context: Prefect pickles the current context, and the task's holds the Run object.
+            # Submit in the flow's context: Prefect pickles the current context, and the task's context contains the Run object.
             futures.append(flow.run(runner.submit, made, {"part": part}))
         errors = []
         for done, future in enumerate(futures, 1):
@@ -69,16 +70,16 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
 
 
 class Lost(RunError):
-    """Dask gave up a part, e.g. because every worker that took it died."""
+    """Dask gave up on a part, e.g. because every worker that took it died; or no worker answered."""
 
     retryable = True
 
 
 def workers(runner: Any, address: str) -> int:
-    """The number of workers; waits for the first."""
+    """Wait for the first worker; returns the number of workers. Raises Lost after WORKER_SECONDS without a worker."""
     try:
         runner.client.wait_for_workers(1, timeout=WORKER_SECONDS)
-    except OSError as error:  # a timeout too
+    except OSError as error:  # includes TimeoutError
         raise Lost(
             f"runtime.dask: no scheduler with a worker at {address} ({error}); start `dask scheduler`, and on each machine "
             f"`dask worker {address} --nthreads 1`"
@@ -87,7 +88,7 @@ def workers(runner: Any, address: str) -> int:
 
 
 def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> dict[str, Any]:
-    """The part with these shards, as JSON values."""
+    """Part `number` of `count`, which builds the shards `names`, as JSON values."""
     part = Part(
         name=f"{step.name}-part-{number}",
         label=task_name(f"{step.label} · part {number} of {count}"),
@@ -105,7 +106,7 @@ def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> 
 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def make_part(part: dict[str, Any]) -> int:
-    """On a Dask worker: make a part's shards and put them into the store; how many."""
+    """Runs on a Dask worker: build a part's shards and upload them to the store; returns the number of shards."""
     logger = get_run_logger()
     found = Part.model_validate(part)
     cancel_reason = until_released()
@@ -124,14 +125,17 @@ def make_part(part: dict[str, Any]) -> int:
 
 
 def scratch() -> str:
-    """A folder of this Dask worker, which Dask clears away after a worker that was killed."""
+    """The local directory of this Dask worker, which Dask deletes after the worker is killed."""
     from distributed import get_worker
 
     return str(get_worker().local_directory)
 
 
 def until_released() -> Callable[[], str | None]:
-    """A function that says why the running Dask task is to be cancelled (its flow was cancelled or died), None otherwise."""
+    """Return a function that tells why the running Dask task must stop, or None while it may go on.
+
+    The task must stop when its flow was cancelled or died.
+    """
     from distributed import get_worker
 
     worker = get_worker()

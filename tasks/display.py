@@ -1,6 +1,6 @@
-"""What the Prefect UI shows of a run: progress, the lines of child processes, tables of figures, the report.
+"""Shows a run in the Prefect UI: progress, log lines of child processes, tables of metrics, the report.
 
-A figure that cannot be shown costs a warning, never the stage.
+If the server does not accept an artifact, that is logged and the stage continues.
 """
 
 import json
@@ -26,11 +26,11 @@ from tasks.run import Run, Step
 
 SECONDS_BETWEEN_UPDATES = 5.0
 NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
-"""Errors of the Prefect server or the network."""
+"""Errors of the Prefect server or the network, which are logged and do not fail the stage."""
 
 
 def show_table(step: Step, manifest: dict[str, Any]) -> None:
-    """Create a table artifact with the stage's figures; its key is the same in each run, so the UI shows a history."""
+    """Create a table artifact with the stage's metrics. Its key is the same in each run, so the UI shows a history."""
     rows = [
         {"figure": name, "value": f"{value:.4g}" if isinstance(value, float) else value}
         for name, value in figures(manifest.get("metrics") or {})
@@ -48,7 +48,7 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
 
 
 def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
-    """The single values of a manifest's metrics, those of a dict as `name.key`; curves are left out."""
+    """The scalar values of a manifest's metrics; a value inside a dict is named `name.key`. Lists (curves) are left out."""
     for name, value in metrics.items():
         if isinstance(value, dict):
             yield from figures({f"{name}.{key}": item for key, item in value.items()})
@@ -57,12 +57,12 @@ def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
 
 
 def artifact_key(name: str) -> str:
-    """`name` in the letters that Prefect takes for an artifact's key."""
+    """`name` in the characters that Prefect allows in an artifact's key: lower-case letters, digits and dashes."""
     return re.sub(r"[^a-z0-9-]+", "-", name.lower())
 
 
 def task_name(label: str) -> str:
-    """`label` without braces: in a task run's name Prefect takes them for a template."""
+    """`label` without braces, which Prefect would read as a template in a task run's name."""
     return label.replace("{", "").replace("}", "")
 
 
@@ -92,12 +92,12 @@ def show_report(run: Run, step: Step) -> None:
 
 
 class ChildLog:
-    """Passes lines of child processes to a logger, each at its own level; above a rate limit it only counts them."""
+    """Passes lines that child processes print to a logger, each at its own level. Lines above a rate limit are only counted."""
 
     LONGEST = 2000
-    """Characters of a line that are kept."""
+    """Number of characters of a line that are logged; the rest is cut."""
     BURST, PER_SECOND = 200, 10
-    """Lines in a burst, and per second after it."""
+    """Rate limit: number of lines that may come at once, and lines per second after those."""
 
     def __init__(self, logger: Any) -> None:
         self.logger = logger
@@ -128,12 +128,12 @@ class ChildLog:
 
 
 BAR = re.compile(r"\d+%\|.*\| [\d.]+\w*/[\d.]+\w* \[")
-"""A line of a progress bar: the stage reports its progress itself."""
+"""Matches a line of a progress bar; it is logged at level DEBUG, since the stage reports its progress itself."""
 LEVEL = re.compile(r"\b(WARNING|ERROR|CRITICAL)\b|^\w*(Warning|Error)\b:|: \w+(Warning): ")
 
 
 def level_of(line: str) -> int:
-    """The level named in a log line or an interpreter's message; INFO if none, DEBUG for progress bars."""
+    """The logging level named in a log line or in an interpreter's message; DEBUG for progress bars, otherwise INFO."""
     if BAR.search(line):
         return logging.DEBUG
     found = LEVEL.search(line)
@@ -159,7 +159,8 @@ class Progress:
         self.terminal(done, total, unit, figures)
         rate = self.pace(done)
         now = time.monotonic()
-        finished = done >= total and not self.finished  # also of a stage that takes less than one update
+        # The end is shown even if the whole stage takes less time than one update.
+        finished = done >= total and not self.finished
         if not total or (now - self.last < SECONDS_BETWEEN_UPDATES and not finished):
             return
         self.last, self.finished = now, done >= total

@@ -1,4 +1,4 @@
-"""Task `evaluate`: every pool ranked by every reranker."""
+"""Task `evaluate`: ranks every pool of candidates with every reranker and computes the metrics."""
 
 from collections.abc import Mapping
 
@@ -7,10 +7,11 @@ from selftrain.stages.evaluate import EVALUATE, EvaluateSlice
 from tasks.run import Run
 
 Pools = Mapping[str, tuple[ArtifactRef, ArtifactRef]]
+"""Name of a pool -> its candidates and its executions."""
 
 
 def pool_inputs(problems: ArtifactRef, pools: Pools) -> dict[str, ArtifactRef]:
-    """The inputs that `selftrain.evaluation.pools.load_pool` reads."""
+    """The input artifacts, under the names that `selftrain.evaluation.pools.load_pool` reads."""
     inputs = {"problems": problems}
     for name, (candidates, executions) in pools.items():
         inputs |= {f"{name}.candidates": candidates, f"{name}.executions": executions}
@@ -20,7 +21,7 @@ def pool_inputs(problems: ArtifactRef, pools: Pools) -> dict[str, ArtifactRef]:
 def evaluate(
     run: Run, problems: ArtifactRef, pools: Pools, rerankers: Mapping[str, ArtifactRef]
 ) -> ArtifactRef:
-    """Metrics of `pools` (name -> candidates and executions on validation and test) under `rerankers` (name -> model)."""
+    """Evaluate `rerankers` (name -> model) on `pools`, whose candidates are for the validation and test splits."""
     config_slice = EvaluateSlice(
         seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
     )

@@ -1,4 +1,4 @@
-"""Task `execute`: verdicts of a pool's candidates, from the sandbox."""
+"""Task `execute`: runs a pool's candidates against their tests in the sandbox."""
 
 from selftrain.problems.read import checker_languages
 from selftrain.stage import ArtifactRef
@@ -10,7 +10,7 @@ from tasks.sandbox import open_sandbox
 def execute(
     run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str, evaluation: bool = False
 ) -> ArtifactRef:
-    """Stage D, second half: verdicts of a pool's candidates."""
+    """Step D, second part: run the candidates of a pool in the sandbox."""
     config_slice = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
     where = "evaluation" if evaluation else "rl"
     inputs = {"problems": problems, "candidates": candidates}
@@ -24,7 +24,7 @@ def execute(
 
 
 def toolchain(run: Run) -> dict[str, str]:
-    """The toolchain of each of the run's languages, as the sandbox names it; asked once per run."""
+    """Language -> the sandbox's identity for it, for the languages of problems and checkers; read once per run."""
     if not run.toolchain:
         named = dict.fromkeys(
             [*run.config.problems.languages, *sorted(checker_languages(run.config.problems))]

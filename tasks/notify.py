@@ -36,7 +36,7 @@ def notify(event: str, text: str, details: dict[str, Any]) -> None:
             pass
     except urllib.error.HTTPError as error:
         LOGGER.warning("the webhook did not accept %r: HTTP status %d", text, error.code)
-    except (OSError, ValueError) as error:  # their texts may hold the URL
+    except (OSError, ValueError) as error:  # log only the type: the message may contain the URL
         LOGGER.warning("the webhook did not get %r: %s", text, type(error).__name__)
 
 

@@ -1,4 +1,4 @@
-"""Makes some shards of one stage on any machine that reaches the store: `python -m tasks.part resolved.json` (see `tasks.dask`)."""
+"""Builds some shards of one stage on a Dask worker: `python -m tasks.part resolved.json` (see `tasks.dask`)."""
 
 from functools import partial
 from typing import Any
@@ -17,18 +17,19 @@ STAGES: dict[str, tuple[Stage, type[Strict]]] = {
     "sample": (SAMPLE, SampleSlice),
     "execute": (EXECUTE, ExecuteSlice),
 }
-"""Stages that have shards."""
+"""The stages that have shards, each with the class of its config slice."""
 
 
 class Part(Strict):
-    """The work of one Dask worker, as JSON values.
+    """Some shards of one stage, which one Dask worker builds; sent to the worker as JSON values.
 
-    name, label  as those of a step
+    name, label  of the part, with the meaning that they have in `tasks.run.Step`
     store        folder or URL
     store_block  as in the config; the worker reads the block's content from the Prefect server
+    stage, key   the artifact that the shards belong to
     settings     the stage's config slice
     inputs       name -> (stage, key)
-    only         names of the shards
+    only         names of the shards to build
     """
 
     name: str
@@ -44,7 +45,7 @@ class Part(Strict):
 
 
 def make(child: Child) -> Outcome:
-    """Make the part's shards; each is put into the store when it is finished."""
+    """Build the part's shards and upload each to the store when it is finished."""
     part = Part.model_validate(child.config)
     options = storage_options(part.store_block)
     store = Store(part.store, options=options, cache_gib=part.runtime.cache_gib)
@@ -58,7 +59,7 @@ def make(child: Child) -> Outcome:
             "selftrain: install the run's on all machines"
         )
     folder = child.folder / "build"
-    store.get_progress(ref, folder / PROGRESS)  # what another worker finished before it died
+    store.get_progress(ref, folder / PROGRESS)  # shards that another worker finished before it died
     stored = {name for name in part.only if (folder / PROGRESS / name).is_file()}
 
     def keep() -> None:

@@ -1,4 +1,4 @@
-"""Task `ppo`: a policy trained against a reranker, and against the sandbox where the config says so."""
+"""Task `ppo`: trains a policy with the reranker's scores, and optionally test results, as the reward."""
 
 from selftrain.stage import ArtifactRef
 from selftrain.stages.ppo import PPO, PPOSlice
@@ -9,7 +9,7 @@ from tasks.run import Run
 def ppo(
     run: Run, problems: ArtifactRef, generator: ArtifactRef, reranker: ArtifactRef, round: int
 ) -> ArtifactRef:
-    """Stage C: PPO from the SFT policy against the reranker of `round`."""
+    """Step C: PPO from the SFT policy against the reranker of `round`."""
     config = run.config
     executes = bool(config.ppo.execution_weight or config.ppo.probe)
     config_slice = PPOSlice(

@@ -1,7 +1,7 @@
-"""Carries out a run's steps as Prefect tasks: cached by the stage's key, retried unless the failure is the user's.
+"""Carries out a run's steps as Prefect tasks, cached by the stage's key and retried after failures that may pass.
 
-The manifest in the store decides whether an artifact exists. Prefect's result holds the reference alone, and makes a finished step show
-as Cached in the UI. If the store has lost the artifact, the task is called with `refresh_cache`.
+The manifest in the store decides whether an artifact exists. Prefect's own result contains only a reference to the artifact;
+because of it, the UI shows a finished step as Cached. If the store has lost the artifact, the task runs with `refresh_cache`.
 """
 
 import contextvars
@@ -31,30 +31,30 @@ from tasks.tags import TAGS
 from tasks.track import track
 
 RETRIES = 3
-"""Of a stage that failed for another reason than the user's input."""
+"""Number of retries of a stage whose failure `_retryable` accepts."""
 BACKOFF_SECONDS = 5
-"""Before the first retry; each further one waits twice as long."""
+"""Seconds before the first retry; each further retry waits twice as long."""
 
 
 class PrefectRun(Run):
-    """A run inside a flow: each step is a task run."""
+    """A run inside a Prefect flow: each step is a task run."""
 
     def __post_init__(self) -> None:
         if self.config.runtime.dask is not None:
             check_dask()
 
     def share(self, step: Step, context: Context) -> None:
-        """With `runtime.dask`, each part of the step's shards is a task run too, on a Dask worker."""
+        """If `runtime.dask` is set, let Dask workers build the step's shards; each part of them is a task run too."""
         if self.config.runtime.dask is not None:
             share_out(self, step, context, self.flow_context)
 
     @cached_property
     def result_storage(self) -> Path | RemoteFileSystem:
-        """See `result_storage`; computed once."""
+        """Result of the function `result_storage`, computed once."""
         return result_storage(self.store)
 
     def execute(self, step: Step, there: bool) -> None:
-        """Run the step as a task; it is Cached if the store has the artifact (`there`) and Prefect its result."""
+        """Run the step as a task. The task is Cached if the store has the artifact (`there`) and Prefect has its result."""
         ENDING.doing = step.label
         self.flow_context = contextvars.copy_context()
         make_artifact.with_options(
@@ -62,7 +62,7 @@ class PrefectRun(Run):
             task_run_name=task_name(step.label),
             tags=list(TAGS.get(step.stage.name, ())),
             retries=RETRIES,
-            # Here, since the task makes its list of delays of it at once, for the number of retries that it has then.
+            # Set together with `retries`: Prefect computes the list of delays at once, for the number of retries it knows then.
             retry_delay_seconds=exponential_backoff(backoff_factor=BACKOFF_SECONDS),
             refresh_cache=not there,
             result_storage=self.result_storage,
@@ -83,10 +83,10 @@ def check_dask() -> None:
 
 
 def result_storage(store: Store) -> Path | RemoteFileSystem:
-    """The folder of Prefect's results: in the store, so that all workers share them.
+    """The folder of Prefect's results: in the store, so that all workers share it.
 
-    Prefect saves its storage block on its server, where no credentials may be. If the store's credentials do not come from the
-    environment, results stay on this machine, and another machine's task shows as Completed instead of Cached.
+    Prefect saves the storage block on its server, which must not contain credentials. If the store's credentials do not come from
+    the environment, results therefore stay on this machine, and the same task on another machine is Completed instead of Cached.
     """
     if not store.is_local and not store.has_options:
         settings = {"use_listings_cache": False} | (PATIENT if store.files.is_s3 else {})
@@ -104,7 +104,7 @@ def _key(_: Any, arguments: dict[str, Any]) -> str:
 
 
 def _retryable(_: Any, __: Any, state: Any) -> bool:
-    """Retry failures of the machine only; a config error or a bug would fail again."""
+    """Whether to retry: only failures that may pass. A config error or a bug would fail again."""
     try:
         state.result()
     except SelftrainError as error:
@@ -123,7 +123,7 @@ def _retryable(_: Any, __: Any, state: Any) -> bool:
     retry_condition_fn=_retryable,
 )
 def make_artifact(run: Run, step: Step) -> dict[str, str]:
-    """Make one artifact and show its figures; returns its reference."""
+    """Build one artifact and show its metrics in the UI; returns its reference as JSON values."""
     logger = get_run_logger()
     logger.info("%s: building %s", step.label, step.ref)
     try:

@@ -1,4 +1,4 @@
-"""Task `prepare`: problems with their splits, whose tests can run."""
+"""Task `prepare`: reads the problems, assigns their splits and checks that their tests can run."""
 
 from selftrain.problems.read import content_digest
 from selftrain.stage import ArtifactRef
@@ -8,8 +8,10 @@ from tasks.run import Run
 
 
 def prepare(run: Run) -> ArtifactRef:
-    """The run's problems; the source enters the key by its content. A sandbox or a tool that is missing is told here,
-    before anything is trained."""
+    """Prepare the run's problems. The key contains a digest of the problem source's content.
+
+    This opens the sandbox, so that a missing sandbox or tool raises before anything is trained.
+    """
     tools = toolchain(run)
     problems = run.config.problems
     problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})

@@ -12,7 +12,7 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
-    """A function `(done, total, unit, figures)` that shows how far `label` is, its rate and the time left."""
+    """Return a function `(done, total, unit, figures)` that prints the progress of `label`, its rate and the time left."""
     out = stream or sys.stderr
     pace = Pace()
     last = [0.0]
@@ -35,7 +35,7 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
 
 
 class Pace:
-    """Units per second since the first report, so that neither resumed work nor a child's slow start counts."""
+    """Computes units per second since the first report, so that resumed work and a child's slow start do not count."""
 
     def __init__(self) -> None:
         self.first: tuple[float, float] | None = None

@@ -1,4 +1,4 @@
-"""Task `report`: report.json and report.html."""
+"""Task `report`: writes report.json and report.html."""
 
 from selftrain.stage import ArtifactRef
 from selftrain.stages.report import REPORT, ReportSlice
@@ -9,7 +9,7 @@ from tasks.run import Run
 def report(
     run: Run, problems: ArtifactRef, pools: Pools, pairs: ArtifactRef | None, evaluation: ArtifactRef
 ) -> ArtifactRef:
-    """The report on an evaluation; `pairs` where the run mined any."""
+    """Write the report on an evaluation. `pairs`: all mined pairs; None if the run mined none."""
     shown = run.config.model_dump(mode="json", exclude={"runtime", "promotion", "store"})
     config_slice = ReportSlice(config=shown, pools=tuple(pools), rounds=run.config.rounds)
     inputs = pool_inputs(problems, pools) | {"evaluation": evaluation}

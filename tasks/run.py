@@ -1,4 +1,4 @@
-"""A run: its config, its store, and the artifacts of its stages so far. `Run.do` is called by the task of each stage."""
+"""A run: its config, its store, and the artifacts of its stages so far. Each stage's task calls `Run.do`."""
 
 import json
 import logging
@@ -34,6 +34,7 @@ PACKAGES = (
     "ctranslate2",
     "tokenizers",
 )
+"""Libraries whose versions are recorded in manifests."""
 
 LOGGER = logging.getLogger("selftrain")
 
@@ -41,16 +42,16 @@ Settings = TypeVar("Settings", bound=Strict)
 
 
 def with_defaults(settings: Settings, *unused: str) -> Settings:
-    """`settings` with the defaults in the `unused` fields, so that no key depends on what cannot change the result."""
+    """`settings` with the `unused` fields reset to their defaults, so that a key depends on no setting that has no effect."""
     return settings.model_copy(update={name: type(settings).model_fields[name].default for name in unused})
 
 
 @dataclass(frozen=True)
 class Step:
-    """One stage of one run: the stage, its config slice and its inputs.
+    """One stage of one run: the stage, its config slice, its inputs, and the artifact that it builds (`ref`).
 
-    label  what people read, e.g. `train_reward · round 2`
-    name   short, unique in the run, e.g. `rm-2`; names it in report.json
+    name   short and unique in the run, e.g. `rm-2`; report.json refers to the step by it
+    label  text for people, e.g. `train_reward · round 2`
     """
 
     stage: Stage
@@ -63,10 +64,12 @@ class Step:
 
 @dataclass
 class Run:
-    """Carries out steps one after the other. Subclasses override `execute`: as Prefect tasks (`tasks.prefect`), in this process
-    (`flows.local`); here it does nothing, which computes the keys of a plan.
+    """Carries out steps one after the other. This class computes keys and cache hits but builds nothing, as a dry run needs it;
+    the subclass `tasks.prefect.PrefectRun` overrides `execute` to build each step in a Prefect task.
 
-    toolchain  language -> the sandbox's identity for it, asked once per run
+    steps      the steps so far, by name
+    cached     names of the steps whose artifact was in the store
+    toolchain  language -> the sandbox's identity for it, read once per run
     content    digests of the problem source, computed once per run
     """
 
@@ -82,7 +85,7 @@ class Run:
         default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
     )
     out: Path | None = None
-    """The run's folder, once it has begun."""
+    """The run's folder; None before run.json is written for the first time."""
 
     def do(
         self,
@@ -112,10 +115,10 @@ class Run:
         return self.store.has(ref)
 
     def execute(self, step: Step, there: bool) -> None:
-        """Called once per step; a plan does nothing."""
+        """Hook, called once per step: a subclass builds the artifact here. `there`: whether the store has it already."""
 
     def share(self, step: Step, context: Context) -> None:
-        """Hook: other machines may make shards of the stage, which then only merges them."""
+        """Hook, called before a stage with shards runs: other machines may build shards, which the stage then only merges."""
 
     def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
         """Build the step's artifact in this process and its children; False on a cache hit."""
@@ -157,6 +160,7 @@ class Run:
         return self.store.build(step.ref, record, make)
 
     def _sharing_checkpoints(self, step: Step, folder: Path) -> AbstractContextManager[None]:
+        """Copies a training stage's checkpoints to a remote store while it runs, if `runtime.share_checkpoints` allows it."""
         runtime = self.config.runtime
         shared = runtime.deepspeed is None if runtime.share_checkpoints is None else runtime.share_checkpoints
         if step.stage.trains and shared:
@@ -212,14 +216,14 @@ class Run:
         return found
 
     def write(self, out: Path, finished: bool, failed: str | None = None) -> None:
-        """Write `run.json`: the config, each stage's key, and at the end why the run `failed`."""
+        """Write run.json: the config, the stages' keys and, in `failed`, why the run ended early (None: it did not)."""
         rerankers = [step for step in self.steps.values() if step.stage.name == "train_reward"]
         reranker = None
         if finished and rerankers:
             reranker = os.path.relpath(self.path(rerankers[-1].ref), out)
         content = {
             "name": self.config.name,
-            "store": self.store.root if self.store.is_local else self.store.url,  # found from any folder
+            "store": self.store.root if self.store.is_local else self.store.url,  # valid from any folder
             "finished": finished,
             "failed": failed,
             "started": self.started,

@@ -1,4 +1,4 @@
-"""Task `sample`: candidates of a generator."""
+"""Task `sample`: samples candidates from a generator."""
 
 from selftrain.sampling.processor import adds_exactly
 from selftrain.stage import ArtifactRef
@@ -9,7 +9,7 @@ from tasks.run import LOGGER, Run, with_defaults
 def sample(
     run: Run, problems: ArtifactRef, generator: ArtifactRef, pool: str, evaluation: bool = False
 ) -> ArtifactRef:
-    """Stage D, first half: candidates for the rl split, or for validation and test (with the greedy one)."""
+    """Step D, first part: sample candidates for the rl split; if `evaluation`, for validation and test, also greedy ones."""
     settings = run.config.sample
     if settings.engine == "ctranslate2" and settings.compute_type == "int8" and not adds_exactly():
         LOGGER.warning(
@@ -20,7 +20,7 @@ def sample(
         settings = settings.model_copy(update={"compute_type": "float32"})
     config_slice = SampleSlice(
         seed=run.config.seed,
-        sample=with_defaults(settings, "rl", "evaluation"),  # `count` is the one that matters here
+        sample=with_defaults(settings, "rl", "evaluation"),  # the number that matters is in `count`
         splits=("validation", "test") if evaluation else ("rl",),
         count=settings.evaluation if evaluation else settings.rl,
         greedy=evaluation,

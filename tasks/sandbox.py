@@ -9,13 +9,13 @@ from selftrain.config import RuntimeConfig
 from selftrain.errors import SandboxFailed, UsageError
 
 DAEMON_SECONDS = 60.0
-"""How long the start of a run waits for a Docker daemon."""
+"""Longest wait for a Docker daemon at the start of a run."""
 
 
 def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
-    """Open the configured sandbox; its identity enters cache keys. Raises `UsageError` where it cannot be had.
+    """Open the configured sandbox, whose identity enters cache keys. Raises `UsageError` if it cannot be opened.
 
-    It waits for a Docker daemon that restarts: falling back to another backend would change every key.
+    This waits for a Docker daemon that restarts, because falling back to another backend would change every key.
     """
     try:
         return _sandbox(runtime, DAEMON_SECONDS)
@@ -25,7 +25,10 @@ def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
 
 @contextmanager
 def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
-    """The sandbox of a stage. The run opened it once before: if it is gone now, its daemon may come back, so the stage is retried."""
+    """Open the configured sandbox for a stage. Raises SandboxFailed, which is retried, if the sandbox is gone.
+
+    The run has opened the same sandbox at its start, so its daemon may come back.
+    """
     try:
         with _sandbox(runtime) as sandbox:
             yield sandbox

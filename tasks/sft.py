@@ -1,4 +1,4 @@
-"""Task `sft`: the SFT policy, generator 0."""
+"""Task `sft`: trains the SFT policy, the first generator."""
 
 from selftrain.models.weights import base_digest
 from selftrain.stage import ArtifactRef
@@ -7,7 +7,7 @@ from tasks.run import Run
 
 
 def sft(run: Run, problems: ArtifactRef) -> ArtifactRef:
-    """Stage A: fine-tune the generator on (prompt, response)."""
+    """Step A: fine-tune the generator on (prompt, response)."""
     config = run.config
     config_slice = SftSlice(
         seed=config.seed, model=config.model, base_digest=base_digest(config.model), sft=config.sft

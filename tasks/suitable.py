@@ -1,4 +1,4 @@
-"""Checks a run's models before its first stage, in a dry run too: vocabulary, lengths, chat template."""
+"""Checks a run's models before its first stage and in a dry run: vocabulary, lengths, chat template."""
 
 import tempfile
 from pathlib import Path
@@ -16,7 +16,7 @@ from tasks.run import Run
 def check_models(run: Run) -> None:
     """Raise UsageError if a stage would fail because of the models (see `selftrain.plan.suitable`).
 
-    A child process loads pretrained models for it, once per model and config.
+    For pretrained models this runs a child process, once for each combination of models, settings, library versions and commit.
     """
     config = run.config
     if config.model.base is None and config.reward.base is None:

@@ -1,4 +1,4 @@
-"""The Prefect tags of each stage's task runs, and of its parts on Dask workers: concurrency limits of the server go by them."""
+"""Prefect tags of each stage's task runs and of its parts on Dask workers, for concurrency limits on the server."""
 
 TAGS: dict[str, tuple[str, ...]] = {
     "prepare": ("sandbox",),
@@ -10,4 +10,4 @@ TAGS: dict[str, tuple[str, ...]] = {
     "ppo": ("training",),
     "evaluate": ("scoring",),
 }
-"""By the stage's name; a stage that is not here has none."""
+"""Name of a stage -> tags; a stage that is not listed has none."""

@@ -1,7 +1,8 @@
-"""A tracker beside the Prefect UI: `runtime.tracker` names TensorBoard, MLflow or Trackio, which are not installed with this.
+"""Sends metrics to an experiment tracker: TensorBoard, MLflow or Trackio, as `runtime.tracker` says.
 
-Each stage that is built tells its single figures and its curves, one value a step. Where they go is the tracker's own setting:
-MLFLOW_TRACKING_URI, TRACKIO_DIR; TensorBoard's files are in the run's folder. A tracker that fails costs a warning.
+The tracker is not installed with this project. Each stage that is built sends its scalar metrics and its curves, one value per
+step. The trackers' own variables say where to (MLFLOW_TRACKING_URI, TRACKIO_DIR); TensorBoard's files are in the run's folder. If
+a tracker fails, a warning is logged and the run continues.
 """
 
 import importlib.util
@@ -14,10 +15,11 @@ from selftrain.errors import UsageError
 from tasks.run import Run, Step
 
 Point = tuple[str, float, int]
+"""Name, value and step of a metric."""
 
 
 def need_tracker(name: str | None) -> None:
-    """Raise UsageError where the tracker of that name is not installed."""
+    """Raise UsageError if the tracker `name` is not installed."""
     if name is not None and importlib.util.find_spec(name) is None:
         raise UsageError(
             f"runtime.tracker is {name}, which is not installed; `pip install {name}`, or set runtime.tracker to null"
@@ -32,14 +34,14 @@ def track(run: Run, step: Step, manifest: dict[str, Any]) -> None:
     tell = {"tensorboard": _tensorboard, "mlflow": _mlflow, "trackio": _trackio}[tracker]
     try:
         tell(run, step, list(points(manifest.get("metrics") or {})))
-    except Exception as error:  # whatever a tracker raises, the work that it tells of is done
+    except Exception as error:  # whatever a tracker raises: the stage itself has succeeded
         logging.getLogger("selftrain").warning(
             "%s did not take the metrics of %s: %s", tracker, step.label, error
         )
 
 
 def points(metrics: dict[str, Any]) -> Iterator[Point]:
-    """Name, value and step of each figure; those of a curve have its steps, the others step 0."""
+    """The points of a manifest's metrics: values of a curve at the curve's steps, scalar values at step 0."""
     for name, value in metrics.items():
         if isinstance(value, list):
             for row in value:

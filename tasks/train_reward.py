@@ -1,4 +1,4 @@
-"""Task `train_reward`: a reranker."""
+"""Task `train_reward`: trains the reranker of one round."""
 
 from selftrain.config import ModelConfig
 from selftrain.models.weights import base_digest
@@ -10,8 +10,11 @@ from tasks.run import Run, with_defaults
 def train_reward(
     run: Run, generator: ArtifactRef, pairs: ArtifactRef, round: int, before: ArtifactRef | None
 ) -> ArtifactRef:
-    """Stages B and E: the reranker of `round`, from the SFT generator, from `reward.base`, or from the reranker of the
-    round `before`."""
+    """Steps B and E: train the reranker of `round`.
+
+    Training starts from `before`, the previous round's reranker, if `reward.later_epochs` is set; otherwise from `reward.base`,
+    or from the SFT generator if that is null.
+    """
     settings = run.config.reward
     start: ArtifactRef | None = generator if settings.base is None else None
     if settings.later_epochs is not None and before is not None:

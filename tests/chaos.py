@@ -1,14 +1,13 @@
-"""One run, started by a worker from its deployment, and everything that can go wrong around it.
+"""Runs one deployed run while everything around it fails, and compares its result with that of an undisturbed run.
 
     python -m tests.chaos --backend docker --store s3
 
-The flow's process, a training child, a worker, a sandbox's container, the Docker daemon, and a worker together with the flow
-are killed with SIGKILL, the Prefect server and the S3 server are killed and come back, the
-former's database is locked, a fifth of all S3 requests fails and
-a fifth is slow, the disk fills up, and a bit of a stored file is flipped, each at a stage of its own. Nobody starts anything
-again but servers and workers: the run must end Completed with the records digest of every stage and the metrics of an
-undisturbed run, without a verdict that tells of a fault, and leave no process, container, lock, lease, temporary file or
-unfinished build behind. Needs root (a small file system is mounted, a Docker daemon started).
+The failures, each at another stage: SIGKILL of the flow's process, a training child process, a worker, a sandbox's container,
+the Docker daemon, and a worker together with the flow; the Prefect server and the S3 server are killed and restarted; the
+Prefect server's database is locked; a fifth of all S3 requests fails and a fifth is slow; the disk fills up; a bit of a stored
+file is flipped. Only servers and workers are started again. The run must end as Completed, with the records digest of every
+stage and the metrics of an undisturbed run. No verdict may show a fault, and no process, container, lock, lease, temporary file
+or unfinished build may remain. Needs root (a small file system is mounted, a Docker daemon started).
 """
 
 import argparse

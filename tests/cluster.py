@@ -1,4 +1,4 @@
-"""A Dask scheduler with worker processes, on this machine or on others (`tests.machines`)."""
+"""Starts a Dask scheduler with worker processes, on this machine or on the simulated machines of `tests.machines`."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Starts the real command line and a real Prefect server as child processes."""
+"""Helpers that start the real command line and a real Prefect server as child processes."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What the tests share: an environment of their own, one Prefect server, and one finished run of the smoke config."""
+"""Fixtures and settings for all tests: a separate environment, one Prefect server, and one finished run of the smoke config."""
 
 import os
 import shutil

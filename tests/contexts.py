@@ -1,4 +1,4 @@
-"""Contexts for tests that run a stage themselves."""
+"""Builds stage contexts for tests that call a stage directly."""
 
 from collections.abc import Callable, Mapping
 from functools import partial

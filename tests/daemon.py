@@ -1,4 +1,4 @@
-"""A Docker daemon of one's own, which a test may kill: it has the sandbox's image, without most of the compilers."""
+"""Starts a private Docker daemon, which a test may kill; its sandbox image lacks most of the compilers."""
 
 import os
 import signal

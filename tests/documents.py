@@ -1,4 +1,4 @@
-"""The documents as tests read them: their blocks of code, the commands in these, and the files that the text names."""
+"""Reads the documents for tests: their code blocks, the commands in the blocks, and the files that the text names."""
 
 import re
 import textwrap

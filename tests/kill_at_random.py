@@ -1,10 +1,10 @@
-"""Kills a run with SIGKILL at many moments and checks that it ends as an undisturbed one does.
+"""Kills a run with SIGKILL at many moments and checks that it still ends like an undisturbed run.
 
     python -m tests.kill_at_random --moments 10
 
-A run of configs/smoke.yaml is made undisturbed. Then, in a store of its own, the same run is killed again and again, its
-whole process group at once, each time a few stages further and some random time into a stage, and let finish at last. Every
-stage's records digest and the report's metrics must be the same, and no process of a killed run may be left.
+First a run of configs/smoke.yaml ends undisturbed. Then the same run, in another store, is killed again and again with its
+whole process group, each time a few stages later and at a random time within a stage; at last it may finish. The records digest
+of every stage and the report's metrics must be equal, and no process of a killed run may remain.
 """
 
 import argparse

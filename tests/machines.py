@@ -1,4 +1,4 @@
-"""Several machines, as network namespaces of this one: they share its file system and see nothing but their wires."""
+"""Simulates several machines by network namespaces, which share this machine's file system but have separate networks."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""What a test needs from the machine: it skips with the reason where that is missing, and fails in CI."""
+"""Skips a test whose requirements the machine does not meet, with the reason; in CI the test fails instead."""
 
 import os
 import shutil

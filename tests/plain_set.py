@@ -1,9 +1,10 @@
-"""Compares the sandbox's verdicts with those of plain tools, on programs of our own that read standard input, in all languages.
+"""Compares the sandbox's verdicts with those of plain tools, on this project's own stdin programs in all languages.
 
     python -m tests.plain_set [--backend docker] [--languages py,java] [--jobs 2]
 
-Each program is written to a file byte for byte, compiled by a fresh compiler and run in a fresh process, with the backend's
-tools (`tests.bench.plain`). Lists each program whose verdict differs; exit code 1 if there are any."""
+Each program is written to a file unchanged, compiled by a fresh compiler and run in a fresh process, with the backend's tools
+(`tests.bench.plain`). The command lists each program whose verdict differs; exit code 1 if there are any.
+"""
 
 import argparse
 import sys

@@ -1,4 +1,4 @@
-"""Checks a plan against what really happens: FLOPs as torch counts them, memory and time of the stages' child processes."""
+"""Compares a plan with measurements: FLOPs as torch counts them, memory and time of the stages' child processes."""
 
 import os
 import threading

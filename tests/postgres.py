@@ -1,4 +1,4 @@
-"""A PostgreSQL of Debian's packages, in a folder, for as long as a block runs."""
+"""Starts a temporary PostgreSQL server from Debian's packages, as a context manager."""
 
 import os
 import shutil

@@ -1,11 +1,11 @@
-"""A better, an equal and a worse challenger, made by config, through the real flow on a small learnable set.
+"""Tests promotion with a better, an equal and a worse challenger, through the real flow on a small set of problems.
 
     python -m tests.promote_by_config FOLDER
 
-The first champion is a reranker that has hardly been trained. Then come, each as a change of the config: one that is trained;
-one that differs in a setting that enters the key but that nothing reads (patience, without evaluations during training); one
-hardly trained again. Expected: promoted, promoted, not promoted, not promoted. Takes some minutes; exit code 1 where a decision
-is another.
+The first champion is a reranker with hardly any training. Three challengers follow, each from a change of the config: a trained
+reranker; one with another value of a setting that enters the key but has no effect (patience, without evaluations during
+training); and one with hardly any training. Expected decisions: promoted, promoted, not promoted, not promoted. This takes some
+minutes. The exit code is 1 if a decision differs.
 """
 
 import sys

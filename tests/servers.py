@@ -1,6 +1,6 @@
-"""S3 servers for the tests: a real one on disk (SeaweedFS), a quick one in memory (moto), and a bad connection to either.
+"""Starts S3 servers for the tests: SeaweedFS on disk, moto in memory, and a proxy that makes the connection to either unreliable.
 
-python -m tests.servers FOLDER       starts SeaweedFS and prints the variables that make it the S3 server of a shell
+python -m tests.servers FOLDER       starts SeaweedFS and prints the environment variables with which a shell uses it
 """
 
 import json

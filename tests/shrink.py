@@ -1,9 +1,9 @@
-"""Shipped configs made small enough to run here: their own settings, classes and code path, cut in size alone.
+"""Reduces shipped configs to a size that runs here, with their own settings, classes and code paths.
 
-`make_hub` makes what the configs name on the hub, as folders in its layout: models of the same classes with some ten thousand
-parameters, and data sets of made-up problems in their own formats. `shrink` has a config read those, and cuts its counts,
-lengths and batches. Two things cannot be here: GPUs, so it is CPU processes on gloo, two of them where the config has more,
-and vLLM, for which engine `hf` stands in.
+`make_hub` creates what the configs name on the hub, as folders in the hub's layout: models of the same classes with some ten
+thousand parameters, and data sets of invented problems in their own formats. `shrink` makes a config read these folders, and
+reduces its counts, lengths and batches. Two things cannot be tested here: GPUs, which are replaced by CPU processes on gloo
+(two of them if the config has more than one), and vLLM, which is replaced by engine `hf`.
 """
 
 import itertools

@@ -1,4 +1,4 @@
-"""A run goes through all that can go wrong around it, and ends as an undisturbed one; see `tests.chaos`."""
+"""Runs `tests.chaos`: a run survives failures of everything around it and ends like an undisturbed run."""
 
 import os
 import tempfile

@@ -1,4 +1,4 @@
-"""The documents: generated pages are what the code says, commands are run, and links, files and names exist."""
+"""Tests of the documents: generated pages are up to date, commands work, and links, files and names exist."""
 
 import ast
 import json

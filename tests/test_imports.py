@@ -1,4 +1,4 @@
-"""Who imports what: the directions between the packages, what is never used, and what is not loaded before it is needed."""
+"""Tests of imports: directions between packages, forbidden modules, and heavy libraries that are loaded only when needed."""
 
 import ast
 import os

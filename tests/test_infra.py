@@ -1,4 +1,4 @@
-"""Compose file, Kubernetes manifests, job templates and images: checks that need no cluster and no registry."""
+"""Tests of the Compose file, Kubernetes manifests, job templates and images that need no cluster and no registry."""
 
 import importlib.util
 import json

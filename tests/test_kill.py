@@ -1,4 +1,4 @@
-"""A killed run goes on; see `tests.kill_at_random`, which does it at more moments."""
+"""Runs `tests.kill_at_random` for two moments: a killed run, started again, ends like an undisturbed one."""
 
 from pathlib import Path
 

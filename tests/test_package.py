@@ -1,4 +1,4 @@
-"""What is shipped: the wheel works where this repository is not, and what prefect.yaml names is there."""
+"""Tests of the package: the wheel works without the repository, and prefect.yaml names only flows and configs that exist."""
 
 import inspect
 import os

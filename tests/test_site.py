@@ -1,4 +1,4 @@
-"""The site of `make docs`: it builds, files outside of docs/ that pages link to are on it, and a dead link fails the build."""
+"""Tests of the site of `make docs`: it builds, has copies of linked files outside docs/, and a dead link fails the build."""
 
 import os
 import shutil

@@ -2,11 +2,12 @@
 
     python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2] [--kept FILE]
 
-Reads DIR/mbpp-LANG.jsonl. The backend's plain tools (`tests.bench.plain`) compile and run each program `--plain` times, one at a time,
-for at most half a minute each, and judge it by exit code and end marker alone. Programs with differing verdicts are unstable: they are listed and
-left out. `--kept` stores the verdicts of the plain runs for later calls. Then the sandbox judges all programs, once on an idle machine
-and `--busy` times with every core kept busy. Differences are listed by id. Exit code 1 if more than 2 in a thousand differ or
-are unstable."""
+Reads DIR/mbpp-LANG.jsonl. The backend's plain tools (`tests.bench.plain`) compile and run each program `--plain` times, one at
+a time, for at most half a minute each; exit code and end marker alone decide the verdict. Programs whose plain verdicts differ
+are unstable: they are listed and left out. `--kept` names a file that stores the plain verdicts for later calls. Then the
+sandbox judges all programs, once on an idle machine and `--busy` times with every core busy. Differences are listed by id. The
+exit code is 1 if more than 2 in a thousand programs differ or are unstable.
+"""
 
 import argparse
 import json

@@ -1,1 +1,1 @@
-"""The stages of the method, one file each: the slice of the config it depends on, and its `run` function."""
+"""The stages of the method, one module each: the config slice that a stage depends on, and its `run` function."""

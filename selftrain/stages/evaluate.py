@@ -1,7 +1,7 @@
-"""Stage `evaluate`: every pool ranked by every reranker on the test split; choices are made on the validation split.
+"""Stage `evaluate`: ranks every pool with every reranker and computes the metrics on the test split.
 
-Two choices use the SFT policy's candidates for the validation problems: the weight of the log-probability in `rm-r+logprob`,
-and which of the last round's two rankers (with or without log-probability) is recommended.
+Two choices are made on the validation split, with the SFT policy's candidates: the weight of the log-probability in
+`rm-r+logprob`, and which of the last round's two rankers (with or without log-probability) is recommended.
 """
 
 import json
@@ -16,7 +16,7 @@ from selftrain.stage import Context, Outcome, Stage
 
 
 class EvaluateSlice(Strict):
-    """What is evaluated: `pools` by generator (`sft`, `ppo-1`, ...), `rerankers` (`rm-1`, ...), in the order of rounds."""
+    """What the evaluation depends on: `pools` (`sft`, `ppo-1`, ...) and `rerankers` (`rm-1`, ...), in the order of rounds."""
 
     seed: int
     evaluate: EvaluateConfig

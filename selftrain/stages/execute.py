@@ -19,16 +19,20 @@ from selftrain.stage import Context, Judge, Outcome, Stage
 from selftrain.store.store import PROGRESS
 
 EXAMPLES = "/examples"
+"""Suffix of the id of a program that runs the examples of the prompt."""
 CASE = "/case-"
+"""Suffix, followed by a number, of the id of a program that runs one test case."""
 OUTPUT_KEPT = 2000
-"""Characters of a program's output that go into the record."""
+"""Number of characters at the end of a program's output that the record contains."""
 SMALLEST_MEMORY_BYTES = 128 * MIB
-"""Some interpreters do not start with less."""
+"""Lower bound of a scaled memory limit; some interpreters do not start with less."""
 
 
 class ExecuteSlice(Strict):
-    """What verdicts depend on besides problems and candidates. `toolchain`: language (checkers' languages too) -> the sandbox's
-    identity for it."""
+    """What verdicts depend on besides problems and candidates.
+
+    toolchain  language of programs and checkers -> the sandbox's identity for it
+    """
 
     execute: ExecuteConfig
     toolchain: dict[str, str]
@@ -40,7 +44,7 @@ def toolchain_of(sandbox: Judge, language: str) -> str:
 
 
 def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, list[Candidate]]:
-    """The candidates in groups of `execute.shard`, by the name of the file that keeps a group's executions."""
+    """The candidates in groups of `execute.shard`, by the name of the file that stores the group's executions."""
     size = config.execute.shard
     starts = range(0, len(candidates), size)
     return {
@@ -49,13 +53,13 @@ def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, li
 
 
 def shard_names(context: Context) -> list[str]:
-    """The names of the shards' files."""
+    """The names of all shards' files."""
     candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
     return list(shards_of(candidates, context.config))
 
 
 def check_toolchain(sandbox: Judge, config: ExecuteSlice) -> None:
-    """Raise UsageError if this machine's compilers are not those in the stage's key."""
+    """Raise UsageError if this machine's toolchain is not the one in the stage's key."""
     for language, expected in config.toolchain.items():
         found = toolchain_of(sandbox, language)
         if found != expected:
@@ -90,7 +94,7 @@ def run(context: Context) -> Outcome:
             results = judge(wanted, sandbox, cache, progress)
             rows = [execution(problems[c.problem_id], c, results) for c in shard]
             done.append(rows)
-            if all(row.verdict.is_label for row in rows):  # else the shard is run again next time
+            if all(row.verdict.is_label for row in rows):  # otherwise a retry runs the shard again
                 part = path.with_suffix(".part")
                 write_records(part, rows, Execution)
                 part.rename(path)
@@ -105,7 +109,7 @@ def run(context: Context) -> Outcome:
 
 @contextmanager
 def known_verdicts(context: Context) -> Iterator[VerdictCache | None]:
-    """The cache of verdicts in this store: pools of one run share many programs. None without a shared folder."""
+    """Open the cache of verdicts in `context.shared`, since pools of one run share many programs. None without that folder."""
     if context.shared is None:
         yield None
         return
@@ -117,7 +121,7 @@ def known_verdicts(context: Context) -> Iterator[VerdictCache | None]:
 
 
 def show(context: Context, results: Mapping[str, Result], before: int, total: int) -> None:
-    """Report progress in candidates: `before` of finished shards plus those of this one that have a result."""
+    """Report progress in candidates: `before`, the number in finished shards, plus those of this shard with a result."""
     done = {id.split(CASE)[0] for id in results if not id.endswith(EXAMPLES)}
     context.progress(before + len(done), total, "programs")
 
@@ -128,7 +132,7 @@ def judge(
     cache: VerdictCache | None,
     progress: Callable[[Mapping[str, Result]], None],
 ) -> dict[str, Result]:
-    """A result for each program, by id: known ones from the cache, the others from the sandbox."""
+    """Program id -> result, from the cache if it has the program, otherwise from the sandbox."""
     results = cache.find(wanted) if cache is not None else {}
     fresh = {program.id: program for program in wanted if program.id not in results}
     judged = []
@@ -144,7 +148,7 @@ def judge(
 
 
 def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> Iterator[Program]:
-    """The programs to run for a candidate: one with its tests and, where the prompt shows examples, one with those."""
+    """The programs to run for a candidate: one with the tests and, if the prompt shows examples, one with the examples."""
     language, limits = problem.language, limits_for(problem, config)
     text = candidate.completion
     if problem.cases:
@@ -226,7 +230,7 @@ def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
 
 
 def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[str, object]:
-    """What the stage's table shows."""
+    """The stage's metrics: verdicts, pass rate by language, CPU seconds, and missing libraries if there are any."""
     passed: dict[str, list[bool]] = {}
     lacking = counted(
         note(row_of(problems[row.problem_id].language), row.verdict, "", row.output) for row in executions

@@ -1,13 +1,14 @@
-"""Stage `mine`: a judged pool -> pairs of a right program over a wrong one, added to the earlier pairs.
+"""Stage `mine`: a pool with verdicts -> pairs of a right and a wrong program, added to the pairs of earlier rounds.
 
 For each problem with passing and failing candidates, up to `pairs_per_problem` new pairs:
 - hard negatives, from round 2 on: the reranker scored a failing candidate above a passing one of the same problem, or
-  above `threshold`; the largest difference first. With `passing` false only hard negatives are mined, and their right
-  programs come from earlier pairs;
+  above `threshold`; the largest difference first. With `passing: false` later rounds mine only hard negatives, and take
+  their right programs from earlier pairs;
 - easy pairs: the failing program crashes, times out or does not compile;
-- on-policy pairs: the rest, drawn at random under the seed.
-A candidate that the sandbox could not judge (`sandbox_error`) enters no pair. Without any pair the stage raises `DataError`, which
-counts the problems by the outcome of their candidates and says what to change.
+- on-policy pairs: the failing program gives a wrong answer.
+Easy and on-policy pairs are drawn at random, depending on the seed. A candidate that the sandbox could not judge
+(`sandbox_error`) enters no pair. If there is no pair at all, the stage raises `DataError`; its message counts the problems by the
+outcome of their candidates and says what to change.
 """
 
 import random
@@ -25,7 +26,7 @@ from selftrain.stage import Context, Outcome, Stage
 
 
 class MineSlice(Strict):
-    """What the pairs depend on, beside the pool, the earlier pairs and the reranker that scores the pool."""
+    """What the pairs depend on besides the pool, the earlier pairs and the reranker that scores the pool."""
 
     seed: int
     round: int
@@ -34,8 +35,12 @@ class MineSlice(Strict):
 
 @dataclass(frozen=True)
 class Program:
-    """One distinct program of a problem: its first candidate, its verdict, its score where a reranker gave one, and the
-    share of the test cases that it passes where that is known."""
+    """One distinct program of a problem.
+
+    candidate  the first candidate with this text
+    score      the reranker's score; None in round 1, which has no reranker
+    pass_rate  share of the test cases that it passes; None if unknown
+    """
 
     candidate: Candidate
     verdict: Verdict
@@ -44,7 +49,7 @@ class Program:
 
     @property
     def id(self) -> str:
-        """Its candidate's id."""
+        """The id of the candidate."""
         return self.candidate.id
 
 
@@ -85,7 +90,7 @@ def mine_pairs(
     earlier: Sequence[Pair],
     config: MineSlice,
 ) -> list[Pair]:
-    """The new pairs of this round from what `distinct_programs` found, in its order."""
+    """The new pairs of this round. `programs`: the result of `distinct_programs`, whose order the pairs keep."""
     known = defaultdict(list)
     for pair in earlier:
         known[pair.problem_id].append(pair)
@@ -97,7 +102,7 @@ def mine_pairs(
 
 
 def outcomes(programs: dict[str, list[Program]]) -> Counter[str]:
-    """How many problems have programs that all pass (`passing`), that all fail (`failing`), and some of both (`mixed`)."""
+    """Number of problems whose programs all pass (`passing`), all fail (`failing`), or do both (`mixed`)."""
     kinds = {(True,): "passing", (False,): "failing", (False, True): "mixed"}
     return Counter(
         kinds[tuple(sorted({program.verdict is Verdict.passed for program in found}))]
@@ -106,7 +111,7 @@ def outcomes(programs: dict[str, list[Program]]) -> Counter[str]:
 
 
 def no_pairs(found: Counter[str], mine: MineConfig) -> str:
-    """Why there is no pair at all, and what to change; `found` as `outcomes` gives it."""
+    """The error message for a stage without pairs: the reason, and what to change. `found`: the result of `outcomes`."""
     said = (
         f"there is no pair to train the reranker on: of {found.total()} problems of the rl split with judged programs "
         f"{found['mixed']} have both passing and failing ones, {found['passing']} only passing, {found['failing']} only "
@@ -137,7 +142,7 @@ def no_pairs(found: Counter[str], mine: MineConfig) -> str:
 def distinct_programs(
     candidates: Iterable[Candidate], executions: dict[str, Execution], scores: dict[str, float]
 ) -> dict[str, list[Program]]:
-    """Per problem its distinct sampled programs that the sandbox judged; the greedy completion is left out."""
+    """Problem id -> its distinct sampled programs that the sandbox judged, without the greedy completion."""
     found: dict[str, dict[str, Program]] = defaultdict(dict)
     for candidate in candidates:
         execution = executions[candidate.id]
@@ -227,10 +232,10 @@ def take_hard(
     earlier: Sequence[Pair],
     rng: random.Random,
 ) -> None:
-    """Take hard negatives: first those scored above a right program, the largest difference first, then those above the threshold.
+    """Take hard negatives: first wrong programs scored above a right one, largest gap first; then those above `threshold`.
 
-    Without `passing` the right programs come from earlier pairs. The reranker has scored those that are in the new pool too; a
-    right program that it scored above the wrong one makes no hard negative, and is not used.
+    If `passing` is false, the right programs come from earlier pairs. Some of them are in the new pool too and have a score: for
+    a hard negative of the first kind, a right program that scored above the wrong one is not used.
     """
     mine = pairs.config.mine
     cap = max(1, round(mine.hard_share * mine.pairs_per_problem)) if mine.hard_share else 0

@@ -13,9 +13,9 @@ from selftrain.stages.execute import judge, known_verdicts, programs
 
 
 class PPOSlice(Strict):
-    """What the trained policy depends on, beside the problems, the SFT policy and the reranker.
+    """What the trained policy depends on besides the problems, the SFT policy and the reranker.
 
-    execute, toolchain  the sandbox's, where completions are executed (`execution_weight`, `probe`)
+    execute, toolchain  as in `ExecuteSlice`; None if no completion is executed (`execution_weight` and `probe` are 0)
     """
 
     seed: int
@@ -28,7 +28,7 @@ class PPOSlice(Strict):
 def run(context: Context) -> Outcome:
     """Reads `problems`, `generator` and `reranker`; writes a causal language model, its tokenizer and `samples.json`.
 
-    Where completions are executed, the training process sends them here, since it may not open a sandbox itself.
+    If completions are executed, the training process sends them to this process, since it may not open a sandbox itself.
     """
     with ExitStack() as stack:
         answer = None if context.config.execute is None else stack.enter_context(passing(context))
@@ -37,7 +37,7 @@ def run(context: Context) -> Outcome:
 
 @contextmanager
 def passing(context: Context) -> Iterator[OnRequest]:
-    """A function from rows [problem id, completion] to whether each passes; None where the sandbox failed."""
+    """Yields a function that runs rows [problem id, completion]; it returns whether each passes, None if the sandbox failed."""
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
     with ExitStack() as stack:
         sandbox = stack.enter_context(context.sandbox())

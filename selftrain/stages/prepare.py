@@ -1,4 +1,4 @@
-"""Stage `prepare`: the source's problems with their splits, checked for leaks between training and evaluation, whose tests can run."""
+"""Stage `prepare`: reads the problems, assigns splits, and checks for leaks and for tests that cannot run."""
 
 import json
 import logging
@@ -28,15 +28,19 @@ EMPTY_FUNCTIONS = {
     "php": "    throw new Exception();\n}",
     "ts": "    throw 0;\n}",
 }
-"""Function bodies that compile for any return type. In other languages (py, js) the tests parse without the function."""
+"""Language -> function body that compiles for any return type. In other languages the tests parse without a function."""
 LACKS = re.compile(r"ModuleNotFoundError|Cannot find module|Call to undefined function")
+"""Matches an error message about a missing module or function."""
 NAMED = 5
-"""Problems that an error message names."""
+"""Largest number of problems that a message names."""
 
 
 class PrepareSlice(Strict):
-    """What the problems depend on. `content`: sha256 of the source's files, or the hub's commit; never a path. `toolchain`:
-    language -> the sandbox's identity for it; None for the bank, whose tests are not tried."""
+    """What the problems depend on.
+
+    content    sha256 of the source's files, or the hub's commit; never a path
+    toolchain  language -> the sandbox's identity for it; None for the bank, whose tests are not run here
+    """
 
     problems: ProblemsConfig
     content: dict[str, Any]
@@ -46,7 +50,7 @@ class PrepareSlice(Strict):
 def run(context: Context) -> Outcome:
     """Writes problems.parquet. Raises `DataError` where the tests of a problem from outside cannot run."""
     found = find_problems(context.config.problems, context.config.content)
-    if context.config.problems.source != "bank":  # the bank makes its tests itself
+    if context.config.problems.source != "bank":  # the bank generates its own tests
         check_tests(context, found.problems)
         check_checkers(context, found.problems)
         found = without_doubtful(context, check(context, found))
@@ -76,9 +80,12 @@ def write(context: Context, found: Found) -> Outcome:
 
 
 def without_doubtful(context: Context, found: Found) -> Found:
-    """`found` without the problems that programs held to be right speak against, counted: of those with cases whose candidates
-    will be run. One such program alone counts where its data set has judged it; `check` has looked at the others."""
-    # By what they are tried on: the languages of a task share their cases.
+    """Leave out problems whose reference programs show that the tests cannot be trusted (`doubt`), and count them.
+
+    Only problems with cases whose candidates will be executed are tried, that is, not those of the sft split. At least two
+    reference programs are needed. One is enough if its data set has judged it; `check` runs the answers of other problems.
+    """
+    # Grouped by task and cases, because the languages of a task share their cases.
     tried: dict[str, list[Program]] = defaultdict(list)
     keys: dict[str, str] = {}
     judged: set[str] = set()
@@ -108,8 +115,7 @@ def without_doubtful(context: Context, found: Found) -> Found:
 
 
 def check_tests(context: Context, problems: Sequence[Problem]) -> None:
-    """Raise DataError where the tests of a problem do not compile, or use a module or command that is not there: no
-    candidate could ever pass them."""
+    """Raise DataError if a problem's tests do not compile or need a missing module or function: no candidate could pass."""
     programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
     broken: dict[str, Result] = {}
     for result in context.judge(programs.values(), "tests"):
@@ -130,8 +136,10 @@ def check_tests(context: Context, problems: Sequence[Problem]) -> None:
 
 
 def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
-    """Raise DataError where the checker of a problem fails, as it would on many a candidate: on the expected output, on none, or
-    on one that makes no sense."""
+    """Raise DataError if a problem's checker fails on the expected output, on empty output or on meaningless output.
+
+    Such a checker would fail on many candidates.
+    """
     wanted: dict[str, Program] = {}
     for problem in problems:
         if problem.checker and problem.split != "sft":
@@ -157,16 +165,17 @@ def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
 
 
 def around_nothing(problem: Problem) -> Program:
-    """The problem's tests around a function that does nothing, or alone where the language allows that."""
+    """The problem's tests with a function that does nothing, or alone if the language can parse them alone."""
     body = EMPTY_FUNCTIONS.get(problem.language)
     prompt = "" if body is None else problem.prompt
     source, _ = assemble(problem.language, prompt, body or "", problem.tests)
-    if problem.language == "sh":  # Bash reads a script as it runs it: have it read all and run nothing
+    if problem.language == "sh":  # Bash parses a script while running it; `set -n`: parse all, run nothing
         source = f"set -n\n{source}"
     return Program(problem.id, problem.language, source)
 
 
 def _last_line(text: str) -> str:
+    """The first line that contains "error", else the last line; "refused" if there is no text."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "refused")
 

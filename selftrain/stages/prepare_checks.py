@@ -1,4 +1,7 @@
-"""Runs what tells the faults of problems from outside: `selftrain.problems.checks` says what that is, and what it means."""
+"""Runs answers and empty functions on problems' tests, to find faulty problems in files from outside.
+
+`selftrain.problems.checks` says which similar problems to compare, and interprets the results.
+"""
 
 import logging
 from collections.abc import Iterator, Mapping
@@ -39,14 +42,15 @@ EMPTY_BODIES = {
     "rs": "    panic!();",
     "go": '    panic("")\n}',
 }
-"""A body that does nothing and, where the language lets a function end without a value, returns nothing; else it throws."""
+"""Language -> function body that does nothing. It throws if the language does not let a function end without a value."""
 
 Key = tuple[str, ...]
-"""What a program was run for: ("answer", id), ("empty", id), or ("twin", id of the answer, id of the tests)."""
+"""Purpose of a run: ("answer", id) runs a problem's answer on its own tests, ("empty", id) an empty function on the tests, and
+("twin", a, b) the answer of problem a on the tests of problem b, which may be a duplicate."""
 
 
 def check(context: Context, found: Found) -> Found:
-    """`found` after its answers, its tests and its problems' likeness were tried, and what `problems.check` says was done."""
+    """Check the answers, the tests and similar problems of `found`, act as `problems.check` says, and return the result."""
     setting = context.config.problems.check
     if setting == "off":
         return found
@@ -61,7 +65,7 @@ def check(context: Context, found: Found) -> Found:
 
 
 def judge(found: Found, problems: list[Problem], passed: Mapping[Key, bool]) -> Findings:
-    """What `passed`, by what was run, says. What the sandbox could not judge is not in it."""
+    """The findings from `passed` (purpose of a run -> whether it passed), which lacks runs that the sandbox could not judge."""
     answers = tuple(key[1] for key in passed if key[0] == "answer")
     wrong = {key[1] for key in passed if key[0] == "answer" and not passed[key]}
     unfailable = {key[1] for key in passed if key[0] == "empty" and passed[key]}
@@ -88,6 +92,7 @@ def judge(found: Found, problems: list[Problem], passed: Mapping[Key, bool]) -> 
 
 
 def _wanted(found: Found, problems: list[Problem]) -> Iterator[tuple[Key, Program]]:
+    """The programs to run, each with its purpose."""
     for problem in problems:
         alone = replace(problem, example_tests="")
         for text in found.references.get(problem.id, ())[:1]:
@@ -101,7 +106,7 @@ def _wanted(found: Found, problems: list[Problem]) -> Iterator[tuple[Key, Progra
 
 
 def _empty(problem: Problem) -> Program | None:
-    """A function that does nothing under the problem's tests; a program that does nothing, where a checker judges it."""
+    """An empty function with the problem's tests; an empty program if the problem has a checker; None if neither is possible."""
     if problem.cases:
         return (
             _program(replace(problem, example_tests=""), "", f"{problem.id}#empty")
@@ -116,16 +121,16 @@ def _empty(problem: Problem) -> Program | None:
 
 
 def _program(problem: Problem, text: str, id: str) -> Program:
-    """`text` after the prompt of `problem`, on its tests."""
+    """The program that runs `text`, a completion of the prompt of `problem`, on the problem's tests."""
     return next(programs(problem, Candidate(id, problem.id, 0, text, (), 0.0, "stop"), ExecuteConfig()))
 
 
 def _run(context: Context, plan: Mapping[Key, Program]) -> dict[Key, bool]:
-    """Which of the programs pass; those that the sandbox itself failed on are left out."""
+    """Purpose of each run -> whether the program passed. Programs that the sandbox failed to judge are left out."""
     keys = {program.id: key for key, program in plan.items()}
     found = context.judge(plan.values(), "programs that check the problems")
     results = {keys[result.id]: result for result in found}
-    # In the order of the plan: the sandbox's own depends on which program ends first.
+    # In the order of the plan, because the sandbox returns results in the order in which programs end.
     return {
         key: results[key].verdict is Verdict.passed
         for key in plan

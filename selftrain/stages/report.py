@@ -1,4 +1,4 @@
-"""Stage `report`: the evaluation and the figures in the stages' manifests -> report.json and report.html."""
+"""Stage `report`: the evaluation and the metrics in the stages' manifests -> report.json and report.html."""
 
 import json
 from collections import Counter
@@ -23,9 +23,9 @@ class ReportSlice(Strict):
 
 
 def run(context: Context) -> Outcome:
-    """Reads what `evaluate` read, `evaluation`, the last `pairs` where there are some, and each stage's manifest; writes the two files.
+    """Reads `problems`, each pool's candidates and executions, `evaluation`, and `pairs` if the run mined any; writes both files.
 
-    `context.manifests`: label of a stage (`sft`, `ppo-1`, ...) -> its manifest.
+    It also reads `context.manifests`: name of a step (`sft`, `ppo-1`, ...) -> its manifest.
     """
     config: ReportSlice = context.config
     problems = read_records(context.inputs["problems"] / "problems.parquet", Problem)
@@ -69,7 +69,7 @@ def run(context: Context) -> Outcome:
 
 
 def _probe(row: dict[str, Any]) -> dict[str, float]:
-    """A probe's figures as a row of the curve."""
+    """A probe's metrics as a row of the PPO curve."""
     return {"step": row["step"], "probe_pass_rate": row["pass_rate"], "hacking_gap": row["hacking_gap"]}
 
 

@@ -1,4 +1,4 @@
-"""Stage `sample`: a generator's candidates for the problems of some splits. The work is in `selftrain.sampling`."""
+"""Stage `sample`: samples a generator's candidates for the problems of some splits. The work is in `selftrain.sampling`."""
 
 from pathlib import Path
 
@@ -11,10 +11,10 @@ from selftrain.store.store import PROGRESS
 
 
 class SampleSlice(Strict):
-    """What a pool of candidates depends on, beside the problems and the generator.
+    """What a pool of candidates depends on besides the problems and the generator.
 
     count   candidates per problem
-    greedy  also the greedy completion, as sample -1
+    greedy  whether the greedy completion is added, as sample -1
     """
 
     seed: int
@@ -32,12 +32,12 @@ def shards(problems: list[Problem], config: SampleSlice) -> list[list[Problem]]:
 
 
 def shard_path(folder: Path, number: int) -> Path:
-    """Where a finished shard lies until all are finished."""
+    """The file in `folder` that stores shard `number` until all shards are finished and merged."""
     return folder / f"shard-{number:05d}.parquet"
 
 
 def shard_names(context: Context) -> list[str]:
-    """The names of the shards' files."""
+    """The names of all shards' files."""
     groups = shards(read_records(context.inputs["problems"] / "problems.parquet", Problem), context.config)
     return [shard_path(context.folder, at).name for at in range(len(groups))]
 

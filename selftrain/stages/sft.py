@@ -1,4 +1,4 @@
-"""Stage `sft`: problems -> generator 0, the SFT policy. The work is in `selftrain.training.sft`."""
+"""Stage `sft`: problems -> the SFT policy, the first generator. The work is in `selftrain.training.sft`."""
 
 from selftrain.config import ModelConfig, SftConfig, Strict
 from selftrain.launch.launch import launch
@@ -6,7 +6,7 @@ from selftrain.stage import Context, Outcome, Stage
 
 
 class SftSlice(Strict):
-    """What the SFT policy depends on, beside the problems. `base_digest`: content of the pretrained weights."""
+    """What the SFT policy depends on besides the problems. `base_digest`: sha256 or hub commit of pretrained weights, or None."""
 
     seed: int
     model: ModelConfig

@@ -6,11 +6,11 @@ from selftrain.stage import Context, Outcome, Stage
 
 
 class RewardSlice(Strict):
-    """What the reranker depends on, beside the pairs and the model it starts from.
+    """What the reranker depends on besides the pairs and the model it starts from.
 
-    reward     with the passes and the learning rate of this round in `epochs` and `learning_rate`
-    continues  it starts from the reranker of the round before, else from the SFT generator with a fresh score head
-    base_digest  content of the pretrained weights of `reward.base`, where it starts from those
+    reward       the settings, with this round's own values in `epochs` and `learning_rate`
+    continues    whether training starts from the previous round's reranker, not from the SFT generator or `reward.base`
+    base_digest  sha256 or hub commit of the pretrained weights of `reward.base`; None if training does not start from them
     """
 
     seed: int

@@ -1,1 +1,1 @@
-"""`make bench`: speed, measured side by side in one run and given as ratios. Nothing here passes or fails."""
+"""Benchmarks of `make bench`, which measure speed, mostly as ratios measured side by side. They never fail."""

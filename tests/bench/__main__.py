@@ -1,4 +1,4 @@
-"""python -m tests.bench [NAME ...]: runs the named benches, or all."""
+"""Runs the named benchmarks, or all: `python -m tests.bench [NAME ...]`."""
 
 import sys
 

@@ -1,8 +1,9 @@
-"""How much faster two machines make what they share by Dask, `sample` and `execute`, than one: side by side.
+"""Benchmark: how much faster two machines run the stages `sample` and `execute` with Dask than one machine.
 
-The machines are network namespaces of this one (root only), with a store on an S3 server, and copies of their own of what they
-read. Each uses one sampling process and one sandbox worker, so that two fill two cores. The problems are the demo's; the
-generator has its shape and has learnt nothing. Times are of the stages as the flow has them: parts, store and merging.
+The machines are network namespaces of this machine (root only). They share a store on an S3 server and cache what they read
+from it separately. Each machine uses one sampling process and one sandbox worker, so two machines use two cores. The problems
+are the demo's; the generator has the demo's shape and random weights. The times are those of the stages in a flow: parts, store
+and merging.
 """
 
 import json

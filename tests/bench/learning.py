@@ -1,8 +1,8 @@
-"""PPO for real: from the demo's SFT policy, with execution itself as the reward, does the greedy pass rate rise?
+"""Benchmark: does PPO with execution as the reward raise the greedy pass rate of the demo's SFT policy?
 
-Three seeds, problems of their own for each. The policy is trained on the rl split; before and after, the greedy completion
-of each problem of the validation split is executed, and the differences are compared in pairs. Each seed's PPO is to take at
-most 15 minutes on two cores. SELFTRAIN_BENCH_STORE names a folder that keeps the SFT policies for the next time.
+Three seeds, each with its own problems. The policy is trained on the rl split. Before and after, the greedy completion of each
+problem of the validation split is executed, and the paired differences are reported. The goal is at most 15 minutes of PPO per
+seed on two cores. SELFTRAIN_BENCH_STORE names a folder that keeps the SFT policies for the next call.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""What orchestration costs: Prefect, keys, verification, the report's last touch.
+"""Benchmark: the cost of orchestration, that is Prefect, cache keys, verification, and finishing the report.
 
 1. The share of a demo's wall time that is not the stages' own work; `prod` has the demo's sizes. The time is the flow's: the start of
    the command and of an embedded server, which `selftrain run` prints, comes on top. Reads runs/demo: `make demo` first.

@@ -1,12 +1,12 @@
-"""The baseline that the sandbox is compared with, for speed (`tests.bench.sandbox`) and for verdicts (`tests.truth`,
-`tests.plain_set`): each program gets a fresh compiler and a fresh process, with nothing warm and no isolation.
+"""Runs each program with a fresh compiler and a fresh process: the baseline for the sandbox's speed and verdicts.
 
     python -m tests.bench.plain JOBS
 
 reads requests {"program": Program, "runs": N, "seconds": S}, one JSON object a line, runs JOBS of them at once, and writes
-{"id": ..., "verdicts": [...]} for each as it is done. A verdict is passed, failed, compile_error or timeout (a step took more
-than S seconds), one for each of the N runs, or a single one if the program does not compile. A program with cases passes if
-the output of every case is right by the program's own comparing rule.
+{"id": ..., "verdicts": [...]} for each when it is done. There is no isolation. `tests.bench.sandbox` uses this for speed,
+`tests.truth` and `tests.plain_set` for verdicts. A verdict is passed, failed, compile_error or timeout (a step took more than S
+seconds), one for each of the N runs, or a single one if the program does not compile. A program with cases passes if the output
+of every case is right by the program's own comparing rule.
 """
 
 import contextlib

@@ -1,8 +1,8 @@
-"""`selftrain plan` against real runs on this machine: parameters, FLOPs, peak memory and time of each stage.
+"""Benchmark: `selftrain plan` against real runs on this machine: parameters, FLOPs, peak memory and time of each stage.
 
-The demo's models always; SmolLM2-135M where SMOLLM2_DIR (see infra/fetch_smollm2.py) and MULTIPL_E_DIR name folders. A short
-run is made first, then a longer one with another seed, whose plan takes its rates from the short one. Every stage is shortened,
-its shapes are not.
+The demo's models are always measured, and SmolLM2-135M if SMOLLM2_DIR (see infra/fetch_smollm2.py) and MULTIPL_E_DIR name
+folders. A short run comes first; then a longer run with another seed, whose plan takes its rates from the short run. Every
+stage is shortened, but its shapes are unchanged.
 """
 
 import os

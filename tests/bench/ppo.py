@@ -1,8 +1,9 @@
-"""PPO samples per CPU second: one step of ours against one of TRL 1.12's PPOTrainer, same models, batches, lengths and epochs.
+"""Benchmark: PPO samples per CPU second, this project's trainer against TRL 1.12's PPOTrainer.
 
-TRL 1.12 is installed aside for it (pip, without dependencies), and both run in one child process on one thread. Two policies of
-the demo's size: one after half a minute of SFT, whose completions mostly end early, and one with random weights, whose
-completions all have the full length. TRL's value model is always a network of its own; ours is measured both ways.
+Both have the same models, batches, lengths and epochs. TRL 1.12 is installed into a separate folder (pip, without
+dependencies), and both run in one child process on one thread. There are two policies of the demo's size: one after half a
+minute of SFT, most of whose completions end early, and one with random weights, whose completions all have the full length.
+TRL's value model is always a separate network; this project's trainer is measured with a shared and with a separate one.
 """
 
 import contextlib

@@ -1,8 +1,7 @@
-"""Tokens per second of each sampling engine on one model: 5 M parameters, up to 64 new tokens, one thread.
+"""Benchmark: tokens per second of each sampling engine on one model: 5 M parameters, up to 64 new tokens, one thread.
 
-Two shapes: 64 prompts x 1 sample, and 16 prompts x 16 samples, as pools of candidates are sampled.
-
-`generate` is transformers' own generate() as a user would call it; `hf` is this project's engine on transformers.
+There are two shapes: 64 prompts x 1 sample, and 16 prompts x 16 samples, as pools of candidates are sampled. `generate` is
+transformers' own generate() as a user would call it; `hf` is this project's engine on transformers.
 """
 
 import tempfile

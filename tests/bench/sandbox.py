@@ -1,4 +1,4 @@
-"""CPU time and wall time per program in the sandbox, by language, against what one would do without a sandbox.
+"""Benchmark: CPU time and wall time per program in the sandbox, by language, against running programs without a sandbox.
 
     python -m tests.bench.sandbox [PROGRAMS.jsonl] [--backend docker] [--workers 2]
 

@@ -1,11 +1,12 @@
-"""CPU seconds to score 16 candidates per problem: `Reranker.score_many`, which reads each prompt once, against transformers.
+"""Benchmark: CPU seconds to score 16 candidates per problem, `Reranker.score_many` against plain transformers.
 
-`padded` is a sequence classifier on batches padded on the right, each candidate behind its whole prompt: 16 rows at once, a
-problem's, and 4. Both tokenise; both run on one thread. Candidates are programs for other problems in the same language, so
-that they begin less alike than samples for one problem do, which would favour ours.
+`score_many` reads each prompt once. The baseline `padded` runs a sequence classifier on batches padded on the right, with the
+whole prompt before each candidate; a batch has 16 rows, one problem's rows, or 4 rows. Both include tokenisation and run on one
+thread. Candidates are programs for other problems in the same language. Such candidates share shorter beginnings than samples
+for one problem, which would favour `score_many`.
 
-Two shapes: the demo's reranker on the bank's short prompts, and a model of 28 M parameters on prompts of 150 to 300 tokens with
-completions of 60 to 120, as MultiPL-E's are.
+There are two shapes: the demo's reranker on the bank's short prompts, and a model of 28 M parameters on prompts of 150 to 300
+tokens with completions of 60 to 120 tokens, as MultiPL-E has them.
 """
 
 import random

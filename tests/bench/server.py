@@ -1,8 +1,8 @@
-"""What a Prefect server bears: runs and their state changes over REST, as many at once as there are workers.
+"""Benchmark: how many runs and state changes per second a Prefect server takes over REST.
 
-Each flow run has 25 task runs, which go through Pending, Running and Completed. Meanwhile and afterwards the runs are listed, as
-the UI does. The client is Prefect's own, which tries again where the server is busy; a state change has failed where the server
-does not accept it in the end.
+As many runs are active at once as there are workers. Each flow run has 25 task runs, which go through Pending, Running and
+Completed. Meanwhile and afterwards the runs are listed, as the UI does. The client is Prefect's own, which retries when the
+server is busy; a state change counts as failed if the server does not accept it in the end.
 """
 
 import asyncio

@@ -1,7 +1,8 @@
-"""Tokens per second of SFT: stage `sft`'s child process, once it is under way, against a bare PyTorch loop.
+"""Benchmark: tokens per second of SFT, the child process of stage `sft` against a bare PyTorch loop.
 
-Both train the demo's generator on the same batches of the bank, one process, one thread. The loop is what one would write by
-hand: pad, forward, backward, clip, AdamW, cosine schedule; no progress, no log, no checkpoints.
+The start of the process is not counted. Both train the demo's generator on the same batches of the bank, in one process on one
+thread. The loop is what one would write by hand: pad, forward, backward, clip, AdamW, cosine schedule; no progress, log or
+checkpoints.
 """
 
 import tempfile

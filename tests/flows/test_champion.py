@@ -1,4 +1,4 @@
-"""Runs that continue from the champion: through the real flow, with another run that decides first, and with changed problems."""
+"""Tests of runs that continue from the champion: the real flow, a concurrent run that decides first, changed problems."""
 
 import json
 import shutil

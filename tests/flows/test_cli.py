@@ -1,4 +1,4 @@
-"""Wrong usage of the command line: one line that names what was given, what was expected and what to do."""
+"""Tests of wrong command-line usage: a one-line message says what was given, what was expected and what to do."""
 
 import ast
 import os

@@ -1,4 +1,4 @@
-"""Every shipped config for larger machines runs its whole flow with tiny sizes: see `tests.shrink`."""
+"""Runs the whole flow of every shipped config for larger machines, at tiny sizes (`tests.shrink`)."""
 
 import json
 from pathlib import Path

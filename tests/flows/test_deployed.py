@@ -1,4 +1,4 @@
-"""The deployments as the README sets them up, with a real server, pool and worker: a schedule, a cancel, the webhook, the UI."""
+"""Tests of the deployments with a real server, pool and worker: schedule, cancellation, webhook, UI, PostgreSQL."""
 
 import http.server
 import importlib.util

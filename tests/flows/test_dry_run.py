@@ -1,4 +1,4 @@
-"""What `selftrain run --dry-run` reports about problems in local files, before anything starts."""
+"""Tests what `selftrain run --dry-run` prints about problems in local files: sizes, duplicates, faulty tests, leaks."""
 
 from pathlib import Path
 from typing import Any

@@ -1,6 +1,6 @@
-"""A run that gets a signal: it ends within seconds, prints one line, leaves no process behind, and can be resumed.
+"""Tests of runs that receive a signal: they end within seconds, print one line, leave no process behind, and can be resumed.
 
-Real processes, servers and terminals. Each test interrupts a run of the smoke config at one place.
+These tests use real processes, servers and terminals. Each test interrupts a run of the smoke config at another point.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""The whole loop through the real command line: its artifacts, which stages it repeats, and its error messages."""
+"""Tests of the whole loop through the real command line: its artifacts, its cache hits, and its error messages."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""A run whose store is on S3: two machines share it, a second run finds all stages cached, and no secret is stored."""
+"""Tests of a run with its store on S3: a second machine finds all stages cached, and no secret is stored."""
 
 import json
 from pathlib import Path

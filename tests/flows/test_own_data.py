@@ -1,4 +1,4 @@
-"""docs/own-data.md: its examples are valid problems, its table has all fields, and its files run from end to end."""
+"""Tests of docs/own-data.md: its examples are valid, its table lists all fields, and its files run from end to end."""
 
 import json
 import re

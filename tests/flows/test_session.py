@@ -1,4 +1,4 @@
-"""run.json in a run's folder, however the run ends: its stages so far, and the reason of its end."""
+"""Tests of run.json, which must list the stages so far and why the run ended, however it ended."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A table of answers to one small problem, the sum of the squares of 1..n, in every language and in the styles of models.
+"""Test data: answers to one small problem, the sum of the squares of 1..n, in every language and in the styles of models.
 
 `PIECES` has the pieces for each language; `styles` combines them. Every answer is right except in the style
 `wrong_in_the_end`."""

@@ -1,7 +1,8 @@
-"""A table of answers to a second problem, the words of maximal length, in every language: with classes, modules, several clauses,
-test libraries, brackets in strings and other difficulties. Every answer is right.
+"""Test data: answers to a second problem, the words of maximal length, in every language, with difficult syntax.
 
-`FURTHER` has the prompt, the tests and the answers of each language."""
+The answers have classes, modules, several clauses, test libraries, brackets in strings and other difficulties. Every answer is
+right. `FURTHER` has the prompt, the tests and the answers of each language.
+"""
 
 FURTHER: dict[str, tuple[str, str, tuple[str, ...]]] = {}
 

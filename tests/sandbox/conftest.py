@@ -1,4 +1,4 @@
-"""Fixtures: one sandbox per backend, with its own directory for temporary files."""
+"""Fixtures for the tests of the sandbox: one sandbox per backend, with its own directory for temporary files."""
 
 import os
 import tempfile

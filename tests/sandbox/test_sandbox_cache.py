@@ -1,5 +1,4 @@
-"""The verdict cache (`sandbox.cache`): which programs share an entry, what changes the key, which results are not stored, damaged
-files."""
+"""Tests of the verdict cache (`sandbox.cache`): shared entries, changed keys, results that are not stored, damaged files."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`python -m sandbox check`: every backend passes it, and it reports a program that is not contained."""
+"""Tests of `python -m sandbox check`: every backend passes, and a program that escapes its limits is reported."""
 
 import os
 import subprocess

@@ -1,5 +1,4 @@
-"""Checkers (`Program.checker`): the protocol in many languages, failures of checkers, and that neither program can reach the other or
-the verdict."""
+"""Tests of checkers (`Program.checker`): the protocol in many languages, failing checkers, isolation from the program."""
 
 import os
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""The command line, `python -m sandbox`, run as a process: `run`, `judge` (rows, resume, cache, answers), `languages`, exit codes."""
+"""Tests of the command line `python -m sandbox`: `run`, `judge` (rows, resume, cache, answers), `languages`, exit codes."""
 
 import json
 import signal

@@ -1,4 +1,4 @@
-"""`Sandbox` with many programs: order, duplicates, timeouts, retries, batches, lost workers, errors, the choice of a backend, identity."""
+"""Tests of `Sandbox` with many programs: order, duplicates, timeouts, retries, lost workers, errors, backends, identity."""
 
 import itertools
 import os

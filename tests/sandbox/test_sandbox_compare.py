@@ -1,5 +1,7 @@
-"""The rules by which output is compared (`sandbox.compare`). Expectations are by hand; those of `code-contests` are from CodeContests' own
-tester."""
+"""Tests of the rules that compare output (`sandbox.compare`).
+
+Expected results are written by hand; those of the rule `code-contests` come from CodeContests' own tester.
+"""
 
 import itertools
 import time

@@ -1,5 +1,7 @@
-"""Extracting a program from an answer (`sandbox.completion`): which block and definition is taken, its dependencies, indentation, and
-which answers are unreadable, in all languages."""
+"""Tests of extracting a program from a model's answer (`sandbox.completion`), in all languages.
+
+They cover which block and definition is taken, what it depends on, indentation, and answers that contain no program.
+"""
 
 import re
 from collections.abc import Sequence

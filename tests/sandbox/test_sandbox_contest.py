@@ -1,4 +1,4 @@
-"""Programs that read standard input find what contest judges give them."""
+"""Tests that programs which read standard input find the environment of contest judges, in all languages."""
 
 from sandbox.client import Sandbox
 from sandbox.languages import LANGUAGES, MORE

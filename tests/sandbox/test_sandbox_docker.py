@@ -1,4 +1,4 @@
-"""Backend docker only: lost containers and a lost daemon, the kernel's memory kills, precompiled headers, node's snapshot, error messages."""
+"""Tests of backend docker: lost containers and daemons, memory kills by the kernel, precompiled headers, node's snapshot."""
 
 import contextlib
 import os

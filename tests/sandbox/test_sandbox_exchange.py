@@ -1,4 +1,4 @@
-"""Files in and out of a program, its arguments: names that lead out, links, sizes, programs that write without end."""
+"""Tests of a program's arguments and of files passed in and out: unsafe names, links, sizes, programs that write without end."""
 
 from base64 import b64encode
 from pathlib import Path

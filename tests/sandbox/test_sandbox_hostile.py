@@ -1,4 +1,4 @@
-"""Hostile programs: each test checks one property of limits, isolation, cleaning up, or the verdict."""
+"""Tests with hostile programs: each checks one property of limits, isolation, cleaning up, or the verdict."""
 
 import errno
 import os

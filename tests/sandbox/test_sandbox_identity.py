@@ -1,4 +1,7 @@
-"""A verdict's identity changes with tools, rows and `JUDGE_VERSION` only, and the golden table's verdicts change only with it."""
+"""Tests that a verdict's identity changes only with tools, rows and `JUDGE_VERSION`.
+
+They also check that the verdicts of the golden table change only with `JUDGE_VERSION`.
+"""
 
 import hashlib
 import json

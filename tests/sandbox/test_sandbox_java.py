@@ -1,4 +1,4 @@
-"""Java and Scala: the name of the file and the class to run, as a contest judge would choose them."""
+"""Tests of Java and Scala: the file name and the class to run are those that a contest judge would choose."""
 
 from sandbox.client import Sandbox
 from sandbox.languages import MORE

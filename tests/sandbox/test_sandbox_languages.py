@@ -1,4 +1,4 @@
-"""The language table, row by row: names, patterns for failed tests and errors, commands, assembled programs, digests of rules."""
+"""Tests of the language table, row by row: names, patterns for failures, commands, assembled programs, digests of rules."""
 
 import itertools
 import re

@@ -1,4 +1,4 @@
-"""Third-party libraries: those of the images work, and a missing one is named in the result's note. Modules from npm."""
+"""Tests of third-party libraries: those in the images work, and the result's note names a missing one. Also npm modules."""
 
 import io
 import tarfile

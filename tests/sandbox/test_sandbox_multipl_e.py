@@ -1,7 +1,8 @@
-"""Real MultiPL-E problems with a model's answers, most of which pass.
+"""Tests of the sandbox on real MultiPL-E problems with a model's answers, most of which are right.
 
 Reads `mbpp-LANG.jsonl` from $MULTIPL_E_DIR: name, prompt, tests, and `response`, a complete function in a
-markdown block (py: only its body)."""
+markdown block (py: only its body).
+"""
 
 import os
 from dataclasses import replace

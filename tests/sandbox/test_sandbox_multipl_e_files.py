@@ -1,4 +1,4 @@
-"""`python -m sandbox multipl-e`: reads completions files, writes MultiPL-E's results files, resumes, errors."""
+"""Tests of `python -m sandbox multipl-e`: completions files, MultiPL-E's results files, resuming, errors."""
 
 import gzip
 import json

@@ -1,4 +1,4 @@
-"""`python -m tests.plain_set`: the sandbox's verdicts equal those of plain tools, on every backend."""
+"""Runs `tests.plain_set` on every backend: the sandbox's verdicts must equal those of plain tools."""
 
 from sandbox.languages import LANGUAGES
 from tests.needs import need_tools

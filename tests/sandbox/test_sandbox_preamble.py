@@ -1,4 +1,4 @@
-"""Precompiled C++ headers (`sandbox.preamble`): which programs use which, and that this changes no program."""
+"""Tests of precompiled C++ headers (`sandbox.preamble`): which programs use them, and that verdicts do not change."""
 
 import time
 

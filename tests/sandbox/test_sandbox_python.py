@@ -1,4 +1,4 @@
-"""What speeds up Python only (fork server, warm compiler, pinning) has no visible effect on programs."""
+"""Tests that what speeds up Python (fork server, warm compiler, pinning) has no visible effect on programs."""
 
 import importlib.util
 import json

@@ -1,4 +1,4 @@
-"""Full disks, removed caches, file systems without execution and a strict umask are the sandbox's failure, never a program's."""
+"""Tests that a full disk, a removed cache, a noexec file system or a strict umask is never counted as a program's failure."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""The sandbox over HTTP: the dialects' answers, limits, a full queue, clients that hang up, a sandbox that fails, the end of the server."""
+"""Tests of the sandbox over HTTP: the dialects, limits, a full queue, disconnected clients, sandbox failures, shutdown."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A program's standard streams opened by name, and that bytes of sources, input and output are unchanged."""
+"""Tests that a program can open its standard streams by name, and that bytes of sources, input and output are unchanged."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""A fixed sample of `python -m tests.truth`: on real MultiPL-E problems the sandbox's verdicts equal those of plain runs."""
+"""Runs `tests.truth` on a fixed sample: on real MultiPL-E problems the sandbox's verdicts must equal those of plain runs."""
 
 import os
 import subprocess

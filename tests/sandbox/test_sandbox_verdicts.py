@@ -1,4 +1,4 @@
-"""Every verdict, in the paper's languages, on every backend: the programs of `sandbox.shapes`; limits of memory for compilers."""
+"""Tests of every verdict in the paper's languages on every backend, with the programs of `sandbox.shapes`; compilers' memory."""
 
 from dataclasses import replace
 

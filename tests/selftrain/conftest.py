@@ -1,4 +1,4 @@
-"""A tiny generator, a tiny reranker and a few problems, made once."""
+"""Fixtures: a tiny generator, a tiny reranker and a few problems, created once per session."""
 
 from pathlib import Path
 

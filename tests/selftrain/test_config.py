@@ -1,4 +1,4 @@
-"""Configs: what is shipped loads, and what is wrong is refused by name."""
+"""Tests of configs: shipped configs load, and error messages name the wrong setting."""
 
 import json
 from pathlib import Path

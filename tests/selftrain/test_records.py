@@ -1,4 +1,4 @@
-"""Records: what is written is read, and the digest is over results only."""
+"""Tests of records: they are read as they were written, and the digest covers only result columns."""
 
 from dataclasses import fields, replace
 from pathlib import Path

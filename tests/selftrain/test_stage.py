@@ -1,4 +1,4 @@
-"""Keys: what they are computed from, and what they refuse."""
+"""Tests of cache keys: what they are computed from, and which values they refuse."""
 
 import enum
 import os

@@ -1,4 +1,4 @@
-"""Seconds and bytes, written for people."""
+"""Tests of formatting seconds and bytes for people."""
 
 import pytest
 

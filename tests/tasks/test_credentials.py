@@ -1,4 +1,4 @@
-"""Credentials of the store from a Prefect block."""
+"""Tests of reading the store's credentials from a Prefect block."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Shards of `sample` and `execute` made by Dask workers: real schedulers, worker processes, machines and an S3 server."""
+"""Tests of sharing `sample` and `execute` among Dask workers, with real schedulers, workers, machines and an S3 server."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""What Prefect shows of a stage that runs in a child process."""
+"""Tests of what Prefect shows of a stage that runs in a child process: log lines, their levels, and progress."""
 
 import logging
 import time

@@ -1,4 +1,4 @@
-"""A run's own bookkeeping: inputs that are damaged between two stages, and its seconds when the clock is changed."""
+"""Tests of `Run`: damaged inputs are rebuilt, changes of the clock do no harm, pickled checkpoints are shared only on request."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace

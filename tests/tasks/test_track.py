@@ -1,4 +1,4 @@
-"""What a tracker is told of a stage, and that none of them can harm a run."""
+"""Tests of the metrics that a tracker receives, and that a failing tracker does not harm a run."""
 
 import logging
 from pathlib import Path

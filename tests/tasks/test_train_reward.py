@@ -1,4 +1,4 @@
-"""Which model a reranker starts from, and what of it is in the key."""
+"""Tests of which model a reranker starts from, and of what enters its key."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""What is trained next, how challenger and champion are compared, and who wins: made records and numbers worked out by hand."""
+"""Tests of promotion: what is trained next, how challenger and champion are compared, and which of them wins."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The registry: one decision per number whoever races for it, on disk and on S3; by hand; and what it says when it is broken."""
+"""Tests of the registry of champions: concurrent decisions on disk and on S3, decisions by hand, damaged records, pages."""
 
 import json
 import subprocess

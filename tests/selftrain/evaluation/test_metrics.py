@@ -1,4 +1,4 @@
-"""Statistics of pools, against numbers worked out by hand."""
+"""Tests of the metrics of pools (pass@k, ways of picking, intervals) against numbers worked out by hand."""
 
 import math
 import time

@@ -1,4 +1,4 @@
-"""Child processes: their progress, their log, their failures, and that nothing of them outlives its parent."""
+"""Tests of child processes: progress, logs, failures, secrets, and that no child outlives its parent."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Two machines train one model: here they are network namespaces with a wire between them, and share the file system."""
+"""Tests of training one model on two machines, which are network namespaces that share the file system."""
 
 import json
 import math

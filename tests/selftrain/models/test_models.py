@@ -1,4 +1,4 @@
-"""Models from outside: what a checkpoint's format leaves behind, and what is no model of the kind."""
+"""Tests of loading pretrained models: GGUF checkpoints become ordinary models, and unsuitable checkpoints are refused."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""What DeepSpeed compiles survives the kill of who compiled it."""
+"""Tests that a lock of DeepSpeed's compiled operators, left by a killed process, blocks nobody."""
 
 import os
 import subprocess

@@ -1,4 +1,4 @@
-"""How prompts and completions become tokens and text again, with tokenizers of the kinds that pretrained models have."""
+"""Tests of converting prompts and completions to tokens and back, with the kinds of tokenizers that pretrained models have."""
 
 import json
 from collections.abc import Callable

@@ -1,4 +1,4 @@
-"""The plan's arithmetic: memory, FLOPs, steps and what it warns of, against figures computed by hand."""
+"""Tests of the plan's memory, FLOPs, steps and warnings against numbers computed by hand."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""The plan against what really happens, on a model small enough for every run of the tests; `make bench` has larger ones."""
+"""Tests of the plan against measurements on a model small enough for the tests; `make bench` measures larger ones."""
 
 from pathlib import Path
 

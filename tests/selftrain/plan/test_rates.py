@@ -1,4 +1,4 @@
-"""Rates that a plan takes from finished runs: from manifests made by hand, against figures computed by hand."""
+"""Tests of the rates that a plan reads from finished runs, with manifests written by hand."""
 
 import json
 import time

@@ -1,4 +1,4 @@
-"""What pretrained models cannot do is told before anything is trained: by their config, their tokenizer, and a small twin."""
+"""Tests of the checks of pretrained models before training: by config, by tokenizer, and with a miniature of the model."""
 
 import json
 import shutil

@@ -1,4 +1,4 @@
-"""Small problems made by hand, and files of them."""
+"""Test data: small problems written by hand, and files that contain them."""
 
 import gzip
 import json

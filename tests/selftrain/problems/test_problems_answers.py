@@ -1,4 +1,4 @@
-"""What is learnt from answers as models give them, and what is counted."""
+"""Tests of cleaning the answers to learn from, which models wrote, and of counting them."""
 
 from pathlib import Path
 

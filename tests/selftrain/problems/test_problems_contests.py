@@ -1,4 +1,4 @@
-"""CodeContests as it is found: names that several problems share, texts that refer to pictures, limits, odd rows."""
+"""Tests of reading CodeContests: shared names, texts that refer to pictures, limits, unusual rows."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Asserts made from the examples in a Python prompt."""
+"""Tests of the assertions that are generated from the examples in a Python prompt."""
 
 from selftrain.problems.examples import example_tests
 

@@ -1,4 +1,4 @@
-"""Files in, rows out; what is wrong with a file is said with its place."""
+"""Tests of reading problem files: formats, folders and globs, digests, and errors that name file and line."""
 
 import gzip
 import json

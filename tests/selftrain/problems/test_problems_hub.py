@@ -1,4 +1,4 @@
-"""The hub's border: its own loader on a local folder in its layout, and its own client against a server made here."""
+"""Tests of reading data sets: the hub's loader on a local folder in its layout, its client against a local server."""
 
 import json
 import threading

@@ -1,4 +1,4 @@
-"""From files to checked problems, for each source."""
+"""Tests of reading and checking the problems of each source."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,6 +1,6 @@
-"""Real MultiPL-E problems, where the environment variable MULTIPL_E_DIR names a folder with them.
+"""Tests with real MultiPL-E problems, if the environment variable MULTIPL_E_DIR names a folder that contains them.
 
-The folder holds `humaneval-LANG.jsonl`, and `mbpp-LANG.jsonl` with answers, for the paper's eight languages.
+The folder contains `humaneval-LANG.jsonl`, and `mbpp-LANG.jsonl` with answers, for the paper's eight languages.
 """
 
 import os

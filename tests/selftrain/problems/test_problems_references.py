@@ -1,4 +1,4 @@
-"""What programs that are held to be right say of a problem's tests."""
+"""Tests of judging a problem's tests by the results of its reference programs."""
 
 import pytest
 

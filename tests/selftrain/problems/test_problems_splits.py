@@ -1,4 +1,4 @@
-"""Splits by task, and the search for problems that are both trained and evaluated on."""
+"""Tests of splitting by task, and of finding problems that are both trained and evaluated on."""
 
 from collections import Counter
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""A run's report, made up: scores that know a little, a generator that drifts, and texts that mean harm."""
+"""Fixtures for the tests of the report: an invented run with scores, a drifting generator, and hostile texts."""
 
 import zlib
 

@@ -1,4 +1,4 @@
-"""The data behind the report's table of problems."""
+"""Tests of the data of the report's table of problems: merged duplicates and the size limit."""
 
 from collections import Counter
 from dataclasses import replace

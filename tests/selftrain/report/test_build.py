@@ -1,4 +1,4 @@
-"""report.json has exactly its shape; report.html holds hostile text harmlessly."""
+"""Tests of report.json, which must have an exact shape, and of report.html, which must be safe with hostile text."""
 
 import base64
 import json

@@ -1,4 +1,4 @@
-"""Scales and ticks, and that plots put values where they belong."""
+"""Tests of the report's plots: scales, ticks, and positions of values."""
 
 import re
 from xml.etree import ElementTree

@@ -1,4 +1,4 @@
-"""The page in a real browser: no error, no request, no hostile script, and its table works."""
+"""Tests of the report in a real browser: no errors, no requests, no hostile scripts, and a working table."""
 
 import importlib.util
 import shutil

@@ -1,4 +1,4 @@
-"""A run's own way of picking: what it adds up, what it says of texts that the run never saw, and a problem of its own."""
+"""Tests of `Picker`: the run's ranking rule, the warning about texts out of distribution, and example problems."""
 
 import json
 from collections import defaultdict

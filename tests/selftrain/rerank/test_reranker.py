@@ -1,4 +1,4 @@
-"""The product: how it ranks, what it refuses, and that it is an ordinary checkpoint."""
+"""Tests of the reranker: its ranking, its scores, refused inputs, and that it is an ordinary checkpoint."""
 
 import json
 import os

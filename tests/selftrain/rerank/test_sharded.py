@@ -1,4 +1,4 @@
-"""A reranker in shards over two ranks scores as a whole one does, however unevenly the ranks are busy."""
+"""Tests that a reranker split over two ranks gives the scores of a whole reranker, however unevenly the ranks are loaded."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Sampling: what an engine draws, the log-probability it gives it, and that neither depends on batches or shards."""
+"""Tests of sampling: drawn tokens, their log-probabilities, and independence of batches and shards."""
 
 import json
 import math

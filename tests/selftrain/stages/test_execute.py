@@ -1,4 +1,4 @@
-"""Execution of test cases one by one: the same verdicts, and the share of the cases that pass."""
+"""Tests of stage `execute`: cases run one by one, checkers, limits, and a sandbox that fails."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Mining: which pairs a judged pool gives."""
+"""Tests of stage `mine`: which pairs it forms from a pool with verdicts."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Tests that the language itself refuses are found before anything is trained; all others get through."""
+"""Tests of stage `prepare`: tests and checkers that cannot work are found, and valid problems are kept."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What is wrong with a file of problems without being seen in it: found by running answers and empty functions."""
+"""Tests of finding faulty problems by running answers and empty functions."""
 
 import json
 from pathlib import Path

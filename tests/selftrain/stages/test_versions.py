@@ -1,8 +1,8 @@
-"""No stage's result changes without its version: each is built on a tiny fixture, and what comes out has a digest in versions.json.
+"""Tests that a stage's result changes only with its version: each is built from a tiny fixture, with its digest in versions.json.
 
-Covered are the stages whose result depends on nothing but their rules: prepare, execute, mine, evaluate and report (with made scores in
-place of a reranker's); test_versions_trained.py covers the others.
-After a change that is meant, raise the stage's version and write the digest that the failing test names into versions.json.
+Covered are the stages whose result depends only on their rules: prepare, execute, mine, evaluate and report (with invented
+scores in place of a reranker's); test_versions_trained.py covers the others. After an intended change, raise the stage's
+version and write the digest that the failing test names into versions.json.
 """
 
 import inspect

@@ -1,7 +1,7 @@
-"""No result of a stage that trains or samples changes without the stage's version: sft, sample, train_reward, ppo.
+"""Tests that results of the stages sft, sample, train_reward and ppo change only with the stage's version.
 
-Each is built on a tiny fixture; versions.json keeps figures of what comes out. Processors round differently, so the figures are compared
-to one part in a hundred. A comment in any file changes no key.
+Each is built from a tiny fixture; versions.json contains metrics of the results. Processors round differently, so the metrics
+are compared to one part in a hundred. A comment in any file changes no key.
 """
 
 import json

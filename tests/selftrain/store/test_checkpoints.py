@@ -1,4 +1,4 @@
-"""Checkpoints in a remote store: what is there is what is here, whole or not at all, and another machine goes on from it."""
+"""Tests of checkpoints in a remote store: they are copied whole or not at all, and another machine resumes from them."""
 
 import json
 import os

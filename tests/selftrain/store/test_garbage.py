@@ -1,4 +1,4 @@
-"""`selftrain gc`: what runs and the registry need stays, with what it was made from; the rest goes, and nothing too early."""
+"""Tests of `selftrain gc`: it keeps all artifacts that runs and the registry need, and removes the others when they are old."""
 
 import fcntl
 import json

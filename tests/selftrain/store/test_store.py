@@ -1,4 +1,4 @@
-"""The artifact store: whole or absent, verified, built once, and still there after kills and full disks."""
+"""Tests of the artifact store: artifacts are complete or absent, verified, built once, and survive kills and full disks."""
 
 import importlib.util
 import json

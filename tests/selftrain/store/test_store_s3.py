@@ -1,4 +1,4 @@
-"""The store on a real S3 server: whole or absent, built once, on a bad connection too, and its secrets kept."""
+"""Tests of the store on a real S3 server: complete artifacts, leases, bad connections, and secrets that are not leaked."""
 
 import json
 import os

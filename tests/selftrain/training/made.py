@@ -1,4 +1,4 @@
-"""Trainings of tiny models: what they are given, and running several of them together."""
+"""Builds the inputs of trainings of tiny models, and runs several such trainings at once."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""SFT and reward training: what the loss is on, the order of batches, evaluation, and what cannot be trained."""
+"""Tests of SFT and reward training: losses, order of batches, evaluation, early stopping, and unusable training data."""
 
 import json
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""Training whose numbers are not finite ends at that step, on all ranks, and nothing of it is stored."""
+"""Tests that training with NaN or infinite numbers ends at that step on all ranks, and that its result is not stored."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What training exports is an ordinary checkpoint: plain transformers reads it where this project is not."""
+"""Tests that exported models are ordinary checkpoints, which plain transformers loads without this project."""
 
 import json
 import subprocess

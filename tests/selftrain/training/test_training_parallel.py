@@ -1,4 +1,4 @@
-"""Two ranks, by DDP and by stages of ZeRO, compute what one process does, also where they go on from a checkpoint."""
+"""Tests that two ranks, with DDP and with ZeRO, have the losses of one process, also after resuming from a checkpoint."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""A training that is killed and goes on ends with the very weights of an undisturbed one."""
+"""Tests that a training that is killed and resumed ends with exactly the weights of an undisturbed training."""
 
 from pathlib import Path
 

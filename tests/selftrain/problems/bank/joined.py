@@ -1,7 +1,7 @@
-"""Many MultiPL-E programs as one, for languages where starting the compiler costs more than compiling.
+"""Joins many MultiPL-E programs into one, for languages where starting the compiler takes longer than compiling.
 
-The program prints a line `NUMBER passed` or `NUMBER failed` for each. Each has a namespace, class or function
-of its own, and a failed assertion is caught instead of ending the program.
+For each program, the joined program prints a line `NUMBER passed` or `NUMBER failed`. Each program is in a separate namespace,
+class or function, and a failed assertion is caught instead of ending the joined program.
 """
 
 from collections.abc import Callable, Sequence

@@ -1,4 +1,4 @@
-"""The bank's code and tests in the real toolchains: right code passes, every operation's mistake fails."""
+"""Tests the bank's code and tests with real toolchains: right code passes, every operation's mistake fails."""
 
 import functools
 import random

@@ -1,4 +1,4 @@
-"""What the bank draws: splits, seeds, mistakes, and what it says where it cannot."""
+"""Tests of what the bank generates: splits, seeds, rates of mistakes, and errors for impossible settings."""
 
 import hashlib
 import json

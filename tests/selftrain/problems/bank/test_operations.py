@@ -1,4 +1,4 @@
-"""The tables of operations and their code: complete, consistent, and computing what the phrases say."""
+"""Tests that the bank's tables of operations are complete and consistent, and that the code does what the phrases say."""
 
 from typing import get_args
 

@@ -1,4 +1,4 @@
-"""Prompts, bodies and tests as each language writes them, against texts written by hand."""
+"""Tests of the bank's prompts, bodies and tests in each language against texts written by hand."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""python -m tests.selftrain.training.ppo.ranks OUT [DEEPSPEED.json]: PPO on the toy model, alone or as one of torchrun's ranks.
+"""Runs PPO on the toy model, alone or as a rank of torchrun: `python -m tests.selftrain.training.ppo.ranks OUT [DEEPSPEED.json]`.
 
 Writes the tokens of a live first rollout, and the curve of 20 updates on stored rollouts, both as rank 0 sees them.
 """

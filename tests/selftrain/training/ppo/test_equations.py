@@ -1,4 +1,4 @@
-"""Each expectation is worked out by hand in the test."""
+"""Tests of the equations of PPO (KL estimators, rewards, advantages, losses) against numbers worked out by hand."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""The policy with its value head: padding must not matter, and the numbers must be plain transformers' own."""
+"""Tests of the policy with its value head: padding has no effect, and the numbers equal those of plain transformers."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The stage through its real child processes: one process, a killed one, two ranks under torchrun."""
+"""Tests of stage `ppo` through its real child processes: one process, a killed process, two ranks under torchrun."""
 
 import json
 import os

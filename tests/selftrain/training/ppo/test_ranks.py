@@ -1,4 +1,4 @@
-"""Two ranks, by DDP and by each stage of ZeRO, do what one process does: the same tokens, the same losses."""
+"""Tests that PPO on two ranks, with DDP and with each stage of ZeRO, gives the tokens and losses of one process."""
 
 import json
 from pathlib import Path

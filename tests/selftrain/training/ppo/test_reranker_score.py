@@ -1,4 +1,4 @@
-"""The reranker as a score: batching must not matter, and the numbers are plain transformers' own."""
+"""Tests of the reranker as PPO's reward: batching has no effect, and scores equal those of plain transformers."""
 
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification

@@ -1,4 +1,4 @@
-"""Rollouts: which token a number picks, and that a row's tokens depend on nothing but the row."""
+"""Tests of rollouts: which token a random number picks, and that a row's tokens depend only on that row."""
 
 import torch
 

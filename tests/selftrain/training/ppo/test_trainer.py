@@ -1,4 +1,4 @@
-"""The trainer with a real function as the reward: it learns, its parts fit together, it goes on where it stopped."""
+"""Tests of the PPO trainer with a simple function as the reward: it learns, its parts agree, and it resumes exactly."""
 
 import dataclasses
 

@@ -1,22 +1,24 @@
-"""Our PPO gives the numbers of TRL 1.12's PPOTrainer, which trl_reference.py read out of a run of it, to 1e-5.
+"""Tests that this project's PPO gives the numbers of TRL 1.12's PPOTrainer to 1e-5; trl_reference.py recorded TRL's numbers.
 
 Compared on one batch each: log-probabilities, values and the reference's log-probabilities of the same weights; KL, rewards,
-advantages, value targets; policy and value loss after each of three optimizer steps; the weights after them.
+advantages, value targets; policy and value loss after each of three optimizer steps; the weights after the steps.
 
-What TRL does otherwise, and why we do not:
-- An ended completion's score. TRL puts it one position *behind* the end token, and takes the value there for that of a state
-  to come, although no token follows. With gamma * lambda = 1 this changes no advantage; below, the score is discounted once
-  more and a value that judges nothing is mixed in. Ours is at the end token. Completions of the full length: both the same.
-- That position counts in TRL's value loss and in its whitening of rewards. Ours count the completion's tokens.
+Differences between TRL and this project ("ours"), with reasons:
+- Score of a completion that ended. TRL puts it one position *after* the end token and uses the value there as that of a next
+  state, although no token follows. With gamma * lambda = 1 this changes no advantage; below 1, the score is discounted once
+  more and mixed with a value that estimates nothing. Ours puts it at the end token. Completions of full length: no difference.
+- TRL counts that position in its value loss and in its whitening of rewards. Ours counts the completion's tokens.
 - Several parts of a mini-batch: TRL averages over each part's tokens, so a token counts for more in a part of short
-  completions. Ours is the mean over the mini-batch's tokens, however it is cut up.
+  completions. Ours is the mean over the mini-batch's tokens, however the mini-batch is divided.
 - Several mini-batches with gradient accumulation: TRL steps once in `gradient_accumulation_steps` parts, so once an epoch,
   whatever `num_mini_batches` says. Ours steps once a mini-batch.
-- TRL divides logits by temperature + 1e-7, takes old log-probabilities from generation, and does not clip gradients. Ours:
-  by the temperature; from the network as the update runs it, so that the first ratio is 1; clipped at `max_grad_norm`.
-- Value targets of a root mean square above 1 are scaled by it in our value loss (see `value_scale`); TRL's never are.
-- TRL's value model is a network of its own; ours shares the policy's trunk unless told otherwise. Here both share.
-- TRL takes the first *pad* token for a completion's end, a sampled one too; ours the first end token.
+- TRL divides logits by temperature + 1e-7, takes old log-probabilities from generation, and does not clip gradients. Ours
+  divides by the temperature, computes old log-probabilities with the network as the update runs it, so that the first ratio
+  is 1, and clips gradients at `max_grad_norm`.
+- For the value loss ours divides values and targets by the targets' root mean square if that is above 1 (`value_scale`); TRL
+  never does.
+- TRL's value model is a separate network; ours shares the policy's trunk by default. In this test both share it.
+- TRL takes the first *pad* token, even a sampled one, as the end of a completion; ours takes the first end token.
 """
 
 import dataclasses

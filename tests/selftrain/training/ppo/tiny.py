@@ -1,4 +1,4 @@
-"""A tiny model for the tests of PPO."""
+"""A tiny language model for the tests of PPO."""
 
 import torch
 from transformers import LlamaConfig, LlamaForCausalLM

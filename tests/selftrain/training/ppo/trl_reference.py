@@ -1,10 +1,10 @@
-"""Makes trl_reference.json: what TRL 1.12's PPOTrainer computes on fixed batches of a model of 600 parameters.
+"""Writes trl_reference.json: what TRL 1.12's PPOTrainer computes on fixed batches of a model of 600 parameters.
 
     pip install --no-deps --target DIR trl==1.12.0
     python -m tests.selftrain.training.ppo.trl_reference DIR
 
-No formula is written down here: TRL's own train() runs, and at each call of backward() its local variables are read from
-its frame. The value model reads the policy's own trunk, as ours does, and the optimizer is told our epsilon.
+This file contains no formula: it runs TRL's own train() and reads its local variables from the stack frame at each call of
+backward(). The value model shares the policy's trunk, and the optimizer has the epsilon of this project.
 """
 
 import json

@@ -6,12 +6,11 @@ program.
 
 import os
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from sandbox.clear import wipe
 from sandbox.encoding import encoded
-from sandbox.errors import SandboxError
+from sandbox.exchange import write_inside
 from sandbox.verdicts import Case, Checker, Result
 from sandbox.watch import Outcome
 
@@ -86,13 +85,3 @@ class Checking:
             f"the checker ({self.checker.language}) failed: expected exit code 0 and a last line accept or reject, got {what}: "
             f"{said.strip()[-_TOLD:]!r}; mend it, or take another way to compare"
         )
-
-
-def write_inside(directory: Path, name: str, content: bytes) -> None:
-    """Write the new file `name` into a program's directory. Raises `SandboxError` if the name leads out of that directory."""
-    path = directory / name
-    if ".." in path.parts or not path.is_relative_to(directory):
-        raise SandboxError(f"a compiler made a file named {name!r}")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "xb", opener=partial(os.open, mode=0o644)) as file:
-        file.write(content)

@@ -263,7 +263,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             f"serving on http://{arguments.host}:{arguments.port} (backend {sandbox.backend}); /docs lists the routes",
             file=sys.stderr,
         )
-        serve(sandbox, arguments.host, arguments.port, arguments.workers, arguments.queue)
+        serve(sandbox, arguments.host, arguments.port, arguments.queue)
     return 0
 
 

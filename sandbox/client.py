@@ -97,6 +97,7 @@ class Sandbox:
     ) -> None:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
+        self.workers = workers
         self.backend, start = _choose(backend, docker_runtime, patience)
         # A slot has one worker for each image and judges one program at a time, so at most one of its workers is busy.
         slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
@@ -148,6 +149,15 @@ class Sandbox:
                 f"language {name!r} needs {', '.join(missing)}, not found by sandbox backend {self.backend!r}{remedy}"
             )
 
+    def check(self, program: Program) -> None:
+        """Raise `UsageError` or `ToolsMissing` if this sandbox cannot run the program or its checker. Starts a worker when it sees a
+        language for the first time."""
+        self.need(program.language)
+        if program.checker:
+            self._need_checker(program.checker.language, program)
+        if self.backend == docker.NAME:
+            docker.check(program)
+
     def _need_checker(self, checker: str, program: Program) -> None:
         """Raise `ToolsMissing` or `UsageError` if a checker in language `checker` cannot run in the container of `program`."""
         self.need(checker)
@@ -196,11 +206,7 @@ class Sandbox:
 
         def distinct() -> Iterator[Program]:
             for program in programs:
-                self.need(program.language)
-                if program.checker:
-                    self._need_checker(program.checker.language, program)
-                if self.backend == docker.NAME:
-                    docker.check(program)
+                self.check(program)
                 content = content_key(program)
                 if content in known:
                     ready.append(replace(known[content], id=program.id, cached=True))
@@ -219,10 +225,9 @@ class Sandbox:
             yield from (replace(result, id=other, cached=True) for other in twins.pop(content))
 
         for program, result in self._in_parallel(distinct(), call):
-            failed = (
-                program.checker and result.verdict is Verdict.sandbox_error
-            )  # perhaps because it ran out of time
-            if result.verdict is Verdict.timeout or failed:
+            # The failure of a checker may be a timeout of the checker.
+            failed = program.checker and result.verdict is Verdict.sandbox_error
+            if failed or Verdict.timeout in (result.verdict, *(case.verdict for case in result.cases)):
                 slow.append(program)
             else:
                 yield from settle(program, result)
@@ -236,7 +241,7 @@ class Sandbox:
         """Judge programs again, at most half as many at once as there are processors, so that none slows another down."""
         if not programs:
             return
-        most = max(1, min(len(self._workers) // len(IMAGES), len(os.sched_getaffinity(0)) // 2))
+        most = max(1, min(self.workers, len(os.sched_getaffinity(0)) // 2))
         with ThreadPoolExecutor(most, thread_name_prefix="confirm") as threads:
             try:
                 again = threads.map(partial(self._judge, call=call), programs)
@@ -249,7 +254,7 @@ class Sandbox:
     def _in_parallel(self, programs: Iterator[Program], call: Cancel) -> Iterator[tuple[Program, Result]]:
         """Judge programs on all workers, reading only `_LOOK_AHEAD` batches per worker from the iterator."""
         running: dict[Future[list[Result]], list[Program]] = {}
-        batches, workers = self._batches(programs), len(self._workers) // len(IMAGES)
+        batches, workers = self._batches(programs), self.workers
         try:
             while True:
                 if self._closed:

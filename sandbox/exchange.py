@@ -8,7 +8,10 @@ import os
 import stat
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator
+from functools import partial
 from pathlib import Path, PurePosixPath
+
+from sandbox.errors import SandboxError
 
 LONGEST_NAME = 200  # characters of a file's name, with its folders
 MOST_FILES = 10_000
@@ -50,15 +53,24 @@ def write_files(directory: Path, files: Named, uid: int | None) -> None:
     """Write `files` into `directory`, before the program runs, and make `uid` their owner. A file that exists already (the
     program's source) is not overwritten."""
     for name, content in files:
-        path = directory / name
-        for folder in reversed(path.relative_to(directory).parents[:-1]):
-            (directory / folder).mkdir(exist_ok=True)
-            if uid is not None:
-                os.chown(directory / folder, uid, uid)
-        with contextlib.suppress(FileExistsError), open(path, "xb") as file:
-            file.write(b64decode(content))
-            if uid is not None:
-                os.fchown(file.fileno(), uid, uid)
+        with contextlib.suppress(FileExistsError):
+            write_inside(directory, name, b64decode(content), uid)
+
+
+def write_inside(directory: Path, name: str, content: bytes, uid: int | None = None) -> None:
+    """Write a new file into a program's directory, and make `uid` the owner of it and its folders. Raises `SandboxError` if its
+    path leads out of the directory, `FileExistsError`."""
+    path = directory / name
+    if ".." in path.parts or not path.is_relative_to(directory):
+        raise SandboxError(f"a compiler made a file named {name!r}")
+    for folder in reversed(path.relative_to(directory).parents[:-1]):
+        (directory / folder).mkdir(exist_ok=True)
+        if uid is not None:
+            os.chown(directory / folder, uid, uid)
+    with open(path, "xb", opener=partial(os.open, mode=0o644)) as file:
+        file.write(content)
+        if uid is not None:
+            os.fchown(file.fileno(), uid, uid)
 
 
 def read_files(directory: Path, names: Iterable[str], most: int) -> Iterator[tuple[str, str]]:
@@ -92,10 +104,8 @@ def is_over(directory: Path, most: int) -> bool:
     size = count = 0
     todo = [str(directory)]
     while todo:
-        with (
-            contextlib.suppress(OSError),
-            os.scandir(todo.pop()) as entries,
-        ):  # the program removed the directory meanwhile, or it may not be read
+        # The program may have removed the directory meanwhile, or closed it to us.
+        with contextlib.suppress(OSError), os.scandir(todo.pop()) as entries:
             for entry in entries:
                 count += 1
                 with contextlib.suppress(OSError):

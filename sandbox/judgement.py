@@ -9,14 +9,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sandbox.backends import bubblewrap
-from sandbox.checking import CheckerFailed, write_inside
+from sandbox.checking import CheckerFailed
 from sandbox.classfiles import main_class
 from sandbox.clear import memory_kills
 from sandbox.compare import same
 from sandbox.compilers import Compiled
 from sandbox.encoding import encoded
 from sandbox.errors import SandboxError
-from sandbox.exchange import read_files, write_files
+from sandbox.exchange import read_files, write_files, write_inside
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, Spawned, rlimits
 from sandbox.libraries import note, openssl
@@ -56,7 +56,7 @@ class Judgement:
         self.text = encoded(program.source)
         self.source = str(directory)
         self.code: bytes | None = None
-        self.killed = memory_kills() if judge.contained else None
+        self.killed: int | None = None
         if program.exchanges_files:
             self.at_home = False
         self.compiled: Phase | None = None

@@ -215,6 +215,21 @@ class Result:
     files: Named = ()
 
     @property
+    def ran(self) -> Phase | None:
+        """The run that decided the verdict; None if the compiler rejected the program."""
+        if self.compiled and self.compiled.verdict is not Verdict.passed:
+            return None
+        return Phase(
+            self.verdict,
+            self.exit_code,
+            self.run_seconds,
+            self.cpu_seconds - (self.compiled.cpu_seconds if self.compiled else 0.0),
+            self.peak_memory_bytes,
+            self.stdout,
+            self.stderr,
+        )
+
+    @property
     def pass_rate(self) -> float | None:
         """The share of the cases that passed, 0 to 1; None unless every case was run (`Program.every_case`)."""
         passed = [case.verdict is Verdict.passed for case in self.cases]
@@ -222,15 +237,16 @@ class Result:
 
     def to_json(self) -> dict[str, Any]:
         """The result as plain JSON values. `compiled`, `cases` and `files` are omitted when they are empty."""
-        fields = vars(self) | {"verdict": str(self.verdict)}
-        del fields["compiled"], fields["cases"]
-        if not self.files:
-            del fields["files"]
-        if self.compiled:
-            fields["compiled"] = self.compiled.to_json()
-        if self.cases:
-            fields["cases"] = [case.to_json() for case in self.cases]
-        return fields
+        fields = vars(self) | {
+            "verdict": str(self.verdict),
+            "compiled": self.compiled.to_json() if self.compiled else None,
+            "cases": [case.to_json() for case in self.cases],
+        }
+        return {
+            name: value
+            for name, value in fields.items()
+            if value or name not in ("compiled", "cases", "files")
+        }
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Result":

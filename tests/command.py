@@ -10,7 +10,7 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -202,3 +202,13 @@ def processes(module: str, folder: Path) -> list[int]:
         if module.encode() in command and str(folder).encode() in command:
             found.append(int(path.parent.name))
     return found
+
+
+def wait_until(
+    true: Callable[[], Any], what: str, told: Callable[[], Any] = str, seconds: float = 600
+) -> None:
+    """Wait until `true()`; fail with what `told` tells where that takes longer than `seconds`."""
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s: {told()}"
+        time.sleep(0.05)

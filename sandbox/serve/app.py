@@ -10,19 +10,18 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sandbox.client import Sandbox
 from sandbox.serve import fusion, native, open_instruct, piston
-from sandbox.serve.service import Ceilings, Service
+from sandbox.serve.service import Service
 
+BODY_BYTES = 16 << 20
+"""The largest body of a request."""
 OPEN = ("/health", "/v1/ping")
 """Paths that clients may request without the token."""
 
 
-def application(
-    sandbox: Sandbox, workers: int, queue: int, token: str | None = None, ceilings: Ceilings | None = None
-) -> FastAPI:
+def application(sandbox: Sandbox, queue: int, token: str | None = None) -> FastAPI:
     """The HTTP application, which closes `sandbox` when it ends. `token`: the bearer token; None: everyone who can reach the port
     may run programs."""
-    ceilings = ceilings or Ceilings()
-    service = Service(sandbox, workers, queue, ceilings)
+    service = Service(sandbox, queue)
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
@@ -42,7 +41,7 @@ def application(
     async def metrics() -> Response:
         return Response(service.metrics.text(), media_type="text/plain; version=0.0.4")
 
-    app.add_middleware(Guard, token=token, body_bytes=ceilings.body_bytes)
+    app.add_middleware(Guard, token=token, body_bytes=BODY_BYTES)
     return app
 
 
@@ -69,9 +68,10 @@ class Guard:
             await JSONResponse(said, 401, {"WWW-Authenticate": "Bearer"})(scope, receive, send)
             return
         read, answered = 0, False
+        stated = int(headers.get(b"content-length", b"0"))
 
         def over() -> bool:
-            return max(read, int(headers.get(b"content-length", b"0"))) > self.body_bytes
+            return max(read, stated) > self.body_bytes
 
         async def refuse() -> None:
             nonlocal answered

@@ -10,7 +10,7 @@ from sandbox.serve.app import application
 TOKEN = "SANDBOX_TOKEN"  # noqa: S105 - the name of a variable
 
 
-def serve(sandbox: Sandbox, host: str, port: int, workers: int, queue: int) -> None:
+def serve(sandbox: Sandbox, host: str, port: int, queue: int) -> None:
     """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SANDBOX_TOKEN."""
-    app = application(sandbox, workers, queue, os.environ.get(TOKEN) or None)
+    app = application(sandbox, queue, os.environ.get(TOKEN) or None)
     uvicorn.run(app, host=host, port=port, log_level="warning", access_log=False, timeout_graceful_shutdown=5)

@@ -76,7 +76,6 @@ def router(service: Service) -> APIRouter:
             )
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
-        service.check(program)
         [result] = await service.judge(request, [program])
         return answer(result)
 
@@ -86,23 +85,19 @@ def router(service: Service) -> APIRouter:
 def answer(result: Result) -> RunCodeAnswer:
     """A result of the sandbox as SandboxFusion's answer."""
     status: Literal["Success", "Failed"] = "Success" if result.verdict is Verdict.passed else "Failed"
-    compiled = _compiled(result.compiled) if result.compiled else None
-    if result.compiled and result.compiled.verdict is not Verdict.passed:
-        return RunCodeAnswer(status=status, message="", compile_result=compiled)
-    timeout = result.verdict is Verdict.timeout
-    ran = CommandResult(
-        status="TimeLimitExceeded" if timeout else "Finished",
-        execution_time=result.run_seconds,
-        return_code=None if timeout else _code(result.exit_code),
-        stdout=result.stdout,
-        stderr=result.stderr,
-    )
     return RunCodeAnswer(
-        status=status, message="", compile_result=compiled, run_result=ran, files=dict(result.files)
+        status=status,
+        message="",
+        compile_result=_command(result.compiled),
+        run_result=_command(result.ran),
+        files=dict(result.files),
     )
 
 
-def _compiled(phase: Phase) -> CommandResult:
+def _command(phase: Phase | None) -> CommandResult | None:
+    """How a command ended; None if it was not run."""
+    if phase is None:
+        return None
     timeout = phase.verdict is Verdict.timeout
     return CommandResult(
         status="TimeLimitExceeded" if timeout else "Finished",

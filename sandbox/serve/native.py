@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field
 
 from sandbox.errors import UsageError
 from sandbox.rows import parse_row
-from sandbox.serve.service import Service, check_judged
+from sandbox.serve.service import Service, check_count, check_judged
 
 
 class Judge(BaseModel):
@@ -25,9 +25,7 @@ def router(service: Service) -> APIRouter:
 
     @routes.post("/judge")
     async def judge(body: Judge, request: Request) -> StreamingResponse:
-        most = service.ceilings.programs
-        if len(body.programs) > most:
-            raise HTTPException(422, f"programs: got {len(body.programs)}, allowed are at most {most}")
+        check_count("programs", len(body.programs))
         rows = {}
         for at, fields in enumerate(body.programs):
             try:
@@ -36,15 +34,12 @@ def router(service: Service) -> APIRouter:
                 raise HTTPException(422, f"programs[{at}]: {error}") from error
             if row.program.id in rows:
                 raise HTTPException(422, f"programs[{at}]: id {row.program.id!r} is used twice")
-            service.check(row.program)
             rows[row.program.id] = row
-        results = service.stream(request, [row.program for row in rows.values() if row.known is None])
+        results = await service.start(request, [row.program for row in rows.values() if row.known is None])
         first = [row.known for row in rows.values() if row.known is not None]
-        # Wait for one result before answering, so that a full queue, or a failure on a single program, becomes an HTTP status.
-        if not first and (result := await anext(results, None)):
-            first.append(result)
-            if len(rows) == 1:
-                check_judged(result)
+        if not first and len(rows) == 1:  # so that a failure of the sandbox on it becomes an HTTP status
+            first.append(await anext(results))
+            check_judged(first[0])
 
         async def lines() -> AsyncIterator[str]:
             for result in first:

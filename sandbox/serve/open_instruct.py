@@ -8,10 +8,8 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel
 
 from sandbox.programs import assemble
-from sandbox.serve.service import Service
+from sandbox.serve.service import Service, check_count
 from sandbox.verdicts import Case, Program, Verdict
-
-MOST_TESTS = 1000
 
 
 class Tests(BaseModel):
@@ -74,6 +72,5 @@ def _listed(tests: Any) -> list[Any]:
             ) from None
     if not isinstance(tests, list):
         raise HTTPException(422, f"tests: expected a list, got {type(tests).__name__}")
-    if len(tests) > MOST_TESTS:
-        raise HTTPException(422, f"tests: got {len(tests)}, allowed are at most {MOST_TESTS}")
+    check_count("tests", len(tests))
     return tests

@@ -13,8 +13,8 @@ from sandbox.languages import LANGUAGES, language
 from sandbox.serve.service import Service
 from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 
-STATUSES = {Verdict.timeout: "TO", Verdict.output_exceeded: "OL", Verdict.sandbox_error: "XX"}
-"""Piston's status by verdict (time limit, output limit, internal error). Other failures get RE (exit code) or SG (signal)."""
+STATUSES = {Verdict.timeout: "TO", Verdict.output_exceeded: "OL"}
+"""Piston's status by verdict (time limit, output limit). Other failures get RE (exit code) or SG (signal)."""
 RUN_MS, COMPILE_MS = 3000, 10000
 """Piston's default time limits in milliseconds, of a run and of a compilation."""
 
@@ -50,17 +50,19 @@ def router(service: Service) -> APIRouter:
     @routes.post("/execute")
     async def execute(body: Execute, request: Request) -> Any:
         try:
-            program = _program(service, body)
-            service.check(program)
-        except (UsageError, ValueError) as error:
-            return JSONResponse({"message": str(error)}, 400)
+            try:
+                program = _program(service, body)
+            except (UsageError, ValueError) as error:
+                raise HTTPException(422, str(error)) from error
+            [result] = await service.judge(request, [program])
         except HTTPException as error:
-            return JSONResponse({"message": error.detail}, 400)
-        [result] = await service.judge(request, [program])
+            if error.status_code == 422:  # Piston's own status and form for a wrong request
+                return JSONResponse({"message": error.detail}, 400)
+            raise
         return _answer(result, program)
 
     @routes.get("/runtimes")
-    async def runtimes() -> list[dict[str, Any]]:
+    def runtimes() -> list[dict[str, Any]]:
         found = []
         for row in LANGUAGES.values():
             try:
@@ -111,21 +113,10 @@ def _first(*milliseconds: float | None) -> float:
 
 
 def _answer(result: Result, program: Program) -> dict[str, Any]:
-    compiled = _stage(result.compiled) if result.compiled else None
-    refused = result.compiled is not None and result.compiled.verdict is not Verdict.passed
-    ran = Phase(
-        result.verdict,
-        result.exit_code,
-        result.run_seconds,
-        result.cpu_seconds - (result.compiled.cpu_seconds if result.compiled else 0.0),
-        result.peak_memory_bytes,
-        result.stdout,
-        result.stderr,
-    )
     found: dict[str, Any] = {"language": program.language, "version": "0.0.0"}
-    if compiled is not None:
-        found["compile"] = compiled
-    return found | {"run": compiled if refused else _stage(ran)}
+    if result.compiled:
+        found["compile"] = _stage(result.compiled)
+    return found | {"run": _stage(result.ran) if result.ran else found["compile"]}
 
 
 def _stage(phase: Phase) -> dict[str, Any]:

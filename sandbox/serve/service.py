@@ -4,10 +4,9 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from fastapi import HTTPException, Request
 
@@ -24,25 +23,35 @@ HUNG_UP = 499
 """The HTTP status of a request whose client has disconnected (so nobody reads it)."""
 
 
-@dataclass(frozen=True)
-class Ceilings:
-    """The largest values that a request may ask for. `seconds`: CPU time of one run or one compilation. `programs`: programs in
-    one request. `body_bytes`: size of the request's body."""
-
-    seconds: float = 120.0
-    memory_bytes: int = 2048 * MIB
-    programs: int = 1000
-    body_bytes: int = 16 * MIB
+CEILINGS = Limits(
+    cpu_seconds=120,
+    wall_seconds=360,
+    compile_cpu_seconds=120,
+    compile_wall_seconds=360,
+    memory_bytes=2048 * MIB,
+    output_bytes=64 * MIB,
+    file_bytes=256 * MIB,
+    processes=1024,
+)
+"""The largest limits that a request may ask for."""
+_TITLES = {
+    "cpu_seconds": "seconds of a run",
+    "compile_cpu_seconds": "seconds of compilation",
+    "memory_bytes": "bytes of memory",
+}
+"""Names of limits for people; the others are called as in `Limits`."""
+MOST_PROGRAMS = 1000
+"""The most programs, or tests, in one request."""
 
 
 class Service:
-    """Serves requests with one sandbox. `workers` programs run at once, and at most `queue` more wait; then requests get 503."""
+    """Serves requests with one sandbox. All its workers run programs, and at most `queue` programs wait; then requests get 503."""
 
-    def __init__(self, sandbox: Sandbox, workers: int, queue: int, ceilings: Ceilings) -> None:
-        self.sandbox, self.workers, self.queue, self.ceilings = sandbox, workers, queue, ceilings
+    def __init__(self, sandbox: Sandbox, queue: int) -> None:
+        self.sandbox, self.queue = sandbox, queue
         self.metrics = Metrics()
-        self._slots = asyncio.Semaphore(workers)
-        self._threads = ThreadPoolExecutor(workers, thread_name_prefix="serve")
+        self._slots = asyncio.Semaphore(sandbox.workers)
+        self._threads = ThreadPoolExecutor(sandbox.workers, thread_name_prefix="serve")
         self._accepted = 0
 
     def close(self) -> None:
@@ -58,14 +67,11 @@ class Service:
         becomes a limit on CPU time, because wall-clock time on a busy machine says nothing about the program; the limit on
         wall-clock time is two seconds more. Raises HTTPException 422 for a limit above the ceilings.
         """
-        asked = {"seconds of a run": run, "seconds of compilation": compile}
-        for what, seconds in asked.items():
-            if seconds is not None and not 0 < seconds <= self.ceilings.seconds:
-                self._refuse(what, seconds, f"more than 0 and at most {self.ceilings.seconds:g}")
-        if memory is not None and not 0 < memory <= self.ceilings.memory_bytes:
-            self._refuse("bytes of memory", memory, f"more than 0 and at most {self.ceilings.memory_bytes}")
-        if run is compile is memory is None:
+        asked = {"cpu_seconds": run, "compile_cpu_seconds": compile, "memory_bytes": memory}
+        given = {name: value for name, value in asked.items() if value is not None}
+        if not given:
             return None
+        check_ceilings(given)
         limits = language(name).limits
         if run is not None:
             limits = replace(limits, cpu_seconds=run, wall_seconds=run + 2)
@@ -73,22 +79,26 @@ class Service:
             limits = replace(limits, compile_cpu_seconds=compile, compile_wall_seconds=compile + 2)
         return replace(limits, memory_bytes=memory) if memory is not None else limits
 
-    def check(self, program: Program) -> None:
-        """Raise HTTPException 422 if this server cannot run the program's language, or if its limits are above the ceilings."""
+    async def check(self, programs: Sequence[Program]) -> None:
+        """Raise HTTPException 422 if this server does not run one of the programs: its limits are above the ceilings, or tools of its
+        language or of its checker's are missing; 504 if the sandbox fails to tell."""
+        for program in programs:
+            if program.limits:
+                usual = vars(language(program.language).limits)
+                check_ceilings(
+                    {name: value for name, value in vars(program.limits).items() if value != usual[name]}
+                )
         try:
-            row = language(program.language)
-            self.sandbox.need(program.language)
-        except UsageError as error:
-            raise HTTPException(422, str(error)) from error
+            # In a thread, since a worker has to start and be asked where a language is new.
+            await asyncio.get_running_loop().run_in_executor(
+                None, lambda: list(map(self.sandbox.check, programs))
+            )
         except ToolsMissing as error:
             raise HTTPException(422, f"this server cannot run it: {error}") from error
-        limits = program.limits
-        if limits and limits != row.limits:
-            self.limits(program.language, limits.cpu_seconds, limits.compile_cpu_seconds, limits.memory_bytes)
-
-    @staticmethod
-    def _refuse(what: str, got: float, allowed: str) -> None:
-        raise HTTPException(422, f"{what}: got {got:g}, allowed is {allowed}")
+        except UsageError as error:
+            raise HTTPException(422, str(error)) from error
+        except SandboxError as error:
+            raise _not_judged(str(error)) from error
 
     async def judge(self, request: Request, programs: Sequence[Program]) -> list[Result]:
         """The results of `programs`, in the order of `programs`.
@@ -96,16 +106,18 @@ class Service:
         Raises HTTPException 503 if the queue is full, 504 if the sandbox failed on a program after its retries; the client may
         try again. A failure of the sandbox is never reported as a failure of the program.
         """
-        found = {result.id: result async for result in self.stream(request, programs)}
+        found = {result.id: result async for result in await self.start(request, programs)}
         results = [found[program.id] for program in programs]
         for result in results:
             check_judged(result)
         return results
 
-    async def stream(self, request: Request, programs: Sequence[Program]) -> AsyncIterator[Result]:
-        """The results of `programs`, in the order in which they finish; `sandbox_error` if the sandbox failed on a program. When
-        the client disconnects, its programs are killed. Raises HTTPException 503 if the queue is full."""
-        waiting = max(self._accepted + len(programs) - self.workers, 0)
+    async def start(self, request: Request, programs: Sequence[Program]) -> AsyncIterator[Result]:
+        """Accept `programs`, and return their results in the order in which they finish; `sandbox_error` if the sandbox failed on a
+        program. When the client disconnects, its programs are killed. Raises HTTPException 422 as `check` does, 503 if the queue is
+        full."""
+        await self.check(programs)
+        waiting = max(self._accepted + len(programs) - self.sandbox.workers, 0)
         if waiting > self.queue:
             self.metrics.refused.inc()
             raise HTTPException(
@@ -114,22 +126,25 @@ class Service:
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         self._count(len(programs))
-        tasks: set[asyncio.Task[Any]] = {asyncio.create_task(self._one(program)) for program in programs}
+        tasks = {asyncio.create_task(self._one(program)) for program in programs}
+        for task in tasks:
+            task.add_done_callback(lambda _: self._count(-1))
+        return self._results(request, tasks)
+
+    async def _results(self, request: Request, tasks: set[asyncio.Task[Result]]) -> AsyncIterator[Result]:
         gone = asyncio.create_task(_hung_up(request))
         try:
             while tasks:
-                done, _ = await asyncio.wait({*tasks, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if gone in done:
+                await asyncio.wait({*tasks, gone}, return_when=asyncio.FIRST_COMPLETED)
+                if gone.done():
                     self.metrics.cancelled.inc()
                     raise HTTPException(HUNG_UP, "the client hung up")
                 for task in [task for task in tasks if task.done()]:
                     tasks.remove(task)
-                    self._count(-1)
                     yield task.result()
         finally:
-            self._count(-len(tasks))
-            for task in (*tasks, gone):
-                task.cancel()
+            for left in (*tasks, gone):
+                left.cancel()
             await asyncio.gather(*tasks, gone, return_exceptions=True)
 
     async def _one(self, program: Program) -> Result:
@@ -160,13 +175,35 @@ class Service:
 
     def _count(self, change: int) -> None:
         self._accepted += change
-        self.metrics.queued.set(max(self._accepted - self.workers, 0))
+        self.metrics.queued.set(max(self._accepted - self.sandbox.workers, 0))
 
 
 def check_judged(result: Result) -> None:
     """Raise HTTPException 504 if the sandbox failed on the program."""
     if not result.verdict.is_label:
-        raise HTTPException(504, f"the sandbox failed, the program was not judged: {result.stderr[-500:]}")
+        raise _not_judged(result.stderr)
+
+
+def check_count(what: str, count: int) -> None:
+    """Raise HTTPException 422 if a request has more programs, or tests, than `MOST_PROGRAMS`."""
+    if count > MOST_PROGRAMS:
+        raise HTTPException(422, f"{what}: got {count}, allowed are at most {MOST_PROGRAMS}")
+
+
+def check_ceilings(given: Mapping[str, float]) -> None:
+    """Raise HTTPException 422 if a limit, by its name in `Limits`, is not above 0 or is above `CEILINGS`."""
+    for name, value in given.items():
+        most = getattr(CEILINGS, name)
+        if not 0 < value <= most:
+            raise HTTPException(
+                422,
+                f"{_TITLES.get(name, name)}: got {value:g}, allowed is more than 0 and at most {most:.12g}",
+            )
+
+
+def _not_judged(reason: str) -> HTTPException:
+    """The answer where the sandbox failed; the client may try again."""
+    return HTTPException(504, f"the sandbox failed, the program was not judged: {reason[-500:]}")
 
 
 async def _hung_up(request: Request) -> None:

@@ -256,3 +256,22 @@ def test_timeouts_are_confirmed_side_by_side_where_there_are_processors(
         return max(counts)
 
     assert [most_at_once(processors) for processors in (1, 2, 5, 16)] == [1, 1, 2, 4]
+
+
+def test_a_timeout_of_a_later_case_is_confirmed_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    confirmed: list[str] = []
+    confirm = Sandbox._confirm
+
+    def noted(self: Sandbox, programs: list[Program], call: Cancel) -> object:
+        confirmed.extend(program.id for program in programs)
+        return confirm(self, programs, call)
+
+    monkeypatch.setattr(Sandbox, "_confirm", noted)
+    source = "n = int(input())\nwhile n == 2: pass\nprint(0)"
+    cases = (Case("1", "1"), Case("2", "2"), Case("0", "0"))
+    with Sandbox("process") as sandbox:
+        limits = Limits(cpu_seconds=0.3)
+        [result] = sandbox.run([Program("a", "py", source, cases, limits=limits, every_case=True)])
+    assert confirmed == ["a"]
+    assert [case.verdict for case in result.cases] == [Verdict.wrong_answer, Verdict.timeout, Verdict.passed]
+    assert result.verdict is Verdict.wrong_answer

@@ -18,10 +18,10 @@ import httpx
 import pytest
 
 from sandbox.client import Cancel, Sandbox
-from sandbox.errors import Cancelled
+from sandbox.errors import BackendUnavailable, Cancelled
 from sandbox.serve.app import application
 from sandbox.verdicts import Case, Program, Result, Verdict
-from tests.command import ROOT
+from tests.command import ROOT, wait_until
 
 
 @dataclass
@@ -265,6 +265,10 @@ def test_every_case_is_reported(server: Server) -> None:
             [{"id": "a", "language": "py", "program": "", "limits": {"cpu_seconds": 500}}],
             "seconds of a run: got 500, allowed",
         ),
+        (
+            [{"id": "a", "language": "py", "program": "", "limits": {"wall_seconds": 1e6}}],
+            "wall_seconds: got 1e+06, allowed is more than 0 and at most 360",
+        ),
     ],
 )
 def test_wrong_rows_are_refused(server: Server, rows: list[dict[str, Any]], message: str) -> None:
@@ -289,13 +293,6 @@ def marked(mark: str) -> str:
     return f"import os, subprocess\nsubprocess.run(['sleep', '1000'], env={{**os.environ, 'SANDBOX_MARK': '{mark}'}})"
 
 
-def until(true: Any, seconds: float = 10) -> None:
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-
-
 def test_a_client_that_hangs_up_ends_its_program(server: Server) -> None:
     before = server.metric("sandbox_cancelled_total")
 
@@ -307,10 +304,10 @@ def test_a_client_that_hangs_up_ends_its_program(server: Server) -> None:
 
     client = threading.Thread(target=ask)
     client.start()
-    until(lambda: sleepers("gone"))
+    wait_until(lambda: sleepers("gone"), "the start of the program", seconds=10)
     client.join()
-    until(lambda: not sleepers("gone"), 3)
-    until(lambda: server.metric("sandbox_cancelled_total") == before + 1)
+    wait_until(lambda: not sleepers("gone"), "the end of the program", seconds=3)
+    wait_until(lambda: server.metric("sandbox_cancelled_total") == before + 1, "the count", seconds=10)
     assert run_code(server, "print(1)")["status"] == "Success"
     assert server.metric("sandbox_running") == server.metric("sandbox_queue") == 0
 
@@ -323,6 +320,37 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         assert "with these 4 programs 2 would wait, allowed are 1" in full.json()["detail"]
         assert len(server.post("/v1/judge", {"programs": rows[:3]}).text.splitlines()) == 3
         assert server.metric("sandbox_refused_total") == 1
+        known = {
+            "id": "known",
+            "language": "py",
+            "prompt": "def f():\n",
+            "completion": "```python\n```",
+            "tests": "",
+        }
+        assert server.post("/v1/judge", {"programs": [known, *rows]}).status_code == 503
+
+
+def test_a_new_language_keeps_nobody_waiting() -> None:
+    """The server asks a worker about it, and all workers may be busy."""
+    with serving() as server:
+        bodies = [{"code": f"import time\ntime.sleep(4) # {at}", "language": "python"} for at in range(2)]
+        bodies.append({"code": "echo new", "language": "bash"})
+        answers: list[httpx.Response] = []
+        clients = []
+        for body in bodies:
+            clients.append(
+                threading.Thread(target=lambda body=body: answers.append(server.post("/run_code", body)))
+            )
+            clients[-1].start()
+            wait_until(
+                lambda: server.metric("sandbox_running") >= min(len(clients), 2), "the programs", seconds=10
+            )
+        started = time.monotonic()
+        assert httpx.get(server.url + "/health", timeout=2).json() == {"status": "healthy"}
+        assert time.monotonic() - started < 2
+        for client in clients:
+            client.join()
+        assert [answer.json()["status"] for answer in answers] == ["Success"] * 3
 
 
 def test_a_token_and_a_large_body() -> None:
@@ -360,10 +388,10 @@ def test_nothing_is_left_behind_by_a_server_that_ends(how: signal.Signals) -> No
 
         client = threading.Thread(target=ask)
         client.start()
-        until(lambda: sleepers(mark))
+        wait_until(lambda: sleepers(mark), "the start of the program", seconds=10)
         server.process.send_signal(how)
         server.process.wait(timeout=20)
-        until(lambda: not sleepers(mark))
+        wait_until(lambda: not sleepers(mark), "the end of the program", seconds=10)
         client.join()
 
 
@@ -371,11 +399,12 @@ class Failing:
     """A sandbox that fails on every program, or is gone."""
 
     backend = "process"
+    workers = 1
 
     def __init__(self, error: Exception | None) -> None:
         self.error = error
 
-    def need(self, name: str) -> None:
+    def check(self, program: Program) -> None:
         """All languages are there."""
 
     def run(self, programs: list[Program], cancel: Cancel | None = None) -> Iterator[Result]:
@@ -391,7 +420,7 @@ class Failing:
 @pytest.mark.parametrize("error", [None, Cancelled("the daemon is gone")])
 @pytest.mark.anyio
 async def test_a_sandbox_that_fails_is_a_gateway_timeout(error: Exception | None) -> None:
-    app = application(Failing(error), 1, 1)  # type: ignore[arg-type]
+    app = application(Failing(error), 1)  # type: ignore[arg-type]
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as client:
         answers = [
@@ -408,6 +437,22 @@ async def test_a_sandbox_that_fails_is_a_gateway_timeout(error: Exception | None
         assert "sandbox_errors_total 4.0" in text
 
 
+class Gone(Failing):
+    """A sandbox whose backend is gone before it has seen any language."""
+
+    def check(self, program: Program) -> None:
+        """The daemon does not answer."""
+        raise BackendUnavailable("no daemon")
+
+
+@pytest.mark.anyio
+async def test_a_backend_that_is_gone_from_the_start_is_a_gateway_timeout_too() -> None:
+    transport = httpx.ASGITransport(application(Gone(None), 1))  # type: ignore[arg-type]
+    async with httpx.AsyncClient(transport=transport, base_url="http://sandbox") as client:
+        answer = await client.post("/run_code", json={"code": "", "language": "python"})
+        assert (answer.status_code, "no daemon" in answer.json()["detail"]) == (504, True)
+
+
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
@@ -416,7 +461,12 @@ def anyio_backend() -> str:
 def test_a_call_can_be_cancelled_from_python() -> None:
     with Sandbox("process", workers=2) as sandbox:
         cancel = Cancel()
-        threading.Thread(target=lambda: (until(lambda: sleepers("cancelled")), cancel.cancel())).start()
+        threading.Thread(
+            target=lambda: (
+                wait_until(lambda: sleepers("cancelled"), "the start of the program", seconds=10),
+                cancel.cancel(),
+            )
+        ).start()
         with pytest.raises(Cancelled):
             list(
                 sandbox.run([Program("a", "py", marked("cancelled")), Program("b", "py", "print(1)")], cancel)
@@ -424,8 +474,8 @@ def test_a_call_can_be_cancelled_from_python() -> None:
         assert not sleepers("cancelled")
         results = sandbox.run([Program("c", "py", "print(1)"), Program("d", "py", marked("closed"))])
         assert next(results).id == "c"
-        until(lambda: sleepers("closed"))
+        wait_until(lambda: sleepers("closed"), "the start of the program", seconds=10)
         results.close()
-        until(lambda: not sleepers("closed"), 3)
+        wait_until(lambda: not sleepers("closed"), "the end of the program", seconds=3)
         [again] = sandbox.run([Program("e", "py", "print(1)", (Case("", "1"),))])
         assert again.verdict is Verdict.passed

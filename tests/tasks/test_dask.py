@@ -23,7 +23,7 @@ from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store.store import Store
 from tasks.run import Run
 from tests.cluster import Cluster, cluster
-from tests.command import ROOT, Finished, PrefectServer, processes, selftrain
+from tests.command import ROOT, Finished, PrefectServer, processes, selftrain, wait_until
 from tests.machines import HUB, around_here, forwarded
 from tests.servers import seaweed
 
@@ -185,14 +185,6 @@ def start(store: str, dask: Cluster, log: Path) -> "subprocess.Popen[bytes]":
             stdout=out,
             stderr=out,
         )
-
-
-def wait_until(true: Callable[[], Any], what: str, told: Callable[[], str], seconds: float = 300) -> None:
-    """Wait; where it does not come true in time, fail with what `told` tells."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s: {told()}"
-        time.sleep(0.05)
 
 
 def test_a_worker_that_dies_costs_nothing_that_was_finished(

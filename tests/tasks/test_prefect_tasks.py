@@ -1,15 +1,13 @@
 """Tests of what Prefect shows of a stage that runs in a child process: log lines, their levels, and progress."""
 
 import logging
-import time
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from tasks.display import ChildLog, level_of
 from tasks.progress import Pace, describe
-from tests.command import Finished, PrefectServer
+from tests.command import Finished, PrefectServer, wait_until
 
 
 class Kept(logging.Handler):
@@ -96,11 +94,3 @@ def test_the_childs_lines_and_the_progress_are_on_the_server(smoke_run: Finished
     shown = server.post("artifacts/filter", artifacts=chosen)
     assert {artifact["type"] for artifact in shown} == {"progress"}
     assert [a for a in shown if a["data"] == 100 and "steps" in a["description"]]
-
-
-def wait_until(true: Callable[[], Any], what: str, told: Callable[[], Any], seconds: float = 600) -> None:
-    """Wait; where it does not come true in time, fail with what `told` tells."""
-    deadline = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < deadline, f"{what} did not come in {seconds} s: {told()}"
-        time.sleep(0.2)

@@ -53,6 +53,9 @@ class Service:
         self._slots = asyncio.Semaphore(sandbox.workers)
         self._threads = ThreadPoolExecutor(sandbox.workers, thread_name_prefix="serve")
         self._accepted = 0
+        self._checked: set[tuple[str, str | None]] = (
+            set()
+        )  # languages of programs and of their checkers that can be run
 
     def close(self) -> None:
         """End the threads. Close the sandbox first."""
@@ -88,17 +91,22 @@ class Service:
                 check_ceilings(
                     {name: value for name, value in vars(program.limits).items() if value != usual[name]}
                 )
+        kinds: dict[tuple[str, str | None], Program] = {}
+        for program in programs:
+            kinds[program.language, program.checker.language if program.checker else None] = program
+        new = [program for kind, program in kinds.items() if kind not in self._checked]
+        if not new:
+            return
         try:
-            # In a thread, since a worker has to start and be asked where a language is new.
-            await asyncio.get_running_loop().run_in_executor(
-                None, lambda: list(map(self.sandbox.check, programs))
-            )
+            # In a thread, since a worker has to start and be asked.
+            await asyncio.get_running_loop().run_in_executor(None, lambda: list(map(self.sandbox.check, new)))
         except ToolsMissing as error:
             raise HTTPException(422, f"this server cannot run it: {error}") from error
         except UsageError as error:
             raise HTTPException(422, str(error)) from error
         except SandboxError as error:
             raise _not_judged(str(error)) from error
+        self._checked |= kinds.keys()
 
     async def judge(self, request: Request, programs: Sequence[Program]) -> list[Result]:
         """The results of `programs`, in the order of `programs`.

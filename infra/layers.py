@@ -11,7 +11,7 @@ OWN = {
     "tasks": ("tasks", "selftrain", "sandbox.client", "sandbox.errors"),
     "selftrain": (
         "selftrain", "sandbox.cache", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.libraries",
-        "sandbox.programs", "sandbox.verdicts",
+        "sandbox.programs", "sandbox.twin", "sandbox.verdicts",
     ),
     "sandbox": ("sandbox",),
 }  # fmt: skip

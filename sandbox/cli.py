@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -24,6 +25,7 @@ from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.libraries import counted
 from sandbox.multipl_e import completion_files, evaluate
 from sandbox.rows import UNREADABLE, ResultFile, read_rows
+from sandbox.twin import check_audit
 from sandbox.verdicts import Case, Checker, Program, Verdict
 
 log = logging.getLogger(__name__)
@@ -42,7 +44,8 @@ rows of judge, one JSON object a line:
   {id, language, program, cases: [{stdin, stdout}]}             and optionally: compare: a rule (sandbox/compare.py),
                                                                 checker: {language, program} (docs/sandbox.md)
   {id, language, prompt, completion, tests}                     as in MultiPL-E; from an answer in markdown, or one that
-                                                                repeats the prompt, the code is extracted (docs/sandbox.md)
+                                                                repeats the prompt, the code is extracted (docs/sandbox.md);
+                                                                optionally audit: off, all or sample:P, see --audit
   limits: {cpu_seconds: 2, memory_bytes: 268435456, ...}        optional in all rows
   other fields are copied to the results
 
@@ -156,6 +159,14 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 def _add_judge(judge: argparse.ArgumentParser) -> None:
     _add_limits_and_rule(judge)
+    judge.add_argument(
+        "--audit",
+        type=partial(_rule, check=check_audit),
+        default="off",
+        metavar="RULE",
+        help="which completions that pass are run once more to detect tampering with their tests, if a row names no rule: off, all "
+        "or sample:P for a share P (default: %(default)s)",
+    )
     judge.add_argument("input", type=Path, metavar="IN.jsonl")
     judge.add_argument("output", type=Path, metavar="OUT.jsonl")
     _add_workers(judge)
@@ -183,9 +194,9 @@ def _languages_named(text: str) -> tuple[str, ...]:
     return tuple(map(_language, text.split(",")))
 
 
-def _rule(text: str) -> str:
+def _rule(text: str, check: Callable[[str], str] = check_rule) -> str:
     try:
-        return check_rule(text)
+        return check(text)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from error
 
@@ -303,7 +314,7 @@ def _read(path: Path) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
-    rows = read_rows(arguments.input, arguments.cpu_seconds, arguments.compare)
+    rows = read_rows(arguments.input, arguments.cpu_seconds, arguments.compare, arguments.audit)
     programs = [row.program for row in rows]
     with _sandbox(arguments, arguments.workers) as sandbox:
         for name in sorted(_languages_of(programs)):

@@ -68,8 +68,8 @@ class Hostile:
 
 
 def _with_tests(name: str, language: str, prompt: str, completion: str, tests: str) -> Hostile:
-    source, marker = assemble(language, prompt, completion, tests)
-    return Hostile(name, source, language, Verdict.wrong_answer, end_marker=marker)
+    made = assemble(language, prompt, completion, tests)
+    return Hostile(name, made.source, language, Verdict.wrong_answer, end_marker=made.end_marker)
 
 
 # Tries something, the line in place of TRY, with every other process that it can see.

@@ -6,6 +6,7 @@ import shutil
 import stat
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -20,7 +21,10 @@ from sandbox.languages import PATH
 from sandbox.launch import ForkServer
 from sandbox.prepared import prepared
 from sandbox.processes import Pinned
-from sandbox.verdicts import Case, Checker, Limits, Program, Result
+from sandbox.twin import twin
+from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
+
+TAMPERED = "the program also passes with an assertion that has to fail"
 
 
 class Place(StrEnum):
@@ -72,7 +76,19 @@ class Judge:
             )
 
     def judge(self, program: Program) -> Result:
-        """Compile and run one program. Raises `SandboxError`, `OSError` if the sandbox fails."""
+        """Compile and run one program, and look for tampering if it passed and `Program.audit` is set. Raises `SandboxError`,
+        `OSError` if the sandbox fails."""
+        result = self._judge(program)
+        if not program.audit or result.verdict is not Verdict.passed or (found := twin(program)) is None:
+            return result
+        kind, other = found
+        again = self._judge(other)
+        verdict = Verdict.tampered if again.verdict is Verdict.passed else Verdict.passed
+        note = TAMPERED if verdict is Verdict.tampered else result.note
+        return replace(result, verdict=verdict, note=note, audited=kind, audit_cpu_seconds=again.cpu_seconds)
+
+    def _judge(self, program: Program) -> Result:
+        """Compile and run one program without an audit."""
         if self.contained:
             self.uid = next(self._uids)
         directory = self.scratch / str(self._directories)

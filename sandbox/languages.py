@@ -18,7 +18,7 @@ PATH = "/usr/local/bin:/usr/bin:/bin"
 JAVATUPLES = "/usr/share/java/javatuples.jar"
 NEVER = r"(?!)"
 """A pattern that matches nothing."""
-JUDGE_VERSION = 5
+JUDGE_VERSION = 6
 """Part of every language's identity (`Sandbox.identity`), and so of cache keys. Increment it for every change outside this table
 that can change a verdict."""
 
@@ -102,6 +102,8 @@ class Language:
     Tests:
     `end`: a statement that prints `{marker}` on its own line. It is inserted after the tests. If the tests end inside a function
     or class, it is inserted before the closing brackets, which `closing` matches.
+    `assertions`: how an assertion looks, as templates; see `sandbox.twin`. `fails`: an assertion that fails, to be inserted before
+    `end`. `negation`: the opposite of condition `{}`.
 
     Patterns for stderr, and for stdout too if `reports_on_stdout` is set. A program may write up to `Limits.output_bytes` of any
     text, so these patterns have to match in linear time.
@@ -133,6 +135,9 @@ class Language:
     speaks_of_syntax: str = r"(?i)syntax|parse|indentation|TabError|unexpected EOF"
     refused: str = NEVER
     closing: str | None = None
+    assertions: tuple[str, ...] = ()
+    fails: str = ""
+    negation: str = "!({})"
     reports_on_stdout: bool = False
     test_failed: str = NEVER
     test_failed_code: int | None = None
@@ -187,6 +192,11 @@ _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation fa
 _NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|timers|url|util|vm|worker_threads|zlib"
 _NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{_NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
 _NODE_MISSING_AT_RUN = r"(?m:^)(?:Uncaught )?Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
+_NODE_ASSERTIONS = tuple(
+    f"assert.{name}(GOT, WANTED)" for name in ("deepEqual", "equal", "deepStrictEqual", "strictEqual")
+)
+_ASSERT = ("assert(GOT == WANTED)",)
+_ASSERT_EQUALS = (*_ASSERT, "assert(GOT.equals(WANTED))")
 _NODE = ("node", "{snapshot}", "--max-old-space-size={heap}")
 _CONTEST_NODE = _contest(run=(*_NODE, CONTEST_NODE_OPTION, "{dir}/main.js"))
 
@@ -203,6 +213,15 @@ _ROWS = (
         libraries=("python3-numpy",),
         versions=(("python3", "--version"),),
         end='print("\\n{marker}", flush=True)',
+        assertions=(
+            "assert GOT == WANTED\n",
+            "assert GOT == WANTED,",
+            "assertEqual(GOT, WANTED)",
+            "assert HOLDS\n",
+            "assert HOLDS,",
+        ),
+        fails="assert False",
+        negation="not ({})",
         test_failed=r"(?m)^AssertionError\b",
         out_of_memory=r"(?m)^MemoryError\b",
         missing=r"(?m)^ModuleNotFoundError: No module named '([^'\n]{1,100})'",
@@ -224,6 +243,8 @@ _ROWS = (
         libraries=("libboost-dev", "libssl-dev"),
         versions=(("g++", "--version"),),
         end='__builtin_puts("\\n{marker}");',  # needs no header
+        assertions=_ASSERT,
+        fails="assert(false);",
         closing=r"\}\s*$",
         test_failed=r"(?m)^(?>.*?Assertion `).*' failed\.",
         out_of_memory=r"std::bad_alloc",
@@ -243,6 +264,8 @@ _ROWS = (
         files=(JAVATUPLES,),
         versions=(("javac", "-version"), ("java", "--version")),
         end='System.out.println("\\n{marker}");',
+        assertions=_ASSERT_EQUALS,
+        fails="assert false;",
         closing=r"\}\s*\}\s*$",
         test_failed=r"(?m)^Exception in thread .* java\.lang\.AssertionError\b",
         out_of_memory=r"java\.lang\.OutOfMemoryError",
@@ -260,6 +283,13 @@ _ROWS = (
         packages=("php-cli",),
         versions=(("php", "--version"),),
         end='echo "\\n{marker}\\n";',
+        assertions=(
+            "if (GOT !== WANTED)",
+            "if (GOT != WANTED)",
+            "assert(GOT === WANTED)",
+            "assert(GOT == WANTED)",
+        ),
+        fails='throw new Exception("Test failed!");',
         test_failed=r"Uncaught (Exception: Test failed!|AssertionError)",
         out_of_memory=r"Allowed memory size of \d+ bytes exhausted|Out of memory",
         missing=r"undefined function ((?:mb|gmp|curl|iconv)_\w{1,60}|bc(?:add|comp|div|mod|mul|pow|powmod|scale|sqrt|sub))\(\)|Failed opening required '([^'\n]{1,80}/autoload\.php)'",
@@ -276,6 +306,8 @@ _ROWS = (
         packages=("nodejs", "node-typescript"),
         versions=(("tsc", "--version"), ("node", "--version")),
         end='console.log("\\n{marker}");',
+        assertions=_NODE_ASSERTIONS,
+        fails="require('node:assert').ok(false);",
         test_failed=_NODE_TEST_FAILED,
         out_of_memory=_NODE_OUT_OF_MEMORY,
         missing=rf"error TS2307: {_NODE_MISSING}|{_NODE_MISSING_AT_RUN}",
@@ -296,6 +328,8 @@ _ROWS = (
         packages=("mono-mcs", "mono-runtime", "libmono-system-core4.0-cil", "libmono-system-numerics4.0-cil"),
         versions=(("mcs", "--version"), ("mono", "--version")),
         end='System.Console.WriteLine("\\n{marker}");',
+        assertions=("Debug.Assert(GOT == WANTED)", "Debug.Assert(GOT.Equals(WANTED))"),
+        fails="System.Diagnostics.Debug.Assert(false);",
         closing=r"\}\s*\}\s*$",
         # A failed Debug.Assert is written to the trace listener, and the program goes on and ends with exit code 0.
         env=(("MONO_TRACE_LISTENER", "Console.Error"), ("MONO_GC_PARAMS", "max-heap-size={heap}m")),
@@ -319,6 +353,8 @@ _ROWS = (
         packages=("bash",),
         versions=(("bash", "--version"),),
         end='printf "\\n%s\\n" "{marker}"',
+        assertions=("[[ GOT = WANTED ]]", "[[ GOT == WANTED ]]", "[ GOT = WANTED ]"),
+        fails="[[ 1 = 2 ]]",
         test_failed_code=1,  # `set -e` ends the script at the first [[ ... ]] that is false
         out_of_memory=r"cannot allocate",
         missing=r"(?m): line \d{1,9}: (bc|dc|gawk|jq|node|perl|php|python[23]?|ruby|xxd): command not found$",
@@ -336,6 +372,8 @@ _ROWS = (
         packages=("nodejs",),
         versions=(("node", "--version"),),
         end='console.log("\\n{marker}");',
+        assertions=_NODE_ASSERTIONS,
+        fails="require('node:assert').ok(false);",
         test_failed=_NODE_TEST_FAILED,
         out_of_memory=_NODE_OUT_OF_MEMORY,
         missing=_NODE_MISSING_AT_RUN,
@@ -371,6 +409,8 @@ _ROWS = (
             ("GOMAXPROCS", "2"),
         ),
         end='fmt.Println("\\n{marker}")',
+        assertions=("actual: GOT, expected: WANTED }",),
+        fails="t.Fail();",
         closing=r"\}\s*$",
         reports_on_stdout=True,
         test_failed=r"(?m)^FAIL$|^panic: unexpected call to os\.Exit\(0\)",
@@ -389,6 +429,8 @@ _ROWS = (
         packages=("rustc",),
         versions=(("rustc", "--version"),),
         end='println!("\\n{marker}");',
+        assertions=("assert_eq!(GOT, WANTED)", "assert!(GOT == WANTED)"),
+        fails="assert!(false);",
         closing=r"\}\s*$",
         test_failed=r"panicked at 'assertion failed",
         out_of_memory=r"memory allocation of \d+ bytes failed",
@@ -405,6 +447,8 @@ _ROWS = (
         packages=("ruby", "ruby-test-unit"),
         versions=(("ruby", "--version"),),
         end='puts "\\n{marker}"',
+        assertions=("assert_equal(WANTED, GOT)", "assert_equal WANTED, GOT\n"),
+        fails="assert(false);",
         closing=r"\bend\s+end\s*$",
         reports_on_stdout=True,
         test_failed=r"(?m)^Failure: ",
@@ -422,6 +466,8 @@ _ROWS = (
         packages=("lua5.4", "lua-unit"),
         versions=(("lua5.4", "-v"),),
         end='print("\\n{marker}")',
+        assertions=("lu.assertEquals(GOT, WANTED)", "assert(GOT == WANTED)"),
+        fails="lu.assertEquals(1, 2);",
         closing=r"\bend\s+os\.exit\(\s*lu\.LuaUnit\.run\(\)\s*\)\s*$",
         reports_on_stdout=True,
         test_failed=r"(?m)^(?>.*?\bexpected: ).*, actual: |You are trying to exit",
@@ -440,6 +486,8 @@ _ROWS = (
         packages=("perl", "libtest-deep-perl"),
         versions=(("perl", "-e", "print $^V"),),
         end='print "\\n{marker}\\n";',
+        assertions=("eq_deeply(GOT, WANTED)",),
+        fails="exit 1;",
         test_failed_code=1,
         out_of_memory=r"(?i)^out of memory",
         missing=r"Can't locate [\w/]{1,100}\.pm in @INC \(you may need to install the ([\w:]{1,100}) module\)",
@@ -457,6 +505,8 @@ _ROWS = (
         image=MORE,
         versions=(("Rscript", "--version"),),
         end='cat("\\n{marker}\\n")',
+        assertions=("all.equal(GOT, WANTED)", "identical(GOT, WANTED)"),
+        fails="stopifnot(FALSE);",
         test_failed=r"is not (all )?TRUE|\A\Z",  # of stopifnot; or of quit('no', 1), which prints nothing
         out_of_memory=r"cannot allocate (memory|vector)",
         missing=r"there is no package called [‘']([\w.]{1,100})[’']",
@@ -474,6 +524,8 @@ _ROWS = (
         image=MORE,
         versions=(("ldc2", "--version"),),
         end='import std.stdio : writeln; writeln("\\n{marker}");',
+        assertions=_ASSERT,
+        fails="assert(false);",
         closing=r"\}\s*void\s+main\s*\(\s*\)\s*\{\s*\}\s*$",
         test_failed=r"unittest failure|AssertError",
         out_of_memory=r"OutOfMemoryError|Memory allocation failed",
@@ -492,6 +544,8 @@ _ROWS = (
         versions=(("racket", "--version"),),
         env=(("PLTADDONDIR", "{dir}"),),
         end='(display "\\n{marker}\\n")',
+        assertions=("(check-within GOT WANTED ANY)", "(check-equal? GOT WANTED)"),
+        fails="(check-true #f)",
         # A failed check of rackunit is printed, and the program continues and ends with exit code 0.
         failed_quietly=r"(?m)^(FAILURE|ERROR)$",
         test_failed=r"(?m)^FAILURE$",
@@ -513,6 +567,8 @@ _ROWS = (
         image=MORE,
         versions=(("ocamlc", "--version"),),
         end='let () = print_string "\\n{marker}\\n"',
+        assertions=("assert (GOT = WANTED)",),
+        fails="let () = assert false",
         test_failed=r"Fatal error: exception Assert_failure",
         out_of_memory=r"Out_of_memory|out of memory",
         missing=r"Unbound module (Base|Bat[A-Z]\w{0,40}|Batteries|Core|Lwt\w{0,40}|Stdio|Yojson|Z|Zarith)\b",
@@ -532,6 +588,8 @@ _ROWS = (
         image=MORE,
         versions=(("ghc", "--version"),),
         end='putStrLn "\\n{marker}" >>',
+        assertions=("if GOT == WANTED then",),
+        fails='error "assertion failed" >>',
         closing=r"(?<=[ \t])pure \(\)\s*$",
         test_failed=r"assertion failed",
         out_of_memory=r"heap overflow|out of memory",
@@ -551,6 +609,8 @@ _ROWS = (
         versions=(("elixir", "--short-version"),),
         env=(("ERL_FLAGS", "+S 1:1 +sbwt none"), ("ELIXIR_ERL_OPTIONS", "-noinput")),
         end='IO.puts("\\n{marker}")',
+        assertions=("assert WANTED == GOT\n", "assert GOT == WANTED\n"),
+        fails="assert false;",
         closing=r"\bend\s+end\s*$",
         reports_on_stdout=True,
         test_failed=r"(?m)^[ \t]+Assertion with == failed",
@@ -573,6 +633,8 @@ _ROWS = (
         image=MORE,
         versions=(("scala", "-version"), ("java", "--version")),
         end='println("\\n{marker}")',
+        assertions=_ASSERT_EQUALS,
+        fails="assert(false);",
         closing=r"\}\s*\}\s*$",
         test_failed=r"java\.lang\.AssertionError: assertion failed",
         out_of_memory=r"java\.lang\.OutOfMemoryError",
@@ -595,6 +657,8 @@ _ROWS = (
             ("java", "-cp", _CLOJURE, "clojure.main", "-e", "(clojure-version)"),
         ),
         end='(println "\\n{marker}")',
+        assertions=("(is (= GOT WANTED))",),
+        fails="(clojure.test/is false)",
         reports_on_stdout=True,
         failed_quietly=r"(?m)^(FAIL|ERROR) in \(",
         test_failed=r"(?m)^FAIL in \(",

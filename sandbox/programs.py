@@ -11,13 +11,28 @@ import re
 from typing import NamedTuple
 
 from sandbox.languages import language as row_of
+from sandbox.verdicts import Limits, Program
 
 
 class Assembled(NamedTuple):
-    """The source of a `Program`, and the end marker, a line that it prints after its tests (None: no marker)."""
+    """The source of a `Program`; the end marker, a line that it prints after its tests (None: no marker); and the offset in the
+    source at which the tests begin."""
 
     source: str
     end_marker: str | None
+    tests_at: int
+
+    def program(self, id: str, language: str, limits: Limits | None = None, audit: bool = False) -> Program:
+        """The `Program` with this source."""
+        return Program(
+            id,
+            language,
+            self.source,
+            end_marker=self.end_marker,
+            limits=limits,
+            tests_at=self.tests_at,
+            audit=audit,
+        )
 
 
 def assemble(language: str, prompt: str, completion: str, tests: str) -> Assembled:
@@ -29,13 +44,13 @@ def assemble(language: str, prompt: str, completion: str, tests: str) -> Assembl
     row = row_of(language)
     digest = hashlib.sha256("\0".join((row.name, prompt, completion, tests)).encode("utf-8", "replace"))
     marker = f"end-{digest.hexdigest()[:24]}"
-    end = row.end.format(marker=marker)
+    end, before = row.end.format(marker=marker), f"{prompt}{completion}\n"
     if row.closing is None:
         tests = f"{tests}\n{end}\n"
     else:
         closing = re.search(row.closing, tests)
         if closing is None or re.search(r"\breturn\b", tests):
-            return Assembled(f"{prompt}{completion}\n{tests}", None)
+            return Assembled(before + tests, None, len(before))
         apart = " " if end.endswith(">>") else "\n"  # in Haskell the expression has to be on one line
         tests = f"{tests[: closing.start()]}{end}{apart}{closing.group()}"
-    return Assembled(f"{prompt}{completion}\n{tests}", marker)
+    return Assembled(before + tests, marker, len(before))

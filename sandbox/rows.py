@@ -17,6 +17,7 @@ from sandbox.completion import Unreadable, extract_program, is_answer
 from sandbox.errors import UsageError
 from sandbox.languages import language
 from sandbox.programs import assemble
+from sandbox.twin import chosen
 from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 
 log = logging.getLogger(__name__)
@@ -26,7 +27,7 @@ _SHAPES = (
     ("id", "language", "prompt", "completion", "tests"),
     ("id", "language", "program"),
 )
-_OPTIONAL = ("cases", "compare", "checker", "every_case", "limits")
+_OPTIONAL = ("cases", "compare", "checker", "every_case", "limits", "audit")
 _LIMITS = {field.name: int if isinstance(field.default, int) else float for field in fields(Limits)}
 UNREADABLE = "unreadable answer"
 _OF_RESULTS = tuple(field.name for field in fields(Result))
@@ -45,17 +46,20 @@ class Row:
     known: Result | None = None
 
 
-def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> list[Row]:
+def read_rows(
+    path: Path, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE, audit: str = "off"
+) -> list[Row]:
     """The programs in file `path`, one a line, each with the fields of one of `_SHAPES`. Raises `UsageError`.
 
     `cpu_seconds`: the limit on CPU time of one run for rows without such a limit; None: the language's default.
-    `compare`: the rule for rows that name no rule. Other fields of a row go into `Row.extra`. One warning lists them, and says
+    `compare`: the rule for rows that name no rule. `audit`: which rows with a completion are audited for tampering if they pass, a
+    rule of `sandbox.twin.chosen`, for rows without the field `audit`. Other fields of a row go into `Row.extra`. One warning lists them, and says
     which of them are dropped because a result has a field of that name.
     """
     rows = []
     for number, text in _lines(path):
         try:
-            rows.append(parse_row(json.loads(text), cpu_seconds, compare))
+            rows.append(parse_row(json.loads(text), cpu_seconds, compare, audit))
         except (ValueError, UsageError) as error:
             raise UsageError(f"{path}:{number}: {error}") from error
         except RecursionError as error:
@@ -71,16 +75,20 @@ def read_rows(path: Path, cpu_seconds: float | None = None, compare: str = DEFAU
     return rows
 
 
-def parse_row(row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE) -> Row:
-    """The program in a JSON object. `cpu_seconds`, `compare`: as in `read_rows`. Raises `UsageError`."""
+def parse_row(
+    row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE, audit: str = "off"
+) -> Row:
+    """The program in a JSON object. `cpu_seconds`, `compare`, `audit`: as in `read_rows`. Raises `UsageError`."""
     wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
     if not isinstance(row, dict):
         raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
     whole = [shape for shape in _SHAPES if row.keys() >= set(shape)]
     of_cases = {"cases", "compare", "checker", "every_case"} & row.keys()
-    if len(whole) != 1 or (of_cases and "program" not in whole[0]):
+    misplaced = whole and ({"audit"} & row.keys() if "program" in whole[0] else of_cases)
+    if len(whole) != 1 or misplaced:
         raise UsageError(
-            f"expected an object with the fields {wanted}, the last with or without cases, compare, checker and every_case; "
+            f"expected an object with the fields {wanted}, the first with or without audit, the last with or without cases, compare, "
+            f"checker and every_case; "
             f"got {', '.join(sorted(row)) or 'none'}{_hint(row)}"
         )
     used = {*whole[0], *_OPTIONAL}
@@ -100,15 +108,19 @@ def parse_row(row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT
         program = Program(row["id"], name, row["program"], cases, None, limits, rule, checker, every)
         return Row(program, extra)
     completion, prompt = row["completion"], row["prompt"]
+    audit = _text(row.get("audit", audit), "audit")
     if is_answer(prompt, completion, name):
         try:
             prompt, completion, _ = extract_program(prompt, completion, name, row["tests"])
         except Unreadable as error:
             known = Result(row["id"], Verdict.wrong_answer, note=f"{UNREADABLE}: {error}")
             return Row(Program(row["id"], name, completion), extra, known)
-    pieces = assemble(name, prompt, completion, row["tests"])
-    program = Program(row["id"], name, pieces.source, (), pieces.end_marker, limits)
-    return Row(program, extra)
+    made = assemble(name, prompt, completion, row["tests"])
+    try:
+        audited = chosen(audit, made.source)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    return Row(made.program(row["id"], name, limits, audited), extra)
 
 
 def _hint(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:

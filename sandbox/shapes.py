@@ -411,6 +411,6 @@ def program(language: str, ending: str) -> Program:
     if ending.startswith("echo"):
         second = Case("two words\n", "two words\n\n" if ending == "echo" else "two  words")
         return Program(name, language, shape.echo, (Case("a\n", "a \n"), second), limits=LIMITS)
-    source, marker = assemble(language, shape.prompt, getattr(shape, ending), shape.tests)
     limits = {"timeout": HURRIED, "output_exceeded": ROOMY}.get(ending, LIMITS)
-    return Program(name, language, source, end_marker=marker, limits=limits)
+    made = assemble(language, shape.prompt, getattr(shape, ending), shape.tests)
+    return made.program(name, language, limits)

@@ -22,6 +22,7 @@ class Verdict(StrEnum):
     timeout = "timeout"  # the program exceeded its CPU or wall-clock limit in two runs
     memory_exceeded = "memory_exceeded"
     output_exceeded = "output_exceeded"
+    tampered = "tampered"  # passed, but not because of what it returns: it also passes tests that have to fail (`sandbox.twin`)
     sandbox_error = "sandbox_error"  # the sandbox failed; says nothing about the program
 
     @property
@@ -84,7 +85,7 @@ class Checker:
     source: str
 
 
-_LATER = ("every_case", "args", "files", "fetch")
+_LATER = ("every_case", "args", "files", "fetch", "tests_at", "audit")
 """Fields of `Program` that were added after verdicts had been cached. `to_json` omits them when they are empty, so that the cache
 keys of older programs stay the same."""
 
@@ -103,7 +104,10 @@ class Program:
     base64). `fetch`: names of files to return from there if the program creates them, at most `Limits.output_bytes` in all. A
     program with `files` or `fetch` may write to that directory, at most `Limits.file_bytes` in all.
 
-    Raises `ValueError` for an unknown rule, a file name that leads out of the directory, or content that is not base64.
+    `tests_at`: the offset in `source`, in characters, at which the tests begin. `audit`: if the program passes, look for evidence
+    of tampering with its tests (`sandbox.twin`); this needs `tests_at`.
+
+    Raises `ValueError` for an unknown rule, an audit without `tests_at`, a file name that leads out of the directory, or content that is not base64.
     """
 
     id: str
@@ -118,9 +122,15 @@ class Program:
     args: tuple[str, ...] = ()
     files: Named = ()
     fetch: tuple[str, ...] = ()
+    tests_at: int | None = None
+    audit: bool = False
 
     def __post_init__(self) -> None:
         check_rule(self.compare)
+        if self.audit and (self.tests_at is None or not 0 <= self.tests_at <= len(self.source)):
+            raise ValueError(
+                f"audit needs tests_at, an offset of 0 to {len(self.source)} in the source at which the tests begin; got {self.tests_at}"
+            )
         if self.files:
             check_files(self.files)
         for name in self.fetch:
@@ -197,6 +207,9 @@ class Result:
     `compiled`: the compiler's run; None for languages without a compiler.
     `cases`: with `Program.every_case` one run per case, in order; else empty.
     `files`: the files of `Program.fetch` that the program created, as (name, content in base64).
+    `audited`: how the audit of a program that passed looked for tampering: `twin` (one expected value of the tests changed) or
+    `assertion` (a failing assertion inserted, which detects less); empty if there was no audit or it was not possible.
+    `audit_cpu_seconds`: the CPU time of the audit, which `cpu_seconds` does not contain.
     """
 
     id: str
@@ -213,6 +226,8 @@ class Result:
     compiled: Phase | None = None
     cases: tuple[Phase, ...] = ()
     files: Named = ()
+    audited: str = ""
+    audit_cpu_seconds: float = 0.0
 
     @property
     def ran(self) -> Phase | None:
@@ -236,7 +251,7 @@ class Result:
         return sum(passed) / len(passed) if passed else None
 
     def to_json(self) -> dict[str, Any]:
-        """The result as plain JSON values. `compiled`, `cases` and `files` are omitted when they are empty."""
+        """The result as plain JSON values. `compiled`, `cases`, `files` and the fields of the audit are omitted when empty."""
         fields = vars(self) | {
             "verdict": str(self.verdict),
             "compiled": self.compiled.to_json() if self.compiled else None,
@@ -245,7 +260,7 @@ class Result:
         return {
             name: value
             for name, value in fields.items()
-            if value or name not in ("compiled", "cases", "files")
+            if value or name not in ("compiled", "cases", "files", "audited", "audit_cpu_seconds")
         }
 
     @classmethod

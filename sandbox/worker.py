@@ -113,4 +113,4 @@ def _longest_seconds(program: Program) -> float:
     if program.checker:
         checking = language(program.checker.language).limits
         seconds += 2 * checking.compile_wall_seconds + runs * checking.wall_seconds
-    return seconds
+    return 2 * seconds if program.audit else seconds

@@ -19,6 +19,7 @@ from pydantic import (
 )
 
 from sandbox.languages import LANGUAGES, refusal, short_name
+from sandbox.twin import check_audit
 
 WRITTEN_LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
 """Languages in which this project can write prompts, for the bank and for contests. They are also the default `languages` of
@@ -408,6 +409,10 @@ class ExecuteConfig(Strict):
     failure. This gives the share of cases that a program passes, which `reward.margin` reads, and costs one run per case."""
     outside_keys = frozenset({"shard", "tolerated_errors"})
 
+    audit: Annotated[str, AfterValidator(check_audit)] = "all"
+    """Which programs that pass the tests in their source are run once more with one assertion changed so that it has to fail:
+    `all`, `off`, or `sample:P` for a share P. A program that passes again has tampered with its tests and gets the verdict
+    `tampered`, which counts as a failure."""
     cpu_seconds: Rate | None = None
     """CPU time limit of a program, in seconds, where its problem sets none; null: the language's own limit."""
     memory_bytes: Count | None = None

@@ -86,8 +86,7 @@ def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
             except Unreadable as error:
                 print("unreadable", f"{row['name']}.{name}:", error)
                 continue
-        source, marker = assemble(name, prompt, body, row["tests"])
-        yield Program(f"{row['name']}.{name}", name, source, end_marker=marker)
+        yield assemble(name, prompt, body, row["tests"]).program(f"{row['name']}.{name}", name)
 
 
 def plain_verdicts(

@@ -32,8 +32,8 @@ def router(service: Service) -> APIRouter:
         for at, test in enumerate(_listed(body.tests)):
             if not isinstance(test, str):
                 raise HTTPException(422, f"tests[{at}]: expected text, got {type(test).__name__}")
-            source, marker = assemble("py", "", body.program, "\n" + test)
-            programs.append(Program(str(at), "py", source, end_marker=marker, limits=limits))
+            made = assemble("py", "", body.program, "\n" + test)
+            programs.append(made.program(str(at), "py", limits))
         return await results(request, programs)
 
     @routes.post("/test_program_stdio")

@@ -11,6 +11,7 @@ from sandbox.cache import VerdictCache
 from sandbox.languages import language as row_of
 from sandbox.libraries import counted, note
 from sandbox.programs import assemble
+from sandbox.twin import chosen
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
 from selftrain.config import ExecuteConfig, Strict
 from selftrain.errors import SandboxFailed, UsageError
@@ -160,11 +161,11 @@ def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> I
             candidate.id, language, problem.prompt + text, cases, None, limits, problem.compare, checker
         )
     else:
-        source, marker = assemble(language, problem.prompt, text, problem.tests)
-        yield Program(candidate.id, language, source, end_marker=marker, limits=limits)
+        made = assemble(language, problem.prompt, text, problem.tests)
+        yield made.program(candidate.id, language, limits, chosen(config.audit, made.source))
     if problem.example_tests:
-        source, marker = assemble(language, problem.prompt, text, problem.example_tests)
-        yield Program(candidate.id + EXAMPLES, language, source, end_marker=marker, limits=limits)
+        made = assemble(language, problem.prompt, text, problem.example_tests)
+        yield made.program(candidate.id + EXAMPLES, language, limits)
 
 
 def one_by_one(program: Program) -> Iterator[Program]:

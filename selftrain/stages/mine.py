@@ -172,7 +172,7 @@ def problem_pairs(
     rng.shuffle(rest)
     easy_cap = round(mine.easy_share * mine.pairs_per_problem)
     for chosen, rejected in rest:
-        easy = rejected.verdict is not Verdict.wrong_answer
+        easy = rejected.verdict not in (Verdict.wrong_answer, Verdict.tampered)
         cap = easy_cap if easy else mine.pairs_per_problem
         pairs.take(as_chosen(chosen), rejected, "easy" if easy else "on_policy", cap)
     return pairs.taken

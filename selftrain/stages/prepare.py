@@ -168,7 +168,7 @@ def around_nothing(problem: Problem) -> Program:
     """The problem's tests with a function that does nothing, or alone if the language can parse them alone."""
     body = EMPTY_FUNCTIONS.get(problem.language)
     prompt = "" if body is None else problem.prompt
-    source, _ = assemble(problem.language, prompt, body or "", problem.tests)
+    source = assemble(problem.language, prompt, body or "", problem.tests).source
     if problem.language == "sh":  # Bash parses a script while running it; `set -n`: parse all, run nothing
         source = f"set -n\n{source}"
     return Program(problem.id, problem.language, source)

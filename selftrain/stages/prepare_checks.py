@@ -116,13 +116,15 @@ def _empty(problem: Problem) -> Program | None:
     body = EMPTY_BODIES.get(problem.language)
     if body is None or function_of(problem) is None:
         return None
-    source, marker = assemble(problem.language, problem.prompt, body, problem.tests)
-    return Program(f"{problem.id}#empty", problem.language, source, end_marker=marker)
+    made = assemble(problem.language, problem.prompt, body, problem.tests)
+    return made.program(f"{problem.id}#empty", problem.language)
 
 
 def _program(problem: Problem, text: str, id: str) -> Program:
     """The program that runs `text`, a completion of the prompt of `problem`, on the problem's tests."""
-    return next(programs(problem, Candidate(id, problem.id, 0, text, (), 0.0, "stop"), ExecuteConfig()))
+    return next(
+        programs(problem, Candidate(id, problem.id, 0, text, (), 0.0, "stop"), ExecuteConfig(audit="off"))
+    )
 
 
 def _run(context: Context, plan: Mapping[Key, Program]) -> dict[Key, bool]:

@@ -487,5 +487,4 @@ def test_an_answer_in_any_style_is_the_program_that_it_stands_for(image: str) ->
 
 def made(id: str, language: str, prompt: str, answer: str, tests: str) -> Program:
     answered = extract_program(prompt, answer, language, tests)
-    source, marker = assemble(language, answered.prompt, answered.completion, tests)
-    return Program(id, language, source, end_marker=marker)
+    return assemble(language, answered.prompt, answered.completion, tests).program(id, language)

@@ -171,7 +171,7 @@ def test_a_heap_takes_three_quarters_of_the_memory() -> None:
 
 @pytest.mark.parametrize("name", ["py", "php", "ts", "sh", "js", "pl", "r", "rkt", "ml", "clj"])
 def test_the_marker_comes_after_tests_at_top_level(name: str) -> None:
-    source, marker = assemble(name, "PROMPT", "COMPLETION", "TESTS")
+    source, marker, _ = assemble(name, "PROMPT", "COMPLETION", "TESTS")
     assert source.startswith("PROMPTCOMPLETION\nTESTS\n")
     assert marker is not None
     assert marker in source.split("TESTS\n")[1]
@@ -179,7 +179,7 @@ def test_the_marker_comes_after_tests_at_top_level(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["java", "cs"])
 def test_the_marker_is_the_last_statement_of_main(name: str) -> None:
-    source, marker = assemble(name, "P{", "C", "    }\n    main() {\n    assert;\n    }\n\n}\n")
+    source, marker, _ = assemble(name, "P{", "C", "    }\n    main() {\n    assert;\n    }\n\n}\n")
     body, _, closing = source.partition("assert;\n")
     assert body == "P{C\n    }\n    main() {\n    "
     assert marker is not None
@@ -190,7 +190,7 @@ def test_the_marker_is_the_last_statement_of_main(name: str) -> None:
 @pytest.mark.parametrize("name", [name for name, row in LANGUAGES.items() if row.closing])
 def test_the_marker_is_inside_of_what_closes_the_tests(name: str) -> None:
     shape = SHAPES[name]
-    source, marker = assemble(name, shape.prompt, shape.passed, shape.tests)
+    source, marker, _ = assemble(name, shape.prompt, shape.passed, shape.tests)
     assert marker is not None
     before, _, after = source.partition(marker)
     said = LANGUAGES[name].end.partition("{marker}")
@@ -204,7 +204,7 @@ def test_the_marker_is_inside_of_what_closes_the_tests(name: str) -> None:
     "tests", ["}\nint main() {\n    assert(1);\n    return 0;\n}\n", "}\n// no main", ""]
 )
 def test_there_is_no_marker_where_the_end_of_main_is_unclear(tests: str) -> None:
-    assert assemble("cpp", "int f() {", "", tests) == ("int f() {\n" + tests, None)
+    assert assemble("cpp", "int f() {", "", tests) == ("int f() {\n" + tests, None, 10)
 
 
 def test_the_marker_depends_on_every_part() -> None:

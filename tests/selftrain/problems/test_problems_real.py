@@ -11,7 +11,7 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.programs import assemble
-from sandbox.verdicts import Program, Verdict
+from sandbox.verdicts import Verdict
 from selftrain.config import WRITTEN_LANGUAGES, MultiPLEConfig
 from selftrain.problems import read_problems
 from selftrain.records import Problem
@@ -58,8 +58,7 @@ def test_python_answers_pass_their_tests(problems: list[Problem]) -> None:
     programs = []
     for p in learnt:
         assert p.response is not None
-        assembled = assemble("py", p.prompt, p.response, p.tests)
-        programs.append(Program(p.id, "py", assembled.source, end_marker=assembled.end_marker))
+        programs.append(assemble("py", p.prompt, p.response, p.tests).program(p.id, "py"))
     with Sandbox("process") as sandbox:
         failed = [result.id for result in sandbox.run(programs) if result.verdict is not Verdict.passed]
     assert len(programs) > 15

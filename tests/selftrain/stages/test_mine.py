@@ -65,9 +65,16 @@ def test_the_first_round_pairs_right_with_wrong_and_keeps_their_texts():
     ]
 
 
-@pytest.mark.parametrize("verdict", [v for v in Verdict if v not in (PASSED, WRONG, Verdict.sandbox_error)])
+@pytest.mark.parametrize(
+    "verdict", [v for v in Verdict if v not in (PASSED, WRONG, Verdict.tampered, Verdict.sandbox_error)]
+)
 def test_easy_pairs_are_those_whose_wrong_program_does_not_finish(verdict: Verdict):
     assert [pair.kind for pair in mined(pool(a=[("good", PASSED), ("bad", verdict)]))] == ["easy"]
+
+
+def test_a_program_that_tampered_is_a_wrong_program_that_is_not_easy():
+    [pair] = mined(pool(a=[("good", PASSED), ("cheat", Verdict.tampered)]))
+    assert (pair.rejected, pair.kind) == ("cheat", "on_policy")
 
 
 def test_the_gap_of_a_pair_is_the_share_of_the_cases_that_only_the_right_program_passes():

@@ -125,6 +125,6 @@ def test_programs_are_judged_in_the_shape_of_multipl_e(sandbox: Sandbox, languag
 def programs(language: str, samples: Sequence[Sample]) -> Iterator[Program]:
     """The samples as programs, each with its place as id."""
     for at, s in enumerate(samples):
-        source, marker = assemble(language, s.prompt, s.body, s.tests)
-        assert marker is not None
-        yield Program(str(at), language, source, end_marker=marker)
+        made = assemble(language, s.prompt, s.body, s.tests)
+        assert made.end_marker is not None
+        yield made.program(str(at), language)

@@ -111,6 +111,11 @@ class Pool:
     problems: tuple[PoolProblem, ...]
     unjudged: int = 0
 
+    @property
+    def tampered(self) -> int:
+        """Number of candidates that tampered with their tests."""
+        return sum(problem.verdicts.count(Verdict.tampered) for problem in self.problems)
+
     def __post_init__(self) -> None:
         if not self.problems:
             raise UsageError(f"pool {self.name}: no problem with a judged candidate, expected at least one")

@@ -79,6 +79,9 @@ def run(context: Context) -> Outcome:
         "new": len(new),
         "kinds": dict(sorted(Counter(pair.kind for pair in new).items())),
         "problems": len({pair.problem_id for pair in new}),
+        "tampered": sum(
+            program.verdict is Verdict.tampered for each in programs.values() for program in each
+        ),
         **{f"problems_{name}": found[name] for name in ("mixed", "passing", "failing")},
     }
     return Outcome(digest(pairs), metrics)

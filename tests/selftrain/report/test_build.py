@@ -9,6 +9,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from sandbox.verdicts import Verdict
 from selftrain.errors import RunError
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.pools import Pool
@@ -144,6 +145,17 @@ def test_the_smallest_run_has_a_report(inputs: ReportInputs, tmp_path: Path) -> 
     assert "oracle = random" in html
     assert "made no PPO steps" in html
     assert "failed to judge 3 candidates" in html
+
+
+def test_candidates_that_tampered_are_counted(inputs: ReportInputs, tmp_path: Path) -> None:
+    _, html = built(inputs, tmp_path)
+    assert "tampered" not in html
+    first, *others = inputs.pools
+    problem, *rest = first.problems
+    cheated = replace(problem, verdicts=(Verdict.tampered, *problem.verdicts[1:]))
+    pools = [replace(first, problems=(cheated, *rest)), *others]
+    _, html = built(replace(inputs, pools=pools), tmp_path)
+    assert f"In pool {first.name}, 1 candidates tampered with their tests" in html
 
 
 def test_the_summary_shows_every_way_of_picking_in_every_pool(inputs: ReportInputs, tmp_path: Path) -> None:

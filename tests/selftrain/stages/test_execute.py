@@ -18,6 +18,7 @@ from selftrain.stages.execute import (
     limits_for,
     summary,
 )
+from selftrain.stages.ppo import passing
 from selftrain.store.store import Store
 from tasks.execute import toolchain
 from tasks.run import Run
@@ -211,3 +212,37 @@ def test_the_summary_counts_libraries_that_were_not_there(tmp_path: Path) -> Non
     problems = {problem.id: problem for problem in PROBLEMS}
     assert summary([*rows.values()], problems)["missing_libraries"] == "nosuch 2"
     assert "missing_libraries" not in summary([rows["one.py#2"], rows["one.py#3"]], problems)
+
+
+CHEAT = "    return type('Any', (), {'__eq__': lambda a, b: True})()\n"
+
+
+@pytest.mark.parametrize(("audit", "verdict"), [("all", Verdict.tampered), ("off", Verdict.passed)])
+def test_a_program_that_tampers_with_its_tests_is_no_right_program(
+    tmp_path: Path, audit: str, verdict: Verdict
+) -> None:
+    found, _ = executed(tmp_path / "a", programs={"one.py": ["    return 1\n", CHEAT]}, audit=audit)
+    assert [found[f"one.py#{at}"].verdict for at in range(2)] == [Verdict.passed, verdict]
+    assert [found[f"one.py#{at}"].passed for at in range(2)] == [True, audit == "off"]
+
+
+def test_ppo_rewards_a_program_that_tampers_as_a_failure(tmp_path: Path) -> None:
+    write_records(tmp_path / "problems.parquet", PROBLEMS, Problem)
+    context = judging(
+        ExecuteSlice(execute=ExecuteConfig(), toolchain={}),
+        {"problems": tmp_path},
+        tmp_path,
+        RuntimeConfig(backend="process"),
+        lambda *_: None,
+    )
+    with passing(context) as answer:
+        assert answer([["one.py", "    return 1\n"], ["one.py", CHEAT], ["one.py", "    return 2\n"]]) == [
+            True,
+            False,
+            False,
+        ]
+
+
+def test_the_rule_of_an_audit_is_checked() -> None:
+    with pytest.raises(ValueError, match="expected off, all or sample:P with 0 < P < 1, got 'most'"):
+        ExecuteConfig(audit="most")

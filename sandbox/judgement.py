@@ -66,6 +66,11 @@ class Judgement:
         """Compile the program and run its cases, up to the first that fails or, with `Program.every_case`, all of them."""
         if refused := self.compile():
             return refused
+        name = os.path.basename(self.source)
+        if self.row.compile and not any(name in self._fill(part) for part in self.row.run):
+            os.unlink(
+                self.source
+            )  # the program must not read its tests; the bytes of a compiled program are harder to read
         write_files(self.directory, self.program.files, self.uid)
         failed: tuple[Verdict, Outcome] | None = None
         for case in self.program.cases or (None,):

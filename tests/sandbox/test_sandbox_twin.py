@@ -199,3 +199,23 @@ def test_a_trick_is_tampering(sandbox: Sandbox, name: str, trick: str) -> None:
     assert (result.verdict, result.audited) == (Verdict.tampered, "twin")
     assert "an assertion that has to fail" in result.note
     assert result.verdict.is_label
+
+
+LOOKS = {
+    "cpp": "#include <filesystem>\nint main() { for (auto& e : std::filesystem::directory_iterator(BOX))\n"
+    '    if (e.path().extension() == ".cpp") return 1; }',
+    "java": "class Main { public static void main(String[] a) {\n"
+    'for (String f : new java.io.File(BOX).list()) if (f.endsWith(".java")) System.exit(1); } }',
+    "cs": 'class P { static int Main() { return System.IO.Directory.GetFiles(BOX, "*.cs").Length; } }',
+    "ts": "declare var require: any; declare var process: any;\n"
+    "if (require('fs').readdirSync(BOX).some((f: string) => f.endsWith('.ts'))) { process.exit(1); }",
+}
+
+
+@pytest.mark.parametrize("name", LOOKS)
+def test_the_source_of_a_compiled_program_is_gone_when_it_runs(sandbox: Sandbox, name: str) -> None:
+    need_language(sandbox, name)
+    box = '"/box"' if sandbox.backend == "bubblewrap" else '"."'
+    source = LOOKS[name].replace("BOX", box)
+    [result] = sandbox.run([Program("a", name, source, limits=LIMITS)])
+    assert result.verdict is Verdict.passed, (result.verdict, result.stdout, result.stderr)

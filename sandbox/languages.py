@@ -328,7 +328,11 @@ _ROWS = (
         packages=("mono-mcs", "mono-runtime", "libmono-system-core4.0-cil", "libmono-system-numerics4.0-cil"),
         versions=(("mcs", "--version"), ("mono", "--version")),
         end='System.Console.WriteLine("\\n{marker}");',
-        assertions=("Debug.Assert(GOT == WANTED)", "Debug.Assert(GOT.Equals(WANTED))"),
+        assertions=(
+            "Debug.Assert(GOT == WANTED)",
+            "Debug.Assert(GOT.Equals(WANTED))",
+            "Debug.Assert(GOT.SequenceEqual(WANTED))",
+        ),
         fails="System.Diagnostics.Debug.Assert(false);",
         closing=r"\}\s*\}\s*$",
         # A failed Debug.Assert is written to the trace listener, and the program goes on and ends with exit code 0.

@@ -180,21 +180,19 @@ def _number(text: str) -> str:
 
 
 def _string(text: str) -> str | None:
-    """Another string, with another last letter or digit; None if that cannot be done safely."""
+    """Another string, with another letter or digit: the last one before an escape or interpolation, else an `a` at the start. None
+    if that cannot be done safely: without double quotes the text may be a single character."""
     quotes = re.match(r"([^'\"`]*)(\"\"\"|'''|[\"'])", text)
     if quotes is None or not text.endswith(quotes[2]) or len(text) < quotes.end() + len(quotes[2]):
         return None
     start, end = quotes.end(), len(text) - len(quotes[2])
-    inside = text[start:end]
-    if not inside and quotes[2] == '"':
-        return text[:start] + "a" + text[end:]
-    if "\\" in inside or "$" in inside or "`" in inside or "{" in inside or "#" in inside:
-        return None
-    for at in range(end - 1, start - 1, -1):
-        if text[at].isascii() and text[at].isalnum():
-            other = _number(text[at]) if text[at].isdigit() else "b" if text[at] == "a" else "a"
-            return text[:at] + other + text[at + 1 :]
-    return None
+    special = re.search(r"[\\$`{#]", text[start:end])
+    for at in range(start + special.start() if special else end, start, -1):
+        letter = text[at - 1]
+        if letter.isascii() and letter.isalnum():
+            other = _number(letter) if letter.isdigit() else "b" if letter == "a" else "a"
+            return text[: at - 1] + other + text[at:]
+    return text[:start] + "a" + text[start:] if quotes[2].startswith('"') else None
 
 
 _CHANGES: dict[str, Callable[[str], str | None]] = {"string": _string, "number": _number, "truth": _TRUTH.get}

@@ -48,6 +48,18 @@ def changed(name: str, tests: str) -> list[str]:
             "{ actual: candidate(1), expected: []int{7} },",
             "{ actual: candidate(1), expected: []int{6} },",
         ),
+        (
+            "cs",
+            "Debug.Assert(F(1L).SequenceEqual((new long[]{2L})));",
+            "Debug.Assert(F(1L).SequenceEqual((new long[]{1L})));",
+        ),
+        ("sh", r'[[ $(candidate "1") = "1 2\n3" ]]', r'[[ $(candidate "1") = "1 1\n3" ]]'),
+        ("js", 'assert.deepEqual(candidate(1),["()"]);', 'assert.deepEqual(candidate(1),["a()"]);'),
+        (
+            "java",
+            "assert(f(1) == ('('));\nassert(f(2) == ('x'));",
+            "assert(f(1) == ('('));\nassert(f(2) == ('a'));",
+        ),
         ("rs", "assert_eq!(candidate(1), vec![2]);", "assert_eq!(candidate(1), vec![1]);"),
         ("rb", 'assert_equal(["b"], candidate.call(1))', 'assert_equal(["a"], candidate.call(1))'),
         ("lua", "lu.assertEquals(candidate(1), {2})", "lu.assertEquals(candidate(1), {1})"),

@@ -25,7 +25,7 @@ RUN = {
     "selftrain run docs/own-data/own.yaml --dry-run": (0, "answers to learn from: 22 of 22"),
     "python -m sandbox languages --backend bubblewrap": (0, "Python 3"),
     "python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt": (0, "passed"),
-    "python -m sandbox judge programs.jsonl verdicts.jsonl": (0, ""),
+    "python -m sandbox judge programs.jsonl verdicts.jsonl --audit all": (0, ""),
     "python -m sandbox judge completions.jsonl verdicts.jsonl --workers 8 --resume": (0, ""),
 }
 """Commands that need no earlier run, each run by a test: exit code, and what it prints among other things."""

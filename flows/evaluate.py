@@ -13,14 +13,10 @@ from flows.session import carry_out, open_run
 from selftrain.champion.registry import Contender, Registry, contender
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
-from tasks.evaluate import evaluate as evaluate_pools
-from tasks.execute import execute
+from tasks import stages
 from tasks.notify import notify_of_end, run_name
 from tasks.prefect import PrefectRun
-from tasks.prepare import prepare
-from tasks.report import report
 from tasks.run import Run
-from tasks.sample import sample
 
 
 @flow(
@@ -56,10 +52,10 @@ def evaluate(
     rerankers = {f"rm-{ranked.rounds}": ArtifactRef.parse(ranked.reranker)}
 
     def measure(run: PrefectRun) -> ArtifactRef:
-        problems = prepare(run)
-        candidates = sample(run, problems, ref, name, evaluation=True)
-        pools = {name: (candidates, execute(run, problems, candidates, name, evaluation=True))}
-        return report(run, problems, pools, None, evaluate_pools(run, problems, pools, rerankers))
+        problems = stages.prepare(run)
+        candidates = stages.sample(run, problems, ref, name, evaluation=True)
+        pools = {name: (candidates, stages.execute(run, problems, candidates, name, evaluation=True))}
+        return stages.report(run, problems, pools, None, stages.evaluate(run, problems, pools, rerankers))
 
     return carry_out(run, folder, measure)
 

@@ -4,17 +4,9 @@ from selftrain.champion.promotion import CHAMPION
 from selftrain.config import ModelConfig, RunConfig
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import Store
-from tasks.evaluate import evaluate
-from tasks.execute import execute
-from tasks.mine import mine
-from tasks.ppo import ppo
-from tasks.prepare import prepare
-from tasks.report import report
 from tasks.run import Run, Step
-from tasks.sample import sample
-from tasks.sft import sft
+from tasks.stages import evaluate, execute, mine, ppo, prepare, report, sample, sft, train_reward
 from tasks.suitable import check_models
-from tasks.train_reward import train_reward
 
 
 def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:

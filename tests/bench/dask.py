@@ -37,9 +37,9 @@ from prefect import flow
 from selftrain.config import RunConfig
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import Store
-from tasks.execute import execute
+from tasks.stages import execute
 from tasks.prefect import PrefectRun
-from tasks.sample import sample
+from tasks.stages import sample
 
 @flow
 def shared(url, address, seed, languages):

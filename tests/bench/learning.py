@@ -22,11 +22,9 @@ from selftrain.stages.execute import EXECUTE, ExecuteSlice
 from selftrain.stages.ppo import PPO, PPOSlice
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store.store import Store
-from tasks.execute import toolchain
-from tasks.prepare import prepare
 from tasks.run import Run, Step
 from tasks.sandbox import sandbox_at_work
-from tasks.sft import sft
+from tasks.stages import prepare, sft, toolchain
 
 SEEDS = (1, 2, 3)
 SETTINGS = {

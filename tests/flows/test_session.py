@@ -11,8 +11,8 @@ from selftrain.configfile import load_config
 from selftrain.errors import RunError
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import Store
-from tasks.prepare import prepare
 from tasks.run import Run
+from tasks.stages import prepare
 from tests.command import selftrain
 
 

@@ -126,7 +126,7 @@ from prefect import flow
 from selftrain.config import RunConfig
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import Store
-from tasks.execute import execute
+from tasks.stages import execute
 from tasks.prefect import PrefectRun
 
 @flow

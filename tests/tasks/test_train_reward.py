@@ -9,7 +9,7 @@ from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import Store
 from tasks.run import Run, Step
-from tasks.train_reward import train_reward
+from tasks.stages import train_reward
 
 GENERATOR, PAIRS, BEFORE = (ArtifactRef(stage, "0" * 32) for stage in ("sft", "mine", "train_reward"))
 

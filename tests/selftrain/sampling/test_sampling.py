@@ -34,7 +34,7 @@ from selftrain.stage import ArtifactRef, Context, Outcome
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store.store import PROGRESS, Store
 from tasks.run import Run
-from tasks.sample import sample as sample_task
+from tasks.stages import sample as sample_task
 from tests.selftrain.conftest import make_problems
 
 LENGTH = 12

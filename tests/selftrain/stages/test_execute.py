@@ -20,9 +20,9 @@ from selftrain.stages.execute import (
 )
 from selftrain.stages.ppo import passing
 from selftrain.store.store import Store
-from tasks.execute import toolchain
 from tasks.run import Run
 from tasks.sandbox import open_sandbox, sandbox_at_work
+from tasks.stages import toolchain
 from tests.contexts import judging
 from tests.selftrain.problems.made import write_jsonl
 

@@ -187,7 +187,7 @@ def test_a_raised_version_rebuilds_from_there_on_and_nothing_else(
 ):
     before = keys(tmp_path)
     assert keys(tmp_path) == before
-    monkeypatch.setattr("tasks.train_reward.TRAIN_REWARD", replace(TRAIN_REWARD, version=99))
+    monkeypatch.setattr("tasks.stages.TRAIN_REWARD", replace(TRAIN_REWARD, version=99))
     after = keys(tmp_path)
     kept = {"prepare", "sft", "sample-sft-rl", "execute-sft-rl", "mine-1"}
     kept |= {"sample-sft-evaluation", "execute-sft-evaluation"}

@@ -189,9 +189,9 @@ TRAINING = """
     from selftrain.store import lease
     from selftrain.configfile import load_config
     from selftrain.store.store import Store
-    from tasks.prepare import prepare
+    from tasks.stages import prepare
     from tasks.run import Run
-    from tasks.sft import sft
+    from tasks.stages import sft
 
     class Building(Run):
         def execute(self, step, there):

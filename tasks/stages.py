@@ -1,0 +1,183 @@
+"""The stages as functions of a run: each fills its stage's config slice, names its inputs and calls `Run.do`.
+
+This module does not import Prefect, so a dry run calls the same functions without it.
+"""
+
+from collections.abc import Mapping
+
+from selftrain.config import ModelConfig
+from selftrain.models.weights import base_digest
+from selftrain.problems.read import checker_languages, content_digest
+from selftrain.sampling.processor import adds_exactly
+from selftrain.stage import ArtifactRef
+from selftrain.stages.evaluate import EVALUATE, EvaluateSlice
+from selftrain.stages.execute import EXECUTE, ExecuteSlice, toolchain_of
+from selftrain.stages.mine import MINE, MineSlice
+from selftrain.stages.ppo import PPO, PPOSlice
+from selftrain.stages.prepare import PREPARE, PrepareSlice
+from selftrain.stages.report import REPORT, ReportSlice
+from selftrain.stages.sample import SAMPLE, SampleSlice
+from selftrain.stages.sft import SFT, SftSlice
+from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
+from tasks.run import LOGGER, Run, with_defaults
+from tasks.sandbox import open_sandbox
+
+Pools = Mapping[str, tuple[ArtifactRef, ArtifactRef]]
+"""Name of a pool -> its candidates and its executions."""
+
+
+def toolchain(run: Run) -> dict[str, str]:
+    """Language -> the sandbox's identity for it, for the languages of problems and checkers; read once per run."""
+    if not run.toolchain:
+        named = dict.fromkeys(
+            [*run.config.problems.languages, *sorted(checker_languages(run.config.problems))]
+        )
+        with open_sandbox(run.config.runtime) as sandbox:
+            run.toolchain = {language: toolchain_of(sandbox, language) for language in named}
+    return run.toolchain
+
+
+def prepare(run: Run) -> ArtifactRef:
+    """Prepare the run's problems. The key contains a digest of the problem source's content.
+
+    This opens the sandbox, so that a missing sandbox or tool raises before anything is trained.
+    """
+    tools = toolchain(run)
+    problems = run.config.problems
+    problems = problems.model_copy(update={"seed": problems.seed + run.config.seed})
+    run.content = run.content or content_digest(problems)
+    outside = problems.source != "bank"
+    config = PrepareSlice(problems=problems, content=run.content, toolchain=tools if outside else None)
+    return run.do(PREPARE, "prepare", config, {})
+
+
+def sft(run: Run, problems: ArtifactRef) -> ArtifactRef:
+    """Step A: fine-tune the generator on (prompt, response)."""
+    model = run.config.model
+    config = SftSlice(seed=run.config.seed, model=model, base_digest=base_digest(model), sft=run.config.sft)
+    return run.do(SFT, "sft", config, {"problems": problems})
+
+
+def sample(
+    run: Run, problems: ArtifactRef, generator: ArtifactRef, pool: str, evaluation: bool = False
+) -> ArtifactRef:
+    """Step D, first part: sample candidates for the rl split; if `evaluation`, for validation and test, also greedy ones."""
+    settings = run.config.sample
+    if settings.engine == "ctranslate2" and settings.compute_type == "int8" and not adds_exactly():
+        LOGGER.warning(
+            "sample.compute_type: int8 would give wrong log-probabilities on this processor, which has no VNNI instructions; "
+            "%s is sampled in float32, and its key says so",
+            pool,
+        )
+        settings = settings.model_copy(update={"compute_type": "float32"})
+    config = SampleSlice(
+        seed=run.config.seed,
+        sample=with_defaults(settings, "rl", "evaluation"),  # the number that matters is in `count`
+        splits=("validation", "test") if evaluation else ("rl",),
+        count=settings.evaluation if evaluation else settings.rl,
+        greedy=evaluation,
+    )
+    where = "evaluation" if evaluation else "rl"
+    inputs = {"problems": problems, "generator": generator}
+    return run.do(SAMPLE, f"sample-{pool}-{where}", config, inputs, f"sample · {pool} · {where}")
+
+
+def execute(
+    run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str, evaluation: bool = False
+) -> ArtifactRef:
+    """Step D, second part: run the candidates of a pool in the sandbox."""
+    config = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
+    where = "evaluation" if evaluation else "rl"
+    inputs = {"problems": problems, "candidates": candidates}
+    return run.do(EXECUTE, f"execute-{pool}-{where}", config, inputs, f"execute · {pool} · {where}")
+
+
+def mine(
+    run: Run,
+    problems: ArtifactRef,
+    pool: tuple[ArtifactRef, ArtifactRef],
+    round: int,
+    earlier: tuple[ArtifactRef, ArtifactRef] | None = None,
+) -> ArtifactRef:
+    """Mine the pairs of `round` from `pool` (candidates, executions). `earlier`: (pairs, reranker) of the previous round."""
+    inputs = {"problems": problems, "candidates": pool[0], "executions": pool[1]}
+    if earlier is not None:
+        inputs |= {"pairs": earlier[0], "reranker": earlier[1]}
+    settings = run.config.mine
+    if earlier is None:  # round 1 has no scores, so settings of hard negatives cannot change its pairs
+        settings = with_defaults(settings, "hard_share", "threshold", "passing")
+    config = MineSlice(seed=run.config.seed, round=round, mine=settings)
+    return run.do(MINE, f"mine-{round}", config, inputs, f"mine · round {round}")
+
+
+def train_reward(
+    run: Run, generator: ArtifactRef, pairs: ArtifactRef, round: int, before: ArtifactRef | None
+) -> ArtifactRef:
+    """Steps B and E: train the reranker of `round`.
+
+    Training starts from `before`, the previous round's reranker, if `reward.later_epochs` is set; otherwise from `reward.base`,
+    or from the SFT generator if that is null.
+    """
+    settings = run.config.reward
+    start: ArtifactRef | None = generator if settings.base is None else None
+    if settings.later_epochs is not None and before is not None:
+        start = before
+        later = {"epochs": settings.later_epochs, "learning_rate": settings.later_learning_rate}
+        settings = settings.model_copy(update=later)
+    settings = with_defaults(settings, "later_epochs", "later_learning_rate")
+    base = ModelConfig(base=settings.base, revision=settings.base_revision)
+    config = RewardSlice(
+        seed=run.config.seed,
+        reward=settings,
+        continues=start is before and before is not None,
+        base_digest=base_digest(base, "reward.base") if start is None else None,
+    )
+    inputs = {"pairs": pairs} | ({"start": start} if start is not None else {})
+    return run.do(TRAIN_REWARD, f"rm-{round}", config, inputs, f"train_reward · round {round}")
+
+
+def ppo(
+    run: Run, problems: ArtifactRef, generator: ArtifactRef, reranker: ArtifactRef, round: int
+) -> ArtifactRef:
+    """Step C: PPO from the SFT policy against the reranker of `round`."""
+    settings = run.config.ppo
+    executes = bool(settings.execution_weight or settings.probe)
+    config = PPOSlice(
+        seed=run.config.seed,
+        ppo=settings,
+        max_new_tokens=run.config.sample.max_new_tokens,
+        execute=run.config.execute if executes else None,
+        toolchain=toolchain(run) if executes else None,
+    )
+    inputs = {"problems": problems, "generator": generator, "reranker": reranker}
+    return run.do(PPO, f"ppo-{round}", config, inputs, f"ppo · round {round}")
+
+
+def evaluate(
+    run: Run, problems: ArtifactRef, pools: Pools, rerankers: Mapping[str, ArtifactRef]
+) -> ArtifactRef:
+    """Evaluate `rerankers` (name -> model) on `pools`, whose candidates are for the validation and test splits."""
+    config = EvaluateSlice(
+        seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
+    )
+    return run.do(EVALUATE, "evaluate", config, {**_pool_inputs(problems, pools), **rerankers})
+
+
+def report(
+    run: Run, problems: ArtifactRef, pools: Pools, pairs: ArtifactRef | None, evaluation: ArtifactRef
+) -> ArtifactRef:
+    """Write the report on an evaluation. `pairs`: all mined pairs; None if the run mined none."""
+    shown = run.config.model_dump(mode="json", exclude={"runtime", "promotion", "store"})
+    config = ReportSlice(config=shown, pools=tuple(pools), rounds=run.config.rounds)
+    inputs = _pool_inputs(problems, pools) | {"evaluation": evaluation}
+    if pairs is not None:
+        inputs["pairs"] = pairs
+    return run.do(REPORT, "report", config, inputs)
+
+
+def _pool_inputs(problems: ArtifactRef, pools: Pools) -> dict[str, ArtifactRef]:
+    """The input artifacts, under the names that `selftrain.evaluation.pools.load_pool` reads."""
+    inputs = {"problems": problems}
+    for name, (candidates, executions) in pools.items():
+        inputs |= {f"{name}.candidates": candidates, f"{name}.executions": executions}
+    return inputs

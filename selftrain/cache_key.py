@@ -1,7 +1,6 @@
-"""Computes cache keys from a stage's name and version, its config slice, and its inputs.
+"""Computes cache keys: the first 32 hex digits of the sha256 of values in canonical JSON.
 
-A key is the first 32 hex digits of the sha256 of these values in canonical JSON. Nothing else enters a key: no code, path, worker
-or device.
+The values are those of `Stage.identity`. Nothing else enters a key: no code, path, worker or device.
 """
 
 import dataclasses
@@ -18,16 +17,6 @@ from selftrain.errors import UsageError
 
 KEY_LENGTH = 32
 """Number of hex digits of the sha256 that a key has: 128 bits."""
-
-
-def identity(stage: str, version: int, config: Any, inputs: Mapping[str, Any]) -> dict[str, Any]:
-    """The content of a stage's key, as JSON values. `inputs`: references to the input artifacts, STAGE/KEY as text."""
-    return {
-        "stage": stage,
-        "version": version,
-        "config": canonical_json(config, stage, whole=False),
-        "inputs": {name: str(ref) for name, ref in sorted(inputs.items())},
-    }
 
 
 def canonical_json(value: Any, where: str, whole: bool = True) -> Any:

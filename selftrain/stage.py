@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sandbox.verdicts import Program, Result
-from selftrain.cache_key import fingerprint, identity
+from selftrain.cache_key import canonical_json, fingerprint
 from selftrain.errors import UsageError
 
 CHILD_LOG = logging.getLogger("selftrain.launch.child").debug
@@ -68,11 +68,32 @@ class Stage:
 
     def identity(self, config: Any, inputs: Mapping[str, ArtifactRef]) -> dict[str, Any]:
         """What the cache key is computed from, as JSON values; `selftrain why` compares it between runs."""
-        return identity(self.name, self.version, config, inputs)
+        return {
+            "stage": self.name,
+            "version": self.version,
+            "config": canonical_json(config, self.name, whole=False),
+            "inputs": {name: str(ref) for name, ref in sorted(inputs.items())},
+        }
 
     def ref(self, config: Any, **inputs: ArtifactRef) -> ArtifactRef:
         """The artifact that this stage builds from `config` (model, dataclass or dict) and `inputs`."""
         return ArtifactRef(self.name, fingerprint(self.identity(config, inputs)))
+
+
+@dataclass(frozen=True)
+class Step:
+    """One stage of one run: the stage, its config slice, its inputs, and the artifact that it builds (`ref`).
+
+    name   short and unique in the run, e.g. `rm-2`; report.json refers to the step by it
+    label  text for people, e.g. `train_reward · round 2`
+    """
+
+    stage: Stage
+    name: str
+    label: str
+    config: Any
+    inputs: Mapping[str, ArtifactRef]
+    ref: ArtifactRef
 
 
 class Judge(Protocol):

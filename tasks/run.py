@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 from selftrain.config import RunConfig, Strict
 from selftrain.errors import CorruptArtifact, StoreError
 from selftrain.plan.speed import where
-from selftrain.stage import CHILD_LOG, ArtifactRef, Context, Stage
+from selftrain.stage import CHILD_LOG, ArtifactRef, Context, Stage, Step
 from selftrain.store.runfile import NAME
 from selftrain.store.store import Store, replace_file
 from tasks.progress import Clock, watch
@@ -44,22 +44,6 @@ Settings = TypeVar("Settings", bound=Strict)
 def with_defaults(settings: Settings, *unused: str) -> Settings:
     """`settings` with the `unused` fields reset to their defaults, so that a key depends on no setting that has no effect."""
     return settings.model_copy(update={name: type(settings).model_fields[name].default for name in unused})
-
-
-@dataclass(frozen=True)
-class Step:
-    """One stage of one run: the stage, its config slice, its inputs, and the artifact that it builds (`ref`).
-
-    name   short and unique in the run, e.g. `rm-2`; report.json refers to the step by it
-    label  text for people, e.g. `train_reward · round 2`
-    """
-
-    stage: Stage
-    name: str
-    label: str
-    config: Any
-    inputs: Mapping[str, ArtifactRef]
-    ref: ArtifactRef
 
 
 @dataclass

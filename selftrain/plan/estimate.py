@@ -1,9 +1,8 @@
 """Estimates FLOPs, memory, time and storage of every stage of a run."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
 
 from selftrain.config import PPOConfig, RewardConfig, RunConfig, RuntimeConfig, SftConfig
 from selftrain.errors import UsageError
@@ -14,7 +13,8 @@ from selftrain.plan import flops, memory
 from selftrain.plan.corpus import Corpus
 from selftrain.plan.flops import Rows
 from selftrain.plan.speed import Speed
-from selftrain.stage import ArtifactRef, Stage
+from selftrain.stage import ArtifactRef
+from selftrain.stage import Step as Node  # a stage in the graph of a run; `Step` here is what the stage needs
 
 SANDBOX_MS = {
     "py": 4, "ts": 73, "java": 82, "cpp": 289, "js": 60, "cs": 78, "php": 19, "sh": 8, "go": 370, "rs": 450, "rb": 180,
@@ -33,30 +33,6 @@ ROW_BYTES = 600
 
 Job = tuple[tuple[str, ...], int]
 """Scoring work: splits, and the number of candidates to score."""
-
-
-class Node(Protocol):
-    """One stage in the graph of a run, which `flows.method` builds. `tasks.run.Step` implements this protocol."""
-
-    @property
-    def stage(self) -> Stage:
-        """The stage; its name selects the method of `Planner`."""
-
-    @property
-    def name(self) -> str:
-        """The stage's name in the run, e.g. `rm-2`."""
-
-    @property
-    def config(self) -> Any:
-        """The stage's slice of the config."""
-
-    @property
-    def inputs(self) -> Mapping[str, ArtifactRef]:
-        """Role -> input artifact."""
-
-    @property
-    def ref(self) -> ArtifactRef:
-        """The stage's artifact; it identifies the node in its graph."""
 
 
 @dataclass(frozen=True)

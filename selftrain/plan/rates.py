@@ -18,9 +18,10 @@ from selftrain.config import ModelConfig, RunConfig
 from selftrain.errors import SelftrainError
 from selftrain.models.shapes import Shape, shape_of
 from selftrain.plan.corpus import Corpus, corpus_of
-from selftrain.plan.estimate import Node, Planner, Step
+from selftrain.plan.estimate import Planner, Step
 from selftrain.plan.speed import Speed, where
 from selftrain.stage import ArtifactRef
+from selftrain.stage import Step as Node
 from selftrain.store.records import read_records
 from selftrain.store.store import RUNS, Store
 

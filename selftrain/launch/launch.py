@@ -20,6 +20,7 @@ from typing import Any, NoReturn
 from pydantic import BaseModel
 
 from selftrain.cache_key import canonical_json
+from selftrain.config import RuntimeConfig
 from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
 from selftrain.launch import commands, ranks
 from selftrain.launch.heartbeat import Beat, Heartbeat, HeartbeatReader
@@ -154,7 +155,7 @@ class Child(BaseModel):
     config   the stage's config slice
     inputs   folders of the input artifacts, by name
     folder   folder for the stage's result
-    runtime  the fields of `RuntimeConfig`
+    runtime  the config's section `runtime`
     extra    further values from the caller of `launch`
     needs    bytes that each rank needs at least; None where the child is not distributed
     """
@@ -162,7 +163,7 @@ class Child(BaseModel):
     config: dict[str, Any]
     inputs: dict[str, Path]
     folder: Path
-    runtime: dict[str, Any]
+    runtime: RuntimeConfig
     extra: dict[str, Any]
     needs: int | None = None
 
@@ -216,10 +217,10 @@ def child_main(work: Any, apart: bool = False) -> None:
     gc.enable()  # selftrain.launch.child turned it off during imports
     _watch_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
-    others = _start_other_ranks(child.runtime["processes"]) if apart and "RANK" not in os.environ else []
+    others = _start_other_ranks(child.runtime.processes) if apart and "RANK" not in os.environ else []
     try:
-        if child.needs is not None and child.runtime["device"] == "cuda":
-            check_gpu(child.needs, child.runtime["processes"], ranks.local_rank())
+        if child.needs is not None and child.runtime.device == "cuda":
+            check_gpu(child.needs, child.runtime.processes, ranks.local_rank())
         outcome: Outcome = work(child)
         if any(other.wait() != 0 for other in others):
             raise RunError("another rank failed; its own output in this log says why")

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, launch, report_progress
@@ -70,7 +69,6 @@ def run(child: Child) -> Outcome:
 
     sharded = child.extra.get("sharded", False)
     jobs = [Job(**job | {"splits": tuple(job["splits"])}) for job in child.extra["jobs"]]
-    runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = ranks.rank(), ranks.world_size()
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     pools: dict[str, list[Candidate]] = {}
@@ -84,7 +82,9 @@ def run(child: Child) -> Outcome:
         if job.reranker not in rerankers:
             folder = child.inputs[job.reranker]
             rerankers[job.reranker] = (
-                load_sharded(folder, runtime) if sharded else Reranker.load(folder, runtime.device)
+                load_sharded(folder, child.runtime)
+                if sharded
+                else Reranker.load(folder, child.runtime.device)
             )
         mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
         scores = rerankers[job.reranker].score_many([(prompt, list(texts)) for prompt, texts in mine])

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from selftrain.config import RuntimeConfig
 from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, report_progress
 from selftrain.models.models import (
@@ -26,7 +25,6 @@ from selftrain.stages.sample import SampleSlice, shard_path, shards
 def sample(child: Child) -> Outcome:
     """Sample this rank's share of the requested shards, except the finished ones."""
     config = SampleSlice.model_validate(child.config)
-    runtime = RuntimeConfig.model_validate(child.runtime)
     rank, world = ranks.rank(), ranks.world_size()
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     numbered = list(enumerate(shards(problems, config)))
@@ -39,7 +37,7 @@ def sample(child: Child) -> Outcome:
         return Outcome("")
     tokenizer = load_tokenizer(child.inputs["generator"])
     longest = load_context(child.inputs["generator"])
-    engine = _engine(config, runtime, child, rank)
+    engine = _engine(config, child, rank)
     for done, (at, rows) in enumerate(mine):
         encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in rows]
         kept = [one for one in encoded if fits(len(one[1]), longest, config.sample.max_new_tokens)]
@@ -125,8 +123,8 @@ def with_logprobs(engine: Any, records: Sequence[tuple[Candidate, list[int]]]) -
     ]
 
 
-def _engine(config: SampleSlice, runtime: RuntimeConfig, child: Child, rank: int) -> Any:
-    folder = child.inputs["generator"]
+def _engine(config: SampleSlice, child: Child, rank: int) -> Any:
+    folder, runtime = child.inputs["generator"], child.runtime
     if config.sample.engine == "ctranslate2":
         from selftrain.sampling import ct2
 

@@ -22,7 +22,7 @@ from torch.nn.functional import logsigmoid
 from trl import RewardConfig as TrlRewardConfig
 from trl import RewardTrainer
 
-from selftrain.config import RewardConfig, RuntimeConfig
+from selftrain.config import RewardConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, child_main
 from selftrain.launch.ranks import world_size
@@ -49,15 +49,14 @@ def train(child: Child) -> Outcome:
     """Train the reranker, and write it and its tokenizer into the child's folder."""
     config = RewardSlice.model_validate(child.config)
     settings = config.reward
-    runtime = RuntimeConfig.model_validate(child.runtime)
     pairs = read_records(child.inputs["pairs"] / "pairs.parquet", Pair)
     folder, options = _start(config, child)
     tokenizer = load_tokenizer(folder, **options)
     training, held_out = split(pairs, settings.holdout, config.seed)
     examples = _examples(tokenizer, training, held_out, settings)
-    trainer = _trainer(config, runtime, child, tokenizer, examples)
+    trainer = _trainer(config, child, tokenizer, examples)
     goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
-    trained = common.train(trainer, goal, runtime, "train_reward")
+    trained = common.train(trainer, goal, child.runtime, "train_reward")
     common.export(
         trained.checkpoint,
         child.folder,
@@ -100,17 +99,17 @@ def _examples(
     return Examples(kept, evaluated, len(rows) - len(kept))
 
 
-def _trainer(
-    config: RewardSlice, runtime: RuntimeConfig, child: Child, tokenizer: Any, examples: Examples
-) -> "TokenRewardTrainer":
+def _trainer(config: RewardSlice, child: Child, tokenizer: Any, examples: Examples) -> "TokenRewardTrainer":
     """Load the model and create its trainer."""
     settings = config.reward
     arguments = TrlRewardConfig(
-        **trainer_arguments(settings, runtime, config.seed, child.private / "checkpoints", world_size()),
+        **trainer_arguments(
+            settings, child.runtime, config.seed, child.private / "checkpoints", world_size()
+        ),
         center_rewards_coefficient=settings.center or None,
         remove_unused_columns=False,
     )
-    start_deepspeed(runtime)
+    start_deepspeed(child.runtime)
     torch.manual_seed(config.seed)
     model = _model(config, child, tokenizer)
     if settings.lora:

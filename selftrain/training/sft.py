@@ -16,7 +16,7 @@ from transformers.trainer_pt_utils import get_model_param_count
 from trl import SFTConfig as TrlSftConfig
 from trl import SFTTrainer
 
-from selftrain.config import RuntimeConfig, SftConfig
+from selftrain.config import SftConfig
 from selftrain.errors import DataError
 from selftrain.launch.launch import Child, child_main
 from selftrain.launch.ranks import world_size
@@ -41,7 +41,6 @@ from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, t
 def train(child: Child) -> Outcome:
     """Train the generator, and write it and its tokenizer into the child's folder."""
     config = SftSlice.model_validate(child.config)
-    runtime = RuntimeConfig.model_validate(child.runtime)
     settings = config.sft
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     pairs, held_out = answers(problems, "sft"), answers(problems, "validation")
@@ -49,9 +48,9 @@ def train(child: Child) -> Outcome:
         raise DataError("no problem of the sft split has a response; SFT needs answers to learn from")
     tokenizer = _tokenizer(config, [text for pair in pairs for text in pair])
     examples = _examples(tokenizer, pairs, held_out, settings)
-    trainer, parameters = _trainer(config, runtime, child.private / "checkpoints", tokenizer, examples)
+    trainer, parameters = _trainer(config, child, tokenizer, examples)
     goal = Goal("loss", higher=False, steps=settings.evaluation_steps, patience=settings.patience)
-    trained = common.train(trainer, goal, runtime, "sft")
+    trained = common.train(trainer, goal, child.runtime, "sft")
     common.export(
         trained.checkpoint,
         child.folder,
@@ -88,17 +87,17 @@ def _examples(
     return Examples(kept, evaluated, len(rows) - len(kept))
 
 
-def _trainer(
-    config: SftSlice, runtime: RuntimeConfig, checkpoints: Path, tokenizer: Any, examples: Examples
-) -> tuple["Trainer", int]:
+def _trainer(config: SftSlice, child: Child, tokenizer: Any, examples: Examples) -> tuple["Trainer", int]:
     """Load the model and create its trainer; returns the trainer and the number of the model's parameters, without adapters."""
     settings = config.sft
     arguments = TrlSftConfig(
-        **trainer_arguments(settings, runtime, config.seed, checkpoints, world_size()),
+        **trainer_arguments(
+            settings, child.runtime, config.seed, child.private / "checkpoints", world_size()
+        ),
         shuffle_dataset=False,
         dataset_kwargs={"skip_prepare_dataset": True},
     )
-    start_deepspeed(runtime)
+    start_deepspeed(child.runtime)
     torch.manual_seed(config.seed)
     model = _model(config, tokenizer)
     parameters = get_model_param_count(model)

@@ -1,35 +1,21 @@
-"""PPO's reward: the interfaces of scoring and execution, and scoring with the reranker."""
+"""PPO's reward: the types of scoring and execution, and scoring with the reranker."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from selftrain.models.models import pad
 
-
-class Score(Protocol):
-    """Interface: scores completions. PPO trains the policy to raise this score."""
-
-    def __call__(self, prompts: Sequence[list[int]], completions: Sequence[list[int]]) -> Tensor:
-        """[rows] float32 scores, higher is better.
-
-        prompts, completions  token ids, one list per row; a completion without an end token was cut at the maximum length
-        """
-        ...
-
-
-class Execute(Protocol):
-    """Interface: runs completions against their problems' tests."""
-
-    def __call__(self, problems: Sequence[int], completions: Sequence[list[int]]) -> Sequence[bool | None]:
-        """Whether each completion passes its problem's tests; None where the sandbox gave no verdict.
-
-        problems  number of the problem of each completion
-        """
-        ...
+Score = Callable[[Sequence[list[int]], Sequence[list[int]]], Tensor]
+"""(prompts, completions), token ids, one list per row -> [rows] float32 scores, which PPO trains the policy to raise. A completion
+without an end token was cut at the maximum length."""
+Execute = Callable[[Sequence[int], Sequence[list[int]]], Sequence[bool | None]]
+"""(number of each row's problem, completions) -> whether each passes its problem's tests; None: no verdict from the sandbox."""
+Translate = Callable[[list[int], list[int]], list[int]]
+"""(prompt, completion) in the policy's token ids -> prompt + completion in the reranker's token ids."""
 
 
 @dataclass(frozen=True)
@@ -38,10 +24,6 @@ class Reward:
 
     score: Score
     execute: Execute | None = None
-
-
-Translate = Callable[[list[int], list[int]], list[int]]
-"""(prompt, completion) in the policy's token ids -> prompt + completion in the reranker's token ids."""
 
 
 class RerankerScore:

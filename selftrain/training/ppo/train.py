@@ -5,7 +5,7 @@ Run as a child process, also under a launcher: `python -m selftrain.training.ppo
 """
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -48,23 +48,22 @@ from selftrain.training.ppo.translate import translation
 def train(child: Child) -> Outcome:
     """Train the policy, and write it, its tokenizer and samples.json into the child's folder."""
     config = PPOSlice.model_validate(child.config)
-    runtime = RuntimeConfig.model_validate(child.runtime)
-    settings = config.ppo
+    settings, runtime = config.ppo, child.runtime
     check_batches(settings, world(runtime))
     generator, reranker = child.inputs["generator"], child.inputs["reranker"]
     tokenizer = load_tokenizer(generator)
     ends = end_ids(tokenizer, generator)
-    models = _load(config, runtime, child.inputs)
-    prompts = _prompts(child, config, tokenizer, (models.policy.config, models.judge.config))
+    models, judge, copy = _load(config, child)
+    prompts = _prompts(child, config, tokenizer, (models.policy.config, judge.config))
     check_head(models.policy, prompts.trained[0])
     if settings.lora:
-        models = _with_adapters(models, settings.lora)
+        models, copy = _with_adapters(models, copy, settings.lora)
     if runtime.recomputes:
         _recompute(models)
-    translate = translation(tokenizer, ends, reranker, models.judge.config)
+    translate = translation(tokenizer, ends, reranker, judge.config)
     accelerator = _accelerator(config, runtime, world(runtime))
     export = Export(child, config, models.policy, tokenizer, accelerator.is_main_process)
-    judge = RerankerScore(models.judge.to(accelerator.device), settings.micro_batch, translate)
+    score = RerankerScore(judge.to(accelerator.device), settings.micro_batch, translate)
     trainer = Trainer(
         TrainerSettings(
             config=settings,
@@ -74,14 +73,8 @@ def train(child: Child) -> Outcome:
             checkpoints=child.private / "checkpoints",
             keep=runtime.keep_checkpoints,
         ),
-        Models(
-            policy=models.policy,
-            reference=models.reference,
-            adapters=models.adapters,
-            value_trunk=models.value_trunk,
-            rollouts=_rollouts(config, runtime, child, models, ends, accelerator, export),
-        ),
-        Reward(judge, _execute(child, tokenizer, prompts.names, ends)),
+        replace(models, rollouts=_rollouts(config, child, copy, ends, accelerator, export)),
+        Reward(score, _execute(child, tokenizer, prompts.names, ends)),
         prompts.trained,
         accelerator,
         probe_prompts=prompts.probed,
@@ -99,47 +92,30 @@ def train(child: Child) -> Outcome:
     return Outcome(digest_weights(child.folder), _metrics(state, prompts) | kept)
 
 
-@dataclass(frozen=True)
-class Loaded:
-    """The stage's models before training.
+def _load(config: PPOSlice, child: Child) -> tuple[Models, Any, Any]:
+    """The models to train, the reranker, and a copy of the policy for rollouts (under ZeRO stage 3; else None).
 
-    judge        the reranker
-    copy         a copy of the policy for rollouts, under ZeRO stage 3; else None
-    value_trunk  a separate trunk for the value head, or None
-    reference    the SFT policy, or None where adapters are trained
-    adapters     the PEFT model around the policy, or None
+    Call this before `_accelerator`: under ZeRO stage 3, models that are loaded later are sharded.
     """
-
-    policy: Any
-    judge: Any
-    copy: Any
-    value_trunk: Any
-    reference: Any
-    adapters: Any = None
-
-
-def _load(config: PPOSlice, runtime: RuntimeConfig, inputs: Mapping[str, Path]) -> Loaded:
-    """Load all models. Call this before `_accelerator`: under ZeRO stage 3, models that are loaded later are sharded."""
-    generator, settings = inputs["generator"], config.ppo
-    frozen = {"dtype": torch.bfloat16} if runtime.device == "cuda" else {}
+    generator, settings = child.inputs["generator"], config.ppo
+    frozen = {"dtype": torch.bfloat16} if child.runtime.device == "cuda" else {}
     torch.manual_seed(config.seed)
-    return Loaded(
-        policy=load_generator(generator),
-        judge=load_classifier(inputs["reranker"]).to(**frozen),
-        copy=load_generator(generator, **frozen) if zero_of(runtime).stage == 3 else None,
-        value_trunk=load_generator(generator).base_model if settings.value_model == "separate" else None,
-        reference=None if settings.lora else load_generator(generator, **frozen),
-    )
+    policy = load_generator(generator)
+    judge = load_classifier(child.inputs["reranker"]).to(**frozen)
+    copy = load_generator(generator, **frozen) if zero_of(child.runtime).stage == 3 else None
+    trunk = load_generator(generator).base_model if settings.value_model == "separate" else None
+    reference = None if settings.lora else load_generator(generator, **frozen)
+    return Models(policy, reference, value_trunk=trunk), judge, copy
 
 
-def _with_adapters(models: Loaded, settings: LoraConfig) -> Loaded:
-    """`models` with adapters added to the policy and to its copy for rollouts."""
+def _with_adapters(models: Models, copy: Any, settings: LoraConfig) -> tuple[Models, Any]:
+    """`models` and `copy` with adapters added to the policy and to its copy for rollouts."""
     adapters = lora.add(models.policy, settings)
-    copy = models.copy and lora.add(models.copy, settings).get_base_model()
-    return replace(models, policy=adapters.get_base_model(), copy=copy, adapters=adapters)
+    copy = copy and lora.add(copy, settings).get_base_model()
+    return replace(models, policy=adapters.get_base_model(), adapters=adapters), copy
 
 
-def _recompute(models: Loaded) -> None:
+def _recompute(models: Models) -> None:
     """Turn on activation checkpointing in the trained models, which then recompute activations in the backward pass."""
     for model in filter(None, (models.policy, models.value_trunk)):
         model.activation_checkpointing_enable({"use_reentrant": False})
@@ -232,29 +208,23 @@ class Progress:
 
 
 def _rollouts(
-    config: PPOSlice,
-    runtime: RuntimeConfig,
-    child: Child,
-    models: Loaded,
-    ends: Sequence[int],
-    accelerator: Any,
-    export: Export,
+    config: PPOSlice, child: Child, copy: Any, ends: Sequence[int], accelerator: Any, export: Export
 ) -> Rollouts | None:
     """Create the sampler of rollouts; None: the trainer samples with the policy itself."""
     if config.ppo.engine != "hf":
         return FromEngine(
-            lambda folder: _engine(config, runtime, child, folder, accelerator.is_main_process),
+            lambda folder: _engine(config, child, folder, accelerator.is_main_process),
             export.save,
             child.private / "policy",
             accelerator.is_main_process,
             accelerator.wait_for_everyone,
         )
-    if models.copy is not None:
-        return FromUnshardedCopy(models.copy.to(accelerator.device).eval(), config.ppo.temperature, ends)
+    if copy is not None:
+        return FromUnshardedCopy(copy.to(accelerator.device).eval(), config.ppo.temperature, ends)
     return None
 
 
-def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path, main: bool) -> Any:
+def _engine(config: PPOSlice, child: Child, folder: Path, main: bool) -> Any:
     """Create the sampling engine of the rollouts, which loads the checkpoint in `folder`; `main`: whether this is rank 0."""
     settings = SampleConfig(temperature=config.ppo.temperature, max_new_tokens=config.max_new_tokens)
     if config.ppo.engine == "vllm":
@@ -265,7 +235,7 @@ def _engine(config: PPOSlice, runtime: RuntimeConfig, child: Child, folder: Path
 
     workspace = child.private / "rollouts"
     workspace.mkdir(exist_ok=True)
-    return ct2.Engine(folder, settings, workspace, runtime.threads, converts=main)
+    return ct2.Engine(folder, settings, workspace, child.runtime.threads, converts=main)
 
 
 def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accelerator:

@@ -80,7 +80,7 @@ def test_the_child_is_told_everything_and_its_outcome_comes_back(run: Any, tmp_p
         """
         return Outcome("digest", {
             "config": child.config, "problems": str(child.inputs["problems"]), "folder": str(child.folder),
-            "processes": child.runtime["processes"], "extra": child.extra,
+            "processes": child.runtime.processes, "extra": child.extra,
         })
         """,
         config={"seed": 3},

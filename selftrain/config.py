@@ -405,8 +405,8 @@ class ExecuteConfig(Strict):
     """Execution in the sandbox."""
 
     every_case: bool = False
-    """Whether to run all test cases of a problem of kind `stdio`, each as its own program, in place of stopping at the first
-    failure. This gives the share of cases that a program passes, which `reward.margin` reads, and costs one run per case."""
+    """Whether to run all test cases of a problem of kind `stdio`, in place of stopping at the first failure. This gives the
+    share of cases that a program passes, which `reward.margin` reads."""
     outside_keys = frozenset({"shard", "tolerated_errors"})
 
     audit: Annotated[str, AfterValidator(check_audit)] = "all"

@@ -97,7 +97,7 @@ class Execution:
     """What the sandbox found for one candidate.
 
     examples_passed  whether the candidate passes the examples in the prompt; None if there are none
-    pass_rate        share of the problem's test cases that the candidate passes; None unless each case was run alone
+    pass_rate        share of the problem's test cases that the candidate passes; None unless every case was run
     """
 
     candidate_id: str

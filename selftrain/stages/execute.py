@@ -21,8 +21,6 @@ from selftrain.store.store import PROGRESS
 
 EXAMPLES = "/examples"
 """Suffix of the id of a program that runs the examples of the prompt."""
-CASE = "/case-"
-"""Suffix, followed by a number, of the id of a program that runs one test case."""
 OUTPUT_KEPT = 2000
 """Number of characters at the end of a program's output that the record contains."""
 SMALLEST_MEMORY_BYTES = 128 * MIB
@@ -91,9 +89,9 @@ def run(context: Context) -> Outcome:
             progress = partial(show, context, before=sum(map(len, done)), total=total)
             wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
             if config.execute.every_case:
-                wanted = [part for program in wanted for part in one_by_one(program)]
+                wanted = [replace(program, every_case=bool(program.cases)) for program in wanted]
             results = judge(wanted, sandbox, cache, progress)
-            rows = [execution(problems[c.problem_id], c, results) for c in shard]
+            rows = [execution(problems[c.problem_id], c, results, config.execute.every_case) for c in shard]
             done.append(rows)
             if all(row.verdict.is_label for row in rows):  # otherwise a retry runs the shard again
                 part = path.with_suffix(".part")
@@ -123,8 +121,8 @@ def known_verdicts(context: Context) -> Iterator[VerdictCache | None]:
 
 def show(context: Context, results: Mapping[str, Result], before: int, total: int) -> None:
     """Report progress in candidates: `before`, the number in finished shards, plus those of this shard with a result."""
-    done = {id.split(CASE)[0] for id in results if not id.endswith(EXAMPLES)}
-    context.progress(before + len(done), total, "programs")
+    done = sum(not id.endswith(EXAMPLES) for id in results)
+    context.progress(before + done, total, "programs")
 
 
 def judge(
@@ -168,14 +166,6 @@ def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> I
         yield made.program(candidate.id + EXAMPLES, language, limits)
 
 
-def one_by_one(program: Program) -> Iterator[Program]:
-    """One program per test case, so that all cases run; a program without cases stays as it is."""
-    if not program.cases:
-        yield program
-    for number, case in enumerate(program.cases):
-        yield replace(program, id=f"{program.id}{CASE}{number}", cases=(case,))
-
-
 def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
     """Limits from the problem (scaled), else from the config; None: the language's defaults."""
     seconds, size = config.cpu_seconds, config.memory_bytes
@@ -191,15 +181,12 @@ def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
     return replace(limits, memory_bytes=size) if size is not None else limits
 
 
-def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]) -> Execution:
-    """The record of a candidate's results.
-
-    If cases ran one by one, the first failing case gives the verdict, as in a run that stops there.
-    """
-    runs = [results[candidate.id]] if candidate.id in results else cases_of(problem, candidate, results)
-    result = next((run for run in runs if run.verdict is not Verdict.passed), runs[-1])
-    alone = candidate.id not in results and all(run.verdict.is_label for run in runs)
-    examples = results.get(candidate.id + EXAMPLES)
+def execution(
+    problem: Problem, candidate: Candidate, results: dict[str, Result], every_case: bool
+) -> Execution:
+    """The record of a candidate's results. `every_case`: whether all cases of a problem were run."""
+    result, examples = results[candidate.id], results.get(candidate.id + EXAMPLES)
+    every = every_case and problem.cases and result.verdict.is_label
     judged = examples is not None and examples.verdict.is_label
     return Execution(
         candidate_id=candidate.id,
@@ -207,17 +194,12 @@ def execution(problem: Problem, candidate: Candidate, results: dict[str, Result]
         verdict=result.verdict,
         exit_code=result.exit_code,
         examples_passed=examples.verdict is Verdict.passed if examples is not None and judged else None,
-        pass_rate=sum(run.verdict is Verdict.passed for run in runs) / len(runs) if alone else None,
-        cpu_seconds=sum(run.cpu_seconds for run in runs),
-        wall_seconds=sum(run.compile_seconds + run.run_seconds for run in runs),
-        peak_memory_bytes=max(run.peak_memory_bytes for run in runs),
+        pass_rate=(result.pass_rate or 0.0) if every else None,  # without a run if it did not compile
+        cpu_seconds=result.cpu_seconds,
+        wall_seconds=result.compile_seconds + result.run_seconds,
+        peak_memory_bytes=result.peak_memory_bytes,
         output=(result.stdout + result.stderr)[-OUTPUT_KEPT:],
     )
-
-
-def cases_of(problem: Problem, candidate: Candidate, results: Mapping[str, Result]) -> list[Result]:
-    """Results of a candidate whose cases ran one by one, in the order of the cases."""
-    return [results[f"{candidate.id}{CASE}{number}"] for number in range(len(problem.cases))]
 
 
 def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:

@@ -1,4 +1,6 @@
-"""Formats seconds and bytes for people."""
+"""Formats seconds, bytes and lists of names for people."""
+
+from collections.abc import Sequence
 
 
 def duration(seconds: float) -> str:
@@ -13,6 +15,12 @@ def duration(seconds: float) -> str:
     if whole < 48 * 3600:
         return f"{whole // 3600} h {whole % 3600 // 60:02} min"
     return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def listed(names: Sequence[str], most: int = 5) -> str:
+    """The first `most` names and the number of the others, such as `a, b and 7 more`."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def size(count: float) -> str:

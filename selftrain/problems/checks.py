@@ -16,6 +16,7 @@ from selftrain.errors import DataError
 from selftrain.problems.leaks import function_of, same_problem
 from selftrain.problems.read import Found
 from selftrain.records import Problem
+from selftrain.units import listed
 
 # Reasons for leaving a task out.
 UNFAILABLE = "an empty function passes its tests"
@@ -32,7 +33,6 @@ _CHEAPEST = ("py", "js", "sh", "php", "lua", "rb", "pl")
 """Preferred languages for the search for twins, best first. A task is searched in the first one in which it has an answer."""
 _EVALUATED = ("sft", "rl", "validation", "test")
 """The splits in the order of their use. No problem of one of the last two may also be in an earlier split."""
-_SHOWN = 5  # number of names that a line lists
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Findings:
             ),
             (twins, "pairs of tasks have answers that pass each other's tests"),
         )
-        return [f"{len(names)} {what}: {_named(names)}" for names, what in kinds if names]
+        return [f"{len(names)} {what}: {listed(names)}" for names, what in kinds if names]
 
 
 def text_twins(problems: Sequence[Problem]) -> tuple[tuple[str, str], ...]:
@@ -192,7 +192,7 @@ def _without(found: Found, findings: Findings) -> Found:
     if learnt and not any(problem.response for problem in learnt):
         raise DataError(
             f"none of the {len(learnt)} problems of split sft has an answer that passes its own tests: "
-            f"{_named([p.id for p in learnt])}; mend them, or set problems.check to count to learn from them all the same"
+            f"{listed([p.id for p in learnt])}; mend them, or set problems.check to count to learn from them all the same"
         )
     return replace(found, problems=kept, left_out=found.left_out + Counter(dropped.values()))
 
@@ -242,8 +242,3 @@ def _words(problem: Problem, references: Mapping[str, tuple[str, ...]]) -> froze
     cases = " ".join(text for case in problem.cases for text in case.values())
     text = " ".join((problem.prompt, problem.tests, cases, *references.get(problem.id, ())))
     return frozenset(word.lower() for word in re.findall(r"\d+|[A-Za-z][a-z]*|[%*/^&|<>+-]", text))
-
-
-def _named(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(names[:_SHOWN]) + more

@@ -37,30 +37,25 @@ NO_CASES = "has no test cases"
 _TASK = "Read the input from standard input and print the answer to standard output."
 
 
-class _Tests(Fields):
+class _Columns(Fields):
+    """Two lists of equal length."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        (one, first), (other, second) = self
+        if len(first) != len(second):
+            raise ValueError(f"{len(first)} {one}s and {len(second)} {other}s; expected as many of each")
+        return self
+
+
+class _Tests(_Columns):
     input: list[str] = Field(default_factory=list)
     output: list[str] = Field(default_factory=list)
 
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.input) != len(self.output):
-            raise ValueError(
-                f"{len(self.input)} inputs and {len(self.output)} outputs; expected as many of each"
-            )
-        return self
 
-
-class _Solutions(Fields):
+class _Solutions(_Columns):
     language: list[int | str] = Field(default_factory=list)
     solution: list[str] = Field(default_factory=list)
-
-    @model_validator(mode="after")
-    def _check(self) -> Self:
-        if len(self.language) != len(self.solution):
-            raise ValueError(
-                f"{len(self.language)} languages and {len(self.solution)} solutions; expected as many of each"
-            )
-        return self
 
 
 def _columns(value: Any) -> Any:

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from selftrain.errors import DataError, RunError
@@ -53,13 +54,8 @@ def check_parts(hub: str, revision: str, subset: str | None, splits: Iterable[st
     """
     import datasets
 
-    given = None if Path(hub).is_dir() else revision
-    try:
-        known = datasets.get_dataset_split_names(hub, subset, revision=given)
-    except (ValueError, FileNotFoundError) as error:  # an unknown subset or data set
-        raise DataError(f"{'/'.join(filter(None, (hub, subset)))}: {error}") from error
-    except Exception as error:
-        raise RunError(f"cannot ask the hub for the splits of {hub}: {error}") from error
+    with _asking("/".join(filter(None, (hub, subset))), f"ask the hub for the splits of {hub}"):
+        known = datasets.get_dataset_split_names(hub, subset, revision=_given(hub, revision))
     asked = [name for split in splits for name in re.findall(r"(\w+)(?:\[[^\]]*\])?", split)]
     if missing := [name for name in asked if name not in known]:
         raise DataError(f"{hub}: no split {', '.join(missing)}; it has {', '.join(known)}")
@@ -69,12 +65,8 @@ def subsets(hub: str, revision: str) -> list[str]:
     """The subsets of a data set. Raises `DataError` where there is no such data set, `RunError` where the hub cannot be reached."""
     import datasets
 
-    try:
-        return list(datasets.get_dataset_config_names(hub, revision=None if Path(hub).is_dir() else revision))
-    except (ValueError, FileNotFoundError) as error:
-        raise DataError(f"{hub}: {error}") from error
-    except Exception as error:
-        raise RunError(f"cannot ask the hub for the subsets of {hub}: {error}") from error
+    with _asking(hub, f"ask the hub for the subsets of {hub}"):
+        return list(datasets.get_dataset_config_names(hub, revision=_given(hub, revision)))
 
 
 def read_hub(hub: str, revision: str, subset: str | None, split: str) -> Iterator[Row]:
@@ -85,12 +77,22 @@ def read_hub(hub: str, revision: str, subset: str | None, split: str) -> Iterato
     import datasets
 
     name = "/".join(filter(None, (hub, subset)))
-    try:
-        local = Path(hub).is_dir()
-        table = datasets.load_dataset(hub, subset, split=split, revision=None if local else revision)
-    except (ValueError, FileNotFoundError) as error:  # an unknown subset, split or data set
-        raise DataError(f"{name}, split {split!r}: {error}") from error
-    except Exception as error:
-        raise RunError(f"cannot load {name}, split {split!r}, from the hub: {error}") from error
+    with _asking(f"{name}, split {split!r}", f"load {name}, split {split!r}, from the hub"):
+        table = datasets.load_dataset(hub, subset, split=split, revision=_given(hub, revision))
     for number, fields in enumerate(table, 1):
         yield Row(fields, f"{name}[{split}]:{number}", name)
+
+
+def _given(hub: str, revision: str) -> str | None:
+    return None if Path(hub).is_dir() else revision
+
+
+@contextmanager
+def _asking(name: str, what: str) -> Iterator[None]:
+    """Convert the exceptions of `datasets`: those for an unknown data set, subset or split into DataError, others into RunError."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError) as error:
+        raise DataError(f"{name}: {error}") from error
+    except Exception as error:
+        raise RunError(f"cannot {what}: {error}") from error

@@ -20,6 +20,7 @@ from selftrain.problems.python_sets import PYTHON_SETS, python_rows
 from selftrain.problems.rows import Entry, Row, digest_files, find_files, read_rows
 from selftrain.problems.splits import assign_splits
 from selftrain.records import Problem
+from selftrain.units import listed
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,6 @@ TWICE = "is there twice"
 
 USED = ("sft", "validation")
 """Splits whose answers are used: SFT trains on those of `sft` and is validated on those of `validation`."""
-
-_SHOWN = 5  # number of names that a message lists
 
 OutsideProblems = MultiPLEConfig | ContestsConfig | JsonlConfig
 AnyProblems = BankConfig | OutsideProblems | MixedConfig
@@ -97,13 +96,11 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
     used = {problem.id for problem in problems if problem.split in USED}
     answers = {id: cleaned for id, cleaned in found.answers.items() if id in used}
     if left := [f"{id} ({cleaned.why})" for id, cleaned in answers.items() if cleaned.how == "left out"]:
-        more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
         log.warning(
-            "%d of %d answers cannot be learnt from, because what follows the prompt cannot hold them: %s%s",
+            "%d of %d answers cannot be learnt from, because what follows the prompt cannot hold them: %s",
             len(left),
             len(answers),
-            ", ".join(left[:_SHOWN]),
-            more,
+            listed(left),
         )
     return replace(found, problems=problems, answers=answers)
 
@@ -238,7 +235,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
             named.add(name := _name(config, row))
             if (
                 name in config.exclude
-            ):  # not even checked, since a user cannot repair a row of a data set on the hub
+            ):  # not even checked: a user cannot repair a row of a data set on the hub
                 excluded.add(name)
                 continue
             entry = _entry(config, row)
@@ -278,11 +275,8 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
 
 def _name(config: OutsideProblems, row: Row) -> str:
     """The task's name in an unchecked row; empty where the row has none."""
-    name = (
-        row.fields.get("task" if isinstance(config, JsonlConfig) else "name")
-        if isinstance(row.fields, dict)
-        else ""
-    )
+    fields = row.fields if isinstance(row.fields, dict) else {}
+    name = fields.get("task" if isinstance(config, JsonlConfig) else "name")
     return name if isinstance(name, str) else ""
 
 
@@ -302,16 +296,12 @@ def _unique(entries: list[Entry], left_out: Counter[str]) -> list[Entry]:
                 once.setdefault(entry.problems[0].split, entry)
             if len(once) < len(same):
                 left_out[TWICE] += len(same) - len(once)
-            found += (
-                once.values()
-                if len(by_text) == 1
-                else [_renamed(e, f"{name}#{digest}") for e in once.values()]
-            )
+            unique = name if len(by_text) == 1 else f"{name}#{digest}"
+            found += [_renamed(entry, unique) for entry in once.values()]
     shared = [entry for entry in found if len(by_name[entry.task.rpartition("#")[0]]) > 1]
     if shared:
-        names = ", ".join(f"{entry.task!r} ({entry.where})" for entry in shared[:_SHOWN])
-        more = f" and {len(shared) - _SHOWN} more" if len(shared) > _SHOWN else ""
-        log.warning("tasks with the same name are renamed to %s%s", names, more)
+        names = [f"{entry.task!r} ({entry.where})" for entry in shared]
+        log.warning("tasks with the same name are renamed to %s", listed(names))
     return found
 
 

@@ -49,14 +49,17 @@ class StoreRefused(StoreError):
 
 
 class CorruptArtifact(RunError):
-    """A stored file is missing, short, or not what its manifest says. `artifact` names it, as STAGE/KEY.
+    """A file of the artifact `artifact`, STAGE/KEY, is missing, short, or not what the manifest says; `what` says which and how.
 
     A second read does not help: the run rebuilds the artifact.
     """
 
-    def __init__(self, message: str, artifact: str = "") -> None:
-        super().__init__(message)
-        self.artifact = artifact
+    def __init__(self, artifact: str, what: str) -> None:
+        super().__init__(artifact, what)
+        self.artifact, self.what = artifact, what
+
+    def __str__(self) -> str:
+        return f"{self.artifact}: {self.what}; run again to rebuild it"
 
 
 class ChildFailed(RunError):

@@ -22,7 +22,6 @@ from selftrain.plan.estimate import Planner, Step
 from selftrain.plan.speed import Speed, where
 from selftrain.stage import ArtifactRef
 from selftrain.stage import Step as Node
-from selftrain.store.records import read_records
 from selftrain.store.store import RUNS, Store
 
 Graph = Callable[[RunConfig], Sequence[Node]]
@@ -114,7 +113,7 @@ def described(rate: Rate) -> str:
 
 def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
     """The rates in the newest finished runs that have the planner's device, and models of similar size."""
-    records = [record for record in read_records(store, RUNS).values() if record.get("finished")]
+    records = [record for record in store.records(RUNS).values() if record.get("finished")]
     corpora = {_problems(planner.config): planner.corpus}
     for record in sorted(records, key=lambda record: -record["finished"])[:NEWEST]:
         try:

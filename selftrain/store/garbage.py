@@ -19,7 +19,6 @@ from typing import Any
 from selftrain.cache_key import KEY_LENGTH
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
-from selftrain.store.records import read_records
 from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
 from selftrain.units import size
 
@@ -56,7 +55,7 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
     if keep_runs < 1:
         raise UsageError(f"--keep-runs: expected 1 or more, got {keep_runs}")
     stages = [name for name in store.files.children(store.root) if _is_stage(store, name)]
-    records = read_records(store, RUNS)
+    records = store.records(RUNS)
     if not stages and not records:
         raise UsageError(
             f"{store.url} is not a store: expected folders STAGE/KEY that `selftrain run` wrote; nothing was removed"
@@ -68,11 +67,9 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
         )
     now, verb = time.time(), "would remove" if dry_run else "removed"
     found = {stage: store.files.listing(f"{store.root}/{stage}") for stage in stages}
-    records = read_records(
-        store, RUNS
-    )  # read after the listing, so that a run which has begun meanwhile is included
+    records = store.records(RUNS)  # after the listing, so that a run which has begun meanwhile is included
     runs = runs_kept(records, keep_runs, now)
-    named = refs_in([records[name] for name in runs]) | refs_in(read_records(store, REGISTRY).values())
+    named = refs_in([records[name] for name in runs]) | refs_in(store.records(REGISTRY).values())
     kept = with_inputs(store, named)
     total = 0
     for garbage in [*of_stages(store, found, kept, now), *of_runs(store, records, runs)]:

@@ -75,13 +75,10 @@ class Store:
     # Reading
 
     def manifest(self, ref: ArtifactRef) -> dict[str, Any] | None:
-        """The artifact's manifest; None where it does not exist or is damaged."""
+        """The artifact's manifest; None where it does not exist or is damaged: then the next build replaces it."""
         try:
             manifest = json.loads(self.files.read(self._join(ref, MANIFEST)))
-        except (
-            FileNotFoundError,
-            ValueError,
-        ):  # a damaged manifest counts as missing; the next build replaces it
+        except (FileNotFoundError, ValueError):
             return None
         if not isinstance(manifest, dict) or manifest.get("key") != ref.key:
             return None
@@ -111,7 +108,7 @@ class Store:
         """
         manifest = self.manifest(ref)
         if manifest is None:
-            raise CorruptArtifact(f"{ref}: no manifest in {self.url}; run again to rebuild it", str(ref))
+            raise CorruptArtifact(str(ref), f"no manifest in {self.url}")
         if self.is_local:
             self._verify(ref, manifest)
             return Path(self._join(ref, manifest["attempt"]))
@@ -149,23 +146,19 @@ class Store:
             try:
                 self.files.download(self._join(ref, attempt, name), target)
             except FileNotFoundError:
-                raise CorruptArtifact(
-                    f"{ref}: {name} is missing; run again to rebuild it", str(ref)
-                ) from None
+                raise CorruptArtifact(str(ref), f"{name} is missing") from None
             except StoreError as error:
                 # A server that verifies its disk reports an internal error for a damaged file, and serves all others.
                 if error.code != "InternalError" or self.manifest(ref) is None:
                     raise
-                raise CorruptArtifact(
-                    f"{ref}: {name} cannot be read, though its manifest can ({error}); run again to rebuild it",
-                    str(ref),
-                ) from None
+                said = f"{name} cannot be read, though its manifest can ({error})"
+                raise CorruptArtifact(str(ref), said) from None
             except OSError as error:
                 raise StoreError(f"cannot write {target}: {error}; free some space and run again") from error
             if sha256_file(target) == sha256:
                 return
             target.unlink()
-        raise CorruptArtifact(f"{ref}: {name} is not what was stored; run again to rebuild it", str(ref))
+        raise CorruptArtifact(str(ref), f"{name} is not what was stored")
 
     def manifests(self, stage: str) -> Iterator[dict[str, Any]]:
         """The manifests of all artifacts of `stage`."""
@@ -180,23 +173,17 @@ class Store:
         for name, entry in manifest["files"].items():
             if found := there.get(name):
                 if found["size"] != entry["size"]:
-                    raise CorruptArtifact(
-                        f"{ref}: {name} has {found['size']} bytes, its manifest says {entry['size']}; run again to rebuild it",
-                        str(ref),
-                    )
+                    said = f"{name} has {found['size']} bytes, its manifest says {entry['size']}"
+                    raise CorruptArtifact(str(ref), said)
                 if entry.get("tag") and tag(found) == entry["tag"]:
                     continue
             try:
                 sha256 = self.files.sha256(self._join(ref, manifest["attempt"], name))
             except FileNotFoundError:
-                raise CorruptArtifact(
-                    f"{ref}: {name} is missing; run again to rebuild it", str(ref)
-                ) from None
+                raise CorruptArtifact(str(ref), f"{name} is missing") from None
             if sha256 != entry["sha256"]:
-                raise CorruptArtifact(
-                    f"{ref}: {name} has sha256 {sha256[:12]}..., its manifest says {entry['sha256'][:12]}...; run again to rebuild it",
-                    str(ref),
-                )
+                said = f"{name} has sha256 {sha256[:12]}..., its manifest says {entry['sha256'][:12]}..."
+                raise CorruptArtifact(str(ref), said)
 
     # Building
 
@@ -222,12 +209,9 @@ class Store:
         folder = self.local / "work" / ref.stage / ref.key
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            started, clock = (
-                time.time(),
-                time.monotonic(),
-            )  # the duration is not affected by changes of the wall clock
+            started, clock = time.time(), time.monotonic()
             outcome = make(folder)
-            seconds = time.monotonic() - clock
+            seconds = time.monotonic() - clock  # not affected by changes of the wall clock
             self._commit(ref, record | {"seconds": seconds, "started": started}, outcome, folder)
         except OSError as error:
             raise StoreError(
@@ -299,15 +283,14 @@ class Store:
         tags = {name: tag(there[name]) for name in files if name in there}
         for name, entry in files.items():
             size = there.get(name, {}).get("size")
-            proven = size == entry["size"] and tags[name] == s3_tag(folder / name)
-            if proven or (
-                size == entry["size"] and self.files.sha256(self._join(ref, attempt, name)) == entry["sha256"]
+            if size != entry["size"] or not (
+                tags[name] == s3_tag(folder / name)
+                or self.files.sha256(self._join(ref, attempt, name)) == entry["sha256"]
             ):
-                continue
-            raise StoreError(
-                f"{ref}: {name} arrived in {self.url} with {size} bytes and not as it was sent, {entry['size']} bytes; nothing "
-                "finished is lost, run again to send it again"
-            )
+                raise StoreError(
+                    f"{ref}: {name} arrived in {self.url} with {size} bytes and not as it was sent, {entry['size']} bytes; nothing "
+                    "finished is lost, run again to send it again"
+                )
         return {name: found for name, found in tags.items() if found}
 
     def _keep_copy(self, ref: ArtifactRef, attempt: str, folder: Path) -> None:
@@ -366,6 +349,22 @@ class Store:
     def record_run(self, name: str, id: str, record: Mapping[str, Any]) -> None:
         """Store a run's record. `selftrain gc` keeps the artifacts that it names."""
         self.files.write(f"{self.root}/{RUNS}/{name}/{id}.json", json.dumps(record, indent=1).encode())
+
+    def records(self, folder: str) -> dict[str, Any]:
+        """The JSON files in the folder RUNS or REGISTRY: name -> content. Raises StoreError where a file cannot be read."""
+        records = {}
+        for name in self.files.listing(f"{self.root}/{folder}"):
+            if not name.endswith(".json"):
+                continue
+            try:
+                records[name] = json.loads(self.files.read(f"{self.root}/{folder}/{name}"))
+            except FileNotFoundError:  # deleted after it was listed
+                continue
+            except ValueError as error:
+                raise StoreError(
+                    f"{self.url}/{folder}/{name} is damaged ({error}), expected JSON: delete or repair it. Nothing was removed"
+                ) from None
+        return records
 
     @contextmanager
     def _lock(self, ref: ArtifactRef) -> Iterator[None]:

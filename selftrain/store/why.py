@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from selftrain.errors import UsageError
-from selftrain.store.records import read_records
 from selftrain.store.store import RUNS, Store
 
 STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
@@ -66,7 +65,7 @@ def explain(store: Store, key: str, stages: Stages | None = None) -> str:
 
 def newest_first(store: Store) -> list[Stages]:
     """The stages of every run that has a record in the store, the newest run first."""
-    records = read_records(store, RUNS).values()
+    records = store.records(RUNS).values()
     return [record["stages"] for record in sorted(records, key=lambda record: -record["updated"])]
 
 

@@ -42,15 +42,18 @@ def assemble(language: str, prompt: str, completion: str, tests: str) -> Assembl
     MultiPL-E's tests do (in C++, for example, with the closing brace of `main`). Raises `UsageError` for an unknown language.
     """
     row = row_of(language)
-    digest = hashlib.sha256("\0".join((row.name, prompt, completion, tests)).encode("utf-8", "replace"))
-    marker = f"end-{digest.hexdigest()[:24]}"
-    end, before = row.end.format(marker=marker), f"{prompt}{completion}\n"
-    if row.closing is None:
-        tests = f"{tests}\n{end}\n"
-    else:
+    before, (first, last) = f"{prompt}{completion}\n", (f"{tests}\n", "\n")
+    if row.closing:
         closing = re.search(row.closing, tests)
         if closing is None or re.search(r"\breturn\b", tests):
             return Assembled(before + tests, None, len(before))
-        apart = " " if end.endswith(">>") else "\n"  # in Haskell the expression has to be on one line
-        tests = f"{tests[: closing.start()]}{end}{apart}{closing.group()}"
-    return Assembled(before + tests, marker, len(before))
+        apart = " " if row.end.endswith(">>") else "\n"  # in Haskell the expression has to be on one line
+        first, last = tests[: closing.start()], apart + closing.group()
+    marker = end_marker(row.name, before + first + row.end.format(marker="") + last)
+    return Assembled(before + first + row.end.format(marker=marker) + last, marker, len(before))
+
+
+def end_marker(language: str, source: str) -> str:
+    """The end marker of the program that is `source` where its marker is left out."""
+    digest = hashlib.sha256(f"{language}\0{source}".encode("utf-8", "replace"))
+    return f"end-{digest.hexdigest()[:24]}"

@@ -16,7 +16,7 @@ ANY for anything else, HOLDS for a condition. A blank is optional white space.
 import ast
 import hashlib
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache
@@ -24,6 +24,7 @@ from typing import NamedTuple
 
 from sandbox.languages import Language, language
 from sandbox.lexer import STRING, masked
+from sandbox.programs import end_marker
 from sandbox.verdicts import Program
 
 CHANGED, INSERTED = "twin", "assertion"
@@ -83,19 +84,25 @@ def twin(program: Program) -> tuple[str, Program] | None:
         kind, edit = INSERTED, Edit(at, at, row.fails + ("\n" if row.closing is None else " "))
     else:
         return None
-    changed = tests[: edit.start] + edit.text + tests[edit.end :]
-    return kind, replace(program, source=before + changed, audit=False)
+    source = before + tests[: edit.start] + edit.text + tests[edit.end :]
+    marker = program.end_marker
+    # A marker that does not fit to the source would tell a program that it runs as a twin.
+    if marker and marker == end_marker(row.name, program.source.replace(marker, "")):
+        marker = end_marker(row.name, source.replace(marker, ""))
+        source = source.replace(str(program.end_marker), marker)
+    return kind, replace(program, source=source, end_marker=marker, audit=False)
 
 
 def edits_of(row: Language, tests: str) -> list[Edit]:
     """For each assertion in `tests` whose expected value can be changed, the edit that changes it; if there is none, the edits that
     negate an assertion."""
     code = masked(tests, row.name).text
+    taken = set(re.findall(_NUMBER, code))
     edits = {}
     for template in row.assertions:
         if "WANTED" in template:
             for wanted in _values(template, "WANTED", code):
-                if edit := _changed(row, tests, code, wanted):
+                if edit := _changed(row, tests, code, wanted, taken):
                     edits[edit.start] = edit
     if not edits:
         for template in row.assertions:
@@ -152,15 +159,16 @@ def _end_of_value(code: str, at: int, following: re.Pattern[str]) -> re.Match[st
     return None
 
 
-def _changed(row: Language, tests: str, code: str, wanted: slice) -> Edit | None:
+def _changed(row: Language, tests: str, code: str, wanted: slice, taken: set[str]) -> Edit | None:
     """The edit that changes the last literal of the expected value that can be changed. The last one, because in a map this is a
-    value: changing a key may give a key twice."""
+    value: changing a key may give a key twice. `taken`: the numbers in the tests."""
     value = tests[wanted]
     if _LOGIC.search(code[wanted]) or "candidate" in value or (row.name == "py" and not _is_literal(value)):
         return None
     for literal in reversed(list(_LITERAL.finditer(code, wanted.start, wanted.stop))):
         text = tests[literal.start() : literal.end()]
-        if new := _CHANGES[str(literal.lastgroup)](text):
+        number = literal.lastgroup == "number"
+        if new := _number(text, taken) if number else _CHANGES[str(literal.lastgroup)](text):
             return Edit(literal.start(), literal.end(), new)
     return None
 
@@ -173,10 +181,13 @@ def _is_literal(value: str) -> bool:
     return True
 
 
-def _number(text: str) -> str:
-    """Another number, with another first digit, so that the change is larger than any tolerance."""
+def _number(text: str, taken: Collection[str] = ()) -> str:
+    """Another number, with another first digit, so that the change is larger than any tolerance. None of `taken` if possible: a
+    program that looks up expected values would find another one's."""
     digit = int(text[0])
-    return str(digit - 1 if digit > 1 else digit + 1) + text[1:]
+    digits = [digit - 1 if digit > 1 else digit + 1, *(other for other in range(1, 10) if other != digit)]
+    numbers = [str(other) + text[1:] for other in digits]
+    return next((number for number in numbers if number not in taken), numbers[0])
 
 
 def _string(text: str) -> str | None:
@@ -195,4 +206,4 @@ def _string(text: str) -> str | None:
     return text[:start] + "a" + text[start:] if quotes[2].startswith('"') else None
 
 
-_CHANGES: dict[str, Callable[[str], str | None]] = {"string": _string, "number": _number, "truth": _TRUTH.get}
+_CHANGES: dict[str, Callable[[str], str | None]] = {"string": _string, "truth": _TRUTH.get}

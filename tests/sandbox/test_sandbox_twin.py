@@ -22,14 +22,14 @@ def changed(name: str, tests: str) -> list[str]:
 @pytest.mark.parametrize(
     ("name", "before", "after"),
     [
-        ("py", "assert f(1) == 2\n", "assert f(1) == 1\n"),
+        ("py", "assert f(1) == 2\n", "assert f(1) == 3\n"),
         ("py", "    assert f([1, 2]) == [3, 10], 'no 9'\n", "    assert f([1, 2]) == [3, 20], 'no 9'\n"),
         ("py", "assert f('a == 1') == {'x': 'cat'}\n", "assert f('a == 1') == {'x': 'caa'}\n"),
         ("py", "assert f(1) == True\n", "assert f(1) == False\n"),
         ("py", "assert f(1) == [\n    0.25,\n]\n", "assert f(1) == [\n    1.25,\n]\n"),
         ("py", 'assert f(1) == ""\n', 'assert f(1) == "a"\n'),
         ("py", "self.assertEqual(f(1), -7)\n", "self.assertEqual(f(1), -6)\n"),
-        ("cpp", "    assert(candidate((1)) == (2));\n", "    assert(candidate((1)) == (1));\n"),
+        ("cpp", "    assert(candidate((1)) == (2));\n", "    assert(candidate((1)) == (3));\n"),
         (
             "cpp",
             "assert(candidate((5)) == (std::vector<long>({(long)1, (long)64})));",
@@ -37,11 +37,11 @@ def changed(name: str, tests: str) -> list[str]:
         ),
         ("cpp", "assert(candidate((5)) == (0.001f));", "assert(candidate((5)) == (1.001f));"),
         ("java", 'assert(f((1l)).equals(("a b")));', 'assert(f((1l)).equals(("a a")));'),
-        ("java", "assert(f((1l)) == (2l));", "assert(f((1l)) == (1l));"),
+        ("java", "assert(f((1l)) == (2l));", "assert(f((1l)) == (3l));"),
         ("php", 'if (f(1) !== array("a" => 3)) {', 'if (f(1) !== array("a" => 2)) {'),
-        ("js", 'assert.deepEqual(candidate("a,b"),[1, 2]);', 'assert.deepEqual(candidate("a,b"),[1, 1]);'),
+        ("js", 'assert.deepEqual(candidate("a,b"),[1, 2]);', 'assert.deepEqual(candidate("a,b"),[1, 3]);'),
         ("ts", "assert.deepEqual(candidate(1),true);", "assert.deepEqual(candidate(1),false);"),
-        ("cs", "Debug.Assert(F((1L)).Equals((2L)));", "Debug.Assert(F((1L)).Equals((1L)));"),
+        ("cs", "Debug.Assert(F((1L)).Equals((2L)));", "Debug.Assert(F((1L)).Equals((3L)));"),
         ("sh", '[[ $(candidate "1") = "2 10" ]]', '[[ $(candidate "1") = "2 11" ]]'),
         (
             "go",
@@ -51,7 +51,7 @@ def changed(name: str, tests: str) -> list[str]:
         (
             "cs",
             "Debug.Assert(F(1L).SequenceEqual((new long[]{2L})));",
-            "Debug.Assert(F(1L).SequenceEqual((new long[]{1L})));",
+            "Debug.Assert(F(1L).SequenceEqual((new long[]{3L})));",
         ),
         ("sh", r'[[ $(candidate "1") = "1 2\n3" ]]', r'[[ $(candidate "1") = "1 1\n3" ]]'),
         ("js", 'assert.deepEqual(candidate(1),["()"]);', 'assert.deepEqual(candidate(1),["a()"]);'),
@@ -60,18 +60,18 @@ def changed(name: str, tests: str) -> list[str]:
             "assert(f(1) == ('('));\nassert(f(2) == ('x'));",
             "assert(f(1) == ('('));\nassert(f(2) == ('a'));",
         ),
-        ("rs", "assert_eq!(candidate(1), vec![2]);", "assert_eq!(candidate(1), vec![1]);"),
+        ("rs", "assert_eq!(candidate(1), vec![2]);", "assert_eq!(candidate(1), vec![3]);"),
         ("rb", 'assert_equal(["b"], candidate.call(1))', 'assert_equal(["a"], candidate.call(1))'),
-        ("lua", "lu.assertEquals(candidate(1), {2})", "lu.assertEquals(candidate(1), {1})"),
-        ("pl", "if(eq_deeply($candidate->(1),2)) {", "if(eq_deeply($candidate->(1),1)) {"),
-        ("r", "isTRUE(all.equal(candidate(1), 2))", "isTRUE(all.equal(candidate(1), 1))"),
-        ("d", "assert(candidate(1L) == 2L);", "assert(candidate(1L) == 1L);"),
+        ("lua", "lu.assertEquals(candidate(1), {2})", "lu.assertEquals(candidate(1), {3})"),
+        ("pl", "if(eq_deeply($candidate->(1),2)) {", "if(eq_deeply($candidate->(1),3)) {"),
+        ("r", "isTRUE(all.equal(candidate(1), 2))", "isTRUE(all.equal(candidate(1), 3))"),
+        ("d", "assert(candidate(1L) == 2L);", "assert(candidate(1L) == 3L);"),
         ("rkt", "(check-within (candidate 1) #t 0.001)", "(check-within (candidate 1) #f 0.001)"),
-        ("ml", "(assert ((candidate 1) = 2));", "(assert ((candidate 1) = 1));"),
-        ("hs", "if candidate 1 == 2 then pure ()", "if candidate 1 == 1 then pure ()"),
-        ("ex", "assert 2 == candidate.(1)\n", "assert 1 == candidate.(1)\n"),
-        ("scala", "assert(f((1l)) == (2l));", "assert(f((1l)) == (1l));"),
-        ("clj", "(is (= (candidate 1) 2))", "(is (= (candidate 1) 1))"),
+        ("ml", "(assert ((candidate 1) = 2));", "(assert ((candidate 1) = 3));"),
+        ("hs", "if candidate 1 == 2 then pure ()", "if candidate 1 == 3 then pure ()"),
+        ("ex", "assert 2 == candidate.(1)\n", "assert 3 == candidate.(1)\n"),
+        ("scala", "assert(f((1l)) == (2l));", "assert(f((1l)) == (3l));"),
+        ("clj", "(is (= (candidate 1) 2))", "(is (= (candidate 1) 3))"),
     ],
 )
 def test_a_twin_changes_one_expected_value(name: str, before: str, after: str) -> None:
@@ -107,7 +107,7 @@ def test_what_is_no_expected_value_is_not_changed(name: str, tests: str) -> None
 
 def test_every_assertion_can_be_the_one_that_is_changed() -> None:
     tests = "assert f(1) == 2\nassert f(2) == 3\n"
-    assert edits_of(language("py"), tests) == [Edit(15, 16, "1"), Edit(32, 33, "2")]
+    assert edits_of(language("py"), tests) == [Edit(15, 16, "4"), Edit(32, 33, "4")]
     twins = {twin(assemble("py", f"# {n}\n", "", tests).program("a", "py"))[1].source for n in range(20)}  # type: ignore[index]
     assert len({source.partition("assert")[2] for source in twins}) > 1
 
@@ -124,8 +124,37 @@ def test_a_failing_assertion_stands_before_the_end_where_none_is_known(name: str
     kind, other = twin(program)  # type: ignore[misc]
     assert kind == "assertion"
     before, _, after = other.source.rpartition(language(name).fails)
-    assert before + after[1:] == program.source
-    assert str(program.end_marker) in after
+    assert before + after[1:] == program.source.replace(str(program.end_marker), str(other.end_marker))
+    assert str(other.end_marker) in after
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_a_twin_cannot_be_told_by_its_marker(name: str) -> None:
+    """The marker of a twin is the one that `assemble` would give it, so a program that compares them learns nothing."""
+    shape = SHAPES[name]
+    made = assemble(name, shape.prompt, shape.passed, shape.tests)
+    _, other = twin(made.program("a", name))  # type: ignore[misc]
+    [edit] = edits_of(language(name), shape.tests)
+    tests = shape.tests[: edit.start] + edit.text + shape.tests[edit.end :]
+    again = assemble(name, shape.prompt, shape.passed, tests)
+    assert (other.source, other.end_marker) == (again.source, again.end_marker)
+    assert other.end_marker != made.end_marker
+
+
+def test_a_marker_of_the_caller_stays() -> None:
+    program = Program("a", "py", "assert f(1) == 2\nprint('done')", end_marker="done", tests_at=0)
+    _, other = twin(program)  # type: ignore[misc]
+    assert (other.source, other.end_marker) == ("assert f(1) == 3\nprint('done')", "done")
+
+
+def test_a_changed_number_is_none_of_the_other_numbers() -> None:
+    """A program that looks expected values up by their argument must not find another one's."""
+    assert changed("py", "assert f(1) == 2\nassert f(5) == 3\n") == [
+        "assert f(1) == 4\nassert f(5) == 3\n",
+        "assert f(1) == 2\nassert f(5) == 4\n",
+    ]
+    every_digit = "assert f([1, 2, 3, 4, 5, 6, 7, 8, 9]) == 3\n"
+    assert changed("py", every_digit) == [every_digit.replace("== 3", "== 2")]
 
 
 def test_a_program_without_tests_has_no_twin() -> None:

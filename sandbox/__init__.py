@@ -17,7 +17,8 @@ Worker
                    servers/) and a compiled checker (checking.py) for the next program
     judgement.py   the steps for one program: compile, run, verdict
     launch.py      starts a command as a child process, restricted by confine.py
-    watch.py       enforces the limits until the command and all its processes have ended (processes.py)
+    watch.py       enforces the limits until the command and all its processes have ended (processes.py); meter.py measures
+                   their usage, with the help of the worker's control group where there is one (group.py)
     exchange.py    the files that a program gets and the files that it returns
     clear.py       removes the files that a program leaves; room.py recognizes a full disk
     prepared.py    files built once: precompiled C++ headers (preamble.py), node's heap, the library for forkserver.py

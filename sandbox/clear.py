@@ -1,18 +1,16 @@
-"""Removes the files that a program leaves behind, and counts the processes that the kernel killed for lack of memory."""
+"""Removes the files that a program leaves behind."""
 
-import contextlib
 import os
 import shutil
 import subprocess
 from functools import cache
 from pathlib import Path
 
-from sandbox.processes import contents, contents_again
+from sandbox.processes import contents_again
 
 SHARED = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
 """Directories in a container where every program may write, besides its own directory."""
 _SYSTEM_V = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
-_OOM_COUNTERS = ("/sys/fs/cgroup/memory.events", "/sys/fs/cgroup/memory/memory.oom_control")  # cgroup v2, v1
 
 
 def wipe(path: Path) -> None:
@@ -42,16 +40,6 @@ def _shared() -> list[str]:
     return [place for place in SHARED if os.path.isdir(place)]
 
 
-@cache
-def _oom_counter() -> str | None:
-    """The cgroup file that counts the processes that the kernel killed because memory ran out; None if there is none."""
-    for path in _OOM_COUNTERS:
-        with contextlib.suppress(OSError):
-            if b"oom_kill " in contents(path):
-                return path
-    return None
-
-
 def clear_container() -> bool:
     """Empty the directories that all programs of a container may write to. Returns whether nothing is left there, and no shared
     memory, semaphore or message queue of System V."""
@@ -70,13 +58,3 @@ def _rows(table: str) -> int:
         return contents_again(table).count(b"\n") - 1
     except OSError:
         return 0
-
-
-def memory_kills() -> int:
-    """How many processes of this container the kernel has killed so far because memory ran out; 0 if it is unknown."""
-    counter = _oom_counter()
-    if counter is not None:
-        with contextlib.suppress(OSError):
-            counts = dict(line.split() for line in contents_again(counter).splitlines())
-            return int(counts[b"oom_kill"])
-    return 0

@@ -149,6 +149,50 @@ try:
 except OSError:
     raise SystemExit(1)
 """
+_MEMFD = """
+import os
+for _ in range(20):
+    file = os.memfd_create('x')
+    for _ in range(50): os.write(file, bytes(1 << 20))
+"""
+_SHARED_UNMAPPED = """
+import mmap, os, time
+for _ in range(3): os.fork()
+kept = [mmap.mmap(-1, 30 << 20) for _ in range(4)]
+for one in kept:
+    one.write(bytes(30 << 20))
+    one.madvise(mmap.MADV_DONTNEED)  # it stays allocated, and no page of it is resident
+time.sleep(1)
+"""
+_SYSTEM_V_DETACHED = """
+import ctypes
+libc = ctypes.CDLL(None)
+libc.shmat.restype = ctypes.c_void_p
+for _ in range(20):
+    segment = libc.shmget(0, 50 << 20, 0o1600)
+    if segment < 0:
+        raise SystemExit(1)
+    place = ctypes.c_void_p(libc.shmat(segment, None, 0))
+    ctypes.memset(place, 1, 50 << 20)
+    libc.shmdt(place)
+"""
+_FILES_IN_MEMORY = """
+for place in ('/tmp', '/dev/shm'):
+    for number in range(4):
+        with open(f'{place}/{number}', 'wb') as file: file.write(bytes(50 << 20))
+import time
+time.sleep(1)
+"""
+_CHILDREN = """
+import os, signal, time
+def child():
+    end = time.process_time() + 0.1
+    while time.process_time() < end: pass
+    os._exit(0)
+for _ in range(60):
+    START
+    time.sleep(0.1)
+"""
 _DAEMON = f"""
 import os
 if os.fork() == 0:
@@ -244,6 +288,31 @@ HOSTILE = (
         "memory bomb over processes",
         "import os, time\nfor _ in range(3): os.fork()\nx = bytearray(os.urandom(1 << 20)) * 100\ntime.sleep(5)",
         expected=Verdict.memory_exceeded,
+    ),
+    Hostile("memory in memfd", _MEMFD),
+    Hostile("shared memory that is not resident", _SHARED_UNMAPPED),
+    Hostile("detached shared memory of System V", _SYSTEM_V_DETACHED),
+    Hostile("files in memory", _FILES_IN_MEMORY, limits=replace(TIGHT, file_bytes=250 * MIB)),
+    Hostile(
+        "children that nobody waits for",
+        _CHILDREN.replace("START", "signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n    os.fork() or child()"),
+        expected=Verdict.timeout,
+        limits=replace(TIGHT, wall_seconds=30),
+    ),
+    Hostile(
+        "grandchildren that nobody waits for",
+        _CHILDREN.replace(
+            "START", "if os.fork() == 0:\n        os.fork() or child()\n        os._exit(0)\n    os.wait()"
+        ),
+        expected=Verdict.timeout,
+        limits=replace(TIGHT, wall_seconds=30),
+    ),
+    Hostile(
+        "siblings that nobody waits for",
+        _CHILDREN.replace(
+            "START", "made = sibling()\n    made or child()\n    if made < 0: raise SystemExit(1)"
+        ).replace("import os", f"{_SIBLING}import os", 1),
+        limits=replace(TIGHT, wall_seconds=30),
     ),
     Hostile("endless output", "while True: print('x' * 4096)", expected=Verdict.output_exceeded),
     Hostile("output that it takes back", _OWN_OUTPUT, may_pass=True),

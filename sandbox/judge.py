@@ -16,6 +16,7 @@ from sandbox.clear import clear_container, wipe, wipe_program
 from sandbox.compilers import Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
+from sandbox.group import Group
 from sandbox.judgement import Judgement
 from sandbox.languages import PATH
 from sandbox.launch import ForkServer
@@ -41,11 +42,14 @@ class Judge:
     `caller`: a file descriptor that becomes readable when the client closes its end; `Judge` then kills the program and raises
     `CallerGone`.
     `uid`: the user that the program runs as; None: the runner's user.
+    `group`: the control group of the runner's process, if it has one.
     `clean`: False if a program left something that cannot be removed; then the runner has to end.
     """
 
-    def __init__(self, scratch: Path, place: Place, caller: int | None = None) -> None:
-        self.scratch, self.caller = scratch, caller
+    def __init__(
+        self, scratch: Path, place: Place, caller: int | None = None, group: Group | None = None
+    ) -> None:
+        self.scratch, self.caller, self.group = scratch, caller, group
         self.isolated = place is Place.bubblewrap
         self.contained = place is Place.container
         self.uid = program_uid()

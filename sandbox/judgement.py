@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 from sandbox.backends import bubblewrap
 from sandbox.checking import CheckerFailed
 from sandbox.classfiles import main_class
-from sandbox.clear import memory_kills
 from sandbox.compare import same
 from sandbox.compilers import Compiled
 from sandbox.encoding import encoded
@@ -56,7 +55,7 @@ class Judgement:
         self.text = encoded(program.source)
         self.source = str(directory)
         self.code: bytes | None = None
-        self.killed: int | None = None
+        self.killed = 0
         if program.exchanges_files:
             self.at_home = False
         self.compiled: Phase | None = None
@@ -74,7 +73,7 @@ class Judgement:
         write_files(self.directory, self.program.files, self.uid)
         failed: tuple[Verdict, Outcome] | None = None
         for case in self.program.cases or (None,):
-            self.killed = memory_kills() if self.judge.contained else None
+            self.killed = self.judge.group.kills() if self.judge.group else 0
             outcome = self.step(self.row.run, case.stdin if case else "")
             self._add(outcome)
             verdict = self._verdict(outcome, case)
@@ -197,7 +196,7 @@ class Judgement:
         if outcome.over:
             return outcome.over
         if outcome.exit_code != 0 or re.search(row.failed_quietly, messages):
-            out_of_memory = self.killed is not None and memory_kills() != self.killed
+            out_of_memory = self.judge.group is not None and self.judge.group.kills() != self.killed
             if out_of_memory or re.search(row.out_of_memory, messages):
                 return Verdict.memory_exceeded
             if re.search(row.refused, messages) or self._is_refused(stderr):
@@ -249,10 +248,13 @@ class Judgement:
             return Spawned(command, stdio)
 
         memory = limits.memory_bytes + (bubblewrap.OVERHEAD_BYTES if judge.isolated else 0)
-        budget = Budget(cpu, wall, memory, limits.output_bytes, limits.processes)
+        places = bubblewrap.IN_MEMORY if judge.isolated else ()
+        budget = Budget(cpu, wall, memory, limits.output_bytes, limits.processes, places=places)
+        if judge.group:
+            judge.group.limit(memory)
         if self.program.exchanges_files and not compiling:
             budget = replace(budget, directory=self.directory, disk_bytes=limits.file_bytes)
-        outcome = watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid)
+        outcome = watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid, judge.group)
         if outcome.exit_code != 0:
             check_there(command.reads)
         return outcome

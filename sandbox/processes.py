@@ -102,17 +102,32 @@ def _lives(pid: int) -> bool:
         return False
 
 
-def tree_usage(keep: frozenset[int]) -> Usage:
-    """The usage of all descendants of this process except those in `keep`."""
-    cpu, memory, threads = 0.0, 0, 0
+@dataclass(frozen=True)
+class Process:
+    """A process at one moment. `started`: in clock ticks since boot; process ids are used again. `cpu_seconds`: of its own,
+    `waited_seconds`: of the children that it waited for. `running`: not asleep."""
+
+    parent: int
+    started: int
+    running: bool
+    cpu_seconds: float
+    waited_seconds: float
+    memory_bytes: int
+    threads: int
+
+
+def tree(keep: frozenset[int]) -> dict[int, Process]:
+    """All descendants of this process except those in `keep`, by process id."""
+    found = {}
     for pid in descendants(keep):
         with contextlib.suppress(OSError):
             fields = _stat(pid)
-            # proc(5): fields 14-17 are CPU time, own and of waited-for children, 20 threads, 24 pages
-            cpu += sum(map(int, fields[11:15])) / _TICK
-            threads += int(fields[17])
-            memory += int(fields[21]) * _PAGE
-    return Usage(cpu, memory, threads)
+            # proc(5): fields 3 state, 4 parent, 14-17 CPU time, own and of waited-for children, 20 threads, 22 start, 24 pages
+            own, waited = (sum(map(int, fields[at : at + 2])) / _TICK for at in (11, 13))
+            found[pid] = Process(
+                int(fields[1]), int(fields[19]), fields[0] == b"R", own, waited, int(fields[21]) * _PAGE, int(fields[17])
+            )  # fmt: skip
+    return found
 
 
 def cpu_seconds(pid: int) -> float:

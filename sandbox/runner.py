@@ -28,6 +28,7 @@ from typing import Any
 
 from sandbox.confine import become_subreaper
 from sandbox.errors import SandboxError
+from sandbox.group import of_container, own
 from sandbox.judge import Judge, Place
 from sandbox.languages import NODE_MODULES, PATH, Language, language
 from sandbox.verdicts import Program
@@ -46,7 +47,9 @@ def main() -> None:
     os.dup2(null, 0)  # child processes must not inherit the client's pipes
     os.dup2(null, 1)
     with tempfile.TemporaryDirectory(prefix="sandbox-") as scratch:
-        judge = Judge(Path(scratch), Place(sys.argv[1]), caller)
+        place = Place(sys.argv[1])
+        group = of_container() if place is Place.container else own()
+        judge = Judge(Path(scratch), place, caller, group)
         try:
             for line in os.fdopen(caller, "rb", closefd=False):
                 flushed = time.monotonic()
@@ -65,6 +68,8 @@ def main() -> None:
             pass
         finally:
             judge.close()
+            if group:
+                group.close()
 
 
 def answer(judge: Judge, request: dict[str, Any]) -> Iterator[dict[str, Any]]:

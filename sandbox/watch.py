@@ -13,7 +13,9 @@ from typing import Protocol
 
 from sandbox.errors import SandboxError
 from sandbox.exchange import is_over
-from sandbox.processes import Usage, kill_all, kill_tree, tree_usage
+from sandbox.group import Group
+from sandbox.meter import Meter
+from sandbox.processes import Usage, kill_all, kill_tree
 from sandbox.verdicts import Verdict
 
 _POLL_SECONDS = 0.05
@@ -48,7 +50,8 @@ class CallerGone(SandboxError):
 @dataclass(frozen=True)
 class Budget:
     """Limits of one run, over all of its processes; see `Limits`. `threads`: threads that exist at the same time. `disk_bytes`:
-    size of `directory` with all its files (no limit if `directory` is None)."""
+    size of `directory` with all its files (no limit if `directory` is None). `places`: directories in memory that belong to the
+    program, as in `sandbox.meter.Meter`."""
 
     cpu_seconds: float
     wall_seconds: float
@@ -57,6 +60,7 @@ class Budget:
     threads: int
     directory: Path | None = None
     disk_bytes: int = 0
+    places: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -97,11 +101,13 @@ def watch(
     keep: frozenset[int] = frozenset(),
     caller: int | None = None,
     user: int | None = None,
+    group: Group | None = None,
 ) -> Outcome:
     """Start a command with `start` and watch it until it ends. Afterwards no process that it started is left.
 
     `keep`: children of this process that do not belong to the program. `caller`: a file descriptor that becomes readable when the
     client closes its connection; `CallerGone` is raised then. `user`: the user id of the command (None: this process's user).
+    `group`: the control group of this process, if it has one.
     Raises `SandboxError` if the command cannot be started or killed.
     """
     with contextlib.ExitStack() as stack:
@@ -118,7 +124,7 @@ def watch(
         finally:
             _close([child_in, child_out, child_err])
         stack.callback(child.close)
-        run = _Run(child, ours, stdin, budget, keep)
+        run = _Run(child, ours, stdin, budget, keep, group)
         try:
             return run.finish(run.until_end(caller))
         except BaseException:
@@ -130,11 +136,17 @@ class _Run:
     """A run in progress. It reads and writes the command's pipes and compares its usage with the budget."""
 
     def __init__(
-        self, child: Child, pipes: list[int], stdin: bytes, budget: Budget, keep: frozenset[int]
+        self,
+        child: Child,
+        pipes: list[int],
+        stdin: bytes,
+        budget: Budget,
+        keep: frozenset[int],
+        group: Group | None,
     ) -> None:
         """`pipes`: this process's ends of the child's stdin, stdout and stderr. A pipe that the run closes is removed from the
         list; the caller closes the others."""
-        self.child, self.pipes, self.budget, self.keep = child, pipes, budget, keep
+        self.child, self.pipes, self.budget, self.keep, self.group = child, pipes, budget, keep, group
         self.source, self.out, self.err = pipes
         self.unsent = memoryview(stdin)
         self.outputs = {self.out: bytearray(), self.err: bytearray()}
@@ -142,6 +154,7 @@ class _Run:
             os.set_blocking(pipe, False)
         self.started = time.monotonic()
         self.peak = Usage()
+        self.meter: Meter | None = None  # only for programs that run longer than `_QUIET_SECONDS`
 
     def until_end(self, caller: int | None) -> Verdict | None:
         """Read and write until the command has ended (returns None) or exceeds a limit (returns the verdict for that limit)."""
@@ -174,9 +187,10 @@ class _Run:
             if time.monotonic() >= next_poll:
                 if quiet:
                     quiet = False
+                    self.meter = Meter(self.keep, self.group, self.budget.places)
                     for fd in self.outputs:
                         poll.register(fd, select.POLLIN)
-                elif over := self._over():
+                elif self.meter and (over := self._over(self.meter)):
                     return over
                 next_poll = time.monotonic() + _POLL_SECONDS
 
@@ -202,6 +216,8 @@ class _Run:
             while self._received() <= self.budget.output_bytes and self._drain(pipe):
                 pass
         cpu = max(own.cpu_seconds + left.cpu_seconds, self.peak.cpu_seconds)
+        if self.meter:
+            cpu = max(cpu, own.cpu_seconds + left.cpu_seconds + self.meter.lost, self.meter.cpu_seconds())
         if over is None and self._received() > self.budget.output_bytes:
             over = Verdict.output_exceeded
         by_kernel = exit_code == _OVER_CPU_LIMIT and cpu >= self.budget.cpu_seconds / 2
@@ -247,9 +263,9 @@ class _Run:
                 break
         return data
 
-    def _over(self) -> Verdict | None:
+    def _over(self, meter: Meter) -> Verdict | None:
         """The verdict for a limit that the process tree exceeds now; None if it exceeds none."""
-        now = tree_usage(self.keep)
+        now = meter.usage(self.budget.memory_bytes)
         cpu, memory = (
             max(now.cpu_seconds, self.peak.cpu_seconds),
             max(now.memory_bytes, self.peak.memory_bytes),

@@ -31,6 +31,8 @@ BOX = "/box"
 """The path of a program's own directory inside its box."""
 HOME = "/tmp"  # noqa: S108 - inside the box
 """A program's working directory inside its box, where it may write."""
+IN_MEMORY = ("/dev/shm", HOME)  # noqa: S108
+"""The file systems in memory of a box, where a program may write."""
 OVERHEAD_BYTES = 8 * MIB
 """Added to the memory limit, because `sandbox.watch` also counts the box's own two processes (about 3 MiB)."""
 
@@ -109,7 +111,7 @@ def wrapped(command: Command, limits: Limits, writable: bool, status: int | None
     for path in (found for pattern in _ETC for found in sorted(glob(pattern))):
         box += ["--ro-bind", path, path]
     box += ["--proc", "/proc", "--dev", "/dev", "--remount-ro", "/dev"]
-    for path in ("/dev/shm", HOME):  # noqa: S108
+    for path in IN_MEMORY:
         box += ["--size", str(limits.file_bytes), "--tmpfs", path]
     for path in map(str, command.reads):  # after the tmpfs mounts above, which may hide these paths
         box += ["--ro-bind", path, path]

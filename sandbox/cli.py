@@ -159,14 +159,7 @@ def _add_run(run: argparse.ArgumentParser) -> None:
 
 def _add_judge(judge: argparse.ArgumentParser) -> None:
     _add_limits_and_rule(judge)
-    judge.add_argument(
-        "--audit",
-        type=partial(_rule, check=check_audit),
-        default="off",
-        metavar="RULE",
-        help="which completions that pass are run once more to detect tampering with their tests, if a row names no rule: off, all "
-        "or sample:P for a share P (default: %(default)s)",
-    )
+    _add_audit(judge)
     judge.add_argument("input", type=Path, metavar="IN.jsonl")
     judge.add_argument("output", type=Path, metavar="OUT.jsonl")
     _add_workers(judge)
@@ -242,8 +235,20 @@ def _check(arguments: argparse.Namespace) -> int:
     return 1 if problems else 0
 
 
+def _add_audit(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--audit",
+        type=partial(_rule, check=check_audit),
+        default="off",
+        metavar="RULE",
+        help="which completions that pass are run once more to detect tampering with their tests, if a row names no rule: off, all "
+        "or sample:P for a share P (default: %(default)s)",
+    )
+
+
 def _add_serve(command: argparse.ArgumentParser) -> None:
     _add_workers(command)
+    _add_audit(command)
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     command.add_argument("--port", type=int, default=8080, help="(default: %(default)s)")
     command.add_argument(
@@ -274,7 +279,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             f"serving on http://{arguments.host}:{arguments.port} (backend {sandbox.backend}); /docs lists the routes",
             file=sys.stderr,
         )
-        serve(sandbox, arguments.host, arguments.port, arguments.queue)
+        serve(sandbox, arguments.host, arguments.port, arguments.queue, arguments.audit)
     return 0
 
 

@@ -7,13 +7,17 @@ import contextlib
 import os
 import stat
 from base64 import b64decode, b64encode
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
+from sandbox.encoding import decoded, encoded
 from sandbox.errors import SandboxError
 
-LONGEST_NAME = 200  # characters of a file's name, with its folders
+LONGEST_NAME = 200  # bytes of a file's name, with its folders
+MOST_GIVEN = 1000  # files that a caller may give to a program, and files that it may ask for
+MOST_ARGUMENTS, LONGEST_ARGUMENTS = 1000, 65_536  # arguments of a program; bytes of all of them
 MOST_FILES = 10_000
 """A program's directory with more entries counts as too large, whatever the size of the files."""
 
@@ -29,18 +33,46 @@ def check_name(name: str) -> None:
         or name.startswith("/")
         or name.endswith("/")
         or ".." in parts
-        or "\0" in name
-        or len(name) > LONGEST_NAME
+        or not _is_text(name)
+        or len(encoded(name)) > LONGEST_NAME
     ):
         raise ValueError(
-            f"a file's name has to be a relative path without '..', of at most {LONGEST_NAME} characters; got {name[:LONGEST_NAME]!r}"
+            f"a file's name has to be a relative path without '..', of at most {LONGEST_NAME} bytes; got {name[:LONGEST_NAME]!r}"
         )
 
 
-def check_files(files: Named) -> None:
-    """Raise `ValueError` for a name that leads out of the directory, a name that is used twice, or content that is not base64."""
-    if len({name for name, _ in files}) < len(files):
-        raise ValueError("two files have the same name")
+def _is_text(text: str) -> bool:
+    """Whether the kernel takes `text` as a name or an argument: no NUL, and no surrogate that stands for no byte."""
+    return "\0" not in text and decoded(encoded(text)) == text
+
+
+def check_args(args: Sequence[str]) -> None:
+    """Raise `ValueError` for arguments with which no program can be started."""
+    if len(args) > MOST_ARGUMENTS:
+        raise ValueError(f"args: got {len(args)}, allowed are at most {MOST_ARGUMENTS}")
+    for at, text in enumerate(args):
+        if not _is_text(text):
+            raise ValueError(
+                f"args[{at}]: expected text without NUL and single surrogates, got {text[:80]!r}"
+            )
+    if (size := sum(len(encoded(text)) for text in args)) > LONGEST_ARGUMENTS:
+        raise ValueError(f"args: got {size} bytes, allowed are at most {LONGEST_ARGUMENTS}")
+
+
+def check_files(files: Named, fetch: Sequence[str] = ()) -> None:
+    """Raise `ValueError` for a name in `files` or `fetch` that leads out of the directory, for names in `files` of which one is used
+    twice or is a folder of another, for content that is not base64, and for too many files."""
+    for names in (files, fetch):
+        if len(names) > MOST_GIVEN:
+            raise ValueError(f"files: got {len(names)}, allowed are at most {MOST_GIVEN}")
+    for name in fetch:
+        check_name(name)
+    paths = [PurePosixPath(name) for name, _ in files]
+    for path in {path for path, count in Counter(paths).items() if count > 1}:
+        raise ValueError(f"two files have the same name, {str(path)[:LONGEST_NAME]!r}")
+    folders = {folder for path in paths for folder in path.parents}
+    for path in folders.intersection(paths):
+        raise ValueError(f"a file and a folder have the same name, {str(path)[:LONGEST_NAME]!r}")
     for name, content in files:
         check_name(name)
         try:

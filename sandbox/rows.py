@@ -17,7 +17,7 @@ from sandbox.completion import Unreadable, extract_program, is_answer
 from sandbox.errors import UsageError
 from sandbox.languages import language
 from sandbox.programs import assemble
-from sandbox.twin import chosen
+from sandbox.twin import check_audit, chosen
 from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 
 log = logging.getLogger(__name__)
@@ -78,7 +78,7 @@ def read_rows(
 def parse_row(
     row: Any, cpu_seconds: float | None = None, compare: str = DEFAULT_RULE, audit: str = "off"
 ) -> Row:
-    """The program in a JSON object. `cpu_seconds`, `compare`, `audit`: as in `read_rows`. Raises `UsageError`."""
+    """The program in a JSON object. `cpu_seconds`, `compare`, `audit`: as in `read_rows`. Raises `UsageError`, `ValueError`."""
     wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
     if not isinstance(row, dict):
         raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
@@ -108,7 +108,7 @@ def parse_row(
         program = Program(row["id"], name, row["program"], cases, None, limits, rule, checker, every)
         return Row(program, extra)
     completion, prompt = row["completion"], row["prompt"]
-    audit = _text(row.get("audit", audit), "audit")
+    audit = check_audit(_text(row.get("audit", audit), "audit"))
     if is_answer(prompt, completion, name):
         try:
             prompt, completion, _ = extract_program(prompt, completion, name, row["tests"])
@@ -116,11 +116,7 @@ def parse_row(
             known = Result(row["id"], Verdict.wrong_answer, note=f"{UNREADABLE}: {error}")
             return Row(Program(row["id"], name, completion), extra, known)
     made = assemble(name, prompt, completion, row["tests"])
-    try:
-        audited = chosen(audit, made.source)
-    except ValueError as error:
-        raise UsageError(str(error)) from error
-    return Row(made.program(row["id"], name, limits, audited), extra)
+    return Row(made.program(row["id"], name, limits, chosen(audit, made.source)), extra)
 
 
 def _hint(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1])) -> str:

@@ -5,7 +5,7 @@ from enum import StrEnum
 from typing import Any
 
 from sandbox.compare import DEFAULT_RULE, check_rule
-from sandbox.exchange import Named, check_files, check_name
+from sandbox.exchange import Named, check_args, check_files
 
 MIB = 1 << 20
 LARGEST_MEMORY_BYTES = 2048 * MIB
@@ -107,7 +107,8 @@ class Program:
     `tests_at`: the offset in `source`, in characters, at which the tests begin. `audit`: if the program passes, look for evidence
     of tampering with its tests (`sandbox.twin`); this needs `tests_at`.
 
-    Raises `ValueError` for an unknown rule, an audit without `tests_at`, a file name that leads out of the directory, or content that is not base64.
+    Raises `ValueError` for an unknown rule, an audit without `tests_at`, arguments with which no program can be
+    started, a file name that leads out of the directory, or content that is not base64.
     """
 
     id: str
@@ -131,10 +132,8 @@ class Program:
             raise ValueError(
                 f"audit needs tests_at, an offset of 0 to {len(self.source)} in the source at which the tests begin; got {self.tests_at}"
             )
-        if self.files:
-            check_files(self.files)
-        for name in self.fetch:
-            check_name(name)
+        check_args(self.args)
+        check_files(self.files, self.fetch)
 
     @property
     def exchanges_files(self) -> bool:

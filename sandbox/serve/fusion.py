@@ -1,12 +1,22 @@
 """SandboxFusion's API (POST /run_code), which runs one program on one input and returns its output."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Request
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from sandbox.errors import UsageError
 from sandbox.languages import language
+from sandbox.serve.bodies import (
+    LANGUAGE_NAMES,
+    REFUSALS,
+    Arguments,
+    Body,
+    FileNames,
+    Files,
+    Seconds,
+    memory_schema,
+)
 from sandbox.serve.service import Service
 from sandbox.verdicts import MIB, Case, Phase, Program, Result, Verdict
 
@@ -14,18 +24,18 @@ NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
 """The short name of a language, by SandboxFusion's name."""
 
 
-class RunCode(BaseModel):
+class RunCode(Body):
     """The request. The timeouts are limits on CPU time, in seconds. `memory_limit_MB`: in MiB; -1: the language's default."""
 
     code: str
-    language: str
+    language: Annotated[str, WithJsonSchema({"enum": [*NAMES, *LANGUAGE_NAMES]})]
     stdin: str | None = None
-    compile_timeout: float = 10
-    run_timeout: float = 10
-    memory_limit_MB: int = -1
-    files: dict[str, str | None] = Field(default_factory=dict)
-    fetch_files: list[str] = Field(default_factory=list)
-    args: list[str] = Field(default_factory=list)
+    compile_timeout: Seconds = 10
+    run_timeout: Seconds = 10
+    memory_limit_MB: Annotated[int, WithJsonSchema(memory_schema(MIB, default=-1))] = -1
+    files: Files = Field(default_factory=dict)
+    fetch_files: FileNames = Field(default_factory=list)
+    args: Arguments = Field(default_factory=list)
 
 
 class CommandResult(BaseModel):
@@ -53,7 +63,7 @@ def router(service: Service) -> APIRouter:
     """The routes of this API."""
     routes = APIRouter(tags=["SandboxFusion"])
 
-    @routes.post("/run_code")
+    @routes.post("/run_code", responses=REFUSALS)
     async def run_code(body: RunCode, request: Request) -> RunCodeAnswer:
         try:
             name = language(NAMES.get(body.language, body.language)).name

@@ -1,6 +1,6 @@
 """The server's metrics for /metrics, in Prometheus' format."""
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from sandbox.verdicts import Verdict
 
@@ -13,6 +13,7 @@ class Metrics:
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)  # the server's own memory, CPU time and descriptors
         self.programs = Counter(
             "sandbox_programs", "Programs judged", ("language", "verdict"), registry=self.registry
         )
@@ -23,16 +24,32 @@ class Metrics:
             buckets=BUCKETS,
             registry=self.registry,
         )
+        self.wait = Histogram(
+            "sandbox_wait_seconds",
+            "Seconds that a program waited for a worker",
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
+        self.requests = Histogram(
+            "sandbox_request_seconds",
+            "Seconds from a request's headers to the end of its answer",
+            ("route", "status"),
+            buckets=BUCKETS,
+            registry=self.registry,
+        )
         self.queued = Gauge("sandbox_queue", "Programs that wait for a worker", registry=self.registry)
         self.running = Gauge("sandbox_running", "Programs that are being judged", registry=self.registry)
-        self.refused = Counter("sandbox_refused", "Requests refused with 503", registry=self.registry)
+        self.refused = Counter(
+            "sandbox_refused", "Requests refused because the queue was full", registry=self.registry
+        )
         self.cancelled = Counter(
             "sandbox_cancelled", "Requests whose client hung up before the result", registry=self.registry
         )
         self.errors = Counter("sandbox_errors", "Programs that the sandbox failed on", registry=self.registry)
 
-    def judged(self, language: str, verdict: Verdict, seconds: float) -> None:
-        """Count one judged program. `seconds`: wall-clock time from the start of its judgement to its result."""
+    def judged(self, language: str, verdict: Verdict, wait: float, seconds: float) -> None:
+        """Count one judged program. `wait`: seconds until a worker was free; `seconds`: from then to its result (wall-clock time)."""
+        self.wait.observe(wait)
         self.programs.labels(language, str(verdict)).inc()
         self.seconds.labels(language).observe(seconds)
         if not verdict.is_label:

@@ -2,39 +2,113 @@
 
 import json
 from collections.abc import AsyncIterator
-from typing import Any
+from contextlib import suppress
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import StreamingResponse
-from pydantic import BaseModel, Field
+from pydantic import Field, WithJsonSchema
 
 from sandbox.errors import UsageError
-from sandbox.rows import parse_row
-from sandbox.serve.service import Service, check_count, check_judged
+from sandbox.rows import Row, parse_row
+from sandbox.serve.bodies import LANGUAGE_NAMES, REFUSALS, Body, memory_schema
+from sandbox.serve.service import CEILINGS, MOST_CASES, MOST_PROGRAMS, Service, check_count, check_judged
+from sandbox.verdicts import Limits
+
+_TEXT = {"type": "string"}
+_PROGRAM = {
+    "cases": {
+        "type": "array",
+        "maxItems": MOST_CASES,
+        "items": {
+            "type": "object",
+            "properties": {"stdin": _TEXT, "stdout": _TEXT},
+            "required": ["stdin", "stdout"],
+            "additionalProperties": False,
+        },
+    },
+    "compare": {"enum": ["exact", "lines", "tokens", "float:1e-5", "codecontests"]},
+    "checker": {
+        "type": "object",
+        "properties": {"language": {"enum": LANGUAGE_NAMES}, "program": _TEXT},
+        "required": ["language", "program"],
+        "additionalProperties": False,
+    },
+    "every_case": {"type": "boolean"},
+}
+_LIMITS = {
+    name: {
+        "type": "number" if isinstance(usual, float) else "integer",
+        "exclusiveMinimum": 0,
+        "maximum": getattr(CEILINGS, name),
+    }
+    for name, usual in vars(Limits()).items()
+} | {"memory_bytes": memory_schema(1, default=0)["anyOf"][0]}
 
 
-class Judge(BaseModel):
-    """The request. `programs`: objects with the fields of the rows that `python -m sandbox judge` reads."""
+def _row(required: tuple[str, ...], optional: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a row with the `required` texts."""
+    limits = {"type": "object", "properties": _LIMITS, "additionalProperties": False}
+    properties = (
+        dict.fromkeys(required, _TEXT) | {"language": {"enum": LANGUAGE_NAMES}, "limits": limits} | optional
+    )
+    return {
+        "type": "object",
+        "properties": properties,
+        "required": list(required),
+        "additionalProperties": False,
+    }
 
-    programs: list[dict[str, Any]] = Field(min_length=1)
+
+_ROW = {
+    "oneOf": [
+        _row(("id", "language", "program"), _PROGRAM),
+        _row(
+            ("id", "language", "prompt", "completion", "tests"),
+            {"audit": {"enum": ["off", "all", "sample:0.1"]}},
+        ),
+    ]
+}
+_STREAM = {
+    "content": {"application/x-ndjson": {"schema": {"type": "object"}}},
+    "description": "One result a line",
+}
+
+
+class Judge(Body):
+    """The request. `programs`: objects with the fields of the rows that `python -m sandbox judge` reads, and no others."""
+
+    programs: list[Annotated[dict[str, Any], WithJsonSchema(_ROW)]] = Field(
+        min_length=1, json_schema_extra={"maxItems": MOST_PROGRAMS}
+    )
+
+
+def _parsed(programs: list[dict[str, Any]], audit: str) -> dict[str, Row]:
+    """The rows of a request by id. Raises HTTPException 422."""
+    check_count("programs", len(programs))
+    rows: dict[str, Row] = {}
+    for at, fields in enumerate(programs):
+        try:
+            row = parse_row(fields, audit=audit)
+        except (UsageError, ValueError) as error:
+            raise HTTPException(422, f"programs[{at}]: {error}") from error
+        if row.extra:
+            raise HTTPException(
+                422, f"programs[{at}]: unknown field {min(row.extra)[:80]!r}; /docs lists the fields"
+            )
+        if row.program.id in rows:
+            raise HTTPException(422, f"programs[{at}]: id {row.program.id[:80]!r} is used twice")
+        rows[row.program.id] = row
+    return rows
 
 
 def router(service: Service) -> APIRouter:
     """The routes of this API."""
     routes = APIRouter(prefix="/v1", tags=["own"])
 
-    @routes.post("/judge")
+    @routes.post("/judge", response_class=StreamingResponse, responses=REFUSALS | {200: _STREAM})
     async def judge(body: Judge, request: Request) -> StreamingResponse:
-        check_count("programs", len(body.programs))
-        rows = {}
-        for at, fields in enumerate(body.programs):
-            try:
-                row = parse_row(fields)
-            except (UsageError, ValueError) as error:
-                raise HTTPException(422, f"programs[{at}]: {error}") from error
-            if row.program.id in rows:
-                raise HTTPException(422, f"programs[{at}]: id {row.program.id!r} is used twice")
-            rows[row.program.id] = row
+        rows = _parsed(body.programs, service.audit)
         results = await service.start(request, [row.program for row in rows.values() if row.known is None])
         first = [row.known for row in rows.values() if row.known is not None]
         if not first and len(rows) == 1:  # so that a failure of the sandbox on it becomes an HTTP status
@@ -44,8 +118,9 @@ def router(service: Service) -> APIRouter:
         async def lines() -> AsyncIterator[str]:
             for result in first:
                 yield json.dumps(result.to_json()) + "\n"
-            async for result in results:
-                yield json.dumps(result.to_json()) + "\n"
+            with suppress(HTTPException):  # the client has hung up
+                async for result in results:
+                    yield json.dumps(result.to_json()) + "\n"
 
         return StreamingResponse(lines(), media_type="application/x-ndjson")
 

@@ -2,42 +2,75 @@
 
 import json
 import math
-from typing import Any
+from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
 from sandbox.programs import assemble
-from sandbox.serve.service import Service, check_count
+from sandbox.serve.bodies import REFUSALS, Body, Seconds
+from sandbox.serve.service import MOST_PROGRAMS, Service, check_count
+from sandbox.twin import chosen
 from sandbox.verdicts import Case, Program, Verdict
 
 
-class Tests(BaseModel):
+class Tests(Body):
     """The request. `tests`: a list of statements (/test_program) or of objects with `input` and `output` (/test_program_stdio),
     or such a list as JSON text. `max_execution_time`: the limit for each test, in seconds of CPU time."""
 
     program: str
     tests: Any
-    max_execution_time: float = 1.0
+    max_execution_time: Seconds = 1.0
+
+
+class Statements(Tests):
+    """As `Tests`."""
+
+    tests: Annotated[
+        Any, WithJsonSchema({"type": "array", "maxItems": MOST_PROGRAMS, "items": {"type": "string"}})
+    ]
+
+
+class Cases(Tests):
+    """As `Tests`."""
+
+    tests: Annotated[
+        Any,
+        WithJsonSchema(
+            {
+                "type": "array",
+                "maxItems": MOST_PROGRAMS,
+                "items": {"type": "object", "required": ["input", "output"], "additionalProperties": True},
+            }
+        ),
+    ]
+
+
+class Results(BaseModel):
+    """The answer, with one element for each test. `results`: 1 if it passed, else 0. `runtimes`: the seconds that it took; -1 if it
+    failed."""
+
+    results: list[int]
+    runtimes: list[float]
 
 
 def router(service: Service) -> APIRouter:
     """The routes of this API."""
     routes = APIRouter(tags=["open-instruct"])
 
-    @routes.post("/test_program")
-    async def test_program(body: Tests, request: Request) -> dict[str, list[Any]]:
+    @routes.post("/test_program", responses=REFUSALS)
+    async def test_program(body: Statements, request: Request) -> Results:
         limits = service.limits("py", body.max_execution_time, None, None)
         programs = []
         for at, test in enumerate(_listed(body.tests)):
             if not isinstance(test, str):
                 raise HTTPException(422, f"tests[{at}]: expected text, got {type(test).__name__}")
             made = assemble("py", "", body.program, "\n" + test)
-            programs.append(made.program(str(at), "py", limits))
+            programs.append(made.program(str(at), "py", limits, chosen(service.audit, made.source)))
         return await results(request, programs)
 
-    @routes.post("/test_program_stdio")
-    async def test_program_stdio(body: Tests, request: Request) -> dict[str, list[Any]]:
+    @routes.post("/test_program_stdio", responses=REFUSALS)
+    async def test_program_stdio(body: Cases, request: Request) -> Results:
         limits = service.limits("py", math.ceil(body.max_execution_time), None, None)
         programs = []
         for at, test in enumerate(_listed(body.tests)):
@@ -49,12 +82,11 @@ def router(service: Service) -> APIRouter:
             programs.append(Program(str(at), "py", body.program, (case,), limits=limits, compare="lines"))
         return await results(request, programs)
 
-    async def results(request: Request, programs: list[Program]) -> dict[str, list[Any]]:
-        """`results`: 1 or 0 for each test. `runtimes`: the seconds that each test took; -1 for a test that failed."""
+    async def results(request: Request, programs: list[Program]) -> Results:
         found = await service.judge(request, programs)
         passed = [result.verdict is Verdict.passed for result in found]
         seconds = [result.run_seconds if right else -1.0 for result, right in zip(found, passed, strict=True)]
-        return {"results": list(map(int, passed)), "runtimes": seconds}
+        return Results(results=list(map(int, passed)), runtimes=seconds)
 
     return routes
 

@@ -2,67 +2,124 @@
 
 import signal
 from base64 import b64encode
-from typing import Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, WithJsonSchema
 
 from sandbox.errors import SandboxError, UsageError
+from sandbox.exchange import MOST_GIVEN
 from sandbox.languages import LANGUAGES, language
-from sandbox.serve.service import Service
+from sandbox.serve.bodies import REFUSALS, Arguments, Body, FileName, LanguageName, memory_schema
+from sandbox.serve.service import CEILINGS, Service
 from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 
-STATUSES = {Verdict.timeout: "TO", Verdict.output_exceeded: "OL"}
+Status = Literal["TO", "OL", "SG", "RE"]
+STATUSES: dict[Verdict, Status] = {Verdict.timeout: "TO", Verdict.output_exceeded: "OL"}
 """Piston's status by verdict (time limit, output limit). Other failures get RE (exit code) or SG (signal)."""
+VERSION = "0.0.0"
+"""The version of every language; requests may ask for any."""
 RUN_MS, COMPILE_MS = 3000, 10000
 """Piston's default time limits in milliseconds, of a run and of a compilation."""
 
 
-class File(BaseModel):
+PREFIX = "/api/v2"
+Milliseconds = Annotated[
+    float | None,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "number", "minimum": 0, "maximum": CEILINGS.cpu_seconds * 1000},
+                {"type": "null"},
+            ]
+        }
+    ),
+]
+Memory = Annotated[
+    int | None, WithJsonSchema({"anyOf": [*memory_schema(1, default=0)["anyOf"], {"type": "null"}]})
+]
+
+
+class File(Body):
     """A file of the request. The first file with encoding utf8 is the program itself."""
 
     content: str
-    name: str | None = None
+    name: FileName | None = None
     encoding: Literal["utf8", "base64", "hex"] = "utf8"
 
 
-class Execute(BaseModel):
+class Execute(Body):
     """The request. Times are in milliseconds, memory in bytes. A memory limit of -1 means the language's default."""
+
+    language: LanguageName
+    version: str
+    files: list[File] = Field(min_length=1, max_length=MOST_GIVEN)
+    stdin: str = ""
+    args: Arguments = Field(default_factory=list)
+    run_timeout: Milliseconds = None
+    compile_timeout: Milliseconds = None
+    run_cpu_time: Milliseconds = None
+    compile_cpu_time: Milliseconds = None
+    run_memory_limit: Memory = None
+    compile_memory_limit: Memory = None
+
+
+class Stage(BaseModel):
+    """How the compiler or the program ended."""
+
+    stdout: str
+    stderr: str
+    output: str
+    code: int | None
+    signal: str | None
+    message: str | None
+    status: Status | None
+    cpu_time: int
+    wall_time: int
+    memory: int
+
+
+class Executed(BaseModel):
+    """The answer. `compile` is missing for languages without a compiler; `run` is `compile` if the compiler failed."""
 
     language: str
     version: str
-    files: list[File] = Field(min_length=1)
-    stdin: str = ""
-    args: list[str] = Field(default_factory=list)
-    run_timeout: float | None = None
-    compile_timeout: float | None = None
-    run_cpu_time: float | None = None
-    compile_cpu_time: float | None = None
-    run_memory_limit: int | None = None
-    compile_memory_limit: int | None = None
+    compile: Stage | None = None
+    run: Stage
+
+
+class Runtime(BaseModel):
+    """A language that the server runs."""
+
+    language: str
+    version: str
+    aliases: list[str]
+    runtime: str
+
+
+class Message(BaseModel):
+    """The answer to a wrong request, as Piston gives it."""
+
+    message: str
 
 
 def router(service: Service) -> APIRouter:
     """The routes of this API."""
-    routes = APIRouter(prefix="/api/v2", tags=["Piston"])
+    routes = APIRouter(prefix=PREFIX, tags=["Piston"])
+    wrong = {"model": Message, "description": "A field is wrong, or above the server's limits"}
+    refusals = {status: how for status, how in REFUSALS.items() if status not in (400, 422)} | {"4XX": wrong}
 
-    @routes.post("/execute")
-    async def execute(body: Execute, request: Request) -> Any:
+    @routes.post("/execute", responses=refusals, response_model_exclude_unset=True)
+    async def execute(body: Execute, request: Request) -> Executed:
         try:
-            try:
-                program = _program(service, body)
-            except (UsageError, ValueError) as error:
-                raise HTTPException(422, str(error)) from error
-            [result] = await service.judge(request, [program])
-        except HTTPException as error:
-            if error.status_code == 422:  # Piston's own status and form for a wrong request
-                return JSONResponse({"message": error.detail}, 400)
-            raise
+            program = _program(service, body)
+        except (UsageError, ValueError) as error:
+            raise HTTPException(422, str(error)) from error
+        [result] = await service.judge(request, [program])
         return _answer(result, program)
 
-    @routes.get("/runtimes")
-    def runtimes() -> list[dict[str, Any]]:
+    @routes.get("/runtimes", responses={status: REFUSALS[status] for status in (401, 504)})
+    def runtimes() -> list[Runtime]:
         found = []
         for row in LANGUAGES.values():
             try:
@@ -71,12 +128,9 @@ def router(service: Service) -> APIRouter:
                 raise HTTPException(504, f"the sandbox failed: {error}") from error
             if not missing:
                 found.append(
-                    {
-                        "language": row.name,
-                        "version": "0.0.0",
-                        "aliases": list(row.names[1:]),
-                        "runtime": row.title,
-                    }
+                    Runtime(
+                        language=row.name, version=VERSION, aliases=list(row.names[1:]), runtime=row.title
+                    )
                 )
         return found
 
@@ -112,14 +166,14 @@ def _first(*milliseconds: float | None) -> float:
     return next(value for value in milliseconds if value)
 
 
-def _answer(result: Result, program: Program) -> dict[str, Any]:
-    found: dict[str, Any] = {"language": program.language, "version": "0.0.0"}
-    if result.compiled:
-        found["compile"] = _stage(result.compiled)
-    return found | {"run": _stage(result.ran) if result.ran else found["compile"]}
+def _answer(result: Result, program: Program) -> Executed:
+    ran, compiled = result.ran or result.compiled, result.compiled
+    assert ran
+    answer = Executed(language=program.language, version=VERSION, run=_stage(ran))
+    return answer.model_copy(update={"compile": _stage(compiled)}) if compiled else answer
 
 
-def _stage(phase: Phase) -> dict[str, Any]:
+def _stage(phase: Phase) -> Stage:
     """Piston's object for one command: its output, how it ended, and what it used."""
     number = phase.exit_code - 128 if phase.exit_code is not None and phase.exit_code > 128 else None
     killed = phase.exit_code is None
@@ -128,15 +182,15 @@ def _stage(phase: Phase) -> dict[str, Any]:
         name = "SIGKILL" if killed else signal.Signals(number).name if number else None
     except ValueError:  # an exit code above 128 that stands for no signal
         name = None
-    return {
-        "stdout": phase.stdout,
-        "stderr": phase.stderr,
-        "output": phase.stdout + phase.stderr,
-        "code": None if name else phase.exit_code,
-        "signal": name,
-        "message": None if phase.verdict is Verdict.passed else str(phase.verdict),
-        "status": status,
-        "cpu_time": round(phase.cpu_seconds * 1000),
-        "wall_time": round(phase.seconds * 1000),
-        "memory": phase.peak_memory_bytes,
-    }
+    return Stage(
+        stdout=phase.stdout,
+        stderr=phase.stderr,
+        output=phase.stdout + phase.stderr,
+        code=None if name else phase.exit_code,
+        signal=name,
+        message=None if phase.verdict is Verdict.passed else str(phase.verdict),
+        status=status,
+        cpu_time=round(phase.cpu_seconds * 1000),
+        wall_time=round(phase.seconds * 1000),
+        memory=phase.peak_memory_bytes,
+    )

@@ -1,12 +1,12 @@
 """Runs the programs of HTTP requests on one sandbox, with a bounded queue, cancellation and metrics."""
 
 import asyncio
-import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from typing import Any
 
 from fastapi import HTTPException, Request
 
@@ -34,6 +34,8 @@ CEILINGS = Limits(
     processes=1024,
 )
 """The largest limits that a request may ask for."""
+LEAST_MEMORY_BYTES = 16 * MIB
+"""The smallest limit on memory; with less, no isolated process can be set up, and that would look like a failure of the sandbox."""
 _TITLES = {
     "cpu_seconds": "seconds of a run",
     "compile_cpu_seconds": "seconds of compilation",
@@ -42,16 +44,23 @@ _TITLES = {
 """Names of limits for people; the others are called as in `Limits`."""
 MOST_PROGRAMS = 1000
 """The most programs, or tests, in one request."""
+MOST_CASES = 1000
+"""The most cases of one program."""
+_AHEAD = 64
+"""How many programs of one request may be under way or judged but not yet sent, so that a client that does not read its results
+takes no memory."""
 
 
 class Service:
-    """Serves requests with one sandbox. All its workers run programs, and at most `queue` programs wait; then requests get 503."""
+    """Serves requests with one sandbox. All its workers run programs, and at most `queue` programs wait; then requests get 503.
+    `audit`: which programs with tests are audited, a rule of `sandbox.twin.chosen`, unless a request says so itself."""
 
-    def __init__(self, sandbox: Sandbox, queue: int) -> None:
-        self.sandbox, self.queue = sandbox, queue
+    def __init__(self, sandbox: Sandbox, queue: int, audit: str = "off") -> None:
+        self.sandbox, self.queue, self.audit = sandbox, queue, audit
         self.metrics = Metrics()
         self._slots = asyncio.Semaphore(sandbox.workers)
         self._threads = ThreadPoolExecutor(sandbox.workers, thread_name_prefix="serve")
+        self._checks = ThreadPoolExecutor(2, thread_name_prefix="check")  # apart from the threads that cancel
         self._accepted = 0
         self._checked: set[tuple[str, str | None]] = (
             set()
@@ -59,7 +68,8 @@ class Service:
 
     def close(self) -> None:
         """End the threads. Close the sandbox first."""
-        self._threads.shutdown(wait=True)
+        for threads in (self._threads, self._checks):
+            threads.shutdown(wait=True)
 
     def limits(
         self, name: str, run: float | None, compile: float | None, memory: int | None
@@ -86,6 +96,7 @@ class Service:
         """Raise HTTPException 422 if this server does not run one of the programs: its limits are above the ceilings, or tools of its
         language or of its checker's are missing; 504 if the sandbox fails to tell."""
         for program in programs:
+            check_count("cases", len(program.cases), MOST_CASES)
             if program.limits:
                 usual = vars(language(program.language).limits)
                 check_ceilings(
@@ -99,7 +110,10 @@ class Service:
             return
         try:
             # In a thread, since a worker has to start and be asked.
-            await asyncio.get_running_loop().run_in_executor(None, lambda: list(map(self.sandbox.check, new)))
+            check = asyncio.get_running_loop().run_in_executor(
+                self._checks, list, map(self.sandbox.check, new)
+            )
+            await check
         except ToolsMissing as error:
             raise HTTPException(422, f"this server cannot run it: {error}") from error
         except UsageError as error:
@@ -134,48 +148,65 @@ class Service:
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         self._count(len(programs))
-        tasks = {asyncio.create_task(self._one(program)) for program in programs}
+        done: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
+        room = asyncio.Semaphore(_AHEAD)
+        tasks = [asyncio.create_task(self._one(program, room)) for program in programs]
         for task in tasks:
             task.add_done_callback(lambda _: self._count(-1))
-        return self._results(request, tasks)
+            task.add_done_callback(done.put_nowait)
+        # It kills the programs even if nobody ever asks for the first result.
+        gone = asyncio.create_task(_cancel_when_gone(request, tasks))
+        gone.add_done_callback(done.put_nowait)
+        return self._results(tasks, gone, done, room)
 
-    async def _results(self, request: Request, tasks: set[asyncio.Task[Result]]) -> AsyncIterator[Result]:
-        gone = asyncio.create_task(_hung_up(request))
+    async def _results(
+        self,
+        tasks: list[asyncio.Task[Result]],
+        gone: asyncio.Task[None],
+        done: asyncio.Queue[asyncio.Task[Any]],
+        room: asyncio.Semaphore,
+    ) -> AsyncIterator[Result]:
         try:
-            while tasks:
-                await asyncio.wait({*tasks, gone}, return_when=asyncio.FIRST_COMPLETED)
-                if gone.done():
+            for _ in tasks:
+                task = await done.get()
+                if task is gone or task.cancelled():
                     self.metrics.cancelled.inc()
                     raise HTTPException(HUNG_UP, "the client hung up")
-                for task in [task for task in tasks if task.done()]:
-                    tasks.remove(task)
-                    yield task.result()
+                yield task.result()
+                room.release()
         finally:
             for left in (*tasks, gone):
                 left.cancel()
             await asyncio.gather(*tasks, gone, return_exceptions=True)
 
-    async def _one(self, program: Program) -> Result:
-        """Judge one program as soon as a worker is free. If this task is cancelled, the program is killed."""
-        async with self._slots:
-            cancel, started = Cancel(), time.monotonic()
-            loop = asyncio.get_running_loop()
-            work = loop.run_in_executor(self._threads, self._judge, program, cancel)
-            self.metrics.running.inc()
-            try:
-                result = await asyncio.shield(work)
-            except asyncio.CancelledError:
-                await loop.run_in_executor(None, cancel.cancel)
-                with contextlib.suppress(SandboxError):
-                    await work
-                raise
-            except SandboxError as error:
-                log.warning("the sandbox failed on a program: %s", error)
-                result = Result(program.id, Verdict.sandbox_error, stderr=str(error))
-            finally:
-                self.metrics.running.dec()
-        self.metrics.judged(program.language, result.verdict, time.monotonic() - started)
+    async def _one(self, program: Program, room: asyncio.Semaphore) -> Result:
+        """Judge one program as soon as a worker is free and there is `room` for its result. If this task is cancelled, the program
+        is killed."""
+        accepted = time.monotonic()
+        await room.acquire()  # until `_results` has handed the result on
+        await self._slots.acquire()
+        cancel, started = Cancel(), time.monotonic()
+        loop = asyncio.get_running_loop()
+        work = loop.run_in_executor(self._threads, self._judge, program, cancel)
+        work.add_done_callback(self._ended)
+        self.metrics.running.inc()
+        try:
+            result = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            loop.run_in_executor(None, cancel.cancel)
+            raise
+        except SandboxError as error:
+            log.warning("the sandbox failed on a program: %s", error)
+            result = Result(program.id, Verdict.sandbox_error, stderr=str(error))
+        self.metrics.judged(program.language, result.verdict, started - accepted, time.monotonic() - started)
         return result
+
+    def _ended(self, work: asyncio.Future[Result]) -> None:
+        """Free the worker of a program that has ended, also one whose client did not wait for its end."""
+        self._slots.release()
+        self.metrics.running.dec()
+        if not work.cancelled():
+            work.exception()  # nobody else may ask for it
 
     def _judge(self, program: Program, cancel: Cancel) -> Result:
         (result,) = self.sandbox.run([program], cancel)
@@ -192,20 +223,22 @@ def check_judged(result: Result) -> None:
         raise _not_judged(result.stderr)
 
 
-def check_count(what: str, count: int) -> None:
-    """Raise HTTPException 422 if a request has more programs, or tests, than `MOST_PROGRAMS`."""
-    if count > MOST_PROGRAMS:
-        raise HTTPException(422, f"{what}: got {count}, allowed are at most {MOST_PROGRAMS}")
+def check_count(what: str, count: int, most: int = MOST_PROGRAMS) -> None:
+    """Raise HTTPException 422 if there are more than `most` of something in a request."""
+    if count > most:
+        raise HTTPException(422, f"{what}: got {count}, allowed are at most {most}")
 
 
 def check_ceilings(given: Mapping[str, float]) -> None:
-    """Raise HTTPException 422 if a limit, by its name in `Limits`, is not above 0 or is above `CEILINGS`."""
+    """Raise HTTPException 422 if a limit, by its name in `Limits`, is not above 0 (memory: too small) or is above `CEILINGS`."""
     for name, value in given.items():
         most = getattr(CEILINGS, name)
-        if not 0 < value <= most:
+        least = LEAST_MEMORY_BYTES if name == "memory_bytes" else 0
+        if not least <= value <= most or value == 0:
+            from_least = f"at least {least}" if least else "more than 0"
+            got = f"{value:g}" if abs(value) < 1e15 else "a number of more than 15 digits"
             raise HTTPException(
-                422,
-                f"{_TITLES.get(name, name)}: got {value:g}, allowed is more than 0 and at most {most:.12g}",
+                422, f"{_TITLES.get(name, name)}: got {got}, allowed is {from_least} and at most {most:.12g}"
             )
 
 
@@ -214,7 +247,9 @@ def _not_judged(reason: str) -> HTTPException:
     return HTTPException(504, f"the sandbox failed, the program was not judged: {reason[-500:]}")
 
 
-async def _hung_up(request: Request) -> None:
-    """Wait until the client has closed its connection. The request's body must have been read before."""
+async def _cancel_when_gone(request: Request, tasks: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait until the client has closed its connection, then cancel `tasks`. The request's body must have been read before."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+    for task in tasks:
+        task.cancel()

@@ -1,16 +1,12 @@
 """Tests of the sandbox over HTTP: the dialects, limits, a full queue, disconnected clients, sandbox failures, shutdown."""
 
 import json
-import os
+import re
 import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,53 +17,8 @@ from sandbox.client import Cancel, Sandbox
 from sandbox.errors import BackendUnavailable, Cancelled
 from sandbox.serve.app import application
 from sandbox.verdicts import Case, Program, Result, Verdict
-from tests.command import ROOT, wait_until
-
-
-@dataclass
-class Server:
-    """A running server."""
-
-    url: str
-    process: subprocess.Popen[str]
-
-    def post(self, path: str, body: Any, **more: Any) -> httpx.Response:
-        return httpx.post(self.url + path, json=body, timeout=60, **more)
-
-    def metric(self, name: str) -> float:
-        """The sum of a figure over its labels."""
-        lines = httpx.get(self.url + "/metrics").text.splitlines()
-        return sum(float(line.split()[-1]) for line in lines if line.startswith(name))
-
-
-@contextmanager
-def serving(*options: str, **environment: str) -> Iterator[Server]:
-    """A server of its own on a free port, with two workers."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "sandbox", "serve", "--backend", "process", "--workers", "2"]
-    process = subprocess.Popen(
-        [*command, "--port", str(port), *options],
-        env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    url = f"http://127.0.0.1:{port}"
-    try:
-        deadline = time.monotonic() + 30
-        while True:
-            try:
-                if httpx.get(url + "/v1/ping").json() == "pong":
-                    break
-            except httpx.TransportError:
-                assert process.poll() is None, process.stderr and process.stderr.read()
-                assert time.monotonic() < deadline
-                time.sleep(0.05)
-        yield Server(url, process)
-    finally:
-        process.terminate()
-        process.communicate(timeout=30)
+from tests.command import wait_until
+from tests.sandbox.serving import Server, serving
 
 
 @pytest.fixture(scope="module")
@@ -479,3 +430,41 @@ def test_a_call_can_be_cancelled_from_python() -> None:
         wait_until(lambda: not sleepers("closed"), "the end of the program", seconds=3)
         [again] = sandbox.run([Program("e", "py", "print(1)", (Case("", "1"),))])
         assert again.verdict is Verdict.passed
+
+
+def test_figures_of_waiting_and_of_requests(server: Server) -> None:
+    run_code(server, "print(1)")
+    text = httpx.get(server.url + "/metrics")
+    assert text.headers["content-type"].startswith("text/plain; version=")
+    for name in ("sandbox_wait_seconds_bucket", "sandbox_program_seconds_bucket", "process_open_fds"):
+        assert f"\n{name}" in text.text
+    assert re.search(
+        r'\nsandbox_request_seconds_bucket\{le="\+Inf",route="/run_code",status="200"\} ', text.text
+    )
+    httpx.get(server.url + "/such/a/path")
+    assert 'route="other",status="404"' in httpx.get(server.url + "/metrics").text
+
+
+CHEATS = "class Always:\n    def __eq__(self, other):\n        return True\n\ndef add(a, b):\n    return Always()\n"
+
+
+def test_an_audit_finds_a_cheat_over_http() -> None:
+    row = {"id": "a", "language": "py", "prompt": "", "completion": CHEATS, "tests": "assert add(1, 2) == 3"}
+    honest = {"id": "b", "completion": "def add(a, b):\n    return a + b\n"}
+    tests = {"program": CHEATS, "tests": ["assert add(1, 2) == 3"]}
+    right = {"program": honest["completion"], "tests": ["assert add(1, 2) == 3"]}
+    with serving("--audit", "all") as server:
+        assert server.post("/test_program", tests).json()["results"] == [0]
+        assert server.post("/test_program", right).json()["results"] == [1]
+        lines = server.post("/v1/judge", {"programs": [row, row | honest]}).text.splitlines()
+        found = {result["id"]: result for result in map(json.loads, lines)}
+        assert {name: result["verdict"] for name, result in found.items()} == {"a": "tampered", "b": "passed"}
+        assert found["b"]["audited"] == "twin"
+        off = server.post("/v1/judge", {"programs": [row | {"audit": "off"}]})
+        assert off.json()["verdict"] == "passed"
+        assert 'sandbox_programs_total{language="py",verdict="tampered"} 2.0' in server.text("/metrics")
+    with serving() as server:
+        assert server.post("/test_program", tests).json()["results"] == [1], "off by default"
+        assert (
+            server.post("/v1/judge", {"programs": [row | {"audit": "all"}]}).json()["verdict"] == "tampered"
+        )

@@ -1,0 +1,140 @@
+"""The bodies of requests, the answers to requests that are refused, and both as JSON schemas for /docs."""
+
+import reprlib
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, ConfigDict, WithJsonSchema
+from starlette.exceptions import HTTPException
+
+from sandbox.exchange import LONGEST_NAME, MOST_ARGUMENTS, MOST_GIVEN
+from sandbox.languages import LANGUAGES
+from sandbox.serve.service import CEILINGS, LEAST_MEMORY_BYTES
+
+_MOST_ERRORS = 3  # wrong fields that one answer names
+_QUOTE = reprlib.Repr()
+_QUOTE.maxstring = _QUOTE.maxlong = _QUOTE.maxother = 60
+
+
+class Body(BaseModel):
+    """A request's body. Fields and types that it does not name are refused."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Refused(BaseModel):
+    """The body of an answer with status 4xx or 5xx. `detail`: what was got, and what is allowed."""
+
+    detail: str
+
+
+_WHEN = {
+    400: "The body cannot be read",
+    401: "The header Authorization is missing or has another token",
+    413: "The body is too large",
+    422: "A field is wrong, or above the server's limits",
+    503: "The server is busy; the header Retry-After says after how many seconds to retry",
+    504: "The sandbox failed, which says nothing about the program; retry",
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refused, "description": when} for status, when in _WHEN.items()
+}
+"""How a route may refuse a request, for /docs."""
+
+# Requests are checked elsewhere too, with messages that say more. The schemas are what clients and /docs see.
+LANGUAGE_NAMES = [name for row in LANGUAGES.values() for name in row.names]
+_NAME = {
+    "type": "string",
+    "minLength": 1,
+    "maxLength": LONGEST_NAME,
+    "pattern": r"^[\w-][\w.-]*(/[\w-][\w.-]*)*$",
+}
+_SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": CEILINGS.cpu_seconds}
+
+LanguageName = Annotated[str, WithJsonSchema({"enum": LANGUAGE_NAMES})]
+Seconds = Annotated[float, WithJsonSchema(_SECONDS)]
+FileName = Annotated[str, WithJsonSchema(_NAME)]
+FileNames = Annotated[list[str], WithJsonSchema({"type": "array", "items": _NAME, "maxItems": MOST_GIVEN})]
+Arguments = Annotated[
+    list[str],
+    WithJsonSchema(
+        {
+            "type": "array",
+            "items": {"type": "string", "pattern": r"^[^\u0000]*$"},
+            "maxItems": MOST_ARGUMENTS,
+        }
+    ),
+]
+Files = Annotated[
+    dict[str, str | None],
+    WithJsonSchema(
+        {
+            "type": "object",
+            "propertyNames": _NAME,
+            "maxProperties": MOST_GIVEN,
+            "additionalProperties": {
+                "anyOf": [
+                    {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*$", "contentEncoding": "base64"},
+                    {"type": "null"},
+                ]
+            },
+        }
+    ),
+]
+
+
+def memory_schema(unit: int, default: int) -> dict[str, Any]:
+    """The JSON schema of a memory limit, an integer in units of `unit` bytes. `default` and less: the language's default."""
+    limit = {
+        "type": "integer",
+        "minimum": LEAST_MEMORY_BYTES // unit,
+        "maximum": CEILINGS.memory_bytes // unit,
+    }
+    return {"anyOf": [limit, {"type": "integer", "maximum": default}]}
+
+
+def answer_refusals(app: FastAPI, piston: str) -> None:
+    """Let `app` refuse requests with the body `Refused`, and those for paths that begin with `piston` as Piston does."""
+
+    def refused(
+        request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
+        if request.url.path.startswith(piston) and status in (400, 422):
+            return JSONResponse({"message": detail}, 400, headers)
+        return JSONResponse({"detail": detail}, status, headers)
+
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        unread = error.status_code == 400 and error.__cause__  # FastAPI's own detail does not say why
+        detail = f"the body cannot be read as JSON: {error.__cause__}" if unread else error.detail
+        return refused(request, error.status_code, detail, error.headers)
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        return refused(request, 422, "; ".join(map(_said, error.errors()[:_MOST_ERRORS])))
+
+    async def deep(request: Request, _: Exception) -> JSONResponse:
+        return refused(request, 400, "the body cannot be read: lists or objects nested too deep")
+
+    app.add_exception_handler(HTTPException, failed)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(RecursionError, deep)
+
+
+def _said(error: Any) -> str:
+    """One line about a wrong field. `error`: an error of pydantic's. Values are quoted in part only."""
+    place = ".".join(map(_QUOTE.repr, error["loc"][1:])).replace("'", "")
+    if error["type"] == "json_invalid":
+        return f"the body is not JSON: {error['ctx']['error']} at character {error['loc'][1]}"
+    if error["type"] == "missing" and not place:
+        return "the body is empty; expected a JSON object"
+    if error["type"] == "missing":
+        return f"{place}: this field is required"
+    if not place:
+        return "the body: expected a JSON object, and the header Content-Type: application/json"
+    if error["type"] == "extra_forbidden":
+        return f"unknown field {place}; /docs lists the fields"
+    return f"{place}: {error['msg']}, got {_QUOTE.repr(error['input'])}"

@@ -1,0 +1,160 @@
+"""Tests of the sandbox over HTTP with hostile and wrong requests: each is refused with a reason, and the server goes on."""
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pytest
+
+from tests.sandbox.serving import Server, serving
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[Server]:
+    with serving() as running:
+        yield running
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "message"),
+    [
+        ("/run_code", '{"code": "", "language": "py", "run_timeout": NaN}', "finite number, got nan"),
+        ("/run_code", '{"code": "", "language": "py", "memory_limit_MB": 1e999}', "got inf"),
+        ("/run_code", '{"code": "", "language": "py", "memory_limit_MB": true}', "valid integer, got True"),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "memory_limit_MB": 3}',
+            "at least 16777216 and at most",
+        ),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "memory_limit_MB": %s}' % ("9" * 4000),
+            "got a number of more than 15 digits",
+        ),
+        ("/run_code", '{"code": "", "language": "py", "memory_limit_MB": %s}' % ("9" * 5000), "4300 digits"),
+        ("/run_code", '{"code": "", "language": "py", "run_timeout": "\\ud800"}', "got '\\\\ud800'"),
+        ("/run_code", '{"code": "", "language": "py", "langage": "py"}', "unknown field langage"),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "args": ["a\\u0000"]}',
+            "args[0]: expected text without",
+        ),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "args": ["\\ud800"]}',
+            "args[0]: expected text without",
+        ),
+        ("/run_code", '{"code": "", "language": "py", "args": ["%s"]}' % ("a" * 70_000), "got 70000 bytes"),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "files": {"%s": ""}}' % ("é" * 150),
+            "at most 200 bytes",
+        ),
+        ("/run_code", '{"code": "", "language": "py", "files": {"\\ud800": ""}}', "a file's name has to be"),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "files": {"a": "", "./a": ""}}',
+            "have the same name, 'a'",
+        ),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "files": {"a/b": "", "a": ""}}',
+            "have the same name, 'a'",
+        ),
+        ("/run_code", "{", "the body is not JSON: Expecting property name"),
+        ("/run_code", "", "the body is empty"),
+        ("/run_code", "[]", "expected a JSON object"),
+        ("/run_code", "[" * 100_000, "maximum recursion depth"),
+        (
+            "/test_program",
+            '{"program": "", "tests": [' + "[" * 500 + "]" * 500 + "]}",
+            "tests[0]: expected text",
+        ),
+        ("/test_program_stdio", '{"program": "", "tests": [], "max_execution_time": NaN}', "got nan"),
+        ("/test_program_stdio", '{"program": "", "tests": [], "max_execution_time": 1e9}', "at most 120"),
+        ("/v1/judge", "NaN", "expected a JSON object"),
+        ("/v1/judge", '{"programs": [1e999]}', "programs.0: Input should be a valid dictionary, got inf"),
+        (
+            "/v1/judge",
+            '{"programs": [{"id": "a", "language": "py", "program": "", "limits": {"processes": %s}}]}'
+            % ("9" * 4000),
+            "processes: got a number of more than 15 digits",
+        ),
+        (
+            "/v1/judge",
+            '{"programs": [{"id": "a", "language": "py", "program": "", "stop": 1}]}',
+            "unknown field 'stop'",
+        ),
+        (
+            "/v1/judge",
+            '{"programs": [{"id": "a", "language": "py", "prompt": "", "completion": "", "tests": "", "audit": "some"}]}',
+            "some",
+        ),
+        (
+            "/v1/judge",
+            json.dumps(
+                {
+                    "programs": [
+                        {
+                            "id": "a",
+                            "language": "py",
+                            "program": "",
+                            "cases": [{"stdin": "", "stdout": ""}] * 1001,
+                        }
+                    ]
+                }
+            ),
+            "cases: got 1001, allowed are at most 1000",
+        ),
+    ],
+)
+def test_hostile_bodies_are_refused(server: Server, path: str, text: str, message: str) -> None:
+    answer = httpx.post(server.url + path, content=text, headers={"Content-Type": "application/json"})
+    assert answer.status_code in (400, 422), answer.text
+    assert message in json.dumps(answer.json()["detail"], ensure_ascii=False), answer.text
+    assert len(answer.text) < 500, "an answer quotes only a part of what it was sent"
+
+
+def test_a_body_of_another_type_is_refused(server: Server) -> None:
+    for kind in ("text/plain", "application/x-www-form-urlencoded", "application/octet-stream"):
+        answer = httpx.post(server.url + "/run_code", content=b"\xff{", headers={"Content-Type": kind})
+        assert (answer.status_code, "Content-Type: application/json" in answer.json()["detail"]) == (
+            422,
+            True,
+        )
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        ({"version": 3}, "version: Input should be a valid string, got 3"),
+        ({"files": []}, "files: List should have at least 1 item"),
+        ({"run_memory_limit": 1}, "bytes of memory: got 1, allowed is at least 16777216"),
+        ({"other": 1}, "unknown field other"),
+        ({"run_timeout": 1e9}, "seconds of a run: got 1e+06, allowed is more than 0 and at most 120"),
+    ],
+)
+def test_piston_refuses_in_its_own_form(server: Server, more: dict[str, Any], message: str) -> None:
+    body = {"language": "py", "version": "*", "files": [{"content": "print(1)"}]}
+    answer = server.post("/api/v2/execute", body | more)
+    assert (answer.status_code, list(answer.json())) == (400, ["message"])
+    assert message in answer.json()["message"]
+
+
+def test_the_description_of_the_routes_says_how_they_refuse(server: Server) -> None:
+    described = httpx.get(server.url + "/openapi.json").json()
+    for path in ("/run_code", "/test_program", "/test_program_stdio", "/v1/judge", "/api/v2/execute"):
+        answers = described["paths"][path]["post"]["responses"]
+        wrong = "4XX" if path == "/api/v2/execute" else "422"
+        assert {"200", wrong, "401", "413", "503", "504"} <= set(answers), path
+        for status in set(answers) - {"200"}:
+            [(kind, of)] = answers[status]["content"].items()
+            name = "Message" if status == "4XX" else "Refused"
+            assert (kind, of["schema"]["$ref"]) == ("application/json", f"#/components/schemas/{name}")
+    judged = described["paths"]["/v1/judge"]["post"]["responses"]["200"]
+    assert list(judged["content"]) == ["application/x-ndjson"]
+    rows = described["components"]["schemas"]["Judge"]["properties"]["programs"]["items"]["oneOf"]
+    assert [row["required"][-1] for row in rows] == ["program", "tests"]
+    limits = rows[0]["properties"]["limits"]["properties"]
+    assert limits["cpu_seconds"] == {"type": "number", "exclusiveMinimum": 0, "maximum": 120}

@@ -3,7 +3,6 @@
 import asyncio
 import socket
 
-import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 SLOW_SECONDS = 60.0
@@ -41,7 +40,7 @@ class Connection(H11Protocol):
 
     def _time(self) -> None:
         """Start the clock when the client has something left to send, and stop it when the request is complete."""
-        incomplete = self.conn.their_state in (h11.IDLE, h11.SEND_BODY)
+        incomplete = self.cycle is None or self.cycle.response_complete or self.cycle.more_body
         if incomplete and not self._late:
             self._late = self.loop.call_later(SLOW_SECONDS, self.transport.abort)
         elif not incomplete and self._late:

@@ -8,9 +8,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
-from sandbox.clear import wipe
 from sandbox.encoding import encoded
 from sandbox.exchange import write_inside
+from sandbox.snapshot import Snapshot
 from sandbox.verdicts import Case, Checker, Result
 from sandbox.watch import Outcome
 
@@ -28,6 +28,7 @@ class Checking:
     """A checker, compiled in `directory` and run as user `uid` (None: the runner's user).
 
     `refused`: the checker's own result if it does not compile, else None. `run`: a function that runs the checker once.
+    `changed`: whether the checker has changed its own files, so that it has to be compiled again.
     """
 
     def __init__(
@@ -45,6 +46,8 @@ class Checking:
             refused,
             run,
         )
+        self._built = Snapshot(directory)
+        self.changed = False
         self._lock()
 
     def accepts(self, case: Case, got: bytes) -> bool:
@@ -57,7 +60,6 @@ class Checking:
         contents = (encoded(case.stdin), encoded(expected), got)
         try:
             for name, content in zip(FILES, contents, strict=True):
-                wipe(self._directory / name)  # the checker may have put something else there
                 write_inside(self._directory, name, content)
             if self._uid is not None:
                 os.chown(self._directory, self._uid, self._uid)
@@ -73,12 +75,11 @@ class Checking:
         return words[-1] == "accept"
 
     def _lock(self) -> None:
-        """Close the checker's folder to programs, which may run as the same user, and remove the case's files from it."""
+        """Close the checker's folder to programs, which may run as the same user, and remove the files of the last case."""
         if self._uid is not None:
             os.chown(self._directory, 0, 0)
         os.chmod(self._directory, 0o700)
-        for name in FILES:
-            wipe(self._directory / name)
+        self.changed = not self._built.restore()
 
     def _fail(self, what: str, said: str) -> None:
         raise CheckerFailed(

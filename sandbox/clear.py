@@ -1,8 +1,10 @@
 """Removes the files that a program leaves behind."""
 
+import contextlib
 import os
 import shutil
 import subprocess
+import time
 from functools import cache
 from pathlib import Path
 
@@ -10,6 +12,8 @@ from sandbox.processes import contents_again
 
 SHARED = ("/tmp", "/dev/shm", "/dev/mqueue")  # noqa: S108
 """Directories in a container where every program may write, besides its own directory."""
+_COARSE_NS = 20_000_000
+"""The kernel may give changes within this time the same time stamp."""
 _SYSTEM_V = ("/proc/sysvipc/shm", "/proc/sysvipc/sem", "/proc/sysvipc/msg")
 
 
@@ -38,6 +42,24 @@ def wipe_program(directory: str, file: str) -> None:
 @cache
 def _shared() -> list[str]:
     return [place for place in SHARED if os.path.isdir(place)]
+
+
+_scanned: dict[str, int] = {}  # by directory, the time of its last change when `clear_owned` looked into it
+
+
+def clear_owned(uid: int) -> None:
+    """Remove the files of user `uid` from the directories of the machine where every user may write. Folders of others are not
+    searched."""
+    for place in (*_shared(), "/var/tmp"):  # noqa: S108
+        with contextlib.suppress(OSError, subprocess.SubprocessError):
+            changed = os.stat(place).st_mtime_ns
+            if changed == _scanned.get(place):
+                continue
+            for entry in os.scandir(place):
+                if entry.stat(follow_symlinks=False).st_uid == uid:
+                    wipe(Path(entry.path))
+            if time.time_ns() - changed > _COARSE_NS:
+                _scanned[place] = changed
 
 
 def clear_container() -> bool:

@@ -17,3 +17,12 @@ def encoded(text: str, nothing: bytes = b"?") -> bytes:
 def decoded(data: bytes) -> str:
     """The inverse of `encoded`: bytes that are not UTF-8 become lone surrogates."""
     return data.decode("utf-8", "surrogateescape")
+
+
+def is_text(source: bytes) -> bool:
+    """Whether the source is UTF-8 without NUL. Python and javac may read other sources differently from memory and from a
+    file."""
+    try:
+        return "\0" not in source.decode()
+    except UnicodeDecodeError:
+        return False

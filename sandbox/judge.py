@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from sandbox.checking import Checking
-from sandbox.clear import clear_container, wipe, wipe_program
+from sandbox.clear import clear_container, clear_owned, wipe, wipe_program
 from sandbox.compilers import Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
@@ -105,8 +105,14 @@ class Judge:
             wipe_program(str(directory), judgement.source)
             # The next program gets the same path, so that the head of the request to the warm interpreter stays the same.
             self._directories -= 1
-            if self.contained:
-                self.clean = clear_container()
+            self.clear_shared()
+
+    def clear_shared(self) -> None:
+        """Remove the files that a program left outside its directory. (A box of bubblewrap has ended with its program.)"""
+        if self.contained:
+            self.clean = clear_container()
+        elif not self.isolated and self.uid is not None:
+            clear_owned(self.uid)
 
     def python(self, env: Mapping[str, str]) -> ForkServer:
         """The warm Python interpreter, started on first use."""
@@ -143,9 +149,9 @@ class Judge:
 
     def checking(self, checker: Checker) -> Checking:
         """`checker`, compiled and ready to run. Consecutive programs with the same checker share one compilation."""
-        if self.contained:
-            clear_container()  # the checker must not see files that the program left
-        if self._checking is None or self._checking.checker != checker or self._checking.refused:
+        self.clear_shared()  # the checker must not see files that the program left
+        kept = self._checking
+        if kept is None or kept.checker != checker or kept.refused or kept.changed:
             self.drop_checker()
             directory = self.scratch / "checker"
             directory.mkdir(mode=0o700)
@@ -158,8 +164,8 @@ class Judge:
             if self.contained:
                 judgement.uid = next(self._uids)
             run = partial(judgement.step, judgement.row.run)
-            self._checking = Checking(checker, directory, judgement.uid, judgement.compile(), run)
-        return self._checking
+            kept = self._checking = Checking(checker, directory, judgement.uid, judgement.compile(), run)
+        return kept
 
     def drop_checker(self) -> None:
         """Remove the compiled checker."""

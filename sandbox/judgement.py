@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 from sandbox.backends import bubblewrap
 from sandbox.checking import CheckerFailed
 from sandbox.classfiles import main_class
+from sandbox.clear import wipe
 from sandbox.compare import same
 from sandbox.compilers import Compiled
-from sandbox.encoding import encoded
+from sandbox.encoding import encoded, is_text
 from sandbox.errors import SandboxError
 from sandbox.exchange import read_files, write_files, write_inside
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
@@ -22,6 +23,7 @@ from sandbox.libraries import note, openssl
 from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.room import check_compiled, check_room
+from sandbox.snapshot import Snapshot
 from sandbox.verdicts import Case, Limits, Phase, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
@@ -59,20 +61,19 @@ class Judgement:
         if program.exchanges_files:
             self.at_home = False
         self.compiled: Phase | None = None
+        self.built: Snapshot | None = None
         self.cases: list[Phase] = []
 
     def result(self) -> Result:
-        """Compile the program and run its cases, up to the first that fails or, with `Program.every_case`, all of them."""
-        if refused := self.compile():
+        """Compile the program and run its cases, up to the first that fails or, with `Program.every_case`, all of them. Each case
+        finds the same files."""
+        if refused := self._build():
             return refused
-        name = os.path.basename(self.source)
-        if self.row.compile and not any(name in self._fill(part) for part in self.row.run):
-            os.unlink(
-                self.source
-            )  # the program must not read its tests; the bytes of a compiled program are harder to read
-        write_files(self.directory, self.program.files, self.uid)
         failed: tuple[Verdict, Outcome] | None = None
-        for case in self.program.cases or (None,):
+        for number, case in enumerate(self.program.cases or (None,)):
+            if number and (refused := self._restore()):
+                return refused
+            write_files(self.directory, self.program.files, self.uid)
             self.killed = self.judge.group.kills() if self.judge.group else 0
             outcome = self.step(self.row.run, case.stdin if case else "")
             self._add(outcome)
@@ -91,6 +92,25 @@ class Judgement:
                 if not self.program.every_case:
                     break
         return self._finish(*(failed or (verdict, outcome)))
+
+    def _build(self) -> Result | None:
+        """As `compile`; a compiled program's source is removed, because the program must not read its tests there."""
+        refused = self.compile()
+        if not refused and self.row.compile:
+            name = os.path.basename(self.source)
+            if not any(name in self._fill(part) for part in self.row.run):
+                os.unlink(self.source)
+        self.built = Snapshot(self.directory) if len(self.program.cases) > 1 else None
+        return refused
+
+    def _restore(self) -> Result | None:
+        """Remove the files of the last case; compile again if it changed the program's own files. Returns as `compile`."""
+        self.judge.clear_shared()
+        if self.built and self.built.restore():
+            return None
+        wipe(self.directory)
+        self.directory.mkdir(mode=0o700)
+        return self._build()
 
     def compile(self) -> Result | None:
         """Write the source to a file and compile it. Returns a result if the compiler rejects the program, else None."""
@@ -113,9 +133,8 @@ class Judgement:
                 "TMPDIR to a folder where that is allowed"
             )
         if self.row.compile:
-            outcome = self._compile_warm(f"{self.row.warm_options} {name}".lstrip()) or self._compile(
-                self.row.compile
-            )
+            warm = self._compile_warm(f"{self.row.warm_options} {name}".lstrip())
+            outcome = warm or self._compile(self.row.compile)
             failed = outcome.over or (Verdict.compile_error if outcome.exit_code != 0 else None)
             self.compiled = _phase(failed or Verdict.passed, outcome, KEPT_CHARACTERS)
             if failed:
@@ -127,7 +146,7 @@ class Judgement:
 
     def _compile_warm(self, name: str) -> Outcome | None:
         """Compile with the language's warm compiler. Returns None if there is none or if it failed."""
-        done = self._warm(name, self.limits.compile_wall_seconds) if _is_text(self.text) else None
+        done = self._warm(name, self.limits.compile_wall_seconds) if is_text(self.text) else None
         if done is None:
             return None
         try:
@@ -231,7 +250,7 @@ class Judgement:
         cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
         wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
         command = self._command(argv, cpu, compiling)
-        warm = self.row.name == "py" and not compiling and not judge.isolated and _is_text(self.text)
+        warm = self.row.name == "py" and not compiling and not judge.isolated and is_text(self.text)
         warm = warm and not self.program.args  # it passes no arguments to programs
         server = judge.python(command.env) if warm else None
         if server:
@@ -363,15 +382,6 @@ def _phase(verdict: Verdict, outcome: Outcome, most: int) -> Phase:
         _kept(_text(outcome.stdout), most),
         _kept(_text(outcome.stderr), most),
     )
-
-
-def _is_text(source: bytes) -> bool:
-    """Whether the source is UTF-8 without NUL. Python and javac may read other sources differently from memory and from a
-    file."""
-    try:
-        return "\0" not in source.decode()
-    except UnicodeDecodeError:
-        return False
 
 
 def _text(data: bytes) -> str:

@@ -21,8 +21,8 @@ LONGEST = (
 SLOW_FILES = (
     "test_chaos.py", "test_kill.py", "test_package.py", "test_champion.py", "test_configs.py", "test_deployed.py", "test_ends.py",
     "test_flow.py", "test_flow_s3.py", "test_dask.py", "test_nodes.py", "test_sandbox_check.py", "test_sandbox_contest.py",
-    "test_sandbox_docker.py", "test_sandbox_hostile.py", "test_sandbox_java.py", "test_sandbox_libraries.py",
-    "test_sandbox_plain_set.py", "test_sandbox_truth.py", "test_execution.py", "test_training_export.py",
+    "test_sandbox_audit.py", "test_sandbox_docker.py", "test_sandbox_hostile.py", "test_sandbox_java.py", "test_sandbox_libraries.py",
+    "test_sandbox_plain_set.py", "test_sandbox_tricks.py", "test_sandbox_truth.py", "test_execution.py", "test_training_export.py",
     "test_training_parallel.py", "test_training_resume.py", "test_versions_trained.py", "test_ppo_stage.py", "test_ranks.py", "test_sharded.py",
 )  # fmt: skip
 SLOW_NEEDS = {"docker", "s3", "page", "browser", "smoke_run", "server"}

@@ -14,19 +14,12 @@ from selftrain.champion.registry import Contender, Registry, contender
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
 from tasks import stages
-from tasks.notify import notify_of_end, run_name
+from tasks.notify import FLOW
 from tasks.prefect import PrefectRun
 from tasks.run import Run
 
 
-@flow(
-    name="evaluate",
-    flow_run_name=run_name,
-    validate_parameters=False,
-    on_failure=[notify_of_end],
-    on_crashed=[notify_of_end],
-    on_cancellation=[notify_of_end],
-)
+@flow(name="evaluate", **FLOW)
 def evaluate(
     config: str = "demo",
     overrides: dict[str, Any] | None = None,

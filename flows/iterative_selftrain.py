@@ -19,7 +19,7 @@ from selftrain.champion.drift import drift_markdown
 from selftrain.champion.registry import Registry
 from selftrain.errors import RunError
 from tasks.display import show_markdown
-from tasks.notify import notify, notify_of_end, run_name
+from tasks.notify import FLOW, notify
 from tasks.prefect import PrefectRun
 
 STARTS = 10
@@ -28,14 +28,7 @@ SILENT = "no sign of life"
 """Beginning of the state message that marks a restart by the automation."""
 
 
-@flow(
-    name="iterative-selftrain",
-    flow_run_name=run_name,
-    validate_parameters=False,
-    on_failure=[notify_of_end],
-    on_crashed=[notify_of_end],
-    on_cancellation=[notify_of_end],
-)
+@flow(name="iterative-selftrain", **FLOW)
 def iterative_selftrain(
     config: str = "demo",
     overrides: dict[str, Any] | None = None,

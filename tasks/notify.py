@@ -76,3 +76,13 @@ def run_name() -> str:
 
     config = PurePath(str(flow_run.parameters.get("config", "demo"))).stem
     return f"{config} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+
+
+FLOW: dict[str, Any] = {
+    "flow_run_name": run_name,
+    "validate_parameters": False,
+    "on_failure": [notify_of_end],
+    "on_crashed": [notify_of_end],
+    "on_cancellation": [notify_of_end],
+}
+"""Arguments of Prefect's decorator that all flows have."""

@@ -87,7 +87,9 @@ def run(context: Context) -> Outcome:
                 done.append(read_records(path, Execution))
                 continue
             progress = partial(show, context, before=sum(map(len, done)), total=total)
-            wanted = [p for c in shard for p in programs(problems[c.problem_id], c, config.execute)]
+            wanted = [
+                p for c in shard for p in programs(problems[c.problem_id], c.id, c.completion, config.execute)
+            ]
             if config.execute.every_case:
                 wanted = [replace(program, every_case=bool(program.cases)) for program in wanted]
             results = judge(wanted, sandbox, cache, progress)
@@ -146,24 +148,22 @@ def judge(
     return results
 
 
-def programs(problem: Problem, candidate: Candidate, config: ExecuteConfig) -> Iterator[Program]:
-    """The programs to run for a candidate: one with the tests and, if the prompt shows examples, one with the examples."""
+def programs(problem: Problem, id: str, text: str, config: ExecuteConfig) -> Iterator[Program]:
+    """The programs to run for the completion `text`: one, `id`, with the tests; if the prompt shows examples, one with these."""
     language, limits = problem.language, limits_for(problem, config)
-    text = candidate.completion
     if problem.cases:
         cases = tuple(Case(case["stdin"], case["stdout"]) for case in problem.cases)
         checker = (
             Checker(problem.checker["language"], problem.checker["program"]) if problem.checker else None
         )
-        yield Program(
-            candidate.id, language, problem.prompt + text, cases, None, limits, problem.compare, checker
-        )
+        source = problem.prompt + text
+        yield Program(id, language, source, cases, None, limits, problem.compare, checker)
     else:
         made = assemble(language, problem.prompt, text, problem.tests)
-        yield made.program(candidate.id, language, limits, chosen(config.audit, made.source))
+        yield made.program(id, language, limits, chosen(config.audit, made.source))
     if problem.example_tests:
         made = assemble(language, problem.prompt, text, problem.example_tests)
-        yield made.program(candidate.id + EXAMPLES, language, limits)
+        yield made.program(id + EXAMPLES, language, limits)
 
 
 def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from sandbox.verdicts import Program, Verdict
 from selftrain.config import ExecuteConfig, PPOConfig, Strict
 from selftrain.launch.launch import OnRequest, launch
-from selftrain.records import Candidate, Problem, read_records
+from selftrain.records import Problem, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import judge, known_verdicts, programs
 
@@ -47,8 +47,7 @@ def passing(context: Context) -> Iterator[OnRequest]:
             wanted: list[Program] = []
             for at, (name, text) in enumerate(rows):
                 problem = replace(problems[name], example_tests="")
-                candidate = Candidate(str(at), name, at, problem.cut(text), (), 0.0, "stop")
-                wanted += programs(problem, candidate, context.config.execute)
+                wanted += programs(problem, str(at), problem.cut(text), context.config.execute)
             results = judge(wanted, sandbox, cache, lambda _: None)
             verdicts = [results[str(at)].verdict for at in range(len(rows))]
             return [verdict is Verdict.passed if verdict.is_label else None for verdict in verdicts]

@@ -16,7 +16,7 @@ from selftrain.config import SPLITS, ExecuteConfig, ProblemsConfig, Strict
 from selftrain.errors import DataError
 from selftrain.problems.read import Found, find_problems
 from selftrain.problems.references import doubt
-from selftrain.records import Candidate, Problem, digest, write_records
+from selftrain.records import Problem, digest, write_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import programs
 from selftrain.stages.prepare_checks import EMPTY_BODIES, check
@@ -93,8 +93,7 @@ def without_doubtful(context: Context, found: Found) -> Found:
         if problem.cases and problem.split != "sft":
             key = keys[problem.id] = json.dumps([problem.task, problem.cases])
             for at, text in enumerate(found.references.get(problem.id, ())):
-                one = Candidate(f"{problem.id}#{at}", problem.id, at, text, (), 0.0, "stop")
-                tried[key] += programs(problem, one, ExecuteConfig())
+                tried[key] += programs(problem, f"{problem.id}#{at}", text, ExecuteConfig())
             if problem.id not in found.untried:
                 judged.add(key)
     tried = {
@@ -144,13 +143,10 @@ def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
     for problem in problems:
         if problem.checker and problem.split != "sft":
             for at, output in enumerate((problem.cases[0]["stdout"], "", "?!")):
-                printing = replace(
-                    problem, language="sh", prompt="", example_tests="", cases=problem.cases[:1]
-                )
-                one = Candidate(
-                    f"{problem.id}#{at}", problem.id, at, f"printf %s {quote(output)}", (), 0.0, "stop"
-                )
-                wanted |= {program.id: program for program in programs(printing, one, ExecuteConfig())}
+                shell = replace(problem, language="sh", prompt="", example_tests="", cases=problem.cases[:1])
+                printing = f"printf %s {quote(output)}"
+                [program] = programs(shell, f"{problem.id}#{at}", printing, ExecuteConfig())
+                wanted[program.id] = program
     failed: dict[str, Result] = {}
     for result in context.judge(wanted.values(), "checkers"):
         if result.verdict is Verdict.sandbox_error and result.stderr.startswith("the checker"):

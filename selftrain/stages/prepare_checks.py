@@ -20,7 +20,7 @@ from selftrain.problems.checks import (
 )
 from selftrain.problems.leaks import function_of
 from selftrain.problems.read import Found
-from selftrain.records import Candidate, Problem
+from selftrain.records import Problem
 from selftrain.stage import Context
 from selftrain.stages.execute import programs
 
@@ -122,9 +122,7 @@ def _empty(problem: Problem) -> Program | None:
 
 def _program(problem: Problem, text: str, id: str) -> Program:
     """The program that runs `text`, a completion of the prompt of `problem`, on the problem's tests."""
-    return next(
-        programs(problem, Candidate(id, problem.id, 0, text, (), 0.0, "stop"), ExecuteConfig(audit="off"))
-    )
+    return next(programs(problem, id, text, ExecuteConfig(audit="off")))
 
 
 def _run(context: Context, plan: Mapping[Key, Program]) -> dict[Key, bool]:

@@ -5,6 +5,7 @@ Everything but `runtime`, `promotion`, `store` and `name` can change the result 
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from difflib import get_close_matches
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
@@ -334,6 +335,13 @@ class ModelConfig(Strict):
     max_tokens: Count = 256
     """Longest input of the tiny Llama, in tokens: prompt and completion together."""
 
+    @property
+    def options(self) -> dict[str, str]:
+        """Arguments of `from_pretrained` besides `base`: the GGUF file, and the revision where `base` is not a folder."""
+        revision = None if Path(self.base or "").is_dir() else self.revision
+        found = {"gguf_file": self.gguf_file, "revision": revision}
+        return {name: value for name, value in found.items() if value}
+
 
 class LoraConfig(Strict):
     """Low-rank adapters (Hu et al. 2021) on all linear layers of the trunk, merged into the exported model."""
@@ -499,6 +507,11 @@ class RewardConfig(Strict):
     """Longest prompt and completion together, in tokens; longer pairs are left out and counted."""
     checkpoint_steps: Count = 200
     """Optimizer steps between checkpoints."""
+
+    @property
+    def model(self) -> ModelConfig:
+        """`base` as the config of a model."""
+        return ModelConfig(base=self.base, revision=self.base_revision)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

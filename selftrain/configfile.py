@@ -102,9 +102,8 @@ def _switch(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
 
 def _problem(error: Any) -> str:
     """One line about an error of pydantic."""
-    loc = [
-        part for part in error["loc"] if part not in SOURCES
-    ]  # pydantic adds the source's name to the location
+    # pydantic adds the source's name to the location.
+    loc = [part for part in error["loc"] if part not in SOURCES]
     where = ".".join(str(part) for part in loc) or "config"
     if error["type"] == "extra_forbidden":
         known = _settings(error["loc"][:-1])
@@ -138,15 +137,15 @@ def _settings(loc: Sequence[str | int]) -> list[str]:
             models = [model for model in models if model.model_fields["source"].default == part]
         elif isinstance(part, str):
             fields = [model.model_fields[part] for model in models if part in model.model_fields]
-            models = [model for field in fields for model in _models(field.annotation)]
+            models = [model for field in fields for model in config_classes(field.annotation)]
     return list(dict.fromkeys(name for model in models for name in model.model_fields))
 
 
-def _models(annotation: Any) -> list[type[Any]]:
-    """The config classes in a type."""
+def config_classes(annotation: Any) -> list[type[Any]]:
+    """The config classes in a field's type; a union of problem sources has several."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return [annotation]
-    return [model for part in get_args(annotation) for model in _models(part)]
+    return [model for part in get_args(annotation) for model in config_classes(part)]
 
 
 def _paths(model: type[BaseModel], before: str = "") -> list[str]:
@@ -154,6 +153,6 @@ def _paths(model: type[BaseModel], before: str = "") -> list[str]:
     found = []
     for name, field in model.model_fields.items():
         found.append(before + name)
-        for inner in _models(field.annotation):
+        for inner in config_classes(field.annotation):
             found += _paths(inner, f"{before}{name}.")
     return list(dict.fromkeys(found))

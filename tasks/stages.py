@@ -5,7 +5,6 @@ This module does not import Prefect, so a dry run calls the same functions witho
 
 from collections.abc import Mapping
 
-from selftrain.config import ModelConfig
 from selftrain.models.weights import base_digest
 from selftrain.problems.read import checker_languages, content_digest
 from selftrain.sampling.processor import adds_exactly
@@ -125,12 +124,11 @@ def train_reward(
         later = {"epochs": settings.later_epochs, "learning_rate": settings.later_learning_rate}
         settings = settings.model_copy(update=later)
     settings = with_defaults(settings, "later_epochs", "later_learning_rate")
-    base = ModelConfig(base=settings.base, revision=settings.base_revision)
     config = RewardSlice(
         seed=run.config.seed,
         reward=settings,
         continues=start is before and before is not None,
-        base_digest=base_digest(base, "reward.base") if start is None else None,
+        base_digest=base_digest(settings.model, "reward.base") if start is None else None,
     )
     inputs = {"pairs": pairs} | ({"start": start} if start is not None else {})
     return run.do(TRAIN_REWARD, f"rm-{round}", config, inputs, f"train_reward · round {round}")

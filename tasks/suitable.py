@@ -4,7 +4,6 @@ import tempfile
 from pathlib import Path
 
 from selftrain.cache_key import canonical_json, fingerprint
-from selftrain.config import ModelConfig
 from selftrain.launch.launch import launch
 from selftrain.models.weights import base_digest
 from selftrain.plan.suitable import check_lengths
@@ -23,9 +22,8 @@ def check_models(run: Run) -> None:
         names = ("sft.max_tokens", "reward.max_tokens", "sample.max_new_tokens")
         check_lengths(config, config.model.max_tokens, names)
         return
-    judge = ModelConfig(base=config.reward.base, revision=config.reward.base_revision)
     looked_at = {
-        "content": [base_digest(config.model), base_digest(judge, "reward.base")],
+        "content": [base_digest(config.model), base_digest(config.reward.model, "reward.base")],
         "settings": [
             canonical_json(part, "settings")
             for part in (config.model, config.sft, config.sample, config.reward, config.ppo)

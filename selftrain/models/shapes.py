@@ -4,6 +4,7 @@ Models are built on torch's meta device, where tensors have a shape but no data,
 memory.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -62,14 +63,9 @@ def shape_of(model: ModelConfig, vocabulary: int | None = None) -> Shape:
 
     Raises UsageError where the model's config cannot be read.
     """
-    settings = config_of(model, vocabulary)
+    settings = _tiny(model, vocabulary) if model.base is None else read_config(model)
     with _understandable(model, "is not the config of a causal language model"):
         return shape_by(settings)
-
-
-def config_of(model: ModelConfig, vocabulary: int | None = None) -> Any:
-    """The transformers config of the model that `model` describes; see `shape_of`."""
-    return _tiny(model, vocabulary) if model.base is None else read_config(model)
 
 
 def shape_by(settings: Any) -> Shape:
@@ -124,19 +120,16 @@ def read_config(model: ModelConfig) -> Any:
 
     assert model.base is not None
     folder = Path(model.base)
-    options: dict[str, Any] = {}
     if folder.is_dir():
-        if model.gguf_file:
-            if not (folder / model.gguf_file).is_file():
-                raise UsageError(f"model.gguf_file: {model.gguf_file} is not in {folder}")
-            options["gguf_file"] = model.gguf_file
-        elif not (folder / "config.json").is_file():
+        if model.gguf_file and not (folder / model.gguf_file).is_file():
+            raise UsageError(f"model.gguf_file: {model.gguf_file} is not in {folder}")
+        if not model.gguf_file and not (folder / "config.json").is_file():
             raise UsageError(
                 f"model.base: {folder} has no config.json; expected a folder in the Hugging Face layout, or set "
                 "model.gguf_file"
             )
         with _understandable(model, "cannot be read"):
-            return AutoConfig.from_pretrained(str(folder), **options)
+            return AutoConfig.from_pretrained(str(folder), **model.options)
     shipped = CONFIGS / "models" / f"{model.base.replace('/', '--')}.json"
     try:
         if shipped.is_file():
@@ -155,23 +148,14 @@ def read_config(model: ModelConfig) -> Any:
 def stored_parameters(folder: Path) -> int | None:
     """Number of parameters in a checkpoint's safetensors files, from the files' headers; does not read weights or import torch.
 
-    None where the folder has no safetensors files. Raises UsageError for a truncated file.
+    None where the folder has no tensors in safetensors files. Raises UsageError for a truncated file.
     """
-    paths = sorted(folder.glob("*.safetensors"))
-    return sum(map(_header_parameters, paths)) if paths else None
-
-
-def _header_parameters(path: Path) -> int:
-    total = 0
-    with path.open("rb") as file:
-        _, tensors = header(file, path)
-    for name, tensor in tensors.items():
-        if name != "__metadata__":
-            count = 1
-            for size in tensor["shape"]:
-                count *= size
-            total += count
-    return total
+    counts = []
+    for path in folder.glob("*.safetensors"):
+        with path.open("rb") as file:
+            _, tensors = header(file, path)
+        counts += [math.prod(tensor["shape"]) for name, tensor in tensors.items() if name != "__metadata__"]
+    return sum(counts) if counts else None
 
 
 def _tiny(model: ModelConfig, vocabulary: int | None) -> Any:

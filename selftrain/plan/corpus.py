@@ -84,7 +84,8 @@ class Corpus:
                 f"{min(map(sum, self.learnt), default=0)} tokens); raise it"
             )
         count = self.examples * len(kept) / len(self.learnt)
-        return _rows(kept, count, group)
+        prompts, answers = zip(*kept, strict=True)
+        return Rows(count, mean(prompts), mean(answers), padded([sum(row) for row in kept], group))
 
     def sampled_rows(
         self, splits: Sequence[str], count: float, cap: int, group: int, pairs: bool = False
@@ -117,12 +118,6 @@ def padded(lengths: Sequence[int], group: int) -> float:
     return sum(chunk[-1] * len(chunk) for chunk in chunks) / len(ordered)
 
 
-def _rows(rows: Sequence[tuple[int, int]], count: float, group: int) -> Rows:
-    return Rows(
-        count, mean(p for p, _ in rows), mean(a for _, a in rows), padded([p + a for p, a in rows], group)
-    )
-
-
 def corpus_of(config: RunConfig) -> Corpus:
     """The corpus of a run. Raises UsageError or DataError where the stages of the run would raise it."""
     started = time.monotonic()
@@ -132,7 +127,8 @@ def corpus_of(config: RunConfig) -> Corpus:
     try:
         problems = read_problems(source.model_copy(update={"seed": source.seed + config.seed}))
     except RunError as error:  # the hub cannot be reached
-        assumptions.append(f"problems: not counted, the hub does not answer ({_first_line(error)})")
+        reason = str(error).strip().splitlines()[0][:160]
+        assumptions.append(f"problems: not counted, the hub does not answer ({reason})")
     if not problems:
         return _stated(config, assumptions)
     by_split = {split: [p for p in problems if p.split == split] for split in SPLITS}
@@ -185,15 +181,11 @@ def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
     if model.base is None:
         return train_tokenizer(texts, model.vocabulary)
     folder = Path(model.base)
-    options: dict[str, Any] = {"gguf_file": model.gguf_file} if model.gguf_file else {}
-    if folder.is_dir():
-        names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
-        if not model.gguf_file and not any((folder / name).is_file() for name in names):
-            return None
-    else:
-        options["revision"] = model.revision
+    names = ("tokenizer.json", "tokenizer.model", "vocab.json", "tokenizer_config.json")
+    if folder.is_dir() and not model.gguf_file and not any((folder / name).is_file() for name in names):
+        return None
     try:
-        return load_tokenizer(model.base, **options)
+        return load_tokenizer(model.base, **model.options)
     except UsageError:
         if folder.is_dir():
             raise
@@ -260,7 +252,3 @@ def _stated_size(source: MultiPLEConfig | ContestsConfig, entry: str) -> int:
         return min(size, int(limit)) if limit.isdigit() else size
     size = next((size for name, size in MULTIPL_E.items() if entry.startswith(name)), 0)
     return size if "*" in entry else round(size / len(source.languages))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0][:160]

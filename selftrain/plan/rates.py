@@ -14,7 +14,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from selftrain.config import ModelConfig, RunConfig
+from selftrain.config import RunConfig
 from selftrain.errors import SelftrainError
 from selftrain.models.shapes import Shape, shape_of
 from selftrain.plan.corpus import Corpus, corpus_of
@@ -62,9 +62,7 @@ class Rate:
 def shapes(config: RunConfig, vocabulary: int | None = None) -> tuple[Shape, Shape]:
     """The shapes of a run's generator and reranker. Raises UsageError where a model's config is not available."""
     shape = shape_of(config.model, vocabulary)
-    if config.reward.base is None:
-        return shape, shape
-    return shape, shape_of(ModelConfig(base=config.reward.base, revision=config.reward.base_revision))
+    return shape, shape if config.reward.base is None else shape_of(config.reward.model)
 
 
 def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:
@@ -84,15 +82,11 @@ def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:
     for rate in sorted(measured(planner, store, graph), key=last):
         best[rate.kind] = rate
     stated = planner.speed
-    missing = [kind for kind in stated.rates if kind not in best]
     said = tuple(f"{kind}: {described(rate)}" for kind, rate in best.items())
-    if missing:
-        reason = (
-            f"no finished run in {store.url} shows it"
-            if best
-            else f"no rates of finished runs in {store.url}"
-        )
-        said += (f"{', '.join(missing)}: {reason}; assumed {'; '.join(stated.said)}",)
+    if missing := [kind for kind in stated.rates if kind not in best]:
+        reason = "no finished run in {} shows it" if best else "no rates of finished runs in {}"
+        assumed = f"{reason.format(store.url)}; assumed {'; '.join(stated.said)}"
+        said += (f"{', '.join(missing)}: {assumed}",)
     return Speed(
         stated.rates | {kind: rate.rate for kind, rate in best.items() if kind != UNSTATED},
         {kind: rate.start for kind, rate in best.items()},
@@ -119,12 +113,8 @@ def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
         try:
             config = RunConfig.model_validate(record["config"])
             earlier = _planner(config, planner, graph, corpora)
-        except (
-            KeyError,
-            ValidationError,
-            SelftrainError,
-        ):  # of another version, or its data or models are gone
-            continue
+        except (KeyError, ValidationError, SelftrainError):
+            continue  # of another version, or its data or models are gone
         for node in earlier.nodes:
             if (made := record["stages"].get(node.name)) is not None:
                 manifest = store.manifest(ArtifactRef(**made)) or {}
@@ -153,10 +143,8 @@ def rates_of(node: Node, manifest: Mapping[str, Any], earlier: Planner, planner:
     if not pace or set(manifest["inputs"]) != set(node.inputs) or pace["unit"] == "parts":
         return
     there = where(earlier.config)
-    if any(
-        pace[name] != there[name] for name in there if name != "machine"
-    ):  # the artifact is a cache hit, built by a run with other settings
-        return
+    if any(pace[name] != there[name] for name in there if name != "machine"):
+        return  # a cache hit: a run with other settings built the artifact
     units, seconds = pace["to"] - pace["from"], pace["seconds"]
     if units <= 0 or seconds < SHORTEST:
         return

@@ -38,8 +38,7 @@ def check(config: RunConfig) -> None:
         _try_generator(config, generator, tokenizer)
     check_lengths(config, context, ("sft.max_tokens", "sample.max_new_tokens"))
     if config.reward.base is not None:
-        base = ModelConfig(base=config.reward.base, revision=config.reward.base_revision)
-        judge, tokenizer = _read(base, "reward.base")
+        judge, tokenizer = _read(config.reward.model, "reward.base")
         check_vocabulary("reward.base", config.reward.base, judge, tokenizer)
         check_lengths(config, context_of(judge), ("reward.max_tokens", "sample.max_new_tokens"))
         _try_reranker(config, judge, config.reward.base, "reward.base")
@@ -51,20 +50,10 @@ def check(config: RunConfig) -> None:
 
 def check_architectures(config: RunConfig) -> None:
     """Call `check`, unless a tokenizer is not available; a plan does not need it. Raises UsageError as `check` does."""
-    from selftrain.models.models import load_tokenizer
-
     try:
-        for base, revision in (
-            (config.model.base, config.model.revision),
-            (config.reward.base, config.reward.base_revision),
-        ):
-            if base is not None:
-                gguf = (
-                    {"gguf_file": config.model.gguf_file}
-                    if base == config.model.base and config.model.gguf_file
-                    else {}
-                )
-                load_tokenizer(base, **gguf, **({} if Path(base).is_dir() else {"revision": revision}))
+        for model in (config.model, config.reward.model):
+            if model.base is not None:
+                _read(model)
     except UsageError:
         return  # the plan says that the tokenizer is missing
     check(config)
@@ -110,11 +99,8 @@ def _read(model: ModelConfig, field: str = "model.base") -> tuple[Any, Any]:
     from selftrain.models.shapes import read_config
 
     assert model.base is not None
-    options: dict[str, Any] = {"gguf_file": model.gguf_file} if model.gguf_file else {}
-    if not Path(model.base).is_dir() and model.revision:
-        options["revision"] = model.revision
     try:
-        return read_config(model), load_tokenizer(model.base, **options)
+        return read_config(model), load_tokenizer(model.base, **model.options)
     except UsageError as error:
         raise UsageError(str(error).replace("model.base", field, 1)) from error
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from html import escape
 
-from selftrain.models.footprint import world, zero_of
+from selftrain.models.footprint import Memory, world, zero_of
 from selftrain.plan.estimate import SANDBOX_MS, Step
 from selftrain.plan.plan import GIB, Plan
 from selftrain.units import duration, size
@@ -166,22 +166,16 @@ def _row(step: Step) -> list[str]:
 
 def _memory(steps: Sequence[Step]) -> Iterator[str]:
     """A row for each kind of stage: the memory of its step that needs most."""
-    largest: dict[str, Step] = {}
+    largest: dict[str, tuple[str, Memory]] = {}
     for step in steps:
-        if step.memory and (
-            step.stage not in largest or step.memory.total > largest[step.stage].memory.total  # type: ignore[union-attr]
-        ):
-            largest[step.stage] = step
-    terms = list(
-        dict.fromkeys(term for step in largest.values() if step.memory for term in step.memory.terms)
-    )
+        if step.memory and (step.stage not in largest or step.memory.total > largest[step.stage][1].total):
+            largest[step.stage] = step.name, step.memory
+    terms = list(dict.fromkeys(term for _, memory in largest.values() for term in memory.terms))
     rows = []
-    for step in largest.values():
-        assert step.memory is not None
-        found = step.memory.terms
-        cells = [f"{found[term] / GIB:.2f}" if found.get(term) else "" for term in terms]
-        host = f"{step.memory.host / GIB:.1f}" if step.memory.host else ""
-        rows.append([step.name, *cells, f"{step.memory.total / GIB:.2f}", host])
+    for name, memory in largest.values():
+        cells = [f"{memory.terms[term] / GIB:.2f}" if memory.terms.get(term) else "" for term in terms]
+        host = f"{memory.host / GIB:.1f}" if memory.host else ""
+        rows.append([name, *cells, f"{memory.total / GIB:.2f}", host])
     yield from _table(["stage", *terms, "total", "host"], rows)
 
 

@@ -92,7 +92,7 @@ def rank_command(options: argparse.Namespace) -> int:
             verdict = f"  {verdicts[at]:<16}" if verdicts else ""
             print(f"{picked.scores[at]:>9.4f}{verdict}  {names[at]}{'   <- pick' if place == 0 else ''}")
             if verdicts:
-                print(_indented(texts[at]))
+                print("".join(f"           | {line}\n" for line in texts[at].rstrip().splitlines()))
     if picker is not None:
         print(f"selftrain: by {picker.way}: {picker.description}", file=sys.stderr)
         if options.example is not None:
@@ -120,10 +120,6 @@ def _ranked(picker: Any, picked: Any, names: Sequence[str], verdicts: Sequence[s
             row["verdict"] = verdicts[at]
     about = {} if picker is None else {"by": picker.way, "far": picked.far}
     return {"pick": names[picked.best], **about, "candidates": rows}
-
-
-def _indented(text: str) -> str:
-    return "".join(f"           | {line}\n" for line in text.rstrip().splitlines())
 
 
 def _read(name: str) -> str:

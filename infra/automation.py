@@ -31,10 +31,8 @@ def automation(silent: int) -> AutomationCore:
     It does not react to the state Crashed: a worker reports that state twice, the second time seconds later, and with SQLite the
     server sometimes loses the reaction ("database is locked"). A lost heartbeat does no harm, because another one follows.
     """
-    heartbeats = {
-        "prefect.flow-run.heartbeat",
-        "prefect.flow-run.Pending",
-    }  # Pending: a worker has taken the run
+    # Pending: a worker has taken the run.
+    heartbeats = {"prefect.flow-run.heartbeat", "prefect.flow-run.Pending"}
     ends = {f"prefect.flow-run.{name}" for name in ("Completed", "Failed", "Cancelling", "Cancelled")}
     return AutomationCore(
         name=NAME,

@@ -132,14 +132,12 @@ def _description(prompt: str) -> str:
     """The text of the comments in `prompt` up to the first `>>>` example."""
     lines: list[str] = []
     for comment in _COMMENT.finditer(prompt):
-        for line in next(text for text in comment.group("doc", "c", "ml", "line") if text is not None).split(
-            "\n"
-        ):
+        text = next(text for text in comment.group("doc", "c", "ml", "line") if text is not None)
+        for line in text.split("\n"):
             if line.strip().startswith(">>>"):
                 return "\n".join(lines)
-            if not re.match(
-                r"\s*\$\d+ is ", line
-            ):  # MultiPL-E's comment about an argument of a shell function
+            # Not MultiPL-E's comment about an argument of a shell function.
+            if not re.match(r"\s*\$\d+ is ", line):
                 lines.append(line)
     return "\n".join(lines)
 

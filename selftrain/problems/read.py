@@ -85,9 +85,8 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
         return Found(list(generate(config)))
     if isinstance(config, MixedConfig):
         contents = content.get("parts", [{}] * len(config.parts))
-        return _joined(
-            [_unchecked(part, known) for part, known in zip(_parts(config), contents, strict=True)]
-        )
+        parts = [part.model_copy(update={"seed": part.seed + config.seed}) for part in config.parts]
+        return _joined([_unchecked(part, known) for part, known in zip(parts, contents, strict=True)])
     found = _read(config, content)
     problems = _arranged(found.problems, config)
     _check(problems, config, found.told)
@@ -103,10 +102,6 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
             listed(left),
         )
     return replace(found, problems=problems, answers=answers)
-
-
-def _parts(config: MixedConfig) -> list[OutsideProblems]:
-    return [part.model_copy(update={"seed": part.seed + config.seed}) for part in config.parts]
 
 
 def _joined(parts: list[Found]) -> Found:
@@ -327,19 +322,10 @@ def _rows(config: OutsideProblems, entries: tuple[str, ...], content: Mapping[st
 
 
 def _entry(config: OutsideProblems, row: Row) -> Entry:
-    match config:
-        case MultiPLEConfig():
-            problem, cleaned = multipl_e_problem(row)
-            return _alone(problem, row, cleaned)
-        case ContestsConfig():
-            return contest(row, config.languages, config.max_cases, config.pictures, config.references)
-        case JsonlConfig():
-            problem, cleaned = jsonl_problem(row)
-            return _alone(problem, row, cleaned)
-
-
-def _alone(problem: Problem, row: Row, cleaned: Cleaned) -> Entry:
-    """The entry of a row with a single problem, whose answer is also its reference."""
+    """The content of a row. If it holds a single problem, the problem's answer is also its reference."""
+    if isinstance(config, ContestsConfig):
+        return contest(row, config.languages, config.max_cases, config.pictures, config.references)
+    problem, cleaned = (jsonl_problem if isinstance(config, JsonlConfig) else multipl_e_problem)(row)
     references = {problem.language: (problem.response,)} if problem.response else {}
     answers = {problem.language: cleaned} if cleaned.how else {}
     return Entry(problem.task, (problem,), references, answers, row.where)

@@ -141,9 +141,8 @@ def find_files(entries: Sequence[str]) -> list[Path]:
             paths = [path for path in Path(entry).iterdir() if path.name.endswith(SUFFIXES)]
         else:
             paths = [Path(path) for path in glob.glob(entry, recursive=True) if Path(path).is_file()]
-            paths = (
-                paths or [Path(entry)] * Path(entry).is_file()
-            )  # a file whose name contains brackets, which glob does not match
+            # A file whose name contains brackets is not matched by glob.
+            paths = paths or [Path(entry)] * Path(entry).is_file()
         if not paths:
             raise DataError(
                 f"{entry}: no problem file there; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
@@ -226,9 +225,8 @@ def _parse(text: str, path: Path, line: int) -> Any:
     try:
         value = json.loads(text, parse_constant=_refuse)
         if re.search(r"\\u[dD][89a-fA-F]", text):
-            json.dumps(
-                value, ensure_ascii=False
-            ).encode()  # raises on half a surrogate pair, which UTF-8 cannot encode
+            # Raises on half a surrogate pair, which UTF-8 cannot encode.
+            json.dumps(value, ensure_ascii=False).encode()
     except json.JSONDecodeError as error:
         at = line + error.lineno - 1
         raise DataError(

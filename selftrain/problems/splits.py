@@ -21,7 +21,11 @@ def assign_splits(problems: Sequence[Problem], shares: Mapping[str, float], seed
 
 def split_of(task: str, shares: Mapping[str, float], seed: int) -> str:
     """The split of `task`: the shares divide [0, 1) into intervals, and a hash of (seed, task) chooses one of them."""
-    at = int.from_bytes(hashlib.sha256(f"{seed}/{task}".encode()).digest()[:8]) / 2**64
+    return split_at(int.from_bytes(hashlib.sha256(f"{seed}/{task}".encode()).digest()[:8]) / 2**64, shares)
+
+
+def split_at(at: float, shares: Mapping[str, float]) -> str:
+    """The split whose interval contains `at`, a number in [0, 1)."""
     given = [split for split in SPLITS if shares.get(split)]
     for split in given:
         at -= shares[split]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ from selftrain.errors import RunError
 from selftrain.report.inputs import ReportInputs
 from selftrain.report.numbers import run_time
 from selftrain.report.page import render
+from selftrain.store.files import replace_file
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
@@ -33,7 +33,6 @@ def build_report(inputs: ReportInputs, out: Path) -> None:
         "pools": inputs.evaluation["pools"],
         "comparisons": inputs.evaluation["comparisons"],
     }
-    out.mkdir(parents=True, exist_ok=True)
     _write(out / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
     _write(out / HTML_NAME, render(inputs))
 
@@ -67,6 +66,4 @@ def finish_report(
 
 def _write(path: Path, text: str) -> None:
     """Write a file atomically. Lone surrogates, which models may generate, become character references."""
-    part = path.with_name(path.name + ".part")
-    part.write_bytes(text.encode("utf-8", errors="xmlcharrefreplace"))
-    os.replace(part, path)
+    replace_file(path, text.encode("utf-8", errors="xmlcharrefreplace"))

@@ -64,7 +64,7 @@ def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
         y = top + pitch * (row + 0.5)
         css = "chosen" if way == chosen else ""
         drawing.text((104, y + 4), way, css, "end")
-        _whisker(drawing, x, y, estimate, colour(way))
+        drawing.line((x(estimate["low"]), y), (x(estimate["high"]), y), f"whisker {colour(way)}")
         drawing.circle((x(estimate["value"]), y), 5, f"dot {colour(way)}", _tip(way, estimate))
         drawing.text((WIDTH - 2, y + 4), f"{100 * estimate['value']:.1f}", f"number {css}", "end")
     return drawing.markup()
@@ -100,9 +100,8 @@ def score_chart(pool: Pool, ranker: str) -> str:
     """Histograms of a ranker's scores: shares of the passing candidates, and shares of the failing ones."""
     scores = np.concatenate([problem.scores[ranker] for problem in pool.problems])
     passed = np.concatenate([problem.passed for problem in pool.problems])
-    low, high = np.percentile(
-        scores, [0.5, 99.5]
-    )  # without outliers, which would squeeze all other scores together
+    # Without outliers, which would squeeze all other scores together.
+    low, high = np.percentile(scores, [0.5, 99.5])
     x = nice_scale([float(low), float(high)], 10, WIDTH - 10)
     edges = np.linspace(x.low, x.high, 37)
     inside = np.clip(scores, x.low, x.high)
@@ -216,10 +215,6 @@ def _x_axis(drawing: Drawing, x: Scale, top: float, bottom: float) -> None:
     for tick in x.ticks:
         drawing.line((x(tick), top), (x(tick), bottom), "grid")
         drawing.text((x(tick), bottom + 15), tick_label(tick), "axis", "middle")
-
-
-def _whisker(drawing: Drawing, x: Scale, y: float, estimate: Estimate, css: str) -> None:
-    drawing.line((x(estimate["low"]), y), (x(estimate["high"]), y), f"whisker {css}")
 
 
 def _tip(name: str, estimate: Estimate) -> str:

@@ -61,10 +61,15 @@ class Engine:
         return summed_logprobs(self.model, prompts, rows)
 
 
+def seeded(*parts: int | str) -> torch.Generator:
+    """A random generator on CPU, seeded with a hash of `parts`."""
+    word = hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]
+    return torch.Generator().manual_seed(int.from_bytes(word) >> 1)
+
+
 def uniforms(name: str, count: int) -> torch.Tensor:
     """[count] float32 uniform numbers in [0, 1), seeded with a hash of `name`: the draws of one sample."""
-    seed = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 1
-    return torch.rand(count, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(count, generator=seeded(name))
 
 
 @torch.inference_mode()

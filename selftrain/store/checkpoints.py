@@ -73,9 +73,8 @@ class Mirror:
                 self.files.download(self._path(name, file, sha256), part / name / file)
                 if sha256_file(part / name / file) != sha256:
                     raise StoreError(f"{name}/{file} is not what was stored")
-            for path in sorted(
-                map(part.joinpath, found), key=step_of
-            ):  # the newest last, since training resumes from it
+            # The newest last, since training resumes from it.
+            for path in sorted(map(part.joinpath, found), key=step_of):
                 shutil.rmtree(self.here / path.name, ignore_errors=True)
                 path.rename(self.here / path.name)
         except FileNotFoundError:

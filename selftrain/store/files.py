@@ -230,9 +230,8 @@ class Files:
 
     def _explained(self, error: Exception, what: str, passes: bool) -> StoreError:
         """The error to raise: a StoreError if `passes` (transient), else a StoreRefused with advice."""
-        if (
-            _code(error).isdigit()
-        ):  # HTTP status of a HEAD request, whose response gives no reason: ask again with a listing
+        if _code(error).isdigit():
+            # The HTTP status of a HEAD request, whose response gives no reason: ask again with a listing.
             try:
                 self.fs.ls(self.root)
             except Exception as reason:

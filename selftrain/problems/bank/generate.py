@@ -18,6 +18,7 @@ from selftrain.errors import UsageError
 from selftrain.problems.bank.languages import LANGUAGES
 from selftrain.problems.bank.operations import FAMILIES, Family, Operation, Step, Value
 from selftrain.problems.bank.render import render_prompt, render_solution, render_tests
+from selftrain.problems.splits import split_at
 from selftrain.records import Problem
 
 Chain = tuple[Operation, ...]
@@ -123,21 +124,14 @@ def compositions(family: Family, lengths: Sequence[int]) -> Iterator[Chain]:
 def split_of(chain: Chain, config: BankConfig) -> str:
     """The split of the chain's composition, drawn with a seed made of the config's seed and the composition."""
     name = "+".join(sorted(operation.name for operation in chain))
-    at = random.Random(f"{config.seed}/split/{name}").random()
-    splits = [split for split in SPLITS if config.shares.get(split, 0) > 0]
-    for split in splits:
-        at -= config.shares[split]
-        if at < 0:
-            return split
-    return splits[-1]  # reached if rounding makes the shares sum to slightly less than 1
+    return split_at(random.Random(f"{config.seed}/split/{name}").random(), config.shares)
 
 
 def bug_rates(config: BankConfig) -> dict[str, float]:
     """Name of each operation that has a mistake -> rate of the mistake in answers."""
     rates: dict[str, float] = {}
-    for family in (
-        config.families
-    ):  # a draw for each family, so that adding a family does not change the rates of others
+    # A draw for each family, so that adding a family does not change the rates of others.
+    for family in config.families:
         operations = (*FAMILIES[family].steps, *FAMILIES[family].endings)
         names = sorted(operation.name for operation in operations if operation.mistake is not None)
         count = round(config.systematic_share * len(names))
@@ -148,11 +142,9 @@ def bug_rates(config: BankConfig) -> dict[str, float]:
 
 def corrupt(steps: Sequence[Step], rates: dict[str, float], rng: random.Random) -> tuple[Step, ...]:
     """The steps of an answer: each step is replaced by its mistake with the probability `rates[name]`."""
-    written = []
-    for step in steps:
-        rate = rates.get(step.operation.name, 0.0)
-        written.append(step.mistaken() if rng.random() < rate else step)
-    return tuple(written)
+    return tuple(
+        step.mistaken() if rng.random() < rates.get(step.operation.name, 0.0) else step for step in steps
+    )
 
 
 def draw_inputs(steps: Sequence[Step], rng: random.Random, count: int) -> tuple[Value, ...] | None:

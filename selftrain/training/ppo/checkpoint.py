@@ -50,8 +50,9 @@ def save(
     if accelerator.is_main_process:
         content = {"layout": _layout(model, accelerator), "state": state}
         (part / STATE).write_text(json.dumps(content))
-        for path in part.rglob("*"):
-            _to_disk(path)
+        for path in filter(Path.is_file, part.rglob("*")):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
         part.rename(folder / f"step-{step}")
         for _, path in sorted(_numbered(folder).items())[:-keep]:
             shutil.rmtree(path)
@@ -131,9 +132,3 @@ def _parameters(model: Any) -> list[tuple[str, Any]]:
 
 def _numbered(folder: Path) -> dict[int, Path]:
     return {int(path.name.removeprefix("step-")): path for path in folder.glob("step-*")}
-
-
-def _to_disk(path: Path) -> None:
-    if path.is_file():
-        with path.open("rb") as file:
-            os.fsync(file.fileno())

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from selftrain.errors import UsageError
+from selftrain.models.models import pad
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,8 @@ class Sequences:
     ) -> "Sequences":
         """Build a batch from lists of token ids. The padding id is 0; no result depends on the padding."""
         rows = [[*p, *c] for p, c in zip(prompts, completions, strict=True)]
-        width = max(map(len, rows))
         return cls(
-            torch.tensor([row + [0] * (width - len(row)) for row in rows], device=device),
+            pad(rows, 0).to(device),
             torch.tensor([len(p) for p in prompts], device=device),
             torch.tensor([len(c) for c in completions], device=device),
         )

@@ -4,7 +4,6 @@
 stage 3. `FromEngine` decodes with a sampling engine of `selftrain.sampling`, which loads the policy's weights at every step.
 """
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -12,13 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from selftrain.sampling.hf import decode
-
-
-def seeded(*parts: int | str) -> torch.Generator:
-    """A random generator on CPU, seeded with a hash of `parts`."""
-    word = hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8]
-    return torch.Generator().manual_seed(int.from_bytes(word) >> 1)
+from selftrain.sampling.hf import decode, seeded
 
 
 def noise(seed: int, step: int, rows: int, tokens: int) -> Tensor:

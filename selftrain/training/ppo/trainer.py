@@ -74,7 +74,9 @@ class Trainer:
 
     def run(self) -> State:
         """Resume from the newest checkpoint, if there is one, and run the remaining steps."""
-        self._resume()
+        if self.checkpoints is not None:
+            state = checkpoint.resume(self.checkpoints, self.model, self.optimizer, self.accelerator)
+            self.state = State(**state) if state else self.state
         while self.state.step < self.config.steps:
             self.step()
             self.on_step(self.state.curve[-1])
@@ -240,22 +242,11 @@ class Trainer:
                 }
             )
 
-    def _resume(self) -> None:
-        if self.checkpoints is not None:
-            state = checkpoint.resume(self.checkpoints, self.model, self.optimizer, self.accelerator)
-            self.state = State(**state) if state else self.state
-
     def _save(self) -> None:
         if not all_sound(self.module):
             health.check_finite(self.state.step, {"weights": math.nan}, self.config.learning_rate)
         if self.checkpoints is not None:
-            state = asdict(self.state)
+            state, step = asdict(self.state), self.state.step
             checkpoint.save(
-                self.checkpoints,
-                self.state.step,
-                self.model,
-                self.optimizer,
-                state,
-                self.accelerator,
-                self.keep,
+                self.checkpoints, step, self.model, self.optimizer, state, self.accelerator, self.keep
             )

@@ -141,14 +141,8 @@ class Planner:
             + flops.forward(shape, looked_at)
             + 2 * shape.head * looked_at.tokens
         }
-        return self.training(
-            node,
-            shape.parameters,
-            config,
-            rows,
-            work,
-            footprint.sft_memory(config, shape, self.runtime, width),
-        )
+        needed = footprint.sft_memory(config, shape, self.runtime, width)
+        return self.training(node, shape.parameters, config, rows, work, needed)
 
     def train_reward(self, node: Node) -> Step:
         """Trains the reranker of a round on the pairs of all rounds so far."""
@@ -165,14 +159,8 @@ class Planner:
             + flops.forward(shape, looked_at)
         }
         longest = min(config.max_tokens, shape.context, max(self.corpus.prompts["rl"]) + cap)
-        return self.training(
-            node,
-            shape.classifier,
-            config,
-            rows,
-            work,
-            footprint.reward_memory(config, shape, self.runtime, longest),
-        )
+        needed = footprint.reward_memory(config, shape, self.runtime, longest)
+        return self.training(node, shape.classifier, config, rows, work, needed)
 
     def ppo(self, node: Node) -> Step:
         """Trains a policy against a reranker."""

@@ -28,6 +28,7 @@ def run(context: Context) -> Outcome:
     """Reads `problems`, each pool's `POOL.candidates` and `POOL.executions`, each reranker; writes evaluation.json and
     scores.json (pool -> ranker -> candidate id -> score)."""
     config: EvaluateSlice = context.config
+    first = config.pools[0]
     jobs = [
         Job(f"{pool}/{ranker}", ranker, f"{pool}.candidates", ("validation", "test"))
         for pool in config.pools
@@ -35,13 +36,7 @@ def run(context: Context) -> Outcome:
     ]
     if config.evaluate.control:
         jobs += [
-            Job(
-                f"{config.pools[0]}/{ranker}{SHUFFLED}",
-                ranker,
-                f"{config.pools[0]}.candidates",
-                ("test",),
-                shuffled=True,
-            )
+            Job(f"{first}/{ranker}{SHUFFLED}", ranker, f"{first}.candidates", ("test",), shuffled=True)
             for ranker in config.rerankers
         ]
     found = score_candidates(context, jobs)
@@ -50,8 +45,8 @@ def run(context: Context) -> Outcome:
         pool, ranker = name.split("/", 1)
         scores[pool][ranker] = by_candidate
     (context.folder / "scores.json").write_text(json.dumps(scores))
-    kept = {ranker: scores[config.pools[0]][ranker] for ranker in config.rerankers}
-    validation = load_pool(context.inputs, config.pools[0], "validation", kept)
+    kept = {ranker: scores[first][ranker] for ranker in config.rerankers}
+    validation = load_pool(context.inputs, first, "validation", kept)
     weights = {ranker: choose_logprob_weight(validation, ranker) for ranker in config.rerankers}
     last = config.rerankers[-1]
     chosen = choose_ranker(with_logprob(validation, weights), [last, last + WITH_LOGPROB])
@@ -61,13 +56,13 @@ def run(context: Context) -> Outcome:
     evaluation = evaluate_pools(pools, config.evaluate.bootstrap, config.seed)
     result = {"evaluation": evaluation, "logprob_weights": weights, "chosen": chosen}
     (context.folder / "evaluation.json").write_text(json.dumps(result, indent=1))
-    first = evaluation["pools"][config.pools[0]]["overall"]
+    overall = evaluation["pools"][first]["overall"]
     metrics = {
         "chosen": chosen,
         "unjudged": sum(pool.unjudged for pool in pools),
-        "random": first["random"]["value"],
-        "picked": first["rankers"][chosen]["value"],
-        "oracle": first["oracle"]["value"],
+        "random": overall["random"]["value"],
+        "picked": overall["rankers"][chosen]["value"],
+        "oracle": overall["oracle"]["value"],
     }
     return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
 

@@ -57,12 +57,8 @@ def train(child: Child) -> Outcome:
     trainer = _trainer(config, child, tokenizer, examples)
     goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
     trained = common.train(trainer, goal, child.runtime, "train_reward")
-    common.export(
-        trained.checkpoint,
-        child.folder,
-        tokenizer,
-        partial(_model, config, child, tokenizer) if settings.lora else None,
-    )
+    base = partial(_model, config, child, tokenizer) if settings.lora else None
+    common.export(trained.checkpoint, child.folder, tokenizer, base)
     metrics = {
         "pairs": len(examples.trained),
         "too_long": examples.too_long,

@@ -51,12 +51,8 @@ def train(child: Child) -> Outcome:
     trainer, parameters = _trainer(config, child, tokenizer, examples)
     goal = Goal("loss", higher=False, steps=settings.evaluation_steps, patience=settings.patience)
     trained = common.train(trainer, goal, child.runtime, "sft")
-    common.export(
-        trained.checkpoint,
-        child.folder,
-        tokenizer,
-        partial(_model, config, tokenizer) if settings.lora else None,
-    )
+    base = partial(_model, config, tokenizer) if settings.lora else None
+    common.export(trained.checkpoint, child.folder, tokenizer, base)
     metrics = {
         "parameters": parameters,
         "examples": len(examples.trained),

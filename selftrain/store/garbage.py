@@ -5,13 +5,11 @@ all their inputs; builds in progress; and everything that was written recently. 
 never touched.
 """
 
-import fcntl
 import re
 import shutil
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -144,7 +142,7 @@ def of_stages(
         for key, parts in keys.items():
             ref = ArtifactRef(stage, key)
             leases = {name: info for name, info in parts.items() if name.startswith(f"{LEASE}/")}
-            with _unless_building(store, ref) as free:
+            with store.lock(ref, wait=False) as free:
                 if free and not _young(leases.values(), now, HOUR):
                     yield from of_key(store, ref, parts, ref in kept, now)
 
@@ -185,7 +183,7 @@ def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[s
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
         if any(now - file.st_mtime < WEEK for file in files):
             continue
-        with _unless_building(store, ArtifactRef(folder.parent.name, folder.name)) as free:
+        with store.lock(ArtifactRef(folder.parent.name, folder.name), wait=False) as free:
             if free:
                 if not dry_run:
                     shutil.rmtree(folder, ignore_errors=True)
@@ -193,20 +191,6 @@ def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[s
     if not store.is_local:
         for copy, size in store.cache.older(WEEK, dry_run):
             yield f"copy {copy.parent.parent.name}/{copy.parent.name}", size
-
-
-@contextmanager
-def _unless_building(store: Store, ref: ArtifactRef) -> Iterator[bool]:
-    """Hold the lock of `ref` for the block, unless a process of this machine builds it. Yields whether the lock is held."""
-    path = store.local / "locks" / f"{ref.stage}-{ref.key}"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            yield False
-        else:
-            yield True
 
 
 def _is_stage(store: Store, name: str) -> bool:

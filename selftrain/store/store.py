@@ -196,7 +196,7 @@ class Store:
         If another process is building `ref`, wait for it and use its result. Raises StoreError, and what `make` raises; the
         folder then stays, so that the next build can resume.
         """
-        with self._lock(ref):
+        with self.lock(ref):
             if self.has(ref):
                 return False
             with self._lease(ref):
@@ -367,15 +367,22 @@ class Store:
         return records
 
     @contextmanager
-    def _lock(self, ref: ArtifactRef) -> Iterator[None]:
-        """Hold this machine's lock of the key for the block; waits for the process that holds it."""
+    def lock(self, ref: ArtifactRef, wait: bool = True) -> Iterator[bool]:
+        """Hold this machine's lock of the key for the block; yields whether it is held.
+
+        If another process holds the lock, this waits for it, or without `wait` yields False.
+        """
         path = self.local / "locks" / f"{ref.stage}-{ref.key}"
         with self.writing():
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         with file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            yield
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+            except BlockingIOError:
+                yield False
+            else:
+                yield True
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -388,7 +395,7 @@ class Store:
             ) from error
 
     def _lease(self, ref: ArtifactRef) -> AbstractContextManager[None]:
-        """Hold the key's lease for the block; builders on other machines wait for it. A local store needs only `_lock`."""
+        """Hold the key's lease for the block; builders on other machines wait for it. A local store needs only `lock`."""
         if self.is_local:
             return nullcontext()
         return held(self.files, self._join(ref, LEASE), self._machine)

@@ -13,8 +13,8 @@ import pytest
 
 from selftrain.config import ContestsConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError, RunError
-from selftrain.problems import content_digest, read_problems
 from selftrain.problems.hub import resolve_commit
+from selftrain.problems.read import content_digest, read_problems
 from tests.selftrain.problems.made import DESCRIPTIONS, py_row, sh_row
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

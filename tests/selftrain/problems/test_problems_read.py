@@ -18,8 +18,8 @@ from selftrain.config import (
     RunConfig,
 )
 from selftrain.errors import DataError
-from selftrain.problems import checker_languages, content_digest, read_problems
 from selftrain.problems.contests import COMMENTS
+from selftrain.problems.read import checker_languages, content_digest, read_problems
 from selftrain.records import Problem, read_records, write_records
 from selftrain.stages.prepare import PREPARE, PrepareSlice
 from tests.selftrain.problems.made import DESCRIPTIONS, PY_STOP, py_row, sh_row, write_jsonl

@@ -13,7 +13,7 @@ from sandbox.client import Sandbox
 from sandbox.programs import assemble
 from sandbox.verdicts import Verdict
 from selftrain.config import WRITTEN_LANGUAGES, MultiPLEConfig
-from selftrain.problems import read_problems
+from selftrain.problems.read import read_problems
 from selftrain.records import Problem
 from tests.needs import need
 

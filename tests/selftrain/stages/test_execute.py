@@ -10,7 +10,7 @@ from sandbox.languages import LANGUAGES
 from sandbox.verdicts import MIB, Verdict
 from selftrain.config import ContestsConfig, ExecuteConfig, JsonlConfig, RunConfig, RuntimeConfig
 from selftrain.errors import SandboxFailed, UsageError
-from selftrain.problems import read_problems
+from selftrain.problems.read import read_problems
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.stages.execute import (
     EXECUTE,

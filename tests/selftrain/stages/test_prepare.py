@@ -7,8 +7,7 @@ import pytest
 
 from selftrain.config import WRITTEN_LANGUAGES, BankConfig, ContestsConfig, RuntimeConfig
 from selftrain.errors import DataError
-from selftrain.problems import find_problems, read_problems
-from selftrain.problems.read import Found
+from selftrain.problems.read import Found, find_problems, read_problems
 from selftrain.records import Problem
 from selftrain.stages.prepare import check_checkers, check_tests, without_doubtful
 from tasks.sandbox import open_sandbox

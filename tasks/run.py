@@ -176,17 +176,11 @@ class Run:
     @cached_property
     def commit(self) -> str | None:
         """The git commit of this code, None outside a checkout."""
+        command, here = ["git", "rev-parse", "HEAD"], Path(__file__).parent
         try:
-            done = subprocess.run(
-                ["git", "rev-parse", "HEAD"],
-                cwd=Path(__file__).parent,
-                capture_output=True,
-                text=True,
-                check=True,
-            )
+            return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, text=True).strip()
         except (OSError, subprocess.CalledProcessError):
             return None
-        return done.stdout.strip()
 
     @cached_property
     def libraries(self) -> dict[str, str]:

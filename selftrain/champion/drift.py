@@ -76,12 +76,8 @@ def drift_rows(records: Sequence[Record]) -> list[list[str]]:
             _solved(figures.champion if figures else None),
             _difference(record),
         ]
-        if figures is None:
-            rows.append(row + [""] * (len(HEADINGS) - len(row)))
-            continue
-        rows.append(
-            [
-                *row,
+        if figures is not None:
+            row += [
                 f"{figures.random.value:.3f}",
                 f"{figures.oracle.value:.3f}",
                 str(figures.problems),
@@ -89,7 +85,7 @@ def drift_rows(records: Sequence[Record]) -> list[list[str]]:
                 str(figures.sandbox_errors),
                 duration(figures.training_seconds),
             ]
-        )
+        rows.append(row + [""] * (len(HEADINGS) - len(row)))
     return rows
 
 

@@ -123,12 +123,8 @@ def twin(config: Any, tokenizer: Any, padded: bool = False) -> Any:
     if keys:
         small.num_key_value_heads = 2 if keys == heads else 1
     small.vocab_size = -(-(len(tokenizer) + 1) // 64) * 64 if padded else len(tokenizer)
-    small.bos_token_id, small.eos_token_id, small.pad_token_id = (
-        None,
-        tokenizer.eos_token_id,
-        tokenizer.pad_token_id,
-    )
-    small.torch_dtype = small.dtype = None
+    small.eos_token_id, small.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
+    small.bos_token_id = small.torch_dtype = small.dtype = None
     return small
 
 

@@ -25,6 +25,14 @@ Fingerprint = tuple[str, str]
 """A fingerprint: its kind (task, text or tests) and its text."""
 
 _SHOWN = 5  # number of leaks that a message lists
+_LEAKS = (
+    ("test", "sft"),
+    ("test", "rl"),
+    ("test", "validation"),
+    ("validation", "sft"),
+    ("validation", "rl"),
+)
+"""Pairs of splits, of which the first must hold no problem of the second."""
 
 _ORIGINS = re.compile(r"(human_?eval|mbpp)\D{0,16}(\d+)")
 _COMMENT = re.compile(
@@ -96,17 +104,10 @@ def check_leaks(problems: Sequence[Problem]) -> None:
             holders[fingerprint].setdefault(problem.split, problem)
     leaks: dict[tuple[str, str], str] = {}
     for (kind, _), by_split in sorted(holders.items()):
-        for held, used in (
-            ("test", ("sft", "rl", "validation")),
-            ("validation", ("sft", "rl")),
-            ("rl", ("sft",)),
-        ):
-            for split in used if kind == "task" or held != "rl" else ():
-                if held in by_split and split in by_split:
-                    one, other = by_split[held], by_split[split]
-                    leaks.setdefault(
-                        (one.task, other.task), f"{_named(one)} has the {kind} of {_named(other)}"
-                    )
+        for held, split in (*_LEAKS, ("rl", "sft")) if kind == "task" else _LEAKS:
+            if held in by_split and split in by_split:
+                one, other = by_split[held], by_split[split]
+                leaks.setdefault((one.task, other.task), f"{_named(one)} has the {kind} of {_named(other)}")
     if leaks:
         shown = "".join(f"\n  {leak}" for leak in list(leaks.values())[:_SHOWN])
         more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""

@@ -4,7 +4,7 @@ import math
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
+from typing import Any
 
 from selftrain.errors import UsageError
 from selftrain.launch import ranks
@@ -73,7 +73,7 @@ def run(child: Child) -> Outcome:
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     pools: dict[str, list[Candidate]] = {}
     rerankers: dict[str, Reranker] = {}
-    rows: list[tuple[str, str, float]] = []
+    rows: list[dict[str, Any]] = []
     for number, job in enumerate(jobs):
         if job.candidates not in pools:
             pools[job.candidates] = read_records(
@@ -97,19 +97,11 @@ def run(child: Child) -> Outcome:
                 "reward.learning_rate"
             )
         for (_, texts), found in zip(mine, scores, strict=True):
-            rows += [
-                (job.name, id, score) for ids, score in zip(texts.values(), found, strict=True) for id in ids
-            ]
+            for ids, score in zip(texts.values(), found, strict=True):
+                rows += [{"job": job.name, "candidate_id": id, "score": score} for id in ids]
         report_progress(number + 1, len(jobs), "rerankings")
-    names, ids, values = zip(*rows, strict=True) if rows else ((), (), ())
-    table = pa.table(
-        {
-            "job": pa.array(names, pa.string()),
-            "candidate_id": pa.array(ids, pa.string()),
-            "score": pa.array(values, pa.float64()),
-        }
-    )
-    pq.write_table(table, Path(child.private) / f"scores-{rank}.parquet")
+    schema = pa.schema([("job", pa.string()), ("candidate_id", pa.string()), ("score", pa.float64())])
+    pq.write_table(pa.Table.from_pylist(rows, schema), child.private / f"scores-{rank}.parquet")
     return Outcome("")
 
 

@@ -1,31 +1,5 @@
 """The code of the number operations; `n` is an integer of any sign."""
 
-_SCRIPT = {
-    "plus": "n = n + {k};",
-    "less": "n = n - {k};",
-    "less_from": "n = {k} - n;",
-    "times": "n = n * {k};",
-    "twice": "n = n * 2;",
-    "squared": "n = n * n;",
-    "distance": "n = Math.abs(n - {k});",
-    "at_least": "n = Math.max(n, {k});",
-    "at_most": "n = Math.min(n, {k});",
-    "plus_if_even": "if (n % 2 === 0) n = n + {k};",
-    "plus_if_odd": "if (n % 2 !== 0) n = n + {k};",
-    "less_if_gt": "if (n > {k}) n = n - {k};",
-    "less_if_ge": "if (n >= {k}) n = n - {k};",
-    "half_down": "n = Math.floor(n / 2);",
-    "half_up": "n = Math.ceil(n / 2);",
-    "number": "return n;",
-    "size": "return Math.abs(n);",
-    "is_even": "return n % 2 === 0;",
-    "is_odd": "return n % 2 !== 0;",
-    "above": "return n > {k};",
-    "reached": "return n >= {k};",
-    "digit_count": "return String(Math.abs(n)).length;",
-    "digit_sum": 'return String(Math.abs(n)).split("").reduce((t, d) => t + Number(d), 0);',
-}
-
 _C_LIKE = {
     "plus": "n = n + {k};",
     "less": "n = n - {k};",
@@ -43,7 +17,22 @@ _C_LIKE = {
     "above": "return n > {k};",
     "reached": "return n >= {k};",
 }
-"""Lines that C++, Java and C# share."""
+"""Lines that C++, Java and C# share, and JavaScript but for its `===`."""
+
+_SCRIPT = _C_LIKE | {
+    "distance": "n = Math.abs(n - {k});",
+    "at_least": "n = Math.max(n, {k});",
+    "at_most": "n = Math.min(n, {k});",
+    "plus_if_even": "if (n % 2 === 0) n = n + {k};",
+    "plus_if_odd": "if (n % 2 !== 0) n = n + {k};",
+    "half_down": "n = Math.floor(n / 2);",
+    "half_up": "n = Math.ceil(n / 2);",
+    "size": "return Math.abs(n);",
+    "is_even": "return n % 2 === 0;",
+    "is_odd": "return n % 2 !== 0;",
+    "digit_count": "return String(Math.abs(n)).length;",
+    "digit_sum": 'return String(Math.abs(n)).split("").reduce((t, d) => t + Number(d), 0);',
+}
 
 CODE: dict[str, dict[str, str]] = {
     "py": {

@@ -1,14 +1,4 @@
-"""Defines the errors that `selftrain`, `tasks` and `flows` raise on purpose.
-
-    SelftrainError
-    ├── UsageError        the user's input is wrong: config, option, path            exit code 2
-    │   └── DataError     the user's data is wrong: names the file and the line      exit code 2
-    └── RunError          the work failed                                            exit code 1
-        ├── StoreError    the artifact store cannot be read or written
-        │   └── StoreRefused   the store refused; a retry would not help: no such bucket, wrong credentials, no permission
-        ├── CorruptArtifact   a stored file is not what its manifest says; it is rebuilt
-        ├── ChildFailed   a training or sampling child process died; the message ends with its last lines
-        └── SandboxFailed too many programs could not be judged; the stage is retried
+"""Defines the errors that `selftrain`, `tasks` and `flows` raise on purpose: mistakes of the user, and failures of the work.
 
 Each error message says what is wrong, what was expected, what was found and what to do.
 """
@@ -22,7 +12,7 @@ class SelftrainError(Exception):
 
 
 class UsageError(SelftrainError):
-    """The user's input is wrong. Never retried."""
+    """The user's input is wrong: config, option, path. Never retried."""
 
     exit_code = 2
 

@@ -1,11 +1,5 @@
 """The problem bank: generates small programming problems, so that a run needs no data set.
 
-    operations.py   each operation's name, wordings, function and classic mistake
-    code/           each operation's code in each language
-    languages.py    templates of prompts and tests for each language
-    render.py       writes prompt, solution and tests of one problem
-    generate.py     draws problems, and untested answers for SFT
-
 To add an operation:
  1. add a row in `operations.py`, to the steps or the endings of its family;
  2. add a line of code for every language, in the family's file in `code/`;

@@ -6,7 +6,7 @@ stage 3. `FromEngine` decodes with a sampling engine of `selftrain.sampling`, wh
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -24,33 +24,24 @@ Weights = Callable[[], Iterator[tuple[str, Tensor]]]
 must iterate to the end."""
 
 
-class Rollouts(Protocol):
-    """Interface: samples a step's completions."""
-
-    def refresh(self, weights: Weights) -> None:
-        """Load the policy's current weights. Every rank calls this before it samples for the first time with new weights."""
-        ...
-
-    def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
-        """One completion per prompt, as token ids (see `sample`).
-
-        uniforms  [rows, max_new_tokens] float64 draws, for implementations that draw each token themselves
-        place     a number unique to this step and rank, for implementations that need a seed instead
-        """
-        ...
-
-
 class FromPolicy:
-    """Samples with the trainer's own model."""
+    """Samples a step's completions with the trainer's own model."""
 
     def __init__(self, policy: Any, temperature: float, ends: Sequence[int]) -> None:
         self.policy, self.temperature, self.ends = policy, temperature, ends
 
     def refresh(self, weights: Weights) -> None:
-        """Do nothing: the model is the policy itself."""
+        """Load the policy's current weights; here nothing is to be done, since the model is the policy itself.
+
+        Every rank calls this before it samples for the first time with new weights.
+        """
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
-        """See `Rollouts`."""
+        """One completion per prompt, as token ids (see `sample`).
+
+        uniforms  [rows, max_new_tokens] float64 draws, for classes that draw each token themselves
+        place     a number unique to this step and rank, for classes that need a seed instead
+        """
         return sample(self.policy, prompts, uniforms, self.temperature, self.ends)
 
 
@@ -99,10 +90,13 @@ class FromEngine:
         self.wait()
 
     def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
-        """See `Rollouts`."""
+        """See `FromPolicy`."""
         names = [f"{place}/{row}" for row in range(len(prompts))]
         drawn = self.engine.sample(prompts, 1, place % 2**31, names)
         return [samples[0].token_ids for samples in drawn]
+
+
+Rollouts = FromPolicy | FromEngine
 
 
 def sample(

@@ -54,11 +54,8 @@ def start() -> None:
         if process.poll() is not None or time.monotonic() > deadline:
             log.seek(0)
             said = log.read().decode(errors="replace").strip()[-2000:]
-            how = (
-                "did not answer in time"
-                if process.poll() is None
-                else f"ended with code {process.returncode}"
-            )
+            code = process.poll()
+            how = "did not answer in time" if code is None else f"ended with code {code}"
             raise RunError(f"the Prefect server that this run started {how}; the end of its log:\n{said}")
     server = SubprocessASGIServer()
     server.port, server.server_process, server.running = port, process, True

@@ -108,22 +108,19 @@ def drift_markdown(records: Sequence[Record]) -> str:
 
 def drift_page(name: str, records: Sequence[Record]) -> str:
     """The HTML page; it needs no network."""
-    return (
-        environment()
-        .get_template("drift.html")
-        .render(
-            name=name,
-            style=page_style(),
-            champion=records[-1].champion,
-            made=since(records),
-            solved=_solved_chart(records),
-            ways=list(SOLVED),
-            colour=charts.colour,
-            differences=_difference_chart(records),
-            surroundings=_surroundings(records),
-            headings=HEADINGS,
-            rows=list(zip(drift_rows(records), [record.reason for record in records], strict=True)),
-        )
+    template = environment().get_template("drift.html")
+    return template.render(
+        name=name,
+        style=page_style(),
+        champion=records[-1].champion,
+        made=since(records),
+        solved=_solved_chart(records),
+        ways=list(SOLVED),
+        colour=charts.colour,
+        differences=_difference_chart(records),
+        surroundings=_surroundings(records),
+        headings=HEADINGS,
+        rows=list(zip(drift_rows(records), [record.reason for record in records], strict=True)),
     )
 
 
@@ -133,11 +130,9 @@ def _solved_chart(records: Sequence[Record]) -> str | None:
         found = [(float(r.number), s.value) for r in records if r.figures and (s := share(r.figures))]
         if found:
             curves[way] = found
-    return (
-        charts.curve_chart("Share of test problems solved", curves, "decision", (0.0, 0.1))
-        if curves
-        else None
-    )
+    if not curves:
+        return None
+    return charts.curve_chart("Share of test problems solved", curves, "decision", (0.0, 0.1))
 
 
 def _difference_chart(records: Sequence[Record]) -> str | None:

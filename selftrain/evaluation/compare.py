@@ -11,7 +11,7 @@ from typing import Any
 
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import Evaluation, evaluate_pools
-from selftrain.evaluation.pools import SHUFFLED, Pool, join_runs, load_pool, with_logprob
+from selftrain.evaluation.pools import SHUFFLED, Pool, PoolProblem, join_runs, load_pool, with_logprob
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import find_run, read_run
 from selftrain.store.store import Store
@@ -76,16 +76,10 @@ def run_pools(record: Mapping[str, Any]) -> dict[str, Pool]:
 def with_chosen(pool: Pool, ranker: str) -> Pool:
     """The pool with the scores of `ranker` and of its control also under the name `chosen`."""
     names = {ranker: CHOSEN, ranker + SHUFFLED: CHOSEN + SHUFFLED}
-    return replace(
-        pool,
-        problems=tuple(
-            replace(
-                problem,
-                scores={
-                    **problem.scores,
-                    **{new: problem.scores[old] for old, new in names.items() if old in problem.scores},
-                },
-            )
-            for problem in pool.problems
-        ),
-    )
+
+    def named(problem: PoolProblem) -> PoolProblem:
+        scores = problem.scores
+        more = {new: scores[old] for old, new in names.items() if old in scores}
+        return replace(problem, scores={**scores, **more})
+
+    return replace(pool, problems=tuple(map(named, pool.problems)))

@@ -19,12 +19,9 @@ def example_tests(prompt: str, language: str) -> str:
         examples = doctest.DocTestParser().get_examples(docstring or "")
     except (SyntaxError, ValueError):  # doctest raises ValueError for a layout that it cannot parse
         return ""
-    lines = [_line(example) for example in examples]
-    return (
-        "\n" + "\n".join(filter(None, lines)) + "\n"
-        if any(line.startswith("assert") for line in lines)
-        else ""
-    )
+    lines = list(filter(None, map(_line, examples)))
+    asserts = any(line.startswith("assert") for line in lines)
+    return "\n" + "\n".join(lines) + "\n" if asserts else ""
 
 
 def _line(example: doctest.Example) -> str:

@@ -25,11 +25,8 @@ class Engine:
     def __init__(self, folder: Path, settings: SampleConfig, device: str = "cpu") -> None:
         self.settings = settings
         self.tokenizer = load_tokenizer(folder)
-        self.model = (
-            load_generator(folder, dtype=torch.bfloat16 if device == "cuda" else torch.float32)
-            .to(device)
-            .eval()
-        )
+        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        self.model = load_generator(folder, dtype=dtype).to(device).eval()
         self.ends = end_ids(self.tokenizer, folder)
 
     def sample(

@@ -45,12 +45,8 @@ def sample(child: Child) -> Outcome:
         part = shard_path(child.private, at).with_suffix(f".{rank}.part")
         write_records(part, records, Candidate)
         part.rename(shard_path(child.private, at))
-        report_progress(
-            (done + 1) * world,
-            len(mine) * world,
-            "shards",
-            tokens=float(sum(len(r.token_ids) for r in records)),
-        )
+        tokens = float(sum(len(record.token_ids) for record in records))
+        report_progress((done + 1) * world, len(mine) * world, "shards", tokens=tokens)
     return Outcome("")
 
 

@@ -58,10 +58,8 @@ def run(context: Context) -> Outcome:
     config: MineSlice = context.config
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
     candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
-    executions = {
-        e.candidate_id: e
-        for e in read_records(context.inputs["executions"] / "executions.parquet", Execution)
-    }
+    rows = read_records(context.inputs["executions"] / "executions.parquet", Execution)
+    executions = {row.candidate_id: row for row in rows}
     earlier: list[Pair] = []
     scores: dict[str, float] = {}
     if "reranker" in context.inputs:

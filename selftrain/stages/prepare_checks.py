@@ -108,11 +108,8 @@ def _wanted(found: Found, problems: list[Problem]) -> Iterator[tuple[Key, Progra
 def _empty(problem: Problem) -> Program | None:
     """An empty function with the problem's tests; an empty program if the problem has a checker; None if neither is possible."""
     if problem.cases:
-        return (
-            _program(replace(problem, example_tests=""), "", f"{problem.id}#empty")
-            if problem.checker
-            else None
-        )
+        alone = replace(problem, example_tests="")
+        return _program(alone, "", f"{problem.id}#empty") if problem.checker else None
     body = EMPTY_BODIES.get(problem.language)
     if body is None or function_of(problem) is None:
         return None

@@ -86,9 +86,8 @@ def _finite(block: bytes, kind: str) -> bool:
     if kind not in EXPONENTS:
         return True
     integer, bits = EXPONENTS[kind]
-    numbers = np.frombuffer(
-        block[: len(block) // np.dtype(integer).itemsize * np.dtype(integer).itemsize], integer
-    )
+    size = np.dtype(integer).itemsize
+    numbers = np.frombuffer(block[: len(block) // size * size], integer)
     return not bool(((numbers & numbers.dtype.type(bits)) == bits).any())
 
 

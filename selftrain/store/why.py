@@ -72,14 +72,12 @@ def newest_first(store: Store) -> list[Stages]:
 def flatten(value: Any, name: str = "") -> dict[str, Any]:
     """Nested JSON values as a flat dict: path, such as `a.b[0]` -> leaf."""
     if isinstance(value, dict):
-        return {
-            k: v
-            for key, item in value.items()
-            for k, v in flatten(item, f"{name}.{key}" if name else key).items()
-        }
-    if isinstance(value, list):
-        return {k: v for at, item in enumerate(value) for k, v in flatten(item, f"{name}[{at}]").items()}
-    return {name: value}
+        parts = [flatten(item, f"{name}.{key}" if name else key) for key, item in value.items()]
+    elif isinstance(value, list):
+        parts = [flatten(item, f"{name}[{at}]") for at, item in enumerate(value)]
+    else:
+        return {name: value}
+    return dict(item for part in parts for item in part.items())
 
 
 def difference(before: dict[str, Any], after: dict[str, Any]) -> list[str]:

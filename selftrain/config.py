@@ -3,7 +3,7 @@
 Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
@@ -44,12 +44,18 @@ def suggestion(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
-def _refuse_unknown(name: str, values: Iterable[str], known: Sequence[str]) -> None:
-    """Raise ValueError if one of `values` is not in `known`."""
-    if unknown := [value for value in values if value not in known]:
-        raise ValueError(
-            f"{name}: unknown {', '.join(unknown)}{suggestion(unknown[0], known)}; known: {', '.join(known)}"
-        )
+def _check_splits(name: str, values: Iterable[str]) -> None:
+    """Raise ValueError if one of `values` is no split."""
+    if unknown := [value for value in values if value not in SPLITS]:
+        meant = suggestion(unknown[0], SPLITS)
+        raise ValueError(f"{name}: unknown {', '.join(unknown)}{meant}; known: {', '.join(SPLITS)}")
+
+
+def _check_shares(shares: Mapping[str, float]) -> None:
+    """Raise ValueError if a name is no split, or if the shares do not sum to 1."""
+    _check_splits("shares", shares)
+    if abs(sum(shares.values()) - 1) > 1e-6:
+        raise ValueError(f"shares: expected a sum of 1, got {sum(shares.values()):g} from {shares}")
 
 
 def _check_languages(names: Sequence[str], known: Collection[str]) -> None:
@@ -104,16 +110,12 @@ class BankConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_languages(self.languages, WRITTEN_LANGUAGES)
-        for name in ("sizes", "shares"):
-            _refuse_unknown(name, getattr(self, name), SPLITS)
+        _check_splits("sizes", self.sizes)
+        _check_shares(self.shares)
         for name in ("families", "lengths", "sizes"):
             values = list(getattr(self, name))
             if not values or len(set(values)) < len(values):
                 raise ValueError(f"{name}: expected at least one value and none twice, got {values}")
-        if abs(sum(self.shares.values()) - 1) > 1e-6:
-            raise ValueError(
-                f"shares: expected a sum of 1, got {sum(self.shares.values()):g} from {self.shares}"
-            )
         if empty := [split for split in self.sizes if not self.shares.get(split)]:
             raise ValueError(f"sizes asks for tasks of {', '.join(empty)}, which shares gives nothing")
         return self
@@ -156,11 +158,7 @@ class OutsideConfig(Strict):
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
         _check_languages(self.languages, self.allowed_languages)
-        _refuse_unknown("shares", self.shares, SPLITS)
-        if abs(sum(self.shares.values()) - 1) > 1e-6:
-            raise ValueError(
-                f"shares: expected a sum of 1, got {sum(self.shares.values()):g} from {self.shares}"
-            )
+        _check_shares(self.shares)
         return self
 
     @property

@@ -5,7 +5,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from selftrain.config import PPOConfig, RewardConfig, RunConfig, RuntimeConfig, SftConfig
-from selftrain.errors import UsageError
 from selftrain.models import footprint
 from selftrain.models.footprint import Memory, world
 from selftrain.models.shapes import Shape
@@ -180,7 +179,7 @@ class Planner:
         needed = footprint.ppo_memory(config, shape, self.judge, self.runtime, longest, cap)
         step = self.training(node, shape.parameters, config, rows, work, needed)
         executed = probes + (rows.count if config.execution_weight else 0)
-        return replace(step, sandbox_seconds=self.sandbox(self.share_of(executed, "rl")))
+        return replace(step, sandbox_seconds=self.sandbox(self.share_of(executed)))
 
     def training(
         self,
@@ -223,8 +222,6 @@ class Planner:
         config, shape, splits = self.config.sample, self.shape, node.config.splits
         each = node.config.count + node.config.greedy
         count = self.corpus.count(*splits) * each
-        if not count:
-            raise UsageError(f"no problem in splits {', '.join(splits)}; there is nothing to sample")
         rows = self.corpus.sampled_rows(splits, count, config.max_new_tokens, 1)
         if config.engine == "hf":  # a batch, with its finished rows, is computed until its last row has ended
             longest = min(config.max_new_tokens, max(self.corpus.answers))
@@ -332,9 +329,9 @@ class Planner:
         each = min(self.config.mine.pairs_per_problem, self.config.sample.rl / 2)
         return max(1, round(self.corpus.count("rl") * PAIR_SHARE * each))
 
-    def share_of(self, programs: float, split: str) -> dict[str, int]:
-        """Language -> share of `programs`, in proportion to the languages of a split's problems."""
-        languages = self.corpus.languages(split)
+    def share_of(self, programs: float) -> dict[str, int]:
+        """Language -> share of `programs`, in proportion to the languages of the rl split's problems."""
+        languages = self.corpus.languages("rl")
         total = max(1, sum(languages.values()))
         return {language: round(programs * n / total) for language, n in languages.items()}
 

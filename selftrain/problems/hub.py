@@ -47,15 +47,12 @@ def resolve_commit(hub: str, revision: str) -> str:
     return commit
 
 
-def check_parts(hub: str, revision: str, subset: str | None, splits: Iterable[str]) -> None:
-    """Check that a data set has a subset and splits, without reading rows.
-
-    Raises `DataError` where it lacks the subset or a split, `RunError` where the hub cannot be reached.
-    """
+def check_splits(hub: str, revision: str, splits: Iterable[str]) -> None:
+    """Raise `DataError` where a data set lacks one of `splits`, `RunError` where the hub cannot be reached. Reads no rows."""
     import datasets
 
-    with _asking("/".join(filter(None, (hub, subset))), f"ask the hub for the splits of {hub}"):
-        known = datasets.get_dataset_split_names(hub, subset, revision=_given(hub, revision))
+    with _asking(hub, f"ask the hub for the splits of {hub}"):
+        known = datasets.get_dataset_split_names(hub, revision=_given(hub, revision))
     asked = [name for split in splits for name in re.findall(r"(\w+)(?:\[[^\]]*\])?", split)]
     if missing := [name for name in asked if name not in known]:
         raise DataError(f"{hub}: no split {', '.join(missing)}; it has {', '.join(known)}")

@@ -12,7 +12,7 @@ from selftrain.errors import DataError, RunError
 from selftrain.problems.answers import Cleaned
 from selftrain.problems.bank.generate import generate
 from selftrain.problems.contests import contest
-from selftrain.problems.hub import check_parts, read_hub, resolve_commit, subsets
+from selftrain.problems.hub import check_splits, read_hub, resolve_commit, subsets
 from selftrain.problems.jsonl import jsonl_problem
 from selftrain.problems.leaks import check_leaks
 from selftrain.problems.multipl_e import multipl_e_problem
@@ -154,7 +154,7 @@ def check_names(config: AnyProblems, content: Mapping[str, Any]) -> None:
         for part, known in zip(config.parts, content["parts"], strict=True):
             check_names(part, known)
     elif isinstance(config, ContestsConfig) and config.hub is not None:
-        check_parts(config.hub, content["commit"], None, (*config.train, *config.evaluation))
+        check_splits(config.hub, content["commit"], (*config.train, *config.evaluation))
     elif isinstance(config, MultiPLEConfig) and config.hub is not None:
         there = subsets(config.hub, content["commit"])
         if missing := sorted(_named(config) - {*there, *content.get("python", {})}):

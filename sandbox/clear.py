@@ -30,10 +30,12 @@ def wipe(path: Path) -> None:
 
 
 def wipe_program(directory: str, file: str) -> None:
-    """Remove a program's directory. Fast in the usual case that its source `file` is the only file there. Raises `OSError`,
+    """Remove a program's directory. Fast in the usual case that its source `file` is the only file there or
+    nothing is. Raises `OSError`,
     `CalledProcessError`."""
     try:
-        os.unlink(file)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(file)
         os.rmdir(directory)
     except OSError:
         wipe(Path(directory))

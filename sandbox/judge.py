@@ -114,13 +114,13 @@ class Judge:
         elif not self.isolated and self.uid is not None:
             clear_owned(self.uid)
 
-    def python(self, env: Mapping[str, str]) -> ForkServer:
-        """The warm Python interpreter, started on first use."""
-        if self.server is None:
+    def python(self, env: Mapping[str, str]) -> ForkServer | None:
+        """The warm Python interpreter, started on first use; None if its library cannot be built (`sandbox.prepared`)."""
+        library, _ = prepared("fork", Limits())
+        if self.server is None and library:
             python = shutil.which("python3", path=PATH)
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
-            library, _ = prepared("fork", Limits())
             self.server = ForkServer(python, env, self.pinned.everywhere, self.uid is None, library)
         return self.server
 

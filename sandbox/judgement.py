@@ -18,12 +18,13 @@ from sandbox.encoding import encoded, is_text
 from sandbox.errors import SandboxError
 from sandbox.exchange import read_files, write_files, write_inside
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
-from sandbox.launch import Command, Forked, Spawned, rlimits
+from sandbox.launch import Command, Forked, Spawned, in_memory, rlimits
 from sandbox.libraries import note, openssl
 from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.room import check_compiled, check_room
 from sandbox.snapshot import Snapshot
+from sandbox.unseen import unseen, without_file
 from sandbox.verdicts import Case, Limits, Phase, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
 
@@ -54,7 +55,10 @@ class Judgement:
         self.compile_seconds = self.run_seconds = self.cpu_seconds = 0.0
         self.peak_memory_bytes = 0
         self.name, self.entry = likely_name(self.row, program.source), ""
-        self.text = encoded(program.source)
+        self.text, self.marker = encoded(program.source), program.end_marker
+        self.unseen = unseen(program, self.row) if _is_text(self.text) else None
+        if self.unseen:
+            self.text, self.marker = encoded(self.unseen.source), self.unseen.marker or program.end_marker
         self.source = str(directory)
         self.code: bytes | None = None
         self.killed = 0
@@ -114,18 +118,12 @@ class Judgement:
 
     def compile(self) -> Result | None:
         """Write the source to a file and compile it. Returns a result if the compiler rejects the program, else None."""
-        name, uid = self._fill(self.row.file), self.uid
+        name = self._fill(self.row.file)
         self.source = f"{self.directory}/{name}"
-        file = os.open(self.source, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o644)
-        try:
-            unwritten = memoryview(self.text)
-            while unwritten:
-                unwritten = unwritten[os.write(file, unwritten) :]
-            if uid is not None:
-                os.fchown(file, uid, uid)
-                os.chown(self.directory, uid, uid)
-        finally:
-            os.close(file)
+        if not self.unseen:
+            write_inside(self.directory, name, self.text, self.uid)
+        if self.uid is not None:
+            os.chown(self.directory, self.uid, self.uid)
         check_room(str(self.directory))
         if not self.judge.executable and self.row.run[0].startswith("{dir}"):
             raise SandboxError(
@@ -222,8 +220,8 @@ class Judgement:
                 return Verdict.compile_error
             failed = re.search(row.test_failed, messages) or outcome.exit_code == row.test_failed_code
             return Verdict.wrong_answer if failed and not case else Verdict.runtime_error
-        marker, expected = self.program.end_marker, case.expected_stdout if case else None
-        if marker is not None and marker not in stdout.split("\n"):
+        expected = case.expected_stdout if case else None
+        if self.marker is not None and self.marker not in stdout.split("\n"):
             return Verdict.wrong_answer
         checked = (
             expected is None or self.program.checker or same(self.program.compare, outcome.stdout, expected)
@@ -234,6 +232,9 @@ class Judgement:
         """Whether the language's parser rejects the source of a program that failed with `stderr`."""
         if self.row.syntax_check is None or not re.search(self.row.speaks_of_syntax, stderr):
             return False
+        if self.unseen:
+            wipe(Path(self.source))  # the program may have put something else there
+            write_inside(self.directory, os.path.basename(self.source), self.text, self.uid)
         outcome = self.step(self.row.syntax_check, compiling=True)
         refused = not outcome.over and outcome.exit_code != 0
         if refused:
@@ -259,11 +260,16 @@ class Judgement:
                 self.code = self._python()
 
         def start(stdio: Stdio) -> Child:
+            marker = self.unseen.marker if self.unseen else ""
             if judge.isolated:
                 writable = compiling or self.program.exchanges_files
-                return bubblewrap.Boxed(command, stdio, limits, writable)
+                if compiling or not self.unseen:
+                    return bubblewrap.Boxed(command, stdio, limits, writable)
+                with in_memory(self.text, False, marker) as file:
+                    return bubblewrap.Boxed(without_file(command, file), stdio, limits, writable, (file,))
             if server:
-                return Forked(server, command, self.source, self.code or b"", stdio)
+                with in_memory(self.code or self.text, bool(self.code), marker) as file:
+                    return Forked(server, command, self.source, file, stdio)
             return Spawned(command, stdio)
 
         memory = limits.memory_bytes + (bubblewrap.OVERHEAD_BYTES if judge.isolated else 0)
@@ -351,9 +357,12 @@ class Judgement:
     def _finish(self, verdict: Verdict, last: Outcome) -> Result:
         """The program's result, with the output of the `last` step."""
         stdout = _text(last.stdout)
-        if self.program.end_marker:
-            stdout = stdout.replace(f"\n{self.program.end_marker}\n", "", 1)
-        stdout, stderr = _kept(stdout), _kept(_text(last.stderr))
+        if self.marker:
+            stdout = stdout.replace(f"\n{self.marker}\n", "", 1)
+        stderr = _text(last.stderr)
+        if self.unseen:
+            stderr = self.unseen.with_lines(stderr)
+        stdout, stderr = _kept(stdout), _kept(stderr)
         return Result(
             self.program.id,
             verdict,

@@ -9,7 +9,7 @@ import select
 import socket
 import subprocess
 import threading
-from collections.abc import Mapping, Set
+from collections.abc import Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,9 +22,12 @@ from sandbox.watch import MOMENT, Stdio
 
 # This package comes last on sys.path, so that none of its files shadows a module of Python's standard library.
 _FORK_SERVER = """import sys
+fresh = {*sys.modules}
 sys.path.append(sys.argv[1])
-from sandbox.forkserver import serve
-serve(int(sys.argv[2]), set(map(int, sys.argv[3].split(","))), sys.argv[4] == "compiling", sys.argv[5])
+from sandbox.shelf import Shelf
+shelf = Shelf(fresh)
+from sandbox.forkserver import start
+start(int(sys.argv[2]), {*map(int, sys.argv[3].split(","))}, sys.argv[4] == "compiling", sys.argv[5], shelf)
 """
 
 SPARE_PROCESSES = 16
@@ -134,23 +137,29 @@ def _end_of(pid: int) -> int:
     return ours
 
 
-class Forked:
-    """A Python program in a child of the fork server. `code`: the marshalled code of the source in `file`, or empty."""
+@contextlib.contextmanager
+def in_memory(program: bytes, compiled: bool, marker: str) -> Iterator[int]:
+    """A file descriptor with a Python program (its source, or its marshalled code if `compiled`) for `servers/fork.c`, which prints
+    `marker` at the program's end (empty: nothing)."""
+    fd = os.memfd_create("program")
+    try:
+        unwritten = memoryview(f"{'c' if compiled else 's'}{marker}\n".encode() + program)
+        while unwritten:
+            unwritten = unwritten[os.write(fd, unwritten) :]
+        yield fd
+    finally:
+        os.close(fd)
 
-    def __init__(self, server: "ForkServer", command: Command, file: str, code: bytes, stdio: Stdio) -> None:
+
+class Forked:
+    """A Python program in a child of the fork server. `file`: its file name. `program`: a descriptor as of `in_memory`."""
+
+    def __init__(self, server: "ForkServer", command: Command, file: str, program: int, stdio: Stdio) -> None:
         self._server = server
         limits = " ".join(f"{which} {soft} {hard}" for which, (soft, hard) in command.rlimits.items())
         job = "\0".join([file, *map("=".join, command.env.items())])
         request = f"{-1 if command.uid is None else command.uid}\n{limits}\n{command.directory}\n{job}"
-        fds = [*stdio]
-        try:
-            if code:  # in a file, not in the message: every child inherits the server's memory
-                fds.append(os.memfd_create("code"))
-                os.write(fds[-1], code)
-            socket.send_fds(server.socket, [request.encode()], fds)
-        finally:
-            for fd in fds[len(stdio) :]:
-                os.close(fd)
+        socket.send_fds(server.socket, [request.encode()], [*stdio, program])
 
     def fileno(self) -> int:
         return self._server.socket.fileno()
@@ -168,7 +177,7 @@ class Forked:
 class ForkServer:
     """The process of `sandbox.forkserver`, started with interpreter `python` and environment `env`.
 
-    `processors`: the processors on which programs may run. `compiling`, `library`: as in `sandbox.forkserver.serve`.
+    `processors`: the processors on which programs may run. `compiling`, `library`: as in `sandbox.forkserver.start`.
     """
 
     def __init__(

@@ -5,7 +5,7 @@
     snapshot   node's heap after start-up. Loading a snapshot takes half as long as building the heap. V8 accepts a snapshot only
                under the flags with which it was built, so there are two, both for the default memory limit: `snapshot`, and
                `snapshot-contest` for programs with cases
-    fork       the compiled `servers/fork.c`, the inner loop of the warm Python interpreter
+    fork       the compiled `servers/fork.c`, which runs Python programs in the warm interpreter, and with bubblewrap
 
 The files are in `$XDG_CACHE_HOME/selftrain-sandbox`. The default for XDG_CACHE_HOME is `~/.cache`; for root it is `/var/cache`,
 because programs then run as other users, who have to read the files. If a file cannot be built, programs run without it.
@@ -42,7 +42,7 @@ _STANDS = {
     **dict.fromkeys(_SNAPSHOTS, "--snapshot-blob={}/node.blob"),
     "fork": "{}/fork.so",
 }
-_FILES = ("preamble.h", "node.blob")
+_FILES = ("preamble.h", "node.blob", "fork.so")
 """Files that a command names on its command line; without such a file the command would fail."""
 _FORK = Path(__file__).parent / "servers" / "fork.c"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
@@ -93,6 +93,11 @@ def _directory(name: str) -> Path | None:
         if name in _SNAPSHOTS:
             # An image may be used on a machine whose V8 rejects the snapshot.
             _run((*made_with[0], _STANDS[name].format(directory), f"{directory}/empty.js"), Path("/"))
+        if name == "fork":  # it may have been built for another machine, or where nothing can be executed
+            _run(
+                ("python3", "-c", "import ctypes, sys; ctypes.PyDLL(sys.argv[1])", f"{directory}/fork.so"),
+                Path("/"),
+            )
         if os.geteuid() == 0:
             if directory.parent.stat().st_mode & 0o777 != 0o755:  # right in a container, and read-only
                 directory.parent.chmod(0o755)  # it may have been created under another umask

@@ -63,15 +63,23 @@ def command() -> tuple[str, ...]:
 class Boxed(Spawned):
     """A command in its own box. `writable`: whether the command may write to its directory.
 
-    bubblewrap reports on a separate pipe how the command ended. If there is no report, bubblewrap itself failed.
+    The descriptors `pass_fds` stay open in the command. bubblewrap reports on a separate pipe how the command ended. If there is no
+    report, bubblewrap itself failed.
     """
 
-    def __init__(self, command: Command, stdio: Stdio, limits: Limits, writable: bool) -> None:
+    def __init__(
+        self,
+        command: Command,
+        stdio: Stdio,
+        limits: Limits,
+        writable: bool,
+        pass_fds: tuple[int, ...] = (),
+    ) -> None:
         self._status, theirs = os.pipe()
         os.set_blocking(self._status, False)
         argv = wrapped(command, limits, writable, status=theirs)
         try:
-            super().__init__(replace(command, argv=argv, env={"PATH": PATH}), stdio, pass_fds=(theirs,))
+            super().__init__(replace(command, argv=argv, env={"PATH": PATH}), stdio, (theirs, *pass_fds))
         except SandboxError:
             os.close(self._status)
             raise

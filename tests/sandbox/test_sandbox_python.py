@@ -6,6 +6,7 @@ import marshal
 import os
 import subprocess
 import sys
+import tempfile
 import types
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,8 +17,9 @@ import pytest
 from sandbox import processes
 from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
+from sandbox.forkserver import WARM
 from sandbox.judge import Judge, Place
-from sandbox.launch import Command, Forked, ForkServer
+from sandbox.launch import Command, Forked, ForkServer, in_memory
 from sandbox.prepared import _make_fork
 from sandbox.processes import Pinned, cpu_seconds
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
@@ -55,6 +57,11 @@ def judge(sandbox: Sandbox, source: str) -> Result:
     return result
 
 
+# What an import makes of `sys.modules` and of the names of packages.
+NEW = """import sys, {0}
+print(sorted(sys.modules))
+print([name for name, module in sorted(sys.modules.items()) for child in [name.rpartition(".")] if child[0] and not hasattr(sys.modules[child[0]], child[2])])
+print([(name, sorted(vars(module)), getattr(module, "__file__", "")) for name, module in sorted(sys.modules.items()) if name != "__main__"])"""
 PROGRAMS = {
     "plain": "def f(x): return x + 1\nprint(f(1), __name__, __file__ == __import__('sys').argv[0])",
     "a coding": "# coding: latin-1\nprint(len('é'))",
@@ -131,6 +138,18 @@ PROGRAMS = {
     "many objects": "a = [[n] for n in range(600_000)]\nf = open(1, 'w', closefd=False)\nf.write('1')",
     "a child": "import os, sys\nf = open(1, 'w', closefd=False)\nf.write('1')\nif os.fork(): os.wait()",
     "a queue of a child": "import multiprocessing as m\nif __name__ == '__main__':\n    q = m.Queue()\n    q.put(1)\n    print(q.get())",
+    "an interrupt": "f = open(1, 'w', closefd=False)\nf.write('1')\nraise KeyboardInterrupt",
+    "an exit code and a saved stdout": "import io, sys\nreal, sys.stdout = sys.stdout, io.StringIO()\nreal.write('1')\nsys.exit(3)",
+    "its depth": "n = 0\ndef f():\n    global n\n    n += 1\n    f()\ntry:\n    f()\nexcept RecursionError:\n    print(n)",
+    "its depth in C": "n = 0\ndef f(x):\n    global n\n    n += 1\n    sorted([0], key=f)\ntry:\n    f(0)\nexcept RecursionError:\n    print(n)",
+    "its frames": "import sys, warnings\nprint(sys._getframe().f_back, sys.getrecursionlimit())\nwarnings.warn('here', stacklevel=2)",
+    "its modules": "import sys\nprint(sorted(sys.modules), type(__loader__), __spec__)",
+    **{
+        f"a new {name}": NEW.format(name)
+        for name in (*WARM, "collections.abc", "ctypes", "dataclasses", "random", "os, re, typing")
+    },
+    "a module from elsewhere": "import importlib.util, sys\nprint(importlib.util.find_spec('re') is None, 're' in sys.modules)\nimport re\nprint(re.__spec__.origin, importlib.reload(re) is re)",
+    "a module again": "import sys, string\nfirst = string\ndel sys.modules['string']\nimport string\nprint(first is string)",
     "a temporary folder": "import tempfile\nt = tempfile.TemporaryDirectory()\nprint(1)",
 }
 
@@ -148,6 +167,7 @@ print(json.dumps([plain.stdout.decode(), plain.returncode, plain.stderr.decode()
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_a_program_ends_as_under_a_fresh_interpreter(sandbox: Sandbox, name: str) -> None:
     stdout, exit_code, stderr = json.loads(judge(sandbox, FRESH.format(PROGRAMS[name])).stdout)
+    exit_code = 128 - exit_code if exit_code < 0 else exit_code
     for times in range(2):  # the compiler is the same process
         found = judge(sandbox, PROGRAMS[name] + "\n#" + " " * times)
         assert found.stdout == stdout
@@ -178,19 +198,16 @@ def exit_code(child: Forked) -> int:
     return ended[0]
 
 
-@pytest.mark.parametrize("library", ["", "fork.so"])
-def test_a_program_that_cannot_be_started_is_our_failure(tmp_path: Path, library: str) -> None:
-    if library:
-        need_tools("gcc")
-        _make_fork(tmp_path)
-        library = str(tmp_path / library)
-    server = ForkServer(sys.executable, {"A": "b"}, os.sched_getaffinity(0), False, library)
+def test_a_program_that_cannot_be_started_is_our_failure(tmp_path: Path) -> None:
+    need_tools("gcc")
+    _make_fork(tmp_path)
+    server = ForkServer(sys.executable, {"A": "b"}, os.sched_getaffinity(0), False, str(tmp_path / "fork.so"))
     try:
         gone = Command((), tmp_path / "gone", {"A": "b"}, {})
         there = replace(gone, directory=tmp_path)
         for command in (gone, there, gone):
-            with open(os.devnull, "r+b") as null:
-                child = Forked(server, command, str(tmp_path / "main.py"), CODE, (null.fileno(),) * 3)
+            with open(os.devnull, "r+b") as null, in_memory(CODE, True, "") as code:
+                child = Forked(server, command, str(tmp_path / "main.py"), code, (null.fileno(),) * 3)
             if command is there:
                 assert exit_code(child) == 0
             else:
@@ -201,17 +218,18 @@ def test_a_program_that_cannot_be_started_is_our_failure(tmp_path: Path, library
         server.close()
 
 
-def test_a_library_that_cannot_be_loaded_is_done_without(tmp_path: Path) -> None:
-    (tmp_path / "fork.so").write_text("for another machine")
-    library = str(tmp_path / "fork.so")
-    server = ForkServer(sys.executable, {"A": "b"}, os.sched_getaffinity(0), False, library)
-    try:
-        with open(os.devnull, "r+b") as null:
-            command = Command((), tmp_path, {"A": "b"}, {})
-            child = Forked(server, command, str(tmp_path / "main.py"), CODE, (null.fileno(),) * 3)
-        assert exit_code(child) == 0
-    finally:
-        server.close()
+def test_a_library_that_cannot_be_loaded_is_done_without() -> None:
+    need_tools("gcc")
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setenv("XDG_CACHE_HOME", folder)
+        Path(folder).chmod(0o755)
+        run = [sys.executable, "-m", "sandbox.prepared", "fork"]
+        assert subprocess.run(run, cwd=ROOT, check=False).returncode == 0
+        (library,) = Path(folder).glob("selftrain-sandbox/fork-*/fork.so")
+        library.write_text("for another machine")
+        assert subprocess.run(run, cwd=ROOT, check=False).returncode == 1
+        with Sandbox("process") as sandbox:
+            assert judge(sandbox, "print(1 + 1)").stdout == "2\n"
 
 
 def test_what_is_read_of_a_process_is_not_taken_for_that_of_a_later_one() -> None:

@@ -56,7 +56,7 @@ class Judgement:
         self.peak_memory_bytes = 0
         self.name, self.entry = likely_name(self.row, program.source), ""
         self.text, self.marker = encoded(program.source), program.end_marker
-        self.unseen = unseen(program, self.row) if _is_text(self.text) else None
+        self.unseen = unseen(program, self.row) if is_text(self.text) else None
         if self.unseen:
             self.text, self.marker = encoded(self.unseen.source), self.unseen.marker or program.end_marker
         self.source = str(directory)

@@ -26,6 +26,12 @@ from sandbox.launch import rlimits
 from sandbox.processes import cpu_seconds, forget, resident_bytes
 from sandbox.verdicts import MIB, Limits
 
+LARGEST_PYTHON = 48 << 10
+"""The warm compiler compiles Python programs up to this size, in bytes of source and of code. A larger program is compiled by its
+own process, under its limits."""
+PYTHON_SECONDS = 5.0
+"""How long the warm compiler may take for a Python program."""
+
 _SERVERS = Path(__file__).parent / "servers"
 _COMPILED = Path("/opt/servers")
 """The folder in Docker's images with the compiled files of `servers/`."""

@@ -20,12 +20,8 @@ def decoded(data: bytes) -> str:
 
 
 def is_text(source: bytes) -> bool:
-<<<<<<< HEAD
     """Whether the source is UTF-8 without NUL. Python and javac may read other sources differently from memory and from a
     file."""
-=======
-    """Whether a source is UTF-8 without NUL. Python and javac may read other sources differently from memory and from a file."""
->>>>>>> 1b2af2e (Python programs run without a file: documented; is_text is with the other encodings)
     try:
         return "\0" not in source.decode()
     except UnicodeDecodeError:

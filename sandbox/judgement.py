@@ -13,7 +13,7 @@ from sandbox.checking import CheckerFailed
 from sandbox.classfiles import main_class
 from sandbox.clear import wipe
 from sandbox.compare import same
-from sandbox.compilers import Compiled
+from sandbox.compilers import LARGEST_PYTHON, PYTHON_SECONDS, Compiled
 from sandbox.encoding import encoded, is_text
 from sandbox.errors import SandboxError
 from sandbox.exchange import read_files, write_files, write_inside
@@ -35,12 +35,6 @@ KEPT_CHARACTERS = 64 << 10
 """The most characters of stdout, and of stderr, in a `Result`. The cases of `Program.every_case` share them."""
 KEPT_OF_A_CASE = 1 << 10
 """The most characters per case if there are so many cases that their shares would be smaller."""
-
-_LARGEST_PYTHON = 48 << 10
-"""The warm compiler compiles Python programs up to this size, in bytes of source and of code. A larger program is compiled by its
-own process, under its limits."""
-_PYTHON_SECONDS = 5.0
-"""How long the warm compiler may take for a Python program."""
 
 
 class Judgement:
@@ -183,14 +177,14 @@ class Judgement:
 
     def _python(self) -> bytes:
         """The program's byte code from the warm Python compiler; empty if the program's own process has to compile the source."""
-        if len(self.text) > _LARGEST_PYTHON:
+        if len(self.text) > LARGEST_PYTHON:
             return b""
-        done = self._warm(f"{self.judge.pinned.processor} {self.source}", _PYTHON_SECONDS)
+        done = self._warm(f"{self.judge.pinned.processor} {self.source}", PYTHON_SECONDS)
         if done is None:
             return b""
         self.cpu_seconds += done.cpu_seconds
         code = done.files.get("code", b"")
-        return code if len(code) <= _LARGEST_PYTHON else b""
+        return code if len(code) <= LARGEST_PYTHON else b""
 
     def _warm(self, name: str, seconds: float) -> Compiled | None:
         """The output of the language's warm compiler. None if there is no such compiler, if it failed, or if it took longer than

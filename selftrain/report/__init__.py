@@ -1,12 +1,11 @@
 """The report of a run: report.json, report.html, and tables for the terminal."""
 
 from selftrain.report.build import build_report, finish_report
-from selftrain.report.inputs import ProblemCounts, ReportInputs
+from selftrain.report.page import ReportInputs
 from selftrain.report.plots import plots
 from selftrain.report.terminal import comparison_table, pool_table, summary_table
 
 __all__ = [
-    "ProblemCounts",
     "ReportInputs",
     "build_report",
     "comparison_table",

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import RunError
-from selftrain.report.inputs import ReportInputs
 from selftrain.report.numbers import run_time
-from selftrain.report.page import render
+from selftrain.report.page import ReportInputs, render
 from selftrain.store.files import replace_file
 
 JSON_NAME = "report.json"

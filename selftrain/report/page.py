@@ -11,13 +11,13 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
-from selftrain.evaluation.comparisons import Comparison
+from selftrain.evaluation.comparisons import Comparison, Evaluation
 from selftrain.evaluation.metrics import Metrics
-from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB
+from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Pool
 from selftrain.report import charts, numbers
 from selftrain.report.browse import browse_data, script_json
-from selftrain.report.inputs import ReportInputs
 from selftrain.report.template import ASSETS, environment, page_style
 
 CURVES = {
@@ -32,6 +32,36 @@ CURVES = {
     "hacking_gap": "Reward-hacking gap: rise of the probe's score over that of its pass rate, in standard deviations",
 }
 """Key of a PPO row -> title of its plot. A row may lack some of the keys."""
+
+
+@dataclass(frozen=True)
+class ReportInputs:
+    """All data that a report shows.
+
+    name             name of the run
+    config           the resolved config, as JSON values
+    problems         `source`, and numbers of problems: `train` (sft and rl), `validation`, `eval` (the test split)
+    seconds          stage label (`sft`, `ppo-1`, ...) -> seconds that its artifact took to build, in running order
+    pools            candidates for the test problems; `sft` is the first pool
+    evaluation       result of `evaluate_pools` for these pools
+    ppo              `ppo-1`, ... -> one row per PPO step: `step`, and any of the keys of `page.CURVES`
+    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative) -> number of pairs mined in that round
+    chosen           the ranker chosen on the validation split; one of the pools' rankers
+    logprob_weights  ranker R -> weight of R+logprob, chosen on the validation split
+    notes            sentences about the run's models and data, and about the limits of its results
+    """
+
+    name: str
+    config: Mapping[str, object]
+    problems: Mapping[str, str | int]
+    seconds: Mapping[str, float]
+    pools: Sequence[Pool]
+    evaluation: Evaluation
+    ppo: Mapping[str, Sequence[Mapping[str, float]]]
+    pairs: Mapping[str, Mapping[str, int]]
+    chosen: str
+    logprob_weights: Mapping[str, float]
+    notes: Sequence[str] = ()
 
 
 def render(inputs: ReportInputs) -> str:

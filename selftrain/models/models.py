@@ -297,10 +297,7 @@ def load_context(folder: Path) -> int | None:
 
 
 def fill_template(template: str, prompt: str) -> str:
-    """The text that a reranker reads before the completion: `template` with its first `{prompt}` replaced by the prompt.
-
-    Other braces in the template are ordinary text.
-    """
+    """The text that a reranker reads before the completion: `template` with its first `{prompt}` filled in; other braces stay."""
     return template.replace("{prompt}", prompt, 1)
 
 

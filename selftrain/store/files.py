@@ -155,6 +155,29 @@ class Files:
         how = {"chunksize": part_size(source.stat().st_size)} if self.is_s3 else {}
         self._do(f"write {path}", lambda: self.fs.put_file(str(source), path, **how))
 
+    def upload_all(self, source: Path, files: Mapping[str, Mapping[str, Any]], folder: str) -> dict[str, str]:
+        """Upload and verify files of the local folder `source`; returns name -> tag, for files to which the store gave one.
+
+        files  name -> {"size", "sha256"}
+
+        A tag that equals the md5 of the local file proves that the file arrived. A file with any other tag (encrypted, or a
+        store that is not S3) is read back and hashed. Raises StoreError where a file differs.
+        """
+        for name in files:
+            self.upload(source / name, f"{folder}/{name}")
+        there = self.listing(folder)
+        tags = {name: tag(there[name]) for name in files if name in there}
+        for name, entry in files.items():
+            size = there.get(name, {}).get("size")
+            if size != entry["size"] or not (
+                tags[name] == s3_tag(source / name) or self.sha256(f"{folder}/{name}") == entry["sha256"]
+            ):
+                raise StoreError(
+                    f"{folder}/{name} arrived in {self.url} with {size} bytes and not as it was sent, {entry['size']} bytes; nothing "
+                    "finished is lost, run again to send it again"
+                )
+        return {name: found for name, found in tags.items() if found}
+
     def download(self, path: str, target: Path) -> None:
         """Download one file atomically: afterwards `target` is complete or unchanged."""
         part = target.with_name(f".{target.name}.{os.getpid()}.part")

@@ -28,7 +28,7 @@ from selftrain.errors import CorruptArtifact, StoreError, UsageError
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import checkpoints, weights
 from selftrain.store.artifact_cache import ArtifactCache, cache_folder
-from selftrain.store.files import Files, leads_out, replace_file, s3_tag, sha256_file, tag
+from selftrain.store.files import Files, leads_out, replace_file, sha256_file, tag
 from selftrain.store.lease import held
 
 MANIFEST = "manifest.json"
@@ -41,8 +41,6 @@ REGISTRY = "registry"
 """Folder of the registries of champions (`selftrain.champion.registry`)."""
 CREATED = {RUNS, REGISTRY, "prepare", ".local"}
 """Names at the root of a store; a store to which anything was written has at least one of them."""
-CACHE_GIB = 50.0
-"""Default size limit of the artifact cache, GiB."""
 
 
 class Store:
@@ -58,7 +56,7 @@ class Store:
         url: str,
         local: Path | None = None,
         options: Mapping[str, Any] | None = None,
-        cache_gib: float = CACHE_GIB,
+        cache_gib: float = 50.0,
     ) -> None:
         self._arguments = (url, local, options, cache_gib)
         self.url = url
@@ -243,7 +241,7 @@ class Store:
             for name, path in kept.items()
         }
         if not self.is_local:
-            for name, found in self._upload(ref, attempt, folder, files).items():
+            for name, found in self.files.upload_all(folder, files, self._join(ref, attempt)).items():
                 files[name]["tag"] = found
         manifest = record | {
             "stage": ref.stage,
@@ -268,30 +266,6 @@ class Store:
             with suppress(StoreError):  # `selftrain gc` removes it later
                 self.files.delete_folder(self._join(ref, PROGRESS))
             self._keep_copy(ref, attempt, folder)
-
-    def _upload(
-        self, ref: ArtifactRef, attempt: str, folder: Path, files: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, str]:
-        """Upload and verify `files`. Returns file name -> the store's tag, for the files to which the store gave one.
-
-        A tag that equals the md5 of the local file proves that the file arrived. A file with any other tag (encrypted, or a
-        store that is not S3) is read back and hashed. Raises StoreError where a file differs.
-        """
-        for name in files:
-            self.files.upload(folder / name, self._join(ref, attempt, name))
-        there = self.files.listing(self._join(ref, attempt))
-        tags = {name: tag(there[name]) for name in files if name in there}
-        for name, entry in files.items():
-            size = there.get(name, {}).get("size")
-            if size != entry["size"] or not (
-                tags[name] == s3_tag(folder / name)
-                or self.files.sha256(self._join(ref, attempt, name)) == entry["sha256"]
-            ):
-                raise StoreError(
-                    f"{ref}: {name} arrived in {self.url} with {size} bytes and not as it was sent, {entry['size']} bytes; nothing "
-                    "finished is lost, run again to send it again"
-                )
-        return {name: found for name, found in tags.items() if found}
 
     def _keep_copy(self, ref: ArtifactRef, attempt: str, folder: Path) -> None:
         """Move the build's folder into the artifact cache, so that this machine need not download the artifact."""
@@ -402,11 +376,7 @@ class Store:
 
     @cached_property
     def _machine(self) -> str:
-        """Identifies the folder of this machine's locks in leases.
-
-        The process that holds a key's lock in this folder is the only one that may take leases with this name, so an older
-        lease with the same name is stale.
-        """
+        """Identifies the folder of this machine's locks in leases (`lease.held`)."""
         path = self.local / "machine"
         if not path.is_file():
             replace_file(path, uuid.uuid4().hex.encode())

@@ -1,7 +1,5 @@
 """Shows the history of decisions about the champion: as text, as markdown for Prefect, and as an HTML page."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 from selftrain.champion.registry import Figures, Record, Share

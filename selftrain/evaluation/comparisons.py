@@ -14,8 +14,6 @@ The value of a comparison `A-B` is the mean over problems of A's outcome minus B
                             trained
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import replace

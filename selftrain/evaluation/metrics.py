@@ -7,8 +7,6 @@ that differences between them are paired.
 Not covered: the variance between training seeds (see `pools.join_runs`), and the variance of sampling candidates.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import TypedDict

@@ -1,7 +1,5 @@
 """Pools: the candidates of one generator for a set of problems, with the sandbox's verdicts and rerankers' scores."""
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -129,7 +127,7 @@ class Pool:
         """Names of the rankers that scored the pool, controls included, in the order in which they were given."""
         return tuple(self.problems[0].scores)
 
-    def only(self, language: str) -> Pool:
+    def only(self, language: str) -> "Pool":
         """The pool restricted to the problems of one language."""
         return replace(self, problems=tuple(p for p in self.problems if p.language == language))
 

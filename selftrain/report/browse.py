@@ -1,7 +1,5 @@
 """Collects the data of the report's problem browser: candidates, scores and verdicts, up to a size limit."""
 
-from __future__ import annotations
-
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence

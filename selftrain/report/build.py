@@ -1,7 +1,5 @@
 """Writes the files report.json and report.html of a run."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Sequence

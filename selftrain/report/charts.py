@@ -3,8 +3,6 @@
 A colour stands for a round (rm-1, ppo-1), grey for ranking rules without a reranker, a ring for +logprob.
 """
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace

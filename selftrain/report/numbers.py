@@ -1,7 +1,5 @@
 """Formats numbers for people: shares, intervals, differences, times."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 
 from selftrain.evaluation.metrics import Estimate

@@ -5,8 +5,6 @@ plots, style, script and data that this module inserts. Candidates are untrusted
 requests and all scripts but this one.
 """
 
-from __future__ import annotations
-
 import base64
 import hashlib
 import json

@@ -4,8 +4,6 @@ Coordinates are pixels of the viewBox; the origin is at the top left. Text is es
 are used inline in HTML.
 """
 
-from __future__ import annotations
-
 import base64
 import math
 import re

@@ -1,7 +1,5 @@
 """The Jinja environment and the CSS that all HTML pages use."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined

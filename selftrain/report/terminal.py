@@ -1,7 +1,5 @@
 """Formats a report as text for the terminal."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

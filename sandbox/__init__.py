@@ -23,7 +23,8 @@ Worker
     exchange.py    the files that a program gets and the files that it returns
     clear.py       removes the files that a program leaves; room.py recognizes a full disk
     prepared.py    files built once: precompiled C++ headers (preamble.py), node's heap, the library for forkserver.py
-    classfiles.py  finds the class to run in a Java or Scala program; libraries.py: reports missing libraries
+    classfiles.py  finds the class to run in a Java or Scala program
+    libraries.py   reports missing libraries; installed.py lists the installed ones
 Answers of chat models
     completion.py  extracts a program from an answer: markdown.py, lexer.py, grammars.py, outline.py, needs.py, splice.py
 Command line and HTTP

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import get_args
 
 from sandbox.backends import docker
+from sandbox.backends.choice import Choice
 from sandbox.cache import VerdictCache
 from sandbox.check import check
 from sandbox.client import Backend, Sandbox
@@ -32,6 +33,7 @@ log = logging.getLogger(__name__)
 
 _EXAMPLES = """examples:
   python -m sandbox build                                      build the image of backend docker
+  python -m sandbox build --apt python3-scipy --npm mathjs     with further libraries (docs/sandbox.md)
   python -m sandbox languages
   python -m sandbox check --backend docker
   python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt
@@ -101,6 +103,15 @@ def _parser() -> argparse.ArgumentParser:
         metavar="IMAGE",
         help="; ".join(f"{image}: {names}" for image, names in languages.items()) + " (default: common)",
     )
+    for kind, what in (("apt", "Debian packages"), ("pip", "Python packages"), ("npm", "node modules")):
+        make.add_argument(
+            f"--{kind}",
+            nargs="+",
+            action="extend",
+            default=[],
+            metavar="NAME",
+            help=f"{what} to add; sandboxes use the image that was built last, so name all libraries in one call, after IMAGE",
+        )
     _add_run(add("run", _run, "run one program and print its verdict as JSON"))
     multipl_e = add(
         "multipl-e", _multipl_e, "judge MultiPL-E's completions files (NAME.json.gz), write its results files"
@@ -288,10 +299,11 @@ def _build(arguments: argparse.Namespace) -> int:
     for image in images:
         if image not in IMAGES:
             raise UsageError(f"unknown image {image!r}; known: {', '.join(IMAGES)}")
+    choice = Choice(arguments.apt, arguments.pip, arguments.npm)
     for image in images:
-        for line in docker.build(image):
+        for line in docker.build(image, choice):
             print(line)
-        print(f"built {docker.tag(image)}")
+        print(f"built {docker.chosen_tag(image, choice)}")
     return 0
 
 
@@ -344,7 +356,7 @@ def _judge(arguments: argparse.Namespace) -> int:
     if unreadable := sum(row.known is not None for row in rows):
         said += f"; {unreadable} of the {Verdict.wrong_answer} {UNREADABLE}s, see their notes"
     if lacking := counted(results.notes.values()):
-        said += f"; missing libraries: {lacking}"
+        said += f"; dependency_missing: {lacking}"
     print(said, file=sys.stderr)
     return SandboxError.exit_code if verdicts[Verdict.sandbox_error] else 0
 

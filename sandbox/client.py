@@ -350,7 +350,7 @@ def _choose(
         return backend, _piped(bubblewrap.command())
     if backend == docker.NAME:
         docker.image_digest(docker.connect(patience))
-        return backend, lambda image: docker.start(image, docker_runtime)
+        return backend, docker.starter(docker_runtime)
     if backend != "auto":
         raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
     reasons = []

@@ -191,7 +191,8 @@ _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation fa
 # of the program.
 _NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|timers|url|util|vm|worker_threads|zlib"
 _NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{_NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
-_NODE_MISSING_AT_RUN = r"(?m:^)(?:Uncaught )?Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
+# Node marks the place (^) of the error that ended the program, not of one that the program caught and printed.
+_NODE_MISSING_AT_RUN = r"(?m:\^\n\n|^Uncaught )Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
 _NODE_ASSERTIONS = tuple(
     f"assert.{name}(GOT, WANTED)" for name in ("deepEqual", "equal", "deepStrictEqual", "strictEqual")
 )
@@ -224,7 +225,8 @@ _ROWS = (
         negation="not ({})",
         test_failed=r"(?m)^AssertionError\b",
         out_of_memory=r"(?m)^MemoryError\b",
-        missing=r"(?m)^ModuleNotFoundError: No module named '([^'\n]{1,100})'",
+        # The last exception, or one whose handler failed; not one that the program caught and printed before it went on.
+        missing=r"(?m)^ModuleNotFoundError: No module named '([^'\n]{1,100})'(?=.*\n*(?:\Z|^(?:During handling|The above exception) ))",
         # OpenBLAS (in builds of numpy other than Debian's) would start a thread per processor, which may exceed limits.
         env=(("PYTHONHASHSEED", "0"), ("PYTHONDONTWRITEBYTECODE", "1"), ("OPENBLAS_NUM_THREADS", "1")),
     ),
@@ -304,6 +306,7 @@ _ROWS = (
         variants=_CONTEST_NODE,
         tools=("tsc", "node"),
         packages=("nodejs", "node-typescript"),
+        libraries=("node-lodash",),
         versions=(("tsc", "--version"), ("node", "--version")),
         end='console.log("\\n{marker}");',
         assertions=_NODE_ASSERTIONS,
@@ -374,6 +377,7 @@ _ROWS = (
         syntax_check=("node", "--check", "{dir}/main.js"),
         tools=("node",),
         packages=("nodejs",),
+        libraries=("node-lodash",),
         versions=(("node", "--version"),),
         end='console.log("\\n{marker}");',
         assertions=_NODE_ASSERTIONS,

@@ -19,7 +19,7 @@ _ASKS_FOR_OPENSSL = re.compile(r'(?m)^[ \t]*(?:#|%:)[ \t]*include[ \t]*[<"]opens
 _LINK_OPENSSL = "-Wl,--as-needed,-lssl,-lcrypto"
 _LONGEST = 100
 _FAILED = (Verdict.compile_error, Verdict.runtime_error, Verdict.wrong_answer)
-_NEEDS, _NOT_HERE = "needs ", ", which is not installed here; see Libraries in sandbox/README.md"
+_MISSING, _NOT_HERE = "dependency_missing: ", " is not found here; see Libraries in sandbox/README.md"
 
 
 def openssl(source: str) -> str:
@@ -50,13 +50,17 @@ def missing_library(row: Language, said: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in name[:_LONGEST])
 
 
-def note(row: Language, verdict: Verdict, stdout: str, stderr: str) -> str:
-    """The `note` of a result: one line that names the missing library, or empty if none is missing."""
-    if verdict not in _FAILED:
+def note(row: Language, verdict: Verdict, exit_code: int | None, stdout: str, stderr: str) -> str:
+    """The `note` of a result: one line, `dependency_missing: ` and the name of the missing library; empty if none is missing.
+
+    `exit_code`: of the program's last command. A program that ends with 0 went on without the library, so it lacked none. Scripts
+    of Bash go on after every failed command, so there the exit code says nothing.
+    """
+    if verdict not in _FAILED or (exit_code == 0 and row.name != "sh"):
         return ""
     own = stderr + "\n" + stdout if row.reports_on_stdout or verdict is Verdict.compile_error else stderr
     name = missing_library(row, own)
-    return f"{_NEEDS}{name}{_NOT_HERE}" if name else ""
+    return f"{_MISSING}{name}{_NOT_HERE}" if name else ""
 
 
 def counted(notes: Iterable[str]) -> str:
@@ -67,4 +71,4 @@ def counted(notes: Iterable[str]) -> str:
 
 def named_in(note: str) -> str:
     """The missing library that a result's note names; empty if the note is about something else."""
-    return note.removeprefix(_NEEDS).removesuffix(_NOT_HERE) if note.endswith(_NOT_HERE) else ""
+    return note.removeprefix(_MISSING).removesuffix(_NOT_HERE) if note.startswith(_MISSING) else ""

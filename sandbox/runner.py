@@ -22,15 +22,15 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from sandbox.confine import become_subreaper
 from sandbox.errors import SandboxError
 from sandbox.group import of_container, own
+from sandbox.installed import installed_libraries
 from sandbox.judge import Judge, Place
-from sandbox.languages import NODE_MODULES, PATH, Language, language
+from sandbox.languages import PATH, Language, language
 from sandbox.verdicts import Program
 from sandbox.watch import CallerGone
 
@@ -106,31 +106,6 @@ def identity(row: Language) -> str:
         versions.append(f"{argv[0]}: {(done.stdout or done.stderr).strip().splitlines()[0]}")
     versions += installed_libraries(row)
     return f"{row.name} {'; '.join(versions)}; rules {row.rules()}"
-
-
-def installed_libraries(row: Language) -> list[str]:
-    """`NAME VERSION` for each library of a language's row that is installed."""
-    found = []
-    if row.libraries and shutil.which("dpkg-query", path=PATH):
-        asked = (
-            "dpkg-query",
-            "--show",
-            "--showformat=${db:Status-Status} ${Package} ${Version}\n",
-            *row.libraries,
-        )
-        # dpkg-query fails if a package is missing, but still lists the others.
-        said = subprocess.run(
-            asked, capture_output=True, text=True, env={"PATH": PATH}, timeout=60, check=False
-        )
-        found = sorted(
-            line.partition(" ")[2] for line in said.stdout.splitlines() if line.startswith("installed ")
-        )
-    if "nodejs" in row.packages:
-        for module in NODE_MODULES:
-            package = Path("/usr/share/nodejs", module.rpartition("@")[0], "package.json")
-            with suppress(OSError, ValueError, KeyError):
-                found.append(f"{module.rpartition('@')[0]} {json.loads(package.read_bytes())['version']}")
-    return found
 
 
 if __name__ == "__main__":

@@ -55,6 +55,8 @@ ELSEWHERE = {
     "make test-slow": ".ci/run",
     "python -m sandbox build": ".ci/run",
     "python -m sandbox build more": ".ci/run",
+    "python -m sandbox build --apt *": "tests/sandbox/test_sandbox_choice.py::test_an_image_with_more_libraries",
+    "python -m sandbox build common --apt *": "tests/sandbox/test_sandbox_choice.py::test_an_image_with_more_libraries",
     "python -m sandbox languages": "tests/sandbox/test_sandbox_cli.py::test_languages_lists_the_table",
     "python -m sandbox check --backend docker": "tests/sandbox/test_sandbox_check.py::test_a_backend_that_isolates_passes",
     "python -m sandbox multipl-e completions/": "tests/sandbox/test_sandbox_multipl_e_files.py::test_results_are_in_multipl_es_own_terms",

@@ -14,13 +14,16 @@ import secrets
 import socket
 import struct
 import tarfile
+import tempfile
 import time
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 from sandbox.backends import code, npm
+from sandbox.backends.choice import Choice, fetch, machine
 from sandbox.channel import GOODBYE_SECONDS, wait_readable
 from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, UsageError
 from sandbox.languages import COMMON, LANGUAGES, NODE_MODULES
@@ -38,6 +41,8 @@ FILES_COUNT = 16_384
 """The most files in each of them."""
 LABEL = "selftrain.sandbox"
 """The name of a label of each container; its value is the process id of the client."""
+
+NOTHING = Choice()
 
 # Size of the file system in memory with this package's code, and the most files in it.
 _CODE_BYTES = 8 * MIB
@@ -67,6 +72,21 @@ def start(
     return Attached(
         client, image_digest(client, image), _options(runtime, command), code.payload(tuple(more))
     )
+
+
+def starter(runtime: str | None = None) -> Callable[[str], "Attached"]:
+    """A function that starts a worker for a given image, as `start`. It stays with the images that it found first, so that an image
+    with other libraries that is built meanwhile does not change the verdicts of an open sandbox."""
+    found: dict[str, str] = {}
+
+    def started(image: str) -> Attached:
+        client = connect()
+        found[image] = found.get(image) or image_digest(client, image)
+        return Attached(
+            client, found[image], _options(runtime, ("sandbox.runner", "container")), code.payload()
+        )
+
+    return started
 
 
 def check(program: Program) -> None:
@@ -126,7 +146,8 @@ def _left_behind(host: str) -> bool:
 
 
 def tag(image: str = COMMON) -> str:
-    """The name of the Docker image for `image`. Its tag is a digest of everything that the image is built from."""
+    """The name of the Docker image for `image`, which sandboxes use. Its tag is a digest of everything that all its builds are built
+    from. The build with the latest choice of further libraries has this name; see `build`."""
     return f"selftrain-sandbox-{image}:{_digest(image)}"
 
 
@@ -168,42 +189,64 @@ def image_digest(client: Any, image: str = COMMON) -> str:
         ) from error
 
 
-def build(image: str = COMMON) -> Iterator[str]:
-    """Build an image; yields the daemon's output. Raises `BackendUnavailable`."""
+def build(image: str = COMMON, choice: Choice = NOTHING) -> Iterator[str]:
+    """Build an image, with the further libraries of `choice`; yields the daemon's output. Sandboxes that are opened later use it.
+
+    The image also gets a name of its own, `chosen_tag`, so that it stays when another choice is built.
+    Raises `BackendUnavailable`, `UsageError` for node's modules in an image without node.
+    """
     from docker.errors import DockerException
 
-    api = connect().api
-    last = ""
-    context, lacking = _context(_modules(image))
+    if choice.npm and "nodejs" not in _packages(image):
+        raise UsageError(f"--npm: the image {image} has no node")
+    client = connect()
     try:
-        # With the host's network the build can reach the host's package mirrors.
-        for message in api.build(
-            fileobj=context,
-            custom_context=True,
-            tag=tag(image),
-            buildargs={"PACKAGES": " ".join(_packages(image))},
-            rm=True,
-            forcerm=True,
-            network_mode="host",
-            decode=True,
-        ):
-            last = message.get("error") or message.get("stream", "").rstrip() or last
-            if "error" in message:
-                hint = (
-                    "; where no registry can be reached, infra/base_image.sh makes debian:bookworm-slim from Debian packages"
-                    if "pull" in last or "registry" in last or "lookup" in last or "manifest" in last
-                    else ""
-                )
-                raise BackendUnavailable(f"the image could not be built: {last}{hint}")
-            if message.get("stream", "").strip():
-                yield message["stream"].rstrip()
+        platform = machine(client.version()["Arch"])
+        context, lacking = _context(_modules(image), choice, platform)
+        arguments = {"PACKAGES": " ".join(_packages(image)), "APT": " ".join(choice.apt), "MACHINE": platform}
+        yield from _built(client, context, chosen_tag(image, choice), arguments)
+        client.images.get(chosen_tag(image, choice)).tag(*tag(image).split(":"))
         yield from lacking
     except DockerException as error:
         raise BackendUnavailable(f"the image could not be built: {error}") from error
 
 
-def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
-    """The build context of an image (a tar file), and one message for each of node's `modules` that could not be fetched."""
+def chosen_tag(image: str, choice: Choice) -> str:
+    """The name of the image with the further libraries of `choice`; `tag` if there are none."""
+    return f"{tag(image)}-{choice.digest()}" if choice else tag(image)
+
+
+def _built(client: Any, context: io.BytesIO, name: str, arguments: Mapping[str, str]) -> Iterator[str]:
+    """Let the daemon build the image `name`; yields its output. Raises `BackendUnavailable`, `DockerException`."""
+    last = ""
+    # With the host's network the build can reach the host's package mirrors.
+    for message in client.api.build(
+        fileobj=context,
+        custom_context=True,
+        tag=name,
+        buildargs=arguments,
+        rm=True,
+        forcerm=True,
+        network_mode="host",
+        decode=True,
+    ):
+        last = message.get("error") or message.get("stream", "").rstrip() or last
+        if "error" in message:
+            hint = (
+                "; where no registry can be reached, infra/base_image.sh makes debian:bookworm-slim from Debian packages"
+                if "pull" in last or "registry" in last or "lookup" in last or "manifest" in last
+                else ""
+            )
+            raise BackendUnavailable(f"the image could not be built: {last}{hint}")
+        if message.get("stream", "").strip():
+            yield message["stream"].rstrip()
+
+
+def _context(
+    modules: Mapping[str, str], choice: Choice = NOTHING, platform: str = ""
+) -> tuple[io.BytesIO, list[str]]:
+    """The build context of an image (a tar file), and one message for each of node's `modules` that could not be fetched. Raises
+    `BackendUnavailable` if a library of `choice` cannot be fetched; `platform`: the image's processor, see `choice.machine`."""
     files, lacking = [(name, path.read_bytes()) for name, path in code.sources()], []
     files.append(("Dockerfile", _dockerfile()))
     for module, integrity in modules.items():
@@ -215,7 +258,7 @@ def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
             folder = f"modules/{module.rpartition('@')[0]}"
             files += [(f"{folder}/{name}", content) for name, content in npm.files(packed)]
     data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive:
+    with tarfile.open(fileobj=data, mode="w") as archive, tempfile.TemporaryDirectory() as chosen:
         none = tarfile.TarInfo("modules")  # the Dockerfile needs this folder, even if it is empty
         none.type, none.mode = tarfile.DIRTYPE, 0o755
         archive.addfile(none)
@@ -223,8 +266,20 @@ def _context(modules: Mapping[str, str]) -> tuple[io.BytesIO, list[str]]:
             entry = tarfile.TarInfo(name)
             entry.size, entry.mode = len(content), 0o644
             archive.addfile(entry, io.BytesIO(content))
+        fetch(choice, platform, Path(chosen))
+        archive.add(chosen, "chosen", filter=_plain)
     data.seek(0)
     return data, lacking
+
+
+def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
+    """A file or folder as root's, readable for all; None, which leaves it out, for links and other kinds."""
+    if not (entry.isfile() or entry.isdir()):
+        return None
+    entry.uid = entry.gid = 0
+    entry.uname = entry.gname = ""
+    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644
+    return entry
 
 
 class Attached:

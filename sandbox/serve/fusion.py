@@ -49,7 +49,8 @@ class CommandResult(BaseModel):
 
 
 class RunCodeAnswer(BaseModel):
-    """The answer. Status `Failed`: the compiler or the program ended with an exit code other than 0 or exceeded a limit."""
+    """The answer. Status `Failed`: the compiler or the program ended with an exit code other than 0 or exceeded a limit. `message`:
+    the result's note, such as which library was missing; usually empty."""
 
     status: Literal["Success", "Failed", "SandboxError"]
     message: str
@@ -97,7 +98,7 @@ def answer(result: Result) -> RunCodeAnswer:
     status: Literal["Success", "Failed"] = "Success" if result.verdict is Verdict.passed else "Failed"
     return RunCodeAnswer(
         status=status,
-        message="",
+        message=result.note,
         compile_result=_command(result.compiled),
         run_result=_command(result.ran),
         files=dict(result.files),

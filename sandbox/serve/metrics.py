@@ -2,7 +2,8 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
-from sandbox.verdicts import Verdict
+from sandbox.libraries import named_in
+from sandbox.verdicts import Result
 
 BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0)
 """Upper bounds of the histogram's buckets, in seconds."""
@@ -16,6 +17,12 @@ class Metrics:
         ProcessCollector(registry=self.registry)  # the server's own memory, CPU time and descriptors
         self.programs = Counter(
             "sandbox_programs", "Programs judged", ("language", "verdict"), registry=self.registry
+        )
+        self.dependency_missing = Counter(
+            "sandbox_dependency_missing",
+            "Programs that failed because a library is missing",
+            ("language",),
+            registry=self.registry,
         )
         self.seconds = Histogram(
             "sandbox_program_seconds",
@@ -47,12 +54,14 @@ class Metrics:
         )
         self.errors = Counter("sandbox_errors", "Programs that the sandbox failed on", registry=self.registry)
 
-    def judged(self, language: str, verdict: Verdict, wait: float, seconds: float) -> None:
+    def judged(self, language: str, result: Result, wait: float, seconds: float) -> None:
         """Count one judged program. `wait`: seconds until a worker was free; `seconds`: from then to its result (wall-clock time)."""
         self.wait.observe(wait)
-        self.programs.labels(language, str(verdict)).inc()
+        self.programs.labels(language, str(result.verdict)).inc()
         self.seconds.labels(language).observe(seconds)
-        if not verdict.is_label:
+        if named_in(result.note):
+            self.dependency_missing.labels(language).inc()
+        if not result.verdict.is_label:
             self.errors.inc()
 
     def text(self) -> bytes:

@@ -169,12 +169,13 @@ def _first(*milliseconds: float | None) -> float:
 def _answer(result: Result, program: Program) -> Executed:
     ran, compiled = result.ran or result.compiled, result.compiled
     assert ran
-    answer = Executed(language=program.language, version=VERSION, run=_stage(ran))
-    return answer.model_copy(update={"compile": _stage(compiled)}) if compiled else answer
+    answer = Executed(language=program.language, version=VERSION, run=_stage(ran, result.note))
+    note = "" if result.ran else result.note
+    return answer.model_copy(update={"compile": _stage(compiled, note)}) if compiled else answer
 
 
-def _stage(phase: Phase) -> Stage:
-    """Piston's object for one command: its output, how it ended, and what it used."""
+def _stage(phase: Phase, note: str) -> Stage:
+    """Piston's object for one command: its output, how it ended, and what it used. `note`: see `Result.note`."""
     number = phase.exit_code - 128 if phase.exit_code is not None and phase.exit_code > 128 else None
     killed = phase.exit_code is None
     status = STATUSES.get(phase.verdict) or ("SG" if number or killed else "RE" if phase.exit_code else None)
@@ -188,7 +189,7 @@ def _stage(phase: Phase) -> Stage:
         output=phase.stdout + phase.stderr,
         code=None if name else phase.exit_code,
         signal=name,
-        message=None if phase.verdict is Verdict.passed else str(phase.verdict),
+        message=None if phase.verdict is Verdict.passed else "; ".join(filter(None, (phase.verdict, note))),
         status=status,
         cpu_time=round(phase.cpu_seconds * 1000),
         wall_time=round(phase.seconds * 1000),

@@ -198,7 +198,7 @@ class Service:
         except SandboxError as error:
             log.warning("the sandbox failed on a program: %s", error)
             result = Result(program.id, Verdict.sandbox_error, stderr=str(error))
-        self.metrics.judged(program.language, result.verdict, started - accepted, time.monotonic() - started)
+        self.metrics.judged(program.language, result, started - accepted, time.monotonic() - started)
         return result
 
     def _ended(self, work: asyncio.Future[Result]) -> None:

@@ -213,10 +213,11 @@ def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
 
 
 def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[str, object]:
-    """The stage's metrics: verdicts, pass rate by language, CPU seconds, and missing libraries if there are any."""
+    """The stage's metrics: verdicts, pass rate by language, CPU seconds, and the libraries that programs lacked, if there are any."""
     passed: dict[str, list[bool]] = {}
     lacking = counted(
-        note(row_of(problems[row.problem_id].language), row.verdict, "", row.output) for row in executions
+        note(row_of(problems[row.problem_id].language), row.verdict, row.exit_code, "", row.output)
+        for row in executions
     )
     for row in executions:
         passed.setdefault(problems[row.problem_id].language, []).append(row.passed)
@@ -225,7 +226,7 @@ def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[s
         "verdicts": dict(sorted(Counter(str(row.verdict) for row in executions).items())),
         "pass_rate": {language: sum(rows) / len(rows) for language, rows in sorted(passed.items())},
         "cpu_seconds": sum(row.cpu_seconds for row in executions),
-    } | ({"missing_libraries": lacking} if lacking else {})
+    } | ({"dependency_missing": lacking} if lacking else {})
 
 
 EXECUTE = Stage("execute", 2, run, shard_names)

@@ -154,15 +154,15 @@ def test_judge_counts_the_libraries_that_are_not_there(tmp_path: Path) -> None:
     output = tmp_path / "out.jsonl"
     done = sandbox("judge", write_rows(tmp_path / "in.jsonl", rows), output, "--workers", "2")
     assert done.returncode == 0, done.stderr
-    said = "which is not installed here; see Libraries in sandbox/README.md"
+    said = "is not found here; see Libraries in sandbox/README.md"
     assert [row["note"] for row in read_rows(output)] == [
-        f"needs nosuch, {said}",
-        f"needs nosuch, {said}",
-        f"needs other, {said}",
+        f"dependency_missing: nosuch {said}",
+        f"dependency_missing: nosuch {said}",
+        f"dependency_missing: other {said}",
         "",
         "",
     ]
-    told = "1 passed; missing libraries: nosuch 2, other 1"
+    told = "1 passed; dependency_missing: nosuch 2, other 1"
     assert told in done.stderr
 
 

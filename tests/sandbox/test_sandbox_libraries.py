@@ -94,6 +94,12 @@ JS_MD5 = {
     "hex": "var md5 = require('js-md5');\nif (md5.create().update('').hex() !== 'd41d8cd98f00b204e9800998ecf8427e') throw 1;\n",
     "array": "if (require('js-md5').array('a').length !== 16) throw 1;\n",
 }
+LODASH = {
+    "call": "const _ = require('lodash');\nif (_.chunk([1, 2, 3], 2).length !== 2) throw 1;\n",
+    "order": "const { sortBy, isEqual } = require('lodash');\nif (!isEqual(sortBy([3, 1, 2]), [1, 2, 3])) throw 1;\n",
+    "part": "if (require('lodash/fp').add(1)(2) !== 3) throw 1;\n",
+}
+CATCHES = "import traceback\ntry:\n    import no_such\nexcept ImportError:\n    traceback.print_exc()"
 
 
 def judge(sandbox: Sandbox, name: str, source: str, cases: tuple[Case, ...] = ()) -> Result:
@@ -198,6 +204,14 @@ def test_js_md5_is_there(sandbox: Sandbox, cases: tuple[Case, ...], name: str, w
     assert (result.verdict, result.note) == (Verdict.passed, ""), result
 
 
+@pytest.mark.parametrize("what", LODASH)
+@pytest.mark.parametrize("name", ["js", "ts"])
+def test_lodash_is_there(sandbox: Sandbox, cases: tuple[Case, ...], name: str, what: str) -> None:
+    needs_of_machine(sandbox, "js", "require('lodash')")
+    result = judge(sandbox, name, "declare var require: any;\n" * (name == "ts") + LODASH[what], cases)
+    assert (result.verdict, result.note) == (Verdict.passed, ""), result
+
+
 @pytest.mark.parametrize(
     ("name", "source", "verdict", "library"),
     [
@@ -206,6 +220,10 @@ def test_js_md5_is_there(sandbox: Sandbox, cases: tuple[Case, ...], name: str, w
         ("py", "import numpy.no_such as x\n", "runtime_error", None),
         ("py", "try:\n    import no_such\nexcept ImportError:\n    pass\n", "passed", ""),
         ("py", "try:\n    import no_such\nexcept ImportError:\n    pass\nassert 1 > 2", "wrong_answer", ""),
+        ("py", f"{CATCHES}\nassert 1 > 2", "wrong_answer", ""),
+        ("py", f"{CATCHES}\nraise SystemExit(3)", "runtime_error", "no_such"),
+        ("py", "try:\n    import no_such\nexcept ImportError as error:\n    raise OSError from error", "runtime_error", "no_such"),
+        ("py", "try:\n    import no_such\nexcept ImportError:\n    import nor_this", "runtime_error", "no_such"),
         ("py", "import os\nos.no_such()", "runtime_error", ""),
         ("py", "x.no_such", "runtime_error", ""),
         ("cpp", "#include <no/such.hpp>\nint main() {}", "compile_error", "no/such.hpp"),
@@ -225,6 +243,9 @@ def test_js_md5_is_there(sandbox: Sandbox, cases: tuple[Case, ...], name: str, w
         ("js", "const x = require('no-such');", "runtime_error", "no-such"),
         ("js", "require('@no/such/part');", "runtime_error", "@no/such/part"),
         ("js", "require('./no-such');", "runtime_error", ""),
+        ("js", "try { require('no-such') } catch (error) { console.error(error) }\nthrow Error('own')", "runtime_error", ""),
+        ("js", "(async () => require('no-such'))()", "runtime_error", "no-such"),
+        ("js", "import('no-such')", "runtime_error", "no-such"),
         ("js", "noSuch();", "runtime_error", ""),
         ("cs", "using NoSuch.Json;\nclass A { static void Main() {} }", "compile_error", "NoSuch"),
         ("cs", "class A { static void Main() { NoSuch x = null; } }", "compile_error", ""),
@@ -318,13 +339,22 @@ def test_what_a_program_says_goes_into_no_note_as_it_is(said: str, name: str) ->
 
 def test_a_note_is_one_line_and_names_the_library_and_what_to_read() -> None:
     said = "ModuleNotFoundError: No module named 'numpy'\n"
-    note = libraries.note(language("py"), Verdict.runtime_error, "", said)
-    assert note == "needs numpy, which is not installed here; see Libraries in sandbox/README.md"
+    note = libraries.note(language("py"), Verdict.runtime_error, 1, "", said)
+    assert note == "dependency_missing: numpy is not found here; see Libraries in sandbox/README.md"
     assert libraries.named_in(note) == "numpy"
-    assert libraries.named_in("unreadable answer: needs numpy") == ""
+    assert libraries.named_in("unreadable answer: dependency_missing: numpy") == ""
     for verdict in (Verdict.passed, Verdict.timeout, Verdict.memory_exceeded, Verdict.sandbox_error):
-        assert libraries.note(language("py"), verdict, "", said) == ""
-    assert libraries.note(language("py"), Verdict.runtime_error, said, "") == ""
+        assert libraries.note(language("py"), verdict, 1, "", said) == ""
+    assert libraries.note(language("py"), Verdict.runtime_error, 1, said, "") == ""
+
+
+def test_a_program_that_went_on_to_its_end_lacked_nothing_but_a_script_may() -> None:
+    said = "ModuleNotFoundError: No module named 'numpy'\n"
+    assert libraries.note(language("py"), Verdict.wrong_answer, 0, "", said) == ""
+    said = "main.sh: line 1: bc: command not found\n"
+    for exit_code in (0, 127):
+        note = libraries.note(language("sh"), Verdict.wrong_answer, exit_code, "", said)
+        assert libraries.named_in(note) == "bc"
 
 
 def test_libraries_and_what_is_said_of_them_are_in_no_key() -> None:

@@ -71,6 +71,19 @@ def test_sandbox_fusions_files(server: Server) -> None:
     assert (answer["status"], answer["files"]) == ("Success", {"out.txt": "aGkh"}), answer
 
 
+def test_a_missing_library_is_told_and_counted(server: Server) -> None:
+    told = "dependency_missing: no_such is not found here; see Libraries in sandbox/README.md"
+    before = server.metric("sandbox_dependency_missing_total")
+    answer = run_code(server, "import no_such")
+    assert (answer["status"], answer["message"]) == ("Failed", told)
+    answer = execute(server, "python", "import no_such.part")
+    assert answer["run"]["message"] == f"runtime_error; {told}"
+    answer = execute(server, "cpp", "#include <no/such.h>")
+    assert answer["compile"]["message"] == f"compile_error; {told.replace('no_such', 'no/such.h')}"
+    assert execute(server, "python", "1/0")["run"]["message"] == "runtime_error"
+    assert server.metric("sandbox_dependency_missing_total") == before + 3
+
+
 @pytest.mark.parametrize(
     ("body", "message"),
     [

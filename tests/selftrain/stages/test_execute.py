@@ -210,8 +210,8 @@ def test_the_summary_counts_libraries_that_were_not_there(tmp_path: Path) -> Non
     texts = ["    import nosuch\n", "    import nosuch, more\n", "    return 2\n", "    return 1\n"]
     rows, _ = executed(tmp_path / "lacking", programs={"one.py": texts})
     problems = {problem.id: problem for problem in PROBLEMS}
-    assert summary([*rows.values()], problems)["missing_libraries"] == "nosuch 2"
-    assert "missing_libraries" not in summary([rows["one.py#2"], rows["one.py#3"]], problems)
+    assert summary([*rows.values()], problems)["dependency_missing"] == "nosuch 2"
+    assert "dependency_missing" not in summary([rows["one.py#2"], rows["one.py#3"]], problems)
 
 
 CHEAT = "    return type('Any', (), {'__eq__': lambda a, b: True})()\n"

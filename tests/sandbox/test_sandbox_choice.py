@@ -131,6 +131,7 @@ def registries(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     npm = folder / "npm"
     npm.write_text(
         """#!/bin/sh
+if [ "$1" = pack ]; then PATH=${PATH#*:} exec npm "$@"; fi  # of the image's usual modules
 echo "$@" > "$(dirname "$0")/asked"
 mkdir -p node_modules/@scope/picked/node_modules/deep node_modules/.bin
 echo "module.exports = require('deep') + 1" > node_modules/@scope/picked/index.js
@@ -209,6 +210,13 @@ def test_dockers_name_of_a_processor_is_the_kernels() -> None:
     assert [machine(name) for name in ("amd64", "arm64", "riscv64")] == ["x86_64", "aarch64", "riscv64"]
 
 
+def judged(programs: list[Program]) -> tuple[dict[str, str], dict[str, str]]:
+    """Identities of three languages, and the programs' verdicts, in a new sandbox."""
+    with Sandbox("docker") as sandbox:
+        found = {result.id: str(result.verdict) for result in sandbox.run(programs)}
+        return {name: sandbox.identity(name) for name in ("py", "js", "cpp")}, found
+
+
 @pytest.mark.slow
 def test_an_image_with_more_libraries(registries: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Under a name of its own: sandboxes of other tests keep the usual image."""
@@ -220,25 +228,25 @@ def test_an_image_with_more_libraries(registries: Path, monkeypatch: pytest.Monk
         Program("pip", "py", "import Pick_ed\nassert Pick_ed.value == 42"),
         Program("npm", "js", "if (require('@scope/picked') !== 42) throw 1"),
     ]
-    with Sandbox("docker") as sandbox:
-        before = {name: sandbox.identity(name) for name in ("py", "js", "cpp")}
-        assert {result.verdict for result in sandbox.run(programs)} == {"runtime_error"}
-        monkeypatch.setattr(docker, "tag", lambda image=COMMON: tag(image) + "-test")
-        chosen = docker.chosen_tag(COMMON, choice)
-        try:
-            list(docker.build(COMMON, choice))
-            with Sandbox("docker") as other:
-                assert {result.id: result.verdict for result in other.run(programs)} == dict.fromkeys(
-                    ("apt", "pip", "npm"), "passed"
-                )
-                after = {name: other.identity(name) for name in before}
-            # A sandbox that is open stays with its image, also for new workers.
-            assert client.images.get(docker.tag()).id == client.images.get(chosen).id
-            assert {name: sandbox.identity(name) for name in before} == before
-        finally:
-            for name in (docker.tag(), chosen):
-                with suppress(DockerException):
-                    client.images.remove(name, force=True)
+    monkeypatch.setattr(docker, "tag", lambda image=COMMON: tag(image) + "-test")
+    usual, chosen = client.images.get(tag(COMMON)), docker.chosen_tag(COMMON, choice)
+    usual.tag(*docker.tag().split(":"))
+    start = docker.starter()
+    try:
+        start(COMMON).kill()
+        before, found = judged(programs)
+        assert set(found.values()) == {"runtime_error"}
+        list(docker.build(COMMON, choice))
+        after, found = judged(programs)
+        assert found == dict.fromkeys(("apt", "pip", "npm"), "passed")
+        assert client.images.get(docker.tag()).id == client.images.get(chosen).id != usual.id
+        worker = start(COMMON)
+        assert worker._container.attrs["Image"] == usual.id  # an open sandbox stays with its image
+        worker.kill()
+    finally:
+        for name in (docker.tag(), chosen):
+            with suppress(DockerException):
+                client.images.remove(name, force=True)
     assert "python3-sortedcontainers 2.4.0" in after["cpp"]
     assert "pick-ed 1.5; with 1 others" in after["py"]
     assert "@scope/picked 3.0; with 1 others" in after["js"]

@@ -28,7 +28,7 @@ Worker
 Answers of chat models
     completion.py  extracts a program from an answer: markdown.py, lexer.py, grammars.py, outline.py, needs.py, splice.py
 Command line and HTTP
-    cli.py         python -m sandbox; rows.py and multipl_e.py read and write its files
+    cli.py         python -m sandbox; rows.py and multipl_e.py read and write its files, progress.py shows how far it is
     check.py       tests a backend with the programs of shapes.py and hostile.py
     serve/         the HTTP server
 """

@@ -6,7 +6,6 @@ import json
 import logging
 import os
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from sandbox.errors import SandboxError, UsageError
 from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.libraries import counted
 from sandbox.multipl_e import completion_files, evaluate
+from sandbox.progress import Progress
 from sandbox.rows import UNREADABLE, ResultFile, read_rows
 from sandbox.twin import check_audit
 from sandbox.verdicts import Case, Checker, Program, Verdict
@@ -345,7 +345,7 @@ def _judge(arguments: argparse.Namespace) -> int:
         with contextlib.closing(_cache(arguments.cache, sandbox, todo.values())) as cache:
             for id, result in cache.find(todo.values()).items():
                 results.add(int(id), result)
-            progress = _Progress(len(programs), len(results.done))
+            progress = Progress(len(programs), len(results.done))
             for result in sandbox.run(program for id, program in todo.items() if int(id) not in results.done):
                 results.add(int(result.id), result)
                 cache.keep([(todo[result.id], result)])
@@ -376,7 +376,7 @@ def _multipl_e(arguments: argparse.Namespace) -> int:
     paths = completion_files(arguments.directory)
     passed = count = 0
     with _sandbox(arguments, arguments.workers) as sandbox:
-        progress = _Progress(len(paths), 0, "files")
+        progress = Progress(len(paths), 0, "files")
         for _, done in evaluate(sandbox, paths):
             rows = done["results"]
             count += len(rows)
@@ -384,26 +384,3 @@ def _multipl_e(arguments: argparse.Namespace) -> int:
             progress.step()
     print(f"{passed} of {count} completions of {len(paths)} problems pass", file=sys.stderr)
     return 0
-
-
-class _Progress:
-    """Prints the progress on stderr: rows done, rows per second, seconds left; every second on a terminal, else every 10 s."""
-
-    def __init__(self, total: int, before: int, unit: str = "programs") -> None:
-        self._unit = unit
-        self._total, self._before, self._done = total, before, before
-        self._started = self._shown = time.monotonic()
-        self._terminal = sys.stderr.isatty()
-
-    def step(self) -> None:
-        """Count one more row."""
-        self._done += 1
-        now = time.monotonic()
-        if now - self._shown < (1 if self._terminal else 10) and self._done < self._total:
-            return
-        self._shown = now
-        rate = (self._done - self._before) / max(now - self._started, 1e-6)
-        left = (self._total - self._done) / rate
-        end = "\r" if self._terminal and self._done < self._total else "\n"
-        line = f"{self._done}/{self._total} {self._unit}, {rate:.1f}/s, {left:.0f} s left"
-        print(line, end=end, file=sys.stderr, flush=True)

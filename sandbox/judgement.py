@@ -357,18 +357,17 @@ class Judgement:
         if self.unseen:
             stderr = self.unseen.with_lines(stderr)
         stdout, stderr = _kept(stdout), _kept(stderr)
-        exit_code = None if last.over else last.exit_code
         return Result(
             self.program.id,
             verdict,
-            exit_code,
+            None if last.over else last.exit_code,
             self.compile_seconds,
             self.run_seconds,
             self.cpu_seconds,
             self.peak_memory_bytes,
             stdout,
             stderr,
-            note=note(self.row, verdict, exit_code, stdout, stderr),
+            note=note(self.row, verdict, last.exit_code, stdout, stderr),
             compiled=self.compiled,
             cases=tuple(self.cases),
             files=tuple(read_files(self.directory, self.program.fetch, self.limits.output_bytes)),

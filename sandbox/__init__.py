@@ -17,11 +17,12 @@ Worker
                    servers/) and a compiled checker (checking.py) for the next program
     judgement.py   the steps for one program: compile, run, verdict
     unseen.py      keeps a Python program's source out of its reach; shelf.py hides modules that it has not imported
-    launch.py      starts a command as a child process, restricted by confine.py
+    launch.py      starts a command as a child process, restricted by confine.py and seccomp.py
     watch.py       enforces the limits until the command and all its processes have ended (processes.py); meter.py measures
                    their usage, with the help of the worker's control group where there is one (group.py)
     exchange.py    the files that a program gets and the files that it returns
-    clear.py       removes the files that a program leaves; room.py recognizes a full disk
+    clear.py       removes the files that a program leaves, snapshot.py those that it leaves in its own directory for its next
+                   case; room.py recognizes a full disk
     prepared.py    files built once: precompiled C++ headers (preamble.py), node's heap, the library for forkserver.py
     classfiles.py  finds the class to run in a Java or Scala program
     libraries.py   reports missing libraries; installed.py lists the installed ones

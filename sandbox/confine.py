@@ -6,13 +6,17 @@ Linux only; runs on Python 3.9 and newer.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import resource
 import signal
+import struct
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _PR_SET_NO_NEW_PRIVS = 38
+_PR_SET_SECCOMP = 22
+_SECCOMP_MODE_FILTER = 2
 _LIBC = ctypes.CDLL(None, use_errno=True)
 
 Rlimits = dict[int, tuple[int, int]]
@@ -49,8 +53,23 @@ def die_with_parent(parent: int) -> None:
         raise ProcessLookupError(f"process {parent} has ended")
 
 
-def confine(rlimits: Rlimits, uid: int | None, parent: int) -> None:
-    """Restrict the calling process irrevocably: set `rlimits`, and `uid` as its user and only group (None: keep the user).
+def filter_calls(program: bytes) -> None:
+    """Have the kernel refuse system calls of this process by `program` of `sandbox.seccomp`; empty: none. The process can gain no
+    new privileges. Raises `OSError`."""
+    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    if not program:
+        return
+    instructions = ctypes.create_string_buffer(program, len(program))
+    header = struct.pack("HP", len(program) // 8, ctypes.addressof(instructions))
+    pointer = ctypes.c_char_p(header)
+    failed = _LIBC.prctl(_PR_SET_SECCOMP, _SECCOMP_MODE_FILTER, pointer, 0, 0) != 0
+    if failed and ctypes.get_errno() != errno.EINVAL:  # a kernel without such filters
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP)")
+
+
+def confine(rlimits: Rlimits, uid: int | None, parent: int, calls: bytes = b"") -> None:
+    """Restrict the calling process irrevocably: set `rlimits`, `uid` as its user and only group (None: keep the user), and the
+    filter `calls` (see `filter_calls`).
 
     The process also
     - starts a new session, because within a session a process may join any process group, and the kernel sends SIGHUP to every
@@ -70,7 +89,7 @@ def confine(rlimits: Rlimits, uid: int | None, parent: int) -> None:
         os.setresgid(uid, uid, uid)
         os.setresuid(uid, uid, uid)
     die_with_parent(parent)  # after the change of user, which clears this setting
-    prctl(_PR_SET_NO_NEW_PRIVS, 1)
+    filter_calls(calls)
     for which, (soft, hard) in rlimits.items():
         limit = resource.getrlimit(which)[1]
         if limit != resource.RLIM_INFINITY:  # keep a limit that is already lower

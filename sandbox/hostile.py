@@ -193,6 +193,20 @@ for _ in range(60):
     START
     time.sleep(0.1)
 """
+_CALLS = """
+import ctypes, os
+x86 = os.uname().machine == 'x86_64'
+libc = ctypes.CDLL(None)
+calls = {  # by name: number, arguments
+    'io_uring_setup': (425, 8, ctypes.create_string_buffer(120)),
+    'userfaultfd': (323 if x86 else 282, 1),
+    'perf_event_open': (298 if x86 else 241, ctypes.create_string_buffer(b'\\1\\0\\0\\0\\x70', 112), 0, -1, -1, 0),
+    'bpf': (321 if x86 else 280, 0, ctypes.create_string_buffer(72), 72),
+    'keyctl': (250 if x86 else 219, 0, -3, 1),
+    'unshare': (272 if x86 else 97, 0),
+}
+raise SystemExit(not [name for name, call in calls.items() if libc.syscall(*call) >= 0])
+"""
 _DAEMON = f"""
 import os
 if os.fork() == 0:
@@ -446,7 +460,21 @@ HOSTILE = (
         "writes to the system",
         "for place in ('/usr/x', '/etc/x', '/bin/x', '/x', '/opt/x'): open(place, 'w')",
     ),
+    Hostile(
+        "calls of the kernel that it does not need",
+        _CALLS,
+    ),
     # Using the network
+    Hostile(
+        "sockets to the host of a virtual machine",
+        _sockets(
+            "lambda: socket.socket(40, socket.SOCK_STREAM)",
+            "lambda: socket.socketpair(40, socket.SOCK_STREAM)",
+        ),
+    ),
+    Hostile(
+        "sockets of the kernel's cryptography", _sockets("lambda: socket.socket(38, socket.SOCK_SEQPACKET)")
+    ),
     Hostile(
         "IPv4",
         _sockets(

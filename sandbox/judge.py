@@ -11,6 +11,7 @@ from enum import StrEnum
 from functools import partial
 from pathlib import Path
 
+from sandbox import seccomp
 from sandbox.checking import Checking
 from sandbox.clear import clear_container, clear_owned, wipe, wipe_program
 from sandbox.compilers import Compiler, command
@@ -42,6 +43,7 @@ class Judge:
     `caller`: a file descriptor that becomes readable when the client closes its end; `Judge` then kills the program and raises
     `CallerGone`.
     `uid`: the user that the program runs as; None: the runner's user.
+    `calls`: the filter on system calls of programs, see `sandbox.seccomp`.
     `group`: the control group of the runner's process, if it has one.
     `clean`: False if a program left something that cannot be removed; then the runner has to end.
     """
@@ -52,6 +54,7 @@ class Judge:
         self.scratch, self.caller, self.group = scratch, caller, group
         self.isolated = place is Place.bubblewrap
         self.contained = place is Place.container
+        self.calls = seccomp.program(memfd=group is not None)
         self.uid = program_uid()
         self.clean = True
         self.pinned = Pinned()
@@ -121,7 +124,9 @@ class Judge:
             python = shutil.which("python3", path=PATH)
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
-            self.server = ForkServer(python, env, self.pinned.everywhere, self.uid is None, library)
+            self.server = ForkServer(
+                python, env, self.pinned.everywhere, self.uid is None, library, self.calls
+            )
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:

@@ -313,7 +313,7 @@ class Judgement:
         filled = tuple(part for part in map(fill, argv) if part)
         filled += () if compiling else self.program.args
         reads = tuple(path for path in ready if path)
-        return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home)
+        return Command(filled, self.directory, env, kernel, self.uid, reads, self.at_home, judge.calls)
 
     def _fill(self, template: str, limits: Limits | None = None) -> str:
         """Replace the `{...}` in a template of the language's row. `limits`: the limits of this run or compilation."""

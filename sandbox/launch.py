@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from sandbox.confine import RLIMIT_MSGQUEUE, Rlimits, confine, die_with_parent
+from sandbox.confine import RLIMIT_MSGQUEUE, Rlimits, confine, die_with_parent, filter_calls
 from sandbox.errors import SandboxError
 from sandbox.processes import Usage, forget, reap
 from sandbox.verdicts import Limits
@@ -39,7 +39,7 @@ class Command:
     """A command to run: `argv` in `directory` with exactly the environment `env`, as user `uid` (None: the runner's user).
 
     `reads`: paths that the command needs to read, besides the system's directories. `at_home`: with bubblewrap, whether the
-    command starts in the writable home directory of its box (if not, in `directory`).
+    command starts in the writable home directory of its box (if not, in `directory`). `calls`: a filter of `sandbox.seccomp`.
     """
 
     argv: tuple[str, ...]
@@ -49,6 +49,7 @@ class Command:
     uid: int | None = None
     reads: tuple[Path, ...] = ()
     at_home: bool = True
+    calls: bytes = b""
 
 
 def rlimits(
@@ -65,7 +66,10 @@ def rlimits(
         resource.RLIMIT_CPU: (cpu, cpu + 1),
         resource.RLIMIT_FSIZE: (limits.file_bytes, limits.file_bytes),
         resource.RLIMIT_NOFILE: (512, 512),
-        resource.RLIMIT_CORE: (0, 0),
+        resource.RLIMIT_CORE: (
+            1,
+            1,
+        ),  # none; with 0, a handler that core_pattern names would still be started
         RLIMIT_MSGQUEUE: (0, 0),  # none, because message queues would outlive the program
     }
     if deep:
@@ -96,7 +100,7 @@ class Spawned:
                 cwd=command.directory,
                 env=dict(command.env),
                 pass_fds=pass_fds,
-                preexec_fn=partial(confine, command.rlimits, command.uid, os.getpid()),
+                preexec_fn=partial(confine, command.rlimits, command.uid, os.getpid(), command.calls),
             )
         except (OSError, subprocess.SubprocessError) as error:
             raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
@@ -177,11 +181,18 @@ class Forked:
 class ForkServer:
     """The process of `sandbox.forkserver`, started with interpreter `python` and environment `env`.
 
-    `processors`: the processors on which programs may run. `compiling`, `library`: as in `sandbox.forkserver.start`.
+    `processors`: the processors on which programs may run. `compiling`, `library`: as in `sandbox.forkserver.start`. `calls`: a
+    filter of `sandbox.seccomp`, which all programs inherit.
     """
 
     def __init__(
-        self, python: str, env: Mapping[str, str], processors: Set[int], compiling: bool, library: str
+        self,
+        python: str,
+        env: Mapping[str, str],
+        processors: Set[int],
+        compiling: bool,
+        library: str,
+        calls: bytes = b"",
     ) -> None:
         root, where = str(Path(__file__).parent.parent), ",".join(map(str, processors))
         does = "compiling" if compiling else "running"
@@ -198,7 +209,7 @@ class ForkServer:
                 | {"LD_BIND_NOW": "1"},  # symbols bound before the fork are bound in all children
                 pass_fds=(theirs.fileno(),),
                 start_new_session=True,
-                preexec_fn=partial(die_with_parent, os.getpid()),
+                preexec_fn=partial(_enter_server, os.getpid(), calls),
             )
         self.pid = self._process.pid
 
@@ -218,6 +229,11 @@ class ForkServer:
         forget(self.pid)
         self._process.kill()
         self._process.communicate()
+
+
+def _enter_server(parent: int, calls: bytes) -> None:
+    die_with_parent(parent)
+    filter_calls(calls)
 
 
 def _exit_code(status: int) -> int:

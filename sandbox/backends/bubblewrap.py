@@ -6,7 +6,7 @@ Inside its box a program sees
 - a small /tmp and /dev/shm in memory;
 - no network, no other process, no other user's file.
 
-The program cannot create user namespaces. There is no seccomp filter, so it may try any other system call of the kernel.
+The program cannot create user namespaces, and a filter refuses system calls that it does not need (`sandbox.seccomp`).
 """
 
 import contextlib
@@ -18,6 +18,7 @@ from dataclasses import replace
 from glob import glob
 from pathlib import Path
 
+from sandbox import seccomp
 from sandbox.confine import program_uid
 from sandbox.errors import BackendUnavailable, SandboxError
 from sandbox.languages import PATH
@@ -45,8 +46,11 @@ def command() -> tuple[str, ...]:
     if shutil.which("bwrap", path=PATH) is None:
         raise BackendUnavailable(f"bubblewrap's program bwrap is not on {PATH}")
     uid = program_uid()
+    trial_command = Command(("true",), Path("/usr"), {}, {}, calls=seccomp.program(memfd=True))
+    calls = filled_pipe(trial_command.calls)
     trial = subprocess.run(
-        wrapped(Command(("true",), Path("/usr"), {}, {}), Limits(), writable=False),
+        wrapped(trial_command, Limits(), writable=False, calls=calls),
+        pass_fds=(calls,),
         capture_output=True,
         text=True,
         user=uid,
@@ -54,6 +58,7 @@ def command() -> tuple[str, ...]:
         extra_groups=None if uid is None else [],
         check=False,
     )
+    os.close(calls)
     if trial.returncode != 0:
         needs = "it has to be 0.8 or later, and user namespaces open to ordinary users"
         raise BackendUnavailable(f"bubblewrap does not work here ({needs}): {trial.stderr.strip()}")
@@ -77,14 +82,17 @@ class Boxed(Spawned):
     ) -> None:
         self._status, theirs = os.pipe()
         os.set_blocking(self._status, False)
-        argv = wrapped(command, limits, writable, status=theirs)
+        calls = filled_pipe(command.calls)
+        argv = wrapped(command, limits, writable, theirs, calls)
         try:
-            super().__init__(replace(command, argv=argv, env={"PATH": PATH}), stdio, (theirs, *pass_fds))
+            outside = replace(command, argv=argv, env={"PATH": PATH}, calls=b"")
+            super().__init__(outside, stdio, (theirs, calls, *pass_fds))
         except SandboxError:
             os.close(self._status)
             raise
         finally:
             os.close(theirs)
+            os.close(calls)
 
     def wait(self) -> tuple[int, Usage] | None:
         """As `Spawned.wait`. Raises `SandboxError` if bubblewrap failed before the command ended."""
@@ -104,8 +112,21 @@ class Boxed(Spawned):
         os.close(self._status)
 
 
-def wrapped(command: Command, limits: Limits, writable: bool, status: int | None = None) -> tuple[str, ...]:
-    """The command line that runs `command` in a box. `status`: the descriptor to which bubblewrap writes its report."""
+def filled_pipe(content: bytes) -> int:
+    """The descriptor of a pipe from which `content` can be read; it has to be small."""
+    readable, writable = os.pipe()
+    try:
+        os.write(writable, content)
+    finally:
+        os.close(writable)
+    return readable
+
+
+def wrapped(
+    command: Command, limits: Limits, writable: bool, status: int | None = None, calls: int | None = None
+) -> tuple[str, ...]:
+    """The command line that runs `command` in a box. `status`: the descriptor to which bubblewrap writes its report. `calls`: the
+    descriptor from which it reads `command.calls`."""
     box = ["bwrap", "--unshare-all", "--unshare-user", "--disable-userns", "--die-with-parent"]
     box += ["--new-session", "--hostname", "sandbox", "--clearenv"]
     for name, value in command.env.items():
@@ -127,5 +148,7 @@ def wrapped(command: Command, limits: Limits, writable: bool, status: int | None
     box += ["--remount-ro", "/", "--chdir", HOME if command.at_home else BOX]
     if status is not None:
         box += ["--json-status-fd", str(status)]
+    if calls is not None and command.calls:
+        box += ["--seccomp", str(calls)]
     # prlimit sets the limit on processes inside the box. Outside, the limit would count all processes of the sandbox's user.
     return (*box, "--", "prlimit", f"--nproc={limits.processes + SPARE_PROCESSES}", *command.argv)

@@ -166,17 +166,20 @@ class Service:
         done: asyncio.Queue[asyncio.Task[Any]],
         room: asyncio.Semaphore,
     ) -> AsyncIterator[Result]:
+        left = len(tasks)
         try:
-            for _ in tasks:
+            while left:
                 task = await done.get()
                 if task is gone or task.cancelled():
-                    self.metrics.cancelled.inc()
                     raise HTTPException(HUNG_UP, "the client hung up")
                 yield task.result()
+                left -= 1
                 room.release()
         finally:
-            for left in (*tasks, gone):
-                left.cancel()
+            if left:
+                self.metrics.cancelled.inc()
+            for other in (*tasks, gone):
+                other.cancel()
             await asyncio.gather(*tasks, gone, return_exceptions=True)
 
     async def _one(self, program: Program, room: asyncio.Semaphore) -> Result:

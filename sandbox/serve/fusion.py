@@ -17,7 +17,7 @@ from sandbox.serve.bodies import (
     Seconds,
     memory_schema,
 )
-from sandbox.serve.service import Service
+from sandbox.serve.service import Service, signal_of
 from sandbox.verdicts import MIB, Case, Phase, Program, Result, Verdict
 
 NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
@@ -74,11 +74,14 @@ def router(service: Service) -> APIRouter:
         limits = service.limits(name, body.run_timeout, body.compile_timeout, memory)
         cases = (Case(body.stdin, None),) if body.stdin else ()
         files = tuple((file, content) for file, content in body.files.items() if content is not None)
+        code = f"<?php\n{body.code}" if name == "php" and "<?php" not in body.code else body.code
         try:
             program = Program(
                 "0",
                 name,
-                body.code,
+                code.lstrip()
+                if name == "php"
+                else code,  # as SandboxFusion does: what is before the tag is output
                 cases,
                 limits=limits,
                 args=tuple(body.args),
@@ -123,4 +126,5 @@ def _code(exit_code: int | None) -> int:
     """The exit code as Python's `subprocess` reports it: -n after signal n; -9 for a program that the sandbox killed."""
     if exit_code is None:
         return -9
-    return 128 - exit_code if exit_code > 128 else exit_code
+    signal = signal_of(exit_code)
+    return -signal if signal else exit_code

@@ -11,7 +11,7 @@ from sandbox.errors import SandboxError, UsageError
 from sandbox.exchange import MOST_GIVEN
 from sandbox.languages import LANGUAGES, language
 from sandbox.serve.bodies import REFUSALS, Arguments, Body, FileName, LanguageName, memory_schema
-from sandbox.serve.service import CEILINGS, Service
+from sandbox.serve.service import CEILINGS, Service, signal_of
 from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 
 Status = Literal["TO", "OL", "SG", "RE"]
@@ -176,13 +176,10 @@ def _answer(result: Result, program: Program) -> Executed:
 
 def _stage(phase: Phase, note: str) -> Stage:
     """Piston's object for one command: its output, how it ended, and what it used. `note`: see `Result.note`."""
-    number = phase.exit_code - 128 if phase.exit_code is not None and phase.exit_code > 128 else None
     killed = phase.exit_code is None
-    status = STATUSES.get(phase.verdict) or ("SG" if number or killed else "RE" if phase.exit_code else None)
-    try:
-        name = "SIGKILL" if killed else signal.Signals(number).name if number else None
-    except ValueError:  # an exit code above 128 that stands for no signal
-        name = None
+    number = signal.SIGKILL if killed else signal_of(phase.exit_code or 0)
+    status = STATUSES.get(phase.verdict) or ("SG" if number else "RE" if phase.exit_code else None)
+    name = signal.Signals(number).name if number else None
     return Stage(
         stdout=phase.stdout,
         stderr=phase.stderr,

@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import signal
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -78,7 +79,7 @@ class Service:
 
         `run`, `compile`: the request's time limits in seconds; `memory`: its memory limit in bytes; None: not given. A time limit
         becomes a limit on CPU time, because wall-clock time on a busy machine says nothing about the program; the limit on
-        wall-clock time is two seconds more. Raises HTTPException 422 for a limit above the ceilings.
+        wall-clock time is two seconds more for a run, which may sleep, and three times as much for a compiler, which does not. Raises HTTPException 422 for a limit above the ceilings.
         """
         asked = {"cpu_seconds": run, "compile_cpu_seconds": compile, "memory_bytes": memory}
         given = {name: value for name, value in asked.items() if value is not None}
@@ -89,7 +90,7 @@ class Service:
         if run is not None:
             limits = replace(limits, cpu_seconds=run, wall_seconds=run + 2)
         if compile is not None:
-            limits = replace(limits, compile_cpu_seconds=compile, compile_wall_seconds=compile + 2)
+            limits = replace(limits, compile_cpu_seconds=compile, compile_wall_seconds=3 * compile)
         return replace(limits, memory_bytes=memory) if memory is not None else limits
 
     async def check(self, programs: Sequence[Program]) -> None:
@@ -218,6 +219,11 @@ class Service:
     def _count(self, change: int) -> None:
         self._accepted += change
         self.metrics.queued.set(max(self._accepted - self.sandbox.workers, 0))
+
+
+def signal_of(exit_code: int) -> int | None:
+    """The signal that an exit code of 128 + n stands for; None if the program ended by itself, also with a larger exit code."""
+    return exit_code - 128 if exit_code - 128 in set(signal.Signals) else None
 
 
 def check_judged(result: Result) -> None:

@@ -36,7 +36,7 @@ PRINTS = {
     "typescript": "const n: number = {n};\nconsole.log(n)",
 }
 """Programs that print a number, by language."""
-WRONG = {
+WRONG: dict[str, tuple[str, str, dict[str, Any] | None]] = {
     "raises": ("python", "raise ValueError({n})", {"return_code": 1}),
     "aborts": ("cpp", "#include <cstdlib>\nint main() {{ abort(); }} // {n}", {"return_code": -6}),
     "endless": ("python", "while True: pass # {n}", {"status": "TimeLimitExceeded"}),

@@ -18,6 +18,7 @@ from sandbox.errors import BackendUnavailable, Cancelled
 from sandbox.serve.app import application
 from sandbox.verdicts import Case, Program, Result, Verdict
 from tests.command import wait_until
+from tests.needs import need_tools
 from tests.sandbox.serving import Server, serving
 
 
@@ -46,6 +47,24 @@ def test_sandbox_fusions_answers(server: Server) -> None:
     slow = run_code(server, "while True: pass", run_timeout=0.5)
     assert (slow["status"], slow["run_result"]["status"]) == ("Failed", "TimeLimitExceeded")
     assert slow["run_result"]["return_code"] is None
+
+
+def test_an_exit_code_above_128_is_no_signal_unless_there_is_one(server: Server) -> None:
+    for code, fusion, piston, name, status in (
+        (255, 255, 255, None, "RE"),
+        (200, 200, 200, None, "RE"),
+        (137, -9, None, "SIGKILL", "SG"),
+    ):
+        program = f"import os\nos._exit({code})"
+        assert run_code(server, program)["run_result"]["return_code"] == fusion
+        ran = execute(server, "python", program)["run"]
+        assert (ran["code"], ran["signal"], ran["status"]) == (piston, name, status)
+
+
+def test_sandbox_fusion_adds_phps_tag(server: Server) -> None:
+    need_tools("php")
+    for code in ("\n  <?php\necho 1 + 1;", "echo 1 + 1;"):
+        assert run_code(server, code, "php")["run_result"]["stdout"] == "2"
 
 
 def test_sandbox_fusions_compiler(server: Server) -> None:

@@ -68,6 +68,16 @@ def test_decisions(machine: str, architecture: int, number: int, argument: int, 
     assert decision(seccomp.program(True, machine), architecture, number, argument) == expected
 
 
+@pytest.mark.parametrize(
+    ("machine", "architecture", "allowed"), [("x86_64", X86, {41, 53}), ("aarch64", ARM, {198, 199})]
+)
+def test_only_the_calls_of_the_table_are_refused(machine: str, architecture: int, allowed: set[int]) -> None:
+    program = seccomp.program(True, machine)
+    refused = {number for number in range(600) if decision(program, architecture, number, 1) == REFUSED}
+    assert refused == {numbers[machine == "aarch64"] for numbers in seccomp._REFUSED.values()}
+    assert all(decision(program, architecture, number, 1) == ALLOWED for number in allowed)
+
+
 def test_memfd_is_refused_where_nothing_counts_it() -> None:
     assert decision(seccomp.program(False, "x86_64"), X86, 319) == REFUSED
     assert decision(seccomp.program(False, "aarch64"), ARM, 279) == REFUSED

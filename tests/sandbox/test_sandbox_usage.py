@@ -171,13 +171,20 @@ def test_a_program_whose_children_are_waited_for_is_charged_once(sandbox: Sandbo
     assert 0.6 <= result.cpu_seconds < 1
 
 
+def in_own_group(probe: str) -> str:
+    """What a script prints that has the worker's new group as `made`. Skips the test where no group can be made."""
+    start = "import os\nfrom pathlib import Path\nfrom sandbox import group\nmade = group.own()\nif made is None: raise SystemExit('none')\n"
+    root = Path(__file__).parents[2]
+    argv = [sys.executable, "-c", start + probe]
+    done = subprocess.run(argv, cwd=root, capture_output=True, text=True, check=False)
+    if "none" in done.stderr:
+        pytest.skip("no control group can be made here")
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_group_counts_what_has_ended_and_is_removed() -> None:
     probe = f"""
-import os
-from sandbox import group
-made = group.own()
-if made is None:
-    raise SystemExit("none")
 before, memory = made.cpu_seconds(), made.memory_bytes()
 file = os.memfd_create("x")
 for _ in range(50): os.write(file, bytes(1 << 20))
@@ -190,10 +197,25 @@ print(made.cpu_seconds() - before >= 0.4, (made.memory_bytes() - memory) >> 20 >
 made.close()
 print(any(map(os.path.exists, made.folders)))
 """
-    root = Path(__file__).parents[2]
-    done = subprocess.run(
-        [sys.executable, "-c", probe], cwd=root, capture_output=True, text=True, check=False
-    )
-    if "none" in done.stderr:
-        pytest.skip("no control group can be made here")
-    assert done.stdout.split() == ["True", "True", "True", "False"]
+    assert in_own_group(probe).split() == ["True", "True", "True", "False"]
+
+
+def test_the_kernel_enforces_the_limit_of_a_group() -> None:
+    probe = f"""
+made.limit({100 * MIB})
+print(*(folder.joinpath(name).read_text() for folder in made.folders for name in ("memory.max", "memory.limit_in_bytes")
+        if folder.joinpath(name).exists()))
+made.close()
+"""
+    assert int(in_own_group(probe)) == 1124 * MIB
+
+
+def test_groups_of_killed_workers_are_removed() -> None:
+    probe = """
+left = [folder.with_name("sandbox-99999999") for folder in made.folders]  # above the highest process id
+for folder in left: folder.mkdir()
+for folder in left: group._tidy(folder.parent)
+print(any(map(os.path.exists, left)), all(map(os.path.exists, made.folders)))
+made.close()
+"""
+    assert in_own_group(probe) == "False True\n"

@@ -16,6 +16,7 @@ Worker
     judge.py       judges one program after another; keeps a Python interpreter (forkserver.py), compilers (compilers.py,
                    servers/) and a compiled checker (checking.py) for the next program
     judgement.py   the steps for one program: compile, run, verdict
+    split.py       runs a Python program's tests in another process (servers/split.py); twin.py makes the twin of a program
     unseen.py      keeps a Python program's source out of its reach; shelf.py hides modules that it has not imported
     launch.py      starts a command as a child process, restricted by confine.py and seccomp.py
     watch.py       enforces the limits until the command and all its processes have ended (processes.py); meter.py measures

@@ -23,10 +23,12 @@ from sandbox.languages import PATH
 from sandbox.launch import ForkServer
 from sandbox.prepared import prepared
 from sandbox.processes import Pinned
+from sandbox.split import SPLIT, passes, split
 from sandbox.twin import twin
 from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
 
 TAMPERED = "the program also passes with an assertion that has to fail"
+FAILS_APART = "the program fails its tests if they are in another process"
 
 
 class Place(StrEnum):
@@ -86,13 +88,29 @@ class Judge:
         """Compile and run one program, and look for tampering if it passed and `Program.audit` is set. Raises `SandboxError`,
         `OSError` if the sandbox fails."""
         result = self._judge(program)
-        if not program.audit or result.verdict is not Verdict.passed or (found := twin(program)) is None:
+        if not program.audit or result.verdict is not Verdict.passed:
             return result
+        apart, spent = self._split(program)
+        if apart is not None:
+            return _audited(result, SPLIT, "" if apart else FAILS_APART, spent)
+        if (found := twin(program)) is None:
+            return replace(result, audit_cpu_seconds=spent)
         kind, other = found
         again = self._judge(other)
-        verdict = Verdict.tampered if again.verdict is Verdict.passed else Verdict.passed
-        note = TAMPERED if verdict is Verdict.tampered else result.note
-        return replace(result, verdict=verdict, note=note, audited=kind, audit_cpu_seconds=again.cpu_seconds)
+        tampered = TAMPERED if again.verdict is Verdict.passed else ""
+        return _audited(result, kind, tampered, spent + again.cpu_seconds)
+
+    def _split(self, program: Program) -> tuple[bool | None, float]:
+        """Whether a program passes with its tests in another process (`sandbox.split`), None if that cannot be said; and the CPU
+        time in seconds. A failure counts if a second run fails too."""
+        other = split(program)
+        if other is None:
+            return None, 0.0
+        first = self._judge(other)
+        if passes(first) is not False:
+            return passes(first), first.cpu_seconds
+        second = self._judge(other)
+        return passes(second) and None, first.cpu_seconds + second.cpu_seconds
 
     def _judge(self, program: Program) -> Result:
         """Compile and run one program without an audit."""
@@ -192,3 +210,10 @@ class Judge:
             self.server = None
         for name in list(self.compilers):
             self.drop_compiler(name)
+
+
+def _audited(result: Result, audited: str, tampered: str, seconds: float) -> Result:
+    """The result after an audit. `tampered`: what proves tampering; empty if nothing does."""
+    verdict = Verdict.tampered if tampered else result.verdict
+    note = tampered or result.note
+    return replace(result, verdict=verdict, note=note, audited=audited, audit_cpu_seconds=seconds)

@@ -206,7 +206,7 @@ class Result:
     `compiled`: the compiler's run; None for languages without a compiler.
     `cases`: with `Program.every_case` one run per case, in order; else empty.
     `files`: the files of `Program.fetch` that the program created, as (name, content in base64).
-    `audited`: how the audit of a program that passed looked for tampering: `twin` (one expected value of the tests changed) or
+    `audited`: how the audit of a program that passed looked for tampering: `split` (`sandbox.split`), `twin` (one expected value of the tests changed) or
     `assertion` (a failing assertion inserted, which detects less); empty if there was no audit or it was not possible.
     `audit_cpu_seconds`: the CPU time of the audit, which `cpu_seconds` does not contain.
     """

@@ -491,7 +491,7 @@ def test_an_audit_finds_a_cheat_over_http() -> None:
         lines = server.post("/v1/judge", {"programs": [row, row | honest]}).text.splitlines()
         found = {result["id"]: result for result in map(json.loads, lines)}
         assert {name: result["verdict"] for name, result in found.items()} == {"a": "tampered", "b": "passed"}
-        assert found["b"]["audited"] == "twin"
+        assert found["b"]["audited"] == "split"
         off = server.post("/v1/judge", {"programs": [row | {"audit": "off"}]})
         assert off.json()["verdict"] == "passed"
         assert 'sandbox_programs_total{language="py",verdict="tampered"} 2.0' in server.text("/metrics")

@@ -202,7 +202,8 @@ def judged(sandbox: Sandbox, name: str, completion: str, tests: str | None = Non
 def test_a_right_program_passes_its_audit(sandbox: Sandbox, name: str) -> None:
     need_language(sandbox, name)
     result = judged(sandbox, name, SHAPES[name].passed)
-    assert (result.verdict, result.audited) == (Verdict.passed, "twin"), result.stderr
+    audit = "split" if name == "py" else "twin"
+    assert (result.verdict, result.audited) == (Verdict.passed, audit), result.stderr
     assert result.audit_cpu_seconds > 0
 
 

@@ -93,7 +93,9 @@ def of_container() -> Group | None:
 
 def own() -> Group | None:
     """Make a group and move this process into it. None if that is not possible here."""
-    current = _current()
+    current: list[Path] = []
+    with contextlib.suppress(OSError, ValueError, KeyError):  # a kernel without control groups
+        current = _current()
     # A group that has processes cannot pass on the memory controller of version 2, so the second try is beside this group.
     for before in [current, [folder.parent for folder in current]] if current else ():
         if (made := _made(before, current)) is not None:

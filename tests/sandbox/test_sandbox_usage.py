@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from sandbox import group
 from sandbox.client import Sandbox
 from sandbox.meter import lost_seconds
 from sandbox.processes import Process
@@ -219,3 +220,17 @@ print(any(map(os.path.exists, left)), all(map(os.path.exists, made.folders)))
 made.close()
 """
     assert in_own_group(probe) == "False True\n"
+
+
+def test_a_machine_without_control_groups_has_none(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(group, "_ROOT", tmp_path)
+    assert group.of_container() is None
+    assert group.own() is None
+    (tmp_path / "cgroup.controllers").write_text("")
+    (tmp_path / "memory.stat").write_text("anon 1\nshmem 2\n")
+    (tmp_path / "cpu.stat").write_text("usage_usec 1500000\nuser_usec 1\n")
+    assert group.of_container() is None, "only the machine's root group has no memory.events"
+    (tmp_path / "memory.events").write_text("oom 3\noom_kill 2\n")
+    found = group.of_container()
+    assert found is not None
+    assert (found.cpu_seconds(), found.memory_bytes(), found.kills()) == (1.5, 3, 2)

@@ -19,7 +19,7 @@ from sandbox.errors import SandboxError
 from sandbox.exchange import read_files, write_files, write_inside
 from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, Spawned, in_memory, rlimits
-from sandbox.libraries import note, openssl
+from sandbox.libraries import linker, note, openssl
 from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.room import check_compiled, check_room
@@ -330,8 +330,8 @@ class Judgement:
             return str(heap_mib(limits))
         if name == "stack":
             return str(stack_mib(limits))
-        if name == "openssl":
-            return openssl(self.program.source)
+        if name in ("openssl", "linker"):
+            return openssl(self.program.source) if name == "openssl" else linker()
         return self._prepared(name)[0]
 
     def _prepared(self, name: str) -> tuple[str, Path | None]:

@@ -86,7 +86,8 @@ class Language:
     `speaks_of_syntax`.
     Placeholders: `{dir}` is the program's directory, `{name}` the file's name without extension, `{entry}` the class to run
     (`sandbox.classfiles`), `{heap}` the largest garbage-collected heap in MiB, `{stack}` the stack in MiB, `{preamble}` and
-    `{snapshot}` options for files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL. Arguments
+    `{snapshot}` options for files of `sandbox.prepared`, `{openssl}` the linker option for programs that use OpenSSL,
+    `{linker}` the option for the faster linker, if it is installed. Arguments
     that become empty are left out.
     `likely_name`: if it matches the source, its group is `{name}`; else `{name}` is `Main`.
     `misnamed`: if it matches a compiler's message, its group is the name that the file has to have; the file is renamed.
@@ -178,7 +179,17 @@ def _contest(**fields: Any) -> tuple[Variant, ...]:
 
 
 def _gxx(*options: str) -> tuple[str, ...]:
-    return ("g++", *GXX_OPTIONS, *options, "{preamble}", "{dir}/main.cpp", "-o", "{dir}/main", "{openssl}")
+    return (
+        "g++",
+        *GXX_OPTIONS,
+        *options,
+        "{preamble}",
+        "{dir}/main.cpp",
+        "-o",
+        "{dir}/main",
+        "{openssl}",
+        "{linker}",
+    )
 
 
 def _mcs(symbol: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ programs use the libraries of the machine.
 """
 
 import re
+import shutil
 import subprocess
 from collections import Counter
 from collections.abc import Iterable
@@ -25,6 +26,12 @@ _MISSING, _NOT_HERE = "dependency_missing: ", " is not found here; see Libraries
 def openssl(source: str) -> str:
     """The linker option for a C++ program that includes a header of OpenSSL; empty for other programs, and without OpenSSL."""
     return _LINK_OPENSSL if _ASKS_FOR_OPENSSL.search(source) and _has_openssl() else ""
+
+
+@cache
+def linker() -> str:
+    """g++'s option for gold, which links in a third of the time; empty if gold is not installed."""
+    return "-fuse-ld=gold" if shutil.which("ld.gold", path=PATH) else ""
 
 
 @cache

@@ -144,6 +144,7 @@ def written(program: Program, directory: str, seen_as: str) -> tuple[Language, d
         "heap": str(heap_mib(program.limits or row.limits)),
         "stack": str(stack_mib(program.limits or row.limits)),
         "openssl": openssl(program.source),
+        "linker": "",
         **dict.fromkeys(IN_COMMANDS, ""),
     }
     Path(directory, row.file.format_map(values)).write_bytes(encoded(program.source))

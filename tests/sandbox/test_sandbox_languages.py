@@ -77,7 +77,7 @@ def test_templates_hold_known_names_only(row) -> None:
     templates = [part for one in (row, *others) for part in (one.file, *one.run, *(one.compile or ()))]
     templates += [*(row.syntax_check or ()), *dict(row.env).values()]
     names = {name for template in templates for name in re.findall(r"\{(\w+)\}", template)}
-    assert names <= {"dir", "name", "entry", "heap", "stack", "openssl", *IN_COMMANDS}
+    assert names <= {"dir", "name", "entry", "heap", "stack", "openssl", "linker", *IN_COMMANDS}
 
 
 @ROWS

@@ -13,6 +13,7 @@ from sandbox.backends import docker, npm
 from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable
 from sandbox.languages import LANGUAGES, MORE, NODE_MODULES, PATH, Language, language
+from sandbox.libraries import linker
 from sandbox.verdicts import Case, Program, Result, Verdict
 from tests.command import ROOT
 from tests.sandbox.conftest import build_image, need_backend
@@ -411,3 +412,15 @@ def test_a_module_lies_in_a_folder_of_its_own_name(monkeypatch: pytest.MonkeyPat
     with tarfile.open(fileobj=context) as archive:
         assert "modules/@scope/a/src/a.js" in archive.getnames()
     assert not lacking
+
+
+def test_gold_links_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sandbox.libraries.PATH", str(tmp_path))
+    linker.cache_clear()
+    assert linker() == ""
+    linker.cache_clear()
+    gold = tmp_path / "ld.gold"
+    gold.write_text("")
+    gold.chmod(0o755)
+    assert linker() == "-fuse-ld=gold"
+    linker.cache_clear()

@@ -60,7 +60,7 @@ ELSEWHERE = {
     "python -m sandbox languages": "tests/sandbox/test_sandbox_cli.py::test_languages_lists_the_table",
     "python -m sandbox check --backend docker": "tests/sandbox/test_sandbox_check.py::test_a_backend_that_isolates_passes",
     "python -m sandbox multipl-e completions/": "tests/sandbox/test_sandbox_multipl_e_files.py::test_results_are_in_multipl_es_own_terms",
-    "python -m sandbox serve *": "tests/sandbox/test_sandbox_serve.py::serving",
+    "python -m sandbox serve *": "tests/sandbox/serving.py::serving",
     "pip install --no-deps .": "tests/test_package.py::installed",
     "make server": "tests/conftest.py::server",
     "make deploy": "tests/flows/test_deployed.py::deployed",

@@ -307,6 +307,22 @@ def test_a_compiler_that_never_works_is_tried_ever_less_often(
     assert len(started) == 4  # the 1st, 3rd, 7th and 15th
 
 
+def test_a_compiler_remembers_its_last_results(tmp_path: Path) -> None:
+    need(os.geteuid() == 0, "only root has warm compilers")
+    judge = Judge(tmp_path, Place.process)
+    compiler = judge.compiler("py")
+    assert compiler
+    first, *_ = (compiler.compile("0 main.py", source, 5.0) for source in (b"1", b"2", b"3"))
+    again = compiler.compile("0 main.py", b"1", 5.0)
+    assert first
+    assert again
+    assert (again.files, again.cpu_seconds, compiler.served) == (first.files, 0.0, 3)
+    for source in (b"4", b"5", b"6", b"7", b"1"):
+        compiler.compile("0 main.py", source, 5.0)
+    assert compiler.served == 8
+    judge.drop_compiler("py")
+
+
 def test_a_process_is_held_to_a_processor_and_let_go() -> None:
     everywhere = os.sched_getaffinity(0)
     other = subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE)

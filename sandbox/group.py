@@ -7,6 +7,7 @@ itself if it may: as root, or in a part of the tree that is delegated to the use
 
 import contextlib
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,6 +35,9 @@ _V1 = _Files(
     "cpuacct.usage", 1e9, (b"total_rss", b"total_shmem"), "memory.oom_control", "memory.limit_in_bytes"
 )
 _V2 = _Files("cpu.stat", 1e6, (b"anon", b"shmem"), "memory.events", "memory.max")
+
+
+_PATIENCE_SECONDS = 1.0
 
 
 class Group:
@@ -78,10 +82,15 @@ class Group:
 
     def close(self) -> None:
         """Leave and remove the group, if it is this process's own. No other process may be in it."""
+        deadline = time.monotonic() + _PATIENCE_SECONDS
         for folder, before in zip(self.folders, self._before, strict=False):
             with contextlib.suppress(OSError):
                 (before / "cgroup.procs").write_text(str(os.getpid()))
-                folder.rmdir()
+            while folder.exists() and time.monotonic() < deadline:
+                try:
+                    folder.rmdir()
+                except OSError:  # the kernel takes a moment to let go of processes that have ended
+                    time.sleep(0.01)
 
 
 def of_container() -> Group | None:

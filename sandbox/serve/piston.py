@@ -49,7 +49,8 @@ class File(Body):
 
 
 class Execute(Body):
-    """The request. Times are in milliseconds, memory in bytes. A memory limit of -1 means the language's default."""
+    """The request. Times are in milliseconds, memory in bytes. A memory limit of -1 means the language's default. `version` and
+    `compile_memory_limit` are not used."""
 
     language: LanguageName
     version: str
@@ -61,7 +62,7 @@ class Execute(Body):
     run_cpu_time: Milliseconds = None
     compile_cpu_time: Milliseconds = None
     run_memory_limit: Memory = None
-    compile_memory_limit: Memory = None
+    compile_memory_limit: int | None = None
 
 
 class Stage(BaseModel):

@@ -19,12 +19,13 @@ Worker
     split.py       runs a Python program's tests in another process (servers/split.py); twin.py makes the twin of a program
     unseen.py      keeps a Python program's source out of its reach; shelf.py hides modules that it has not imported
     launch.py      starts a command as a child process, restricted by confine.py and seccomp.py
+    zygote.py      processes that fork a child per program: node, and the compiler proper of g++ (forkserver.py: Python)
     watch.py       enforces the limits until the command and all its processes have ended (processes.py); meter.py measures
                    their usage, with the help of the worker's control group where there is one (group.py)
     exchange.py    the files that a program gets and the files that it returns
     clear.py       removes the files that a program leaves, snapshot.py those that it leaves in its own directory for its next
                    case; room.py recognizes a full disk
-    prepared.py    files built once: precompiled C++ headers (preamble.py), node's heap, the library for forkserver.py
+    prepared.py    files built once: precompiled C++ headers (preamble.py), node's heap, the libraries in C
     classfiles.py  finds the class to run in a Java or Scala program
     libraries.py   reports missing libraries; installed.py lists the installed ones
 Answers of chat models

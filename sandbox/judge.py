@@ -1,9 +1,11 @@
 """Judges one program after another, and keeps a Python interpreter, compilers and a compiled checker between programs."""
 
 import itertools
+import logging
 import os
 import shutil
 import stat
+import subprocess
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,11 +23,15 @@ from sandbox.group import Group
 from sandbox.judgement import Judgement
 from sandbox.languages import PATH
 from sandbox.launch import ForkServer
+from sandbox.preamble import PREAMBLES
 from sandbox.prepared import prepared
 from sandbox.processes import Pinned
 from sandbox.split import SPLIT, passes, split
 from sandbox.twin import twin
 from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
+from sandbox.zygote import Zygote
+
+log = logging.getLogger(__name__)
 
 TAMPERED = "the program also passes with an assertion that has to fail"
 FAILS_APART = "the program fails its tests if they are in another process"
@@ -62,6 +68,7 @@ class Judge:
         self.pinned = Pinned()
         self.server: ForkServer | None = None
         self.compilers: dict[str, Compiler] = {}
+        self.zygotes: dict[str, Zygote | None] = {}
         # By language: how many compilers in a row failed on their first program (`_failures`), and how many programs are still to
         # be judged without a warm compiler (`_without`, the back-off).
         self._failures: Counter[str] = Counter()
@@ -159,6 +166,20 @@ class Judge:
             self.compilers[name] = Compiler(argv, self.compiler_uid)
         return self.compilers.get(name)
 
+    def zygote(self, name: str, directory: Path) -> Zygote | None:
+        """The zygote `name` for a program in `directory`, started on first use. None where `compiler` returns None, if it does not
+        start, and in another directory than most programs have: a compiler's zygote knows the path of its source."""
+        home = self.scratch / "0"
+        if self.uid is None or self.isolated or (name in PREAMBLES and directory != home):
+            return None
+        if name not in self.zygotes:
+            try:
+                self.zygotes[name] = Zygote(name, home, self.calls)
+            except (SandboxError, OSError, ValueError, subprocess.SubprocessError) as error:
+                log.warning("programs will be slower: %s", error)
+                self.zygotes[name] = None
+        return self.zygotes[name]
+
     def drop_compiler(self, name: str) -> None:
         """End the warm compiler of language `name`; the next program in that language starts a new compiler.
 
@@ -198,7 +219,7 @@ class Judge:
     @property
     def kept(self) -> frozenset[int]:
         """The process ids of the warm interpreter and compilers, which must not be killed together with a program."""
-        warm = [self.server, *self.compilers.values()]
+        warm = [self.server, *self.compilers.values(), *self.zygotes.values()]
         return frozenset(helper.pid for helper in warm if helper)
 
     def close(self) -> None:
@@ -210,6 +231,9 @@ class Judge:
             self.server = None
         for name in list(self.compilers):
             self.drop_compiler(name)
+        for zygote in filter(None, self.zygotes.values()):
+            zygote.close()
+        self.zygotes.clear()
 
 
 def _audited(result: Result, audited: str, tampered: str, seconds: float) -> Result:

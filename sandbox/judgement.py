@@ -3,6 +3,7 @@
 import errno
 import os
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -17,24 +18,21 @@ from sandbox.compilers import LARGEST_PYTHON, PYTHON_SECONDS, Compiled
 from sandbox.encoding import encoded, is_text
 from sandbox.errors import SandboxError
 from sandbox.exchange import read_files, write_files, write_inside
-from sandbox.languages import CONTEST_ENV, PATH, heap_mib, language, likely_name, stack_mib
-from sandbox.launch import Command, Forked, Spawned, in_memory, rlimits
+from sandbox.languages import CONTEST_ENV, LINK, PATH, heap_mib, language, likely_name, stack_mib
+from sandbox.launch import Command, Forked, Spawned, in_memory, rlimits, runnable
 from sandbox.libraries import linker, note, openssl
 from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.room import check_compiled, check_room
 from sandbox.snapshot import Snapshot
+from sandbox.texts import KEPT_CHARACTERS, KEPT_OF_A_CASE, kept, phase, text
 from sandbox.unseen import unseen, without_file
 from sandbox.verdicts import Case, Limits, Phase, Program, Result, Verdict
 from sandbox.watch import Budget, Child, Outcome, Stdio, watch
+from sandbox.zygote import NODE, compilable, node_job, node_name, source
 
 if TYPE_CHECKING:
     from sandbox.judge import Judge
-
-KEPT_CHARACTERS = 64 << 10
-"""The most characters of stdout, and of stderr, in a `Result`. The cases of `Program.every_case` share them."""
-KEPT_OF_A_CASE = 1 << 10
-"""The most characters per case if there are so many cases that their shares would be smaller."""
 
 
 class Judgement:
@@ -83,8 +81,8 @@ class Judgement:
                     return Result(self.program.id, Verdict.sandbox_error, stderr=str(error))
                 verdict = Verdict.passed if accepted else Verdict.wrong_answer
             if self.program.every_case and case:
-                kept = max(KEPT_CHARACTERS // len(self.program.cases), KEPT_OF_A_CASE)
-                self.cases.append(_phase(verdict, outcome, kept))
+                most = max(KEPT_CHARACTERS // len(self.program.cases), KEPT_OF_A_CASE)
+                self.cases.append(phase(verdict, outcome, most))
             if verdict is not Verdict.passed:
                 failed = failed or (verdict, outcome)
                 if not self.program.every_case:
@@ -126,9 +124,9 @@ class Judgement:
             )
         if self.row.compile:
             warm = self._compile_warm(f"{self.row.warm_options} {name}".lstrip())
-            outcome = warm or self._compile(self.row.compile)
+            outcome = warm or self._compile_forked() or self._compile(self.row.compile)
             failed = outcome.over or (Verdict.compile_error if outcome.exit_code != 0 else None)
-            self.compiled = _phase(failed or Verdict.passed, outcome, KEPT_CHARACTERS)
+            self.compiled = phase(failed or Verdict.passed, outcome, KEPT_CHARACTERS)
             if failed:
                 self._check_room(outcome)
                 return self._finish(failed if failed is Verdict.timeout else Verdict.compile_error, outcome)
@@ -152,11 +150,30 @@ class Judgement:
         self._add(outcome, compiling=True)
         return outcome
 
+    def _compile_forked(self) -> Outcome | None:
+        """Compile a C++ program with a zygote. Returns None if there is none for it, or if g++ itself has to tell what is wrong."""
+        header = preamble(self.program) if self.row.name == "cpp" and compilable(self.text) else ""
+        zygote = self.judge.zygote(header, self.directory) if header else None
+        if zygote is None:
+            return None
+        command, out = self._command((), compiling=True), self.directory / "main.s"
+        data = source(self.program.source, header)
+        outcome = self._watched(lambda stdio: Forked(zygote, command, [str(out)], data, stdio), True)
+        if outcome.over or outcome.exit_code not in (0, 1):
+            return None
+        self._add(outcome, compiling=True)
+        if outcome.exit_code == 0:
+            linked = self.step(LINK, compiling=True)
+            self._add(linked, compiling=True)
+            outcome = outcome.then(linked)
+        out.unlink(missing_ok=True)
+        return outcome
+
     def _compile(self, argv: tuple[str, ...]) -> Outcome:
         """Compile with a new compiler process, and a second time if the compiler asks for another file name."""
         outcome = self.step(argv, compiling=True)
         self._add(outcome, compiling=True)
-        named = re.search(self.row.misnamed, _text(outcome.stderr)) if outcome.exit_code else None
+        named = re.search(self.row.misnamed, text(outcome.stderr)) if outcome.exit_code else None
         if named and self._rename(named[1]):
             outcome = self.step(argv, compiling=True)
             self._add(outcome, compiling=True)
@@ -202,7 +219,7 @@ class Judgement:
     def _verdict(self, outcome: Outcome, case: Case | None) -> Verdict:
         """The verdict on one run; `Language` explains the patterns."""
         row = self.row
-        stdout, stderr = _text(outcome.stdout), _text(outcome.stderr)
+        stdout, stderr = text(outcome.stdout), text(outcome.stderr)
         messages = stderr + stdout if row.reports_on_stdout else stderr
         if outcome.over:
             return outcome.over
@@ -242,9 +259,7 @@ class Judgement:
     def step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
         """Run one command of the language's row (its compiler, or the program) to its end."""
         judge, limits = self.judge, self._limits_of(compiling)
-        cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
-        wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
-        command = self._command(argv, cpu, compiling)
+        command = self._command(argv, compiling)
         warm = self.row.name == "py" and not compiling and not judge.isolated and is_text(self.text)
         warm = warm and not self.program.args  # it passes no arguments to programs
         server = judge.python(command.env) if warm else None
@@ -252,6 +267,8 @@ class Judgement:
             judge.pinned.pin(server.pid)
             if self.code is None:
                 self.code = self._python()
+        node = not compiling and argv[0] == NODE
+        zygote = judge.zygote(node_name(self.program), self.directory) if node else None
 
         def start(stdio: Stdio) -> Child:
             marker = self.unseen.marker if self.unseen else ""
@@ -259,13 +276,26 @@ class Judgement:
                 writable = compiling or self.program.exchanges_files
                 if compiling or not self.unseen:
                     return bubblewrap.Boxed(command, stdio, limits, writable)
-                with in_memory(self.text, False, marker) as file:
+                with in_memory(runnable(self.text, False, marker)) as file:
                     return bubblewrap.Boxed(without_file(command, file), stdio, limits, writable, (file,))
             if server:
-                with in_memory(self.code or self.text, bool(self.code), marker) as file:
-                    return Forked(server, command, self.source, file, stdio)
+                data = runnable(self.code or self.text, bool(self.code), marker)
+                job = (self.source, *map("=".join, command.env.items()))
+                return Forked(server, command, job, data, stdio)
+            if zygote:
+                return Forked(zygote, command, node_job(command), b"", stdio)
             return Spawned(command, stdio)
 
+        outcome = self._watched(start, compiling, stdin)
+        if outcome.exit_code != 0:
+            check_there(command.reads)
+        return outcome
+
+    def _watched(self, start: Callable[[Stdio], Child], compiling: bool, stdin: str = "") -> Outcome:
+        """Run a command to its end, under the limits of this step."""
+        judge, limits = self.judge, self._limits_of(compiling)
+        cpu = limits.compile_cpu_seconds if compiling else limits.cpu_seconds
+        wall = limits.compile_wall_seconds if compiling else limits.wall_seconds
         memory = limits.memory_bytes + (bubblewrap.OVERHEAD_BYTES if judge.isolated else 0)
         places = bubblewrap.IN_MEMORY if judge.isolated else ()
         budget = Budget(cpu, wall, memory, limits.output_bytes, limits.processes, places=places)
@@ -273,10 +303,7 @@ class Judgement:
             judge.group.limit(memory)
         if self.program.exchanges_files and not compiling:
             budget = replace(budget, directory=self.directory, disk_bytes=limits.file_bytes)
-        outcome = watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid, judge.group)
-        if outcome.exit_code != 0:
-            check_there(command.reads)
-        return outcome
+        return watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid, judge.group)
 
     def _limits_of(self, compiling: bool) -> Limits:
         """The program's limits. For a compiler, the limits on sizes and processes are at least the language's defaults, because
@@ -287,7 +314,7 @@ class Judgement:
         sizes = ("memory_bytes", "output_bytes", "file_bytes", "processes")
         return replace(given, **{name: max(getattr(given, name), getattr(own, name)) for name in sizes})
 
-    def _command(self, argv: tuple[str, ...], cpu_seconds: float, compiling: bool) -> Command:
+    def _command(self, argv: tuple[str, ...], compiling: bool) -> Command:
         """A command of the language's row, filled in for this program."""
         judge, row = self.judge, self.row
         home = str(self.directory)
@@ -298,11 +325,10 @@ class Judgement:
         fill = partial(self._fill, limits=limits)
         env |= {name: fill(value) for name, value in row.env}
         contest = bool(self.program.cases)
-        if contest:
-            env |= CONTEST_ENV
+        env |= CONTEST_ENV if contest else {}
         kernel = rlimits(
             limits,
-            cpu_seconds,
+            limits.compile_cpu_seconds if compiling else limits.cpu_seconds,
             # Compilers have no limit on address space: they are trusted, and some reserve far more than they use.
             address_space=row.limit_address_space and not compiling,
             # The kernel counts all processes of a user, so this limit works only if programs have a user of their own.
@@ -350,13 +376,13 @@ class Judgement:
 
     def _finish(self, verdict: Verdict, last: Outcome) -> Result:
         """The program's result, with the output of the `last` step."""
-        stdout = _text(last.stdout)
+        stdout = text(last.stdout)
         if self.marker:
             stdout = stdout.replace(f"\n{self.marker}\n", "", 1)
-        stderr = _text(last.stderr)
+        stderr = text(last.stderr)
         if self.unseen:
             stderr = self.unseen.with_lines(stderr)
-        stdout, stderr = _kept(stdout), _kept(stderr)
+        stdout, stderr = kept(stdout), kept(stderr)
         return Result(
             self.program.id,
             verdict,
@@ -372,29 +398,3 @@ class Judgement:
             cases=tuple(self.cases),
             files=tuple(read_files(self.directory, self.program.fetch, self.limits.output_bytes)),
         )
-
-
-def _phase(verdict: Verdict, outcome: Outcome, most: int) -> Phase:
-    """The `Phase` for one command, with at most `most` characters of stdout and of stderr."""
-    return Phase(
-        verdict,
-        None if outcome.over else outcome.exit_code,
-        outcome.wall_seconds,
-        outcome.cpu_seconds,
-        outcome.memory_bytes,
-        _kept(_text(outcome.stdout), most),
-        _kept(_text(outcome.stderr), most),
-    )
-
-
-def _text(data: bytes) -> str:
-    return data.decode("utf-8", "replace")
-
-
-def _kept(text: str, most: int = KEPT_CHARACTERS) -> str:
-    """`text`, or the beginning and the end of it, `most` characters in all, if it is longer than that."""
-    if len(text) <= most:
-        return text
-    note = f"\n... {len(text)} characters in all ...\n"
-    half = (most - len(note)) // 2
-    return text[:half] + note + text[-half:]

@@ -58,6 +58,8 @@ GXX_OPTIONS = ("-std=c++17",)
 CONTEST_OPTIONS = ("-O2", "-DONLINE_JUDGE")
 CONTEST_NODE_OPTION = "--stack-size={stack}000"  # in KiB
 CONTEST_ENV = {"ONLINE_JUDGE": "true"}  # for programs with cases, in all languages
+LINK = ("g++", "{dir}/main.s", "-o", "{dir}/main", "{openssl}", "{linker}")
+"""Assembles and links a C++ program that `sandbox.zygote` has compiled."""
 MCS_OPTIONS = ("-r:System.Numerics.dll",)
 
 

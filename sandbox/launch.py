@@ -9,7 +9,7 @@ import select
 import socket
 import subprocess
 import threading
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -141,13 +141,18 @@ def _end_of(pid: int) -> int:
     return ours
 
 
+def runnable(program: bytes, compiled: bool, marker: str) -> bytes:
+    """A Python program (its source, or its marshalled code if `compiled`) for `servers/fork.c`, which prints `marker` at the
+    program's end (empty: nothing)."""
+    return f"{'c' if compiled else 's'}{marker}\n".encode() + program
+
+
 @contextlib.contextmanager
-def in_memory(program: bytes, compiled: bool, marker: str) -> Iterator[int]:
-    """A file descriptor with a Python program (its source, or its marshalled code if `compiled`) for `servers/fork.c`, which prints
-    `marker` at the program's end (empty: nothing)."""
+def in_memory(data: bytes) -> Iterator[int]:
+    """A descriptor of a file in memory with `data`: in a message, every child would inherit it with the server's memory."""
     fd = os.memfd_create("program")
     try:
-        unwritten = memoryview(f"{'c' if compiled else 's'}{marker}\n".encode() + program)
+        unwritten = memoryview(data)
         while unwritten:
             unwritten = unwritten[os.write(fd, unwritten) :]
         yield fd
@@ -156,14 +161,20 @@ def in_memory(program: bytes, compiled: bool, marker: str) -> Iterator[int]:
 
 
 class Forked:
-    """A Python program in a child of the fork server. `file`: its file name. `program`: a descriptor as of `in_memory`."""
+    """A child of a `Server`. `job`, `data` (may be empty): what it is to do; each server says what it expects."""
 
-    def __init__(self, server: "ForkServer", command: Command, file: str, program: int, stdio: Stdio) -> None:
+    def __init__(
+        self, server: "Server", command: Command, job: Iterable[str], data: bytes, stdio: Stdio
+    ) -> None:
         self._server = server
         limits = " ".join(f"{which} {soft} {hard}" for which, (soft, hard) in command.rlimits.items())
-        job = "\0".join([file, *map("=".join, command.env.items())])
-        request = f"{-1 if command.uid is None else command.uid}\n{limits}\n{command.directory}\n{job}"
-        socket.send_fds(server.socket, [request.encode()], [*stdio, program])
+        head = f"{-1 if command.uid is None else command.uid}\n{limits}\n{command.directory}\n"
+        request = (head + "\0".join(job)).encode()
+        if data:
+            with in_memory(data) as file:
+                socket.send_fds(server.socket, [request], [*stdio, file])
+        else:
+            socket.send_fds(server.socket, [request], [*stdio])
 
     def fileno(self) -> int:
         return self._server.socket.fileno()
@@ -178,11 +189,60 @@ class Forked:
         pass
 
 
-class ForkServer:
+class Server:
+    """A process that forks one child per request (`Forked`), started with `argv` and `env`.
+
+    `{socket}` in these stands for the number of the descriptor over which requests come. `title`: what its children are, for
+    messages. `calls`: a filter of `sandbox.seccomp`, which all programs inherit. `stack`: the limit of its stack in bytes; None: as
+    that of this process.
+    """
+
+    def __init__(
+        self, title: str, argv: Iterable[str], env: Mapping[str, str], calls: bytes, stack: int | None = None
+    ) -> None:
+        self._title = title
+        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        number = str(theirs.fileno())
+        with theirs:
+            self._process = subprocess.Popen(
+                [part.replace("{socket}", number) for part in argv],
+                # Pipes, because the programs get pipes: Python configures its streams at start, and the children inherit that.
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                cwd="/",
+                # Symbols bound before the fork are bound in all children.
+                env={name: value.replace("{socket}", number) for name, value in env.items()}
+                | {"LD_BIND_NOW": "1"},
+                pass_fds=(theirs.fileno(),),
+                start_new_session=True,
+                preexec_fn=partial(_enter_server, os.getpid(), calls, stack),
+            )
+        self.pid = self._process.pid
+
+    def answer(self) -> str:
+        """The server's next message. Raises `SandboxError` if it reports a failure or the server has ended."""
+        answer = ""
+        with contextlib.suppress(OSError):
+            answer = self.socket.recv(1 << 16).decode()
+        if answer.startswith("failed"):
+            raise SandboxError(f"cannot start a {self._title} program: {answer}")
+        if not answer:
+            raise SandboxError(f"the {self._title} fork server ended unexpectedly")
+        return answer
+
+    def close(self) -> None:
+        self.socket.close()
+        forget(self.pid)
+        self._process.kill()
+        self._process.communicate()
+
+
+class ForkServer(Server):
     """The process of `sandbox.forkserver`, started with interpreter `python` and environment `env`.
 
-    `processors`: the processors on which programs may run. `compiling`, `library`: as in `sandbox.forkserver.start`. `calls`: a
-    filter of `sandbox.seccomp`, which all programs inherit.
+    `processors`: the processors on which programs may run. `compiling`, `library`: as in `sandbox.forkserver.start`. `calls`: as in
+    `Server`.
     """
 
     def __init__(
@@ -196,43 +256,14 @@ class ForkServer:
     ) -> None:
         root, where = str(Path(__file__).parent.parent), ",".join(map(str, processors))
         does = "compiling" if compiling else "running"
-        self.socket, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        with theirs:
-            self._process = subprocess.Popen(
-                [python, "-c", _FORK_SERVER, root, str(theirs.fileno()), where, does, library],
-                # Pipes, because the programs get pipes: Python configures its streams at start, and the children inherit that.
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-                cwd="/",
-                env=dict(env)
-                | {"LD_BIND_NOW": "1"},  # symbols bound before the fork are bound in all children
-                pass_fds=(theirs.fileno(),),
-                start_new_session=True,
-                preexec_fn=partial(_enter_server, os.getpid(), calls),
-            )
-        self.pid = self._process.pid
-
-    def answer(self) -> str:
-        """The server's next message. Raises `SandboxError` if it reports a failure or the server has ended."""
-        answer = ""
-        with contextlib.suppress(OSError):
-            answer = self.socket.recv(1 << 16).decode()
-        if answer.startswith("failed"):
-            raise SandboxError(f"cannot start a Python program: {answer}")
-        if not answer:
-            raise SandboxError("the Python fork server ended unexpectedly")
-        return answer
-
-    def close(self) -> None:
-        self.socket.close()
-        forget(self.pid)
-        self._process.kill()
-        self._process.communicate()
+        argv = (python, "-c", _FORK_SERVER, root, "{socket}", where, does, library)
+        super().__init__("Python", argv, env, calls)
 
 
-def _enter_server(parent: int, calls: bytes) -> None:
+def _enter_server(parent: int, calls: bytes, stack: int | None) -> None:
     die_with_parent(parent)
+    if stack is not None:
+        resource.setrlimit(resource.RLIMIT_STACK, (stack, stack))
     filter_calls(calls)
 
 

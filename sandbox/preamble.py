@@ -8,6 +8,7 @@ The texts that are precompiled are the constants below. None of them comes from 
 """
 
 import re
+from collections.abc import Iterator
 
 from sandbox.verdicts import Program
 
@@ -42,11 +43,13 @@ _STANDARD = """
     assert.h ctype.h errno.h float.h inttypes.h limits.h locale.h math.h signal.h stdarg.h stddef.h stdint.h stdio.h stdlib.h
     string.h time.h wchar.h wctype.h
     bits/stdc++.h
-"""
+""".split()  # noqa: SIM905 - as a list it would be ten times as long
 """The standard headers of C++17, except the few whose meaning depends on their order."""
+_IN_ALL = frozenset(name for name in _STANDARD if not name.endswith(".h")) | {"bits/stdc++.h", "assert.h"}
+"""The headers that `bits/stdc++.h` contains. <math.h> and <stdlib.h> declare more than <cmath> and <cstdlib>."""
 _SPACE = r"(?:[ \t\r\n]|//[^\n]*\n|/\*(?:[^*]|\*(?!/))*+\*/)*+"
 _INCLUDE = re.compile(
-    rf"{_SPACE}\#[ \t]*include[ \t]*<([^>\n]+)>[ \t]*(?:/\*(?:[^*\n]|\*(?!/))*+\*/[ \t]*)?(?://[^\n]*)?\r?\n"
+    rf"{_SPACE}(?P<directive>\#[ \t]*include[ \t]*<(?P<header>[^>\n]+)>)[ \t]*(?:/\*(?:[^*\n]|\*(?!/))*+\*/[ \t]*)?(?://[^\n]*)?\r?\n"
 )
 _LINE_GOES_ON = re.compile(r"\\|\?\?/")
 """Matches a backslash or its trigraph, with which a line (a comment, for instance) may continue on the next line."""
@@ -54,13 +57,28 @@ _LINE_GOES_ON = re.compile(r"\\|\?\?/")
 
 def first_headers(source: str) -> set[str]:
     """The standard headers that a program includes before any other code."""
+    return {include["header"] for include in _first_includes(source)}
+
+
+def _first_includes(source: str) -> Iterator[re.Match[str]]:
     odd = _LINE_GOES_ON.search(source)
     start, end = int(source.startswith("\ufeff")), odd.start() if odd else len(source)
-    standard, found = set(_STANDARD.split()), set[str]()
-    while (include := _INCLUDE.match(source, start, end)) and include[1] in standard:
-        found.add(include[1])
+    while (include := _INCLUDE.match(source, start, end)) and include["header"] in _STANDARD:
+        yield include
         start = include.end()
-    return found
+
+
+def without_includes(source: str, name: str) -> str:
+    """`source` with spaces in place of the first directives whose headers the precompiled headers `name` contain.
+
+    The compiler has read these headers, so the directives have no effect. But it would read most of these files once more.
+    """
+    for include in _first_includes(source):
+        header = include["header"]
+        if header == "iostream" or ("streams" not in name and header in _IN_ALL):
+            start, end = include.span("directive")
+            source = source[:start] + " " * (end - start) + source[end:]
+    return source
 
 
 def preamble(program: Program) -> str:

@@ -6,11 +6,12 @@
                under the flags with which it was built, so there are two, both for the default memory limit: `snapshot`, and
                `snapshot-contest` for programs with cases
     fork       the compiled `servers/fork.c`, which runs Python programs in the warm interpreter, and with bubblewrap
+    zygote     the compiled `servers/zygote.c`, the library for `sandbox.zygote`
 
 The files are in `$XDG_CACHE_HOME/selftrain-sandbox`. The default for XDG_CACHE_HOME is `~/.cache`; for root it is `/var/cache`,
 because programs then run as other users, who have to read the files. If a file cannot be built, programs run without it.
 
-    python -m sandbox.prepared preamble snapshot snapshot-contest fork      builds the files now; exit code 1 if one fails
+    python -m sandbox.prepared preamble snapshot snapshot-contest fork zygote      builds the files now; exit code 1 if one fails
 """
 
 import fcntl
@@ -41,10 +42,11 @@ _STANDS = {
     **dict.fromkeys(PREAMBLES, "-include{}/preamble.h"),
     **dict.fromkeys(_SNAPSHOTS, "--snapshot-blob={}/node.blob"),
     "fork": "{}/fork.so",
+    "zygote": "{}/zygote.so",
 }
 _FILES = ("preamble.h", "node.blob", "fork.so")
 """Files that a command names on its command line; without such a file the command would fail."""
-_FORK = Path(__file__).parent / "servers" / "fork.c"
+_SERVERS = Path(__file__).parent / "servers"
 _GCC = ("gcc", "-O2", "-shared", "-fPIC")
 _ENV = {"PATH": PATH, "LC_ALL": "C.UTF-8"}
 # Modules that MultiPL-E's tests need. Programs load other modules when they require them, as usual.
@@ -138,8 +140,13 @@ def _snapshot(name: str) -> "_Recipe":
     return (node, _AT_START), make
 
 
-def _make_fork(directory: Path) -> None:
-    _run((*_GCC, str(_FORK), "-o", f"{directory}/fork.so"), directory)
+def _library(name: str) -> "_Recipe":
+    source = _SERVERS / f"{name}.c"
+
+    def make(directory: Path) -> None:
+        _run((*_GCC, str(source), "-o", f"{directory}/{name}.so"), directory)
+
+    return (_GCC, source.read_text() + (_SERVERS / "child.h").read_text()), make
 
 
 def _run(argv: tuple[str, ...], directory: Path) -> None:
@@ -150,7 +157,8 @@ _Recipe = tuple[tuple[tuple[str, ...], str], Callable[[Path], None]]
 _RECIPES: dict[str, Callable[[], _Recipe]] = {
     **{name: partial(_preamble, name) for name in PREAMBLES},
     **{name: partial(_snapshot, name) for name in _SNAPSHOTS},
-    "fork": lambda: ((_GCC, _FORK.read_text()), _make_fork),
+    "fork": partial(_library, "fork"),
+    "zygote": partial(_library, "zygote"),
 }
 """By name of the prepared file, a function that returns ((the tool's command, the text to build from), the build function)."""
 

@@ -7,7 +7,7 @@ import select
 import signal
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -74,6 +74,17 @@ class Outcome:
     memory_bytes: int
     stdout: bytes
     stderr: bytes
+
+    def then(self, later: "Outcome") -> "Outcome":
+        """This run and a later one as one run, which ended as the later one."""
+        return replace(
+            later,
+            wall_seconds=self.wall_seconds + later.wall_seconds,
+            cpu_seconds=self.cpu_seconds + later.cpu_seconds,
+            memory_bytes=max(self.memory_bytes, later.memory_bytes),
+            stdout=self.stdout + later.stdout,
+            stderr=self.stderr + later.stderr,
+        )
 
 
 class Child(Protocol):

@@ -59,7 +59,7 @@ def payload(more: tuple[Source, ...] = ()) -> bytes:
 
 def sources() -> list[Source]:
     """The source files of this package, in all languages."""
-    paths = [path for ending in ("py", "java", "js", "cs", "c") for path in PACKAGE.rglob(f"*.{ending}")]
+    paths = [path for ending in ("py", "java", "js", "cs", "c", "h") for path in PACKAGE.rglob(f"*.{ending}")]
     return sorted((path.relative_to(PACKAGE.parent).as_posix(), path) for path in paths if path.is_file())
 
 

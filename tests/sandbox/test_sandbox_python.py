@@ -19,8 +19,8 @@ from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.forkserver import WARM
 from sandbox.judge import Judge, Place
-from sandbox.launch import Command, Forked, ForkServer, in_memory
-from sandbox.prepared import _make_fork
+from sandbox.launch import Command, Forked, ForkServer, runnable
+from sandbox.prepared import _library
 from sandbox.processes import Pinned, cpu_seconds
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 from tests.command import ROOT
@@ -200,14 +200,20 @@ def exit_code(child: Forked) -> int:
 
 def test_a_program_that_cannot_be_started_is_our_failure(tmp_path: Path) -> None:
     need_tools("gcc")
-    _make_fork(tmp_path)
+    _library("fork")[1](tmp_path)
     server = ForkServer(sys.executable, {"A": "b"}, os.sched_getaffinity(0), False, str(tmp_path / "fork.so"))
     try:
         gone = Command((), tmp_path / "gone", {"A": "b"}, {})
         there = replace(gone, directory=tmp_path)
         for command in (gone, there, gone):
-            with open(os.devnull, "r+b") as null, in_memory(CODE, True, "") as code:
-                child = Forked(server, command, str(tmp_path / "main.py"), code, (null.fileno(),) * 3)
+            with open(os.devnull, "r+b") as null:
+                child = Forked(
+                    server,
+                    command,
+                    [str(tmp_path / "main.py"), "A=b"],
+                    runnable(CODE, True, ""),
+                    (null.fileno(),) * 3,
+                )
             if command is there:
                 assert exit_code(child) == 0
             else:

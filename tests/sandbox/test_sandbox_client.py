@@ -2,6 +2,8 @@
 
 import itertools
 import os
+import shutil
+import tempfile
 import threading
 import time
 from functools import partial
@@ -61,8 +63,11 @@ def test_programs_are_read_only_some_ahead() -> None:
 
 
 def test_a_timeout_is_believed_only_after_a_second_run() -> None:
-    """The program is slow only in its first run; without isolation it finds the file that the first run left."""
-    witness = Path(f"/tmp/sandbox-test-{os.getpid()}")
+    """The program is slow only in its first run; without isolation it finds the file that the first run left in a folder that is
+    not the program's."""
+    folder = Path(tempfile.mkdtemp())
+    folder.chmod(0o777)
+    witness = folder / "witness"
     source = f"""
 import pathlib
 witness = pathlib.Path({str(witness)!r})
@@ -74,7 +79,7 @@ if not witness.exists():
         with Sandbox("process") as sandbox:
             (result,) = sandbox.run([Program("x", "py", source, limits=Limits(cpu_seconds=0.3))])
     finally:
-        witness.unlink()
+        shutil.rmtree(folder)
     assert result.verdict is Verdict.passed
 
 

@@ -58,8 +58,9 @@ def clear_owned(uid: int) -> None:
             if changed == _scanned.get(place):
                 continue
             for entry in os.scandir(place):
-                if entry.stat(follow_symlinks=False).st_uid == uid:
-                    wipe(Path(entry.path))
+                with contextlib.suppress(FileNotFoundError):  # others remove their files at the same time
+                    if entry.stat(follow_symlinks=False).st_uid == uid:
+                        wipe(Path(entry.path))
             if time.time_ns() - changed > _COARSE_NS:
                 _scanned[place] = changed
 

@@ -23,16 +23,19 @@ class Meter:
     """The usage of all descendants of this process except those in `keep`, from now on.
 
     `group`: the group that contains this process and all its descendants, if there is one. `places`: the directories in memory
-    of a program's box, as paths inside it; they count towards its memory if it has an own file system there.
+    of a program's box, as paths inside it; they count towards its memory if it has an own file system there. `before_bytes`: memory
+    of the group before the program started; on a busy machine the program may have much by now.
     """
 
-    def __init__(self, keep: frozenset[int], group: Group | None, places: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, keep: frozenset[int], group: Group | None, places: tuple[str, ...] = (), before_bytes: int = 0
+    ) -> None:
         self._keep, self._group, self._places = keep, group, places
         self._seen: dict[int, Process] = {}
         self._at = time.monotonic()
         self._lost = 0.0
         self._group_cpu = self._of_group_cpu()
-        self._group_memory = self._of_group_memory()  # `usage` subtracts what the program has already
+        self._group_memory = before_bytes - self._resident_bytes() if group else 0
 
     def usage(self, memory_limit: int) -> Usage:
         """The usage so far; memory: what is used now. `memory_limit`: memory below this number of bytes may be inexact."""
@@ -74,7 +77,11 @@ class Meter:
     def _of_group_memory(self) -> int:
         if self._group is None:
             return 0
-        return self._group.memory_bytes() - sum(map(resident_bytes, (os.getpid(), *self._keep)))
+        return self._group.memory_bytes() - self._resident_bytes()
+
+    def _resident_bytes(self) -> int:
+        """Resident memory of this process and those in `keep`."""
+        return sum(map(resident_bytes, (os.getpid(), *self._keep)))
 
 
 def lost_seconds(before: Mapping[int, Process], now: Mapping[int, Process], elapsed: float) -> float:

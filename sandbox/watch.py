@@ -8,6 +8,7 @@ import signal
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -130,12 +131,13 @@ def watch(
         if user is not None:
             for pipe in (child_in, child_out, child_err):
                 _give(pipe, user)
+        before = group.memory_bytes() if group else 0
         try:
             child = start((child_in, child_out, child_err))
         finally:
             _close([child_in, child_out, child_err])
         stack.callback(child.close)
-        run = _Run(child, ours, stdin, budget, keep, group)
+        run = _Run(child, ours, stdin, budget, keep, partial(Meter, keep, group, budget.places, before))
         try:
             return run.finish(run.until_end(caller))
         except BaseException:
@@ -153,11 +155,11 @@ class _Run:
         stdin: bytes,
         budget: Budget,
         keep: frozenset[int],
-        group: Group | None,
+        measure: Callable[[], Meter],
     ) -> None:
         """`pipes`: this process's ends of the child's stdin, stdout and stderr. A pipe that the run closes is removed from the
-        list; the caller closes the others."""
-        self.child, self.pipes, self.budget, self.keep, self.group = child, pipes, budget, keep, group
+        list; the caller closes the others. `measure`: makes a meter."""
+        self.child, self.pipes, self.budget, self.keep, self.measure = child, pipes, budget, keep, measure
         self.source, self.out, self.err = pipes
         self.unsent = memoryview(stdin)
         self.outputs = {self.out: bytearray(), self.err: bytearray()}
@@ -198,7 +200,7 @@ class _Run:
             if time.monotonic() >= next_poll:
                 if quiet:
                     quiet = False
-                    self.meter = Meter(self.keep, self.group, self.budget.places)
+                    self.meter = self.measure()
                     for fd in self.outputs:
                         poll.register(fd, select.POLLIN)
                 elif self.meter and (over := self._over(self.meter)):

@@ -1,15 +1,19 @@
 """Tests of how CPU time and memory of a program's processes are measured: `sandbox.meter` and `sandbox.group`."""
 
+import os
 import subprocess
 import sys
+import time
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from sandbox import group
 from sandbox.client import Sandbox
-from sandbox.meter import lost_seconds
-from sandbox.processes import Process
+from sandbox.meter import Meter, lost_seconds
+from sandbox.processes import Process, resident_bytes
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=30, memory_bytes=400 * MIB, file_bytes=300 * MIB)
@@ -110,6 +114,16 @@ def test_a_lost_child_that_was_running_has_run_until_now_on_average() -> None:
 
 def test_what_a_warm_process_waits_for_is_its_own_count() -> None:
     assert lost_seconds({11: process(5, 0.5)}, {}, 0.05) == 0.0
+
+
+def test_memory_that_a_program_has_before_the_first_look_counts() -> None:
+    """A busy machine may look at a program late."""
+    own = resident_bytes(os.getpid())
+    group: Any = SimpleNamespace(
+        idle_bytes=0, memory_bytes=lambda: own + 300 * MIB, cpu_seconds=lambda: time.process_time()
+    )
+    used = Meter(frozenset(), group, before_bytes=own).usage(500 * MIB)
+    assert used.memory_bytes == pytest.approx(300 * MIB, abs=20 * MIB)
 
 
 def test_memory_in_memfd_counts(sandbox: Sandbox) -> None:

@@ -11,7 +11,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from sandbox.processes import contents_again, resident_bytes
+from sandbox.processes import anonymous_bytes, contents_again
 from sandbox.verdicts import MIB
 
 _ROOT = Path("/sys/fs/cgroup")
@@ -54,7 +54,7 @@ class Group:
         self._kills = str(memory / self._files.kills)
         self._limit = 0
         self.cpu_seconds()
-        self.idle_bytes = self.memory_bytes() - resident_bytes(os.getpid())
+        self.idle_bytes = self.memory_bytes() - anonymous_bytes(os.getpid())
         contents_again(self._kills)  # which the root group of the whole machine does not have
 
     def cpu_seconds(self) -> float:

@@ -13,7 +13,16 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 
 from sandbox.group import Group
-from sandbox.processes import Process, Usage, contents, contents_again, cpu_seconds, resident_bytes, tree
+from sandbox.processes import (
+    Process,
+    Usage,
+    anonymous_bytes,
+    contents,
+    contents_again,
+    cpu_seconds,
+    resident_bytes,
+    tree,
+)
 
 _TICKS_SECONDS = 0.02
 """The error of CPU time in /proc, which counts ticks: user and system time are rounded."""
@@ -35,7 +44,7 @@ class Meter:
         self._at = time.monotonic()
         self._lost = 0.0
         self._group_cpu = self._of_group_cpu()
-        self._group_memory = before_bytes - self._resident_bytes() if group else 0
+        self._group_memory = before_bytes - self._warm_bytes() if group else 0
 
     def usage(self, memory_limit: int) -> Usage:
         """The usage so far; memory: what is used now. `memory_limit`: memory below this number of bytes may be inexact."""
@@ -77,11 +86,11 @@ class Meter:
     def _of_group_memory(self) -> int:
         if self._group is None:
             return 0
-        return self._group.memory_bytes() - self._resident_bytes()
+        return self._group.memory_bytes() - self._warm_bytes()
 
-    def _resident_bytes(self) -> int:
-        """Resident memory of this process and those in `keep`."""
-        return sum(map(resident_bytes, (os.getpid(), *self._keep)))
+    def _warm_bytes(self) -> int:
+        """What the group counts for this process and those in `keep`."""
+        return sum(map(anonymous_bytes, (os.getpid(), *self._keep)))
 
 
 def lost_seconds(before: Mapping[int, Process], now: Mapping[int, Process], elapsed: float) -> float:

@@ -137,6 +137,14 @@ def cpu_seconds(pid: int) -> float:
     return 0.0
 
 
+def anonymous_bytes(pid: int) -> int:
+    """Resident memory of a process in bytes that belongs to no file, as a control group counts it; 0 if the process has ended."""
+    with contextlib.suppress(OSError):
+        _, resident, of_files, *_ = map(int, contents(f"/proc/{pid}/statm").split())
+        return (resident - of_files) * _PAGE
+    return 0
+
+
 def resident_bytes(pid: int) -> int:
     """Resident memory of a process in bytes; 0 if the process has ended."""
     with contextlib.suppress(OSError):

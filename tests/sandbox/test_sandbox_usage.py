@@ -13,7 +13,7 @@ import pytest
 from sandbox import group
 from sandbox.client import Sandbox
 from sandbox.meter import Meter, lost_seconds
-from sandbox.processes import Process, resident_bytes
+from sandbox.processes import Process, anonymous_bytes
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 
 LIMITS = Limits(cpu_seconds=1, wall_seconds=30, memory_bytes=400 * MIB, file_bytes=300 * MIB)
@@ -116,13 +116,31 @@ def test_what_a_warm_process_waits_for_is_its_own_count() -> None:
     assert lost_seconds({11: process(5, 0.5)}, {}, 0.05) == 0.0
 
 
-def test_memory_that_a_program_has_before_the_first_look_counts() -> None:
+WARM = """
+import mmap, sys, time
+with open(sys.argv[1], "r+b") as file:
+    kept = mmap.mmap(file.fileno(), 0)
+for at in range(0, len(kept), 4096):
+    kept[at]
+print("ready", flush=True)
+time.sleep(60)
+"""
+"""A process with a large file in memory, as warm compilers have; a group does not count it."""
+
+
+def test_memory_that_a_program_has_before_the_first_look_counts(tmp_path: Path) -> None:
     """A busy machine may look at a program late."""
-    own = resident_bytes(os.getpid())
-    group: Any = SimpleNamespace(
-        idle_bytes=0, memory_bytes=lambda: own + 300 * MIB, cpu_seconds=lambda: time.process_time()
-    )
-    used = Meter(frozenset(), group, before_bytes=own).usage(500 * MIB)
+    (tmp_path / "large").write_bytes(bytes(200 * MIB))
+    argv = [sys.executable, "-c", WARM, str(tmp_path / "large")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as warm:
+        assert warm.stdout
+        assert warm.stdout.readline() == b"ready\n"
+        before = anonymous_bytes(os.getpid()) + anonymous_bytes(warm.pid)
+        group: Any = SimpleNamespace(
+            idle_bytes=0, memory_bytes=lambda: before + 300 * MIB, cpu_seconds=time.process_time
+        )
+        used = Meter(frozenset({warm.pid}), group, before_bytes=before).usage(500 * MIB)
+        warm.kill()
     assert used.memory_bytes == pytest.approx(300 * MIB, abs=20 * MIB)
 
 

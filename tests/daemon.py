@@ -71,7 +71,9 @@ class Daemon:
 
     def containers(self) -> list[Any]:
         """All of the sandbox's, in whatever state."""
-        return list(self.client().containers.list(all=True, filters={"label": docker.LABEL}))
+        return list(
+            self.client().containers.list(all=True, filters={"label": docker.LABEL}, ignore_removed=True)
+        )
 
     def running(self) -> list[Any]:
         """Those that have started and not ended."""

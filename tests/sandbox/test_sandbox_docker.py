@@ -35,7 +35,7 @@ def judge(sandbox: Sandbox, source: str, language: str = "py", limits: Limits = 
 def containers(all: bool = False) -> list[Any]:
     """The containers of this process's sandboxes, running or `all`."""
     ours = {"label": f"{docker.LABEL}={os.getpid()}"}
-    return list(docker.connect().containers.list(all=all, filters=ours))
+    return list(docker.connect().containers.list(all=all, filters=ours, ignore_removed=True))
 
 
 def test_every_program_is_another_user(contained: Sandbox) -> None:

@@ -44,7 +44,7 @@ def processes_of(mark: str) -> list[str]:
 def containers_of(server: Server) -> list[str]:
     """Ids of the containers of a server's workers."""
     found = docker.connect().containers.list(
-        all=True, filters={"label": f"{docker.LABEL}={server.process.pid}"}
+        all=True, filters={"label": f"{docker.LABEL}={server.process.pid}"}, ignore_removed=True
     )
     return [container.id for container in found]
 

@@ -8,7 +8,7 @@ from sandbox.shapes import SHAPES
 from sandbox.verdicts import Verdict
 from tests.command import ROOT
 from tests.sandbox.test_sandbox_twin import OF_BACKENDS, need_language
-from tests.sandbox.tricks import ASSERTIONS, LIMITS, TRICKS, VALUES, all_programs, tests_of
+from tests.sandbox.tricks import ASSERTIONS, LIMITS, TRICKS, VALUES, all_programs, suite_of
 
 FEWEST = 60
 
@@ -24,7 +24,7 @@ def test_tricks_that_pass_are_documented() -> None:
 
 @pytest.mark.parametrize("name", ASSERTIONS)
 def test_the_tests_have_an_assertion_for_each_value(name: str) -> None:
-    text = tests_of(name)
+    text = suite_of(name)
     for value in VALUES:
         assert text.count(ASSERTIONS[name].format(*value)) == 1
 
@@ -48,7 +48,7 @@ def test_these_tests_tell_right_from_wrong(sandbox: Sandbox, name: str) -> None:
     need_language(sandbox, name)
     shape = SHAPES[name]
     programs = [
-        assemble(name, shape.prompt, completion, tests_of(name)).program(completion, name, LIMITS, audit=True)
+        assemble(name, shape.prompt, completion, suite_of(name)).program(completion, name, LIMITS, audit=True)
         for completion in (shape.passed, shape.wrong_answer)
     ]
     verdicts = {result.id: result.verdict for result in sandbox.run(programs)}

@@ -205,12 +205,12 @@ class Trick:
         if language in self.lists:
             prompt, tests = LISTS[language]
         else:
-            prompt, tests = SHAPES[language].prompt, tests_of(language)
+            prompt, tests = SHAPES[language].prompt, suite_of(language)
         made = assemble(language, prompt, self.completion(language), tests)
         return made.program(f"{language}: {self.name}", language, limits=LIMITS, audit=audit)
 
 
-def tests_of(language: str) -> str:
+def suite_of(language: str) -> str:
     """The tests of `SHAPES` with an assertion for each of `VALUES`."""
     text = SHAPES[language].tests
     one, all_of_them = ASSERTIONS[language], "".join(ASSERTIONS[language].format(*pair) for pair in VALUES)

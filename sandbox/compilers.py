@@ -94,9 +94,8 @@ class Compiler:
         self.pid = self.process.pid
         self.served = 0
         self._unread = b""
-        self._known: dict[
-            tuple[str, bytes], Compiled
-        ] = {}  # the last results, such as that of the driver of `sandbox.split`
+        # The last results by name and source. The driver of `sandbox.split` is compiled again and again.
+        self._known: dict[tuple[str, bytes], Compiled] = {}
 
     def compile(self, name: str, source: bytes, seconds: float) -> Compiled | None:
         """Compile `source` as the contents of file `name`. Options or a processor number may precede the name; see `servers/`.

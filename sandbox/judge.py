@@ -117,7 +117,8 @@ class Judge:
         if passes(first) is not False:
             return passes(first), first.cpu_seconds
         second = self._judge(other)
-        return passes(second) and None, first.cpu_seconds + second.cpu_seconds
+        proven = passes(second) is False
+        return False if proven else None, first.cpu_seconds + second.cpu_seconds
 
     def _judge(self, program: Program) -> Result:
         """Compile and run one program without an audit."""

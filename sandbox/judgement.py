@@ -158,16 +158,18 @@ class Judgement:
             return None
         command, out = self._command((), compiling=True), self.directory / "main.s"
         data = source(self.program.source, header)
-        outcome = self._watched(lambda stdio: Forked(zygote, command, [str(out)], data, stdio), True)
-        if outcome.over or outcome.exit_code not in (0, 1):
-            return None
-        self._add(outcome, compiling=True)
-        if outcome.exit_code == 0:
-            linked = self.step(LINK, compiling=True)
-            self._add(linked, compiling=True)
-            outcome = outcome.then(linked)
-        out.unlink(missing_ok=True)
-        return outcome
+        try:
+            outcome = self._watched(lambda stdio: Forked(zygote, command, [str(out)], data, stdio), True)
+            if outcome.over or outcome.exit_code not in (0, 1):
+                return None
+            self._add(outcome, compiling=True)
+            if outcome.exit_code == 0:
+                linked = self.step(LINK, compiling=True)
+                self._add(linked, compiling=True)
+                outcome = outcome.then(linked)
+            return outcome
+        finally:
+            out.unlink(missing_ok=True)  # it contains the tests
 
     def _compile(self, argv: tuple[str, ...]) -> Outcome:
         """Compile with a new compiler process, and a second time if the compiler asks for another file name."""

@@ -57,34 +57,24 @@ _STDOUT = 1  # the stream number of stdout in an attached stream
 _CAPABILITIES = ["SETUID", "SETGID", "KILL", "CHOWN", "DAC_OVERRIDE", "FOWNER"]
 
 
-def start(
-    image: str,
+def starter(
     runtime: str | None = None,
     command: Sequence[str] = ("sandbox.runner", "container"),
     more: Sequence[code.Source] = (),
-) -> "Attached":
-    """Start a worker in a container of `image`, one of `languages.IMAGES`. Raises `BackendUnavailable`, `SandboxError`.
+) -> Callable[[str], "Attached"]:
+    """A function that starts a worker in a container of an image, one of `languages.IMAGES`. It raises `BackendUnavailable`,
+    `SandboxError`. It stays with the images that it found first, so that an image with other libraries that is built meanwhile does
+    not change the verdicts of an open sandbox.
 
     `runtime`: another OCI runtime that the daemon knows, such as `runsc` (gVisor). `command`: the module that the container runs,
     and its arguments. `more`: source files to send into the container besides this package.
     """
-    client = connect()
-    return Attached(
-        client, image_digest(client, image), _options(runtime, command), code.payload(tuple(more))
-    )
-
-
-def starter(runtime: str | None = None) -> Callable[[str], "Attached"]:
-    """A function that starts a worker for a given image, as `start`. It stays with the images that it found first, so that an image
-    with other libraries that is built meanwhile does not change the verdicts of an open sandbox."""
     found: dict[str, str] = {}
 
     def started(image: str) -> Attached:
         client = connect()
         found[image] = found.get(image) or image_digest(client, image)
-        return Attached(
-            client, found[image], _options(runtime, ("sandbox.runner", "container")), code.payload()
-        )
+        return Attached(client, found[image], _options(runtime, command), code.payload(tuple(more)))
 
     return started
 

@@ -74,14 +74,14 @@ def router(service: Service) -> APIRouter:
         limits = service.limits(name, body.run_timeout, body.compile_timeout, memory)
         cases = (Case(body.stdin, None),) if body.stdin else ()
         files = tuple((file, content) for file, content in body.files.items() if content is not None)
-        code = f"<?php\n{body.code}" if name == "php" and "<?php" not in body.code else body.code
+        code = body.code
+        if name == "php":  # as SandboxFusion does: what is before the tag would be output
+            code = (code if "<?php" in code else f"<?php\n{code}").lstrip()
         try:
             program = Program(
                 "0",
                 name,
-                code.lstrip()
-                if name == "php"
-                else code,  # as SandboxFusion does: what is before the tag is output
+                code,
                 cases,
                 limits=limits,
                 args=tuple(body.args),

@@ -27,7 +27,7 @@ _PROGRAM = {
             "additionalProperties": False,
         },
     },
-    "compare": {"enum": ["exact", "lines", "tokens", "float:1e-5", "codecontests"]},
+    "compare": {"enum": ["exact", "lines", "tokens", "float:1e-5", "code-contests"]},
     "checker": {
         "type": "object",
         "properties": {"language": {"enum": LANGUAGE_NAMES}, "program": _TEXT},

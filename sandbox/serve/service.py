@@ -79,7 +79,8 @@ class Service:
 
         `run`, `compile`: the request's time limits in seconds; `memory`: its memory limit in bytes; None: not given. A time limit
         becomes a limit on CPU time, because wall-clock time on a busy machine says nothing about the program; the limit on
-        wall-clock time is two seconds more for a run, which may sleep, and three times as much for a compiler, which does not. Raises HTTPException 422 for a limit above the ceilings.
+        wall-clock time is two seconds more for a run, which may sleep, and three times as much for a compiler, which does not.
+        Raises HTTPException 422 for a limit above the ceilings.
         """
         asked = {"cpu_seconds": run, "compile_cpu_seconds": compile, "memory_bytes": memory}
         given = {name: value for name, value in asked.items() if value is not None}

@@ -58,7 +58,7 @@ class Plain:
         command = (_MODULE, str(jobs))
         contained = backend == docker.NAME
         self._channel: Channel = (
-            docker.start(image, command=command, more=((_FILE, Path(__file__)),))
+            docker.starter(command=command, more=((_FILE, Path(__file__)),))(image)
             if contained
             else Pipe(("python3", "-m", *command))
         )

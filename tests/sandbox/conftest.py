@@ -1,6 +1,8 @@
 """Fixtures for the tests of the sandbox: one sandbox per backend, with its own directory for temporary files."""
 
 import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
@@ -12,6 +14,7 @@ from sandbox.backends import docker
 from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable
 from sandbox.languages import COMMON
+from tests.command import ROOT
 from tests.needs import need, need_tools
 
 
@@ -58,6 +61,23 @@ def need_backend(name: str) -> None:
     if name == "docker":
         need(daemon_answers(), "no Docker daemon answers")
         build_image()
+
+
+def on_a_sample(module: str, *options: str) -> "subprocess.CompletedProcess[str]":
+    """Run `python -m MODULE` with the options on MultiPL-E's problems in `EIGHT`. Skips the test (in CI: fails) without them, or
+    without docker."""
+    need_backend("docker")
+    directory = Path(os.environ.get("MULTIPL_E_DIR", ""))
+    there = all((directory / f"mbpp-{name}.jsonl").is_file() for name in EIGHT)
+    need(there, "set MULTIPL_E_DIR to a folder with mbpp-LANG.jsonl files")
+    return subprocess.run(
+        [sys.executable, "-m", module, directory, *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=1800,
+        check=False,
+    )
 
 
 @cache

@@ -2,7 +2,6 @@
 
 import importlib.util
 import math
-from collections.abc import Iterator
 
 import pytest
 
@@ -12,7 +11,6 @@ from sandbox.split import calls
 from sandbox.verdicts import Result, Verdict
 from tests.command import ROOT
 from tests.needs import need_tools
-from tests.sandbox.conftest import need_backend
 
 _spec = importlib.util.spec_from_file_location("driver", ROOT / "sandbox" / "servers" / "split.py")
 assert _spec
@@ -24,15 +22,8 @@ PROMPT = "import os, sys\ndef double(x):\n"
 TESTS = "def check(candidate):\n    assert candidate(2) == 4\n    assert candidate([1]) == [1, 1]\n\ncheck(double)"
 
 
-@pytest.fixture(scope="module", params=["process", "bubblewrap", "docker"])
-def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    need_backend(request.param)
-    need_tools("gcc")
-    with Sandbox(request.param) as made:
-        yield made
-
-
 def judge(sandbox: Sandbox, completion: str, tests: str = TESTS, prompt: str = PROMPT) -> Result:
+    need_tools("gcc")
     (result,) = sandbox.run([assemble("py", prompt, completion, tests).program("x", "py", audit=True)])
     return result
 

@@ -1,14 +1,11 @@
 """Tests that a Python program cannot reach its own source and end marker while it runs."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from sandbox.client import Sandbox
 from sandbox.programs import assemble
 from sandbox.verdicts import Result, Verdict
 from tests.needs import need_tools
-from tests.sandbox.conftest import need_backend
 
 PROMPT = "import gc, os, re, sys\ndef double(x):\n"
 TESTS = "def check(candidate):\n    assert candidate(2) == 4\n\ncheck(double)"
@@ -30,15 +27,8 @@ TRICKS = {
 }
 
 
-@pytest.fixture(scope="module", params=["process", "bubblewrap", "docker"])
-def sandbox(request: pytest.FixtureRequest) -> Iterator[Sandbox]:
-    need_backend(request.param)
-    need_tools("gcc")
-    with Sandbox(request.param) as made:
-        yield made
-
-
 def judge(sandbox: Sandbox, completion: str, prompt: str = PROMPT, tests: str = TESTS) -> Result:
+    need_tools("gcc")
     (result,) = sandbox.run([assemble("py", prompt, completion, tests).program("x", "py")])
     return result
 

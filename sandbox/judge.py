@@ -21,7 +21,7 @@ from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
 from sandbox.group import Group
 from sandbox.judgement import Judgement
-from sandbox.languages import PATH
+from sandbox.languages import PATH, Language
 from sandbox.launch import ForkServer
 from sandbox.preamble import PREAMBLES
 from sandbox.prepared import prepared
@@ -89,6 +89,14 @@ class Judge:
             raise SandboxError(
                 f"programs run as another user, who cannot get into {self.closed}, where temporary files are; set TMPDIR to "
                 "a folder that all users may enter, such as /tmp"
+            )
+
+    def check_executable(self, row: Language) -> None:
+        """Raise `SandboxError` if programs in the language of `row` are executable files that cannot be executed here."""
+        if not self.executable and row.run[0].startswith("{dir}"):
+            raise SandboxError(
+                f"nothing can be executed in {self.scratch.parent} (mounted noexec), where programs in {row.title} are; set TMPDIR to a "
+                "folder where that is allowed"
             )
 
     def judge(self, program: Program) -> Result:

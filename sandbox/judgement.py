@@ -16,7 +16,6 @@ from sandbox.clear import wipe
 from sandbox.compare import same
 from sandbox.compilers import LARGEST_PYTHON, PYTHON_SECONDS, Compiled
 from sandbox.encoding import encoded, is_text
-from sandbox.errors import SandboxError
 from sandbox.exchange import read_files, write_files, write_inside
 from sandbox.languages import CONTEST_ENV, LINK, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, Spawned, in_memory, rlimits, runnable
@@ -117,11 +116,7 @@ class Judgement:
         if self.uid is not None:
             os.chown(self.directory, self.uid, self.uid)
         check_room(str(self.directory))
-        if not self.judge.executable and self.row.run[0].startswith("{dir}"):
-            raise SandboxError(
-                f"nothing can be executed in {self.judge.scratch.parent} (mounted noexec), where programs in {self.row.title} are; set "
-                "TMPDIR to a folder where that is allowed"
-            )
+        self.judge.check_executable(self.row)
         if self.row.compile:
             warm = self._compile_warm(f"{self.row.warm_options} {name}".lstrip())
             outcome = warm or self._compile_forked() or self._compile(self.row.compile)

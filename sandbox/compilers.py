@@ -44,8 +44,9 @@ _MEMORY = 700 * MIB
 """A compiler whose resident memory is larger is replaced."""
 _SERVES = 1000
 """A compiler is replaced after this many programs, because it may keep data of each."""
-_REMEMBERED = 4
-"""The last results that a compiler remembers."""
+REMEMBERS = {"py": 4}
+"""By language, how many of its last results a compiler remembers. The driver of `sandbox.split` is compiled again and again. Results
+of other languages tell how long compiling took, so each program is compiled."""
 _LOOKS = 8
 """A compiler's memory is checked after each group of this many programs."""
 
@@ -75,9 +76,9 @@ def command(language: str) -> tuple[str, ...] | None:
 
 
 class Compiler:
-    """One warm compiler: a process started with `argv` as user `uid`."""
+    """One warm compiler: a process started with `argv` as user `uid`. It remembers its last `remembers` results."""
 
-    def __init__(self, argv: tuple[str, ...], uid: int) -> None:
+    def __init__(self, argv: tuple[str, ...], uid: int, remembers: int) -> None:
         limits = Limits(file_bytes=_LARGEST if "mono" in argv else 1, processes=256)
         kernel = rlimits(limits, cpu_seconds=24 * 3600, address_space=False, processes=True)
         self.process = subprocess.Popen(
@@ -94,7 +95,7 @@ class Compiler:
         self.pid = self.process.pid
         self.served = 0
         self._unread = b""
-        # The last results by name and source. The driver of `sandbox.split` is compiled again and again.
+        self._remembers = remembers
         self._known: dict[tuple[str, bytes], Compiled] = {}
 
     def compile(self, name: str, source: bytes, seconds: float) -> Compiled | None:
@@ -117,7 +118,7 @@ class Compiler:
         self.served += 1
         done = Compiled(exit_code, said, files, time.monotonic() - started, spent)
         self._known[name, source] = done
-        if len(self._known) > _REMEMBERED:
+        if len(self._known) > self._remembers:
             del self._known[next(iter(self._known))]
         return done
 

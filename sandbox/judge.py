@@ -16,7 +16,7 @@ from pathlib import Path
 from sandbox import seccomp
 from sandbox.checking import Checking
 from sandbox.clear import clear_container, clear_owned, wipe, wipe_program
-from sandbox.compilers import Compiler, command
+from sandbox.compilers import REMEMBERS, Compiler, command
 from sandbox.confine import UID_BASE, program_uid
 from sandbox.errors import SandboxError
 from sandbox.group import Group
@@ -172,7 +172,7 @@ class Judge:
             self._without[name] -= 1
             return None
         if name not in self.compilers and (argv := command(name)):
-            self.compilers[name] = Compiler(argv, self.compiler_uid)
+            self.compilers[name] = Compiler(argv, self.compiler_uid, REMEMBERS.get(name, 0))
         return self.compilers.get(name)
 
     def zygote(self, name: str, directory: Path) -> Zygote | None:

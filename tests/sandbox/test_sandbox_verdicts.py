@@ -68,6 +68,15 @@ def test_measured_columns(sandbox: Sandbox, results: dict[str, Result], language
         assert results[f"{language}-timeout"].cpu_seconds >= 0.5
 
 
+@pytest.mark.parametrize("language", [name for name in EIGHT if LANGUAGES[name].compile])
+def test_every_copy_of_a_program_is_compiled(sandbox: Sandbox, language: str) -> None:
+    missing = sandbox.missing_tools(language)
+    need(not missing, f"{language} needs {', '.join(missing)}")
+    for _ in range(3):
+        (result,) = sandbox.run([program(language, "passed")])
+        assert result.compile_seconds > 0
+
+
 HELLO = {
     "cpp": '#include <iostream>\nint main() { std::cout << "hello" << std::endl; }\n',
     "go": 'package main\nimport "fmt"\nfunc main() { fmt.Println("hello") }\n',

@@ -493,7 +493,7 @@ class RewardConfig(Strict):
     lora: LoraConfig | None = None
     """Settings of low-rank adapters that are trained with the score head in place of all weights; null trains all weights."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of the problems whose pairs are held out from training and evaluated on while it runs."""
+    """Share of the tasks whose pairs, in all languages, are held out from training and evaluated on while it runs."""
     evaluation_steps: Count | None = None
     """Optimizer steps between evaluations on the held-out pairs; the result is the checkpoint with the highest pair accuracy.
     null: no evaluations, the result is the last checkpoint."""

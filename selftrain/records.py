@@ -126,6 +126,7 @@ class Pair:
     round           the reward model that this pair was mined for, 1..R
     chosen_score, rejected_score   scores by the reranker that mined the pair; None in round 1
     gap             share of the problem's test cases that only the right one passes; 1 if unknown
+    task            the problem's task, which is the same in all languages; empty if the problem is its own task
     """
 
     problem_id: str
@@ -139,6 +140,7 @@ class Pair:
     chosen_score: float | None = None
     rejected_score: float | None = None
     gap: float = 1.0
+    task: str = ""
 
 
 Record = TypeVar("Record", Problem, Candidate, Execution, Pair)

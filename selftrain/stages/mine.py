@@ -217,6 +217,7 @@ class NewPairs:
                 chosen_score=chosen.score,
                 rejected_score=rejected.score,
                 gap=1.0 - (rejected.pass_rate or 0.0),
+                task=self.problem.task,
             )
         )
 
@@ -276,4 +277,4 @@ def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[t
     return [(chosen, rejected) for *_, chosen, rejected in sorted(gaps, key=lambda gap: gap[:3])]
 
 
-MINE = Stage("mine", 4, run)
+MINE = Stage("mine", 5, run)

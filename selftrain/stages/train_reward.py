@@ -24,4 +24,4 @@ def run(context: Context) -> Outcome:
     return launch("selftrain.training.reward", context, distributed=True)
 
 
-TRAIN_REWARD = Stage("train_reward", 2, run, trains=True)
+TRAIN_REWARD = Stage("train_reward", 3, run, trains=True)

@@ -121,13 +121,14 @@ def _trainer(config: RewardSlice, child: Child, tokenizer: Any, examples: Exampl
 
 
 def split(pairs: Sequence[Pair], holdout: float, seed: int) -> tuple[list[Pair], list[Pair]]:
-    """Split `pairs` by problem into pairs to train on and held-out pairs; about a share `holdout` of the problems is held out.
+    """Split `pairs` by task into pairs to train on and held-out pairs; about a share `holdout` of the tasks is held out.
 
-    Whether a problem is held out depends only on its id and the seed, so the same problems are held out in every round.
+    A problem in several languages is one task, so the pairs held out are of problems that training sees in no language. Whether
+    a task is held out depends only on its name and the seed, so the same tasks are held out in every round.
     """
     parts: tuple[list[Pair], list[Pair]] = ([], [])
     for pair in pairs:
-        drawn = random.Random(f"holdout/{seed}/{pair.problem_id}").random()
+        drawn = random.Random(f"holdout/{seed}/{pair.task or pair.problem_id}").random()
         parts[drawn < holdout].append(pair)
     return parts
 

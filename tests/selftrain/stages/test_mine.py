@@ -60,8 +60,8 @@ def texts(pairs: list[Pair], kind: str | None = None) -> set[tuple[str, str]]:
 def test_the_first_round_pairs_right_with_wrong_and_keeps_their_texts():
     pairs = mined(pool(a=[("good", PASSED), ("bad", WRONG)], b=[("fine", PASSED), ("boom", CRASHED)]))
     assert pairs == [
-        Pair("a", "prompt of a", "good", "bad", "a#0", "a#1", "on_policy", 1),
-        Pair("b", "prompt of b", "fine", "boom", "b#0", "b#1", "easy", 1),
+        Pair("a", "prompt of a", "good", "bad", "a#0", "a#1", "on_policy", 1, task="a"),
+        Pair("b", "prompt of b", "fine", "boom", "b#0", "b#1", "easy", 1, task="b"),
     ]
 
 

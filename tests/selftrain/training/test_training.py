@@ -128,6 +128,19 @@ def test_problems_are_held_out_by_their_id_and_the_seed_alone():
     assert reward.split(pairs, 0.0, seed=1) == (pairs, [])
 
 
+def test_a_problem_is_held_out_in_all_its_languages():
+    pairs = [
+        replace(PAIRS[0], problem_id=f"p{at}.{language}", task=f"p{at}")
+        for at in range(100)
+        for language in ("py", "sh", "js")
+    ]
+    training, held_out = reward.split(pairs, 0.25, seed=1)
+    tasks = [{pair.task for pair in part} for part in (training, held_out)]
+    assert not tasks[0] & tasks[1]
+    assert len(held_out) == 3 * len(tasks[1])
+    assert 10 <= len(tasks[1]) <= 40
+
+
 # Tokens
 
 

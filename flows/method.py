@@ -22,10 +22,10 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
     pairs = mine(run, problems, pool(generator, "sft"), round=1)
     policies: dict[str, ArtifactRef] = {"sft": generator}
     rerankers: dict[str, ArtifactRef] = {}
-    reranker = None
+    reranker = policy = None
     for round in range(1, run.config.rounds + 1):
         reranker = rerankers[f"rm-{round}"] = train_reward(run, generator, pairs, round, before=reranker)
-        policy = policies[f"ppo-{round}"] = ppo(run, problems, generator, reranker, round)
+        policy = policies[f"ppo-{round}"] = ppo(run, problems, generator, reranker, round, before=policy)
         if round < run.config.rounds:
             pairs = mine(run, problems, pool(policy, f"ppo-{round}"), round + 1, earlier=(pairs, reranker))
     pools = {name: pool(policy, name, evaluation=True) for name, policy in policies.items()}

@@ -537,16 +537,33 @@ class HealthConfig(Strict):
 
 
 class PPOConfig(Strict):
-    """PPO of the generator against the reranker (Schulman et al. 2017; Ziegler et al. 2019)."""
+    """The policy step: training of the generator against the reranker, with PPO, GRPO or RLOO."""
 
     outside_keys = frozenset({"checkpoint_steps"})
+
+    algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
+    """What a completion's reward is compared with. ppo: the estimate of a value head (Schulman et al. 2017; Ziegler et al.
+    2019). grpo: the mean of its group, the `group` completions of one prompt (Shao et al. 2024). rloo: the mean of the others
+    of its group (Ahmadian et al. 2024). grpo and rloo have no value head, and the settings of it have no effect."""
+    group: Annotated[int, Field(ge=2)] = 8
+    """Completions per prompt and step with algorithm grpo and rloo; it must divide `rollout_batch`. ppo: always 1."""
+    scale_rewards: Literal["group", "none"] = "group"
+    """Whether algorithm grpo divides a score's distance from its group's mean by the group's standard deviation; none: it does
+    not (Liu et al. 2025, Dr. GRPO), so that prompts whose scores hardly differ do not weigh as much as the others."""
+    loss_type: Literal["dapo", "grpo", "dr_grpo"] = "dapo"
+    """How the loss of a mini-batch is averaged. dapo: over its tokens. grpo: over each completion's tokens, then over the
+    completions, so that tokens of long completions weigh less. dr_grpo: the sum over all tokens, divided by the number of
+    completions times `sample.max_new_tokens`."""
+    start: Literal["sft", "previous"] = "sft"
+    """The policy that training starts from after round 1. sft: the SFT policy, as in round 1; previous: the policy of the
+    previous round. The KL penalty is that to the SFT policy in both cases."""
 
     engine: Literal["hf", "ctranslate2", "vllm"] = "hf"
     """Engine that samples the rollouts. hf: the trainer's own model, each completion with its own seed. The other engines
     reload the policy's weights at every step."""
     lora: LoraConfig | None = None
-    """Settings of low-rank adapters that are trained in place of all weights, with the SFT policy below them as the
-    reference; null trains all weights."""
+    """Settings of low-rank adapters that are trained in place of all weights; null trains all weights. Where training starts
+    from the SFT policy, the model without its adapters is the reference."""
     steps: Count = 20
     """Number of rollout batches."""
     rollout_batch: Count = 256
@@ -574,9 +591,9 @@ class PPOConfig(Strict):
     kl_horizon: Rate = 2000
     """Number of completions over which the adaptive coefficient changes; a larger one makes it change more slowly."""
     gamma: Share = 1.0
-    """Discount γ of rewards per token."""
+    """Discount γ of rewards per token, with a value head."""
     gae_lambda: Share = 0.95
-    """λ of generalised advantage estimation."""
+    """λ of generalised advantage estimation, with a value head."""
     clip: Rate = 0.2
     """Clip range ε of the probability ratio."""
     value_clip: Rate = 0.2
@@ -592,16 +609,17 @@ class PPOConfig(Strict):
     execution_weight: Share = 0.0
     """Weight w of execution in the reward: (1 - w) * score + w * (1 if the tests pass, else 0)."""
     whiten_rewards: bool = False
-    """Whether the rewards of a rollout batch are scaled to unit variance, with their mean kept."""
+    """Whether algorithm ppo scales the rewards of a rollout batch to unit variance, with their mean kept."""
     value_model: Literal["shared", "separate"] = "shared"
-    """What the value head reads: shared: the policy's trunk; separate: a second copy of the SFT policy's trunk, for twice the
-    memory."""
+    """What the value head reads: shared: the policy's trunk; separate: a second copy of the trunk that training starts from, for
+    twice the memory."""
     probe: Annotated[int, Field(ge=0)] = 0
     """Number of problems of the validation split that are sampled, scored and executed every `probe_steps` steps; 0: none."""
     probe_steps: Count = 5
     """PPO steps between probes."""
     keep_best: bool = False
-    """Whether the result is the policy whose probe passed most often (the SFT policy counts too) in place of the last one."""
+    """Whether the result is the policy whose probe passed most often (the policy before the first step counts
+    too) in place of the last one."""
     health: HealthConfig = HealthConfig()
     max_grad_norm: Rate = 1.0
     """Largest norm of the gradient; a larger one is scaled down to it."""
@@ -618,7 +636,37 @@ class PPOConfig(Strict):
             raise ValueError(
                 "keep_best goes by the probe's pass rate, and probe is 0: set probe, or keep_best to false"
             )
+        if self.rollout_batch % self.per_prompt:
+            raise ValueError(
+                f"rollout_batch {self.rollout_batch} is not a multiple of group {self.group}, the number of completions per "
+                "prompt; change one of them"
+            )
         return self
+
+    @property
+    def critic(self) -> Literal["shared", "separate"] | None:
+        """What the value head reads (see `value_model`); None: `algorithm` has no value head."""
+        return self.value_model if self.algorithm == "ppo" else None
+
+    @property
+    def per_prompt(self) -> int:
+        """Number of completions per prompt and step."""
+        return 1 if self.algorithm == "ppo" else self.group
+
+    @property
+    def unused(self) -> tuple[str, ...]:
+        """Names of the settings that have no effect with this `algorithm`."""
+        if self.algorithm == "ppo":
+            return ("group", "scale_rewards")
+        of_values = (
+            "gamma",
+            "gae_lambda",
+            "value_clip",
+            "value_coefficient",
+            "value_model",
+            "whiten_rewards",
+        )
+        return of_values if self.algorithm == "grpo" else (*of_values, "scale_rewards")
 
     def misfits(self, processes: int) -> Iterator[str]:
         """Messages about batch sizes that do not divide each other, or cannot be spread evenly over `processes` processes."""

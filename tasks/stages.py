@@ -135,10 +135,21 @@ def train_reward(
 
 
 def ppo(
-    run: Run, problems: ArtifactRef, generator: ArtifactRef, reranker: ArtifactRef, round: int
+    run: Run,
+    problems: ArtifactRef,
+    generator: ArtifactRef,
+    reranker: ArtifactRef,
+    round: int,
+    before: ArtifactRef | None,
 ) -> ArtifactRef:
-    """Step C: PPO from the SFT policy against the reranker of `round`."""
-    settings = run.config.ppo
+    """Step C: train a policy against the reranker of `round`.
+
+    Training starts from `before`, the previous round's policy, with `ppo.start: previous`, otherwise from the SFT policy.
+    """
+    settings = with_defaults(run.config.ppo, *run.config.ppo.unused)
+    start = before if settings.start == "previous" else None
+    if start is None:
+        settings = with_defaults(settings, "start")
     executes = bool(settings.execution_weight or settings.probe)
     config = PPOSlice(
         seed=run.config.seed,
@@ -148,6 +159,7 @@ def ppo(
         toolchain=toolchain(run) if executes else None,
     )
     inputs = {"problems": problems, "generator": generator, "reranker": reranker}
+    inputs |= {} if start is None else {"start": start}
     return run.do(PPO, f"ppo-{round}", config, inputs, f"ppo · round {round}")
 
 

@@ -211,8 +211,9 @@ def ppo_memory(
     """
     ranks = world(runtime)
     trunk = shape.classifier
-    separate = config.value_model == "separate"
-    trained = shape.parameters + (trunk if separate else shape.hidden)
+    separate = config.critic == "separate"
+    values = {"separate": trunk, "shared": shape.hidden, None: 0}
+    trained = shape.parameters + values[config.critic]
     rows = min(config.micro_batch, max(1, config.mini_batch // ranks))
     width = min(prompt + completion, shape.context)
     policy = training_memory(
@@ -237,10 +238,12 @@ def ppo_memory(
 def other_parameters(config: PPOConfig, policy: int, reranker: int, runtime: RuntimeConfig) -> int:
     """Number of parameters of all models in a PPO process except the trained model.
 
-    These are the reranker; the reference, unless adapters are trained; and the policy's copy for rollouts, which exists under
-    ZeRO stage 3 and in a sampling engine.
+    These are the reranker; the reference, unless it is the policy without its adapters; and the policy's copy for rollouts, which
+    exists under ZeRO stage 3 and in a sampling engine.
     """
-    copies = (config.lora is None) + (zero_of(runtime).stage == 3 or config.engine != "hf")
+    copies = (config.lora is None or config.start == "previous") + (
+        zero_of(runtime).stage == 3 or config.engine != "hf"
+    )
     return reranker + copies * policy
 
 
@@ -275,7 +278,7 @@ def rank_bytes(
     if stage not in ("sft", "train_reward", "ppo"):
         raise ValueError(f"stage {stage!r}; expected sft, train_reward or ppo")
     total = classifier if stage == "train_reward" else parameters
-    if isinstance(settings, PPOConfig) and settings.value_model == "separate":
+    if isinstance(settings, PPOConfig) and settings.critic == "separate":
         total += classifier
     trained = settings.lora.rank * features if settings.lora else total
     states = model_states(total, trained, largest, runtime)

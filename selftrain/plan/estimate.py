@@ -163,7 +163,7 @@ class Planner:
 
     def ppo(self, node: Node) -> Step:
         """Trains a policy against a reranker."""
-        config, shape = self.config.ppo, self.shape
+        config, shape = node.config.ppo, self.shape
         cap = self.config.sample.max_new_tokens
         share = min(config.micro_batch, max(1, config.mini_batch // world(self.runtime)))
         rows = self.corpus.sampled_rows(("rl",), config.steps * config.rollout_batch, cap, share)

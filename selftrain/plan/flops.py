@@ -89,7 +89,7 @@ def score(shape: Shape, problems: float, rows: Rows) -> float:
 
 def ppo_experience(shape: Shape, judge: Shape, rows: Rows, config: PPOConfig) -> float:
     """PPO's forward passes between rollout and update: reranker (`judge`), reference, policy and value model, on all rows."""
-    trunks = 2 + (config.value_model == "separate")
+    trunks = 2 + (config.critic == "separate")
     return (
         forward(judge, rows)
         + trunks * forward(shape, rows)
@@ -99,6 +99,6 @@ def ppo_experience(shape: Shape, judge: Shape, rows: Rows, config: PPOConfig) ->
 
 def ppo_update(shape: Shape, rows: Rows, config: PPOConfig, runtime: RuntimeConfig) -> float:
     """PPO's updates on the rollouts `rows`, in all epochs."""
-    trunks = 1 + (config.value_model == "separate")
+    trunks = 1 + (config.critic == "separate")
     head = (2 if config.lora else 3) * 2 * shape.head * rows.count * rows.completion
     return config.epochs * (trunks * train(shape, rows, runtime, config.lora) + head)

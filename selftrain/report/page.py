@@ -25,6 +25,7 @@ CURVES = {
     "entropy": "Entropy, nats a token",
     "clip_fraction": "Share of tokens whose ratio was clipped",
     "explained_variance": "Share of the returns' variance that the value head explains",
+    "frac_reward_zero_std": "Share of the prompts whose completions all have the same reward",
     "pass_rate": "Share of the completions that pass",
     "probe_pass_rate": "Share of the probe's completions that pass",
     "hacking_gap": "Reward-hacking gap: rise of the probe's score over that of its pass rate, in standard deviations",

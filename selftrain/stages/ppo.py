@@ -1,4 +1,4 @@
-"""Stage `ppo`: SFT policy + reranker -> trained policy. The work is in `selftrain.training.ppo.train`."""
+"""Stage `ppo`: SFT policy (+ previous policy) + reranker -> trained policy. The work is in `selftrain.training.ppo.train`."""
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -28,6 +28,8 @@ class PPOSlice(Strict):
 def run(context: Context) -> Outcome:
     """Reads `problems`, `generator` and `reranker`; writes a causal language model, its tokenizer and `samples.json`.
 
+    With `ppo.start: previous` it also reads `start`, the policy that training starts from; without this input training starts
+    from `generator`, the SFT policy. The KL penalty always refers to `generator`.
     If completions are executed, the training process sends them to this process, since it may not open a sandbox itself.
     """
     with ExitStack() as stack:

@@ -1,8 +1,9 @@
-"""Benchmark: does PPO with execution as the reward raise the greedy pass rate of the demo's SFT policy?
+"""Benchmark: does PPO (GRPO, RLOO) with execution as the reward raise the greedy pass rate of the demo's SFT policy?
 
 Three seeds, each with its own problems. The policy is trained on the rl split. Before and after, the greedy completion of each
 problem of the validation split is executed, and the paired differences are reported. The goal is at most 15 minutes of PPO per
-seed on two cores. SELFTRAIN_BENCH_STORE names a folder that keeps the SFT policies for the next call.
+seed on two cores. SELFTRAIN_BENCH_STORE names a folder that keeps the SFT policies for the next call, and
+SELFTRAIN_BENCH_ALGORITHM is `ppo.algorithm`.
 """
 
 import os
@@ -30,6 +31,7 @@ SEEDS = (1, 2, 3)
 SETTINGS = {
     "problems.sizes": {"sft": 6000, "rl": 1600, "validation": 150, "test": 1},
     "ppo.execution_weight": 1.0,
+    "ppo.algorithm": os.environ.get("SELFTRAIN_BENCH_ALGORITHM", "ppo"),
     "ppo.steps": 40,
     "ppo.kl_coefficient": 0.03,
     "ppo.missing_end_penalty": 0.0,

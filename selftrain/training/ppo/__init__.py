@@ -1,1 +1,1 @@
-"""Proximal policy optimisation (PPO) of a generator against a scoring function."""
+"""Trains a generator against a scoring function with PPO, GRPO or RLOO."""

@@ -1,15 +1,20 @@
-"""The equations of PPO for language models, as pure functions on tensors.
+"""The equations of PPO, GRPO and RLOO for language models, as pure functions on tensors.
 
 Tensors are float32 unless said otherwise. [rows, tokens] tensors have one entry per token of a completion, padded on the
 right. `mask` [rows, tokens] bool is true at a completion's tokens, including the end token. Log-probabilities are those of the
 sampled tokens, in nats.
 
 References: Schulman et al. 2017 (PPO, arXiv 1707.06347), Schulman et al. 2016 (GAE, arXiv 1506.02438), Ziegler et al. 2019 (PPO
-on language models with a KL penalty, arXiv 1909.08593), Schulman 2020 (KL estimators, joschu.net/blog/kl-approx.html).
+on language models with a KL penalty, arXiv 1909.08593), Schulman 2020 (KL estimators, joschu.net/blog/kl-approx.html), Shao et
+al. 2024 (GRPO, arXiv 2402.03300), Ahmadian et al. 2024 (RLOO, arXiv 2402.14740), Liu et al. 2025 (Dr. GRPO, arXiv 2503.20783), Yu
+et al. 2025 (DAPO, arXiv 2503.14476).
 """
 
 import torch
 from torch import Tensor
+
+LEAST_SPREAD = 1e-4
+"""Added to a group's standard deviation before it divides, in score."""
 
 
 def completion_mask(lengths: Tensor, width: int) -> Tensor:
@@ -107,6 +112,56 @@ def advantages_and_returns(
         running = deltas[:, t] + gamma * lam * running
         advantages[:, t] = running
     return advantages, (advantages + values) * mask
+
+
+def leave_one_out(rewards: Tensor, group: int) -> Tensor:
+    """[rows] each reward minus the mean of the other rewards of its group (RLOO); exactly 0 in a group of equal rewards.
+
+    rewards  [rows]; `group` (at least 2) consecutive rows are completions of one prompt
+    """
+    grouped = rewards.view(-1, group)
+    # Without the subtraction, rounding would leave a difference between equal rewards.
+    apart = grouped - grouped[:, :1]
+    return ((apart - apart.mean(1, keepdim=True)) * group / (group - 1)).flatten()
+
+
+def group_relative(rewards: Tensor, group: int, scale: bool) -> Tensor:
+    """[rows] each reward minus its group's mean (GRPO); exactly 0 in a group of equal rewards.
+
+    rewards  [rows]; `group` (at least 2) consecutive rows are completions of one prompt
+    scale    whether the difference is divided by the group's standard deviation (unbiased) + LEAST_SPREAD
+    """
+    grouped = rewards.view(-1, group)
+    apart = grouped - grouped[:, :1]
+    relative = apart - apart.mean(1, keepdim=True)
+    return (relative / (apart.std(1, keepdim=True) + LEAST_SPREAD) if scale else relative).flatten()
+
+
+def equal_groups(rewards: Tensor, group: int) -> Tensor:
+    """[groups] bool, whether all rewards of a group are equal, so that no completion has an advantage over another."""
+    grouped = rewards.view(-1, group)
+    return (grouped == grouped[:, :1]).all(1)
+
+
+def token_weights(kind: str, lengths: Tensor, mini: Tensor, width: int) -> Tensor:
+    """[rows] weight of each token of a row in a mini-batch's loss, relative to the mean over the mini-batch's tokens.
+
+    kind     `ppo.loss_type`: dapo (1 for all tokens), grpo (each completion counts equally) or dr_grpo (each token counts
+             1 / (completions * width), whatever the lengths)
+    lengths  [rows] int64, number of tokens
+    mini     [completions] numbers of the mini-batch's rows
+    width    maximum length of a completion, tokens
+
+    Raises ValueError for another kind.
+    """
+    mean = lengths[mini].sum() / len(mini)
+    if kind == "dapo":
+        return torch.ones_like(mean).expand(len(lengths))
+    if kind == "grpo":
+        return mean / lengths
+    if kind == "dr_grpo":
+        return (mean / width).expand(len(lengths))
+    raise ValueError(f"loss type: expected dapo, grpo or dr_grpo, got {kind!r}")
 
 
 def clipped_policy_loss(

@@ -1,4 +1,4 @@
-"""Collects a PPO step's rollout batch: completions, scores, log-probabilities, KL, rewards and advantages.
+"""Collects a step's rollout batch: completions, scores, log-probabilities, KL, rewards and advantages.
 
 Every rank samples and scores its share of the rows. Then all ranks gather the whole rollout batch, so rewards and advantages do
 not depend on the number of processes.
@@ -35,11 +35,12 @@ class Experience:
     passed       [rows] 1 where the tests pass, 0 where they fail, see `Collector.execute`; None where nothing was executed
     kl           KL to the reference at each token, in nats, by the estimator `ppo.kl_estimator`
     entropy      entropy of the policy's distribution before each token, in nats
-    rewards      KL penalty at each token, and the score at the last token (`equations.token_rewards`)
+    earned       [rows] score after clipping, execution and penalties, without the KL penalty
+    rewards      KL penalty at each token, and what the row earned at the last token (`equations.token_rewards`)
     logprobs     log-probabilities of the sampled tokens, in nats
-    values       the value head's estimate before each token
-    advantages   generalised advantage estimates, whitened
-    returns      targets of the value head
+    advantages   with a value head: generalised advantage estimates, whitened; without: see `_group_advantages`
+    values       the value head's estimate before each token; None without a value head
+    returns      targets of the value head; None without a value head
     """
 
     sequences: Sequences
@@ -49,23 +50,26 @@ class Experience:
     passed: Tensor | None
     kl: Tensor
     entropy: Tensor
+    earned: Tensor
     rewards: Tensor
     logprobs: Tensor
-    values: Tensor
     advantages: Tensor
-    returns: Tensor
+    values: Tensor | None = None
+    returns: Tensor | None = None
 
 
-def rows_of_step(step: int, rows: int, problems: int, seed: int) -> list[int]:
-    """Numbers of the problems of step `step` (0, 1, ...), `rows` of them.
+def rows_of_step(step: int, rows: int, problems: int, seed: int, group: int = 1) -> list[int]:
+    """Numbers of the problems of step `step` (0, 1, ...), one for each of `rows` rows; `group` rows in a row have the same.
 
     The steps together go through an endless sequence of seeded shuffles of all problems.
     """
+    rows //= group
     first, last = step * rows, (step + 1) * rows
     passes = range(first // problems, (last - 1) // problems + 1)
     shuffled = [torch.randperm(problems, generator=seeded("order", seed, p)).tolist() for p in passes]
     start = first - passes[0] * problems
-    return [row for shuffle in shuffled for row in shuffle][start : start + rows]
+    chosen = [row for shuffle in shuffled for row in shuffle][start : start + rows]
+    return [row for row in chosen for _ in range(group)]
 
 
 class Collector:
@@ -90,7 +94,7 @@ class Collector:
         self.model, self.accelerator = model, accelerator
         self.policy, self.adapters = models.policy, models.adapters
         self.reference = None
-        if models.adapters is None:
+        if models.reference is not None:
             self.reference = models.reference.to(accelerator.device).eval().requires_grad_(False)
         self.rollouts = models.rollouts or FromPolicy(models.policy, self.config.temperature, self.ends)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
@@ -99,10 +103,13 @@ class Collector:
 
     def collect(self, state: State) -> Experience:
         """Sample and score the next step's completions, and compute their rewards and advantages."""
-        problems = rows_of_step(state.step, self.config.rollout_batch, len(self.prompts), self.seed)
+        config = self.config
+        problems = rows_of_step(
+            state.step, config.rollout_batch, len(self.prompts), self.seed, config.per_prompt
+        )
         prompts = [self.prompts[i] for i in problems]
         completions, scores = self.sample(prompts, state, state.step)
-        passed = self.execute(problems, completions, state) if self.config.execution_weight else None
+        passed = self.execute(problems, completions, state) if config.execution_weight else None
         device = self.accelerator.device
         with state.timed("reference"):
             own = Sequences.of(prompts[self.share], completions[self.share], device)
@@ -110,7 +117,7 @@ class Collector:
         sequences = Sequences.of(prompts, completions, device)
         last = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1)
         ended = torch.isin(last, torch.tensor(self.ends, device=device))
-        return _experience(self.config, sequences, figures, scores, passed, ended, state.kl_coefficient)
+        return _experience(config, sequences, figures, scores, passed, ended, state.kl_coefficient)
 
     def sample(self, prompts: Sequence[list[int]], state: State, step: int) -> tuple[list[list[int]], Tensor]:
         """One completion per prompt, as token ids, and the scores, [rows]. `step` (or PROBE) seeds the random draws."""
@@ -149,7 +156,8 @@ class Collector:
 
     @torch.no_grad()
     def _evaluate(self, sequences: Sequences) -> Tensor:
-        """[rows, tokens, 5]: log-probability under the policy, log-probability under the reference, value, entropy, KL.
+        """[rows, tokens, 5]: log-probability under the policy, log-probability under the reference, value (0 without a value
+        head), entropy, KL.
 
         Log-probabilities are computed by the forward pass of the update, not taken from the sampler, so that the probability
         ratio of the first update is 1. Entropy and KL are exact: sums over the distribution before each token.
@@ -161,6 +169,7 @@ class Collector:
             logprobs, values, policy = self.model(batch, distributions=True)
             reference = self._reference(batch)
             own = reference.gather(1, batch.targets()[:, None]).squeeze(1)
+            values = torch.zeros_like(own) if values is None else values
             chances = policy.exp()
             entropy = -(chances * policy).sum(-1)
             kl = -entropy - (chances * reference).sum(-1)
@@ -204,24 +213,48 @@ def _experience(
     kl_coefficient: float,
 ) -> Experience:
     """Compute a rollout batch's rewards, advantages and value targets; `figures` is the result of `Collector._evaluate`."""
+    returns = None
     logprobs, reference, values, entropy, exact = figures.unbind(-1)
     lengths = sequences.completions
     mask = equations.completion_mask(lengths, figures.shape[1])
     of_token = equations.kl_estimate(logprobs, reference, "k3" if config.kl_estimator == "k3" else "k1")
     kl = exact if config.kl_estimator == "exact" else of_token
-    rewards = equations.token_rewards(
-        kl, _final_scores(config, scores, passed, ended, lengths), lengths, kl_coefficient
-    )
-    scaled = equations.whiten(rewards, mask, keep_mean=True) if config.whiten_rewards else rewards
-    advantages, returns = equations.advantages_and_returns(
-        scaled, values, mask, config.gamma, config.gae_lambda
-    )
+    earned = _final_scores(config, scores, passed, ended, lengths)
+    rewards = equations.token_rewards(kl, earned, lengths, kl_coefficient)
+    if config.critic is None:
+        advantages = _group_advantages(config, earned, kl_coefficient * (kl * mask).sum(1))[:, None] * mask
+    else:
+        scaled = equations.whiten(rewards, mask, keep_mean=True) if config.whiten_rewards else rewards
+        advantages, returns = equations.advantages_and_returns(
+            scaled, values, mask, config.gamma, config.gae_lambda
+        )
     if config.kl_estimator == "exact":
         advantages = advantages - kl_coefficient * (of_token - exact) * mask
+    if config.critic is None:
+        values = None
+    else:
+        advantages = equations.whiten(advantages, mask)
     return Experience(
-        sequences, mask, scores, ended, passed, kl, entropy, rewards, logprobs, values,
-        equations.whiten(advantages, mask), returns,
+        sequences, mask, scores, ended, passed, kl, entropy, earned, rewards, logprobs, advantages, values,
+        returns,
     )  # fmt: skip
+
+
+def _group_advantages(config: PPOConfig, earned: Tensor, penalties: Tensor) -> Tensor:
+    """[rows] advantage of a completion, the same at all its tokens, from its group.
+
+    earned     [rows] scores after clipping, execution and penalties
+    penalties  [rows] KL penalty of the whole completion, in score
+
+    GRPO scales what is earned, but not the KL penalty. Otherwise, in a group that earned almost or exactly the same, the noise of
+    the KL estimates would be scaled up to the size of an advantage.
+    """
+    group = config.group
+    if config.algorithm == "grpo":
+        relative = equations.group_relative(earned, group, config.scale_rewards == "group")
+    else:
+        relative = equations.leave_one_out(earned, group)
+    return relative - equations.leave_one_out(penalties, group)
 
 
 def _final_scores(

@@ -27,7 +27,8 @@ class Export:
         """Write a checkpoint of `weights` (see `Trainer.policy_weights`) with adapters merged, and the tokenizer."""
         if self.settings.lora:
             named = {lora.ROOT + name: value for name, value in weights.items()}
-            base = load_generator(self.child.inputs["generator"])
+            inputs = self.child.inputs
+            base = load_generator(inputs.get("start", inputs["generator"]))
             lora.merged(base, self.settings.lora, named).save_pretrained(folder)
         else:
             self.policy.save_pretrained(folder, state_dict=dict(weights))

@@ -1,4 +1,4 @@
-"""The policy and its value head in one module, so that one optimizer or one DeepSpeed engine trains both."""
+"""The policy and its value head, if it has one, in one module, so that one optimizer or one DeepSpeed engine trains both."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -65,20 +65,26 @@ class PolicyWithValue(nn.Module):
 
     temperature  sampling temperature of the rollouts
     value_trunk  a separate trunk for the value head; None: the policy's trunk
+    values       whether there is a value head
     """
 
-    def __init__(self, policy: Any, temperature: float, value_trunk: Any = None) -> None:
+    def __init__(self, policy: Any, temperature: float, value_trunk: Any = None, values: bool = True) -> None:
         super().__init__()
         self.config = policy.config  # DeepSpeed's "auto" settings are derived from it
         self.policy = without_dropout(policy)
         self.value_trunk = None if value_trunk is None else without_dropout(value_trunk)
-        self.value_head = nn.Linear(policy.config.hidden_size, 1)
-        nn.init.zeros_(self.value_head.weight)
-        nn.init.zeros_(self.value_head.bias)
+        self.value_head = nn.Linear(policy.config.hidden_size, 1) if values else None
+        if self.value_head is not None:
+            nn.init.zeros_(self.value_head.weight)
+            nn.init.zeros_(self.value_head.bias)
         self.temperature = temperature
 
-    def forward(self, batch: Sequences, distributions: bool = False) -> tuple[Tensor, Tensor, Tensor | None]:
+    def forward(
+        self, batch: Sequences, distributions: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities of the completion tokens and the values before these tokens, both [completion tokens] float32.
+
+        Without a value head the values are None.
 
         distributions  also return the log-probabilities of the whole vocabulary, [completion tokens, vocabulary] float32;
                        without it the third result is None
@@ -88,9 +94,11 @@ class PolicyWithValue(nn.Module):
         states = completion_states(self.policy.base_model, batch)
         logs = _log_distribution(self.policy, states, self.temperature)
         logprobs = logs.gather(1, batch.targets()[:, None]).squeeze(1)
-        if self.value_trunk is not None:
-            states = completion_states(self.value_trunk, batch)
-        values = self.value_head(states).squeeze(1).float()
+        values = None
+        if self.value_head is not None:
+            if self.value_trunk is not None:
+                states = completion_states(self.value_trunk, batch)
+            values = self.value_head(states).squeeze(1).float()
         return logprobs, values, logs if distributions else None
 
 

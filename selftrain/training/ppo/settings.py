@@ -1,4 +1,4 @@
-"""Arguments of the PPO trainer (settings and models), and the checks of its batch sizes."""
+"""Arguments of the trainer (settings and models), and the checks of its batch sizes."""
 
 import math
 from collections.abc import Sequence
@@ -34,8 +34,8 @@ class Models:
     """The trainer's models.
 
     policy       causal language model; training changes its weights in place
-    reference    causal language model with the policy's initial weights; None with `adapters`
-    adapters     the PEFT model around `policy` where only adapters are trained; the policy without adapters is the reference
+    reference    causal language model to which the KL is computed; None: the policy without its `adapters`
+    adapters     the PEFT model around `policy` where only adapters are trained
     value_trunk  a separate trunk for the value head; None: the value head reads the policy's trunk
     rollouts     samples the completions; None: the trainer samples with `policy`
     """

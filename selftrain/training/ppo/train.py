@@ -1,4 +1,4 @@
-"""Stage C: trains the SFT policy against the reranker with PPO; the result is a checkpoint in the same format.
+"""Stage C: trains a policy against the reranker with PPO, GRPO or RLOO; the result is a checkpoint in the same format.
 
 This module loads the inputs and creates the trainer of `selftrain.training.ppo.trainer`.
 Run as a child process, also under a launcher: `python -m selftrain.training.ppo.train resolved.json`.
@@ -98,13 +98,14 @@ def _load(config: PPOSlice, child: Child) -> tuple[Models, Any, Any]:
     Call this before `_accelerator`: under ZeRO stage 3, models that are loaded later are sharded.
     """
     generator, settings = child.inputs["generator"], config.ppo
+    start = child.inputs.get("start", generator)
     frozen = {"dtype": torch.bfloat16} if child.runtime.device == "cuda" else {}
     torch.manual_seed(config.seed)
-    policy = load_generator(generator)
+    policy = load_generator(start)
     judge = load_classifier(child.inputs["reranker"]).to(**frozen)
-    copy = load_generator(generator, **frozen) if zero_of(child.runtime).stage == 3 else None
-    trunk = load_generator(generator).base_model if settings.value_model == "separate" else None
-    reference = None if settings.lora else load_generator(generator, **frozen)
+    copy = load_generator(start, **frozen) if zero_of(child.runtime).stage == 3 else None
+    trunk = load_generator(start).base_model if settings.critic == "separate" else None
+    reference = None if settings.lora and start == generator else load_generator(generator, **frozen)
     return Models(policy, reference, value_trunk=trunk), judge, copy
 
 
@@ -274,8 +275,7 @@ def _metrics(state: State, prompts: Prompts) -> dict[str, Any]:
         "score": last["score"],
         "kl": last["kl"],
         "entropy": last["entropy"],
-        "explained_variance": last["explained_variance"],
-        **({"pass_rate": last["pass_rate"]} if "pass_rate" in last else {}),
+        **{name: last[name] for name in ("explained_variance", "pass_rate") if name in last},
         "probes": state.probes,
         "curve": state.curve,
         "seconds": state.seconds,

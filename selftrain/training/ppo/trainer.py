@@ -48,12 +48,14 @@ class Trainer:
     ) -> None:
         config = settings.config
         check_batches(config, accelerator.num_processes)
-        self.config, self.seed = config, settings.seed
+        self.config, self.seed, self.width = config, settings.seed, settings.max_new_tokens
         self.checkpoints, self.keep = settings.checkpoints, settings.keep
         self.prompts, self.probe_prompts = prompts, probe_prompts
         self.accelerator, self.on_step, self.on_best = accelerator, on_step, on_best
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
-        self.module = PolicyWithValue(models.policy, config.temperature, models.value_trunk)
+        self.module = PolicyWithValue(
+            models.policy, config.temperature, models.value_trunk, config.critic is not None
+        )
         trained = [p for p in self.module.parameters() if p.requires_grad]
         optimizer = torch.optim.AdamW(
             trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
@@ -141,34 +143,33 @@ class Trainer:
 
     def update(self, experience: Experience) -> dict[str, float]:
         """Make `epochs` passes over the rollout batch in mini-batches; returns mean losses and clip fraction over all tokens."""
-        lengths = experience.sequences.lengths
+        lengths, completions = experience.sequences.lengths, experience.sequences.completions
         sums = torch.zeros(4, device=self.accelerator.device)  # tokens, policy loss, value loss, clipped
         for epoch in range(self.config.epochs):
             generator = seeded("epoch", self.seed, self.state.step, epoch)
             order = torch.randperm(self.config.rollout_batch, generator=generator).to(lengths.device)
             for mini in order.split(self.config.mini_batch):
-                tokens = experience.sequences.completions[mini].sum()
+                tokens = completions[mini].sum()
+                weights = equations.token_weights(self.config.loss_type, completions, mini, self.width)
                 # Deal the rows out to the ranks by length: the ranks have equal work, and micro batches have little padding.
                 own = mini[lengths[mini].argsort(stable=True)][self.rank :: self.world]
                 for micro in own.split(self.config.micro_batch):
-                    sums += self._accumulate(experience, micro, tokens)
+                    sums += self._accumulate(experience, micro, tokens, weights)
         tokens, policy_loss, value_loss, clipped = self.accelerator.reduce(sums, "sum").tolist()
-        return {
-            "policy_loss": policy_loss / tokens,
-            "value_loss": value_loss / tokens,
-            "clip_fraction": clipped / tokens,
-        }
+        of_values = {} if self.config.critic is None else {"value_loss": value_loss / tokens}
+        return {"policy_loss": policy_loss / tokens, **of_values, "clip_fraction": clipped / tokens}
 
-    def _accumulate(self, experience: Experience, rows: Tensor, tokens: Tensor) -> Tensor:
+    def _accumulate(self, experience: Experience, rows: Tensor, tokens: Tensor, weights: Tensor) -> Tensor:
         """Accumulate the gradient of a micro batch; the last micro batch of a mini-batch also makes the optimizer step.
 
-        rows    [n] row numbers of the micro batch
-        tokens  [] number of completion tokens of the whole mini-batch
+        rows     [n] row numbers of the micro batch
+        tokens   [] number of completion tokens of the whole mini-batch
+        weights  weights of all rows' tokens, see `losses`
 
         Returns [4], sums over `rows`: tokens, policy loss, value loss, clipped tokens.
         """
         with self.accelerator.accumulate(self.model):
-            policy_loss, value_loss, clipped = self.losses(experience, rows)
+            policy_loss, value_loss, clipped = self.losses(experience, rows, weights)
             loss = policy_loss + self.config.value_coefficient * value_loss
             # The mean over the mini-batch's tokens. The gradient is divided by the number of ranks and the number of
             # accumulation steps, so the loss is multiplied by both.
@@ -190,13 +191,25 @@ class Trainer:
         count = experience.sequences.completions[rows].sum()
         return torch.stack([count, policy_loss.detach(), value_loss.detach(), clipped])
 
-    def losses(self, experience: Experience, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Policy loss, value loss and number of clipped tokens, [] each: sums over the tokens of the rows `rows` [n]."""
+    def losses(
+        self, experience: Experience, rows: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Policy loss, value loss and number of clipped tokens, [] each: sums over the tokens of the rows `rows` [n].
+
+        weights  [all rows] by which the losses of a row's tokens are multiplied (`equations.token_weights`); None: 1
+
+        Without a value head the value loss is 0.
+        """
         config, mask = self.config, experience.mask[rows]
+        each = torch.ones_like(experience.scores) if weights is None else weights
+        each = each[rows].repeat_interleave(experience.sequences.completions[rows])
         logprobs, values, _ = self.model(experience.sequences.take(rows))
         policy_losses, clipped = equations.clipped_policy_loss(
             logprobs, experience.logprobs[rows][mask], experience.advantages[rows][mask], config.clip
         )
+        policy_loss = (policy_losses * each).sum()
+        if values is None or experience.values is None or experience.returns is None:
+            return policy_loss, torch.zeros_like(policy_loss), clipped.sum()
         unit = equations.value_scale(experience.returns, experience.mask)
         value_losses = equations.clipped_value_loss(
             values / unit,
@@ -204,14 +217,22 @@ class Trainer:
             experience.returns[rows][mask] / unit,
             config.value_clip,
         )
-        return policy_losses.sum(), value_losses.sum(), clipped.sum()
+        return policy_loss, (value_losses * each).sum(), clipped.sum()
 
     # Bookkeeping
 
     def _figures(self, experience: Experience) -> dict[str, float]:
         mask = experience.mask
-        executed = {} if experience.passed is None else {"pass_rate": experience.passed.mean().item()}
-        return executed | {
+        more = {} if experience.passed is None else {"pass_rate": experience.passed.mean().item()}
+        if experience.values is not None and experience.returns is not None:
+            explained = equations.explained_variance(experience.values, experience.returns, mask)
+            more["explained_variance"] = explained.item()
+        else:
+            grouped = experience.earned.view(-1, self.config.group)
+            equal = equations.equal_groups(experience.earned, self.config.group)
+            more["reward_std"] = grouped.std(1).mean().item()
+            more["frac_reward_zero_std"] = equal.float().mean().item()
+        return more | {
             "step": self.state.step + 1,
             "reward": experience.rewards.sum(1).mean().item(),
             "score": experience.scores.mean().item(),
@@ -220,9 +241,6 @@ class Trainer:
             "kl_coefficient": self.state.kl_coefficient,
             "tokens": int(mask.sum()),
             "missing_end": 1 - experience.ended.float().mean().item(),
-            "explained_variance": equations.explained_variance(
-                experience.values, experience.returns, mask
-            ).item(),
         }
 
     def _keep_samples(self, experience: Experience) -> None:
@@ -230,7 +248,7 @@ class Trainer:
         if self.state.step % every and self.state.step != self.config.steps - 1:
             return
         sequences = experience.sequences
-        for row in range(min(SAMPLED_ROWS, self.config.rollout_batch)):
+        for row in range(0, self.config.rollout_batch, self.config.per_prompt)[:SAMPLED_ROWS]:
             ids = sequences.ids[row, : sequences.lengths[row]].tolist()
             split = int(sequences.prompts[row])
             self.state.samples.append(

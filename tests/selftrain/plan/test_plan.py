@@ -240,6 +240,29 @@ def test_a_value_model_of_its_own_is_trained_too():
     assert separate.terms["weights"] - shared.terms["weights"] == 4 * (10_016 - 16)
 
 
+def test_without_a_value_head_nothing_of_it_is_trained():
+    def trained(**settings: Any) -> int:
+        config = PPOConfig.model_validate(settings)
+        return footprint.ppo_memory(config, TWO_LAYERS, TWO_LAYERS, ONE, 20, 10).terms["weights"]
+
+    assert trained() == 4 * (10_000 + 16)
+    assert trained(algorithm="grpo") == trained(algorithm="rloo", value_model="separate") == 4 * 10_000
+    both = (
+        PPOConfig.model_validate({"algorithm": name, "value_model": "separate"}) for name in ("ppo", "grpo")
+    )
+    rows = Rows(8, 20, 10, 30)
+    separate, none = (flops.ppo_update(TWO_LAYERS, rows, config, ONE) for config in both)
+    assert separate - none == 2 * flops.train(TWO_LAYERS, rows, ONE, None), "two epochs of a second trunk"
+    assert footprint.rank_bytes(
+        "ppo", PPOConfig(algorithm="grpo", value_model="separate"), TWO_LAYERS, ONE
+    ) == (footprint.rank_bytes("ppo", PPOConfig(), TWO_LAYERS, ONE))
+
+
+def test_with_adapters_on_the_previous_policy_the_reference_is_a_model_of_its_own():
+    config = PPOConfig(lora=LoraConfig(), start="previous")
+    assert footprint.other_parameters(config, 10_000, 10_016, ONE) == 10_016 + 10_000
+
+
 def test_rank_bytes_is_what_does_not_depend_on_the_batch():
     base = footprint.LIBRARIES["training"]
     assert footprint.rank_bytes("sft", SftConfig(), 1000, ONE) == base + 16_000

@@ -1,4 +1,4 @@
-"""Runs PPO on the toy model, alone or as a rank of torchrun: `python -m tests.selftrain.training.ppo.ranks OUT [DEEPSPEED.json]`.
+"""Runs PPO on the toy model, alone or as a rank of torchrun: `python -m tests.selftrain.training.ppo.ranks OUT ALGORITHM [DEEPSPEED.json]`.
 
 Writes the tokens of a live first rollout, and the curve of 20 updates on stored rollouts, both as rank 0 sees them.
 """
@@ -30,7 +30,7 @@ SETTINGS = PPOConfig(
 
 
 class Stored:
-    """Fixed rollouts: a prompt's completion depends only on the prompt and the step."""
+    """Fixed rollouts: a completion depends only on the prompt, the step and the row's first random number."""
 
     def __init__(self, world: int) -> None:
         self.world = world
@@ -40,8 +40,8 @@ class Stored:
 
     def __call__(self, prompts, uniforms, place):
         rows = []
-        for prompt in prompts:
-            generator = seeded("stored", place // self.world, *prompt)
+        for prompt, first in zip(prompts, uniforms[:, 0].tolist(), strict=True):
+            generator = seeded("stored", place // self.world, *prompt, str(first))
             length = int(torch.randint(1, WIDTH + 1, (1,), generator=generator))
             rows.append(torch.randint(2, VOCABULARY, (length,), generator=generator).tolist())
             if length < WIDTH:
@@ -56,15 +56,16 @@ def score(prompts, completions):
 
 def main() -> None:
     """Run, and write from rank 0."""
-    out, deepspeed = Path(sys.argv[1]), sys.argv[2] if len(sys.argv) > 2 else None
+    out, deepspeed = Path(sys.argv[1]), sys.argv[3] if len(sys.argv) > 3 else None
+    settings = SETTINGS.model_copy(update={"algorithm": sys.argv[2], "group": 4})
     world = world_size()
     torch.set_num_threads(1)
     policy, reference, whole = make_model(), make_model(), make_model()
     runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)
-    accelerator = _accelerator(PPOSlice(seed=1, ppo=SETTINGS, max_new_tokens=WIDTH), runtime, world)
+    accelerator = _accelerator(PPOSlice(seed=1, ppo=settings, max_new_tokens=WIDTH), runtime, world)
     models = Models(policy, reference, rollouts=FromUnshardedCopy(whole, 1.0, (END,)))
     trainer = Trainer(
-        TrainerSettings(SETTINGS, 1, WIDTH, (END,)), models, Reward(score), PROMPTS, accelerator
+        TrainerSettings(settings, 1, WIDTH, (END,)), models, Reward(score), PROMPTS, accelerator
     )
     live = trainer.experience().sequences.ids.tolist()
     trainer.collector.rollouts = Stored(world)

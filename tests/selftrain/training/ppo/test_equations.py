@@ -1,4 +1,4 @@
-"""Tests of the equations of PPO (KL estimators, rewards, advantages, losses) against numbers worked out by hand."""
+"""Tests of the equations of PPO, GRPO and RLOO (KL, rewards, advantages, losses) against numbers worked out by hand."""
 
 import math
 
@@ -218,3 +218,54 @@ def test_adaptive_kl():
     # far off: the error is held at 0.2 either way
     assert eq.next_kl_coefficient(0.2, 5.0, 0.1, 50, 1000) == pytest.approx(0.2 * 1.01)
     assert eq.next_kl_coefficient(0.2, 0.0, 0.1, 50, 1000) == pytest.approx(0.2 * 0.99)
+
+
+# Groups
+
+
+def test_leave_one_out_by_hand():
+    # The means of the others: 4, 3.5, 1.5.
+    close(eq.leave_one_out(torch.tensor([1.0, 2.0, 6.0, 5.0, 5.0, 5.0]), 3), [-3.0, -1.5, 4.5, 0.0, 0.0, 0.0])
+    close(eq.leave_one_out(torch.tensor([1.0, 0.0, 3.0, 7.0]), 2), [1.0, -1.0, -4.0, 4.0])
+
+
+def test_group_relative_by_hand():
+    # The mean is 3, the unbiased variance (4 + 1 + 9) / 2 = 7.
+    rewards = torch.tensor([1.0, 2.0, 6.0, -1.0, 0.0, 1.0])
+    first, second = math.sqrt(7) + 1e-4, 1 + 1e-4
+    expected = [-2 / first, -1 / first, 3 / first, -1 / second, 0.0, 1 / second]
+    close(eq.group_relative(rewards, 3, scale=True), expected)
+    close(eq.group_relative(rewards, 3, scale=False), [-2.0, -1.0, 3.0, -1.0, 0.0, 1.0])
+
+
+@pytest.mark.parametrize("reward", [0.0, 0.1, 1 / 3, -7.7, 1e6])
+def test_a_group_of_equal_rewards_has_no_advantage(reward):
+    """Exactly none: a rounding error of 1e-8 would be scaled up by one over the spread that is added."""
+    rewards = torch.tensor([reward] * 7 + [0.0, 0.0, 0.0, 1.0, 0.0, 0.0, 0.0])
+    for advantages in (
+        eq.leave_one_out(rewards, 7),
+        eq.group_relative(rewards, 7, scale=True),
+        eq.group_relative(rewards, 7, scale=False),
+    ):
+        assert advantages[:7].tolist() == [0.0] * 7
+        assert advantages[10] > 0
+        assert (advantages[[7, 8, 9, 11, 12, 13]] < 0).all()
+    assert eq.equal_groups(rewards, 7).tolist() == [True, False]
+
+
+def test_token_weights_by_hand():
+    # A mini-batch of rows 0 and 1, with 1 and 3 tokens, whose losses a token are 8 and 2; row 2 is not in it.
+    lengths, mini = torch.tensor([1, 3, 4]), torch.tensor([1, 0])
+    assert eq.token_weights("dapo", lengths, mini, 8).tolist() == [1, 1, 1]
+    close(eq.token_weights("grpo", lengths, mini, 8), [2.0, 2 / 3, 0.5])
+    close(eq.token_weights("dr_grpo", lengths, mini, 8), [0.25, 0.25, 0.25])
+    losses = torch.tensor([8.0, 2.0, 2.0, 2.0])
+    for kind, mean in (
+        ("dapo", (8 + 2 + 2 + 2) / 4),
+        ("grpo", (8 + (2 + 2 + 2) / 3) / 2),
+        ("dr_grpo", (8 + 2 + 2 + 2) / (2 * 8)),
+    ):
+        each = eq.token_weights(kind, lengths, mini, 8)[[0, 1]].repeat_interleave(torch.tensor([1, 3]))
+        close((losses * each).sum() / 4, mean)
+    with pytest.raises(ValueError, match="expected dapo, grpo or dr_grpo, got 'sum'"):
+        eq.token_weights("sum", lengths, mini, 8)

@@ -285,6 +285,73 @@ def test_adapters_under_zero_3(inputs, tmp_path):
         assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
 
 
+def test_groups_with_adapters_execution_and_a_sampling_engine_together(inputs, tmp_path, monkeypatch):
+    ppo = CONFIG.ppo.model_copy(
+        update={
+            "steps": 2, "algorithm": "grpo", "group": 4, "lora": LoraConfig(rank=2, alpha=4), "engine": "ctranslate2",
+            "execution_weight": 0.5, "probe": 4, "probe_steps": 1, "learning_rate": 1e-2,
+        }
+    )  # fmt: skip
+    asked = []
+
+    def answer(rows):
+        asked.append(rows)
+        return passes(rows)
+
+    monkeypatch.setattr(stage, "passing", lambda _: nullcontext(answer))
+    config = CONFIG.model_copy(update={"ppo": ppo, "execute": ExecuteConfig()})
+    metrics = PPO.run(
+        Context(config, inputs, tmp_path, RuntimeConfig(processes=1), lambda *rest, **more: None)
+    ).metrics
+    assert [len(rows) for rows in asked] == [4, 8, 4, 8, 4], "a probe before, a step and a probe, twice"
+    for rows in asked[1::2]:
+        assert [name for name, _ in rows] == [rows[0][0]] * 4 + [rows[4][0]] * 4, "two prompts"
+        assert len({text for _, text in rows}) > 4, "the engine draws each completion anew"
+    assert "explained_variance" not in metrics
+    assert [row["step"] for row in metrics["probes"]] == [0, 1, 2]
+    assert loads_as_a_policy(tmp_path, inputs) > 1e-4
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_groups_killed_or_shared_by_two_ranks(inputs, tmp_path, processes):
+    """A run that stopped after two steps goes on, alone or with another rank, as if it had not."""
+    ppo = CONFIG.ppo.model_copy(update={"algorithm": "rloo", "group": 2, "steps": 4})
+
+    def run(name, steps, processes):
+        config = CONFIG.model_copy(update={"ppo": ppo.model_copy(update={"steps": steps})})
+        return run_stage(inputs, tmp_path / name, processes, config)
+
+    expected, _ = run("whole", 4, 1)
+    run("parts", 2, 1)
+    found, steps = run("parts", 4, processes)
+    assert steps == [3, 4]
+    for ours, theirs in zip(found.metrics["curve"], expected.metrics["curve"], strict=True):
+        assert ours == pytest.approx(theirs, rel=1e-3, abs=1e-4)
+    if processes == 1:
+        assert found.records_digest == expected.records_digest
+
+
+@pytest.mark.parametrize("adapters", [None, LoraConfig(rank=2, alpha=4)], ids=["full", "lora"])
+def test_goes_on_from_the_previous_policy_with_the_sft_policy_as_reference(inputs, tmp_path, adapters):
+    previous = tmp_path / "previous"
+    strong = CONFIG.model_copy(
+        update={"ppo": CONFIG.ppo.model_copy(update={"steps": 2, "learning_rate": 3e-2})}
+    )
+    run_stage(inputs, previous, config=strong)
+    ppo = CONFIG.ppo.model_copy(
+        update={"steps": 1, "start": "previous", "lora": adapters, "learning_rate": 1e-9, "epochs": 1}
+    )
+    folder = tmp_path / "next"
+    outcome, _ = run_stage(
+        {**inputs, "start": previous}, folder, config=CONFIG.model_copy(update={"ppo": ppo})
+    )
+    assert outcome.metrics["curve"][0]["kl"] > 0.01, "the KL is that to the SFT policy"
+    assert loads_as_a_policy(folder, inputs | {"generator": previous}) < 1e-6, (
+        "the weights are the previous ones"
+    )
+    assert loads_as_a_policy(folder, inputs) > 1e-3
+
+
 def test_a_reranker_with_a_template_and_tokens_of_its_own(inputs, tmp_path):
     other = tmp_path / "reranker"
     model = LlamaForSequenceClassification.from_pretrained(inputs["reranker"])

@@ -107,10 +107,12 @@ class Worker:
 
 
 def _longest_seconds(program: Program) -> float:
-    """The longest time in seconds that a program and its checker may take within their limits."""
+    """The longest time in seconds that a program, its checker and its audit may take within their limits."""
     limits, runs = program.limits or language(program.language).limits, max(len(program.cases), 1)
     seconds = 2 * limits.compile_wall_seconds + runs * limits.wall_seconds
     if program.checker:
         checking = language(program.checker.language).limits
         seconds += 2 * checking.compile_wall_seconds + runs * checking.wall_seconds
-    return 2 * seconds if program.audit else seconds
+    # An audit judges a twin, and before that in Python up to two split programs.
+    judgements = 1 if not program.audit else 4 if language(program.language).name == "py" else 2
+    return judgements * seconds

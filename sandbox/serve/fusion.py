@@ -25,7 +25,7 @@ NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
 
 
 class RunCode(Body):
-    """The request. The timeouts are limits on CPU time, in seconds. `memory_limit_MB`: in MiB; -1: the language's default."""
+    """The request. The timeouts are limits on CPU time, in seconds; `run_timeout` is also how long a run may sleep. `memory_limit_MB`: in MiB; -1: the language's default."""
 
     code: str
     language: Annotated[str, WithJsonSchema({"enum": [*NAMES, *LANGUAGE_NAMES]})]
@@ -90,7 +90,7 @@ def router(service: Service) -> APIRouter:
             )
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
-        [result] = await service.judge(request, [program])
+        [result] = await service.judge(request, [program], body.run_timeout)
         return answer(result)
 
     return routes

@@ -67,11 +67,12 @@ def router(service: Service) -> APIRouter:
                 raise HTTPException(422, f"tests[{at}]: expected text, got {type(test).__name__}")
             made = assemble("py", "", body.program, "\n" + test)
             programs.append(made.program(str(at), "py", limits, chosen(service.audit, made.source)))
-        return await results(request, programs)
+        return await results(request, programs, body.max_execution_time)
 
     @routes.post("/test_program_stdio", responses=REFUSALS)
     async def test_program_stdio(body: Cases, request: Request) -> Results:
-        limits = service.limits("py", math.ceil(body.max_execution_time), None, None)
+        seconds = math.ceil(body.max_execution_time)
+        limits = service.limits("py", seconds, None, None)
         programs = []
         for at, test in enumerate(_listed(body.tests)):
             if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
@@ -80,13 +81,13 @@ def router(service: Service) -> APIRouter:
                 )
             case = Case(str(test["input"]), str(test["output"]))
             programs.append(Program(str(at), "py", body.program, (case,), limits=limits, compare="lines"))
-        return await results(request, programs)
+        return await results(request, programs, seconds)
 
-    async def results(request: Request, programs: list[Program]) -> Results:
-        found = await service.judge(request, programs)
+    async def results(request: Request, programs: list[Program], seconds: float) -> Results:
+        found = await service.judge(request, programs, seconds)
         passed = [result.verdict is Verdict.passed for result in found]
-        seconds = [result.run_seconds if right else -1.0 for result, right in zip(found, passed, strict=True)]
-        return Results(results=list(map(int, passed)), runtimes=seconds)
+        took = [result.run_seconds if right else -1.0 for result, right in zip(found, passed, strict=True)]
+        return Results(results=list(map(int, passed)), runtimes=took)
 
     return routes
 

@@ -116,7 +116,10 @@ def router(service: Service) -> APIRouter:
             program = _program(service, body)
         except (UsageError, ValueError) as error:
             raise HTTPException(422, str(error)) from error
-        [result] = await service.judge(request, [program])
+        assert program.limits
+        # A program with a limit on CPU time of its own may sleep for longer than that.
+        wait_seconds = None if body.run_cpu_time else program.limits.cpu_seconds
+        [result] = await service.judge(request, [program], wait_seconds)
         return _answer(result, program)
 
     @routes.get("/runtimes", responses={status: REFUSALS[status] for status in (401, 504)})

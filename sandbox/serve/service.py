@@ -47,6 +47,8 @@ MOST_PROGRAMS = 1000
 """The most programs, or tests, in one request."""
 MOST_CASES = 1000
 """The most cases of one program."""
+_LATE_SECONDS = 0.25
+"""How much longer than allowed a program may seem to wait, since a busy machine starts and resumes it late."""
 _AHEAD = 64
 """How many programs of one request may be under way or judged but not yet sent, so that a client that does not read its results
 takes no memory."""
@@ -79,7 +81,7 @@ class Service:
 
         `run`, `compile`: the request's time limits in seconds; `memory`: its memory limit in bytes; None: not given. A time limit
         becomes a limit on CPU time, because wall-clock time on a busy machine says nothing about the program; the limit on
-        wall-clock time is two seconds more for a run, which may sleep, and three times as much for a compiler, which does not.
+        wall-clock time is two seconds more for a run (and see `judge`), and three times as much for a compiler, which does not sleep.
         Raises HTTPException 422 for a limit above the ceilings.
         """
         asked = {"cpu_seconds": run, "compile_cpu_seconds": compile, "memory_bytes": memory}
@@ -124,8 +126,11 @@ class Service:
             raise _not_judged(str(error)) from error
         self._checked |= kinds.keys()
 
-    async def judge(self, request: Request, programs: Sequence[Program]) -> list[Result]:
-        """The results of `programs`, in the order of `programs`.
+    async def judge(
+        self, request: Request, programs: Sequence[Program], wait_seconds: float | None = None
+    ) -> list[Result]:
+        """The results of `programs`, in the order of `programs`. `wait_seconds`: how long a run may sleep or wait; None: up to the
+        limit on wall-clock time.
 
         Raises HTTPException 503 if the queue is full, 504 if the sandbox failed on a program after its retries; the client may
         try again. A failure of the sandbox is never reported as a failure of the program.
@@ -134,7 +139,7 @@ class Service:
         results = [found[program.id] for program in programs]
         for result in results:
             check_judged(result)
-        return results
+        return results if wait_seconds is None else [waited(result, wait_seconds) for result in results]
 
     async def start(self, request: Request, programs: Sequence[Program]) -> AsyncIterator[Result]:
         """Accept `programs`, and return their results in the order in which they finish; `sandbox_error` if the sandbox failed on a
@@ -225,6 +230,15 @@ class Service:
 def signal_of(exit_code: int) -> int | None:
     """The signal that an exit code of 128 + n stands for; None if the program ended by itself, also with a larger exit code."""
     return exit_code - 128 if exit_code - 128 in set(signal.Signals) else None
+
+
+def waited(result: Result, seconds: float) -> Result:
+    """`result`, with verdict `timeout` if the program's run was not computing for longer than `seconds`. For a program that computes
+    too, this is less strict than a limit on wall-clock time, which it might exceed only because the machine is busy."""
+    ran = result.ran
+    if ran is None or ran.seconds - ran.cpu_seconds <= seconds + _LATE_SECONDS:
+        return result
+    return replace(result, verdict=Verdict.timeout, exit_code=None)
 
 
 def check_judged(result: Result) -> None:

@@ -16,7 +16,8 @@ import pytest
 from sandbox.client import Cancel, Sandbox
 from sandbox.errors import BackendUnavailable, Cancelled
 from sandbox.serve.app import application
-from sandbox.verdicts import Case, Program, Result, Verdict
+from sandbox.serve.service import waited
+from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 from tests.command import wait_until
 from tests.needs import need_tools
 from tests.sandbox.serving import Server, serving
@@ -203,6 +204,33 @@ def test_open_instructs_answers(server: Server) -> None:
     }
     for wrong in ("eJxrYHmQDgAEPwHf", {"a": 1}, 3, ["pass"] * 1001, [1]):
         assert server.post("/test_program", {"program": "", "tests": wrong}).status_code == 422
+
+
+def test_a_program_may_sleep_for_no_longer_than_its_time_limit(server: Server) -> None:
+    def sleeps(seconds: float) -> str:
+        return f"import time\ntime.sleep({seconds})\nprint('awake')"
+
+    ran = run_code(server, sleeps(1.5), run_timeout=1)
+    assert (ran["status"], ran["run_result"]["status"]) == ("Failed", "TimeLimitExceeded")
+    assert (ran["run_result"]["return_code"], ran["run_result"]["stdout"]) == (None, "awake\n")
+    assert run_code(server, sleeps(0.5), run_timeout=1)["status"] == "Success"
+    assert execute(server, "python", sleeps(1.5), run_timeout=1000)["run"]["status"] == "TO"
+    assert execute(server, "python", sleeps(1.5), run_cpu_time=1000)["run"]["status"] is None
+    tests = {"program": sleeps(1.5), "tests": ["pass"], "max_execution_time": 1}
+    assert server.post("/test_program", tests).json() == {"results": [0], "runtimes": [-1]}
+    tests["tests"] = [{"input": "", "output": "awake"}]
+    assert server.post("/test_program_stdio", tests).json() == {"results": [0], "runtimes": [-1]}
+
+
+def test_a_program_that_computes_may_wait_for_a_processor() -> None:
+    busy = Result("0", Verdict.passed, 0, run_seconds=2.5, cpu_seconds=1.4)
+    assert waited(busy, 1) is busy  # 1.1 s are within 1 s and the 0.25 s that a machine may be late
+    idle = Result("0", Verdict.passed, 0, run_seconds=2.5, cpu_seconds=1.2)
+    assert waited(idle, 1).verdict is Verdict.timeout  # 1.3 s
+    unstarted = Result(
+        "0", Verdict.compile_error, 1, compiled=Phase(Verdict.compile_error, 1, 9, 1, 0, "", "")
+    )
+    assert waited(unstarted, 1) is unstarted
 
 
 def test_results_are_streamed_as_they_end(server: Server) -> None:

@@ -1,17 +1,24 @@
 """Tests of the audit: which assertion a twin changes, and which programs are caught by it."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from sandbox.client import Sandbox
+from sandbox.judge import Judge, Place
 from sandbox.languages import LANGUAGES, language
 from sandbox.programs import assemble
 from sandbox.shapes import LIMITS, SHAPES
 from sandbox.twin import Edit, chosen, edits_of, twin
-from sandbox.verdicts import Program, Result, Verdict
+from sandbox.verdicts import Limits, Program, Result, Verdict
+from sandbox.worker import _longest_seconds
 from tests.needs import need
 from tests.sandbox.conftest import EIGHT, build_image
+
+PASSED = Result("a", Verdict.passed, 0)
+FAILED = Result("a", Verdict.wrong_answer, 1)
+FAILED_APART = Result("a", Verdict.wrong_answer, 70)
 
 
 def changed(name: str, tests: str) -> list[str]:
@@ -266,3 +273,21 @@ def test_the_source_of_a_compiled_program_is_gone_when_it_runs(sandbox: Sandbox,
     source = LOOKS[name].replace("BOX", box)
     [result] = sandbox.run([Program("a", name, source, limits=LIMITS)])
     assert result.verdict is Verdict.passed, (result.verdict, result.stdout, result.stderr)
+
+
+def test_a_worker_is_given_time_for_every_judgement_of_an_audit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, prompt, tests, results in (
+        ("py", "def f():\n    return 1\n", "assert f() == 1\n", (PASSED, FAILED_APART, FAILED, FAILED)),
+        ("js", "const f = () => 1;\n", "assert.equal(f(), 1);\n", (PASSED, FAILED)),
+    ):
+        program = assemble(name, prompt, "", tests).program("a", name, Limits(wall_seconds=10), True)
+        left = list(results)
+        judge = Judge(tmp_path, Place.process)
+        monkeypatch.setattr(judge, "_judge", lambda _, left=left: left.pop(0))
+        assert judge.judge(program).verdict is Verdict.passed
+        assert left == []
+        alone = _longest_seconds(replace(program, audit=False))
+        assert alone == 190  # 90 s to compile, twice, and 10 s to run
+        assert _longest_seconds(program) == len(results) * alone

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-slow check docs bench image server deploy worker clean
+.PHONY: help setup demo evidence test test-slow check docs bench image server deploy worker clean
 
 PYTHON ?= python3
 # Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
@@ -39,6 +39,11 @@ demo: $(READY) ## the whole loop on tiny models, in about ten minutes; the repor
 	@$(BIN)/selftrain run demo
 	@if [ "$$(uname)" = Darwin ] || [ -n "$${DISPLAY:-}$${WAYLAND_DISPLAY:-}" ]; then \
 	  $(BIN)/python -m webbrowser -t "file://$(CURDIR)/runs/demo/report.html"; fi
+
+evidence: $(READY) ## what each part of the method buys: configs/studies/evidence.yaml, in hours (it prints how many, and resumes)
+	@$(BIN)/selftrain study evidence --dry-run
+	@$(BIN)/selftrain study evidence
+	@$(BIN)/selftrain study evidence --split validation > /dev/null
 
 test: $(READY) ## the fast tests: every part at least once, in some minutes
 	@$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not slow" tests

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import cli_champion, cli_rank, cli_run, cli_store
+from flows import cli_champion, cli_rank, cli_run, cli_store, cli_study
 from flows.local import known
 from selftrain.launch.ending import ENDING
 
@@ -20,6 +20,7 @@ examples:
                                                         hours on 1, 2, 4, ... 16 machines, for that many problems
   selftrain show runs/demo                              the stages of a run and their figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
+  selftrain study evidence --dry-run                    variants x seeds as runs that share stages, and the time they will take
   selftrain why rm-2                                    how its key (or one given as 4f2a9c01) differs from the nearest earlier one
   selftrain gc runs/store --keep-runs 3 --dry-run       artifacts that no run needs any more, and their size
   selftrain run prod --champion                         train one round more than the champion has; promote it if it is better
@@ -85,6 +86,7 @@ def parser() -> argparse.ArgumentParser:
 
     cli_run.add_run(commands)
     cli_run.add_plan(commands)
+    cli_study.add_study(commands)
     cli_store.add_runs(commands)
     cli_store.add_store(commands)
     cli_run.add_node(commands)

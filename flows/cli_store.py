@@ -19,7 +19,10 @@ def add_runs(commands: Any) -> None:
     show.set_defaults(command=show_command)
 
     compare = commands.add_parser(
-        "compare", help="several runs (seeds) as one: figures and paired differences"
+        "compare",
+        help="several runs (seeds) as one, or several methods side by side: figures and paired differences",
+        description="Runs whose configs differ only in the seed are pooled. Where they differ otherwise, each method is "
+        "compared with that of the first run.",
     )
     compare.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, or names in runs/")
     compare.add_argument("--json", action="store_true", help="print JSON")
@@ -126,15 +129,20 @@ def compare_command(options: argparse.Namespace) -> int:
     """`selftrain compare`."""
     from selftrain.evaluation.compare import compare_runs
 
-    evaluation = compare_runs(options.runs)
+    found = compare_runs(options.runs)
     if options.json:
-        print(json.dumps(evaluation, indent=1))
+        print(json.dumps(found, indent=1))
+        return 0
+    if "rows" in found:
+        from selftrain.report.study import markdown
+
+        print(markdown(found, "comparison of methods", {}))
         return 0
     from selftrain.report import comparison_table, pool_table
 
-    print(pool_table(evaluation["pools"]))
+    print(pool_table(found["pools"]))
     print()
-    print(comparison_table(evaluation["comparisons"]))
+    print(comparison_table(found["comparisons"]))
     return 0
 
 

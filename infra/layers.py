@@ -18,7 +18,7 @@ OWN = {
 """Which of the project's own modules each package may import."""
 
 LAYERS = (
-    ("errors", "redact", "units", "records", "cache_key", "stage", "config", "configfile"),
+    ("errors", "redact", "units", "records", "cache_key", "stage", "config", "configfile", "studyfile"),
     ("problems", "store"),
     ("models", "evaluation"),
     ("launch", "report"),

@@ -23,6 +23,7 @@ RUN = {
     "selftrain run demo --dry-run": (0, "0 of 20 stages are cached"),
     "selftrain run demo --dry-run --set ppo.kl_coefficient=0.1": (0, "to do   ppo · round 1"),
     "selftrain run docs/own-data/own.yaml --dry-run": (0, "answers to learn from: 22 of 22"),
+    "selftrain study evidence --dry-run": (0, "36 cells of study evidence, 0 finished"),
     "python -m sandbox languages --backend bubblewrap": (0, "Python 3"),
     "python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt": (0, "passed"),
     "python -m sandbox judge programs.jsonl verdicts.jsonl --audit all": (0, ""),
@@ -77,6 +78,7 @@ ELSEWHERE = {
 
 NOT_RUN = {
     "make demo": "ten minutes; the tests run the same command line and stages with configs/smoke.yaml",
+    "make evidence": "hours; tests/flows/test_study.py runs a small study",
     "make bench": "half an hour, and its figures mean something on an idle machine only",
     "python infra/fetch_smollm2.py *": "downloads 93 MB",
     "selftrain run smollm2-135m *": "an hour, with weights that are downloaded",

@@ -17,7 +17,7 @@ The value of a comparison `A-B` is the mean over problems of A's outcome minus B
 import re
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TypedDict
+from typing import TypedDict, final
 
 import numpy as np
 
@@ -39,6 +39,7 @@ class Comparison(Estimate):
     name: str
 
 
+@final
 class Evaluation(TypedDict):
     """The part of a report that is computed from pools."""
 

@@ -176,25 +176,47 @@ def seconds_chart(seconds: Mapping[str, float]) -> str:
     return drawing.markup()
 
 
-def difference_chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> str:
-    """One row per paired difference: a dot with its interval; a line marks 0. `shares`: show values in percentage points."""
+def difference_chart(
+    rows: Mapping[str, Comparison], *, shares: bool = True, label: str = "Paired differences"
+) -> str:
+    """One row per paired difference: a dot with its interval; a line marks 0.
+
+    shares  show values in percentage points
+    label   text for screen readers
+    """
     factor, digits = (100.0, 1) if shares else (1.0, 2)
     bounds = [factor * row[end] for row in rows.values() for end in ("low", "high")]
     top, pitch, left = 4, 24, _label_width(rows, 172)
     x = nice_scale([*bounds, 0.0], left, WIDE - 48, at_least=0.1)
     bottom = top + pitch * len(rows)
-    drawing = Drawing(WIDE, bottom + 20, "Paired differences")
+    drawing = Drawing(WIDE, bottom + 20, label)
     _x_axis(drawing, x, top, bottom)
     drawing.line((x(0), top), (x(0), bottom), "zero")
-    for number, (label, row) in enumerate(rows.items()):
+    for number, (name, row) in enumerate(rows.items()):
         y = top + pitch * (number + 0.5)
         value, low, high = (factor * row[part] for part in ("value", "low", "high"))
         css = "gain" if low > 0 else "loss" if high < 0 else "unsure"
-        drawing.text((left - 10, y + 4), label, "", "end")
+        drawing.text((left - 10, y + 4), name, "", "end")
         drawing.line((x(low), y), (x(high), y), f"whisker {css}")
-        tip = f"{label}: {signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
+        tip = f"{name}: {signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
         drawing.circle((x(value), y), 5, f"dot {css}", tip)
         drawing.text((WIDE - 2, y + 4), signed(value, digits), "number", "end")
+    return drawing.markup()
+
+
+def share_chart(label: str, rows: Mapping[str, Estimate]) -> str:
+    """One row per entry: a dot with its interval on a scale from 0 to 1. `label`: text for screen readers."""
+    top, pitch, left = 4, 24, _label_width(rows, 172)
+    x = Scale(0, 1, left, left + 200)
+    bottom = top + pitch * len(rows)
+    drawing = Drawing(left + 248, bottom + 20, label)
+    _percent_axis(drawing, x, top, bottom)
+    for number, (name, estimate) in enumerate(rows.items()):
+        y = top + pitch * (number + 0.5)
+        drawing.text((left - 10, y + 4), name, "", "end")
+        drawing.line((x(estimate["low"]), y), (x(estimate["high"]), y), "whisker round-1")
+        drawing.circle((x(estimate["value"]), y), 5, "dot round-1", _tip(name, estimate))
+        drawing.text((left + 246, y + 4), f"{100 * estimate['value']:.1f}", "number", "end")
     return drawing.markup()
 
 

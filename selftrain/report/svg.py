@@ -112,8 +112,8 @@ class Drawing:
             ElementTree.SubElement(element, "title").text = tip
 
 
-def image_url(markup: str, style: str) -> str:
-    """The result of `Drawing.markup` and its CSS as a data URL, for pages that allow images but no SVG markup.
+def image(markup: str, style: str) -> str:
+    """The result of `Drawing.markup` and its CSS as an SVG file.
 
     It has a light background, since an image cannot adapt to a dark page.
     """
@@ -130,7 +130,12 @@ def image_url(markup: str, style: str) -> str:
     element = ElementTree.Element("style")
     element.text = re.sub(r"@media \(prefers-color-scheme: dark\) \{.*?\n\}\n", "", style, flags=re.DOTALL)
     root.insert(0, element)
-    return f"data:image/svg+xml;base64,{base64.b64encode(ElementTree.tostring(root)).decode()}"
+    return ElementTree.tostring(root, encoding="unicode")
+
+
+def image_url(markup: str, style: str) -> str:
+    """The SVG file of `image` as a data URL, for pages that allow images but no SVG markup."""
+    return f"data:image/svg+xml;base64,{base64.b64encode(image(markup, style).encode()).decode()}"
 
 
 def _px(value: float | str) -> str:

@@ -1,0 +1,166 @@
+"""Reads a study file: named variants of one config, each of which runs with every seed."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import yaml
+from pydantic import Field, ValidationError, model_validator
+
+from selftrain.config import NAME, Count, RunConfig, Strict
+from selftrain.configfile import CONFIGS, load_config
+from selftrain.errors import UsageError
+
+Overrides = dict[str, Any]
+"""Dotted name of a setting -> its value."""
+
+
+class StudyConfig(Strict):
+    """The content of a study file. Overrides have the names and values of `selftrain run CONFIG --set A.B=VALUE`."""
+
+    name: str = Field(default="study", pattern=NAME)
+    """Name of the study's folder, and start of the names of its runs; the file's name if it is not given."""
+    base: str
+    """A config: a YAML file, relative to the study file or to the working directory, or the name of a shipped config."""
+    set: Overrides = {}  # noqa: RUF012
+    """Overrides of all variants."""
+    seeds: tuple[int, ...] = Field(min_length=1)
+    """Every variant runs once with each of these seeds."""
+    baseline: str | None = None
+    """The variant that the others are compared with; null: the first."""
+    variants: dict[str, Overrides | None] = {}  # noqa: RUF012
+    """Name of a variant -> its overrides."""
+    axes: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012
+    """Name of a setting -> values. Each combination of values is a further variant, such as `rounds-1_mine.passing-true`."""
+    pools: tuple[str, ...] = Field(default=("sft",), min_length=1)
+    """Pools to report (`sft`, `ppo-1`, ...); a variant that lacks a pool has no rows for it."""
+    bootstrap: Count = 2000
+    """Number of bootstrap resamples."""
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds: expected none twice, got {list(self.seeds)}")
+        if empty := [axis for axis, values in self.axes.items() if not values]:
+            raise ValueError(f"axes.{empty[0]}: expected at least one value")
+        if not self.variants and not self.axes:
+            raise ValueError("expected entries in `variants`, `axes` or both, got none")
+        return self
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One run of a study: a variant with a seed."""
+
+    variant: str
+    seed: int
+    config: RunConfig
+
+    @property
+    def name(self) -> str:
+        """The name of the cell's folder."""
+        return f"{self.variant}-seed-{self.seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A study that was read. `cells`: variant by variant in the order of the file, each with all seeds."""
+
+    path: Path
+    config: StudyConfig
+    baseline: str
+    cells: tuple[Cell, ...]
+
+
+def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
+    """Read the study `name`, a YAML file or the name of a shipped study. `overrides` go before those of the variants.
+
+    Raises UsageError, with a message of one line, for a file or config that is not there, an unknown setting, a wrong value, or
+    two variants with the same config.
+    """
+    path = _find(name)
+    try:
+        values = yaml.safe_load(path.read_text())
+        if not isinstance(values, dict):
+            raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
+        values.setdefault("name", path.stem)
+        config = StudyConfig.model_validate(values)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UsageError(f"{path}: not readable as YAML: {_one_line(error)}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        known = f"; there are: {', '.join(StudyConfig.model_fields)}" * (first["type"] == "extra_forbidden")
+        raise UsageError(f"{path}: {where + ': ' if where else ''}{first['msg']}{known}") from None
+    variants = dict(_variants(path, config))
+    baseline = config.baseline or next(iter(variants))
+    if baseline not in variants:
+        raise UsageError(f"{path}: baseline: no variant {baseline!r}; there are: {', '.join(variants)}")
+    beside = path.parent / config.base
+    base = str(beside) if beside.is_file() else config.base
+    cells = []
+    for variant, own in variants.items():
+        for seed in config.seeds:
+            changes = {**config.set, **(overrides or {}), **own, "seed": seed}
+            changes["name"] = f"{config.name}-{variant}-{seed}"
+            try:
+                cells.append(Cell(variant, seed, load_config(base, changes)))
+            except UsageError as error:
+                raise UsageError(f"{path}: variant {variant}: {_one_line(error)}") from None
+    _check_different(path, cells)
+    return Study(path, config, baseline, tuple(cells))
+
+
+def _find(name: str) -> Path:
+    folder = CONFIGS / "studies"
+    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
+        if path.is_file():
+            return path
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise UsageError(f"no study {name!r}: expected a YAML file or one of: {known}")
+
+
+def _variants(path: Path, config: StudyConfig) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Name and overrides of each variant. Raises UsageError for a name that cannot be a folder's, or that occurs twice."""
+    found = [(name, own or {}) for name, own in config.variants.items()]
+    for values in itertools.product(*config.axes.values()) if config.axes else ():
+        own = dict(zip(config.axes, values, strict=True))
+        words = (
+            f"{axis}-{value if isinstance(value, str) else json.dumps(value)}" for axis, value in own.items()
+        )
+        found.append((re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words)).strip("-"), own))
+    names = [name for name, _ in found]
+    for name, own in found:
+        if not re.fullmatch(NAME, name):
+            raise UsageError(
+                f"{path}: variant {name!r}: expected a name of letters, digits, dots, hyphens and underscores"
+            )
+        if names.count(name) > 1:
+            raise UsageError(f"{path}: two variants have the name {name!r}; choose others")
+        if taken := {"seed", "name"} & {*own, *config.set}:
+            raise UsageError(f"{path}: variant {name}: {taken.pop()} is set for each run by the study itself")
+        yield name, own
+
+
+def _check_different(path: Path, cells: list[Cell]) -> None:
+    """Raise UsageError if two variants have the same config."""
+    seen: list[tuple[RunConfig, Cell]] = []
+    for cell in cells:
+        config = cell.config.model_copy(update={"name": "study"})
+        for other, before in seen:
+            if other == config:
+                raise UsageError(same(path, before.variant, cell.variant))
+        seen.append((config, cell))
+
+
+def same(path: Path, first: str, second: str) -> str:
+    """The message about two variants that are one."""
+    return f"{path}: the variants {first} and {second} are the same run; change a setting of one, or leave it out"
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

@@ -14,7 +14,7 @@ from typing import TypedDict
 import numpy as np
 
 from selftrain.errors import UsageError
-from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Floats, Pool, with_logprob
+from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Floats, Pool, PoolProblem, with_logprob
 
 RESAMPLES = 2000
 """Default number of bootstrap resamples."""
@@ -38,11 +38,13 @@ class RankerEstimate(Estimate):
                     None where all candidates pass or all fail
     pair_accuracy   the same probability for two candidates of one problem, averaged over the problems with both passing and
                     failing candidates; None where there is no such problem
+    best_of         k -> share of problems solved by the pick from k of the candidates (see `best_of`)
     """
 
     gap_recovered: Estimate | None
     auc: Estimate | None
     pair_accuracy: Estimate | None
+    best_of: dict[str, Estimate]
 
 
 class Metrics(TypedDict):
@@ -52,6 +54,7 @@ class Metrics(TypedDict):
     random    mean pass@1 of the pool
     oracle    mean pass@n: share of problems with at least one passing candidate
     examples  None where no prompt has examples
+    best_of   rule -> k -> share of problems solved by the pick from k of the candidates; `oracle` is pass@k
     rankers   ranker -> its share; controls are left out
     """
 
@@ -60,9 +63,11 @@ class Metrics(TypedDict):
     greedy: Estimate
     random: Estimate
     logprob: Estimate
+    logprob_sum: Estimate
     majority: Estimate
     examples: Estimate | None
     oracle: Estimate
+    best_of: dict[str, dict[str, Estimate]]
     rankers: dict[str, RankerEstimate]
 
 
@@ -91,9 +96,7 @@ def outcomes(pool: Pool) -> dict[str, Floats]:
     The rules are greedy, random, oracle and those of `PoolProblem.picks`; `examples` only if some prompt has examples.
     """
     sizes = [(len(p.passed), int(p.passed.sum())) for p in pool.problems]
-    picked = ["logprob", "majority", *pool.rankers]
-    if any(p.examples_passed is not None for p in pool.problems):
-        picked.append("examples")
+    picked = [*ordered_ways(pool), "majority"]
     greedy = [math.nan if p.greedy_passed is None else p.greedy_passed for p in pool.problems]
     return {
         "greedy": np.array(greedy, float),
@@ -101,6 +104,34 @@ def outcomes(pool: Pool) -> dict[str, Floats]:
         "oracle": np.array([pass_at_k(n, c, n) for n, c in sizes]),
         **{way: np.array([p.passed[p.picks[way]] for p in pool.problems], float) for way in picked},
     }
+
+
+def ordered_ways(pool: Pool) -> list[str]:
+    """The rules of `PoolProblem.orders` that make sense for a pool: `examples` only if some prompt has examples."""
+    shown = any(problem.examples_passed is not None for problem in pool.problems)
+    return [way for way in pool.problems[0].orders if way != "examples" or shown]
+
+
+def best_of(pool: Pool, way: str, k: int) -> Floats:
+    """[problems] chance that `way` picks a passing candidate from k of a problem's candidates.
+
+    This is the exact mean over all subsets of k candidates: of n candidates, the one that the rule puts in place j (from 0) is
+    picked from C(n - 1 - j, k - 1) of the C(n, k) subsets. `oracle`: pass@k. The rule `majority` has no such order.
+    """
+    if way == "oracle":
+        return np.array([pass_at_k(len(p.passed), int(p.passed.sum()), k) for p in pool.problems])
+
+    def chance(problem: PoolProblem) -> float:
+        n = len(problem.passed)
+        places = [math.comb(n - 1 - j, k - 1) / math.comb(n, k) for j in range(n)]
+        return float(problem.passed[problem.orders[way]] @ np.array(places))
+
+    return np.array([chance(problem) for problem in pool.problems])
+
+
+def subset_sizes(n: int) -> list[int]:
+    """The sizes of subsets for which `best_of` is reported: the powers of two below n, and n."""
+    return [2**power for power in range(n.bit_length()) if 2**power < n] + [n]
 
 
 def bootstrap_weights(tasks: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
@@ -162,6 +193,7 @@ def _metrics(pool: Pool, resamples: int, seed: int) -> Metrics:
     weights = pool_weights(pool, resamples, seed)
     table = outcomes(pool)
     rankers = [ranker for ranker in pool.rankers if not ranker.endswith(SHUFFLED)]
+    samples = min(len(problem.passed) for problem in pool.problems)
 
     def mean(way: str) -> Estimate:
         estimate = mean_estimate(table[way], weights)
@@ -169,21 +201,36 @@ def _metrics(pool: Pool, resamples: int, seed: int) -> Metrics:
             raise UsageError(f"pool {pool.name}: no {way} candidate was judged, expected one a problem")
         return estimate
 
+    def curve(way: str) -> dict[str, Estimate]:
+        sizes = subset_sizes(samples)
+        return {
+            str(k): estimate for k in sizes if (estimate := mean_estimate(best_of(pool, way, k), weights))
+        }
+
     return {
         "problems": len(pool.problems),
-        "samples": min(len(problem.passed) for problem in pool.problems),
+        "samples": samples,
         "greedy": mean("greedy"),
         "random": mean("random"),
         "logprob": mean("logprob"),
+        "logprob_sum": mean("logprob_sum"),
         "majority": mean("majority"),
         "examples": mean("examples") if "examples" in table else None,
         "oracle": mean("oracle"),
-        "rankers": {ranker: _ranker(pool, ranker, mean(ranker), table, weights) for ranker in rankers},
+        "best_of": {way: curve(way) for way in [*ordered_ways(pool), "oracle"] if way not in pool.rankers},
+        "rankers": {
+            ranker: _ranker(pool, ranker, mean(ranker), table, weights, curve(ranker)) for ranker in rankers
+        },
     }
 
 
 def _ranker(
-    pool: Pool, ranker: str, solved: Estimate, table: Mapping[str, Floats], weights: Floats
+    pool: Pool,
+    ranker: str,
+    solved: Estimate,
+    table: Mapping[str, Floats],
+    weights: Floats,
+    curve: dict[str, Estimate],
 ) -> RankerEstimate:
     wins, passing, failing = _concordance(pool, ranker)
     gain = _means(table[ranker] - table["random"], weights)
@@ -194,6 +241,7 @@ def _ranker(
         "gap_recovered": _estimate(_ratio(gain, gap)),
         "auc": _estimate(_ratio(won, (weights @ passing) * (weights @ failing))),
         "pair_accuracy": _estimate(_means(_ratio(np.diag(wins), passing * failing), weights)),
+        "best_of": curve,
     }
 
 

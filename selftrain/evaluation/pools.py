@@ -76,26 +76,32 @@ class PoolProblem:
         return self.logprob / np.maximum(self.n_tokens, 1)
 
     @cached_property
-    def picks(self) -> dict[str, int]:
-        """Ranking rule -> index of the candidate that it picks; ties go to the lowest index.
+    def orders(self) -> dict[str, NDArray[np.intp]]:
+        """Ranking rule -> [n] indices of the candidates, best first; ties go to the lowest index.
 
-        logprob   the highest mean log-probability per token
+        logprob      by mean log-probability per token
+        logprob_sum  by log-probability, summed over the tokens
+        examples     candidates that pass the prompt's examples first, then by mean log-probability
+        RANKER       by score
+        """
+        right = np.zeros(len(self.completions)) if self.examples_passed is None else self.examples_passed
+        return {
+            "logprob": np.argsort(-self.mean_logprob, kind="stable"),
+            "logprob_sum": np.argsort(-self.logprob, kind="stable"),
+            "examples": np.lexsort((-self.mean_logprob, ~right.astype(bool))),
+            **{ranker: np.argsort(-scores, kind="stable") for ranker, scores in self.scores.items()},
+        }
+
+    @cached_property
+    def picks(self) -> dict[str, int]:
+        """Ranking rule -> index of the candidate that it picks: the first of `orders`, and by the rule
+
         majority  the most frequent program, white space at the end ignored; ties go to the highest mean log-probability
-        examples  the highest mean log-probability among the candidates that pass the prompt's examples, or among all
-                  candidates if none passes
-        RANKER    the highest score
         """
         programs = [completion.rstrip() for completion in self.completions]
         votes = Counter(programs)
-        logprob = self.mean_logprob
-        right = np.zeros(len(programs)) if self.examples_passed is None else self.examples_passed
-        indices = range(len(programs))
-        return {
-            "logprob": int(np.argmax(logprob)),
-            "majority": max(indices, key=lambda i: (votes[programs[i]], logprob[i])),
-            "examples": max(indices, key=lambda i: (right[i], logprob[i])),
-            **{ranker: int(np.argmax(scores)) for ranker, scores in self.scores.items()},
-        }
+        most = max(range(len(programs)), key=lambda i: (votes[programs[i]], self.mean_logprob[i]))
+        return {way: int(order[0]) for way, order in self.orders.items()} | {"majority": most}
 
 
 @dataclass(frozen=True, eq=False)

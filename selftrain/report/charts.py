@@ -42,6 +42,7 @@ def ways(metrics: Metrics) -> dict[str, Estimate]:
         "random": metrics["random"],
         "greedy": metrics["greedy"],
         "logprob": metrics["logprob"],
+        "logprob_sum": metrics["logprob_sum"],
         "majority": metrics["majority"],
         **examples,
         **metrics["rankers"],
@@ -66,6 +67,19 @@ def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
         drawing.circle((x(estimate["value"]), y), 5, f"dot {colour(way)}", _tip(way, estimate))
         drawing.text((WIDTH - 2, y + 4), f"{100 * estimate['value']:.1f}", f"number {css}", "end")
     return drawing.markup()
+
+
+def best_of_chart(pool: str, metrics: Metrics, shown: Sequence[str]) -> str:
+    """One line per ranking rule in `shown` that picks from k candidates, and the oracle's: shares of problems solved, by k."""
+    curves = metrics["best_of"] | {name: row["best_of"] for name, row in metrics["rankers"].items()}
+    points = {
+        way: [(float(k), estimate["value"]) for k, estimate in curves[way].items()]
+        for way in [*shown, "oracle"]
+        if way in curves
+    }
+    return curve_chart(
+        f"Share of problems solved by the pick from k candidates, pool {pool}", points, "k", (0.0,)
+    )
 
 
 def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str:

@@ -88,6 +88,10 @@ def render(inputs: ReportInputs) -> str:
         first=inputs.pools[0].name,
         shown=_shown_ways(next(iter(metrics.values())), inputs.chosen),
         picks={name: charts.pick_chart(name, each, inputs.chosen) for name, each in metrics.items()},
+        best_of={
+            name: charts.best_of_chart(name, each, _curves(each, inputs.chosen))
+            for name, each in metrics.items()
+        },
         languages=_language_charts(inputs),
         gains=_chart(_gains(found, inputs)),
         changes=_chart(_changes(found, inputs)),
@@ -105,6 +109,12 @@ def render(inputs: ReportInputs) -> str:
 
 def _shown_ways(metrics: Metrics, chosen: str) -> list[str]:
     return [way for way in ("random", "logprob", "majority", chosen) if way in charts.ways(metrics)]
+
+
+def _curves(metrics: Metrics, chosen: str) -> list[str]:
+    """The rules of the chart by number of candidates: the likeliest program, the last round's reranker, the chosen ranker."""
+    rerankers = [name for name in metrics["rankers"] if not name.endswith(WITH_LOGPROB)]
+    return list(dict.fromkeys(["logprob", *rerankers[-1:], chosen]))
 
 
 def _language_charts(inputs: ReportInputs) -> dict[str, str]:

@@ -67,4 +67,4 @@ def run(context: Context) -> Outcome:
     return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
 
 
-EVALUATE = Stage("evaluate", 3, run)
+EVALUATE = Stage("evaluate", 4, run)

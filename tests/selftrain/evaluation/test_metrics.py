@@ -1,5 +1,6 @@
 """Tests of the metrics of pools (pass@k, ways of picking, intervals) against numbers worked out by hand."""
 
+import itertools
 import math
 import time
 
@@ -10,6 +11,7 @@ from sandbox.verdicts import Verdict
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import compare_pools, evaluate_pools
 from selftrain.evaluation.metrics import (
+    best_of,
     bootstrap_weights,
     choose_logprob_weight,
     choose_ranker,
@@ -17,6 +19,7 @@ from selftrain.evaluation.metrics import (
     outcomes,
     pass_at_k,
     pool_metrics,
+    subset_sizes,
 )
 from selftrain.evaluation.pools import Pool, PoolProblem, join_runs, make_pool, with_logprob
 from selftrain.records import Candidate, Execution, Problem
@@ -89,12 +92,60 @@ def test_pass_at_k_refuses_more_picks_than_candidates() -> None:
 
 def test_logprob_pick_is_per_token_so_that_a_long_program_is_not_punished_for_its_length() -> None:
     # means: -1.0 and -0.5; sums: -2 and -4
-    assert problem("a", "-+", logprob=[-2.0, -4.0], n_tokens=[2, 8]).picks["logprob"] == 1
+    picks = problem("a", "-+", logprob=[-2.0, -4.0], n_tokens=[2, 8]).picks
+    assert picks["logprob"] == 1
+    assert picks["logprob_sum"] == 0
 
 
 def test_ties_go_to_the_lowest_sample() -> None:
     picks = problem("a", "-++", scores={"rm-1": [0.5, 0.5, 0.5]}).picks
-    assert picks == {"logprob": 0, "majority": 0, "examples": 0, "rm-1": 0}
+    assert picks == {"logprob": 0, "logprob_sum": 0, "majority": 0, "examples": 0, "rm-1": 0}
+
+
+def test_the_pick_from_k_candidates_is_the_mean_over_all_subsets() -> None:
+    # Of three, ranked b (+), c (-), a (+): of the pairs {a,b}, {a,c}, {b,c} the picks are b (+), c (-) and b (+).
+    pairs = pool(problem("x", "++-", scores={"rm-1": [1, 3, 2]}))
+    assert best_of(pairs, "rm-1", 1) == pytest.approx([2 / 3])
+    assert best_of(pairs, "rm-1", 2) == pytest.approx([2 / 3])
+    assert best_of(pairs, "rm-1", 3) == pytest.approx([1.0])
+    assert best_of(pairs, "oracle", 2) == pytest.approx([1.0])
+    # Ties go to the lowest index, as in a pick from all: a, b, c.
+    tied = pool(problem("y", "+-+", scores={"rm-1": [0, 0, 0]}))
+    assert best_of(tied, "rm-1", 2) == pytest.approx([2 / 3])  # {a,b}: +, {a,c}: +, {b,c}: -
+    assert best_of(tied, "rm-1", 3) == outcomes(tied)["rm-1"]
+
+
+def test_the_pick_from_k_equals_a_count_of_subsets() -> None:
+    rng = np.random.default_rng(3)
+    marks = "".join(rng.choice(["+", "-"], 7))
+    examples = [bool(value) for value in rng.integers(0, 2, 7)]
+    logprob = [float(value) for value in rng.integers(-3, 0, 7)]  # with ties
+    one = problem(
+        "z", marks, logprob=logprob, examples=examples, scores={"rm-1": list(rng.integers(0, 4, 7))}
+    )
+    keys = {
+        "rm-1": lambda i: (one.scores["rm-1"][i], -i),
+        "logprob": lambda i: (logprob[i], -i),
+        "examples": lambda i: (examples[i], logprob[i], -i),
+    }
+    for way, key in keys.items():
+        for k in range(1, 8):
+            subsets = list(itertools.combinations(range(7), k))
+            expected = sum(marks[max(subset, key=key)] == "+" for subset in subsets) / len(subsets)
+            assert best_of(pool(one), way, k) == pytest.approx([expected]), (way, k)
+
+
+def test_curves_end_at_the_pick_from_all() -> None:
+    assert subset_sizes(1) == [1]
+    assert subset_sizes(6) == [1, 2, 4, 6]
+    assert subset_sizes(64) == [1, 2, 4, 8, 16, 32, 64]
+    both = problem("x", "++-", scores={"rm-1": [1, 3, 2]}), problem("y", "--+", scores={"rm-1": [1, 0, 2]})
+    overall = pool_metrics(pool(*both), 50)["overall"]
+    assert list(overall["best_of"]["oracle"]) == ["1", "2", "3"]
+    assert "examples" not in overall["best_of"]
+    assert overall["rankers"]["rm-1"]["best_of"]["3"]["value"] == overall["rankers"]["rm-1"]["value"] == 1.0
+    assert overall["best_of"]["oracle"]["2"]["value"] == pytest.approx((1 + 2 / 3) / 2)
+    assert overall["best_of"]["logprob"]["1"]["value"] == overall["random"]["value"]
 
 
 def test_majority_counts_identical_programs_and_breaks_ties_by_logprob() -> None:
@@ -131,6 +182,7 @@ def test_outcomes_of_one_problem() -> None:
         "random": [0.25],
         "oracle": [1.0],
         "logprob": [0.0],
+        "logprob_sum": [0.0],
         "majority": [0.0],
         "examples": [0.0],
         "rm-1": [1.0],

@@ -18,7 +18,7 @@ from selftrain.units import duration
 
 ESTIMATE = {"value", "low", "high"}
 RANKER = ESTIMATE | {"gap_recovered", "auc", "pair_accuracy"}
-METRICS = {"problems", "samples", "greedy", "random", "logprob", "majority", "examples", "oracle", "rankers"}
+METRICS = {"problems", "samples", "greedy", "random", "logprob", "logprob_sum", "majority", "examples", "oracle", "best_of", "rankers"}  # fmt: skip
 
 
 def built(inputs: ReportInputs, out: Path) -> tuple[dict, str]:
@@ -39,12 +39,19 @@ def test_report_json_has_exactly_its_shape(inputs: ReportInputs, tmp_path: Path)
         for metrics in (pool["overall"], *pool["languages"].values()):
             assert set(metrics) == METRICS
             assert metrics["examples"] is None
-            for way in ("greedy", "random", "logprob", "majority", "oracle"):
+            for way in ("greedy", "random", "logprob", "logprob_sum", "majority", "oracle"):
                 assert set(metrics[way]) == ESTIMATE
                 assert metrics[way]["low"] <= metrics[way]["value"] <= metrics[way]["high"]
+            assert set(metrics["best_of"]) == {"logprob", "logprob_sum", "oracle"}
+            for curve in [
+                *metrics["best_of"].values(),
+                *(row["best_of"] for row in metrics["rankers"].values()),
+            ]:
+                assert list(curve) == ["1", "2", "4", "8"]
+                assert all(set(point) == ESTIMATE for point in curve.values())
             assert list(metrics["rankers"]) == ["rm-1", "rm-1+logprob", "rm-2", "rm-2+logprob"]
             for ranker in metrics["rankers"].values():
-                assert set(ranker) == RANKER
+                assert set(ranker) == RANKER | {"best_of"}
                 for quality in RANKER - ESTIMATE:
                     assert ranker[quality] is None or set(ranker[quality]) == ESTIMATE
     names = [row["name"] for row in report["comparisons"]]
@@ -164,9 +171,9 @@ def test_the_summary_shows_every_way_of_picking_in_every_pool(inputs: ReportInpu
     lines = summary_table(report).splitlines()
     assert lines[0] == "24 test problems (py, sh), 8 candidates each"
     assert lines[3].split() == ["sft", "ppo-1", "ppo-2"]
-    rows = {line.split()[0]: line.split()[1:4] for line in lines[4:13]}
+    rows = {line.split()[0]: line.split()[1:4] for line in lines[4:14]}
     rankers = ["rm-1", "rm-1+logprob", "rm-2", "rm-2+logprob"]
-    assert list(rows) == ["random", "greedy", "logprob", "majority", *rankers, "oracle"]
+    assert list(rows) == ["random", "greedy", "logprob", "logprob_sum", "majority", *rankers, "oracle"]
     random = report["pools"]["sft"]["overall"]["random"]
     assert rows["random"] == [f"{random['value']:.3f}", f"[{random['low']:.3f},", f"{random['high']:.3f}]"]
     assert any(line.startswith("system/2-1") for line in lines)

@@ -45,6 +45,11 @@ def add_rank(commands: Any) -> None:
         "--by", metavar="WAY", help="another way to rank: rm-2 is the reranker alone, rm-2+logprob both"
     )
     rank.add_argument(
+        "--language",
+        metavar="NAME",
+        help="language of the programs; needed where the run has several and its generator is a chat model",
+    )
+    rank.add_argument(
         "--example",
         nargs="?",
         const="",
@@ -70,19 +75,21 @@ def rank_command(options: argparse.Namespace) -> int:
     from selftrain.rerank.reranker import Reranker
 
     verdicts: Sequence[str] = ()
+    language = options.language
     if options.example is None:
         prompt, names = _read(options.prompt), options.candidates
         texts = [_read(name) for name in names]
     else:
         found = example(options.run, options.example)
         prompt, texts, verdicts = found.prompt, list(found.candidates), found.verdicts
+        language = found.language
         names = [f"program {number}" for number in range(1, len(texts) + 1)]
     picker = None
     if (Path(options.run) / "config.json").is_file():  # a reranker by itself
         picked = Picked(Reranker.load(options.run).rank(prompt, texts).scores)
     else:
         picker = Picker.load(options.run, options.by)
-        picked = picker.rank(prompt, texts)
+        picked = picker.rank(prompt, texts, language)
     if options.json:
         print(json.dumps(_ranked(picker, picked, names, verdicts), indent=1))
     else:

@@ -98,6 +98,25 @@ def extract_completion(
     return text[: min((at for at in map(text.find, stop_tokens) if at >= 0), default=len(text))].rstrip()
 
 
+def whole_program(prompt: str, completion: str, language: str) -> str:
+    """`prompt` and `completion` as an answer shows them: with the closing braces that MultiPL-E's tests bring otherwise.
+
+    `extract_program` finds `completion` in it again. In languages without braces the text is prompt + completion.
+    """
+    language = short_name(language)
+    text = (prompt + completion).rstrip()
+    if language not in GRAMMARS or GRAMMARS[language].shape != "braces":
+        return text
+    opened: list[int] = []
+    for place, sign in enumerate(masked(text, language).text):
+        if sign == "{":
+            opened.append(place)
+        elif sign == "}" and opened:
+            opened.pop()
+    lines = [text[text.rfind("\n", 0, place) + 1 : place] for place in reversed(opened)]
+    return text + "".join(f"\n{line[: len(line) - len(line.lstrip())]}}}" for line in lines)
+
+
 def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> Answer:
     """The program in which `text` is the body of the asked function, possibly with more code after it. A Python body without
     indentation is indented."""

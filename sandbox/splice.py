@@ -229,7 +229,7 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
         doc = _DOCSTRING.match(text)
         text = text[doc.end() :] if doc and text[doc.end() :].strip() else text
         first = text.split("\n")[0].strip()
-        wanted = re.match(r"\s*?([ \t]*)\S", rest)
+        wanted = re.match(r"(?:\s*#[^\n]*\n)*\s*?([ \t]*)\S", rest)  # a comment may stand at any indentation
         indent = wanted.group(1) if wanted and "\n" in rest[: wanted.end()] else f"{indent}    "
         lines = text.split("\n", 1)[1] if "\n" in text else ""
         own = re.match(r"(?:[ \t]*(?:#[^\n]*)?\n)*([ \t]*)", lines)

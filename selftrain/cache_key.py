@@ -23,10 +23,17 @@ def canonical_json(value: Any, where: str, whole: bool = True) -> Any:
     """Convert `value` to JSON types. Raises UsageError, which names the part, if a part of it has no stable JSON form.
 
     where  name of `value` in error messages
-    whole  if False, the fields that a model names in its `outside_keys` are left out
+    whole  if False, the fields that a model names in its `outside_keys` are left out, and those in its `keyed_when_set` where
+           they are at their defaults
     """
     if isinstance(value, BaseModel):
-        left_out: frozenset[str] = frozenset() if whole else getattr(value, "outside_keys", frozenset())
+        left_out: frozenset[str] = frozenset()
+        if not whole:
+            unset: frozenset[str] = getattr(value, "keyed_when_set", frozenset())
+            fields = type(value).model_fields
+            left_out = getattr(value, "outside_keys", frozenset()) | {
+                name for name in unset if getattr(value, name) == fields[name].default
+            }
         names = [name for name in type(value).model_fields if name not in left_out]
         return {name: canonical_json(getattr(value, name), f"{where}.{name}", whole) for name in names}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):

@@ -33,6 +33,9 @@ SOURCES = ("bank", "contests", "jsonl", "mixed", "multipl-e")
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Pattern of a run's name."""
 
+PromptStyle = Literal["completion", "chat"]
+"""How a generator is asked: see `ModelConfig.prompt_style`."""
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
@@ -78,6 +81,8 @@ class Strict(BaseModel):
     outside_keys: ClassVar[frozenset[str]] = frozenset()
     """Fields that enter no stage's key: locations, for which the key contains a digest of the content, and settings that
     cannot change a result, such as the number of steps between checkpoints."""
+    keyed_when_set: ClassVar[frozenset[str]] = frozenset()
+    """Fields that enter keys only where they are not at their default, so that keys from before the field existed stay valid."""
 
 
 class BankConfig(Strict):
@@ -314,6 +319,7 @@ class ModelConfig(Strict):
     """The model that training starts from: a tiny Llama with random weights, or a pretrained checkpoint."""
 
     outside_keys = frozenset({"base", "revision"})
+    keyed_when_set = frozenset({"prompt_style"})
 
     base: str | None = None
     """Folder in the Hugging Face layout, or hub id, of a pretrained model; null: a tiny Llama with random weights, and a
@@ -322,6 +328,10 @@ class ModelConfig(Strict):
     """File name of a GGUF checkpoint inside `base`."""
     revision: str | None = None
     """Hub commit of `base`; null: the newest."""
+    prompt_style: PromptStyle = "completion"
+    """How the generator is asked, in SFT, sampling and PPO. completion: it continues the prompt. chat: for instruct models; it
+    answers a message that shows the prompt, in the tokenizer's own chat template, and the program is taken from the answer's
+    code block."""
     vocabulary: Annotated[int, Field(ge=260)] = 1024
     """Tokens of the BPE that is trained on the training split (`base: null` only)."""
     hidden_size: Count = 128
@@ -801,6 +811,10 @@ class RunConfig(Strict):
             raise ValueError("runtime.nodes > 1 needs runtime.rendezvous: host:port of the first node")
         if runtime.launcher == "deepspeed" and not runtime.hostfile:
             raise ValueError("runtime.launcher deepspeed needs runtime.hostfile: lines `HOST slots=GPUS`")
+        if self.model.prompt_style == "chat" and self.model.base is None:
+            raise ValueError(
+                "model.prompt_style chat needs a tokenizer with a chat template, and model.base is null: name an instruct model"
+            )
         if self.sft.lora and self.model.base is None:
             raise ValueError("sft.lora adapts pretrained weights, and model.base is null: set one of them")
         return self

@@ -76,9 +76,10 @@ class Candidate:
 
     id             `PROBLEM_ID#SAMPLE`
     sample         0..n-1, or -1 for the greedy completion
-    completion     text after the prompt, cut at the first stop token
+    completion     text after the prompt, cut at the first stop token; in prompt style `chat` what the sandbox's rule takes from
+                   the answer (`selftrain.problems.chat`)
     token_ids      the completion's tokens, and the end token if it was sampled; a token that the cut splits is replaced by
-                   the tokens of its part before the cut
+                   the tokens of its part before the cut; in prompt style `chat` the tokens of the whole answer
     logprob        sum over `token_ids` of log p(token | prompt, tokens before) at temperature 1, in nats
     finish_reason  "stop" (end token or stop token) or "length"
     """

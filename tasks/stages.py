@@ -85,7 +85,9 @@ def execute(
     run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str, evaluation: bool = False
 ) -> ArtifactRef:
     """Step D, second part: run the candidates of a pool in the sandbox."""
-    config = ExecuteSlice(execute=run.config.execute, toolchain=toolchain(run))
+    config = ExecuteSlice(
+        execute=run.config.execute, toolchain=toolchain(run), prompt_style=run.config.model.prompt_style
+    )
     where = "evaluation" if evaluation else "rl"
     inputs = {"problems": problems, "candidates": candidates}
     return run.do(EXECUTE, f"execute-{pool}-{where}", config, inputs, f"execute · {pool} · {where}")
@@ -157,6 +159,7 @@ def ppo(
         max_new_tokens=run.config.sample.max_new_tokens,
         execute=run.config.execute if executes else None,
         toolchain=toolchain(run) if executes else None,
+        prompt_style=run.config.model.prompt_style,
     )
     inputs = {"problems": problems, "generator": generator, "reranker": reranker}
     inputs |= {} if start is None else {"start": start}

@@ -25,6 +25,8 @@ def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
     if not folder.is_dir():
         return hub_commit(config.base, config.revision, field)
     wanted = {".safetensors", ".json", ".gguf", ".model", ".txt"}
+    if config.prompt_style == "chat":
+        wanted.add(".jinja")
     files = sorted(path for path in folder.iterdir() if path.suffix in wanted)
     if config.gguf_file and not (folder / config.gguf_file).is_file():
         raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")

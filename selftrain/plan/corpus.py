@@ -12,9 +12,10 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from selftrain.config import SPLITS, ContestsConfig, MixedConfig, MultiPLEConfig, RunConfig
+from selftrain.config import SPLITS, ContestsConfig, MixedConfig, MultiPLEConfig, PromptStyle, RunConfig
 from selftrain.errors import RunError, UsageError
 from selftrain.plan.flops import Rows
+from selftrain.problems import chat
 from selftrain.problems.contests import SOLUTION_LANGUAGES
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem
@@ -132,9 +133,9 @@ def corpus_of(config: RunConfig) -> Corpus:
     if not problems:
         return _stated(config, assumptions)
     by_split = {split: [p for p in problems if p.split == split] for split in SPLITS}
-    answered = [(p.prompt, p.response) for p in by_split["sft"] if p.response is not None]
+    answered = [p for p in by_split["sft"] if p.response is not None]
     read = time.monotonic()
-    tokenizer = _tokenizer(config, [text for pair in answered for text in pair])
+    tokenizer = _tokenizer(config, [text for p in answered for text in (p.prompt, p.response or "")])
     vocabulary = len(tokenizer) if tokenizer is not None else None
     if tokenizer is None:
         assumptions.append(
@@ -142,11 +143,10 @@ def corpus_of(config: RunConfig) -> Corpus:
         )
     # The sample is spread evenly over the rows, since files may be sorted.
     looked_at = answered[:: max(1, len(answered) // LOOKED_AT)]
-    learnt = [
-        (_length(tokenizer, prompt), _length(tokenizer, answer, prompt=False)) for prompt, answer in looked_at
-    ]
+    style = config.model.prompt_style
+    learnt = [(_prompt_length(tokenizer, p, style), _answer_length(tokenizer, p, style)) for p in looked_at]
     prompts = {
-        split: [_length(tokenizer, p.prompt) for p in rows[:: max(1, len(rows) // LOOKED_AT)]]
+        split: [_prompt_length(tokenizer, p, style) for p in rows[:: max(1, len(rows) // LOOKED_AT)]]
         for split, rows in by_split.items()
     }
     answers = [answer for _, answer in learnt]
@@ -176,6 +176,7 @@ def corpus_of(config: RunConfig) -> Corpus:
 def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
     """The generator's tokenizer; without a base model it is trained on `texts`. None where a pretrained one is not available."""
     from selftrain.models.models import load_tokenizer, train_tokenizer
+    from selftrain.models.prompts import check_chat, set_style
 
     model = config.model
     if model.base is None:
@@ -185,19 +186,36 @@ def _tokenizer(config: RunConfig, texts: list[str]) -> Any:
     if folder.is_dir() and not model.gguf_file and not any((folder / name).is_file() for name in names):
         return None
     try:
-        return load_tokenizer(model.base, **model.options)
+        tokenizer = load_tokenizer(model.base, **model.options)
     except UsageError:
         if folder.is_dir():
             raise
         return None
+    if model.prompt_style == "chat":
+        check_chat(tokenizer, model.base)
+    set_style(tokenizer, model.prompt_style)
+    return tokenizer
 
 
-def _length(tokenizer: Any, text: str, prompt: bool = True) -> int:
-    from selftrain.models.models import encode_completion, encode_prompt
+def _prompt_length(tokenizer: Any, problem: Problem, style: PromptStyle) -> int:
+    """Tokens that the generator reads before it writes a completion; without a tokenizer, an estimate."""
+    from selftrain.models.prompts import encode_problem
 
-    if tokenizer is None:
-        return max(1, round(len(text) / CHARACTERS_PER_TOKEN)) + (not prompt)
-    return len((encode_prompt if prompt else encode_completion)(tokenizer, text))
+    if tokenizer is not None:
+        return len(encode_problem(tokenizer, problem.prompt, problem.language))
+    text = chat.question(problem.prompt, problem.language) if style == "chat" else problem.prompt
+    return max(1, round(len(text) / CHARACTERS_PER_TOKEN))
+
+
+def _answer_length(tokenizer: Any, problem: Problem, style: PromptStyle) -> int:
+    """Tokens of what SFT learns from the problem's response, with the end token; without a tokenizer, an estimate."""
+    from selftrain.models.prompts import encode_answers
+
+    text = problem.response or ""
+    if tokenizer is not None:
+        return len(encode_answers(tokenizer, problem.prompt, [text], problem.language)[0])
+    text = chat.answer(problem.prompt, text, problem.language) if style == "chat" else text
+    return max(1, round(len(text) / CHARACTERS_PER_TOKEN)) + 1
 
 
 def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:

@@ -27,6 +27,7 @@ TEXT = "def add(values):\n    total = 0\n    for value in values:\n        total
 def check(config: RunConfig) -> None:
     """Raise UsageError where a stage of the run would fail because of the config's models."""
     from selftrain.models.models import context_of
+    from selftrain.models.prompts import check_chat
 
     generator: Any = None
     if config.model.base is None:
@@ -35,6 +36,8 @@ def check(config: RunConfig) -> None:
         generator, tokenizer = _read(config.model)
         context = context_of(generator)
         check_vocabulary("model.base", config.model.base, generator, tokenizer)
+        if config.model.prompt_style == "chat":
+            check_chat(tokenizer, config.model.base)
         _try_generator(config, generator, tokenizer)
     check_lengths(config, context, ("sft.max_tokens", "sample.max_new_tokens"))
     if config.reward.base is not None:

@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
 from selftrain.evaluation.pools import WITH_LOGPROB
 from selftrain.rerank.reranker import Ranking, Reranker, reranker_folder
@@ -95,12 +96,18 @@ class Picker:
             )
         return cls(record, Reranker.load(checkpoint, device), way or result["chosen"], result, way != last)
 
-    def rank(self, prompt: str, candidates: Sequence[str]) -> Picked:
-        """Rank `candidates`, which are completions of `prompt` (without the prompt itself)."""
+    def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Picked:
+        """Rank `candidates`, which are completions of `prompt` (without the prompt itself).
+
+        language  of the programs; the question to a generator with prompt style `chat` names it. None: the run's only language
+
+        Raises UsageError where the generator needs the language, and the run has several.
+        """
+        language = row_of(language).name if language else None
         scores = self.reranker.rank(prompt, candidates).scores
         if not self.uses_generator:
             return Picked(scores)
-        logprobs = self._logprobs(prompt, candidates)
+        logprobs = self._logprobs(prompt, candidates, language)
         scores = tuple(score + self.weight * log for score, log in zip(scores, logprobs, strict=True))
         return Picked(scores, logprobs, self.lowest)
 
@@ -123,13 +130,17 @@ class Picker:
     @property
     def trained_on(self) -> str:
         """The problems that the reranker was trained on, as text for users."""
+        source = self.run["config"]["problems"]["source"]
+        what = "the built-in problem bank" if source == "bank" else f"problems of source {source}"
+        return f"{what} in {', '.join(self._languages)}"
+
+    @property
+    def _languages(self) -> Sequence[str]:
+        """The languages of the run's problems."""
         problems = self.run["config"]["problems"]
-        languages = problems.get("languages") or sorted(
+        return problems.get("languages") or sorted(
             {language for part in problems.get("parts", ()) for language in part.get("languages", ())}
         )
-        source = problems["source"]
-        what = "the built-in problem bank" if source == "bank" else f"problems of source {source}"
-        return f"{what} in {', '.join(languages)}"
 
     @cached_property
     def lowest(self) -> float:
@@ -156,13 +167,24 @@ class Picker:
         folder = _folder(self.run, "sft")
         return load_generator(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
 
-    def _logprobs(self, prompt: str, candidates: Sequence[str]) -> tuple[float, ...]:
-        """Mean log-probability per token of each candidate under the run's generator, nats."""
+    def _logprobs(self, prompt: str, candidates: Sequence[str], language: str | None) -> tuple[float, ...]:
+        """Mean log-probability per token of each candidate under the run's generator, nats.
+
+        In prompt style `chat` it is that of an answer which has the candidate in a code block, and nothing else.
+        """
         from selftrain.models.logprobs import summed_logprobs
-        from selftrain.models.models import encode_completions, encode_prompt, load_context
+        from selftrain.models.models import load_context
+        from selftrain.models.prompts import encode_answers, encode_problem, style_of
 
         model, tokenizer = self._generator
-        head, rows = encode_prompt(tokenizer, prompt), encode_completions(tokenizer, candidates)
+        if language is None and style_of(tokenizer) == "chat":
+            if len(self._languages) > 1:
+                raise UsageError(
+                    f"the run's generator is asked for programs in a language; say which of {', '.join(self._languages)}"
+                )
+            [language] = self._languages
+        head = encode_problem(tokenizer, prompt, language or "")
+        rows = encode_answers(tokenizer, prompt, candidates, language or "")
         context = load_context(_folder(self.run, "sft"))
         longest = len(head) + max(map(len, rows))
         if not head or (context is not None and longest > context):
@@ -185,6 +207,7 @@ class Example:
 
     id: str
     prompt: str
+    language: str
     candidates: tuple[str, ...]
     verdicts: tuple[str, ...]
 
@@ -212,8 +235,10 @@ def example(run: str | Path, id: str = "") -> Example:
         raise UsageError(
             f"{id}: no test problem of the run; expected one such as {', '.join(mixed[:3] or list(pool)[:3])}"
         )
-    prompt = next(problem.prompt for problem in problems if problem.id == chosen)
-    return Example(chosen, prompt, tuple(pool[chosen]), tuple(pool[chosen].values()))
+    problem = next(problem for problem in problems if problem.id == chosen)
+    return Example(
+        chosen, problem.prompt, problem.language, tuple(pool[chosen]), tuple(pool[chosen].values())
+    )
 
 
 def _folder(run: Mapping[str, Any], stage: str) -> Path:

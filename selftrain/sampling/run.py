@@ -11,11 +11,12 @@ from selftrain.launch.launch import Child, child_main, report_progress
 from selftrain.models.models import (
     decode_completion,
     encode_completion,
-    encode_prompt,
     fits,
     load_context,
     load_tokenizer,
 )
+from selftrain.models.prompts import encode_problem, style_of
+from selftrain.problems.chat import completion_of
 from selftrain.records import Candidate, Problem, read_records, write_records
 from selftrain.sampling import Sample
 from selftrain.stage import Outcome
@@ -39,7 +40,7 @@ def sample(child: Child) -> Outcome:
     longest = load_context(child.inputs["generator"])
     engine = _engine(config, child, rank)
     for done, (at, rows) in enumerate(mine):
-        encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in rows]
+        encoded = [(problem, encode_problem(tokenizer, problem.prompt, problem.language)) for problem in rows]
         kept = [one for one in encoded if fits(len(one[1]), longest, config.sample.max_new_tokens)]
         records = _sampled(engine, tokenizer, config, at, kept) if kept else []
         part = shard_path(child.private, at).with_suffix(f".{rank}.part")
@@ -68,18 +69,20 @@ def _sampled(
 
 
 def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends: Sequence[int]) -> Candidate:
-    """The record of one sample, with its text cut at the problem's first stop token.
+    """The record of one sample, with the completion in its text (`problems.chat.completion_of`).
 
     number  number of the sample; -1 for the greedy completion
     ends    ids of the tokens that end a completion
 
-    If the text is cut, the record has the token ids of the remaining text, and its log-probability is NaN until
-    `with_logprobs` computes it.
+    If the text is cut at a stop token, the record has the token ids of the remaining text, and its log-probability is NaN until
+    `with_logprobs` computes it. Of an answer in style `chat` the record has all token ids and their log-probability.
     """
+    style = style_of(tokenizer)
     text = decode_completion(tokenizer, drawn.token_ids, ends)
-    completion = problem.cut(text)
+    completion = completion_of(problem, text, style)
     ids, logprob = list(drawn.token_ids), drawn.logprob
-    if completion != text:
+    was_cut = style == "completion" and completion != text
+    if was_cut:
         ids, logprob = kept_tokens(tokenizer, ids, completion), math.nan
     return Candidate(
         id=f"{problem.id}#{number}",
@@ -88,7 +91,7 @@ def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends
         completion=completion,
         token_ids=tuple(ids),
         logprob=logprob,
-        finish_reason="stop" if drawn.ended or completion != text else "length",
+        finish_reason="stop" if drawn.ended or was_cut else "length",
     )
 
 

@@ -13,8 +13,9 @@ from sandbox.libraries import counted, note
 from sandbox.programs import assemble
 from sandbox.twin import chosen
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
-from selftrain.config import ExecuteConfig, Strict
+from selftrain.config import ExecuteConfig, PromptStyle, Strict
 from selftrain.errors import SandboxFailed, UsageError
+from selftrain.problems.chat import source_of
 from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
 from selftrain.stage import Context, Judge, Outcome, Stage
 from selftrain.store.store import PROGRESS
@@ -30,11 +31,15 @@ SMALLEST_MEMORY_BYTES = 128 * MIB
 class ExecuteSlice(Strict):
     """What verdicts depend on besides problems and candidates.
 
-    toolchain  language of programs and checkers -> the sandbox's identity for it
+    toolchain     language of programs and checkers -> the sandbox's identity for it
+    prompt_style  how the candidates were asked for; in style `chat` a completion may be a whole program
     """
+
+    keyed_when_set = frozenset({"prompt_style"})
 
     execute: ExecuteConfig
     toolchain: dict[str, str]
+    prompt_style: PromptStyle = "completion"
 
 
 def toolchain_of(sandbox: Judge, language: str) -> str:
@@ -88,7 +93,11 @@ def run(context: Context) -> Outcome:
                 continue
             progress = partial(show, context, before=sum(map(len, done)), total=total)
             wanted = [
-                p for c in shard for p in programs(problems[c.problem_id], c.id, c.completion, config.execute)
+                program
+                for c in shard
+                for program in programs(
+                    problems[c.problem_id], c.id, c.completion, config.execute, config.prompt_style
+                )
             ]
             if config.execute.every_case:
                 wanted = [replace(program, every_case=bool(program.cases)) for program in wanted]
@@ -148,21 +157,24 @@ def judge(
     return results
 
 
-def programs(problem: Problem, id: str, text: str, config: ExecuteConfig) -> Iterator[Program]:
+def programs(
+    problem: Problem, id: str, text: str, config: ExecuteConfig, style: PromptStyle = "completion"
+) -> Iterator[Program]:
     """The programs to run for the completion `text`: one, `id`, with the tests; if the prompt shows examples, one with these."""
     language, limits = problem.language, limits_for(problem, config)
+    prompt, text = source_of(problem.prompt, text, style)
     if problem.cases:
         cases = tuple(Case(case["stdin"], case["stdout"]) for case in problem.cases)
         checker = (
             Checker(problem.checker["language"], problem.checker["program"]) if problem.checker else None
         )
-        source = problem.prompt + text
+        source = prompt + text
         yield Program(id, language, source, cases, None, limits, problem.compare, checker)
     else:
-        made = assemble(language, problem.prompt, text, problem.tests)
+        made = assemble(language, prompt, text, problem.tests)
         yield made.program(id, language, limits, chosen(config.audit, made.source))
     if problem.example_tests:
-        made = assemble(language, problem.prompt, text, problem.example_tests)
+        made = assemble(language, prompt, text, problem.example_tests)
         yield made.program(id + EXAMPLES, language, limits)
 
 

@@ -5,8 +5,9 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from sandbox.verdicts import Program, Verdict
-from selftrain.config import ExecuteConfig, PPOConfig, Strict
+from selftrain.config import ExecuteConfig, PPOConfig, PromptStyle, Strict
 from selftrain.launch.launch import OnRequest, launch
+from selftrain.problems.chat import completion_of
 from selftrain.records import Problem, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import judge, known_verdicts, programs
@@ -16,13 +17,17 @@ class PPOSlice(Strict):
     """What the trained policy depends on besides the problems, the SFT policy and the reranker.
 
     execute, toolchain  as in `ExecuteSlice`; None if no completion is executed (`execution_weight` and `probe` are 0)
+    prompt_style        the SFT policy's
     """
+
+    keyed_when_set = frozenset({"prompt_style"})
 
     seed: int
     ppo: PPOConfig
     max_new_tokens: int
     execute: ExecuteConfig | None = None
     toolchain: dict[str, str] | None = None
+    prompt_style: PromptStyle = "completion"
 
 
 def run(context: Context) -> Outcome:
@@ -41,6 +46,7 @@ def run(context: Context) -> Outcome:
 def passing(context: Context) -> Iterator[OnRequest]:
     """Yields a function that runs rows [problem id, completion]; it returns whether each passes, None if the sandbox failed."""
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
+    style: PromptStyle = context.config.prompt_style
     with ExitStack() as stack:
         sandbox = stack.enter_context(context.sandbox())
         cache = stack.enter_context(known_verdicts(context))
@@ -49,7 +55,8 @@ def passing(context: Context) -> Iterator[OnRequest]:
             wanted: list[Program] = []
             for at, (name, text) in enumerate(rows):
                 problem = replace(problems[name], example_tests="")
-                wanted += programs(problem, str(at), problem.cut(text), context.config.execute)
+                completion = completion_of(problem, text, style)
+                wanted += programs(problem, str(at), completion, context.config.execute, style)
             results = judge(wanted, sandbox, cache, lambda _: None)
             verdicts = [results[str(at)].verdict for at in range(len(rows))]
             return [verdict is Verdict.passed if verdict.is_label else None for verdict in verdicts]

@@ -36,6 +36,7 @@ from selftrain.models.models import (
     load_tokenizer,
     pad,
 )
+from selftrain.models.prompts import reranker_template
 from selftrain.models.weights import digest_weights
 from selftrain.records import Pair, read_records
 from selftrain.stage import Outcome
@@ -48,10 +49,12 @@ from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, t
 def train(child: Child) -> Outcome:
     """Train the reranker, and write it and its tokenizer into the child's folder."""
     config = RewardSlice.model_validate(child.config)
-    settings = config.reward
     pairs = read_records(child.inputs["pairs"] / "pairs.parquet", Pair)
     folder, options = _start(config, child)
     tokenizer = load_tokenizer(folder, **options)
+    template = reranker_template(tokenizer, config.reward.template)
+    settings = config.reward.model_copy(update={"template": template})
+    config = config.model_copy(update={"reward": settings})
     training, held_out = split(pairs, settings.holdout, config.seed)
     examples = _examples(tokenizer, training, held_out, settings)
     trainer = _trainer(config, child, tokenizer, examples)

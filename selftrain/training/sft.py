@@ -22,13 +22,12 @@ from selftrain.launch.launch import Child, child_main
 from selftrain.launch.ranks import world_size
 from selftrain.models import lora
 from selftrain.models.models import (
-    encode_completion,
-    encode_prompt,
     load_generator,
     load_tokenizer,
     make_tiny,
     train_tokenizer,
 )
+from selftrain.models.prompts import encode_answers, encode_problem, set_style
 from selftrain.models.weights import digest_weights
 from selftrain.records import Problem, read_records
 from selftrain.stage import Outcome
@@ -46,7 +45,7 @@ def train(child: Child) -> Outcome:
     pairs, held_out = answers(problems, "sft"), answers(problems, "validation")
     if not pairs:
         raise DataError("no problem of the sft split has a response; SFT needs answers to learn from")
-    tokenizer = _tokenizer(config, [text for pair in pairs for text in pair])
+    tokenizer = _tokenizer(config, [text for prompt, response, _ in pairs for text in (prompt, response)])
     examples = _examples(tokenizer, pairs, held_out, settings)
     trainer, parameters = _trainer(config, child, tokenizer, examples)
     goal = Goal("loss", higher=False, steps=settings.evaluation_steps, patience=settings.patience)
@@ -64,7 +63,10 @@ def train(child: Child) -> Outcome:
 
 
 def _examples(
-    tokenizer: Any, pairs: Sequence[tuple[str, str]], held_out: Sequence[tuple[str, str]], settings: SftConfig
+    tokenizer: Any,
+    pairs: Sequence[tuple[str, str, str]],
+    held_out: Sequence[tuple[str, str, str]],
+    settings: SftConfig,
 ) -> Examples:
     """Tokenise the rows to train and to evaluate on. Raises DataError where no row is left to train or evaluate on."""
     rows = [tokens(tokenizer, *pair) for pair in pairs]
@@ -108,9 +110,11 @@ def _length(row: dict[str, Any]) -> int:
     return len(row["input_ids"])
 
 
-def answers(problems: Sequence[Problem], split: str) -> list[tuple[str, str]]:
-    """(prompt, response) of a split's problems that have a response."""
-    return [(p.prompt, p.response) for p in problems if p.split == split and p.response is not None]
+def answers(problems: Sequence[Problem], split: str) -> list[tuple[str, str, str]]:
+    """(prompt, response, language) of a split's problems that have a response."""
+    return [
+        (p.prompt, p.response, p.language) for p in problems if p.split == split and p.response is not None
+    ]
 
 
 def _source(config: SftSlice) -> dict[str, Any]:
@@ -124,10 +128,12 @@ def _source(config: SftSlice) -> dict[str, Any]:
 
 
 def _tokenizer(config: SftSlice, texts: list[str]) -> Any:
-    """The tokenizer of `model.base`; if there is no base, a new tokenizer trained on `texts`."""
+    """The tokenizer of `model.base`, with the run's prompt style; if there is no base, a new tokenizer trained on `texts`."""
     if config.model.base is None:
         return train_tokenizer(texts, config.model.vocabulary)
-    return load_tokenizer(config.model.base, **_source(config))
+    tokenizer = load_tokenizer(config.model.base, **_source(config))
+    set_style(tokenizer, config.model.prompt_style)
+    return tokenizer
 
 
 def _model(config: SftSlice, tokenizer: Any) -> Any:
@@ -171,9 +177,11 @@ class Trainer(TrainerMixin, SFTTrainer):
         return torch.stack([(labels != -100).sum(1).float(), losses.sum(1)], 1)
 
 
-def tokens(tokenizer: Any, prompt: str, response: str) -> dict[str, list[int]]:
-    """{"input_ids", "labels"} of prompt + response, [tokens] each; labels are -100 at the prompt's tokens."""
-    head, tail = encode_prompt(tokenizer, prompt), encode_completion(tokenizer, response)
+def tokens(tokenizer: Any, prompt: str, response: str, language: str) -> dict[str, list[int]]:
+    """{"input_ids", "labels"} of prompt + response in the tokenizer's prompt style, [tokens] each; labels are -100 at the
+    prompt's tokens."""
+    head = encode_problem(tokenizer, prompt, language)
+    [tail] = encode_answers(tokenizer, prompt, [response], language)
     return {"input_ids": head + tail, "labels": [-100] * len(head) + tail}
 
 

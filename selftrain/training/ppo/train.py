@@ -23,13 +23,13 @@ from selftrain.models.footprint import world
 from selftrain.models.models import (
     context_of,
     decode_completion,
-    encode_prompt,
     end_ids,
     fits,
     load_classifier,
     load_generator,
     load_tokenizer,
 )
+from selftrain.models.prompts import encode_problem
 from selftrain.models.weights import digest_weights
 from selftrain.models.zero import zero_of
 from selftrain.records import Problem, read_records
@@ -60,7 +60,7 @@ def train(child: Child) -> Outcome:
         models, copy = _with_adapters(models, copy, settings.lora)
     if runtime.recomputes:
         _recompute(models)
-    translate = translation(tokenizer, ends, reranker, judge.config)
+    translate = translation(tokenizer, ends, reranker, judge.config, prompts.problems)
     accelerator = _accelerator(config, runtime, world(runtime))
     export = Export(child, config, models.policy, tokenizer, accelerator.is_main_process)
     score = RerankerScore(judge.to(accelerator.device), settings.micro_batch, translate)
@@ -74,7 +74,7 @@ def train(child: Child) -> Outcome:
             keep=runtime.keep_checkpoints,
         ),
         replace(models, rollouts=_rollouts(config, child, copy, ends, accelerator, export)),
-        Reward(score, _execute(child, tokenizer, prompts.names, ends)),
+        Reward(score, _execute(child, tokenizer, prompts.problems, ends)),
         prompts.trained,
         accelerator,
         probe_prompts=prompts.probed,
@@ -129,13 +129,13 @@ class Prompts:
 
     trained   prompts of the rl split
     probed    prompts of the validation split, `ppo.probe` of them
-    names     problem ids: those of `trained`, then those of `probed`
+    problems  the problems of `trained`, then those of `probed`
     too_long  number of problems of the rl split whose prompts do not fit
     """
 
     trained: list[list[int]]
     probed: list[list[int]]
-    names: list[str]
+    problems: list[Problem]
     too_long: int
 
 
@@ -163,8 +163,9 @@ def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[An
             f"ppo.probe is {count}, but the validation split has {len(probed)} problems with a prompt that fits; "
             "lower ppo.probe, or add validation problems"
         )
-    names = [problem.id for problem, _ in (*trained, *probed)]
-    return Prompts([ids for _, ids in trained], [ids for _, ids in probed[:count]], names, too_long)
+    probed = probed[:count]
+    chosen = [problem for problem, _ in (*trained, *probed)]
+    return Prompts([ids for _, ids in trained], [ids for _, ids in probed], chosen, too_long)
 
 
 def _fitting(
@@ -172,18 +173,18 @@ def _fitting(
 ) -> tuple[list[tuple[Problem, list[int]]], int]:
     """The split's problems whose prompts fit, each with its prompt's token ids, and the number of problems that do not fit."""
     chosen = [problem for problem in problems if problem.split == split]
-    encoded = [(problem, encode_prompt(tokenizer, problem.prompt)) for problem in chosen]
+    encoded = [(problem, encode_problem(tokenizer, problem.prompt, problem.language)) for problem in chosen]
     kept = [(problem, ids) for problem, ids in encoded if fits(len(ids), context, new)]
     return kept, len(chosen) - len(kept)
 
 
-def _execute(child: Child, tokenizer: Any, names: Sequence[str], ends: Sequence[int]) -> Execute:
-    """A function that asks the parent process to execute completions; `names[i]`: the id of problem i."""
+def _execute(child: Child, tokenizer: Any, problems: Sequence[Problem], ends: Sequence[int]) -> Execute:
+    """A function that asks the parent process to execute completions of `problems`, which it gets by their numbers."""
 
-    def execute(problems: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
+    def execute(numbers: Sequence[int], completions: Sequence[list[int]]) -> list[bool | None]:
         asked = [
-            [names[number], decode_completion(tokenizer, ids, ends)]
-            for number, ids in zip(problems, completions, strict=True)
+            [problems[number].id, decode_completion(tokenizer, ids, ends)]
+            for number, ids in zip(numbers, completions, strict=True)
         ]
         passed: list[bool | None] = parent_request(child, asked)
         return passed

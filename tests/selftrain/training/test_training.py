@@ -146,7 +146,7 @@ def test_a_problem_is_held_out_in_all_its_languages():
 
 def test_sft_learns_the_response_and_the_end_but_not_the_prompt(generator: Path):
     tokenizer = load_tokenizer(generator)
-    row = sft.tokens(tokenizer, "def add(n):\n", "    return 1\n")
+    row = sft.tokens(tokenizer, "def add(n):\n", "    return 1\n", "py")
     head = len(tokenizer("def add(n):\n")["input_ids"])
     assert row["input_ids"][head] == tokenizer.sep_token_id
     assert row["labels"][: head + 1] == [-100] * (head + 1)
@@ -229,7 +229,7 @@ def test_the_sft_loss_of_two_ranks_is_the_mean_over_the_responses_tokens(
     tokenizer, model = load_tokenizer(generator), load_generator(generator).eval()
     losses: list[torch.Tensor] = []
     for problem in make_problems()[:8]:
-        row = sft.tokens(tokenizer, problem.prompt, problem.response or "")
+        row = sft.tokens(tokenizer, problem.prompt, problem.response or "", problem.language)
         labels = torch.tensor(row["labels"][1:])
         with torch.inference_mode():
             logits = model(torch.tensor([row["input_ids"]])).logits[0, :-1].log_softmax(-1)

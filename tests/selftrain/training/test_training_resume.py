@@ -75,7 +75,7 @@ def test_training_ends_where_nothing_gets_better_and_the_best_checkpoint_is_the_
     total, tokens = 0.0, 0
     for problem in problems_with_validation():
         if problem.split == "validation":
-            row = sft.tokens(tokenizer, problem.prompt, problem.response or "")
+            row = sft.tokens(tokenizer, problem.prompt, problem.response or "", problem.language)
             labels = torch.tensor(row["labels"][1:])
             with torch.inference_mode():
                 logs = model(torch.tensor([row["input_ids"]])).logits[0, :-1].log_softmax(-1)

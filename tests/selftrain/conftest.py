@@ -74,3 +74,34 @@ def reranker(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+CHAT_TEMPLATE = (
+    "{% for one in messages %}{{ '<sep>' + one.role + '\\n' + one.content + '<turn>\\n' }}{% endfor %}"
+    "{% if add_generation_prompt %}{{ '<sep>assistant\\n' }}{% endif %}"
+)
+"""A chat template whose turns end with a token of their own."""
+
+
+@pytest.fixture(scope="session")
+def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of an untrained model with a chat template; it knows the words of `make_problems` as question and answer."""
+    import torch
+
+    from selftrain.models.models import make_tiny, train_tokenizer
+    from selftrain.problems.chat import answer, question
+
+    folder = tmp_path_factory.mktemp("instruct")
+    texts = [
+        text
+        for p in make_problems()
+        for text in (question(p.prompt, "py"), answer(p.prompt, p.response or "", "py"))
+    ]
+    tokenizer = train_tokenizer(texts, 400)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    tokenizer.chat_template = CHAT_TEMPLATE
+    torch.manual_seed(0)
+    tiny = ModelConfig(hidden_size=64, layers=2, heads=2, max_tokens=160)
+    make_tiny(tiny, tokenizer).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder

@@ -176,4 +176,4 @@ def _last_line(text: str) -> str:
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "refused")
 
 
-PREPARE = Stage("prepare", 3, run)
+PREPARE = Stage("prepare", 4, run)

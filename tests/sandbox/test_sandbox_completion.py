@@ -126,6 +126,14 @@ def test_the_body_moves_to_the_indentation_of_the_prompt() -> None:
     assert completion(PY, tabs, "py") == "    if n:\n    \treturn 2 * n\n    return 0"
 
 
+def test_a_comment_at_the_left_margin_does_not_say_where_the_body_stands() -> None:
+    prompt = 'def f(x):\n# f(1) is 2\n    """ Add one. """\n'
+    text = program(prompt, f"```python\n{prompt}    return x + 1\n```", "py")
+    scope: dict[str, object] = {}
+    exec(text, scope)
+    assert eval("f(1)", scope) == 2
+
+
 def test_lines_inside_of_strings_do_not_move() -> None:
     answer = 'def twice(n):\n  text = """\n  a\n    b"""\n  return text\n'
     assert completion(PY, answer, "py") == '    text = """\n  a\n    b"""\n    return text'

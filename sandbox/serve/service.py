@@ -47,8 +47,6 @@ MOST_PROGRAMS = 1000
 """The most programs, or tests, in one request."""
 MOST_CASES = 1000
 """The most cases of one program."""
-_LATE_SECONDS = 0.25
-"""How much longer than allowed a program may seem to wait, since a busy machine starts and resumes it late."""
 _AHEAD = 64
 """How many programs of one request may be under way or judged but not yet sent, so that a client that does not read its results
 takes no memory."""
@@ -236,7 +234,7 @@ def waited(result: Result, seconds: float) -> Result:
     """`result`, with verdict `timeout` if the program's run was not computing for longer than `seconds`. For a program that computes
     too, this is less strict than a limit on wall-clock time, which it might exceed only because the machine is busy."""
     ran = result.ran
-    if ran is None or ran.seconds - ran.cpu_seconds <= seconds + _LATE_SECONDS:
+    if ran is None or ran.seconds - ran.cpu_seconds <= seconds:
         return result
     return replace(result, verdict=Verdict.timeout, exit_code=None)
 

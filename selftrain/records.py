@@ -23,6 +23,11 @@ def measured(**kwargs: Any) -> Any:
     return field(metadata={"measured": True}, **kwargs)
 
 
+def cut(text: str, stops: Iterable[str]) -> str:
+    """`text` up to the first of the texts `stops` in it."""
+    return text[: min((at for at in map(text.find, stops) if at >= 0), default=len(text))]
+
+
 @dataclass(frozen=True, slots=True)
 class Problem:
     """A programming problem in one language.
@@ -67,7 +72,7 @@ class Problem:
 
     def cut(self, text: str) -> str:
         """A completion's `text` up to the first stop token in it."""
-        return text[: min((at for at in map(text.find, self.stop_tokens) if at >= 0), default=len(text))]
+        return cut(text, self.stop_tokens)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +83,11 @@ class Candidate:
     sample         0..n-1, or -1 for the greedy completion
     completion     text after the prompt, cut at the first stop token; in prompt style `chat` what the sandbox's rule takes from
                    the answer (`selftrain.problems.chat`)
-    token_ids      the completion's tokens, and the end token if it was sampled; a token that the cut splits is replaced by
-                   the tokens of its part before the cut; in prompt style `chat` the tokens of the whole answer
+    token_ids      the tokens that the completion keeps (`selftrain.sampling.stopping`), with the end token if it was sampled; in
+                   prompt style `chat` the tokens of the whole answer
     logprob        sum over `token_ids` of log p(token | prompt, tokens before) at temperature 1, in nats
     finish_reason  "stop" (end token or stop token) or "length"
+    sampled        number of tokens that the engine sampled for it, those of the stop token included
     """
 
     id: str
@@ -91,6 +97,7 @@ class Candidate:
     token_ids: tuple[int, ...]
     logprob: float
     finish_reason: str
+    sampled: int = measured(default=0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 
 Each engine is a class `Engine` in its own module. An engine has these methods:
 
-    sample(prompts, n, seed, names) -> list (per prompt) of list (n) of `Sample`
+    sample(prompts, n, seed, names, stops) -> list (per prompt) of list (n) of `Sample`
         `prompts` are lists of token ids; n = 0 asks for one greedy completion per prompt. `hf` and `vllm` seed each sample
         separately and derive the seed from `names`, one name per prompt; `ctranslate2` seeds the whole call with `seed`.
+        `stops` are the stop texts of each prompt; a completion ends as `selftrain.sampling.stopping` says.
     logprobs(prompts, rows) -> list of float
         the summed log-probability of each row of token ids, given its prompt (nats, temperature 1)
     reload(folder)
@@ -21,11 +22,16 @@ BATCH = 256
 class Sample(NamedTuple):
     """One completion.
 
-    token_ids  the sampled tokens, including the end token if the completion has one
-    logprob    summed log-probability of these tokens in nats, at temperature 1 whatever the sampling temperature
-    ended      whether the completion has an end token (one of `models.end_ids`)
+    token_ids  the sampled tokens, up to and including the one that ended the completion
+    logprobs   log-probability of each of these tokens in nats, at temperature 1 whatever the sampling temperature
+    ended      whether an end token (one of `models.end_ids`) or a stop text ended it; else it has the greatest length
     """
 
     token_ids: list[int]
-    logprob: float
+    logprobs: list[float]
     ended: bool
+
+    @property
+    def logprob(self) -> float:
+        """Summed log-probability of the tokens, nats."""
+        return sum(self.logprobs)

@@ -7,6 +7,7 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from selftrain.config import SampleConfig
 from selftrain.errors import UsageError
 from selftrain.sampling import BATCH, Sample
 from selftrain.sampling.processor import adds_exactly, flags
+from selftrain.sampling.stopping import Stopping
 
 SCORED = 4096
 """Number of tokens in a batch of `logprobs`."""
@@ -45,6 +47,7 @@ class Engine:
         self.threads = threads
         self.tokenizer = load_tokenizer(folder)
         self.ends = end_ids(self.tokenizer, folder)
+        self.stopping = Stopping(self.tokenizer, self.ends)
         self.folder = workspace / "ctranslate2"
         self.converts = converts
         while not (self.folder / "model.bin").is_file():
@@ -64,7 +67,12 @@ class Engine:
             convert(folder, self.folder, self.tokenizer)
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        seed: int,
+        names: Sequence[str] | None = None,
+        stops: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Sample]]:
         """See the package's docstring; `names` is not used."""
         import ctranslate2
@@ -79,24 +87,32 @@ class Engine:
                 "sampling_temperature": self.settings.temperature,
                 "num_hypotheses": n,
             }
-        results = generator.generate_batch(
+        rows = [_Row() for _ in range(len(prompts) * max(1, n))]
+        watch = self.stopping.watch(
+            [texts for texts in stops or [()] * len(prompts) for _ in range(max(1, n))]
+        )
+
+        def add(step: Any) -> bool:
+            """Called for each sampled token; whether the completion ends with it."""
+            at = step.batch_id * max(1, n) + step.hypothesis_id
+            rows[at].ids.append(step.token_id)
+            rows[at].logprobs.append(step.log_prob)
+            rows[at].ended = step.token_id in self.ends or watch(at, step.token_id)
+            return rows[at].ended
+
+        generator.generate_batch(
             [self.tokenizer.convert_ids_to_tokens(prompt) for prompt in prompts],
             max_batch_size=max(1, BATCH // max(1, n)),
             max_length=self.settings.max_new_tokens,
             include_prompt_in_result=False,
             end_token=list(self.ends),
             return_end_token=True,
-            return_scores=True,
-            length_penalty=0,  # scores are sums, not means
+            return_scores=True,  # else steps have no log-probabilities
+            callback=add,
             **drawn,
         )
-        return [
-            [
-                Sample(ids, score, bool(ids) and ids[-1] in self.ends)
-                for ids, score in zip(r.sequences_ids, r.scores, strict=True)
-            ]
-            for r in results
-        ]
+        samples = [Sample(row.ids, row.logprobs, row.ended) for row in rows]
+        return [samples[at : at + max(1, n)] for at in range(0, len(samples), max(1, n))]
 
     def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
         """See the package's docstring."""
@@ -127,6 +143,15 @@ class Engine:
             inter_threads=1,
             intra_threads=self.threads,
         )
+
+
+@dataclass
+class _Row:
+    """A completion that is being sampled; fields as in `Sample`."""
+
+    ids: list[int] = field(default_factory=list)
+    logprobs: list[float] = field(default_factory=list)
+    ended: bool = False
 
 
 def convert(folder: Path, target: Path, tokenizer: Any) -> None:

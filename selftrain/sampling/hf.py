@@ -11,6 +11,7 @@ from selftrain.config import SampleConfig
 from selftrain.models.logprobs import summed_logprobs
 from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
+from selftrain.sampling.stopping import Stopping, Watch
 
 DROP_SHARE = 0.1
 """Finished rows are removed from the batch once they make up this share of it, since each removal copies the KV cache."""
@@ -28,9 +29,15 @@ class Engine:
         dtype = torch.bfloat16 if device == "cuda" else torch.float32
         self.model = load_generator(folder, dtype=dtype).to(device).eval()
         self.ends = end_ids(self.tokenizer, folder)
+        self.stopping = Stopping(self.tokenizer, self.ends)
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        seed: int,
+        names: Sequence[str] | None = None,
+        stops: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Sample]]:
         """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
         names = names or [f"{seed}/{at}" for at in range(len(prompts))]
@@ -49,6 +56,7 @@ class Engine:
                 self.ends,
                 self.settings.temperature,
                 self.settings.top_p,
+                self.stopping.watch([stops[at] for at, _ in batch]) if stops else None,
             )
             samples.update(zip(batch, drawn, strict=True))
         return [[samples[at, k] for k in range(max(1, n))] for at in range(len(prompts))]
@@ -78,10 +86,12 @@ def decode(
     ends: Sequence[int],
     temperature: float = 1.0,
     top_p: float = 1.0,
+    watch: Watch | None = None,
 ) -> list[Sample]:
-    """One completion per prompt. A completion stops after the first token of `ends`, or at `max_new_tokens`.
+    """One completion per prompt. A completion stops after the first token of `ends`, where `watch` says so, or at the maximum.
 
     uniforms  [rows, max_new_tokens] random numbers in [0, 1), one per token, see `draw`; None decodes greedily
+    watch     looks for stop texts, see `stopping.Stopping.watch`; None: there are none
 
     Prompts are padded on the left and share one KV cache. Finished rows are removed from the batch; decoding stops when all rows
     are finished. `model` must be in evaluation mode: in training mode, a model that recomputes activations keeps no KV cache.
@@ -93,7 +103,8 @@ def decode(
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     uniforms = None if uniforms is None else uniforms.to(device)
     tokens = torch.full((len(prompts), max_new_tokens), -1, device=device)
-    logprobs = torch.zeros(len(prompts), device=device)
+    logprobs = torch.zeros(len(prompts), max_new_tokens, device=device)
+    stopped: set[int] = set()  # prompts whose completions a stop text ended
     rows = torch.arange(len(prompts), device=device)  # numbers of the prompts that are still in the batch
     running = torch.ones_like(rows, dtype=torch.bool)  # whether each of these rows is not finished
     cache: Any = None
@@ -113,7 +124,12 @@ def decode(
         else:
             chosen = draw(logits, uniforms[rows, step], top_p, temperature)
         tokens[rows, step] = chosen.where(running, -1)
-        logprobs[rows] += logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1).where(running, 0.0)
+        logprobs[rows, step] = logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
+        if watch is not None:
+            listed = zip(rows.tolist(), chosen.tolist(), running.tolist(), strict=True)
+            ended = [alive and watch(row, token) for row, token, alive in listed]
+            stopped |= {row for row, one in zip(rows.tolist(), ended, strict=True) if one}
+            running &= ~torch.tensor(ended, device=device)
         running &= ~torch.isin(chosen, stop)
         left = int(running.sum())
         if left == 0:
@@ -127,7 +143,10 @@ def decode(
         ids = chosen[:, None]
         mask = torch.nn.functional.pad(mask, (0, 1), value=True)
     found = [[token for token in row if token >= 0] for row in tokens.tolist()]
-    return [Sample(row, score, row[-1] in ends) for row, score in zip(found, logprobs.tolist(), strict=True)]
+    return [
+        Sample(ids, scores[: len(ids)], row in stopped or ids[-1] in ends)
+        for row, (ids, scores) in enumerate(zip(found, logprobs.tolist(), strict=True))
+    ]
 
 
 def draw(

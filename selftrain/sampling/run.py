@@ -1,24 +1,17 @@
 """Child process of stage `sample`: each rank samples its share of the shards and writes one file per shard."""
 
-import math
 import os
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, report_progress
-from selftrain.models.models import (
-    decode_completion,
-    encode_completion,
-    fits,
-    load_context,
-    load_tokenizer,
-)
+from selftrain.models.models import fits, load_context, load_tokenizer
 from selftrain.models.prompts import encode_problem, style_of
 from selftrain.problems.chat import completion_of
 from selftrain.records import Candidate, Problem, read_records, write_records
 from selftrain.sampling import Sample
+from selftrain.sampling.stopping import Stopping, stop_texts
 from selftrain.stage import Outcome
 from selftrain.stages.sample import SampleSlice, shard_path, shards
 
@@ -58,68 +51,34 @@ def _sampled(
     prompts = [prompt for _, prompt in rows]
     seed = (config.seed * 1_000_003 + shard) % 2**31
     names = [f"{config.seed}/{problem.id}" for problem, _ in rows]
-    drawn = engine.sample(prompts, config.count, seed, names)
-    greedy = engine.sample(prompts, 0, seed) if config.greedy else [[] for _ in rows]
-    records = [
-        (candidate(tokenizer, problem, k, one, engine.ends), prompt)
-        for (problem, prompt), many, best in zip(rows, drawn, greedy, strict=True)
+    stops = [stop_texts(tokenizer, problem) for problem, _ in rows]
+    drawn = engine.sample(prompts, config.count, seed, names, stops)
+    greedy = engine.sample(prompts, 0, seed, None, stops) if config.greedy else [[] for _ in rows]
+    stopping = Stopping(tokenizer, engine.ends)
+    return [
+        candidate(stopping, problem, k, one)
+        for (problem, _), many, best in zip(rows, drawn, greedy, strict=True)
         for k, one in [*enumerate(many), *((-1, one) for one in best)]
     ]
-    return with_logprobs(engine, records)
 
 
-def candidate(tokenizer: Any, problem: Problem, number: int, drawn: Sample, ends: Sequence[int]) -> Candidate:
+def candidate(stopping: Stopping, problem: Problem, number: int, drawn: Sample) -> Candidate:
     """The record of one sample, with the completion in its text (`problems.chat.completion_of`).
 
     number  number of the sample; -1 for the greedy completion
-    ends    ids of the tokens that end a completion
-
-    If the text is cut at a stop token, the record has the token ids of the remaining text, and its log-probability is NaN until
-    `with_logprobs` computes it. Of an answer in style `chat` the record has all token ids and their log-probability.
     """
-    style = style_of(tokenizer)
-    text = decode_completion(tokenizer, drawn.token_ids, ends)
-    completion = completion_of(problem, text, style)
-    ids, logprob = list(drawn.token_ids), drawn.logprob
-    was_cut = style == "completion" and completion != text
-    if was_cut:
-        ids, logprob = kept_tokens(tokenizer, ids, completion), math.nan
+    style = style_of(stopping.tokenizer)
+    ending = stopping.ending(drawn.token_ids, stop_texts(stopping.tokenizer, problem))
     return Candidate(
         id=f"{problem.id}#{number}",
         problem_id=problem.id,
         sample=number,
-        completion=completion,
-        token_ids=tuple(ids),
-        logprob=logprob,
-        finish_reason="stop" if drawn.ended or was_cut else "length",
+        completion=completion_of(problem, ending.text, style),
+        token_ids=tuple(drawn.token_ids[: ending.kept]),
+        logprob=float(sum(drawn.logprobs[: ending.kept])),
+        finish_reason="length" if ending.reason == "length" else "stop",
+        sampled=len(drawn.token_ids),
     )
-
-
-def kept_tokens(tokenizer: Any, ids: Sequence[int], completion: str) -> list[int]:
-    """Token ids of `completion`, which is a prefix of the text of `ids`.
-
-    Keeps the longest prefix of `ids` whose text is inside `completion`. The remaining text, a part of the next token, is encoded
-    again.
-    """
-    low, high = 0, len(ids)  # bisection works since more tokens give a longer text
-    while low < high:
-        middle = (low + high + 1) // 2
-        inside = completion.startswith(decode_completion(tokenizer, ids[:middle]))
-        low, high = (middle, high) if inside else (low, middle - 1)
-    kept = list(ids[:low])
-    rest = completion[len(decode_completion(tokenizer, kept)) :]
-    return kept + (encode_completion(tokenizer, rest)[:-1] if rest else [])
-
-
-def with_logprobs(engine: Any, records: Sequence[tuple[Candidate, list[int]]]) -> list[Candidate]:
-    """Compute the log-probabilities that are NaN; `records`: candidates, each with its prompt's token ids."""
-    cut = [at for at, (record, _) in enumerate(records) if math.isnan(record.logprob)]
-    scored = [at for at in cut if records[at][0].token_ids]
-    found = engine.logprobs([records[at][1] for at in scored], [records[at][0].token_ids for at in scored])
-    logprobs = dict.fromkeys(cut, 0.0) | dict(zip(scored, found, strict=True))  # 0 for an empty completion
-    return [
-        replace(record, logprob=logprobs.get(at, record.logprob)) for at, (record, _) in enumerate(records)
-    ]
 
 
 def _engine(config: SampleSlice, child: Child, rank: int) -> Any:

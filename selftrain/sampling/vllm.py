@@ -43,17 +43,26 @@ class Engine:
         self.llm = start(folder)
 
     def sample(
-        self, prompts: Sequence[Sequence[int]], n: int, seed: int, names: Sequence[str] | None = None
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        seed: int,
+        names: Sequence[str] | None = None,
+        stops: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Sample]]:
         """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
         import vllm
 
         names = names or [f"{seed}/{at}" for at in range(len(prompts))]
-        asked = [vllm.SamplingParams(**parameters(self.settings, n, name, self.ends)) for name in names]
+        stops = stops or [()] * len(prompts)
+        asked = [
+            vllm.SamplingParams(**parameters(self.settings, n, name, self.ends, texts))
+            for name, texts in zip(names, stops, strict=True)
+        ]
         outputs = self.llm.generate(
             [{"prompt_token_ids": list(prompt)} for prompt in prompts], asked, use_tqdm=False
         )
-        return [[sample_of(completion, self.ends) for completion in output.outputs] for output in outputs]
+        return [[sample_of(completion) for completion in output.outputs] for output in outputs]
 
     def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
         """See the package's docstring."""
@@ -112,7 +121,9 @@ def arguments(folder: Path, devices: int, trained: bool) -> dict[str, Any]:
     }
 
 
-def parameters(settings: SampleConfig, n: int, name: str, ends: Sequence[int]) -> dict[str, Any]:
+def parameters(
+    settings: SampleConfig, n: int, name: str, ends: Sequence[int], stops: Sequence[str] = ()
+) -> dict[str, Any]:
     """Arguments of `vllm.SamplingParams` for the prompt called `name`; n = 0 asks for the greedy completion.
 
     vLLM seeds the k-th of n completions with `seed` + k.
@@ -123,7 +134,8 @@ def parameters(settings: SampleConfig, n: int, name: str, ends: Sequence[int]) -
         "max_tokens": settings.max_new_tokens,
         "stop_token_ids": list(ends),
         "logprobs": 0,  # only the log-probability of the sampled token
-        "detokenize": False,
+        "detokenize": bool(stops),
+        **({"stop": list(stops)} if stops else {}),
         **(drawn if n else {"temperature": 0.0}),
     }
 
@@ -133,7 +145,8 @@ def seed_of(name: str) -> int:
     return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") >> 2
 
 
-def sample_of(completion: Any, ends: Sequence[int]) -> Sample:
-    """Convert a `vllm.CompletionOutput` to a `Sample`."""
+def sample_of(completion: Any) -> Sample:
+    """Convert a `vllm.CompletionOutput` to a `Sample`. Its tokens include those of the stop text, which its text does not."""
     ids = list(completion.token_ids)
-    return Sample(ids, float(completion.cumulative_logprob), bool(ids) and ids[-1] in ends)
+    logprobs = [float(place[token].logprob) for token, place in zip(ids, completion.logprobs, strict=True)]
+    return Sample(ids, logprobs, completion.finish_reason == "stop")

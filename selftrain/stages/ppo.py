@@ -64,4 +64,4 @@ def passing(context: Context) -> Iterator[OnRequest]:
         yield answer
 
 
-PPO = Stage("ppo", 3, run, trains=True)
+PPO = Stage("ppo", 4, run, trains=True)

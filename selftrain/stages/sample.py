@@ -74,10 +74,11 @@ def run(context: Context) -> Outcome:
         "problems": len(sampled),
         "too_long": len(left_out),
         "candidates": len(drawn),
-        "tokens": sum(len(c.token_ids) for c in drawn),
+        "tokens": sum(c.sampled for c in drawn),
+        "tokens_kept": sum(len(c.token_ids) for c in drawn),
         "ended": sum(c.finish_reason == "stop" for c in drawn) / len(drawn),
     }
     return Outcome(digest(candidates), metrics)
 
 
-SAMPLE = Stage("sample", 3, run, shard_names)
+SAMPLE = Stage("sample", 4, run, shard_names)

@@ -14,6 +14,7 @@ from torch import Tensor
 from selftrain.config import PPOConfig
 from selftrain.errors import SandboxFailed
 from selftrain.models.weights import unsharded_parameters
+from selftrain.sampling.stopping import Stopping
 from selftrain.training.ppo import equations
 from selftrain.training.ppo.model import Sequences, completion_distribution
 from selftrain.training.ppo.rollout import FromPolicy, noise, seeded
@@ -31,7 +32,7 @@ class Experience:
 
     mask         [rows, tokens] bool, true at a completion's tokens
     scores       [rows] as `Reward.score` returns them
-    ended        [rows] bool, whether the completion has its end token
+    ended        [rows] bool, whether an end token or a stop text ended the completion
     passed       [rows] 1 where the tests pass, 0 where they fail, see `Collector.execute`; None where nothing was executed
     kl           KL to the reference at each token, in nats, by the estimator `ppo.kl_estimator`
     entropy      entropy of the policy's distribution before each token, in nats
@@ -75,7 +76,7 @@ def rows_of_step(step: int, rows: int, problems: int, seed: int, group: int = 1)
 class Collector:
     """Collects rollout batches. Every rank must call each method, and gets the same result.
 
-    prompts  token ids, one list per problem
+    prompts  token ids, one list per problem; `count` of them are trained on, the others are the probe's
     model    `PolicyWithValue`, wrapped by accelerate
     """
 
@@ -85,18 +86,20 @@ class Collector:
         models: Models,
         reward: Reward,
         prompts: Sequence[list[int]],
+        count: int,
         model: Any,
         accelerator: Any,
     ) -> None:
         self.config, self.seed = settings.config, settings.seed
-        self.width, self.ends = settings.max_new_tokens, tuple(settings.ends)
-        self.reward, self.prompts = reward, prompts
+        self.width, self.stops = settings.max_new_tokens, settings.stops
+        self.stopping = Stopping(settings.tokenizer, settings.ends)
+        self.reward, self.prompts, self.count = reward, prompts, count
         self.model, self.accelerator = model, accelerator
         self.policy, self.adapters = models.policy, models.adapters
         self.reference = None
         if models.reference is not None:
             self.reference = models.reference.to(accelerator.device).eval().requires_grad_(False)
-        self.rollouts = models.rollouts or FromPolicy(models.policy, self.config.temperature, self.ends)
+        self.rollouts = models.rollouts or FromPolicy(models.policy, self.config.temperature, self.stopping)
         self.rank, self.world = accelerator.process_index, accelerator.num_processes
         self.share = slice(self.rank, None, self.world)  # this rank's rows of a batch
         self._refreshed: int | None = None  # the step whose weights `rollouts` has loaded
@@ -104,34 +107,43 @@ class Collector:
     def collect(self, state: State) -> Experience:
         """Sample and score the next step's completions, and compute their rewards and advantages."""
         config = self.config
-        problems = rows_of_step(
-            state.step, config.rollout_batch, len(self.prompts), self.seed, config.per_prompt
-        )
+        problems = rows_of_step(state.step, config.rollout_batch, self.count, self.seed, config.per_prompt)
         prompts = [self.prompts[i] for i in problems]
-        completions, scores = self.sample(prompts, state, state.step)
+        completions, scores = self.sample(problems, state, state.step)
         passed = self.execute(problems, completions, state) if config.execution_weight else None
         device = self.accelerator.device
         with state.timed("reference"):
             own = Sequences.of(prompts[self.share], completions[self.share], device)
             figures = self._gather(self._evaluate(own))
         sequences = Sequences.of(prompts, completions, device)
-        last = sequences.ids.gather(1, sequences.lengths[:, None] - 1).squeeze(1)
-        ended = torch.isin(last, torch.tensor(self.ends, device=device))
+        ends = zip(completions, self._stops(problems), strict=True)
+        ended = torch.tensor([self.stopping.ends_by_itself(ids, stops) for ids, stops in ends], device=device)
         return _experience(config, sequences, figures, scores, passed, ended, state.kl_coefficient)
 
-    def sample(self, prompts: Sequence[list[int]], state: State, step: int) -> tuple[list[list[int]], Tensor]:
-        """One completion per prompt, as token ids, and the scores, [rows]. `step` (or PROBE) seeds the random draws."""
-        uniforms = noise(self.seed, step, len(prompts), self.width)
+    def sample(self, problems: list[int], state: State, step: int) -> tuple[list[list[int]], Tensor]:
+        """One completion per problem, as token ids, and the scores, [rows]. `step` (or PROBE) seeds the random draws.
+
+        A completion has all tokens up to the one that ended it: the tokens of a stop text are what the policy did to end it,
+        as an end token is. The reranker reads the completion's text without the stop text, as it does in training.
+        """
+        uniforms = noise(self.seed, step, len(problems), self.width)[self.share]
+        own = problems[self.share]
+        prompts, stops = [self.prompts[i] for i in own], self._stops(own)
         with state.timed("rollout"):
             if state.step != self._refreshed:
                 self.rollouts.refresh(lambda: unsharded_parameters(self.policy))
                 self._refreshed = state.step
             with self.accelerator.autocast():
-                place = (step - PROBE) * self.world + self.rank
-                completions = self.rollouts(prompts[self.share], uniforms[self.share], place)
+                place = f"{self.seed}/{step}/{self.rank}"
+                completions = self.rollouts(prompts, uniforms, place, stops)
         with state.timed("score"):
-            scores = self.reward.score(prompts[self.share], completions).to(self.accelerator.device)
+            read = [self.stopping.written(ids, texts) for ids, texts in zip(completions, stops, strict=True)]
+            scores = self.reward.score(prompts, read).to(self.accelerator.device)
         return self._gather_completions(completions), self._gather(scores)
+
+    def _stops(self, problems: Sequence[int]) -> list[Sequence[str]]:
+        """The stop texts of each of these problems."""
+        return [self.stops[i] if self.stops else () for i in problems]
 
     def execute(self, problems: list[int], completions: list[list[int]], state: State) -> Tensor:
         """[rows] 1 where the completion passes its tests, 0 where it fails, the mean of these where the sandbox gave no verdict.

@@ -58,13 +58,13 @@ class Export:
 
 
 def write_samples(state: State, tokenizer: Any, ends: Sequence[int], folder: Path) -> None:
-    """Write `state.samples` as text into samples.json; the field `ended` says whether the completion has an end token."""
+    """Write `state.samples` as text into samples.json. The field `ended` says whether an end token or a stop text, which the
+    completion then still has, ended it."""
     rows = [
         {
             **row,
             "prompt": tokenizer.decode(row["prompt"]),
             "completion": decode_completion(tokenizer, row["completion"], ends),
-            "ended": row["completion"][-1] in ends,
         }
         for row in state.samples
     ]

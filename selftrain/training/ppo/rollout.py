@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from selftrain.sampling.hf import decode, seeded
+from selftrain.sampling.stopping import Stopping, Watch
 
 
 def noise(seed: int, step: int, rows: int, tokens: int) -> Tensor:
@@ -19,6 +20,8 @@ def noise(seed: int, step: int, rows: int, tokens: int) -> Tensor:
     return torch.rand(rows, tokens, generator=seeded("rollout", seed, step), dtype=torch.float64)
 
 
+Stops = Sequence[Sequence[str]] | None
+"""The stop texts of each row's problem; None: no problem has any."""
 Weights = Callable[[], Iterator[tuple[str, Tensor]]]
 """Iterates over the names and unsharded tensors of the policy's weights (see `models.weights.unsharded_parameters`). Every rank
 must iterate to the end."""
@@ -27,8 +30,8 @@ must iterate to the end."""
 class FromPolicy:
     """Samples a step's completions with the trainer's own model."""
 
-    def __init__(self, policy: Any, temperature: float, ends: Sequence[int]) -> None:
-        self.policy, self.temperature, self.ends = policy, temperature, ends
+    def __init__(self, policy: Any, temperature: float, stopping: Stopping) -> None:
+        self.policy, self.temperature, self.stopping = policy, temperature, stopping
 
     def refresh(self, weights: Weights) -> None:
         """Load the policy's current weights; here nothing is to be done, since the model is the policy itself.
@@ -36,13 +39,21 @@ class FromPolicy:
         Every rank calls this before it samples for the first time with new weights.
         """
 
-    def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
+    def __call__(
+        self, prompts: Sequence[list[int]], uniforms: Tensor, place: str, stops: Stops = None
+    ) -> list[list[int]]:
         """One completion per prompt, as token ids (see `sample`).
 
         uniforms  [rows, max_new_tokens] float64 draws, for classes that draw each token themselves
-        place     a number unique to this step and rank, for classes that need a seed instead
+        place     a text unique to this run's seed, step and rank, for classes that need a seed instead
+        stops     the stop texts of each row's problem; None: no problem has any
         """
-        return sample(self.policy, prompts, uniforms, self.temperature, self.ends)
+        return sample(
+            self.policy, prompts, uniforms, self.temperature, self.stopping.ends, self._watch(stops)
+        )
+
+    def _watch(self, stops: Stops) -> Watch | None:
+        return self.stopping.watch(stops) if stops else None
 
 
 class FromUnshardedCopy(FromPolicy):
@@ -89,10 +100,12 @@ class FromEngine:
         self.engine.reload(self.folder)
         self.wait()
 
-    def __call__(self, prompts: Sequence[list[int]], uniforms: Tensor, place: int) -> list[list[int]]:
+    def __call__(
+        self, prompts: Sequence[list[int]], uniforms: Tensor, place: str, stops: Stops = None
+    ) -> list[list[int]]:
         """See `FromPolicy`."""
         names = [f"{place}/{row}" for row in range(len(prompts))]
-        drawn = self.engine.sample(prompts, 1, place % 2**31, names)
+        drawn = self.engine.sample(prompts, 1, seeded(place).initial_seed() % 2**31, names, stops)
         return [samples[0].token_ids for samples in drawn]
 
 
@@ -100,9 +113,14 @@ Rollouts = FromPolicy | FromEngine
 
 
 def sample(
-    model: Any, prompts: Sequence[Sequence[int]], uniforms: Tensor, temperature: float, ends: Sequence[int]
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    uniforms: Tensor,
+    temperature: float,
+    ends: Sequence[int],
+    watch: Watch | None = None,
 ) -> list[list[int]]:
-    """One completion per prompt, as token ids. A completion stops after the first token of `ends`, or at `max_new_tokens`.
+    """One completion per prompt, as token ids. It stops after the first token of `ends`, where `watch` says so, or at the maximum.
 
     prompts   token ids, one list per row; decoded as one batch
     uniforms  [rows, max_new_tokens] float64 in [0, 1), one draw per token
@@ -110,7 +128,7 @@ def sample(
     was_training = model.training
     model.eval()  # in training mode, a model that recomputes activations keeps no KV cache
     try:
-        drawn = decode(model, prompts, uniforms.shape[1], uniforms, ends, temperature)
+        drawn = decode(model, prompts, uniforms.shape[1], uniforms, ends, temperature, watch=watch)
     finally:
         model.train(was_training)
     return [one.token_ids for one in drawn]

@@ -11,7 +11,7 @@ from selftrain.models.models import pad
 
 Score = Callable[[Sequence[list[int]], Sequence[list[int]]], Tensor]
 """(prompts, completions), token ids, one list per row -> [rows] float32 scores, which PPO trains the policy to raise. A completion
-without an end token was cut at the maximum length."""
+that a stop text ended comes without this text, with an end token; one without an end token was cut at the maximum length."""
 Execute = Callable[[Sequence[int], Sequence[list[int]]], Sequence[bool | None]]
 """(number of each row's problem, completions) -> whether each passes its problem's tests; None: no verdict from the sandbox."""
 Translate = Callable[[list[int], list[int]], list[int]]

@@ -19,6 +19,8 @@ class TrainerSettings:
     ends            ids of the tokens that end a completion
     checkpoints     folder to save checkpoints to and to resume from; None: no checkpoints
     keep            number of checkpoints that are kept
+    tokenizer       the policy's; needed where problems have stop texts
+    stops           stop texts of each problem, those of the probe's problems last; empty: no problem has any
     """
 
     config: PPOConfig
@@ -27,6 +29,8 @@ class TrainerSettings:
     ends: Sequence[int]
     checkpoints: Path | None = None
     keep: int = 1
+    tokenizer: Any = None
+    stops: Sequence[Sequence[str]] = ()
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ class State:
     step            number of finished steps; it also gives the position in the data (see `experience.rows_of_step`)
     kl_coefficient  KL coefficient of the next step
     curve           metrics, one row per step
-    samples         completions for people to read: [{"step", "prompt", "completion", "score"}], texts as token ids
+    samples         completions for people to read: [{"step", "prompt", "completion", "score", "ended"}], texts as token ids
     probes          metrics, one row per probe, see `Trainer.probe`
     seconds         wall time by phase
     """

@@ -33,6 +33,7 @@ from selftrain.models.prompts import encode_problem
 from selftrain.models.weights import digest_weights
 from selftrain.models.zero import zero_of
 from selftrain.records import Problem, read_records
+from selftrain.sampling.stopping import Stopping, stop_texts
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.ppo.export import Export, write_samples
@@ -52,7 +53,7 @@ def train(child: Child) -> Outcome:
     check_batches(settings, world(runtime))
     generator, reranker = child.inputs["generator"], child.inputs["reranker"]
     tokenizer = load_tokenizer(generator)
-    ends = end_ids(tokenizer, generator)
+    stopping = Stopping(tokenizer, ends := end_ids(tokenizer, generator))
     models, judge, copy = _load(config, child)
     prompts = _prompts(child, config, tokenizer, (models.policy.config, judge.config))
     check_head(models.policy, prompts.trained[0])
@@ -72,8 +73,10 @@ def train(child: Child) -> Outcome:
             ends=ends,
             checkpoints=child.private / "checkpoints",
             keep=runtime.keep_checkpoints,
+            tokenizer=tokenizer,
+            stops=[stop_texts(tokenizer, problem) for problem in prompts.problems],
         ),
-        replace(models, rollouts=_rollouts(config, child, copy, ends, accelerator, export)),
+        replace(models, rollouts=_rollouts(config, child, copy, stopping, accelerator, export)),
         Reward(score, _execute(child, tokenizer, prompts.problems, ends)),
         prompts.trained,
         accelerator,
@@ -210,7 +213,7 @@ class Progress:
 
 
 def _rollouts(
-    config: PPOSlice, child: Child, copy: Any, ends: Sequence[int], accelerator: Any, export: Export
+    config: PPOSlice, child: Child, copy: Any, stopping: Stopping, accelerator: Any, export: Export
 ) -> Rollouts | None:
     """Create the sampler of rollouts; None: the trainer samples with the policy itself."""
     if config.ppo.engine != "hf":
@@ -222,7 +225,7 @@ def _rollouts(
             accelerator.wait_for_everyone,
         )
     if copy is not None:
-        return FromUnshardedCopy(copy.to(accelerator.device).eval(), config.ppo.temperature, ends)
+        return FromUnshardedCopy(copy.to(accelerator.device).eval(), config.ppo.temperature, stopping)
     return None
 
 

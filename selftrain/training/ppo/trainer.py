@@ -61,7 +61,9 @@ class Trainer:
             trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
-        self.collector = Collector(settings, models, reward, prompts, self.model, accelerator)
+        self.collector = Collector(
+            settings, models, reward, [*prompts, *probe_prompts], len(prompts), self.model, accelerator
+        )
         self.state = State(step=0, kl_coefficient=config.kl_coefficient)
 
     @property
@@ -121,7 +123,7 @@ class Trainer:
         """Measure the policy on the probe's problems, which it is not trained on, and append the metrics to `state.probes`."""
         rows = list(range(len(self.prompts), len(self.prompts) + len(self.probe_prompts)))
         # All probes use the same random draws, so that only the policy differs between probes.
-        completions, scores = self.collector.sample(self.probe_prompts, self.state, PROBE)
+        completions, scores = self.collector.sample(rows, self.state, PROBE)
         passed = self.collector.execute(rows, completions, self.state)
         now = {
             "step": self.state.step,
@@ -257,6 +259,7 @@ class Trainer:
                     "prompt": ids[:split],
                     "completion": ids[split:],
                     "score": experience.scores[row].item(),
+                    "ended": bool(experience.ended[row]),
                 }
             )
 

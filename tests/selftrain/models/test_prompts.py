@@ -30,6 +30,7 @@ from selftrain.models.weights import base_digest
 from selftrain.plan.suitable import check
 from selftrain.sampling import Sample
 from selftrain.sampling.run import candidate
+from selftrain.sampling.stopping import Stopping, stop_texts
 from selftrain.store.store import Store
 from selftrain.training import sft
 from selftrain.training.ppo.translate import translation
@@ -96,10 +97,13 @@ def test_a_candidate_is_the_program_in_the_answer_with_the_tokens_of_all_of_it(c
     problem = replace(make_problems()[8], prompt=PROMPT, stop_tokens=("\nHere",))
     text = f"Well.\nHere it is:\n```python\n{PROMPT}    return n + 1\n```\nThat adds."
     ids = chat(text, add_special_tokens=False)["input_ids"]
-    row = candidate(chat, problem, 0, Sample([*ids, chat.eos_token_id], -7.5, True), (chat.eos_token_id,))
+    stopping = Stopping(chat, (chat.eos_token_id,))
+    logprobs = [-7.5, *[0.0] * len(ids)]
+    assert stop_texts(chat, problem) == (), "a stop text ends no answer"
+    row = candidate(stopping, problem, 0, Sample([*ids, chat.eos_token_id], logprobs, True))
     assert (row.completion, row.logprob, row.finish_reason) == ("    return n + 1", -7.5, "stop")
     assert row.token_ids == (*ids, chat.eos_token_id)
-    row = candidate(chat, problem, 0, Sample(ids, -7.5, False), (chat.eos_token_id,))
+    row = candidate(stopping, problem, 0, Sample(ids, logprobs[:-1], False))
     assert (row.completion, row.finish_reason) == ("    return n + 1", "length")
 
 

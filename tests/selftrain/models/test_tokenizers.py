@@ -20,6 +20,7 @@ from selftrain.models.models import (
 from selftrain.records import Problem
 from selftrain.sampling import Sample
 from selftrain.sampling.run import candidate
+from selftrain.sampling.stopping import Stopping
 
 TEXTS = [
     "def add(values):\n    total = 0\n    for value in values:\n        total += value , 1\n    return total\n",
@@ -133,7 +134,8 @@ def test_a_completion_has_the_tokens_that_it_has_behind_its_prompt(
         assert [*whole[len(head) :], tokenizer.eos_token_id] == encode_completion(tokenizer, text)
         problem = Problem("p.py", "p", "py", prompt, "", "rl", "made")
         ids = [*whole[len(head) :], tokenizer.eos_token_id]
-        row = candidate(tokenizer, problem, 0, Sample(ids, -1.0, True), (tokenizer.eos_token_id,))
+        stopping = Stopping(tokenizer, (tokenizer.eos_token_id,))
+        row = candidate(stopping, problem, 0, Sample(ids, [-1.0] * len(ids), True))
         assert row.completion == text
         assert tokenizer.decode(ids, skip_special_tokens=True) != text or not text.startswith(" ")
 

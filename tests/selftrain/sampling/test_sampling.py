@@ -1,7 +1,6 @@
 """Tests of sampling: drawn tokens, their log-probabilities, and independence of batches and shards."""
 
 import json
-import math
 import shutil
 import sys
 from collections.abc import Sequence
@@ -29,7 +28,8 @@ from selftrain.models.models import (
 from selftrain.records import Candidate, Problem, read_records, write_records
 from selftrain.sampling import Sample, ct2, hf, processor, vllm
 from selftrain.sampling.hf import draw
-from selftrain.sampling.run import candidate, kept_tokens, own_devices, with_logprobs
+from selftrain.sampling.run import candidate, own_devices
+from selftrain.sampling.stopping import Stopping
 from selftrain.stage import ArtifactRef, Context, Outcome
 from selftrain.stages.sample import SAMPLE, SampleSlice
 from selftrain.store.store import PROGRESS, Store
@@ -274,6 +274,8 @@ def test_what_vllm_would_be_asked_for():
         "top_p": 0.9,
         "seed": vllm.seed_of("1/p.py"),
     }
+    stopped = vllm.parameters(settings(top_p=0.9), 3, "1/p.py", ends=(7, 9), stops=("\ndef", "\n#"))
+    assert stopped == {**drawn, "stop": ["\ndef", "\n#"], "detokenize": True}
     greedy = vllm.parameters(settings(top_p=0.9), 0, "1/p.py", ends=(7,))
     assert (greedy["n"], greedy["temperature"]) == (1, 0.0)
     assert not {"seed", "top_p"} & set(greedy)
@@ -317,10 +319,16 @@ class Recorder:
         self.calls.append("reset_prefix_cache")
 
 
-def completion(index: int, token_ids: tuple[int, ...], logprob: float, reason: str) -> SimpleNamespace:
+def completion(index: int, token_ids: tuple[int, ...], logprobs: list[float], reason: str) -> SimpleNamespace:
     """In the shape of `vllm.CompletionOutput`."""
+    places = [{token: SimpleNamespace(logprob=one)} for token, one in zip(token_ids, logprobs, strict=True)]
     return SimpleNamespace(
-        index=index, text="", token_ids=token_ids, cumulative_logprob=logprob, finish_reason=reason
+        index=index,
+        text="",
+        token_ids=token_ids,
+        cumulative_logprob=sum(logprobs),
+        logprobs=places,
+        finish_reason=reason,
     )
 
 
@@ -328,20 +336,27 @@ def test_what_would_be_made_of_what_vllm_gives(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "vllm", SimpleNamespace(SamplingParams=dict))
     outputs = [
         SimpleNamespace(
-            outputs=[completion(0, (5, 6, 7), -1.5, "stop"), completion(1, (5, 5), -2.0, "length")]
+            outputs=[
+                completion(0, (5, 6, 7), [-0.25, -1.0, -0.25], "stop"),
+                completion(1, (5, 5), [-1.5, -0.5], "length"),
+            ]
         ),
-        SimpleNamespace(outputs=[completion(0, (7,), -0.25, "stop"), completion(1, (6, 7), -3.0, "stop")]),
+        SimpleNamespace(
+            outputs=[completion(0, (7,), [-0.25], "stop"), completion(1, (6, 8), [-1.0, -2.0], "stop")]
+        ),
     ]
     engine = object.__new__(vllm.Engine)
     engine.settings, engine.ends, engine.llm = settings(), (7,), Recorder(outputs)
-    found = engine.sample([[1, 2], [3]], 2, seed=5, names=["1/a", "1/b"])
+    found = engine.sample([[1, 2], [3]], 2, seed=5, names=["1/a", "1/b"], stops=[(), ("\n#",)])
     assert found == [
-        [Sample([5, 6, 7], -1.5, True), Sample([5, 5], -2.0, False)],
-        [Sample([7], -0.25, True), Sample([6, 7], -3.0, True)],
+        [Sample([5, 6, 7], [-0.25, -1.0, -0.25], True), Sample([5, 5], [-1.5, -0.5], False)],
+        [Sample([7], [-0.25], True), Sample([6, 8], [-1.0, -2.0], True)],  # 8 completes the stop text
     ]
+    assert [one.logprob for one in flat(found)] == [-1.5, -2.0, -0.25, -3.0]
     ((prompts, asked),) = engine.llm.calls
     assert prompts == [{"prompt_token_ids": [1, 2]}, {"prompt_token_ids": [3]}]
     assert [one["seed"] for one in asked] == [vllm.seed_of("1/a"), vllm.seed_of("1/b")]
+    assert [one.get("stop") for one in asked] == [None, ["\n#"]]
     engine.reload(Path("other"))
     assert engine.llm.calls[1:] == [("reload_weights", {"weights_path": "other"}), "reset_prefix_cache"]
 
@@ -387,51 +402,70 @@ def test_a_completion_is_cut_at_its_first_stop_token(
 ):
     tokenizer = load_tokenizer(generator)
     ids = tokenizer(text)["input_ids"] + [tokenizer.eos_token_id] * ended
-    row = candidate(tokenizer, PROBLEM, 3, Sample(ids, -2.5, ended), (tokenizer.eos_token_id,))
+    stopping = Stopping(tokenizer, (tokenizer.eos_token_id,))
+    logprobs = [-0.25 * (at + 1) for at in range(len(ids))]
+    row = candidate(stopping, PROBLEM, 3, Sample(ids, logprobs, ended))
     assert (row.id, row.problem_id, row.sample) == ("p.py#3", "p.py", 3)
     assert (row.completion, row.finish_reason) == (completion, reason)
     assert decode_completion(tokenizer, row.token_ids, (tokenizer.eos_token_id,)) == completion
+    assert row.token_ids == tuple(ids[: len(row.token_ids)])
+    assert row.logprob == sum(logprobs[: len(row.token_ids)])
+    assert row.sampled == len(ids)
     if completion == text:
-        assert (row.token_ids, row.logprob) == (tuple(ids), -2.5)
+        assert row.token_ids == tuple(ids)
 
 
-def cut_in_the_middle(generator: Path, prompts: list, engine: Any) -> list[tuple[list[int], Candidate]]:
-    """Candidates of problems whose stop token is in the middle of what one of their samples says."""
-    tokenizer = load_tokenizer(generator)
-    rows = []
-    for prompt, many in zip(prompts, engine.sample(prompts, 4, seed=5), strict=True):
-        text = decode_completion(tokenizer, many[0].token_ids, engine.ends)
-        problem = Problem("p.py", "p", "py", "", "", "rl", "made", stop_tokens=(text[len(text) // 2 :][:1],))
-        rows += [(prompt, candidate(tokenizer, problem, k, one, engine.ends)) for k, one in enumerate(many)]
-    return rows
+@pytest.fixture(scope="module")
+def engine_of(generator: Path, converted: Any) -> Any:
+    """A function that makes an engine of a kind."""
+    return lambda kind: hf.Engine(generator, settings()) if kind == "hf" else converted()
 
 
 @pytest.mark.parametrize("kind", ["hf", "ctranslate2"])
-def test_text_tokens_and_logprob_are_of_the_same_cut_text(
-    generator: Path, prompts: list, converted: Any, kind: str
+@pytest.mark.parametrize("count", [0, 4])
+def test_a_stop_text_ends_decoding_and_text_tokens_and_logprob_are_those_before_it(
+    generator: Path, prompts: list, engine_of: Any, kind: str, count: int
 ):
-    engine = hf.Engine(generator, settings()) if kind == "hf" else converted()
-    tokenizer = load_tokenizer(generator)
-    rows = cut_in_the_middle(generator, prompts, engine)
-    found = with_logprobs(engine, [(row, prompt) for prompt, row in rows])
-    cut = [math.isnan(row.logprob) for _, row in rows]
-    assert any(cut)
-    assert not all(cut)
-    for (prompt, before), row in zip(rows, found, strict=True):
-        assert decode_completion(tokenizer, row.token_ids, engine.ends) == row.completion == before.completion
-        expected = forced(generator, prompt, row.token_ids)[0] if row.token_ids else 0.0
-        assert row.logprob == pytest.approx(expected, abs=1e-3)
+    """The stop text of a problem is three letters in the middle of what one of its samples says."""
+    engine = engine_of(kind)
+    stopping = engine.stopping
+    free = engine.sample(prompts, count, seed=5)
+    texts = [stopping.ending(many[0].token_ids).text for many in free]
+    stops = [(text[len(text) // 2 :][:3],) for text in texts]
+    found = engine.sample(prompts, count, 5, None, stops)
+    assert any(one.ended for one in flat(found))
+    assert count == 0 or not all(one.ended for one in flat(found))
+    for prompt, texts, many in zip(prompts, stops, found, strict=True):
+        problem = Problem("p.py", "p", "py", "", "", "rl", "made", stop_tokens=texts)
+        for one in many:
+            row = candidate(stopping, problem, 0, one)
+            ending = stopping.ending(one.token_ids, texts)
+            assert ending.used == len(one.token_ids) == len(one.logprobs), "no token behind the stop text"
+            assert one.ended == (ending.reason != "length")
+            assert texts[0] not in row.completion
+            kept = decode_completion(engine.tokenizer, row.token_ids, engine.ends)
+            assert kept.startswith(row.completion)
+            before = decode_completion(engine.tokenizer, row.token_ids[:-1], engine.ends)
+            assert ending.reason != "stop" or not row.token_ids or not before.startswith(row.completion)
+            expected = forced(generator, prompt, row.token_ids)[0] if row.token_ids else 0.0
+            assert row.logprob == pytest.approx(expected, abs=1e-3)
+    if kind == "hf":
+        for one, whole in zip(flat(found), flat(free), strict=True):
+            assert one.token_ids == whole.token_ids[: len(one.token_ids)], "a stop text changes no draw"
 
 
-def test_a_token_that_the_cut_goes_through_is_replaced_by_those_of_what_is_left(generator: Path):
+def test_a_token_that_the_cut_goes_through_is_kept(generator: Path):
+    """It was sampled for what is left of it, too; nothing that the model did not write is scored."""
     tokenizer = load_tokenizer(generator)
     ids = tokenizer("    return n")["input_ids"]
     assert tokenizer.decode(ids[:1]) == "  ", "one token of two letters"
-    kept = kept_tokens(tokenizer, ids, " ")
-    assert tokenizer.decode(kept) == " "
-    assert not set(kept) & set(ids)
-    assert kept_tokens(tokenizer, ids, "") == []
-    assert kept_tokens(tokenizer, ids, "    return n") == ids
+    stopping = Stopping(tokenizer, (tokenizer.eos_token_id,))
+    found = stopping.ending(ids, (" return",))
+    assert (found.text, found.kept) == ("   ", len(tokenizer("    ")["input_ids"]))
+    found = stopping.ending(ids, ("   ",))
+    assert (found.text, found.kept) == ("", 0)
+    found = stopping.ending(ids, ("(",))
+    assert (found.text, found.kept) == ("    return n", len(ids))
 
 
 @pytest.mark.parametrize("kind", ["hf", "ctranslate2"])
@@ -460,7 +494,7 @@ def test_every_end_token_of_the_generation_config_ends_a_completion(
     for one in found:
         assert not {tokenizer.eos_token_id, other} & set(one.token_ids[:-1])
         assert one.ended == (one.token_ids[-1] in (tokenizer.eos_token_id, other))
-    row = candidate(tokenizer, PROBLEM, 0, ended[0], end_ids(tokenizer, folder))
+    row = candidate(Stopping(tokenizer, end_ids(tokenizer, folder)), PROBLEM, 0, ended[0])
     assert row.completion == PROBLEM.cut(tokenizer.decode(ended[0].token_ids[:-1]))
     assert row.finish_reason == "stop"
 
@@ -561,6 +595,9 @@ def test_ranks_and_resumed_shards_give_the_same_candidates(
     ids = [problem.id for problem in make_problems() if problem.split == "rl"]
     assert [row.id for row in rows] == [f"{id}#{number}" for id in ids for number in (0, 1, -1)]
     assert alone.metrics["candidates"] == 12
+    drawn = [row for row in rows if row.sample >= 0]
+    assert alone.metrics["tokens_kept"] == sum(len(row.token_ids) for row in drawn)
+    assert alone.metrics["tokens"] == sum(row.sampled for row in drawn) >= alone.metrics["tokens_kept"]
     shards = sorted(path.name for path in (tmp_path / "alone" / PROGRESS).glob("shard-*.parquet"))
     assert shards == ["shard-00000.parquet", "shard-00001.parquet"]
     (tmp_path / "resumed" / PROGRESS).mkdir(parents=True)

@@ -13,6 +13,7 @@ import torch
 from selftrain.config import PPOConfig, RuntimeConfig
 from selftrain.launch.launch import keep_until_exit
 from selftrain.launch.ranks import world_size
+from selftrain.sampling.stopping import Stopping
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.ppo.rollout import FromUnshardedCopy, seeded
 from selftrain.training.ppo.score import Reward
@@ -32,16 +33,13 @@ SETTINGS = PPOConfig(
 class Stored:
     """Fixed rollouts: a completion depends only on the prompt, the step and the row's first random number."""
 
-    def __init__(self, world: int) -> None:
-        self.world = world
-
     def refresh(self, weights):
         pass
 
-    def __call__(self, prompts, uniforms, place):
+    def __call__(self, prompts, uniforms, place, stops):
         rows = []
         for prompt, first in zip(prompts, uniforms[:, 0].tolist(), strict=True):
-            generator = seeded("stored", place // self.world, *prompt, str(first))
+            generator = seeded("stored", place.rpartition("/")[0], *prompt, str(first))
             length = int(torch.randint(1, WIDTH + 1, (1,), generator=generator))
             rows.append(torch.randint(2, VOCABULARY, (length,), generator=generator).tolist())
             if length < WIDTH:
@@ -63,12 +61,12 @@ def main() -> None:
     policy, reference, whole = make_model(), make_model(), make_model()
     runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)
     accelerator = _accelerator(PPOSlice(seed=1, ppo=settings, max_new_tokens=WIDTH), runtime, world)
-    models = Models(policy, reference, rollouts=FromUnshardedCopy(whole, 1.0, (END,)))
+    models = Models(policy, reference, rollouts=FromUnshardedCopy(whole, 1.0, Stopping(None, (END,))))
     trainer = Trainer(
         TrainerSettings(settings, 1, WIDTH, (END,)), models, Reward(score), PROMPTS, accelerator
     )
     live = trainer.experience().sequences.ids.tolist()
-    trainer.collector.rollouts = Stored(world)
+    trainer.collector.rollouts = Stored()
     curve = trainer.run().curve
     keep_until_exit(trainer.model)
     weights = trainer.policy_weights()

@@ -1,10 +1,14 @@
 """Tests of rollouts: which token a random number picks, and that a row's tokens depend only on that row."""
 
+from pathlib import Path
+
 import torch
 
+from selftrain.sampling import Sample
 from selftrain.sampling.hf import draw
-from selftrain.training.ppo.rollout import noise, sample, seeded
-from tests.selftrain.training.ppo.tiny import END
+from selftrain.sampling.stopping import Stopping
+from selftrain.training.ppo.rollout import FromEngine, FromPolicy, noise, sample, seeded
+from tests.selftrain.training.ppo.tiny import END, make_tokenizer
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3], [12, 13, 14], [3, 4, 5, 6], [20, 21], [9, 9, 9]]
 
@@ -72,3 +76,47 @@ def test_every_end_token_ends_a_completion(tiny):
         assert ours == theirs[: len(ours)]
         assert not {END, other} & set(ours[:-1])
         assert len(ours) == len(theirs) or ours[-1] == other
+
+
+def test_a_stop_text_ends_a_rollout(tiny):
+    """Without it the same draws give the same tokens, and more."""
+    tokenizer = make_tokenizer()
+    stopping = Stopping(tokenizer, (END,))
+    uniforms = noise(0, 0, len(PROMPTS), 20)
+    free = sample(tiny, PROMPTS, uniforms, 0.9, (END,))
+    texts = [tokenizer.decode(row, skip_special_tokens=True) for row in free]
+    stops = [(text[3:5],) if len(text) > 8 else () for text in texts]
+    assert any(stops)
+    assert not all(stops)
+    found = FromPolicy(tiny, 0.9, stopping)(PROMPTS, uniforms, "1/0/0", stops)
+    for row, whole, text, stop in zip(found, free, texts, stops, strict=True):
+        assert row == whole[: len(row)]
+        assert len(row) == (text.index(stop[0]) + 2 if stop else len(whole))
+
+
+class Engine:
+    """Stands for a sampling engine, and keeps the seeds and names that it is handed."""
+
+    def __init__(self) -> None:
+        self.asked = []
+
+    def reload(self, folder):
+        pass
+
+    def sample(self, prompts, n, seed, names, stops):
+        self.asked.append((seed, tuple(names), stops))
+        return [[Sample([5, END], [-1.0, -1.0], True)] for _ in prompts]
+
+
+def test_an_engines_rollouts_take_the_runs_seed(tmp_path: Path):
+    engine = Engine()
+    rollouts = FromEngine(lambda _: engine, lambda *_: None, tmp_path, True, lambda: None)
+    rollouts.refresh(lambda: iter(()))
+    for place in ("1/0/0", "2/0/0", "1/1/0", "1/0/1", "1/0/0"):
+        assert rollouts([[3], [4]], noise(0, 0, 2, 4), place, [("x",), ()]) == [[5, END]] * 2
+    seeds, names, stops = zip(*engine.asked, strict=True)
+    assert len(set(seeds)) == 4, "run, step and rank each change the seed"
+    assert seeds[0] == seeds[4]
+    assert all(0 <= seed < 2**31 for seed in seeds)
+    assert len({name for pair in names for name in pair}) == 8
+    assert set(stops[0]) == {("x",), ()}

@@ -14,7 +14,7 @@ from selftrain.training.ppo.experience import rows_of_step
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps, check_batches
 from selftrain.training.ppo.trainer import Trainer
-from tests.selftrain.training.ppo.tiny import END, make_model, reference_logprobs
+from tests.selftrain.training.ppo.tiny import END, make_model, make_tokenizer, reference_logprobs
 
 TOKEN, WIDTH = 7, 12
 UNBOUNDED = {"max_kl": None, "max_clip_fraction": None}
@@ -49,11 +49,12 @@ def _one_thread():
 
 
 def make_trainer(
-    settings, seed=1, score=share_of_token, execute=None, checkpoints=None, keep=1, models=None, **options
-):
+    settings, seed=1, score=share_of_token, execute=None, checkpoints=None, keep=1, models=None, stops=(),
+    **options,
+):  # fmt: skip
     accelerator = Accelerator(cpu=True, gradient_accumulation_steps=accumulation_steps(settings, 1))
     return Trainer(
-        TrainerSettings(settings, seed, WIDTH, (END,), checkpoints, keep),
+        TrainerSettings(settings, seed, WIDTH, (END,), checkpoints, keep, make_tokenizer(), stops),
         models or Models(make_model(), make_model()),
         Reward(score, execute),
         PROMPTS,
@@ -152,6 +153,35 @@ def test_experience_is_what_the_equations_make_of_it():
     assert inside.std() == pytest.approx(1, abs=1e-4)
     assert later.advantages[~later.mask].abs().sum() == 0
     assert torch.equal(later.mask.sum(1), later.sequences.completions)
+
+
+def test_a_stop_text_ends_a_completion_as_an_end_token_does():
+    """The score reads the text before it and an end token, and no penalty for a missing end is paid."""
+    settings = config(missing_end_penalty=8.0, rollout_batch=64, mini_batch=64, micro_batch=64)
+    read = []
+
+    def score(prompts, completions):
+        read.extend(completions)
+        return torch.zeros(len(completions))
+
+    stop = chr(ord("a") + TOKEN - 2)  # token 2 is the letter a
+    trainer = make_trainer(settings, score=score, stops=[(stop,)] * len(PROMPTS))
+    found = trainer.experience()
+    prompts, lengths = found.sequences.prompts.tolist(), found.sequences.lengths.tolist()
+    rows = [ids[p:n] for ids, p, n in zip(found.sequences.ids.tolist(), prompts, lengths, strict=True)]
+    kinds = {"stop": 0, "end": 0, "length": 0}
+    for row, seen, ended, reward in zip(
+        rows, read, found.ended.tolist(), found.rewards.sum(1).tolist(), strict=True
+    ):
+        kind = "stop" if row[-1] == TOKEN else "end" if row[-1] == END else "length"
+        kinds[kind] += 1
+        assert TOKEN not in row[:-1], "no token behind the stop text"
+        assert seen == ([*row[:-1], END] if kind == "stop" else row)
+        assert ended == (kind != "length")
+        assert kind == "length" or len(row) <= WIDTH
+        assert reward == (-8.0 if kind == "length" else 0.0)
+    assert kinds["stop"] > 5, kinds
+    assert kinds["length"] > 5, kinds
 
 
 def test_score_sees_exactly_the_rollouts_tokens():

@@ -1,7 +1,8 @@
 """A tiny language model for the tests of PPO."""
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from tokenizers import Tokenizer, decoders, models
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from selftrain.training.ppo.model import completion_distribution
 
@@ -29,6 +30,14 @@ def make_model(seed: int = 0, hidden: int = 32, spread: float = 0.3) -> LlamaFor
         )
     )
     return model.eval()
+
+
+def make_tokenizer() -> PreTrainedTokenizerFast:
+    """A tokenizer for `make_model`: tokens 0 and 1 are padding and end, the others are the letters a to v."""
+    words = ["<pad>", "<end>", *"abcdefghijklmnopqrstuv"]
+    made = Tokenizer(models.BPE({word: at for at, word in enumerate(words)}, []))
+    made.decoder = decoders.Fuse()
+    return PreTrainedTokenizerFast(tokenizer_object=made, pad_token="<pad>", eos_token="<end>")
 
 
 def reference_logprobs(model, batch, temperature):

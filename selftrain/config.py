@@ -690,11 +690,16 @@ class PPOConfig(Strict):
 class EvaluateConfig(Strict):
     """Evaluation on the test split."""
 
+    outside_keys = frozenset({"agreement"})
+
     bootstrap: Count = 2000
     """Number of bootstrap resamples per interval."""
     control: bool = True
     """Whether candidates are also scored with the prompts of other problems. A reranker that reads the problem then loses
     its gain."""
+    agreement: Annotated[int, Field(ge=0)] = 0
+    """Number of generated inputs per problem on which Python programs are run to compare their outputs; 0: none. The ranker
+    `agreement` picks from the largest group of programs with equal outputs by log-probability, `rm-r+agreement` by score."""
 
 
 class PromotionConfig(Strict):

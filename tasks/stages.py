@@ -5,10 +5,12 @@ This module does not import Prefect, so a dry run calls the same functions witho
 
 from collections.abc import Mapping
 
+from selftrain.evaluation.pools import AGREEMENT
 from selftrain.models.weights import base_digest
 from selftrain.problems.read import checker_languages, content_digest
 from selftrain.sampling.processor import adds_exactly
 from selftrain.stage import ArtifactRef
+from selftrain.stages.agree import AGREE, AgreeSlice
 from selftrain.stages.evaluate import EVALUATE, EvaluateSlice
 from selftrain.stages.execute import EXECUTE, ExecuteSlice, toolchain_of
 from selftrain.stages.mine import MINE, MineSlice
@@ -166,14 +168,29 @@ def ppo(
     return run.do(PPO, f"ppo-{round}", config, inputs, f"ppo · round {round}")
 
 
+def agree(run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str) -> ArtifactRef:
+    """Group a pool's Python programs by their outputs on generated inputs."""
+    config = AgreeSlice(
+        seed=run.config.seed,
+        inputs=run.config.evaluate.agreement,
+        execute=run.config.execute,
+        toolchain=toolchain(run),
+    )
+    inputs = {"problems": problems, "candidates": candidates}
+    return run.do(AGREE, f"agree-{pool}", config, inputs, f"agree · {pool}")
+
+
 def evaluate(
     run: Run, problems: ArtifactRef, pools: Pools, rerankers: Mapping[str, ArtifactRef]
 ) -> ArtifactRef:
     """Evaluate `rerankers` (name -> model) on `pools`, whose candidates are for the validation and test splits."""
+    groups = {}
+    if run.config.evaluate.agreement:
+        groups = {f"{name}.{AGREEMENT}": agree(run, problems, pool[0], name) for name, pool in pools.items()}
     config = EvaluateSlice(
         seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
     )
-    return run.do(EVALUATE, "evaluate", config, {**_pool_inputs(problems, pools), **rerankers})
+    return run.do(EVALUATE, "evaluate", config, {**_pool_inputs(problems, pools), **groups, **rerankers})
 
 
 def report(

@@ -8,6 +8,7 @@ TAGS: dict[str, tuple[str, ...]] = {
     "mine": ("scoring",),
     "train_reward": ("training",),
     "ppo": ("training",),
+    "agree": ("sandbox",),
     "evaluate": ("scoring",),
 }
 """Name of a stage -> tags; a stage that is not listed has none."""

@@ -15,7 +15,7 @@ from selftrain.cache_key import fingerprint
 from selftrain.config import RunConfig
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import Evaluation, evaluate_pools
-from selftrain.evaluation.pools import SHUFFLED, Pool, join_runs, load_pool, with_logprob
+from selftrain.evaluation.pools import SHUFFLED, Pool, join_runs, load_pool, with_agreement, with_logprob
 from selftrain.evaluation.study import CHOSEN, Table, renamed, study_table, with_roles
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import find_run, read_run
@@ -118,5 +118,6 @@ def _pools(record: Record, split: str) -> tuple[dict[str, Pool], str]:
         }
         if split != "test":
             of_pool = {ranker: values for ranker, values in of_pool.items() if not ranker.endswith(SHUFFLED)}
-        found[name] = with_logprob(load_pool(inputs, name, split, of_pool), result["logprob_weights"])
+        pool = with_logprob(load_pool(inputs, name, split, of_pool), result["logprob_weights"])
+        found[name] = with_agreement(pool)
     return found, result["chosen"]

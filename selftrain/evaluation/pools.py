@@ -23,6 +23,12 @@ WITH_LOGPROB = "+logprob"
 """Suffix of a ranker whose score is the reranker's score + weight x mean log-probability per token."""
 
 
+AGREEMENT = "agreement"
+"""The ranker that picks from the largest group of programs with equal outputs."""
+WITH_AGREEMENT = f"+{AGREEMENT}"
+"""Suffix of a ranker that picks from the largest group by the reranker's score."""
+
+
 @dataclass(frozen=True, eq=False)
 class PoolProblem:
     """One problem and its n candidates, in sampling order.
@@ -224,6 +230,31 @@ def with_logprob(pool: Pool, weights: Mapping[str, float]) -> Pool:
         return replace(problem, scores=scores)
 
     return replace(pool, problems=tuple(combined(problem) for problem in pool.problems))
+
+
+def with_agreement(pool: Pool) -> Pool:
+    """The pool with the ranker `agreement`, and `R+agreement` for every reranker R; unchanged where the sizes of groups are unknown.
+
+    The scores of `agreement` in `pool` are the sizes of the candidates' groups. In the result, the candidates of equally large
+    groups are ordered by mean log-probability, and by R's score.
+    """
+    if AGREEMENT not in pool.rankers:
+        return pool
+    rerankers = [
+        name for name in pool.rankers if "+" not in name and SHUFFLED not in name and name != AGREEMENT
+    ]
+
+    def combined(problem: PoolProblem) -> PoolProblem:
+        sizes = problem.scores[AGREEMENT]
+
+        def within(values: Floats) -> Floats:
+            """Sizes, plus each candidate's place among all, from 0 to below 1; ties have one place."""
+            return sizes + np.searchsorted(np.sort(values), values) / len(values)
+
+        more = {name + WITH_AGREEMENT: within(problem.scores[name]) for name in rerankers}
+        return replace(problem, scores={**problem.scores, AGREEMENT: within(problem.mean_logprob), **more})
+
+    return replace(pool, problems=tuple(map(combined, pool.problems)))
 
 
 def join_runs(pools: Sequence[Pool]) -> Pool:

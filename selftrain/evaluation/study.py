@@ -15,7 +15,7 @@ from typing import Any, TypedDict, final
 import numpy as np
 
 from selftrain.evaluation.metrics import RESAMPLES, Estimate, mean_estimate, outcomes
-from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Floats, Pool, PoolProblem
+from selftrain.evaluation.pools import SHUFFLED, WITH_AGREEMENT, WITH_LOGPROB, Floats, Pool, PoolProblem
 
 RERANKER = "reranker"
 """Name of the last round's reranker in a study, whatever the number of rounds."""
@@ -179,7 +179,7 @@ def with_roles(pool: Pool, chosen: str) -> Pool:
     if not numbers:
         return pool
     last = f"rm-{max(numbers)}"
-    ends = ("", WITH_LOGPROB, SHUFFLED, WITH_LOGPROB + SHUFFLED)
+    ends = ("", WITH_LOGPROB, WITH_AGREEMENT, SHUFFLED, WITH_LOGPROB + SHUFFLED)
     return renamed(pool, {last + end: RERANKER + end for end in ends})
 
 

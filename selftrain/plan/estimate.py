@@ -267,6 +267,14 @@ class Planner:
             kept=count * ROW_BYTES,
         )
 
+    def agree(self, node: Node) -> Step:
+        """Executes the Python programs of a pool on generated inputs; counted as one execution each."""
+        drawn = self.maker(node.inputs["candidates"]).config
+        programs = {"py": self.corpus.languages(*drawn.splits).get("py", 0) * drawn.count}
+        cpu = self.sandbox(programs)
+        seconds = self.speed.starts.get("execute", 0.0) + self.speed.sandbox * cpu / self.runtime.workers
+        return Step(node.name, "agree", seconds=seconds, sandbox_seconds=cpu)
+
     def mine(self, node: Node) -> Step:
         """Selects pairs from a pool of candidates, which from round 2 on the reranker scores."""
         kept = round(self.new_pairs() * node.config.round * 2 * ROW_BYTES)

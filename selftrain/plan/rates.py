@@ -159,7 +159,7 @@ def rates_of(node: Node, manifest: Mapping[str, Any], earlier: Planner, planner:
         if pace["backend"] == planner.runtime.backend:
             yield rate("execute", step.sandbox_seconds * share / pace["workers"], seconds)
         return
-    if pace["device"] != planner.runtime.device or not alike(step, planner):
+    if not step.flops or pace["device"] != planner.runtime.device or not alike(step, planner):
         return
     phases = dict.fromkeys(step.flops, seconds)
     if step.stage == "ppo":  # its manifest has the seconds of each phase

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from selftrain.evaluation.comparisons import Comparison, Evaluation
 from selftrain.evaluation.metrics import Metrics
-from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Pool
+from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_LOGPROB, Pool
 from selftrain.report import charts, numbers
 from selftrain.report.browse import browse_data, script_json
 from selftrain.report.template import ASSETS, environment, page_style
@@ -113,8 +113,9 @@ def _shown_ways(metrics: Metrics, chosen: str) -> list[str]:
 
 def _curves(metrics: Metrics, chosen: str) -> list[str]:
     """The rules of the chart by number of candidates: the likeliest program, the last round's reranker, the chosen ranker."""
-    rerankers = [name for name in metrics["rankers"] if not name.endswith(WITH_LOGPROB)]
-    return list(dict.fromkeys(["logprob", *rerankers[-1:], chosen]))
+    rerankers = [name for name in metrics["rankers"] if not name.endswith((WITH_LOGPROB, AGREEMENT))]
+    known = [AGREEMENT] if AGREEMENT in metrics["rankers"] else []
+    return list(dict.fromkeys(["logprob", *known, *rerankers[-1:], chosen]))
 
 
 def _language_charts(inputs: ReportInputs) -> dict[str, str]:
@@ -126,8 +127,10 @@ def _language_charts(inputs: ReportInputs) -> dict[str, str]:
 
 
 def _score_charts(inputs: ReportInputs) -> list[tuple[str, str, str]]:
-    """(reranker, pool, plot) for every reranker and pool, without controls and +logprob."""
-    rankers = [name for name in inputs.pools[0].rankers if not name.endswith((SHUFFLED, WITH_LOGPROB))]
+    """(reranker, pool, plot) for every reranker and pool, without controls and combinations."""
+    rankers = [
+        name for name in inputs.pools[0].rankers if not name.endswith((SHUFFLED, WITH_LOGPROB, AGREEMENT))
+    ]
     return [
         (ranker, pool.name, charts.score_chart(pool, ranker))
         for ranker in rankers

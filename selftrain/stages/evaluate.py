@@ -10,7 +10,14 @@ from selftrain.cache_key import fingerprint
 from selftrain.config import EvaluateConfig, Strict
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.metrics import choose_logprob_weight, choose_ranker
-from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, load_pool, with_logprob
+from selftrain.evaluation.pools import (
+    AGREEMENT,
+    SHUFFLED,
+    WITH_LOGPROB,
+    load_pool,
+    with_agreement,
+    with_logprob,
+)
 from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Context, Outcome, Stage
 
@@ -25,8 +32,8 @@ class EvaluateSlice(Strict):
 
 
 def run(context: Context) -> Outcome:
-    """Reads `problems`, each pool's `POOL.candidates` and `POOL.executions`, each reranker; writes evaluation.json and
-    scores.json (pool -> ranker -> candidate id -> score)."""
+    """Reads `problems`, each pool's `POOL.candidates` and `POOL.executions`, each reranker, and `POOL.agreement` where
+    it is there; writes evaluation.json and scores.json (pool -> ranker -> candidate id -> score; `agreement`: size of the group)."""
     config: EvaluateSlice = context.config
     first = config.pools[0]
     jobs = [
@@ -44,6 +51,9 @@ def run(context: Context) -> Outcome:
     for name, by_candidate in found.items():
         pool, ranker = name.split("/", 1)
         scores[pool][ranker] = by_candidate
+    for pool in config.pools:
+        if (groups := context.inputs.get(f"{pool}.{AGREEMENT}")) is not None:
+            scores[pool][AGREEMENT] = json.loads((groups / "groups.json").read_text())
     (context.folder / "scores.json").write_text(json.dumps(scores))
     kept = {ranker: scores[first][ranker] for ranker in config.rerankers}
     validation = load_pool(context.inputs, first, "validation", kept)
@@ -51,7 +61,8 @@ def run(context: Context) -> Outcome:
     last = config.rerankers[-1]
     chosen = choose_ranker(with_logprob(validation, weights), [last, last + WITH_LOGPROB])
     pools = [
-        with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights) for pool in config.pools
+        with_agreement(with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights))
+        for pool in config.pools
     ]
     evaluation = evaluate_pools(pools, config.evaluate.bootstrap, config.seed)
     result = {"evaluation": evaluation, "logprob_weights": weights, "chosen": chosen}

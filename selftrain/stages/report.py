@@ -5,7 +5,7 @@ from collections import Counter
 from typing import Any
 
 from selftrain.config import Strict
-from selftrain.evaluation.pools import load_pool, with_logprob
+from selftrain.evaluation.pools import load_pool, with_agreement, with_logprob
 from selftrain.records import Pair, Problem, read_records
 from selftrain.report import ReportInputs, build_report
 from selftrain.stage import Context, Outcome, Stage
@@ -49,7 +49,7 @@ def run(context: Context) -> Outcome:
         },
         seconds={label: manifest["seconds"] for label, manifest in context.manifests.items()},
         pools=[
-            with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights)
+            with_agreement(with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights))
             for pool in config.pools
         ],
         evaluation=result["evaluation"],

@@ -6,7 +6,7 @@ from typing import Any
 from selftrain.errors import UsageError
 from selftrain.store.store import RUNS, Store
 
-STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "evaluate", "report")
+STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "agree", "evaluate", "report")
 """All stages, in running order."""
 IDENTITY = ("version", "config", "inputs")
 """Fields of a manifest that determine the key."""

@@ -192,3 +192,13 @@ def test_a_finished_run_tells_its_rates(tmp_path: Path):
     step = next(step for step in plan.steps if step.name == "sft")
     assert step.seconds == pytest.approx(manifest["seconds"], rel=0.2)
     assert plan.speed.said[0].startswith("sft: ")
+
+
+def test_a_stage_without_a_model_has_no_rate(store: Store):
+    config = CONFIG.model_copy(update={"evaluate": CONFIG.evaluate.model_copy(update={"agreement": 4})})
+    finish(store, config, 100.0, {"agree-sft": pace(2, 12, 12, 5.0, "programs")})
+    own = planner(config)
+    assert [*measured(own, store, graph)] == []
+    steps = {step.name: step for step in own.steps()}
+    # 3 validation and 4 test problems x 16 samples; the stage `execute` also runs a greedy program for each.
+    assert steps["agree-sft"].sandbox_seconds == pytest.approx(own.sandbox({"py": 7 * 16}))

@@ -22,6 +22,7 @@ from selftrain.records import Candidate, Execution, Problem, write_records
 from selftrain.stage import Outcome, Stage
 from selftrain.stages import evaluate as evaluate_module
 from selftrain.stages import mine as mine_module
+from selftrain.stages.agree import AGREE, AgreeSlice
 from selftrain.stages.evaluate import EVALUATE, EvaluateSlice
 from selftrain.stages.execute import EXECUTE, ExecuteSlice
 from selftrain.stages.mine import MINE, MineSlice
@@ -99,6 +100,13 @@ def mine(folder: Path) -> Outcome:
     return built(folder, MINE, config, problems=folder, candidates=folder, executions=folder)
 
 
+def agree(folder: Path) -> Outcome:
+    with_argument = [replace(p, prompt=p.prompt.replace("()", "(x: int)")) for p in PROBLEMS]
+    write_records(folder / "problems.parquet", with_argument, Problem)
+    config = AgreeSlice(seed=1, inputs=4, execute=ExecuteConfig(), toolchain={})
+    return built(folder, AGREE, config, problems=folder, candidates=folder)
+
+
 def evaluate(folder: Path) -> Outcome:
     config = EvaluateSlice(
         seed=1, evaluate=EvaluateConfig(bootstrap=100, control=False), pools=("sft",), rerankers=("rm-1",)
@@ -130,6 +138,7 @@ STAGES: dict[str, tuple[Stage, Callable[[Path], Outcome]]] = {
     "prepare": (PREPARE, prepare),
     "execute": (EXECUTE, execute),
     "mine": (MINE, mine),
+    "agree": (AGREE, agree),
     "evaluate": (EVALUATE, evaluate),
     "report": (REPORT, report),
 }

@@ -10,6 +10,7 @@ from sandbox.languages import LANGUAGES, READ_ONLY
 from selftrain.config import RunConfig
 from selftrain.configfile import CONFIGS, find_config, load_config, parse_overrides
 from selftrain.errors import UsageError
+from selftrain.studyfile import read_study
 
 SHIPPED = sorted(CONFIGS.rglob("*.y*ml"))
 
@@ -18,15 +19,16 @@ def test_every_shipped_config_is_found():
     names = {path.relative_to(CONFIGS).as_posix() for path in SHIPPED}
     assert {
         "demo.yaml", "paper-1.3b.yaml", "paper-6.7b.yaml", "prod.yaml", "qwen2.5-coder-0.5b.yaml", "smoke.yaml",
-        "smollm2-135m.yaml",
+        "smollm2-135m.yaml", "studies/evidence.yaml",
     } <= names  # fmt: skip
     found = [path for path in CONFIGS.rglob("*") if path.is_file() and path.suffix != ".json"]
-    assert len(SHIPPED) == len(found), "every file but DeepSpeed's JSON is a config"
+    assert len(SHIPPED) == len(found), "every file but DeepSpeed's JSON is a config or a study"
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.relative_to(CONFIGS).as_posix())
 def test_every_shipped_config_loads(path: Path):
-    config = load_config(str(path))
+    study = path.parent.name == "studies"
+    config = read_study(str(path)).config if study else load_config(str(path))
     assert config.name == path.stem
 
 

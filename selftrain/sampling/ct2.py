@@ -82,7 +82,7 @@ class Engine:
         drawn: dict[str, Any] = {"sampling_topk": 1}
         if n:
             drawn = {
-                "sampling_topk": 0,
+                "sampling_topk": self.settings.top_k or 0,
                 "sampling_topp": self.settings.top_p,
                 "sampling_temperature": self.settings.temperature,
                 "num_hypotheses": n,

@@ -56,6 +56,7 @@ class Engine:
                 self.ends,
                 self.settings.temperature,
                 self.settings.top_p,
+                self.settings.top_k,
                 self.stopping.watch([stops[at] for at, _ in batch]) if stops else None,
             )
             samples.update(zip(batch, drawn, strict=True))
@@ -86,6 +87,7 @@ def decode(
     ends: Sequence[int],
     temperature: float = 1.0,
     top_p: float = 1.0,
+    top_k: int | None = None,
     watch: Watch | None = None,
 ) -> list[Sample]:
     """One completion per prompt. A completion stops after the first token of `ends`, where `watch` says so, or at the maximum.
@@ -122,7 +124,7 @@ def decode(
         if uniforms is None:
             chosen = logits.argmax(-1)
         else:
-            chosen = draw(logits, uniforms[rows, step], top_p, temperature)
+            chosen = draw(logits, uniforms[rows, step], top_p, temperature, top_k)
         tokens[rows, step] = chosen.where(running, -1)
         logprobs[rows, step] = logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
         if watch is not None:
@@ -150,7 +152,11 @@ def decode(
 
 
 def draw(
-    logits: torch.Tensor, uniforms: torch.Tensor, top_p: float = 1.0, temperature: float = 1.0
+    logits: torch.Tensor,
+    uniforms: torch.Tensor,
+    top_p: float = 1.0,
+    temperature: float = 1.0,
+    top_k: int | None = None,
 ) -> torch.Tensor:
     """[rows] token ids drawn from softmax(logits / temperature) by inverse transform sampling.
 
@@ -159,13 +165,20 @@ def draw(
     logits    [rows, vocabulary]
     uniforms  [rows] random numbers in [0, 1); their type is also the type in which probabilities are summed
     top_p     nucleus sampling: draw from the smallest set of the likeliest tokens whose probabilities sum to at least `top_p`
+    top_k     draw from the `top_k` likeliest tokens only; `top_p` refers to their probabilities, which then sum to 1
     """
     probabilities = (logits.float() / temperature).softmax(-1)
-    if top_p < 1:
-        ordered, order = probabilities.sort(-1, descending=True)
-        # A token is outside the nucleus if the likelier tokens already sum to `top_p`.
-        outside = (ordered.cumsum(-1) - ordered) >= top_p
-        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered.masked_fill(outside, 0.0))
+    if top_p < 1 or top_k:
+        if top_k:
+            ordered, order = probabilities.topk(min(top_k, logits.shape[-1]), dim=-1)
+            ordered = ordered / ordered.sum(-1, keepdim=True)
+        else:
+            ordered, order = probabilities.sort(-1, descending=True)
+        if top_p < 1:
+            # A token is outside the nucleus if the likelier tokens already sum to `top_p`.
+            outside = (ordered.cumsum(-1) - ordered) >= top_p
+            ordered = ordered.masked_fill(outside, 0.0)
+        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
     cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)
     target = uniforms[:, None] * cumulative[:, -1:]
     return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)

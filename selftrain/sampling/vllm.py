@@ -128,7 +128,13 @@ def parameters(
 
     vLLM seeds the k-th of n completions with `seed` + k.
     """
-    drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed_of(name)}
+    drawn: dict[str, Any] = {
+        "temperature": settings.temperature,
+        "top_p": settings.top_p,
+        "seed": seed_of(name),
+    }
+    if settings.top_k:
+        drawn["top_k"] = settings.top_k
     return {
         "n": max(1, n),
         "max_tokens": settings.max_new_tokens,

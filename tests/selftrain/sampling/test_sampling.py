@@ -86,9 +86,9 @@ def check_shape(samples: list[list[Sample]], n: int, end: int) -> None:
 LOGITS = torch.tensor([0.15, 0.5, 0.05, 0.3]).log()
 
 
-def drawn(noise: list[float], top_p: float) -> list[int]:
+def drawn(noise: list[float], top_p: float, top_k: int | None = None) -> list[int]:
     """One draw from LOGITS per number."""
-    return draw(LOGITS.expand(len(noise), -1), torch.tensor(noise), top_p).tolist()
+    return draw(LOGITS.expand(len(noise), -1), torch.tensor(noise), top_p, top_k=top_k).tolist()
 
 
 def test_a_draw_is_the_first_token_whose_cumulative_probability_exceeds_the_number():
@@ -101,6 +101,32 @@ def test_the_nucleus_is_the_fewest_likeliest_tokens_that_reach_top_p():
     # top_p 0.9: also 0.15, which comes first; 0.15 / 0.95 = 0.158, (0.15 + 0.5) / 0.95 = 0.684
     assert drawn([0.15, 0.16, 0.68, 0.69, 0.9999], top_p=0.9) == [0, 1, 1, 3, 3]
     assert drawn([0.0, 0.5, 0.9999], top_p=0.4) == [1, 1, 1]
+
+
+def test_top_k_draws_from_the_likeliest_tokens_and_the_nucleus_is_one_of_theirs():
+    # top_k 2: 0.5 and 0.3, renormalised to 0.625 and 0.375
+    assert drawn([0.0, 0.62, 0.63, 0.9999], top_p=1.0, top_k=2) == [1, 1, 3, 3]
+    assert drawn([0.0, 0.9999], top_p=1.0, top_k=1) == [1, 1]
+    assert drawn([0.0, 0.14, 0.16, 0.64, 0.66, 0.69, 0.71, 0.999], 1.0, top_k=9) == [0, 0, 1, 1, 2, 2, 3, 3]
+    # Of these two the first alone has 0.6; of all tokens it has 0.5 only, and the second would be in the nucleus.
+    assert drawn([0.0, 0.9999], top_p=0.6, top_k=2) == [1, 1]
+    assert drawn([0.0, 0.9999], top_p=0.6) == [1, 3]
+
+
+@pytest.mark.parametrize("kind", ["hf", "ctranslate2"])
+def test_every_engine_draws_from_the_k_likeliest_tokens(
+    generator: Path, prompts: list, converted: Any, kind: str
+):
+    changes = {"top_k": 3, "temperature": 5.0}
+    engine = hf.Engine(generator, settings(**changes)) if kind == "hf" else converted(**changes)
+    model, places = load_generator(generator).eval(), []
+    for prompt, many in zip(prompts, engine.sample(prompts, 4, seed=5), strict=True):
+        for one in many:
+            with torch.no_grad():
+                logits = model(torch.tensor([[*prompt, *one.token_ids]])).logits[0, len(prompt) - 1 : -1]
+            chosen = logits.gather(1, torch.tensor(one.token_ids)[:, None])
+            places += (logits > chosen).sum(1).tolist()
+    assert set(places) == {0, 1, 2}
 
 
 def test_uniform_numbers_depend_on_their_name_only():
@@ -276,9 +302,11 @@ def test_what_vllm_would_be_asked_for():
     }
     stopped = vllm.parameters(settings(top_p=0.9), 3, "1/p.py", ends=(7, 9), stops=("\ndef", "\n#"))
     assert stopped == {**drawn, "stop": ["\ndef", "\n#"], "detokenize": True}
+    assert vllm.parameters(settings(top_p=0.9, top_k=50), 3, "1/p.py", (7, 9)) == {**drawn, "top_k": 50}
     greedy = vllm.parameters(settings(top_p=0.9), 0, "1/p.py", ends=(7,))
     assert (greedy["n"], greedy["temperature"]) == (1, 0.0)
     assert not {"seed", "top_p"} & set(greedy)
+    assert "top_k" not in vllm.parameters(settings(top_k=50), 0, "1/p.py", ends=(7,)), "greedy needs none"
 
 
 def test_a_seed_for_vllm_depends_on_the_name_only_and_leaves_room_for_the_samples_number():

@@ -474,8 +474,8 @@ class RewardConfig(Strict):
     later_epochs: Rate | None = None
     """Number of passes in rounds after the first, which then start from the previous reranker; null: each round starts from
     the SFT generator and makes `epochs` passes."""
-    later_learning_rate: Rate = 5e-4
-    """Peak learning rate of rounds that start from the previous reranker."""
+    later_learning_rate: Rate | None = None
+    """Peak learning rate of rounds that start from the previous reranker; null: half of `learning_rate`."""
     batch_size: Count = 64
     """Pairs per optimizer step, over all processes."""
     micro_batch_size: Count = 64
@@ -484,6 +484,9 @@ class RewardConfig(Strict):
     """Peak learning rate; it rises linearly over `warmup_steps` and then falls along a cosine to 0."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
     """Optimizer steps over which the learning rate rises."""
+    head_learning_rate: Rate | None = None
+    """Peak learning rate of the score head in rounds that do not start from the previous reranker; null: `learning_rate`. A
+    new head starts at zero. On pretrained weights, which move slowly, ten times `learning_rate` lets it follow sooner."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of AdamW."""
     token_loss: Annotated[float, Field(ge=0)] = 1.0

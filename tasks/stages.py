@@ -125,8 +125,9 @@ def train_reward(
     start: ArtifactRef | None = generator if settings.base is None else None
     if settings.later_epochs is not None and before is not None:
         start = before
-        later = {"epochs": settings.later_epochs, "learning_rate": settings.later_learning_rate}
-        settings = settings.model_copy(update=later)
+        rate = settings.later_learning_rate or settings.learning_rate / 2
+        settings = settings.model_copy(update={"epochs": settings.later_epochs, "learning_rate": rate})
+        settings = with_defaults(settings, "head_learning_rate")
     settings = with_defaults(settings, "later_epochs", "later_learning_rate")
     config = RewardSlice(
         seed=run.config.seed,

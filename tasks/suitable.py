@@ -6,18 +6,23 @@ from pathlib import Path
 from selftrain.cache_key import canonical_json, fingerprint
 from selftrain.launch.launch import launch
 from selftrain.models.weights import base_digest
+from selftrain.plan.learning_rates import too_high
 from selftrain.plan.suitable import check_lengths
 from selftrain.stage import Context
 from selftrain.store.store import replace_file
-from tasks.run import Run
+from tasks.run import LOGGER, Run
 
 
 def check_models(run: Run) -> None:
     """Raise UsageError if a stage would fail because of the models (see `selftrain.plan.suitable`).
 
+    Logs a warning for each learning rate that is too high for pretrained weights.
+
     For pretrained models this runs a child process, once for each combination of models, settings, library versions and commit.
     """
     config = run.config
+    for line in too_high(config):
+        LOGGER.warning("%s", line)
     if config.model.base is None and config.reward.base is None:
         names = ("sft.max_tokens", "reward.max_tokens", "sample.max_new_tokens")
         check_lengths(config, config.model.max_tokens, names)

@@ -5,6 +5,7 @@ from html import escape
 
 from selftrain.models.footprint import Memory, world, zero_of
 from selftrain.plan.estimate import SANDBOX_MS, Step
+from selftrain.plan.learning_rates import too_high
 from selftrain.plan.plan import GIB, Plan
 from selftrain.units import duration, size
 
@@ -43,6 +44,7 @@ def _lines(plan: Plan) -> Iterator[str]:
         yield ""
     yield from assumptions(plan)
     yield ""
+    yield from (f"CAUTION: {line}" for line in too_high(plan.config))
     yield from (f"WARNING: {line}" for line in plan.warnings)
     yield "it does not fit" if plan.warnings else "it fits"
 

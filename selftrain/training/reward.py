@@ -220,6 +220,20 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         if outputs.hidden_states is not None:
             self.token_scores = classifier.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
 
+    def create_optimizer(self, model: Any = None) -> Any:
+        """The trainer's optimizer, with the score head's weights in a group of their own if they have their own learning rate."""
+        optimizer = super().create_optimizer(model)
+        rate = self.settings.head_learning_rate
+        if rate is not None:
+            named = (self.model if model is None else model).named_parameters()
+            head = {id(weight) for name, weight in named if ".score." in f".{name}"}
+            for group in list(optimizer.param_groups):
+                own = [weight for weight in group["params"] if id(weight) in head]
+                if own:
+                    group["params"] = [weight for weight in group["params"] if id(weight) not in head]
+                    optimizer.add_param_group({**group, "params": own, "lr": rate})
+        return optimizer
+
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["chosen_ids", "rejected_ids", "prompt_length", "margin"]
 

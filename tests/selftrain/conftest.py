@@ -70,7 +70,7 @@ def reranker(generator: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = load_classifier(generator, fresh_head=True)
     model.config.pad_token_id = tokenizer.pad_token_id
     with torch.no_grad():
-        model.score.weight.mul_(50)
+        model.score.weight.normal_(std=50 * (model.score.in_features + 1) ** -0.5)
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

@@ -58,3 +58,12 @@ def test_a_base_that_holds_no_model_is_told_before_anything_runs(tmp_path: Path)
     (tmp_path / "empty").mkdir()
     with pytest.raises(UsageError, match=r"reward\.base: .*empty holds no model"):
         planned(tmp_path, base=str(tmp_path / "empty"))
+
+
+def test_later_rounds_have_half_the_rate_and_none_of_the_heads(tmp_path: Path):
+    rates = {"learning_rate": 2e-4, "head_learning_rate": 2e-3, "later_epochs": 1}
+    first, later = planned(tmp_path, **rates), planned(tmp_path, BEFORE, **rates)
+    assert (first.config.reward.learning_rate, first.config.reward.head_learning_rate) == (2e-4, 2e-3)
+    assert (later.config.reward.learning_rate, later.config.reward.head_learning_rate) == (1e-4, None)
+    named = planned(tmp_path, BEFORE, **rates, later_learning_rate=3e-5)
+    assert named.config.reward.learning_rate == 3e-5

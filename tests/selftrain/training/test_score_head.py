@@ -1,0 +1,71 @@
+"""Tests of a reranker's new score head: it starts at zero and has its own learning rate."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from selftrain.config import RewardConfig, RuntimeConfig
+from selftrain.launch.launch import Child
+from selftrain.models.models import load_classifier, load_generator, load_tokenizer
+from selftrain.stages.train_reward import RewardSlice
+from selftrain.training import reward
+from tests.selftrain.training.made import make_pairs, reward_job
+
+RUNTIME = RuntimeConfig(processes=1)
+
+
+@pytest.fixture
+def loud(generator: Path, tmp_path: Path) -> Path:
+    """The tiny generator with final-norm states of root mean square 7, as SmolLM2-135M has them."""
+    model = load_generator(generator)
+    with torch.no_grad():
+        model.model.norm.weight.fill_(7.0)
+    model.save_pretrained(tmp_path / "loud")
+    load_tokenizer(generator).save_pretrained(tmp_path / "loud")
+    return tmp_path / "loud"
+
+
+def test_all_programs_have_equal_scores_before_training(loud: Path):
+    model, tokenizer = load_classifier(loud, fresh_head=True).eval(), load_tokenizer(loud)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    scores = []
+    for pair in make_pairs():
+        row = reward.tokens(tokenizer, pair, RewardConfig())
+        for name in ("chosen_ids", "rejected_ids"):
+            with torch.inference_mode():
+                out = model(torch.tensor([row[name]]), output_hidden_states=True)
+            scores.append(out.logits.item())
+    assert out.hidden_states[-1].pow(2).mean().sqrt().item() == pytest.approx(7, rel=1e-3)
+    assert set(scores) == {0.0}
+
+
+def trained(folder: Path, start: Path, **settings: Any) -> Any:
+    """The reranker after one step on four pairs, from the generator `start`."""
+    job = reward_job(folder, start, RUNTIME, epochs=0.25, warmup_steps=0, weight_decay=0.0, **settings)
+    child = Child.model_validate(job["child"])
+    assert RewardSlice.model_validate(child.config).continues is False
+    assert reward.train(child).metrics["steps"] == 1
+    return load_classifier(folder)
+
+
+def test_the_heads_first_step_is_its_own_learning_rate_and_the_trunk_keeps_its_own(
+    tmp_path: Path, loud: Path
+):
+    model = trained(tmp_path / "own", loud, learning_rate=1e-6, head_learning_rate=1e-2)
+    # Adam's first step moves each weight by the learning rate, whatever its gradient; the head started at zero.
+    assert torch.allclose(model.score.weight.abs(), torch.tensor(1e-2), rtol=1e-3)
+    before = load_generator(loud).model.state_dict()
+    moved = max(
+        (weight - before[name]).abs().max().item() for name, weight in model.model.state_dict().items()
+    )
+    assert moved <= 1.1e-6
+    model = trained(tmp_path / "same", loud, learning_rate=1e-6)
+    assert torch.allclose(model.score.weight.abs(), torch.tensor(1e-6), rtol=1e-2)
+
+
+def test_a_head_beside_adapters_has_its_own_learning_rate_too(tmp_path: Path, loud: Path):
+    settings = {"lora": {"rank": 4}, "learning_rate": 1e-6, "head_learning_rate": 1e-2}
+    model = trained(tmp_path / "lora", loud, **settings)
+    assert torch.allclose(model.score.weight.abs(), torch.tensor(1e-2), rtol=1e-3)

@@ -396,8 +396,17 @@ class SftConfig(Strict):
 class SampleConfig(Strict):
     """Sampling of candidates."""
 
-    engine: Literal["ctranslate2", "hf", "vllm"] = "ctranslate2"
-    """Library that samples candidates: ctranslate2 (CPU), hf (Transformers, CPU or GPU) or vllm (GPU)."""
+    outside_keys = frozenset({"base_url"})
+    keyed_when_set = frozenset({"served_model", "top_k"})
+
+    engine: Literal["ctranslate2", "hf", "vllm", "openai"] = "ctranslate2"
+    """What samples candidates: ctranslate2 (CPU), hf (Transformers, CPU or GPU), vllm (GPU), or openai: a server of vLLM or
+    llama.cpp with OpenAI's protocol, which serves the generator's model. OPENAI_API_KEY in the environment is its key."""
+    base_url: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
+    """Address of the server of engine openai, e.g. http://127.0.0.1:8000/v1; no password in it."""
+    served_model: str | None = None
+    """Name of the model at the server of engine openai. The keys contain this name and nothing else of what is served: give
+    another version of the model another name."""
     compute_type: Literal["float32", "int8"] = "float32"
     """Arithmetic of engine ctranslate2. int8 samples about twice as fast from weights rounded to 8 bits; log-probabilities
     are then those of the rounded model. A processor without VNNI cannot add 8-bit products exactly: there the stage uses
@@ -417,6 +426,14 @@ class SampleConfig(Strict):
     """Candidates per problem of the validation and test splits."""
     shard: Count = 128
     """Problems per shard, the unit of resume. Engine ctranslate2 seeds each shard, so its samples depend on this size too."""
+
+    @model_validator(mode="after")
+    def _server(self) -> Self:
+        if (self.engine == "openai") != (self.base_url is not None and self.served_model is not None):
+            raise ValueError(
+                "engine openai, base_url and served_model belong together: set all three or none"
+            )
+        return self
 
 
 class ExecuteConfig(Strict):

@@ -76,7 +76,8 @@ def candidate(stopping: Stopping, problem: Problem, number: int, drawn: Sample) 
         completion=completion_of(problem, ending.text, style),
         token_ids=tuple(drawn.token_ids[: ending.kept]),
         logprob=float(sum(drawn.logprobs[: ending.kept])),
-        finish_reason="length" if ending.reason == "length" else "stop",
+        # A server may leave out the tokens that ended the completion.
+        finish_reason="stop" if drawn.ended or ending.reason != "length" else "length",
         sampled=len(drawn.token_ids),
     )
 
@@ -87,6 +88,10 @@ def _engine(config: SampleSlice, child: Child, rank: int) -> Any:
         from selftrain.sampling import ct2
 
         return ct2.Engine(folder, config.sample, child.private, runtime.threads, converts=rank == 0)
+    if config.sample.engine == "openai":
+        from selftrain.sampling import served
+
+        return served.Engine(folder, config.sample)
     if runtime.device == "cuda":
         take_devices(rank, runtime.processes)
     if config.sample.engine == "vllm":

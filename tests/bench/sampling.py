@@ -1,9 +1,13 @@
-"""Benchmark: tokens per second of each sampling engine on one model: 5 M parameters, up to 64 new tokens, one thread.
+"""Benchmark: tokens per second of each sampling engine on two models.
 
-There are two shapes: 64 prompts x 1 sample, and 16 prompts x 16 samples, as pools of candidates are sampled. `generate` is
-transformers' own generate() as a user would call it; `hf` is this project's engine on transformers.
+One has 5 M parameters and writes up to 64 tokens on one thread, in two shapes: 64 prompts x 1 sample, and 16 prompts x 16
+samples, as pools of candidates are sampled. `generate` is transformers' own generate() as a user would call it; `hf` is this
+project's engine on transformers. The other has the shape of Qwen2.5-Coder-0.5B (494 M parameters, 151,936 tokens) with random
+weights, on all cores: there the vocabulary counts, so engines draw from all of it, from the 50 likeliest tokens, and from a
+nucleus. Engine vllm needs a GPU and is not measured.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable
@@ -12,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
 
 from selftrain.config import BankConfig, ModelConfig, SampleConfig
 from selftrain.models.models import (
@@ -27,6 +32,7 @@ from selftrain.sampling import ct2, hf
 
 SHAPES = ((64, 1), (16, 16))
 NEW_TOKENS, REPEATS = 64, 3
+LARGE_SAMPLES, LARGE_TOKENS = 8, 8
 
 
 def main() -> None:
@@ -53,6 +59,40 @@ def main() -> None:
         for count, samples in SHAPES:
             prompts = [encode_prompt(tokenizer, p.prompt) for p in problems[:count]]
             compare(folder, engines, prompts, samples)
+    large([encode_prompt(tokenizer, p.prompt) for p in problems[:4]], tokenizer)
+
+
+def large(prompts: list[list[int]], tokenizer: Any) -> None:
+    """Measure and print the engines at the shape of a real model; LARGE_SAMPLES samples of LARGE_TOKENS tokens a prompt."""
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    model = Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=151_936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
+            num_attention_heads=14, num_key_value_heads=2, tie_word_embeddings=True,
+            bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
+        )
+    )  # fmt: skip
+    print(f"parameters {sum(p.numel() for p in model.parameters()):,}, {threads} threads")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "model"
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        del model
+        engines: dict[str, Callable[[SampleConfig], Any]] = {
+            "hf": lambda settings: hf.Engine(folder, settings),
+            "ct2": lambda settings: ct2.Engine(folder, settings, Path(scratch), threads),
+        }
+        for name, start in engines.items():
+            for changes in ({}, {"top_k": 50}, {"top_p": 0.95}, {"top_k": 50, "top_p": 0.95}):
+                settings = SampleConfig(max_new_tokens=LARGE_TOKENS, **changes)
+                engine = start(settings)
+                started = time.perf_counter()
+                drawn = engine.sample(prompts, LARGE_SAMPLES, 1)
+                seconds = time.perf_counter() - started
+                count = sum(len(one.token_ids) for row in drawn for one in row)
+                print(f"  {name:<4} {changes or 'all'!s:<30} {count / seconds:>8.1f} tokens/s", flush=True)
+                del engine
 
 
 def compare(folder: Path, engines: dict[str, Any], prompts: list[list[int]], samples: int) -> None:

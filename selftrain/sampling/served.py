@@ -1,0 +1,114 @@
+"""Engine `openai`: samples from a server with OpenAI's protocol (`/v1/completions`) that serves the generator's model.
+
+Written for the servers of vLLM and llama.cpp, which take prompts as token ids and name the id of each sampled token with its
+log-probability. No test runs them; tests run a server of their own with the same answers. The server's log-probabilities must
+be those at temperature 1 (vLLM: `--logprobs-mode raw_logprobs`, the default). Environment variable OPENAI_API_KEY: the key.
+"""
+
+import os
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from selftrain.config import SampleConfig
+from selftrain.errors import RunError, UsageError
+from selftrain.sampling import Sample
+from selftrain.sampling.vllm import seed_of
+
+CONCURRENT = 32
+"""Number of requests at a time."""
+WAITS = (1.0, 2.0, 4.0, 8.0)
+"""Seconds before each further try of a request that the server could not take now."""
+
+
+class Engine:
+    """Samples with the model `sample.served_model` of the server at `sample.base_url`; `folder` has its tokenizer.
+
+    Each completion is one request with a seed of its own. Raises UsageError where the server refuses a request or gives no
+    log-probabilities with token ids, RunError where it cannot be reached or is too busy.
+    """
+
+    def __init__(self, folder: Path, settings: SampleConfig) -> None:
+        from selftrain.models.models import end_ids, load_tokenizer
+
+        self.settings = settings
+        self.ends = end_ids(load_tokenizer(folder), folder)
+        self.key = os.environ.get("OPENAI_API_KEY", "")
+        self.client = httpx.Client(
+            headers={"Authorization": f"Bearer {self.key}"} if self.key else {}, timeout=600
+        )
+
+    def sample(
+        self,
+        prompts: Sequence[Sequence[int]],
+        n: int,
+        seed: int,
+        names: Sequence[str] | None = None,
+        stops: Sequence[Sequence[str]] | None = None,
+    ) -> list[list[Sample]]:
+        """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
+        names = names or [f"{seed}/{at}" for at in range(len(prompts))]
+        stops = stops or [()] * len(prompts)
+        asked = [
+            self._body(prompt, n, f"{name}/{k}", texts)
+            for prompt, name, texts in zip(prompts, names, stops, strict=True)
+            for k in range(max(1, n))
+        ]
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            found = list(pool.map(self._ask, asked))
+        return [found[at : at + max(1, n)] for at in range(0, len(found), max(1, n))]
+
+    def _body(self, prompt: Sequence[int], n: int, name: str, stops: Sequence[str]) -> dict[str, Any]:
+        settings = self.settings
+        drawn = {"temperature": settings.temperature, "top_p": settings.top_p, "seed": seed_of(name) % 2**31}
+        return {
+            "model": settings.served_model,
+            "prompt": list(prompt),
+            "max_tokens": settings.max_new_tokens,
+            "logprobs": 1,
+            "return_tokens_as_token_ids": True,  # vLLM's; llama.cpp names ids anyway
+            **({"stop": list(stops)} if stops else {}),
+            **({"top_k": settings.top_k or 0} if n else {}),
+            **(drawn if n else {"temperature": 0.0}),
+        }
+
+    def _ask(self, body: dict[str, Any]) -> Sample:
+        url = f"{str(self.settings.base_url).rstrip('/')}/completions"
+        for wait in (*WAITS, None):
+            try:
+                answer = self.client.post(url, json=body)
+                problem = f"status {answer.status_code}: {answer.text[:300]}"
+            except httpx.HTTPError as error:
+                answer, problem = None, f"{type(error).__name__}: {error}"
+            if answer is not None and answer.is_success:
+                return sample_of(answer)
+            later = answer is None or answer.status_code == 429 or answer.status_code >= 500
+            if not later or wait is None:
+                break
+            time.sleep(wait)
+        hidden = problem.replace(self.key, "***") if self.key else problem
+        kind = RunError if later else UsageError
+        raise kind(f"sample.base_url {self.settings.base_url}: no completion, {' '.join(hidden.split())}")
+
+
+def sample_of(answer: httpx.Response) -> Sample:
+    """Convert a server's answer to a `Sample`. Raises UsageError where it lacks log-probabilities or token ids."""
+    try:
+        choice = answer.json()["choices"][0]
+        given = choice["logprobs"]
+        if "content" in given:  # llama.cpp
+            ids = [int(one["id"]) for one in given["content"]]
+            logprobs = [float(one["logprob"]) for one in given["content"]]
+        else:  # vLLM
+            ids = [int(token.removeprefix("token_id:")) for token in given["tokens"]]
+            logprobs = [float(one) for one in given["token_logprobs"]]
+        return Sample(ids, logprobs, choice["finish_reason"] == "stop")
+    except (ValueError, KeyError, TypeError, IndexError) as error:
+        raise UsageError(
+            f"{answer.url}: expected log-probabilities and token ids of each completion, as the servers of vLLM and llama.cpp "
+            "give them, got none; use one of these, or another engine"
+        ) from error

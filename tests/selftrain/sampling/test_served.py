@@ -1,0 +1,148 @@
+"""Tests of engine `openai` against a server that gives the answers of vLLM's and llama.cpp's servers."""
+
+import json
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Lock, Thread
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from selftrain.cache_key import fingerprint
+from selftrain.config import SampleConfig
+from selftrain.errors import RunError, UsageError
+from selftrain.sampling import Sample, served
+
+KEY = "sk-not-a-real-key"
+VLLM = {"tokens": ["token_id:5", "token_id:6"], "token_logprobs": [-0.5, -1.0]}
+LLAMA_CPP = {"content": [{"id": 5, "token": "a", "logprob": -0.5}, {"id": 6, "token": "b", "logprob": -1.0}]}
+
+
+class Server(ThreadingHTTPServer):
+    """Answers with `replies`, one after the other and the last for ever: (status, log-probabilities, reason)."""
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.asked: list[tuple[str, str | None, dict[str, Any]]] = []
+        self.replies: list[tuple[int, Any, str]] = [(200, VLLM, "stop")]
+        self.lock = Lock()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """One request."""
+
+    def do_POST(self) -> None:
+        server: Any = self.server
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        with server.lock:
+            server.asked.append((self.path, self.headers["Authorization"], body))
+            status, logprobs, reason = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
+        choice = {"index": 0, "text": "ab", "logprobs": logprobs, "finish_reason": reason}
+        answer = {"choices": [choice]} if status == 200 else {"error": f"no: {self.headers['Authorization']}"}
+        data = json.dumps(answer).encode()
+        self.send_response(status)
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: Any) -> None:
+        """Nothing."""
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """A running server; tries follow each other at once."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setattr(served, "WAITS", (0.0, 0.0))
+    with Server() as made:
+        thread = Thread(target=made.serve_forever)
+        thread.start()
+        yield made
+        made.shutdown()
+        thread.join()
+
+
+def engine(server: Server, generator: Path, **changes: Any) -> served.Engine:
+    """An engine that asks the server."""
+    url = f"http://127.0.0.1:{server.server_port}/v1/"
+    given = {"engine": "openai", "base_url": url, "served_model": "m@1", "max_new_tokens": 12} | changes
+    return served.Engine(generator, SampleConfig(**given))
+
+
+def test_what_a_server_is_asked_for(server: Server, generator: Path):
+    found = engine(server, generator, top_p=0.9, top_k=50).sample(
+        [[1, 2], [3]], 2, 5, ["1/a", "1/b"], [("\ndef", "\n#"), ()]
+    )
+    assert found == [[Sample([5, 6], [-0.5, -1.0], True)] * 2] * 2
+    assert {path for path, _, _ in server.asked} == {"/v1/completions"}
+    assert {key for _, key, _ in server.asked} == {f"Bearer {KEY}"}
+    bodies = sorted((body for _, _, body in server.asked), key=lambda body: (body["prompt"], body["seed"]))
+    assert [body["prompt"] for body in bodies] == [[1, 2], [1, 2], [3], [3]]
+    assert [body.get("stop") for body in bodies] == [["\ndef", "\n#"]] * 2 + [None] * 2
+    assert len({body["seed"] for body in bodies}) == 4
+    for body in bodies:
+        assert (body["model"], body["max_tokens"], body["logprobs"]) == ("m@1", 12, 1)
+        assert (body["temperature"], body["top_p"], body["top_k"]) == (0.8, 0.9, 50)
+
+
+def test_greedy_asks_once_at_temperature_0(server: Server, generator: Path):
+    server.replies = [(200, LLAMA_CPP, "length")]
+    assert engine(server, generator).sample([[1]], 0, 5) == [[Sample([5, 6], [-0.5, -1.0], False)]]
+    ((_, _, body),) = server.asked
+    assert body["temperature"] == 0.0
+    assert "seed" not in body
+
+
+def test_a_busy_server_is_asked_again(server: Server, generator: Path):
+    server.replies = [(503, None, ""), (429, None, ""), (200, VLLM, "stop")]
+    assert engine(server, generator).sample([[1]], 1, 5) == [[Sample([5, 6], [-0.5, -1.0], True)]]
+    assert len(server.asked) == 3
+    server.replies = [(500, None, "")]
+    with pytest.raises(RunError, match="no completion, status 500") as caught:
+        engine(server, generator).sample([[1]], 1, 5)
+    assert caught.value.exit_code == 1
+    assert len(server.asked) == 6
+    assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("logprobs", [None, {"tokens": ["a"], "token_logprobs": [-0.5]}, {"content": [{}]}])
+def test_a_server_without_logprobs_or_token_ids_is_told_in_one_line(
+    server: Server, generator: Path, logprobs: Any
+):
+    server.replies = [(200, logprobs, "stop")]
+    with pytest.raises(UsageError, match="expected log-probabilities and token ids") as caught:
+        engine(server, generator).sample([[1]], 1, 5)
+    assert caught.value.exit_code == 2
+    assert "\n" not in str(caught.value)
+
+
+def test_a_refused_request_is_told_without_the_key(server: Server, generator: Path):
+    server.replies = [(401, None, "")]
+    with pytest.raises(UsageError, match=r"no completion, status 401: .*no: Bearer \*\*\*") as caught:
+        engine(server, generator).sample([[1]], 1, 5)
+    assert len(server.asked) == 1
+    assert KEY not in str(caught.value)
+
+
+def test_keys_contain_the_models_name_and_not_the_servers_address():
+    given = {"engine": "openai", "served_model": "m@1"}
+    one = fingerprint(SampleConfig(base_url="http://a/v1", **given))
+    assert one == fingerprint(SampleConfig(base_url="http://b/v1", **given))
+    other = SampleConfig(base_url="http://a/v1", **given | {"served_model": "m@2"})
+    assert one != fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"engine": "openai"},
+        {"engine": "openai", "base_url": "http://h/v1"},
+        {"served_model": "m", "base_url": "http://h/v1"},
+        {"engine": "openai", "served_model": "m", "base_url": "http://user:secret@h/v1"},
+    ],
+)
+def test_a_server_needs_an_address_and_a_model(given: dict):
+    with pytest.raises(ValidationError):
+        SampleConfig(**given)

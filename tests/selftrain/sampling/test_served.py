@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from selftrain.cache_key import fingerprint
 from selftrain.config import SampleConfig
 from selftrain.errors import RunError, UsageError
 from selftrain.sampling import Sample, served
+from selftrain.stages.sample import SAMPLE, SampleSlice
 
 KEY = "sk-not-a-real-key"
 VLLM = {"tokens": ["token_id:5", "token_id:6"], "token_logprobs": [-0.5, -1.0]}
@@ -127,11 +127,12 @@ def test_a_refused_request_is_told_without_the_key(server: Server, generator: Pa
 
 
 def test_keys_contain_the_models_name_and_not_the_servers_address():
-    given = {"engine": "openai", "served_model": "m@1"}
-    one = fingerprint(SampleConfig(base_url="http://a/v1", **given))
-    assert one == fingerprint(SampleConfig(base_url="http://b/v1", **given))
-    other = SampleConfig(base_url="http://a/v1", **given | {"served_model": "m@2"})
-    assert one != fingerprint(other)
+    def key(url: str, model: str) -> str:
+        sample = SampleConfig(engine="openai", base_url=url, served_model=model)
+        return SAMPLE.ref(SampleSlice(seed=1, sample=sample, splits=("rl",), count=2, greedy=True)).key
+
+    assert key("http://a/v1", "m@1") == key("http://b/v1", "m@1")
+    assert key("http://a/v1", "m@1") != key("http://a/v1", "m@2")
 
 
 @pytest.mark.parametrize(

@@ -28,6 +28,8 @@ CONTESTS = {"train": 13_328, "valid": 117, "test": 165}
 """Split of deepmind/code_contests -> number of tasks. A task gives a problem in every language of the config."""
 STATED = {"multipl-e": (140, 90), "contests": (650, 450)}
 """Source -> assumed mean tokens of a prompt and of an answer."""
+CONVERSATION = 60
+"""Assumed tokens that prompt style `chat` adds to a prompt."""
 LOOKED_AT = 4000
 """Approximate number of texts whose tokens are counted; a larger set is sampled."""
 
@@ -235,6 +237,8 @@ def _stated(config: RunConfig, assumptions: list[str]) -> Corpus:
         sizes["test"] += sum(_stated_size(part, entry) for entry in part.evaluation)
         sizes = {split: size for split, size in sizes.items() if size}
         prompt, answer = STATED[part.source]
+        if config.model.prompt_style == "chat":  # the answer repeats the prompt
+            prompt, answer = prompt + CONVERSATION, prompt + answer
         for split, size in sizes.items():
             counts.setdefault(split, Counter()).update(dict.fromkeys(part.languages, size))
             prompts.setdefault(split, []).append(prompt)

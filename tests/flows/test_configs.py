@@ -47,6 +47,11 @@ def finished(name: str, places: dict[str, Path], store: Path, folder: Path, roun
             {"sft": 3 * 3000, "rl": 8 * 332, "validation": 8 * 58, "test": 8 * 160},
             3 * 3000,
         ),
+        (
+            "qwen2.5-coder-0.5b-instruct",
+            {"sft": 3 * 3000, "rl": 8 * 332, "validation": 8 * 58, "test": 8 * 160},
+            3 * 3000,
+        ),
     ],
 )
 def test_the_problems_on_the_hub_are_counted_by_their_published_sizes(
@@ -55,6 +60,12 @@ def test_the_problems_on_the_hub_are_counted_by_their_published_sizes(
     corpus = corpus_of(load_config(name))
     assert {split: corpus.count(split) for split in corpus.counts} == counts
     assert corpus.examples == examples
+
+
+def test_prompts_and_answers_of_a_chat_model_are_longer():
+    plain, chat = (corpus_of(load_config(f"qwen2.5-coder-0.5b{kind}")) for kind in ("", "-instruct"))
+    assert (plain.learnt, plain.prompts["rl"]) == ([(650, 450)], [140])
+    assert (chat.learnt, chat.prompts["rl"]) == ([(650 + 60, 650 + 450)], [140 + 60])
 
 
 def exported(run: Finished, name: str) -> dict[str, Any]:

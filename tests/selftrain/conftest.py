@@ -85,13 +85,17 @@ CHAT_TEMPLATE = (
 
 @pytest.fixture(scope="session")
 def instruct(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of an untrained model with a chat template; it knows the words of `make_problems` as question and answer."""
+    """The folder of `make_instruct`."""
+    return make_instruct(tmp_path_factory.mktemp("instruct"))
+
+
+def make_instruct(folder: Path) -> Path:
+    """Write an untrained model with a chat template; its tokenizer knows the words of `make_problems` as question and answer."""
     import torch
 
     from selftrain.models.models import make_tiny, train_tokenizer
     from selftrain.problems.chat import answer, question
 
-    folder = tmp_path_factory.mktemp("instruct")
     texts = [
         text
         for p in make_problems()

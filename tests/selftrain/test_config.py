@@ -18,8 +18,8 @@ SHIPPED = sorted(CONFIGS.rglob("*.y*ml"))
 def test_every_shipped_config_is_found():
     names = {path.relative_to(CONFIGS).as_posix() for path in SHIPPED}
     assert {
-        "demo.yaml", "paper-1.3b.yaml", "paper-6.7b.yaml", "prod.yaml", "qwen2.5-coder-0.5b.yaml", "smoke.yaml",
-        "smollm2-135m.yaml", "studies/evidence.yaml",
+        "demo.yaml", "paper-1.3b.yaml", "paper-6.7b.yaml", "prod.yaml", "qwen2.5-coder-0.5b.yaml",
+        "qwen2.5-coder-0.5b-instruct.yaml", "smoke.yaml", "smollm2-135m.yaml", "studies/evidence.yaml",
     } <= names  # fmt: skip
     found = [path for path in CONFIGS.rglob("*") if path.is_file() and path.suffix != ".json"]
     assert len(SHIPPED) == len(found), "every file but DeepSpeed's JSON is a config or a study"

@@ -23,7 +23,7 @@ RUN = {
     "selftrain run demo --dry-run": (0, "0 of 20 stages are cached"),
     "selftrain run demo --dry-run --set ppo.kl_coefficient=0.1": (0, "to do   ppo · round 1"),
     "selftrain run docs/own-data/own.yaml --dry-run": (0, "answers to learn from: 22 of 22"),
-    "selftrain study evidence --dry-run": (0, "36 cells of study evidence, 0 finished"),
+    "selftrain study evidence --dry-run": (0, "45 cells of study evidence, 0 finished"),
     "python -m sandbox languages --backend bubblewrap": (0, "Python 3"),
     "python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt": (0, "passed"),
     "python -m sandbox judge programs.jsonl verdicts.jsonl --audit all": (0, ""),

@@ -79,4 +79,5 @@ def test_a_study_shares_stages_reports_a_failure_and_resumes(smoke_run: Finished
         row for row in compared["rows"] if row["pool"] == "sft" and row["minus"] == [both[0], row["ranker"]]
     ]
     assert {row["ranker"] for row in rows} >= {"random", "reranker", "chosen", "oracle"}
-    assert "two runs of one method with seed 1" in selftrain("compare", *both, str(smoke_run.out)).stderr
+    twice = selftrain("compare", *both, str(smoke_run.out))
+    assert (twice.returncode, "whose problems would count twice" in twice.stderr) == (2, True)

@@ -32,7 +32,7 @@ from selftrain.sampling import ct2, hf
 
 SHAPES = ((64, 1), (16, 16))
 NEW_TOKENS, REPEATS = 64, 3
-LARGE_SAMPLES, LARGE_TOKENS = 8, 8
+LARGE_SAMPLES, LARGE_TOKENS = 4, 8
 
 
 def main() -> None:

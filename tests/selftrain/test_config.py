@@ -100,7 +100,7 @@ WRONG = [
     ("rounds", 1.5, r"rounds: .*integer.*got 1\.5"),
     ("seed", -1, r"seed: .*got -1"),
     ("name", "../up", r"name: .*got '\.\./up'"),
-    ("sample.engine", "magic", r"sample\.engine: .*'ctranslate2', 'hf' or 'vllm'.*got 'magic'"),
+    ("sample.engine", "magic", r"sample\.engine: .*'ctranslate2', 'hf', 'vllm' or 'openai'.*got 'magic'"),
     ("sample.temperature", float("nan"), r"sample\.temperature: .*finite.*got nan"),
     ("mine.threshold", float("nan"), r"mine\.threshold: .*finite.*got nan"),
     ("mine.threshold", float("inf"), r"mine\.threshold: .*finite.*got inf"),

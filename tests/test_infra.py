@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from tests.command import ROOT, PrefectServer
+from tests.conftest import LONGEST, SLOW_FILES
 from tests.needs import need
 
 INFRA = ROOT / "infra"
@@ -220,3 +221,9 @@ def test_the_lock_has_the_versions_of_the_constraints():
     expected = {name: version for name, version in constrained.items() if name not in apart}
     assert {name: locked.get(name) for name in expected} == expected, "run infra/lock.sh"
     assert (ROOT / "infra" / "dev.lock").read_text().count("--hash=sha256:") > len(locked)
+
+
+def test_the_lists_of_slow_and_long_test_files_name_files():
+    """A file that was renamed would otherwise change its tier, or run last, unnoticed."""
+    files = {path.name for path in (ROOT / "tests").rglob("test_*.py")}
+    assert {*LONGEST, *SLOW_FILES} <= files

@@ -503,7 +503,7 @@ class RewardConfig(Strict):
     """Optimizer steps over which the learning rate rises."""
     head_learning_rate: Rate | None = None
     """Peak learning rate of the score head in rounds that do not start from the previous reranker; null: `learning_rate`. A
-    new head starts at zero. On pretrained weights, which move slowly, ten times `learning_rate` lets it follow sooner."""
+    new head on pretrained weights starts at zero; as these move slowly, ten times `learning_rate` lets it follow sooner."""
     weight_decay: Annotated[float, Field(ge=0)] = 0.01
     """Weight decay of AdamW."""
     token_loss: Annotated[float, Field(ge=0)] = 1.0
@@ -522,6 +522,9 @@ class RewardConfig(Strict):
     """Another model to start from in round 1: folder in the Hugging Face layout, or hub id; null: the SFT generator."""
     base_revision: str | None = None
     """Hub commit of `base`; null: the newest."""
+    layers: Count | None = None
+    """Number of layers that the reranker keeps of the model that it starts from, the first ones; fewer train and score faster.
+    null: all."""
     lora: LoraConfig | None = None
     """Settings of low-rank adapters that are trained with the score head in place of all weights; null trains all weights."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0

@@ -133,6 +133,7 @@ def train_reward(
         seed=run.config.seed,
         reward=settings,
         continues=start is before and before is not None,
+        tiny=start is generator and run.config.model.base is None,
         base_digest=base_digest(settings.model, "reward.base") if start is None else None,
     )
     inputs = {"pairs": pairs} | ({"start": start} if start is not None else {})

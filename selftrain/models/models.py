@@ -108,11 +108,14 @@ def load_generator(folder: str | Path, **options: Any) -> Any:
     return _load(AutoModelForCausalLM, folder, **options)
 
 
-def load_classifier(folder: str | Path, fresh_head: bool | None = False, **options: Any) -> Any:
+def load_classifier(
+    folder: str | Path, fresh_head: bool | None = False, random_head: bool = False, **options: Any
+) -> Any:
     """Load a one-label sequence classifier that scores a text at its last token, in float32 by default.
 
     fresh_head  True: create a new score head, for a generator; False: load the head of a classifier; None: create a head
-                unless `folder` holds a classifier. A new head is zero: all texts have the score 0 until it is trained
+                unless `folder` holds a classifier. A new head is zero, so that all texts have the score 0 at first
+    random_head whether a new head is random instead (seed torch first)
     options     further arguments for `from_pretrained`
 
     Raises UsageError where `folder` holds no such model.
@@ -121,13 +124,12 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
     from transformers import AutoModelForSequenceClassification
 
     config = _config(folder, **options)
-    names = config.architectures or []
-    if fresh_head is None:
-        fresh_head = not is_classifier(config)
+    fresh_head = not is_classifier(config) if fresh_head is None else fresh_head
     if not fresh_head:
         if not is_classifier(config):
             raise UsageError(
-                f"{folder}: expected a sequence classifier, its config.json names {names}; give a reranker's folder"
+                f"{folder}: expected a sequence classifier, its config.json names {config.architectures or []}; give a "
+                "reranker's folder"
             )
         check_labels(folder, config)
     new = frozenset({"score.weight"} if fresh_head else ())
@@ -138,9 +140,8 @@ def load_classifier(folder: str | Path, fresh_head: bool | None = False, **optio
         )
     if fresh_head:
         with _gathered(model.score.weight):
-            # A random head would rank texts by noise that is larger the larger the hidden states are. They differ by model:
-            # those of SmolLM2-135M have a root mean square of 7, for a spread of 7 between scores.
-            torch.nn.init.zeros_(model.score.weight)
+            # Stiennon et al. 2020, appendix B: unit variance of scores, for states of root mean square 1 (SmolLM2-135M: 7).
+            torch.nn.init.normal_(model.score.weight, std=random_head * (model.score.in_features + 1) ** -0.5)
     return model
 
 

@@ -27,6 +27,7 @@ from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, child_main
 from selftrain.launch.ranks import world_size
 from selftrain.models import lora
+from selftrain.models.layers import keep_layers
 from selftrain.models.models import (
     encode_completion,
     encode_prompt,
@@ -149,7 +150,9 @@ def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
     folder, options = _start(config, child)
     # None: a `reward.base` may be a reward model already, whose score head is then kept.
     fresh_head = None if config.base_digest else not config.continues
-    model = load_classifier(folder, fresh_head=fresh_head, **options)
+    model = load_classifier(folder, fresh_head=fresh_head, random_head=config.tiny, **options)
+    if config.reward.layers is not None:
+        keep_layers(model, config.reward.layers)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.prompt_template = config.reward.template
     return model

@@ -67,3 +67,9 @@ def test_later_rounds_have_half_the_rate_and_none_of_the_heads(tmp_path: Path):
     assert (later.config.reward.learning_rate, later.config.reward.head_learning_rate) == (1e-4, None)
     named = planned(tmp_path, BEFORE, **rates, later_learning_rate=3e-5)
     assert named.config.reward.learning_rate == 3e-5
+
+
+def test_only_a_generator_that_was_never_pretrained_gets_a_random_head(tmp_path: Path):
+    assert planned(tmp_path).config.tiny
+    assert not planned(tmp_path, BEFORE, later_epochs=1).config.tiny
+    assert not planned(tmp_path, base=make_base(tmp_path / "base")).config.tiny

@@ -1,4 +1,4 @@
-"""Tests of a reranker's new score head: it starts at zero and has its own learning rate."""
+"""Tests of what a reranker starts with: a score head of zeros with its own learning rate, and all or the first layers."""
 
 from pathlib import Path
 from typing import Any
@@ -8,6 +8,8 @@ import torch
 
 from selftrain.config import RewardConfig, RuntimeConfig
 from selftrain.launch.launch import Child
+from selftrain.errors import UsageError
+from selftrain.models.layers import keep_layers
 from selftrain.models.models import load_classifier, load_generator, load_tokenizer
 from selftrain.stages.train_reward import RewardSlice
 from selftrain.training import reward
@@ -69,3 +71,29 @@ def test_a_head_beside_adapters_has_its_own_learning_rate_too(tmp_path: Path, lo
     settings = {"lora": {"rank": 4}, "learning_rate": 1e-6, "head_learning_rate": 1e-2}
     model = trained(tmp_path / "lora", loud, **settings)
     assert torch.allclose(model.score.weight.abs(), torch.tensor(1e-2), rtol=1e-3)
+
+
+@pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 4}}], ids=["full", "lora"])
+def test_a_reranker_of_the_first_layer_has_that_layer_in_its_checkpoint(
+    tmp_path: Path, generator: Path, settings: dict[str, Any]
+):
+    model = trained(tmp_path / "one", generator, layers=1, learning_rate=1e-6, **settings)
+    assert (model.config.num_hidden_layers, len(model.model.layers)) == (1, 1)
+    whole = load_generator(generator).model.eval()
+    ids = torch.tensor([[5, 6, 7, 8]])
+    with torch.inference_mode():
+        first = whole(ids, output_hidden_states=True).hidden_states[1]  # behind the first of two layers
+        found = model.eval().model(ids).last_hidden_state
+        assert torch.allclose(found, whole.norm(first), atol=1e-3)
+
+
+def test_more_layers_than_there_are_is_said(generator: Path):
+    model = load_classifier(generator, fresh_head=True)
+    with pytest.raises(UsageError, match=r"reward\.layers is 3, and the model has 2 layers"):
+        keep_layers(model, 3)
+
+
+def test_a_random_head_scores_with_unit_variance_where_states_have_a_mean_square_of_one(generator: Path):
+    torch.manual_seed(0)
+    weight = load_classifier(generator, fresh_head=True, random_head=True).score.weight
+    assert weight.std().item() == pytest.approx(17**-0.5, rel=0.4)  # 16 weights

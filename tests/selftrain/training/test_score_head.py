@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from selftrain.config import RewardConfig, RuntimeConfig
-from selftrain.launch.launch import Child
 from selftrain.errors import UsageError
+from selftrain.launch.launch import Child
 from selftrain.models.layers import keep_layers
 from selftrain.models.models import load_classifier, load_generator, load_tokenizer
 from selftrain.stages.train_reward import RewardSlice

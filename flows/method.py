@@ -19,7 +19,8 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
     check_models(run)
     problems = prepare(run)
     generator = sft(run, problems)
-    pairs = mine(run, problems, pool(generator, "sft"), round=1)
+    mined = {"sft": pool(generator, "sft")}
+    pairs = mine(run, problems, mined, round=1)
     policies: dict[str, ArtifactRef] = {"sft": generator}
     rerankers: dict[str, ArtifactRef] = {}
     reranker = policy = None
@@ -27,7 +28,9 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
         reranker = rerankers[f"rm-{round}"] = train_reward(run, generator, pairs, round, before=reranker)
         policy = policies[f"ppo-{round}"] = ppo(run, problems, generator, reranker, round, before=policy)
         if round < run.config.rounds:
-            pairs = mine(run, problems, pool(policy, f"ppo-{round}"), round + 1, earlier=(pairs, reranker))
+            if run.config.mine.pools != "sft":
+                mined[f"ppo-{round}"] = pool(policy, f"ppo-{round}")
+            pairs = mine(run, problems, mined, round + 1, earlier=(pairs, reranker))
     pools = {name: pool(policy, name, evaluation=True) for name, policy in policies.items()}
     if champion is not None:
         rerankers = {CHAMPION: champion} | rerankers

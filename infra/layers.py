@@ -10,8 +10,8 @@ OWN = {
     "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
     "tasks": ("tasks", "selftrain", "sandbox.client", "sandbox.errors"),
     "selftrain": (
-        "selftrain", "sandbox.cache", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.libraries",
-        "sandbox.programs", "sandbox.twin", "sandbox.verdicts",
+        "selftrain", "sandbox.cache", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.lexer",
+        "sandbox.libraries", "sandbox.programs", "sandbox.twin", "sandbox.verdicts",
     ),
     "sandbox": ("sandbox",),
 }  # fmt: skip

@@ -6,7 +6,7 @@ Everything but `runtime`, `promotion`, `store` and `name` can change the result 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
 from pydantic import (
     AfterValidator,
@@ -464,21 +464,42 @@ class ExecuteConfig(Strict):
     """Largest share of candidates that the sandbox may fail to judge; these get no label. A larger share fails the stage."""
 
 
+PairKind = Literal["hard_negative", "on_policy", "easy", "random"]
+"""Kinds of pairs (`selftrain.stages.mine`); where nothing else decides, an earlier one comes first."""
+UNSCORED = ("on_policy", "easy")
+"""The kinds of round 1."""
+
+
 class MineConfig(Strict):
     """Mining of pairs."""
 
     pairs_per_problem: Count = 8
     """Largest number of new pairs of one problem in one round."""
-    hard_share: Share = 0.5
-    """Share of `pairs_per_problem` that is reserved for hard negatives, from round 2 on."""
-    easy_share: Share = 0.25
-    """Share of `pairs_per_problem` for pairs whose wrong program crashes, times out or does not compile."""
+    kinds: Annotated[dict[PairKind, Rate], Field(min_length=1)] = {
+        "hard_negative": 4,
+        "on_policy": 3,
+        "easy": 1,
+    }
+    """Kinds of pairs that are mined, with their weights: how a problem's pairs are shared among the kinds that it has. A kind that
+    is not named is not mined. In round 1, which has no scores, only the weights of on_policy and easy count; if neither is
+    named, they have their default weights."""
+    pools: Literal["all", "newest", "sft"] = "all"
+    """Pools whose programs rounds after the first mine: all so far, only the newest policy's, or only the SFT generator's."""
     threshold: float | None = None
     """Score above which any failing candidate is a hard negative; null: only those are that score above a passing candidate
     of the same problem."""
-    passing: bool = True
-    """Whether rounds after the first add passing candidates of the new pool as chosen programs (full self-training);
-    false: later rounds mine hard negatives only, and take their chosen programs from the pairs of the first pool."""
+    max_pairs: Count | None = None
+    """Largest number of pairs of all rounds together; if there are more, the newest round's are drawn from at random. null: no
+    bound."""
+
+    def weights(self, round: int) -> dict[str, float]:
+        """The weights that count in `round`, by kind, in the order of `PairKind`."""
+        named = {kind: self.kinds[kind] for kind in get_args(PairKind) if kind in self.kinds}
+        if round > 1:
+            return named
+        default = type(self).model_fields["kinds"].default
+        unscored = {kind: weight for kind, weight in named.items() if kind in UNSCORED}
+        return unscored or {kind: default[kind] for kind in UNSCORED}
 
 
 class RewardConfig(Strict):

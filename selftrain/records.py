@@ -129,8 +129,8 @@ class Execution:
 class Pair:
     """A right (chosen) and a wrong (rejected) program for one problem.
 
-    kind            easy (the wrong one crashes, times out or does not compile), on_policy, or hard_negative (the reranker of
-                    `round` - 1 scored the wrong one above the right one, or above the threshold)
+    chosen_id, rejected_id   POOL/CANDIDATE, e.g. `ppo-1/HumanEval_11_string_xor.py#3`
+    kind            hard_negative, on_policy, easy or random, see `selftrain.stages.mine`
     round           the reward model that this pair was mined for, 1..R
     chosen_score, rejected_score   scores by the reranker that mined the pair; None in round 1
     gap             share of the problem's test cases that only the right one passes; 1 if unknown

@@ -35,7 +35,7 @@ class StudyConfig(Strict):
     variants: dict[str, Overrides | None] = {}  # noqa: RUF012
     """Name of a variant -> its overrides."""
     axes: dict[str, tuple[Any, ...]] = {}  # noqa: RUF012
-    """Name of a setting -> values. Each combination of values is a further variant, such as `rounds-1_mine.passing-true`."""
+    """Name of a setting -> values. Each combination of values is a further variant, such as `rounds-1_mine.pools-all`."""
     pools: tuple[str, ...] = Field(default=("sft",), min_length=1)
     """Pools to report (`sft`, `ppo-1`, ...); a variant that lacks a pool has no rows for it."""
     bootstrap: Count = 2000

@@ -98,18 +98,23 @@ def execute(
 def mine(
     run: Run,
     problems: ArtifactRef,
-    pool: tuple[ArtifactRef, ArtifactRef],
+    pools: Pools,
     round: int,
     earlier: tuple[ArtifactRef, ArtifactRef] | None = None,
 ) -> ArtifactRef:
-    """Mine the pairs of `round` from `pool` (candidates, executions). `earlier`: (pairs, reranker) of the previous round."""
-    inputs = {"problems": problems, "candidates": pool[0], "executions": pool[1]}
+    """Mine the pairs of `round`. `pools`: those of the rl split so far. `earlier`: (pairs, reranker) of the previous round."""
+    settings = run.config.mine
+    unused = ["pools"]  # their names are in the slice
+    if earlier is None:  # round 1 has no scores, so settings of later rounds cannot change its pairs
+        unused.append("threshold")
+    elif settings.pools != "all":
+        name = "sft" if settings.pools == "sft" else list(pools)[-1]
+        pools = {name: pools[name]}
+    settings = with_defaults(settings, *unused).model_copy(update={"kinds": settings.weights(round)})
+    config = MineSlice(seed=run.config.seed, round=round, pools=tuple(pools), mine=settings)
+    inputs = _pool_inputs(problems, pools)
     if earlier is not None:
         inputs |= {"pairs": earlier[0], "reranker": earlier[1]}
-    settings = run.config.mine
-    if earlier is None:  # round 1 has no scores, so settings of hard negatives cannot change its pairs
-        settings = with_defaults(settings, "hard_share", "threshold", "passing")
-    config = MineSlice(seed=run.config.seed, round=round, mine=settings)
     return run.do(MINE, f"mine-{round}", config, inputs, f"mine · round {round}")
 
 

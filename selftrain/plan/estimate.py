@@ -146,7 +146,7 @@ class Planner:
     def train_reward(self, node: Node) -> Step:
         """Trains the reranker of a round on the pairs of all rounds so far."""
         config, shape = node.config.reward, self.judge
-        pairs = self.new_pairs() * self.maker(node.inputs["pairs"]).config.round
+        pairs = self.pairs_until(self.maker(node.inputs["pairs"]).config.round)
         updates = optimizer_steps(pairs * (1 - config.holdout), config.epochs, config.batch_size)
         group = footprint.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
         cap = self.config.sample.max_new_tokens
@@ -276,11 +276,11 @@ class Planner:
         return Step(node.name, "agree", seconds=seconds, sandbox_seconds=cpu)
 
     def mine(self, node: Node) -> Step:
-        """Selects pairs from a pool of candidates, which from round 2 on the reranker scores."""
-        kept = round(self.new_pairs() * node.config.round * 2 * ROW_BYTES)
+        """Selects pairs from pools of candidates, which from round 2 on the reranker scores."""
+        kept = round(self.pairs_until(node.config.round) * 2 * ROW_BYTES)
         if "reranker" not in node.inputs:
             return Step(node.name, "mine", kept=kept)
-        count = self.corpus.count("rl") * self.config.sample.rl
+        count = self.corpus.count("rl") * self.config.sample.rl * len(node.config.pools)
         return self.scoring(node, [(("rl",), count)], 1, kept)
 
     def evaluate(self, node: Node) -> Step:
@@ -336,6 +336,11 @@ class Planner:
             return self.pairs
         each = min(self.config.mine.pairs_per_problem, self.config.sample.rl / 2)
         return max(1, round(self.corpus.count("rl") * PAIR_SHARE * each))
+
+    def pairs_until(self, round: int) -> float:
+        """Number of pairs of the rounds up to `round`."""
+        pairs = self.new_pairs() * round
+        return pairs if self.config.mine.max_pairs is None else min(pairs, self.config.mine.max_pairs)
 
     def share_of(self, programs: float) -> dict[str, int]:
         """Language -> share of `programs`, in proportion to the languages of the rl split's problems."""

@@ -22,7 +22,7 @@ WIDE = 420.0
 """Width of a plot that stands alone, in pixels."""
 COLOURS = 6
 """Number of colours for rounds; further rounds repeat the colours."""
-KINDS = ("easy", "on_policy", "hard_negative")
+KINDS = ("easy", "on_policy", "hard_negative", "random")
 """Kinds of mined pairs, in the order in which bars are stacked."""
 
 
@@ -167,8 +167,8 @@ def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
     for row, (name, kinds) in enumerate(pairs.items()):
         y, at = top + pitch * row, 0
         drawing.text((56, y + 16), f"round {name}", "", "end")
-        for kind in KINDS:
-            count = kinds.get(kind, 0)
+        for kind in filter(kinds.get, KINDS):
+            count = kinds[kind]
             drawing.rect(x(at), y + 2, x(at + count) - x(at), 20, f"kind-{kind}", f"{kind}: {count}")
             at += count
         drawing.text((WIDTH - 2, y + 16), f"{at:,}".replace(",", "\N{THIN SPACE}"), "number", "end")

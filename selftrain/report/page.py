@@ -44,7 +44,7 @@ class ReportInputs:
     pools            candidates for the test problems; `sft` is the first pool
     evaluation       result of `evaluate_pools` for these pools
     ppo              `ppo-1`, ... -> one row per PPO step: `step`, and any of the keys of `page.CURVES`
-    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative) -> number of pairs mined in that round
+    pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative, random) -> number of pairs mined in that round
     chosen           the ranker chosen on the validation split; one of the pools' rankers
     logprob_weights  ranker R -> weight of R+logprob, chosen on the validation split
     notes            sentences about the run's models and data, and about the limits of its results

@@ -1,21 +1,26 @@
-"""Stage `mine`: a pool with verdicts -> pairs of a right and a wrong program, added to the pairs of earlier rounds.
+"""Stage `mine`: pools with verdicts -> pairs of a right and a wrong program, added to the pairs of earlier rounds.
 
-For each problem with passing and failing candidates, up to `pairs_per_problem` new pairs:
-- hard negatives, from round 2 on: the reranker scored a failing candidate above a passing one of the same problem, or
-  above `threshold`; the largest difference first. With `passing: false` later rounds mine only hard negatives, and take
-  their right programs from earlier pairs;
-- easy pairs: the failing program crashes, times out or does not compile;
-- on-policy pairs: the failing program gives a wrong answer.
-Easy and on-policy pairs are drawn at random, depending on the seed. A candidate that the sandbox could not judge
-(`sandbox_error`) enters no pair. If there is no pair at all, the stage raises `DataError`; its message counts the problems by the
-outcome of their candidates and says what to change.
+Round 1 mines the SFT generator's pool; later rounds also those of the policies since (`mine.pools`). All distinct programs of a
+problem (`selftrain.stages.distinct`), whatever pool they come from, are one set, which the newest reranker scores from round 2 on.
+A pair is a right and a wrong program of the set that no earlier round has paired. It is of one kind:
+- hard_negative: the reranker scored the wrong program above the right one, or above `mine.threshold`;
+- easy: otherwise, if the wrong program crashes or does not compile. Its fault often shows without a look at the problem. A
+  program that exceeds its time, memory or output is not easy: it may be a plausible answer whose loop does not end;
+- on_policy: all others.
+Hard negatives come in the order of the difference in score, the largest first; the other kinds in an order drawn by the seed. Up
+to `mine.pairs_per_problem` pairs of a problem are taken, one after the other. The next pair is always of the kind whose number of
+pairs, this one counted, divided by its weight in `mine.kinds` is the smallest. So each kind has a share of the room, and where one
+has no more pairs the others fill it. A kind without a weight is left out; so without hard_negative no pair has its programs in
+the wrong order. The kind `random` has all pairs of the problem, whatever the scores and verdicts, in an order drawn by the seed.
+
+If there is no pair at all, the stage raises `DataError`; its message counts the problems by the outcome of their candidates and
+says what to change.
 """
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 from sandbox.verdicts import Verdict
 from selftrain.config import MineConfig, Strict
@@ -23,54 +28,48 @@ from selftrain.errors import DataError
 from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
 from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Context, Outcome, Stage
+from selftrain.stages.distinct import Program, distinct_programs, form
+from selftrain.store.store import PROGRESS
+
+EASY = (Verdict.compile_error, Verdict.runtime_error)
+"""Verdicts of the wrong programs of easy pairs."""
+
+Couple = tuple[Program, Program]
+"""A right and a wrong program."""
 
 
 class MineSlice(Strict):
-    """What the pairs depend on besides the pool, the earlier pairs and the reranker that scores the pool."""
+    """What the pairs depend on besides the pools, the earlier pairs and the reranker. `pools`: their names, the oldest first."""
 
     seed: int
     round: int
+    pools: tuple[str, ...]
     mine: MineConfig
 
 
-@dataclass(frozen=True)
-class Program:
-    """One distinct program of a problem.
-
-    candidate  the first candidate with this text
-    score      the reranker's score; None in round 1, which has no reranker
-    pass_rate  share of the test cases that it passes; None if unknown
-    """
-
-    candidate: Candidate
-    verdict: Verdict
-    score: float | None
-    pass_rate: float | None = None
-
-    @property
-    def id(self) -> str:
-        """The id of the candidate."""
-        return self.candidate.id
-
-
 def run(context: Context) -> Outcome:
-    """Reads `problems`, `candidates`, `executions`, and from round 2 on `pairs` and `reranker`; writes pairs.parquet."""
+    """Reads `problems`, `POOL.candidates` and `POOL.executions` of every pool, and from round 2 on `pairs` and `reranker`;
+    writes pairs.parquet."""
     config: MineSlice = context.config
-    problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
-    candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
-    rows = read_records(context.inputs["executions"] / "executions.parquet", Execution)
-    executions = {row.candidate_id: row for row in rows}
+    inputs = context.inputs
+    problems = {p.id: p for p in read_records(inputs["problems"] / "problems.parquet", Problem)}
+    pools = {
+        name: (
+            read_records(inputs[f"{name}.candidates"] / "candidates.parquet", Candidate),
+            read_records(inputs[f"{name}.executions"] / "executions.parquet", Execution),
+        )
+        for name in config.pools
+    }
+    programs, doubtful = distinct_programs(problems, pools)
     earlier: list[Pair] = []
-    scores: dict[str, float] = {}
-    if "reranker" in context.inputs:
-        earlier = read_records(context.inputs["pairs"] / "pairs.parquet", Pair)
-        scores = score_candidates(context, [Job("mine", "reranker", "candidates", splits=("rl",))])["mine"]
-    programs = distinct_programs(candidates, executions, scores)
+    if "reranker" in inputs:
+        earlier = read_records(inputs["pairs"] / "pairs.parquet", Pair)
+        programs = scored(context, programs)
     new = mine_pairs(problems, programs, earlier, config)
     pairs = earlier + new
     found = outcomes(programs)
     if not pairs:
-        raise DataError(no_pairs(found, config.mine))
+        raise DataError(no_pairs(found, config))
     write_records(context.folder / "pairs.parquet", pairs, Pair)
     metrics = {
         "pairs": len(pairs),
@@ -80,18 +79,33 @@ def run(context: Context) -> Outcome:
         "tampered": sum(
             program.verdict is Verdict.tampered for each in programs.values() for program in each
         ),
+        "doubtful": doubtful,
         **{f"problems_{name}": found[name] for name in ("mixed", "passing", "failing")},
     }
     return Outcome(digest(pairs), metrics)
 
 
+def scored(context: Context, programs: Mapping[str, Sequence[Program]]) -> dict[str, list[Program]]:
+    """The programs with the reranker's scores."""
+    folder = context.folder / PROGRESS / "programs"
+    folder.mkdir(parents=True, exist_ok=True)
+    candidates = [program.candidate for each in programs.values() for program in each]
+    write_records(folder / "candidates.parquet", candidates, Candidate)
+    inputs = {"problems": context.inputs["problems"], "reranker": context.inputs["reranker"]}
+    job = Job("mine", "reranker", "programs", splits=("rl",))
+    scores = score_candidates(replace(context, inputs=inputs | {"programs": folder}), [job])["mine"]
+    return {
+        id: [replace(program, score=scores[program.id]) for program in each] for id, each in programs.items()
+    }
+
+
 def mine_pairs(
-    problems: dict[str, Problem],
-    programs: dict[str, list[Program]],
+    problems: Mapping[str, Problem],
+    programs: Mapping[str, Sequence[Program]],
     earlier: Sequence[Pair],
     config: MineSlice,
 ) -> list[Pair]:
-    """The new pairs of this round. `programs`: the result of `distinct_programs`, whose order the pairs keep."""
+    """The new pairs of this round, in the order of `programs`; with the `earlier` ones not more than `mine.max_pairs`."""
     known = defaultdict(list)
     for pair in earlier:
         known[pair.problem_id].append(pair)
@@ -99,19 +113,91 @@ def mine_pairs(
     for problem_id, found in programs.items():
         rng = random.Random(f"{config.seed}/{config.round}/{problem_id}")
         pairs += problem_pairs(problems[problem_id], found, known[problem_id], config, rng)
-    return pairs
+    most = config.mine.max_pairs
+    if most is None or len(earlier) + len(pairs) <= most:
+        return pairs
+    rng = random.Random(f"{config.seed}/{config.round}")
+    return [pairs[at] for at in sorted(rng.sample(range(len(pairs)), max(0, most - len(earlier))))]
 
 
-def outcomes(programs: dict[str, list[Program]]) -> Counter[str]:
-    """Number of problems whose programs all pass (`passing`), all fail (`failing`), or do both (`mixed`)."""
-    kinds = {(True,): "passing", (False,): "failing", (False, True): "mixed"}
-    return Counter(
-        kinds[tuple(sorted({program.verdict is Verdict.passed for program in found}))]
-        for found in programs.values()
+def problem_pairs(
+    problem: Problem,
+    programs: Sequence[Program],
+    earlier: Sequence[Pair],
+    config: MineSlice,
+    rng: random.Random,
+) -> list[Pair]:
+    """One problem's new pairs, at most `pairs_per_problem`, none of which is in `earlier`."""
+    weights = config.mine.weights(config.round)
+    paired = {(form(problem, pair.chosen), form(problem, pair.rejected)) for pair in earlier}
+    couples = [
+        (chosen, rejected)
+        for chosen in programs
+        for rejected in programs
+        if chosen.passed and not rejected.passed and (chosen.form, rejected.form) not in paired
+    ]
+    rng.shuffle(couples)
+    left = {kind: of_kind(couples, kind, config.mine.threshold) for kind in weights}
+    taken: Counter[str] = Counter()
+    pairs: dict[tuple[str, str], Pair] = {}
+    while len(pairs) < config.mine.pairs_per_problem and any(left.values()):
+        kind = min((k for k in weights if left[k]), key=lambda k: (taken[k] + 1) / weights[k])
+        chosen, rejected = left[kind].pop()
+        if (chosen.id, rejected.id) not in pairs:  # `random` has those of all kinds
+            pairs[chosen.id, rejected.id] = as_pair(problem, chosen, rejected, kind, config.round)
+            taken[kind] += 1
+    return list(pairs.values())
+
+
+def of_kind(couples: Sequence[Couple], kind: str, threshold: float | None) -> list[Couple]:
+    """The couples of a kind; the last one is to be taken first."""
+    if kind == "random":
+        return list(couples)
+    found = [couple for couple in couples if kind_of(*couple, threshold) == kind]
+    if kind == "hard_negative":
+        found.sort(key=lambda couple: (-hardness(*couple), couple[0].id, couple[1].id), reverse=True)
+    return found
+
+
+def kind_of(chosen: Program, rejected: Program, threshold: float | None) -> str:
+    """The kind of the pair of a right and a wrong program, other than random."""
+    if rejected.score is not None and (
+        hardness(chosen, rejected) > 0 or (threshold is not None and rejected.score > threshold)
+    ):
+        return "hard_negative"
+    return "easy" if rejected.verdict in EASY else "on_policy"
+
+
+def hardness(chosen: Program, rejected: Program) -> float:
+    """By how much the reranker scored the wrong program above the right one; 0 without scores."""
+    return (rejected.score or 0.0) - (chosen.score or 0.0)
+
+
+def as_pair(problem: Problem, chosen: Program, rejected: Program, kind: str, round: int) -> Pair:
+    """The record of a pair."""
+    return Pair(
+        problem_id=problem.id,
+        prompt=problem.prompt,
+        chosen=chosen.text,
+        rejected=rejected.text,
+        chosen_id=chosen.id,
+        rejected_id=rejected.id,
+        kind=kind,
+        round=round,
+        chosen_score=chosen.score,
+        rejected_score=rejected.score,
+        gap=1.0 - (rejected.pass_rate or 0.0),
+        task=problem.task,
     )
 
 
-def no_pairs(found: Counter[str], mine: MineConfig) -> str:
+def outcomes(programs: Mapping[str, Sequence[Program]]) -> Counter[str]:
+    """Number of problems whose programs all pass (`passing`), all fail (`failing`), or do both (`mixed`)."""
+    kinds = {(True,): "passing", (False,): "failing", (False, True): "mixed"}
+    return Counter(kinds[tuple(sorted({program.passed for program in found}))] for found in programs.values())
+
+
+def no_pairs(found: Counter[str], config: MineSlice) -> str:
     """The error message for a stage without pairs: the reason, and what to change. `found`: the result of `outcomes`."""
     said = (
         f"there is no pair to train the reranker on: of {found.total()} problems of the rl split with judged programs "
@@ -120,8 +206,8 @@ def no_pairs(found: Counter[str], mine: MineConfig) -> str:
     )
     if found["mixed"]:
         return said + (
-            f"the failing ones all crash or do not compile, and of such pairs mine.easy_share={mine.easy_share:g} of "
-            f"mine.pairs_per_problem={mine.pairs_per_problem} takes none; raise one of them"
+            f"none of those is of a kind that mine.kinds={', '.join(config.mine.kinds)} takes in round {config.round}; the kinds "
+            "of round 1 are on_policy and easy: name both, or neither"
         )
     if not found:
         return said + "the generator's candidates have no verdicts; see the figures of stage execute"
@@ -138,143 +224,6 @@ def no_pairs(found: Counter[str], mine: MineConfig) -> str:
     return said + (
         "draw more candidates of each problem (sample.rl), at a higher sample.temperature, or take more problems"
     )
-
-
-def distinct_programs(
-    candidates: Iterable[Candidate], executions: dict[str, Execution], scores: dict[str, float]
-) -> dict[str, list[Program]]:
-    """Problem id -> its distinct sampled programs that the sandbox judged, without the greedy completion."""
-    found: dict[str, dict[str, Program]] = defaultdict(dict)
-    for candidate in candidates:
-        execution = executions[candidate.id]
-        if candidate.sample >= 0 and execution.verdict.is_label:
-            program = Program(candidate, execution.verdict, scores.get(candidate.id), execution.pass_rate)
-            found[candidate.problem_id].setdefault(candidate.completion.rstrip(), program)
-    return {problem_id: list(programs.values()) for problem_id, programs in found.items()}
-
-
-def problem_pairs(
-    problem: Problem,
-    programs: Sequence[Program],
-    earlier: Sequence[Pair],
-    config: MineSlice,
-    rng: random.Random,
-) -> list[Pair]:
-    """One problem's new pairs, at most `pairs_per_problem`, none of which is in `earlier`."""
-    mine = config.mine
-    right = [program for program in programs if program.verdict is Verdict.passed]
-    wrong = [program for program in programs if program.verdict is not Verdict.passed]
-    pairs = NewPairs(problem, config, earlier)
-    if config.round > 1:
-        take_hard(pairs, right, wrong, earlier, rng)
-        if not mine.passing:
-            return pairs.taken
-    rest = [(chosen, rejected) for chosen in right for rejected in wrong]
-    rng.shuffle(rest)
-    easy_cap = round(mine.easy_share * mine.pairs_per_problem)
-    for chosen, rejected in rest:
-        easy = rejected.verdict not in (Verdict.wrong_answer, Verdict.tampered)
-        cap = easy_cap if easy else mine.pairs_per_problem
-        pairs.take(as_chosen(chosen), rejected, "easy" if easy else "on_policy", cap)
-    return pairs.taken
-
-
-class Chosen(NamedTuple):
-    """The right program of a pair; `score` is None where the reranker has not scored it."""
-
-    id: str
-    text: str
-    score: float | None
-
-
-class NewPairs:
-    """The pairs taken so far for one problem: no duplicates and none from `earlier`; trailing white space is ignored."""
-
-    def __init__(self, problem: Problem, config: MineSlice, earlier: Sequence[Pair]) -> None:
-        self.problem = problem
-        self.config = config
-        self.seen = {(pair.chosen.rstrip(), pair.rejected.rstrip()) for pair in earlier}
-        self.taken: list[Pair] = []
-
-    def take(self, chosen: Chosen, rejected: Program, kind: str, cap: int) -> None:
-        """Add a pair unless it is a duplicate, or `cap` of its kind or `pairs_per_problem` in all are taken."""
-        text = rejected.candidate.completion
-        key = (chosen.text.rstrip(), text.rstrip())
-        full = len(self.taken) >= self.config.mine.pairs_per_problem
-        if full or key in self.seen or sum(pair.kind == kind for pair in self.taken) >= cap:
-            return
-        self.seen.add(key)
-        self.taken.append(
-            Pair(
-                problem_id=self.problem.id,
-                prompt=self.problem.prompt,
-                chosen=chosen.text,
-                rejected=text,
-                chosen_id=chosen.id,
-                rejected_id=rejected.id,
-                kind=kind,
-                round=self.config.round,
-                chosen_score=chosen.score,
-                rejected_score=rejected.score,
-                gap=1.0 - (rejected.pass_rate or 0.0),
-                task=self.problem.task,
-            )
-        )
-
-
-def as_chosen(program: Program) -> Chosen:
-    """A program of the pool as the right one of a pair."""
-    return Chosen(program.id, program.candidate.completion, program.score)
-
-
-def take_hard(
-    pairs: NewPairs,
-    right: Sequence[Program],
-    wrong: Sequence[Program],
-    earlier: Sequence[Pair],
-    rng: random.Random,
-) -> None:
-    """Take hard negatives: first wrong programs scored above a right one, largest gap first; then those above `threshold`.
-
-    If `passing` is false, the right programs come from earlier pairs. Some of them are in the new pool too and have a score: for
-    a hard negative of the first kind, a right program that scored above the wrong one is not used.
-    """
-    mine = pairs.config.mine
-    cap = max(1, round(mine.hard_share * mine.pairs_per_problem)) if mine.hard_share else 0
-    scores = {program.candidate.completion: program.score for program in right}
-    known = [Chosen(pair.chosen_id, pair.chosen, scores.get(pair.chosen)) for pair in earlier]
-    known = list({chosen.text: chosen for chosen in known}.values())
-    new = [as_chosen(program) for program in right] if mine.passing else []
-    for chosen, rejected in hard_negatives(right, wrong):
-        if mine.passing:
-            pairs.take(as_chosen(chosen), rejected, "hard_negative", cap)
-        elif options := below(known, rejected):
-            pairs.take(rng.choice(options), rejected, "hard_negative", cap)
-    if mine.threshold is None:
-        return
-    for rejected in sorted(wrong, key=lambda program: (-(program.score or 0.0), program.id)):
-        if rejected.score is not None and rejected.score > mine.threshold and (options := new or known):
-            pairs.take(rng.choice(options), rejected, "hard_negative", cap)
-
-
-def below(known: Sequence[Chosen], rejected: Program) -> list[Chosen]:
-    """The programs in `known` that the reranker scored below `rejected` or did not score."""
-    return [
-        chosen
-        for chosen in known
-        if chosen.score is None or rejected.score is None or chosen.score < rejected.score
-    ]
-
-
-def hard_negatives(right: Sequence[Program], wrong: Sequence[Program]) -> list[tuple[Program, Program]]:
-    """Pairs (right, wrong) in which the reranker scored the wrong program higher, the largest difference first."""
-    gaps = [
-        (chosen.score - rejected.score, chosen.id, rejected.id, chosen, rejected)
-        for chosen in right
-        for rejected in wrong
-        if chosen.score is not None and rejected.score is not None and rejected.score > chosen.score
-    ]
-    return [(chosen, rejected) for *_, chosen, rejected in sorted(gaps, key=lambda gap: gap[:3])]
 
 
 MINE = Stage("mine", 5, run)

@@ -18,7 +18,7 @@ def write(path: Path, **values: object) -> str:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"axes": {"mine.hardshare": [0]}}, "no such setting; did you mean mine.hard_share?"),
+        ({"axes": {"mine.treshold": [0]}}, "no such setting; did you mean mine.threshold?"),
         ({"base": "nowhere", "variants": {"a": {}}}, "no config 'nowhere'"),
         ({"variants": {"a": {}, "b": {"rounds": 2}}}, "the variants a and b are the same run"),
     ],
@@ -31,8 +31,8 @@ def test_a_wrong_study_is_told_in_one_line(tmp_path: Path, values: dict[str, obj
 
 
 def test_variants_that_differ_in_nothing_that_a_stage_reads_are_told(tmp_path: Path) -> None:
-    # Round 1 mines no hard negatives, so with one round their share changes no stage.
-    variants = {"a": {"rounds": 1}, "b": {"rounds": 1, "mine.hard_share": 0.1}}
+    # Round 1 mines no hard negatives, so with one round their threshold changes no stage.
+    variants = {"a": {"rounds": 1}, "b": {"rounds": 1, "mine.threshold": 0.1}}
     done = selftrain("study", write(tmp_path / "mine.yaml", variants=variants), "--dry-run", cwd=tmp_path)
     assert done.returncode == 2
     assert "the variants a and b are the same run" in done.stderr.splitlines()[-1]

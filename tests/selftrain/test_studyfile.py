@@ -18,7 +18,7 @@ def study(folder: Path, overrides: dict[str, Any] | None = None, **values: Any) 
 
 
 def test_cells_are_variants_times_seeds(tmp_path: Path) -> None:
-    found = study(tmp_path, set={"mine.hard_share": 0.1}, variants={"a": None, "b": {"rounds": 1}})
+    found = study(tmp_path, set={"mine.threshold": 0.1}, variants={"a": None, "b": {"rounds": 1}})
     assert [cell.name for cell in found.cells] == ["a-seed-1", "a-seed-2", "b-seed-1", "b-seed-2"]
     assert [(cell.config.seed, cell.config.rounds) for cell in found.cells] == [
         (1, 2),
@@ -26,23 +26,23 @@ def test_cells_are_variants_times_seeds(tmp_path: Path) -> None:
         (1, 1),
         (2, 1),
     ]
-    assert {cell.config.mine.hard_share for cell in found.cells} == {0.1}
+    assert {cell.config.mine.threshold for cell in found.cells} == {0.1}
     # Names of their own, so that `selftrain gc` keeps what each of them needs.
     assert [cell.config.name for cell in found.cells] == ["mine-a-1", "mine-a-2", "mine-b-1", "mine-b-2"]
     assert found.baseline == "a"
 
 
 def test_axes_are_combined(tmp_path: Path) -> None:
-    axes = {"rounds": [1, 3], "mine.passing": [True, False]}
+    axes = {"rounds": [1, 3], "mine.pools": ["all", "sft"]}
     found = study(
-        tmp_path, seeds=[7], variants={"as-it-is": {}}, axes=axes, baseline="rounds-3_mine.passing-false"
+        tmp_path, seeds=[7], variants={"as-it-is": {}}, axes=axes, baseline="rounds-3_mine.pools-sft"
     )
-    assert [(cell.variant, cell.config.rounds, cell.config.mine.passing) for cell in found.cells] == [
-        ("as-it-is", 2, True),
-        ("rounds-1_mine.passing-true", 1, True),
-        ("rounds-1_mine.passing-false", 1, False),
-        ("rounds-3_mine.passing-true", 3, True),
-        ("rounds-3_mine.passing-false", 3, False),
+    assert [(cell.variant, cell.config.rounds, cell.config.mine.pools) for cell in found.cells] == [
+        ("as-it-is", 2, "all"),
+        ("rounds-1_mine.pools-all", 1, "all"),
+        ("rounds-1_mine.pools-sft", 1, "sft"),
+        ("rounds-3_mine.pools-all", 3, "all"),
+        ("rounds-3_mine.pools-sft", 3, "sft"),
     ]
 
 
@@ -60,7 +60,7 @@ def test_the_base_may_lie_beside_the_study(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("values", "said"),
     [
-        ({"axes": {"mine.hardshare": [0, 1]}}, "variant mine.hardshare-0: .*mine.hardshare: no such setting.* mine.hard_share"),
+        ({"axes": {"mine.treshold": [0, 1]}}, "variant mine.treshold-0: .*mine.treshold: no such setting.* mine.threshold"),
         ({"axis": {"rounds": [1]}}, "axis: Extra inputs are not permitted; there are: name, base, .*axes"),
         ({"axes": {"rounds": []}}, "axes.rounds: expected at least one value"),
         ({"base": "nowhere", "variants": {"a": {}}}, "variant a: no config 'nowhere': .*demo"),

@@ -381,13 +381,30 @@ def test_tokens_and_seconds_follow_from_the_counts():
     assert steps["rm-1"].tokens == (2 * 8 * 20, 2 * 8 * 10)
     assert steps["rm-2"].tokens == (2 * 20 * 20, 2 * 20 * 10)
     assert steps["ppo-1"].tokens == (24 * 20, 24 * 10)
-    assert steps["mine-2"].tokens == (10 * 20, 28 * 10), "each prompt once, distinct programs"
+    assert steps["mine-2"].tokens == (10 * 20, 2 * 28 * 10), (
+        "each prompt once, distinct programs of two pools"
+    )
     # Three pools under two rerankers over 3 problems x 3, and the first with shuffled prompts over 2 x 3.
     assert steps["evaluate"].tokens[0] == (6 * 3 + 2 * 2) * 20
     assert steps["evaluate"].tokens[1] == pytest.approx(0.7 * (6 * 9 + 2 * 6) * 10, abs=10)
     assert steps["execute-sft-rl"].sandbox_seconds == pytest.approx(
         0.7 * sandbox_seconds({"py": 24, "sh": 16}, endless=0)
     )
+
+
+def test_rounds_read_the_pools_that_are_mined_and_train_on_the_pairs_that_are_kept():
+    settings: dict[str, Any] = {
+        "sample": {"rl": 4},
+        "reward": {"epochs": 1, "batch_size": 4, "later_epochs": None},
+    }
+    for pools in ("newest", "sft"):
+        steps = planned(mine={"pools": pools}, **settings)
+        assert steps["mine-2"].tokens == (10 * 20, 28 * 10)
+        assert ("sample-ppo-1-rl" in steps) == (pools == "newest")
+    steps = planned(mine={"max_pairs": 12}, **settings)
+    # Ten pairs in round 1 (two whole batches), twelve of twenty in round 2 (three), of two rows each.
+    assert steps["rm-1"].tokens == (2 * 8 * 20, 2 * 8 * 10)
+    assert steps["rm-2"].tokens == (2 * 12 * 20, 2 * 12 * 10)
 
 
 def test_reward_from_execution_runs_every_rollout():

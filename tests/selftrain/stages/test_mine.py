@@ -1,6 +1,7 @@
 """Tests of stage `mine`: which pairs it forms from a pool with verdicts."""
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,11 @@ import pytest
 from sandbox.verdicts import Verdict
 from selftrain.config import MineConfig, RuntimeConfig
 from selftrain.errors import DataError
-from selftrain.records import Candidate, Execution, Pair, Problem, write_records
+from selftrain.records import Candidate, Execution, Pair, Problem, read_records, write_records
+from selftrain.rerank.scoring import Job
 from selftrain.stage import Context
-from selftrain.stages.mine import MINE, MineSlice, Program, distinct_programs, mine_pairs
+from selftrain.stages.distinct import distinct_programs
+from selftrain.stages.mine import MINE, MineSlice, mine_pairs
 
 PASSED, WRONG, CRASHED = Verdict.passed, Verdict.wrong_answer, Verdict.runtime_error
 
@@ -43,13 +46,26 @@ def mined(
     made: Made, earlier: list[Pair] | None = None, round: int = 1, seed: int = 0, **settings: Any
 ) -> list[Pair]:
     """What `mine_pairs` makes of it."""
-    config = MineSlice(seed=seed, round=round, mine=MineConfig(**settings))
-    return mine_pairs(made.problems, programs(made), earlier or [], config)
+    return mined_from({"sft": made}, earlier, round, seed, **settings)
 
 
-def programs(made: Made) -> dict[str, list[Program]]:
-    """Its distinct programs."""
-    return distinct_programs(made.candidates, made.executions, made.scores)
+def mined_from(
+    pools: dict[str, Made],
+    earlier: list[Pair] | None = None,
+    round: int = 2,
+    seed: int = 0,
+    **settings: Any,
+) -> list[Pair]:
+    """What `mine_pairs` makes of several pools with the same problems."""
+    config = MineSlice(seed=seed, round=round, pools=tuple(pools), mine=MineConfig(**settings))
+    problems = {id: problem for made in pools.values() for id, problem in made.problems.items()}
+    scores = {f"{name}/{id}": score for name, made in pools.items() for id, score in made.scores.items()}
+    found, _ = distinct_programs(
+        problems, {name: (made.candidates, list(made.executions.values())) for name, made in pools.items()}
+    )
+    if round > 1:
+        found = {id: [replace(p, score=scores.get(p.id)) for p in each] for id, each in found.items()}
+    return mine_pairs(problems, found, earlier or [], config)
 
 
 def texts(pairs: list[Pair], kind: str | None = None) -> set[tuple[str, str]]:
@@ -60,16 +76,21 @@ def texts(pairs: list[Pair], kind: str | None = None) -> set[tuple[str, str]]:
 def test_the_first_round_pairs_right_with_wrong_and_keeps_their_texts():
     pairs = mined(pool(a=[("good", PASSED), ("bad", WRONG)], b=[("fine", PASSED), ("boom", CRASHED)]))
     assert pairs == [
-        Pair("a", "prompt of a", "good", "bad", "a#0", "a#1", "on_policy", 1, task="a"),
-        Pair("b", "prompt of b", "fine", "boom", "b#0", "b#1", "easy", 1, task="b"),
+        Pair("a", "prompt of a", "good", "bad", "sft/a#0", "sft/a#1", "on_policy", 1, task="a"),
+        Pair("b", "prompt of b", "fine", "boom", "sft/b#0", "sft/b#1", "easy", 1, task="b"),
     ]
 
 
-@pytest.mark.parametrize(
-    "verdict", [v for v in Verdict if v not in (PASSED, WRONG, Verdict.tampered, Verdict.sandbox_error)]
-)
-def test_easy_pairs_are_those_whose_wrong_program_does_not_finish(verdict: Verdict):
+@pytest.mark.parametrize("verdict", [Verdict.compile_error, Verdict.runtime_error])
+def test_easy_pairs_are_those_whose_wrong_program_crashes_or_does_not_compile(verdict: Verdict):
     assert [pair.kind for pair in mined(pool(a=[("good", PASSED), ("bad", verdict)]))] == ["easy"]
+
+
+@pytest.mark.parametrize(
+    "verdict", [WRONG, Verdict.timeout, Verdict.memory_exceeded, Verdict.output_exceeded, Verdict.tampered]
+)
+def test_a_wrong_program_that_runs_is_not_easy(verdict: Verdict):
+    assert [pair.kind for pair in mined(pool(a=[("good", PASSED), ("bad", verdict)]))] == ["on_policy"]
 
 
 def test_a_program_that_tampered_is_a_wrong_program_that_is_not_easy():
@@ -109,7 +130,7 @@ def test_the_greedy_candidate_is_in_no_pair():
 def test_the_same_program_counts_once_whatever_space_ends_it():
     made = pool(a=[("good", PASSED), ("bad\n", WRONG), ("bad", WRONG), ("good  ", PASSED)])
     pairs = mined(made)
-    assert [(pair.chosen_id, pair.rejected_id) for pair in pairs] == [("a#0", "a#1")]
+    assert [(pair.chosen_id, pair.rejected_id) for pair in pairs] == [("sft/a#0", "sft/a#1")]
 
 
 MANY = pool(
@@ -119,12 +140,13 @@ MANY = pool(
 
 
 def test_a_problem_gives_no_more_than_its_cap_and_easy_ones_their_share_of_it():
-    pairs = mined(MANY, pairs_per_problem=8, easy_share=0.25)
+    pairs = mined(MANY, pairs_per_problem=8, kinds={"on_policy": 3, "easy": 1})
     assert sum(pair.problem_id == "a" for pair in pairs) == 8
     assert sum(pair.problem_id == "b" for pair in pairs) == 1
     assert sum(pair.kind == "easy" for pair in pairs) <= 2
     assert len(texts(pairs)) == 9
-    assert not texts(mined(MANY, easy_share=0.0), "easy")
+    assert len(texts(pairs, "easy")) == 2
+    assert not texts(mined(MANY, kinds={"on_policy": 1}), "easy")
     assert len(mined(MANY, pairs_per_problem=1)) == 2
 
 
@@ -149,7 +171,7 @@ SCORED = pool(
 
 
 def test_a_hard_negative_scored_above_a_passing_candidate_of_its_problem():
-    pairs = mined(SCORED, round=2, hard_share=1.0, pairs_per_problem=8)
+    pairs = mined(SCORED, round=2, kinds={"hard_negative": 1, "on_policy": 1e-9})
     assert texts(pairs, "hard_negative") == {("right 1", "mid"), ("right 1", "top"), ("right 2", "top")}
     assert all(pair.rejected_score > pair.chosen_score for pair in pairs if pair.kind == "hard_negative")  # type: ignore[operator]
     assert texts(pairs, "on_policy") == {("right 1", "low"), ("right 2", "low"), ("right 2", "mid")}
@@ -169,13 +191,14 @@ def test_equal_scores_make_no_hard_negative():
 
 
 def test_the_largest_mistakes_are_taken_first_and_no_more_than_their_share():
-    one = mined(SCORED, round=2, hard_share=0.25, pairs_per_problem=4)
+    one = mined(SCORED, round=2, kinds={"hard_negative": 1, "on_policy": 3}, pairs_per_problem=4)
     assert texts(one, "hard_negative") == {("right 1", "top")}
     assert len(one) == 4
-    two = mined(SCORED, round=2, hard_share=0.5, pairs_per_problem=4)
-    assert [(pair.chosen, pair.rejected) for pair in two[:2]] == [("right 1", "top"), ("right 1", "mid")]
+    two = mined(SCORED, round=2, kinds={"hard_negative": 1, "on_policy": 1}, pairs_per_problem=4)
+    hard = [(pair.chosen, pair.rejected) for pair in two if pair.kind == "hard_negative"]
+    assert hard == [("right 1", "top"), ("right 1", "mid")]
     assert len(texts(two, "hard_negative")) == 2
-    assert not texts(mined(SCORED, round=2, hard_share=0.0), "hard_negative")
+    assert not texts(mined(SCORED, round=2, kinds={"on_policy": 1, "easy": 1}), "hard_negative")
 
 
 def test_above_the_threshold_is_hard_whatever_passed():
@@ -189,46 +212,140 @@ def test_above_the_threshold_is_hard_whatever_passed():
     assert not texts(mined(made, round=1, threshold=0.0), "hard_negative"), "nothing is scored in round 1"
 
 
-EARLIER = [Pair("a", "prompt of a", "old right", "old wrong", "a#90", "a#91", "on_policy", 1)]
+# Several pools are one set
 
 
-def test_a_threshold_finds_hard_negatives_where_nothing_of_the_new_pool_passes():
-    made = pool(a=[("high", WRONG, 2.0)])
-    assert mined(made, EARLIER, round=2) == []
-    pairs = mined(made, EARLIER, round=2, threshold=1.0)
+def test_right_programs_of_an_earlier_pool_are_paired_where_the_newest_pool_is_all_wrong():
+    sft = pool(a=[("right", PASSED, 0.0), ("more right", PASSED, 3.0), ("wrong", WRONG, -1.0)])
+    ppo = pool(a=[("high", WRONG, 5.0), ("higher", CRASHED, 6.0)])
+    pairs = mined_from({"sft": sft, "ppo-1": ppo}, kinds={"hard_negative": 1})
+    assert [(p.chosen, p.chosen_id, p.chosen_score, p.rejected, p.rejected_id, p.rejected_score) for p in pairs] == [
+        ("right", "sft/a#0", 0.0, "higher", "ppo-1/a#1", 6.0),
+        ("right", "sft/a#0", 0.0, "high", "ppo-1/a#0", 5.0),
+        ("more right", "sft/a#1", 3.0, "higher", "ppo-1/a#1", 6.0),
+        ("more right", "sft/a#1", 3.0, "high", "ppo-1/a#0", 5.0),
+    ]  # fmt: skip
+    assert mined_from({"ppo-1": ppo}) == []
+
+
+def test_a_threshold_finds_hard_negatives_where_nothing_of_the_newest_pool_passes():
+    sft, ppo = pool(a=[("right", PASSED, 9.0)]), pool(a=[("high", WRONG, 2.0), ("low", WRONG, 0.5)])
+    assert not texts(mined_from({"sft": sft, "ppo-1": ppo}), "hard_negative")
+    pairs = mined_from({"sft": sft, "ppo-1": ppo}, threshold=1.0, kinds={"hard_negative": 1})
     assert [(p.chosen, p.chosen_id, p.rejected, p.kind, p.round) for p in pairs] == [
-        ("old right", "a#90", "high", "hard_negative", 2)
+        ("right", "sft/a#0", "high", "hard_negative", 2)
     ]
+
+
+def test_a_program_of_two_pools_is_one_program():
+    sft = pool(a=[("right", PASSED, 0.0), ("wrong", WRONG, -1.0)])
+    ppo = pool(a=[("wrong", WRONG, -1.0), ("right\n", PASSED, 0.0)])
+    pairs = mined_from({"sft": sft, "ppo-1": ppo})
+    assert [(pair.chosen_id, pair.rejected_id) for pair in pairs] == [("sft/a#0", "sft/a#1")]
 
 
 def test_a_pair_of_an_earlier_round_is_not_taken_again():
     made = pool(a=[("right", PASSED, 0.0), ("wrong\n", WRONG, 1.0), ("new", WRONG, 2.0)])
-    earlier = [Pair("a", "prompt of a", "right", "wrong", "a#70", "a#71", "on_policy", 1)]
+    earlier = [Pair("a", "prompt of a", "right", "wrong", "sft/a#70", "sft/a#71", "on_policy", 1)]
     assert texts(mined(made, earlier, round=2)) == {("right", "new")}
 
 
-def test_hard_negatives_only_takes_its_right_programs_from_earlier_pairs():
-    made = pool(
-        a=[("new right", PASSED, 1.0), ("high", WRONG, 2.0), ("low", WRONG, 0.0)],
-        b=[("right", PASSED, 0.0), ("high", WRONG, 1.0)],
+# The room of a problem is shared among the kinds
+
+
+def many(hard: int, plain: int, easy: int) -> Made:
+    """A problem with one right program, and so many wrong ones for each kind of pairs."""
+    return pool(
+        a=[
+            ("right", PASSED, 0.0),
+            *((f"hard {i}", WRONG, 1.0 + i) for i in range(hard)),
+            *((f"plain {i}", WRONG, -1.0) for i in range(plain)),
+            *((f"easy {i}", CRASHED, -1.0) for i in range(easy)),
+        ]
     )
-    pairs = mined(made, EARLIER, round=2, passing=False)
-    assert [(p.chosen, p.chosen_score, p.rejected, p.rejected_score, p.kind) for p in pairs] == [
-        ("old right", None, "high", 2.0, "hard_negative")
-    ]
 
 
-def test_hard_negatives_only_leaves_out_a_right_program_that_was_scored_above():
-    made = pool(a=[("old right", PASSED, 3.0), ("new right", PASSED, 1.0), ("high", WRONG, 2.0)])
-    assert mined(made, EARLIER, round=2, passing=False) == []
-    made = pool(a=[("old right", PASSED, 1.5), ("new right", PASSED, 1.0), ("high", WRONG, 2.0)])
-    pairs = mined(made, EARLIER, round=2, passing=False)
-    assert [(p.chosen, p.chosen_score, p.rejected) for p in pairs] == [("old right", 1.5, "high")]
+@pytest.mark.parametrize(
+    ("cap", "there", "expected"),
+    [
+        # weights 4 : 3 : 1
+        (8, (9, 9, 9), (4, 3, 1)),
+        (4, (9, 9, 9), (2, 2, 0)),
+        (1, (9, 9, 9), (1, 0, 0)),
+        (16, (20, 20, 20), (8, 6, 2)),
+        (8, (9, 0, 9), (7, 0, 1)),
+        (8, (1, 2, 9), (1, 2, 5)),
+        (8, (0, 9, 9), (0, 6, 2)),
+        (8, (9, 0, 0), (8, 0, 0)),
+        (8, (0, 0, 9), (0, 0, 8)),
+        (4, (0, 0, 9), (0, 0, 4)),
+        (1, (0, 0, 9), (0, 0, 1)),
+        (8, (1, 1, 1), (1, 1, 1)),
+    ],
+)
+def test_kinds_share_the_room_by_their_weights_and_fill_what_others_leave(
+    cap: int, there: tuple[int, int, int], expected: tuple[int, int, int]
+):
+    pairs = mined(many(*there), round=2, pairs_per_problem=cap)
+    kinds = ("hard_negative", "on_policy", "easy")
+    assert tuple(sum(pair.kind == kind for pair in pairs) for kind in kinds) == expected
 
 
-def test_hard_negatives_only_says_nothing_of_the_first_round():
-    made = pool(a=[("good", PASSED), ("bad", WRONG)])
-    assert mined(made, passing=False) == mined(made, passing=True)
+@pytest.mark.parametrize(("cap", "there", "expected"), [(8, (9, 9), (6, 2)), (4, (9, 9), (3, 1)), (1, (9, 9), (1, 0)), (8, (0, 9), (0, 8)), (1, (0, 2), (0, 1))])  # fmt: skip
+def test_in_round_1_three_of_four_pairs_are_on_policy_where_there_are_so_many(
+    cap: int, there: tuple[int, int], expected: tuple[int, int]
+):
+    made = many(0, *there)
+    made.scores.clear()
+    pairs = mined(made, pairs_per_problem=cap)
+    assert tuple(sum(pair.kind == kind for pair in pairs) for kind in ("on_policy", "easy")) == expected
+
+
+def test_without_hard_negatives_no_wrong_program_is_scored_above_its_right_one():
+    pairs = mined(many(9, 2, 3), round=2, kinds={"on_policy": 3, "easy": 1})
+    assert len(pairs) == 5
+    assert all(pair.chosen_score > pair.rejected_score for pair in pairs)  # type: ignore[operator]
+
+
+def test_hard_negatives_alone_fill_as_many_pairs_as_all_kinds():
+    alone = mined(many(9, 9, 9), round=2, kinds={"hard_negative": 1})
+    assert [pair.rejected for pair in alone] == [f"hard {i}" for i in (8, 7, 6, 5, 4, 3, 2, 1)]
+    assert len(alone) == len(mined(many(9, 9, 9), round=2)) == 8
+
+
+def test_random_pairs_are_drawn_whatever_their_scores_and_verdicts():
+    pairs = mined(many(4, 4, 4), round=2, kinds={"random": 1}, pairs_per_problem=12)
+    assert {pair.kind for pair in pairs} == {"random"}
+    names = [f"{name} {i}" for name in ("hard", "plain", "easy") for i in range(4)]
+    assert sorted(pair.rejected for pair in pairs) == sorted(names)
+    first = {
+        mined(many(4, 4, 4), round=2, seed=seed, kinds={"random": 1})[0].rejected[:4] for seed in range(30)
+    }
+    assert first == {"hard", "plai", "easy"}
+
+
+def test_a_pair_is_taken_once_where_random_and_another_kind_have_it():
+    pairs = mined(many(2, 0, 0), round=2, kinds={"hard_negative": 1, "random": 1})
+    assert sorted(pair.rejected for pair in pairs) == ["hard 0", "hard 1"]
+
+
+def test_kinds_of_later_rounds_say_nothing_of_the_first_round():
+    for kinds in ({"hard_negative": 1}, {"random": 1}, {"hard_negative": 1, "on_policy": 3, "easy": 1}):
+        assert mined(MANY, kinds=kinds) == mined(MANY)
+    assert not texts(mined(MANY, kinds={"hard_negative": 1, "on_policy": 1}), "easy")
+
+
+def test_no_more_pairs_than_the_bound_in_all_rounds_together():
+    every = mined(MANY)
+    assert len(every) == 9
+    some = mined(MANY, max_pairs=5)
+    assert len(some) == 5
+    assert some == [pair for pair in every if pair in some], "a part of them, in the same order"
+    assert some != mined(MANY, max_pairs=5, seed=1)
+    earlier = [Pair("b", "prompt of b", f"x{i}", "y", "sft/b#8", "sft/b#9", "easy", 1) for i in range(3)]
+    assert len(mined(MANY, earlier, round=2, max_pairs=5)) == 2
+    assert mined(MANY, earlier, round=2, max_pairs=2) == []
+    assert mined(MANY, max_pairs=9) == every
 
 
 # The stage: how the problems did, and what is said where there is no pair
@@ -236,14 +353,40 @@ def test_hard_negatives_only_says_nothing_of_the_first_round():
 OURS = Verdict.sandbox_error
 
 
-def build(folder: Path, made: Made, **settings: Any) -> dict[str, Any]:
-    """Figures of stage `mine` of the first round."""
+def build(folder: Path, made: Made, earlier: Sequence[Pair] | None = None, **settings: Any) -> dict[str, Any]:
+    """Figures of stage `mine` of the first round, or with `earlier` pairs of the second."""
     write_records(folder / "problems.parquet", made.problems.values(), Problem)
     write_records(folder / "candidates.parquet", made.candidates, Candidate)
     write_records(folder / "executions.parquet", made.executions.values(), Execution)
-    config = MineSlice(seed=0, round=1, mine=MineConfig(**settings))
-    inputs = dict.fromkeys(("problems", "candidates", "executions"), folder)
+    inputs = dict.fromkeys(("problems", "sft.candidates", "sft.executions"), folder)
+    if earlier is not None:
+        (folder / "earlier").mkdir()
+        write_records(folder / "earlier" / "pairs.parquet", earlier, Pair)
+        inputs |= {"pairs": folder / "earlier", "reranker": folder}
+    round = 1 if earlier is None else 2
+    config = MineSlice(seed=0, round=round, pools=("sft",), mine=MineConfig(**settings))
     return MINE.run(Context(config, inputs, folder, RuntimeConfig(), lambda **_: None)).metrics
+
+
+def test_each_program_is_scored_once_and_the_earlier_pairs_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    made = pool(a=[("x = 1", PASSED), ("x = 2", WRONG), ("x = 2  # two", WRONG), ("x = 1", PASSED)])
+    made.problems["a"] = replace(made.problems["a"], prompt="")
+    seen: list[str] = []
+
+    def scores(context: Context, jobs: list[Job]) -> dict[str, dict[str, float]]:
+        rows = read_records(context.inputs[jobs[0].candidates] / "candidates.parquet", Candidate)
+        seen.extend(row.id for row in rows)
+        return {jobs[0].name: {row.id: 2.0 if row.completion == "x = 2" else 1.0 for row in rows}}
+
+    monkeypatch.setattr("selftrain.stages.mine.score_candidates", scores)
+    earlier = [Pair("b", "prompt of b", "x", "y", "sft/b#8", "sft/b#9", "easy", 1)]
+    figures = build(tmp_path, made, earlier)
+    assert seen == ["sft/a#0", "sft/a#1"]
+    assert (figures["pairs"], figures["new"], figures["kinds"]) == (2, 1, {"hard_negative": 1})
+    pairs = read_records(tmp_path / "pairs.parquet", Pair)
+    assert [(p.chosen, p.rejected, p.round, p.rejected_score) for p in pairs] == [("x", "y", 1, None), ("x = 1", "x = 2", 2, 2.0)]  # fmt: skip
 
 
 def test_the_figures_say_how_many_problems_have_passing_failing_and_both(tmp_path: Path):
@@ -279,9 +422,9 @@ def test_the_figures_say_how_many_problems_have_passing_failing_and_both(tmp_pat
         (pool(a=[("x", OURS)]), {}, (0, 0, 0), "no verdicts; see the figures of stage execute"),
         (
             pool(a=[("x", PASSED), ("y", CRASHED)], b=[("x", WRONG)]),
-            {"pairs_per_problem": 1},
+            {"kinds": {"on_policy": 1, "hard_negative": 1}},
             (1, 0, 1),
-            r"mine\.easy_share=0\.25 of mine\.pairs_per_problem=1 takes none; raise one",
+            r"of a kind that mine\.kinds=on_policy, hard_negative takes in round 1; the kinds of round 1 are on_policy and easy",
         ),
     ],
     ids=["all-fail", "all-pass", "none-mixed", "unjudged", "easy-only"],

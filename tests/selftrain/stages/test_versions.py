@@ -96,8 +96,9 @@ def execute(folder: Path) -> Outcome:
 
 
 def mine(folder: Path) -> Outcome:
-    config = MineSlice(seed=1, round=1, mine=MineConfig())
-    return built(folder, MINE, config, problems=folder, candidates=folder, executions=folder)
+    config = MineSlice(seed=1, round=1, pools=("sft",), mine=MineConfig())
+    inputs = dict.fromkeys(("problems", "sft.candidates", "sft.executions"), folder)
+    return built(folder, MINE, config, **inputs)
 
 
 def agree(folder: Path) -> Outcome:

@@ -5,8 +5,6 @@ continues the problem's prompt, as a completion in the other style does. If the 
 definitions, another head of the function), the result is the whole program in one code block, and so `source_of` reads it.
 """
 
-from collections.abc import Sequence
-
 from sandbox.completion import Unreadable, extract_program, whole_program
 from sandbox.languages import LANGUAGES
 from selftrain.config import PromptStyle
@@ -58,11 +56,6 @@ def source_of(prompt: str, completion: str, style: PromptStyle) -> tuple[str, st
     if style == "chat" and is_whole(completion):
         return "", completion[completion.index("\n") + 1 : -len(FENCE) - 1]
     return prompt, completion
-
-
-def stops(problem: Problem, style: PromptStyle) -> Sequence[str]:
-    """The texts that end a completion of `problem`. None in style `chat`: the code block ends, and then the model's turn."""
-    return problem.stop_tokens if style == "completion" else ()
 
 
 def is_whole(completion: str) -> bool:

@@ -107,6 +107,12 @@ def test_a_candidate_is_the_program_in_the_answer_with_the_tokens_of_all_of_it(c
     assert (row.completion, row.finish_reason) == ("    return n + 1", "length")
 
 
+def test_stop_tokens_end_completions_and_not_answers(chat: Any, generator: Path):
+    problem = make_problems()[8]
+    assert stop_texts(load_tokenizer(generator), problem) == ("\ndef",)
+    assert stop_texts(chat, problem) == ()
+
+
 def test_ppos_reranker_reads_the_completion_and_not_the_answer(chat: Any, tmp_path: Path):
     chat.save_pretrained(tmp_path)
     problem = replace(make_problems()[8], prompt=PROMPT)

@@ -7,7 +7,7 @@ import pytest
 
 from sandbox.programs import assemble
 from selftrain.config import BankConfig, ExecuteConfig, MultiPLEConfig
-from selftrain.problems.chat import answer, completion_of, is_whole, question, source_of, stops
+from selftrain.problems.chat import answer, completion_of, is_whole, question, source_of
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem
 from selftrain.stages.execute import programs
@@ -74,8 +74,8 @@ def test_a_completion_is_what_the_block_adds_to_the_prompt() -> None:
 
 def test_stop_tokens_cut_completions_and_not_answers() -> None:
     assert completion_of(PROBLEM, "    return 3\n\ndef g():", "completion") == "    return 3\n"
-    assert tuple(stops(PROBLEM, "completion")) == ("\ndef", "\n#", "\nimport")
-    assert tuple(stops(PROBLEM, "chat")) == ()
+    text = f"Here.\nimport what?\n```python\n{PROMPT}    return 3\n```"
+    assert completion_of(PROBLEM, text, "chat") == "    return 3"
 
 
 def test_a_program_that_needs_more_than_a_completion_is_whole() -> None:

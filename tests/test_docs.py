@@ -78,7 +78,7 @@ ELSEWHERE = {
 
 NOT_RUN = {
     "make demo": "ten minutes; the tests run the same command line and stages with configs/smoke.yaml",
-    "make evidence": "hours; tests/flows/test_study.py runs a small study",
+    "make evidence": "hours; tests/flows/test_study_command.py runs a small study",
     "make bench": "half an hour, and its figures mean something on an idle machine only",
     "python infra/fetch_smollm2.py *": "downloads 93 MB",
     "selftrain run smollm2-135m *": "an hour, with weights that are downloaded",

@@ -441,3 +441,33 @@ def test_no_pair_at_all_is_told_with_what_to_change(
         in str(told.value)
     )
     assert not (tmp_path / "pairs.parquet").exists()
+
+
+def test_the_programs_of_all_pools_are_scored_by_the_reranker(tmp_path: Path, reranker: Path):
+    sft = pool(a=[("right", PASSED), ("wrong", WRONG)])
+    ppo = pool(a=[("wrong", WRONG), ("new", WRONG)])
+    inputs = {"problems": tmp_path, "pairs": tmp_path / "earlier", "reranker": reranker}
+    for name, made in {"sft": sft, "ppo-1": ppo, "earlier": None}.items():
+        folder = tmp_path / name
+        folder.mkdir()
+        if made is None:
+            write_records(folder / "pairs.parquet", [], Pair)
+            continue
+        write_records(folder / "candidates.parquet", made.candidates, Candidate)
+        write_records(folder / "executions.parquet", made.executions.values(), Execution)
+        inputs |= {f"{name}.candidates": folder, f"{name}.executions": folder}
+    write_records(tmp_path / "problems.parquet", sft.problems.values(), Problem)
+    config = MineSlice(seed=0, round=2, pools=("sft", "ppo-1"), mine=MineConfig())
+    figures = MINE.run(
+        Context(config, inputs, tmp_path, RuntimeConfig(processes=1), lambda *_, **__: None)
+    ).metrics
+    assert figures["new"] == 2
+    pairs = read_records(tmp_path / "pairs.parquet", Pair)
+    assert {(p.chosen_id, p.rejected_id) for p in pairs} == {
+        ("sft/a#0", "sft/a#1"),
+        ("sft/a#0", "ppo-1/a#1"),
+    }
+    for pair in pairs:
+        assert pair.chosen_score is not None
+        assert pair.rejected_score is not None
+        assert (pair.kind == "hard_negative") == (pair.rejected_score > pair.chosen_score)

@@ -23,7 +23,7 @@ RUN = {
     "selftrain run demo --dry-run": (0, "0 of 20 stages are cached"),
     "selftrain run demo --dry-run --set ppo.kl_coefficient=0.1": (0, "to do   ppo · round 1"),
     "selftrain run docs/own-data/own.yaml --dry-run": (0, "answers to learn from: 22 of 22"),
-    "selftrain study evidence --dry-run": (0, "45 cells of study evidence, 0 finished"),
+    "selftrain study evidence --dry-run": (0, "54 cells of study evidence, 0 finished"),
     "python -m sandbox languages --backend bubblewrap": (0, "Python 3"),
     "python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt": (0, "passed"),
     "python -m sandbox judge programs.jsonl verdicts.jsonl --audit all": (0, ""),
@@ -187,7 +187,7 @@ def test_what_runs_a_command_elsewhere_exists(where: str):
         return
     for command in (command for command, place in ELSEWHERE.items() if place == where):
         target = {"python -m sandbox build": "make image"}.get(command, command)
-        assert re.search(rf"^(\.venv/bin/)?{target}$", text, re.MULTILINE)
+        assert re.search(rf"^ *(\.venv/bin/)?{target}$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

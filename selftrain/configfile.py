@@ -1,6 +1,7 @@
 """Reads a run's config from a YAML file, which may be a shipped one, and applies overrides."""
 
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
@@ -32,7 +33,7 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
         raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
     _switch(values, overrides or {})
     for key, value in (overrides or {}).items():
-        _set(values, key, value)
+        _set(values, key, deepcopy(value))  # a later override may set something in it
     values.setdefault("name", path.stem)
     try:
         config = RunConfig.model_validate(values)

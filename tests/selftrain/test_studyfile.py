@@ -52,6 +52,15 @@ def test_a_variant_wins_over_the_command_line_and_that_over_the_file(tmp_path: P
     assert (found.cells[0].config.sft.epochs, found.cells[0].config.rounds) == (3, 1)
 
 
+def test_a_variant_that_changes_a_part_of_a_common_setting_leaves_the_others_alone(tmp_path: Path) -> None:
+    variants = {"a": {"mine.kinds.easy": 1}, "b": {}}
+    found = study(tmp_path, seeds=[1], set={"mine.kinds": {"hard_negative": 2}}, variants=variants)
+    assert [cell.config.mine.kinds for cell in found.cells] == [
+        {"hard_negative": 2, "easy": 1},
+        {"hard_negative": 2},
+    ]
+
+
 def test_the_base_may_lie_beside_the_study(tmp_path: Path) -> None:
     (tmp_path / "own.yaml").write_text("rounds: 4\n")
     assert study(tmp_path, base="own.yaml", variants={"a": {}}).cells[0].config.rounds == 4

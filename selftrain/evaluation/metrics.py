@@ -14,7 +14,15 @@ from typing import TypedDict
 import numpy as np
 
 from selftrain.errors import UsageError
-from selftrain.evaluation.pools import SHUFFLED, WITH_LOGPROB, Floats, Pool, PoolProblem, with_logprob
+from selftrain.evaluation.pools import (
+    AGREEMENT,
+    SHUFFLED,
+    WITH_LOGPROB,
+    Floats,
+    Pool,
+    PoolProblem,
+    with_logprob,
+)
 
 RESAMPLES = 2000
 """Default number of bootstrap resamples."""
@@ -38,7 +46,8 @@ class RankerEstimate(Estimate):
                     None where all candidates pass or all fail
     pair_accuracy   the same probability for two candidates of one problem, averaged over the problems with both passing and
                     failing candidates; None where there is no such problem
-    best_of         k -> share of problems solved by the pick from k of the candidates (see `best_of`)
+    best_of         k -> share of problems solved by the pick from k of the candidates (see `best_of`); empty for `agreement`
+                    and `R+agreement`
     """
 
     gap_recovered: Estimate | None
@@ -116,7 +125,8 @@ def best_of(pool: Pool, way: str, k: int) -> Floats:
     """[problems] chance that `way` picks a passing candidate from k of a problem's candidates.
 
     This is the exact mean over all subsets of k candidates: of n candidates, the one that the rule puts in place j (from 0) is
-    picked from C(n - 1 - j, k - 1) of the C(n, k) subsets. `oracle`: pass@k. The rule `majority` has no such order.
+    picked from C(n - 1 - j, k - 1) of the C(n, k) subsets. `oracle`: pass@k. The rules `majority`, `agreement` and
+    `R+agreement` have no such order, because the groups of k candidates are not those of all n.
     """
     if way == "oracle":
         return np.array([pass_at_k(len(p.passed), int(p.passed.sum()), k) for p in pool.problems])
@@ -202,7 +212,7 @@ def _metrics(pool: Pool, resamples: int, seed: int) -> Metrics:
         return estimate
 
     def curve(way: str) -> dict[str, Estimate]:
-        sizes = subset_sizes(samples)
+        sizes = [] if way.endswith(AGREEMENT) else subset_sizes(samples)
         return {
             str(k): estimate for k in sizes if (estimate := mean_estimate(best_of(pool, way, k), weights))
         }

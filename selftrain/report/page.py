@@ -114,8 +114,7 @@ def _shown_ways(metrics: Metrics, chosen: str) -> list[str]:
 def _curves(metrics: Metrics, chosen: str) -> list[str]:
     """The rules of the chart by number of candidates: the likeliest program, the last round's reranker, the chosen ranker."""
     rerankers = [name for name in metrics["rankers"] if not name.endswith((WITH_LOGPROB, AGREEMENT))]
-    known = [AGREEMENT] if AGREEMENT in metrics["rankers"] else []
-    return list(dict.fromkeys(["logprob", *known, *rerankers[-1:], chosen]))
+    return list(dict.fromkeys(["logprob", *rerankers[-1:], chosen]))
 
 
 def _language_charts(inputs: ReportInputs) -> dict[str, str]:

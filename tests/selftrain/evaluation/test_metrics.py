@@ -21,7 +21,7 @@ from selftrain.evaluation.metrics import (
     pool_metrics,
     subset_sizes,
 )
-from selftrain.evaluation.pools import Pool, PoolProblem, join_runs, make_pool, with_logprob
+from selftrain.evaluation.pools import Pool, PoolProblem, join_runs, make_pool, with_agreement, with_logprob
 from selftrain.records import Candidate, Execution, Problem
 
 
@@ -146,6 +146,20 @@ def test_curves_end_at_the_pick_from_all() -> None:
     assert overall["rankers"]["rm-1"]["best_of"]["3"]["value"] == overall["rankers"]["rm-1"]["value"] == 1.0
     assert overall["best_of"]["oracle"]["2"]["value"] == pytest.approx((1 + 2 / 3) / 2)
     assert overall["best_of"]["logprob"]["1"]["value"] == overall["random"]["value"]
+
+
+def test_groups_of_all_candidates_give_no_curve() -> None:
+    # Three equal programs that pass and a likelier one: of two candidates with different programs the largest group has one, so
+    # log-probability decides, and the sizes of the groups of all four say nothing about it.
+    scores = {"rm-1": [1, 2, 3, 4], "agreement": [3, 3, 3, 1]}
+    one = with_agreement(pool(problem("x", "+++-", logprob=[-2, -2, -2, -1], scores=scores)))
+    rankers = pool_metrics(one, 50)["overall"]["rankers"]
+    assert {name: list(row["best_of"]) for name, row in rankers.items()} == {
+        "rm-1": ["1", "2", "4"],
+        "agreement": [],
+        "rm-1+agreement": [],
+    }
+    assert rankers["agreement"]["value"] == 1.0
 
 
 def test_majority_counts_identical_programs_and_breaks_ties_by_logprob() -> None:

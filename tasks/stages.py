@@ -182,6 +182,7 @@ def agree(run: Run, problems: ArtifactRef, candidates: ArtifactRef, pool: str) -
         inputs=run.config.evaluate.agreement,
         execute=run.config.execute,
         toolchain=toolchain(run),
+        prompt_style=run.config.model.prompt_style,
     )
     inputs = {"problems": problems, "candidates": candidates}
     return run.do(AGREE, f"agree-{pool}", config, inputs, f"agree · {pool}")

@@ -31,7 +31,7 @@ def function_inputs(prompt: str, count: int, seed: int) -> tuple[str, list[tuple
         with suppress(SyntaxError, ValueError):
             functions = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
             break
-    arguments = functions[-1].args.args if functions else []
+    arguments = [*functions[-1].args.posonlyargs, *functions[-1].args.args] if functions else []
     if not arguments:
         return None
     name = functions[-1].name
@@ -51,13 +51,14 @@ def function_inputs(prompt: str, count: int, seed: int) -> tuple[str, list[tuple
 
 
 def _example_arguments(prompt: str, name: str) -> Iterator[tuple[Any, ...]]:
-    """Arguments of the calls of the function in the prompt's examples, where they are literals."""
+    """Arguments of the calls of the function in the prompt's examples, where they are literals that `repr` writes as literals."""
     for node in ast.walk(ast.parse(example_tests(prompt, "py"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == name:
-            try:
-                yield tuple(ast.literal_eval(argument) for argument in node.args)
-            except ValueError:
-                continue
+            # TypeError: a set of lists; ValueError: no literal, or 1e999, which `repr` writes as inf.
+            with suppress(ValueError, TypeError):
+                values = tuple(ast.literal_eval(argument) for argument in node.args)
+                ast.literal_eval(repr(values))
+                yield values
 
 
 def _of_type(hint: ast.expr | None) -> Any:
@@ -81,7 +82,8 @@ def _of_type(hint: ast.expr | None) -> Any:
 
 
 def _like(value: Any, rng: random.Random) -> Any:
-    """A random value of the type of `value`; texts have its characters, items of a list are like one of its items."""
+    """A random value of the type of `value`; texts have its characters, items of a list are like one of its items. Values of
+    other types (complex numbers, bytes, ...) are unchanged."""
     if value is None:
         return _like(rng.choice(UNKNOWN), rng)
     if isinstance(value, bool):
@@ -94,6 +96,8 @@ def _like(value: Any, rng: random.Random) -> Any:
         return "".join(rng.choice(value or LETTERS) for _ in range(rng.randint(0, 8)))
     if isinstance(value, tuple):
         return tuple(_like(item, rng) for item in value)
+    if not isinstance(value, list | dict | set):
+        return value
     items = list(value) or list(UNKNOWN[:1])
     drawn = [_like(rng.choice(items), rng) for _ in range(rng.randint(0, 6))]
     if isinstance(value, dict):

@@ -10,7 +10,9 @@ from collections import Counter
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Result, Verdict
 from selftrain.cache_key import fingerprint
-from selftrain.config import ExecuteConfig, Strict
+from selftrain.config import ExecuteConfig, PromptStyle, Strict
+from selftrain.errors import SandboxFailed
+from selftrain.problems.chat import source_of
 from selftrain.problems.inputs import function_inputs
 from selftrain.records import Candidate, Problem, read_records
 from selftrain.stage import Context, Outcome, Stage
@@ -33,16 +35,26 @@ for _arguments in {inputs}:
 
 
 class AgreeSlice(Strict):
-    """What the groups depend on besides problems and candidates. `inputs`: number of inputs per problem."""
+    """What the groups depend on besides problems and candidates.
+
+    inputs        number of inputs per problem
+    prompt_style  as in `ExecuteSlice`
+    """
+
+    keyed_when_set = frozenset({"prompt_style"})
 
     seed: int
     inputs: int
     execute: ExecuteConfig
     toolchain: dict[str, str]
+    prompt_style: PromptStyle = "completion"
 
 
 def run(context: Context) -> Outcome:
-    """Reads `problems` and `candidates`; writes groups.json: candidate id -> number of programs in its group, 0 for none."""
+    """Reads `problems` and `candidates`; writes groups.json: candidate id -> number of programs in its group, 0 for none.
+
+    Raises SandboxFailed if the sandbox failed on a larger share of the programs than `execute.tolerated_errors`.
+    """
     config: AgreeSlice = context.config
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
     candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
@@ -55,7 +67,14 @@ def run(context: Context) -> Outcome:
         for row in sampled
         if (driver := drivers[row.problem_id])
     ]
-    printed = {result.id: outputs(result) for result in context.judge(wanted, "programs")}
+    results = list(context.judge(wanted, "programs"))
+    failed = [result for result in results if not result.verdict.is_label]
+    if len(failed) > config.execute.tolerated_errors * len(results):
+        raise SandboxFailed(
+            f"the sandbox itself failed on {len(failed)} of {len(results)} programs, more than execute.tolerated_errors="
+            f"{config.execute.tolerated_errors:g}. First: {failed[0].id}: {failed[0].stderr[-300:]}"
+        )
+    printed = {result.id: outputs(result) for result in results}
     groups = Counter((row.problem_id, key) for row in sampled if (key := printed.get(row.id)))
     sizes = {row.id: groups[row.problem_id, printed.get(row.id) or ""] for row in sampled}
     (context.folder / "groups.json").write_text(json.dumps(sizes))
@@ -76,7 +95,7 @@ def _driver(problem: Problem, config: AgreeSlice) -> str:
 
 
 def _program(problem: Problem, row: Candidate, driver: str, config: AgreeSlice) -> Program:
-    made = assemble(problem.language, problem.prompt, row.completion, driver)
+    made = assemble(problem.language, *source_of(problem.prompt, row.completion, config.prompt_style), driver)
     return made.program(row.id, problem.language, limits_for(problem, config.execute))
 
 

@@ -1,5 +1,9 @@
 """Tests of generated inputs: by type hints, by examples, and where there are none."""
 
+import ast
+
+import pytest
+
 from selftrain.problems.inputs import function_inputs
 
 
@@ -42,3 +46,19 @@ def test_a_prompt_without_such_a_function_has_no_inputs() -> None:
     assert function_inputs("def f() -> int:\n", 4, 0) is None
     assert function_inputs("x = 1\n", 4, 0) is None
     assert function_inputs("int f(int x) {\n", 4, 0) is None
+
+
+def test_arguments_before_a_slash_count() -> None:
+    found = function_inputs("def f(a: int, /, b: str):\n", 8, seed=0)
+    assert found is not None
+    assert {tuple(map(type, values)) for values in found[1]} == {(int, str)}
+
+
+@pytest.mark.parametrize(
+    "shown", ["{[]}", "{[1]: 2}", "1 + 2j", "...", "b'ab'", "1e999", "[None, (1 + 2j, {...})]"]
+)
+def test_examples_of_any_kind_give_inputs_that_can_be_written(shown: str) -> None:
+    found = function_inputs(f'def f(x):\n    """\n    >>> f({shown})\n    1\n    """\n', 8, seed=0)
+    assert found is not None
+    assert found[1]
+    assert ast.literal_eval(repr(found[1])) == found[1]

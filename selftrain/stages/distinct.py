@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 
 from sandbox.lexer import JOINED, STRING, masked
 from sandbox.verdicts import Verdict
+from selftrain.problems.chat import source_of
 from selftrain.records import Candidate, Execution, Problem
 
 INDENTED = ("py", "hs")
@@ -92,11 +93,15 @@ def _by_form(problem: Problem, judged: Sequence[tuple[Candidate, Execution]]) ->
 
 
 def form(problem: Problem, completion: str) -> str:
-    """A digest that is the same for completions of `problem` that differ only in comments, blanks or empty lines."""
-    code, start = problem.prompt + completion, len(problem.prompt)
+    """A digest that is the same for completions of `problem` that differ only in comments, blanks or empty lines.
+
+    Of a completion that is a whole program in a code block (prompt style `chat`) it is the digest of that program.
+    """
+    prompt, text = source_of(problem.prompt, completion, "chat")
+    code, start = prompt + text, len(prompt)
     tree = _tree(code) if problem.language == "py" else None
-    text = tree or _without_comments(code, start, problem.language)
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+    bare = tree or _without_comments(code, start, problem.language)
+    return hashlib.sha256(bare.encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def _tree(code: str) -> str | None:

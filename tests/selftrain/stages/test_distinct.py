@@ -57,6 +57,20 @@ def test_programs_that_differ_in_comments_and_blanks_are_one(
     assert same(language, one, other, prompt)
 
 
+@pytest.mark.parametrize(
+    ("language", "prompt", "one", "other"),
+    [
+        ("py", "def f(n):\n", "import math\n\ndef f(n):\n    return (n)", "import math\ndef f(n):\n    return n  # n"),
+        ("js", "function f(n) {\n", "const u = 1\nfunction f(n) {\n  return n\n}", "const u = 1 // u\nfunction f(n) {\n return n\n}"),
+        ("cpp", "int f(int n) {\n", "#include <map>\nint f(int n) {\n  return n;", "#include <map>\nint f(int n) {\n  /* n */ return n;"),
+    ],
+)  # fmt: skip
+def test_so_are_whole_programs_in_code_blocks(language: str, prompt: str, one: str, other: str):
+    blocks = [f"```{LANGUAGES[language].title.lower()}\n{text}\n```" for text in (one, other)]
+    assert same(language, *blocks, prompt)
+    assert not same(language, blocks[0], blocks[1].replace("return n", "return -n"), prompt)
+
+
 def test_every_language_has_such_a_pair():
     assert {language for language, *_ in EQUAL} == set(LANGUAGES)
 

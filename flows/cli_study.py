@@ -15,7 +15,7 @@ def add_study(commands: Any) -> None:
         help="variants of a config, each with several seeds, and one table with paired intervals",
         description="Runs every variant of a study file with every seed; equal stages are built once. The same command resumes: "
         "finished runs are kept, a failed one does not stop the others. Writes SPLIT.md, SPLIT.csv, SPLIT.json and plots into the "
-        "study's folder. Exit code: 0 all runs are finished, 1 some failed, 2 wrong usage.",
+        "study's folder. Exit code: 0 all runs are finished, 1 some are not, 2 wrong usage.",
     )
     study.add_argument(
         "study", help="a YAML file (docs/studies.md), or the name of a shipped study: evidence, ..."
@@ -57,7 +57,7 @@ def study_command(options: argparse.Namespace) -> int:
         print(describe(study, outlines(study, out)))
         return 0
     ENDING.catch()
-    text, failed = run_study(study, out, options.jobs, options.split)
+    text, missing = run_study(study, out, options.jobs, options.split)
     print(text)
     print(f"files: {out}/{options.split}.md, .csv, .json and .svg", file=sys.stderr)
-    return 1 if failed else 0
+    return 1 if missing else 0

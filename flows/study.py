@@ -7,20 +7,18 @@ import os
 import subprocess
 import sys
 import time
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from flows.method import graph, method
 from flows.session import open_store
 from selftrain.errors import RunError, UsageError
-from selftrain.evaluation.compare import finished_run, study_pools
+from selftrain.evaluation.compare import finished_run, is_read, study_pools
 from selftrain.evaluation.pools import Pool
 from selftrain.evaluation.study import study_table
 from selftrain.launch.ending import ENDING
@@ -45,7 +43,7 @@ class Outline:
     folder    the cell's folder
     run       its stages with their keys
     shared    names of stages that an earlier cell of the study builds
-    finished  whether the folder holds a finished run with these keys
+    finished  whether the folder holds a finished run with these keys, and the store what its table is read from
     """
 
     cell: Cell
@@ -61,16 +59,18 @@ class Outline:
 
 
 def outlines(study: Study, out: Path) -> list[Outline]:
-    """The outline of each cell; builds nothing. Raises UsageError if two variants have the same stages."""
+    """The outline of each cell; builds nothing. Raises UsageError if two variants have the same stages, or if no run will have
+    one of the study's pools."""
     found: list[Outline] = []
     stores: dict[str, Store] = {}
-    tools: dict[tuple[Any, ...], dict[str, str]] = {}
+    tools: dict[tuple[str, str, str | None], dict[str, str]] = {}
     evaluations: dict[str, Cell] = {}
     taken: set[str] = set()
     for cell in study.cells:
         config, runtime = cell.config, cell.config.runtime
         store = stores.get(config.store) or stores.setdefault(config.store, open_store(config))
-        machine = (tuple(config.problems.languages), runtime.backend, runtime.docker_runtime)
+        # Of the problems: their languages, and those of their checkers, which are in their files.
+        machine = (config.problems.model_dump_json(), runtime.backend, runtime.docker_runtime)
         run = Run(config, store, toolchain=tools.setdefault(machine, {}))
         method(run)
         tools[machine] = run.toolchain
@@ -81,7 +81,13 @@ def outlines(study: Study, out: Path) -> list[Outline]:
         shared = tuple(name for name, key in keys.items() if key in taken and name not in run.cached)
         taken |= set(keys.values())
         folder = out / cell.name
-        found.append(Outline(cell, folder, run, shared, _is_finished(folder, run)))
+        there = all(name in run.cached for name in run.steps if is_read(name))
+        found.append(Outline(cell, folder, run, shared, there and _is_finished(folder, run)))
+    pools = dict.fromkeys(pool for one in found for pool in one.run.steps["evaluate"].config.pools)
+    if unknown := [pool for pool in study.config.pools if pool not in pools]:
+        raise UsageError(
+            f"{study.path}: pools: no run has a pool {unknown[0]!r}; there are: {', '.join(pools)}"
+        )
     return found
 
 
@@ -131,13 +137,14 @@ def _store_of(outline: Outline) -> Store:
 
 def run_study(study: Study, out: Path, jobs: int, split: str) -> tuple[str, int]:
     """Run the cells that are not finished, `jobs` at a time, and write the table of `split`; returns its Markdown and the number of
-    failed cells. A failed cell is reported and does not stop the others. Raises RunError if no cell of the baseline is finished."""
+    cells that are not in it. A failed cell is reported and does not stop the others. Raises RunError if no cell of the baseline
+    is finished."""
     found = outlines(study, out)
     done = sum(outline.finished for outline in found)
     if done:
         print(f"{done} of {len(found)} cells are finished already", file=sys.stderr)
     failed = run_cells([outline for outline in found if not outline.finished], jobs)
-    return report(study, found, failed, out, split), len(failed)
+    return report(study, found, failed, out, split)
 
 
 def run_cells(waiting: Sequence[Outline], jobs: int) -> dict[str, str]:
@@ -200,8 +207,10 @@ def _reason(folder: Path) -> str:
     return said[-1].strip().removeprefix("selftrain: ")[:300] if said else "it printed nothing"
 
 
-def report(study: Study, found: Sequence[Outline], failed: Mapping[str, str], out: Path, split: str) -> str:
-    """Write the table over the finished cells into `out`; returns it as Markdown."""
+def report(
+    study: Study, found: Sequence[Outline], failed: Mapping[str, str], out: Path, split: str
+) -> tuple[str, int]:
+    """Write the table over the finished cells into `out`; returns it as Markdown, and the number of the other cells."""
     variants: dict[str, dict[int, dict[str, Pool]]] = {}
     missing = dict(failed)
     for outline in found:
@@ -215,16 +224,14 @@ def report(study: Study, found: Sequence[Outline], failed: Mapping[str, str], ou
         variants.setdefault(cell.variant, {})[cell.seed] = pools
     if study.baseline not in variants:
         raise RunError(f"no run of the baseline {study.baseline} is finished; " + _first(missing))
-    names = Counter(pool for variant in variants.values() for pools in variant.values() for pool in pools)
-    if unknown := [pool for pool in study.config.pools if pool not in names]:
-        raise UsageError(
-            f"{study.path}: pools: no run has a pool {unknown[0]!r}; there are: {', '.join(names)}"
-        )
     table = study_table(
         variants, study.baseline, split, study.config.pools, study.config.bootstrap, min(study.config.seeds)
     )
-    write_study(table, study.config.name, out, missing)
-    return markdown(table, study.config.name, missing)
+    try:
+        write_study(table, study.config.name, out, missing)
+    except OSError as error:
+        raise UsageError(f"{out}: {error}; expected a folder that can be written") from error
+    return markdown(table, study.config.name, missing), len(missing)
 
 
 def _first(missing: Mapping[str, str]) -> str:

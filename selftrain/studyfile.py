@@ -18,6 +18,9 @@ from selftrain.errors import UsageError
 Overrides = dict[str, Any]
 """Dotted name of a setting -> its value."""
 
+STUDYS_OWN = frozenset({"seed", "name"})
+"""Settings that the study sets for each run."""
+
 
 class StudyConfig(Strict):
     """The content of a study file. Overrides have the names and values of `selftrain run CONFIG --set A.B=VALUE`."""
@@ -97,6 +100,8 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
         known = f"; there are: {', '.join(StudyConfig.model_fields)}" * (first["type"] == "extra_forbidden")
         raise UsageError(f"{path}: {where + ': ' if where else ''}{first['msg']}{known}") from None
     variants = dict(_variants(path, config))
+    if taken := sorted(STUDYS_OWN & (overrides or {}).keys()):
+        raise UsageError(f"--set {taken[0]}: it is set for each run by the study itself")
     baseline = config.baseline or next(iter(variants))
     if baseline not in variants:
         raise UsageError(f"{path}: baseline: no variant {baseline!r}; there are: {', '.join(variants)}")
@@ -130,7 +135,8 @@ def _variants(path: Path, config: StudyConfig) -> Iterator[tuple[str, dict[str, 
     for values in itertools.product(*config.axes.values()) if config.axes else ():
         own = dict(zip(config.axes, values, strict=True))
         words = (
-            f"{axis}-{value if isinstance(value, str) else json.dumps(value)}" for axis, value in own.items()
+            f"{axis}-{value if isinstance(value, str) else json.dumps(value, default=str)}"
+            for axis, value in own.items()
         )
         found.append((re.sub(r"[^A-Za-z0-9._-]+", "-", "_".join(words)).strip("-"), own))
     names = [name for name, _ in found]
@@ -141,8 +147,8 @@ def _variants(path: Path, config: StudyConfig) -> Iterator[tuple[str, dict[str, 
             )
         if names.count(name) > 1:
             raise UsageError(f"{path}: two variants have the name {name!r}; choose others")
-        if taken := {"seed", "name"} & {*own, *config.set}:
-            raise UsageError(f"{path}: variant {name}: {taken.pop()} is set for each run by the study itself")
+        if taken := sorted(STUDYS_OWN & {*own, *config.set}):
+            raise UsageError(f"{path}: variant {name}: {taken[0]} is set for each run by the study itself")
         yield name, own
 
 

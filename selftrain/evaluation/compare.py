@@ -99,13 +99,18 @@ def study_pools(record: Record, split: str) -> dict[str, Pool]:
     return {name: with_roles(pool, chosen) for name, pool in pools.items()}
 
 
+def is_read(step: str) -> bool:
+    """Whether the pools of a run are read from the artifact of the step of this name."""
+    return step in ("prepare", "evaluate") or step.endswith("-evaluation")
+
+
 def _pools(record: Record, split: str) -> tuple[dict[str, Pool], str]:
     """Name -> pool of a finished run, and the ranker that the run chose. Controls are on the test split only."""
     store = Store(record["store"])
     folders = {
         name: store.path(ArtifactRef(ref["stage"], ref["key"]))
         for name, ref in record["stages"].items()
-        if name in ("prepare", "evaluate") or name.endswith("-evaluation")
+        if is_read(name)
     }
     result = json.loads((folders["evaluate"] / "evaluation.json").read_text())
     scores = json.loads((folders["evaluate"] / "scores.json").read_text())

@@ -1,5 +1,6 @@
 """Tests of study files: cells, axes, precedence of overrides, and one line for each mistake."""
 
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +82,7 @@ def test_the_base_may_lie_beside_the_study(tmp_path: Path) -> None:
         ({"variants": {"a": {}}, "baseline": "c"}, "baseline: no variant 'c'; there are: a"),
         ({"variants": {"a": {}}, "seeds": [1, 1]}, "seeds: expected none twice"),
         ({"variants": {"a": {}}, "seeds": []}, "seeds: "),
+        ({"axes": {"rounds": [date(2026, 1, 1)]}}, "variant rounds--2026-01-01: .* rounds: "),
         ({}, "expected entries in `variants`, `axes` or both, got none"),
     ],
 )  # fmt: skip
@@ -89,6 +91,12 @@ def test_a_mistake_is_told_in_one_line(tmp_path: Path, values: dict[str, Any], s
         study(tmp_path, **values)
     assert "\n" not in str(error.value)
     assert str(error.value).startswith(str(tmp_path / "mine.yaml"))
+
+
+@pytest.mark.parametrize("setting", ["seed", "name"])
+def test_the_command_line_cannot_set_what_the_study_sets(tmp_path: Path, setting: str) -> None:
+    with pytest.raises(UsageError, match=f"--set {setting}: it is set for each run by the study itself"):
+        study(tmp_path, {setting: 7}, variants={"a": {}})
 
 
 def test_a_file_that_is_no_study_is_told_in_one_line(tmp_path: Path) -> None:

@@ -3,12 +3,13 @@
 Cells share the artifacts of equal stages through the store. A finished cell is not run again, unless its stages have new keys.
 """
 
+import fcntl
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -138,24 +139,49 @@ def _store_of(outline: Outline) -> Store:
 def run_study(study: Study, out: Path, jobs: int, split: str) -> tuple[str, int]:
     """Run the cells that are not finished, `jobs` at a time, and write the table of `split`; returns its Markdown and the number of
     cells that are not in it. A failed cell is reported and does not stop the others. Raises RunError if no cell of the baseline
-    is finished."""
-    found = outlines(study, out)
-    done = sum(outline.finished for outline in found)
-    if done:
-        print(f"{done} of {len(found)} cells are finished already", file=sys.stderr)
-    failed = run_cells([outline for outline in found if not outline.finished], jobs)
-    return report(study, found, failed, out, split)
+    is finished, UsageError if another study is at work in `out`."""
+    with _alone(out) as lock:
+        found = outlines(study, out)
+        done = sum(outline.finished for outline in found)
+        if done:
+            print(f"{done} of {len(found)} cells are finished already", file=sys.stderr)
+        failed = run_cells([outline for outline in found if not outline.finished], jobs, lock)
+        return report(study, found, failed, out, split)
 
 
-def run_cells(waiting: Sequence[Outline], jobs: int) -> dict[str, str]:
-    """Run cells, `jobs` at a time; returns the name of each failed cell, and why it failed."""
+@contextmanager
+def _alone(out: Path) -> Iterator[int]:
+    """Lock the folder `out`; yields the lock's file descriptor. Cells inherit it, so that the lock also holds while a cell lives
+    on whose study was killed: two runs in one folder would each call the other's unfinished."""
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        lock = os.open(out, os.O_RDONLY)
+    except OSError as error:
+        raise UsageError(
+            f"{out}: {error}; expected a folder that can be written: choose one with --out"
+        ) from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UsageError(
+                f"{out}: another study, or a run that a killed study left, is at work in this folder; wait for it, or end it"
+            ) from error
+        yield lock
+    finally:
+        os.close(lock)
+
+
+def run_cells(waiting: Sequence[Outline], jobs: int, lock: int) -> dict[str, str]:
+    """Run cells, `jobs` at a time; returns the name of each failed cell, and why it failed. `lock`: a file descriptor that they
+    inherit."""
     queue, failed = list(waiting), dict[str, str]()
     running: dict[subprocess.Popen[bytes], tuple[Outline, float]] = {}
     try:
         while queue or running:
             while queue and len(running) < jobs:
                 outline = queue.pop(0)
-                running[_start(outline)] = (outline, time.monotonic())
+                running[_start(outline, lock)] = (outline, time.monotonic())
             time.sleep(0.2)
             for process in [process for process in running if process.poll() is not None]:
                 outline, began = running.pop(process)
@@ -173,7 +199,7 @@ def run_cells(waiting: Sequence[Outline], jobs: int) -> dict[str, str]:
     return failed
 
 
-def _start(outline: Outline) -> "subprocess.Popen[bytes]":
+def _start(outline: Outline, lock: int) -> "subprocess.Popen[bytes]":
     """Start `selftrain run` with the cell's config, which is written into its folder."""
     folder = outline.folder
     try:
@@ -194,7 +220,12 @@ def _start(outline: Outline) -> "subprocess.Popen[bytes]":
     )
     with log:
         process = subprocess.Popen(
-            command, env=os.environ | {"PYTHONPATH": path}, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            command,
+            env=os.environ | {"PYTHONPATH": path},
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[lock],
         )
     ENDING.last.append(process.kill)
     return process

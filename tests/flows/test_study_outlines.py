@@ -1,6 +1,7 @@
-"""Tests of what a study finds out before it runs its cells, and of a table that cannot be written. Nothing is trained."""
+"""Tests of what a study finds out before it runs its cells, of its folder, and of a table that cannot be written. Nothing is trained."""
 
 import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,9 @@ import yaml
 
 import flows.study
 from flows.method import method
-from flows.study import Outline, outlines, report
+from flows.study import Outline, outlines, report, run_study
 from sandbox.verdicts import Verdict
-from selftrain.errors import UsageError
+from selftrain.errors import RunError, UsageError
 from selftrain.evaluation.pools import Pool, PoolProblem
 from selftrain.store.runfile import NAME
 from selftrain.studyfile import Study, read_study
@@ -70,6 +71,27 @@ def test_cells_with_checkers_in_other_languages_have_the_keys_of_their_runs(tmp_
     alone = Run(cells[1].cell.config, cells[1].run.store)
     method(alone)
     assert cells[1].run.stages == alone.stages
+
+
+def test_a_folder_is_for_one_study_at_a_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made, out = study(tmp_path), tmp_path / "out"
+    started: list[subprocess.Popen[bytes]] = []
+
+    def run_cells(_: object, __: int, lock: int) -> dict[str, str]:
+        started.append(subprocess.Popen(["sleep", "60"], pass_fds=[lock]))  # a cell that outlives its study
+        raise RunError("killed")
+
+    monkeypatch.setattr(flows.study, "run_cells", run_cells)
+    with pytest.raises(RunError, match="killed"):
+        run_study(made, out, 1, "test")
+    with pytest.raises(UsageError, match="out: another study, or a run that a killed study left, is at work"):
+        run_study(made, out, 1, "test")
+    started[0].kill()
+    started[0].wait()
+    with pytest.raises(RunError, match="killed"):
+        run_study(made, out, 1, "test")
+    started[1].kill()
+    started[1].wait()
 
 
 def test_a_table_that_cannot_be_written_is_told_in_one_line(

@@ -495,6 +495,8 @@ class MineConfig(Strict):
     def weights(self, round: int) -> dict[str, float]:
         """The weights that count in `round`, by kind, in the order of `PairKind`."""
         named = {kind: self.kinds[kind] for kind in get_args(PairKind) if kind in self.kinds}
+        # Of the type that the defaults have: a key tells 3.0 from 3, and equal weights are to have one key.
+        named = {kind: int(weight) if weight == int(weight) else weight for kind, weight in named.items()}
         if round > 1:
             return named
         default = type(self).model_fields["kinds"].default

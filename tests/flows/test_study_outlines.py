@@ -32,6 +32,21 @@ def test_a_pool_that_no_run_will_have_is_told_before_anything_runs(tmp_path: Pat
         outlines(study(tmp_path, pools=["sft", "ppo-3"]), tmp_path / "out")
 
 
+def test_variants_whose_kinds_are_the_same_in_round_1_share_it(tmp_path: Path) -> None:
+    kinds = (
+        {"hard_negative": 1},
+        {"on_policy": 3, "easy": 1},
+        {"random": 1},
+        {"on_policy": 1.5, "easy": 0.5},
+    )
+    variants = {f"v{at}": {"mine.kinds": each} for at, each in enumerate(kinds)}
+    cells = outlines(study(tmp_path, variants={"default": {}} | variants), tmp_path / "out")
+    keys = [one.run.stages["rm-1"]["key"] for one in cells]
+    assert keys[:4] == [keys[0]] * 4
+    assert keys[4] != keys[0]
+    assert len({one.run.stages["rm-2"]["key"] for one in cells}) == 5
+
+
 def test_a_finished_run_whose_evaluation_is_gone_is_run_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -5,6 +5,7 @@ Cells share the artifacts of equal stages through the store. A finished cell is 
 
 import fcntl
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -189,7 +190,7 @@ def run_cells(waiting: Sequence[Outline], jobs: int, lock: int) -> dict[str, str
                 if process.returncode == 0:
                     print(f"{name}: finished in {seconds}", file=sys.stderr, flush=True)
                     continue
-                failed[name] = _reason(outline.folder)
+                failed[name] = _reason(outline.folder, process.returncode)
                 print(f"{name}: failed after {seconds}: {failed[name]}", file=sys.stderr, flush=True)
     finally:
         for process in running:
@@ -231,8 +232,10 @@ def _start(outline: Outline, lock: int) -> "subprocess.Popen[bytes]":
     return process
 
 
-def _reason(folder: Path) -> str:
-    """The last line that a failed cell printed."""
+def _reason(folder: Path, code: int) -> str:
+    """The last line that a failed cell printed; for one that was killed, by which signal."""
+    if code < 0:
+        return f"ended by {signal.Signals(-code).name}"
     lines = (folder / LOG).read_text("utf-8", errors="replace").split("\n")
     said = [line for line in lines if line.strip()]
     return said[-1].strip().removeprefix("selftrain: ")[:300] if said else "it printed nothing"

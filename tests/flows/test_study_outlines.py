@@ -11,7 +11,7 @@ import yaml
 
 import flows.study
 from flows.method import method
-from flows.study import Outline, outlines, report, run_study
+from flows.study import Outline, outlines, report, run_cells, run_study
 from sandbox.verdicts import Verdict
 from selftrain.errors import RunError, UsageError
 from selftrain.evaluation.pools import Pool, PoolProblem
@@ -107,6 +107,16 @@ def test_a_folder_is_for_one_study_at_a_time(tmp_path: Path, monkeypatch: pytest
         run_study(made, out, 1, "test")
     started[1].kill()
     started[1].wait()
+
+
+def test_a_killed_cell_is_told_by_its_signal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = study(tmp_path)
+    cell = Outline(made.cells[0], tmp_path, Run(made.cells[0].config, None), (), False)  # type: ignore[arg-type]
+    (tmp_path / "log.txt").write_text("train_reward 3/9 steps\n")
+    monkeypatch.setattr(flows.study, "_start", lambda *_: subprocess.Popen(["sh", "-c", "kill -9 $$"]))
+    assert run_cells([cell], 1, 0) == {"a-seed-1": "ended by SIGKILL"}
+    monkeypatch.setattr(flows.study, "_start", lambda *_: subprocess.Popen(["sh", "-c", "exit 1"]))
+    assert run_cells([cell], 1, 0) == {"a-seed-1": "train_reward 3/9 steps"}
 
 
 def test_a_table_that_cannot_be_written_is_told_in_one_line(

@@ -3,7 +3,8 @@
 A completion ends with its first end token, or with the token that completes the first of the problem's stop texts. Its text is
 what comes before the end token or the stop text. It *keeps* the tokens up to and including the first one with which this text is
 complete, and its end token. The last kept token may say more than the text: of `return 1` + `\\n\\n` + `def`, cut at `\\ndef`, all
-but `def` is kept. So log-probabilities are those of tokens that were sampled, and no text is encoded or scored again.
+but `def` is kept. So log-probabilities are those of tokens that were sampled, and no text is encoded or scored again. A completion
+without text keeps the first token of the stop text: with none, its log-probability would be 0, the highest there is.
 """
 
 from collections.abc import Sequence
@@ -55,7 +56,7 @@ class Stopping:
         used = _first(end, lambda count: cut(found := self._text(ids[:count]), stops) != found)
         text = cut(self._text(ids[:used]), stops)
         kept = _first(used, lambda count: self._text(ids[:count]).startswith(text))
-        return Ending(text, kept, used, "stop")
+        return Ending(text, max(1, kept), used, "stop")
 
     def ends_by_itself(self, ids: Sequence[int], stops: Sequence[str] = ()) -> bool:
         """Whether the completion has an end token or a stop text."""

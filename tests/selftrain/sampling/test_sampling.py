@@ -435,7 +435,9 @@ def test_a_completion_is_cut_at_its_first_stop_token(
     row = candidate(stopping, PROBLEM, 3, Sample(ids, logprobs, ended))
     assert (row.id, row.problem_id, row.sample) == ("p.py#3", "p.py", 3)
     assert (row.completion, row.finish_reason) == (completion, reason)
-    assert decode_completion(tokenizer, row.token_ids, (tokenizer.eos_token_id,)) == completion
+    kept = decode_completion(tokenizer, row.token_ids, (tokenizer.eos_token_id,))
+    assert kept == (completion or "\n"), "without text, the stop text's first token"
+    assert row.logprob < 0, "no completion is certain"
     assert row.token_ids == tuple(ids[: len(row.token_ids)])
     assert row.logprob == sum(logprobs[: len(row.token_ids)])
     assert row.sampled == len(ids)
@@ -474,8 +476,8 @@ def test_a_stop_text_ends_decoding_and_text_tokens_and_logprob_are_those_before_
             kept = decode_completion(engine.tokenizer, row.token_ids, engine.ends)
             assert kept.startswith(row.completion)
             before = decode_completion(engine.tokenizer, row.token_ids[:-1], engine.ends)
-            assert ending.reason != "stop" or not row.token_ids or not before.startswith(row.completion)
-            expected = forced(generator, prompt, row.token_ids)[0] if row.token_ids else 0.0
+            assert ending.reason != "stop" or not row.completion or not before.startswith(row.completion)
+            expected = forced(generator, prompt, row.token_ids)[0]
             assert row.logprob == pytest.approx(expected, abs=1e-3)
     if kind == "hf":
         for one, whole in zip(flat(found), flat(free), strict=True):
@@ -491,7 +493,7 @@ def test_a_token_that_the_cut_goes_through_is_kept(generator: Path):
     found = stopping.ending(ids, (" return",))
     assert (found.text, found.kept) == ("   ", len(tokenizer("    ")["input_ids"]))
     found = stopping.ending(ids, ("   ",))
-    assert (found.text, found.kept) == ("", 0)
+    assert (found.text, found.kept) == ("", 1)
     found = stopping.ending(ids, ("(",))
     assert (found.text, found.kept) == ("    return n", len(ids))
 

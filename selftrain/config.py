@@ -405,8 +405,9 @@ class SampleConfig(Strict):
     base_url: str | None = Field(default=None, pattern=r"^https?://[^@\s]+$")
     """Address of the server of engine openai, e.g. http://127.0.0.1:8000/v1; no password in it."""
     served_model: str | None = None
-    """Name of the model at the server of engine openai. The keys contain this name and nothing else of what is served: give
-    another version of the model another name."""
+    """Name of the model at the server of engine openai, in which `{pool}` stands for `sft`, `ppo-1`, ...: each policy is a model
+    of its own. If the server lacks the next one, the run ends, and goes on once it is served. The keys contain this name and
+    nothing else of what is served: give another version of a model another name."""
     compute_type: Literal["float32", "int8"] = "float32"
     """Arithmetic of engine ctranslate2. int8 samples about twice as fast from weights rounded to 8 bits; log-probabilities
     are then those of the rounded model. A processor without VNNI cannot add 8-bit products exactly: there the stage uses
@@ -429,7 +430,7 @@ class SampleConfig(Strict):
 
     @model_validator(mode="after")
     def _server(self) -> Self:
-        if (self.engine == "openai") != (self.base_url is not None and self.served_model is not None):
+        if len({self.engine == "openai", self.base_url is not None, self.served_model is not None}) > 1:
             raise ValueError(
                 "engine openai, base_url and served_model belong together: set all three or none"
             )

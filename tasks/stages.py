@@ -5,6 +5,7 @@ This module does not import Prefect, so a dry run calls the same functions witho
 
 from collections.abc import Mapping
 
+from selftrain.errors import UsageError
 from selftrain.evaluation.pools import AGREEMENT
 from selftrain.models.weights import base_digest
 from selftrain.problems.read import checker_languages, content_digest
@@ -71,6 +72,14 @@ def sample(
             pool,
         )
         settings = settings.model_copy(update={"compute_type": "float32"})
+    if settings.served_model is not None:
+        name = settings.served_model.replace("{pool}", pool)
+        if pool != "sft" and name == settings.served_model:
+            raise UsageError(
+                f"sample.served_model {name} is one model, and pool {pool} is of another policy than the first pool: name it with "
+                f"{{pool}}, e.g. {name}-{{pool}}"
+            )
+        settings = settings.model_copy(update={"served_model": name})
     config = SampleSlice(
         seed=run.config.seed,
         sample=with_defaults(settings, "rl", "evaluation"),  # the number that matters is in `count`

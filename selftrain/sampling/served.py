@@ -3,11 +3,14 @@
 Written for the servers of vLLM and llama.cpp, which take prompts as token ids and name the id of each sampled token with its
 log-probability. No test runs them; tests run a server of their own with the same answers. The server's log-probabilities must
 be those at temperature 1 (vLLM: `--logprobs-mode raw_logprobs`, the default). Environment variable OPENAI_API_KEY: the key.
+
+llama.cpp names no token that ends inside a letter (a rare letter that has several tokens); the completion then lacks that letter.
 """
 
+import json
 import os
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -28,8 +31,8 @@ WAITS = (1.0, 2.0, 4.0, 8.0)
 class Engine:
     """Samples with the model `sample.served_model` of the server at `sample.base_url`; `folder` has its tokenizer.
 
-    Each completion is one request with a seed of its own. Raises UsageError where the server refuses a request or gives no
-    log-probabilities with token ids, RunError where it cannot be reached or is too busy.
+    Each completion is one request with a seed of its own. Raises UsageError where the server has another model, refuses a request
+    or gives no log-probabilities with token ids, RunError where it cannot be reached or is too busy.
     """
 
     def __init__(self, folder: Path, settings: SampleConfig) -> None:
@@ -41,6 +44,20 @@ class Engine:
         self.client = httpx.Client(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {}, timeout=600
         )
+        self.url = str(settings.base_url).rstrip("/")
+        self._check_name()
+
+    def _check_name(self) -> None:
+        """Raise UsageError where the server's list of models lacks ours: llama.cpp would answer with whatever it has."""
+        try:
+            names = [one["id"] for one in self.client.get(f"{self.url}/models").json()["data"]]
+        except (httpx.HTTPError, ValueError, KeyError, TypeError):
+            return  # it has no list; what else is wrong the first completion tells
+        if names and self.settings.served_model not in names:
+            raise UsageError(
+                f"sample.base_url {self.settings.base_url}: expected the model {self.settings.served_model}, it serves "
+                f"{', '.join(map(str, names))}; serve that model under this name (vLLM: --served-model-name, llama.cpp: --alias)"
+            )
 
     def sample(
         self,
@@ -71,22 +88,29 @@ class Engine:
             "max_tokens": settings.max_new_tokens,
             "logprobs": 1,
             "return_tokens_as_token_ids": True,  # vLLM's; llama.cpp names ids anyway
+            # In one piece, llama.cpp's answer leaves out as many tokens as the stop text has by itself. Where a sampled token
+            # has a part of the stop text and the code before it (`)\n`), that code would be lost.
+            "stream": True,
+            # Servers have defaults of their own: llama.cpp min_p 0.05, vLLM what the model's generation config says.
+            "min_p": 0.0,
+            "repetition_penalty": 1.0,
             **({"stop": list(stops)} if stops else {}),
             **({"top_k": settings.top_k or 0} if n else {}),
             **(drawn if n else {"temperature": 0.0}),
         }
 
     def _ask(self, body: dict[str, Any]) -> Sample:
-        url = f"{str(self.settings.base_url).rstrip('/')}/completions"
+        url = f"{self.url}/completions"
         for wait in (*WAITS, None):
             try:
-                answer = self.client.post(url, json=body)
-                problem = f"status {answer.status_code}: {answer.text[:300]}"
+                with self.client.stream("POST", url, json=body) as answer:
+                    if answer.is_success:
+                        return sample_of(url, answer.iter_lines())
+                    answer.read()
+                    problem = f"status {answer.status_code}: {answer.text[:300]}"
+                    later = answer.status_code == 429 or answer.status_code >= 500
             except httpx.HTTPError as error:
-                answer, problem = None, f"{type(error).__name__}: {error}"
-            if answer is not None and answer.is_success:
-                return sample_of(answer)
-            later = answer is None or answer.status_code == 429 or answer.status_code >= 500
+                problem, later = f"{type(error).__name__}: {error}", True
             if not later or wait is None:
                 break
             time.sleep(wait)
@@ -95,20 +119,38 @@ class Engine:
         raise kind(f"sample.base_url {self.settings.base_url}: no completion, {' '.join(hidden.split())}")
 
 
-def sample_of(answer: httpx.Response) -> Sample:
-    """Convert a server's answer to a `Sample`. Raises UsageError where it lacks log-probabilities or token ids."""
+def sample_of(url: str, lines: Iterable[str]) -> Sample:
+    """Convert a server's answer, which comes as events, to a `Sample`.
+
+    Raises UsageError where it lacks log-probabilities or token ids, httpx.RemoteProtocolError where it breaks off.
+    """
+    ids: list[int] = []
+    logprobs: list[float] = []
+    reason = None
     try:
-        choice = answer.json()["choices"][0]
-        given = choice["logprobs"]
-        if "content" in given:  # llama.cpp
-            ids = [int(one["id"]) for one in given["content"]]
-            logprobs = [float(one["logprob"]) for one in given["content"]]
-        else:  # vLLM
-            ids = [int(token.removeprefix("token_id:")) for token in given["tokens"]]
-            logprobs = [float(one) for one in given["token_logprobs"]]
-        return Sample(ids, logprobs, choice["finish_reason"] == "stop")
+        for line in lines:
+            event = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+            if event in ("", "[DONE]"):
+                continue
+            part = json.loads(event)
+            if "error" in part:
+                raise httpx.RemoteProtocolError(str(part["error"])[:300])
+            choice = part["choices"][0]
+            reason = choice["finish_reason"] or reason
+            given = choice["logprobs"]
+            if given is None and not choice["text"]:
+                continue  # llama.cpp's last event has the reason only
+            if "content" in given:  # llama.cpp
+                ids += [int(one["id"]) for one in given["content"]]
+                logprobs += [float(one["logprob"]) for one in given["content"]]
+            else:  # vLLM
+                ids += [int(token.removeprefix("token_id:")) for token in given["tokens"]]
+                logprobs += [float(one) for one in given["token_logprobs"]]
     except (ValueError, KeyError, TypeError, IndexError) as error:
         raise UsageError(
-            f"{answer.url}: expected log-probabilities and token ids of each completion, as the servers of vLLM and llama.cpp "
+            f"{url}: expected log-probabilities and token ids of each completion, as the servers of vLLM and llama.cpp "
             "give them, got none; use one of these, or another engine"
         ) from error
+    if reason is None:
+        raise httpx.RemoteProtocolError("the answer breaks off")
+    return Sample(ids, logprobs, reason == "stop")

@@ -7,6 +7,7 @@ from pathlib import Path
 from threading import Lock, Thread
 from typing import Any
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -21,12 +22,17 @@ LLAMA_CPP = {"content": [{"id": 5, "token": "a", "logprob": -0.5}, {"id": 6, "to
 
 
 class Server(ThreadingHTTPServer):
-    """Answers with `replies`, one after the other and the last for ever: (status, log-probabilities, reason)."""
+    """Answers with `replies`, one after the other and the last for ever: (status, log-probabilities, reason).
+
+    It answers in events, one for each token; without a reason the answer breaks off. `models`: the names of its models; None: it has
+    no list of them.
+    """
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.asked: list[tuple[str, str | None, dict[str, Any]]] = []
         self.replies: list[tuple[int, Any, str]] = [(200, VLLM, "stop")]
+        self.models: list[str] | None = None
         self.lock = Lock()
 
 
@@ -39,16 +45,42 @@ class Handler(BaseHTTPRequestHandler):
         with server.lock:
             server.asked.append((self.path, self.headers["Authorization"], body))
             status, logprobs, reason = server.replies.pop(0) if len(server.replies) > 1 else server.replies[0]
-        choice = {"index": 0, "text": "ab", "logprobs": logprobs, "finish_reason": reason}
-        answer = {"choices": [choice]} if status == 200 else {"error": f"no: {self.headers['Authorization']}"}
-        data = json.dumps(answer).encode()
+        if status == 200:
+            self.answer(status, "".join(f"data: {event}\n\n" for event in events(logprobs, reason)))
+        else:
+            self.answer(status, json.dumps({"error": f"no: {self.headers['Authorization']}"}))
+
+    def do_GET(self) -> None:
+        server: Any = self.server
+        names = [{"id": name} for name in server.models or []]
+        self.answer(404 if server.models is None else 200, json.dumps({"data": names} if names else {}))
+
+    def answer(self, status: int, text: str) -> None:
+        """Send `text`."""
         self.send_response(status)
-        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Content-Length", str(len(text)))
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(text.encode())
 
     def log_message(self, *_: Any) -> None:
         """Nothing."""
+
+
+def events(logprobs: Any, reason: str) -> list[str]:
+    """An answer's events: vLLM's last token comes with the reason, llama.cpp's before it."""
+    if logprobs is None:
+        parts = [None]
+    elif "content" in logprobs:
+        parts = [{"content": [one]} for one in logprobs["content"]]
+    else:
+        pairs = zip(logprobs["tokens"], logprobs["token_logprobs"], strict=True)
+        parts = [{"tokens": [token], "token_logprobs": [logprob]} for token, logprob in pairs]
+    choices = [{"index": 0, "text": "a", "logprobs": part, "finish_reason": None} for part in parts]
+    if reason and parts[0] and "content" in parts[0]:
+        choices.append({"index": 0, "text": "", "logprobs": None, "finish_reason": reason})
+    elif reason:
+        choices[-1]["finish_reason"] = reason
+    return [*(json.dumps({"choices": [choice]}) for choice in choices), *(["[DONE]"] if reason else [])]
 
 
 @pytest.fixture
@@ -85,13 +117,17 @@ def test_what_a_server_is_asked_for(server: Server, generator: Path):
     for body in bodies:
         assert (body["model"], body["max_tokens"], body["logprobs"]) == ("m@1", 12, 1)
         assert (body["temperature"], body["top_p"], body["top_k"]) == (0.8, 0.9, 50)
+        assert (body["min_p"], body["repetition_penalty"]) == (0.0, 1.0), (
+            "not what the server takes by itself"
+        )
+        assert body["stream"] is True, "in one piece llama.cpp leaves out tokens before a stop text"
 
 
 def test_greedy_asks_once_at_temperature_0(server: Server, generator: Path):
     server.replies = [(200, LLAMA_CPP, "length")]
     assert engine(server, generator).sample([[1]], 0, 5) == [[Sample([5, 6], [-0.5, -1.0], False)]]
     ((_, _, body),) = server.asked
-    assert body["temperature"] == 0.0
+    assert (body["temperature"], body["repetition_penalty"]) == (0.0, 1.0)
     assert "seed" not in body
 
 
@@ -105,6 +141,29 @@ def test_a_busy_server_is_asked_again(server: Server, generator: Path):
     assert caught.value.exit_code == 1
     assert len(server.asked) == 6
     assert KEY not in str(caught.value)
+
+
+@pytest.mark.parametrize("logprobs", [VLLM, LLAMA_CPP])
+def test_an_answer_that_breaks_off_is_asked_for_again(server: Server, generator: Path, logprobs: dict):
+    server.replies = [(200, logprobs, ""), (200, logprobs, "length")]
+    assert engine(server, generator).sample([[1]], 1, 5) == [[Sample([5, 6], [-0.5, -1.0], False)]]
+    server.replies = [(200, logprobs, "")]
+    with pytest.raises(RunError, match="the answer breaks off"):
+        engine(server, generator).sample([[1]], 1, 5)
+
+
+def test_an_error_in_the_middle_of_an_answer_is_told():
+    first = json.dumps({"choices": [{"text": "a", "logprobs": VLLM, "finish_reason": None}]})
+    with pytest.raises(httpx.HTTPError, match="out of memory"):
+        served.sample_of("http://h", [f"data: {first}", "", 'data: {"error": {"message": "out of memory"}}'])
+
+
+def test_a_server_with_other_models_is_refused(server: Server, generator: Path):
+    server.models = ["m@1"]
+    engine(server, generator)
+    server.models = ["m@2", "other"]
+    with pytest.raises(UsageError, match=r"expected the model m@1, it serves m@2, other; serve"):
+        engine(server, generator)
 
 
 @pytest.mark.parametrize("logprobs", [None, {"tokens": ["a"], "token_logprobs": [-0.5]}, {"content": [{}]}])
@@ -141,6 +200,8 @@ def test_keys_contain_the_models_name_and_not_the_servers_address():
         {"engine": "openai"},
         {"engine": "openai", "base_url": "http://h/v1"},
         {"served_model": "m", "base_url": "http://h/v1"},
+        {"served_model": "m"},
+        {"base_url": "http://h/v1"},
         {"engine": "openai", "served_model": "m", "base_url": "http://user:secret@h/v1"},
     ],
 )

@@ -7,7 +7,7 @@ from selftrain.cache_key import canonical_json, fingerprint
 from selftrain.launch.launch import launch
 from selftrain.models.weights import base_digest
 from selftrain.plan.learning_rates import too_high
-from selftrain.plan.suitable import check_lengths
+from selftrain.plan.suitable import check_layers, check_lengths
 from selftrain.stage import Context
 from selftrain.store.store import replace_file
 from tasks.run import LOGGER, Run
@@ -26,6 +26,7 @@ def check_models(run: Run) -> None:
     if config.model.base is None and config.reward.base is None:
         names = ("sft.max_tokens", "reward.max_tokens", "sample.max_new_tokens")
         check_lengths(config, config.model.max_tokens, names)
+        check_layers(config, config.model.layers)
         return
     looked_at = {
         "content": [base_digest(config.model), base_digest(config.reward.model, "reward.base")],

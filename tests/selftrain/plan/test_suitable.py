@@ -15,7 +15,10 @@ from selftrain.errors import UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.plan.suitable import check
+from selftrain.store.store import Store
 from selftrain.training import reward
+from tasks.run import Run
+from tasks.suitable import check_models
 from tests.command import selftrain
 from tests.selftrain.training.made import reward_job
 
@@ -139,6 +142,23 @@ def test_lengths_beyond_the_positions_are_told_with_both_numbers(
     base = make(tmp_path, generator, kind, GPT if kind == "GPT2Config" else SMALL)
     with pytest.raises(UsageError, match=told):
         check(config(base, **changes))
+
+
+def test_layers_that_a_reranker_cannot_keep_are_told(tmp_path: Path, generator: Path):
+    base = make(tmp_path / "llama", generator, "MistralConfig", SMALL | {"num_key_value_heads": 2})
+    check(config(base, reward__layers=3))
+    with pytest.raises(UsageError, match=r"reward\.layers is 4, and the model has 3 layers"):
+        check(config(base, reward__layers=4))
+    base = make(tmp_path / "gpt", generator, "GPT2Config", GPT)
+    check(config(base))
+    with pytest.raises(UsageError, match=r"reward\.layers: the layers of a GPT2Model are not known"):
+        check(config(base, reward__layers=2))
+
+
+def test_a_tiny_models_layers_are_counted_too(tmp_path: Path):
+    settings = {"model": {"layers": 2}, "reward": {"layers": 3}}
+    with pytest.raises(UsageError, match=r"reward\.layers is 3, and the model has 2 layers"):
+        check_models(Run(RunConfig.model_validate(settings), Store(str(tmp_path / "store"))))
 
 
 def test_scaled_positions_reach_further(tmp_path: Path, generator: Path):

@@ -94,7 +94,10 @@ class Watch:
         ids.append(token)
         # Each token has a byte of text at least. Two more: some tokenizers drop the first space of what they decode.
         tail = ids[-2 - max(len(stop.encode()) for stop in stops) :]
-        text = self.stopping.tokenizer.decode(tail, clean_up_tokenization_spaces=False)
+        if len(tail) == len(ids):  # the first space of the completion is its own
+            text = decode_completion(self.stopping.tokenizer, ids)
+        else:
+            text = self.stopping.tokenizer.decode(tail, clean_up_tokenization_spaces=False)
         if cut(text, stops) == text:
             return False
         return self.stopping.ending(ids, stops).reason == "stop"

@@ -143,3 +143,16 @@ def test_a_completion_has_the_tokens_that_it_has_behind_its_prompt(
 def test_what_is_behind_an_end_token_is_no_part_of_a_completion(tokenizer: Any):
     ids = encode_completion(tokenizer, "return x") + encode_completion(tokenizer, "Human: write")
     assert decode_completion(tokenizer, ids, (tokenizer.eos_token_id,)) == "return x"
+
+
+@pytest.mark.parametrize(
+    "text", [" total", "    return", "\n    total", "x", "    for value in values:\n total"]
+)
+def test_a_stop_text_that_begins_with_a_blank_ends_a_completion(tokenizer: Any, text: str):
+    """At its start too, where some tokenizers drop the first blank of what they decode."""
+    stopping = Stopping(tokenizer, (tokenizer.eos_token_id,))
+    ids = encode_completion(tokenizer, text + " = 0\n")[:-1]
+    for stop in (" total", "    return", "x"):
+        watch = stopping.watch([(stop,)])
+        found = [at + 1 for at, token in enumerate(ids) if watch(0, token)]
+        assert found[:1] == ([stopping.ending(ids, (stop,)).used] if stop in text else [])

@@ -109,6 +109,7 @@ def decode(
     stopped: set[int] = set()  # prompts whose completions a stop text ended
     rows = torch.arange(len(prompts), device=device)  # numbers of the prompts that are still in the batch
     running = torch.ones_like(rows, dtype=torch.bool)  # whether each of these rows is not finished
+    watched = watch if watch is not None and any(watch.stops) else None
     cache: Any = None
     for step in range(max_new_tokens):
         out = model(
@@ -127,10 +128,10 @@ def decode(
             chosen = draw(logits, uniforms[rows, step], top_p, temperature, top_k)
         tokens[rows, step] = chosen.where(running, -1)
         logprobs[rows, step] = logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
-        if watch is not None:
-            listed = zip(rows.tolist(), chosen.tolist(), running.tolist(), strict=True)
-            ended = [alive and watch(row, token) for row, token, alive in listed]
-            stopped |= {row for row, one in zip(rows.tolist(), ended, strict=True) if one}
+        if watched is not None:
+            listed = torch.stack([rows, chosen, running.long()], 1).tolist()
+            ended = [bool(alive) and watched(row, token) for row, token, alive in listed]
+            stopped |= {row for (row, _, _), one in zip(listed, ended, strict=True) if one}
             running &= ~torch.tensor(ended, device=device)
         running &= ~torch.isin(chosen, stop)
         left = int(running.sum())

@@ -107,7 +107,7 @@ class Engine:
                     if answer.is_success:
                         return sample_of(url, answer.iter_lines())
                     answer.read()
-                    problem = f"status {answer.status_code}: {answer.text[:300]}"
+                    problem = f"status {answer.status_code}: {answer.text}"
                     later = answer.status_code == 429 or answer.status_code >= 500
             except httpx.HTTPError as error:
                 problem, later = f"{type(error).__name__}: {error}", True
@@ -116,7 +116,9 @@ class Engine:
             time.sleep(wait)
         hidden = problem.replace(self.key, "***") if self.key else problem
         kind = RunError if later else UsageError
-        raise kind(f"sample.base_url {self.settings.base_url}: no completion, {' '.join(hidden.split())}")
+        raise kind(
+            f"sample.base_url {self.settings.base_url}: no completion, {' '.join(hidden.split())[:300]}"
+        )
 
 
 def sample_of(url: str, lines: Iterable[str]) -> Sample:
@@ -134,7 +136,7 @@ def sample_of(url: str, lines: Iterable[str]) -> Sample:
                 continue
             part = json.loads(event)
             if "error" in part:
-                raise httpx.RemoteProtocolError(str(part["error"])[:300])
+                raise httpx.RemoteProtocolError(str(part["error"]))
             choice = part["choices"][0]
             reason = choice["finish_reason"] or reason
             given = choice["logprobs"]

@@ -33,6 +33,7 @@ class Server(ThreadingHTTPServer):
         self.asked: list[tuple[str, str | None, dict[str, Any]]] = []
         self.replies: list[tuple[int, Any, str]] = [(200, VLLM, "stop")]
         self.models: list[str] | None = None
+        self.blanks = 0
         self.lock = Lock()
 
 
@@ -48,7 +49,8 @@ class Handler(BaseHTTPRequestHandler):
         if status == 200:
             self.answer(status, "".join(f"data: {event}\n\n" for event in events(logprobs, reason)))
         else:
-            self.answer(status, json.dumps({"error": f"no: {self.headers['Authorization']}"}))
+            told = "." * server.blanks + f"no: {self.headers['Authorization']}"
+            self.answer(status, json.dumps({"error": told}))
 
     def do_GET(self) -> None:
         server: Any = self.server
@@ -183,6 +185,10 @@ def test_a_refused_request_is_told_without_the_key(server: Server, generator: Pa
         engine(server, generator).sample([[1]], 1, 5)
     assert len(server.asked) == 1
     assert KEY not in str(caught.value)
+    server.blanks = 268  # the 300th letter of the answer is one of the key's
+    with pytest.raises(UsageError) as caught:
+        engine(server, generator).sample([[1]], 1, 5)
+    assert KEY[:6] not in str(caught.value)
 
 
 def test_keys_contain_the_models_name_and_not_the_servers_address():

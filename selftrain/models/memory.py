@@ -14,11 +14,14 @@ ADVICE = (
 )
 
 
-def count_parameters(folder: Path) -> int:
-    """Number of parameters in the safetensors files of `folder`, else in its GGUF files; 0 without such files."""
+def count_parameters(folder: Path, layers: int | None = None) -> int:
+    """Number of parameters in the safetensors files of `folder`, else in its GGUF files; 0 without such files.
+
+    layers  as for `shapes.stored_parameters`
+    """
     from selftrain.models.shapes import stored_parameters
 
-    count = stored_parameters(folder) or 0
+    count = stored_parameters(folder, layers) or 0
     if count == 0:
         for path in sorted(folder.glob("*.gguf")):
             from gguf import GGUFReader
@@ -41,16 +44,19 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
 
     The memory of libraries is counted on GPUs only. On CPU, processes share most of it, and the kernel can evict it.
     """
-    from selftrain.models.footprint import LIBRARIES, rank_bytes
+    from selftrain.models.footprint import LIBRARIES, frozen_bytes, rank_bytes
 
     more = 0
     if settings := getattr(config, "ppo", None):
         stage, parameters = "ppo", count_parameters(inputs["generator"])
-        more = 4 * max(0, count_parameters(inputs["reranker"]) - parameters)
+        # The reranker is counted like the generator below; it may have fewer layers, or more.
+        if reranker := count_parameters(inputs["reranker"]):
+            more = frozen_bytes(runtime) * (reranker - parameters)
     elif settings := getattr(config, "reward", None):
         stage = "train_reward"
         # `start` is the model of an earlier stage; without it, training starts from `reward.base`.
-        parameters = count_parameters(inputs["start"] if "start" in inputs else Path(settings.base or ""))
+        start = inputs["start"] if "start" in inputs else Path(settings.base or "")
+        parameters = count_parameters(start, settings.layers)
     elif settings := getattr(config, "sft", None):
         stage, base = "sft", config.model.base
         parameters = count_parameters(Path(base)) if base else tiny_parameters(config.model)

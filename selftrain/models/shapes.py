@@ -4,7 +4,9 @@ Models are built on torch's meta device, where tensors have a shape but no data,
 memory.
 """
 
+import copy
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -58,12 +60,20 @@ class Shape:
         return rank * self.features
 
 
-def shape_of(model: ModelConfig, vocabulary: int | None = None) -> Shape:
-    """The shape of the model that `model` describes; `vocabulary` overrides a tiny model's vocabulary size.
+def shape_of(model: ModelConfig, vocabulary: int | None = None, layers: int | None = None) -> Shape:
+    """The shape of the model that `model` describes, or of its first `layers` layers.
+
+    vocabulary  overrides a tiny model's vocabulary size
 
     Raises UsageError where the model's config cannot be read.
     """
     settings = _tiny(model, vocabulary) if model.base is None else read_config(model)
+    if layers is not None:
+        settings = copy.deepcopy(settings)
+        text = settings.get_text_config()
+        text.num_hidden_layers = min(layers, text.num_hidden_layers)
+        if getattr(text, "layer_types", None):
+            text.layer_types = text.layer_types[:layers]
     with _understandable(model, "is not the config of a causal language model"):
         return shape_by(settings)
 
@@ -145,8 +155,10 @@ def read_config(model: ModelConfig) -> Any:
         ) from error
 
 
-def stored_parameters(folder: Path) -> int | None:
+def stored_parameters(folder: Path, layers: int | None = None) -> int | None:
     """Number of parameters in a checkpoint's safetensors files, from the files' headers; does not read weights or import torch.
+
+    layers  count those of the first `layers` layers and what is in no layer; None: count all
 
     None where the folder has no tensors in safetensors files. Raises UsageError for a truncated file.
     """
@@ -154,7 +166,10 @@ def stored_parameters(folder: Path) -> int | None:
     for path in folder.glob("*.safetensors"):
         with path.open("rb") as file:
             _, tensors = header(file, path)
-        counts += [math.prod(tensor["shape"]) for name, tensor in tensors.items() if name != "__metadata__"]
+        for name, tensor in tensors.items():
+            layer = re.search(r"(?:^|\.)layers\.(\d+)\.", name)
+            if name != "__metadata__" and not (layer and layers is not None and int(layer[1]) >= layers):
+                counts.append(math.prod(tensor["shape"]))
     return sum(counts) if counts else None
 
 

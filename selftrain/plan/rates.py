@@ -61,8 +61,10 @@ class Rate:
 
 def shapes(config: RunConfig, vocabulary: int | None = None) -> tuple[Shape, Shape]:
     """The shapes of a run's generator and reranker. Raises UsageError where a model's config is not available."""
-    shape = shape_of(config.model, vocabulary)
-    return shape, shape if config.reward.base is None else shape_of(config.reward.model)
+    shape, layers = shape_of(config.model, vocabulary), config.reward.layers
+    if config.reward.base is not None:
+        return shape, shape_of(config.reward.model, layers=layers)
+    return shape, shape if layers is None else shape_of(config.model, vocabulary, layers)
 
 
 def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:

@@ -19,6 +19,7 @@ from selftrain.errors import ChildFailed, UsageError
 from selftrain.launch import commands
 from selftrain.launch.launch import launch
 from selftrain.launch.processes import LAST_LINES
+from selftrain.models.layers import keep_layers
 from selftrain.models.memory import (
     GIB,
     available_bytes,
@@ -27,6 +28,7 @@ from selftrain.models.memory import (
     least_bytes,
     tiny_parameters,
 )
+from selftrain.models.models import load_classifier
 from selftrain.redact import without_secrets
 from selftrain.stage import Context, Outcome
 from selftrain.stages.ppo import PPOSlice
@@ -310,6 +312,19 @@ def test_parameters_are_counted_from_headers_alone(generator: Path, reranker: Pa
     assert count_parameters(Path(__file__).parent) == 0
 
 
+def test_a_reranker_with_fewer_layers_than_the_generator_needs_less(generator: Path, tmp_path: Path):
+    model = load_classifier(generator, fresh_head=True)
+    keep_layers(model, 1)
+    model.save_pretrained(tmp_path / "short")
+    inputs = {"generator": generator, "reranker": generator}
+    config = PPOSlice(seed=1, ppo=PPOConfig(), max_new_tokens=8)
+    long, short = (
+        least_bytes(config, inputs | {"reranker": folder}, RuntimeConfig(processes=1))
+        for folder in (generator, tmp_path / "short")
+    )
+    assert long - short == 4 * (13 * 256 + 32 - 16), "a layer of 16 x 16 weights less, and a score head more"
+
+
 def test_every_training_stage_is_known_to_need_memory(reranker: Path):
     parameters = count_parameters(reranker)
     least = [least_bytes(config, inputs, RuntimeConfig(processes=1)) for config, inputs in slices(reranker)]
@@ -318,6 +333,11 @@ def test_every_training_stage_is_known_to_need_memory(reranker: Path):
     assert least[2] - least[1] >= 2 * 4 * (parameters - 16), (
         "PPO keeps a reference and the reranker beside the policy"
     )
+    one_layer = RewardSlice(seed=1, reward=RewardConfig(layers=1))
+    inputs = slices(reranker)[1][1]
+    layer = 13 * 256 + 32
+    runtime = RuntimeConfig(processes=1)
+    assert least_bytes(one_layer, inputs, runtime) == least[1] - 16 * layer, "one of its two layers"
     assert least_bytes({}, {}, RuntimeConfig()) == 0
     nowhere = SftSlice(seed=1, model=ModelConfig(base="not/here"), base_digest=None, sft=SftConfig())
     assert least_bytes(nowhere, {}, RuntimeConfig()) == 0

@@ -37,6 +37,7 @@ from selftrain.plan.estimate import (
 )
 from selftrain.plan.flops import Rows
 from selftrain.plan.plan import Hardware, Workload, make_plan, on_hardware
+from selftrain.plan.rates import shapes
 from selftrain.plan.speed import Speed, stated_speed
 from selftrain.plan.table import count, page, text
 
@@ -125,6 +126,17 @@ def test_the_shapes_of_the_shipped_configs_models_are_known_without_the_hub(name
     assert shape_of(ModelConfig(base=name)).parameters == parameters
 
 
+def test_the_first_layers_of_a_model_are_counted_alone():
+    """By hand: of Qwen2.5-Coder-0.5B a layer has 14,912,384 weights, the embedding 151,936 x 896, the last norm 896."""
+    base = ModelConfig(base="Qwen/Qwen2.5-Coder-0.5B")
+    assert shape_of(base, layers=6).parameters == 6 * 14_912_384 + 151_936 * 896 + 896
+    assert shape_of(base).parameters == 494_032_768
+    shape, judge = shapes(RunConfig(model=base, reward=RewardConfig(layers=6)))
+    assert (shape.layers, judge.layers) == (24, 6)
+    tiny = ModelConfig(layers=4)
+    assert [one.layers for one in shapes(RunConfig(model=tiny, reward=RewardConfig(layers=1)))] == [4, 1]
+
+
 def test_every_model_that_a_shipped_config_names_on_the_hub_is_known():
     for path in CONFIGS.glob("*.yaml"):
         config = load_config(path.stem)
@@ -146,6 +158,12 @@ def test_stored_parameters_are_read_from_headers(tmp_path: Path):
     content = json.dumps(header).encode()
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
     assert stored_parameters(tmp_path) == 22
+    del header["__metadata__"]
+    for number in (0, 1, 10):
+        header[f"model.layers.{number}.weight"] = {"dtype": "F32", "shape": [100], "data_offsets": [74, 474]}
+    content = json.dumps(header).encode()
+    (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(content)) + content)
+    assert [stored_parameters(tmp_path, layers) for layers in (None, 1, 2, 11)] == [322, 122, 222, 322]
     (tmp_path / "model.safetensors").write_bytes(struct.pack("<Q", len(content)) + content[:9])
     with pytest.raises(UsageError, match="not a whole safetensors file"):
         stored_parameters(tmp_path)

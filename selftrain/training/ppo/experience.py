@@ -73,6 +73,24 @@ def rows_of_step(step: int, rows: int, problems: int, seed: int, group: int = 1)
     return [row for row in chosen for _ in range(group)]
 
 
+def with_means(passed: Sequence[bool | None], group: int) -> list[float]:
+    """`passed` as numbers; a row without a verdict has the mean of the rows that it is compared with, which neither rewards nor
+    punishes it.
+
+    group  number of consecutive rows that are compared with each other; 1: all rows are. A group without any verdict has the
+           mean of all rows
+    """
+
+    def mean(rows: Sequence[bool | None], otherwise: float) -> float:
+        known = [float(one) for one in rows if one is not None]
+        return sum(known) / len(known) if known else otherwise
+
+    overall = mean(passed, 0.0)
+    size = len(passed) if group == 1 else group
+    means = [mean(passed[at : at + size], overall) for at in range(0, len(passed), size)]
+    return [means[at // size] if one is None else float(one) for at, one in enumerate(passed)]
+
+
 class Collector:
     """Collects rollout batches. Every rank must call each method, and gets the same result.
 
@@ -110,7 +128,9 @@ class Collector:
         problems = rows_of_step(state.step, config.rollout_batch, self.count, self.seed, config.per_prompt)
         prompts = [self.prompts[i] for i in problems]
         completions, scores = self.sample(problems, state, state.step)
-        passed = self.execute(problems, completions, state) if config.execution_weight else None
+        passed = None
+        if config.execution_weight:
+            passed = self.execute(problems, completions, state, config.per_prompt)
         device = self.accelerator.device
         with state.timed("reference"):
             own = Sequences.of(prompts[self.share], completions[self.share], device)
@@ -145,10 +165,14 @@ class Collector:
         """The stop texts of each of these problems."""
         return [self.stops[i] if self.stops else () for i in problems]
 
-    def execute(self, problems: list[int], completions: list[list[int]], state: State) -> Tensor:
-        """[rows] 1 where the completion passes its tests, 0 where it fails, the mean of these where the sandbox gave no verdict.
+    def execute(
+        self, problems: list[int], completions: list[list[int]], state: State, group: int = 1
+    ) -> Tensor:
+        """[rows] 1 where the completion passes its tests, 0 where it fails; see `with_means` for rows without a verdict.
 
-        The mean neither rewards nor punishes a row without a verdict. Rank 0 executes and broadcasts the result.
+        group  number of consecutive rows that are compared with each other; 1: all rows are
+
+        Rank 0 executes and broadcasts the result.
 
         Raises SandboxFailed where the sandbox gave no verdict for any row.
         """
@@ -157,11 +181,9 @@ class Collector:
         if self.rank == 0:
             with state.timed("execute"):
                 found = self.reward.execute(problems, completions)
-            known = [float(one) for one in found if one is not None]
-            if not known:
+            if all(one is None for one in found):
                 raise SandboxFailed(f"the sandbox judged none of the {len(problems)} completions of a step")
-            mean = sum(known) / len(known)
-            passed = torch.tensor([mean if one is None else float(one) for one in found]).to(passed)
+            passed = torch.tensor(with_means(found, group)).to(passed)
         if self.world > 1:
             torch.distributed.broadcast(passed, 0)
         return passed

@@ -10,7 +10,7 @@ from pydantic import ValidationError
 from selftrain.config import LoraConfig, PPOConfig
 from selftrain.errors import UsageError
 from selftrain.models import lora
-from selftrain.training.ppo.experience import rows_of_step
+from selftrain.training.ppo.experience import rows_of_step, with_means
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps
 from selftrain.training.ppo.trainer import Trainer
@@ -41,6 +41,23 @@ def _one_thread():
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def test_a_completion_without_a_verdict_counts_like_its_group():
+    """The mean of all rows would be an advantage where the rest of the group fails."""
+    found = [True, True, False, None, False, None, False, False, None, None, None, None]
+    assert with_means(found, 4) == [1, 1, 0, 2 / 3, 0, 0, 0, 0, *[1 / 3] * 4]
+    assert with_means(found[:5], 1) == [1, 1, 0, 0.5, 0]
+
+
+def test_the_sandboxs_gaps_give_no_advantage():
+    def execute(problems, completions):
+        return [None if at % 4 == 1 else at < 4 for at in range(len(completions))]
+
+    settings = config(execution_weight=1.0)
+    experience = make_trainer(settings, execute=execute).experience()
+    assert experience.passed.tolist() == [1.0] * 4 + [0.0] * 28
+    assert experience.advantages.eq(0).all()
 
 
 def make_trainer(

@@ -224,10 +224,19 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
             self.token_scores = classifier.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """The trainer's optimizer, with the score head's weights in a group of their own if they have their own learning rate."""
+        """The trainer's optimizer, with the score head's weights in a group of their own if they have their own learning rate.
+
+        Raises UsageError where DeepSpeed's file names an optimizer, which would not know of that rate.
+        """
+        new = self.optimizer is None  # with DeepSpeed this is called twice
         optimizer = super().create_optimizer(model)
         rate = self.settings.head_learning_rate
-        if rate is not None:
+        if rate is not None and not hasattr(optimizer, "param_groups"):
+            raise UsageError(
+                "reward.head_learning_rate: the file of runtime.deepspeed names an optimizer, which has one rate for all "
+                "weights; remove `optimizer` from the file, or set reward.head_learning_rate to null"
+            )
+        if rate is not None and new:
             named = (self.model if model is None else model).named_parameters()
             head = {id(weight) for name, weight in named if ".score." in f".{name}"}
             for group in list(optimizer.param_groups):

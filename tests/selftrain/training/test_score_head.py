@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from accelerate.utils import DummyOptim
 
 from selftrain.config import RewardConfig, RuntimeConfig
 from selftrain.errors import UsageError
@@ -71,6 +72,32 @@ def test_a_head_beside_adapters_has_its_own_learning_rate_too(tmp_path: Path, lo
     settings = {"lora": {"rank": 4}, "learning_rate": 1e-6, "head_learning_rate": 1e-2}
     model = trained(tmp_path / "lora", loud, **settings)
     assert torch.allclose(model.score.weight.abs(), torch.tensor(1e-2), rtol=1e-3)
+
+
+def make_trainer(folder: Path, start: Path) -> Any:
+    """A trainer whose head has its own learning rate."""
+    child = Child.model_validate(reward_job(folder, start, RUNTIME, head_learning_rate=1e-2)["child"])
+    config, tokenizer = RewardSlice.model_validate(child.config), load_tokenizer(start)
+    examples = reward._examples(tokenizer, make_pairs(), [], config.reward)
+    return reward._trainer(config, child, tokenizer, examples)
+
+
+def test_the_head_has_one_group_however_often_the_optimizer_is_asked_for(tmp_path: Path, generator: Path):
+    """transformers asks twice with DeepSpeed; an empty group is nothing for it to divide among ranks."""
+    trainer = make_trainer(tmp_path / "rm", generator)
+    for _ in range(2):
+        groups = trainer.create_optimizer().param_groups
+        assert [(len(group["params"]) > 0, group["lr"]) for group in groups] == [
+            (True, 1e-3), (True, 1e-3), (True, 1e-2),
+        ]  # fmt: skip
+        assert groups[2]["params"] == [trainer.model.score.weight]
+
+
+def test_an_optimizer_of_deepspeeds_own_cannot_have_two_rates(tmp_path: Path, generator: Path):
+    trainer = make_trainer(tmp_path / "rm", generator)
+    trainer.optimizer = DummyOptim(list(trainer.model.parameters()))
+    with pytest.raises(UsageError, match=r"reward\.head_learning_rate: .*names an optimizer"):
+        trainer.create_optimizer()
 
 
 @pytest.mark.parametrize("settings", [{}, {"lora": {"rank": 4}}], ids=["full", "lora"])

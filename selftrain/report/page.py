@@ -9,8 +9,9 @@ import base64
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from selftrain.evaluation.calibration import Calibration
 from selftrain.evaluation.comparisons import Comparison, Evaluation
 from selftrain.evaluation.metrics import Metrics
 from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_LOGPROB, Pool
@@ -47,6 +48,7 @@ class ReportInputs:
     pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative, random) -> number of pairs mined in that round
     chosen           the ranker chosen on the validation split; one of the pools' rankers
     logprob_weights  ranker R -> weight of R+logprob, chosen on the validation split
+    calibration      reranker -> how its scores become chances, and the error of these chances
     notes            sentences about the run's models and data, and about the limits of its results
     """
 
@@ -60,6 +62,7 @@ class ReportInputs:
     pairs: Mapping[str, Mapping[str, int]]
     chosen: str
     logprob_weights: Mapping[str, float]
+    calibration: Mapping[str, Calibration] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
 

@@ -1,13 +1,15 @@
 """Stage `evaluate`: ranks every pool with every reranker and computes the metrics on the test split.
 
 Two choices are made on the validation split, with the SFT policy's candidates: the weight of the log-probability in
-`rm-r+logprob`, and which of the last round's two rankers (with or without log-probability) is recommended.
+`rm-r+logprob`, and which of the last round's two rankers (with or without log-probability) is recommended. The chance of
+passing is fitted there too (`selftrain.evaluation.calibration`).
 """
 
 import json
 
 from selftrain.cache_key import fingerprint
 from selftrain.config import EvaluateConfig, Strict
+from selftrain.evaluation.calibration import calibrate
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.metrics import choose_logprob_weight, choose_ranker
 from selftrain.evaluation.pools import (
@@ -65,7 +67,13 @@ def run(context: Context) -> Outcome:
         for pool in config.pools
     ]
     evaluation = evaluate_pools(pools, config.evaluate.bootstrap, config.seed)
-    result = {"evaluation": evaluation, "logprob_weights": weights, "chosen": chosen}
+    calibration = {ranker: calibrate(validation, pools[0], ranker) for ranker in config.rerankers}
+    result = {
+        "evaluation": evaluation,
+        "logprob_weights": weights,
+        "chosen": chosen,
+        "calibration": calibration,
+    }
     (context.folder / "evaluation.json").write_text(json.dumps(result, indent=1))
     overall = evaluation["pools"][first]["overall"]
     metrics = {
@@ -74,6 +82,8 @@ def run(context: Context) -> Outcome:
         "random": overall["random"]["value"],
         "picked": overall["rankers"][chosen]["value"],
         "oracle": overall["oracle"]["value"],
+        "ece_raw": calibration[last]["ece_raw"],
+        "ece": calibration[last]["ece"],
     }
     return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
 

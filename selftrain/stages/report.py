@@ -62,6 +62,7 @@ def run(context: Context) -> Outcome:
         pairs=kinds,
         chosen=result["chosen"],
         logprob_weights=weights,
+        calibration=result.get("calibration", {}),  # an older evaluation has none
         notes=[BANK_NOTE] if source == "bank" else [],
     )
     build_report(inputs, context.folder)

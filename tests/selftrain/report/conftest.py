@@ -94,6 +94,7 @@ def made_inputs(size: int = 24, n: int = 8) -> ReportInputs:
         },
         chosen="rm-2+logprob",
         logprob_weights={"rm-1": 1.0, "rm-2": 0.5},
+        calibration={"rm-2": {"scale": 0.693147, "offset": -1.25, "ece_raw": 0.2034, "ece": 0.0171}},
         notes=(
             "Problems are from the built-in bank: data for exercise, never a claim about real-world code.",
         ),

@@ -65,6 +65,14 @@ def test_report_json_has_exactly_its_shape(inputs: ReportInputs, tmp_path: Path)
     assert all(set(row) == {"name"} | ESTIMATE for row in report["comparisons"])
 
 
+def test_the_page_says_how_scores_become_chances(inputs: ReportInputs, tmp_path: Path) -> None:
+    _, page = built(inputs, tmp_path)
+    cells = "<th>rm-2</th><td>sigmoid(0.693 score -1.25)</td><td>20.3\N{NO-BREAK SPACE}%</td><td>1.7\N{NO-BREAK SPACE}%</td>"
+    assert cells in page
+    _, page = built(replace(inputs, calibration={}), tmp_path)  # an evaluation from before
+    assert "Scores as chances" not in page
+
+
 def test_a_report_is_the_same_twice_and_says_nothing_of_the_run_until_it_is_finished(
     inputs: ReportInputs, tmp_path: Path
 ) -> None:

@@ -505,10 +505,19 @@ class MineConfig(Strict):
         return unscored or {kind: default[kind] for kind in UNSCORED}
 
 
+LONGEST_LIST = 8
+"""Most wrong programs in one list of `reward.loss: listwise`; longer lists are divided."""
+
+
 class RewardConfig(Strict):
-    """Training of the reranker: pairwise Bradley-Terry loss."""
+    """Training of the reranker on pairs of a right and a wrong program."""
 
     outside_keys = frozenset({"checkpoint_steps", "base", "base_revision"})
+    keyed_when_set = frozenset({"loss", "lm_loss", "magnitude", "packed"})
+
+    loss: Literal["pairwise", "listwise"] = "pairwise"
+    """pairwise: the Bradley-Terry loss of each pair. listwise: the cross-entropy of the right program among itself and all wrong
+    programs that are paired with it (ListNet's top-one probability, Cao et al. 2007), at most 8 in one list."""
 
     epochs: Rate = 3
     """Number of passes over the pairs in round 1, and in later rounds where `later_epochs` is null; fractions are allowed."""
@@ -518,9 +527,12 @@ class RewardConfig(Strict):
     later_learning_rate: Rate | None = None
     """Peak learning rate of rounds that start from the previous reranker; null: half of `learning_rate`."""
     batch_size: Count = 64
-    """Pairs per optimizer step, over all processes."""
+    """Pairs per optimizer step, over all processes; with `loss` listwise about as many, in whole lists."""
     micro_batch_size: Count = 64
-    """Pairs per forward pass of one process."""
+    """Pairs per forward pass of one process; with `loss` listwise about as many."""
+    packed: bool = False
+    """Whether programs of one pair or list are one row, in which they read their prompt once. The scores are the same; it saves
+    time where prompts are long."""
     learning_rate: Rate = 1e-3
     """Peak learning rate; it rises linearly over `warmup_steps` and then falls along a cosine to 0."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20
@@ -560,6 +572,11 @@ class RewardConfig(Strict):
     """Number of evaluations in a row without a better pair accuracy after which training stops."""
     center: Annotated[float, Field(ge=0)] = 0.01
     """Weight of (chosen + rejected)^2, which keeps scores around 0 (Eisenstein et al. 2023)."""
+    magnitude: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of (chosen^2 + rejected^2) / 2, which keeps scores small."""
+    lm_loss: Annotated[float, Field(ge=0)] = 0.0
+    """Weight of the language model's loss on the chosen program, the mean of -log p over its tokens in nats, with the embedding as
+    the head (Yang et al. 2024, GRM). It needs a model with tied embeddings."""
     max_tokens: Count = 256
     """Longest prompt and completion together, in tokens; longer pairs are left out and counted."""
     checkpoint_steps: Count = 200

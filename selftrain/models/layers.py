@@ -1,5 +1,6 @@
-"""Shortens a sequence classifier to its first layers."""
+"""What a sequence classifier can do beside scoring texts: lose layers, predict tokens, and read several programs in one row."""
 
+from inspect import signature
 from typing import Any
 
 from selftrain.errors import UsageError
@@ -24,3 +25,33 @@ def keep_layers(classifier: Any, number: int) -> None:
     config.num_hidden_layers = number
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:number]
+
+
+def tied_head(classifier: Any) -> Any:
+    """The embedding, which is the language model's head too. Raises UsageError where it is not, or is sharded."""
+    embedding, config = classifier.get_input_embeddings(), classifier.config
+    names = ("final_logit_softcapping", "logits_scaling", "logit_scale")
+    changed = [name for name in names if getattr(config, name, None)]
+    if (
+        not config.tie_word_embeddings
+        or embedding.weight.shape[-1] != classifier.score.in_features
+        or changed
+    ):
+        raise UsageError(
+            f"reward.lm_loss needs a model whose language-model head is its embedding, and this {type(classifier).__name__} has "
+            f"{', '.join(changed) or 'a head of its own (tie_word_embeddings is false)'}; set it to 0"
+        )
+    if hasattr(embedding.weight, "ds_id"):
+        raise UsageError(
+            "reward.lm_loss does not work with ZeRO stage 3, which shards the embedding; set it to 0"
+        )
+    return embedding
+
+
+def check_packed(classifier: Any) -> None:
+    """Raise UsageError where the positions of a text's tokens cannot be given to the classifier."""
+    if "position_ids" not in signature(classifier.forward).parameters:
+        raise UsageError(
+            f"reward.packed needs a model that is told the positions of its tokens, and a {type(classifier).__name__} is not; "
+            "set it to false"
+        )

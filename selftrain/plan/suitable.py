@@ -211,7 +211,7 @@ def _try_reranker(config: RunConfig, settings: Any, base: str, field: str) -> No
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from selftrain.models.layers import keep_layers
+    from selftrain.models.layers import check_packed, keep_layers, tied_head
     from selftrain.models.models import check_labels, final_norm, is_classifier, train_tokenizer
 
     if field == "reward.base" and Path(base).is_dir() and is_classifier(settings):
@@ -243,6 +243,10 @@ def _try_reranker(config: RunConfig, settings: Any, base: str, field: str) -> No
             f"reward.token_loss needs a model with a final norm before its head, and a {type(model).__name__} ({base}) has "
             "none that is known; set reward.token_loss=0"
         )
+    if config.reward.lm_loss:
+        tied_head(model)
+    if config.reward.packed:
+        check_packed(model)
 
 
 def run(child: Child) -> Outcome:

@@ -1,6 +1,7 @@
 """Stages B and E: trains the reranker to score right programs above wrong ones, with TRL's RewardTrainer.
 
-The loss is pairwise Bradley-Terry, -log sigmoid(score(chosen) - score(rejected)) (Christiano et al. 2017). It is applied twice:
+The loss is pairwise Bradley-Terry, -log sigmoid(score(chosen) - score(rejected)) (Christiano et al. 2017), or that of a chosen
+program among all rejected ones that it is paired with (`choice_loss`). It is applied twice:
 
 - to the score of the last token, with weight `last_loss`;
 - to the per-token scores pooled over the completion, with weight `token_loss`. These scores are computed from the hidden states
@@ -18,7 +19,8 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import logsigmoid
+from torch.nn.functional import cross_entropy, logsigmoid
+from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig as TrlRewardConfig
 from trl import RewardTrainer
 
@@ -27,16 +29,8 @@ from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, child_main
 from selftrain.launch.ranks import world_size
 from selftrain.models import lora
-from selftrain.models.layers import keep_layers
-from selftrain.models.models import (
-    encode_completion,
-    encode_prompt,
-    fill_template,
-    final_norm,
-    load_classifier,
-    load_tokenizer,
-    pad,
-)
+from selftrain.models.layers import check_packed, keep_layers, tied_head
+from selftrain.models.models import final_norm, load_classifier, load_tokenizer
 from selftrain.models.prompts import reranker_template
 from selftrain.models.weights import digest_weights
 from selftrain.records import Pair, read_records
@@ -45,6 +39,7 @@ from selftrain.stages.train_reward import RewardSlice
 from selftrain.training import common
 from selftrain.training.callbacks import Goal
 from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, trainer_arguments
+from selftrain.training.reward_rows import Collator, batches_of_lists, lists, longest, packed_mask, tokens
 
 
 def train(child: Child) -> Outcome:
@@ -58,13 +53,16 @@ def train(child: Child) -> Outcome:
     config = config.model_copy(update={"reward": settings})
     training, held_out = split(pairs, settings.holdout, config.seed)
     examples = _examples(tokenizer, training, held_out, settings)
+    if settings.loss == "listwise":
+        settings = batches_of_lists(settings, examples.trained)
+        config = config.model_copy(update={"reward": settings})
     trainer = _trainer(config, child, tokenizer, examples)
     goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
     trained = common.train(trainer, goal, child.runtime, "train_reward")
     base = partial(_model, config, child, tokenizer) if settings.lora else None
     common.export(trained.checkpoint, child.folder, tokenizer, base)
     metrics = {
-        "pairs": len(examples.trained),
+        "pairs": sum(len(row["rejected_ids"]) for row in examples.trained),
         "too_long": examples.too_long,
         "held_out": len(held_out),
         **trained.metrics(goal, ["loss", "accuracy", "margin"]),
@@ -83,20 +81,21 @@ def _examples(
             f"reward.holdout={settings.holdout:g} leaves no pair to train on, {found}: lower it, or mine more pairs"
         )
     rows = [tokens(tokenizer, pair, settings) for pair in training]
-    kept = [row for row in rows if _longest(row) <= settings.max_tokens]
+    kept = [row for row in rows if longest(row) <= settings.max_tokens]
     if not kept:
         raise DataError(
             f"none of the {len(rows)} pairs fits reward.max_tokens={settings.max_tokens} (the shortest has "
-            f"{min(map(_longest, rows))} tokens, its prompt included): raise it"
+            f"{min(map(longest, rows))} tokens, its prompt included): raise it"
         )
     evaluated = [tokens(tokenizer, pair, settings) for pair in held_out] if settings.evaluation_steps else []
-    evaluated = [row for row in evaluated if _longest(row) <= settings.max_tokens]
+    evaluated = [row for row in evaluated if longest(row) <= settings.max_tokens]
     if settings.evaluation_steps and not evaluated:
         raise DataError(
             f"reward.holdout={settings.holdout:g} leaves no pair to evaluate on, {found}: raise it, or set "
             "reward.evaluation_steps to null"
         )
-    return Examples(kept, evaluated, len(rows) - len(kept))
+    grouped = lists(kept) if settings.loss == "listwise" else kept
+    return Examples(grouped, evaluated, len(rows) - len(kept))
 
 
 def _trainer(config: RewardSlice, child: Child, tokenizer: Any, examples: Examples) -> "TokenRewardTrainer":
@@ -106,7 +105,6 @@ def _trainer(config: RewardSlice, child: Child, tokenizer: Any, examples: Exampl
         **trainer_arguments(
             settings, child.runtime, config.seed, child.private / "checkpoints", world_size()
         ),
-        center_rewards_coefficient=settings.center or None,
         remove_unused_columns=False,
     )
     start_deepspeed(child.runtime)
@@ -118,9 +116,9 @@ def _trainer(config: RewardSlice, child: Child, tokenizer: Any, examples: Exampl
         model=model,
         args=arguments,
         processing_class=tokenizer,
-        data_collator=Collator(tokenizer.pad_token_id),
+        data_collator=Collator(tokenizer.pad_token_id, settings.packed),
         settings=settings,
-        **examples.datasets(settings, config.seed, _longest),
+        **examples.datasets(settings, config.seed, longest),
     )
 
 
@@ -158,53 +156,25 @@ def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
     return model
 
 
-def tokens(tokenizer: Any, pair: Pair, settings: RewardConfig) -> dict[str, Any]:
-    """One pair as token ids: prompt + program for both programs, the prompt's length, and the margin between the scores."""
-    prompt = encode_prompt(tokenizer, fill_template(settings.template, pair.prompt))
-    return {
-        "chosen_ids": prompt + encode_completion(tokenizer, pair.chosen),
-        "rejected_ids": prompt + encode_completion(tokenizer, pair.rejected),
-        "prompt_length": len(prompt),
-        "margin": settings.margin * pair.gap,
-    }
-
-
-def _longest(row: dict[str, Any]) -> int:
-    return max(len(row["chosen_ids"]), len(row["rejected_ids"]))
-
-
-class Collator:
-    """Builds a batch: chosen rows before rejected rows, as RewardTrainer expects, and a mask of the completions' tokens."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self.pad_token_id = pad_token_id
-
-    def __call__(self, rows: list[dict[str, Any]]) -> dict[str, Any]:
-        """`input_ids`, `attention_mask`, `completion_mask`: [2 * len(rows), longest]; `gap`: [len(rows)], the margins."""
-        ids = [row["chosen_ids"] for row in rows] + [row["rejected_ids"] for row in rows]
-        heads = [row["prompt_length"] for row in rows] * 2
-        return {
-            "input_ids": pad(ids, self.pad_token_id),
-            "attention_mask": pad([[1] * len(row) for row in ids], 0),
-            "completion_mask": pad(
-                [[0] * head + [1] * (len(row) - head) for row, head in zip(ids, heads, strict=True)], 0
-            ),
-            "gap": torch.tensor([row["margin"] for row in rows]),
-        }
-
-
 class TokenRewardTrainer(TrainerMixin, RewardTrainer):
-    """RewardTrainer with an additional loss on pooled per-token scores."""
+    """RewardTrainer with the losses of `RewardConfig`; TRL's own loss is not used, its metrics are."""
 
     measures = ("accuracy", "loss")
 
     def __init__(self, *args: Any, settings: RewardConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
+        self.last: Any = None
+        """The final states [rows, longest, hidden] of the last forward pass, and their scores [rows, longest]."""
         self.token_scores: Any = None
-        """[rows, longest] per-token scores of the batch in the last forward pass."""
+        """[rows, longest] per-token scores of the batch in the last forward pass, one layer below the last."""
         classifier = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self.norm: Any = final_norm(classifier)
+        self.head: Any = tied_head(classifier) if settings.lm_loss else None
+        if settings.packed:
+            check_packed(classifier)
+        if settings.lm_loss or settings.packed:
+            classifier.score.register_forward_hook(self._keep_last)
         if not settings.token_loss:
             return
         if self.norm is None:
@@ -214,6 +184,10 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
             )
         classifier.register_forward_hook(self._score_tokens)
 
+    def _keep_last(self, head: Any, args: Any, scores: Any) -> None:
+        """Forward hook of the score head, which scores all tokens."""
+        self.last = (args[0], scores.squeeze(-1))
+
     def _score_tokens(self, classifier: Any, args: Any, outputs: Any) -> None:
         """Forward hook: score each token from the hidden states below the last layer, with the final norm and the score head.
 
@@ -221,7 +195,9 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         because under ZeRO-3 the weights are gathered only inside the wrapped model's forward pass.
         """
         if outputs.hidden_states is not None:
+            last = self.last
             self.token_scores = classifier.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
+            self.last = last  # not what the head has just scored
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The trainer's optimizer, with the score head's weights in a group of their own if they have their own learning rate.
@@ -249,42 +225,99 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
     def _set_signature_columns_if_needed(self) -> None:
         self._signature_columns = ["chosen_ids", "rejected_ids", "prompt_length", "margin"]
 
+    def scores(self, model: Any, batch: dict[str, Any], hidden: bool = False) -> torch.Tensor:
+        """[programs] the score of each program at its last token. `hidden`: whether the per-token scores are computed too."""
+        given = {
+            name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch
+        }
+        packed = "programs" in batch
+        if packed:
+            given["attention_mask"] = packed_mask(
+                batch["attention_mask"], batch["programs"], self.model.dtype
+            )
+        outputs = model(**given, output_hidden_states=hidden, use_cache=False)
+        if not packed:
+            return outputs.logits.squeeze(-1)
+        width = batch["completion_mask"].shape[1]
+        ends = width - 1 - batch["completion_mask"].flip(1).argmax(1)
+        return self.last[1][batch["row"], ends]
+
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        """`last_loss` x Bradley-Terry loss of the last token's score + `token_loss` x Bradley-Terry loss of the pooled per-token
-        scores + TRL's centering term."""
+        """`last_loss` x loss of the last tokens' scores + `token_loss` x loss of the pooled per-token scores + the penalties and
+        the language model's loss, each with its weight."""
         settings = self.settings
-        mask, gap = inputs.pop("completion_mask"), inputs.pop("gap")
-        inputs["output_hidden_states"] = bool(settings.token_loss)
-        loss, outputs = super().compute_loss(model, inputs, True, num_items_in_batch)
-        if settings.margin or settings.last_loss != 1:  # TRL's own loss has neither margin nor weight
-            last = outputs.logits.squeeze(-1)
-            loss = loss - bradley_terry(last) + settings.last_loss * bradley_terry(last, gap)
+        mask, rejected, gap = (inputs[name] for name in ("completion_mask", "rejected", "gap"))
+        last = self.scores(model, inputs, hidden=bool(settings.token_loss))
+        row = inputs.get("row", slice(None))
+        loss = settings.last_loss * choice_loss(last, rejected, gap)
+        if settings.center:
+            loss = loss + settings.center * over_pairs((last[: len(gap), None] + last[rejected]) ** 2, gap)
+        if settings.magnitude:
+            squares = last[: len(gap), None] ** 2 + last[rejected] ** 2
+            loss = loss + settings.magnitude * over_pairs(squares, gap) / 2
         if settings.token_loss:
-            pooled = (self.token_scores * mask).sum(1)
+            pooled = (self.token_scores[row] * mask).sum(1)
             if settings.token_pool == "mean":  # noqa: S105
                 pooled = pooled / mask.sum(1)
-            loss = loss + settings.token_loss * bradley_terry(pooled, gap)
-            self.token_scores = None
+            loss = loss + settings.token_loss * choice_loss(pooled, rejected, gap)
+        if settings.lm_loss:
+            states, ids = self.last[0][row], inputs["input_ids"][row]
+            chosen = slice(len(gap))
+            loss = loss + settings.lm_loss * completion_loss(
+                states[chosen], ids[chosen], mask[chosen], self.head.weight
+            )
+        self.last = self.token_scores = None
+        highest = last[rejected].masked_fill(gap.isinf(), -torch.inf).amax(1)
+        outputs = SequenceClassifierOutput(logits=torch.cat([last[: len(gap)], highest]).detach()[:, None])
+        super().compute_loss(
+            lambda **_: outputs, {"attention_mask": inputs["attention_mask"]}, False, num_items_in_batch
+        )
         return (loss, outputs) if return_outputs else loss
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """[pairs, 3] the weight 1, whether the chosen program has the higher score (1 or 0), and the Bradley-Terry loss."""
-        outputs = model(input_ids=batch["input_ids"], attention_mask=batch["attention_mask"], use_cache=False)
-        chosen, rejected = outputs.logits.squeeze(-1).float().chunk(2)
-        loss = -logsigmoid(chosen - rejected)
-        return torch.stack([torch.ones_like(loss), (chosen > rejected).float(), loss], 1)
+        """[rows, 3] the weight 1, whether the chosen program has the highest score (1 or 0), and the loss without margin."""
+        scores = self.scores(model, batch).float()
+        chosen, rejected = scores[: len(batch["gap"])], scores[batch["rejected"]]
+        rejected = rejected.masked_fill(batch["gap"].isinf(), -torch.inf)
+        loss = -logsigmoid(chosen - rejected.logsumexp(1))
+        return torch.stack([torch.ones_like(loss), (chosen > rejected.amax(1)).float(), loss], 1)
 
 
-def bradley_terry(scores: torch.Tensor, gap: torch.Tensor | float = 0.0) -> torch.Tensor:
-    """Mean of -log sigmoid(chosen - rejected - gap) over pairs, a scalar.
+def choice_loss(scores: torch.Tensor, rejected: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+    """Mean of -log( exp(chosen) / (exp(chosen) + sum of exp(rejected + gap)) ) over the rows of a batch, a scalar.
 
-    scores  [2 * pairs] float32, the scores of the chosen programs, then those of the rejected programs
-    gap     [pairs] or a number: the margin, in units of the score
+    This is the cross-entropy of the chosen program among its row's: the top-one probability of ListNet (Cao et al. 2007) and the
+    first factor of the Plackett-Luce model (ListMLE, Xia et al. 2008). With one rejected program it is the Bradley-Terry loss,
+    -log sigmoid(chosen - rejected - gap).
+
+    scores    [programs] the scores of the chosen programs, then those of the rejected programs
+    rejected  [rows, most] places of each row's rejected programs in `scores`
+    gap       [rows, most] the margin, in units of the score; -inf where a row has fewer rejected programs
     """
-    chosen, rejected = scores.chunk(2)
-    return -logsigmoid(chosen - rejected - gap).mean()
+    return -logsigmoid(scores[: len(gap)] - (scores[rejected] + gap).logsumexp(1)).mean()
+
+
+def over_pairs(values: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
+    """Mean over rows of the mean of `values` [rows, most] over each row's pairs; `gap` as for `choice_loss`."""
+    pairs = gap.isfinite()
+    return ((values * pairs).sum(1) / pairs.sum(1)).mean()
+
+
+def completion_loss(
+    states: torch.Tensor, ids: torch.Tensor, mask: torch.Tensor, head: torch.Tensor
+) -> torch.Tensor:
+    """Mean over rows of the mean of -log p(token | tokens before) over the tokens in `mask`, in nats, a scalar.
+
+    states  [rows, longest, hidden] final states; the state before a token predicts it
+    ids     [rows, longest] token ids
+    mask    [rows, longest] 1 for the completion's tokens
+    head    [vocabulary, hidden] weights of the language model's head
+    """
+    row, at = mask[:, 1:].nonzero(as_tuple=True)
+    nats = cross_entropy((states[row, at] @ head.T).float(), ids[row, at + 1], reduction="none")
+    return (nats / mask[:, 1:].sum(1)[row]).sum() / len(mask)
 
 
 if __name__ == "__main__":

@@ -36,9 +36,9 @@ def test_all_programs_have_equal_scores_before_training(loud: Path):
     scores = []
     for pair in make_pairs():
         row = reward.tokens(tokenizer, pair, RewardConfig())
-        for name in ("chosen_ids", "rejected_ids"):
+        for ids in (row["chosen_ids"], *row["rejected_ids"]):
             with torch.inference_mode():
-                out = model(torch.tensor([row[name]]), output_hidden_states=True)
+                out = model(torch.tensor([ids]), output_hidden_states=True)
             scores.append(out.logits.item())
     assert out.hidden_states[-1].pow(2).mean().sqrt().item() == pytest.approx(7, rel=1e-3)
     assert set(scores) == {0.0}

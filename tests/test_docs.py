@@ -96,7 +96,7 @@ NOT_RUN = {
 OTHER_BLOCKS = {
     "README.md": {"problems", "flows/"},
     "ARCHITECTURE.md": {"STORE/STAGE/KEY/manifest.json", "flows/"},
-    "method.md": {"L_pair", "kl_t", "K_i"},
+    "method.md": {"L_list", "L_pair", "kl_t", "K_i"},
     "development.md": {"flows"},
 }
 """Pictures, trees and equations: the first word of each block that is neither commands nor Python nor JSON."""

@@ -164,40 +164,44 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
     def __init__(self, *args: Any, settings: RewardConfig, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.settings = settings
-        self.last: Any = None
-        """The final states [rows, longest, hidden] of the last forward pass, and their scores [rows, longest]."""
+        self.states: Any = None
+        """[rows, longest, hidden] final states of the last forward pass, with `lm_loss` or `packed`."""
+        self.last_scores: Any = None
+        """[rows, longest] their scores, with `packed`."""
         self.token_scores: Any = None
         """[rows, longest] per-token scores of the batch in the last forward pass, one layer below the last."""
         classifier = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
         self.norm: Any = final_norm(classifier)
         self.head: Any = tied_head(classifier) if settings.lm_loss else None
-        if settings.packed:
-            check_packed(classifier)
-        if settings.lm_loss or settings.packed:
-            classifier.score.register_forward_hook(self._keep_last)
-        if not settings.token_loss:
-            return
-        if self.norm is None:
+        if settings.token_loss and self.norm is None:
             raise UsageError(
                 f"reward.token_loss needs a model with a final norm before its head, and a {type(classifier).__name__} has none "
                 "that is known; set it to 0"
             )
-        classifier.register_forward_hook(self._score_tokens)
+        if settings.packed:
+            check_packed(classifier)
+        if settings.lm_loss or settings.packed:
+            classifier.score.register_forward_pre_hook(self._keep_states)
+        if settings.token_loss or settings.packed:
+            classifier.register_forward_hook(self._score_tokens)
 
-    def _keep_last(self, head: Any, args: Any, scores: Any) -> None:
-        """Forward hook of the score head, which scores all tokens."""
-        self.last = (args[0], scores.squeeze(-1))
+    def _keep_states(self, head: Any, args: Any) -> None:
+        """Hook before the score head."""
+        self.states = args[0]
 
     def _score_tokens(self, classifier: Any, args: Any, outputs: Any) -> None:
-        """Forward hook: score each token from the hidden states below the last layer, with the final norm and the score head.
+        """Forward hook: score each token, with the final norm and the score head.
 
-        The last layer can attend to these states from the last token, whose score the reranker returns. This is a forward hook
-        because under ZeRO-3 the weights are gathered only inside the wrapped model's forward pass.
+        The scores of the loss on tokens are those of the hidden states below the last layer. The last layer can attend to these
+        states from the last token, whose score the reranker returns. This is a forward hook because under ZeRO-3 the weights are
+        gathered only inside the wrapped model's forward pass.
         """
+        states = self.states
+        if self.settings.packed:
+            self.last_scores = classifier.score(states).squeeze(-1)
         if outputs.hidden_states is not None:
-            last = self.last
             self.token_scores = classifier.score(self.norm(outputs.hidden_states[-2])).squeeze(-1)
-            self.last = last  # not what the head has just scored
+        self.states = states  # not those that the head has just scored
 
     def create_optimizer(self, model: Any = None) -> Any:
         """The trainer's optimizer, with the score head's weights in a group of their own if they have their own learning rate.
@@ -240,7 +244,7 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
             return outputs.logits.squeeze(-1)
         width = batch["completion_mask"].shape[1]
         ends = width - 1 - batch["completion_mask"].flip(1).argmax(1)
-        return self.last[1][batch["row"], ends]
+        return self.last_scores[batch["row"], ends]
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -263,12 +267,12 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
                 pooled = pooled / mask.sum(1)
             loss = loss + settings.token_loss * choice_loss(pooled, rejected, gap)
         if settings.lm_loss:
-            states, ids = self.last[0][row], inputs["input_ids"][row]
+            states, ids = self.states[row], inputs["input_ids"][row]
             chosen = slice(len(gap))
             loss = loss + settings.lm_loss * completion_loss(
                 states[chosen], ids[chosen], mask[chosen], self.head.weight
             )
-        self.last = self.token_scores = None
+        self.states = self.last_scores = self.token_scores = None
         highest = last[rejected].masked_fill(gap.isinf(), -torch.inf).amax(1)
         outputs = SequenceClassifierOutput(logits=torch.cat([last[: len(gap)], highest]).detach()[:, None])
         super().compute_loss(

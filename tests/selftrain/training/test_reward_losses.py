@@ -185,11 +185,15 @@ def test_packed_programs_have_the_scores_of_separate_rows(reranker: Path):
     for packed in (False, True):
         batch = reward_rows.Collator(tokenizer.pad_token_id, packed)(rows)
         trainer = object.__new__(reward.TokenRewardTrainer)
-        trainer.model = model
-        hook = model.score.register_forward_hook(trainer._keep_last)
+        trainer.model, trainer.settings, trainer.states = model, RewardConfig(packed=packed), None
+        hooks = [
+            model.score.register_forward_pre_hook(trainer._keep_states),
+            model.register_forward_hook(trainer._score_tokens),
+        ]
         with torch.inference_mode():
             found.append(trainer.scores(model, batch))
-        hook.remove()
+        for hook in hooks:
+            hook.remove()
         assert batch["input_ids"].shape[0] == (2 if packed else 6)
     assert found[0].std() > 1
     assert torch.allclose(found[0], found[1], rtol=0, atol=1e-4)

@@ -13,10 +13,12 @@ from selftrain.cache_key import canonical_json
 from selftrain.config import RewardConfig, RuntimeConfig
 from selftrain.errors import UsageError
 from selftrain.launch.launch import Child
+from selftrain.models.footprint import reward_memory
 from selftrain.models.layers import check_packed, tied_head
 from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.records import Pair, write_records
 from selftrain.training import reward, reward_rows
+from tests.selftrain.plan.test_plan import TWO_LAYERS
 from tests.selftrain.training.made import reward_job
 
 RUNTIME = RuntimeConfig(processes=1)
@@ -227,3 +229,15 @@ def test_settings_at_their_defaults_leave_the_keys_as_they_were():
     assert not names & canonical_json(RewardConfig(), "reward", whole=False).keys()
     changed = RewardConfig(loss="listwise", lm_loss=0.1, magnitude=0.1, packed=True)
     assert names < canonical_json(changed, "reward", whole=False).keys()
+
+
+def test_memory_is_planned_for_batches_of_long_lists_and_for_the_language_models_head():
+    runtime = RuntimeConfig(processes=1, device="cpu")
+
+    def activations(**settings: Any) -> float:
+        config = RewardConfig(batch_size=8, micro_batch_size=4, max_tokens=64, **settings)
+        return reward_memory(config, TWO_LAYERS, runtime).terms["activations"]
+
+    # 4 pairs are 8 rows; half as many lists of 1 + 8 programs are 18.
+    assert activations(loss="listwise") == pytest.approx(activations() * 18 / 8, rel=1e-6)
+    assert activations(lm_loss=0.1) > activations()

@@ -38,7 +38,7 @@ def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
         source=row.source,
         stop_tokens=tuple(fields.stop_tokens),
         response=cleaned.text,
-        example_tests=example_tests(fields.prompt, language),
+        example_tests=example_tests(fields.prompt, language, fields.tests),
     )
     return problem, cleaned
 

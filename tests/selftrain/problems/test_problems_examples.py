@@ -47,3 +47,34 @@ def test_nothing_where_there_is_nothing_to_read() -> None:
 def test_only_the_last_functions_examples_count() -> None:
     helper = 'def g(n):\n    """\n    >>> g(1)\n    1\n    """\n    return n\n\n'
     assert example_tests(helper + prompt(">>> f(1)", "2"), "py") == "\nassert f(1) == 2\n"
+
+
+def test_examples_within_the_text() -> None:
+    """The forms of HumanEval's prompts; the results may be followed by a full stop or a comment."""
+    made = example_tests(
+        prompt(
+            "f(1) == 2", "f(2) => 4", "* f(3) ==> 6.", "for f(4) -> 8  # twice", "f(5) \N{HEAVY TRIANGLE-HEADED RIGHTWARDS ARROW} 10",
+            "f(6) returns 12", "f('#)') should return '##))'.", "f(7) = 14", "f(8)  # returns 16",
+        ),
+        "py",
+    )  # fmt: skip
+    results = ["1) == 2", "2) == 4", "3) == 6", "4) == 8", "5) == 10", "6) == 12", "'#)') == '##))'", "7) == 14", "8) == 16"]  # fmt: skip
+    assert made == "\n" + "".join(f"assert f({result}\n" for result in results)
+
+
+def test_lines_of_text_that_are_no_examples() -> None:
+    """Variables, terms, other functions, and a list that goes on in the next line."""
+    text = [
+        "f(n) = 2",
+        "f(1) -> 1 + 1 = 2",
+        "off(1) == 2",
+        "g.f(1) == 2",
+        "f([",
+        "f(1) >= 2",
+        "f(1) returned 2",
+    ]
+    assert example_tests(prompt(*text), "py") == ""
+
+
+def test_examples_within_the_text_do_not_count_beside_others() -> None:
+    assert example_tests(prompt("f(1) == 3", ">>> f(2)", "4"), "py") == "\nassert f(2) == 4\n"

@@ -67,9 +67,14 @@ def test_python_answers_pass_their_tests(problems: list[Problem]) -> None:
 
 def test_examples_come_from_the_prompt(problems: list[Problem]) -> None:
     with_examples = [p for p in problems if p.example_tests]
-    assert [p.language for p in with_examples] == ["py"] * 75
+    assert all(p.source.startswith("humaneval-") for p in with_examples)
+    read = {"py": 138, "cpp": 156, "java": 153, "php": 157, "ts": 155, "cs": 153, "sh": 154, "js": 157}
+    assert Counter(p.language for p in with_examples) == read
     one = next(p for p in problems if p.id == "HumanEval_3_below_zero.py")
     assert (
         one.example_tests
         == "\nassert below_zero([1, 2, 3]) == False\nassert below_zero([1, 2, -4, 5]) == True\n"
+    )
+    assert "candidate([1, 2, 3]),false" in next(
+        p.example_tests for p in problems if p.id == "HumanEval_3_below_zero.js"
     )

@@ -52,7 +52,8 @@ def graph(config: RunConfig) -> list[Step]:
     """
     model = ModelConfig(max_tokens=10**9)  # placeholder for any model, long enough to pass `check_models`
     reward = config.reward.model_copy(update={"base": None, "base_revision": None})
-    config = config.model_copy(update={"model": model, "reward": reward})
+    evaluation = config.evaluate.model_copy(update={"reward_models": {}})
+    config = config.model_copy(update={"model": model, "reward": reward, "evaluate": evaluation})
     run = Outline(config, Store(config.store), toolchain={"": ""}, content={"": ""})
     method(run)
     return list(run.steps.values())

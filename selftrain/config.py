@@ -3,6 +3,7 @@
 Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
+import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from pathlib import Path
@@ -71,6 +72,43 @@ def _check_languages(names: Sequence[str], known: Collection[str]) -> None:
 
 Languages = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(map(short_name, names)))]
 """Short names of languages. Other names that the sandbox's table has, such as `python`, are converted to short names."""
+
+
+RANKERS = frozenset(
+    (
+        "random",
+        "greedy",
+        "oracle",
+        "logprob",
+        "logprob_sum",
+        "majority",
+        "examples",
+        "agreement",
+        "champion",
+        "reranker",
+        "chosen",
+    )
+)
+"""Names of the other rankers and of columns beside them, which a reward model cannot have; nor can it have a reranker's, `rm-r`."""
+
+
+def is_reward_model(name: str) -> bool:
+    """Whether a ranker's name is one that a reward model of others can have."""
+    own = name in RANKERS or name.startswith(("rm-", "ppo-"))
+    return not own and re.fullmatch(r"[a-z][a-z0-9._-]*", name) is not None
+
+
+def _ranker_name(name: str) -> str:
+    """`name`. Raises ValueError where a reward model cannot have it."""
+    if not is_reward_model(name):
+        raise ValueError(
+            f"expected a name of small letters, digits and `.`, `_`, `-` that no other ranker has, got {name!r}"
+        )
+    return name
+
+
+RankerName = Annotated[str, AfterValidator(_ranker_name)]
+"""Name of a reward model in an evaluation."""
 
 
 class Strict(BaseModel):
@@ -756,7 +794,7 @@ class PPOConfig(Strict):
 class EvaluateConfig(Strict):
     """Evaluation on the test split."""
 
-    outside_keys = frozenset({"agreement"})
+    outside_keys = frozenset({"agreement", "reward_models"})
 
     bootstrap: Count = 2000
     """Number of bootstrap resamples per interval."""
@@ -766,6 +804,10 @@ class EvaluateConfig(Strict):
     agreement: Annotated[int, Field(ge=0)] = 0
     """Number of generated inputs per problem on which Python programs are run to compare their outputs; 0: none. The ranker
     `agreement` picks from the largest group of programs with equal outputs by log-probability, `rm-r+agreement` by score."""
+    reward_models: dict[RankerName, str] = {}
+    """Reward models of others as rankers to compare with: name of the ranker -> folder in the Hugging Face layout, or hub id,
+    with `@COMMIT` for a commit that is not the newest. A model with a chat template reads the prompt as the user's message and
+    the completion as the assistant's, another one the prompt and the completion."""
 
 
 class PromotionConfig(Strict):

@@ -9,6 +9,7 @@ from selftrain.errors import UsageError
 from selftrain.evaluation.pools import AGREEMENT
 from selftrain.models.weights import base_digest
 from selftrain.problems.read import checker_languages, content_digest
+from selftrain.rerank.reward_model import reward_model_digests
 from selftrain.sampling.processor import adds_exactly
 from selftrain.stage import ArtifactRef
 from selftrain.stages.agree import AGREE, AgreeSlice
@@ -205,7 +206,11 @@ def evaluate(
     if run.config.evaluate.agreement:
         groups = {f"{name}.{AGREEMENT}": agree(run, problems, pool[0], name) for name, pool in pools.items()}
     config = EvaluateSlice(
-        seed=run.config.seed, evaluate=run.config.evaluate, pools=tuple(pools), rerankers=tuple(rerankers)
+        seed=run.config.seed,
+        evaluate=run.config.evaluate,
+        pools=tuple(pools),
+        rerankers=tuple(rerankers),
+        reward_models=reward_model_digests(run.config.evaluate),
     )
     return run.do(EVALUATE, "evaluate", config, {**_pool_inputs(problems, pools), **groups, **rerankers})
 

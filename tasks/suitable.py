@@ -8,6 +8,7 @@ from selftrain.launch.launch import launch
 from selftrain.models.weights import base_digest
 from selftrain.plan.learning_rates import too_high
 from selftrain.plan.suitable import check_layers, check_lengths
+from selftrain.rerank.reward_model import reward_model_digests
 from selftrain.stage import Context
 from selftrain.store.store import replace_file
 from tasks.run import LOGGER, Run
@@ -23,13 +24,17 @@ def check_models(run: Run) -> None:
     config = run.config
     for line in too_high(config):
         LOGGER.warning("%s", line)
-    if config.model.base is None and config.reward.base is None:
+    if config.model.base is None and config.reward.base is None and not config.evaluate.reward_models:
         names = ("sft.max_tokens", "reward.max_tokens", "sample.max_new_tokens")
         check_lengths(config, config.model.max_tokens, names)
         check_layers(config, config.model.layers)
         return
     looked_at = {
-        "content": [base_digest(config.model), base_digest(config.reward.model, "reward.base")],
+        "content": [
+            base_digest(config.model),
+            base_digest(config.reward.model, "reward.base"),
+            reward_model_digests(config.evaluate),
+        ],
         "settings": [
             canonical_json(part, "settings")
             for part in (config.model, config.sft, config.sample, config.reward, config.ppo)

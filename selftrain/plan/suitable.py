@@ -17,6 +17,7 @@ from typing import Any
 from selftrain.config import ModelConfig, RunConfig, SampleConfig
 from selftrain.errors import UsageError
 from selftrain.launch.launch import Child, child_main
+from selftrain.rerank.reward_model import check_reward_model
 from selftrain.stage import Outcome
 
 TOO_FAR = 0.05
@@ -49,6 +50,8 @@ def check(config: RunConfig) -> None:
         check_lengths(config, context, ("reward.max_tokens",))
         if generator is not None:
             _try_reranker(config, generator, str(config.model.base), "model.base")
+    for name, place in config.evaluate.reward_models.items():
+        check_reward_model(name, place)
 
 
 def check_architectures(config: RunConfig) -> None:

@@ -3,9 +3,10 @@
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
+from selftrain.config import is_reward_model
 from selftrain.evaluation.comparisons import Comparison
 from selftrain.evaluation.metrics import Estimate
 from selftrain.evaluation.study import Row, Table
@@ -19,6 +20,8 @@ SHOWN = (
     "reranker+agreement", "chosen", "oracle",
 )  # fmt: skip
 """Columns of the Markdown table, where some variant has them. CSV and JSON have all rankers."""
+BASELINES = SHOWN.index("reranker")
+"""Number of baselines in SHOWN."""
 SPLITS = {
     "test": "Split: **test**. Weights of log-probabilities and the ranker `chosen` were chosen on validation problems, in each run "
     "by itself. Choose between variants with `--split validation`, and read this table once.",
@@ -62,19 +65,28 @@ def markdown(table: Table, name: str, missing: Mapping[str, str]) -> str:
     lines += [f"Not in the table: {cell} ({why})." for cell, why in missing.items()]
     for pool in _pools(table):
         rows = [row for row in table["rows"] if row["pool"] == pool]
-        shown = [ranker for ranker in SHOWN if any(row["ranker"] == ranker for row in rows)]
+        shown = columns(rows)
         lines += ["", f"## Pool {pool}", "", "### Solved", ""]
         lines += _grid([row for row in rows if row["minus"] is None], shown)
         base = table["baseline"]
         over = [row for row in rows if row["minus"] == (base, row["ranker"]) and row["variant"] != base]
         if over:
-            columns = [
-                ranker for ranker in shown if ranker in ("random", "oracle") or ranker not in SHOWN[:7]
+            chosen = [
+                ranker
+                for ranker in shown
+                if ranker in ("random", "oracle") or ranker not in SHOWN[:BASELINES]
             ]
-            lines += ["", f"### Difference to {base}", "", *_grid(over, columns, signed=True)]
+            lines += ["", f"### Difference to {base}", "", *_grid(over, chosen, signed=True)]
         lines += ["", "### Difference to other rules of the same variant", ""]
         lines += _grid([row for row in rows if row["minus"] and row not in over], shown, signed=True)
     return "\n".join(lines) + "\n"
+
+
+def columns(rows: Iterable[Row]) -> list[str]:
+    """The rankers of `rows` that the Markdown table shows: those of SHOWN, with the reward models of others after the baselines."""
+    there = {row["ranker"]: None for row in rows}
+    others = [name for name in there if is_reward_model(name)]
+    return [name for name in (*SHOWN[:BASELINES], *others, *SHOWN[BASELINES:]) if name in there]
 
 
 def _grid(rows: list[Row], rankers: list[str], *, signed: bool = False) -> Iterator[str]:

@@ -73,19 +73,13 @@ class Reranker:
         """
         import torch
 
-        from selftrain.models.models import encode_completions, encode_prompt, fill_template
-
         self.model.config.pad_token_id = self.tokenizer.pad_token_id
         # The model scores a row at its last token that is not the padding token. If the end token is also the padding token,
         # this is the token before the end token. The prefix must not contain the scored token.
         own = 2 if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id else 1
-        texts = [text for _, candidates in problems for text in candidates]
-        written = iter(encode_completions(self.tokenizer, texts))
         heads: list[list[int]] = []
         tails: list[list[list[int]]] = []
-        for prompt, candidates in problems:
-            head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
-            rows = [head + next(written) for _ in candidates]
+        for rows in self.encode(problems):
             common = _common_prefix(rows)[: max(0, min(map(len, rows), default=0) - own)]
             heads.append(common)
             tails.append([row[len(common) :] for row in rows])
@@ -99,6 +93,18 @@ class Reranker:
                 for (at, number), score in zip(places, found, strict=True):
                     scores[at][number] = score
         return scores
+
+    def encode(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[list[int]]]:
+        """Token ids [problems][candidates] of what the model reads, for a list of (prompt, completions)."""
+        from selftrain.models.models import encode_completions, encode_prompt, fill_template
+
+        texts = [text for _, candidates in problems for text in candidates]
+        written = iter(encode_completions(self.tokenizer, texts))
+        found = []
+        for prompt, candidates in problems:
+            head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
+            found.append([head + next(written) for _ in candidates])
+        return found
 
     def _score_rows(self, prompts: Sequence[list[int]], rows: Sequence[tuple[int, list[int]]]) -> list[float]:
         """[rows] scores.

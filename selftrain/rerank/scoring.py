@@ -24,6 +24,7 @@ class Job:
     splits      splits whose problems are scored
     shuffled    whether each candidate is scored with another problem's prompt (of the same split and language). This control
                 shows whether the reranker reads the problem.
+    foreign     whether the reranker is a reward model of others (`selftrain.rerank.reward_model`)
     """
 
     name: str
@@ -31,6 +32,7 @@ class Job:
     candidates: str
     splits: tuple[str, ...]
     shuffled: bool = False
+    foreign: bool = False
 
 
 def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
@@ -65,6 +67,7 @@ def run(child: Child) -> Outcome:
     import pyarrow.parquet as pq
 
     from selftrain.rerank.reranker import Reranker
+    from selftrain.rerank.reward_model import RewardModel
     from selftrain.rerank.sharded import load_sharded
 
     sharded = child.extra.get("sharded", False)
@@ -80,11 +83,11 @@ def run(child: Child) -> Outcome:
                 child.inputs[job.candidates] / "candidates.parquet", Candidate
             )
         if job.reranker not in rerankers:
-            folder = child.inputs[job.reranker]
+            folder, kind = child.inputs[job.reranker], RewardModel if job.foreign else Reranker
             rerankers[job.reranker] = (
-                load_sharded(folder, child.runtime)
+                load_sharded(folder, child.runtime, kind)
                 if sharded
-                else Reranker.load(folder, child.runtime.device)
+                else kind.load(folder, child.runtime.device)
             )
         mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
         scores = rerankers[job.reranker].score_many([(prompt, list(texts)) for prompt, texts in mine])
@@ -93,8 +96,8 @@ def run(child: Child) -> Outcome:
         if not all(math.isfinite(score) for found in scores for score in found):
             raise UsageError(
                 f"the reranker {job.reranker} gives scores that are NaN or infinite to candidates of {job.candidates}; "
-                "expected finite numbers: its weights are damaged, or too large for the arithmetic; train it anew at a lower "
-                "reward.learning_rate"
+                "expected finite numbers: its weights are damaged, or too large for the arithmetic"
+                f"{'' if job.foreign else '; train it anew at a lower reward.learning_rate'}"
             )
         for (_, texts), found in zip(mine, scores, strict=True):
             for ids, score in zip(texts.values(), found, strict=True):

@@ -47,8 +47,8 @@ class Sharded:
         return bool(flag.item())
 
 
-def load_sharded(folder: Path, runtime: RuntimeConfig) -> Reranker:
-    """Load this rank's shard of the reranker in `folder`. Every rank must call this; `forward` of the result is a `Sharded`."""
+def load_sharded(folder: Path, runtime: RuntimeConfig, kind: type[Reranker] = Reranker) -> Reranker:
+    """Load this rank's shard of the reranker of class `kind` in `folder`. Every rank must call this; `forward` of the result is a `Sharded`."""
     from transformers.integrations import HfDeepSpeedConfig, unset_hf_deepspeed_config
 
     start_distributed(runtime.device)
@@ -58,4 +58,4 @@ def load_sharded(folder: Path, runtime: RuntimeConfig) -> Reranker:
     unset_hf_deepspeed_config()
     del sharding
     forward = Sharded(model, settings)
-    return Reranker(forward.engine.module, load_tokenizer(folder), forward)
+    return kind(forward.engine.module, load_tokenizer(folder), forward)

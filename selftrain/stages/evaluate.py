@@ -6,6 +6,7 @@ passing is fitted there too (`selftrain.evaluation.calibration`).
 """
 
 import json
+from dataclasses import replace
 
 from selftrain.cache_key import fingerprint
 from selftrain.config import EvaluateConfig, Strict
@@ -20,17 +21,24 @@ from selftrain.evaluation.pools import (
     with_agreement,
     with_logprob,
 )
+from selftrain.rerank.reward_model import reward_model_folder
 from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Context, Outcome, Stage
 
 
 class EvaluateSlice(Strict):
-    """What the evaluation depends on: `pools` (`sft`, `ppo-1`, ...) and `rerankers` (`rm-1`, ...), in the order of rounds."""
+    """What the evaluation depends on: `pools` (`sft`, `ppo-1`, ...) and `rerankers` (`rm-1`, ...), in the order of rounds.
+
+    reward_models  name of each of `evaluate.reward_models` -> its digest or hub commit
+    """
+
+    keyed_when_set = frozenset({"reward_models"})
 
     seed: int
     evaluate: EvaluateConfig
     pools: tuple[str, ...]
     rerankers: tuple[str, ...]
+    reward_models: dict[str, str] = {}  # noqa: RUF012 - pydantic copies it
 
 
 def run(context: Context) -> Outcome:
@@ -38,17 +46,28 @@ def run(context: Context) -> Outcome:
     it is there; writes evaluation.json and scores.json (pool -> ranker -> candidate id -> score; `agreement`: size of the group)."""
     config: EvaluateSlice = context.config
     first = config.pools[0]
+    folders = {
+        name: reward_model_folder(config.evaluate.reward_models[name], digest)
+        for name, digest in config.reward_models.items()
+    }
+    judges = (*folders, *config.rerankers)  # the last reranker stays the last of all
     jobs = [
-        Job(f"{pool}/{ranker}", ranker, f"{pool}.candidates", ("validation", "test"))
+        Job(
+            f"{pool}/{ranker}",
+            ranker,
+            f"{pool}.candidates",
+            ("validation", "test"),
+            foreign=ranker in folders,
+        )
         for pool in config.pools
-        for ranker in config.rerankers
+        for ranker in judges
     ]
     if config.evaluate.control:
         jobs += [
             Job(f"{first}/{ranker}{SHUFFLED}", ranker, f"{first}.candidates", ("test",), shuffled=True)
             for ranker in config.rerankers
         ]
-    found = score_candidates(context, jobs)
+    found = score_candidates(replace(context, inputs={**context.inputs, **folders}), jobs)
     scores: dict[str, dict[str, dict[str, float]]] = {pool: {} for pool in config.pools}
     for name, by_candidate in found.items():
         pool, ranker = name.split("/", 1)
@@ -57,9 +76,9 @@ def run(context: Context) -> Outcome:
         if (groups := context.inputs.get(f"{pool}.{AGREEMENT}")) is not None:
             scores[pool][AGREEMENT] = json.loads((groups / "groups.json").read_text())
     (context.folder / "scores.json").write_text(json.dumps(scores))
-    kept = {ranker: scores[first][ranker] for ranker in config.rerankers}
+    kept = {ranker: scores[first][ranker] for ranker in judges}
     validation = load_pool(context.inputs, first, "validation", kept)
-    weights = {ranker: choose_logprob_weight(validation, ranker) for ranker in config.rerankers}
+    weights = {ranker: choose_logprob_weight(validation, ranker) for ranker in judges}
     last = config.rerankers[-1]
     chosen = choose_ranker(with_logprob(validation, weights), [last, last + WITH_LOGPROB])
     pools = [

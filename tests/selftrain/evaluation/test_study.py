@@ -10,7 +10,7 @@ import pytest
 from sandbox.verdicts import Verdict
 from selftrain.evaluation.pools import Pool, PoolProblem
 from selftrain.evaluation.study import Resamples, Row, Table, study_table, with_roles
-from selftrain.report.study import markdown, write_study
+from selftrain.report.study import columns, markdown, write_study
 
 
 def problem(name: str, passed: str, prompt: str = "", **scores: list[float]) -> PoolProblem:
@@ -149,3 +149,20 @@ def test_the_files_of_a_study_say_their_split_and_hold_all_rows(tmp_path: Path) 
     ]
     assert (over["problems"], over["by_seed"]) == ("3", "1:0.5 2:-1.0")
     assert (tmp_path / "validation-sft.svg").read_text().startswith("<svg ")
+
+
+def test_the_table_shows_reward_models_of_others_after_the_baselines() -> None:
+    row = made()["rows"][0]
+    names = (
+        "chosen",
+        "rm-1",
+        "other",
+        "oracle",
+        "other+logprob",
+        "random",
+        "agreement",
+        "rm-1~shuffled",
+        "reranker",
+    )
+    found = columns([{**row, "ranker": name} for name in names])
+    assert found == ["random", "agreement", "other", "reranker", "chosen", "oracle"]

@@ -112,27 +112,18 @@ def decode(
     watched = watch if watch is not None and any(watch.stops) else None
     cache: Any = None
     for step in range(max_new_tokens):
-        out = model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        )
+        given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
+        out = model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         logits = out.logits[:, -1].float()
-        if uniforms is None:
-            chosen = logits.argmax(-1)
-        else:
-            chosen = draw(logits, uniforms[rows, step], top_p, temperature, top_k)
+        drawn = None if uniforms is None else uniforms[rows, step]
+        chosen = logits.argmax(-1) if drawn is None else draw(logits, drawn, top_p, temperature, top_k)
         tokens[rows, step] = chosen.where(running, -1)
         logprobs[rows, step] = logits.log_softmax(-1).gather(1, chosen[:, None]).squeeze(1)
         if watched is not None:
-            listed = torch.stack([rows, chosen, running.long()], 1).tolist()
-            ended = [bool(alive) and watched(row, token) for row, token, alive in listed]
-            stopped |= {row for (row, _, _), one in zip(listed, ended, strict=True) if one}
-            running &= ~torch.tensor(ended, device=device)
+            ended = _ended(watched, rows, chosen, running)
+            stopped |= set(rows[ended].tolist())
+            running &= ~ended
         running &= ~torch.isin(chosen, stop)
         left = int(running.sum())
         if left == 0:
@@ -140,8 +131,8 @@ def decode(
         positions = positions[:, -1:] + 1
         if left <= (1 - DROP_SHARE) * len(rows):
             keep = running.nonzero().squeeze(1)
-            rows, chosen, mask, positions = rows[keep], chosen[keep], mask[keep], positions[keep]
-            running = running[keep]
+            rows, chosen, running = rows[keep], chosen[keep], running[keep]
+            mask, positions = mask[keep], positions[keep]
             cache.batch_select_indices(keep)
         ids = chosen[:, None]
         mask = torch.nn.functional.pad(mask, (0, 1), value=True)
@@ -150,6 +141,14 @@ def decode(
         Sample(ids, scores[: len(ids)], row in stopped or ids[-1] in ends)
         for row, (ids, scores) in enumerate(zip(found, logprobs.tolist(), strict=True))
     ]
+
+
+def _ended(watch: Watch, rows: torch.Tensor, chosen: torch.Tensor, running: torch.Tensor) -> torch.Tensor:
+    """[rows] bool, whether a running row's token completes a stop text; `rows`: their numbers in `watch`."""
+    listed = torch.stack([rows, chosen, running.long()], 1).tolist()  # one transfer from the device
+    return torch.tensor(
+        [bool(alive) and watch(row, token) for row, token, alive in listed], device=rows.device
+    )
 
 
 def draw(

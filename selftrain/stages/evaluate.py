@@ -6,6 +6,7 @@ passing is fitted there too (`selftrain.evaluation.calibration`).
 """
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 
 from selftrain.cache_key import fingerprint
@@ -51,22 +52,7 @@ def run(context: Context) -> Outcome:
         for name, digest in config.reward_models.items()
     }
     judges = (*folders, *config.rerankers)  # the last reranker stays the last of all
-    jobs = [
-        Job(
-            f"{pool}/{ranker}",
-            ranker,
-            f"{pool}.candidates",
-            ("validation", "test"),
-            foreign=ranker in folders,
-        )
-        for pool in config.pools
-        for ranker in judges
-    ]
-    if config.evaluate.control:
-        jobs += [
-            Job(f"{first}/{ranker}{SHUFFLED}", ranker, f"{first}.candidates", ("test",), shuffled=True)
-            for ranker in config.rerankers
-        ]
+    jobs = _jobs(config, judges)
     found = score_candidates(replace(context, inputs={**context.inputs, **folders}), jobs)
     scores: dict[str, dict[str, dict[str, float]]] = {pool: {} for pool in config.pools}
     for name, by_candidate in found.items():
@@ -105,6 +91,22 @@ def run(context: Context) -> Outcome:
         "ece": calibration[last]["ece"],
     }
     return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
+
+
+def _jobs(config: EvaluateSlice, judges: Sequence[str]) -> list[Job]:
+    """What is scored: every pool by each of `judges`; and the first pool by the rerankers with the prompts of other problems."""
+    first, foreign = config.pools[0], config.reward_models
+    jobs = [
+        Job(f"{pool}/{judge}", judge, f"{pool}.candidates", ("validation", "test"), foreign=judge in foreign)
+        for pool in config.pools
+        for judge in judges
+    ]
+    if config.evaluate.control:
+        jobs += [
+            Job(f"{first}/{ranker}{SHUFFLED}", ranker, f"{first}.candidates", ("test",), shuffled=True)
+            for ranker in config.rerankers
+        ]
+    return jobs
 
 
 EVALUATE = Stage("evaluate", 4, run)

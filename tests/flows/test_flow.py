@@ -40,11 +40,20 @@ def is_estimate(value: Any) -> bool:
 def check_metrics(metrics: dict[str, Any], rankers: set[str]) -> None:
     """Check the metrics of one pool, for all languages together or for one."""
     assert set(metrics) == {
-        "problems", "samples", "greedy", "random", "logprob", "majority", "examples", "oracle", "rankers"
+        "problems", "samples", "greedy", "random", "logprob", "logprob_sum", "majority", "examples", "oracle", "best_of", "rankers"
     }  # fmt: skip
     assert metrics["samples"] == 4
-    for name in ("greedy", "random", "logprob", "majority", "oracle"):
+    for name in ("greedy", "random", "logprob", "logprob_sum", "majority", "oracle"):
         assert is_estimate(metrics[name])
+    assert set(metrics["best_of"]) == {"logprob", "logprob_sum", "oracle"}
+    for curve in (
+        *metrics["best_of"].values(),
+        *(metrics["rankers"][ranker]["best_of"] for ranker in rankers),
+    ):
+        assert list(curve) == ["1", "2", "4"]
+        assert all(is_estimate(found) for found in curve.values())
+        assert curve["1"]["value"] == pytest.approx(metrics["random"]["value"])
+    assert metrics["best_of"]["oracle"]["4"] == metrics["oracle"]
     assert metrics["examples"] is None or is_estimate(metrics["examples"])
     assert metrics["oracle"]["value"] >= metrics["random"]["value"]
     assert set(metrics["rankers"]) >= rankers

@@ -6,8 +6,6 @@ Each engine is a class `Engine` in its own module. An engine has these methods:
         `prompts` are lists of token ids; n = 0 asks for one greedy completion per prompt. `hf`, `vllm` and `openai` seed each sample
         separately and derive the seed from `names`, one name per prompt; `ctranslate2` seeds the whole call with `seed`.
         `stops` are the stop texts of each prompt; a completion ends as `selftrain.sampling.stopping` says.
-    logprobs(prompts, rows) -> list of float
-        the summed log-probability of each row of token ids, given its prompt (nats, temperature 1); `openai` lacks this method
     reload(folder)
         replaces the weights by those of another checkpoint of the same architecture; `hf` and `openai` lack this
         method, since PPO does not use these classes for its rollouts

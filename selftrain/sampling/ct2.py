@@ -115,7 +115,7 @@ class Engine:
         return [samples[at : at + max(1, n)] for at in range(0, len(samples), max(1, n))]
 
     def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
-        """See the package's docstring."""
+        """[rows] summed log-probability of each row of token ids, given its prompt, in nats at temperature 1."""
         if not rows:
             return []
         # Use the vocabulary of the converted model, not the tokenizer's: the embedding may have more entries than the tokenizer,

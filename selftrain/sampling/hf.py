@@ -8,7 +8,6 @@ from typing import Any
 import torch
 
 from selftrain.config import SampleConfig
-from selftrain.models.logprobs import summed_logprobs
 from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample
 from selftrain.sampling.stopping import Stopping, Watch
@@ -61,10 +60,6 @@ class Engine:
             )
             samples.update(zip(batch, drawn, strict=True))
         return [[samples[at, k] for k in range(max(1, n))] for at in range(len(prompts))]
-
-    def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
-        """See the package's docstring."""
-        return summed_logprobs(self.model, prompts, rows)
 
 
 def seeded(*parts: int | str) -> torch.Generator:

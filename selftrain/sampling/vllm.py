@@ -64,21 +64,6 @@ class Engine:
         )
         return [[sample_of(completion) for completion in output.outputs] for output in outputs]
 
-    def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
-        """See the package's docstring."""
-        import vllm
-
-        wholes = [[*prompt, *row] for prompt, row in zip(prompts, rows, strict=True)]
-        asked = vllm.SamplingParams(max_tokens=1, temperature=0.0, prompt_logprobs=0, detokenize=False)
-        outputs = self.llm.generate([{"prompt_token_ids": ids} for ids in wholes], asked, use_tqdm=False)
-        return [
-            sum(
-                float(place[token].logprob)
-                for token, place in zip(row, output.prompt_logprobs[len(prompt) :], strict=True)
-            )
-            for prompt, row, output in zip(prompts, rows, outputs, strict=True)
-        ]
-
     def reload(self, folder: Path) -> None:
         """Sample with the weights of the checkpoint in `folder` from now on; it must have the same architecture."""
         self.llm.collective_rpc("reload_weights", kwargs={"weights_path": str(folder)})

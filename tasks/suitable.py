@@ -5,9 +5,10 @@ from pathlib import Path
 
 from selftrain.cache_key import canonical_json, fingerprint
 from selftrain.launch.launch import launch
+from selftrain.models.layers import check_layers
 from selftrain.models.weights import base_digest
 from selftrain.plan.learning_rates import too_high
-from selftrain.plan.suitable import check_layers, check_lengths
+from selftrain.plan.suitable import check_lengths
 from selftrain.rerank.reward_model import reward_model_digests
 from selftrain.stage import Context
 from selftrain.store.store import replace_file
@@ -27,7 +28,7 @@ def check_models(run: Run) -> None:
     if config.model.base is None and config.reward.base is None and not config.evaluate.reward_models:
         names = ("sft.max_tokens", "reward.max_tokens", "sample.max_new_tokens")
         check_lengths(config, config.model.max_tokens, names)
-        check_layers(config, config.model.layers)
+        check_layers(config.reward.layers, config.model.layers)
         return
     looked_at = {
         "content": [

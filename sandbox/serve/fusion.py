@@ -25,7 +25,8 @@ NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
 
 
 class RunCode(Body):
-    """The request. The timeouts are limits on CPU time, in seconds; `run_timeout` is also how long a run may sleep. `memory_limit_MB`: in MiB; -1: the language's default."""
+    """The request. The timeouts are limits on CPU time, in seconds; `run_timeout` is also how long a run may sleep.
+    `memory_limit_MB`: in MiB; -1: the language's default."""
 
     code: str
     language: Annotated[str, WithJsonSchema({"enum": [*NAMES, *LANGUAGE_NAMES]})]

@@ -1,6 +1,7 @@
 """`selftrain compare`: joins the pools of several runs of one method, so that intervals cover all seeds, or compares methods.
 
-Runs are of one method if their configs differ in nothing but the seed, the name and where they run. The ranker that a run chose on its validation split may differ from run to run. Its scores also appear under the name `chosen`.
+Runs are of one method if their configs differ in nothing but the seed, the name and where they run. The ranker that a run chose
+on its validation split may differ from run to run. Its scores also appear under the name `chosen`.
 """
 
 import json

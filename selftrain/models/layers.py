@@ -19,9 +19,19 @@ def keep_layers(classifier: Any, number: int) -> None:
         raise UsageError(
             f"reward.layers: the layers of a {type(trunk).__name__} are not known; set it to null"
         )
-    if len(layers) < number:
-        raise UsageError(f"reward.layers is {number}, and the model has {len(layers)} layers; lower it")
+    check_layers(number, len(layers))
     trunk.layers = layers[:number]
+    shorten(config, number)
+
+
+def check_layers(number: int | None, there: int) -> None:
+    """Raise UsageError where `number`, the setting `reward.layers`, is above the model's number of layers."""
+    if number is not None and number > there:
+        raise UsageError(f"reward.layers is {number}, and the model has {there} layers; lower it")
+
+
+def shorten(config: Any, number: int) -> None:
+    """Make a model's config that of its first `number` layers."""
     config.num_hidden_layers = number
     if getattr(config, "layer_types", None):
         config.layer_types = config.layer_types[:number]

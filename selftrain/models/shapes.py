@@ -17,6 +17,7 @@ from typing import Any
 from selftrain.config import ModelConfig
 from selftrain.configfile import CONFIGS
 from selftrain.errors import UsageError
+from selftrain.models.layers import shorten
 from selftrain.store.weights import header
 
 
@@ -71,9 +72,7 @@ def shape_of(model: ModelConfig, vocabulary: int | None = None, layers: int | No
     if layers is not None:
         settings = copy.deepcopy(settings)
         text = settings.get_text_config()
-        text.num_hidden_layers = min(layers, text.num_hidden_layers)
-        if getattr(text, "layer_types", None):
-            text.layer_types = text.layer_types[:layers]
+        shorten(text, min(layers, text.num_hidden_layers))
     with _understandable(model, "is not the config of a causal language model"):
         return shape_by(settings)
 

@@ -99,13 +99,6 @@ def check_lengths(config: RunConfig, context: int | None, settings: tuple[str, .
             )
 
 
-def check_layers(config: RunConfig, layers: int) -> None:
-    """Raise UsageError where the reranker is to keep more than the `layers` layers of the model that it starts from."""
-    kept = config.reward.layers
-    if kept is not None and kept > layers:
-        raise UsageError(f"reward.layers is {kept}, and the model has {layers} layers; lower it")
-
-
 def _read(model: ModelConfig, field: str = "model.base") -> tuple[Any, Any]:
     """Config and tokenizer of a pretrained model."""
     from selftrain.models.models import load_tokenizer
@@ -214,7 +207,7 @@ def _try_reranker(config: RunConfig, settings: Any, base: str, field: str) -> No
     import torch
     from transformers import AutoModelForSequenceClassification
 
-    from selftrain.models.layers import check_packed, keep_layers, tied_head
+    from selftrain.models.layers import check_layers, check_packed, keep_layers, tied_head
     from selftrain.models.models import check_labels, final_norm, is_classifier, train_tokenizer
 
     if field == "reward.base" and Path(base).is_dir() and is_classifier(settings):
@@ -238,7 +231,7 @@ def _try_reranker(config: RunConfig, settings: Any, base: str, field: str) -> No
             f"{field}: {base}: a {type(model).__name__} has no linear `score` head at the last token; set reward.base to a "
             "decoder, such as a Llama"
         )
-    check_layers(config, settings.get_text_config().num_hidden_layers)
+    check_layers(config.reward.layers, settings.get_text_config().num_hidden_layers)
     if config.reward.layers is not None:
         keep_layers(model, min(config.reward.layers, small.num_hidden_layers))
     if config.reward.token_loss and final_norm(model) is None:

@@ -33,3 +33,8 @@ class Sample(NamedTuple):
     def logprob(self) -> float:
         """Summed log-probability of the tokens, nats."""
         return sum(self.logprobs)
+
+
+def default_names(seed: int, prompts: int) -> list[str]:
+    """Names of prompts that were given none: the seed and the prompt's position."""
+    return [f"{seed}/{at}" for at in range(prompts)]

@@ -9,7 +9,7 @@ import torch
 
 from selftrain.config import SampleConfig
 from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
-from selftrain.sampling import BATCH, Sample
+from selftrain.sampling import BATCH, Sample, default_names
 from selftrain.sampling.stopping import Stopping, Watch
 
 DROP_SHARE = 0.1
@@ -39,7 +39,7 @@ class Engine:
         stops: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Sample]]:
         """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
-        names = names or [f"{seed}/{at}" for at in range(len(prompts))]
+        names = names or default_names(seed, len(prompts))
         rows = [(at, k) for at in range(len(prompts)) for k in range(max(1, n))]
         rows.sort(key=lambda row: len(prompts[row[0]]))
         samples: dict[tuple[int, int], Sample] = {}

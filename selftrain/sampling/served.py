@@ -19,7 +19,7 @@ import httpx
 
 from selftrain.config import SampleConfig
 from selftrain.errors import RunError, UsageError
-from selftrain.sampling import Sample
+from selftrain.sampling import Sample, default_names
 from selftrain.sampling.vllm import seed_of
 
 CONCURRENT = 32
@@ -68,7 +68,7 @@ class Engine:
         stops: Sequence[Sequence[str]] | None = None,
     ) -> list[list[Sample]]:
         """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
-        names = names or [f"{seed}/{at}" for at in range(len(prompts))]
+        names = names or default_names(seed, len(prompts))
         stops = stops or [()] * len(prompts)
         asked = [
             self._body(prompt, n, f"{name}/{k}", texts)

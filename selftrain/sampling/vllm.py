@@ -15,7 +15,7 @@ from typing import Any
 
 from selftrain.config import SampleConfig
 from selftrain.errors import UsageError
-from selftrain.sampling import Sample
+from selftrain.sampling import Sample, default_names
 
 ALONE, BESIDE_TRAINER = 0.9, 0.35
 """Share of a GPU's memory that the engine takes, including weights: alone on the GPU, and on the GPU of a trainer."""
@@ -53,7 +53,7 @@ class Engine:
         """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
         import vllm
 
-        names = names or [f"{seed}/{at}" for at in range(len(prompts))]
+        names = names or default_names(seed, len(prompts))
         stops = stops or [()] * len(prompts)
         asked = [
             vllm.SamplingParams(**parameters(self.settings, n, name, self.ends, texts))

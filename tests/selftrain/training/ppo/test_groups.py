@@ -14,7 +14,7 @@ from selftrain.training.ppo.experience import rows_of_step, with_means
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps
 from selftrain.training.ppo.trainer import Trainer
-from tests.selftrain.training.ppo.tiny import END, make_model, reference_logprobs
+from tests.selftrain.training.ppo.tiny import END, Killed, die_after, make_model, reference_logprobs
 
 TOKEN, WIDTH = 7, 12
 PROMPTS = [[i, j] for i in range(2, 10) for j in range(2, 10)]
@@ -245,15 +245,8 @@ def test_goes_on_from_its_checkpoint_bit_for_bit(tmp_path, algorithm):
     undisturbed = make_trainer(settings)
     expected = undisturbed.run()
 
-    class Killed(Exception):
-        pass
-
-    def die_after_three(row):
-        if row["step"] == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_trainer(settings, checkpoints=tmp_path, on_step=die_after_three).run()
+        make_trainer(settings, checkpoints=tmp_path, on_step=die_after(3)).run()
     resumed = make_trainer(settings, checkpoints=tmp_path)
     state = resumed.run()
     assert torch.equal(weights(resumed), weights(undisturbed))

@@ -14,7 +14,14 @@ from selftrain.training.ppo.experience import rows_of_step
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps, check_batches
 from selftrain.training.ppo.trainer import Trainer
-from tests.selftrain.training.ppo.tiny import END, make_model, make_tokenizer, reference_logprobs
+from tests.selftrain.training.ppo.tiny import (
+    END,
+    Killed,
+    die_after,
+    make_model,
+    make_tokenizer,
+    reference_logprobs,
+)
 
 TOKEN, WIDTH = 7, 12
 UNBOUNDED = {"max_kl": None, "max_clip_fraction": None}
@@ -294,15 +301,8 @@ def test_goes_on_from_its_checkpoint_bit_for_bit(tmp_path):
     undisturbed = make_trainer(settings)
     expected = undisturbed.run()
 
-    class Killed(Exception):
-        pass
-
-    def die_after_three(row):
-        if row["step"] == 3:
-            raise Killed
-
     with pytest.raises(Killed):
-        make_trainer(settings, checkpoints=tmp_path, on_step=die_after_three).run()
+        make_trainer(settings, checkpoints=tmp_path, on_step=die_after(3)).run()
     assert [path.name for path in tmp_path.iterdir()] == ["step-2"]
     (tmp_path / ".part").mkdir()  # a save that was killed
     (tmp_path / ".part" / "model.safetensors").write_bytes(b"half")

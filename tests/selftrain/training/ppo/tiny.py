@@ -44,3 +44,17 @@ def reference_logprobs(model, batch, temperature):
     """[completion tokens] log-probabilities of the completions' own tokens, from `completion_distribution`."""
     logs = completion_distribution(model, batch, temperature)
     return logs.gather(1, batch.targets()[:, None]).squeeze(1)
+
+
+class Killed(Exception):
+    """What ends a run in `die_after`."""
+
+
+def die_after(step):
+    """An `on_step` that raises `Killed` after the step of this number."""
+
+    def on_step(row):
+        if row["step"] == step:
+            raise Killed
+
+    return on_step

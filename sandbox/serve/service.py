@@ -14,12 +14,12 @@ from fastapi import HTTPException, Request
 from sandbox.client import Cancel, Sandbox
 from sandbox.errors import SandboxError, ToolsMissing, UsageError
 from sandbox.languages import language
+from sandbox.serve.guard import RETRY_AFTER_SECONDS
 from sandbox.serve.metrics import Metrics
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
 
 log = logging.getLogger(__name__)
 
-RETRY_AFTER_SECONDS = 2
 HUNG_UP = 499
 """The HTTP status of a request whose client has disconnected (so nobody reads it)."""
 

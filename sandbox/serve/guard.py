@@ -1,0 +1,114 @@
+"""Middleware of HTTP servers: a bearer token, a limit on bodies, and counts of all requests. Knows nothing of the sandbox."""
+
+import hmac
+import time
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+
+from fastapi.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+BODY_BYTES, HELD_BYTES = 16 << 20, 512 << 20
+"""The largest body of a request, and the most that the bodies of all requests that are being served may have together."""
+RETRY_AFTER_SECONDS = 2
+
+
+def plain(detail: str, status: int) -> dict[str, object]:
+    """The body of a refusal, as FastAPI has it."""
+    return {"detail": detail}
+
+
+@dataclass
+class Rules:
+    """What a server asks of its clients.
+
+    open      paths that clients may request without the token
+    observe   called after each request with its route, its status and its seconds
+    refusal   makes the body of a refusal from a message and a status
+    """
+
+    open: Collection[str]
+    observe: Callable[[str, int, float], None]
+    refusal: Callable[[str, int], dict[str, object]] = plain
+
+
+class Guard:
+    """Middleware that answers 401 to a request without the token, 413 to one whose body is over the limit, even if its
+    Content-Length is wrong or missing, and 503 while the bodies of other requests take too much memory. Counts all requests."""
+
+    def __init__(self, app: ASGIApp, token: str | None, rules: Rules) -> None:
+        self.app, self.rules = app, rules
+        self.expected = f"Bearer {token}".encode() if token else None
+        self.held = 0  # bytes of the bodies of all requests that are being served
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one request."""
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        exchange, started = _Exchange(self, scope, receive, send), time.monotonic()
+        try:
+            await exchange.serve()
+        finally:
+            self.held -= exchange.read
+            route = getattr(scope.get("route"), "path", "other")
+            self.rules.observe(route, exchange.status, time.monotonic() - started)
+
+
+class _Exchange:
+    """One request and its answer. `read`: bytes of the body that were read; `status`: of the answer, 0 before it has begun."""
+
+    def __init__(self, guard: Guard, scope: Scope, receive: Receive, send: Send) -> None:
+        self.guard, self.scope, self._receive, self._send = guard, scope, receive, send
+        headers = dict(scope["headers"])
+        self.stated = int(headers.get(b"content-length", b"0"))
+        self.token = headers.get(b"authorization", b"")
+        self.read = self.status = 0
+        self._refused: JSONResponse | None = None
+
+    def _refusal(self) -> JSONResponse | None:
+        """The answer if the request has to be refused, as far as it is known by now."""
+        guard, closing = self.guard, {"Connection": "close"}  # the rest of the body is not read
+        unknown = guard.expected and not hmac.compare_digest(self.token, guard.expected)
+        if unknown and self.scope["path"] not in guard.rules.open:
+            detail = "expected the header Authorization: Bearer TOKEN"
+            return self._answer(detail, 401, {"WWW-Authenticate": "Bearer"})
+        if max(self.read, self.stated) > BODY_BYTES:
+            return self._answer(f"the body is larger than allowed: {BODY_BYTES} bytes", 413, closing)
+        if self.read and guard.held > HELD_BYTES:
+            detail = f"the bodies of all requests are larger than allowed: {HELD_BYTES} bytes"
+            return self._answer(detail, 503, closing | {"Retry-After": str(RETRY_AFTER_SECONDS)})
+        return None
+
+    def _answer(self, detail: str, status: int, headers: dict[str, str]) -> JSONResponse:
+        return JSONResponse(self.guard.rules.refusal(detail, status), status, headers)
+
+    async def serve(self) -> None:
+        """Answer the request."""
+        if refused := self._refusal():
+            await refused(self.scope, self._receive, self._sent)
+        else:
+            await self.guard.app(self.scope, self._counted, self._replaced)
+
+    async def _counted(self) -> Message:
+        """The next message for the application. Raises `OSError` if the request is refused."""
+        message = await self._receive()
+        if size := len(message.get("body", b"")):
+            self.read += size
+            self.guard.held += size
+            self._refused = self._refusal()
+        if self._refused:
+            raise OSError("the body is refused")
+        return message
+
+    async def _replaced(self, message: Message) -> None:
+        """Send a message of the application's answer; if the request was refused meanwhile, send the refusal instead."""
+        if not self._refused:
+            await self._sent(message)
+        elif message["type"] == "http.response.start":
+            await self._refused(self.scope, self._receive, self._sent)
+
+    async def _sent(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+        await self._send(message)

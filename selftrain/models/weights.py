@@ -62,6 +62,21 @@ def hub_commit(name: str, revision: str | None, field: str = "model.base") -> st
     return commit
 
 
+def hub_folder(name: str, revision: str | None = None) -> Path:
+    """The folder of the hub model `name` in the hub's cache on this machine; downloads what is not there, but no pickles.
+
+    Raises UsageError where the hub does not answer or has no such model.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    kinds: Any = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]
+    try:
+        return Path(snapshot_download(name, revision=revision, allow_patterns=kinds))
+    except (HfHubHTTPError, OSError, ValueError) as error:
+        raise UsageError(f"{name}: no folder or run here, and the hub does not give it: {error}") from error
+
+
 def digest_weights(folder: Path) -> str:
     """sha256 over the tensors of a checkpoint: names, types, shapes and bytes."""
     from safetensors.numpy import load_file

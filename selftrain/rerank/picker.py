@@ -19,7 +19,8 @@ from typing import Any
 from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
 from selftrain.evaluation.pools import WITH_LOGPROB
-from selftrain.rerank.reranker import Ranking, Reranker, reranker_folder
+from selftrain.rerank.places import reranker_folder
+from selftrain.rerank.reranker import Ranking, Reranker
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import find_run, read_run
 from selftrain.store.store import Store

@@ -6,15 +6,17 @@ candidates[ranking.best]
 """
 
 import copy
+import gc
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from selftrain.errors import UsageError
 from selftrain.rerank.batches import batches
-from selftrain.store.runfile import NAME, read_run
+from selftrain.rerank.places import reranker_folder
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,10 @@ class Ranking:
         return self.order[0]
 
 
+WINDOW = 4096
+"""Number of candidates that `Reranker.score_many` scores together."""
+
+
 class Reranker:
     """A one-label sequence classifier that reads prompt + completion and scores the completion."""
 
@@ -48,24 +54,58 @@ class Reranker:
         self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
 
     @classmethod
-    def load(cls, run_or_folder: str | Path, device: str = "cpu") -> "Reranker":
-        """Load the reranker from a checkpoint's folder, or the last reranker of the run in a run's folder.
+    def load(cls, place: str | Path, device: str = "cpu") -> "Reranker":
+        """Load a reranker from a folder, a run (its last one), `champion`, a URL or the hub; see `selftrain.rerank.places`.
 
-        Raises UsageError where the folder has no reranker, or where the model is not a classifier with one label.
+        It computes in float32 whatever the type of the stored weights: in bfloat16 the score of a program changes by up to 0.02
+        with the programs that are scored beside it.
+
+        Raises UsageError where there is no reranker, or where the model is not a classifier with one label.
         """
-        from selftrain.models.models import load_classifier, load_tokenizer
+        folder = reranker_folder(place)
+        with _without_collector():
+            from selftrain.models.models import load_classifier, load_tokenizer
 
-        folder = reranker_folder(Path(run_or_folder))
-        return cls(load_classifier(folder).to(device).eval(), load_tokenizer(folder))
+            return cls(load_classifier(folder).to(device).eval(), load_tokenizer(folder))
+
+    def score(self, prompt: str, candidates: Sequence[str]) -> list[float]:
+        """[n] scores of `candidates`, which are completions of `prompt` (without the prompt itself); higher is better.
+
+        A score does not depend on the other candidates, but for rounding (less than 1e-4).
+        """
+        return next(self.score_many([(prompt, candidates)]))
 
     def rank(self, prompt: str, candidates: Sequence[str]) -> Ranking:
-        """Score and rank `candidates`, which are completions of `prompt` (without the prompt itself)."""
+        """Score and rank `candidates`, as `score` does."""
         if not candidates:
             raise UsageError("nothing to rank: expected at least one candidate")
-        return Ranking(tuple(self.score_many([(prompt, candidates)])[0]))
+        return Ranking(tuple(self.score(prompt, candidates)))
 
-    def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        """Scores [problems][candidates] for a list of (prompt, completions).
+    def pick(self, prompt: str, candidates: Sequence[str]) -> str:
+        """The candidate with the highest score."""
+        return candidates[self.rank(prompt, candidates).best]
+
+    def score_many(
+        self, problems: Iterable[tuple[str, Sequence[str]]], window: int = WINDOW
+    ) -> Iterator[list[float]]:
+        """Yields the scores [candidates] of each (prompt, completions) of `problems`, in their order.
+
+        The problems are read as the scores are asked for, and scored a window at a time, so that memory is bounded.
+
+        window  number of candidates that are scored together; more are only if one problem has more
+        """
+        several: list[tuple[str, Sequence[str]]] = []
+        waiting = 0
+        for problem in problems:
+            several.append(problem)
+            waiting += max(1, len(problem[1]))
+            if waiting >= window:
+                yield from self._score_window(several)
+                several, waiting = [], 0
+        yield from self._score_window(several)
+
+    def _score_window(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        """Scores [problems][candidates] of a window.
 
         The common prefix of a problem's candidates (usually at least the prompt) is read once, and its KV cache is shared by
         these candidates. The model first reads the prefixes of several problems in one batch, then the rest of their candidates
@@ -162,30 +202,13 @@ def _select_rows(cache: Any, rows: Any) -> Any:
     return chosen
 
 
-def reranker_folder(path: Path) -> Path:
-    """The folder of a reranker's checkpoint: `path` itself, or the last reranker of the run in `path`.
-
-    Downloads a reranker that is in a remote store but not in this machine's cache.
-
-    Raises UsageError where there is no reranker.
-    """
-    if (path / "config.json").is_file():
-        return path
-    if not (path / NAME).is_file():
-        raise UsageError(
-            f"{path}: expected a reranker's folder (with config.json) or a run's folder (with {NAME})"
-        )
-    run = read_run(path)
-    reranker = run["reranker"]
-    if not reranker:
-        raise UsageError(f"{path}: this run has not trained a reranker yet; finish it with `selftrain run`")
-    folder = (path / reranker).resolve()
-    if (folder / "config.json").is_file():
-        return folder
-    if "://" in str(run["store"]):  # evicted from this machine's cache of the remote store
-        from selftrain.stage import ArtifactRef
-        from selftrain.store.store import Store
-
-        last = [ref for ref in run["stages"].values() if ref["stage"] == "train_reward"][-1]
-        return Store(run["store"]).path(ArtifactRef(last["stage"], last["key"]))
-    raise UsageError(f"{path}: its reranker should be in {folder}, which is not there; run it again")
+@contextmanager
+def _without_collector() -> Iterator[None]:
+    """Pause the garbage collector: imports create no garbage, and it would take a fifth of the time of a cold start."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()

@@ -5,11 +5,10 @@ Not covered: encoders such as DeBERTa, models that run code of their own, and mo
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from selftrain.config import EvaluateConfig, ModelConfig
 from selftrain.errors import UsageError
-from selftrain.models.weights import base_digest
+from selftrain.models.weights import base_digest, hub_folder
 from selftrain.rerank.reranker import Reranker
 
 
@@ -89,11 +88,4 @@ def reward_model_folder(place: str, digest: str) -> Path:
     """
     if Path(place).is_dir():
         return Path(place)
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    kinds: Any = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja"]  # no pickles
-    try:
-        return Path(snapshot_download(str(model_at(place).base), revision=digest, allow_patterns=kinds))
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise UsageError(f"{place}: the hub does not give this model: {error}") from error
+    return hub_folder(str(model_at(place).base), digest)

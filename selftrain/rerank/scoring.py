@@ -2,6 +2,7 @@
 
 import math
 import random
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -90,7 +91,9 @@ def run(child: Child) -> Outcome:
                 else kind.load(folder, child.runtime.device)
             )
         mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
-        scores = rerankers[job.reranker].score_many([(prompt, list(texts)) for prompt, texts in mine])
+        # In one window: the last bits of a score depend on its batch, and stored scores must not change with WINDOW.
+        texts = [(prompt, list(distinct)) for prompt, distinct in mine]
+        scores = list(rerankers[job.reranker].score_many(texts, window=sys.maxsize))
         if sharded:
             rerankers[job.reranker].forward.finish()
         if not all(math.isfinite(score) for found in scores for score in found):
@@ -99,8 +102,8 @@ def run(child: Child) -> Outcome:
                 "expected finite numbers: its weights are damaged, or too large for the arithmetic"
                 f"{'' if job.foreign else '; train it anew at a lower reward.learning_rate'}"
             )
-        for (_, texts), found in zip(mine, scores, strict=True):
-            for ids, score in zip(texts.values(), found, strict=True):
+        for (_, distinct), found in zip(mine, scores, strict=True):
+            for ids, score in zip(distinct.values(), found, strict=True):
                 rows += [{"job": job.name, "candidate_id": id, "score": score} for id in ids]
         report_progress(number + 1, len(jobs), "rerankings")
     schema = pa.schema([("job", pa.string()), ("candidate_id", pa.string()), ("score", pa.float64())])

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,12 +55,60 @@ def test_it_ranks_by_the_score_of_prompt_and_completion(loaded: Reranker):
 
 
 def test_a_score_does_not_depend_on_what_is_scored_with_it(loaded: Reranker, monkeypatch: pytest.MonkeyPatch):
-    together = loaded.score_many([(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])])
+    together = list(loaded.score_many([(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])]))
     assert [len(scores) for scores in together] == [5, 2, 0]
     alone = [loaded.rank(PROMPT, [text]).scores[0] for text in CANDIDATES]
     assert together[0] == pytest.approx(alone, rel=1e-5)
     monkeypatch.setitem(BATCH_TOKENS, "cpu", 1)
     assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, rel=1e-5)
+
+
+def test_stored_in_bfloat16_a_score_does_not_depend_on_batch_order_or_company_either(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    folder = Path(shutil.copytree(request.getfixturevalue("reranker"), tmp_path / "half"))
+    LlamaForSequenceClassification.from_pretrained(folder).bfloat16().save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    half = Reranker.load(folder)
+    problems = [(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("x" * 30, ["c", "    pass\n" * 3])]
+    alone = [[half.score(prompt, [text])[0] for text in texts] for prompt, texts in problems]
+    found = []
+    for budget in (1, 60, 2048):
+        monkeypatch.setitem(BATCH_TOKENS, "cpu", budget)
+        found.append(list(half.score_many(problems)))
+        backwards = [(prompt, texts[::-1]) for prompt, texts in problems[::-1]]
+        found.append([scores[::-1] for scores in half.score_many(backwards)][::-1])
+    assert max(map(max, alone)) - min(map(min, alone)) > 1
+    for scores in found:
+        for got, expected in zip(scores, alone, strict=True):
+            assert got == pytest.approx(expected, abs=1e-4)
+
+
+def test_scores_are_a_stream_that_reads_a_window_ahead_and_keeps_the_order(loaded: Reranker):
+    read: list[int] = []
+
+    def problems() -> Iterator[tuple[str, list[str]]]:
+        for at in range(9):
+            read.append(at)
+            yield "x" * (9 - at), CANDIDATES[: at % 3]
+
+    expected = [loaded.score(prompt, texts) for prompt, texts in problems()]
+    read.clear()
+    stream = loaded.score_many(problems(), window=4)
+    assert not read, "nothing is read before it is asked for"
+    found = [next(stream)]
+    assert read == [0, 1, 2], "no candidate counts as one"
+    found += stream
+    assert [len(scores) for scores in found] == [0, 1, 2] * 3
+    for got, scores in zip(found, expected, strict=True):
+        assert got == pytest.approx(scores, abs=1e-4)
+    assert list(loaded.score_many([])) == []
+
+
+def test_the_pick_is_the_text_with_the_highest_score(loaded: Reranker):
+    scores = loaded.score(PROMPT, CANDIDATES)
+    assert loaded.pick(PROMPT, CANDIDATES) == CANDIDATES[scores.index(max(scores))]
+    assert loaded.rank(PROMPT, CANDIDATES).scores == tuple(scores)
 
 
 def test_a_prompt_is_read_once_for_all_of_its_candidates(loaded: Reranker):
@@ -68,7 +117,7 @@ def test_a_prompt_is_read_once_for_all_of_its_candidates(loaded: Reranker):
     hook = loaded.model.base_model.register_forward_hook(
         lambda _, given, out: read.append(tuple(out.last_hidden_state.shape[:2]))
     )
-    loaded.score_many(problems)
+    list(loaded.score_many(problems))
     hook.remove()
     head = encode_prompt(loaded.tokenizer, PROMPT)
     rows = [head + encode_completion(loaded.tokenizer, text) for text in CANDIDATES]

@@ -1,0 +1,146 @@
+"""Finds the folder of a reranker's or a generator's checkpoint, by what a user names:
+
+FOLDER                    with config.json
+RUN                       a run's folder, or its name in runs/
+champion[:NAME][@STORE]   the champion of the config NAME in a store; by default the only champion in runs/store
+s3://... or another URL   of a folder with the checkpoint's files, or of an artifact: STORE/train_reward/KEY
+OWNER/NAME[@REVISION]     on the Hugging Face hub; REVISION: a commit, branch or tag
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from selftrain.errors import UsageError
+from selftrain.stage import ArtifactRef
+from selftrain.store.runfile import NAME, find_run, read_run
+from selftrain.store.store import Store, find_store
+
+KINDS = (".safetensors", ".json", ".model", ".txt", ".jinja")
+"""Endings of the files of a checkpoint that are downloaded; pickles are not."""
+_CHAMPION = re.compile(r"champion(?::(?P<name>[\w.-]+))?(?:@(?P<store>.+))?")
+_ARTIFACT = re.compile(r"(?P<store>.+)/(?P<stage>train_reward|sft|ppo)/(?P<key>[0-9a-f]{32})/?")
+_HUB = re.compile(r"(?P<owner>[\w.-]+)/[\w.-]+(?:@(?P<revision>[\w./-]+))?")
+
+
+class _Role(NamedTuple):
+    """A role of a checkpoint.
+
+    name          as in messages
+    of_run        (a run's folder, its record) -> folder of the checkpoint
+    of_champion   name of the field of a `Contender` with the checkpoint's artifact
+    """
+
+    name: str
+    of_run: Callable[[Path, Mapping[str, Any]], Path]
+    of_champion: str
+
+
+def reranker_folder(place: str | Path) -> Path:
+    """The folder of the reranker at `place`; of a run it is the last reranker.
+
+    What is in a remote store, at a URL or on the hub is downloaded, if it is not in this machine's cache.
+
+    Raises UsageError where there is no reranker.
+    """
+    return _found(place, _Role("reranker", _reranker_of, "reranker"))
+
+
+def generator_folder(place: str | Path, policy: str = "sft") -> Path:
+    """The folder of the generator at `place`.
+
+    policy  of a run: `sft`, which its rerankers are evaluated with, `ppo-N`, or `last`
+
+    Raises UsageError where there is no generator.
+    """
+
+    def of_run(folder: Path, run: Mapping[str, Any]) -> Path:
+        policies = [name for name in run["stages"] if name == "sft" or name.startswith("ppo-")]
+        wanted = policies[-1] if policy == "last" and policies else policy
+        if wanted not in policies:
+            raise UsageError(
+                f"{folder}: no policy {policy!r} in this run; it has {', '.join(policies) or 'none yet'}"
+            )
+        return _artifact(run, wanted)
+
+    return _found(place, _Role("generator", of_run, "generator"))
+
+
+def _found(place: str | Path, role: _Role) -> Path:
+    path, text = Path(place), str(place)
+    if (path / "config.json").is_file():
+        return path
+    if named := _CHAMPION.fullmatch(text):
+        return _champion(named["name"], named["store"] or "runs/store", role.of_champion)
+    if "://" in text:
+        return _at_url(text, role)
+    try:
+        folder = find_run(path)
+    except UsageError:
+        hub = _HUB.fullmatch(text)
+        if path.exists() or hub is None or Path(hub["owner"]).exists():
+            raise UsageError(
+                f"{path}: expected a {role.name}'s folder (with config.json) or a run's folder (with {NAME}), a run's name, "
+                "champion, a URL or a hub's OWNER/NAME"
+            ) from None
+        from selftrain.models.weights import hub_folder
+
+        return hub_folder(text.partition("@")[0], hub["revision"])
+    return role.of_run(folder, read_run(folder))
+
+
+def _reranker_of(path: Path, run: Mapping[str, Any]) -> Path:
+    if not run["reranker"]:
+        raise UsageError(f"{path}: this run has not trained a reranker yet; finish it with `selftrain run`")
+    folder = (path / run["reranker"]).resolve()
+    if (folder / "config.json").is_file():
+        return folder
+    if "://" in str(run["store"]):  # evicted from this machine's cache of the remote store
+        last = [ref for ref in run["stages"].values() if ref["stage"] == "train_reward"][-1]
+        return Store(run["store"]).path(ArtifactRef(last["stage"], last["key"]))
+    raise UsageError(f"{path}: its reranker should be in {folder}, which is not there; run it again")
+
+
+def _artifact(run: Mapping[str, Any], stage: str) -> Path:
+    ref = run["stages"][stage]
+    return Store(run["store"]).place(ArtifactRef(ref["stage"], ref["key"]))
+
+
+def _champion(name: str | None, url: str, field: str) -> Path:
+    """The artifact `field` of the champion."""
+    from selftrain.champion.registry import find_registry
+
+    store = find_store(url)
+    ref = getattr(find_registry(store, name).records()[-1].champion, field)
+    if ref is None:
+        raise UsageError(
+            f"the champion in {url} was promoted by hand, and its {field} is not known; name a folder"
+        )
+    return store.place(ArtifactRef.parse(ref))
+
+
+def _at_url(url: str, role: _Role) -> Path:
+    """The checkpoint at `url`, in this machine's cache."""
+    from selftrain.store.artifact_cache import cache_folder
+    from selftrain.store.files import Files
+
+    if artifact := _ARTIFACT.fullmatch(url):
+        return Store(artifact["store"]).path(ArtifactRef(artifact["stage"], artifact["key"]))
+    files = Files(url)
+    there = {name: info for name, info in files.listing(files.root).items() if name.endswith(KINDS)}
+    if "config.json" not in there:
+        raise UsageError(
+            f"{url}: expected the folder of a {role.name} (with config.json), or an artifact STORE/train_reward/KEY; there are "
+            f"{len(there)} files of a checkpoint"
+        )
+    if files.is_local:
+        return Path(files.root)
+    # The name covers the files' sizes and tags, so that a checkpoint that has changed is downloaded anew.
+    version = hashlib.sha256(repr((url, sorted(map(str, there.values())))).encode()).hexdigest()[:32]
+    folder = cache_folder() / "models" / version
+    for name in there:
+        if "/" not in name and not (folder / name).is_file():
+            files.download(f"{files.root.rstrip('/')}/{name}", folder / name)
+    return folder

@@ -345,6 +345,13 @@ def plain_verdicts(every: Sequence[Program], backend: str, jobs: int) -> dict[st
     return found
 
 
+def compilers(backend: str, name: str) -> list[str]:
+    """The tools of a language with their versions, without its libraries. The programs here include none of those, so backends
+    whose tools are the same have the same plain verdicts."""
+    with Sandbox(backend, 1) as sandbox:  # type: ignore[arg-type]
+        return [part for part in sandbox.identity(name).split("; ") if ": " in part]
+
+
 def differences(every: Sequence[Program], plain: Mapping[str, str], backend: str, jobs: int) -> list[str]:
     """A line for each program whose verdict in the sandbox differs from `plain`."""
     with Sandbox(backend, jobs) as sandbox:  # type: ignore[arg-type]

@@ -57,8 +57,8 @@ class Reranker:
     def load(cls, place: str | Path, device: str = "cpu") -> "Reranker":
         """Load a reranker from a folder, a run (its last one), `champion`, a URL or the hub; see `selftrain.rerank.places`.
 
-        It computes in float32 whatever the type of the stored weights: in bfloat16 the score of a program changes by up to 0.02
-        with the programs that are scored beside it.
+        It computes in float32 whatever the type of the stored weights, unless it was trained with `reward.compute_type` bfloat16:
+        in bfloat16 the score of a program changes by up to 0.02 with the programs that are scored beside it.
 
         Raises UsageError where there is no reranker, or where the model is not a classifier with one label.
         """
@@ -66,7 +66,11 @@ class Reranker:
         with _without_collector():
             from selftrain.models.models import load_classifier, load_tokenizer
 
-            return cls(load_classifier(folder).to(device).eval(), load_tokenizer(folder))
+            model = load_classifier(folder).to(device).eval()
+            if getattr(model.config, "compute_type", None) == "bfloat16":
+                model.bfloat16().score.float()
+                model.score.register_forward_pre_hook(lambda _, states: (states[0].float(),))
+            return cls(model, load_tokenizer(folder))
 
     def score(self, prompt: str, candidates: Sequence[str]) -> list[float]:
         """[n] scores of `candidates`, which are completions of `prompt` (without the prompt itself); higher is better.

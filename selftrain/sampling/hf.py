@@ -25,7 +25,8 @@ class Engine:
     def __init__(self, folder: Path, settings: SampleConfig, device: str = "cpu") -> None:
         self.settings = settings
         self.tokenizer = load_tokenizer(folder)
-        dtype = torch.bfloat16 if device == "cuda" else torch.float32
+        half = device == "cuda" or settings.compute_type == "bfloat16"
+        dtype = torch.bfloat16 if half else torch.float32
         self.model = load_generator(folder, dtype=dtype).to(device).eval()
         self.ends = end_ids(self.tokenizer, folder)
         self.stopping = Stopping(self.tokenizer, self.ends)
@@ -90,13 +91,19 @@ def decode(
     uniforms  [rows, max_new_tokens] random numbers in [0, 1), one per token, see `draw`; None decodes greedily
     watch     looks for stop texts, see `stopping.Stopping.watch`; None: there are none
 
-    Prompts are padded on the left and share one KV cache. Finished rows are removed from the batch; decoding stops when all rows
-    are finished. `model` must be in evaluation mode: in training mode, a model that recomputes activations keeps no KV cache.
+    Prompts are padded on the left and share one KV cache; equal prompts are read once. Finished rows are removed from the batch;
+    decoding stops when all rows are finished. `model` must be in evaluation mode: in training mode, a model that recomputes activations keeps no KV cache.
     """
     device = model.device
     stop = torch.tensor(list(ends), device=device)
-    ids = pad(prompts, ends[0], left=True).to(device)
-    mask = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device).bool()  # [rows, tokens]
+    places = {tuple(prompt): at for at, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    own = torch.tensor(
+        [places[tuple(prompt)] for prompt in prompts], device=device
+    )  # [rows] place in `places`
+    ids = pad([*map(list, places)], ends[0], left=True).to(device)
+    mask = (
+        pad([[1] * len(prompt) for prompt in places], 0, left=True).to(device).bool()
+    )  # [distinct prompts, tokens]
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     uniforms = None if uniforms is None else uniforms.to(device)
     tokens = torch.full((len(prompts), max_new_tokens), -1, device=device)
@@ -111,6 +118,9 @@ def decode(
         out = model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         logits = out.logits[:, -1].float()
+        if step == 0 and len(places) < len(prompts):
+            cache.batch_select_indices(own)
+            logits, mask, positions = logits[own], mask[own], positions[own]
         drawn = None if uniforms is None else uniforms[rows, step]
         chosen = logits.argmax(-1) if drawn is None else draw(logits, drawn, top_p, temperature, top_k)
         tokens[rows, step] = chosen.where(running, -1)

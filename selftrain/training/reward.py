@@ -144,7 +144,7 @@ def _start(config: RewardSlice, child: Child) -> tuple[str | Path, dict[str, Any
 
 
 def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
-    """The reranker before training; its config stores the padding id and the prompt template, which scoring needs."""
+    """The reranker before training; its config stores what scoring needs: the padding id, the prompt template, the arithmetic."""
     folder, options = _start(config, child)
     # None: a `reward.base` may be a reward model already, whose score head is then kept.
     fresh_head = None if config.base_digest else not config.continues
@@ -153,6 +153,8 @@ def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
         keep_layers(model, config.reward.layers)
     model.config.pad_token_id = tokenizer.pad_token_id
     model.config.prompt_template = config.reward.template
+    if config.reward.compute_type != "float32":
+        model.config.compute_type = config.reward.compute_type
     return model
 
 

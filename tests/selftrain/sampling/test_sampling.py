@@ -170,6 +170,31 @@ def test_hf_samples_do_not_depend_on_the_batch(
     ]
 
 
+def test_hf_reads_equal_prompts_once(generator: Path, prompts: list, monkeypatch: pytest.MonkeyPatch):
+    engine, read = hf.Engine(generator, settings()), []
+    engine.model.register_forward_pre_hook(
+        lambda _, __, given: read.append(tuple(given["input_ids"].shape)), with_kwargs=True
+    )
+    engine.sample(prompts, 4, seed=5)
+    assert read[:2] == [(len(prompts), max(map(len, prompts))), (4 * len(prompts), 1)]
+
+
+def test_hf_computes_in_bfloat16_where_it_is_asked_to(generator: Path, prompts: list):
+    engine = hf.Engine(generator, settings(engine="hf", compute_type="bfloat16"))
+    assert engine.model.dtype is torch.bfloat16
+    for prompt, many in zip(prompts, engine.sample(prompts, 3, seed=5), strict=True):
+        for one in many:  # bfloat16 has 8 bits of precision
+            exact = forced(generator, prompt, one.token_ids)[0]
+            assert one.logprob == pytest.approx(exact, abs=0.1 * len(one.token_ids))
+            assert one.logprob != pytest.approx(exact, abs=1e-6)
+
+
+@pytest.mark.parametrize(("engine", "arithmetic"), [("ctranslate2", "bfloat16"), ("hf", "int8")])
+def test_arithmetic_that_an_engine_lacks_is_refused(engine: str, arithmetic: str):
+    with pytest.raises(ValueError, match=f"compute_type {arithmetic} is for engine .*, not for {engine}"):
+        settings(engine=engine, compute_type=arithmetic)
+
+
 def test_hf_samples_depend_on_the_seed(generator: Path, prompts: list):
     engine = hf.Engine(generator, settings())
     assert engine.sample(prompts, 2, seed=5) != engine.sample(prompts, 2, seed=6)

@@ -17,6 +17,7 @@ from selftrain.models.footprint import reward_memory
 from selftrain.models.layers import check_packed, tied_head
 from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.records import Pair, write_records
+from selftrain.rerank.reranker import Reranker
 from selftrain.training import reward, reward_rows
 from tests.selftrain.plan.test_plan import TWO_LAYERS
 from tests.selftrain.training.made import reward_job
@@ -201,6 +202,27 @@ def test_packed_programs_have_the_scores_of_separate_rows(reranker: Path):
     assert torch.allclose(found[0], found[1], rtol=0, atol=1e-4)
 
 
+def test_a_reranker_is_trained_and_scores_in_bfloat16(tmp_path: Path, reranker: Path):
+    found = {}
+    for arithmetic in ("float32", "bfloat16"):
+        folder = tmp_path / arithmetic
+        job = reward_job(
+            folder, reranker, RUNTIME, continues=True, epochs=1, packed=True, compute_type=arithmetic
+        )
+        write_records(folder / "pairs.parquet", PAIRS, Pair)
+        child = Child.model_validate(job["child"])
+        loss = reward.train(child).metrics["loss"]
+        ranker = Reranker.load(child.folder)
+        assert {weight.dtype for weight in load_classifier(child.folder).parameters()} == {torch.float32}
+        assert ranker.model.dtype is getattr(torch, arithmetic)
+        found[arithmetic] = (loss, ranker.rank(PAIRS[0].prompt, [PAIRS[0].chosen, PAIRS[0].rejected]).scores)
+    (exact, scores), (rounded, about) = found["float32"], found["bfloat16"]
+    assert rounded == pytest.approx(exact, rel=0.05)
+    assert rounded != exact
+    assert about == pytest.approx(scores, rel=0.05)
+    assert about != scores
+
+
 def test_evaluations_are_of_pairs_with_every_loss(tmp_path: Path, reranker: Path):
     settings = {"loss": "listwise", "packed": True, "holdout": 0.5, "evaluation_steps": 1, "epochs": 1}
     job = reward_job(tmp_path / "rm", reranker, RUNTIME, continues=True, **settings)
@@ -225,9 +247,9 @@ def test_a_model_that_cannot_do_it_is_told(generator: Path):
 
 
 def test_settings_at_their_defaults_leave_the_keys_as_they_were():
-    names = {"loss", "lm_loss", "magnitude", "packed"}
+    names = {"compute_type", "loss", "lm_loss", "magnitude", "packed"}
     assert not names & canonical_json(RewardConfig(), "reward", whole=False).keys()
-    changed = RewardConfig(loss="listwise", lm_loss=0.1, magnitude=0.1, packed=True)
+    changed = RewardConfig(loss="listwise", lm_loss=0.1, magnitude=0.1, packed=True, compute_type="bfloat16")
     assert names < canonical_json(changed, "reward", whole=False).keys()
 
 

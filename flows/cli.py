@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import cli_champion, cli_rank, cli_run, cli_store, cli_study
+from flows import cli_champion, cli_evaluate, cli_rank, cli_run, cli_store, cli_study
 from flows.local import known
 from selftrain.launch.ending import ENDING
 
@@ -92,6 +92,7 @@ def parser() -> argparse.ArgumentParser:
     cli_run.add_node(commands)
     cli_champion.add_commands(commands)
     cli_rank.add_rank(commands)
+    cli_evaluate.add_evaluate(commands)
     return root
 
 

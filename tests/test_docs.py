@@ -23,6 +23,7 @@ RUN = {
     "selftrain run demo --dry-run": (0, "0 of 20 stages are cached"),
     "selftrain run demo --dry-run --set ppo.kl_coefficient=0.1": (0, "to do   ppo · round 1"),
     "selftrain run docs/own-data/own.yaml --dry-run": (0, "answers to learn from: 22 of 22"),
+    "selftrain evaluate docs/own-data/completions.jsonl": (0, "majority        0.333 [0.000, 0.500]"),
     "selftrain study evidence --dry-run": (0, "54 cells of study evidence, 0 finished"),
     "python -m sandbox languages --backend bubblewrap": (0, "Python 3"),
     "python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt": (0, "passed"),
@@ -41,6 +42,7 @@ AFTER_A_RUN = {
     "selftrain run demo --set seed=2 --out runs/two": (0, "report: "),
     # In the test these runs differ in more than the seed; tests/flows/test_flow.py pools two that do not.
     "selftrain compare runs/demo runs/two": (0, "comparison of methods"),
+    "selftrain evaluate runs/demo --pool ppo-1 --reranker runs/two": (0, "reranker: runs/two, by rm-"),
     "selftrain run demo --set seed=2 --out runs/demo-2": (0, "report: "),
     "selftrain compare runs/demo runs/demo-2": (0, "comparison of methods"),
     "selftrain run prod --champion": (0, "promoted: there was no champion yet"),
@@ -253,6 +255,8 @@ def folder(tmp_path: Path) -> Path:
 def test_a_command_that_needs_no_earlier_run(folder: Path, command: str):
     if "sandbox" in command:
         need_tools("bwrap", "g++")
+    elif "own-data/completions" in command:
+        need_tools("bwrap")
     code, said = RUN[command]
     done = execute(command, folder)
     assert done.returncode == code, done.stderr

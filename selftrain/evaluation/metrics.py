@@ -8,8 +8,8 @@ Not covered: the variance between training seeds (see `pools.join_runs`), and th
 """
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import TypedDict
+from collections.abc import Collection, Mapping, Sequence
+from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
@@ -65,14 +65,16 @@ class Metrics(TypedDict):
     examples  None where no prompt has examples
     best_of   rule -> k -> share of problems solved by the pick from k of the candidates; `oracle` is pass@k
     rankers   ranker -> its share; controls are left out
+
+    Programs that were not sampled here may lack the greedy completion or log-probabilities; then those entries are not there.
     """
 
     problems: int
     samples: int
-    greedy: Estimate
+    greedy: NotRequired[Estimate]
     random: Estimate
-    logprob: Estimate
-    logprob_sum: Estimate
+    logprob: NotRequired[Estimate]
+    logprob_sum: NotRequired[Estimate]
     majority: Estimate
     examples: Estimate | None
     oracle: Estimate
@@ -166,12 +168,19 @@ def mean_estimate(values: Floats, weights: Floats) -> Estimate | None:
     return _estimate(_means(values, weights))
 
 
-def pool_metrics(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> PoolMetrics:
-    """`Metrics` over all problems and by language, without controls (`~shuffled`)."""
+def pool_metrics(
+    pool: Pool, resamples: int = RESAMPLES, seed: int = 0, unknown: Collection[str] = ()
+) -> PoolMetrics:
+    """`Metrics` over all problems and by language, without controls (`~shuffled`).
+
+    unknown  those of greedy, logprob and logprob_sum for which the pool has no values of its own: they are left out
+    """
     languages = sorted({problem.language for problem in pool.problems})
     return {
-        "overall": _metrics(pool, resamples, seed),
-        "languages": {language: _metrics(pool.only(language), resamples, seed) for language in languages},
+        "overall": _metrics(pool, resamples, seed, unknown),
+        "languages": {
+            language: _metrics(pool.only(language), resamples, seed, unknown) for language in languages
+        },
     }
 
 
@@ -199,7 +208,7 @@ def choose_ranker(validation: Pool, rankers: Sequence[str]) -> str:
     return max(rankers, key=lambda ranker: float(table[ranker].mean()))
 
 
-def _metrics(pool: Pool, resamples: int, seed: int) -> Metrics:
+def _metrics(pool: Pool, resamples: int, seed: int, unknown: Collection[str]) -> Metrics:
     weights = pool_weights(pool, resamples, seed)
     table = outcomes(pool)
     rankers = [ranker for ranker in pool.rankers if not ranker.endswith(SHUFFLED)]
@@ -217,21 +226,22 @@ def _metrics(pool: Pool, resamples: int, seed: int) -> Metrics:
             str(k): estimate for k in sizes if (estimate := mean_estimate(best_of(pool, way, k), weights))
         }
 
-    return {
+    baselines = [
+        way for way in ("greedy", "random", "logprob", "logprob_sum", "majority") if way not in unknown
+    ]
+    ordered = [way for way in [*ordered_ways(pool), "oracle"] if way not in pool.rankers]
+    found = {
         "problems": len(pool.problems),
         "samples": samples,
-        "greedy": mean("greedy"),
-        "random": mean("random"),
-        "logprob": mean("logprob"),
-        "logprob_sum": mean("logprob_sum"),
-        "majority": mean("majority"),
+        **{way: mean(way) for way in baselines},
         "examples": mean("examples") if "examples" in table else None,
         "oracle": mean("oracle"),
-        "best_of": {way: curve(way) for way in [*ordered_ways(pool), "oracle"] if way not in pool.rankers},
+        "best_of": {way: curve(way) for way in ordered if way not in unknown},
         "rankers": {
             ranker: _ranker(pool, ranker, mean(ranker), table, weights, curve(ranker)) for ranker in rankers
         },
     }
+    return cast(Metrics, found)
 
 
 def _ranker(

@@ -48,6 +48,10 @@ class _Fields(Fields):
     memory_limit_bytes: MemoryLimit = None
 
 
+FIELDS = frozenset(_Fields.model_fields)
+"""The fields that a row may have."""
+
+
 def jsonl_problem(row: Row) -> tuple[Problem, Cleaned]:
     """The problem in `row`, with an empty split if the row has none, and its cleaned response. Raises `DataError`."""
     fields = check_fields(row, _Fields)

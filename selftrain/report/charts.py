@@ -6,6 +6,7 @@ A colour stands for a round (rm-1, ppo-1), grey for ranking rules without a rera
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 
@@ -37,14 +38,10 @@ def colour(name: str) -> str:
 
 def ways(metrics: Metrics) -> dict[str, Estimate]:
     """Ranking rule -> its estimate, for all rules in `metrics`: baselines first, oracle last."""
-    examples = {"examples": metrics["examples"]} if metrics["examples"] else {}
+    baselines = ("random", "greedy", "logprob", "logprob_sum", "majority", "examples")
+    known: dict[str, Estimate | None] = {way: cast(Any, metrics).get(way) for way in baselines}
     return {
-        "random": metrics["random"],
-        "greedy": metrics["greedy"],
-        "logprob": metrics["logprob"],
-        "logprob_sum": metrics["logprob_sum"],
-        "majority": metrics["majority"],
-        **examples,
+        **{way: estimate for way, estimate in known.items() if estimate is not None},
         **metrics["rankers"],
         "oracle": metrics["oracle"],
     }

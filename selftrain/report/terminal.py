@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from selftrain.evaluation.comparisons import Comparison
-from selftrain.evaluation.metrics import Estimate, PoolMetrics
+from selftrain.evaluation.metrics import Estimate, Metrics, PoolMetrics
 from selftrain.report.charts import ways
 from selftrain.report.numbers import run_time
 
@@ -27,26 +27,53 @@ def summary_table(report: Mapping[str, Any]) -> str:
 def pool_table(pools: Mapping[str, PoolMetrics]) -> str:
     """Share of problems that each ranking rule (row) solves in each pool (column), with intervals."""
     overall = {name: pool["overall"] for name, pool in pools.items()}
-    rows = list(dict.fromkeys(way for metrics in overall.values() for way in ways(metrics)))
-    rows = [way for way in rows if way != "oracle"] + ["oracle"]
     first = next(iter(overall.values()))
     languages = ", ".join(next(iter(pools.values()))["languages"])
     lines = [
         f"{first['problems']} test problems ({languages}), {first['samples']} candidates each",
         "share solved by the pick of each row, with its 95 % interval",
         "",
-        " " * 16 + "".join(f"{name:<22}" for name in pools),
+        _table({name: ways(metrics) for name, metrics in overall.items()}),
     ]
+    return "\n".join(lines)
+
+
+def language_table(pool: PoolMetrics) -> str:
+    """Share of problems that each ranking rule (row) solves in each language (column), with intervals."""
+    columns = {
+        f"{name} ({metrics['problems']})": ways(metrics) for name, metrics in pool["languages"].items()
+    }
+    return "\n".join(["share solved by language (number of problems)", "", _table(columns)])
+
+
+def best_of_table(metrics: Metrics) -> str:
+    """Share of problems that each ranking rule solves (row) where it picks from k candidates (column); `oracle` is pass@k."""
+    curves = metrics["best_of"] | {name: row["best_of"] for name, row in metrics["rankers"].items()}
+    rows = {name: curve for name, curve in curves.items() if curve}
+    columns = {
+        f"k = {k}": {name: curve[k] for name, curve in rows.items()} for k in metrics["best_of"]["oracle"]
+    }
+    return "\n".join(["share solved by the pick from k candidates; oracle: pass@k", "", _table(columns)])
+
+
+def _table(columns: Mapping[str, Mapping[str, Estimate]]) -> str:
+    """A row for each ranking rule, the oracle last, in columns as wide as the longest cell."""
+    rows = list(dict.fromkeys(way for column in columns.values() for way in column))
+    rows = [way for way in rows if way != "oracle"] + ["oracle"]
+    first = max(16, *(len(way) + 2 for way in rows))
+    lines = [" " * first + "".join(f"{name:<22}" for name in columns)]
     for way in rows:
-        cells = (ways(metrics).get(way) for metrics in overall.values())
-        lines.append(f"{way:<16}" + "".join(f"{_cell(cell):<22}" for cell in cells))
+        cells = (column.get(way) for column in columns.values())
+        lines.append(f"{way:<{first}}" + "".join(f"{_cell(cell):<22}" for cell in cells))
     return "\n".join(line.rstrip() for line in lines)
 
 
 def comparison_table(comparisons: Sequence[Comparison]) -> str:
     """One paired difference per line, with its interval."""
+    first = max(38, *(len(row["name"]) + 2 for row in comparisons))
     lines = [
-        f"{row['name']:<38}{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]" for row in comparisons
+        f"{row['name']:<{first}}{row['value']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+        for row in comparisons
     ]
     return "\n".join(["paired differences", *lines])
 

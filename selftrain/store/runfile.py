@@ -20,6 +20,20 @@ def find_run(run: str | Path) -> Path:
     raise UsageError(f"{run}: no {NAME} there; `selftrain runs` lists the runs")
 
 
+def stage_folder(record: Mapping[str, Any], stage: str) -> Path:
+    """The folder with the files of one stage of a run, checked against its manifest. Raises UsageError where the run has no such
+    stage, StoreError where the store cannot be read."""
+    from selftrain.stage import ArtifactRef
+    from selftrain.store.store import Store
+
+    if stage not in record["stages"]:
+        raise UsageError(
+            f"this run of {record['name']} has no stage {stage}; expected one of {', '.join(record['stages'])}"
+        )
+    ref = record["stages"][stage]
+    return Store(record["store"]).path(ArtifactRef(ref["stage"], ref["key"]))
+
+
 def state(record: Mapping[str, Any]) -> str:
     """The state of a run: `finished`, `failed`, or `unfinished` (it is still running, or was killed)."""
     return "finished" if record["finished"] else "failed" if record.get("failed") else "unfinished"

@@ -1,0 +1,235 @@
+"""The command `selftrain evaluate`: judges programs, and measures every way to pick one of them."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flows.progress import Progress
+from selftrain.errors import UsageError
+
+DESCRIPTION = """\
+Measures how often each way to pick one of a problem's programs picks a right one: at random, by log-probability, by majority, by
+the prompt's examples, by agreement, by rerankers; with 95 % intervals, by language, and from k programs (pass@k).
+
+PROGRAMS are completions that something else wrote (MultiPL-E's NAME.json.gz, JSON lines with `completions`, or a folder of them),
+which are judged in the sandbox; or a finished run, whose pool is judged already."""
+
+EXAMPLES = """\
+examples:
+  selftrain evaluate completions/                           MultiPL-E's completions, all ways that need no reranker
+  selftrain evaluate completions/ --reranker runs/demo      also picked by the reranker of a run
+  selftrain evaluate written.jsonl --style chat             answers in markdown, as chat models write them
+  selftrain evaluate runs/demo --pool ppo-2                 a pool of a run with its own rerankers
+  selftrain evaluate runs/demo --reranker runs/two --json   with the reranker of another run, as JSON
+
+a row of JSON lines is a problem (docs/own-data.md, or MultiPL-E's fields) with its completions:
+  {"task": "double", "language": "py", "prompt": "def double(n):\\n", "tests": "assert double(2) == 4\\n",
+   "completions": ["    return 2 * n\\n", "    return n\\n"], "mean_logprobs": [-0.2, -0.4]}"""
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add `selftrain evaluate`."""
+    evaluate = commands.add_parser(
+        "evaluate",
+        help="judge programs, and measure every way to pick one of them",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    evaluate.add_argument(
+        "programs", nargs="+", metavar="PROGRAMS", help="files or folders with completions; or one run"
+    )
+    evaluate.add_argument(
+        "--reranker",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="a run, or the folder of a reranker, that picks too (may be repeated)",
+    )
+    evaluate.add_argument("--pool", default="sft", help="pool of a run: sft, ppo-1, ... (default: sft)")
+    evaluate.add_argument(
+        "--split",
+        default="test",
+        choices=("test", "validation"),
+        help="split of a run's problems (default: test)",
+    )
+    evaluate.add_argument(
+        "--style",
+        default="completion",
+        choices=("completion", "chat"),
+        help="what completions are: the text after the prompt, or answers in markdown (default: completion)",
+    )
+    evaluate.add_argument(
+        "--agreement",
+        type=int,
+        default=8,
+        metavar="N",
+        help="generated inputs on which Python programs are compared; 0: without this way (default: 8)",
+    )
+    evaluate.add_argument(
+        "--bootstrap", type=int, default=2000, metavar="N", help="resamples (default: 2000)"
+    )
+    evaluate.add_argument("--json", action="store_true", help="print JSON")
+    add_sandbox(evaluate)
+    evaluate.set_defaults(command=evaluate_command)
+
+
+def add_sandbox(command: argparse.ArgumentParser) -> None:
+    """The options that choose the sandbox."""
+    command.add_argument(
+        "--backend",
+        default="auto",
+        choices=("auto", "docker", "bubblewrap", "process"),
+        help="how programs are isolated (default: auto: docker, else bubblewrap; process isolates nothing)",
+    )
+    command.add_argument("--workers", type=int, default=2, metavar="N", help="programs at once (default: 2)")
+
+
+def evaluate_command(options: argparse.Namespace) -> int:
+    """`selftrain evaluate`."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from selftrain.evaluation.comparisons import compare_pools
+    from selftrain.evaluation.metrics import pool_metrics
+    from selftrain.evaluation.pools import with_agreement
+    from selftrain.store.runfile import NAME
+
+    if options.bootstrap < 1 or options.agreement < 0:
+        raise UsageError("--bootstrap: expected at least 1; --agreement: expected 0 or more")
+    is_run = any(
+        (Path(folder) / NAME).is_file() for folder in (options.programs[0], Path("runs", options.programs[0]))
+    )
+    if is_run and len(options.programs) > 1:
+        raise UsageError(
+            f"{options.programs[0]} is a run; expected one run, or files and folders with completions"
+        )
+    pool, lacking, names = of_run(options) if is_run else of_files(options)
+    pool = with_agreement(pool)
+    metrics = pool_metrics(pool, options.bootstrap, 0, lacking)
+    differences = [
+        row
+        for row in compare_pools([pool], options.bootstrap)
+        if row["name"].rpartition("-")[2] not in lacking
+    ]
+    if options.json:
+        found = {
+            "pool": pool.name,
+            "unjudged": pool.unjudged,
+            "rerankers": names,
+            "comparisons": differences,
+            **metrics,
+        }
+        print(json.dumps(found, indent=1))
+    else:
+        print(_text(pool, metrics, differences, names))
+    return 0
+
+
+def _text(pool: Any, metrics: Any, differences: Sequence[Any], names: Mapping[str, str]) -> str:
+    from selftrain.report.terminal import best_of_table, comparison_table, language_table, pool_table
+
+    parts = [pool_table({pool.name: metrics})]
+    if len(metrics["languages"]) > 1:
+        parts.append(language_table(metrics))
+    if metrics["overall"]["samples"] > 1:
+        parts.append(best_of_table(metrics["overall"]))
+    if differences:
+        parts.append(comparison_table(differences))
+    notes = [f"{name}: {what}" for name, what in names.items()]
+    if pool.tampered:
+        notes.append(f"{pool.tampered} programs tampered with their tests, which counts as a failure")
+    if pool.unjudged:
+        notes.append(f"{pool.unjudged} programs are left out: the sandbox itself failed on them")
+    return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
+
+
+def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
+    """The pool of completions from files, the baselines that it lacks, and what each reranker is."""
+    from selftrain.config import RuntimeConfig
+    from selftrain.problems.completions import read_completions
+    from selftrain.stage import Context
+    from selftrain.stages.outside import candidates_of, judged_pool, unknown
+    from tasks.sandbox import sandbox_at_work
+
+    if options.workers < 1:
+        raise UsageError(f"--workers: expected at least 1, got {options.workers}")
+    written = read_completions(options.programs)
+    candidates = candidates_of(written, options.style)
+    problems = [one.problem for one in written]
+    scores, names = _scores(options.reranker, problems, candidates)
+    runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(
+            None,
+            {},
+            Path(folder),
+            runtime,
+            Progress(sys.stderr),
+            sandbox=partial(sandbox_at_work, runtime),
+        )
+        pool = judged_pool(context, written, candidates, scores, options.agreement, options.style)
+    return pool, unknown(written), names
+
+
+def of_run(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
+    """The pool of a run with the scores of the run's own rerankers, and those of others."""
+    from selftrain.evaluation.pools import SHUFFLED, load_pool, with_logprob
+    from selftrain.records import Candidate, Problem, read_records
+    from selftrain.store.runfile import find_run, read_run, stage_folder
+
+    record = read_run(find_run(options.programs[0]))
+    inputs = {
+        "problems": stage_folder(record, "prepare"),
+        f"{options.pool}.candidates": stage_folder(record, f"sample-{options.pool}-evaluation"),
+        f"{options.pool}.executions": stage_folder(record, f"execute-{options.pool}-evaluation"),
+    }
+    evaluated = stage_folder(record, "evaluate")
+    scores = json.loads((evaluated / "scores.json").read_text())[options.pool]
+    weights = json.loads((evaluated / "evaluation.json").read_text())["logprob_weights"]
+    scores = {name: found for name, found in scores.items() if not name.endswith(SHUFFLED)}
+    problems = [
+        row
+        for row in read_records(inputs["problems"] / "problems.parquet", Problem)
+        if row.split == options.split
+    ]
+    path = inputs[f"{options.pool}.candidates"] / "candidates.parquet"
+    more, names = _scores(options.reranker, problems, read_records(path, Candidate))
+    return with_logprob(load_pool(inputs, options.pool, options.split, scores | more), weights), set(), names
+
+
+def _scores(
+    rerankers: Sequence[str], problems: Sequence[Any], candidates: Sequence[Any]
+) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
+    """Ranker -> candidate id -> score, by each of `rerankers`; and ranker -> what it is. Of greedy completions there are none."""
+    from selftrain.rerank.picker import Picker
+    from selftrain.rerank.reranker import Reranker
+
+    of_problem: dict[str, dict[str, str]] = {problem.id: {} for problem in problems}
+    for row in candidates:
+        if row.sample >= 0 and row.problem_id in of_problem:
+            of_problem[row.problem_id][row.id] = row.completion
+    show = Progress(sys.stderr)
+    scores: dict[str, dict[str, float]] = {}
+    names: dict[str, str] = {}
+    for number, given in enumerate(rerankers, 1):
+        name = "reranker" if len(rerankers) == 1 else f"reranker-{number}"
+        rank: Any
+        if (Path(given) / "config.json").is_file():
+            reranker = Reranker.load(given)
+            rank, names[name] = (lambda prompt, texts, _, by=reranker: by.rank(prompt, texts)), given
+        else:
+            picker = Picker.load(given)
+            rank, names[name] = picker.rank, f"{given}, by {picker.way}: {picker.description}"
+        scores[name] = {}
+        for done, problem in enumerate(problems, 1):
+            texts = of_problem[problem.id]
+            if texts:
+                found = rank(problem.prompt, list(texts.values()), problem.language).scores
+                scores[name] |= dict(zip(texts, found, strict=True))
+            show(done, len(problems), f"problems ranked by {name}")
+    return scores, names

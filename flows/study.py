@@ -258,8 +258,9 @@ def report(
         variants.setdefault(cell.variant, {})[cell.seed] = pools
     if study.baseline not in variants:
         raise RunError(f"no run of the baseline {study.baseline} is finished; " + _first(missing))
+    seed = min(study.config.seeds)
     table = study_table(
-        variants, study.baseline, split, study.config.pools, study.config.bootstrap, min(study.config.seeds)
+        variants, study.baseline, split, study.config.pools, study.config.bootstrap, seed, study.differences
     )
     try:
         write_study(table, study.config.name, out, missing)

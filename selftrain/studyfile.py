@@ -41,6 +41,8 @@ class StudyConfig(Strict):
     """Name of a setting -> values. Each combination of values is a further variant, such as `rounds-1_mine.pools-all`."""
     pools: tuple[str, ...] = Field(default=("sft",), min_length=1)
     """Pools to report (`sft`, `ppo-1`, ...); a variant that lacks a pool has no rows for it."""
+    differences: tuple[tuple[str, str], ...] = ()
+    """Further differences to report: pairs of VARIANT/RANKER, the first less the second."""
     bootstrap: Count = 2000
     """Number of bootstrap resamples."""
 
@@ -78,6 +80,16 @@ class Study:
     baseline: str
     cells: tuple[Cell, ...]
 
+    @property
+    def differences(self) -> list[tuple[tuple[str, str], tuple[str, str]]]:
+        """`differences` of the file, each side as its variant and its ranker."""
+        return [(_side(first), _side(second)) for first, second in self.config.differences]
+
+
+def _side(text: str) -> tuple[str, str]:
+    variant, _, ranker = text.partition("/")
+    return variant, ranker
+
 
 def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     """Read the study `name`, a YAML file or the name of a shipped study. `overrides` go before those of the variants.
@@ -105,6 +117,12 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     baseline = config.baseline or next(iter(variants))
     if baseline not in variants:
         raise UsageError(f"{path}: baseline: no variant {baseline!r}; there are: {', '.join(variants)}")
+    for side in itertools.chain.from_iterable(config.differences):
+        variant, ranker = _side(side)
+        if variant not in variants or not ranker:
+            raise UsageError(
+                f"{path}: differences: expected VARIANT/RANKER, got {side!r}; variants: {', '.join(variants)}"
+            )
     beside = path.parent / config.base
     base = str(beside) if beside.is_file() else config.base
     cells = []

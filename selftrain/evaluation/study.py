@@ -10,7 +10,8 @@ Not covered: the variance between training runs, of which the values by seed giv
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict, final
+from functools import partial
+from typing import TypedDict, final
 
 import numpy as np
 
@@ -27,6 +28,9 @@ BASELINES = ("random", "logprob", "majority")
 Variant = Mapping[int, Mapping[str, Pool]]
 """Seed -> name of a pool -> the pool."""
 
+Side = tuple[str, str]
+"""A variant and a ranker."""
+
 
 class Row(Estimate):
     """Share of problems that `ranker` solves in `pool` of `variant`; with `minus`, that share less the one of `minus`.
@@ -39,7 +43,7 @@ class Row(Estimate):
     variant: str
     pool: str
     ranker: str
-    minus: tuple[str, str] | None
+    minus: Side | None
     problems: int
     by_seed: dict[str, float]
 
@@ -94,13 +98,19 @@ def study_table(
     pools: Sequence[str] = ("sft",),
     resamples: int = RESAMPLES,
     seed: int = 0,
+    differences: Sequence[tuple[Side, Side]] = (),
 ) -> Table:
-    """The table of `variants`. Differences between variants are over the problems and seeds that both have."""
+    """The table of `variants`. Differences between variants are over the problems and seeds that both have.
+
+    differences  further differences, the first side less the second, where the table has both
+    """
     drawn = Resamples(variants, resamples, seed)
     rows: list[Row] = []
     for pool in pools:
         for name, variant in variants.items():
             rows += _rows(name, variant, pool, baseline, variants[baseline], drawn)
+        for first, second in differences:
+            rows += _difference(first, second, pool, variants, drawn)
     return {
         "split": split,
         "baseline": baseline,
@@ -117,40 +127,67 @@ def _rows(
     own = {seed: outcomes(by[pool]) for seed, by in variant.items() if pool in by}
     if not own:
         return
-    problems = {seed: variant[seed][pool].problems for seed in own}
+    pools = {seed: variant[seed][pool] for seed in own}
     rankers = [way for way in next(iter(own.values())) if all(way in table for table in own.values())]
-
-    def row(
-        ranker: str, minus: tuple[str, str] | None, values: Mapping[int, Floats], of: Any
-    ) -> Iterator[Row]:
-        estimate = mean_estimate(
-            np.concatenate([*values.values()]), drawn.weights([p for s in values for p in of[s]])
-        )
-        if estimate is not None:
-            by_seed = {
-                str(seed): float(np.nanmean(each)) for seed, each in values.items() if np.isfinite(each).any()
-            }
-            count = sum(map(len, values.values()))
-            yield {"variant": name, "pool": pool, "ranker": ranker, "minus": minus, "problems": count,
-                   "by_seed": by_seed, **estimate}  # fmt: skip
-
+    row = partial(_row, drawn=drawn, variant=name, pool=pool)
     for ranker in rankers:
-        yield from row(ranker, None, {seed: table[ranker] for seed, table in own.items()}, problems)
+        yield from row(ranker, None, {seed: table[ranker] for seed, table in own.items()}, pools)
     for ranker in rankers:
         for rule in _rivals(ranker):
             gains = {seed: table[ranker] - table[rule] for seed, table in own.items()}
-            yield from row(ranker, (name, rule), gains, problems)
+            yield from row(ranker, (name, rule), gains, pools)
     if name == baseline:
         return
-    shared: dict[int, tuple[Pool, Pool]] = {}
-    for seed, by in variant.items():
-        if pool in by and pool in rival.get(seed, {}) and (pair := _shared(by[pool], rival[seed][pool])):
-            shared[seed] = pair
+    shared = _both(variant, rival, pool)
     both = {seed: (outcomes(a), outcomes(b)) for seed, (a, b) in shared.items()}
     for ranker in rankers if both else ():
         if all(ranker in table for _, table in both.values()):
             gains = {seed: a[ranker] - b[ranker] for seed, (a, b) in both.items()}
-            yield from row(ranker, (baseline, ranker), gains, {s: a.problems for s, (a, _) in shared.items()})
+            yield from row(ranker, (baseline, ranker), gains, {seed: a for seed, (a, _) in shared.items()})
+
+
+def _row(
+    ranker: str,
+    minus: Side | None,
+    values: Mapping[int, Floats],
+    pools: Mapping[int, Pool],
+    *,
+    drawn: Resamples,
+    variant: str,
+    pool: str,
+) -> Iterator[Row]:
+    """The row of `values` (seed -> [problems], of those in `pools`); none if all are unknown."""
+    weights = drawn.weights([problem for seed in values for problem in pools[seed].problems])
+    estimate = mean_estimate(np.concatenate([*values.values()]), weights)
+    if estimate is not None:
+        by_seed = {
+            str(seed): float(np.nanmean(each)) for seed, each in values.items() if np.isfinite(each).any()
+        }
+        count = sum(map(len, values.values()))
+        yield {"variant": variant, "pool": pool, "ranker": ranker, "minus": minus, "problems": count,
+               "by_seed": by_seed, **estimate}  # fmt: skip
+
+
+def _difference(
+    first: Side, second: Side, pool: str, variants: Mapping[str, Variant], drawn: Resamples
+) -> Iterator[Row]:
+    """The row of what the ranker of `first` solves less what that of `second` does; none where one is missing."""
+    (one, ranker), (other, rule) = first, second
+    shared = _both(variants.get(one, {}), variants.get(other, {}), pool)
+    both = {seed: (outcomes(a), outcomes(b)) for seed, (a, b) in shared.items()}
+    gains = {seed: a[ranker] - b[rule] for seed, (a, b) in both.items() if ranker in a and rule in b}
+    if gains:
+        pools = {seed: a for seed, (a, _) in shared.items()}
+        yield from _row(ranker, (other, rule), gains, pools, drawn=drawn, variant=one, pool=pool)
+
+
+def _both(variant: Variant, rival: Variant, pool: str) -> dict[int, tuple[Pool, Pool]]:
+    """Seed -> the pools of both variants, restricted to the problems that both have."""
+    return {
+        seed: pair
+        for seed, by in variant.items()
+        if pool in by and pool in rival.get(seed, {}) and (pair := _shared(by[pool], rival[seed][pool]))
+    }
 
 
 def _rivals(ranker: str) -> tuple[str, ...]:

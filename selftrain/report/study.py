@@ -78,7 +78,11 @@ def markdown(table: Table, name: str, missing: Mapping[str, str]) -> str:
             ]
             lines += ["", f"### Difference to {base}", "", *_grid(over, chosen, signed=True)]
         lines += ["", "### Difference to other rules of the same variant", ""]
-        lines += _grid([row for row in rows if row["minus"] and row not in over], shown, signed=True)
+        within = [row for row in rows if row["minus"] and row["minus"][0] == row["variant"]]
+        lines += _grid(within, shown, signed=True)
+        further = [row for row in rows if row["minus"] and row not in over and row not in within]
+        if further:
+            lines += ["", "### Further differences", "", *_list(further)]
     return "\n".join(lines) + "\n"
 
 
@@ -103,6 +107,15 @@ def _grid(rows: list[Row], rankers: list[str], *, signed: bool = False) -> Itera
         problems = max(row["problems"] for row in line.values())
         text = [_cell(line[ranker], signed) if ranker in line else "" for ranker in rankers]
         yield f"| {label} | {problems} | {' | '.join(text)} |"
+
+
+def _list(rows: list[Row]) -> Iterator[str]:
+    """A Markdown table with a line for each row."""
+    yield "| ranker | over | problems | difference |"
+    yield "|---|---|---|---|"
+    for row in rows:
+        other = "/".join(row["minus"] or ())
+        yield f"| {row['variant']}/{row['ranker']} | {other} | {row['problems']} | {_cell(row, True)} |"
 
 
 def _cell(row: Row, signed: bool) -> str:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from sandbox.verdicts import Verdict
 from selftrain.evaluation.pools import Pool, PoolProblem
-from selftrain.evaluation.study import Resamples, Row, Table, study_table, with_roles
+from selftrain.evaluation.study import Resamples, Row, Side, Table, study_table, with_roles
 from selftrain.report.study import columns, markdown, write_study
 
 
@@ -44,7 +45,7 @@ def find(table: Table, variant: str, ranker: str, minus: tuple[str, str] | None 
     return row
 
 
-def made(swap: bool = False) -> Table:
+def made(swap: bool = False, differences: Sequence[tuple[Side, Side]] = ()) -> Table:
     """Two variants, two seeds: `a` picks right on 1 of 2 problems and on 1 of 1, `b` on 2 of 2 and on 0 of 1."""
     right, wrong = [1.0, 0.0], [0.0, 1.0]
     a = {
@@ -55,7 +56,9 @@ def made(swap: bool = False) -> Table:
         1: pool(problem("q", "+-", rm_1=right), problem("p", "+-", rm_1=right)),  # in another order
         2: pool(problem("r", "+-", rm_1=wrong)),
     }
-    return study_table({"a": a, "b": b}, "b" if swap else "a", "validation", resamples=200)
+    return study_table(
+        {"a": a, "b": b}, "b" if swap else "a", "validation", resamples=200, differences=differences
+    )
 
 
 def test_shares_and_differences_are_over_all_seeds() -> None:
@@ -113,6 +116,19 @@ def test_variants_are_paired_over_the_problems_that_both_have() -> None:
     assert not [
         row for row in alone["rows"] if row["variant"] == "c" and row["minus"] == ("a", row["ranker"])
     ]
+
+
+def test_any_two_rankers_of_two_variants_can_be_compared() -> None:
+    asked = [(("b", "rm-1"), ("a", "random")), (("a", "rm-1"), ("b", "nobody")), (("a", "x"), ("c", "rm-1"))]
+    table = made(differences=asked)
+    over = find(table, "b", "rm-1", ("a", "random"))  # by problem: 1, 1 and 0, less 1/2 each
+    assert (over["value"], over["problems"]) == (pytest.approx(1 / 6), 3)
+    assert over["by_seed"] == {"1": 0.5, "2": -0.5}
+    assert len(table["rows"]) == len(made()["rows"]) + 1, "a ranker or variant that is not there has no row"
+    text = markdown(table, "mine", {})
+    assert "### Further differences" in text
+    assert "| b/rm-1 | a/random | 3 | +0.167 [" in text
+    assert "Further" not in markdown(made(), "mine", {})
 
 
 def test_rankers_have_roles_that_do_not_depend_on_the_number_of_rounds() -> None:

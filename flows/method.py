@@ -12,8 +12,10 @@ from tasks.suitable import check_models
 def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
     """Carry out the stages of `run` in order; returns the report. `champion`: another run's reranker to evaluate as well."""
 
-    def pool(generator: ArtifactRef, name: str, evaluation: bool = False) -> tuple[ArtifactRef, ArtifactRef]:
-        candidates = sample(run, problems, generator, name, evaluation)
+    def pool(
+        generator: ArtifactRef, name: str, evaluation: bool = False, again: int = 0
+    ) -> tuple[ArtifactRef, ArtifactRef]:
+        candidates = sample(run, problems, generator, name, evaluation, again)
         return candidates, execute(run, problems, candidates, name, evaluation)
 
     check_models(run)
@@ -24,17 +26,36 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
     policies: dict[str, ArtifactRef] = {"sft": generator}
     rerankers: dict[str, ArtifactRef] = {}
     reranker = policy = None
+    needed = policies_needed(run.config)
     for round in range(1, run.config.rounds + 1):
         reranker = rerankers[f"rm-{round}"] = train_reward(run, generator, pairs, round, before=reranker)
-        policy = policies[f"ppo-{round}"] = ppo(run, problems, generator, reranker, round, before=policy)
+        if round in needed:
+            executions = mined["sft"][1]
+            policy = ppo(run, problems, generator, reranker, round, policy, executions)
+            policies[f"ppo-{round}"] = policy
         if round < run.config.rounds:
-            if run.config.mine.pools != "sft":
-                mined[f"ppo-{round}"] = pool(policy, f"ppo-{round}")
+            if run.config.mine.pools == "resampled":
+                mined[f"sft-{round + 1}"] = pool(generator, f"sft-{round + 1}", again=round)
+            elif run.config.mine.pools != "sft":
+                mined[f"ppo-{round}"] = pool(policies[f"ppo-{round}"], f"ppo-{round}")
             pairs = mine(run, problems, mined, round + 1, earlier=(pairs, reranker))
-    pools = {name: pool(policy, name, evaluation=True) for name, policy in policies.items()}
+    evaluated = [name for name in policies if name in (run.config.evaluate.pools or policies)]
+    pools = {name: pool(policies[name], name, evaluation=True) for name in evaluated}
     if champion is not None:
         rerankers = {CHAMPION: champion} | rerankers
     return report(run, problems, pools, pairs, evaluate(run, problems, pools, rerankers))
+
+
+def policies_needed(config: RunConfig) -> set[int]:
+    """The rounds whose policy step is carried out: those whose policy is evaluated, mined or trained on by a needed one."""
+    rounds = range(1, config.rounds + 1)
+    evaluated = config.evaluate.pools
+    needed = {round for round in rounds if evaluated is None or f"ppo-{round}" in evaluated}
+    if config.mine.pools in ("all", "newest"):
+        needed |= set(rounds[:-1])
+    if config.ppo.start == "previous" and needed:
+        needed = set(range(1, max(needed) + 1))
+    return needed
 
 
 class Outline(Run):

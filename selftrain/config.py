@@ -70,6 +70,16 @@ def _check_languages(names: Sequence[str], known: Collection[str]) -> None:
         raise ValueError(f"languages: expected at least one and none twice, got {list(names)}")
 
 
+def _check_split_languages(given: Mapping[str, Sequence[str]], languages: Sequence[str]) -> None:
+    """Raise ValueError if a name is no split, or if a split has no language or one that is not in `languages`."""
+    _check_splits("split_languages", given)
+    for split, names in given.items():
+        if not names or set(names) - set(languages):
+            raise ValueError(
+                f"split_languages.{split}: expected some of languages, which are {', '.join(languages)}, got {list(names)}"
+            )
+
+
 Languages = Annotated[tuple[str, ...], AfterValidator(lambda names: tuple(map(short_name, names)))]
 """Short names of languages. Other names that the sandbox's table has, such as `python`, are converted to short names."""
 
@@ -126,10 +136,14 @@ class Strict(BaseModel):
 class BankConfig(Strict):
     """Problems from the built-in generator (`selftrain.problems.bank`)."""
 
+    keyed_when_set = frozenset({"split_languages"})
+
     source: Literal["bank"] = "bank"
     """Names the bank as the source of problems."""
     languages: Languages = ("py", "sh")
     """Languages of the problems: py, cpp, java, php, ts, cs, sh or js. Other names, such as `python` or `c++`, work too."""
+    split_languages: dict[str, Languages] = {}
+    """Languages of a split's problems where they are not all of `languages`, e.g. {test: [js, php]}."""
     families: tuple[Literal["list", "string", "number"], ...] = ("list",)
     """Types of values that the problems work on. Problems are drawn from the compositions of all families, unweighted."""
     seed: int = 0
@@ -153,6 +167,7 @@ class BankConfig(Strict):
     @model_validator(mode="after")
     def _check(self) -> Self:
         _check_languages(self.languages, WRITTEN_LANGUAGES)
+        _check_split_languages(self.split_languages, self.languages)
         _check_splits("sizes", self.sizes)
         _check_shares(self.shares)
         for name in ("families", "lengths", "sizes"):
@@ -162,6 +177,11 @@ class BankConfig(Strict):
         if empty := [split for split in self.sizes if not self.shares.get(split)]:
             raise ValueError(f"sizes asks for tasks of {', '.join(empty)}, which shares gives nothing")
         return self
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """The splits that have tasks."""
+        return tuple(split for split in SPLITS if split in self.sizes)
 
 
 Entries = Annotated[
@@ -179,10 +199,14 @@ class OutsideConfig(Strict):
 
     allowed_languages: ClassVar[Collection[str]] = LANGUAGES
     """Possible values of `languages`: all that the sandbox runs; for contests, those in which this project can write prompts."""
+    keyed_when_set = frozenset({"split_languages"})
 
     languages: Languages = WRITTEN_LANGUAGES
     """Languages of the problems: any that the sandbox runs (`python -m sandbox languages`), by short or other names. Problems
     in other languages are left out, also in those whose files can be read but not run (adb, dart, fs, jl, swift)."""
+    split_languages: dict[str, Languages] = {}
+    """Languages of a split's problems where they are not all of `languages`, e.g. {test: [rb, lua]}: problems of the split in other
+    languages are left out."""
     seed: int = 0
     """Seed of the split into sft, rl, validation and test; the run's `seed` is added to it."""
     shares: dict[str, Share] = {"sft": 0.5, "rl": 0.35, "validation": 0.15}
@@ -201,6 +225,7 @@ class OutsideConfig(Strict):
     @model_validator(mode="after")
     def _check_choices(self) -> Self:
         _check_languages(self.languages, self.allowed_languages)
+        _check_split_languages(self.split_languages, self.languages)
         _check_shares(self.shares)
         return self
 
@@ -308,21 +333,25 @@ OutsideProblems = (
 )
 
 
+MixedPart = OutsideProblems | Annotated[BankConfig, Tag("bank")]
+"""A source that can be a part of `source: mixed`."""
+
+
 class MixedConfig(Strict):
-    """Several sources together, such as CodeContests to train on and MultiPL-E to evaluate on."""
+    """Several sources together, such as CodeContests to train on and MultiPL-E to evaluate on. The bank can be one of them."""
 
     source: Literal["mixed"] = "mixed"
     """Names several sources together as the source of problems."""
     seed: int = 0
     """Seed that is added to the seed of each part."""
-    parts: tuple[Annotated[OutsideProblems, Discriminator(_source)], ...] = Field(min_length=1)
+    parts: tuple[Annotated[MixedPart, Discriminator(_source)], ...] = Field(min_length=1)
     """The sources; each splits its own tasks by its own `shares`."""
     check: Check = "exclude"
     """The setting `check` of a single source, for all parts together; a part must not set it."""
 
     @model_validator(mode="after")
     def _check_parts(self) -> Self:
-        if any(part.check != "exclude" for part in self.parts):
+        if any(getattr(part, "check", "exclude") != "exclude" for part in self.parts):
             raise ValueError("parts: `check` is set for all parts together, beside `parts`")
         return self
 
@@ -357,7 +386,7 @@ class ModelConfig(Strict):
     """The model that training starts from: a tiny Llama with random weights, or a pretrained checkpoint."""
 
     outside_keys = frozenset({"base", "revision"})
-    keyed_when_set = frozenset({"prompt_style"})
+    keyed_when_set = frozenset({"prompt_style", "random"})
 
     base: str | None = None
     """Folder in the Hugging Face layout, or hub id, of a pretrained model; null: a tiny Llama with random weights, and a
@@ -366,6 +395,8 @@ class ModelConfig(Strict):
     """File name of a GGUF checkpoint inside `base`."""
     revision: str | None = None
     """Hub commit of `base`; null: the newest."""
+    random: bool = False
+    """Whether only the architecture and the tokenizer of `base` are taken, and training starts from random weights."""
     prompt_style: PromptStyle = "completion"
     """How the generator is asked, in SFT, sampling and PPO. completion: it continues the prompt. chat: for instruct models; it
     answers a message that shows the prompt, in the tokenizer's own chat template, and the program is taken from the answer's
@@ -405,8 +436,8 @@ class SftConfig(Strict):
 
     outside_keys = frozenset({"checkpoint_steps"})
 
-    epochs: Rate = 6
-    """Number of passes over the training examples; fractions are allowed."""
+    epochs: Annotated[float, Field(ge=0)] = 6
+    """Number of passes over the training examples; fractions are allowed. 0: no training, the pretrained model is the generator."""
     batch_size: Count = 64
     """Sequences per optimizer step, over all processes."""
     micro_batch_size: Count = 64
@@ -522,6 +553,8 @@ UNSCORED = ("on_policy", "easy")
 class MineConfig(Strict):
     """Mining of pairs."""
 
+    keyed_when_set = frozenset({"resample_temperature"})
+
     pairs_per_problem: Count = 8
     """Largest number of new pairs of one problem in one round."""
     kinds: Annotated[dict[PairKind, Rate], Field(min_length=1)] = {
@@ -532,14 +565,17 @@ class MineConfig(Strict):
     """Kinds of pairs that are mined, with their weights: how a problem's pairs are shared among the kinds that it has. A kind that
     is not named is not mined. In round 1, which has no scores, only the weights of on_policy and easy count; if neither is
     named, they have their default weights."""
-    pools: Literal["all", "newest", "sft"] = "all"
-    """Pools whose programs rounds after the first mine: all so far, only the newest policy's, or only the SFT generator's."""
+    pools: Literal["all", "newest", "sft", "resampled"] = "all"
+    """Pools whose programs rounds after the first mine: all so far, only the newest policy's, or only the SFT generator's.
+    resampled: further samples of the SFT generator, as many in each round, in place of those of the policies, as a control."""
+    resample_temperature: Rate | None = None
+    """Sampling temperature of the further samples of `pools: resampled`; null: `sample.temperature`."""
     threshold: float | None = None
     """Score above which any failing candidate is a hard negative; null: only those are that score above a passing candidate
     of the same problem."""
     max_pairs: Count | None = None
-    """Largest number of pairs of all rounds together; if there are more, the newest round's are drawn from at random. null: no
-    bound."""
+    """Largest number of pairs of all rounds together. If there are more in round r, pairs are left out at random: of the new ones
+    down to 1/r of this number, then of the earlier ones. null: no bound."""
 
     def weights(self, round: int) -> dict[str, float]:
         """The weights that count in `round`, by kind, in the order of `PairKind`."""
@@ -561,7 +597,7 @@ class RewardConfig(Strict):
     """Training of the reranker on pairs of a right and a wrong program."""
 
     outside_keys = frozenset({"checkpoint_steps", "base", "base_revision"})
-    keyed_when_set = frozenset({"compute_type", "loss", "lm_loss", "magnitude", "packed"})
+    keyed_when_set = frozenset({"compute_type", "loss", "lm_loss", "magnitude", "packed", "random"})
 
     loss: Literal["pairwise", "listwise"] = "pairwise"
     """pairwise: the Bradley-Terry loss of each pair. listwise: the cross-entropy of the right program among itself and all wrong
@@ -606,6 +642,9 @@ class RewardConfig(Strict):
     """Another model to start from in round 1: folder in the Hugging Face layout, or hub id; null: the SFT generator."""
     base_revision: str | None = None
     """Hub commit of `base`; null: the newest."""
+    random: bool = False
+    """Whether only the architecture and the tokenizer of the model to start from are taken, and training starts from random weights;
+    not in rounds that start from the previous reranker."""
     layers: Count | None = None
     """Number of layers that the reranker keeps of the model that it starts from, the first ones; fewer train and score faster.
     null: all."""
@@ -667,6 +706,7 @@ class PPOConfig(Strict):
     """The policy step: training of the generator against the reranker, with PPO, GRPO or RLOO."""
 
     outside_keys = frozenset({"checkpoint_steps"})
+    keyed_when_set = frozenset({"problems"})
 
     algorithm: Literal["ppo", "grpo", "rloo"] = "ppo"
     """What a completion's reward is compared with. ppo: the estimate of a value head (Schulman et al. 2017; Ziegler et al.
@@ -684,6 +724,9 @@ class PPOConfig(Strict):
     start: Literal["sft", "previous"] = "sft"
     """The policy that training starts from after round 1. sft: the SFT policy, as in round 1; previous: the policy of the
     previous round. The KL penalty is that to the SFT policy in both cases."""
+    problems: Literal["all", "mixed"] = "all"
+    """Problems of the rl split whose prompts are trained on. mixed: only those of which the SFT generator's samples for mining both
+    passed and failed; the others are too hard or too easy for it."""
 
     engine: Literal["hf", "ctranslate2", "vllm"] = "hf"
     """Engine that samples the rollouts. hf: the trainer's own model, each completion with its own seed. The other engines
@@ -807,8 +850,11 @@ class PPOConfig(Strict):
 class EvaluateConfig(Strict):
     """Evaluation on the test split."""
 
-    outside_keys = frozenset({"agreement", "reward_models"})
+    outside_keys = frozenset({"agreement", "reward_models", "pools"})
 
+    pools: tuple[str, ...] | None = None
+    """Policies whose candidates are ranked and reported: `sft`, which has to be among them, `ppo-1`, ...; null: all. A policy that is
+    neither named here nor mined is not trained."""
     bootstrap: Count = 2000
     """Number of bootstrap resamples per interval."""
     control: bool = True
@@ -941,6 +987,24 @@ class RunConfig(Strict):
             raise ValueError(
                 "model.prompt_style chat needs a tokenizer with a chat template, and model.base is null: name an instruct model"
             )
-        if self.sft.lora and self.model.base is None:
-            raise ValueError("sft.lora adapts pretrained weights, and model.base is null: set one of them")
+        known = ["sft", *(f"ppo-{round}" for round in range(1, self.rounds + 1))]
+        if unknown := sorted(set(self.evaluate.pools or ()) - set(known)):
+            raise ValueError(f"evaluate.pools: no pool {unknown[0]!r}; there are: {', '.join(known)}")
+        if self.evaluate.pools is not None and "sft" not in self.evaluate.pools:
+            raise ValueError("evaluate.pools: sft is missing; the ranker is chosen on its candidates")
+        pretrained = self.model.base is not None and not self.model.random
+        if self.model.random and self.model.base is None:
+            raise ValueError(
+                "model.random takes the architecture of model.base, which is null: set one of them"
+            )
+        if not self.sft.epochs and not pretrained:
+            raise ValueError(
+                "sft.epochs is 0, and the model has random weights: train it, or set model.base to a pretrained model"
+            )
+        if self.sft.lora and not pretrained:
+            raise ValueError(
+                "sft.lora adapts pretrained weights, and "
+                + ("model.random is set" if self.model.random else "model.base is null")
+                + ": set one of them"
+            )
         return self

@@ -5,6 +5,7 @@ This module does not import Prefect, so a dry run calls the same functions witho
 
 from collections.abc import Mapping
 
+from selftrain.config import SftConfig
 from selftrain.errors import UsageError
 from selftrain.evaluation.pools import AGREEMENT
 from selftrain.models.weights import base_digest
@@ -24,6 +25,9 @@ from selftrain.stages.sft import SFT, SftSlice
 from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
 from tasks.run import LOGGER, Run, with_defaults
 from tasks.sandbox import open_sandbox
+
+FURTHER_SAMPLE = 1_000_000
+"""Distance between the seeds of a generator's samples; other runs have seeds closer to this run's."""
 
 Pools = Mapping[str, tuple[ArtifactRef, ArtifactRef]]
 """Name of a pool -> its candidates and its executions."""
@@ -56,16 +60,28 @@ def prepare(run: Run) -> ArtifactRef:
 
 def sft(run: Run, problems: ArtifactRef) -> ArtifactRef:
     """Step A: fine-tune the generator on (prompt, response)."""
-    model = run.config.model
-    config = SftSlice(seed=run.config.seed, model=model, base_digest=base_digest(model), sft=run.config.sft)
+    model, settings = run.config.model, run.config.sft
+    if not settings.epochs:
+        settings = SftConfig(epochs=0)  # no other setting has an effect
+    config = SftSlice(seed=run.config.seed, model=model, base_digest=base_digest(model), sft=settings)
     return run.do(SFT, "sft", config, {"problems": problems})
 
 
 def sample(
-    run: Run, problems: ArtifactRef, generator: ArtifactRef, pool: str, evaluation: bool = False
+    run: Run,
+    problems: ArtifactRef,
+    generator: ArtifactRef,
+    pool: str,
+    evaluation: bool = False,
+    again: int = 0,
 ) -> ArtifactRef:
-    """Step D, first part: sample candidates for the rl split; if `evaluation`, for validation and test, also greedy ones."""
+    """Step D, first part: sample candidates for the rl split; if `evaluation`, for validation and test, also greedy ones.
+
+    `again`: number of earlier samples of this generator; if there are any, `mine.resample_temperature` applies.
+    """
     settings = run.config.sample
+    if again and run.config.mine.resample_temperature is not None:
+        settings = settings.model_copy(update={"temperature": run.config.mine.resample_temperature})
     if settings.engine == "ctranslate2" and settings.compute_type == "int8" and not adds_exactly():
         LOGGER.warning(
             "sample.compute_type: int8 would give wrong log-probabilities on this processor, which has no VNNI instructions; "
@@ -74,15 +90,15 @@ def sample(
         )
         settings = settings.model_copy(update={"compute_type": "float32"})
     if settings.served_model is not None:
-        name = settings.served_model.replace("{pool}", pool)
-        if pool != "sft" and name == settings.served_model:
+        name = settings.served_model.replace("{pool}", "sft" if again else pool)
+        if not again and pool != "sft" and name == settings.served_model:
             raise UsageError(
                 f"sample.served_model {name} is one model, and pool {pool} is of another policy than the first pool: name it with "
                 f"{{pool}}, e.g. {name}-{{pool}}"
             )
         settings = settings.model_copy(update={"served_model": name})
     config = SampleSlice(
-        seed=run.config.seed,
+        seed=run.config.seed + again * FURTHER_SAMPLE,
         sample=with_defaults(settings, "rl", "evaluation"),  # the number that matters is in `count`
         splits=("validation", "test") if evaluation else ("rl",),
         count=settings.evaluation if evaluation else settings.rl,
@@ -114,14 +130,15 @@ def mine(
 ) -> ArtifactRef:
     """Mine the pairs of `round`. `pools`: those of the rl split so far. `earlier`: (pairs, reranker) of the previous round."""
     settings = run.config.mine
-    unused = ["pools"]  # their names are in the slice
+    unused = ["pools", "resample_temperature"]  # the pools' names are in the slice, and they are inputs
     if earlier is None:  # round 1 has no scores, so settings of later rounds cannot change its pairs
         unused.append("threshold")
-    elif settings.pools != "all":
+    elif settings.pools in ("newest", "sft"):
         name = "sft" if settings.pools == "sft" else list(pools)[-1]
         pools = {name: pools[name]}
     settings = with_defaults(settings, *unused).model_copy(update={"kinds": settings.weights(round)})
-    config = MineSlice(seed=run.config.seed, round=round, pools=tuple(pools), mine=settings)
+    thins = earlier is not None and settings.max_pairs is not None
+    config = MineSlice(seed=run.config.seed, round=round, pools=tuple(pools), mine=settings, thins=thins)
     inputs = _pool_inputs(problems, pools)
     if earlier is not None:
         inputs |= {"pairs": earlier[0], "reranker": earlier[1]}
@@ -142,13 +159,14 @@ def train_reward(
         start = before
         rate = settings.later_learning_rate or settings.learning_rate / 2
         settings = settings.model_copy(update={"epochs": settings.later_epochs, "learning_rate": rate})
-        settings = with_defaults(settings, "head_learning_rate")
+        settings = with_defaults(settings, "head_learning_rate", "random")
     settings = with_defaults(settings, "later_epochs", "later_learning_rate")
+    pretrained = run.config.model.base is not None and not run.config.model.random
     config = RewardSlice(
         seed=run.config.seed,
         reward=settings,
         continues=start is before and before is not None,
-        tiny=start is generator and run.config.model.base is None,
+        tiny=settings.random or (start is generator and not pretrained),
         base_digest=base_digest(settings.model, "reward.base") if start is None else None,
     )
     inputs = {"pairs": pairs} | ({"start": start} if start is not None else {})
@@ -162,10 +180,12 @@ def ppo(
     reranker: ArtifactRef,
     round: int,
     before: ArtifactRef | None,
+    executions: ArtifactRef | None = None,
 ) -> ArtifactRef:
     """Step C: train a policy against the reranker of `round`.
 
     Training starts from `before`, the previous round's policy, with `ppo.start: previous`, otherwise from the SFT policy.
+    `executions`: of the SFT policy's samples for mining; read with `ppo.problems: mixed`.
     """
     settings = with_defaults(run.config.ppo, *run.config.ppo.unused)
     start = before if settings.start == "previous" else None
@@ -182,6 +202,8 @@ def ppo(
     )
     inputs = {"problems": problems, "generator": generator, "reranker": reranker}
     inputs |= {} if start is None else {"start": start}
+    if settings.problems == "mixed" and executions is not None:
+        inputs["executions"] = executions
     return run.do(PPO, f"ppo-{round}", config, inputs, f"ppo · round {round}")
 
 

@@ -108,14 +108,32 @@ def load_generator(folder: str | Path, **options: Any) -> Any:
     return _load(AutoModelForCausalLM, folder, **options)
 
 
+def make_random(kind: Any, folder: str | Path, **options: Any) -> Any:
+    """A model with random weights (seed torch first) in the architecture of the checkpoint in `folder`, float32.
+
+    kind     a class of transformers, such as AutoModelForCausalLM
+    options  `revision` and `gguf_file`, and attributes of the config
+    """
+    import torch
+
+    config = _config(folder, **options)
+    config.update({name: value for name, value in options.items() if name not in ("revision", "gguf_file")})
+    return kind.from_config(config, dtype=torch.float32)
+
+
 def load_classifier(
-    folder: str | Path, fresh_head: bool | None = False, random_head: bool = False, **options: Any
+    folder: str | Path,
+    fresh_head: bool | None = False,
+    random_head: bool = False,
+    random: bool = False,
+    **options: Any,
 ) -> Any:
     """Load a one-label sequence classifier that scores a text at its last token, in float32 by default.
 
     fresh_head  True: create a new score head, for a generator; False: load the head of a classifier; None: create a head
                 unless `folder` holds a classifier. A new head is zero, so that all texts have the score 0 at first
     random_head whether a new head is random instead (seed torch first)
+    random      whether all weights are new and random, and only the architecture is that in `folder`
     options     further arguments for `from_pretrained`
 
     Raises UsageError where `folder` holds no such model.
@@ -132,8 +150,11 @@ def load_classifier(
                 "reranker's folder"
             )
         check_labels(folder, config)
-    new = frozenset({"score.weight"} if fresh_head else ())
-    model = _load(AutoModelForSequenceClassification, folder, new, num_labels=1, **options)
+    if random:
+        model = make_random(AutoModelForSequenceClassification, folder, num_labels=1, **options)
+    else:
+        new = frozenset({"score.weight"} if fresh_head else ())
+        model = _load(AutoModelForSequenceClassification, folder, new, num_labels=1, **options)
     if not isinstance(getattr(model, "score", None), torch.nn.Linear):
         raise UsageError(
             f"{folder}: a {type(model).__name__} has no linear `score` head at the last token; give a decoder, such as a Llama"

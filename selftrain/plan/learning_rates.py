@@ -15,8 +15,8 @@ def too_high(config: RunConfig) -> Iterator[str]:
     Tiny models with random weights need rates around 1e-3, which destroy what a pretrained model knows. The score head's own
     rate is not checked: the head is new.
     """
-    generator = config.model.base
-    judge = config.reward.base or generator
+    generator = None if config.model.random else config.model.base
+    judge = None if config.reward.random else config.reward.base or generator
     names = [
         ("sft", "learning_rate", generator),
         ("reward", "learning_rate", judge),

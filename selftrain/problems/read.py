@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -82,13 +82,13 @@ def find_problems(config: AnyProblems, content: Mapping[str, Any] | None = None)
 
 def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
     if isinstance(config, BankConfig):
-        return Found(list(generate(config)))
+        return Found(_spoken(generate(config), config))
     if isinstance(config, MixedConfig):
         contents = content.get("parts", [{}] * len(config.parts))
         parts = [part.model_copy(update={"seed": part.seed + config.seed}) for part in config.parts]
         return _joined([_unchecked(part, known) for part, known in zip(parts, contents, strict=True)])
     found = _read(config, content)
-    problems = _arranged(found.problems, config)
+    problems = _spoken(_arranged(found.problems, config), config)
     _check(problems, config, found.told)
     if found.told:
         log.info("tasks left out: %s", found.told)
@@ -102,6 +102,14 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
             listed(left),
         )
     return replace(found, problems=problems, answers=answers)
+
+
+def _spoken(problems: Iterable[Problem], config: BankConfig | OutsideProblems) -> list[Problem]:
+    """The problems in the languages of their splits (`split_languages`)."""
+    chosen = config.split_languages
+    return [
+        problem for problem in problems if problem.language in chosen.get(problem.split, config.languages)
+    ]
 
 
 def _joined(parts: list[Found]) -> Found:

@@ -13,6 +13,8 @@ pairs, this one counted, divided by its weight in `mine.kinds` is the smallest. 
 has no more pairs the others fill it. A kind without a weight is left out; so without hard_negative no pair has its programs in
 the wrong order. The kind `random` has all pairs of the problem, whatever the scores and verdicts, in an order drawn by the seed.
 
+With `mine.max_pairs` the pairs of all rounds are thinned out together (`bounded`). A pair that is left out may be mined again.
+
 If there is no pair at all, the stage raises `DataError`; its message counts the problems by the outcome of their candidates and
 says what to change.
 """
@@ -39,12 +41,19 @@ Couple = tuple[Program, Program]
 
 
 class MineSlice(Strict):
-    """What the pairs depend on besides the pools, the earlier pairs and the reranker. `pools`: their names, the oldest first."""
+    """What the pairs depend on besides the pools, the earlier pairs and the reranker.
+
+    pools   their names, the oldest first
+    thins   whether earlier pairs are thinned out too; true in later rounds with `mine.max_pairs`
+    """
+
+    keyed_when_set = frozenset({"thins"})  # keys from when earlier pairs had the first claim stay apart
 
     seed: int
     round: int
     pools: tuple[str, ...]
     mine: MineConfig
+    thins: bool = False
 
 
 def run(context: Context) -> Outcome:
@@ -65,7 +74,7 @@ def run(context: Context) -> Outcome:
     if "reranker" in inputs:
         earlier = read_records(inputs["pairs"] / "pairs.parquet", Pair)
         programs = scored(context, programs)
-    new = mine_pairs(problems, programs, earlier, config)
+    earlier, new = bounded(earlier, mine_pairs(problems, programs, earlier, config), config)
     pairs = earlier + new
     found = outcomes(programs)
     if not pairs:
@@ -105,7 +114,7 @@ def mine_pairs(
     earlier: Sequence[Pair],
     config: MineSlice,
 ) -> list[Pair]:
-    """The new pairs of this round, in the order of `programs`; with the `earlier` ones not more than `mine.max_pairs`."""
+    """The new pairs of this round, in the order of `programs`."""
     known = defaultdict(list)
     for pair in earlier:
         known[pair.problem_id].append(pair)
@@ -113,11 +122,24 @@ def mine_pairs(
     for problem_id, found in programs.items():
         rng = random.Random(f"{config.seed}/{config.round}/{problem_id}")
         pairs += problem_pairs(problems[problem_id], found, known[problem_id], config, rng)
+    return pairs
+
+
+def bounded(earlier: Sequence[Pair], new: Sequence[Pair], config: MineSlice) -> tuple[list[Pair], list[Pair]]:
+    """The earlier and the new pairs, not more than `mine.max_pairs` together, drawn at random and in the same order.
+
+    If there are more, round r takes at least 1/r of the room, so that every round has the same share if it finds enough.
+    """
     most = config.mine.max_pairs
-    if most is None or len(earlier) + len(pairs) <= most:
-        return pairs
+    if most is None or len(earlier) + len(new) <= most:
+        return list(earlier), list(new)
     rng = random.Random(f"{config.seed}/{config.round}")
-    return [pairs[at] for at in sorted(rng.sample(range(len(pairs)), max(0, most - len(earlier))))]
+
+    def some(pairs: Sequence[Pair], count: int) -> list[Pair]:
+        return [pairs[at] for at in sorted(rng.sample(range(len(pairs)), min(count, len(pairs))))]
+
+    kept = some(new, max(most - len(earlier), most // config.round))
+    return some(earlier, most - len(kept)), kept
 
 
 def problem_pairs(

@@ -34,7 +34,8 @@ def run(context: Context) -> Outcome:
     """Reads `problems`, `generator` and `reranker`; writes a causal language model, its tokenizer and `samples.json`.
 
     With `ppo.start: previous` it also reads `start`, the policy that training starts from; without this input training starts
-    from `generator`, the SFT policy. The KL penalty always refers to `generator`.
+    from `generator`, the SFT policy. The KL penalty always refers to `generator`. With `ppo.problems: mixed` it reads `executions`
+    of the SFT policy's samples for the rl split.
     If completions are executed, the training process sends them to this process, since it may not open a sandbox itself.
     """
     with ExitStack() as stack:

@@ -10,7 +10,8 @@ class RewardSlice(Strict):
 
     reward       the settings, with this round's own values in `epochs` and `learning_rate`
     continues    whether training starts from the previous round's reranker, not from the SFT generator or `reward.base`
-    tiny         whether training starts from a generator that was never pretrained; its new score head is then random
+    tiny         whether training starts from random weights or a generator that was never pretrained; its new score head is then
+                 random
     base_digest  sha256 or hub commit of the pretrained weights of `reward.base`; None if training does not start from them
     """
 

@@ -148,7 +148,10 @@ def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
     folder, options = _start(config, child)
     # None: a `reward.base` may be a reward model already, whose score head is then kept.
     fresh_head = None if config.base_digest else not config.continues
-    model = load_classifier(folder, fresh_head=fresh_head, random_head=config.tiny, **options)
+    random = config.reward.random
+    model = load_classifier(
+        folder, fresh_head=fresh_head or random, random_head=config.tiny, random=random, **options
+    )
     if config.reward.layers is not None:
         keep_layers(model, config.reward.layers)
     model.config.pad_token_id = tokenizer.pad_token_id

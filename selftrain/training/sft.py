@@ -19,11 +19,12 @@ from trl import SFTTrainer
 from selftrain.config import SftConfig
 from selftrain.errors import DataError
 from selftrain.launch.launch import Child, child_main
-from selftrain.launch.ranks import world_size
+from selftrain.launch.ranks import rank, world_size
 from selftrain.models import lora
 from selftrain.models.models import (
     load_generator,
     load_tokenizer,
+    make_random,
     make_tiny,
     train_tokenizer,
 )
@@ -41,6 +42,8 @@ def train(child: Child) -> Outcome:
     """Train the generator, and write it and its tokenizer into the child's folder."""
     config = SftSlice.model_validate(child.config)
     settings = config.sft
+    if not settings.epochs:
+        return _untrained(config, child)
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
     pairs, held_out = answers(problems, "sft"), answers(problems, "validation")
     if not pairs:
@@ -60,6 +63,17 @@ def train(child: Child) -> Outcome:
         **trained.metrics(goal, ["loss"]),
     }
     return Outcome(digest_weights(child.folder), metrics)
+
+
+def _untrained(config: SftSlice, child: Child) -> Outcome:
+    """Write the pretrained model as it is."""
+    if rank() > 0:
+        return Outcome("")
+    tokenizer = _tokenizer(config, [])
+    model = _model(config, tokenizer)
+    model.save_pretrained(child.folder)
+    tokenizer.save_pretrained(child.folder)
+    return Outcome(digest_weights(child.folder), {"parameters": get_model_param_count(model), "examples": 0})
 
 
 def _examples(
@@ -140,6 +154,8 @@ def _model(config: SftSlice, tokenizer: Any) -> Any:
     """The model before SFT."""
     if config.model.base is None:
         return make_tiny(config.model, tokenizer)
+    if config.model.random:
+        return make_random(transformers.AutoModelForCausalLM, config.model.base, **_source(config))
     return load_generator(config.model.base, **_source(config))
 
 

@@ -73,3 +73,13 @@ def test_only_a_generator_that_was_never_pretrained_gets_a_random_head(tmp_path:
     assert planned(tmp_path).config.tiny
     assert not planned(tmp_path, BEFORE, later_epochs=1).config.tiny
     assert not planned(tmp_path, base=make_base(tmp_path / "base")).config.tiny
+
+
+def test_random_weights_are_those_of_rounds_that_do_not_go_on_from_the_one_before(tmp_path: Path):
+    base = make_base(tmp_path / "base")
+    first, of_base = planned(tmp_path, random=True), planned(tmp_path, random=True, base=base)
+    assert first.config.tiny, "its head is random too"
+    assert of_base.config.tiny
+    assert first.inputs["start"] == GENERATOR
+    later = planned(tmp_path, BEFORE, random=True, later_epochs=1)
+    assert later.ref == planned(tmp_path, BEFORE, later_epochs=1).ref

@@ -32,7 +32,7 @@ from selftrain.models.models import (
 from selftrain.models.prompts import encode_problem
 from selftrain.models.weights import digest_weights
 from selftrain.models.zero import zero_of
-from selftrain.records import Problem, read_records
+from selftrain.records import Execution, Problem, read_records
 from selftrain.sampling.stopping import Stopping, stop_texts
 from selftrain.stage import Outcome
 from selftrain.stages.ppo import PPOSlice
@@ -134,12 +134,14 @@ class Prompts:
     probed    prompts of the validation split, `ppo.probe` of them
     problems  the problems of `trained`, then those of `probed`
     too_long  number of problems of the rl split whose prompts do not fit
+    unmixed   number of problems of the rl split that `ppo.problems: mixed` leaves out
     """
 
     trained: list[list[int]]
     probed: list[list[int]]
     problems: list[Problem]
     too_long: int
+    unmixed: int = 0
 
 
 def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[Any]) -> Prompts:
@@ -147,9 +149,10 @@ def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[An
 
     models  transformers configs of the models that read prompt + completion
 
-    Raises DataError where no prompt of the rl split fits, UsageError where fewer than `ppo.probe` validation prompts fit.
+    Raises DataError where no prompt of the rl split is left or fits, UsageError where fewer than `ppo.probe` validation prompts fit.
     """
-    problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
+    every = read_records(child.inputs["problems"] / "problems.parquet", Problem)
+    problems = _mixed(child, every) if config.ppo.problems == "mixed" else every
     contexts = [found for model in models if (found := context_of(model)) is not None]
     context, new = min(contexts, default=None), config.max_new_tokens
     trained, too_long = _fitting(tokenizer, problems, "rl", context, new)
@@ -168,7 +171,24 @@ def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[An
         )
     probed = probed[:count]
     chosen = [problem for problem, _ in (*trained, *probed)]
-    return Prompts([ids for _, ids in trained], [ids for _, ids in probed], chosen, too_long)
+    unmixed = len(every) - len(problems)
+    return Prompts([ids for _, ids in trained], [ids for _, ids in probed], chosen, too_long, unmixed)
+
+
+def _mixed(child: Child, problems: Sequence[Problem]) -> list[Problem]:
+    """`problems` without those of the rl split whose samples all failed, all passed, or have no verdict. Raises DataError where the
+    rl split has no other."""
+    outcomes: dict[str, set[bool]] = {}
+    for row in read_records(child.inputs["executions"] / "executions.parquet", Execution):
+        if row.verdict.is_label:
+            outcomes.setdefault(row.problem_id, set()).add(row.passed)
+    kept = [p for p in problems if p.split != "rl" or len(outcomes.get(p.id, ())) == 2]
+    if not any(problem.split == "rl" for problem in kept):
+        raise DataError(
+            "ppo.problems is mixed, and no problem of the rl split has both passing and failing samples: set it to all, or draw "
+            "more samples (sample.rl)"
+        )
+    return kept
 
 
 def _fitting(
@@ -274,6 +294,7 @@ def _metrics(state: State, prompts: Prompts) -> dict[str, Any]:
     return {
         "prompts": len(prompts.trained),
         "too_long": prompts.too_long,
+        **({"unmixed": prompts.unmixed} if prompts.unmixed else {}),
         "steps": state.step,
         "score_first": first["score"],
         "score": last["score"],

@@ -1,5 +1,6 @@
 """Tests of reading and checking the problems of each source."""
 
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -238,7 +239,13 @@ def test_a_leak_between_files_fails_the_reading(folder: Path) -> None:
         ({"source": "jsonl", "files": []}, "at least 1 item"),
         ({"source": "mixed", "parts": []}, "at least 1 item"),
         ({"source": "mixed", "parts": [{"source": "contests", "train": "a"}]}, "no problems to evaluate on"),
-        ({"source": "mixed", "parts": [{"source": "bank"}]}, "does not match any of the expected tags"),
+        ({"source": "mixed", "parts": [{"source": "mixed"}]}, "does not match any of the expected tags"),
+        ({"source": "bank", "split_languages": {"dev": ["py"]}}, "split_languages: unknown dev"),
+        (
+            {"split_languages": {"test": ["js"]}},
+            r"split_languages.test: expected some of .* py, sh, got \['js'\]",
+        ),
+        ({"split_languages": {"test": []}}, r"split_languages.test: expected some of .* got \[\]"),
         ({"source": "csv"}, "does not match any of the expected tags"),
     ],
 )
@@ -503,6 +510,36 @@ def test_a_mix_has_the_problems_of_its_parts(tmp_path: Path) -> None:
     alone = [p for part in (seeded, second) for p in read_problems(part)]
     assert problems == alone
     assert len({p.task for p in problems if p.split != "test"}) == 8
+
+
+def test_the_bank_is_a_part_of_a_mix(tmp_path: Path) -> None:
+    bank = {
+        "source": "bank",
+        "languages": ["py", "js"],
+        "sizes": {"sft": 5, "rl": 5, "validation": 2, "test": 2},
+    }
+    bank |= {"split_languages": {"test": ["js"]}}
+    config = mixed(tmp_path, bank)
+    assert config.languages == ("py", "cpp", "js")
+    problems = read_problems(config)
+    alone = read_problems(BankConfig.model_validate(bank | {"seed": 2}))
+    assert [p for p in problems if p.source == "bank"] == alone
+    assert Counter((p.split, p.language) for p in alone) == {
+        ("sft", "py"): 5, ("sft", "js"): 5, ("rl", "py"): 5, ("rl", "js"): 5,
+        ("validation", "py"): 2, ("validation", "js"): 2, ("test", "js"): 2,
+    }  # fmt: skip
+    assert content_digest(config)["parts"][2] == {}
+
+
+def test_splits_have_languages_of_their_own(tmp_path: Path) -> None:
+    rows = [own(at, task=f"t{at}", split=split, language=language, prompt=prompt, response="x")
+            for at, split in enumerate(("sft", "rl", "validation", "test"))
+            for language, prompt in (("py", f"def f{at}(n):\n"), ("sh", f"# Prints {at}.\n"))]  # fmt: skip
+    every = jsonl(tmp_path, rows, languages=("py", "sh"))
+    some = every.model_copy(update={"split_languages": {"rl": ("py",), "test": ("sh",)}})
+    left_out = {("rl", "sh"), ("test", "py")}
+    assert read_problems(some) == [p for p in read_problems(every) if (p.split, p.language) not in left_out]
+    assert len(read_problems(every)) == 8
 
 
 def test_the_content_of_a_mix_is_that_of_its_parts(tmp_path: Path) -> None:

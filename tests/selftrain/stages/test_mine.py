@@ -14,7 +14,7 @@ from selftrain.records import Candidate, Execution, Pair, Problem, read_records,
 from selftrain.rerank.scoring import Job
 from selftrain.stage import Context
 from selftrain.stages.distinct import distinct_programs
-from selftrain.stages.mine import MINE, MineSlice, mine_pairs
+from selftrain.stages.mine import MINE, MineSlice, bounded, mine_pairs
 
 PASSED, WRONG, CRASHED = Verdict.passed, Verdict.wrong_answer, Verdict.runtime_error
 
@@ -65,7 +65,7 @@ def mined_from(
     )
     if round > 1:
         found = {id: [replace(p, score=scores.get(p.id)) for p in each] for id, each in found.items()}
-    return mine_pairs(problems, found, earlier or [], config)
+    return bounded(earlier or [], mine_pairs(problems, found, earlier or [], config), config)[1]
 
 
 def texts(pairs: list[Pair], kind: str | None = None) -> set[tuple[str, str]]:
@@ -344,8 +344,31 @@ def test_no_more_pairs_than_the_bound_in_all_rounds_together():
     assert some != mined(MANY, max_pairs=5, seed=1)
     earlier = [Pair("b", "prompt of b", f"x{i}", "y", "sft/b#8", "sft/b#9", "easy", 1) for i in range(3)]
     assert len(mined(MANY, earlier, round=2, max_pairs=5)) == 2
-    assert mined(MANY, earlier, round=2, max_pairs=2) == []
+    assert len(mined(MANY, earlier, round=2, max_pairs=2)) == 1, "half of the room is round 2's"
     assert mined(MANY, max_pairs=9) == every
+
+
+@pytest.mark.parametrize(
+    ("round", "earlier", "new", "most", "kept"),
+    [
+        (2, 6, 6, 6, (3, 3)),
+        (3, 6, 6, 6, (4, 2)),
+        (3, 6, 6, 7, (5, 2)),
+        (2, 6, 2, 6, (4, 2)),
+        (2, 2, 6, 6, (2, 4)),
+        (2, 6, 6, 12, (6, 6)),
+        (1, 0, 6, 4, (0, 4)),
+    ],
+)
+def test_each_round_has_its_share_of_the_room(
+    round: int, earlier: int, new: int, most: int, kept: tuple[int, int]
+):
+    pairs = [Pair("b", "prompt", f"x{i}", "y", f"b#{i}", "b#y", "easy", 1) for i in range(earlier + new)]
+    config = MineSlice(seed=0, round=round, pools=("sft",), mine=MineConfig(max_pairs=most))
+    old, fresh = bounded(pairs[:earlier], pairs[earlier:], config)
+    assert (len(old), len(fresh)) == kept
+    assert old == [pair for pair in pairs[:earlier] if pair in old], "in the same order"
+    assert fresh == [pair for pair in pairs[earlier:] if pair in fresh]
 
 
 # The stage: how the problems did, and what is said where there is no pair

@@ -14,12 +14,13 @@ from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForSequenceClassification
 
 import selftrain
+from sandbox.verdicts import Verdict
 from selftrain.cache_key import canonical_json
 from selftrain.config import ExecuteConfig, LoraConfig, ModelConfig, PPOConfig, RuntimeConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import encode_completion, encode_prompt, make_tiny, train_tokenizer
-from selftrain.records import Problem, write_records
+from selftrain.records import Execution, Problem, write_records
 from selftrain.stage import Context
 from selftrain.stages import ppo as stage
 from selftrain.stages.ppo import PPO, PPOSlice
@@ -33,6 +34,7 @@ CONFIG = PPOSlice(
     ),
     max_new_tokens=10,
 )
+VERDICTS = {True: Verdict.passed, False: Verdict.wrong_answer, None: Verdict.sandbox_error}
 PROMPTS = [f"add {i} to every number of the list and return it\n" for i in range(12)]
 
 
@@ -187,6 +189,24 @@ def test_no_prompt_to_sample_from(inputs, tmp_path):
         match=r"none of the 8 problems of the rl split has a prompt that fits: .*=64 more .* of 64 tokens",
     ):
         train_here(config, inputs, tmp_path)
+
+
+def test_only_problems_with_right_and_wrong_samples_are_trained_on(inputs, tmp_path):
+    """Of the rl split, p0 is mixed, p1 always fails, p3 always passes, and p4 failed once where the sandbox failed too."""
+    verdicts = {"p0": (True, False), "p1": (False, False), "p3": (True, True), "p4": (False, None)}
+    rows = [
+        Execution(f"{id}#{at}", id, VERDICTS[passed], 0)
+        for id, outcomes in verdicts.items()
+        for at, passed in enumerate(outcomes)
+    ]
+    write_records(tmp_path / "executions.parquet", rows, Execution)
+    mixed = CONFIG.model_copy(update={"ppo": CONFIG.ppo.model_copy(update={"problems": "mixed", "steps": 1})})
+    found = {**inputs, "executions": tmp_path}
+    metrics = run_stage(found, tmp_path / "out", config=mixed)[0].metrics
+    assert (metrics["prompts"], metrics["unmixed"]) == (1, 7)
+    write_records(tmp_path / "executions.parquet", rows[2:], Execution)
+    with pytest.raises(DataError, match="no problem of the rl split has both passing and failing samples"):
+        run_stage(found, tmp_path / "none", config=mixed)
 
 
 def test_a_generator_in_the_rerankers_place(inputs, tmp_path):

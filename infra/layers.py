@@ -10,8 +10,8 @@ OWN = {
     "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
     "tasks": ("tasks", "selftrain", "sandbox.client", "sandbox.errors"),
     "selftrain": (
-        "selftrain", "sandbox.cache", "sandbox.compare", "sandbox.completion", "sandbox.languages", "sandbox.lexer",
-        "sandbox.libraries", "sandbox.programs", "sandbox.twin", "sandbox.verdicts",
+        "selftrain", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.completion", "sandbox.errors",
+        "sandbox.languages", "sandbox.lexer", "sandbox.libraries", "sandbox.programs", "sandbox.twin", "sandbox.verdicts",
     ),
     "sandbox": ("sandbox",),
 }  # fmt: skip
@@ -26,7 +26,7 @@ LAYERS = (
     ("rerank",),
     ("stages",),
     ("sampling",),
-    ("training",),
+    ("training", "generate"),
     ("plan",),
 )
 """The packages of `selftrain`, lowest layer first. A package imports itself and packages of lower layers; the lowest layer, the

@@ -76,11 +76,18 @@ class Reranker:
         """[n] scores of `candidates`, which are completions of `prompt` (without the prompt itself); higher is better.
 
         A score does not depend on the other candidates, but for rounding (less than 1e-4).
+
+        >>> reranker = Reranker.load(RERANKER)
+        >>> scores = reranker.score("def one():\\n", ["    return 1\\n", "    return 2\\n"])
+        >>> [type(score).__name__ for score in scores]
+        ['float', 'float']
+        >>> reranker.rank("def one():\\n", ["    return 1\\n", "    return 2\\n"]).best == scores.index(max(scores))
+        True
         """
         return next(self.score_many([(prompt, candidates)]))
 
-    def rank(self, prompt: str, candidates: Sequence[str]) -> Ranking:
-        """Score and rank `candidates`, as `score` does."""
+    def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
+        """Score and rank `candidates`, as `score` does; `language` as in `Picker.rank`, and not used."""
         if not candidates:
             raise UsageError("nothing to rank: expected at least one candidate")
         return Ranking(tuple(self.score(prompt, candidates)))
@@ -97,6 +104,10 @@ class Reranker:
         The problems are read as the scores are asked for, and scored a window at a time, so that memory is bounded.
 
         window  number of candidates that are scored together; more are only if one problem has more
+
+        >>> stream = Reranker.load(RERANKER).score_many((f"x = {number}\\n", ["y = 1\\n"] * 2) for number in range(1000))
+        >>> len(next(stream))
+        2
         """
         several: list[tuple[str, Sequence[str]]] = []
         waiting = 0

@@ -10,10 +10,10 @@ llama.cpp names no token that ends inside a letter (a rare letter that has sever
 import json
 import os
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -28,36 +28,78 @@ WAITS = (1.0, 2.0, 4.0, 8.0)
 """Seconds before each further try of a request that the server could not take now."""
 
 
-class Engine:
-    """Samples with the model `sample.served_model` of the server at `sample.base_url`; `folder` has its tokenizer.
+Answer = TypeVar("Answer")
 
-    Each completion is one request with a seed of its own. Raises UsageError where the server has another model, refuses a request
-    or gives no log-probabilities with token ids, RunError where it cannot be reached or is too busy.
+
+class Server:
+    """A server with OpenAI's protocol.
+
+    url    its address, to which `/completions` is added
+    named  what messages call the address
+
+    Methods raise UsageError where the server has another model or refuses a request, RunError where it cannot be reached or is too
+    busy.
     """
 
-    def __init__(self, folder: Path, settings: SampleConfig) -> None:
-        from selftrain.models.models import end_ids, load_tokenizer
-
-        self.settings = settings
-        self.ends = end_ids(load_tokenizer(folder), folder)
+    def __init__(self, url: str, named: str = "base_url") -> None:
+        self.url, self.named = url.rstrip("/"), f"{named} {url}"
         self.key = os.environ.get("OPENAI_API_KEY", "")
         self.client = httpx.Client(
             headers={"Authorization": f"Bearer {self.key}"} if self.key else {}, timeout=600
         )
-        self.url = str(settings.base_url).rstrip("/")
-        self._check_name()
 
-    def _check_name(self) -> None:
-        """Raise UsageError where the server's list of models lacks ours: llama.cpp would answer with whatever it has."""
+    def check_model(self, model: str | None) -> None:
+        """Raise UsageError where the server's list of models lacks `model`: llama.cpp would answer with whatever it has."""
         try:
             names = [one["id"] for one in self.client.get(f"{self.url}/models").json()["data"]]
         except (httpx.HTTPError, ValueError, KeyError, TypeError):
             return  # it has no list; what else is wrong the first completion tells
-        if names and self.settings.served_model not in names:
+        if names and model not in names:
             raise UsageError(
-                f"sample.base_url {self.settings.base_url}: expected the model {self.settings.served_model}, it serves "
+                f"{self.named}: expected the model {model}, it serves "
                 f"{', '.join(map(str, names))}; serve that model under this name (vLLM: --served-model-name, llama.cpp: --alias)"
             )
+
+    def ask_all(
+        self, path: str, bodies: Sequence[dict[str, Any]], read: Callable[[str, Iterable[str]], Answer]
+    ) -> list[Answer]:
+        """The answers to `bodies`, each made of its address and lines by `read`."""
+        with ThreadPoolExecutor(CONCURRENT) as pool:
+            return list(pool.map(lambda body: self._ask(f"{self.url}/{path}", body, read), bodies))
+
+    def _ask(self, url: str, body: dict[str, Any], read: Callable[[str, Iterable[str]], Answer]) -> Answer:
+        for wait in (*WAITS, None):
+            try:
+                with self.client.stream("POST", url, json=body) as answer:
+                    if answer.is_success:
+                        return read(url, answer.iter_lines())
+                    answer.read()
+                    problem = f"status {answer.status_code}: {answer.text}"
+                    later = answer.status_code == 429 or answer.status_code >= 500
+            except httpx.HTTPError as error:
+                problem, later = f"{type(error).__name__}: {error}", True
+            if not later or wait is None:
+                break
+            time.sleep(wait)
+        hidden = problem.replace(self.key, "***") if self.key else problem
+        kind = RunError if later else UsageError
+        raise kind(f"{self.named}: no completion, {' '.join(hidden.split())[:300]}")
+
+
+class Engine:
+    """Samples with the model `sample.served_model` of the server at `sample.base_url`; `folder` has its tokenizer.
+
+    Each completion is one request with a seed of its own. Raises what `Server` raises, and UsageError where the server gives no
+    log-probabilities with token ids.
+    """
+
+    def __init__(self, folder: Path, settings: SampleConfig, named: str = "sample.base_url") -> None:
+        from selftrain.models.models import end_ids, load_tokenizer
+
+        self.settings = settings
+        self.ends = end_ids(load_tokenizer(folder), folder)
+        self.server = Server(str(settings.base_url), named)
+        self.server.check_model(settings.served_model)
 
     def sample(
         self,
@@ -75,8 +117,7 @@ class Engine:
             for prompt, name, texts in zip(prompts, names, stops, strict=True)
             for k in range(max(1, n))
         ]
-        with ThreadPoolExecutor(CONCURRENT) as pool:
-            found = list(pool.map(self._ask, asked))
+        found = self.server.ask_all("completions", asked, sample_of)
         return [found[at : at + max(1, n)] for at in range(0, len(found), max(1, n))]
 
     def _body(self, prompt: Sequence[int], n: int, name: str, stops: Sequence[str]) -> dict[str, Any]:
@@ -99,26 +140,18 @@ class Engine:
             **(drawn if n else {"temperature": 0.0}),
         }
 
-    def _ask(self, body: dict[str, Any]) -> Sample:
-        url = f"{self.url}/completions"
-        for wait in (*WAITS, None):
-            try:
-                with self.client.stream("POST", url, json=body) as answer:
-                    if answer.is_success:
-                        return sample_of(url, answer.iter_lines())
-                    answer.read()
-                    problem = f"status {answer.status_code}: {answer.text}"
-                    later = answer.status_code == 429 or answer.status_code >= 500
-            except httpx.HTTPError as error:
-                problem, later = f"{type(error).__name__}: {error}", True
-            if not later or wait is None:
-                break
-            time.sleep(wait)
-        hidden = problem.replace(self.key, "***") if self.key else problem
-        kind = RunError if later else UsageError
-        raise kind(
-            f"sample.base_url {self.settings.base_url}: no completion, {' '.join(hidden.split())[:300]}"
-        )
+
+def choices(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
+    """The parts of a completion, in a server's answer that comes as events. Raises httpx.RemoteProtocolError for an error among
+    them, ValueError, KeyError, TypeError or IndexError for anything else."""
+    for line in lines:
+        event = line.removeprefix("data:").strip() if line.startswith("data:") else ""
+        if event in ("", "[DONE]"):
+            continue
+        part = json.loads(event)
+        if "error" in part:
+            raise httpx.RemoteProtocolError(str(part["error"]))
+        yield from part["choices"][:1]
 
 
 def sample_of(url: str, lines: Iterable[str]) -> Sample:
@@ -130,14 +163,7 @@ def sample_of(url: str, lines: Iterable[str]) -> Sample:
     logprobs: list[float] = []
     reason = None
     try:
-        for line in lines:
-            event = line.removeprefix("data:").strip() if line.startswith("data:") else ""
-            if event in ("", "[DONE]"):
-                continue
-            part = json.loads(event)
-            if "error" in part:
-                raise httpx.RemoteProtocolError(str(part["error"]))
-            choice = part["choices"][0]
+        for choice in choices(lines):
             reason = choice["finish_reason"] or reason
             given = choice["logprobs"]
             if given is None and not choice["text"]:

@@ -1,0 +1,128 @@
+"""A generator: any causal language model, here or behind an OpenAI-compatible server, that writes completions of a prompt.
+
+from selftrain import Generator
+Generator.load("runs/demo").sample(prompt, n=4, language="py")
+Generator.load("qwen2.5-coder", base_url="http://127.0.0.1:11434/v1").sample(prompt, n=4, language="py")
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal
+
+from pydantic import ValidationError
+
+from selftrain.config import PromptStyle, SampleConfig
+from selftrain.errors import UsageError
+from selftrain.generate import Sampled
+from selftrain.problems.bank.languages import LANGUAGES
+from selftrain.records import Problem
+
+Draw = Callable[[Problem, int, SampleConfig, int], Sequence[Sampled]]
+"""(problem, n, settings, seed) -> n completions, or the greedy one for n = 0."""
+
+
+class Generator:
+    """A generator.
+
+    draw   samples completions
+    style  the prompt style: `chat` for a model that answers in markdown, whose question names the language
+    """
+
+    def __init__(
+        self, draw: Draw, style: PromptStyle = "completion", settings: SampleConfig | None = None
+    ) -> None:
+        self.draw, self.style = draw, style
+        self.settings = settings or SampleConfig()
+
+    @classmethod
+    def load(
+        cls,
+        place: str | Path,
+        *,
+        base_url: str | None = None,
+        tokenizer: str | Path | None = None,
+        chat: bool = False,
+        policy: str = "sft",
+        engine: Literal["hf", "ctranslate2"] = "hf",
+        device: str = "cpu",
+    ) -> "Generator":
+        """Load a generator from a folder, a run, `champion`, a URL or the hub (`selftrain.rerank.places`), or ask a server.
+
+        base_url   address of a server with OpenAI's protocol, such as vLLM's, llama.cpp's or Ollama's; `place` is then the name
+                   of the model there. The environment variable OPENAI_API_KEY is its key.
+        tokenizer  place of the served model's tokenizer: prompts are then sent as token ids, as a run sends them, which the
+                   servers of vLLM and llama.cpp take. Without it they are sent as text.
+        chat       with `base_url` and without `tokenizer`: ask for an answer to a question (`/chat/completions`)
+        policy     of a run: `sft`, `ppo-N` or `last`
+        engine     hf, or ctranslate2, which is faster on CPUs and knows fewer architectures
+
+        Raises UsageError where there is no such generator.
+        """
+        if base_url is not None and tokenizer is None:
+            from selftrain.generate.endpoint import Endpoint
+
+            return cls(Endpoint(base_url, str(place), chat).draw, "chat" if chat else "completion")
+        from selftrain.generate.local import Local
+        from selftrain.rerank.places import generator_folder
+
+        if base_url is not None and tokenizer is not None:
+            settings = SampleConfig(engine="openai", base_url=base_url, served_model=str(place))
+            local = Local(generator_folder(tokenizer, policy), settings)
+        else:
+            local = Local(generator_folder(place, policy), SampleConfig(engine=engine), device)
+        return cls(local.draw, local.style, local.settings)
+
+    def sample(
+        self,
+        prompt: str,
+        n: int = 16,
+        temperature: float = 0.8,
+        max_new_tokens: int = 256,
+        stop: Sequence[str] | None = None,
+        top_p: float = 1.0,
+        seed: int = 0,
+        language: str | None = None,
+    ) -> list[Sampled]:
+        """`n` completions of `prompt`.
+
+        temperature     by which logits are divided; 0 gives the greedy completion, and then `n` must be 1
+        max_new_tokens  longest completion, tokens
+        stop            texts that end a completion; None: MultiPL-E's for the language, where it has any
+        top_p           probability mass of nucleus sampling
+        seed            a local model gives the same completions for the same seed; a server may not
+        language        of the programs, such as py; a chat model must be told
+
+        >>> found = Generator.load(FOLDER).sample("def one():\\n", n=4, max_new_tokens=8, language="py")
+        >>> len(found), all(one.mean_logprob <= 0 for one in found)
+        (4, True)
+
+        Raises UsageError where a value cannot be used or the prompt leaves no room for `max_new_tokens`, RunError where a server
+        cannot be reached.
+        """
+        if not prompt.strip():
+            raise UsageError("the prompt is empty: expected the text that is to be continued")
+        if n < 1 or (temperature == 0 and n > 1):
+            raise UsageError(
+                f"n={n}: expected at least 1, and 1 at temperature 0, whose completions are all alike"
+            )
+        if self.style == "chat" and not language:
+            raise UsageError(
+                "this generator is asked for a program in a language; say which, for example language='py'"
+            )
+        name = _short(language)
+        if stop is None:
+            stop = LANGUAGES[name].stop_tokens if name in LANGUAGES else ()
+        problem = Problem("", "", name, prompt, "", "", "", tuple(stop))
+        changes = {"temperature": temperature or 1.0, "max_new_tokens": max_new_tokens, "top_p": top_p}
+        try:
+            settings = SampleConfig.model_validate(self.settings.model_dump() | changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from error
+        return list(self.draw(problem, n if temperature else 0, settings, seed))
+
+
+def _short(language: str | None) -> str:
+    from sandbox.languages import language as row_of
+
+    return row_of(language).name if language else ""

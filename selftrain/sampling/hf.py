@@ -12,6 +12,9 @@ from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample, default_names
 from selftrain.sampling.stopping import Stopping, Watch
 
+NUCLEUS = 256
+"""Number of the likeliest tokens among which a row's nucleus is looked for first: sorting a vocabulary of 150,000 takes as long as
+a forward pass of a model of 0.5 B parameters."""
 DROP_SHARE = 0.1
 """Finished rows are removed from the batch once they make up this share of it, since each removal copies the KV cache."""
 
@@ -173,17 +176,36 @@ def draw(
     top_k     draw from the `top_k` likeliest tokens only; `top_p` refers to their probabilities, which then sum to 1
     """
     probabilities = (logits.float() / temperature).softmax(-1)
-    if top_p < 1 or top_k:
-        if top_k:
-            ordered, order = probabilities.topk(min(top_k, logits.shape[-1]), dim=-1)
-            ordered = ordered / ordered.sum(-1, keepdim=True)
-        else:
-            ordered, order = probabilities.sort(-1, descending=True)
-        if top_p < 1:
-            # A token is outside the nucleus if the likelier tokens already sum to `top_p`.
-            outside = (ordered.cumsum(-1) - ordered) >= top_p
-            ordered = ordered.masked_fill(outside, 0.0)
-        probabilities = torch.zeros_like(probabilities).scatter(1, order, ordered)
+    if top_p == 1 and not top_k:
+        return _first_above(probabilities, uniforms)
+    found, order = probabilities.topk(min(top_k or NUCLEUS, logits.shape[-1]), dim=-1)
+    if top_k:
+        found = found / found.sum(-1, keepdim=True)
+    drawn = _from_nucleus(found, order, uniforms, top_p)
+    wide = (found.sum(-1) < top_p) if not top_k else torch.zeros_like(drawn, dtype=torch.bool)
+    if bool(wide.any()):
+        found, order = probabilities[wide].sort(-1, descending=True)
+        drawn[wide] = _from_nucleus(found, order, uniforms[wide], top_p)
+    return drawn
+
+
+def _from_nucleus(
+    probabilities: torch.Tensor, order: torch.Tensor, uniforms: torch.Tensor, top_p: float
+) -> torch.Tensor:
+    """[rows] token ids drawn from the nucleus of `top_p`.
+
+    probabilities  [rows, k] those of the k likeliest tokens, descending
+    order          [rows, k] the ids of these tokens
+    """
+    # A token is outside the nucleus if the likelier tokens already sum to `top_p`.
+    outside = (probabilities.cumsum(-1) - probabilities) >= top_p
+    ids, places = order.sort(-1)  # the draw goes through the tokens in the order of the vocabulary
+    inside = probabilities.masked_fill(outside, 0.0).gather(1, places)
+    return ids.gather(1, _first_above(inside, uniforms)[:, None]).squeeze(1)
+
+
+def _first_above(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
+    """[rows] the first place at which the cumulative probability exceeds the row's number x the sum of all."""
     cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)
     target = uniforms[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=logits.shape[-1] - 1)
+    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=cumulative.shape[-1] - 1)

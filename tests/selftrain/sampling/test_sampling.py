@@ -113,6 +113,17 @@ def test_top_k_draws_from_the_likeliest_tokens_and_the_nucleus_is_one_of_theirs(
     assert drawn([0.0, 0.9999], top_p=0.6) == [1, 3]
 
 
+def test_a_nucleus_larger_than_the_tokens_it_is_looked_for_in_is_drawn_from_all(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # The nucleus of the first row has one token, that of the second all four but the unlikeliest.
+    logits = torch.stack([torch.tensor([0.01, 0.97, 0.01, 0.01]).log(), LOGITS])
+    for number, expected in ((0.0, [1, 0]), (0.16, [1, 1]), (0.69, [1, 3])):
+        for most in (256, 2, 1):
+            monkeypatch.setattr(hf, "NUCLEUS", most)
+            assert draw(logits, torch.tensor([number, number]), top_p=0.9).tolist() == expected
+
+
 @pytest.mark.parametrize("kind", ["hf", "ctranslate2"])
 def test_every_engine_draws_from_the_k_likeliest_tokens(
     generator: Path, prompts: list, converted: Any, kind: str

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import cli_champion, cli_evaluate, cli_rank, cli_run, cli_store, cli_study
+from flows import cli_champion, cli_check, cli_evaluate, cli_rank, cli_run, cli_store, cli_study
 from flows.local import known
 from selftrain.launch.ending import ENDING
 
@@ -93,6 +93,7 @@ def parser() -> argparse.ArgumentParser:
     cli_champion.add_commands(commands)
     cli_rank.add_rank(commands)
     cli_evaluate.add_evaluate(commands)
+    cli_check.add_check(commands)
     return root
 
 

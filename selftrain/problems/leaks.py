@@ -98,24 +98,33 @@ def check_leaks(problems: Sequence[Problem]) -> None:
 
     Earlier splits are sft, rl and, for test, validation. Also raises if one task name is both in sft and in rl.
     """
-    holders: dict[Fingerprint, dict[str, Problem]] = defaultdict(dict)
-    for problem in problems:
-        for fingerprint in fingerprints(problem):
-            holders[fingerprint].setdefault(problem.split, problem)
-    leaks: dict[tuple[str, str], str] = {}
-    for (kind, _), by_split in sorted(holders.items()):
-        for held, split in (*_LEAKS, ("rl", "sft")) if kind == "task" else _LEAKS:
-            if held in by_split and split in by_split:
-                one, other = by_split[held], by_split[split]
-                leaks.setdefault((one.task, other.task), f"{_named(one)} has the {kind} of {_named(other)}")
+    leaks = find_leaks(problems)
     if leaks:
-        shown = "".join(f"\n  {leak}" for leak in list(leaks.values())[:_SHOWN])
+        shown = "".join(
+            f"\n  {_named(one)} has the {kind} of {_named(other)}" for one, other, kind in leaks[:_SHOWN]
+        )
         more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
-        names = ", ".join(sorted({other for _, other in leaks})[:_SHOWN])
+        names = ", ".join(sorted({other.task for _, other, _ in leaks})[:_SHOWN])
         raise DataError(
             f"{len(leaks)} tasks would be evaluated on after training on them:{shown}{more}\n"
             f"take them out of the training problems, or name them in `problems.exclude`: [{names}{', ...' if more else ''}]"
         )
+
+
+def find_leaks(problems: Sequence[Problem]) -> list[tuple[Problem, Problem, str]]:
+    """The leaks for which `check_leaks` raises, once for each pair of tasks: the problem that is held out, the one in an earlier
+    split, and the kind of fingerprint that they share."""
+    holders: dict[Fingerprint, dict[str, Problem]] = defaultdict(dict)
+    for problem in problems:
+        for fingerprint in fingerprints(problem):
+            holders[fingerprint].setdefault(problem.split, problem)
+    leaks: dict[tuple[str, str], tuple[Problem, Problem, str]] = {}
+    for (kind, _), by_split in sorted(holders.items()):
+        for held, split in (*_LEAKS, ("rl", "sft")) if kind == "task" else _LEAKS:
+            if held in by_split and split in by_split:
+                one, other = by_split[held], by_split[split]
+                leaks.setdefault((one.task, other.task), (one, other, kind))
+    return list(leaks.values())
 
 
 def _named(problem: Problem) -> str:

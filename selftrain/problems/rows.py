@@ -7,7 +7,7 @@ import json
 import re
 import reprlib
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -151,15 +151,17 @@ def find_files(entries: Sequence[str]) -> list[Path]:
     return [found[path] for path in sorted(found)]
 
 
-def read_rows(path: Path) -> Iterator[Row]:
+def read_rows(path: Path, broken: Callable[[DataError], None] | None = None) -> Iterator[Row]:
     """The rows of one file: JSON lines, or in a .json file one object or a list of objects.
 
-    Raises `DataError` for an unknown format, an unreadable or damaged file, broken JSON, and a file without rows.
+    broken  called with the error of each line of JSON lines that is broken, which is then left out
+
+    Raises `DataError` for an unknown format, an unreadable or damaged file, a file without rows, and broken JSON without `broken`.
     """
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: unknown format; expected one of {', '.join(SUFFIXES)}")
     empty = True
-    rows = _json_rows(path) if path.name.removesuffix(".gz").endswith(".json") else _jsonl_rows(path)
+    rows = _json_rows(path) if path.name.removesuffix(".gz").endswith(".json") else _jsonl_rows(path, broken)
     for row in rows:
         empty = False
         yield row
@@ -183,7 +185,7 @@ def digest_files(paths: Iterable[Path]) -> str:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
-    value = _parse("".join(line for _, line in _lines(path)), path, 1)
+    value = parse_json("".join(line for _, line in _lines(path)), path, 1)
     if not isinstance(value, list):
         yield Row(value, f"{path}:1", path.name)
         return
@@ -191,10 +193,18 @@ def _json_rows(path: Path) -> Iterator[Row]:
         yield Row(item, f"{path}:1: item {at}", path.name)
 
 
-def _jsonl_rows(path: Path) -> Iterator[Row]:
+def _jsonl_rows(path: Path, broken: Callable[[DataError], None] | None) -> Iterator[Row]:
     for number, line in _lines(path):
-        if line.strip():
-            yield Row(_parse(line.rstrip(), path, number), f"{path}:{number}", path.name)
+        if not line.strip():
+            continue
+        try:
+            value = parse_json(line.rstrip(), path, number)
+        except DataError as error:
+            if broken is None:
+                raise
+            broken(error)
+            continue
+        yield Row(value, f"{path}:{number}", path.name)
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -221,7 +231,8 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
         raise DataError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _parse(text: str, path: Path, line: int) -> Any:
+def parse_json(text: str, path: Path, line: int) -> Any:
+    """The JSON value in `text`, line `line` of the file `path`. Raises `DataError` that says what is wrong, with advice."""
     try:
         value = json.loads(text, parse_constant=_refuse)
         if re.search(r"\\u[dD][89a-fA-F]", text):

@@ -11,7 +11,7 @@ from shlex import quote
 from typing import Any
 
 from sandbox.programs import assemble
-from sandbox.verdicts import Program, Result, Verdict
+from sandbox.verdicts import Program, Verdict
 from selftrain.config import SPLITS, ExecuteConfig, ProblemsConfig, Strict
 from selftrain.errors import DataError
 from selftrain.problems.read import Found, find_problems
@@ -115,30 +115,43 @@ def without_doubtful(context: Context, found: Found) -> Found:
 
 def check_tests(context: Context, problems: Sequence[Problem]) -> None:
     """Raise DataError if a problem's tests do not compile or need a missing module or function: no candidate could pass."""
-    programs = {p.id: around_nothing(p) for p in problems if p.tests and p.split != "sft"}
-    broken: dict[str, Result] = {}
-    for result in context.judge(programs.values(), "tests"):
-        lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)
-        if result.verdict is Verdict.compile_error or lacks:
-            broken[result.id] = result
+    broken = broken_tests(context, problems)
     if broken:
         sources = {problem.id: problem.source for problem in problems}
-        lines = [
-            f"  {id} ({sources[id]}): {_last_line(result.stderr or result.stdout)}"
-            for id, result in sorted(broken.items())[:NAMED]
-        ]
+        lines = [f"  {id} ({sources[id]}): {why}" for id, why in sorted(broken.items())[:NAMED]]
         more = f"\n  and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        tried = sum(bool(p.tests) and p.split != "sft" for p in problems)
         raise DataError(
-            f"the tests of {len(broken)} of {len(programs)} problems cannot run, even on an empty function; mend them or "
+            f"the tests of {len(broken)} of {tried} problems cannot run, even on an empty function; mend them or "
             "leave their tasks out with problems.exclude:\n" + "\n".join(lines) + more
         )
 
 
-def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
-    """Raise DataError if a problem's checker fails on the expected output, on empty output or on meaningless output.
+def broken_tests(context: Context, problems: Sequence[Problem]) -> dict[str, str]:
+    """Problem id -> what was printed, for tests that do not compile or need a missing module or function."""
+    programs = [around_nothing(p) for p in problems if p.tests and p.split != "sft"]
+    broken: dict[str, str] = {}
+    for result in context.judge(programs, "tests"):
+        lacks = result.verdict is Verdict.runtime_error and LACKS.search(result.stderr)
+        if result.verdict is Verdict.compile_error or lacks:
+            broken[result.id] = last_line(result.stderr or result.stdout)
+    return broken
 
-    Such a checker would fail on many candidates.
-    """
+
+def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
+    """Raise DataError if a problem's checker fails on the expected output, on empty output or on meaningless output."""
+    failed = broken_checkers(context, problems)
+    if failed:
+        lines = "".join(f"\n  {id}: {failed[id]}" for id in sorted(failed)[:NAMED])
+        more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
+        raise DataError(
+            f"the checkers of {len(failed)} problems fail on the expected output, on an empty one or on '?!'; they have to say of "
+            f"any output whether it is right (docs/sandbox.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
+        )
+
+
+def broken_checkers(context: Context, problems: Sequence[Problem]) -> dict[str, str]:
+    """Problem id -> what the sandbox said, for checkers that fail on such outputs: they would fail on many candidates."""
     wanted: dict[str, Program] = {}
     for problem in problems:
         if problem.checker and problem.split != "sft":
@@ -147,17 +160,11 @@ def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
                 printing = f"printf %s {quote(output)}"
                 [program] = programs(shell, f"{problem.id}#{at}", printing, ExecuteConfig())
                 wanted[program.id] = program
-    failed: dict[str, Result] = {}
+    failed: dict[str, str] = {}
     for result in context.judge(wanted.values(), "checkers"):
         if result.verdict is Verdict.sandbox_error and result.stderr.startswith("the checker"):
-            failed.setdefault(result.id.rpartition("#")[0], result)
-    if failed:
-        lines = "".join(f"\n  {id}: {failed[id].stderr.strip()}" for id in sorted(failed)[:NAMED])
-        more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
-        raise DataError(
-            f"the checkers of {len(failed)} problems fail on the expected output, on an empty one or on '?!'; they have to say of "
-            f"any output whether it is right (docs/sandbox.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
-        )
+            failed.setdefault(result.id.rpartition("#")[0], result.stderr.strip())
+    return failed
 
 
 def around_nothing(problem: Problem) -> Program:
@@ -170,7 +177,7 @@ def around_nothing(problem: Problem) -> Program:
     return Program(problem.id, problem.language, source)
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
     """The first line that contains "error", else the last line; "refused" if there is no text."""
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     return next((line for line in lines if "error" in line.lower()), lines[-1] if lines else "refused")

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from sandbox.programs import assemble
-from sandbox.verdicts import Program, Verdict
+from sandbox.verdicts import Program, Result, Verdict
 from selftrain.config import ExecuteConfig
 from selftrain.problems.checks import (
     Findings,
@@ -55,13 +55,18 @@ def check(context: Context, found: Found) -> Found:
     if setting == "off":
         return found
     problems = [problem for problem in found.problems if problem.id in found.untried]
-    plan = dict(_wanted(found, problems))
-    passed = _run(context, plan)
-    findings = judge(found, problems, passed)
+    findings, _ = tried(context, found, problems)
     for line in findings.lines():
         LOGGER.warning("%s", line)
         context.log(f"WARNING: {line}")
     return act(found, findings, setting)
+
+
+def tried(context: Context, found: Found, problems: list[Problem]) -> tuple[Findings, dict[Key, Result]]:
+    """The findings on `problems`, and purpose of each run -> its result, without the runs that the sandbox could not judge."""
+    results = _run(context, dict(_wanted(found, problems)))
+    passed = {key: result.verdict is Verdict.passed for key, result in results.items()}
+    return judge(found, problems, passed), results
 
 
 def judge(found: Found, problems: list[Problem], passed: Mapping[Key, bool]) -> Findings:
@@ -122,14 +127,10 @@ def _program(problem: Problem, text: str, id: str) -> Program:
     return next(programs(problem, id, text, ExecuteConfig(audit="off")))
 
 
-def _run(context: Context, plan: Mapping[Key, Program]) -> dict[Key, bool]:
-    """Purpose of each run -> whether the program passed. Programs that the sandbox failed to judge are left out."""
+def _run(context: Context, plan: Mapping[Key, Program]) -> dict[Key, Result]:
+    """Purpose of each run -> its result. Programs that the sandbox failed to judge are left out."""
     keys = {program.id: key for key, program in plan.items()}
     found = context.judge(plan.values(), "programs that check the problems")
     results = {keys[result.id]: result for result in found}
     # In the order of the plan, because the sandbox returns results in the order in which programs end.
-    return {
-        key: results[key].verdict is Verdict.passed
-        for key in plan
-        if key in results and results[key].verdict.is_label
-    }
+    return {key: results[key] for key in plan if key in results and results[key].verdict.is_label}

@@ -26,6 +26,13 @@ def test_its_table_has_every_field() -> None:
     assert sorted(named) == sorted(_Fields.model_fields)
 
 
+def test_its_programs_are_sound() -> None:
+    done = selftrain("check-data", "docs/own-data/stdio.jsonl", "--backend", "process")
+    assert done.returncode == 0, done.stdout
+    # No empty program is run on tests without a checker: what they expect is never nothing.
+    assert "12 problems (py 12); programs run: 12 answers, 0 empty functions" in done.stdout
+
+
 def test_its_files_give_pairs_and_a_report(tmp_path: Path) -> None:
     out, store = tmp_path / "out", tmp_path / "store"
     done = selftrain("run", "docs/own-data/own.yaml", "--set", f"store={store}", "--out", str(out))

@@ -1,0 +1,153 @@
+"""The command `selftrain check-data`: finds faults in a file of problems before anything is trained."""
+
+import argparse
+import json
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from flows.cli_evaluate import add_sandbox
+from flows.progress import Progress
+from sandbox.errors import SandboxError
+from selftrain.errors import RunError, UsageError
+from selftrain.units import listed
+
+DESCRIPTION = """\
+Reads problems (docs/own-data.md, or MultiPL-E's fields) and runs programs in the sandbox to find: lines that cannot be read,
+answers that fail their tests, tests that an empty function passes, one task under two names, tasks that are also in what is
+evaluated on, and prompts that are too long for a model. Every finding names its line and what to do.
+Exit code: 0 nothing found, 1 findings, 2 there are lines, or there is a file, that cannot be read."""
+
+EXAMPLES = """\
+examples:
+  selftrain check-data docs/own-data/stdio.jsonl
+  selftrain check-data mine.jsonl --against humaneval-py.jsonl     also: tasks that are in HumanEval
+  selftrain check-data mine.jsonl --model models/smollm2-135m      also: prompts beyond that model's longest input
+  selftrain check-data mine.jsonl --json > findings.json"""
+
+SHOWN = 20
+"""Largest number of findings of one kind that the text lists."""
+
+
+def add_check(commands: Any) -> None:
+    """Add `selftrain check-data`."""
+    check = commands.add_parser(
+        "check-data",
+        help="find faults in a file of problems before anything is trained",
+        description=DESCRIPTION,
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    check.add_argument("files", nargs="+", metavar="FILE", help="files of problems, folders or globs")
+    check.add_argument(
+        "--against",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="problems to evaluate on, none of which may be in FILE (may be repeated)",
+    )
+    check.add_argument("--model", metavar="FOLDER", help="the model whose tokenizer and longest input count")
+    check.add_argument("--context", type=int, metavar="TOKENS", help="longest input (default: the model's)")
+    check.add_argument(
+        "--new-tokens",
+        type=int,
+        default=64,
+        metavar="N",
+        help="tokens to write, sample.max_new_tokens (default: 64)",
+    )
+    check.add_argument("--json", action="store_true", help="print JSON, with all findings")
+    add_sandbox(check)
+    check.set_defaults(command=check_command)
+
+
+def check_command(options: argparse.Namespace) -> int:
+    """`selftrain check-data`."""
+    from selftrain.config import RuntimeConfig
+    from selftrain.stage import Context
+    from selftrain.stages.check_data import line_of, read_file, run_checks
+    from tasks.sandbox import sandbox_at_work
+
+    if min(options.workers, options.new_tokens) < 1:
+        raise UsageError("--workers and --new-tokens: expected at least 1")
+    if options.context is not None and options.model is None:
+        raise UsageError(
+            "--context counts tokens: give --model, the folder of the model whose tokenizer counts"
+        )
+    read, held_out = (
+        read_file(options.files),
+        read_file(options.against) if options.against else read_file([]),
+    )
+    if held_out.findings:
+        raise UsageError(f"{held_out.findings[0].where}: {held_out.findings[0].text}")
+    findings = list(read.findings)
+    if options.model is not None:
+        findings += _too_long(read, options)
+    runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
+    with tempfile.TemporaryDirectory() as folder:
+        context = Context(
+            None, {}, Path(folder), runtime, Progress(sys.stderr), sandbox=partial(sandbox_at_work, runtime)
+        )
+        try:
+            more, ran = run_checks(context, read, held_out)
+        except (SandboxError, RunError) as error:
+            raise UsageError(f"the problems' programs could not be run: {error}") from error
+    findings = sorted(findings + more, key=line_of)
+    if options.json:
+        rows = [vars(finding) for finding in findings]
+        print(json.dumps({"problems": len(read.problems), "programs": ran, "findings": rows}, indent=1))
+    else:
+        print(_text(read, findings, ran, options))
+    kinds = {finding.kind for finding in findings}
+    return 2 if "unreadable" in kinds else 1 if kinds else 0
+
+
+def _text(read: Any, findings: Sequence[Any], ran: dict[str, int], options: argparse.Namespace) -> str:
+    from selftrain.stages.check_data import KINDS
+
+    languages = Counter(problem.language for problem in read.problems)
+    named = ", ".join(f"{name} {count}" for name, count in sorted(languages.items()))
+    lines = [
+        f"{len(read.problems)} problems{f' ({named})' if named else ''}; programs run: "
+        + ", ".join(f"{count} {what}" for what, count in ran.items())
+    ]
+    for kind, (what, remedy) in KINDS.items():
+        own = [finding for finding in findings if finding.kind == kind]
+        if own:
+            lines += ["", f"{len(own)} {what}: {remedy}"]
+            lines += [f"  {one.where}: {one.id}{': ' if one.id else ''}{one.text}" for one in own[:SHOWN]]
+        if len(own) > SHOWN:
+            lines.append(f"  and {len(own) - SHOWN} more; --json lists all")
+    unanswered = [problem.id for problem in read.problems if not problem.response]
+    notes = [f"not run: {count} problems in {name}" for name, count in sorted(read.skipped.items())]
+    if unanswered:
+        notes.append(
+            f"without an answer to check, and to learn from: {len(unanswered)}: {listed(unanswered)}"
+        )
+    if not options.against:
+        notes.append("not compared with what is evaluated on: give it with --against FILE")
+    if not options.model:
+        notes.append("lengths not counted: give a model with --model FOLDER")
+    if not findings:
+        lines += ["", "nothing found"]
+    return "\n".join([*lines, "", *notes])
+
+
+def _too_long(read: Any, options: argparse.Namespace) -> list[Any]:
+    from selftrain.models.models import load_context, load_tokenizer
+    from selftrain.models.prompts import encode_problem
+    from selftrain.stages.check_data import too_long
+
+    folder = Path(options.model)
+    tokenizer = load_tokenizer(folder)
+    longest = options.context or load_context(folder)
+    if longest is None:
+        raise UsageError(f"{folder}: its config names no longest input; give it with --context TOKENS")
+
+    def length(problem: Any) -> int:
+        return len(encode_problem(tokenizer, problem.prompt, problem.language))
+
+    return list(too_long(read, length, longest, options.new_tokens))

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import cli_champion, cli_check, cli_evaluate, cli_rank, cli_run, cli_store, cli_study
+from flows import cli_champion, cli_check, cli_evaluate, cli_rank, cli_run, cli_serve, cli_store, cli_study
 from flows.local import known
 from selftrain.launch.ending import ENDING
 
@@ -28,6 +28,7 @@ examples:
   selftrain node /shared/store                          lend this machine to a run with runtime.nodes > 1
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
   selftrain rank runs/demo --example                    the same for a test problem of the run, with verdicts
+  selftrain serve runs/demo                             ranks over HTTP, as Cohere, Jina, vLLM and TEI do
 """
 
 
@@ -94,6 +95,7 @@ def parser() -> argparse.ArgumentParser:
     cli_rank.add_rank(commands)
     cli_evaluate.add_evaluate(commands)
     cli_check.add_check(commands)
+    cli_serve.add_serve(commands)
     return root
 
 

@@ -11,7 +11,8 @@ OWN = {
     "tasks": ("tasks", "selftrain", "sandbox.client", "sandbox.errors"),
     "selftrain": (
         "selftrain", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.completion", "sandbox.errors",
-        "sandbox.languages", "sandbox.lexer", "sandbox.libraries", "sandbox.programs", "sandbox.twin", "sandbox.verdicts",
+        "sandbox.languages", "sandbox.lexer", "sandbox.libraries", "sandbox.programs", "sandbox.serve.connection",
+        "sandbox.serve.guard", "sandbox.twin", "sandbox.verdicts",
     ),
     "sandbox": ("sandbox",),
 }  # fmt: skip
@@ -24,7 +25,7 @@ LAYERS = (
     ("launch", "report"),
     ("champion",),
     ("rerank",),
-    ("stages",),
+    ("stages", "serve"),
     ("sampling",),
     ("training", "generate"),
     ("plan",),

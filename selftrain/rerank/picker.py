@@ -108,7 +108,7 @@ class Picker:
         scores = self.reranker.rank(prompt, candidates).scores
         if not self.uses_generator:
             return Picked(scores)
-        logprobs = self._logprobs(prompt, candidates, language)
+        logprobs = self.logprobs(prompt, candidates, language)
         scores = tuple(score + self.weight * log for score, log in zip(scores, logprobs, strict=True))
         return Picked(scores, logprobs, self.lowest)
 
@@ -168,7 +168,7 @@ class Picker:
         folder = _folder(self.run, "sft")
         return load_generator(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
 
-    def _logprobs(self, prompt: str, candidates: Sequence[str], language: str | None) -> tuple[float, ...]:
+    def logprobs(self, prompt: str, candidates: Sequence[str], language: str | None) -> tuple[float, ...]:
         """Mean log-probability per token of each candidate under the run's generator, nats.
 
         In prompt style `chat` it is that of an answer which has the candidate in a code block, and nothing else.

@@ -11,12 +11,15 @@ import hashlib
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import NAME, find_run, read_run
 from selftrain.store.store import Store, find_store
+
+if TYPE_CHECKING:
+    from selftrain.champion.registry import Contender
 
 KINDS = (".safetensors", ".json", ".model", ".txt", ".jinja")
 """Endings of the files of a checkpoint that are downloaded; pickles are not."""
@@ -72,8 +75,8 @@ def _found(place: str | Path, role: _Role) -> Path:
     path, text = Path(place), str(place)
     if (path / "config.json").is_file():
         return path
-    if named := _CHAMPION.fullmatch(text):
-        return _champion(named["name"], named["store"] or "runs/store", role.of_champion)
+    if champion := find_champion(text):
+        return _champion(*champion, role.of_champion)
     if "://" in text:
         return _at_url(text, role)
     try:
@@ -108,15 +111,23 @@ def _artifact(run: Mapping[str, Any], stage: str) -> Path:
     return Store(run["store"]).place(ArtifactRef(ref["stage"], ref["key"]))
 
 
-def _champion(name: str | None, url: str, field: str) -> Path:
-    """The artifact `field` of the champion."""
+def find_champion(place: str) -> "tuple[Store, Contender] | None":
+    """The store and the champion that `champion[:NAME][@STORE]` names; None for another place. Raises UsageError if it has none."""
+    named = _CHAMPION.fullmatch(place)
+    if named is None:
+        return None
     from selftrain.champion.registry import find_registry
 
-    store = find_store(url)
-    ref = getattr(find_registry(store, name).records()[-1].champion, field)
+    store = find_store(named["store"] or "runs/store")
+    return store, find_registry(store, named["name"]).records()[-1].champion
+
+
+def _champion(store: Store, champion: "Contender", field: str) -> Path:
+    """The artifact `field` of the champion."""
+    ref = getattr(champion, field)
     if ref is None:
         raise UsageError(
-            f"the champion in {url} was promoted by hand, and its {field} is not known; name a folder"
+            f"the champion in {store.url} was promoted by hand, and its {field} is not known; name a folder"
         )
     return store.place(ArtifactRef.parse(ref))
 

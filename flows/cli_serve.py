@@ -1,0 +1,90 @@
+"""The command `selftrain serve`: the reranker over HTTP."""
+
+import argparse
+import logging
+import os
+import sys
+from typing import Any
+
+from selftrain.errors import UsageError
+
+
+def add_serve(commands: Any) -> None:
+    """Add `selftrain serve`."""
+    serve = commands.add_parser(
+        "serve",
+        help="rank over HTTP, as Cohere, Jina, vLLM and Text Embeddings Inference do",
+        description="Ranks candidates over HTTP in the way that the run's validation chose. SIGHUP loads the newest reranker without "
+        "losing a request; SIGTERM answers what was accepted and ends. A token: SELFTRAIN_TOKEN. See docs/serve.md.",
+    )
+    serve.add_argument(
+        "what",
+        metavar="RUN",
+        help="a run's folder or its name in runs/; champion, champion:NAME or champion@STORE; or a reranker's folder, URL or hub id",
+    )
+    serve.add_argument("--by", metavar="WAY", help="another way to rank: rm-2 is the reranker alone")
+    serve.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
+    serve.add_argument("--port", type=int, default=8081, help="(default: %(default)s)")
+    serve.add_argument(
+        "--queue",
+        type=int,
+        default=8192,
+        metavar="N",
+        help="candidates that may wait; more get HTTP 503 (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--documents",
+        type=int,
+        default=1000,
+        metavar="N",
+        help="candidates of one request; more get HTTP 413 (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--characters",
+        type=int,
+        default=200_000,
+        metavar="N",
+        help="characters of one prompt or candidate; more get HTTP 413 (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--poll",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="look for a newer reranker every S seconds; 0: only at SIGHUP (default: %(default)s)",
+    )
+    serve.set_defaults(command=serve_command)
+
+
+def serve_command(options: argparse.Namespace) -> int:
+    """`selftrain serve`."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault(
+        "TOKENIZERS_PARALLELISM", "false"
+    )  # the scoring thread and the tokenizer's would compete
+    try:
+        from selftrain.serve.command import TOKEN, serve
+    except ModuleNotFoundError as error:
+        raise UsageError(
+            f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
+        ) from error
+    from selftrain.serve.served import Source, Wanted
+    from selftrain.serve.service import Limits
+
+    for name in ("queue", "documents", "characters"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    source = Source(Wanted(options.what, options.by, options.device))
+    if options.host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(TOKEN):
+        logging.warning(
+            "everyone who reaches %s:%d may ask; set %s to ask for a token", options.host, options.port, TOKEN
+        )
+    print(
+        f"serving {source.served.name} on http://{options.host}:{options.port}, by {source.served.way}; /docs lists the routes",
+        file=sys.stderr,
+    )
+    limits = Limits(options.documents, options.characters, options.queue)
+    serve(source, limits, options.host, options.port, options.poll)
+    return 0

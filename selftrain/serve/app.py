@@ -1,0 +1,90 @@
+"""The HTTP application: the routes, a bearer token, a body limit, /healthz and /metrics, and replacement by a newer reranker."""
+
+import asyncio
+import logging
+import signal
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from fastapi import FastAPI, Response
+from fastapi.responses import PlainTextResponse
+from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST
+from pydantic import BaseModel
+
+from sandbox.serve.guard import Guard, Rules
+from selftrain.errors import SelftrainError
+from selftrain.serve.refusals import REFUSALS, answer_refusals, refusal
+from selftrain.serve.routes import router
+from selftrain.serve.served import Source
+from selftrain.serve.service import Limits, Service
+
+log = logging.getLogger(__name__)
+
+OPEN = ("/", "/health", "/healthz")
+"""Paths that clients may request without the token."""
+PAGES = Path(__file__).parent / "pages"
+"""Static files, served under /."""
+
+
+class Health(BaseModel):
+    """The answer of /healthz. `model`: the reranker that is served; `ranks_by`: the ranking rule."""
+
+    status: str
+    model: str
+    ranks_by: str
+
+
+def application(source: Source, limits: Limits, token: str | None = None, poll_seconds: float = 0) -> FastAPI:
+    """The HTTP application. `token`: the bearer token; None: everyone who can reach the port may ask. `poll_seconds`: how often to
+    look for a newer reranker; 0: never, only at SIGHUP."""
+    service = Service(source, limits)
+
+    async def renew(always: bool) -> None:
+        try:
+            if await asyncio.to_thread(source.renew, always):
+                service.metrics.serves(source.served.name)
+                service.metrics.reloads.labels("loaded").inc()
+        except SelftrainError as error:
+            service.metrics.reloads.labels("failed").inc()
+            log.warning(
+                "still serving %s, the newer reranker cannot be loaded: %s", source.served.name, error
+            )
+
+    async def poll() -> None:
+        while True:
+            await asyncio.sleep(poll_seconds)
+            await renew(always=False)
+
+    @asynccontextmanager
+    async def life(_: FastAPI) -> AsyncIterator[None]:
+        tasks = {asyncio.create_task(poll())} if poll_seconds else set()
+        if threading.current_thread() is threading.main_thread():
+            loop = asyncio.get_running_loop()
+            loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(loop.create_task(renew(always=True))))
+        yield
+        for task in tasks:
+            task.cancel()
+        await asyncio.to_thread(service.batcher.close)
+
+    app = FastAPI(title="Reranker", description="Ranks programs for a prompt.", lifespan=life)
+    app.include_router(router(service))
+    answer_refusals(app)
+
+    @app.get("/healthz")
+    @app.get("/health", include_in_schema=False)
+    async def healthz() -> Health:
+        return Health(status="ok", model=source.served.name, ranks_by=source.served.way)
+
+    @app.get("/metrics", response_class=PlainTextResponse, responses={401: REFUSALS[401]})
+    async def metrics() -> Response:
+        return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
+
+    def observe(route: str, status: int, seconds: float) -> None:
+        service.metrics.requests.labels(route, status).observe(seconds)
+
+    app.mount("/", StaticFiles(directory=PAGES, html=True))
+    app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe, refusal))
+    return app

@@ -1,0 +1,144 @@
+"""Scores the candidates of many requests together, in one thread; the same prompt of several requests is read once."""
+
+import asyncio
+import math
+import threading
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from selftrain.errors import RunError
+from selftrain.serve.metrics import Metrics
+from selftrain.serve.served import Problem, Ranked, Served
+
+MOST_TOGETHER = 512
+"""Candidates that are scored together, unless one request alone has more: more would only make the first request wait longer."""
+
+
+class QueueFull(Exception):
+    """Too many candidates wait. `waiting`: how many."""
+
+    def __init__(self, waiting: int) -> None:
+        super().__init__(waiting)
+        self.waiting = waiting
+
+
+@dataclass(eq=False)
+class Job:
+    """Problems of one request, and the future of their scores [problems]."""
+
+    problems: Sequence[Problem]
+    done: asyncio.Future[list[Ranked]]
+    given_up: bool = False
+    size: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.size = sum(len(texts) for _, texts, _ in self.problems)
+
+
+class Batcher:
+    """Scores jobs in their order. At most `queue` candidates wait; a job that is larger by itself is accepted if none waits."""
+
+    def __init__(self, served: Callable[[], Served], queue: int, metrics: Metrics) -> None:
+        self.served, self.queue, self.metrics = served, queue, metrics
+        self._jobs: deque[Job] = deque()
+        self._waiting = 0  # candidates of `_jobs`
+        self._ending = False
+        self._changed = threading.Condition()
+        self._thread = threading.Thread(target=self._work, name="score", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        """Score what waits, then end the thread."""
+        with self._changed:
+            self._ending = True
+            self._changed.notify()
+        self._thread.join()
+
+    async def score(self, problems: Sequence[Problem]) -> list[Ranked]:
+        """Scores [problems]. If this call is cancelled before its turn, nothing is scored.
+
+        Raises QueueFull; UsageError as `Served.rank` does.
+        """
+        job = Job(problems, asyncio.get_running_loop().create_future())
+        with self._changed:
+            if self._waiting and self._waiting + job.size > self.queue:
+                raise QueueFull(self._waiting)
+            self._jobs.append(job)
+            self._count(job.size)
+            self._changed.notify()
+        try:
+            return await job.done
+        except asyncio.CancelledError:
+            job.given_up = True
+            self.metrics.cancelled.inc()
+            raise
+
+    def _count(self, change: int) -> None:
+        self._waiting += change
+        self.metrics.queued.set(self._waiting)
+
+    def _work(self) -> None:
+        """The thread."""
+        while jobs := self._next():
+            wanted = [job for job in jobs if not job.given_up]
+            outcomes = self._outcomes(wanted)
+            for job, outcome in zip(wanted, outcomes, strict=True):
+                job.done.get_loop().call_soon_threadsafe(_answer, job.done, outcome)
+
+    def _next(self) -> list[Job]:
+        """Wait for jobs; empty at the end."""
+        with self._changed:
+            while not self._jobs and not self._ending:
+                self._changed.wait()
+            taken: list[Job] = []
+            size = 0
+            while self._jobs and (not taken or size + self._jobs[0].size <= MOST_TOGETHER):
+                taken.append(self._jobs.popleft())
+                size += taken[-1].size
+            self._count(-size)
+            return taken
+
+    def _outcomes(self, jobs: Sequence[Job]) -> list[list[Ranked] | Exception]:
+        """The scores of each job, or why there are none. One job's fault does not become another's."""
+        try:
+            return list(self._scored(jobs))
+        except Exception as error:  # given to those who wait
+            if len(jobs) <= 1:
+                return [error for _ in jobs]
+            return [outcome for job in jobs for outcome in self._outcomes([job])]
+
+    def _scored(self, jobs: Sequence[Job]) -> list[list[Ranked]]:
+        """What each job wants to know; each text of a prompt is scored once."""
+        places: dict[tuple[str, str | None], dict[str, int]] = {}  # problem -> its texts and their numbers
+        for job in jobs:
+            for prompt, candidates, language in job.problems:
+                known = places.setdefault((prompt, language), {})
+                for text in candidates:
+                    known.setdefault(text, len(known))
+        if not places:
+            return []
+        problems = [(prompt, list(texts), language) for (prompt, language), texts in places.items()]
+        found = dict(zip(places, self.served().rank(problems), strict=True))
+        if any(
+            math.isnan(score) or score == math.inf for ranked in found.values() for score in ranked.scores
+        ):
+            raise RunError("the reranker gave a score that is not a finite number: its weights are damaged")
+        self.metrics.scored(sum(job.size for job in jobs), sum(map(len, places.values())))
+        return [
+            [
+                found[prompt, language].only([places[prompt, language][text] for text in candidates])
+                for prompt, candidates, language in job.problems
+            ]
+            for job in jobs
+        ]
+
+
+def _answer(done: asyncio.Future[list[Ranked]], outcome: list[Ranked] | Exception) -> None:
+    """Set the future, unless its request was given up."""
+    if done.done():
+        return
+    if isinstance(outcome, Exception):
+        done.set_exception(outcome)
+    else:
+        done.set_result(outcome)

@@ -1,0 +1,95 @@
+"""Answers to requests that are refused, in a form that each client can read: Cohere's `message`, Jina's `detail`, vLLM's `error`
+object, or `error` and `error_type` for clients of Text Embeddings Inference."""
+
+import reprlib
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+_MOST_ERRORS = 3  # wrong fields that one answer names
+_QUOTE = reprlib.Repr()
+_QUOTE.maxstring = _QUOTE.maxlong = _QUOTE.maxother = 60
+
+
+class Refused(BaseModel):
+    """The body of an answer with status 4xx or 5xx. All three texts say what was got, and what is allowed."""
+
+    message: str
+    detail: str
+    error: dict[str, Any]
+
+
+_WHEN = {
+    400: "The body cannot be read",
+    401: "The header Authorization is missing or has another token",
+    413: "The body, the number of candidates or their characters are above the server's limits",
+    422: "A field is wrong, or prompt and candidate are longer than the reranker's input",
+    503: "Too many candidates wait; the header Retry-After says after how many seconds to retry",
+}
+REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refused, "description": when} for status, when in _WHEN.items()
+}
+"""How a route may refuse a request, for /docs."""
+_TYPES = {401: "AuthenticationError", 404: "NotFoundError", 503: "ServiceUnavailableError"}
+
+
+def refusal(detail: str, status: int) -> dict[str, object]:
+    """The body of a refusal."""
+    kind = _TYPES.get(status, "BadRequestError" if status < 500 else "InternalServerError")
+    error = {"message": detail, "type": kind, "param": None, "code": status}
+    return {"message": detail, "detail": detail, "error": error}
+
+
+def tei_refusal(detail: str, status: int) -> dict[str, object]:
+    """The body of a refusal for clients of Text Embeddings Inference."""
+    kind = "Overloaded" if status == 503 else "Backend" if status >= 500 else "Validation"
+    return {"error": detail, "error_type": kind}
+
+
+def answer_refusals(app: FastAPI) -> None:
+    """Let `app` refuse requests in these forms. A handler sets `request.state.tei` where the request is one of that API."""
+
+    def refused(request: Request, status: int, detail: str, headers: Any = None) -> JSONResponse:
+        form = tei_refusal if getattr(request.state, "tei", False) else refusal
+        return JSONResponse(form(detail, status), status, headers)
+
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        unread = error.status_code == 400 and error.__cause__  # FastAPI's own detail does not say why
+        detail = f"the body cannot be read as JSON: {error.__cause__}" if unread else error.detail
+        return refused(request, error.status_code, detail, error.headers)
+
+    async def invalid(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, RequestValidationError)
+        request.state.tei = isinstance(error.body, dict) and "texts" in error.body
+        found = {_said(one): None for one in error.errors()}
+        return refused(request, 422, "; ".join(list(found)[:_MOST_ERRORS]))
+
+    async def deep(request: Request, _: Exception) -> JSONResponse:
+        return refused(request, 400, "the body cannot be read: lists or objects nested too deep")
+
+    async def broken(request: Request, error: Exception) -> JSONResponse:
+        return refused(request, 500, f"the reranker failed: {type(error).__name__}")
+
+    app.add_exception_handler(HTTPException, failed)
+    app.add_exception_handler(RequestValidationError, invalid)
+    app.add_exception_handler(RecursionError, deep)
+    app.add_exception_handler(Exception, broken)
+
+
+def _said(error: Any) -> str:
+    """One line about a wrong field. `error`: an error of pydantic's. Values are quoted in part only."""
+    place = ".".join(map(str, error["loc"][1:]))[:120]
+    if error["type"] == "json_invalid":
+        return f"the body is not JSON: {error['ctx']['error']} at character {error['loc'][1]}"
+    if error["type"] == "missing":
+        return f"{place}: this field is required" if place else "the body is empty; expected a JSON object"
+    message = error["msg"].removeprefix("Value error, ")
+    if not place:
+        wrong = "expected a JSON object, and the header Content-Type: application/json"
+        return message if error["type"] == "value_error" else f"the body: {wrong}"
+    return f"{place}: {message}, got {_QUOTE.repr(error['input'])}"

@@ -1,0 +1,210 @@
+"""The reranker that is being served: loads it, scores many problems, counts tokens, shortens texts, replaces it by a newer one."""
+
+import copy
+import json
+import logging
+import math
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from selftrain.champion.registry import Contender
+from selftrain.errors import SelftrainError, UsageError
+from selftrain.models.models import context_of
+from selftrain.rerank.picker import Picker
+from selftrain.rerank.places import find_champion, reranker_folder
+from selftrain.rerank.reranker import Reranker
+from selftrain.stage import ArtifactRef
+from selftrain.store.runfile import find_run
+from selftrain.store.store import Store
+
+log = logging.getLogger(__name__)
+
+Problem = tuple[str, Sequence[str], str | None]
+"""A prompt, its candidates, and their language if it is known."""
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """Scores of a problem's candidates.
+
+    scores   [candidates] by the ranking rule; minus infinity where a candidate cannot be scored
+    refused  number of each candidate that cannot be scored -> the reason
+    """
+
+    scores: list[float]
+    refused: Mapping[int, str]
+
+    def only(self, numbers: Sequence[int]) -> "Ranked":
+        """The candidates with these numbers, in this order."""
+        refused = {at: self.refused[number] for at, number in enumerate(numbers) if number in self.refused}
+        return Ranked([self.scores[number] for number in numbers], refused)
+
+
+class Served:
+    """A reranker, or a run's picker, and how its scores become numbers between 0 and 1.
+
+    name     what clients are told as the model
+    context  the longest input, prompt and candidate together, tokens; None: no bound
+    """
+
+    def __init__(self, name: str, ranker: Picker | Reranker) -> None:
+        self.name = name
+        self.picker = ranker if isinstance(ranker, Picker) else None
+        self.reranker = ranker.reranker if isinstance(ranker, Picker) else ranker
+        self.context = context_of(self.reranker.model.config)
+        # A tokenizer may not be used by two threads at once: this one is for the thread that counts.
+        self._reader = Reranker(self.reranker.model, copy.deepcopy(self.reranker.tokenizer))
+        self._reading = threading.Lock()
+        self.scale, self.offset = self._fit()
+
+    def _fit(self) -> tuple[float, float]:
+        """Scale and offset of `relevance`: the run's fit on its validation problems, unless there is none or it does not rise."""
+        fits = (self.picker.evaluated.get("calibration") or {}) if self.picker else {}
+        fit = fits.get(self.picker.alone) if self.picker else None
+        return (float(fit["scale"]), float(fit["offset"])) if fit and fit["scale"] > 0 else (1.0, 0.0)
+
+    @property
+    def way(self) -> str:
+        """The ranking rule, as text for users."""
+        return self.picker.description if self.picker else "score of the reranker"
+
+    def relevance(self, score: float) -> float:
+        """A number between 0 and 1 that rises with the score: sigmoid(scale x score + offset)."""
+        return (1 + math.tanh((self.scale * score + self.offset) / 2)) / 2
+
+    def least(self, scores: Sequence[float]) -> float:
+        """A score for candidates that cannot be scored: of relevance 0.001, or the lowest of `scores` if that is lower."""
+        return min(-(math.log(999) + self.offset) / self.scale, *filter(math.isfinite, scores), math.inf)
+
+    def rank(self, problems: Sequence[Problem]) -> list[Ranked]:
+        """The candidates [problems] by the ranking rule. Raises UsageError as `Picker.rank` does."""
+        found = []
+        scores = self.reranker.score_many((prompt, texts) for prompt, texts, _ in problems)
+        for (prompt, texts, language), row in zip(problems, scores, strict=True):
+            refused = {at: "it is empty" for at, text in enumerate(texts) if not text.strip()}
+            if self.picker is not None and self.picker.uses_generator:
+                logprobs = self.picker.logprobs(prompt, texts, language)
+                row = [one + self.picker.weight * log for one, log in zip(row, logprobs, strict=True)]
+            found.append(Ranked([-math.inf if at in refused else one for at, one in enumerate(row)], refused))
+        return found
+
+    def lengths(self, prompt: str, texts: Sequence[str]) -> list[int]:
+        """[texts] tokens of the prompt and each text together, as the reranker reads them."""
+        with self._reading:
+            return list(map(len, self._reader.encode([(prompt, texts)])[0]))
+
+    def shortened(self, prompt: str, text: str, most: int, keep_end: bool) -> str | None:
+        """The longest beginning (or end) of `text` with which the input has at most `most` tokens; None: not even the prompt fits."""
+        if self.lengths(prompt, [""])[0] > most:
+            return None
+        kept, over = 0, len(text) + 1
+        while over - kept > 1:
+            middle = (kept + over) // 2
+            part = text[-middle:] if keep_end else text[:middle]
+            if self.lengths(prompt, [part])[0] <= most:
+                kept = middle
+            else:
+                over = middle
+        return text[len(text) - kept :] if keep_end else text[:kept]
+
+    def split(self, text: str) -> tuple[str, str] | None:
+        """Prompt and completion of a text that has the tokenizer's separator between them; None: it has none."""
+        separator = self.reranker.tokenizer.sep_token
+        if not separator or separator not in text:
+            return None
+        prompt, _, completion = text.partition(separator)
+        return prompt, self.without_end(completion)
+
+    def without_end(self, completion: str) -> str:
+        """A completion without the special tokens at its end."""
+        tokenizer = self.reranker.tokenizer
+        ends = tuple({tokenizer.eos_token, tokenizer.pad_token} - {None})
+        while completion.endswith(ends):
+            completion = completion.removesuffix(next(end for end in ends if completion.endswith(end)))
+        return completion
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Which reranker to serve.
+
+    what    a run, `champion`, or another place of `selftrain.rerank.places`
+    by      another ranking rule than the one that validation chose
+    device  processor, such as cpu or cuda
+    """
+
+    what: str
+    by: str | None = None
+    device: str = "cpu"
+
+    def identity(self) -> str:
+        """What changes when there is a newer reranker to serve. Raises SelftrainError if there is none."""
+        if champion := find_champion(self.what):
+            return champion[1].model_dump_json()
+        return str(reranker_folder(self.what).resolve())
+
+    def load(self) -> Served:
+        """Load it. Raises SelftrainError if it does not exist."""
+        if champion := find_champion(self.what):
+            return Served(f"{champion[1].ranker}-{champion[1].reranker}", self._picked(*champion))
+        folder = reranker_folder(self.what)
+        try:
+            run = find_run(self.what)
+        except UsageError:
+            return Served(folder.name, Reranker.load(folder, self.device))
+        picker = Picker.load(run, self.by, self.device)
+        return Served(f"{run.resolve().name}/{picker.way}", picker)
+
+    def _picked(self, store: Store, champion: Contender) -> Picker | Reranker:
+        """The champion's picker; the reranker alone where it was promoted by hand and never evaluated."""
+        reranker = Reranker.load(store.path(ArtifactRef.parse(champion.reranker)), self.device)
+        if champion.evaluation is None:
+            return reranker
+        folder = store.path(ArtifactRef.parse(champion.evaluation))
+        evaluated = json.loads((folder / "evaluation.json").read_text())
+        way = self.by or champion.ranker
+        uses_generator = way != f"rm-{champion.rounds}"
+        if uses_generator and champion.generator:
+            store.path(ArtifactRef.parse(champion.generator))  # fetched from a remote store, once
+        return Picker(_record(store, champion), reranker, way, evaluated, uses_generator)
+
+
+def _record(store: Store, champion: Contender) -> Mapping[str, Any]:
+    """What a picker reads of a run's record, from a champion's."""
+    refs = {"sft": champion.generator, "evaluate": champion.evaluation, "prepare": champion.problems}
+    stages = {
+        name: dict(zip(("stage", "key"), ref.split("/"), strict=True)) for name, ref in refs.items() if ref
+    }
+    manifest = store.manifest(ArtifactRef.parse(champion.problems)) if champion.problems else None
+    config = {"problems": (manifest or {}).get("config", {}).get("problems", {})}
+    return {"name": "champion", "store": store.url, "stages": stages, "config": config}
+
+
+class Source:
+    """Holds the reranker that is being served, and replaces it. Requests that wait meanwhile are scored by the new one."""
+
+    def __init__(self, wanted: Wanted) -> None:
+        self.wanted = wanted
+        self._identity = wanted.identity()
+        self.served = wanted.load()
+        self._loading = threading.Lock()
+
+    def renew(self, always: bool) -> bool:
+        """Load a newer reranker if there is one, or in any case; returns whether it was loaded. On failure the old one stays.
+
+        Raises SelftrainError where the new one cannot be loaded.
+        """
+        with self._loading:
+            identity = self.wanted.identity()
+            if not always and identity == self._identity:
+                return False
+            try:
+                self.served = self.wanted.load()
+            except SelftrainError:
+                self._identity = identity if not always else self._identity  # not tried again every minute
+                raise
+            self._identity = identity
+            log.warning("serving %s now: %s", self.served.name, self.served.way)
+            return True

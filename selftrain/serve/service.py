@@ -1,0 +1,201 @@
+"""Checks the candidates of HTTP requests against the limits, cuts them where that is asked for, and has them scored."""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fastapi import HTTPException, Request
+
+from sandbox.serve.guard import RETRY_AFTER_SECONDS
+from selftrain.errors import UsageError
+from selftrain.serve.batcher import Batcher, QueueFull
+from selftrain.serve.metrics import Metrics
+from selftrain.serve.served import Problem, Ranked, Served, Source
+
+HUNG_UP = 499
+"""The HTTP status of a request whose client has disconnected (so nobody reads it)."""
+LARGE = 20_000
+"""Characters of a request from which on its tokens are counted in a thread, so that other requests need not wait."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Limits on one request, and on all that wait.
+
+    documents   candidates of a request
+    characters  of one prompt or candidate
+    queue       candidates that may wait
+    """
+
+    documents: int = 1000
+    characters: int = 200_000
+    queue: int = 8192
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How a request wants candidates cut.
+
+    total     most tokens of prompt and candidate; -1: the reranker's longest input
+    own       most tokens of a candidate
+    keep_end  whether the end of a candidate is kept instead of its beginning
+
+    Without `total` and `own`, what is too long is refused.
+    """
+
+    total: int | None = None
+    own: int | None = None
+    keep_end: bool = False
+
+    @property
+    def asked(self) -> bool:
+        """Whether candidates may be cut."""
+        return self.total is not None or self.own is not None
+
+    def most(self, served: Served, prompt: str) -> float:
+        """Most tokens of `prompt` and a candidate."""
+        bounds = [math.inf if served.context is None else served.context]
+        if self.total is not None and self.total >= 0:
+            bounds.append(self.total)
+        if self.own is not None:
+            bounds.append(served.lengths(prompt, [""])[0] + self.own)
+        return min(bounds)
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Scores of a request's candidates.
+
+    scores    [problems][candidates] by the ranking rule; minus infinity where a candidate cannot be scored
+    tokens    tokens that the model has read
+    warnings  what has to be said of candidates, one sentence each
+    """
+
+    scores: list[list[float]]
+    tokens: int
+    warnings: list[str]
+    served: Served
+
+    def relevance(self) -> list[list[float]]:
+        """[problems][candidates] numbers between 0 and 1; 0 where a candidate cannot be scored."""
+        return [list(map(self.served.relevance, row)) for row in self.scores]
+
+    def raw(self) -> list[list[float]]:
+        """[problems][candidates] finite scores, see `Served.least`."""
+        least = self.served.least([score for row in self.scores for score in row])
+        return [[max(score, least) for score in row] for row in self.scores]
+
+
+class Service:
+    """Serves requests with the reranker of `source`."""
+
+    def __init__(self, source: Source, limits: Limits) -> None:
+        self.source, self.limits = source, limits
+        self.metrics = Metrics()
+        self.metrics.serves(source.served.name)
+        self.batcher = Batcher(lambda: source.served, limits.queue, self.metrics)
+
+    async def score(self, request: Request, problems: Sequence[Problem], cut: Cut = Cut()) -> Answer:
+        """Score the candidates of a request.
+
+        Raises HTTPException 413 for too many or too long texts, 422 for an empty prompt and for candidates with too many tokens,
+        503 if too many candidates wait, and HUNG_UP if the client disconnects.
+        """
+        self._check(problems)
+        served = self.source.served
+        size = sum(len(prompt) + sum(map(len, texts)) for prompt, texts, _ in problems)
+        measure = asyncio.to_thread(_measured, served, problems, cut) if size > LARGE else None
+        kept, tokens, warnings = await measure if measure else _measured(served, problems, cut)
+        self.metrics.tokens.inc(tokens)
+        found = await self._ranked(request, kept)
+        number = 0
+        for ranked in found:
+            warnings += [
+                f"candidate {number + at} cannot be scored: {why}" for at, why in ranked.refused.items()
+            ]
+            number += len(ranked.scores)
+        return Answer([ranked.scores for ranked in found], tokens, warnings, served)
+
+    async def _ranked(self, request: Request, problems: Sequence[Problem]) -> list[Ranked]:
+        work = asyncio.create_task(self.batcher.score(problems))
+        gone = asyncio.create_task(_gone(request))
+        try:
+            await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
+            if not work.done():
+                raise HTTPException(HUNG_UP, "the client hung up")
+            return work.result()
+        except QueueFull as error:
+            self.metrics.refused.inc()
+            raise HTTPException(
+                503,
+                f"the queue is full: {error.waiting} candidates wait, allowed are {self.limits.queue}",
+                {"Retry-After": str(RETRY_AFTER_SECONDS)},
+            ) from error
+        except UsageError as error:
+            raise HTTPException(422, str(error)) from error
+        finally:
+            work.cancel()
+            gone.cancel()
+
+    def _check(self, problems: Sequence[Problem]) -> None:
+        count = sum(len(texts) for _, texts, _ in problems)
+        if not count:
+            raise HTTPException(422, "expected at least one candidate, got none")
+        if count > self.limits.documents:
+            raise HTTPException(413, f"candidates: got {count}, allowed are at most {self.limits.documents}")
+        for prompt, texts, _ in problems:
+            if not prompt.strip():
+                raise HTTPException(
+                    422, "the prompt is empty; expected the text that the candidates complete"
+                )
+            longest = max(map(len, (prompt, *texts)))
+            if longest > self.limits.characters:
+                raise HTTPException(
+                    413,
+                    f"characters of one text: got {longest}, allowed are at most {self.limits.characters}",
+                )
+
+
+def _measured(served: Served, problems: Sequence[Problem], cut: Cut) -> tuple[list[Problem], int, list[str]]:
+    """The problems with their candidates cut, the tokens of all, and warnings. Raises HTTPException 422 for what is too long."""
+    found: list[Problem] = []
+    warnings: list[str] = []
+    tokens = number = 0
+    for prompt, texts, language in problems:
+        lengths, kept = served.lengths(prompt, texts), list(texts)
+        most = cut.most(served, prompt)
+        for at, length in enumerate(lengths):
+            if length <= most:
+                continue
+            kept[at] = _shortened(served, prompt, texts[at], cut, (number + at, length, most))
+            lengths[at] = int(most)
+            warnings.append(f"candidate {number + at} was cut: {length} tokens with its prompt, now {most}")
+        tokens += sum(lengths)
+        number += len(texts)
+        found.append((prompt, kept, language))
+    return found, tokens, warnings
+
+
+def _shortened(served: Served, prompt: str, text: str, cut: Cut, about: tuple[int, int, float]) -> str:
+    """A candidate cut as `cut` says. `about`: its number, its tokens with the prompt, and how many are allowed."""
+    number, got, allowed = about
+    if not cut.asked:
+        raise HTTPException(
+            422,
+            f"candidate {number}: got {got} tokens with its prompt, allowed are at most {allowed}, the reranker's longest input; "
+            "leave it out, or ask for candidates to be cut (truncate_prompt_tokens: -1, or for TEI truncate: true)",
+        )
+    shorter = served.shortened(prompt, text, int(allowed), cut.keep_end)
+    if shorter is None:
+        raise HTTPException(
+            422,
+            f"the prompt alone has more tokens than are allowed for prompt and candidate: {allowed}; shorten it",
+        )
+    return shorter
+
+
+async def _gone(request: Request) -> None:
+    """Wait until the client has closed its connection. The request's body must have been read before."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass

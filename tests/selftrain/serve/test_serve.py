@@ -1,0 +1,351 @@
+"""The reranker over HTTP: requests and answers of each dialect, limits, batches, and replacement by a newer reranker."""
+
+import math
+import threading
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+pytest.importorskip("prometheus_client")
+from fastapi.testclient import TestClient
+
+from selftrain.errors import UsageError
+from selftrain.rerank.reranker import Reranker
+from selftrain.serve.app import application
+from selftrain.serve.served import Problem, Ranked, Served, Source, Wanted
+from selftrain.serve.service import Limits
+
+PROMPT = "def addx(n):  # n + 3\n"
+TEXTS = ["    return n + 3\n", "    return n\n", "    pass\n"]
+RERANKS = ("/rerank", "/v1/rerank", "/v2/rerank")
+
+
+@pytest.fixture(scope="module")
+def source(reranker: Path) -> Source:
+    return Source(Wanted(str(reranker)))
+
+
+@pytest.fixture(scope="module")
+def client(source: Source) -> Iterator[TestClient]:
+    with TestClient(application(source, Limits(documents=20, characters=500))) as client:
+        yield client
+
+
+@pytest.fixture(scope="module")
+def scores(reranker: Path) -> list[float]:
+    return Reranker.load(reranker).score(PROMPT, TEXTS)
+
+
+def sigmoid(score: float) -> float:
+    return 1 / (1 + math.exp(-score))
+
+
+def best_first(scores: Sequence[float]) -> list[int]:
+    return sorted(range(len(scores)), key=lambda at: -scores[at])
+
+
+@pytest.mark.parametrize("path", RERANKS)
+def test_cohere_jina_and_vllm_get_the_order_of_the_reranker(
+    client: TestClient, scores: list[float], path: str
+):
+    answer = client.post(path, json={"model": "any", "query": PROMPT, "documents": TEXTS, "top_n": 2}).json()
+    order = best_first(scores)[:2]
+    assert [row["index"] for row in answer["results"]] == order
+    assert [row["relevance_score"] for row in answer["results"]] == pytest.approx(
+        [sigmoid(scores[at]) for at in order], abs=1e-4
+    )
+    assert [row["document"] for row in answer["results"]] == [{"text": TEXTS[at]} for at in order]
+    assert answer["usage"]["total_tokens"] == answer["usage"]["prompt_tokens"] > 0
+    assert answer["meta"]["tokens"]["input_tokens"] == answer["usage"]["total_tokens"]
+
+
+def test_documents_may_be_objects_and_need_not_come_back(client: TestClient, scores: list[float]):
+    documents = [{"text": TEXTS[0], "id": 7}, TEXTS[1], {"text": TEXTS[2]}]
+    body = {
+        "query": {"text": PROMPT},
+        "documents": documents,
+        "return_documents": False,
+        "use_activation": False,
+    }
+    results = client.post("/v2/rerank", json=body).json()["results"]
+    assert [set(row) for row in results] == [{"index", "relevance_score"}] * 3
+    assert [row["relevance_score"] for row in results] == pytest.approx(
+        sorted(scores, reverse=True), abs=1e-4
+    )
+
+
+def test_texts_are_answered_as_text_embeddings_inference_does(client: TestClient, scores: list[float]):
+    order = best_first(scores)
+    ranks = client.post("/rerank", json={"query": PROMPT, "texts": TEXTS}).json()
+    assert ranks == [{"index": at, "score": pytest.approx(sigmoid(scores[at]), abs=1e-4)} for at in order]
+    ranks = client.post(
+        "/rerank", json={"query": PROMPT, "texts": TEXTS, "raw_scores": True, "return_text": True}
+    ).json()
+    assert ranks == [
+        {"index": at, "score": pytest.approx(scores[at], abs=1e-4), "text": TEXTS[at]} for at in order
+    ]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"text_1": PROMPT, "text_2": TEXTS},
+        {"queries": [PROMPT] * 3, "documents": TEXTS},
+        {"queries": [PROMPT], "items": TEXTS},
+        {"data_1": PROMPT, "data_2": TEXTS},
+    ],
+)
+def test_scores_are_those_of_the_model_as_vllm_gives_them(client: TestClient, scores: list[float], body: Any):
+    answer = client.post("/score", json=body).json()
+    assert answer["data"] == [
+        {"index": at, "object": "score", "score": pytest.approx(score, abs=1e-4)}
+        for at, score in enumerate(scores)
+    ]
+    activated = client.post("/v1/score", json=body | {"use_activation": True}).json()["data"]
+    assert [row["score"] for row in activated] == pytest.approx(list(map(sigmoid, scores)), abs=1e-4)
+
+
+def test_classes_are_scores_of_texts_with_the_separator_or_of_conversations(
+    client: TestClient, scores: list[float]
+):
+    inputs = [f"{PROMPT}<sep>{text}<end>" for text in TEXTS]
+    data = client.post("/classify", json={"input": inputs}).json()["data"]
+    assert [row["probs"] for row in data] == [[pytest.approx(score, abs=1e-4)] for score in scores]
+    assert {(row["label"], row["num_classes"]) for row in data} == {("LABEL_0", 1)}
+    messages = [{"role": "user", "content": PROMPT}, {"role": "assistant", "content": TEXTS[1]}]
+    [row] = client.post("/classify", json={"messages": messages}).json()["data"]
+    assert row["probs"] == [pytest.approx(scores[1], abs=1e-4)]
+    refused = client.post("/classify", json={"input": "text"})
+    assert refused.status_code == 422
+    assert "<sep>" in refused.json()["detail"]
+
+
+def test_rewards_are_given_for_prompts_with_completions_as_openrlhf_asks(
+    client: TestClient, scores: list[float]
+):
+    query = [f"{PROMPT}{TEXTS[0]}<end>", f"{PROMPT}<sep>{TEXTS[1]}<end><pad><pad>"]
+    body = {"query": query, "prompts": [PROMPT] * 2, "labels": [None, {"a": 1}]}
+    assert client.post("/get_reward", json=body).json() == {
+        "rewards": pytest.approx(scores[:2], abs=1e-4),
+        "scores": pytest.approx(list(map(sigmoid, scores[:2])), abs=1e-4),
+        "extra_logs": {},
+    }
+    by_separator = client.post("/get_reward", json={"query": query[1:]}).json()
+    assert by_separator["rewards"] == [pytest.approx(scores[1], abs=1e-4)]
+    other = client.post("/get_reward", json=body | {"prompts": [PROMPT, "another"]})
+    assert other.status_code == 422
+    assert "query 1: expected its prompt" in other.json()["detail"]
+
+
+def test_a_candidate_that_cannot_be_scored_comes_last_and_the_answer_says_why(client: TestClient):
+    answer = client.post("/rerank", json={"query": PROMPT, "documents": [" \n", *TEXTS]}).json()
+    assert answer["results"][-1] | {"document": None} == {
+        "index": 0,
+        "relevance_score": 0.0,
+        "document": None,
+    }
+    assert "candidate 0 cannot be scored" in answer["meta"]["warnings"][0]
+    rewards = client.post("/score", json={"text_1": PROMPT, "text_2": ["", *TEXTS]}).json()["data"]
+    assert rewards[0]["score"] == min(row["score"] for row in rewards)
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"query": PROMPT}, 422, "expected either documents or texts"),
+        ({"query": PROMPT, "documents": []}, 422, "expected at least one candidate, got none"),
+        ({"query": " ", "documents": TEXTS}, 422, "the prompt is empty"),
+        ({"query": PROMPT, "documents": TEXTS * 7}, 413, "candidates: got 21, allowed are at most 20"),
+        ({"query": PROMPT, "documents": ["x" * 501]}, 413, "got 501, allowed are at most 500"),
+        ({"query": PROMPT + "1" * 200, "documents": TEXTS}, 422, "allowed are at most 96"),
+        ({"query": PROMPT, "documents": TEXTS, "top_n": -1}, 422, "top_n"),
+        ({"query": PROMPT, "documents": "text"}, 422, "documents"),
+        ([], 422, "JSON object"),
+    ],
+)
+def test_what_is_wrong_is_told_to_each_client_in_its_form(
+    client: TestClient, body: Any, status: int, said: str
+):
+    answer = client.post("/rerank", json=body)
+    assert answer.status_code == status
+    told = answer.json()
+    assert said in told["detail"]
+    assert told["message"] == told["error"]["message"] == told["detail"]
+    assert told["error"]["code"] == status
+    if isinstance(body, dict) and isinstance(body.get("documents"), list):
+        texts = {("texts" if name == "documents" else name): value for name, value in body.items()}
+        answer = client.post("/rerank", json=texts)
+        assert answer.status_code == status
+        assert said in answer.json()["error"]
+        assert answer.json()["error_type"] == "Validation"
+
+
+def test_candidates_are_cut_only_where_that_is_asked_for(client: TestClient, source: Source, reranker: Path):
+    long = TEXTS[0] * 12
+    ranker = Reranker.load(reranker)
+    most = source.served.context
+    assert most == 96 < source.served.lengths(PROMPT, [long])[0]
+    for asked in ({"truncate_prompt_tokens": -1}, {"max_tokens_per_doc": 20}, {"truncate_prompt_tokens": 40}):
+        answer = client.post("/rerank", json={"query": PROMPT, "documents": [long], **asked}).json()
+        assert "was cut" in answer["meta"]["warnings"][0]
+        assert answer["usage"]["total_tokens"] <= most
+    kept = source.served.shortened(PROMPT, long, 40, keep_end=False)
+    assert kept
+    assert long.startswith(kept)
+    assert source.served.lengths(PROMPT, [kept]) == [40]
+    assert answer["results"][0]["relevance_score"] == pytest.approx(
+        sigmoid(ranker.score(PROMPT, [kept])[0]), abs=1e-4
+    )
+    cut = {
+        "query": PROMPT,
+        "texts": [long],
+        "truncate": True,
+        "truncation_direction": "Left",
+        "raw_scores": True,
+    }
+    [rank] = client.post("/rerank", json=cut).json()
+    end = source.served.shortened(PROMPT, long, most, keep_end=True)
+    assert end
+    assert long.endswith(end)
+    assert rank["score"] == pytest.approx(ranker.score(PROMPT, [end])[0], abs=1e-4)
+
+
+class Slow(Served):
+    """Waits before it ranks until it may, and keeps what it was asked."""
+
+    def __init__(self, served: Served) -> None:
+        vars(self).update(vars(served))
+        self.may, self.asked = threading.Event(), []
+
+    def rank(self, problems: Sequence[Problem]) -> list[Ranked]:
+        self.may.wait(30)
+        self.asked.append(problems)
+        return super().rank(problems)
+
+
+@pytest.fixture
+def slow(reranker: Path) -> Source:
+    source = Source(Wanted(str(reranker)))
+    source.served = Slow(source.served)
+    return source
+
+
+def send(
+    client: TestClient, bodies: Sequence[Any], path: str = "/rerank"
+) -> tuple[list[threading.Thread], list[Any]]:
+    """The bodies, each sent by a thread of its own, and their answers when the threads have ended."""
+    answers: list[Any] = [None] * len(bodies)
+
+    def one(at: int) -> None:
+        answers[at] = client.post(path, json=bodies[at])
+
+    threads = [threading.Thread(target=one, args=(at,)) for at in range(len(bodies))]
+    for thread in threads:
+        thread.start()
+    return threads, answers
+
+
+def waiting(client: TestClient) -> float:
+    """Candidates that wait, by /metrics."""
+    text = client.get("/metrics").text
+    return next(float(line.split()[-1]) for line in text.splitlines() if line.startswith("rerank_queue "))
+
+
+def until_waiting(client: TestClient, count: int) -> None:
+    while waiting(client) != count:
+        threading.Event().wait(0.01)
+
+
+def test_requests_that_wait_are_scored_together_and_a_full_queue_is_told(slow: Source, scores: list[float]):
+    with TestClient(application(slow, Limits(queue=9))) as client:
+        body = {"query": PROMPT, "documents": TEXTS}
+        first, _ = send(client, [body])
+        while not isinstance(slow.served, Slow) or waiting(client):
+            pass
+        until_waiting(client, 0)
+        more, answers = send(client, [body, body | {"query": "def addxx(n):\n"}, body])
+        until_waiting(client, 9)
+        full = client.post("/rerank", json=body)
+        assert full.status_code == 503
+        assert int(full.headers["Retry-After"]) > 0
+        assert full.json()["detail"] == "the queue is full: 9 candidates wait, allowed are 9"
+        assert (
+            client.post("/rerank", json={"query": PROMPT, "texts": TEXTS}).json()["error_type"]
+            == "Overloaded"
+        )
+        slow.served.may.set()
+        for thread in (*first, *more):
+            thread.join()
+        assert [len(batch) for batch in slow.served.asked] == [1, 2], (
+            "the prompt of two requests is read once"
+        )
+        for answer in (answers[0], answers[2]):
+            assert [row["index"] for row in answer.json()["results"]] == best_first(scores)
+
+
+def test_one_requests_fault_is_not_anothers(slow: Source):
+    right = slow.served.rank
+
+    def rank(problems: Sequence[Problem]) -> list[Ranked]:
+        found = right(problems)
+        if any("bad" in prompt for prompt, _, _ in problems):
+            raise UsageError("not this one")
+        return found
+
+    slow.served.rank = rank
+    with TestClient(application(slow, Limits())) as client:
+        bodies = [{"query": prompt, "documents": TEXTS} for prompt in (PROMPT, "bad", "good")]
+        threads, answers = send(client, bodies)
+        slow.served.may.set()
+        for thread in threads:
+            thread.join()
+        assert [answer.status_code for answer in answers] == [200, 422, 200]
+        assert answers[1].json()["detail"] == "not this one"
+
+
+def test_a_token_is_asked_for_but_not_for_the_health(source: Source):
+    with TestClient(application(source, Limits(), token="secret")) as client:
+        body = {"query": PROMPT, "documents": TEXTS}
+        refused = client.post("/rerank", json=body)
+        assert refused.status_code == 401
+        assert "Bearer" in refused.json()["message"]
+        assert (
+            client.post("/rerank", json=body, headers={"Authorization": "Bearer secret"}).status_code == 200
+        )
+        assert client.get("/healthz").json()["status"] == "ok"
+        assert client.get("/metrics").status_code == 401
+
+
+def test_a_newer_reranker_takes_the_place_and_a_broken_one_does_not(
+    reranker: Path, tmp_path: Path, monkeypatch
+):
+    old, new = Served("old", Reranker.load(reranker)), Served("new", Reranker.load(reranker))
+    identity, loads = iter(["1", "1", "2", "3"]), iter([old, new, UsageError("broken")])
+
+    def load(_: Wanted) -> Served:
+        found = next(loads)
+        if isinstance(found, Exception):
+            raise found
+        return found
+
+    monkeypatch.setattr(Wanted, "identity", lambda _: next(identity))
+    monkeypatch.setattr(Wanted, "load", load)
+    source = Source(Wanted("champion"))
+    assert source.served is old
+    assert not source.renew(always=False)
+    assert source.renew(always=False)
+    assert source.served is new
+    with pytest.raises(UsageError, match="broken"):
+        source.renew(always=False)
+    assert source.served is new
+
+
+def test_the_page_the_routes_and_the_figures_are_there(client: TestClient):
+    assert "selftrain serve" in client.get("/").text
+    paths = client.get("/openapi.json").json()["paths"]
+    assert {*RERANKS, "/score", "/v1/score", "/classify", "/get_reward", "/healthz", "/metrics"} == set(paths)
+    text = client.get("/metrics").text
+    assert 'rerank_request_seconds_count{route="/rerank",status="200"}' in text
+    assert client.get("/nothing").status_code == 404

@@ -3,19 +3,27 @@
 from selftrain import Reranker
 ranking = Reranker.load("runs/demo").rank(prompt, candidates)
 candidates[ranking.best]
+
+Prompts and candidates are brought into one form before they are read (`selftrain.rerank.normal`). A candidate that cannot be
+scored does not spoil the ranking: it comes last, and the ranking says why.
 """
 
 import copy
 import gc
 import itertools
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from selftrain.config import PromptStyle
 from selftrain.errors import UsageError
+from selftrain.models.models import context_of
+from selftrain.models.prompts import style_of
 from selftrain.rerank.batches import batches
+from selftrain.rerank.normal import Normal, check, normal, refusal
 from selftrain.rerank.places import reranker_folder
 
 
@@ -23,10 +31,13 @@ from selftrain.rerank.places import reranker_folder
 class Ranking:
     """A ranking of n candidates.
 
-    scores  [n] scores in the order of the candidates; higher is better, and only differences are meaningful
+    scores   [n] scores in the order of the candidates; higher is better, and only differences are meaningful. It is minus
+             infinity for a candidate that cannot be scored
+    refused  index of each candidate that cannot be scored -> the reason: it is empty, holds no program, or is too long
     """
 
     scores: tuple[float, ...]
+    refused: Mapping[int, str] = field(default_factory=dict, kw_only=True)
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -72,10 +83,15 @@ class Reranker:
                 model.score.register_forward_pre_hook(lambda _, states: (states[0].float(),))
             return cls(model, load_tokenizer(folder))
 
-    def score(self, prompt: str, candidates: Sequence[str]) -> list[float]:
-        """[n] scores of `candidates`, which are completions of `prompt` (without the prompt itself); higher is better.
+    def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
+        """Score and rank `candidates` of `prompt`.
+
+        candidates  completions of the prompt, whole programs, or answers in markdown (`selftrain.rerank.normal`)
+        language    of the programs; None: what the prompt looks like
 
         A score does not depend on the other candidates, but for rounding (less than 1e-4).
+
+        Raises UsageError where no candidate can be scored, or the prompt or a candidate is no text.
 
         >>> reranker = Reranker.load(RERANKER)
         >>> scores = reranker.score("def one():\\n", ["    return 1\\n", "    return 2\\n"])
@@ -84,43 +100,94 @@ class Reranker:
         >>> reranker.rank("def one():\\n", ["    return 1\\n", "    return 2\\n"]).best == scores.index(max(scores))
         True
         """
-        return next(self.score_many([(prompt, candidates)]))
+        check(prompt, candidates)
+        return checked(self.rank_forms([self._forms(prompt, candidates, language)])[0])
 
-    def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
-        """Score and rank `candidates`, as `score` does; `language` as in `Picker.rank`, and not used."""
-        if not candidates:
-            raise UsageError("nothing to rank: expected at least one candidate")
-        return Ranking(tuple(self.score(prompt, candidates)))
+    def score(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[float]:
+        """[n] the scores of `rank`; higher is better. Minus infinity for candidates that cannot be scored, if all of them too."""
+        check(prompt, candidates)
+        return list(self.rank_forms([self._forms(prompt, candidates, language)])[0].scores)
 
-    def pick(self, prompt: str, candidates: Sequence[str]) -> str:
-        """The candidate with the highest score."""
-        return candidates[self.rank(prompt, candidates).best]
+    def pick(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> str:
+        """The candidate that `rank` puts first."""
+        return candidates[self.rank(prompt, candidates, language).best]
 
     def score_many(
-        self, problems: Iterable[tuple[str, Sequence[str]]], window: int = WINDOW
+        self, problems: Iterable[tuple[str, Sequence[str]]], window: int = WINDOW, exact: bool = False
     ) -> Iterator[list[float]]:
-        """Yields the scores [candidates] of each (prompt, completions) of `problems`, in their order.
+        """Yields the scores [candidates] of each (prompt, candidates) of `problems`, in their order; see `rank`.
 
         The problems are read as the scores are asked for, and scored a window at a time, so that memory is bounded.
 
         window  number of candidates that are scored together; more are only if one problem has more
+        exact   read all texts as they are, however long: a run's stages score what its generators sampled
 
         >>> stream = Reranker.load(RERANKER).score_many((f"x = {number}\\n", ["y = 1\\n"] * 2) for number in range(1000))
         >>> len(next(stream))
         2
         """
+        score = self._score_exactly if exact else self._score_window
         several: list[tuple[str, Sequence[str]]] = []
         waiting = 0
         for problem in problems:
             several.append(problem)
             waiting += max(1, len(problem[1]))
             if waiting >= window:
-                yield from self._score_window(several)
+                yield from score(several)
                 several, waiting = [], 0
-        yield from self._score_window(several)
+        yield from score(several)
+
+    def _score_exactly(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
+        return self._score_ids(self.encode(problems))
 
     def _score_window(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        """Scores [problems][candidates] of a window.
+        for prompt, candidates in problems:
+            check(prompt, candidates)
+        forms = [self._forms(prompt, candidates) for prompt, candidates in problems]
+        return [list(ranking.scores) for ranking in self.rank_forms(forms)]
+
+    def _forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
+        return [normal(prompt, text, language, style=self.style) for text in candidates]
+
+    @property
+    def style(self) -> PromptStyle:
+        """The prompt style of the generator from which the reranker was trained."""
+        return style_of(self.tokenizer)
+
+    def rank_forms(self, problems: Sequence[Sequence[Normal]]) -> list[Ranking]:
+        """Rankings [problems] of candidates in normal form."""
+        refused = [{at: why for at, form in enumerate(forms) if (why := refusal(form))} for forms in problems]
+        groups: dict[
+            tuple[int, str], list[int]
+        ] = {}  # candidates may have prompts of their own, with imports
+        for number, forms in enumerate(problems):
+            for at, form in enumerate(forms):
+                if at not in refused[number]:
+                    groups.setdefault((number, form.prompt), []).append(at)
+        rows = self.encode(
+            [
+                (prompt, [problems[number][at].completion for at in ats])
+                for (number, prompt), ats in groups.items()
+            ]
+        )
+        longest = context_of(self.model.config)
+        for ((number, _), ats), ids in zip(groups.items(), rows, strict=True):
+            for at in reversed(range(len(ats))):
+                if longest is not None and len(ids[at]) > longest:
+                    refused[number][ats.pop(at)] = (
+                        f"with the prompt it has {len(ids.pop(at))} tokens; the reranker reads no more than {longest}"
+                    )
+        scores = [[-math.inf] * len(forms) for forms in problems]
+        for ((number, _), ats), found in zip(groups.items(), self._score_ids(rows), strict=True):
+            for at, score in zip(ats, found, strict=True):
+                scores[number][at] = score
+        return [
+            Ranking(tuple(found), refused=dict(sorted(why.items())))
+            for found, why in zip(scores, refused, strict=True)
+        ]
+
+    def _score_ids(self, problems: Sequence[Sequence[list[int]]]) -> list[list[float]]:
+        """Scores [problems][candidates] of token ids, as `encode` gives them.
 
         The common prefix of a problem's candidates (usually at least the prompt) is read once, and its KV cache is shared by
         these candidates. The model first reads the prefixes of several problems in one batch, then the rest of their candidates
@@ -134,7 +201,7 @@ class Reranker:
         own = 2 if self.tokenizer.pad_token_id == self.tokenizer.eos_token_id else 1
         heads: list[list[int]] = []
         tails: list[list[list[int]]] = []
-        for rows in self.encode(problems):
+        for rows in problems:
             common = _common_prefix(rows)[: max(0, min(map(len, rows), default=0) - own)]
             heads.append(common)
             tails.append([row[len(common) :] for row in rows])
@@ -199,6 +266,15 @@ class Reranker:
             for at, score in zip(batch, logits.float().tolist(), strict=True):
                 scores[at] = score
         return scores
+
+
+def checked(ranking: Ranking) -> Ranking:
+    """`ranking`. Raises UsageError where no candidate has a score."""
+    if not ranking.scores:
+        raise UsageError("nothing to rank: expected at least one candidate")
+    if len(ranking.refused) == len(ranking.scores):
+        raise UsageError(f"no candidate can be ranked; the first: {ranking.refused[0]}")
+    return ranking
 
 
 def _common_prefix(rows: Sequence[list[int]]) -> list[int]:

@@ -93,7 +93,7 @@ def run(child: Child) -> Outcome:
         mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
         # In one window: the last bits of a score depend on its batch, and stored scores must not change with WINDOW.
         texts = [(prompt, list(distinct)) for prompt, distinct in mine]
-        scores = list(rerankers[job.reranker].score_many(texts, window=sys.maxsize))
+        scores = list(rerankers[job.reranker].score_many(texts, window=sys.maxsize, exact=True))
         if sharded:
             rerankers[job.reranker].forward.finish()
         if not all(math.isfinite(score) for found in scores for score in found):

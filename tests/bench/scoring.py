@@ -63,7 +63,7 @@ def compare(name: str, model: Any, tokenizer: Any, problems: Problems, repeats: 
     calls: dict[str, Callable[[], list[float]]] = {
         f"padded, {size} rows": partial(_padded, model, tokenizer, problems, size) for size in SIZES
     }
-    calls["score_many"] = lambda: list(chain.from_iterable(reranker.score_many(problems)))
+    calls["score_many"] = lambda: list(chain.from_iterable(reranker.score_many(problems, exact=True)))
     best = dict.fromkeys(calls, float("inf"))
     scores: dict[str, list[float]] = {}
     for _ in range(repeats):

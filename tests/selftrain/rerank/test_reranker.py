@@ -1,6 +1,7 @@
 """Tests of the reranker: its ranking, its scores, refused inputs, and that it is an ordinary checkpoint."""
 
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -9,6 +10,7 @@ import sysconfig
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -23,7 +25,7 @@ from transformers import (
 
 from selftrain import Ranking, Reranker
 from selftrain.errors import UsageError
-from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
+from selftrain.models.models import context_of, encode_completion, encode_prompt, load_tokenizer
 from selftrain.rerank.batches import BATCH_TOKENS, batches
 from selftrain.rerank.scoring import shuffled_prompts
 from tests.command import Finished
@@ -55,12 +57,16 @@ def test_it_ranks_by_the_score_of_prompt_and_completion(loaded: Reranker):
 
 
 def test_a_score_does_not_depend_on_what_is_scored_with_it(loaded: Reranker, monkeypatch: pytest.MonkeyPatch):
-    together = list(loaded.score_many([(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])]))
+    problems = [(PROMPT, CANDIDATES), ("other", ["a", "bb" * 20]), ("none", [])]
+    together = list(loaded.score_many(problems, exact=True))
     assert [len(scores) for scores in together] == [5, 2, 0]
-    alone = [loaded.rank(PROMPT, [text]).scores[0] for text in CANDIDATES]
+    alone = [next(loaded.score_many([(PROMPT, [text])], exact=True))[0] for text in CANDIDATES]
     assert together[0] == pytest.approx(alone, rel=1e-5)
+    read = [loaded.rank(PROMPT, [text]).scores[0] if text else -math.inf for text in CANDIDATES]
+    assert next(loaded.score_many(problems)) == pytest.approx(read, rel=1e-5)
     monkeypatch.setitem(BATCH_TOKENS, "cpu", 1)
-    assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(alone, rel=1e-5)
+    assert next(loaded.score_many(problems, exact=True)) == pytest.approx(alone, rel=1e-5)
+    assert loaded.rank(PROMPT, CANDIDATES).scores == pytest.approx(read, rel=1e-5)
 
 
 def test_stored_in_bfloat16_a_score_does_not_depend_on_batch_order_or_company_either(
@@ -117,7 +123,7 @@ def test_a_prompt_is_read_once_for_all_of_its_candidates(loaded: Reranker):
     hook = loaded.model.base_model.register_forward_hook(
         lambda _, given, out: read.append(tuple(out.last_hidden_state.shape[:2]))
     )
-    list(loaded.score_many(problems))
+    list(loaded.score_many(problems, exact=True))
     hook.remove()
     head = encode_prompt(loaded.tokenizer, PROMPT)
     rows = [head + encode_completion(loaded.tokenizer, text) for text in CANDIDATES]
@@ -128,7 +134,7 @@ def test_a_prompt_is_read_once_for_all_of_its_candidates(loaded: Reranker):
 
 
 def test_what_candidates_begin_with_alike_is_read_once(loaded: Reranker):
-    texts = ["    return n + 7\n"] * 2
+    texts = ["    return n + 7"] * 2
     expected = loaded.rank(PROMPT, [texts[0], ""]).scores[0]
     read = []
     hook = loaded.model.base_model.register_forward_hook(
@@ -182,7 +188,8 @@ def test_scores_are_those_of_each_text_alone_through_plain_transformers(
     assert max(expected) - min(expected) > 0.1
     for budget in (1, 60, 2048):
         monkeypatch.setitem(BATCH_TOKENS, "cpu", budget)
-        found = [score for scores in Reranker(model, tokenizer).score_many(problems) for score in scores]
+        scores = Reranker(model, tokenizer).score_many(problems, exact=True)
+        found = [score for each in scores for score in each]
         assert found == pytest.approx(expected, abs=1e-5)
 
 
@@ -194,6 +201,60 @@ def test_batches_hold_similar_lengths_and_no_more_tokens_than_said(monkeypatch: 
 def test_nothing_to_rank_is_said(loaded: Reranker):
     with pytest.raises(UsageError, match="at least one candidate"):
         loaded.rank(PROMPT, [])
+
+
+def test_other_forms_of_a_candidate_have_its_score(loaded: Reranker):
+    prompt = "def add(n):\n"
+    [expected] = loaded.score_many([(prompt, ["    return n + 7"])], exact=True)
+    forms = [
+        "    return n + 7",
+        "    return n + 7 \n\n",
+        "    return n + 7\r\n",
+        prompt + "    return n + 7\n",
+    ]
+    forms += [f"Here it is:\n\n```python\n{prompt}    return n + 7\n```\nIt adds."]
+    assert loaded.score(prompt, forms) == pytest.approx(expected * 5)
+    assert loaded.score("def add(n):", forms[:2]) == pytest.approx(expected * 2)
+    assert loaded.pick(prompt, forms) == forms[0]
+
+
+def test_a_candidate_that_cannot_be_scored_comes_last_and_is_told(loaded: Reranker):
+    longest = context_of(loaded.model.config)
+    texts = ["", "    x = 1\n" * 2000, "    return n", "```\n```", "    return '\ud800'"]
+    ranking = loaded.rank(PROMPT, texts)
+    tokens = len(
+        encode_prompt(loaded.tokenizer, PROMPT) + encode_completion(loaded.tokenizer, texts[1].rstrip())
+    )
+    assert (ranking.best, ranking.order) == (2, (2, 0, 1, 3, 4))
+    assert [score == -math.inf for score in ranking.scores] == [True, True, False, True, True]
+    assert dict(ranking.refused) == {
+        0: "it is empty, or holds no program",
+        1: f"with the prompt it has {tokens} tokens; the reranker reads no more than {longest}",
+        3: "it is empty, or holds no program",
+        4: "it is no Unicode text: half of a surrogate pair",
+    }
+    with pytest.raises(UsageError, match="no candidate can be ranked; the first: it is empty"):
+        loaded.rank(PROMPT, ["", "\n"])
+
+
+@pytest.mark.parametrize(
+    ("prompt", "candidates", "said"),
+    [
+        ("", ["a"], "the prompt is empty"),
+        (" \n", ["a"], "the prompt is empty"),
+        (None, ["a"], "the prompt: expected a text, got None"),
+        ("a", "abc", "expected a list of texts, got one text"),
+        ("a", b"abc", "expected a list of texts, got one text"),
+        ("a", 7, "expected a list of texts, got a value of type int"),
+        ("a", ["a", 7], "candidate 2 of 2: expected a text, got a value of type int"),
+        ("a", [None], "candidate 1 of 1: expected a text, got None"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_one_line(loaded: Reranker, prompt: Any, candidates: Any, said: str):
+    for call in (loaded.rank, loaded.score, loaded.pick, lambda *pair: list(loaded.score_many([pair]))):
+        with pytest.raises(UsageError, match=said) as error:
+            call(prompt, candidates)
+        assert "\n" not in str(error.value)
 
 
 def test_a_generator_is_no_reranker(generator: Path):
@@ -273,7 +334,9 @@ print(json.dumps(scores))
 
 def test_the_exported_folder_needs_nothing_but_transformers(smoke_run: Finished, tmp_path: Path):
     folder = smoke_run.folder("rm-2")
+    texts = [text.rstrip() for text in CANDIDATES if text]
     expected = Reranker.load(smoke_run.out).rank(PROMPT, CANDIDATES)
+    assert [at for at in range(len(CANDIDATES)) if at not in expected.refused] == [0, 1, 3, 4]
     # -S leaves out the .pth files, by which an editable install is found.
     command = [
         sys.executable,
@@ -284,11 +347,12 @@ def test_the_exported_folder_needs_nothing_but_transformers(smoke_run: Finished,
         sysconfig.get_path("purelib"),
         str(folder),
         PROMPT,
-        *CANDIDATES,
+        *texts,
     ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
-    assert json.loads(done.stdout) == pytest.approx(list(expected.scores), abs=1e-5)
+    scores = [score for at, score in enumerate(expected.scores) if at not in expected.refused]
+    assert json.loads(done.stdout) == pytest.approx(scores, abs=1e-5)
     assert not [path.name for path in folder.rglob("*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}]
 
 

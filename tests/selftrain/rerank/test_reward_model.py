@@ -58,16 +58,18 @@ def scored(folder: Path, text: str) -> float:
 
 
 def test_it_reads_a_conversation_in_its_own_template(folder: Path):
-    found = RewardModel.load(folder).rank(PROMPT, CANDIDATES).scores
+    found = next(RewardModel.load(folder).score_many([(PROMPT, CANDIDATES)], exact=True))
     texts = [f"<sep>user\n{PROMPT}<turn>\n<sep>assistant\n{text}<turn>\n" for text in CANDIDATES]
     assert found == pytest.approx([scored(folder, text) for text in texts], rel=1e-4)
     assert len(set(found)) == 4
-    assert found != pytest.approx(Reranker.load(folder).rank(PROMPT, CANDIDATES).scores, rel=1e-4)
+    assert found != pytest.approx(
+        next(Reranker.load(folder).score_many([(PROMPT, CANDIDATES)], exact=True)), rel=1e-4
+    )
 
 
 def test_without_a_template_it_reads_prompt_and_completion(reranker: Path):
-    expected = Reranker.load(reranker).rank(PROMPT, CANDIDATES).scores
-    assert RewardModel.load(reranker).rank(PROMPT, CANDIDATES).scores == expected
+    expected = next(Reranker.load(reranker).score_many([(PROMPT, CANDIDATES)], exact=True))
+    assert next(RewardModel.load(reranker).score_many([(PROMPT, CANDIDATES)], exact=True)) == expected
 
 
 def evaluation(config: EvaluateConfig, folder: Path) -> Any:
@@ -163,7 +165,7 @@ def test_scoring_processes_read_what_a_reward_model_reads(folder: Path, problems
     context = Context(None, inputs, tmp_path, RuntimeConfig(processes=1), lambda **_: None)
     jobs = [stage.Job(name, "other", "pool", ("rl",), foreign=True) for name in ("one", "two")]
     found = stage.score_candidates(context, jobs)
-    expected = RewardModel.load(folder).rank(first.prompt, CANDIDATES).scores
+    expected = next(RewardModel.load(folder).score_many([(first.prompt, CANDIDATES)], exact=True))
     assert list(found["one"].values()) == pytest.approx(expected, rel=1e-5)
     assert found["two"] == found["one"]
 

@@ -61,10 +61,11 @@ def elsewhere(alone: dict, tmp_path_factory: pytest.TempPathFactory) -> dict:
 @pytest.mark.parametrize("name", ["reward", "reward-lora"])
 def test_scores_elsewhere_are_ours(name: str, alone: dict, elsewhere: dict):
     reranker = Reranker.load(alone[name][0])
-    ranking = reranker.rank("def add(n):  # n + 3\n", ["    return n + 3\n", "    return n\n", ""])
-    assert ranking.scores == pytest.approx(elsewhere[name]["logits"], abs=1e-5)
+    texts = ["    return n + 3\n", "    return n\n", ""]
+    [scores] = reranker.score_many([("def add(n):  # n + 3\n", texts)], exact=True)
+    assert scores == pytest.approx(elsewhere[name]["logits"], abs=1e-5)
     assert elsewhere[name]["prompt_template"] == (TEMPLATE if name == "reward" else "{prompt}")
-    assert len(set(ranking.scores)) == 3
+    assert len(set(scores)) == 3
 
 
 @pytest.mark.parametrize("name", ["sft", "sft-lora"])

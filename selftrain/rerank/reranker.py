@@ -130,6 +130,8 @@ class Reranker:
         several: list[tuple[str, Sequence[str]]] = []
         waiting = 0
         for problem in problems:
+            if not exact:
+                check(*problem)
             several.append(problem)
             waiting += max(1, len(problem[1]))
             if waiting >= window:
@@ -141,8 +143,6 @@ class Reranker:
         return self._score_ids(self.encode(problems))
 
     def _score_window(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        for prompt, candidates in problems:
-            check(prompt, candidates)
         forms = [self._forms(prompt, candidates) for prompt, candidates in problems]
         return [list(ranking.scores) for ranking in self.rank_forms(forms)]
 

@@ -7,6 +7,7 @@ The fit is Platt's (1999): logistic regression on the score. Its targets are not
 from typing import TypedDict
 
 import numpy as np
+from numpy.typing import NDArray
 
 from selftrain.evaluation.pools import Bools, Floats, Pool
 
@@ -83,11 +84,38 @@ def calibration_error(predicted: Floats, passed: Bools, bins: int = BINS) -> flo
     The bins have equally many candidates, in the order of their chances; candidates of one chance are in one bin, so that the
     result does not depend on the order of ties.
     """
+    sums = np.bincount(_places(predicted, bins), passed - predicted, minlength=bins)
+    return _rounded(float(np.abs(sums).sum()) / len(predicted))
+
+
+class Bin(TypedDict):
+    """Candidates with similar chances: their number, their mean chance and the share that passes, 0 to 1."""
+
+    candidates: int
+    chance: float
+    passed: float
+
+
+def reliability(pool: Pool, ranker: str, scale: float = 1.0, offset: float = 0.0) -> list[Bin]:
+    """The bins of `calibration_error` for the chances sigmoid(scale * score + offset), lowest chance first, without empty bins."""
+    scores, passed = _candidates(pool, ranker)
+    predicted = chances(scores, scale, offset)
+    places = _places(predicted, BINS)
+    return [
+        {
+            "candidates": int((places == at).sum()),
+            "chance": float(predicted[places == at].mean()),
+            "passed": float(passed[places == at].mean()),
+        }
+        for at in np.unique(places)
+    ]
+
+
+def _places(predicted: Floats, bins: int) -> NDArray[np.intp]:
+    """[candidates] the bin of each candidate, from 0."""
     order = np.sort(predicted)
     edges = order[np.arange(1, bins) * len(order) // bins]
-    places = np.searchsorted(edges, predicted, side="right")
-    sums = np.bincount(places, passed - predicted, minlength=bins)
-    return _rounded(float(np.abs(sums).sum()) / len(predicted))
+    return np.searchsorted(edges, predicted, side="right")
 
 
 def _candidates(pool: Pool, ranker: str) -> tuple[Floats, Bools]:

@@ -6,20 +6,25 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import zip_longest
 from typing import Any
 
-from selftrain.evaluation.pools import SHUFFLED, Pool, PoolProblem
+from selftrain.evaluation.pools import SHUFFLED, Floats, Pool, PoolProblem
 
-MAX_BYTES = 3_500_000
-"""Largest size of the data in bytes of JSON; the page and its plots add a few hundred kB."""
+MAX_BYTES = 2_300_000
+"""Largest size of the data in bytes of JSON; the page and its plots add a few hundred kB, to less than 3 MB."""
 MAX_CHARACTERS = 4_000
 """Largest length of a prompt or a program; longer texts are cut."""
 
 
-def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) -> dict[str, Any]:
+def browse_data(
+    pools: Sequence[Pool], chosen: str, rival: str = "logprob", max_bytes: int = MAX_BYTES
+) -> dict[str, Any]:
     """Problems with their candidates in every pool, as JSON values of at most `max_bytes`.
 
-    Problems are added from all languages in turn until the limit; `left_out` is the number of problems that did not fit.
-    Candidates of a problem with the same text and verdict are one entry with a count. `chosen`: the ranker that the
-    validation split chose.
+    chosen  the ranker that the validation split chose
+    rival   the way of picking that it is compared with; one that picks none of the candidates becomes `logprob`
+
+    Problems are added from all languages in turn until the limit, the most informative first (`_dullness` in the first pool);
+    `left_out` is the number of problems that did not fit. Candidates of a problem with the same text and verdict are one entry
+    with a count.
     """
     by_id: dict[str, dict[str, PoolProblem]] = {}
     for pool in pools:
@@ -27,10 +32,16 @@ def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) 
             by_id.setdefault(problem.id, {})[pool.name] = problem
     shared = set[str].intersection(*(set(pool.rankers) for pool in pools))
     rankers = [name for name in pools[0].rankers if name in shared and not name.endswith(SHUFFLED)]
+    plain = ["logprob", "majority"]
+    if any(problem.examples_passed is not None for problem in pools[0].problems):
+        plain.append("examples")
+    rival = rival if rival in (*plain, *rankers) else "logprob"
+    ways = list(dict.fromkeys([chosen, rival, *plain, *rankers]))
+    verdicts = sorted({str(each) for pool in pools for problem in pool.problems for each in problem.verdicts})
     problems: list[dict[str, Any]] = []
     room = max_bytes
-    for of_pools in _languages_in_turn(by_id):
-        entry = _entry(of_pools, rankers)
+    for of_pools in _languages_in_turn(by_id, chosen, rival):
+        entry = _entry(of_pools, rankers, ways, verdicts)
         room -= len(script_json(entry))
         if room < 0:
             break
@@ -38,7 +49,10 @@ def browse_data(pools: Sequence[Pool], chosen: str, max_bytes: int = MAX_BYTES) 
     return {
         "pools": [pool.name for pool in pools],
         "rankers": rankers,
+        "ways": ways,
         "chosen": chosen,
+        "rival": rival,
+        "verdicts": verdicts,
         "languages": sorted({entry["language"] for entry in problems}),
         "problems": sorted(problems, key=lambda entry: str(entry["id"])),
         "left_out": len(by_id) - len(problems),
@@ -51,45 +65,80 @@ def script_json(value: Any) -> str:
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
 
 
-def _languages_in_turn(by_id: Mapping[str, dict[str, PoolProblem]]) -> Iterator[dict[str, PoolProblem]]:
+def _languages_in_turn(
+    by_id: Mapping[str, dict[str, PoolProblem]], chosen: str, rival: str
+) -> Iterator[dict[str, PoolProblem]]:
+    def first(of_pools: dict[str, PoolProblem]) -> PoolProblem:
+        return next(iter(of_pools.values()))
+
     by_language: dict[str, list[dict[str, PoolProblem]]] = {}
-    for of_pools in by_id.values():
-        by_language.setdefault(next(iter(of_pools.values())).language, []).append(of_pools)
+    for of_pools in sorted(by_id.values(), key=lambda of_pools: _dullness(first(of_pools), chosen, rival)):
+        by_language.setdefault(first(of_pools).language, []).append(of_pools)
     for turn in zip_longest(*by_language.values()):
         yield from (of_pools for of_pools in turn if of_pools is not None)
 
 
-def _entry(of_pools: Mapping[str, PoolProblem], rankers: Sequence[str]) -> dict[str, Any]:
+def _dullness(problem: PoolProblem, chosen: str, rival: str) -> int:
+    """How little a problem tells about the ranker `chosen`.
+
+    0  one of `chosen` and `rival` picks right, the other wrong
+    1  both pick wrong, though a candidate passes
+    2  both pick right, though a candidate fails
+    3  all candidates pass, or none
+    """
+    right, before = (bool(problem.passed[problem.picks[way]]) for way in (chosen, rival))
+    if problem.passed.all() or not problem.passed.any():
+        return 3
+    return 0 if right != before else 2 if right else 1
+
+
+def _entry(
+    of_pools: Mapping[str, PoolProblem], rankers: Sequence[str], ways: Sequence[str], verdicts: Sequence[str]
+) -> dict[str, Any]:
+    """`texts`: the distinct programs of all pools, which the candidates refer to by their place."""
     first = next(iter(of_pools.values()))
+    texts: dict[str, int] = {}
+    pools = {name: _candidates(problem, rankers, ways, verdicts, texts) for name, problem in of_pools.items()}
     return {
         "id": first.id,
         "language": first.language,
         "prompt": _cut(first.prompt),
-        "pools": {name: _candidates(problem, rankers) for name, problem in of_pools.items()},
+        "texts": [_cut(text) for text in texts],
+        "pools": pools,
     }
 
 
-def _candidates(problem: PoolProblem, rankers: Sequence[str]) -> dict[str, Any]:
-    """`picks`: ranking rule -> whether its pick passes. `candidates`: distinct programs, each with the rules that pick it."""
-    shown = {way: problem.picks[way] for way in ("logprob", "majority", *rankers)}
+def _candidates(
+    problem: PoolProblem,
+    rankers: Sequence[str],
+    ways: Sequence[str],
+    verdicts: Sequence[str],
+    texts: dict[str, int],
+) -> dict[str, Any]:
+    """The distinct programs as columns, which are smaller than one object each; new texts are added to `texts`.
+
+    picks    [ways] the program that each way picks, by its place in the columns
+    verdict  [programs] the verdict's place in `verdicts`
+    scores   [rankers][programs]
+    """
     keys = list(zip(problem.completions, problem.verdicts, strict=True))
     counts = Counter(keys)
-    first = {key: index for index, key in reversed(list(enumerate(keys)))}
+    place = {key: at for at, key in enumerate(counts)}
+    first = [keys.index(key) for key in counts]
+
+    def column(values: Floats) -> list[float]:
+        return [round(float(values[at]), 2) for at in first]
+
     return {
         "n": len(keys),
         "passed": int(problem.passed.sum()),
-        "picks": {way: bool(problem.passed[pick]) for way, pick in shown.items()},
-        "candidates": [
-            {
-                "text": _cut(key[0]),
-                "verdict": str(key[1]),
-                "count": counts[key],
-                "logprob": round(float(problem.mean_logprob[first[key]]), 3),
-                "scores": [round(float(problem.scores[ranker][first[key]]), 3) for ranker in rankers],
-                "picked_by": [way for way, pick in shown.items() if keys[pick] == key],
-            }
-            for key in counts
-        ],
+        "dull": _dullness(problem, ways[0], ways[1] if len(ways) > 1 else ways[0]),
+        "picks": [place[keys[problem.picks[way]]] for way in ways],
+        "text": [texts.setdefault(text, len(texts)) for text, _ in counts],
+        "verdict": [verdicts.index(str(verdict)) for _, verdict in counts],
+        "count": list(counts.values()),
+        "logprob": column(problem.mean_logprob),
+        "scores": [column(problem.scores[ranker]) for ranker in rankers],
     }
 
 

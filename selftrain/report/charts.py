@@ -10,17 +10,16 @@ from typing import Any, cast
 
 import numpy as np
 
+from selftrain.evaluation.calibration import Bin
 from selftrain.evaluation.comparisons import Comparison
 from selftrain.evaluation.metrics import Estimate, Metrics, PoolMetrics
 from selftrain.evaluation.pools import WITH_LOGPROB, Floats, Pool
 from selftrain.report.numbers import interval, percent, signed
-from selftrain.report.svg import CHARACTER, Drawing, Scale, nice_scale, tick_label
+from selftrain.report.svg import CHARACTER, FONT, Drawing, Scale, nice_scale, tick_label
 from selftrain.units import duration
 
-WIDTH = 360.0
-"""Width of a plot in a row of plots, in pixels; it fits a phone."""
-WIDE = 420.0
-"""Width of a plot that stands alone, in pixels."""
+WIDTH = 340.0
+"""Width of a plot in pixels. On a page of 400 pixels it is not scaled down, so that its text keeps its size."""
 COLOURS = 6
 """Number of colours for rounds; further rounds repeat the colours."""
 KINDS = ("easy", "on_policy", "hard_negative", "random")
@@ -50,7 +49,7 @@ def ways(metrics: Metrics) -> dict[str, Estimate]:
 def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
     """One row per ranking rule: a dot with its interval, over a band from random to oracle. `chosen` is emphasised."""
     rows = ways(metrics)
-    x, top, pitch = Scale(0, 1, 112, 304), 6, 22
+    x, top, pitch = Scale(0, 1, 104, 210), 6, 22
     bottom = top + pitch * len(rows)
     drawing = Drawing(WIDTH, bottom + 20, f"Share of problems solved, pool {pool}, by way of picking")
     low, high = x(metrics["random"]["value"]), x(metrics["oracle"]["value"])
@@ -59,10 +58,11 @@ def pick_chart(pool: str, metrics: Metrics, chosen: str) -> str:
     for row, (way, estimate) in enumerate(rows.items()):
         y = top + pitch * (row + 0.5)
         css = "chosen" if way == chosen else ""
-        drawing.text((104, y + 4), way, css, "end")
+        drawing.text((96, y + 4), way, css, "end")
         drawing.line((x(estimate["low"]), y), (x(estimate["high"]), y), f"whisker {colour(way)}")
         drawing.circle((x(estimate["value"]), y), 5, f"dot {colour(way)}", _tip(way, estimate))
-        drawing.text((WIDTH - 2, y + 4), f"{100 * estimate['value']:.1f}", f"number {css}", "end")
+        number = f"{100 * estimate['value']:.1f} {interval(estimate)}"
+        drawing.text((WIDTH - 2, y + 4), number, f"number {css}", "end")
     return drawing.markup()
 
 
@@ -81,7 +81,7 @@ def best_of_chart(pool: str, metrics: Metrics, shown: Sequence[str]) -> str:
 
 def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str:
     """One group of bars per language, with one bar per ranking rule in `shown`; the pale bar behind a group is the oracle."""
-    x, top, bar, gap = Scale(0, 1, 44, 324), 6, 13, 16
+    x, top, bar, gap = Scale(0, 1, 44, 310), 6, 15, 16
     group = bar * len(shown) + gap
     bottom = top + group * len(metrics["languages"])
     drawing = Drawing(WIDTH, bottom + 20, f"Share of problems solved by language, pool {pool}")
@@ -101,7 +101,7 @@ def language_chart(pool: str, metrics: PoolMetrics, shown: Sequence[str]) -> str
                 x(0), middle - bar / 2 + 1.5, width, bar - 3, f"bar {colour(way)}", _tip(way, estimate)
             )
             drawing.line((x(estimate["low"]), middle), (x(estimate["high"]), middle), "whisker-thin")
-            drawing.text((WIDTH - 2, middle + 3.5), f"{100 * estimate['value']:.0f}", "number small", "end")
+            drawing.text((WIDTH - 2, middle + 4), f"{100 * estimate['value']:.0f}", "number", "end")
     return drawing.markup()
 
 
@@ -155,11 +155,30 @@ def curve_chart(
     return drawing.markup()
 
 
+def reliability_chart(label: str, bins: Mapping[str, Sequence[Bin]]) -> str:
+    """One dot per bin: its mean chance of passing (across) and the share that passes (up), which are equal on the diagonal.
+
+    bins  CSS class of the dots -> bins
+    """
+    x, y = Scale(0, 1, 46, 326), Scale(0, 1, 190, 10)
+    drawing = Drawing(WIDTH, 210, label)
+    _percent_axis(drawing, x, 10, 190)
+    for share in (0, 0.25, 0.5, 0.75, 1):
+        drawing.line((x.start, y(share)), (x.end, y(share)), "grid")
+        drawing.text((40, y(share) + 4), f"{100 * share:.0f}", "axis", "end")
+    drawing.line((x(0), y(0)), (x(1), y(1)), "diagonal")
+    for css, found in bins.items():
+        for one in found:
+            tip = f"chance {percent(one['chance'])}, {percent(one['passed'])} of {one['candidates']} pass"
+            drawing.circle((x(one["chance"]), y(one["passed"])), 4, f"dot {css}", tip)
+    return drawing.markup()
+
+
 def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
     """One bar per round: number of mined pairs, stacked by kind. `pairs`: round -> kind -> number."""
     top, pitch = 4, 30
     totals = [sum(kinds.values()) for kinds in pairs.values()]
-    x = Scale(0, max([*totals, 1]), 62, 308)
+    x = Scale(0, max([*totals, 1]), 62, 290)
     drawing = Drawing(WIDTH, top + pitch * len(pairs), "Pairs mined by round and kind")
     for row, (name, kinds) in enumerate(pairs.items()):
         y, at = top + pitch * row, 0
@@ -175,8 +194,8 @@ def pairs_chart(pairs: Mapping[str, Mapping[str, int]]) -> str:
 def seconds_chart(seconds: Mapping[str, float]) -> str:
     """One bar per stage, in running order. `seconds`: stage -> seconds."""
     top, pitch, left = 4, 20, _label_width(seconds, 126)
-    x = Scale(0, max([*seconds.values(), 1e-9]), left, WIDE - 78)
-    drawing = Drawing(WIDE, top + pitch * len(seconds), "Time per stage")
+    x = Scale(0, max([*seconds.values(), 1e-9]), left, max(WIDTH - 78, left + 60))
+    drawing = Drawing(WIDTH, top + pitch * len(seconds), "Time per stage")
     for row, (stage, value) in enumerate(seconds.items()):
         y = top + pitch * row
         drawing.text((left - 6, y + 13), stage, "", "end")
@@ -190,28 +209,30 @@ def seconds_chart(seconds: Mapping[str, float]) -> str:
 def difference_chart(
     rows: Mapping[str, Comparison], *, shares: bool = True, label: str = "Paired differences"
 ) -> str:
-    """One row per paired difference: a dot with its interval; a line marks 0.
+    """Two lines per paired difference: its name and numbers, and a dot with its interval; a vertical line marks 0.
 
     shares  show values in percentage points
     label   text for screen readers
     """
     factor, digits = (100.0, 1) if shares else (1.0, 2)
     bounds = [factor * row[end] for row in rows.values() for end in ("low", "high")]
-    top, pitch, left = 4, 24, _label_width(rows, 172)
-    x = nice_scale([*bounds, 0.0], left, WIDE - 48, at_least=0.1)
+    top, pitch = 4, 42
+    numbers = {name: _signed(row, factor, digits) for name, row in rows.items()}
+    # Name and numbers share a line.
+    width = max([WIDTH, *(_label_width([f"{name} {text}"], 0) for name, text in numbers.items())])
+    x = nice_scale([*bounds, 0.0], 14, width - 14, at_least=0.1)
     bottom = top + pitch * len(rows)
-    drawing = Drawing(WIDE, bottom + 20, label)
+    drawing = Drawing(width, bottom + 20, label)
     _x_axis(drawing, x, top, bottom)
     drawing.line((x(0), top), (x(0), bottom), "zero")
-    for number, (name, row) in enumerate(rows.items()):
-        y = top + pitch * (number + 0.5)
+    for at, (name, row) in enumerate(rows.items()):
+        y = top + pitch * at
         value, low, high = (factor * row[part] for part in ("value", "low", "high"))
         css = "gain" if low > 0 else "loss" if high < 0 else "unsure"
-        drawing.text((left - 10, y + 4), name, "", "end")
-        drawing.line((x(low), y), (x(high), y), f"whisker {css}")
-        tip = f"{name}: {signed(value, digits)} [{signed(low, digits)}, {signed(high, digits)}]"
-        drawing.circle((x(value), y), 5, f"dot {css}", tip)
-        drawing.text((WIDE - 2, y + 4), signed(value, digits), "number", "end")
+        drawing.text((0, y + 14), name, "on-grid")
+        drawing.text((width - 2, y + 14), numbers[name], "number on-grid", "end")
+        drawing.line((x(low), y + 28), (x(high), y + 28), f"whisker {css}")
+        drawing.circle((x(value), y + 28), 5, f"dot {css}", f"{name}: {numbers[name]}")
     return drawing.markup()
 
 
@@ -232,8 +253,14 @@ def share_chart(label: str, rows: Mapping[str, Estimate]) -> str:
 
 
 def _label_width(labels: Iterable[str], at_least: float) -> float:
-    """Width in pixels of a column of labels at the default font size."""
-    return max(at_least, 10 + 12 * CHARACTER * max(map(len, labels), default=0))
+    """Width in pixels of a column of labels."""
+    return max(at_least, 10 + FONT * CHARACTER * max(map(len, labels), default=0))
+
+
+def _signed(row: Estimate, factor: float, digits: int) -> str:
+    """A difference and its interval as numbers: `+10.4 [+2.0, +18.8]`."""
+    value, low, high = (signed(factor * row[part], digits) for part in ("value", "low", "high"))
+    return f"{value} [{low}, {high}]"
 
 
 def _percent_axis(drawing: Drawing, x: Scale, top: float, bottom: float) -> None:

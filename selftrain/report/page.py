@@ -11,11 +11,12 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from selftrain.evaluation.calibration import Calibration
+from selftrain.evaluation.calibration import Calibration, reliability
 from selftrain.evaluation.comparisons import Comparison, Evaluation
 from selftrain.evaluation.metrics import Metrics
 from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_LOGPROB, Pool
 from selftrain.report import charts, numbers
+from selftrain.report.answers import answers, best_untrained, explained
 from selftrain.report.browse import browse_data, script_json
 from selftrain.report.template import ASSETS, environment, page_style
 
@@ -73,12 +74,15 @@ def render(inputs: ReportInputs) -> str:
         "percent": numbers.percent,
         "interval": numbers.interval,
         "difference": numbers.difference,
+        "signed": numbers.signed,
         "duration": numbers.duration,
     }
     script = (ASSETS / "browse.js").read_text("utf-8")
     metrics = {name: pool["overall"] for name, pool in inputs.evaluation["pools"].items()}
     found = {row["name"]: row for row in inputs.evaluation["comparisons"]}
-    browse = browse_data(inputs.pools, inputs.chosen)
+    base = metrics[inputs.pools[0].name]
+    rival = best_untrained(base)
+    browse = browse_data(inputs.pools, inputs.chosen, rival)
     return templates.get_template("report.html").render(
         inputs=inputs,
         style=page_style(),
@@ -89,7 +93,12 @@ def render(inputs: ReportInputs) -> str:
         colour=charts.colour,
         found=found,
         first=inputs.pools[0].name,
-        shown=_shown_ways(next(iter(metrics.values())), inputs.chosen),
+        answers=answers(inputs.pools[0], base, inputs.chosen, found),
+        explained=explained,
+        cards=list(dict.fromkeys(["random", rival, inputs.chosen, "oracle"])),
+        rival=rival,
+        shown=_shown_ways(base, inputs.chosen),
+        curves_shown=_curves(base, inputs.chosen),
         picks={name: charts.pick_chart(name, each, inputs.chosen) for name, each in metrics.items()},
         best_of={
             name: charts.best_of_chart(name, each, _curves(each, inputs.chosen))
@@ -102,7 +111,10 @@ def render(inputs: ReportInputs) -> str:
         scores=_score_charts(inputs),
         curves=_curve_charts(inputs.ppo),
         pairs=charts.pairs_chart(inputs.pairs) if inputs.pairs else None,
+        reliability=_reliability_charts(inputs),
         seconds=charts.seconds_chart(inputs.seconds),
+        kinds=_seconds_by_kind(inputs.seconds),
+        total=sum(inputs.seconds.values()),
         unjudged=sum(pool.unjudged for pool in inputs.pools),
         browse=browse,
         browse_json=script_json(browse),
@@ -139,6 +151,29 @@ def _score_charts(inputs: ReportInputs) -> list[tuple[str, str, str]]:
         for pool in inputs.pools
         if ranker in pool.rankers
     ]
+
+
+def _reliability_charts(inputs: ReportInputs) -> dict[str, str]:
+    """Reranker -> plot of its chances on the first pool, before and after the fit."""
+    pool = inputs.pools[0]
+    plots = {}
+    for ranker, fit in inputs.calibration.items():
+        if ranker in pool.rankers:
+            fitted = reliability(pool, ranker, fit["scale"], fit["offset"])
+            bins = {"raw hollow": reliability(pool, ranker), "round-1": fitted}
+            plots[ranker] = charts.reliability_chart(
+                f"Chances of {ranker} and shares that pass, pool {pool.name}", bins
+            )
+    return plots
+
+
+def _seconds_by_kind(seconds: Mapping[str, float]) -> dict[str, float]:
+    """Kind of stage (the label up to the first dash: sample, execute, train_reward, ...) -> its seconds, the longest first."""
+    kinds: dict[str, float] = {}
+    for label, value in seconds.items():
+        kind = label.partition("-")[0]
+        kinds[kind] = kinds.get(kind, 0.0) + value
+    return dict(sorted(kinds.items(), key=lambda item: -item[1]))
 
 
 def _curve_charts(ppo: Mapping[str, Sequence[Mapping[str, float]]]) -> dict[str, str]:

@@ -13,8 +13,8 @@ from xml.etree import ElementTree
 
 Point = tuple[float, float]
 
-FONTS = {"axis": 10.5, "small": 10.0}
-"""CSS class -> font size in pixels, as in plots.css. The size of other texts is 12."""
+FONT = 12.0
+"""Font size in pixels, as in plots.css. Smaller text is hard to read on a phone."""
 CHARACTER, SIGN = 0.6, 0.72
 """Upper bounds of a character's mean width, in text and in short numbers with signs, in units of the font size."""
 
@@ -92,8 +92,7 @@ class Drawing:
         at      a point on the baseline
         anchor  part of the text that is at this point: start, middle or end
         """
-        font = next((size for name, size in FONTS.items() if name in css.split()), 12.0)
-        width = (SIGN if "axis" in css.split() else CHARACTER) * font * len(text)
+        width = (SIGN if "axis" in css.split() else CHARACTER) * FONT * len(text)
         start = at[0] - {"start": 0.0, "middle": width / 2, "end": width}[anchor]
         self._left, self._right = min(self._left, start), max(self._right, start + width)
         self._add("text", css, text=text, x=at[0], y=at[1], text_anchor=anchor)

@@ -5,7 +5,7 @@ from math import exp, log
 import numpy as np
 import pytest
 
-from selftrain.evaluation.calibration import calibrate, calibration_error, chances, fit_chances
+from selftrain.evaluation.calibration import calibrate, calibration_error, chances, fit_chances, reliability
 from tests.selftrain.evaluation.test_metrics import pool, problem
 
 
@@ -71,3 +71,15 @@ def test_the_fit_is_of_one_pool_and_the_error_of_the_other() -> None:
     # Chances 1/2 and sigmoid(2) before, 1/3 and 2/3 after; the first passes, the second does not.
     assert found["ece_raw"] == pytest.approx((1 / 2 + 1 / (1 + exp(-2))) / 2, abs=1e-5)
     assert found["ece"] == pytest.approx(2 / 3, abs=1e-5)
+
+
+def test_the_bins_of_a_reliability_plot_are_those_of_the_error() -> None:
+    # 20 candidates, two a bin: at the chances sigmoid(score) of 10 scores, each with one that passes and one that fails.
+    scores = np.repeat(np.log(np.arange(1, 11) / (11 - np.arange(1, 11))), 2)
+    made = pool(problem("p", "+-" * 10, scores={"rm-1": list(scores)}))
+    bins = reliability(made, "rm-1")
+    assert [one["candidates"] for one in bins] == [2] * 10
+    assert [one["chance"] for one in bins] == pytest.approx([at / 11 for at in range(1, 11)])
+    assert {one["passed"] for one in bins} == {0.5}
+    error = sum(abs(one["passed"] - one["chance"]) * one["candidates"] for one in bins) / 20
+    assert calibration_error(chances(scores), made.problems[0].passed) == pytest.approx(error, rel=1e-5)

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from sandbox.verdicts import Verdict
-from selftrain.evaluation.pools import Pool
+from selftrain.evaluation.pools import Pool, PoolProblem
 from selftrain.report import ReportInputs
 from selftrain.report.browse import MAX_CHARACTERS, browse_data, script_json
 
@@ -22,29 +22,50 @@ def test_identical_programs_are_one_entry_with_every_way_that_picks_them(inputs:
     )
     data = browse_data([Pool("sft", (problem,))], "rm-1")
     assert data["rankers"] == ["rm-1"]
+    assert data["ways"] == ["rm-1", "logprob", "majority"]
     (entry,) = data["problems"]
     pool = entry["pools"]["sft"]
     assert (pool["n"], pool["passed"]) == (4, 2)
-    assert pool["picks"] == {"logprob": False, "majority": True, "rm-1": False}
-    assert pool["candidates"][:2] == [
-        {
-            "text": "a",
-            "verdict": "passed",
-            "count": 2,
-            "logprob": -1.0,
-            "scores": [0.0],
-            "picked_by": ["majority"],
-        },
-        {
-            "text": "b",
-            "verdict": "timeout",
-            "count": 1,
-            "logprob": -0.5,
-            "scores": [3.0],
-            "picked_by": ["logprob", "rm-1"],
-        },
-    ]
-    assert pool["candidates"][2]["text"].endswith("x\n[7 more characters]")
+    assert [entry["texts"][at] for at in pool["text"]][:2] == ["a", "b"]
+    assert [data["verdicts"][at] for at in pool["verdict"]] == ["passed", "timeout", "wrong_answer"]
+    assert pool["count"] == [2, 1, 1]
+    assert pool["logprob"] == [-1.0, -0.5, -2.0]
+    assert pool["scores"] == [[0.0, 3.0, 1.0]]
+    assert pool["picks"] == [1, 1, 0]  # rm-1 and logprob pick b, which fails; majority picks a, which passes
+    assert entry["texts"][2].endswith("x\n[7 more characters]")
+
+
+def test_problems_that_tell_most_come_first(inputs: ReportInputs) -> None:
+    def made(
+        id: str, passed: tuple[bool, ...], scores: tuple[float, ...], logprob: tuple[float, ...]
+    ) -> PoolProblem:
+        return replace(
+            inputs.pools[0].problems[1],
+            id=id,
+            completions=("a", "b"),
+            verdicts=tuple(Verdict.passed if right else Verdict.timeout for right in passed),
+            logprob=np.array(logprob),
+            n_tokens=np.array([1, 1]),
+            scores={"rm-1": np.array(scores)},
+        )
+
+    gained = made("gained", (True, False), (1.0, 0.0), (-2.0, -1.0))
+    lost = made("lost", (True, False), (0.0, 1.0), (-1.0, -2.0))
+    missed = made("missed", (True, False), (0.0, 1.0), (-2.0, -1.0))
+    easy = made("easy", (True, False), (1.0, 0.0), (-1.0, -2.0))
+    none = made("none", (False, False), (1.0, 0.0), (-1.0, -2.0))
+    pool = Pool("sft", (none, easy, missed, lost, gained))
+    dull = {entry["id"]: entry["pools"]["sft"]["dull"] for entry in browse_data([pool], "rm-1")["problems"]}
+    assert dull == {"gained": 0, "lost": 0, "missed": 1, "easy": 2, "none": 3}
+    whole = browse_data([pool], "rm-1")
+    room = sum(
+        len(script_json(entry)) for entry in whole["problems"] if entry["id"] in ("gained", "lost", "missed")
+    )
+    kept = browse_data([pool], "rm-1", max_bytes=room + 10)
+    assert ([entry["id"] for entry in kept["problems"]], kept["left_out"]) == (
+        ["gained", "lost", "missed"],
+        2,
+    )
 
 
 def test_what_does_not_fit_is_left_out_evenly_and_counted(inputs: ReportInputs) -> None:

@@ -130,9 +130,7 @@ def test_hostile_text_stays_text(inputs: ReportInputs, tmp_path: Path) -> None:
     assert html.count("<!--run-->") == 1
     data = re.search(r'<script id="data" type="application/json">(.*?)</script>', html, re.DOTALL)[1]
     assert not set(data) & set("<>&")
-    texts = [
-        c["text"] for problem in json.loads(data)["problems"] for c in problem["pools"]["sft"]["candidates"]
-    ]
+    texts = [text for problem in json.loads(data)["problems"] for text in problem["texts"]]
     assert any("\ud800" in text and "\u202e" in text for text in texts)  # nothing of a text is lost
 
 

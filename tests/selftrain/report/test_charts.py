@@ -51,9 +51,12 @@ def test_dots_stand_where_their_values_are(inputs: ReportInputs) -> None:
     metrics = inputs.evaluation["pools"]["sft"]["overall"]
     markup = charts.pick_chart("sft", metrics, "rm-2")
     centres = [float(x) for x in re.findall(r'<circle class="[^"]*" cx="([\d.]+)"', markup)]
-    expected = [112 + 192 * estimate["value"] for estimate in charts.ways(metrics).values()]
+    expected = [104 + 106 * estimate["value"] for estimate in charts.ways(metrics).values()]
     assert centres == pytest.approx(expected, abs=0.06)
     assert re.findall(r'class="chosen"[^>]*>([^<]*)<', markup) == ["rm-2"]
+    oracle = metrics["oracle"]
+    numbers = [f"{100 * oracle[part]:.1f}" for part in ("value", "low", "high")]
+    assert f">{numbers[0]} [{numbers[1]}, {numbers[2]}]</text>" in markup
 
 
 def test_rounds_have_colours_of_their_own() -> None:
@@ -67,9 +70,9 @@ def test_bars_of_pairs_add_up() -> None:
     markup = charts.pairs_chart({"1": {"easy": 100, "on_policy": 300}, "2": {"hard_negative": 200}})
     widths = dict(re.findall(r'class="kind-(\w+)"[^>]* width="([\d.]+)" [^>]*><title>\w+: [1-9]', markup))
     assert {kind: float(width) for kind, width in widths.items()} == {
-        "easy": 61.5,
-        "on_policy": 184.5,
-        "hard_negative": 123.0,
+        "easy": 57.0,
+        "on_policy": 171.0,
+        "hard_negative": 114.0,
     }
 
 
@@ -78,3 +81,19 @@ def test_differences_say_when_they_are_not_told_apart() -> None:
     sure = {"value": -0.112, "low": -0.169, "high": -0.05}
     assert difference(sure) == "−11.2\N{NO-BREAK SPACE}points [−16.9, −5.0]"
     assert difference(sure | {"high": 0.01}).endswith("[−16.9, +1.0], not significant (95 % CI includes 0)")
+
+
+def test_a_difference_is_drawn_and_written_with_its_interval() -> None:
+    row = {"name": "x", "value": 0.1, "low": -0.05, "high": 0.2}
+    markup = charts.difference_chart({"over random": row})
+    # Ticks from -10 to 20 lie between pixels 14 and 326: 10.4 pixels a point.
+    assert 'cx="222" cy="32"' in markup
+    assert ">+10.0 [−5.0, +20.0]</text>" in markup
+    assert 'class="dot unsure"' in markup
+
+
+def test_a_bin_of_chances_stands_over_its_chance_at_its_share() -> None:
+    bins = [{"candidates": 10, "chance": 0.5, "passed": 0.75}]
+    markup = charts.reliability_chart("chances", {"round-1": bins})
+    assert '<circle class="dot round-1" cx="186" cy="55" r="4">' in markup
+    assert "75.0\N{NO-BREAK SPACE}% of 10 pass" in markup

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import math
 import os
 import sys
 import tempfile
@@ -230,6 +231,9 @@ def _scores(
             texts = of_problem[problem.id]
             if texts:
                 found = rank(problem.prompt, list(texts.values()), problem.language).scores
+                # A candidate that cannot be scored, such as an empty one, comes last.
+                lowest = min(filter(math.isfinite, found), default=0.0) - 1
+                found = [score if math.isfinite(score) else lowest for score in found]
                 scores[name] |= dict(zip(texts, found, strict=True))
             show(done, len(problems), f"problems ranked by {name}")
     return scores, names

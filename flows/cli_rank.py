@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from flows import cli_batch
 from selftrain.errors import UsageError
 
 
@@ -33,13 +34,18 @@ def add_rank(commands: Any) -> None:
         help="score completions of a prompt and pick the best",
         description="Ranks completions of a prompt in the way that the run's validation chose: by the score of its last reranker, "
         "or by that and the log-probability under its generator. Warns if the texts are unlike the training data of both.",
+        epilog=cli_batch.EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rank.add_argument(
         "run", help="a run's folder, or its name in runs/; or a reranker's folder: its score alone"
     )
     prompt = rank.add_argument("--prompt", required=True, metavar="FILE", help="file with the prompt")
     candidates = rank.add_argument(
-        "candidates", nargs="+", metavar="CANDIDATE", help="files with completions of the prompt"
+        "candidates",
+        nargs="+",
+        metavar="CANDIDATE",
+        help="files with completions of the prompt; a folder stands for its files",
     )
     rank.add_argument(
         "--by", metavar="WAY", help="another way to rank: rm-2 is the reranker alone, rm-2+logprob both"
@@ -59,6 +65,15 @@ def add_rank(commands: Any) -> None:
         help="rank the programs of a test problem of the run and print their verdicts (default: the first problem that some "
         "programs solve and some do not)",
     )
+    rank.add_argument(
+        "--batch",
+        nargs=2,
+        metavar=("IN", "OUT"),
+        action=Instead,
+        others=(prompt, candidates),
+        help='rank many problems, one JSON object a line, {"prompt", "candidates"}, into a line of OUT each; a batch that was '
+        "killed goes on; - is standard input and output",
+    )
     rank.add_argument("--json", action="store_true", help="print JSON")
     rank.set_defaults(command=rank_command)
 
@@ -71,13 +86,15 @@ def rank_command(options: argparse.Namespace) -> int:
         raise UsageError(
             "expected either --example, which has its own prompt and candidates, or --prompt and CANDIDATE; got both"
         )
+    if options.batch is not None:
+        return cli_batch.batch_command(options)
     from selftrain.rerank.picker import Picked, Picker, example
     from selftrain.rerank.reranker import Reranker
 
     verdicts: Sequence[str] = ()
     language = options.language
     if options.example is None:
-        prompt, names = _read(options.prompt), options.candidates
+        prompt, names = _read(options.prompt), cli_batch.candidate_files(options.candidates, options.prompt)
         texts = [_read(name) for name in names]
     else:
         found = example(options.run, options.example)

@@ -53,6 +53,8 @@ AFTER_A_RUN = {
 """Commands that need a finished run or take long; one test runs them in this order: exit code, and what is printed."""
 
 ELSEWHERE = {
+    "selftrain rank runs/demo --prompt p.txt candidates/": "tests/flows/test_cli_batch.py::test_a_folder_stands_for_its_files",
+    "selftrain rank runs/demo --batch in.jsonl out.jsonl": "tests/flows/test_cli_batch.py::test_a_killed_batch_of_a_reranker_goes_on",
     "selftrain check-data docs/own-data/stdio.jsonl": "tests/flows/test_own_data.py::test_its_programs_are_sound",
     "make setup": "tests/test_infra.py::test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is_newer",
     "make check": ".ci/run",

@@ -1,0 +1,280 @@
+"""`selftrain rank RUN --batch IN OUT`: ranks the candidates of many problems, one a line.
+
+A line of IN is {"prompt", "candidates"}, with `language` and `id` if they are known; `completions` is another name for `candidates`,
+as `selftrain generate` writes it. A line of OUT answers one line of IN, in the same order:
+
+    line    its number in IN
+    sha256  the first digits of that line's digest, by which a resumed batch knows that IN is the same
+    by      the way to rank
+    id      as in IN, if it has one
+    best    index of the best candidate
+    pick    its text
+    scores  as many as candidates; null for one that cannot be scored
+    error   in place of the last three, why the line cannot be ranked
+"""
+
+import argparse
+import hashlib
+import json
+import math
+import os
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import IO, Any
+
+from flows.progress import Progress
+from selftrain.errors import DataError, UsageError
+
+WINDOW = 64
+"""Lines that are scored together, and after which the output is written."""
+LONGEST_LINE = 1 << 26
+"""Largest number of bytes of an input line."""
+
+EXAMPLES = """\
+examples:
+  selftrain rank runs/demo --prompt p.txt a.py b.py       three files, the best first
+  selftrain rank runs/demo --prompt p.txt candidates/     all files of a folder
+  selftrain rank runs/demo --batch in.jsonl out.jsonl     many problems, with progress; killed, the same command goes on
+  generate | selftrain rank runs/demo --batch - -         the same from standard input, a line as it comes
+
+a line of in.jsonl and of out.jsonl:
+  {"id": 7, "prompt": "def double(n):\\n", "candidates": ["    return n\\n", "    return 2 * n\\n"], "language": "py"}
+  {"line": 1, "sha256": "...", "by": "rm-2", "id": 7, "best": 1, "pick": "    return 2 * n\\n", "scores": [-0.3, 1.2]}"""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the input. `error`: why it cannot be ranked; empty where it can."""
+
+    number: int
+    digest: str
+    id: Any = None
+    prompt: str = ""
+    candidates: tuple[str, ...] = ()
+    language: str | None = None
+    error: str = ""
+
+
+def batch_command(options: argparse.Namespace) -> int:
+    """`selftrain rank --batch`."""
+    from selftrain.rerank.picker import Picker
+    from selftrain.rerank.reranker import Reranker
+
+    source, target = options.batch
+    if options.prompt or options.candidates or options.example is not None:
+        raise UsageError(
+            "--batch has its own prompts and candidates: leave out --prompt, --example and CANDIDATE"
+        )
+    if source == "-" and target != "-":
+        raise UsageError(
+            "--batch - OUT: a batch from standard input cannot go on; expected IN OUT, or - - > OUT"
+        )
+    if source != "-" and not Path(source).is_file():
+        raise UsageError(f"{source}: no such file; expected JSON lines with `prompt` and `candidates`")
+    ranker: Any
+    if (Path(options.run) / "config.json").is_file():
+        ranker, by = Reranker.load(options.run), Path(options.run).resolve().name
+    else:
+        ranker = Picker.load(options.run, options.by)
+        by = ranker.way
+    if target == "-":
+        return rank_stream(ranker, by, source)
+    return rank_file(ranker, by, source, target)
+
+
+def candidate_files(names: Sequence[str], prompt: str | None) -> list[str]:
+    """The files that CANDIDATE arguments name: a folder stands for its files, by name, without hidden ones and the prompt's."""
+    found: list[str] = []
+    for name in names:
+        folder = Path(name)
+        if not folder.is_dir():
+            found.append(name)
+            continue
+        files = [path for path in sorted(folder.iterdir()) if path.is_file() and path.name[0] != "."]
+        files = [path for path in files if prompt is None or path.resolve() != Path(prompt).resolve()]
+        if not files:
+            raise UsageError(
+                f"{name}: the folder holds no candidates; expected files with completions of the prompt"
+            )
+        found += map(str, files)
+    return found
+
+
+def rank_file(ranker: Any, by: str, source: str, target: str) -> int:
+    """Rank the lines of file `source` into file `target`, after those that it holds already; returns the exit code.
+
+    ranker  a `Picker` or a `Reranker`
+
+    Raises UsageError where a file cannot be read or written, or `target` is the result of other lines or of another ranker.
+    """
+    if Path(source).resolve() == Path(target).resolve():
+        raise UsageError(f"{target}: input and output are one file; name another output")
+    try:
+        with open(source, "rb") as lines:
+            total = sum(1 for _ in lines)
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+    done, bad = _resume(source, target, by)
+    if done:
+        print(f"selftrain: {target} has the first {done} lines; going on", file=sys.stderr)
+    progress = Progress(sys.stderr)
+    try:
+        with open(source, "rb") as lines, open(target, "ab", buffering=0) as out:
+            for row in rank_lines(ranker, by, read_lines(lines, source, done), WINDOW):
+                out.write(_encoded(row))
+                done = row["line"]
+                bad += _told(source, row)
+                progress(done, total, "lines")
+    except OSError as error:
+        raise UsageError(f"{source} or {target}: {error.strerror}") from error
+    print(f"selftrain: {total} lines ranked by {by}, {bad} of them could not be", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def rank_stream(ranker: Any, by: str, source: str) -> int:
+    """Rank the lines of `source` (- is standard input, each line as it comes) to standard output; returns the exit code."""
+    name, window = ("line", 1) if source == "-" else (source, WINDOW)
+    bad = 0
+    try:
+        with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
+            for row in rank_lines(ranker, by, read_lines(lines, name, 0), window):
+                sys.stdout.write(_encoded(row).decode())
+                sys.stdout.flush()
+                bad += _told(name, row)
+    except FileNotFoundError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+    return 1 if bad else 0
+
+
+def rank_lines(ranker: Any, by: str, lines: Iterable[Line], window: int) -> Iterator[dict[str, Any]]:
+    """The output row of each line, in order; `window` lines are scored together."""
+    lines = iter(lines)
+    while several := list(islice(lines, window)):
+        scores = iter(_scores(ranker, [line for line in several if not line.error]))
+        for line in several:
+            found: list[float] | str = line.error or next(scores)
+            yield {"line": line.number, "sha256": line.digest, "by": by} | _answer(line, found)
+
+
+def _answer(line: Line, found: list[float] | str) -> dict[str, Any]:
+    head = {} if line.id is None else {"id": line.id}
+    if isinstance(found, str):
+        return head | {"error": found}
+    best = max(range(len(found)), key=found.__getitem__)
+    scores = [score if math.isfinite(score) else None for score in found]
+    return head | {"best": best, "pick": line.candidates[best], "scores": scores}
+
+
+def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
+    """For each line its scores, or why it cannot be ranked."""
+    alone = None if getattr(ranker, "uses_generator", False) else getattr(ranker, "reranker", ranker)
+    if alone is not None and len(lines) > 1 and not any(line.language for line in lines):
+        with suppress(UsageError):  # of one of the lines: they are ranked one by one, to see which
+            found = list(alone.score_many([(line.prompt, line.candidates) for line in lines]))
+            if all(any(map(math.isfinite, scores)) for scores in found):
+                yield from found
+                return
+    for line in lines:
+        try:
+            yield list(ranker.rank(line.prompt, line.candidates, line.language).scores)
+        except UsageError as error:
+            yield " ".join(str(error).split())
+        except Exception as error:
+            if getattr(error, "exit_code", None) != 2:  # the sandbox's errors on languages
+                raise
+            yield " ".join(str(error).split())
+
+
+def read_lines(file: IO[bytes], name: str, done: int) -> Iterator[Line]:
+    """The lines of `file` after the first `done`; blank lines are left out."""
+    number = 0
+    while text := file.readline(LONGEST_LINE):
+        number += 1
+        if not text.endswith(b"\n") and len(text) == LONGEST_LINE:
+            raise UsageError(
+                f"{name}:{number}: the line has more than {LONGEST_LINE >> 20} MiB; expected one JSON object a line"
+            )
+        if number > done and text.strip():
+            yield _line(text, name, number)
+
+
+def _line(text: bytes, name: str, number: int) -> Line:
+    from selftrain.problems.rows import parse_json
+
+    digest = hashlib.sha256(text.strip()).hexdigest()[:12]
+    try:
+        row = parse_json(text.decode("utf-8-sig").strip(), Path(name), number)
+    except UnicodeDecodeError as error:
+        return Line(number, digest, error=f"not UTF-8 ({error.reason})")
+    except DataError as error:
+        return Line(number, digest, error=str(error).removeprefix(f"{name}:{number}: "))
+    if not isinstance(row, dict):
+        return Line(number, digest, error="expected a JSON object with `prompt` and `candidates`")
+    id, prompt, language = (row.get(key) for key in ("id", "prompt", "language"))
+    candidates = row.get("candidates", row.get("completions"))
+    wrong = ""
+    if not isinstance(prompt, str):
+        wrong = "`prompt`: expected a text"
+    elif (
+        not isinstance(candidates, list) or not candidates or not all(isinstance(c, str) for c in candidates)
+    ):
+        wrong = "`candidates`: expected a list of at least one text"
+    elif language is not None and not isinstance(language, str):
+        wrong = "`language`: expected a text"
+    if wrong:
+        return Line(number, digest, id, error=wrong)
+    return Line(number, digest, id, str(prompt), tuple(candidates or ()), language)
+
+
+def _resume(source: str, target: str, by: str) -> tuple[int, int]:
+    """The number of the last line that `target` answers, and how many answers are errors. An answer that a kill cut short is
+    removed."""
+    if not Path(target).exists():
+        return 0, 0
+    last, bad, kept = b"", 0, 0
+    with open(target, "rb") as file:
+        for row in file:
+            if row.endswith(b"\n"):
+                last, kept = row, kept + len(row)
+                bad += b'"error": ' in row and "error" in _object(row)
+    before: dict[str, Any] = _object(last) if last else {"line": 0, "by": by}
+    if last and not isinstance(before.get("line"), int):
+        raise UsageError(f"{target}: not the result of a batch; name another output")
+    if before["by"] != by:
+        raise UsageError(f"{target} was ranked by {before['by']}, and this is {by}; name another output")
+    if last and before["sha256"] != _digest_of(source, before["line"]):
+        raise UsageError(f"{target} answers other lines than those of {source}; name another output")
+    if kept < Path(target).stat().st_size:
+        os.truncate(target, kept)
+    return before["line"], bad
+
+
+def _object(row: bytes) -> dict[str, Any]:
+    try:
+        found = json.loads(row)
+    except ValueError:
+        return {}
+    return found if isinstance(found, dict) else {}
+
+
+def _digest_of(source: str, number: int) -> str:
+    with open(source, "rb") as file:
+        line = next(islice(file, number - 1, None), b"")
+    return hashlib.sha256(line.strip()).hexdigest()[:12]
+
+
+def _encoded(row: dict[str, Any]) -> bytes:
+    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _told(source: str, row: dict[str, Any]) -> int:
+    """Print the error of a row, if it has one; returns the number of errors."""
+    if "error" not in row:
+        return 0
+    colon = " " if source == "line" else ":"
+    print(f"selftrain: {source}{colon}{row['line']}: {row['error']}", file=sys.stderr)
+    return 1

@@ -1,0 +1,192 @@
+"""Tests of `selftrain rank --batch`: rows, bad lines, a batch that goes on after a kill, streams, folders."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.cli import main
+from flows.cli_batch import Line, candidate_files, rank_file, rank_lines, read_lines
+from selftrain.errors import UsageError
+from selftrain.rerank.reranker import Ranking
+from tests.command import ROOT
+
+PROMPT = "def one():\n"
+TEXTS = ["    return 2\n", "    return 1\n", "    return None\n"]
+
+
+class Longest:
+    """Ranks by length, and refuses candidates that are all empty."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
+        self.asked += 1
+        if not any(candidates):
+            raise UsageError("no candidate can be ranked")
+        return Ranking(tuple(float(len(text)) if text else -float("inf") for text in candidates))
+
+    def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[float, ...]]:
+        return [self.rank(*problem).scores for problem in problems]
+
+
+def write(path: Path, rows: Sequence[Any]) -> Path:
+    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return path
+
+
+def rows_of(path: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+ROWS: list[Any] = [
+    {"id": "a", "prompt": PROMPT, "candidates": ["x", "xyz", "xy"]},
+    "{broken",
+    "",
+    {"id": 3, "prompt": PROMPT, "completions": ["", "x"], "language": "py", "task": "of generate's"},
+    {"id": 4, "prompt": PROMPT, "candidates": ["", ""]},
+    {"prompt": 5, "candidates": ["x"]},
+    {"prompt": PROMPT, "candidates": "x"},
+    {"prompt": PROMPT, "candidates": ["xx"]},
+]  # fmt: skip
+
+
+def test_rows_and_bad_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source, target = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+    assert rank_file(Longest(), "length", str(source), str(target)) == 1
+    found = rows_of(target)
+    assert [row["line"] for row in found] == [1, 2, 4, 5, 6, 7, 8]
+    assert {row["by"] for row in found} == {"length"}
+    picked = {
+        row["line"]: (row.get("id"), row["best"], row["pick"], row["scores"])
+        for row in found
+        if "best" in row
+    }
+    assert picked == {
+        1: ("a", 1, "xyz", [1.0, 3.0, 2.0]),
+        4: (3, 1, "x", [None, 1.0]),
+        8: (None, 0, "xx", [2.0]),
+    }
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].startswith(f"selftrain: {source}:2: broken JSON at column 2")
+    assert said[1:4] == [
+        f"selftrain: {source}:5: no candidate can be ranked",
+        f"selftrain: {source}:6: `prompt`: expected a text",
+        f"selftrain: {source}:7: `candidates`: expected a list of at least one text",
+    ]
+    assert said[-1] == "selftrain: 8 lines ranked by length, 4 of them could not be"
+
+
+def test_a_batch_goes_on_where_it_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    source, target = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+    rank_file(Longest(), "length", str(source), str(target))
+    whole = target.read_bytes()
+    for kept in (0, 1, len(whole) // 2, whole.index(b"\n") + 1, len(whole) - 1, len(whole)):
+        target.write_bytes(whole[:kept])
+        assert rank_file(Longest(), "length", str(source), str(target)) == 1
+        assert target.read_bytes() == whole
+        assert "4 of them could not be" in capsys.readouterr().err
+    ranker = Longest()
+    rank_file(ranker, "length", str(source), str(target))
+    assert ranker.asked == 0
+
+
+def test_another_batchs_output_is_refused(tmp_path: Path):
+    source, target = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+    rank_file(Longest(), "length", str(source), str(target))
+    other = write(tmp_path / "other.jsonl", [*ROWS[:-1], {"prompt": PROMPT, "candidates": ["y"]}])
+    plain = write(tmp_path / "plain.jsonl", [{"by": "length"}])
+    for arguments, said in (
+        (("length", other, target), "answers other lines"),
+        (("width", source, target), "was ranked by length, and this is width"),
+        (("length", source, plain), "not the result of a batch"),
+        (("length", source, source), "are one file"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            rank_file(Longest(), *map(str, arguments))
+    assert rows_of(plain) == [{"by": "length"}]
+
+
+def test_only_a_window_of_lines_is_held(tmp_path: Path):
+    read = 0
+
+    def lines():
+        nonlocal read
+        for number in range(1, 10_001):
+            read += 1
+            yield Line(number, "", None, PROMPT, ("x", "xy"))
+
+    for row in rank_lines(Longest(), "length", lines(), 64):
+        assert read - row["line"] < 64
+        assert row["best"] == 1
+    assert read == 10_000
+
+
+def test_lines_that_are_too_long_or_no_text_are_told():
+    [line] = read_lines(io.BytesIO(b"\xff\n"), "in", 0)
+    assert line.error.startswith("not UTF-8")
+    assert [line.number for line in read_lines(io.BytesIO(b"{}\n\n{}\n{}"), "in", 1)] == [3, 4]
+
+
+@pytest.mark.slow
+def test_a_killed_batch_of_a_reranker_goes_on(tmp_path: Path, reranker: Path):
+    from selftrain import Reranker
+
+    rows = [{"id": n, "prompt": PROMPT, "candidates": [f"    return {n}\n", *TEXTS]} for n in range(200)]
+    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    command = [sys.executable, "-m", "flows.cli", "rank", str(reranker), "--batch", str(source), str(target)]
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    child = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    while not (target.exists() and target.stat().st_size) and child.poll() is None:
+        time.sleep(0.01)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert main(["rank", str(reranker), "--batch", str(source), str(target)]) == 0
+    found = rows_of(target)
+    assert [row["id"] for row in found] == list(range(200))
+    expected = Reranker.load(reranker).rank(PROMPT, rows[7]["candidates"])
+    assert found[7]["scores"] == pytest.approx(expected.scores, abs=1e-4)
+    assert found[7]["best"] == expected.best
+
+
+@pytest.mark.slow
+def test_standard_input_and_wrong_usage(
+    tmp_path: Path, reranker: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    source = write(tmp_path / "in.jsonl", [{"prompt": PROMPT, "candidates": TEXTS}, "no"])
+    command = [sys.executable, "-m", "flows.cli", "rank", str(reranker), "--batch", "-", "-"]
+    with source.open() as given:
+        done = subprocess.run(
+            command, stdin=given, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}
+        )
+    assert done.returncode == 1
+    first, second = map(json.loads, done.stdout.splitlines())
+    assert first["pick"] == TEXTS[first["best"]]
+    assert "broken JSON" in second["error"]
+    assert done.stderr.startswith("selftrain: line 2: broken JSON")
+    for arguments, said in (
+        (["--batch", "-", "out"], "cannot go on"),
+        (["--batch", "nowhere", "out"], "nowhere: no such file"),
+        (["--batch", str(source), "out", "--prompt", "p"], "--batch has its own prompts"),
+    ):
+        assert main(["rank", str(reranker), *arguments]) == 2
+        assert said in capfd.readouterr().err
+
+
+def test_a_folder_stands_for_its_files(tmp_path: Path):
+    for name in ("b.py", "a.py", ".hidden", "prompt.txt"):
+        (tmp_path / name).write_text("x")
+    (tmp_path / "empty").mkdir()
+    found = candidate_files([str(tmp_path), "c.py"], str(tmp_path / "prompt.txt"))
+    assert found == [str(tmp_path / "a.py"), str(tmp_path / "b.py"), "c.py"]
+    with pytest.raises(UsageError, match="holds no candidates"):
+        candidate_files([str(tmp_path / "empty")], None)

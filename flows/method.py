@@ -26,7 +26,7 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
     policies: dict[str, ArtifactRef] = {"sft": generator}
     rerankers: dict[str, ArtifactRef] = {}
     reranker = policy = None
-    needed = policies_needed(run.config)
+    needed = run.config.policy_rounds
     for round in range(1, run.config.rounds + 1):
         reranker = rerankers[f"rm-{round}"] = train_reward(run, generator, pairs, round, before=reranker)
         if round in needed:
@@ -44,18 +44,6 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
     if champion is not None:
         rerankers = {CHAMPION: champion} | rerankers
     return report(run, problems, pools, pairs, evaluate(run, problems, pools, rerankers))
-
-
-def policies_needed(config: RunConfig) -> set[int]:
-    """The rounds whose policy step is carried out: those whose policy is evaluated, mined or trained on by a needed one."""
-    rounds = range(1, config.rounds + 1)
-    evaluated = config.evaluate.pools
-    needed = {round for round in rounds if evaluated is None or f"ppo-{round}" in evaluated}
-    if config.mine.pools in ("all", "newest"):
-        needed |= set(rounds[:-1])
-    if config.ppo.start == "previous" and needed:
-        needed = set(range(1, max(needed) + 1))
-    return needed
 
 
 class Outline(Run):

@@ -971,6 +971,18 @@ class RunConfig(Strict):
     """Prefect block with the store's storage options (credentials, endpoint): `secret/NAME` or `remote-file-system/NAME`;
     null: the options come from the environment."""
 
+    @property
+    def policy_rounds(self) -> set[int]:
+        """The rounds whose policy step is carried out: those whose policy is evaluated, mined or trained on by a needed one."""
+        rounds = range(1, self.rounds + 1)
+        evaluated = self.evaluate.pools
+        needed = {round for round in rounds if evaluated is None or f"ppo-{round}" in evaluated}
+        if self.mine.pools in ("all", "newest"):
+            needed |= set(rounds[:-1])
+        if self.ppo.start == "previous" and needed:
+            needed = set(range(1, max(needed) + 1))
+        return needed
+
     @model_validator(mode="after")
     def _isolated(self) -> Self:
         runtime = self.runtime

@@ -18,9 +18,9 @@ def too_high(config: RunConfig) -> Iterator[str]:
     generator = None if config.model.random else config.model.base
     judge = None if config.reward.random else config.reward.base or generator
     names = [
-        ("sft", "learning_rate", generator),
+        ("sft", "learning_rate", generator if config.sft.epochs else None),
         ("reward", "learning_rate", judge),
-        ("ppo", "learning_rate", generator),
+        ("ppo", "learning_rate", generator if config.policy_rounds else None),
     ]
     if config.reward.later_epochs is not None:
         names.append(("reward", "later_learning_rate", judge))

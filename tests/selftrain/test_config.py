@@ -19,7 +19,8 @@ def test_every_shipped_config_is_found():
     names = {path.relative_to(CONFIGS).as_posix() for path in SHIPPED}
     assert {
         "demo.yaml", "paper-1.3b.yaml", "paper-6.7b.yaml", "prod.yaml", "qwen2.5-coder-0.5b.yaml",
-        "qwen2.5-coder-0.5b-instruct.yaml", "smoke.yaml", "smollm2-135m.yaml", "studies/evidence.yaml",
+        "qwen2.5-coder-0.5b-instruct.yaml", "qwen2.5-coder-0.5b-instruct-cpu.yaml", "smoke.yaml", "smollm2-135m.yaml",
+        "studies/evidence.yaml",
     } <= names  # fmt: skip
     found = [path for path in CONFIGS.rglob("*") if path.is_file() and path.suffix != ".json"]
     assert len(SHIPPED) == len(found), "every file but DeepSpeed's JSON is a config or a study"
@@ -95,7 +96,8 @@ WRONG = [
     ("sft.epoch", 2, r"sft\.epoch: no such setting"),
     ("colour", "red", r"colour: no such setting"),
     ("sft.epochs", "many", r"sft\.epochs: .*number.*got 'many'"),
-    ("sft.epochs", 0, r"sft\.epochs: .*greater than 0; got 0"),
+    ("sft.epochs", -1, r"sft\.epochs: .*greater than or equal to 0; got -1"),
+    ("sft.epochs", 0, r"sft\.epochs is 0, and the model has random weights"),
     ("rounds", 0, r"rounds: .*greater than or equal to 1; got 0"),
     ("rounds", 1.5, r"rounds: .*integer.*got 1\.5"),
     ("seed", -1, r"seed: .*got -1"),

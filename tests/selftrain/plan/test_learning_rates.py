@@ -17,7 +17,7 @@ from tasks.run import Run
 def config(base: str | None, **sections: Any) -> RunConfig:
     """A run from `base`; rates that are not given are low."""
     rates = {name: {"learning_rate": 1e-6} | sections.get(name, {}) for name in ("sft", "reward", "ppo")}
-    return RunConfig.model_validate({"model": {"base": base}, **rates})
+    return RunConfig.model_validate({"model": {"base": base}, **sections, **rates})
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,8 @@ def config(base: str | None, **sections: Any) -> RunConfig:
         ),
         (None, {"reward": {"learning_rate": 1e-3, "base": "judge"}}, ["reward.learning_rate is 0.001"]),
         ("small", {"reward": {"learning_rate": 1e-5, "head_learning_rate": 1e-2}}, []),
+        ("small", {"sft": {"learning_rate": 3e-3, "epochs": 0}}, []),
+        ("small", {"ppo": {"learning_rate": 2e-3}, "rounds": 1, "evaluate": {"pools": ["sft"]}}, []),
     ],
     ids=str,
 )

@@ -200,13 +200,15 @@ def test_only_problems_with_right_and_wrong_samples_are_trained_on(inputs, tmp_p
         for at, passed in enumerate(outcomes)
     ]
     write_records(tmp_path / "executions.parquet", rows, Execution)
-    mixed = CONFIG.model_copy(update={"ppo": CONFIG.ppo.model_copy(update={"problems": "mixed", "steps": 1})})
-    found = {**inputs, "executions": tmp_path}
-    metrics = run_stage(found, tmp_path / "out", config=mixed)[0].metrics
-    assert (metrics["prompts"], metrics["unmixed"]) == (1, 7)
+    mixed = CONFIG.model_copy(update={"ppo": CONFIG.ppo.model_copy(update={"problems": "mixed"})})
+    child = Child(config={}, inputs={**inputs, "executions": tmp_path}, folder=tmp_path, runtime={}, extra={})
+    tokenizer = AutoTokenizer.from_pretrained(inputs["generator"])
+    found = ppo_child._prompts(child, mixed, tokenizer, ())
+    assert ([problem.id for problem in found.problems], found.unmixed) == (["p0"], 7)
+    assert found.trained == [encode_prompt(tokenizer, PROMPTS[0])]
     write_records(tmp_path / "executions.parquet", rows[2:], Execution)
     with pytest.raises(DataError, match="no problem of the rl split has both passing and failing samples"):
-        run_stage(found, tmp_path / "none", config=mixed)
+        ppo_child._prompts(child, mixed, tokenizer, ())
 
 
 def test_a_generator_in_the_rerankers_place(inputs, tmp_path):

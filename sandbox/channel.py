@@ -5,7 +5,7 @@ The worker is a child process (`Pipe`) or runs in a container (`sandbox.backends
 
 import contextlib
 import os
-import selectors
+import select
 import subprocess
 import time
 from pathlib import Path
@@ -92,7 +92,7 @@ class Pipe:
 
 def wait_readable(fd: int, deadline: float) -> None:
     """Wait until `fd` can be read. Raises `SandboxError` at `deadline`."""
-    with selectors.DefaultSelector() as selector:
-        selector.register(fd, selectors.EVENT_READ)
-        if not selector.select(max(deadline - time.monotonic(), 0)):
-            raise SandboxError("it did not answer in time")
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    if not poll.poll(1000 * max(deadline - time.monotonic(), 0)):
+        raise SandboxError("it did not answer in time")

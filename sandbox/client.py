@@ -124,8 +124,11 @@ class Sandbox:
         for worker in self._workers:
             worker.stop()
         self._threads.shutdown(wait=True)
+        slots = [self._idle.get() for _ in range(self.workers)]  # until no caller waits for an answer either
         for worker in self._workers:
             worker.close()
+        for slot in slots:  # a later call gets one, and an error from it
+            self._idle.put(slot)
 
     def missing_tools(self, name: str) -> tuple[str, ...]:
         """The tools and files of language `name` that are missing on the machine or in the image. Raises `UsageError`."""
@@ -197,6 +200,9 @@ class Sandbox:
         if the backend (Docker's daemon) has ended and does not come back, `Cancelled`, `SandboxError` if another thread closes
         the sandbox.
         """
+        if isinstance(programs, Sequence) and len(programs) == 1:
+            yield self._alone(programs[0], cancel or Cancel())
+            return
         known: OrderedDict[str, Result] = OrderedDict()  # by content
         twins: dict[str, list[str]] = {}  # by content: the ids of duplicates that wait for the result
         contents: dict[int, str] = {}  # by id() of a program that is being judged: its content
@@ -225,9 +231,7 @@ class Sandbox:
             yield from (replace(result, id=other, cached=True) for other in twins.pop(content))
 
         for program, result in self._in_parallel(distinct(), call):
-            # The failure of a checker may be a timeout of the checker.
-            failed = program.checker and result.verdict is Verdict.sandbox_error
-            if failed or Verdict.timeout in (result.verdict, *(case.verdict for case in result.cases)):
+            if _unsure(program, result):
                 slow.append(program)
             else:
                 yield from settle(program, result)
@@ -236,6 +240,15 @@ class Sandbox:
         yield from ready
         for program, result in self._confirm(slow, call):
             yield from settle(program, result)
+
+    def _alone(self, program: Program, call: Cancel) -> Result:
+        """Judge the only program of a call, in the caller's thread, because handing it to another one costs more than the rest of
+        a call."""
+        self.check(program)
+        result = self._judge(program, call)
+        if _unsure(program, result):
+            [(_, result)] = self._confirm([program], call)
+        return result
 
     def _confirm(self, programs: Sequence[Program], call: Cancel) -> Iterator[tuple[Program, Result]]:
         """Judge programs again, at most half as many at once as there are processors, so that none slows another down."""
@@ -330,6 +343,12 @@ class Sandbox:
             yield slot[language(name).image]
         finally:
             self._idle.put(slot)
+
+
+def _unsure(program: Program, result: Result) -> bool:
+    """Whether a second run has to confirm `result`: a timeout, or the failure of a checker, which may be a timeout of the checker."""
+    failed = program.checker is not None and result.verdict is Verdict.sandbox_error
+    return failed or Verdict.timeout in (result.verdict, *(case.verdict for case in result.cases))
 
 
 def content_key(program: Program) -> str:

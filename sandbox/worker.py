@@ -88,6 +88,10 @@ class Worker:
             self._drop(channel)
             if not found:
                 raise SandboxError(f"a sandbox worker failed: {error}") from error
+        except BaseException:  # such as KeyboardInterrupt; the answer to come belongs to no later request
+            channel.kill()
+            self._drop(channel)
+            raise
         if not found:
             raise SandboxError(answer.get("error", f"a sandbox worker answered {answer}"))
         return found

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from sandbox.client import Sandbox
 from sandbox.serve import fusion, native, open_instruct, piston
 from sandbox.serve.bodies import REFUSALS, answer_refusals
+from sandbox.serve.direct import Direct
 from sandbox.serve.guard import Guard, Rules
 from sandbox.serve.service import Service
 
@@ -31,8 +32,9 @@ def application(sandbox: Sandbox, queue: int, token: str | None = None, audit: s
         service.close()
 
     app = FastAPI(title="Sandbox", description="Judges untrusted programs.", lifespan=life)
-    for router in (native.router, fusion.router, piston.router, open_instruct.router):
-        app.include_router(router(service))
+    routers = [of.router(service) for of in (native, fusion, piston, open_instruct)]
+    for router in routers:
+        app.include_router(router)
     answer_refusals(app, piston.PREFIX)
 
     @app.get("/health")
@@ -46,6 +48,7 @@ def application(sandbox: Sandbox, queue: int, token: str | None = None, audit: s
     def observe(route: str, status: int, seconds: float) -> None:
         service.metrics.requests.labels(route, status).observe(seconds)
 
+    app.add_middleware(Direct, routers=routers, handlers=app.exception_handlers)
     app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe))
     return app
 

@@ -6,14 +6,14 @@ from contextlib import suppress
 from typing import Annotated, Any
 
 from fastapi import APIRouter, HTTPException, Request
-from fastapi.responses import StreamingResponse
+from fastapi.responses import Response, StreamingResponse
 from pydantic import Field, WithJsonSchema
 
 from sandbox.errors import UsageError
 from sandbox.rows import Row, parse_row
 from sandbox.serve.bodies import LANGUAGE_NAMES, REFUSALS, Body, memory_schema
-from sandbox.serve.service import CEILINGS, MOST_CASES, MOST_PROGRAMS, Service, check_count, check_judged
-from sandbox.verdicts import Limits
+from sandbox.serve.service import CEILINGS, MOST_CASES, MOST_PROGRAMS, Service, check_count
+from sandbox.verdicts import Limits, Result
 
 _TEXT = {"type": "string"}
 _PROGRAM = {
@@ -69,8 +69,9 @@ _ROW = {
         ),
     ]
 }
+_LINES = "application/x-ndjson"
 _STREAM = {
-    "content": {"application/x-ndjson": {"schema": {"type": "object"}}},
+    "content": {_LINES: {"schema": {"type": "object"}}},
     "description": "One result a line",
 }
 
@@ -102,27 +103,32 @@ def _parsed(programs: list[dict[str, Any]], audit: str) -> dict[str, Row]:
     return rows
 
 
+def _line(result: Result) -> str:
+    return json.dumps(result.to_json()) + "\n"
+
+
 def router(service: Service) -> APIRouter:
     """The routes of this API."""
     routes = APIRouter(prefix="/v1", tags=["own"])
 
     @routes.post("/judge", response_class=StreamingResponse, responses=REFUSALS | {200: _STREAM})
-    async def judge(body: Judge, request: Request) -> StreamingResponse:
+    async def judge(body: Judge, request: Request) -> Response:
         rows = _parsed(body.programs, service.audit)
-        results = await service.start(request, [row.program for row in rows.values() if row.known is None])
+        programs = [row.program for row in rows.values() if row.known is None]
+        if len(programs) == len(rows) == 1:  # so that a failure of the sandbox on it becomes an HTTP status
+            [alone] = await service.judge(request, programs)
+            return Response(_line(alone), media_type=_LINES)
+        results = await service.start(request, programs)
         first = [row.known for row in rows.values() if row.known is not None]
-        if not first and len(rows) == 1:  # so that a failure of the sandbox on it becomes an HTTP status
-            first.append(await anext(results))
-            check_judged(first[0])
 
         async def lines() -> AsyncIterator[str]:
             for result in first:
-                yield json.dumps(result.to_json()) + "\n"
+                yield _line(result)
             with suppress(HTTPException):  # the client has hung up
                 async for result in results:
-                    yield json.dumps(result.to_json()) + "\n"
+                    yield _line(result)
 
-        return StreamingResponse(lines(), media_type="application/x-ndjson")
+        return StreamingResponse(lines(), media_type=_LINES)
 
     @routes.get("/ping")
     async def ping() -> str:

@@ -49,7 +49,7 @@ def serving(*options: str, **environment: str) -> Iterator[Server]:
     )
     url = f"http://127.0.0.1:{port}"
     try:
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 120
         while True:
             try:
                 if httpx.get(url + "/v1/ping").json() == "pong":

@@ -3,6 +3,7 @@
 import itertools
 import os
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -20,6 +21,7 @@ from sandbox.worker import Worker
 from tests.needs import need
 from tests.sandbox.conftest import need_backend
 
+FINE = Program("fine", "py", "print('fine')")
 UNIQUE = "import uuid; print(uuid.uuid4())"
 
 
@@ -211,6 +213,32 @@ def test_what_a_lost_worker_had_not_answered_is_judged_again(caplog: pytest.LogC
     assert {id: result.stdout for id, result in found.items()} == {p.id: f"{p.id}\n" for p in programs}
     assert [id for id, result in found.items() if result.verdict is not Verdict.passed] == ["5"]
     assert found["5"].verdict is Verdict.wrong_answer
+
+
+def test_the_only_program_of_a_call_can_be_interrupted() -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    slow = Program("slow", "py", "import time; time.sleep(2); print('slow')")
+    usual = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with Sandbox("process") as sandbox:
+            assert [result.verdict for result in sandbox.run([FINE])] == [Verdict.passed]
+            signal.setitimer(signal.ITIMER_REAL, 0.5)
+            with pytest.raises(KeyboardInterrupt):
+                list(sandbox.run([slow]))
+            [result] = sandbox.run([FINE])  # and not what was left of the other's answer
+            assert (result.id, result.stdout) == ("fine", "fine\n")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, usual)
+
+
+def test_the_only_program_of_a_call_takes_no_other_thread() -> None:
+    with Sandbox("process") as sandbox:
+        sandbox._threads.shutdown()
+        [result] = sandbox.run([FINE])
+        assert (result.id, result.stdout) == ("fine", "fine\n")
 
 
 def test_batches_are_as_long_as_programs_are_short() -> None:

@@ -1,6 +1,7 @@
 """Tests of the sandbox over HTTP with hostile and wrong requests: each is refused with a reason, and the server goes on."""
 
 import json
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -158,3 +159,14 @@ def test_the_description_of_the_routes_says_how_they_refuse(server: Server) -> N
     assert [row["required"][-1] for row in rows] == ["program", "tests"]
     limits = rows[0]["properties"]["limits"]["properties"]
     assert limits["cpu_seconds"] == {"type": "number", "exclusiveMinimum": 0, "maximum": 120}
+
+
+def test_the_headers_of_a_request_are_bounded_and_those_of_many_are_not(server: Server) -> None:
+    with httpx.Client() as client:  # one connection, 100 KiB of headers in all
+        pages = [client.get(server.url + "/health", headers={"A": "b" * 2048}) for _ in range(50)]
+    assert {page.status_code for page in pages} == {200}
+    address = server.url.removeprefix("http://").split(":")
+    with socket.create_connection((address[0], int(address[1])), timeout=10) as client:
+        client.sendall(b"GET /health HTTP/1.1\r\nHost: a\r\nA: ")
+        with pytest.raises(OSError):
+            client.sendall(b"b" * (64 << 20))

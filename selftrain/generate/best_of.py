@@ -22,6 +22,7 @@ from selftrain.generate import Sampled
 from selftrain.generate.generator import Generator
 from selftrain.problems.chat import source_of
 from selftrain.problems.examples import example_tests
+from selftrain.rerank.normal import normal
 from selftrain.rerank.reranker import Ranking
 from selftrain.stage import Judge
 
@@ -167,9 +168,10 @@ def _judged(
     sandbox: Judge, prompt: str, texts: Sequence[str], language: str, behind: str, generator: Generator
 ) -> dict[str, Verdict]:
     """Text -> the verdict on its program. Raises SandboxFailed where there is none."""
+    forms = [normal(prompt, text, language, style=generator.style) for text in texts]
     programs = [
-        assemble(language, *source_of(prompt, text, generator.style), behind).program(str(at), language)
-        for at, text in enumerate(texts)
+        assemble(language, *source_of(*form, generator.style), behind).program(str(at), language)
+        for at, form in enumerate(forms)
     ]
     found = {}
     for result in sandbox.run(programs):

@@ -82,6 +82,13 @@ def test_where_none_passes_it_says_so_and_picks_among_all(sandbox: Sandbox, capl
     assert "none of the 2 completions passes the filter 'examples'" in caplog.text
 
 
+def test_a_program_in_markdown_is_judged_as_the_completion_that_it_is(sandbox: Sandbox):
+    whole = f"Sure:\n```python\n{PROMPT}{TEXTS[0]}```\n"
+    SCORES[whole] = 0.0
+    found = best_of_n(writes([whole]), Fixed(), PROMPT, filter="examples", sandbox=sandbox, language="py")
+    assert found.verdicts == (Verdict.passed,)
+
+
 BASH = "#!/bin/bash\n# Adds two.\nadd() {\n"
 
 

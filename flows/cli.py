@@ -5,7 +5,17 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from flows import cli_champion, cli_check, cli_evaluate, cli_rank, cli_run, cli_serve, cli_store, cli_study
+from flows import (
+    cli_champion,
+    cli_check,
+    cli_evaluate,
+    cli_export,
+    cli_rank,
+    cli_run,
+    cli_serve,
+    cli_store,
+    cli_study,
+)
 from flows.local import known
 from selftrain.launch.ending import ENDING
 
@@ -96,6 +106,7 @@ def parser() -> argparse.ArgumentParser:
     cli_evaluate.add_evaluate(commands)
     cli_check.add_check(commands)
     cli_serve.add_serve(commands)
+    cli_export.add_export(commands)
     return root
 
 

@@ -25,7 +25,7 @@ LAYERS = (
     ("launch", "report"),
     ("champion",),
     ("rerank",),
-    ("stages", "serve"),
+    ("stages", "serve", "export"),
     ("sampling",),
     ("training", "generate"),
     ("plan",),

@@ -49,6 +49,9 @@ AFTER_A_RUN = {
     "selftrain champion": (0, "rm-2"),
     'selftrain promote KEY --reason "too slow"': (0, "promoted"),
     "selftrain drift": (0, "drift.html"),
+    "selftrain export runs/demo reranker": (0, "reranker: rm-2 of smoke"),
+    "selftrain export runs/demo reranker --push NAME/MODEL": (0, "would be uploaded to NAME/MODEL"),
+    "selftrain export champion reranker": (0, "reranker: rm-1 of prod"),
 }
 """Commands that need a finished run or take long; one test runs them in this order: exit code, and what is printed."""
 
@@ -77,6 +80,8 @@ ELSEWHERE = {
     "selftrain run docs/own-data/own.yaml": "tests/flows/test_own_data.py::test_its_files_give_pairs_and_a_report",
     "selftrain run demo --set store=s3:*": "tests/flows/test_flow_s3.py::test_a_run_on_s3_is_found_cached_on_another_machine",
     "selftrain gc s3:*": "tests/flows/test_flow_s3.py::test_a_run_on_s3_is_found_cached_on_another_machine",
+    "selftrain export runs/demo reranker --push NAME/MODEL --yes": "tests/selftrain/export/test_card.py::test_push_uploads_the_files_of_the_folder",
+    "selftrain export runs/demo reranker --onnx": "tests/selftrain/export/test_onnx.py::test_onnx_runtime_gives_the_rerankers_scores",
     "dask *": "tests/tasks/test_dask.py::test_two_machines_share_the_work_of_a_run_and_its_records_are_those_of_one",
     "selftrain run my.yaml --set runtime.dask=*": "tests/tasks/test_dask.py::test_two_machines_share_the_work_of_a_run_and_its_records_are_those_of_one",
 }

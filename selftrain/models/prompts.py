@@ -32,6 +32,11 @@ def set_style(tokenizer: Any, style: PromptStyle) -> None:
         tokenizer.eos_token = tokenizer.convert_ids_to_tokens(turn_end(tokenizer))
 
 
+def copy_style(tokenizer: Any, to: Any) -> None:
+    """Give the tokenizer `to` the prompt style of `tokenizer`; it keeps its own end token."""
+    to.init_kwargs[_STYLE] = style_of(tokenizer)
+
+
 def encode_problem(tokenizer: Any, prompt: str, language: str) -> list[int]:
     """Token ids that the generator reads before it writes a completion of `prompt`."""
     if style_of(tokenizer) == "completion":

@@ -1,0 +1,48 @@
+"""Exports a reranker into a folder: checkpoint, model card, selftrain.json."""
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+
+from selftrain.errors import UsageError
+from selftrain.export.card import facts, model_card
+from selftrain.export.checkpoint import Exact, write_checkpoint
+from selftrain.export.onnx import write_onnx
+from selftrain.export.source import Source
+
+FACTS = "selftrain.json"
+"""The file by which an exported folder is known."""
+
+
+def export(
+    source: Source, folder: Path, repo: str | None = None, licence: str | None = None, onnx: bool = False
+) -> Exact:
+    """Write the exported reranker to `folder`, in place of an earlier export; nothing is left there if it fails.
+
+    repo     the hub's id under which the card's examples load the model; None: the folder's name
+    licence  the hub's name of the licence; None: see `model_card`
+    onnx     whether an ONNX file is written too
+
+    Raises UsageError where `folder` holds something else or cannot be written, or there can be no ONNX file.
+    """
+    if folder.exists() and not (folder / FACTS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UsageError(f"{folder}: expected a new folder or an earlier export; it holds something else")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written: {error}") from error
+    try:
+        made.chmod(0o755)
+        exact = write_checkpoint(source.folder, made)
+        (made / FACTS).write_text(json.dumps(facts(source, exact), indent=1) + "\n")
+        (made / "README.md").write_text(model_card(source, exact, repo or folder.name, licence))
+        if onnx:
+            write_onnx(made)
+        if folder.exists():
+            shutil.rmtree(folder)
+        made.rename(folder)
+    finally:
+        shutil.rmtree(made, ignore_errors=True)
+    return exact

@@ -10,6 +10,8 @@ from flows import (
     cli_check,
     cli_evaluate,
     cli_export,
+    cli_generate,
+    cli_inspect,
     cli_rank,
     cli_run,
     cli_serve,
@@ -38,6 +40,11 @@ examples:
   selftrain node /shared/store                          lend this machine to a run with runtime.nodes > 1
   selftrain rank runs/demo --prompt p.txt a.py b.py     scores of completions, and the pick
   selftrain rank runs/demo --example                    the same for a test problem of the run, with verdicts
+  selftrain rank runs/demo --batch in.jsonl out.jsonl   many problems; killed, it goes on
+  selftrain best-of runs/demo --prompt p.txt --n 8      eight programs of the run's generator, and the best of them
+  selftrain evaluate written.jsonl --reranker runs/demo how good each way to pick is, for programs that any model wrote
+  selftrain check-data mine.jsonl                       faults in problems, before anything is trained
+  selftrain inspect runs/demo PROBLEM#3                 one candidate's life: verdict, scores, pairs, picks
   selftrain serve runs/demo                             ranks over HTTP, as Cohere, Jina, vLLM and TEI do
 """
 
@@ -105,6 +112,8 @@ def parser() -> argparse.ArgumentParser:
     cli_rank.add_rank(commands)
     cli_evaluate.add_evaluate(commands)
     cli_check.add_check(commands)
+    cli_inspect.add_inspect(commands)
+    cli_generate.add_commands(commands)
     cli_serve.add_serve(commands)
     cli_export.add_export(commands)
     return root

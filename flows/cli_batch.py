@@ -125,7 +125,7 @@ def rank_file(ranker: Any, by: str, source: str, target: str) -> int:
     try:
         with open(source, "rb") as lines, open(target, "ab", buffering=0) as out:
             for row in rank_lines(ranker, by, read_lines(lines, source, done), WINDOW):
-                out.write(_encoded(row))
+                out.write(encoded(row))
                 done = row["line"]
                 bad += _told(source, row)
                 progress(done, total, "lines")
@@ -142,7 +142,7 @@ def rank_stream(ranker: Any, by: str, source: str) -> int:
     try:
         with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
             for row in rank_lines(ranker, by, read_lines(lines, name, 0), window):
-                sys.stdout.write(_encoded(row).decode())
+                sys.stdout.write(encoded(row).decode())
                 sys.stdout.flush()
                 bad += _told(name, row)
     except FileNotFoundError as error:
@@ -165,8 +165,7 @@ def _answer(line: Line, found: list[float] | str) -> dict[str, Any]:
     if isinstance(found, str):
         return head | {"error": found}
     best = max(range(len(found)), key=found.__getitem__)
-    scores = [score if math.isfinite(score) else None for score in found]
-    return head | {"best": best, "pick": line.candidates[best], "scores": scores}
+    return head | {"best": best, "pick": line.candidates[best], "scores": found}
 
 
 def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
@@ -191,6 +190,12 @@ def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
 
 def read_lines(file: IO[bytes], name: str, done: int) -> Iterator[Line]:
     """The lines of `file` after the first `done`; blank lines are left out."""
+    for number, text, digest in _texts(file, name, done):
+        yield _line(text, name, number, digest)
+
+
+def _texts(file: IO[bytes], name: str, done: int) -> Iterator[tuple[int, bytes, str]]:
+    """(number, line, first digits of its digest) of each line that is not blank, after the first `done`."""
     number = 0
     while text := file.readline(LONGEST_LINE):
         number += 1
@@ -199,21 +204,26 @@ def read_lines(file: IO[bytes], name: str, done: int) -> Iterator[Line]:
                 f"{name}:{number}: the line has more than {LONGEST_LINE >> 20} MiB; expected one JSON object a line"
             )
         if number > done and text.strip():
-            yield _line(text, name, number)
+            yield number, text, hashlib.sha256(text.strip()).hexdigest()[:12]
 
 
-def _line(text: bytes, name: str, number: int) -> Line:
+def _parsed(text: bytes, name: str, number: int) -> tuple[dict[str, Any], str]:
+    """The object in a line, and why there is none."""
     from selftrain.problems.rows import parse_json
 
-    digest = hashlib.sha256(text.strip()).hexdigest()[:12]
     try:
         row = parse_json(text.decode("utf-8-sig").strip(), Path(name), number)
     except UnicodeDecodeError as error:
-        return Line(number, digest, error=f"not UTF-8 ({error.reason})")
+        return {}, f"not UTF-8 ({error.reason})"
     except DataError as error:
-        return Line(number, digest, error=str(error).removeprefix(f"{name}:{number}: "))
-    if not isinstance(row, dict):
-        return Line(number, digest, error="expected a JSON object with `prompt` and `candidates`")
+        return {}, str(error).removeprefix(f"{name}:{number}: ")
+    return (row, "") if isinstance(row, dict) else ({}, "expected a JSON object")
+
+
+def _line(text: bytes, name: str, number: int, digest: str) -> Line:
+    row, wrong = _parsed(text, name, number)
+    if wrong:
+        return Line(number, digest, error=wrong)
     id, prompt, language = (row.get(key) for key in ("id", "prompt", "language"))
     candidates = row.get("candidates", row.get("completions"))
     wrong = ""
@@ -267,8 +277,31 @@ def _digest_of(source: str, number: int) -> str:
     return hashlib.sha256(line.strip()).hexdigest()[:12]
 
 
-def _encoded(row: dict[str, Any]) -> bytes:
+def encoded(row: dict[str, Any]) -> bytes:
+    """A row as a line of JSON; a number that is not finite, which JSON does not have, is null."""
+    row = {name: _finite(value) for name, value in row.items()}
     return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+
+
+def _finite(value: Any) -> Any:
+    """`value` with None in place of NaN and infinity."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, dict):
+        return {name: _finite(one) for name, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list) else value
+
+
+def objects(source: str) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(FILE:LINE, object, why it is none) of each line of `source`; - is standard input. Raises UsageError for the whole file."""
+    name = "line" if source == "-" else source
+    try:
+        with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
+            for number, text, _ in _texts(lines, name, 0):
+                row, wrong = _parsed(text, name, number)
+                yield f"{name} {number}" if source == "-" else f"{name}:{number}", row, wrong
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
 
 
 def _told(source: str, row: dict[str, Any]) -> int:

@@ -56,6 +56,9 @@ AFTER_A_RUN = {
 """Commands that need a finished run or take long; one test runs them in this order: exit code, and what is printed."""
 
 ELSEWHERE = {
+    "selftrain best-of runs/demo --prompt p.txt --n 8": "tests/flows/test_cli_generate.py::test_best_of",
+    "selftrain generate runs/demo in.jsonl --out written.jsonl": "tests/flows/test_cli_generate.py::test_rows_keep_their_fields_and_bad_ones_are_told",
+    "selftrain inspect runs/demo sft/PROBLEM#0": "tests/flows/test_cli_inspect.py::test_a_candidate_of_the_evaluation",
     "selftrain rank runs/demo --prompt p.txt candidates/": "tests/flows/test_cli_batch.py::test_a_folder_stands_for_its_files",
     "selftrain rank runs/demo --batch in.jsonl out.jsonl": "tests/flows/test_cli_batch.py::test_a_killed_batch_of_a_reranker_goes_on",
     "selftrain check-data docs/own-data/stdio.jsonl": "tests/flows/test_own_data.py::test_its_programs_are_sound",

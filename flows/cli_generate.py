@@ -1,0 +1,263 @@
+"""The commands `selftrain generate` and `selftrain best-of`: programs of any causal model, and the best of n of them."""
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+from typing import IO, Any
+
+from flows.cli_batch import encoded, objects
+from flows.cli_evaluate import add_sandbox
+from flows.progress import Progress
+from selftrain.errors import UsageError
+
+GENERATE_EXAMPLES = """\
+examples:
+  selftrain generate runs/demo --prompt p.txt --n 4                        four completions of one prompt
+  selftrain generate runs/demo problems.jsonl --out written.jsonl          of many prompts, one JSON object a line
+  selftrain evaluate written.jsonl --reranker runs/demo                    ... if they have tests: how good is the pick?
+  selftrain rank runs/demo --batch written.jsonl picks.jsonl               ... or only the picks
+  selftrain generate qwen2.5-coder --base-url http://127.0.0.1:11434/v1 --prompt p.txt --language py
+                                                                           a model behind an OpenAI-compatible server
+
+A row of the input has `prompt` and, if they are known, `language` and `stop_tokens`; all its fields are kept. The output adds
+`completions`, `finish_reasons` and, where the model gives them, `mean_logprobs` (nats per token)."""
+
+BEST_EXAMPLES = """\
+examples:
+  selftrain best-of runs/demo --prompt p.txt --n 8                         the run's generator and its own way to pick
+  selftrain best-of runs/demo --prompt p.txt --filter compile --language py
+                                                                           only among those that compile (in the sandbox)
+  selftrain best-of MODEL --base-url http://127.0.0.1:8000/v1 --reranker runs/demo --prompt p.txt --language py --json
+
+The pick is printed to standard output, what is known about it to standard error; --json prints all candidates."""
+
+
+def add_commands(commands: Any) -> None:
+    """Add `selftrain generate` and `best-of`."""
+    generate = commands.add_parser(
+        "generate",
+        help="write completions of prompts with any causal model, as JSON lines",
+        epilog=GENERATE_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_generator(generate)
+    generate.add_argument(
+        "rows", nargs="?", metavar="IN", help="JSON lines with `prompt`; - is standard input"
+    )
+    generate.add_argument("--prompt", metavar="FILE", help="file with one prompt, in place of IN")
+    generate.add_argument(
+        "--out", metavar="OUT", help="file to write; it must not exist (default: standard output)"
+    )
+    generate.set_defaults(command=generate_command)
+
+    best = commands.add_parser(
+        "best-of",
+        help="write n programs, drop those that do not compile or fail the prompt's examples, pick the best",
+        epilog=BEST_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    _add_generator(best)
+    best.add_argument("--prompt", required=True, metavar="FILE", help="file with the prompt")
+    best.add_argument(
+        "--reranker",
+        metavar="RUN",
+        help="a run, or a reranker's folder, that picks (default: the generator's run)",
+    )
+    best.add_argument(
+        "--filter", choices=("compile", "examples"), help="keep those that compile, or pass the examples"
+    )
+    best.add_argument("--tests", metavar="FILE", help="the problem's tests, whose form a filter may need")
+    best.add_argument("--json", action="store_true", help="print JSON")
+    add_sandbox(best)
+    best.set_defaults(command=best_command)
+
+
+def _add_generator(command: argparse.ArgumentParser) -> None:
+    """The options that name a generator, and how it samples."""
+    command.add_argument("generator", help="a run, a folder, or with --base-url the name of the model there")
+    command.add_argument(
+        "--base-url", metavar="URL", help="an OpenAI-compatible server, such as http://127.0.0.1:8000/v1"
+    )
+    command.add_argument("--tokenizer", metavar="FOLDER", help="the served model's tokenizer, to send tokens")
+    command.add_argument("--chat", action="store_true", help="ask the server a question (/chat/completions)")
+    command.add_argument("--policy", default="sft", help="policy of a run: sft, ppo-N or last (default: sft)")
+    command.add_argument(
+        "--engine", default="hf", choices=("hf", "ctranslate2"), help="of a local model (default: hf)"
+    )
+    command.add_argument("--n", type=int, default=16, help="completions of each prompt (default: 16)")
+    command.add_argument(
+        "--temperature", type=float, default=0.8, metavar="T", help="0: greedy, with --n 1 (default: 0.8)"
+    )
+    command.add_argument(
+        "--top-p", type=float, default=1.0, metavar="P", help="mass of nucleus sampling (default: 1)"
+    )
+    command.add_argument(
+        "--max-new-tokens",
+        type=int,
+        default=256,
+        metavar="N",
+        help="longest completion, tokens (default: 256)",
+    )
+    command.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    command.add_argument(
+        "--language", metavar="NAME", help="language of the programs; a chat model and a filter need it"
+    )
+
+
+def _generator(options: argparse.Namespace) -> Any:
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    from selftrain.generate.generator import Generator
+
+    return Generator.load(
+        options.generator,
+        base_url=options.base_url,
+        tokenizer=options.tokenizer,
+        chat=options.chat,
+        policy=options.policy,
+        engine=options.engine,
+    )
+
+
+def _sampling(options: argparse.Namespace) -> dict[str, Any]:
+    names = ("temperature", "max_new_tokens", "top_p", "seed")
+    return {name: getattr(options, name) for name in names}
+
+
+def generate_command(options: argparse.Namespace) -> int:
+    """`selftrain generate`; exit code 1 if a row could not be used."""
+    if (options.rows is None) == (options.prompt is None):
+        raise UsageError("expected either IN, JSON lines with `prompt`, or --prompt FILE")
+    if options.out is not None and Path(options.out).exists():
+        raise UsageError(f"{options.out} exists; name another file, or remove it")
+    rows = list(_rows(options)) if options.rows != "-" else _rows(options)
+    generator = _generator(options)
+    total = len(rows) if isinstance(rows, list) else 0
+    show, bad = Progress(sys.stderr), 0
+    with nullcontext(sys.stdout) if options.out is None else _writable(options.out) as out:
+        for done, (where, row, wrong) in enumerate(rows, 1):
+            written = wrong or _written(generator, row, options)
+            if isinstance(written, str):
+                if options.prompt is not None:
+                    raise UsageError(written)
+                print(f"selftrain: {where}: {written}", file=sys.stderr)
+                bad += 1
+            else:
+                out.write(encoded(row | written).decode())
+                out.flush()
+            show(done, total, "prompts")
+    if bad:
+        print(f"selftrain: {bad} rows could not be used", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def _rows(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], str]]:
+    """(FILE:LINE, row, why it cannot be used)."""
+    if options.prompt is not None:
+        yield options.prompt, {"prompt": read_text(options.prompt)}, ""
+        return
+    yield from objects(options.rows)
+
+
+def _written(generator: Any, row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any] | str:
+    """What the generator adds to a row; a text where the row cannot be used, which says why."""
+    from sandbox.errors import SandboxError
+
+    prompt, stop = row.get("prompt"), row.get("stop_tokens")
+    language = row.get("language") or options.language
+    if not isinstance(prompt, str):
+        return "`prompt`: expected a text"
+    if stop is not None and not (
+        isinstance(stop, list) and all(isinstance(text, str) and text for text in stop)
+    ):
+        return "`stop_tokens`: expected a list of texts"
+    if language is not None and not isinstance(language, str):
+        return "`language`: expected a text"
+    try:
+        found = generator.sample(prompt, options.n, language=language, stop=stop, **_sampling(options))
+    except (UsageError, SandboxError) as error:
+        return " ".join(str(error).split())
+    written: dict[str, Any] = {"completions": [one.text for one in found]}
+    if all(one.mean_logprob is not None for one in found):
+        written["mean_logprobs"] = [one.mean_logprob for one in found]
+    return written | {"finish_reasons": [one.finish_reason for one in found]}
+
+
+def best_command(options: argparse.Namespace) -> int:
+    """`selftrain best-of`."""
+    prompt = read_text(options.prompt)
+    tests = read_text(options.tests) if options.tests else ""
+    place = options.reranker or options.generator
+    if options.reranker is None and options.base_url is not None:
+        raise UsageError("a served model has no reranker: give --reranker, a run or a reranker's folder")
+    generator = _generator(options)
+    from selftrain.config import RuntimeConfig
+    from selftrain.generate.best_of import best_of_n
+    from selftrain.rerank.picker import Picker
+    from selftrain.rerank.reranker import Reranker
+    from tasks.sandbox import open_sandbox
+
+    reranker: Any = Reranker.load(place) if (Path(place) / "config.json").is_file() else Picker.load(place)
+    runtime = RuntimeConfig(backend=options.backend, workers=max(1, options.workers))
+    with open_sandbox(runtime) if options.filter else nullcontext() as sandbox:
+        found = best_of_n(
+            generator,
+            reranker,
+            prompt,
+            n=options.n,
+            filter=options.filter,
+            sandbox=sandbox,
+            language=options.language,
+            tests=tests,
+            **_sampling(options),
+        )
+    if options.json:
+        print(encoded(_as_json(found)).decode(), end="")
+        return 0
+    print(found.pick, end="" if found.pick.endswith("\n") else "\n")
+    seconds = ", ".join(f"{name} {value:.1f} s" for name, value in found.seconds.items())
+    passing = f", {_passing(found)} pass the filter" if found.verdicts else ""
+    print(
+        f"selftrain: candidate {found.best + 1} of {len(found.candidates)}{passing}, score {found.scores[found.best]:.4f}; {seconds}",
+        file=sys.stderr,
+    )
+    return 0
+
+
+def _passing(found: Any) -> str:
+    from collections import Counter
+
+    counts = Counter(map(str, found.verdicts))
+    named = ", ".join(f"{verdict} {count}" for verdict, count in counts.most_common())
+    return f"{'none' if found.none_passed else 'some'} ({named})"
+
+
+def _as_json(found: Any) -> dict[str, Any]:
+    rows = []
+    for at, one in enumerate(found.candidates):
+        row = vars(one) | {"score": found.scores[at]}
+        rows.append(row | ({"verdict": str(found.verdicts[at])} if found.verdicts else {}))
+    return {
+        "pick": found.pick,
+        "best": found.best,
+        "none_passed": found.none_passed,
+        "seconds": dict(found.seconds),
+        "candidates": rows,
+    }
+
+
+def read_text(name: str) -> str:
+    """The text of a file. Raises UsageError where it cannot be read."""
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: cannot be read as text: {error}") from error
+
+
+def _writable(name: str) -> IO[str]:
+    try:
+        return open(name, "x", encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be written: {error.strerror}") from error

@@ -1,0 +1,69 @@
+"""Tests of `selftrain inspect` against the records of a finished run."""
+
+import json
+from typing import Any
+
+import pytest
+
+from flows.cli import main
+from selftrain.records import Candidate, Execution, Pair, read_records
+from tests.command import Finished
+
+
+def told(capsys: pytest.CaptureFixture[str], run: Finished, id: str) -> dict[str, Any]:
+    assert main(["inspect", str(run.out), id, "--json"]) == 0
+    return dict(json.loads(capsys.readouterr().out))
+
+
+def refused(capsys: pytest.CaptureFixture[str], run: Finished, id: str) -> str:
+    assert main(["inspect", str(run.out), id]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    return line
+
+
+def test_a_candidate_of_the_evaluation(smoke_run: Finished, capsys: pytest.CaptureFixture[str]):
+    rows = read_records(smoke_run.folder("sample-ppo-1-evaluation") / "candidates.parquet", Candidate)
+    wanted = next(row for row in rows if row.sample == 1)
+    found = told(capsys, smoke_run, f"ppo-1/{wanted.id}")
+    assert (found["pool"], found["candidate"]["completion"]) == ("ppo-1", wanted.completion)
+    assert found["policy"].split("/")[1] == smoke_run.stages["ppo-1"]["key"]
+    assert found["mean_logprob"] == pytest.approx(wanted.logprob / len(wanted.token_ids))
+    executions = read_records(smoke_run.folder("execute-ppo-1-evaluation") / "executions.parquet", Execution)
+    verdict = next(row.verdict for row in executions if row.candidate_id == wanted.id)
+    assert found["execution"]["verdict"] == verdict
+    scores = json.loads((smoke_run.folder("evaluate") / "scores.json").read_text())["ppo-1"]["rm-2"]
+    own = [scores[row.id] for row in rows if row.problem_id == wanted.problem_id and row.sample >= 0]
+    place = 1 + sum(score > scores[wanted.id] for score in own)
+    assert found["scores"]["rm-2"] == [pytest.approx(scores[wanted.id]), place]
+    assert ("rm-2" in found["picked_by"]) is (place == 1)
+    main(["inspect", str(smoke_run.out), f"ppo-1/{wanted.id}"])
+    said = capsys.readouterr().out
+    assert said.startswith(f"ppo-1/{wanted.id}\n")
+    assert f"by rm-2, place {place} of {len(own)}" in said
+
+
+def test_a_program_of_a_pair(smoke_run: Finished, capsys: pytest.CaptureFixture[str]):
+    pair = read_records(smoke_run.folder("mine-2") / "pairs.parquet", Pair)[0]
+    for id, role, other in (
+        (pair.chosen_id, "chosen", pair.rejected_id),
+        (pair.rejected_id, "rejected", pair.chosen_id),
+    ):
+        found = told(capsys, smoke_run, id)
+        assert [
+            row
+            for row in found["pairs"]
+            if (row["role"], row["other"], row["kind"]) == (role, other, pair.kind)
+        ]
+        # No way picks among programs of the split rl; the rerankers score it now.
+        assert found["picked_by"] is None
+        assert list(found["scores"]) == ["rm-1", "rm-2"]
+
+
+def test_prefixes_and_unknown_ids(smoke_run: Finished, capsys: pytest.CaptureFixture[str]):
+    rows = read_records(smoke_run.folder("sample-sft-evaluation") / "candidates.parquet", Candidate)
+    id = rows[0].id
+    assert told(capsys, smoke_run, id)["candidate"]["id"] == id
+    problem = rows[0].problem_id
+    assert "candidates begin with this" in refused(capsys, smoke_run, f"{problem}#")
+    assert f"such as {problem}#" in refused(capsys, smoke_run, f"sft/{problem[1:]}#")
+    assert "pools are ppo-1, ppo-2, sft" in refused(capsys, smoke_run, "zzz")

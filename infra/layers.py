@@ -10,9 +10,9 @@ OWN = {
     "flows": ("flows", "tasks", "selftrain", "sandbox.errors"),
     "tasks": ("tasks", "selftrain", "sandbox.client", "sandbox.errors"),
     "selftrain": (
-        "selftrain", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.completion", "sandbox.errors",
-        "sandbox.languages", "sandbox.lexer", "sandbox.libraries", "sandbox.programs", "sandbox.serve.connection",
-        "sandbox.serve.guard", "sandbox.twin", "sandbox.verdicts",
+        "selftrain", "sandbox.assertions", "sandbox.cache", "sandbox.client", "sandbox.compare", "sandbox.completion",
+        "sandbox.errors", "sandbox.languages", "sandbox.lexer", "sandbox.libraries", "sandbox.programs",
+        "sandbox.serve.connection", "sandbox.serve.guard", "sandbox.twin", "sandbox.verdicts",
     ),
     "sandbox": ("sandbox",),
 }  # fmt: skip

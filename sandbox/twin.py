@@ -101,12 +101,12 @@ def edits_of(row: Language, tests: str) -> list[Edit]:
     edits = {}
     for template in row.assertions:
         if "WANTED" in template:
-            for wanted in _values(template, "WANTED", code):
+            for wanted in values(template, "WANTED", code):
                 if edit := _changed(row, tests, code, wanted, taken):
                     edits[edit.start] = edit
     if not edits:
         for template in row.assertions:
-            for holds in _values(template, "HOLDS", code):
+            for holds in values(template, "HOLDS", code):
                 condition = tests[holds.start : holds.stop]
                 edits[holds.start] = Edit(holds.start, holds.stop, row.negation.format(condition))
     return [edits[start] for start in sorted(edits)]
@@ -129,7 +129,7 @@ def _pieces(template: str) -> tuple[list[re.Pattern[str]], list[str]]:
     return patterns, texts[1::2]
 
 
-def _values(template: str, name: str, code: str) -> Iterator[slice]:
+def values(template: str, name: str, code: str) -> Iterator[slice]:
     """The places in masked `code` of the value that placeholder `name` stands for, one for each assertion."""
     (first, *rest), names = _pieces(template)
     for begin in first.finditer(code):

@@ -553,7 +553,7 @@ UNSCORED = ("on_policy", "easy")
 class MineConfig(Strict):
     """Mining of pairs."""
 
-    keyed_when_set = frozenset({"resample_temperature"})
+    keyed_when_set = frozenset({"resample_temperature", "assertions"})
 
     pairs_per_problem: Count = 8
     """Largest number of new pairs of one problem in one round."""
@@ -576,6 +576,10 @@ class MineConfig(Strict):
     max_pairs: Count | None = None
     """Largest number of pairs of all rounds together. If there are more in round r, pairs are left out at random: of the new ones
     down to 1/r of this number, then of the earlier ones. null: no bound."""
+
+    assertions: bool = False
+    """Whether the assertions of a pair's wrong program are run one by one, for the share that it passes, which `reward.margin` reads;
+    without it, this share is 0. It works where each assertion of the tests has lines of its own."""
 
     def weights(self, round: int) -> dict[str, float]:
         """The weights that count in `round`, by kind, in the order of `PairKind`."""
@@ -634,7 +638,8 @@ class RewardConfig(Strict):
     last_loss: Annotated[float, Field(ge=0)] = 1.0
     """Weight of the pairwise loss on the last token's score, which is the score of the exported reranker."""
     margin: Annotated[float, Field(ge=0)] = 0.0
-    """Margin between the scores of a pair, per unit of difference in the share of tests passed (Llama 2's margin loss)."""
+    """Margin between the scores of a pair, per unit of difference in the share of tests passed (Llama 2's margin loss). The share of
+    a wrong program is 0 without `execute.every_case` (problems with cases) or `mine.assertions` (others)."""
     template: str = "{prompt}"
     """Text that the reranker reads before the completion, with `{prompt}` in it once. The exported config.json contains it as
     `prompt_template`."""

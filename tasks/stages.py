@@ -138,7 +138,16 @@ def mine(
         pools = {name: pools[name]}
     settings = with_defaults(settings, *unused).model_copy(update={"kinds": settings.weights(round)})
     thins = earlier is not None and settings.max_pairs is not None
-    config = MineSlice(seed=run.config.seed, round=round, pools=tuple(pools), mine=settings, thins=thins)
+    config = MineSlice(
+        seed=run.config.seed,
+        round=round,
+        pools=tuple(pools),
+        mine=settings,
+        thins=thins,
+        execute=run.config.execute if settings.assertions else None,
+        toolchain=toolchain(run) if settings.assertions else None,
+        prompt_style=run.config.model.prompt_style if settings.assertions else "completion",
+    )
     inputs = _pool_inputs(problems, pools)
     if earlier is not None:
         inputs |= {"pairs": earlier[0], "reranker": earlier[1]}

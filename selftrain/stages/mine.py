@@ -25,11 +25,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from sandbox.verdicts import Verdict
-from selftrain.config import MineConfig, Strict
+from selftrain.config import ExecuteConfig, MineConfig, PromptStyle, Strict
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
 from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Context, Outcome, Stage
+from selftrain.stages.assertions import shares_passed
 from selftrain.stages.distinct import Program, distinct_programs, form
 from selftrain.store.store import PROGRESS
 
@@ -45,15 +46,20 @@ class MineSlice(Strict):
 
     pools   their names, the oldest first
     thins   whether earlier pairs are thinned out too; true in later rounds with `mine.max_pairs`
+    execute, toolchain, prompt_style  as in `ExecuteSlice`, with `mine.assertions`; otherwise at their defaults
     """
 
-    keyed_when_set = frozenset({"thins"})  # keys from when earlier pairs had the first claim stay apart
+    # `thins`: keys from when earlier pairs had the first claim stay apart.
+    keyed_when_set = frozenset({"thins", "execute", "toolchain", "prompt_style"})
 
     seed: int
     round: int
     pools: tuple[str, ...]
     mine: MineConfig
     thins: bool = False
+    execute: ExecuteConfig | None = None
+    toolchain: dict[str, str] | None = None
+    prompt_style: PromptStyle = "completion"
 
 
 def run(context: Context) -> Outcome:
@@ -75,6 +81,10 @@ def run(context: Context) -> Outcome:
         earlier = read_records(inputs["pairs"] / "pairs.parquet", Pair)
         programs = scored(context, programs)
     earlier, new = bounded(earlier, mine_pairs(problems, programs, earlier, config), config)
+    if config.mine.assertions:
+        verdicts = {program.id: program.verdict for each in programs.values() for program in each}
+        shares = shares_passed(context, problems, new, verdicts)
+        new = [replace(pair, gap=1.0 - shares.get(pair.rejected_id, 1.0 - pair.gap)) for pair in new]
     pairs = earlier + new
     found = outcomes(programs)
     if not pairs:
@@ -89,6 +99,7 @@ def run(context: Context) -> Outcome:
             program.verdict is Verdict.tampered for each in programs.values() for program in each
         ),
         "doubtful": doubtful,
+        **({"gap": sum(pair.gap for pair in new) / max(1, len(new))} if config.mine.assertions else {}),
         **{f"problems_{name}": found[name] for name in ("mixed", "passing", "failing")},
     }
     return Outcome(digest(pairs), metrics)

@@ -90,3 +90,12 @@ def test_the_policy_step_reads_verdicts_only_to_choose_problems():
         assert mixed[f"ppo-{round}"].inputs["executions"] == mixed["execute-sft-rl"].ref
     assert plain["rm-1"].ref == mixed["rm-1"].ref
     assert plain["ppo-1"].ref != mixed["ppo-1"].ref
+
+
+def test_mining_depends_on_the_sandbox_only_where_assertions_run():
+    plain, run = steps(), steps(mine={"assertions": True})
+    assert plain["mine-1"].config.toolchain is None
+    for round in (1, 2):
+        assert run[f"mine-{round}"].config.toolchain == {"": ""}
+        assert run[f"mine-{round}"].config.execute == run["execute-sft-rl"].config.execute
+    assert run["sample-sft-rl"].ref == plain["sample-sft-rl"].ref

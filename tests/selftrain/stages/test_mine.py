@@ -8,13 +8,14 @@ from typing import Any
 import pytest
 
 from sandbox.verdicts import Verdict
-from selftrain.config import MineConfig, RuntimeConfig
+from selftrain.config import ExecuteConfig, MineConfig, RuntimeConfig
 from selftrain.errors import DataError
 from selftrain.records import Candidate, Execution, Pair, Problem, read_records, write_records
 from selftrain.rerank.scoring import Job
 from selftrain.stage import Context
 from selftrain.stages.distinct import distinct_programs
 from selftrain.stages.mine import MINE, MineSlice, bounded, mine_pairs
+from tests.contexts import judging
 
 PASSED, WRONG, CRASHED = Verdict.passed, Verdict.wrong_answer, Verdict.runtime_error
 
@@ -494,3 +495,31 @@ def test_the_programs_of_all_pools_are_scored_by_the_reranker(tmp_path: Path, re
         assert pair.chosen_score is not None
         assert pair.rejected_score is not None
         assert (pair.kind == "hard_negative") == (pair.rejected_score > pair.chosen_score)
+
+
+def test_a_pair_says_which_share_of_the_assertions_its_wrong_program_passes(tmp_path: Path):
+    """The wrong programs pass 3 of 4 assertions, none, and (it crashes on one argument) 3 of 4; one does not compile."""
+    tests = "def check(f):\n" + "".join(f"    assert f({n}) == {n}\n" for n in range(4)) + "check(f)\n"
+    problem = Problem("a", "a", "py", "def f(n):\n", tests, "rl", "made")
+    texts = ("return n", "return min(n, 2)", "return -1 - n", "return n / (n - 3) * (n - 3)", "return (")
+    verdicts = (PASSED, WRONG, WRONG, CRASHED, Verdict.compile_error)
+    candidates = [
+        Candidate(f"a#{n}", "a", n, f"    {text}\n", (1,), 0.0, "stop") for n, text in enumerate(texts)
+    ]
+    write_records(tmp_path / "problems.parquet", [problem], Problem)
+    write_records(tmp_path / "candidates.parquet", candidates, Candidate)
+    rows = [Execution(c.id, "a", verdict, 0) for c, verdict in zip(candidates, verdicts, strict=True)]
+    write_records(tmp_path / "executions.parquet", rows, Execution)
+    inputs = dict.fromkeys(("problems", "sft.candidates", "sft.executions"), tmp_path)
+    runtime = RuntimeConfig(backend="process", workers=1)
+    gaps = []
+    for assertions in (False, True):
+        settings = MineConfig(assertions=assertions)
+        config = MineSlice(
+            seed=1, round=1, pools=("sft",), mine=settings, execute=ExecuteConfig(), toolchain={}
+        )
+        MINE.run(judging(config, inputs, tmp_path, runtime))
+        found = read_records(tmp_path / "pairs.parquet", Pair)
+        gaps.append({pair.rejected_id: pair.gap for pair in found})
+    assert gaps[0] == {f"sft/a#{n}": 1.0 for n in (1, 2, 3, 4)}
+    assert gaps[1] == {"sft/a#1": 0.25, "sft/a#2": 1.0, "sft/a#3": 0.25, "sft/a#4": 1.0}

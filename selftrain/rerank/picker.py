@@ -153,10 +153,15 @@ class Picker:
         import pyarrow.parquet as pq
 
         path = _folder(self.run, "sample-sft-evaluation") / "candidates.parquet"
-        table = pq.read_table(path, columns=["problem_id", "logprob", "token_ids"])
-        tokens = pc.max_element_wise(pc.list_value_length(table["token_ids"]), 1)
-        means = table.append_column("mean", pc.divide(table["logprob"], pc.cast(tokens, "float64")))
-        return float(pc.min(means.group_by("problem_id").aggregate([("mean", "mean")])["mean_mean"]).as_py())
+        # `read_table` and `group_by` would import pandas, a tenth of a cold start.
+        table = pq.ParquetFile(path).read(columns=["problem_id", "logprob", "token_ids"])
+        tokens = pc.list_value_length(table["token_ids"]).to_pylist()
+        means: dict[str, list[float]] = {}
+        for id, logprob, count in zip(
+            table["problem_id"].to_pylist(), table["logprob"].to_pylist(), tokens, strict=True
+        ):
+            means.setdefault(id, []).append(logprob / max(1, count))
+        return min(sum(found) / len(found) for found in means.values())
 
     @cached_property
     def _generator(self) -> tuple[Any, Any]:

@@ -155,32 +155,36 @@ class Reranker:
         return style_of(self.tokenizer)
 
     def rank_forms(self, problems: Sequence[Sequence[Normal]]) -> list[Ranking]:
-        """Rankings [problems] of candidates in normal form."""
+        """Rankings [problems] of candidates in normal form; equal ones are read once."""
         refused = [{at: why for at, form in enumerate(forms) if (why := refusal(form))} for forms in problems]
-        groups: dict[
-            tuple[int, str], list[int]
-        ] = {}  # candidates may have prompts of their own, with imports
+        # (problem, prompt) -> completion -> its candidates. Candidates may have prompts of their own, with imports.
+        groups: dict[tuple[int, str], dict[str, list[int]]] = {}
         for number, forms in enumerate(problems):
             for at, form in enumerate(forms):
                 if at not in refused[number]:
-                    groups.setdefault((number, form.prompt), []).append(at)
-        rows = self.encode(
-            [
-                (prompt, [problems[number][at].completion for at in ats])
-                for (number, prompt), ats in groups.items()
-            ]
-        )
+                    same = groups.setdefault((number, form.prompt), {}).setdefault(form.completion, [])
+                    same.append(at)
+        encoded = self.encode([(prompt, list(texts)) for (_, prompt), texts in groups.items()])
         longest = context_of(self.model.config)
-        for ((number, _), ats), ids in zip(groups.items(), rows, strict=True):
-            for at in reversed(range(len(ats))):
-                if longest is not None and len(ids[at]) > longest:
-                    refused[number][ats.pop(at)] = (
-                        f"with the prompt it has {len(ids.pop(at))} tokens; the reranker reads no more than {longest}"
+        rows: list[list[list[int]]] = []
+        places: list[list[tuple[int, list[int]]]] = []
+        for ((number, _), texts), found in zip(groups.items(), encoded, strict=True):
+            rows.append([])
+            places.append([])
+            for ats, ids in zip(texts.values(), found, strict=True):
+                if longest is not None and len(ids) > longest:
+                    why = (
+                        f"with the prompt it has {len(ids)} tokens; the reranker reads no more than {longest}"
                     )
+                    refused[number].update(dict.fromkeys(ats, why))
+                else:
+                    rows[-1].append(ids)
+                    places[-1].append((number, ats))
         scores = [[-math.inf] * len(forms) for forms in problems]
-        for ((number, _), ats), found in zip(groups.items(), self._score_ids(rows), strict=True):
-            for at, score in zip(ats, found, strict=True):
-                scores[number][at] = score
+        for put, given in zip(places, self._score_ids(rows), strict=True):
+            for (number, ats), score in zip(put, given, strict=True):
+                for at in ats:
+                    scores[number][at] = score
         return [
             Ranking(tuple(found), refused=dict(sorted(why.items())))
             for found, why in zip(scores, refused, strict=True)

@@ -140,10 +140,12 @@ def test_what_candidates_begin_with_alike_is_read_once(loaded: Reranker):
     hook = loaded.model.base_model.register_forward_hook(
         lambda _, given, out: read.append(tuple(out.last_hidden_state.shape[:2]))
     )
-    found = loaded.rank(PROMPT, texts).scores
+    found = next(loaded.score_many([(PROMPT, texts)], exact=True))
+    loaded.rank(PROMPT, texts)
     hook.remove()
     whole = len(encode_prompt(loaded.tokenizer, PROMPT) + encode_completion(loaded.tokenizer, texts[0]))
-    assert read == [(1, whole - 1), (2, 1)], "all but the end token"
+    assert read[:2] == [(1, whole - 1), (2, 1)], "all but the end token"
+    assert read[2:] == [(1, whole - 1), (1, 1)], "equal candidates are read once"
     assert found == pytest.approx([expected] * 2, rel=1e-5)
 
 

@@ -25,5 +25,6 @@ def serve(sandbox: Sandbox, host: str, port: int, queue: int, audit: str) -> Non
         ws="none",
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=5,
     )

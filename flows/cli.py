@@ -12,6 +12,7 @@ from flows import (
     cli_export,
     cli_generate,
     cli_inspect,
+    cli_new,
     cli_rank,
     cli_run,
     cli_serve,
@@ -26,6 +27,7 @@ examples:
   selftrain run demo                                    the whole loop on tiny models, report in runs/demo/
   selftrain run demo --dry-run                          its stages, their keys, and which are cached
   selftrain run demo --set seed=2 --out runs/demo-2     with another seed
+  selftrain new my.yaml                                 a config of your own, from questions or flags, with a plan
   selftrain run my.yaml --rounds 3                      your own config
   selftrain plan my.yaml --gpus 8 --gpu-memory 80       memory, FLOPs, hours and storage that it will need
   selftrain plan my.yaml --problems 1000 --samples 100 --machines 16 --html plan.html
@@ -113,6 +115,7 @@ def parser() -> argparse.ArgumentParser:
     cli_evaluate.add_evaluate(commands)
     cli_check.add_check(commands)
     cli_inspect.add_inspect(commands)
+    cli_new.add_new(commands)
     cli_generate.add_commands(commands)
     cli_serve.add_serve(commands)
     cli_export.add_export(commands)

@@ -56,6 +56,7 @@ AFTER_A_RUN = {
 """Commands that need a finished run or take long; one test runs them in this order: exit code, and what is printed."""
 
 ELSEWHERE = {
+    "selftrain new my.yaml --source bank --languages py,sh": "tests/flows/test_cli_new.py::test_only_what_differs_is_written",
     "selftrain best-of runs/demo --prompt p.txt --n 8": "tests/flows/test_cli_generate.py::test_best_of",
     "selftrain generate runs/demo in.jsonl --out written.jsonl": "tests/flows/test_cli_generate.py::test_rows_keep_their_fields_and_bad_ones_are_told",
     "selftrain inspect runs/demo sft/PROBLEM#0": "tests/flows/test_cli_inspect.py::test_a_candidate_of_the_evaluation",

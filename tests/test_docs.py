@@ -75,6 +75,7 @@ ELSEWHERE = {
     "python -m sandbox check --backend docker": "tests/sandbox/test_sandbox_check.py::test_a_backend_that_isolates_passes",
     "python -m sandbox multipl-e completions/": "tests/sandbox/test_sandbox_multipl_e_files.py::test_results_are_in_multipl_es_own_terms",
     "python -m sandbox serve *": "tests/sandbox/serving.py::serving",
+    "selftrain serve *": "tests/selftrain/serve/test_serve_process.py::serving",
     "pip install --no-deps .": "tests/test_package.py::installed",
     "make server": "tests/conftest.py::server",
     "make deploy": "tests/flows/test_deployed.py::deployed",
@@ -111,6 +112,7 @@ NOT_RUN = {
 OTHER_BLOCKS = {
     "README.md": {"problems", "flows/"},
     "ARCHITECTURE.md": {"STORE/STAGE/KEY/manifest.json", "flows/"},
+    "serve.md": {"curl"},
     "method.md": {"L_list", "L_pair", "kl_t", "K_i"},
     "development.md": {"flows"},
 }

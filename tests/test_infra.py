@@ -71,7 +71,9 @@ def test_the_sandbox_reaches_no_other_service_and_only_workers_reach_it():
     assert beside == {"deploy", "judge", "worker", "worker-gpu"}
     assert all("docker.sock" not in volume for s in services.values() for volume in s.get("volumes", []))
     published = [port for service in services.values() for port in service.get("ports", [])]
-    assert published == ["127.0.0.1:4200:4200", "127.0.0.1:8080:8080"], "on this machine only"
+    assert published == ["127.0.0.1:4200:4200", "127.0.0.1:8080:8080", "127.0.0.1:8081:8081"], (
+        "on this machine only"
+    )
 
 
 def test_every_image_of_a_registry_has_a_place_for_its_digest(tmp_path: Path):

@@ -38,7 +38,7 @@ class Common(Body):
     model                   any name: one reranker is served, whatever it is called
     language                (own) the programs' language, such as py; needed by runs of several languages with a chat model
     truncate_prompt_tokens  (vLLM) candidates are cut so that prompt and candidate have at most that many tokens; -1: the
-                            reranker's longest input. Without it, a candidate that is too long is refused
+                            reranker's longest input. Without it, a candidate that is too long is not scored and comes last
     truncation_side         (vLLM) which end of a candidate is cut off
     use_activation          (vLLM) true: scores between 0 and 1; false: the model's scores. None: the route's default
     """

@@ -2,6 +2,7 @@
 
 import os
 import resource
+import sys
 
 import uvicorn
 
@@ -11,6 +12,9 @@ from selftrain.serve.served import Source
 from selftrain.serve.service import Limits
 
 TOKEN = "SELFTRAIN_TOKEN"  # noqa: S105 - the name of a variable
+SWITCH_SECONDS = 0.0005
+"""How long a thread keeps the interpreter while another waits. The scoring thread gives it up at each operation on tensors; with
+Python's 5 ms it would wait for so long each time that a request is being read."""
 DRAIN_SECONDS = 30
 """After SIGTERM, requests that were accepted have this long to be answered."""
 
@@ -19,6 +23,7 @@ def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: fl
     """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SELFTRAIN_TOKEN."""
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor for each connection
+    sys.setswitchinterval(SWITCH_SECONDS)
     app = application(source, limits, os.environ.get(TOKEN) or None, poll_seconds)
     uvicorn.run(
         app,

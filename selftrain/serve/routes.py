@@ -1,5 +1,6 @@
 """The routes: /rerank in four dialects, vLLM's /score and /classify, OpenRLHF's /get_reward."""
 
+import math
 import time
 import uuid
 from typing import Any
@@ -33,6 +34,8 @@ def router(service: Service) -> APIRouter:
         answer = await service.score(
             request, [(text_of(body.query), body.candidates, body.language)], _cut_of(body)
         )
+        if not any(map(math.isfinite, answer.scores[0])):
+            raise HTTPException(422, "; ".join(["no candidate can be ranked", *answer.warnings[:3]]))
         raw = body.raw_scores if request.state.tei else body.use_activation is False
         order = _order(answer.scores[0])
         if request.state.tei:

@@ -6,6 +6,7 @@ import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,7 +73,9 @@ class Served:
 
     def relevance(self, score: float) -> float:
         """A number between 0 and 1 that rises with the score: sigmoid(scale x score + offset)."""
-        return (1 + math.tanh((self.scale * score + self.offset) / 2)) / 2
+        log_odds = self.scale * score + self.offset
+        small = math.exp(-abs(log_odds))  # so that low numbers keep their order too
+        return (1.0 if log_odds >= 0 else small) / (1 + small)
 
     def least(self, scores: Sequence[float]) -> float:
         """A score for candidates that cannot be scored: of relevance 0.001, or the lowest of `scores` if that is lower."""
@@ -146,7 +149,13 @@ class Wanted:
         return str(reranker_folder(self.what).resolve())
 
     def load(self) -> Served:
-        """Load it. Raises SelftrainError if it does not exist."""
+        """Load it, so that it answers its first request as fast as any. Raises SelftrainError if it does not exist."""
+        served = self._loaded()
+        with suppress(UsageError):  # where a language has to be said
+            served.rank([("def one():\n", ["    return 1\n"], None)])
+        return served
+
+    def _loaded(self) -> Served:
         if champion := find_champion(self.what):
             return Served(f"{champion[1].ranker}-{champion[1].reranker}", self._picked(*champion))
         folder = reranker_folder(self.what)

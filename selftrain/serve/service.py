@@ -41,7 +41,7 @@ class Cut:
     own       most tokens of a candidate
     keep_end  whether the end of a candidate is kept instead of its beginning
 
-    Without `total` and `own`, what is too long is refused.
+    Without `total` and `own`, a candidate that is too long cannot be scored.
     """
 
     total: int | None = None
@@ -99,7 +99,7 @@ class Service:
     async def score(self, request: Request, problems: Sequence[Problem], cut: Cut = Cut()) -> Answer:
         """Score the candidates of a request.
 
-        Raises HTTPException 413 for too many or too long texts, 422 for an empty prompt and for candidates with too many tokens,
+        Raises HTTPException 413 for too many or too long texts, 422 for an empty prompt and for one with too many tokens,
         503 if too many candidates wait, and HUNG_UP if the client disconnects.
         """
         self._check(problems)
@@ -158,7 +158,8 @@ class Service:
 
 
 def _measured(served: Served, problems: Sequence[Problem], cut: Cut) -> tuple[list[Problem], int, list[str]]:
-    """The problems with their candidates cut, the tokens of all, and warnings. Raises HTTPException 422 for what is too long."""
+    """The problems with their candidates cut, the tokens of all, and warnings. Raises HTTPException 422 for a prompt that
+    is too long."""
     found: list[Problem] = []
     warnings: list[str] = []
     tokens = number = 0
@@ -166,33 +167,21 @@ def _measured(served: Served, problems: Sequence[Problem], cut: Cut) -> tuple[li
         lengths, kept = served.lengths(prompt, texts), list(texts)
         most = cut.most(served, prompt)
         for at, length in enumerate(lengths):
-            if length <= most:
+            if length <= most or not cut.asked:
                 continue
-            kept[at] = _shortened(served, prompt, texts[at], cut, (number + at, length, most))
+            shorter = served.shortened(prompt, texts[at], int(most), cut.keep_end)
+            if shorter is None:
+                raise HTTPException(
+                    422,
+                    f"the prompt alone has more tokens than are allowed for prompt and candidate, {most}; shorten it",
+                )
+            kept[at] = shorter
             lengths[at] = int(most)
             warnings.append(f"candidate {number + at} was cut: {length} tokens with its prompt, now {most}")
         tokens += sum(lengths)
         number += len(texts)
         found.append((prompt, kept, language))
     return found, tokens, warnings
-
-
-def _shortened(served: Served, prompt: str, text: str, cut: Cut, about: tuple[int, int, float]) -> str:
-    """A candidate cut as `cut` says. `about`: its number, its tokens with the prompt, and how many are allowed."""
-    number, got, allowed = about
-    if not cut.asked:
-        raise HTTPException(
-            422,
-            f"candidate {number}: got {got} tokens with its prompt, allowed are at most {allowed}, the reranker's longest input; "
-            "leave it out, or ask for candidates to be cut (truncate_prompt_tokens: -1, or for TEI truncate: true)",
-        )
-    shorter = served.shortened(prompt, text, int(allowed), cut.keep_end)
-    if shorter is None:
-        raise HTTPException(
-            422,
-            f"the prompt alone has more tokens than are allowed for prompt and candidate: {allowed}; shorten it",
-        )
-    return shorter
 
 
 async def _gone(request: Request) -> None:

@@ -2,11 +2,12 @@
 
 import sys
 
-from tests.bench import dask, learning, overhead, plan, ppo, sampling, sandbox, scoring, server, sft
+from tests.bench import dask, learning, overhead, plan, ppo, sampling, sandbox, scoring, serve, server, sft
 
 BENCHES = {
     "sampling": sampling.main,
     "scoring": scoring.main,
+    "serve": serve.main,
     "sft": sft.main,
     "ppo": ppo.main,
     "overhead": overhead.main,

@@ -159,7 +159,7 @@ def test_a_candidate_that_cannot_be_scored_comes_last_and_the_answer_says_why(cl
         ({"query": " ", "documents": TEXTS}, 422, "the prompt is empty"),
         ({"query": PROMPT, "documents": TEXTS * 7}, 413, "candidates: got 21, allowed are at most 20"),
         ({"query": PROMPT, "documents": ["x" * 501]}, 413, "got 501, allowed are at most 500"),
-        ({"query": PROMPT + "1" * 200, "documents": TEXTS}, 422, "allowed are at most 96"),
+        ({"query": PROMPT + "1" * 200, "documents": TEXTS}, 422, "no candidate can be ranked"),
         ({"query": PROMPT, "documents": TEXTS, "top_n": -1}, 422, "top_n"),
         ({"query": PROMPT, "documents": "text"}, 422, "documents"),
         ([], 422, "JSON object"),

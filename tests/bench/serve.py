@@ -1,0 +1,124 @@
+"""Benchmark: candidates per second of `selftrain serve` at 16 clients against `Reranker.score_many`, then latency and memory.
+
+Both score the same problems with 16 candidates each on one thread, the demo's model on the bank's prompts. They take turns, so that
+what else the machine does hits both alike; the best turn of each counts. Clients send the next request when they have the answer.
+Each turn sends prompts that the server has not seen. `python -m tests.bench.serve 600`: the load of ten minutes.
+"""
+
+import asyncio
+import json
+import os
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+import httpx
+import torch
+
+from selftrain.config import BankConfig
+from selftrain.models.models import train_tokenizer
+from selftrain.problems.read import read_problems
+from selftrain.rerank.reranker import Reranker
+from tests.bench.scoring import CANDIDATES, Problems, _model
+from tests.selftrain.serve.test_serve_process import serving
+
+CLIENTS, TURNS, GOAL = 16, 6, 0.95
+LOAD_SECONDS = 60.0
+
+
+def main(seconds: float = LOAD_SECONDS) -> None:
+    """Measure and print."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    os.environ["OMP_NUM_THREADS"] = "1"
+    sizes = {"sft": 400, "rl": 1, "validation": 1, "test": 1}
+    bank = [
+        p for p in read_problems(BankConfig(sizes=sizes, families=["list"], lengths=[1, 2])) if p.response
+    ]
+    tokenizer = train_tokenizer([text for p in bank for text in (p.prompt, p.response or "")], 1024)
+    model = _model(tokenizer, hidden_size=128, layers=3, heads=4, key_value_heads=4)
+    rng = random.Random(0)
+    answers = {
+        language: [p.response or "" for p in bank if p.language == language] for language in ("py", "sh")
+    }
+    problems = [
+        (p.prompt, rng.sample(answers[p.language], CANDIDATES)) for p in bank if p.language in answers
+    ][:160]
+    with tempfile.TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        with serving(Path(folder)) as server:
+            compare(Reranker.load(folder), server.url, problems)
+            before = server.metric("process_resident_memory_bytes")
+            times = asyncio.run(load(server.url, repeated(problems), seconds))
+            after = server.metric("process_resident_memory_bytes")
+    found = sorted(times)
+    p50, p99 = (1000 * found[int(share * (len(found) - 1))] for share in (0.5, 0.99))
+    print(
+        f"{seconds:.0f} s of {CLIENTS} clients: {len(found)} requests, {CANDIDATES * len(found) / seconds:.0f} candidates/s, p50 "
+        f"{p50:.0f} ms, p99 {p99:.0f} ms; memory {before / 2**20:.0f} MiB at the start, {after / 2**20:.0f} MiB at the end"
+    )
+
+
+def compare(reranker: Reranker, url: str, problems: Problems) -> None:
+    """Print the ratio of the two rates."""
+    best = {"score_many": float("inf"), "serve": float("inf")}
+    numbers = count()
+    for _ in range(TURNS):
+        fresh = [(f"# {next(numbers)}\n{prompt}", texts) for prompt, texts in problems]
+        started = time.perf_counter()
+        expected = list(reranker.score_many(fresh))
+        best["score_many"] = min(best["score_many"], time.perf_counter() - started)
+        started = time.perf_counter()
+        times = asyncio.run(load(url, iter(fresh)))
+        best["serve"] = min(best["serve"], time.perf_counter() - started)
+        assert len(times) == len(expected) == len(problems)
+    rates = {name: len(problems) * CANDIDATES / seconds for name, seconds in best.items()}
+    print(
+        f"score_many {rates['score_many']:.0f} candidates/s, serve at {CLIENTS} clients {rates['serve']:.0f}: ratio "
+        f"{rates['serve'] / rates['score_many']:.2f} (goal {GOAL})"
+    )
+
+
+def repeated(problems: Problems) -> Iterator[tuple[str, list[str]]]:
+    """The problems again and again, each time with other prompts."""
+    for number in count(10**6):
+        prompt, texts = problems[number % len(problems)]
+        yield f"# {number}\n{prompt}", texts
+
+
+async def load(
+    url: str, problems: Iterator[tuple[str, list[str]]], seconds: float = float("inf")
+) -> Sequence[float]:
+    """Seconds of each request; CLIENTS at once, until there are no more problems or the time is over."""
+    target, times = httpx.URL(url), []
+    end = time.perf_counter() + seconds
+
+    async def client() -> None:
+        reader, writer = await asyncio.open_connection(target.host, target.port)
+        for prompt, texts in problems:
+            started = time.perf_counter()
+            if started > end:
+                break
+            body = json.dumps({"query": prompt, "documents": texts, "return_documents": False}).encode()
+            head = f"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+            writer.write(head.encode() + body)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200"), answer
+            length = next(
+                line for line in answer.lower().split(b"\r\n") if line.startswith(b"content-length:")
+            )
+            await reader.readexactly(int(length.split(b":")[1]))
+            times.append(time.perf_counter() - started)
+        writer.close()
+
+    await asyncio.gather(*(client() for _ in range(CLIENTS)))
+    return times
+
+
+if __name__ == "__main__":
+    main(float(sys.argv[1]) if len(sys.argv) > 1 else LOAD_SECONDS)

@@ -38,7 +38,8 @@ class Decided:
         if self.record is None:
             return f"nothing to do: {self.attempt.nothing}"
         challenger = self.record.challenger
-        name = challenger.ranker if challenger else self.record.champion.ranker
+        decided = challenger or self.record.champion
+        name = decided.ranker if decided else ""
         return f"{name} {self.record.decision}: {self.record.reason}"
 
 
@@ -48,6 +49,7 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
     Returns the attempt, the identity of the decision on it, and the registry's records of earlier decisions.
     """
     records = Registry(run.store, run.config.name).records()
+    champion = records[-1].champion if records else None
     longest = max([run.config.rounds, *(one.rounds for record in records for one in _contenders(record))])
     keys = Outline(
         run.config.model_copy(update={"rounds": longest + 2}),
@@ -62,7 +64,7 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
         return str(keys.steps[f"rm-{number}"].ref)
 
     identity = Identity(
-        champion=records[-1].champion.reranker if records else None,
+        champion=champion.reranker if champion else None,
         problems=str(keys.steps["prepare"].ref),
         method=fingerprint(
             {
@@ -144,12 +146,12 @@ def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record])
         ranker = found.rival.ranker.replace(CHAMPION, f"rm-{rival.rounds}")
         weight = found.rival.logprob_weight
         rival = rival.model_copy(update={"ranker": ranker, "logprob_weight": weight})
-    promoted, reason = verdict(found.difference, run.config.promotion.tolerance)
+    promoted, reason = verdict(found.difference, run.config.promotion.tolerance, found.untrained)
     return Record(
         number=next_number(records),
         decision="promoted" if promoted else "not promoted",
         reason=reason,
-        champion=new if promoted else records[-1].champion,
+        champion=new if promoted else records[-1].champion if records else None,
         challenger=new,
         rival=rival,
         difference=found.difference,

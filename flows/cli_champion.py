@@ -57,8 +57,10 @@ def promote_command(options: argparse.Namespace) -> int:
     store = find_store(options.store)
     registry = Registry(store, options.name) if options.name else _registry(options)
     record = promote_by_hand(registry, options.key, options.reason)
+    champion = record.champion
+    assert champion is not None, "it was promoted"
     print(
-        f"{record.decision}: {record.champion.ranker} {record.champion.reranker}, record {record.number} of {registry.name}"
+        f"{record.decision}: {champion.ranker} {champion.reranker}, record {record.number} of {registry.name}"
     )
     others = [name for name in names(store) if name != registry.name]
     if record.number == 1 and others:

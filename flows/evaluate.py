@@ -56,11 +56,13 @@ def evaluate(
 def subject(run: Run, reranker: str | None, generator: str | None) -> tuple[Contender, ArtifactRef]:
     """The reranker to measure and the generator to sample from. Raises UsageError if the store does not have them."""
     records = Registry(run.store, run.config.name).records()
-    if reranker is None and not records:
+    champion = records[-1].champion if records else None
+    key = reranker or (champion.reranker if champion else None)
+    if key is None:
         raise UsageError(
             f"{run.config.name} has no champion in {run.store.url}: give `reranker`, its key, or promote one first"
         )
-    ranked = contender(run.store, records, reranker or records[-1].champion.reranker)
+    ranked = contender(run.store, records, key)
     wanted = generator or ranked.generator
     if wanted is None:
         raise UsageError(

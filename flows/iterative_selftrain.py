@@ -78,9 +78,10 @@ def announce(run: PrefectRun, decided: Decided) -> None:
     """Show the decision and the history of decisions in the UI, and notify of a promotion."""
     records = Registry(run.store, run.config.name).records()
     champion = records[-1].champion
-    text = f"**{decided.text}**\n\nChampion: {champion.ranker} (`{champion.reranker}`)\n\n{drift_markdown(records)}"
+    who = f"{champion.ranker} (`{champion.reranker}`)" if champion else "none yet"
+    text = f"**{decided.text}**\n\nChampion: {who}\n\n{drift_markdown(records)}"
     show_markdown(f"champion-{run.config.name}", text, f"the champion of {run.config.name}")
-    if decided.record is not None and decided.record.decision == "promoted":
+    if decided.record is not None and decided.record.decision == "promoted" and champion is not None:
         notify("promoted", f"{run.config.name}: {decided.text}", {"champion": champion.model_dump()})
 
 

@@ -2,9 +2,9 @@
 
     python -m tests.promote_by_config FOLDER
 
-The first champion is a reranker with hardly any training. Three challengers follow, each from a change of the config: a trained
-reranker; one with another value of a setting that enters the key but has no effect (patience, without evaluations during
-training); and one with hardly any training. Expected decisions: promoted, promoted, not promoted, not promoted. This takes some
+The first challenger is a reranker with hardly any training, which has to beat a random pick and log-probability, and does not. Three
+more follow, each from a change of the config: a trained reranker, the first champion; one with another value of a setting that enters the key but has no effect (patience, without evaluations during
+training); and one with hardly any training. Expected decisions: not promoted, promoted, not promoted, not promoted. This takes some
 minutes. The exit code is 1 if a decision differs.
 """
 
@@ -26,7 +26,7 @@ SMALL = (
     "runtime.processes=1",
 )
 STEPS = (
-    ("the first, hardly trained", "reward.learning_rate=1.0e-7", "promoted"),
+    ("the first, hardly trained", "reward.learning_rate=1.0e-7", "not promoted"),
     ("better", "reward.learning_rate=1.0e-3", "promoted"),
     ("equal", "reward.patience=4", "not promoted"),
     ("worse", "reward.learning_rate=2.0e-7", "not promoted"),

@@ -45,7 +45,7 @@ AFTER_A_RUN = {
     "selftrain evaluate runs/demo --pool ppo-1 --reranker runs/two": (0, "reranker: runs/two, by rm-"),
     "selftrain run demo --set seed=2 --out runs/demo-2": (0, "report: "),
     "selftrain compare runs/demo runs/demo-2": (0, "comparison of methods"),
-    "selftrain run prod --champion": (0, "promoted: there was no champion yet"),
+    "selftrain run prod --champion": (0, "not promoted: there is no champion yet"),
     "selftrain champion": (0, "rm-2"),
     'selftrain promote KEY --reason "too slow"': (0, "promoted"),
     "selftrain drift": (0, "drift.html"),

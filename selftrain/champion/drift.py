@@ -32,10 +32,10 @@ SURROUNDINGS: dict[str, tuple[Callable[[Figures], float], float]] = {
 
 
 def since(records: Sequence[Record]) -> Record:
-    """The record of the decision by which the current champion became champion."""
+    """The record of the decision by which the current champion became champion; the first one while there is no champion."""
     first = records[-1]
     for record in reversed(records):
-        if record.champion.reranker != records[-1].champion.reranker:
+        if _key(record) != _key(records[-1]):
             break
         first = record
     return first
@@ -44,16 +44,17 @@ def since(records: Sequence[Record]) -> Record:
 def history(name: str, records: Sequence[Record]) -> str:
     """Text: the champion, when and why it was promoted, and a table of all decisions."""
     champion, made = records[-1].champion, since(records)
+    last = made if champion else records[-1]
     lines = [
-        f"champion of {name}: {champion.ranker}  {champion.reranker}",
-        f"since {made.time} (record {made.number}, {made.decision}): {made.reason}",
+        f"champion of {name}: {f'{champion.ranker}  {champion.reranker}' if champion else 'none yet'}",
+        f"since {made.time} (record {last.number}, {last.decision}): {last.reason}",
         "",
         f"{'':<4} {'time':<26}{'decision':<18}{'challenger':<16}{'difference':<26}champion after it",
     ]
     for record in records:
         challenger = record.challenger.ranker if record.challenger else "-"
         difference = _difference(record) or "-"
-        after = f"{record.champion.ranker}  {record.champion.reranker.rpartition('/')[2][:12]}"
+        after = f"{record.champion.ranker}  {_key(record)[:12]}" if record.champion else "none yet"
         lines.append(
             f"{record.number:<4} {record.time:<26}{record.decision:<18}{challenger:<16}{difference:<26}{after}"
         )
@@ -150,6 +151,11 @@ def _surroundings(records: Sequence[Record]) -> dict[str, str]:
         if curve:
             plots[label] = charts.curve_chart(label, {"random": curve}, "decision", (0.0, room))
     return plots
+
+
+def _key(record: Record) -> str:
+    """The key of the champion after the decision; empty while there is none."""
+    return record.champion.reranker.rpartition("/")[2] if record.champion else ""
 
 
 def _solved(share: Share | None) -> str:

@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from selftrain.champion.registry import Contender, Identity, Record, Share
@@ -26,6 +27,8 @@ CHAMPION = "champion"
 """Name in an evaluation of a champion of another chain."""
 POOL = "sft"
 """The pool in which champion and challenger are compared."""
+UNTRAINED = {"random": "a random pick", "logprob": "the pick by log-probability"}
+"""The ways to pick that the first champion has to beat -> how reasons call them."""
 
 
 @dataclass(frozen=True)
@@ -65,14 +68,14 @@ def next_attempt(
     if not records:
         return Attempt(int(min(rounds, most)))
     champion = records[-1].champion
-    of_chain = reranker(champion.rounds) == champion.reranker
+    of_chain = champion is not None and reranker(champion.rounds) == champion.reranker
     decided = [
         record
         for record in records
         if record.challenger and record.identity and record.identity.method == identity.method
     ]
     judged = {record.challenger.reranker for record in decided if record.challenger}
-    number = champion.rounds + 1 if of_chain else int(min(champion.rounds, most))
+    number = int(min(champion.rounds if champion else rounds, most)) + of_chain
     while reranker(number) in judged:
         number += 1
     rejected = 0  # challengers in a row, under this identity
@@ -88,7 +91,7 @@ def next_attempt(
     if nothing is None:
         return _attempt(number, champion, reranker)
     if not decided:
-        return Attempt(champion.rounds, nothing=nothing)
+        return Attempt(champion.rounds if champion else number, nothing=nothing)
     last = decided[-1]
     assert last.challenger is not None
     return _attempt(last.challenger.rounds, last.rival, reranker, nothing)
@@ -117,7 +120,10 @@ class Measured:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Challenger and rival on the same problems and candidates. Without a rival, `rival` and `difference` are None."""
+    """Challenger and rival on the same problems and candidates. Without a rival, `rival` and `difference` are None.
+
+    untrained  what the challenger solves more than each way to pick without a reranker
+    """
 
     problems: int
     random: Share
@@ -125,6 +131,7 @@ class Comparison:
     challenger: Measured
     rival: Measured | None
     difference: Share | None
+    untrained: dict[str, Share]
 
 
 def compare(
@@ -167,14 +174,28 @@ def compare(
         challenger=measured[challenger],
         rival=None if rival is None else measured[rival],
         difference=None if rival is None else share(table[chosen[challenger]] - table[chosen[rival]]),
+        untrained={title: share(table[chosen[challenger]] - table[way]) for way, title in UNTRAINED.items()},
     )
 
 
-def verdict(difference: Share | None, tolerance: float) -> tuple[bool, str]:
-    """The rule of promotion: whether the challenger becomes champion, and the reason as text."""
+def verdict(
+    difference: Share | None, tolerance: float, untrained: Mapping[str, Share] = MappingProxyType({})
+) -> tuple[bool, str]:
+    """The rule of promotion: whether the challenger becomes champion, and the reason as text.
+
+    A challenger has to beat the champion by more than `tolerance`. Without one (`difference` None), it has to beat each way to pick
+    without a reranker: see `Comparison.untrained`.
+    """
     if difference is None:
-        return True, "there was no champion yet"
-    said = f"solves {difference.value:+.3f} [{difference.low:+.3f}, {difference.high:+.3f}] of the problems more than the champion"
+        said = " and ".join(f"{_said(share)} more than {title}" for title, share in untrained.items())
+        if all(share.low > 0 for share in untrained.values()):
+            return True, f"there was no champion yet{', and it solves ' + said if said else ''}"
+        return False, f"there is no champion yet: solves {said}; not every interval lies above 0"
+    said = f"solves {_said(difference)} of the problems more than the champion"
     if difference.low > tolerance:
         return True, f"{said}: the interval lies above the tolerance {tolerance:g}"
     return False, f"{said}: the interval does not lie above the tolerance {tolerance:g}"
+
+
+def _said(share: Share) -> str:
+    return f"{share.value:+.3f} [{share.low:+.3f}, {share.high:+.3f}]"

@@ -84,7 +84,7 @@ class Figures(Strict):
 class Record(Strict):
     """One decision.
 
-    champion    the champion after the decision
+    champion    the champion after the decision; None while there is none
     rival       the champion with which the challenger was compared
     difference  share of problems that the challenger solves, minus the share that `rival` solves
     identity    None for decisions by hand, as are `challenger`, `rival`, `difference` and `figures`
@@ -95,7 +95,7 @@ class Record(Strict):
     id: str = Field(default_factory=lambda: uuid.uuid4().hex)
     decision: Literal["promoted", "not promoted", "rolled back", "promoted by hand"]
     reason: str
-    champion: Contender
+    champion: Contender | None
     challenger: Contender | None = None
     rival: Contender | None = None
     difference: Share | None = None
@@ -141,6 +141,17 @@ class Registry:
             f"{path} is not a record of a decision ({what}); expected what `selftrain promote` or a run writes. Restore it from "
             "a copy, or delete it: then the record before it counts"
         )
+
+
+def champion_of(registry: Registry) -> Contender:
+    """The champion of `registry`. Raises UsageError if there is none yet."""
+    records = registry.records()
+    if not records or records[-1].champion is None:
+        raise UsageError(
+            f"{registry.name} has no champion in {registry.store.url} yet{': ' + records[-1].reason if records else ''}; "
+            f"`selftrain promote KEY --name {registry.name}` promotes a reranker by hand"
+        )
+    return records[-1].champion
 
 
 def names(store: Store) -> list[str]:
@@ -222,9 +233,10 @@ def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
     while True:
         records = registry.records()
         chosen = contender(registry.store, records, key)
-        if records and records[-1].champion.reranker == chosen.reranker:
+        champions = [record.champion.reranker for record in records if record.champion]
+        if champions and champions[-1] == chosen.reranker:
             raise UsageError(f"{chosen.reranker} is the champion of {registry.name} already")
-        before = any(record.champion.reranker == chosen.reranker for record in records)
+        before = chosen.reranker in champions
         record = Record(
             number=next_number(records),
             decision="rolled back" if before else "promoted by hand",

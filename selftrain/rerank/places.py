@@ -116,10 +116,10 @@ def find_champion(place: str) -> "tuple[Store, Contender] | None":
     named = _CHAMPION.fullmatch(place)
     if named is None:
         return None
-    from selftrain.champion.registry import find_registry
+    from selftrain.champion.registry import champion_of, find_registry
 
     store = find_store(named["store"] or "runs/store")
-    return store, find_registry(store, named["name"]).records()[-1].champion
+    return store, champion_of(find_registry(store, named["name"]))
 
 
 def _champion(store: Store, champion: "Contender", field: str) -> Path:

@@ -59,13 +59,19 @@ def last_flow_run(server: PrefectServer) -> tuple[dict[str, Any], set[str]]:
 
 @pytest.fixture(scope="module")
 def nights(smoke_run: Finished, server: PrefectServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a store after three nightly runs, each of which is checked."""
+    """A folder with a store after four nightly runs, each of which is checked."""
     folder = tmp_path_factory.mktemp("nights")
     store, out = copied(smoke_run, folder), folder / "out"
     said, built, _ = night(store, out, 2)
-    assert said.startswith("rm-2"), said
-    assert "promoted: there was no champion yet" in said
+    assert said.startswith("rm-2 not promoted: there is no champion yet: solves +0.000 "), said
+    assert "more than a random pick and" in said
     assert built == []
+    registry = Registry(Store(store), "smoke")
+    [first] = registry.records()
+    assert (first.champion, first.rival) == (None, None)
+    said, built, _ = night(store, out, 2)
+    assert said.startswith("nothing to do: challengers in a row that were not promoted: 1"), said
+    promote_by_hand(registry, json.loads((out / "run.json").read_text())["stages"]["rm-2"]["key"], "start")
 
     said, built, seconds = night(store, out, 2)
     assert (said, built) == ("nothing to do: promotion.max_rounds 2 is reached", [])
@@ -79,9 +85,11 @@ def nights(smoke_run: Finished, server: PrefectServer, tmp_path_factory: pytest.
     return folder
 
 
-def test_three_nights_leave_two_decisions(nights: Path, server: PrefectServer):
-    first, second = Registry(Store(str(nights / "store")), "smoke").records()
-    assert (first.decision, first.champion.rounds, first.rival) == ("promoted", 2, None)
+def test_four_nights_and_a_promotion_by_hand_leave_three_decisions(nights: Path, server: PrefectServer):
+    none, first, second = Registry(Store(str(nights / "store")), "smoke").records()
+    assert (none.decision, none.champion, none.rival) == ("not promoted", None, None)
+    assert first.champion is not None
+    assert (first.decision, first.champion, first.rival) == ("promoted by hand", none.challenger, None)
     assert (second.decision, second.champion, second.rival) == (
         "not promoted",
         first.champion,
@@ -95,7 +103,7 @@ def test_three_nights_leave_two_decisions(nights: Path, server: PrefectServer):
         "artifacts/filter", artifacts={"key": {"any_": ["champion-smoke"]}}, sort="CREATED_DESC", limit=1
     )
     assert shown["type"] == "markdown"
-    assert "| 2: not promoted |" in shown["data"]
+    assert "| 3: not promoted |" in shown["data"]
 
 
 def test_the_champion_is_measured_by_the_flow_evaluate(nights: Path, tmp_path: Path):

@@ -54,6 +54,7 @@ def by_hand(number: int, champion: Contender) -> Record:
 A1, A2, A3, B2 = one("a", 1), one("a", 2), one("a", 3), one("b", 2)
 FIRST = judged(1, A2, None, "a", True)
 LOST_3 = judged(2, A3, A2, "a", False)
+NONE = judged(1, A2, None, "a", False).model_copy(update={"champion": None})
 
 
 def after(records: list[Record], settings: PromotionConfig = SAME, method: str = "a") -> Attempt:
@@ -71,6 +72,16 @@ def limited(rounds: int, patience: int = 1) -> PromotionConfig:
     [
         pytest.param([], SAME, "a", (2, None, True), id="no champion: the config's rounds"),
         pytest.param([], limited(1), "a", (1, None, True), id="no champion, bounded"),
+        pytest.param(
+            [NONE],
+            limited(9, 2),
+            "a",
+            (3, None, True),
+            id="still no champion: the round after the one that lost",
+        ),
+        pytest.param(
+            [NONE], SAME, "b", (2, None, True), id="still no champion, another method: the config's rounds"
+        ),
         pytest.param([FIRST], SAME, "a", (3, A2, True), id="one round more"),
         pytest.param([FIRST], limited(3), "a", (3, A2, True), id="one round more, just allowed"),
         pytest.param(
@@ -123,6 +134,7 @@ def test_what_comes_next(
     [
         pytest.param([FIRST], limited(2), (2, None, True), "max_rounds 2", id="bound reached: the champion's own run again"),
         pytest.param([FIRST], limited(1), (2, None, True), "max_rounds 1", id="bound lowered"),
+        pytest.param([NONE], SAME, (2, None, True), "in a row", id="still no champion: the run that lost again"),
         pytest.param([FIRST, LOST_3], SAME, (3, A2, True), "in a row", id="out of patience: the run that lost again"),
         pytest.param([FIRST, LOST_3], limited(3, 2), (3, A2, True), "max_rounds 3", id="patient, but bounded"),
         pytest.param(
@@ -218,6 +230,37 @@ def test_a_better_challenger_is_promoted_an_equal_and_a_worse_one_are_not(
 def test_a_challenger_without_a_rival_needs_no_difference(tmp_path: Path):
     found = compare(evaluation(tmp_path, {"rm-2": GOOD}, RIGHT), "rm-2", None, 100, 0)
     assert (found.difference, found.rival, verdict(found.difference, 0.5)[0]) == (None, None, True)
+
+
+@pytest.mark.parametrize(
+    ("picks", "promoted"),
+    [
+        pytest.param(GOOD, True, id="better than both"),  # +0.25 with a standard error of 0.11, and +0.75
+        pytest.param([True] * 9 + [False] * 7, False, id="not surely better than random"),
+        pytest.param(BAD, False, id="worse than random, better than log-probability"),
+    ],
+)
+def test_the_first_champion_has_to_beat_a_random_pick_and_log_probability(
+    tmp_path: Path, picks: list[bool], promoted: bool
+):
+    found = compare(evaluation(tmp_path, {"rm-2": picks}, RIGHT), "rm-2", None, 2000, 0)
+    solved = sum(picks) / TASKS
+    assert {way: share.value for way, share in found.untrained.items()} == {
+        "a random pick": solved - 0.5,
+        "the pick by log-probability": solved,
+    }
+    won, why = verdict(found.difference, 0.5, found.untrained)
+    assert won == promoted
+    assert f"solves {solved - 0.5:+.3f} [" in why
+    assert f"and {solved:+.3f} [" in why
+    assert why.startswith("there was no champion yet" if promoted else "there is no champion yet")
+
+
+def test_a_first_challenger_that_equals_a_random_pick_is_not_promoted():
+    """All of a pool's programs fail: every way to pick solves nothing."""
+    nothing = Share(value=0.0, low=0.0, high=0.0)
+    won, why = verdict(None, 0.0, {"a random pick": nothing, "the pick by log-probability": nothing})
+    assert (won, "not every interval lies above 0" in why) == (False, True)
 
 
 def test_each_is_used_as_the_validation_split_chose_for_it(tmp_path: Path):

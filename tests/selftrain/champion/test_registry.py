@@ -15,6 +15,7 @@ from selftrain.champion.registry import (
     Record,
     Registry,
     Share,
+    champion_of,
     contender,
     find_registry,
     names,
@@ -245,6 +246,28 @@ def test_the_history_says_who_since_when_and_why():
         "not promoted      rm-3            \N{MINUS SIGN}0.200 [\N{MINUS SIGN}0.250, \N{MINUS SIGN}0.150]"
         in lines[6]
     )
+
+
+def test_a_history_without_a_champion_yet_says_so(store: Store, tmp_path: Path):
+    registry = Registry(store, "night")
+    none = Record(
+        number=1, decision="not promoted", reason="no better", champion=None, challenger=reranker(1), figures=figures(0.3, None)
+    )  # fmt: skip
+    assert registry.append(none)
+    lines = history("night", registry.records()).splitlines()
+    assert lines[:2] == [
+        "champion of night: none yet",
+        f"since {none.time} (record 1, not promoted): no better",
+    ]
+    assert lines[4].endswith("none yet")
+    assert "| 1: not promoted |" in drift_markdown([none])
+    assert "No champion yet" in drift_page("night", [none])
+    with pytest.raises(
+        UsageError, match="night has no champion in .* yet: no better; `selftrain promote KEY"
+    ):
+        champion_of(registry)
+    later = promoted(2, reranker(2))
+    assert since([none, later]) == later
 
 
 def test_the_drift_page_stands_alone_and_shows_every_decision(store: Store, tmp_path: Path):

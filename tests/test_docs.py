@@ -51,7 +51,7 @@ AFTER_A_RUN = {
     "selftrain drift": (0, "drift.html"),
     "selftrain export runs/demo reranker": (0, "reranker: rm-2 of smoke"),
     "selftrain export runs/demo reranker --push NAME/MODEL": (0, "would be uploaded to NAME/MODEL"),
-    "selftrain export champion reranker": (0, "reranker: rm-1 of prod"),
+    "selftrain export champion reranker": (0, "reranker: rm-1 of "),
 }
 """Commands that need a finished run or take long; one test runs them in this order: exit code, and what is printed."""
 

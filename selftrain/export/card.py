@@ -232,7 +232,7 @@ With `selftrain`:
     best = candidates[ranking.best]
 
 A candidate is a *completion*: the text that follows the prompt, as the generator wrote it, up to its stop text. `selftrain` also
-takes whole programs and answers in markdown. What follows reads texts as they are: give it the completion alone, without blanks and
+takes whole programs and answers in markdown, and `selftrain serve {repo}` offers it over HTTP. What follows reads texts as they are: give it the completion alone, without blanks and
 line breaks at its end, and the prompt with its last line break. Empty completions have no score.
 
 {pair}

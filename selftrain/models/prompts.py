@@ -34,7 +34,8 @@ def set_style(tokenizer: Any, style: PromptStyle) -> None:
 
 def copy_style(tokenizer: Any, to: Any) -> None:
     """Give the tokenizer `to` the prompt style of `tokenizer`; it keeps its own end token."""
-    to.init_kwargs[_STYLE] = style_of(tokenizer)
+    if style_of(tokenizer) == "chat":
+        to.init_kwargs[_STYLE] = "chat"
 
 
 def encode_problem(tokenizer: Any, prompt: str, language: str) -> list[int]:

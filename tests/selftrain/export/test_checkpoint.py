@@ -16,6 +16,7 @@ from selftrain import Reranker
 from selftrain.errors import UsageError
 from selftrain.export.checkpoint import Exact, drop_in_tokenizer, write_checkpoint
 from selftrain.models.models import load_tokenizer
+from selftrain.models.prompts import style_of
 from tests.selftrain.models.test_tokenizers import cleaning, legacy, metaspace, our_own, prefixed_bytes
 
 TEMPLATES = ["{prompt}", "# Task:\n{prompt}\n# Answer:\n", '<end>user\n"q" {x} \\n é😀```\n{prompt}']
@@ -111,6 +112,16 @@ def test_the_template_takes_one_prompt_and_one_completion(tmp_path: Path):
     for wrong in ([answered], [asked, answered, asked], [asked, asked], [system]):
         with pytest.raises(Exception, match="one message of the user"):
             render(*wrong)
+
+
+@pytest.mark.parametrize("style", ["chat", "completion"])
+def test_the_prompt_style_stays(style: str, tmp_path: Path):
+    """A reranker of a chat model brings candidates into another normal form."""
+    our_own(tmp_path / "own")
+    tokenizer = load_tokenizer(tmp_path / "own")
+    tokenizer.init_kwargs["prompt_style"] = style
+    drop_in_tokenizer(tokenizer, "{prompt}", None)[0].save_pretrained(tmp_path / "new")
+    assert style_of(load_tokenizer(tmp_path / "new")) == style
 
 
 def test_a_tokenizer_without_the_library_is_refused():

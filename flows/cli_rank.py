@@ -5,7 +5,7 @@ import gc
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -92,6 +92,7 @@ def rank_command(options: argparse.Namespace) -> int:
     from selftrain.rerank.reranker import Reranker
 
     verdicts: Sequence[str] = ()
+    given: dict[str, Any] = {}
     language = options.language
     if options.example is None:
         prompt, names = _read(options.prompt), cli_batch.candidate_files(options.candidates, options.prompt)
@@ -100,13 +101,15 @@ def rank_command(options: argparse.Namespace) -> int:
         found = example(options.run, options.example)
         prompt, texts, verdicts = found.prompt, list(found.candidates), found.verdicts
         language = found.language
+        given = {"logprobs": found.logprobs, "exact": True}  # as the run evaluated them
         names = [f"program {number}" for number in range(1, len(texts) + 1)]
     picker = None
     if (Path(options.run) / "config.json").is_file():  # a reranker by itself
-        picked = Picked(Reranker.load(options.run).rank(prompt, texts).scores)
+        ranking = Reranker.load(options.run).rank(prompt, texts, language)
+        picked = Picked(ranking.scores, refused=ranking.refused)
     else:
         picker = Picker.load(options.run, options.by)
-        picked = picker.rank(prompt, texts, language)
+        picked = picker.rank(prompt, texts, language, **given)
     if options.json:
         print(json.dumps(_ranked(picker, picked, names, verdicts), indent=1))
     else:
@@ -114,35 +117,53 @@ def rank_command(options: argparse.Namespace) -> int:
             print(f"{found.id}\n\n{prompt}")
         for place, at in enumerate(picked.order):
             verdict = f"  {verdicts[at]:<16}" if verdicts else ""
-            print(f"{picked.scores[at]:>9.4f}{verdict}  {names[at]}{'   <- pick' if place == 0 else ''}")
+            score = "-" if at in picked.refused else f"{picked.scores[at]:.4f}"
+            print(f"{score:>9}{verdict}  {names[at]}{'   <- pick' if place == 0 else ''}")
             if verdicts:
                 print("".join(f"           | {line}\n" for line in texts[at].rstrip().splitlines()))
-    if picker is not None:
-        print(f"selftrain: by {picker.way}: {picker.description}", file=sys.stderr)
-        if options.example is not None:
-            print(f"selftrain: {picker.solved}", file=sys.stderr)
-        if picked.far:
-            print(
-                f"selftrain: these texts are unlike what {picker.way} was trained on, {picker.trained_on}: their mean "
-                f"log-probability under the run's generator is {picked.mean_logprob:.2f} nats per token, and on no test problem of "
-                f"the run is it below {picked.lowest:.2f}. Do not rely on this order; `selftrain rank {options.run} --example` "
-                "ranks a test problem of the run",
-                file=sys.stderr,
-            )
+    for line in _remarks(options, picker, picked, names):
+        print(f"selftrain: {line}", file=sys.stderr)
     return 0
+
+
+def _remarks(options: argparse.Namespace, picker: Any, picked: Any, names: Sequence[str]) -> Iterator[str]:
+    """What a user should know about a ranking, in lines."""
+    for at, reason in picked.refused.items():
+        yield f"{names[at]} is ranked last: {reason}"
+    if picker is None:
+        return
+    yield f"by {picker.way}: {picker.description}"
+    yield picker.solved
+    if picked.close:
+        yield (
+            f"the pick and the next program are too close to tell: if one of them is right, it is the pick with a chance of "
+            f"{100 * picked.chance:.0f} %, by the calibration on the run's validation problems"
+        )
+    if picked.far:
+        yield (
+            f"these texts are unlike what {picker.way} was trained on, {picker.trained_on}: their mean "
+            f"log-probability under the run's generator is {picked.mean_logprob:.2f} nats per token, and on no test problem of "
+            f"the run is it below {picked.lowest:.2f}. Do not rely on this order; `selftrain rank {options.run} --example` "
+            "ranks a test problem of the run"
+        )
 
 
 def _ranked(picker: Any, picked: Any, names: Sequence[str], verdicts: Sequence[str]) -> dict[str, Any]:
     """A ranking as JSON values."""
     rows: list[dict[str, Any]] = [
-        {"candidate": name, "score": score} for name, score in zip(names, picked.scores, strict=True)
+        {"candidate": name, "score": None if at in picked.refused else score}
+        for at, (name, score) in enumerate(zip(names, picked.scores, strict=True))
     ]
     for at, row in enumerate(rows):
         if picked.logprobs is not None:
             row["mean_logprob"] = picked.logprobs[at]
+        if at in picked.refused:
+            row["refused"] = picked.refused[at]
         if verdicts:
             row["verdict"] = verdicts[at]
-    about = {} if picker is None else {"by": picker.way, "far": picked.far}
+    about = {}
+    if picker is not None:
+        about = {"by": picker.way, "far": picked.far, "chance": picked.chance, "close": picked.close}
     return {"pick": names[picked.best], **about, "candidates": rows}
 
 

@@ -15,9 +15,9 @@ The value of a comparison `A-B` is the mean over problems of A's outcome minus B
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import TypedDict, final
+from typing import Any, TypedDict, final
 
 import numpy as np
 
@@ -30,13 +30,27 @@ from selftrain.evaluation.metrics import (
     pool_metrics,
     pool_weights,
 )
-from selftrain.evaluation.pools import SHUFFLED, Floats, Pool
+from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, Floats, Pool
 
 
 class Comparison(Estimate):
     """A paired difference; the module's docstring explains the names."""
 
     name: str
+
+
+class Headline(TypedDict):
+    """What a ranker gains over the best way of picking that needs no training, on the same problems.
+
+    solved      share of problems that the ranker solves
+    rival       the way of `untrained` that solves most
+    rival_solved, difference   the rival's share, and the ranker's minus the rival's
+    """
+
+    solved: Estimate
+    rival: str
+    rival_solved: Estimate
+    difference: Estimate
 
 
 @final
@@ -53,6 +67,51 @@ def evaluate_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int 
         "pools": {pool.name: pool_metrics(pool, resamples, seed) for pool in pools},
         "comparisons": compare_pools(pools, resamples, seed),
     }
+
+
+UNTRAINED = ("random", "greedy", "logprob", "logprob_sum", "majority", "examples", AGREEMENT)
+"""The ways of picking that need no training."""
+
+
+def untrained(metrics: Mapping[str, Any]) -> dict[str, Estimate]:
+    """The ways of UNTRAINED in a pool's `Metrics` -> their shares of problems solved."""
+    found = {**metrics, **{way: metrics["rankers"][way] for way in (AGREEMENT,) if way in metrics["rankers"]}}
+    return {way: found[way] for way in UNTRAINED if found.get(way)}
+
+
+def best_untrained(metrics: Mapping[str, Any]) -> str:
+    """The way of UNTRAINED that solves most problems."""
+    found = untrained(metrics)
+    return max(found, key=lambda way: found[way]["value"])
+
+
+def headline(pool: Pool, ranker: str, evaluation: Evaluation) -> Headline:
+    """What `ranker` gains on `pool`; the difference is that of the evaluation's comparisons if it is among them."""
+    metrics = evaluation["pools"][pool.name]["overall"]
+    rival = best_untrained(metrics)
+    known = {row["name"]: row for row in evaluation["comparisons"]}.get(f"{pool.name}/{ranker}-{rival}")
+    table = outcomes(pool)
+    found = known or _paired("", table[ranker], table[rival], pool_weights(pool))
+    return {
+        "solved": _only(metrics["rankers"][ranker]),
+        "rival": rival,
+        "rival_solved": _only(untrained(metrics)[rival]),
+        "difference": _only(found),
+    }
+
+
+def headline_text(ranker: str, found: Mapping[str, Any]) -> str:
+    """A headline as a sentence without its beginning."""
+    gain = found["difference"]
+    return (
+        f"{ranker} picks a right program on {100 * found['solved']['value']:.1f} %, the best way without training, "
+        f"{found['rival']}, on {100 * found['rival_solved']['value']:.1f} %: {100 * gain['value']:+.1f} points "
+        f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+    )
+
+
+def _only(estimate: Estimate) -> Estimate:
+    return {"value": estimate["value"], "low": estimate["low"], "high": estimate["high"]}
 
 
 def compare_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int = 0) -> list[Comparison]:

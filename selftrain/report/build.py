@@ -27,6 +27,8 @@ def build_report(inputs: ReportInputs, out: Path) -> None:
         "problems": dict(inputs.problems),
         "seconds": {"total": None, **inputs.seconds},
         "cached": [],
+        "chosen": inputs.chosen,
+        "headline": dict(inputs.headline),
         "pools": inputs.evaluation["pools"],
         "comparisons": inputs.evaluation["comparisons"],
     }

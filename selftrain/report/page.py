@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selftrain.evaluation.calibration import Calibration, reliability
-from selftrain.evaluation.comparisons import Comparison, Evaluation
+from selftrain.evaluation.comparisons import Comparison, Evaluation, Headline
 from selftrain.evaluation.metrics import Metrics
 from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_LOGPROB, Pool
 from selftrain.report import charts, numbers
@@ -49,6 +49,7 @@ class ReportInputs:
     pairs            round (`1`, ...) -> kind (easy, on_policy, hard_negative, random) -> number of pairs mined in that round
     chosen           the ranker chosen on the validation split; one of the pools' rankers
     logprob_weights  ranker R -> weight of R+logprob, chosen on the validation split
+    headline         the chosen ranker, and its sibling with or without log-probability -> its gain over the best untrained way
     calibration      reranker -> how its scores become chances, and the error of these chances
     notes            sentences about the run's models and data, and about the limits of its results
     """
@@ -63,6 +64,7 @@ class ReportInputs:
     pairs: Mapping[str, Mapping[str, int]]
     chosen: str
     logprob_weights: Mapping[str, float]
+    headline: Mapping[str, Headline] = field(default_factory=dict)
     calibration: Mapping[str, Calibration] = field(default_factory=dict)
     notes: Sequence[str] = ()
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from selftrain.evaluation.comparisons import Comparison
+from selftrain.evaluation.comparisons import Comparison, headline_text
 from selftrain.evaluation.metrics import Estimate, Metrics, PoolMetrics
 from selftrain.report.charts import ways
 from selftrain.report.numbers import run_time
@@ -12,6 +12,8 @@ from selftrain.report.numbers import run_time
 def summary_table(report: Mapping[str, Any]) -> str:
     """`pool_table`, the differences between rounds, and the duration of the run. `report`: content of report.json."""
     lines = [pool_table(report["pools"])]
+    if found := report.get("headline", {}).get(report.get("chosen")):
+        lines += ["", headline_text(report["chosen"], found)]
     changes = [
         row
         for row in report["comparisons"]

@@ -162,13 +162,14 @@ def _extracted(prompt: str, text: str, language: str, style: PromptStyle) -> Nor
 
 def _language(given: str | None, prompt: str, text: str) -> str:
     """The short name of the language: `given`, else what `prompt` looks like, else what a code block of `text` names, else empty."""
-    if given:
-        return short_name(given)
-    for name, mark in _MARKS.items():
-        if re.search(mark, prompt, re.MULTILINE) and asked_function(prompt, name):
-            return name
     named = map(short_name, re.findall(r"^[ \t]*(?:`{3,}|~{3,})[ \t]*([\w+#]+)", text, re.MULTILINE))
-    return next((name for name in named if name in LANGUAGES), "")
+    return short_name(given or language_of(prompt) or next((name for name in named if name in LANGUAGES), ""))
+
+
+def language_of(prompt: str) -> str:
+    """The short name of the language that `prompt` looks like; empty if it is none of _MARKS."""
+    marks = (name for name, mark in _MARKS.items() if re.search(mark, prompt, re.MULTILINE))
+    return next((name for name in marks if asked_function(prompt, name)), "")
 
 
 def _is_unicode(text: str) -> bool:

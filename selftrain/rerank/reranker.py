@@ -146,6 +146,12 @@ class Reranker:
         forms = [self._forms(prompt, candidates) for prompt, candidates in problems]
         return [list(ranking.scores) for ranking in self.rank_forms(forms)]
 
+    def rank_many(self, problems: Sequence[tuple[str, Sequence[str], str | None]]) -> Sequence[Ranking]:
+        """Rankings [problems] of (prompt, candidates, language), as `rank` makes them, but also where no candidate has a score."""
+        for prompt, candidates, _ in problems:
+            check(prompt, candidates)
+        return self.rank_forms([self._forms(*problem) for problem in problems])
+
     def _forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
         return [normal(prompt, text, language, style=self.style) for text in candidates]
 

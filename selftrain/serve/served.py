@@ -83,15 +83,8 @@ class Served:
 
     def rank(self, problems: Sequence[Problem]) -> list[Ranked]:
         """The candidates [problems] by the ranking rule. Raises UsageError as `Picker.rank` does."""
-        found = []
-        scores = self.reranker.score_many((prompt, texts) for prompt, texts, _ in problems)
-        for (prompt, texts, language), row in zip(problems, scores, strict=True):
-            refused = {at: "it is empty" for at, text in enumerate(texts) if not text.strip()}
-            if self.picker is not None and self.picker.uses_generator:
-                logprobs = self.picker.logprobs(prompt, texts, language)
-                row = [one + self.picker.weight * log for one, log in zip(row, logprobs, strict=True)]
-            found.append(Ranked([-math.inf if at in refused else one for at, one in enumerate(row)], refused))
-        return found
+        ranker = self.picker or self.reranker
+        return [Ranked(list(found.scores), dict(found.refused)) for found in ranker.rank_many(problems)]
 
     def lengths(self, prompt: str, texts: Sequence[str]) -> list[int]:
         """[texts] tokens of the prompt and each text together, as the reranker reads them."""

@@ -5,7 +5,8 @@ from collections import Counter
 from typing import Any
 
 from selftrain.config import Strict
-from selftrain.evaluation.pools import load_pool, with_agreement, with_logprob
+from selftrain.evaluation.comparisons import headline
+from selftrain.evaluation.pools import WITH_LOGPROB, load_pool, with_agreement, with_logprob
 from selftrain.records import Pair, Problem, read_records
 from selftrain.report import ReportInputs, build_report
 from selftrain.stage import Context, Outcome, Stage
@@ -38,6 +39,11 @@ def run(context: Context) -> Outcome:
     for pair in read_records(mined / "pairs.parquet", Pair) if mined else ():
         kinds.setdefault(str(pair.round), Counter())[pair.kind] += 1
     weights = result["logprob_weights"]
+    pools = [
+        with_agreement(with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights))
+        for pool in config.pools
+    ]
+    last = result["chosen"].removesuffix(WITH_LOGPROB)
     inputs = ReportInputs(
         name=config.config["name"],
         config=config.config,
@@ -48,10 +54,7 @@ def run(context: Context) -> Outcome:
             "eval": counts["test"],
         },
         seconds={label: manifest["seconds"] for label, manifest in context.manifests.items()},
-        pools=[
-            with_agreement(with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights))
-            for pool in config.pools
-        ],
+        pools=pools,
         evaluation=result["evaluation"],
         ppo={
             label: manifest["metrics"]["curve"]
@@ -61,6 +64,7 @@ def run(context: Context) -> Outcome:
         },
         pairs=kinds,
         chosen=result["chosen"],
+        headline={way: headline(pools[0], way, result["evaluation"]) for way in (last, last + WITH_LOGPROB)},
         logprob_weights=weights,
         calibration=result.get("calibration", {}),  # an older evaluation has none
         notes=[BANK_NOTE] if source == "bank" else [],

@@ -70,7 +70,7 @@ def evaluate_pools(pools: Sequence[Pool], resamples: int = RESAMPLES, seed: int 
 
 
 UNTRAINED = ("random", "greedy", "logprob", "logprob_sum", "majority", "examples", AGREEMENT)
-"""The ways of picking that need no training."""
+"""The ways of picking that need no training. Ties for the best go to the first."""
 
 
 def untrained(metrics: Mapping[str, Any]) -> dict[str, Estimate]:

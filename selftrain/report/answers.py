@@ -4,14 +4,12 @@ import re
 from collections.abc import Mapping
 from typing import NamedTuple
 
-from selftrain.evaluation.comparisons import Comparison
+from selftrain.evaluation.comparisons import Comparison, best_untrained
 from selftrain.evaluation.metrics import RESAMPLES, Estimate, Metrics, mean_estimate, outcomes, pool_weights
 from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_AGREEMENT, WITH_LOGPROB, Pool
 from selftrain.report import numbers
 from selftrain.report.charts import ways
 
-UNTRAINED = ("random", "greedy", "logprob", "logprob_sum", "majority", "examples", AGREEMENT)
-"""Ways of picking that need no training. Ties for the best go to the first."""
 NAMES = {
     "random": ("a random pick", "Any of the candidates: the mean share that passes."),
     "greedy": ("greedy decoding", "Not one of the candidates: the program that the generator writes at temperature 0."),
@@ -32,12 +30,6 @@ class Answer(NamedTuple):
     said: str
     tone: str
     text: str
-
-
-def best_untrained(metrics: Metrics) -> str:
-    """The way without training that solves most problems."""
-    found = ways(metrics)
-    return max((way for way in UNTRAINED if way in found), key=lambda way: found[way]["value"])
 
 
 def explained(way: str) -> tuple[str, str]:

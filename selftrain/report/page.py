@@ -12,11 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selftrain.evaluation.calibration import Calibration, reliability
-from selftrain.evaluation.comparisons import Comparison, Evaluation, Headline
+from selftrain.evaluation.comparisons import Comparison, Evaluation, Headline, best_untrained
 from selftrain.evaluation.metrics import Metrics
 from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_LOGPROB, Pool
 from selftrain.report import charts, numbers
-from selftrain.report.answers import answers, best_untrained, explained
+from selftrain.report.answers import answers, explained
 from selftrain.report.browse import browse_data, script_json
 from selftrain.report.template import ASSETS, environment, page_style
 

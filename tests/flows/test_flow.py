@@ -376,7 +376,12 @@ def test_rank_scores_files_and_picks_one(smoke_run: Finished, files: list[str]):
     assert answer["by"] == smoke_run.manifest("evaluate")["metrics"]["chosen"]
     assert answer["far"] in (True, False)
     assert [row["candidate"] for row in answer["candidates"]] == candidates
-    assert answer["pick"] == max(answer["candidates"], key=lambda row: row["score"])["candidate"]
+    *scored, empty = answer["candidates"]
+    assert answer["pick"] == max(scored, key=lambda row: row["score"])["candidate"]
+    assert (empty["score"], empty["refused"]) == (None, "it is empty, or holds no program")
+    assert f"{candidates[2]} is ranked last: it is empty, or holds no program" in done.stderr
+    assert answer["close"] is (answer["chance"] < 0.6 if answer["chance"] is not None else None)
+    assert ("too close to tell" in done.stderr) is bool(answer["close"])
     assert f"by {answer['by']}: score of rm-2" in done.stderr
     assert ("these texts are unlike what" in done.stderr) is answer["far"]
     alone = selftrain("rank", out, "--by", "rm-2", "--prompt", prompt, *candidates)
@@ -393,7 +398,7 @@ def test_rank_shows_an_example_of_the_runs_own(smoke_run: Finished):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("<- pick") == 1
     assert re.search(r"(?m)^ *-?\d+\.\d{4}  [a-z_]+ +program 1", done.stdout)
-    assert "on the run's 16 test problems its pick is right for" in done.stderr
+    assert "on the run's 16 test problems rm-2" in done.stderr
     told = json.loads(selftrain("rank", str(smoke_run.out), "--example", "--json").stdout)
     assert {"candidate", "score", "verdict"} <= told["candidates"][0].keys()
     assert "; got both" in mistake(2, "rank", str(smoke_run.out), "--example", "--prompt", "README.md")

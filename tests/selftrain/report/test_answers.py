@@ -5,10 +5,10 @@ from dataclasses import replace
 import numpy as np
 
 from sandbox.verdicts import Verdict
-from selftrain.evaluation.comparisons import evaluate_pools
+from selftrain.evaluation.comparisons import best_untrained, evaluate_pools
 from selftrain.evaluation.pools import Pool
 from selftrain.report import ReportInputs
-from selftrain.report.answers import Answer, answers, best_untrained, explained
+from selftrain.report.answers import Answer, answers, explained
 
 
 def answered(inputs: ReportInputs, wins: dict[str, int], size: int = 40) -> tuple[str, list[Answer]]:

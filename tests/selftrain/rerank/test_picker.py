@@ -1,6 +1,7 @@
 """Tests of `Picker`: the run's ranking rule, the warning about texts out of distribution, and example problems."""
 
 import json
+import math
 from collections import defaultdict
 
 import pytest
@@ -9,8 +10,11 @@ from transformers import AutoModelForCausalLM
 
 from selftrain import Picker, Reranker
 from selftrain.errors import UsageError
+from selftrain.evaluation.comparisons import UNTRAINED
+from selftrain.evaluation.pools import Pool, load_pool, with_logprob
 from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
-from selftrain.records import Candidate, Execution, read_records
+from selftrain.records import Candidate, Execution, Pair, Problem, read_records
+from selftrain.rerank.normal import normal
 from selftrain.rerank.picker import Picked, example
 from tests.command import Finished
 
@@ -25,8 +29,13 @@ def test_it_adds_the_generators_log_probability_to_the_score(smoke_run: Finished
     model = AutoModelForCausalLM.from_pretrained(smoke_run.folder("sft")).eval()
     tokenizer = load_tokenizer(smoke_run.folder("sft"))
     head = encode_prompt(tokenizer, PROMPT)
-    for text, found in zip(CANDIDATES, picked.logprobs, strict=True):
-        row = encode_completion(tokenizer, text)
+    rows = read_records(smoke_run.folder("sample-sft-evaluation") / "candidates.parquet", Candidate)
+    ended = sum(row.token_ids[-1] == tokenizer.eos_token_id for row in rows)
+    assert picked.logprobs[3] is None
+    for text, found in zip(CANDIDATES[:3], picked.logprobs[:3], strict=True):
+        row = encode_completion(tokenizer, text.rstrip())
+        if 2 * ended < len(rows):
+            row = row[:-1]
         with torch.inference_mode():
             logits = model(input_ids=torch.tensor([head + row])).logits[0]
         logs = [logits[len(head) + at - 1].log_softmax(-1)[token].item() for at, token in enumerate(row)]
@@ -35,8 +44,13 @@ def test_it_adds_the_generators_log_probability_to_the_score(smoke_run: Finished
         "rm-2"
     ]
     scores = Reranker.load(smoke_run.folder("rm-2")).rank(PROMPT, CANDIDATES).scores
-    expected = [score + weight * log for score, log in zip(scores, picked.logprobs, strict=True)]
-    assert picked.scores == pytest.approx(expected)
+    expected = [score + weight * log for score, log in zip(scores[:3], picked.logprobs[:3], strict=True)]
+    assert picked.scores == pytest.approx([*expected, -math.inf])
+    assert dict(picked.refused) == {3: "it is empty, or holds no program"}
+    given = picker.rank(PROMPT, CANDIDATES, logprobs=[-0.5, -1.0, -2.0, 0.0])
+    assert given.scores == pytest.approx(
+        [scores[0] - 0.5 * weight, scores[1] - weight, scores[2] - 2 * weight, -math.inf]
+    )
     assert picked.scores[0] == picked.scores[2]
 
 
@@ -52,6 +66,89 @@ def test_the_way_is_the_one_that_validation_chose_and_can_be_another(smoke_run: 
         Picker.load(smoke_run.out, "rm-1")
     with pytest.raises(UsageError, match=r"no run\.json there"):
         Picker.load(smoke_run.store)
+
+
+def pool_of(run: Finished, split: str) -> Pool:
+    """The run's SFT pool, with the scores of its evaluation."""
+    stored, result = (
+        json.loads((run.folder("evaluate") / name).read_text()) for name in ("scores.json", "evaluation.json")
+    )
+    inputs = {
+        "problems": run.folder("prepare"),
+        "sft.candidates": run.folder("sample-sft-evaluation"),
+        "sft.executions": run.folder("execute-sft-evaluation"),
+    }
+    pool = load_pool(inputs, "sft", split, {"rm-2": stored["sft"]["rm-2"]})
+    return with_logprob(pool, {"rm-2": result["logprob_weights"]["rm-2"]})
+
+
+@pytest.mark.parametrize("way", ["rm-2", "rm-2+logprob"])
+def test_its_picks_are_those_that_the_run_evaluated(smoke_run: Finished, way: str):
+    picker = Picker.load(smoke_run.out, way)
+    pool = pool_of(smoke_run, "test")
+    assert len(pool.problems) == 16
+    for problem in pool.problems:
+        logprobs = problem.mean_logprob.tolist()
+        found = picker.rank(problem.prompt, problem.completions, logprobs=logprobs, exact=True)
+        assert found.scores == pytest.approx(problem.scores[way].tolist(), abs=1e-4)
+        assert problem.scores[way][found.best] == pytest.approx(problem.scores[way].max(), abs=1e-4)
+    assert "_generator" not in vars(picker), "it is not loaded"
+
+
+def test_what_mining_and_ppo_train_on_is_in_normal_form_but_for_blanks_at_its_end(smoke_run: Finished):
+    """So one form holds in mining, PPO and ranking."""
+    problems = {
+        row.id: row for row in read_records(smoke_run.folder("prepare") / "problems.parquet", Problem)
+    }
+    texts = set()
+    for name in ("sample-sft-rl", "sample-ppo-1-rl", "sample-sft-evaluation"):
+        rows = read_records(smoke_run.folder(name) / "candidates.parquet", Candidate)
+        texts |= {(row.problem_id, row.completion) for row in rows}
+    pairs = read_records(smoke_run.folder("mine-2") / "pairs.parquet", Pair)
+    texts |= {(row.problem_id, text) for row in pairs for text in (row.chosen, row.rejected)}
+    assert len(texts) > 100
+    for id, text in texts:
+        found = normal(problems[id].prompt, text, stops=problems[id].stop_tokens)
+        assert found == (problems[id].prompt, text.rstrip())
+
+
+def test_how_close_two_programs_are_is_the_chance_by_the_runs_calibration(smoke_run: Finished):
+    picker = Picker.load(smoke_run.out, "rm-2")
+    picker.evaluated = dict(picker.evaluated) | {"calibration": {"rm-2": {"scale": 2.0, "offset": 0.0}}}
+    texts = ["    return sum(xs)", "    return sum(xs)\n", "    return xs"]
+    picked = picker.rank(PROMPT, texts)
+    apart = abs(picked.scores[0] - picked.scores[2])
+    assert picked.chance == pytest.approx(1 / (1 + math.exp(-2 * apart)))
+    assert picked.close is (picked.chance < 0.6)
+    assert picker.rank(PROMPT, texts[:2]).chance is None, "they are one program"
+    assert (Picked((0.0, 0.0), chance=0.59).close, Picked((0.0, 0.0), chance=0.6).close) == (True, False)
+
+
+def test_logprobs_must_be_one_number_for_each_candidate(smoke_run: Finished):
+    picker = Picker.load(smoke_run.out)
+    for wrong in ([-1.0], [-1.0, math.nan], [-1.0, 2.0], [-1.0, "x"]):
+        with pytest.raises(
+            UsageError, match="logprobs: expected a mean log-probability per token for each of 2"
+        ):
+            picker.rank(PROMPT, ["a", "b"], logprobs=wrong)
+
+
+def test_what_it_solves_is_what_the_report_says_against_the_best_untrained_way(smoke_run: Finished):
+    report = smoke_run.report
+    for way in ("rm-2", "rm-2+logprob"):
+        found = report["headline"][way]
+        overall = report["pools"]["sft"]["overall"]
+        assert found["solved"]["value"] == overall["rankers"][way]["value"]
+        ways = {name: row["value"] for name, row in overall.items() if name in UNTRAINED and row}
+        ways |= {name: row["value"] for name, row in overall["rankers"].items() if name == "agreement"}
+        assert found["rival_solved"]["value"] == max(ways.values()) == ways[found["rival"]]
+        gain = found["difference"]
+        assert gain["value"] == pytest.approx(found["solved"]["value"] - found["rival_solved"]["value"])
+        assert gain["low"] <= gain["value"] <= gain["high"]
+        text = f"{way} picks a right program on {100 * found['solved']['value']:.1f} %"
+        assert text in Picker.load(smoke_run.out, way).solved
+    assert report["chosen"] == Picker.load(smoke_run.out).way
+    assert f"{report['chosen']} picks a right program on" in smoke_run.stdout
 
 
 def test_what_is_usual_is_what_the_runs_own_candidates_are(smoke_run: Finished):
@@ -79,8 +176,14 @@ def test_texts_are_far_where_they_are_twice_as_unlikely_as_any_of_the_runs(
 
 
 def test_a_prompt_beyond_the_generators_longest_input_is_refused(smoke_run: Finished):
-    with pytest.raises(UsageError, match=r"no more than \d+ in all.* rank by rm-2 alone"):
-        Picker.load(smoke_run.out, "rm-2+logprob").rank("x = 1\n" * 500, ["pass\n"])
+    picker = Picker.load(smoke_run.out, "rm-2+logprob")
+    with pytest.raises(UsageError, match=r"it has \d+ tokens; the reranker reads no more than \d+"):
+        picker.rank("x = 1\n" * 500, ["pass\n"])
+    picker.reranker.model.config.max_position_embeddings = 10_000
+    with pytest.raises(UsageError, match=r"it has \d+ tokens; the run's generator reads no more than \d+"):
+        picker.rank("x = 1\n" * 500, ["pass\n"])
+    picked = picker.rank(PROMPT, ["    return 1", "    x = 1\n" * 500])
+    assert (picked.best, list(picked.refused)) == (0, [1])
 
 
 def test_an_example_is_a_problem_of_the_run_with_the_sandboxs_verdicts(smoke_run: Finished):
@@ -92,6 +195,8 @@ def test_an_example_is_a_problem_of_the_run_with_the_sandboxs_verdicts(smoke_run
         if row.problem_id == found.id and row.sample >= 0:
             expected.setdefault(row.completion, str(verdicts[row.id]))
     assert dict(zip(found.candidates, found.verdicts, strict=True)) == expected
+    assert len(found.logprobs) == len(expected)
+    assert max(found.logprobs) <= 0
     assert example(smoke_run.out, found.id) == found
     with pytest.raises(
         UsageError, match=rf"nope: no test problem of the run; expected one such as {found.id}"

@@ -267,7 +267,7 @@ class Picker:
         if "prepare" not in self.run["stages"]:
             return {}
         path = _folder(self.run, "prepare") / "problems.parquet"
-        table = pq.read_table(path, columns=["language", "stop_tokens"]).to_pydict()
+        table = pq.ParquetFile(path).read(columns=["language", "stop_tokens"]).to_pydict()
         found: dict[str, set[tuple[str, ...]]] = {}
         for language, stops in zip(table["language"], table["stop_tokens"], strict=True):
             found.setdefault(language, set()).add(tuple(stops))

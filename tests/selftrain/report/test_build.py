@@ -28,7 +28,16 @@ def built(inputs: ReportInputs, out: Path) -> tuple[dict, str]:
 
 def test_report_json_has_exactly_its_shape(inputs: ReportInputs, tmp_path: Path) -> None:
     report, _ = built(inputs, tmp_path)
-    assert set(report) == {"config", "problems", "seconds", "cached", "pools", "comparisons", "chosen", "headline"}
+    assert set(report) == {
+        "config",
+        "problems",
+        "seconds",
+        "cached",
+        "pools",
+        "comparisons",
+        "chosen",
+        "headline",
+    }
     assert set(report["problems"]) == {"source", "train", "validation", "eval"}
     assert set(report["seconds"]) == {"total", *inputs.seconds}
     assert report["config"] == inputs.config

@@ -1,12 +1,13 @@
 """Formats a plan as text for the terminal, or as an HTML page."""
 
 from collections.abc import Iterator, Sequence
-from html import escape
 
 from selftrain.models.footprint import Memory, world, zero_of
 from selftrain.plan.estimate import SANDBOX_MS, Step
 from selftrain.plan.learning_rates import too_high
 from selftrain.plan.plan import GIB, Plan
+from selftrain.report.charts import seconds_chart
+from selftrain.report.template import environment, page_style
 from selftrain.units import duration, size
 
 Table = list[list[str]]
@@ -19,12 +20,28 @@ def text(plan: Plan) -> str:
 
 
 def page(plan: Plan) -> str:
-    """An HTML page with the text; it loads no other files."""
-    name = escape(plan.config.name)
+    """An HTML page of the same make as a run's report; it loads no other files."""
+    about, *rest = heading(plan)
     return (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><meta http-equiv="Content-Security-Policy" '
-        f"content=\"default-src 'none'\"><title>Plan of {name}</title></head><body><h1>Plan of {name}</h1>"
-        f"<pre>{escape(text(plan))}</pre></body></html>"
+        environment()
+        .get_template("plan.html")
+        .render(
+            name=plan.config.name,
+            style=page_style(),
+            verdict="It does not fit" if plan.warnings else "It fits",
+            heading=[about, *rest],
+            warnings=[*too_high(plan.config), *plan.warnings],
+            stages=_used(*stage_table(plan)),
+            seconds=seconds_chart({step.name: step.seconds for step in plan.steps}),
+            unit=_unit(plan),
+            there=f"{plan.memory_bytes / GIB:.1f}",
+            memory=_used(*memory_table(plan.steps)),
+            workload=workload(plan) if plan.capacities else "",
+            machines=_used(*capacity_table(plan)) if plan.capacities else None,
+            notes=plan.notes,
+            assumptions=list(assumptions(plan)),
+            text=text(plan),
+        )
     )
 
 
@@ -33,9 +50,8 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield ""
     yield from _table(*stage_table(plan))
     yield ""
-    unit = "GPU" if plan.config.runtime.device == "cuda" else "process"
-    yield f"memory of one {unit}, GiB ({plan.memory_bytes / GIB:.1f} are there)"
-    yield from _memory(plan.steps)
+    yield f"memory of one {_unit(plan)}, GiB ({plan.memory_bytes / GIB:.1f} are there)"
+    yield from _table(*memory_table(plan.steps))
     yield ""
     if plan.capacities:
         yield workload(plan)
@@ -166,8 +182,12 @@ def _row(step: Step) -> list[str]:
     ]
 
 
-def _memory(steps: Sequence[Step]) -> Iterator[str]:
-    """A row for each kind of stage: the memory of its step that needs most."""
+def _unit(plan: Plan) -> str:
+    return "GPU" if plan.config.runtime.device == "cuda" else "process"
+
+
+def memory_table(steps: Sequence[Step]) -> tuple[list[str], Table]:
+    """Header, and a row for each kind of stage: the memory of its step that needs most, GiB."""
     largest: dict[str, tuple[str, Memory]] = {}
     for step in steps:
         if step.memory and (step.stage not in largest or step.memory.total > largest[step.stage][1].total):
@@ -178,14 +198,23 @@ def _memory(steps: Sequence[Step]) -> Iterator[str]:
         cells = [f"{memory.terms[term] / GIB:.2f}" if memory.terms.get(term) else "" for term in terms]
         host = f"{memory.host / GIB:.1f}" if memory.host else ""
         rows.append([name, *cells, f"{memory.total / GIB:.2f}", host])
-    yield from _table(["stage", *terms, "total", "host"], rows)
+    return ["stage", *terms, "total", "host"], rows
 
 
-def _table(head: list[str], rows: list[list[str]]) -> Iterator[str]:
+def _used(head: list[str], rows: Table) -> tuple[list[str], Table]:
+    """The table without empty columns."""
     used = [at for at in range(len(head)) if any(row[at] for row in rows)]
+    return [head[at] for at in used], [[row[at] for at in used] for row in rows]
+
+
+def _table(head: list[str], rows: Table) -> Iterator[str]:
+    head, rows = _used(head, rows)
     widths = [max(len(line[at]) for line in [head, *rows]) for at in range(len(head))]
     for line in [head, *rows]:
-        cells = [line[at].ljust(widths[at]) if at == 0 else line[at].rjust(widths[at]) for at in used]
+        cells = [
+            cell.ljust(width) if at == 0 else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(line, widths, strict=True))
+        ]
         yield "  ".join(cells).rstrip()
 
 

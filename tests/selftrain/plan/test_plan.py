@@ -519,7 +519,17 @@ def test_the_page_tells_what_the_text_tells_and_asks_for_nothing():
     ):
         assert row in shown
         assert row in html
-    assert not re.search(r"<script|src=|href=|url\(|@import", html)
+    assert not re.search(r"<script|src=|url\(|@import|https?:", html)
+    assert all(re.fullmatch(r"#\w+|data:,", target) for target in re.findall(r'href="?([^" >]*)', html))
+    assert "default-src 'none'" in html
+    for table, cells in (("stages", ["stage", "wall"]), ("machines", ["machines", "whole run h"])):
+        section = re.search(rf'<section id="{table}">(.*?)</section>', html, re.DOTALL)[1]
+        head = re.findall(r'<th scope="col">([^<]*)</th>', section)
+        assert set(cells) <= set(head)
+        assert all(
+            len(re.findall("<t[hd]", row)) == len(head)
+            for row in re.findall(r"<tr>(.*?)</tr>", section, re.DOTALL)
+        )
 
 
 def test_what_does_not_fit_is_named_with_what_helps():

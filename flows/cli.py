@@ -17,6 +17,7 @@ from flows import (
     cli_run,
     cli_serve,
     cli_store,
+    cli_studio,
     cli_study,
 )
 from flows.local import known
@@ -119,6 +120,7 @@ def parser() -> argparse.ArgumentParser:
     cli_generate.add_commands(commands)
     cli_serve.add_serve(commands)
     cli_export.add_export(commands)
+    cli_studio.add_studio(commands)
     return root
 
 

@@ -28,7 +28,7 @@ LAYERS = (
     ("stages", "serve", "export"),
     ("sampling",),
     ("training", "generate"),
-    ("plan",),
+    ("plan", "studio"),
 )
 """The packages of `selftrain`, lowest layer first. A package imports itself and packages of lower layers; the lowest layer, the
 modules at the top of `selftrain`, counts as one package."""

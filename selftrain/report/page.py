@@ -1,6 +1,6 @@
 """Renders report.html, one file that needs no network and no library.
 
-The template is `assets/report.html`, with `plots.css`, `style.css` and `browse.js` inlined. Jinja escapes all values except the
+The template is `assets/report.html`, with the style sheets and scripts of `assets` inlined. Jinja escapes all values except the
 plots, style, script and data that this module inserts. Candidates are untrusted text, so a content security policy forbids
 requests and all scripts but this one.
 """
@@ -79,7 +79,7 @@ def render(inputs: ReportInputs) -> str:
         "signed": numbers.signed,
         "duration": numbers.duration,
     }
-    script = (ASSETS / "browse.js").read_text("utf-8")
+    script = "".join((ASSETS / name).read_text("utf-8") for name in ("text.js", "browse.js"))
     metrics = {name: pool["overall"] for name, pool in inputs.evaluation["pools"].items()}
     found = {row["name"]: row for row in inputs.evaluation["comparisons"]}
     base = metrics[inputs.pools[0].name]

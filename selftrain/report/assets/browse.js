@@ -1,5 +1,4 @@
-"use strict";
-// The table of problems. Texts come from a language model: they only ever enter the page as textContent.
+// The table of problems.
 (() => {
   const data = JSON.parse(document.getElementById("data").textContent);
   const form = document.getElementById("filters");
@@ -26,22 +25,9 @@
     passing: ["fewest passing first", (a, b) => a.passed / a.n - b.passed / b.n],
   };
 
-  function element(tag, className, text, ...children) {
-    const made = document.createElement(tag);
-    if (className) made.className = className;
-    if (text !== undefined) made.textContent = text;
-    made.append(...children);
-    return made;
-  }
-
-  // Characters that would be invisible, or would reorder what one reads, are shown by their code.
-  function visible(text) {
-    return text.replace(/[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff]/g,
-      (sign) => `\u27e8U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
-  }
-
   // After a change of the layout. What scrolls can be reached and scrolled from the keyboard; what does not is no stop of the Tab key.
   function arrange() {
+    list.classList.toggle("narrow", list.parentElement.clientWidth < 340 + 72 * data.ways.length);
     const columns = [...list.tHead.rows[0].cells].filter((cell) => cell.offsetWidth).length;
     for (const cell of list.querySelectorAll(".detail > td")) cell.colSpan = columns;
     for (const pre of document.querySelectorAll("pre")) {
@@ -49,8 +35,6 @@
       else pre.removeAttribute("tabindex");
     }
   }
-
-  const number = (value) => value.toFixed(2).replace("-", "\u2212");
 
   // The candidates of a problem in one pool, the best by the chosen ranker first.
   function candidates(problem, pool) {

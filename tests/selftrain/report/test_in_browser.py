@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from selftrain.evaluation.comparisons import evaluate_pools
+from selftrain.evaluation.pools import PoolProblem
 from selftrain.report import ReportInputs, build_report
 from tests.needs import need
 
@@ -115,6 +117,26 @@ def test_a_hard_negative_stands_beside_a_passing_program_with_the_difference_mar
     page.select_option(".choose label:first-child select", "1")
     page.select_option(".choose label:last-child select", "1")
     assert page.locator(".panes mark").count() == 0  # a program beside itself
+
+
+@pytest.mark.parametrize(("width", "models"), [(400, 4), (768, 4), (1280, 4), (1280, 9)])
+def test_names_of_problems_have_room_beside_many_ways(
+    browser, inputs: ReportInputs, tmp_path: Path, width: int, models: int
+) -> None:
+    """Further ways are columns where there is room for all; the chosen one and its rival always are."""
+
+    def with_more(problem: PoolProblem) -> PoolProblem:
+        return replace(
+            problem, scores=problem.scores | {f"model-{at}": problem.scores["rm-1"] for at in range(models)}
+        )
+
+    pools = [replace(pool, problems=tuple(map(with_more, pool.problems))) for pool in inputs.pools]
+    build_report(replace(inputs, pools=pools, evaluation=evaluate_pools(pools, resamples=50)), tmp_path)
+    opened = browser.new_page(viewport={"width": width, "height": 800})
+    opened.goto((tmp_path / "report.html").as_uri())
+    assert opened.locator("#list tr.problem th").first.bounding_box()["width"] > 70
+    assert opened.locator("#list thead th:visible").count() == (13 if models == 4 and width == 1280 else 5)
+    opened.close()
 
 
 SMALL = """() => [...document.querySelectorAll("body *")].filter(element => {

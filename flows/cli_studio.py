@@ -1,0 +1,63 @@
+"""The command `selftrain studio`: a page on this machine to rank programs by hand."""
+
+import argparse
+import os
+import sys
+from typing import Any
+
+from selftrain.errors import UsageError
+
+
+def add_studio(commands: Any) -> None:
+    """Add `selftrain studio`."""
+    studio = commands.add_parser(
+        "studio",
+        help="a page to paste or generate candidates, rank them and see which tokens cost them",
+        description="Serves a page for one person at this machine (loopback only): scores, the sandbox's verdicts, the pick, and the "
+        "score of each token. Ctrl-C ends it.",
+    )
+    studio.add_argument("what", metavar="RUN", help="a run, champion, or a reranker's folder, URL or hub id")
+    studio.add_argument("--by", metavar="WAY", help="another way to rank: rm-2 is the reranker alone")
+    studio.add_argument(
+        "--generator",
+        metavar="PLACE",
+        help="a generator's folder, run or hub id (default: RUN's own); with --base-url its name there",
+    )
+    studio.add_argument("--base-url", metavar="URL", help="a server with OpenAI's protocol that generates")
+    studio.add_argument("--chat", action="store_true", help="the server's model answers questions")
+    studio.add_argument("--device", default="cpu", help="(default: %(default)s)")
+    studio.add_argument("--port", type=int, default=8082, help="(default: %(default)s)")
+    studio.set_defaults(command=studio_command)
+
+
+def studio_command(options: argparse.Namespace) -> int:
+    """`selftrain studio`."""
+    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if options.base_url and not options.generator:
+        raise UsageError("--base-url needs --generator, the model's name on that server")
+    try:
+        import uvicorn
+    except ModuleNotFoundError as error:
+        raise UsageError("studio needs uvicorn; run `pip install 'selftrain[serve]'`") from error
+    from selftrain.generate.generator import Generator
+    from selftrain.serve.served import Wanted
+    from selftrain.studio.app import application
+
+    served = Wanted(options.what, options.by, options.device).load()
+    place = options.generator or options.what
+
+    def generator() -> Generator:
+        if options.base_url:
+            return Generator.load(place, base_url=options.base_url, chat=options.chat)
+        return Generator.load(place, device=options.device)
+
+    print(f"studio of {served.name}: http://127.0.0.1:{options.port}/", file=sys.stderr)
+    uvicorn.run(
+        application(served, generator),
+        host="127.0.0.1",
+        port=options.port,
+        log_level="warning",
+        access_log=False,
+    )
+    return 0

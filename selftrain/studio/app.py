@@ -1,0 +1,188 @@
+"""The studio's HTTP application, for one person at this machine: a page, and routes that rank, generate and judge.
+
+It answers only requests to a loopback name and from its own page: other pages that a browser has open cannot use it, also not by a
+host name that they let point here. Texts enter the page as text only, and its policy allows no script but its own.
+"""
+
+import base64
+import hashlib
+import math
+import os
+import threading
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import HTMLResponse, JSONResponse
+from pydantic import BaseModel, Field
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+
+from sandbox.client import Sandbox
+from sandbox.errors import SandboxError
+from sandbox.languages import LANGUAGES
+from sandbox.languages import language as row_of
+from sandbox.programs import assemble
+from selftrain.errors import SelftrainError, UsageError
+from selftrain.generate.generator import Generator
+from selftrain.problems.chat import source_of
+from selftrain.report.template import ASSETS, environment, page_style
+from selftrain.rerank.normal import normal
+from selftrain.rerank.tokens import token_scores
+from selftrain.serve.served import Served
+from selftrain.stage import Judge
+
+MOST_CANDIDATES = 64
+MOST_CHARACTERS = 100_000
+"""Characters of one text."""
+HOSTS = ("127.0.0.1", "localhost", "[::1]")
+Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
+
+
+class Wish(BaseModel):
+    """A problem. `language`: of the programs; empty: what the prompt looks like."""
+
+    prompt: Text
+    language: str = ""
+
+
+class Ask(Wish):
+    """Candidates to rank. `tests`: code behind the program, with which the sandbox judges it; empty: no verdicts."""
+
+    candidates: Annotated[list[Text], Field(min_length=1, max_length=MOST_CANDIDATES)]
+    tests: Text = ""
+
+
+class Write(Wish):
+    """Candidates to generate."""
+
+    n: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)] = 8
+    temperature: Annotated[float, Field(gt=0, le=2)] = 0.8
+    max_new_tokens: Annotated[int, Field(ge=1, le=4096)] = 128
+
+
+def application(
+    served: Served, generator: Callable[[], Generator], sandbox: Callable[[], Any] | None = None
+) -> FastAPI:
+    """The application.
+
+    generator  loads the generator, when one is first asked for
+    sandbox    opens a sandbox for the verdicts of one request; None: the best that this machine has
+    """
+    app = FastAPI(title="Studio", docs_url=None, redoc_url=None, openapi_url=None)
+    model = threading.Lock()  # one request at a time computes
+    loaded: list[Generator] = []
+    page, policy = _page(served)
+
+    @app.middleware("http")
+    async def own_page_only(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
+        origin = request.headers.get("origin")
+        if origin is not None and origin != f"{request.url.scheme}://{request.headers.get('host')}":
+            return JSONResponse({"error": "only this server's own page may ask"}, 403)
+        answer = await call(request)
+        answer.headers["Content-Security-Policy"] = policy
+        answer.headers["X-Content-Type-Options"] = "nosniff"
+        answer.headers["Referrer-Policy"] = "no-referrer"
+        return answer
+
+    app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS))
+
+    @app.exception_handler(SelftrainError)
+    @app.exception_handler(SandboxError)
+    async def refused(_: Request, error: Exception) -> JSONResponse:
+        return JSONResponse({"error": str(error)}, 422 if getattr(error, "exit_code", 1) == 2 else 503)
+
+    @app.get("/")
+    def index() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    @app.post("/rank")
+    def rank(ask: Ask) -> dict[str, Any]:
+        language = _language(ask.language)
+        if not ask.prompt.strip():
+            raise UsageError("the prompt is empty: expected the text that the candidates complete")
+        with model:
+            [ranked] = served.rank([(ask.prompt, ask.candidates, language)])
+            known = [at for at, score in enumerate(ranked.scores) if math.isfinite(score)]
+            tokens = {
+                at: token_scores(served.reranker, ask.prompt, ask.candidates[at], language) for at in known
+            }
+        verdicts = (
+            _verdicts(served, ask, language, sandbox) if ask.tests.strip() else [None] * len(ask.candidates)
+        )
+        rows = [
+            {
+                "score": score if at in tokens else None,
+                "chance": served.relevance(score) if at in tokens else None,
+                "refused": None
+                if at in tokens
+                else ranked.refused.get(at, "it is too long for the reranker"),
+                "verdict": verdict,
+                "tokens": tokens.get(at, []),
+            }
+            for at, (score, verdict) in enumerate(zip(ranked.scores, verdicts, strict=True))
+        ]
+        order = sorted(known, key=lambda at: -ranked.scores[at])
+        return {"by": served.way, "order": order, "candidates": rows}
+
+    @app.post("/generate")
+    def generate(wish: Write) -> dict[str, Any]:
+        with model:
+            if not loaded:
+                loaded.append(generator())
+            written = loaded[0].sample(
+                wish.prompt, wish.n, wish.temperature, wish.max_new_tokens, language=_language(wish.language)
+            )
+        return {"candidates": list(dict.fromkeys(one.text for one in written))}
+
+    return app
+
+
+def _language(name: str) -> str | None:
+    return row_of(name).name if name else None
+
+
+def _verdicts(
+    served: Served, ask: Ask, language: str | None, sandbox: Callable[[], Any] | None
+) -> Sequence[str | None]:
+    """[candidates] verdicts of the sandbox on the candidates with the tests."""
+    if language is None:
+        raise UsageError("tests run in a language: choose one")
+    style = served.reranker.style
+    forms = [normal(ask.prompt, text, language, style=style) for text in ask.candidates]
+    programs = [
+        assemble(language, *source_of(*form, style), ask.tests).program(str(at), language)
+        for at, form in enumerate(forms)
+    ]
+    opened = sandbox() if sandbox else Sandbox("auto", workers=os.cpu_count() or 1)
+    with opened as judge:
+        return _run(judge, programs)
+
+
+def _run(judge: Judge, programs: Sequence[Any]) -> list[str]:
+    found = {result.id: str(result.verdict) for result in judge.run(programs)}
+    return [found[program.id] for program in programs]
+
+
+def _page(served: Served) -> tuple[str, str]:
+    """The page, and its content security policy."""
+    script = (ASSETS / "text.js").read_text("utf-8") + (ASSETS / "studio.js").read_text("utf-8")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    policy = (
+        f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    html = (
+        environment()
+        .get_template("studio.html")
+        .render(
+            name=served.name,
+            way=served.way,
+            style=page_style(),
+            script=script,
+            script_hash=digest,
+            connect=True,
+            languages=sorted(LANGUAGES),
+            solved=served.picker.solved if served.picker else "",
+        )
+    )
+    return html, policy

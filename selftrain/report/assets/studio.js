@@ -105,7 +105,7 @@
     ask("rank", body, "Ranking \u2026").then(show).catch(failed);
   });
   document.getElementById("generate").addEventListener("click", () => {
-    const body = { prompt: value("prompt"), language: value("language"), n: Number(value("n")) };
+    const body = { prompt: value("prompt"), language: value("language"), n: Number(value("n")), max_new_tokens: Number(value("max_new_tokens")) };
     ask("generate", body, "Generating \u2026").then((found) => {
       const empty = [...fields.children].filter((box) => !box.querySelector("textarea").value.trim());
       empty.forEach((box) => box.remove());

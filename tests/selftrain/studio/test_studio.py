@@ -162,6 +162,7 @@ def test_a_person_ranks_pasted_and_generated_programs(
         assert page.locator("#results .heat span[title]").count() > 10
         assert page.evaluate("document.documentElement.scrollWidth") == width
         page.fill("[name=n]", "3")
+        page.fill("[name=max_new_tokens]", "8")
         page.click("#generate")
         page.get_by_text("were written").wait_for(timeout=60_000)
         assert page.locator("#candidates textarea").count() > 3

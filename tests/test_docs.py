@@ -15,6 +15,7 @@ import pytest
 
 from flows.cli import parser
 from infra.docs import pages
+from selftrain.studyfile import read_study
 from tests.command import ROOT, Finished
 from tests.documents import DOCUMENTS, blocks, commands, inline, kind, named_files
 from tests.needs import need_tools
@@ -24,7 +25,10 @@ RUN = {
     "selftrain run demo --dry-run --set ppo.kl_coefficient=0.1": (0, "to do   ppo · round 1"),
     "selftrain run docs/own-data/own.yaml --dry-run": (0, "answers to learn from: 22 of 22"),
     "selftrain evaluate docs/own-data/completions.jsonl": (0, "majority        0.333 [0.000, 0.500]"),
-    "selftrain study evidence --dry-run": (0, "54 cells of study evidence, 0 finished"),
+    "selftrain study evidence --dry-run": (
+        0,
+        f"{len(read_study('evidence').cells)} cells of study evidence, 0 finished",
+    ),
     "python -m sandbox languages --backend bubblewrap": (0, "Python 3"),
     "python -m sandbox run --language cpp solution.cpp --stdin input.txt --expect output.txt": (0, "passed"),
     "python -m sandbox judge programs.jsonl verdicts.jsonl --audit all": (0, ""),

@@ -121,7 +121,7 @@ def decode(
         out = model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
         cache = out.past_key_values
         logits = out.logits[:, -1].float()
-        if step == 0 and len(places) < len(prompts):
+        if step == 0 and len(ids) < len(prompts):
             cache.batch_select_indices(own)
             logits, mask, positions = logits[own], mask[own], positions[own]
         drawn = None if uniforms is None else uniforms[rows, step]
@@ -144,6 +144,24 @@ def decode(
             cache.batch_select_indices(keep)
         ids = chosen[:, None]
         mask = torch.nn.functional.pad(mask, (0, 1), value=True)
+    return _samples(tokens, logprobs, stopped, ends)
+
+
+def _distinct(
+    prompts: Sequence[Sequence[int]], padding: int
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The distinct prompts, padded on the left, as [distinct, longest] token ids and a bool mask, and each prompt's place [rows]
+    among them."""
+    places = {prompt: at for at, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
+    ids = pad([*map(list, places)], padding, left=True)
+    mask = pad([[1] * len(prompt) for prompt in places], 0, left=True).bool()
+    return ids, mask, torch.tensor([places[tuple(prompt)] for prompt in prompts])
+
+
+def _samples(
+    tokens: torch.Tensor, logprobs: torch.Tensor, stopped: set[int], ends: Sequence[int]
+) -> list[Sample]:
+    """Completions from [rows, longest] token ids, -1 after a completion's end, and their log-probabilities."""
     found = [[token for token in row if token >= 0] for row in tokens.tolist()]
     return [
         Sample(ids, scores[: len(ids)], row in stopped or ids[-1] in ends)

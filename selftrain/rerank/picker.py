@@ -120,8 +120,9 @@ class Picker:
             )
         report = folder / "report.json"
         said = json.loads(report.read_text()).get("headline", {}) if report.is_file() else {}
-        way = way or result["chosen"]
-        return cls(record, Reranker.load(checkpoint, device), way, result, way != last, said.get(way))
+        chosen = way or result["chosen"]
+        # Without a given way the generator is used even for the reranker alone: it tells whether texts are far.
+        return cls(record, Reranker.load(checkpoint, device), chosen, result, way != last, said.get(chosen))
 
     def rank(
         self,

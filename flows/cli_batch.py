@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.progress import Progress
+from sandbox.errors import UsageError as SandboxUsageError
 from selftrain.errors import DataError, UsageError
 
 WINDOW = 64
@@ -61,8 +62,7 @@ class Line:
 
 def batch_command(options: argparse.Namespace) -> int:
     """`selftrain rank --batch`."""
-    from selftrain.rerank.picker import Picker
-    from selftrain.rerank.reranker import Reranker
+    from selftrain.rerank.ranker import load_ranker
 
     source, target = options.batch
     if options.prompt or options.candidates or options.example is not None:
@@ -75,12 +75,8 @@ def batch_command(options: argparse.Namespace) -> int:
         )
     if source != "-" and not Path(source).is_file():
         raise UsageError(f"{source}: no such file; expected JSON lines with `prompt` and `candidates`")
-    ranker: Any
-    if (Path(options.run) / "config.json").is_file():
-        ranker, by = Reranker.load(options.run), Path(options.run).resolve().name
-    else:
-        ranker = Picker.load(options.run, options.by)
-        by = ranker.way
+    ranker = load_ranker(options.run, options.by)
+    by = getattr(ranker, "way", Path(options.run).resolve().name)
     if target == "-":
         return rank_stream(ranker, by, source)
     return rank_file(ranker, by, source, target)
@@ -170,21 +166,19 @@ def _answer(line: Line, found: list[float] | str) -> dict[str, Any]:
 
 def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
     """For each line its scores, or why it cannot be ranked."""
-    alone = None if getattr(ranker, "uses_generator", False) else getattr(ranker, "reranker", ranker)
-    if alone is not None and len(lines) > 1 and not any(line.language for line in lines):
-        with suppress(UsageError):  # of one of the lines: they are ranked one by one, to see which
-            found = list(alone.score_many([(line.prompt, line.candidates) for line in lines]))
-            if all(any(map(math.isfinite, scores)) for scores in found):
-                yield from found
-                return
-    for line in lines:
+    from selftrain.rerank.reranker import checked
+
+    asked = [(line.prompt, line.candidates, line.language) for line in lines]
+    # An error is that of one of the lines: they are then ranked one by one, to see which.
+    with suppress(UsageError, SandboxUsageError):
+        rankings = [checked(ranking) for ranking in ranker.rank_many(asked)]
+        yield from (list(ranking.scores) for ranking in rankings)
+        return
+    for one in asked:
         try:
-            yield list(ranker.rank(line.prompt, line.candidates, line.language).scores)
-        except UsageError as error:
-            yield " ".join(str(error).split())
-        except Exception as error:
-            if getattr(error, "exit_code", None) != 2:  # the sandbox's errors on languages
-                raise
+            [ranking] = ranker.rank_many([one])
+            yield list(checked(ranking).scores)
+        except (UsageError, SandboxUsageError) as error:
             yield " ".join(str(error).split())
 
 

@@ -208,7 +208,7 @@ def _scores(
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Ranker -> candidate id -> score, by each of `rerankers`; and ranker -> what it is. Of greedy completions there are none."""
     from selftrain.rerank.picker import Picker
-    from selftrain.rerank.reranker import Reranker
+    from selftrain.rerank.ranker import load_ranker
 
     of_problem: dict[str, dict[str, str]] = {problem.id: {} for problem in problems}
     for row in candidates:
@@ -219,18 +219,15 @@ def _scores(
     names: dict[str, str] = {}
     for number, given in enumerate(rerankers, 1):
         name = "reranker" if len(rerankers) == 1 else f"reranker-{number}"
-        rank: Any
-        if (Path(given) / "config.json").is_file():
-            reranker = Reranker.load(given)
-            rank, names[name] = (lambda prompt, texts, _, by=reranker: by.rank(prompt, texts)), given
-        else:
-            picker = Picker.load(given)
-            rank, names[name] = picker.rank, f"{given}, by {picker.way}: {picker.description}"
+        ranker = load_ranker(given)
+        told = f", by {ranker.way}: {ranker.description}" if isinstance(ranker, Picker) else ""
+        names[name] = f"{given}{told}"
         scores[name] = {}
         for done, problem in enumerate(problems, 1):
             texts = of_problem[problem.id]
             if texts:
-                found = rank(problem.prompt, list(texts.values()), problem.language).scores
+                [ranking] = ranker.rank_many([(problem.prompt, list(texts.values()), problem.language)])
+                found = ranking.scores
                 # A candidate that cannot be scored, such as an empty one, comes last.
                 lowest = min(filter(math.isfinite, found), default=0.0) - 1
                 found = [score if math.isfinite(score) else lowest for score in found]

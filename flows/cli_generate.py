@@ -195,11 +195,10 @@ def best_command(options: argparse.Namespace) -> int:
     generator = _generator(options)
     from selftrain.config import RuntimeConfig
     from selftrain.generate.best_of import best_of_n
-    from selftrain.rerank.picker import Picker
-    from selftrain.rerank.reranker import Reranker
+    from selftrain.rerank.ranker import load_ranker
     from tasks.sandbox import open_sandbox
 
-    reranker: Any = Reranker.load(place) if (Path(place) / "config.json").is_file() else Picker.load(place)
+    reranker = load_ranker(place)
     runtime = RuntimeConfig(backend=options.backend, workers=max(1, options.workers))
     with open_sandbox(runtime) if options.filter else nullcontext() as sandbox:
         found = best_of_n(

@@ -38,7 +38,8 @@ def add_rank(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     rank.add_argument(
-        "run", help="a run's folder, or its name in runs/; or a reranker's folder: its score alone"
+        "run",
+        help="a run's folder, or its name in runs/; or champion[:NAME][@STORE]; or a reranker's folder: its score alone",
     )
     prompt = rank.add_argument("--prompt", required=True, metavar="FILE", help="file with the prompt")
     candidates = rank.add_argument(
@@ -88,8 +89,9 @@ def rank_command(options: argparse.Namespace) -> int:
         )
     if options.batch is not None:
         return cli_batch.batch_command(options)
-    from selftrain.rerank.picker import Picked, Picker, example
-    from selftrain.rerank.reranker import Reranker
+    from selftrain.rerank.example import example
+    from selftrain.rerank.picker import Picked, Picker
+    from selftrain.rerank.ranker import load_ranker
 
     verdicts: Sequence[str] = ()
     given: dict[str, Any] = {}
@@ -103,13 +105,12 @@ def rank_command(options: argparse.Namespace) -> int:
         language = found.language
         given = {"logprobs": found.logprobs, "exact": True}  # as the run evaluated them
         names = [f"program {number}" for number in range(1, len(texts) + 1)]
-    picker = None
-    if (Path(options.run) / "config.json").is_file():  # a reranker by itself
-        ranking = Reranker.load(options.run).rank(prompt, texts, language)
-        picked = Picked(ranking.scores, refused=ranking.refused)
+    ranker = load_ranker(options.run, options.by)
+    if isinstance(ranker, Picker):
+        picker, picked = ranker, ranker.rank(prompt, texts, language, **given)
     else:
-        picker = Picker.load(options.run, options.by)
-        picked = picker.rank(prompt, texts, language, **given)
+        ranking = ranker.rank(prompt, texts, language)
+        picker, picked = None, Picked(ranking.scores, refused=ranking.refused)
     if options.json:
         print(json.dumps(_ranked(picker, picked, names, verdicts), indent=1))
     else:

@@ -228,6 +228,46 @@ def _from_manifests(store: Store, manifest: dict[str, Any]) -> Contender:
     )
 
 
+def evaluation_of(store: Store, champion: Contender) -> ArtifactRef | None:
+    """The evaluation of a champion; of one that was promoted by hand, an evaluation of a run that has it. None if there is none."""
+    known = champion.evaluation or next(
+        (
+            f"evaluate/{m['key']}"
+            for m in store.manifests("evaluate")
+            if m["inputs"].get(champion.ranker) == champion.reranker
+        ),
+        None,
+    )
+    return None if known is None else ArtifactRef.parse(known)
+
+
+def champion_record(store: Store, champion: Contender) -> dict[str, Any]:
+    """What `selftrain.rerank.picker` reads of a run's record (`run.json`), for a champion.
+
+    Raises UsageError where it was never evaluated, or its evaluation is not in the store any more.
+    """
+    evaluation = evaluation_of(store, champion)
+    measured = evaluation and store.manifest(evaluation)
+    if not evaluation or not measured:
+        raise UsageError(
+            f"the champion {champion.reranker} has no evaluation in {store.url}, which says how it ranks; run its config again"
+        )
+    candidates = ArtifactRef.parse(measured["inputs"]["sft.candidates"])
+    sampled = store.manifest(candidates) or {"inputs": {}}
+    problems = ArtifactRef.parse(measured["inputs"]["problems"])
+    prepared = store.manifest(problems) or {"config": {}}
+    generator = champion.generator or sampled["inputs"].get("generator")
+    stages = {"prepare": problems, "sample-sft-evaluation": candidates, "evaluate": evaluation}
+    if generator is not None:
+        stages["sft"] = ArtifactRef.parse(generator)
+    return {
+        "name": "champion",
+        "store": store.url,
+        "stages": {name: {"stage": ref.stage, "key": ref.key} for name, ref in stages.items()},
+        "config": {"problems": prepared["config"].get("problems", {})},
+    }
+
+
 def promote_by_hand(registry: Registry, key: str, reason: str) -> Record:
     """Promote the reranker `key` without a comparison; returns the new record. Raises UsageError as `contender` does."""
     while True:

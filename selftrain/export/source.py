@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.champion.registry import Contender
+from selftrain.champion.registry import Contender, evaluation_of
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import Comparison
 from selftrain.evaluation.metrics import PoolMetrics
@@ -90,25 +90,18 @@ def find(place: str) -> Source:
 
 
 def _of_champion(store: Store, champion: Contender) -> Source:
-    measured = champion.evaluation or next(
-        (
-            f"evaluate/{m['key']}"
-            for m in store.manifests("evaluate")
-            if m["inputs"].get(champion.ranker) == champion.reranker
-        ),
-        None,
-    )
+    evaluate = evaluation_of(store, champion)
     configs = [
         m["config"]["config"]
         for m in store.manifests("report")
-        if measured and m["inputs"].get("evaluation") == measured
+        if evaluate and m["inputs"].get("evaluation") == str(evaluate)
     ]
-    if measured is None or not configs:
+    if evaluate is None or not configs:
         raise UsageError(
             f"the champion {champion.reranker} has no evaluation and report in {store.url}, which the model card shows; run its "
             "config again"
         )
-    reranker, evaluate = ArtifactRef.parse(champion.reranker), ArtifactRef.parse(measured)
+    reranker = ArtifactRef.parse(champion.reranker)
     return _source(store, store.path(reranker), reranker, champion.ranker, configs[-1], evaluate)
 
 

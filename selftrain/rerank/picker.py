@@ -15,21 +15,23 @@ scores gives the chance that the first is right rather than the second.
 import json
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from sandbox.languages import language as row_of
+from selftrain.champion.registry import champion_record
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import best_untrained, headline_text, untrained
 from selftrain.evaluation.pools import WITH_LOGPROB
+from selftrain.models.models import context_of
 from selftrain.rerank.normal import Normal, check, language_of, normal
-from selftrain.rerank.places import reranker_folder
+from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.reranker import Ranking, Reranker, checked
 from selftrain.stage import ArtifactRef
-from selftrain.store.runfile import find_run, read_run
-from selftrain.store.store import Store
+from selftrain.store.runfile import find_run, read_run, stage_place
 
 FAR = 2.0
 """Candidates are out of distribution if their mean log-probability is below FAR x `Picker.lowest`."""
@@ -44,8 +46,8 @@ class Picked(Ranking):
     """A ranking, and the log-probabilities that it uses.
 
     scores    [n] scores by the ranking rule
-    logprobs  [n] mean log-probability per token under the run's generator, nats; None where the rule does not use them, and for
-              candidates that cannot be scored
+    logprobs  [n] mean log-probability per token under the run's generator, nats; None for candidates that cannot be scored, and in
+              place of all where they were not needed
     lowest    see `Picker.lowest`; None without `logprobs`
     chance    that the pick is right rather than the next program, given that one of them is: sigmoid(scale x difference of their
               scores), with the scale of the run's calibration. None if all candidates are one program, or without calibration
@@ -81,7 +83,8 @@ class Picker:
     way             the ranking rule: `rm-2` is the score of reranker rm-2, `rm-2+logprob` is this score + `weight` x mean
                     log-probability per token
     evaluated       the content of the run's evaluation.json
-    uses_generator  whether the rule uses log-probabilities, which are computed where the caller does not give them
+    tells_far       whether `rank` computes log-probabilities also for a rule that does not use them: they tell whether texts are
+                    out of distribution
     headline        what report.json says about the ranking rule (`selftrain.evaluation.comparisons.Headline`), if it does
     """
 
@@ -91,38 +94,43 @@ class Picker:
         reranker: Reranker,
         way: str,
         evaluated: Mapping[str, Any],
-        uses_generator: bool,
+        tells_far: bool = False,
         headline: Mapping[str, Any] | None = None,
     ) -> None:
         self.run, self.reranker, self.way, self.evaluated = run, reranker, way, evaluated
         self.headline = headline
-        self.uses_generator = uses_generator
+        self.tells_far = tells_far
         self.alone = way.removesuffix(WITH_LOGPROB)
         self.weight: float = evaluated["logprob_weights"][self.alone] if way != self.alone else 0.0
 
     @classmethod
     def load(cls, run: str | Path, way: str | None = None, device: str = "cpu") -> "Picker":
-        """Load the picker of a finished run.
+        """Load the picker of a finished run, or of the champion (`champion[:NAME][@STORE]`).
 
-        way  ranking rule to use in place of the rule that was chosen on the validation split. The rule with the reranker alone
-             does not load the generator, so `Picked.far` is None.
+        way  ranking rule to use in place of the rule that was chosen on the validation split. If the rule with the reranker alone
+             is given, the generator is not loaded, so `Picked.far` is None.
 
-        Raises UsageError where the run or the ranking rule does not exist.
+        Raises UsageError where the run or the ranking rule does not exist, or the champion was never evaluated.
         """
-        folder = find_run(run)
-        record = read_run(folder)
-        checkpoint = reranker_folder(folder)
-        result = json.loads((_folder(record, "evaluate") / "evaluation.json").read_text())
-        last = result["chosen"].removesuffix(WITH_LOGPROB)
+        said: Mapping[str, Any] = {}
+        if found := find_champion(str(run)):
+            store, champion = found
+            record, best, place = champion_record(store, champion), champion.ranker, str(run)
+            checkpoint = store.place(ArtifactRef.parse(champion.reranker))
+            result = _evaluated(record)
+        else:
+            folder = find_run(run)
+            record, checkpoint, place = read_run(folder), reranker_folder(folder), str(folder)
+            result = _evaluated(record)
+            best, report = result["chosen"], folder / "report.json"
+            said = json.loads(report.read_text()).get("headline", {}) if report.is_file() else {}
+        last = best.removesuffix(WITH_LOGPROB)
         if way not in (None, last, last + WITH_LOGPROB):
             raise UsageError(
-                f"{way!r}: expected {last} or {last + WITH_LOGPROB}, the ways of {folder}'s last reranker"
+                f"{way!r}: expected {last} or {last + WITH_LOGPROB}, the ways of {place}'s last reranker"
             )
-        report = folder / "report.json"
-        said = json.loads(report.read_text()).get("headline", {}) if report.is_file() else {}
-        chosen = way or result["chosen"]
-        # Without a given way the generator is used even for the reranker alone: it tells whether texts are far.
-        return cls(record, Reranker.load(checkpoint, device), chosen, result, way != last, said.get(chosen))
+        chosen = way or best
+        return cls(record, Reranker.load(checkpoint, device), chosen, result, way is None, said.get(chosen))
 
     def rank(
         self,
@@ -151,22 +159,31 @@ class Picker:
             forms = [Normal(prompt, text) for text in candidates]
             ranking = Ranking(tuple(next(self.reranker.score_many([(prompt, candidates)], exact=True))))
         else:
-            forms = self._forms(prompt, candidates, language)
+            forms = self.forms(prompt, candidates, language)
             [ranking] = self.reranker.rank_forms([forms])
-        return self._picked(forms, checked(ranking), language, logprobs)
+        return checked(self._picked(forms, checked(ranking), language, logprobs, self.tells_far))
 
     def rank_many(self, problems: Sequence[tuple[str, Sequence[str], str | None]]) -> list[Picked]:
-        """Rank the candidates of several (prompt, candidates, language), as `rank` does, but for candidates none of which can be
-        scored."""
+        """Rank the candidates of several (prompt, candidates, language), as `rank` does, but also where no candidate can be scored,
+        and without telling whether they are out of distribution, where the rule does not use log-probabilities."""
         forms, languages = [], []
         for prompt, candidates, language in problems:
             check(prompt, candidates)
             languages.append(row_of(language).name if language else None)
-            forms.append(self._forms(prompt, candidates, languages[-1]))
-        rankings = self.reranker.rank_forms(forms)
-        return [self._picked(*each) for each in zip(forms, rankings, languages, strict=True)]
+            forms.append(self.forms(prompt, candidates, languages[-1]))
+        return self.rank_forms(forms, languages)
 
-    def _forms(self, prompt: str, candidates: Sequence[str], language: str | None) -> list[Normal]:
+    def rank_forms(
+        self,
+        problems: Sequence[Sequence[Normal]],
+        languages: Sequence[str | None],
+        ids: Mapping[Normal, list[int]] | None = None,
+    ) -> list[Picked]:
+        """What `rank_many` does, of candidates in normal form. `ids`: what the reranker's `read` gives for all of them."""
+        rankings = self.reranker.rank_forms(problems, ids)
+        return [self._picked(*each) for each in zip(problems, rankings, languages, strict=True)]
+
+    def forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
         """The candidates in normal form, cut at the stop texts that the run's problems in this language have in common."""
         if language is None:
             known = self._languages
@@ -180,22 +197,30 @@ class Picker:
         ranking: Ranking,
         language: str | None,
         logprobs: Sequence[float] | None = None,
+        tell: bool = False,
     ) -> Picked:
-        """The ranking by this picker's rule, from the reranker's alone."""
+        """The ranking by this picker's rule, from the reranker's alone. `tell`: use log-probabilities also where the rule does not."""
+        alone = self.way == self.alone
+        if len(ranking.refused) == len(forms) or (alone and not tell):
+            return Picked(ranking.scores, refused=ranking.refused, chance=self._chance(forms, ranking))
         refused = dict(ranking.refused)
-        if not self.uses_generator or len(refused) == len(forms):
-            return Picked(ranking.scores, refused=refused, chance=self._chance(forms, ranking))
-        found: list[float | None]
-        if logprobs is None:
-            found = self._logprobs(forms, refused, language)
-        else:
-            found = [None if at in refused else log for at, log in enumerate(logprobs)]
+        logs: tuple[float | None, ...] | None = None
+        lowest = None
+        # The rule with the reranker alone holds whatever the generator cannot read.
+        with suppress(UsageError) if alone else nullcontext():
+            if logprobs is None:
+                logs = tuple(self._logprobs(forms, refused, language))
+            else:
+                logs = tuple(None if at in refused else log for at, log in enumerate(logprobs))
+            lowest = self.lowest
+        if alone or logs is None:
+            return Picked(ranking.scores, logs, lowest, self._chance(forms, ranking), refused=ranking.refused)
         scores = tuple(
             -math.inf if log is None else score + self.weight * log
-            for score, log in zip(ranking.scores, found, strict=True)
+            for score, log in zip(ranking.scores, logs, strict=True)
         )
-        both = checked(Ranking(scores, refused=dict(sorted(refused.items()))))
-        return Picked(scores, tuple(found), self.lowest, self._chance(forms, both), refused=both.refused)
+        both = Ranking(scores, refused=dict(sorted(refused.items())))
+        return Picked(scores, logs, lowest, self._chance(forms, both), refused=both.refused)
 
     def _chance(self, forms: Sequence[Normal], ranking: Ranking) -> float | None:
         """See `Picked.chance`."""
@@ -249,7 +274,7 @@ class Picker:
         import pyarrow.compute as pc
         import pyarrow.parquet as pq
 
-        path = _folder(self.run, "sample-sft-evaluation") / "candidates.parquet"
+        path = stage_place(self.run, "sample-sft-evaluation") / "candidates.parquet"
         # `read_table` and `group_by` would import pandas, a tenth of a cold start.
         table = pq.ParquetFile(path).read(columns=["problem_id", "logprob", "token_ids"])
         tokens = pc.list_value_length(table["token_ids"]).to_pylist()
@@ -267,7 +292,7 @@ class Picker:
 
         if "prepare" not in self.run["stages"]:
             return {}
-        path = _folder(self.run, "prepare") / "problems.parquet"
+        path = stage_place(self.run, "prepare") / "problems.parquet"
         table = pq.ParquetFile(path).read(columns=["language", "stop_tokens"]).to_pydict()
         found: dict[str, set[tuple[str, ...]]] = {}
         for language, stops in zip(table["language"], table["stop_tokens"], strict=True):
@@ -283,10 +308,15 @@ class Picker:
 
         if "sample-sft-evaluation" not in self.run["stages"]:
             return True
-        ends = end_ids(self._generator[1], _folder(self.run, "sft"))
-        path = _folder(self.run, "sample-sft-evaluation") / "candidates.parquet"
+        ends = end_ids(self._generator[1], self.generator_folder)
+        path = stage_place(self.run, "sample-sft-evaluation") / "candidates.parquet"
         rows = next(pq.ParquetFile(path).iter_batches(_SEEN, columns=["token_ids"]))["token_ids"].to_pylist()
         return 2 * sum(row[-1:] != [] and row[-1] in ends for row in rows) >= len(rows)
+
+    @property
+    def generator_folder(self) -> Path:
+        """The folder of the run's generator, the SFT policy."""
+        return stage_place(self.run, "sft")
 
     @cached_property
     def _generator(self) -> tuple[Any, Any]:
@@ -295,7 +325,7 @@ class Picker:
 
         from selftrain.models.models import load_generator, load_tokenizer
 
-        folder = _folder(self.run, "sft")
+        folder = self.generator_folder
         return load_generator(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
 
     def _logprobs(
@@ -307,7 +337,6 @@ class Picker:
         candidate in a code block, and nothing else. Adds candidates that are too long for the generator to `refused`.
         """
         from selftrain.models.logprobs import summed_logprobs
-        from selftrain.models.models import load_context
         from selftrain.models.prompts import encode_answers, encode_problem, style_of
 
         model, tokenizer = self._generator
@@ -317,7 +346,7 @@ class Picker:
                     f"the run's generator is asked for programs in a language; say which of {', '.join(self._languages)}"
                 )
             [language] = self._languages
-        context = load_context(_folder(self.run, "sft"))
+        context = context_of(model.config)
         means: dict[Normal, float] = {}
         for form in dict.fromkeys(form for at, form in enumerate(forms) if at not in refused):
             head = encode_problem(tokenizer, form.prompt, language or "")
@@ -344,58 +373,6 @@ def _check_logprobs(logprobs: Sequence[float], n: int) -> None:
         )
 
 
-@dataclass(frozen=True)
-class Example:
-    """A test problem of a run with its generator's programs, each distinct program once.
-
-    candidates  the programs
-    verdicts    the sandbox's verdict on each program
-    logprobs    the mean log-probability per token of each, as the generator sampled it, nats; the highest of its copies
-    """
-
-    id: str
-    prompt: str
-    language: str
-    candidates: tuple[str, ...]
-    verdicts: tuple[str, ...]
-    logprobs: tuple[float, ...]
-
-
-def example(run: str | Path, id: str = "") -> Example:
-    """The test problem `id` of a finished run; by default the first problem for which some programs pass and others do not.
-
-    Raises UsageError where the run has no such test problem.
-    """
-    from selftrain.records import Candidate, Execution, Problem, read_records
-
-    record = read_run(find_run(run))
-    problems = read_records(_folder(record, "prepare") / "problems.parquet", Problem)
-    pool: dict[str, dict[str, str]] = {problem.id: {} for problem in problems if problem.split == "test"}
-    executions = _folder(record, "execute-sft-evaluation") / "executions.parquet"
-    verdicts = {row.candidate_id: str(row.verdict) for row in read_records(executions, Execution)}
-    means: dict[tuple[str, str], float] = {}
-    for row in read_records(_folder(record, "sample-sft-evaluation") / "candidates.parquet", Candidate):
-        if row.sample >= 0 and row.problem_id in pool:
-            pool[row.problem_id].setdefault(row.completion, verdicts[row.id])
-            mean, key = row.logprob / max(1, len(row.token_ids)), (row.problem_id, row.completion)
-            means[key] = max(mean, means.get(key, mean))
-    mixed = [
-        name for name, found in pool.items() if "passed" in found.values() and len(set(found.values())) > 1
-    ]
-    chosen = id or next(iter(mixed or pool))
-    if not pool.get(chosen):
-        raise UsageError(
-            f"{id}: no test problem of the run; expected one such as {', '.join(mixed[:3] or list(pool)[:3])}"
-        )
-    problem = next(problem for problem in problems if problem.id == chosen)
-    found = pool[chosen]
-    logprobs = tuple(means[chosen, text] for text in found)
-    return Example(chosen, problem.prompt, problem.language, tuple(found), tuple(found.values()), logprobs)
-
-
-def _folder(run: Mapping[str, Any], stage: str) -> Path:
-    """The artifact folder of one stage of a run. Its files are not verified, which would take minutes for a large generator."""
-    if stage not in run["stages"]:
-        raise UsageError(f"this run of {run['name']} has no stage {stage}; finish it with `selftrain run`")
-    ref = run["stages"][stage]
-    return Store(run["store"]).place(ArtifactRef(ref["stage"], ref["key"]))
+def _evaluated(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The content of a run's evaluation.json."""
+    return dict(json.loads((stage_place(record, "evaluate") / "evaluation.json").read_text()))

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
-from selftrain.store.runfile import NAME, find_run, read_run
+from selftrain.store.runfile import NAME, find_run, read_run, stage_place
 from selftrain.store.store import Store, find_store
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def generator_folder(place: str | Path, policy: str = "sft") -> Path:
             raise UsageError(
                 f"{folder}: no policy {policy!r} in this run; it has {', '.join(policies) or 'none yet'}"
             )
-        return _artifact(run, wanted)
+        return stage_place(run, wanted)
 
     return _found(place, _Role("generator", of_run, "generator"))
 
@@ -104,11 +104,6 @@ def _reranker_of(path: Path, run: Mapping[str, Any]) -> Path:
         last = [ref for ref in run["stages"].values() if ref["stage"] == "train_reward"][-1]
         return Store(run["store"]).path(ArtifactRef(last["stage"], last["key"]))
     raise UsageError(f"{path}: its reranker should be in {folder}, which is not there; run it again")
-
-
-def _artifact(run: Mapping[str, Any], stage: str) -> Path:
-    ref = run["stages"][stage]
-    return Store(run["store"]).place(ArtifactRef(ref["stage"], ref["key"]))
 
 
 def find_champion(place: str) -> "tuple[Store, Contender] | None":

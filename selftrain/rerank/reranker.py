@@ -16,7 +16,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from selftrain.config import PromptStyle
 from selftrain.errors import UsageError
@@ -101,12 +101,12 @@ class Reranker:
         True
         """
         check(prompt, candidates)
-        return checked(self.rank_forms([self._forms(prompt, candidates, language)])[0])
+        return checked(self.rank_forms([self.forms(prompt, candidates, language)])[0])
 
     def score(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[float]:
         """[n] the scores of `rank`; higher is better. Minus infinity for candidates that cannot be scored, if all of them too."""
         check(prompt, candidates)
-        return list(self.rank_forms([self._forms(prompt, candidates, language)])[0].scores)
+        return list(self.rank_forms([self.forms(prompt, candidates, language)])[0].scores)
 
     def pick(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> str:
         """The candidate that `rank` puts first."""
@@ -143,16 +143,17 @@ class Reranker:
         return self._score_ids(self.encode(problems))
 
     def _score_window(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[list[float]]:
-        forms = [self._forms(prompt, candidates) for prompt, candidates in problems]
+        forms = [self.forms(prompt, candidates) for prompt, candidates in problems]
         return [list(ranking.scores) for ranking in self.rank_forms(forms)]
 
     def rank_many(self, problems: Sequence[tuple[str, Sequence[str], str | None]]) -> Sequence[Ranking]:
         """Rankings [problems] of (prompt, candidates, language), as `rank` makes them, but also where no candidate has a score."""
         for prompt, candidates, _ in problems:
             check(prompt, candidates)
-        return self.rank_forms([self._forms(*problem) for problem in problems])
+        return self.rank_forms([self.forms(*problem) for problem in problems])
 
-    def _forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
+    def forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
+        """The candidates in normal form."""
         return [normal(prompt, text, language, style=self.style) for text in candidates]
 
     @property
@@ -160,41 +161,45 @@ class Reranker:
         """The prompt style of the generator from which the reranker was trained."""
         return style_of(self.tokenizer)
 
-    def rank_forms(self, problems: Sequence[Sequence[Normal]]) -> list[Ranking]:
-        """Rankings [problems] of candidates in normal form; equal ones are read once."""
-        refused = [{at: why for at, form in enumerate(forms) if (why := refusal(form))} for forms in problems]
-        # (problem, prompt) -> completion -> its candidates. Candidates may have prompts of their own, with imports.
+    def read(self, forms: Iterable[Normal]) -> dict[Normal, list[int]]:
+        """Each of `forms` -> the token ids that the model reads of it, without those that hold nothing to score."""
+        texts: dict[str, list[str]] = {}  # candidates may have prompts of their own, with imports
+        for form in dict.fromkeys(forms):
+            if refusal(form) is None:
+                texts.setdefault(form.prompt, []).append(form.completion)
+        encoded = self.encode(list(texts.items()))
+        return {
+            Normal(prompt, text): ids
+            for (prompt, several), found in zip(texts.items(), encoded, strict=True)
+            for text, ids in zip(several, found, strict=True)
+        }
+
+    def rank_forms(
+        self, problems: Sequence[Sequence[Normal]], ids: Mapping[Normal, list[int]] | None = None
+    ) -> list[Ranking]:
+        """Rankings [problems] of candidates in normal form; equal ones are scored once. `ids`: what `read` gives for all of them."""
+        ids = self.read(form for forms in problems for form in forms) if ids is None else ids
+        longest = context_of(self.model.config)
+        refused: list[dict[int, str]] = [{} for _ in problems]
+        # (problem, prompt) -> completion -> its candidates
         groups: dict[tuple[int, str], dict[str, list[int]]] = {}
         for number, forms in enumerate(problems):
             for at, form in enumerate(forms):
-                if at not in refused[number]:
-                    same = groups.setdefault((number, form.prompt), {}).setdefault(form.completion, [])
-                    same.append(at)
-        encoded = self.encode([(prompt, list(texts)) for (_, prompt), texts in groups.items()])
-        longest = context_of(self.model.config)
-        rows: list[list[list[int]]] = []
-        places: list[list[tuple[int, list[int]]]] = []
-        for ((number, _), texts), found in zip(groups.items(), encoded, strict=True):
-            rows.append([])
-            places.append([])
-            for ats, ids in zip(texts.values(), found, strict=True):
-                if longest is not None and len(ids) > longest:
-                    why = (
-                        f"with the prompt it has {len(ids)} tokens; the reranker reads no more than {longest}"
+                if form not in ids:
+                    refused[number][at] = refusal(form) or "it was not read"
+                elif longest is not None and len(ids[form]) > longest:
+                    refused[number][at] = (
+                        f"with the prompt it has {len(ids[form])} tokens; the reranker reads no more than {longest}"
                     )
-                    refused[number].update(dict.fromkeys(ats, why))
                 else:
-                    rows[-1].append(ids)
-                    places[-1].append((number, ats))
+                    groups.setdefault((number, form.prompt), {}).setdefault(form.completion, []).append(at)
+        rows = [[ids[Normal(prompt, text)] for text in texts] for (_, prompt), texts in groups.items()]
         scores = [[-math.inf] * len(forms) for forms in problems]
-        for put, given in zip(places, self._score_ids(rows), strict=True):
-            for (number, ats), score in zip(put, given, strict=True):
+        for ((number, _), texts), given in zip(groups.items(), self._score_ids(rows), strict=True):
+            for ats, score in zip(texts.values(), given, strict=True):
                 for at in ats:
                     scores[number][at] = score
-        return [
-            Ranking(tuple(found), refused=dict(sorted(why.items())))
-            for found, why in zip(scores, refused, strict=True)
-        ]
+        return [Ranking(tuple(found), refused=why) for found, why in zip(scores, refused, strict=True)]
 
     def _score_ids(self, problems: Sequence[Sequence[list[int]]]) -> list[list[float]]:
         """Scores [problems][candidates] of token ids, as `encode` gives them.
@@ -278,7 +283,10 @@ class Reranker:
         return scores
 
 
-def checked(ranking: Ranking) -> Ranking:
+Checked = TypeVar("Checked", bound=Ranking)
+
+
+def checked(ranking: Checked) -> Checked:
     """`ranking`. Raises UsageError where no candidate has a score."""
     if not ranking.scores:
         raise UsageError("nothing to rank: expected at least one candidate")

@@ -1,24 +1,20 @@
 """The reranker that is being served: loads it, scores many problems, counts tokens, shortens texts, replaces it by a newer one."""
 
 import copy
-import json
 import logging
 import math
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
 
-from selftrain.champion.registry import Contender
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.models.models import context_of
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion, reranker_folder
+from selftrain.rerank.ranker import load_ranker
 from selftrain.rerank.reranker import Reranker
-from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import find_run
-from selftrain.store.store import Store
 
 log = logging.getLogger(__name__)
 
@@ -149,39 +145,12 @@ class Wanted:
         return served
 
     def _loaded(self) -> Served:
+        ranker = load_ranker(self.what, self.by, self.device)
         if champion := find_champion(self.what):
-            return Served(f"{champion[1].ranker}-{champion[1].reranker}", self._picked(*champion))
-        folder = reranker_folder(self.what)
-        try:
-            run = find_run(self.what)
-        except UsageError:
-            return Served(folder.name, Reranker.load(folder, self.device))
-        picker = Picker.load(run, self.by, self.device)
-        return Served(f"{run.resolve().name}/{picker.way}", picker)
-
-    def _picked(self, store: Store, champion: Contender) -> Picker | Reranker:
-        """The champion's picker; the reranker alone where it was promoted by hand and never evaluated."""
-        reranker = Reranker.load(store.path(ArtifactRef.parse(champion.reranker)), self.device)
-        if champion.evaluation is None:
-            return reranker
-        folder = store.path(ArtifactRef.parse(champion.evaluation))
-        evaluated = json.loads((folder / "evaluation.json").read_text())
-        way = self.by or champion.ranker
-        uses_generator = way != f"rm-{champion.rounds}"
-        if uses_generator and champion.generator:
-            store.path(ArtifactRef.parse(champion.generator))  # fetched from a remote store, once
-        return Picker(_record(store, champion), reranker, way, evaluated, uses_generator)
-
-
-def _record(store: Store, champion: Contender) -> Mapping[str, Any]:
-    """What a picker reads of a run's record, from a champion's."""
-    refs = {"sft": champion.generator, "evaluate": champion.evaluation, "prepare": champion.problems}
-    stages = {
-        name: dict(zip(("stage", "key"), ref.split("/"), strict=True)) for name, ref in refs.items() if ref
-    }
-    manifest = store.manifest(ArtifactRef.parse(champion.problems)) if champion.problems else None
-    config = {"problems": (manifest or {}).get("config", {}).get("problems", {})}
-    return {"name": "champion", "store": store.url, "stages": stages, "config": config}
+            return Served(f"{champion[1].ranker}-{champion[1].reranker}", ranker)
+        if isinstance(ranker, Picker):
+            return Served(f"{find_run(self.what).resolve().name}/{ranker.way}", ranker)
+        return Served(reranker_folder(self.what).name, ranker)
 
 
 class Source:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from selftrain.errors import UsageError
 
@@ -23,6 +23,15 @@ def find_run(run: str | Path) -> Path:
 def stage_folder(record: Mapping[str, Any], stage: str) -> Path:
     """The folder with the files of one stage of a run, checked against its manifest. Raises UsageError where the run has no such
     stage, StoreError where the store cannot be read."""
+    return _of_stage(record, stage, "path")
+
+
+def stage_place(record: Mapping[str, Any], stage: str) -> Path:
+    """As `stage_folder`, but files of a local store are not checked, which would take minutes for a large model."""
+    return _of_stage(record, stage, "place")
+
+
+def _of_stage(record: Mapping[str, Any], stage: str, how: Literal["path", "place"]) -> Path:
     from selftrain.stage import ArtifactRef
     from selftrain.store.store import Store
 
@@ -30,8 +39,8 @@ def stage_folder(record: Mapping[str, Any], stage: str) -> Path:
         raise UsageError(
             f"this run of {record['name']} has no stage {stage}; expected one of {', '.join(record['stages'])}"
         )
-    ref = record["stages"][stage]
-    return Store(record["store"]).path(ArtifactRef(ref["stage"], ref["key"]))
+    ref, store = record["stages"][stage], Store(record["store"])
+    return (store.path if how == "path" else store.place)(ArtifactRef(ref["stage"], ref["key"]))
 
 
 def state(record: Mapping[str, Any]) -> str:

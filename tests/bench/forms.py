@@ -12,7 +12,7 @@ from pathlib import Path
 
 from selftrain import Picker
 from selftrain.evaluation.pools import PoolProblem, load_pool, with_logprob
-from selftrain.rerank.picker import _folder
+from selftrain.store.runfile import stage_place
 
 Form = Callable[[PoolProblem, str], tuple[str, str]]
 
@@ -39,11 +39,11 @@ def main() -> None:
     """Print the figures of the run in the folder `sys.argv[1]`."""
     picker = Picker.load(sys.argv[1])
     run, last = picker.run, picker.alone
-    scores = json.loads((_folder(run, "evaluate") / "scores.json").read_text())["sft"][last]
+    scores = json.loads((stage_place(run, "evaluate") / "scores.json").read_text())["sft"][last]
     inputs = {
-        "problems": _folder(run, "prepare"),
-        "sft.candidates": _folder(run, "sample-sft-evaluation"),
-        "sft.executions": _folder(run, "execute-sft-evaluation"),
+        "problems": stage_place(run, "prepare"),
+        "sft.candidates": stage_place(run, "sample-sft-evaluation"),
+        "sft.executions": stage_place(run, "execute-sft-evaluation"),
     }
     weights = {last: picker.evaluated["logprob_weights"][last]}
     problems = with_logprob(load_pool(inputs, "sft", "test", {last: scores}), weights).problems

@@ -35,8 +35,8 @@ class Longest:
             raise UsageError("no candidate can be ranked")
         return Ranking(tuple(float(len(text)) if text else -float("inf") for text in candidates))
 
-    def score_many(self, problems: Sequence[tuple[str, Sequence[str]]]) -> list[tuple[float, ...]]:
-        return [self.rank(*problem).scores for problem in problems]
+    def rank_many(self, problems: Sequence[tuple[str, Sequence[str], str | None]]) -> list[Ranking]:
+        return [self.rank(*problem) for problem in problems]
 
 
 def write(path: Path, rows: Sequence[Any]) -> Path:
@@ -114,6 +114,18 @@ def test_another_batchs_output_is_refused(tmp_path: Path):
         with pytest.raises(UsageError, match=said):
             rank_file(Longest(), *map(str, arguments))
     assert rows_of(plain) == [{"by": "length"}]
+
+
+class ByLanguage:
+    """Gives candidates the number of letters of their language as score."""
+
+    def rank_many(self, problems: Sequence[tuple[str, Sequence[str], str | None]]) -> list[Ranking]:
+        return [Ranking((float(len(language or "")),) * len(texts)) for _, texts, language in problems]
+
+
+def test_lines_are_ranked_together_in_their_own_languages():
+    lines = [Line(at, "", None, PROMPT, ("x",), language) for at, language in enumerate(("py", None, "cpp"))]
+    assert [row["scores"] for row in rank_lines(ByLanguage(), "language", lines, 64)] == [[2.0], [0.0], [3.0]]
 
 
 def test_only_a_window_of_lines_is_held(tmp_path: Path):

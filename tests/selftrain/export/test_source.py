@@ -11,7 +11,7 @@ from selftrain import Reranker
 from selftrain.champion.registry import Registry, promote_by_hand
 from selftrain.errors import UsageError
 from selftrain.export.source import find
-from selftrain.rerank.picker import example
+from selftrain.rerank.example import example
 from selftrain.store.store import Store
 from tests.command import Finished
 

@@ -2,20 +2,27 @@
 
 import json
 import math
+import shutil
 from collections import defaultdict
+from pathlib import Path
 
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
 from selftrain import Picker, Reranker
+from selftrain.champion.registry import Contender, Record, Registry
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import UNTRAINED
 from selftrain.evaluation.pools import Pool, load_pool, with_logprob
 from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
 from selftrain.records import Candidate, Execution, Pair, Problem, read_records
+from selftrain.rerank.example import example
 from selftrain.rerank.normal import normal
-from selftrain.rerank.picker import Picked, example
+from selftrain.rerank.picker import Picked
+from selftrain.rerank.ranker import load_ranker
+from selftrain.serve.served import Wanted
+from selftrain.store.store import Store
 from tests.command import Finished
 
 PROMPT = 'def f(xs):\n    """ Add all numbers of xs. """\n'
@@ -184,6 +191,78 @@ def test_a_prompt_beyond_the_generators_longest_input_is_refused(smoke_run: Fini
         picker.rank("x = 1\n" * 500, ["pass\n"])
     picked = picker.rank(PROMPT, ["    return 1", "    x = 1\n" * 500])
     assert (picked.best, list(picked.refused)) == (0, [1])
+
+
+def test_what_the_generator_cannot_read_is_ranked_by_the_reranker_alone(smoke_run: Finished):
+    picker = Picker.load(smoke_run.out, "rm-2")
+    picker.tells_far = True
+    picker.reranker.model.config.max_position_embeddings = 10_000
+    picked = picker.rank(PROMPT, ["    return 1", "    x = 1\n" * 500])
+    assert not picked.refused
+    assert all(map(math.isfinite, picked.scores))
+    assert picked.logprobs is not None
+    assert picked.logprobs[0] is not None
+    assert picked.logprobs[1] is None
+    assert picked.far is not None
+
+
+def test_many_are_ranked_without_the_generator_where_the_rule_does_not_need_it(smoke_run: Finished):
+    picker = Picker.load(smoke_run.out, "rm-2")
+    picker.tells_far = True
+    [some, none] = picker.rank_many([(PROMPT, CANDIDATES, None), (PROMPT, [""], "py")])
+    assert some.scores == pytest.approx(Picker.load(smoke_run.out, "rm-2").rank(PROMPT, CANDIDATES).scores)
+    assert dict(none.refused) == {0: "it is empty, or holds no program"}
+    assert "_generator" not in vars(picker)
+
+
+def contender(run: Finished, **more: object) -> Contender:
+    """The last reranker of a run as a champion."""
+    ref = {name: f"{found['stage']}/{found['key']}" for name, found in run.stages.items()}
+    given = {"generator": ref["sft"], "problems": ref["prepare"], "evaluation": ref["evaluate"]}
+    return Contender.model_validate({"reranker": ref["rm-2"], "rounds": 2, "ranker": "rm-2"} | given | more)
+
+
+def test_the_champion_is_loaded_and_served_as_its_run_is(smoke_run: Finished, tmp_path: Path):
+    shutil.copytree(smoke_run.store, tmp_path / "store")
+    store, place = Store(str(tmp_path / "store")), f"champion@{tmp_path / 'store'}"
+    by_hand = {"generator": None, "problems": None, "evaluation": None}
+    champions = [
+        contender(smoke_run),
+        contender(smoke_run, ranker="rm-2+logprob", logprob_weight=1.0),
+        contender(smoke_run, **by_hand),
+    ]
+    for number, champion in enumerate(champions, 1):
+        record = Record(number=number, decision="promoted", reason="made", champion=champion)
+        assert Registry(store, "smoke").append(record)
+        picker, expected = Picker.load(place), Picker.load(smoke_run.out, champion.ranker)
+        assert (picker.way, picker.weight) == (champion.ranker, expected.weight)
+        assert (picker.lowest, picker.trained_on) == (expected.lowest, expected.trained_on)
+        scores = expected.rank(PROMPT, CANDIDATES).scores
+        assert picker.rank(PROMPT, CANDIDATES).scores == pytest.approx(scores, abs=1e-4)
+        served = Wanted(place).load()
+        [ranked] = served.rank([served.read(PROMPT, CANDIDATES, None)])
+        assert ranked.scores == pytest.approx(scores, abs=1e-4)
+    with pytest.raises(UsageError, match=r"'rm-9': expected rm-2 or rm-2\+logprob"):
+        Wanted(place, by="rm-9").load()
+
+
+def test_a_champion_that_was_never_evaluated_ranks_by_its_score(smoke_run: Finished, tmp_path: Path):
+    shutil.copytree(smoke_run.store, tmp_path / "store")
+    place = f"champion@{tmp_path / 'store'}"
+    champion = contender(smoke_run, ranker="rm-9", rounds=9, evaluation=None)
+    record = Record(number=1, decision="promoted by hand", reason="made", champion=champion)
+    assert Registry(Store(str(tmp_path / "store")), "smoke").append(record)
+    with pytest.raises(UsageError, match="has no evaluation in"):
+        Picker.load(place)
+    ranker = load_ranker(place)
+    assert isinstance(ranker, Reranker)
+    assert ranker.score(PROMPT, CANDIDATES) == pytest.approx(
+        Reranker.load(smoke_run.folder("rm-2")).score(PROMPT, CANDIDATES)
+    )
+    with pytest.raises(
+        UsageError, match="is a reranker by itself, which ranks by its score; got the way 'rm-9'"
+    ):
+        load_ranker(place, "rm-9")
 
 
 def test_an_example_is_a_problem_of_the_run_with_the_sandboxs_verdicts(smoke_run: Finished):

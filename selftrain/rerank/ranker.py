@@ -1,0 +1,36 @@
+"""Loads what ranks at a place: the picker of a run or of the champion, or a reranker by itself."""
+
+from contextlib import suppress
+from pathlib import Path
+
+from selftrain.champion.registry import evaluation_of
+from selftrain.errors import UsageError
+from selftrain.rerank.picker import Picker
+from selftrain.rerank.places import find_champion
+from selftrain.rerank.reranker import Reranker
+from selftrain.store.runfile import find_run
+
+
+def load_ranker(place: str | Path, way: str | None = None, device: str = "cpu") -> Picker | Reranker:
+    """The picker of a run or of an evaluated champion; of any other place (`selftrain.rerank.places`) the reranker alone.
+
+    way  as in `Picker.load`
+
+    Raises UsageError where there is neither, or `way` is given for a reranker alone.
+    """
+    if _has_picker(place):
+        return Picker.load(place, way, device)
+    if way is not None:
+        raise UsageError(f"{place} is a reranker by itself, which ranks by its score; got the way {way!r}")
+    return Reranker.load(place, device)
+
+
+def _has_picker(place: str | Path) -> bool:
+    if (Path(place) / "config.json").is_file():
+        return False
+    if found := find_champion(str(place)):
+        return evaluation_of(*found) is not None
+    with suppress(UsageError):
+        find_run(place)
+        return True
+    return False

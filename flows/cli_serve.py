@@ -2,6 +2,7 @@
 
 import argparse
 import logging
+import math
 import os
 import sys
 from typing import Any
@@ -75,6 +76,10 @@ def serve_command(options: argparse.Namespace) -> int:
     for name in ("queue", "documents", "characters"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
+    if not 0 <= options.port < 1 << 16:
+        raise UsageError(f"--port: expected 0 to 65535, got {options.port}")
+    if not 0 <= options.poll < math.inf:
+        raise UsageError(f"--poll: expected seconds, or 0 for never, got {options.poll:g}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     source = Source(Wanted(options.what, options.by, options.device))
     if options.host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(TOKEN):

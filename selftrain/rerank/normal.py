@@ -36,13 +36,14 @@ _MARKS = {
     "cs": r"^using System\b",
     "java": r"^import java|\bpublic static\b",
     "go": r"^package \w+|^func \w+\(",
-    "rs": r"\bfn \w+.*\{\s*\Z",
+    "rs": r"\bfn \w+.{0,2000}\{\s*\Z",
     "ts": r"\bfunction \w+\([^()]*\)\s*:|\bfunction \w+\(\w+:",
     "js": r"\bfunction \w+\(|=>\s*\{\s*\Z",
-    "py": r"^\s*(?:async )?def \w+\([^{}]*:\s*(?:$|[rR]?[\"']{3})",
-    "rb": r"^\s*def \w+",
+    "py": r"^[ \t]*(?:async )?def \w+\([^{}]{0,2000}:\s*(?:$|[rR]?[\"']{3})",
+    "rb": r"^[ \t]*def \w+",
 }
-"""Language -> what its prompts contain, for callers that do not name the language; the first that fits counts."""
+"""Language -> what its prompts contain, for callers that do not name the language; the first that fits counts. No pattern takes a
+time that grows with the square of a text's length."""
 
 
 class Normal(NamedTuple):
@@ -75,8 +76,11 @@ def normal(
         if not stops and prompt.endswith("{\n"):
             stops = [_CLOSED_BY_TESTS.get(_language(language, prompt, text), "")]
     else:
-        if _may_be_answer(text) and is_answer(whole, text, name := _language(language, whole, text)):
-            return _extracted(whole, text, name, style)
+        try:
+            if _may_be_answer(text) and is_answer(whole, text, name := _language(language, whole, text)):
+                return _extracted(whole, text, name, style)
+        except RecursionError:  # definitions nested hundreds deep
+            return Normal(prompt, "")
         prompt, text = _joined(prompt, text)
     if style == "completion":
         text = cut(f"{text.rstrip()}\n", filter(None, stops))

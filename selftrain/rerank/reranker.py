@@ -71,13 +71,18 @@ class Reranker:
         It computes in float32 whatever the type of the stored weights, unless it was trained with `reward.compute_type` bfloat16:
         in bfloat16 the score of a program changes by up to 0.02 with the programs that are scored beside it.
 
-        Raises UsageError where there is no reranker, or where the model is not a classifier with one label.
+        Raises UsageError where there is no reranker, the model is not a classifier with one label, or the device cannot be used.
         """
         folder = reranker_folder(place)
         with _without_collector():
             from selftrain.models.models import load_classifier, load_tokenizer
 
-            model = load_classifier(folder).to(device).eval()
+            model = load_classifier(folder).eval()
+            try:
+                model.to(device)
+            except (RuntimeError, AssertionError) as error:
+                reason = str(error).partition("\n")[0]
+                raise UsageError(f"the reranker cannot be put on the device {device!r}: {reason}") from error
             if getattr(model.config, "compute_type", None) == "bfloat16":
                 model.bfloat16().score.float()
                 model.score.register_forward_pre_hook(lambda _, states: (states[0].float(),))

@@ -7,7 +7,7 @@ from which the last token's score is made. It means little for a reranker that w
 
 from typing import NamedTuple
 
-from selftrain.rerank.normal import normal
+from selftrain.rerank.normal import Normal
 from selftrain.rerank.reranker import Reranker
 
 LONGEST_CHARACTER = 4
@@ -21,13 +21,12 @@ class Piece(NamedTuple):
     score: float
 
 
-def token_scores(reranker: Reranker, prompt: str, candidate: str, language: str | None = None) -> list[Piece]:
-    """The pieces of `candidate` in its normal form, whose texts joined are that form, without the end token."""
+def token_scores(reranker: Reranker, form: Normal) -> list[Piece]:
+    """The pieces of a candidate in normal form, whose texts joined are its completion; the end token is none."""
     import torch
 
     from selftrain.models.models import decode_completion, encode_completion, final_norm
 
-    form = normal(prompt, candidate, language, style=reranker.style)
     [[ids]] = reranker.encode([(form.prompt, [form.completion])])
     own = encode_completion(reranker.tokenizer, form.completion)[:-1]
     start = len(ids) - len(own) - 1

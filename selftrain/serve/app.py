@@ -4,9 +4,10 @@ import asyncio
 import logging
 import signal
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 from fastapi import FastAPI, Response
 from fastapi.responses import PlainTextResponse
@@ -47,11 +48,10 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
             if await asyncio.to_thread(source.renew, always):
                 service.metrics.serves(source.served.name)
                 service.metrics.reloads.labels("loaded").inc()
-        except SelftrainError as error:
+        except Exception as error:  # whatever it is, the old one is served on
             service.metrics.reloads.labels("failed").inc()
-            log.warning(
-                "still serving %s, the newer reranker cannot be loaded: %s", source.served.name, error
-            )
+            why = str(error) if isinstance(error, SelftrainError) else f"{type(error).__name__}: {error}"
+            log.warning("still serving %s, the newer reranker cannot be loaded: %s", source.served.name, why)
 
     async def poll() -> None:
         while True:
@@ -60,14 +60,21 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
 
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
-        tasks = {asyncio.create_task(poll())} if poll_seconds else set()
+        tasks: set[asyncio.Task[None]] = set()
+
+        def start(work: Coroutine[Any, Any, None]) -> None:
+            tasks.add(task := asyncio.create_task(work))
+            task.add_done_callback(tasks.discard)
+
+        if poll_seconds:
+            start(poll())
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, lambda: tasks.add(loop.create_task(renew(always=True))))
+            loop.add_signal_handler(signal.SIGHUP, lambda: start(renew(always=True)))
         yield
-        for task in tasks:
+        for task in tuple(tasks):
             task.cancel()
-        await asyncio.to_thread(service.batcher.close)
+        await asyncio.to_thread(service.close)
 
     app = FastAPI(title="Reranker", description="Ranks programs for a prompt.", lifespan=life)
     app.include_router(router(service))

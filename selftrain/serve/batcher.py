@@ -1,13 +1,14 @@
-"""Scores the candidates of many requests together, in one thread; the same prompt of several requests is read once."""
+"""Scores the candidates of many requests together, in one thread; the prompt that several requests have is computed once."""
 
 import asyncio
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from selftrain.errors import RunError
+from selftrain.rerank.normal import Normal
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served
 
@@ -25,22 +26,23 @@ class QueueFull(Exception):
 
 @dataclass(eq=False)
 class Job:
-    """Problems of one request, and the future of their scores [problems]."""
+    """Problems of one request, the reranker that has read them, and the future of their scores [problems]."""
 
+    served: Served
     problems: Sequence[Problem]
     done: asyncio.Future[list[Ranked]]
     given_up: bool = False
     size: int = field(init=False)
 
     def __post_init__(self) -> None:
-        self.size = sum(len(texts) for _, texts, _ in self.problems)
+        self.size = sum(len(problem.forms) for problem in self.problems)
 
 
 class Batcher:
     """Scores jobs in their order. At most `queue` candidates wait; a job that is larger by itself is accepted if none waits."""
 
-    def __init__(self, served: Callable[[], Served], queue: int, metrics: Metrics) -> None:
-        self.served, self.queue, self.metrics = served, queue, metrics
+    def __init__(self, queue: int, metrics: Metrics) -> None:
+        self.queue, self.metrics = queue, metrics
         self._jobs: deque[Job] = deque()
         self._waiting = 0  # candidates of `_jobs`
         self._ending = False
@@ -55,12 +57,12 @@ class Batcher:
             self._changed.notify()
         self._thread.join()
 
-    async def score(self, problems: Sequence[Problem]) -> list[Ranked]:
-        """Scores [problems]. If this call is cancelled before its turn, nothing is scored.
+    async def score(self, served: Served, problems: Sequence[Problem]) -> list[Ranked]:
+        """Scores [problems] by `served`, which has read them. If this call is cancelled before its turn, nothing is scored.
 
         Raises QueueFull; UsageError as `Served.rank` does.
         """
-        job = Job(problems, asyncio.get_running_loop().create_future())
+        job = Job(served, problems, asyncio.get_running_loop().create_future())
         with self._changed:
             if self._waiting and self._waiting + job.size > self.queue:
                 raise QueueFull(self._waiting)
@@ -87,13 +89,16 @@ class Batcher:
                 job.done.get_loop().call_soon_threadsafe(_answer, job.done, outcome)
 
     def _next(self) -> list[Job]:
-        """Wait for jobs; empty at the end."""
+        """Wait for jobs of one reranker; empty at the end."""
         with self._changed:
             while not self._jobs and not self._ending:
                 self._changed.wait()
             taken: list[Job] = []
             size = 0
-            while self._jobs and (not taken or size + self._jobs[0].size <= MOST_TOGETHER):
+            while self._jobs and (
+                not taken
+                or (self._jobs[0].served is taken[0].served and size + self._jobs[0].size <= MOST_TOGETHER)
+            ):
                 taken.append(self._jobs.popleft())
                 size += taken[-1].size
             self._count(-size)
@@ -110,28 +115,30 @@ class Batcher:
 
     def _scored(self, jobs: Sequence[Job]) -> list[list[Ranked]]:
         """What each job wants to know; each text of a prompt is scored once."""
-        places: dict[tuple[str, str | None], dict[str, int]] = {}  # problem -> its texts and their numbers
-        for job in jobs:
-            for prompt, candidates, language in job.problems:
-                known = places.setdefault((prompt, language), {})
-                for text in candidates:
-                    known.setdefault(text, len(known))
-        if not places:
+        if not jobs:
             return []
-        problems = [(prompt, list(texts), language) for (prompt, language), texts in places.items()]
-        found = dict(zip(places, self.served().rank(problems), strict=True))
+        # (prompt, language) -> its candidates and their numbers, and what was read of them
+        places: dict[tuple[str, str | None], dict[Normal, int]] = {}
+        ids: dict[tuple[str, str | None], dict[Normal, list[int]]] = {}
+        for problem in (problem for job in jobs for problem in job.problems):
+            key = problem.prompt, problem.language
+            known = places.setdefault(key, {})
+            for form in problem.forms:
+                known.setdefault(form, len(known))
+            ids.setdefault(key, {}).update(problem.ids)
+        together = [Problem(key[0], tuple(forms), key[1], ids[key]) for key, forms in places.items()]
+        found = dict(zip(places, jobs[0].served.rank(together), strict=True))
         if any(
             math.isnan(score) or score == math.inf for ranked in found.values() for score in ranked.scores
         ):
             raise RunError("the reranker gave a score that is not a finite number: its weights are damaged")
         self.metrics.scored(sum(job.size for job in jobs), sum(map(len, places.values())))
-        return [
-            [
-                found[prompt, language].only([places[prompt, language][text] for text in candidates])
-                for prompt, candidates, language in job.problems
-            ]
-            for job in jobs
-        ]
+
+        def of(problem: Problem) -> Ranked:
+            key = problem.prompt, problem.language
+            return found[key].only([places[key][form] for form in problem.forms])
+
+        return [list(map(of, job.problems)) for job in jobs]
 
 
 def _answer(done: asyncio.Future[list[Ranked]], outcome: list[Ranked] | Exception) -> None:

@@ -33,5 +33,6 @@ def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: fl
         ws="none",
         log_level="warning",
         access_log=False,
+        proxy_headers=False,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )

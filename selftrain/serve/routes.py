@@ -3,6 +3,7 @@
 import math
 import time
 import uuid
+from itertools import chain
 from typing import Any
 
 from fastapi import APIRouter, HTTPException, Request
@@ -21,14 +22,19 @@ from selftrain.serve.bodies import (
     text_of,
 )
 from selftrain.serve.refusals import REFUSALS
-from selftrain.serve.served import Problem
-from selftrain.serve.service import Answer, Cut, Service
+from selftrain.serve.service import Answer, Asked, Cut, Service
 
 
 def router(service: Service) -> APIRouter:
     """All routes that score."""
     routes = APIRouter(responses=REFUSALS)
+    _add_rerank(routes, service)
+    _add_vllm(routes, service)
+    _add_openrlhf(routes, service)
+    return routes
 
+
+def _add_rerank(routes: APIRouter, service: Service) -> None:
     async def rerank(body: Rerank, request: Request) -> JSONResponse:
         request.state.tei = body.texts is not None
         answer = await service.score(
@@ -48,6 +54,8 @@ def router(service: Service) -> APIRouter:
             path, response_model=Reranked | list[Rank], operation_id=f"rerank_{version}", tags=["rerank"]
         )(rerank)
 
+
+def _add_vllm(routes: APIRouter, service: Service) -> None:
     async def score(body: Score, request: Request) -> JSONResponse:
         prompts, texts = body.sides
         if len(prompts) == 1:
@@ -57,7 +65,8 @@ def router(service: Service) -> APIRouter:
                 422,
                 f"expected 1 prompt or as many as candidates, got {len(prompts)} prompts and {len(texts)} candidates",
             )
-        answer, scores = await _pairs(service, request, list(zip(prompts, texts, strict=True)), body)
+        answer, raw, relevance = await _pairs(service, request, list(zip(prompts, texts, strict=True)), body)
+        scores = relevance if body.use_activation else raw
         data = [{"index": at, "object": "score", "score": one} for at, one in enumerate(scores)]
         return JSONResponse(_listed("score", answer, data))
 
@@ -73,13 +82,15 @@ def router(service: Service) -> APIRouter:
         else:
             inputs = [body.input] if isinstance(body.input, str) else body.input or []
             pairs = [_split(service, text, f"input {at}") for at, text in enumerate(inputs)]
-        answer, scores = await _pairs(service, request, pairs, body)
+        answer, raw, relevance = await _pairs(service, request, pairs, body)
         data = [
             {"index": at, "label": "LABEL_0", "probs": [one], "num_classes": 1}
-            for at, one in enumerate(scores)
+            for at, one in enumerate(relevance if body.use_activation else raw)
         ]
         return JSONResponse(_listed("classify", answer, data))
 
+
+def _add_openrlhf(routes: APIRouter, service: Service) -> None:
     @routes.post("/get_reward", response_model=Rewarded, tags=["OpenRLHF"])
     async def get_reward(body: Reward, request: Request) -> JSONResponse:
         if body.prompts is not None and len(body.prompts) != len(body.query):
@@ -91,11 +102,8 @@ def router(service: Service) -> APIRouter:
             _split(service, text, f"query {at}", body.prompts[at] if body.prompts else None)
             for at, text in enumerate(body.query)
         ]
-        answer, scores = await _pairs(service, request, pairs, Common(language=body.language))
-        relevance = [row[0] for row in answer.relevance()]
-        return JSONResponse({"rewards": scores, "scores": relevance, "extra_logs": {}})
-
-    return routes
+        _, raw, relevance = await _pairs(service, request, pairs, Common(language=body.language))
+        return JSONResponse({"rewards": raw, "scores": relevance, "extra_logs": {}})
 
 
 def _cut_of(body: Common) -> Cut:
@@ -144,11 +152,19 @@ def _tei_ranks(body: Rerank, answer: Answer, order: list[int], raw: bool) -> lis
 
 async def _pairs(
     service: Service, request: Request, pairs: list[tuple[str, str]], body: Common
-) -> tuple[Answer, list[float]]:
-    """The answer for pairs of prompt and completion, and their scores in the order of `pairs`."""
-    problems: list[Problem] = [(prompt, [text], body.language) for prompt, text in pairs]
+) -> tuple[Answer, list[float], list[float]]:
+    """The answer for pairs of prompt and completion; and in the order of `pairs` their scores, and these between 0 and 1."""
+    numbers: dict[str, list[int]] = {}  # each prompt is read once
+    for at, (prompt, _) in enumerate(pairs):
+        numbers.setdefault(prompt, []).append(at)
+    problems: list[Asked] = [
+        (prompt, [pairs[at][1] for at in ats], body.language) for prompt, ats in numbers.items()
+    ]
     answer = await service.score(request, problems, _cut_of(body))
-    return answer, [row[0] for row in (answer.relevance() if body.use_activation else answer.raw())]
+    places = list(chain.from_iterable(numbers.values()))
+    in_order = sorted(range(len(places)), key=places.__getitem__)
+    raw, relevance = (list(chain.from_iterable(rows)) for rows in (answer.raw(), answer.relevance()))
+    return answer, [raw[at] for at in in_order], [relevance[at] for at in in_order]
 
 
 def _split(service: Service, text: str, what: str, prompt: str | None = None) -> tuple[str, str]:

@@ -8,18 +8,38 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from selftrain.errors import SelftrainError, UsageError
+from sandbox.errors import UsageError as SandboxUsageError
+from sandbox.languages import language as row_of
+from selftrain.errors import UsageError
 from selftrain.models.models import context_of
+from selftrain.rerank.normal import Normal, check
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.ranker import load_ranker
-from selftrain.rerank.reranker import Reranker
+from selftrain.rerank.reranker import Ranking, Reranker
 from selftrain.store.runfile import find_run
 
 log = logging.getLogger(__name__)
 
-Problem = tuple[str, Sequence[str], str | None]
-"""A prompt, its candidates, and their language if it is known."""
+
+@dataclass(frozen=True, eq=False)
+class Problem:
+    """A prompt and its candidates, as the reranker reads them.
+
+    prompt    as the request has it
+    forms     [candidates] in normal form
+    language  of the programs, if it is known
+    ids       normal form -> its token ids, without those that hold nothing to score
+    """
+
+    prompt: str
+    forms: Sequence[Normal]
+    language: str | None
+    ids: Mapping[Normal, list[int]]
+
+    def tokens(self, at: int) -> int:
+        """Number of tokens of the prompt and candidate `at` together; 0 if it holds nothing to score."""
+        return len(self.ids.get(self.forms[at], ()))
 
 
 @dataclass(frozen=True)
@@ -51,9 +71,10 @@ class Served:
         self.picker = ranker if isinstance(ranker, Picker) else None
         self.reranker = ranker.reranker if isinstance(ranker, Picker) else ranker
         self.context = context_of(self.reranker.model.config)
-        # A tokenizer may not be used by two threads at once: this one is for the thread that counts.
-        self._reader = Reranker(self.reranker.model, copy.deepcopy(self.reranker.tokenizer))
-        self._reading = threading.Lock()
+        # Two threads may not use one tokenizer at once: these are for the two threads that read requests.
+        self._readers = [
+            Reranker(self.reranker.model, copy.deepcopy(self.reranker.tokenizer)) for _ in range(2)
+        ]
         self.scale, self.offset = self._fit()
 
     def _fit(self) -> tuple[float, float]:
@@ -79,23 +100,54 @@ class Served:
 
     def rank(self, problems: Sequence[Problem]) -> list[Ranked]:
         """The candidates [problems] by the ranking rule. Raises UsageError as `Picker.rank` does."""
+        forms = [problem.forms for problem in problems]
+        ids = {form: found for problem in problems for form, found in problem.ids.items()}
+        rankings: Sequence[Ranking]
+        if self.picker:
+            rankings = self.picker.rank_forms(forms, [problem.language for problem in problems], ids)
+        else:
+            rankings = self.reranker.rank_forms(forms, ids)
+        return [Ranked(list(found.scores), dict(found.refused)) for found in rankings]
+
+    def read(
+        self, prompt: str, texts: Sequence[str], language: str | None = None, large: bool = False
+    ) -> Problem:
+        """The candidates as the reranker reads them. `large`: by which of two threads, which may read at once, this is called.
+
+        Raises UsageError for what is no text, or no language.
+        """
+        check(prompt, texts)
+        try:
+            language = row_of(language).name if language else None
+        except SandboxUsageError as error:
+            raise UsageError(str(error)[:300]) from error
         ranker = self.picker or self.reranker
-        return [Ranked(list(found.scores), dict(found.refused)) for found in ranker.rank_many(problems)]
+        return self.read_forms(prompt, ranker.forms(prompt, texts, language), language, large)
 
-    def lengths(self, prompt: str, texts: Sequence[str]) -> list[int]:
-        """[texts] tokens of the prompt and each text together, as the reranker reads them."""
-        with self._reading:
-            return list(map(len, self._reader.encode([(prompt, texts)])[0]))
+    def read_forms(
+        self, prompt: str, forms: Sequence[Normal], language: str | None, large: bool = False
+    ) -> Problem:
+        """What `read` does, of candidates in normal form."""
+        return Problem(prompt, forms, language, self._readers[large].read(forms))
 
-    def shortened(self, prompt: str, text: str, most: int, keep_end: bool) -> str | None:
-        """The longest beginning (or end) of `text` with which the input has at most `most` tokens; None: not even the prompt fits."""
-        if self.lengths(prompt, [""])[0] > most:
+    def lengths(self, prompt: str, texts: Sequence[str], large: bool = False) -> list[int]:
+        """[texts] tokens of the prompt and each text together, as they are."""
+        return list(map(len, self._readers[large].encode([(prompt, texts)])[0]))
+
+    def shortened(self, prompt: str, text: str, most: int, keep_end: bool, large: bool = False) -> str | None:
+        """A beginning (or end) of `text` with which the input has at most `most` tokens, and with one more character has not.
+
+        None: not even the prompt fits.
+        """
+        alone = self.lengths("", [""], large)[0]
+        room = most - self.lengths(prompt, [""], large)[0]
+        if room < 0:
             return None
         kept, over = 0, len(text) + 1
         while over - kept > 1:
             middle = (kept + over) // 2
             part = text[-middle:] if keep_end else text[:middle]
-            if self.lengths(prompt, [part])[0] <= most:
+            if self.lengths("", [part], large)[0] - alone <= room:  # the prompt is read only once
                 kept = middle
             else:
                 over = middle
@@ -112,10 +164,11 @@ class Served:
     def without_end(self, completion: str) -> str:
         """A completion without the special tokens at its end."""
         tokenizer = self.reranker.tokenizer
-        ends = tuple({tokenizer.eos_token, tokenizer.pad_token} - {None})
-        while completion.endswith(ends):
-            completion = completion.removesuffix(next(end for end in ends if completion.endswith(end)))
-        return completion
+        ends = {tokenizer.eos_token, tokenizer.pad_token} - {None, ""}
+        at = len(completion)
+        while end := next((end for end in ends if completion.endswith(end, 0, at)), None):
+            at -= len(end)
+        return completion[:at]
 
 
 @dataclass(frozen=True)
@@ -141,7 +194,7 @@ class Wanted:
         """Load it, so that it answers its first request as fast as any. Raises SelftrainError if it does not exist."""
         served = self._loaded()
         with suppress(UsageError):  # where a language has to be said
-            served.rank([("def one():\n", ["    return 1\n"], None)])
+            served.rank([served.read("def one():\n", ["    return 1\n"])])
         return served
 
     def _loaded(self) -> Served:
@@ -154,7 +207,7 @@ class Wanted:
 
 
 class Source:
-    """Holds the reranker that is being served, and replaces it. Requests that wait meanwhile are scored by the new one."""
+    """Holds the reranker that is being served, and replaces it. Requests that were read before are scored by the one that read them."""
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
@@ -173,8 +226,8 @@ class Source:
                 return False
             try:
                 self.served = self.wanted.load()
-            except SelftrainError:
-                self._identity = identity if not always else self._identity  # not tried again every minute
+            except UsageError:
+                self._identity = identity  # it is wrong: not tried again every minute
                 raise
             self._identity = identity
             log.warning("serving %s now: %s", self.served.name, self.served.way)

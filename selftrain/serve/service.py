@@ -3,12 +3,14 @@
 import asyncio
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from fastapi import HTTPException, Request
 
 from sandbox.serve.guard import RETRY_AFTER_SECONDS
 from selftrain.errors import UsageError
+from selftrain.rerank.normal import Normal
 from selftrain.serve.batcher import Batcher, QueueFull
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served, Source
@@ -16,7 +18,13 @@ from selftrain.serve.served import Problem, Ranked, Served, Source
 HUNG_UP = 499
 """The HTTP status of a request whose client has disconnected (so nobody reads it)."""
 LARGE = 20_000
-"""Characters of a request from which on its tokens are counted in a thread, so that other requests need not wait."""
+"""Characters of a request above which another thread reads it, so that small requests need not wait."""
+
+MOST_CHARACTERS = 32_000_000
+"""Characters of a request, its prompt counted for each candidate, as the token ids that are held have it."""
+
+Asked = tuple[str, Sequence[str], str | None]
+"""A prompt, its candidates, and their language if the request names it."""
 
 
 @dataclass(frozen=True)
@@ -53,13 +61,13 @@ class Cut:
         """Whether candidates may be cut."""
         return self.total is not None or self.own is not None
 
-    def most(self, served: Served, prompt: str) -> float:
-        """Most tokens of `prompt` and a candidate."""
+    def most(self, served: Served, prompt: str, large: bool) -> float:
+        """Most tokens of `prompt` and a candidate. `large`: as in `Served.read`."""
         bounds = [math.inf if served.context is None else served.context]
         if self.total is not None and self.total >= 0:
             bounds.append(self.total)
         if self.own is not None:
-            bounds.append(served.lengths(prompt, [""])[0] + self.own)
+            bounds.append(served.lengths(prompt, [""], large)[0] + self.own)
         return min(bounds)
 
 
@@ -94,9 +102,16 @@ class Service:
         self.source, self.limits = source, limits
         self.metrics = Metrics()
         self.metrics.serves(source.served.name)
-        self.batcher = Batcher(lambda: source.served, limits.queue, self.metrics)
+        self.batcher = Batcher(limits.queue, self.metrics)
+        self._readers = [ThreadPoolExecutor(1, thread_name_prefix="read") for _ in range(2)]
 
-    async def score(self, request: Request, problems: Sequence[Problem], cut: Cut = Cut()) -> Answer:
+    def close(self) -> None:
+        """Score what waits, then end the threads."""
+        self.batcher.close()
+        for reader in self._readers:
+            reader.shutdown()
+
+    async def score(self, request: Request, problems: Sequence[Asked], cut: Cut = Cut()) -> Answer:
         """Score the candidates of a request.
 
         Raises HTTPException 413 for too many or too long texts, 422 for an empty prompt and for one with too many tokens,
@@ -104,11 +119,16 @@ class Service:
         """
         self._check(problems)
         served = self.source.served
-        size = sum(len(prompt) + sum(map(len, texts)) for prompt, texts, _ in problems)
-        measure = asyncio.to_thread(_measured, served, problems, cut) if size > LARGE else None
-        kept, tokens, warnings = await measure if measure else _measured(served, problems, cut)
+        large = sum(len(prompt) + sum(map(len, texts)) for prompt, texts, _ in problems) > LARGE
+        reading = asyncio.get_running_loop().run_in_executor(
+            self._readers[large], _read, served, problems, cut, large
+        )
+        try:
+            read, tokens, warnings = await reading
+        except UsageError as error:
+            raise HTTPException(422, str(error)) from error
         self.metrics.tokens.inc(tokens)
-        found = await self._ranked(request, kept)
+        found = await self._ranked(request, served, read)
         number = 0
         for ranked in found:
             warnings += [
@@ -117,8 +137,8 @@ class Service:
             number += len(ranked.scores)
         return Answer([ranked.scores for ranked in found], tokens, warnings, served)
 
-    async def _ranked(self, request: Request, problems: Sequence[Problem]) -> list[Ranked]:
-        work = asyncio.create_task(self.batcher.score(problems))
+    async def _ranked(self, request: Request, served: Served, problems: Sequence[Problem]) -> list[Ranked]:
+        work = asyncio.create_task(self.batcher.score(served, problems))
         gone = asyncio.create_task(_gone(request))
         try:
             await asyncio.wait((work, gone), return_when=asyncio.FIRST_COMPLETED)
@@ -138,12 +158,18 @@ class Service:
             work.cancel()
             gone.cancel()
 
-    def _check(self, problems: Sequence[Problem]) -> None:
+    def _check(self, problems: Sequence[Asked]) -> None:
         count = sum(len(texts) for _, texts, _ in problems)
         if not count:
             raise HTTPException(422, "expected at least one candidate, got none")
         if count > self.limits.documents:
             raise HTTPException(413, f"candidates: got {count}, allowed are at most {self.limits.documents}")
+        held = sum(len(prompt) * len(texts) + sum(map(len, texts)) for prompt, texts, _ in problems)
+        if held > MOST_CHARACTERS:
+            raise HTTPException(
+                413,
+                f"characters, those of the prompt for each candidate: got {held}, allowed are at most {MOST_CHARACTERS}",
+            )
         for prompt, texts, _ in problems:
             if not prompt.strip():
                 raise HTTPException(
@@ -157,31 +183,47 @@ class Service:
                 )
 
 
-def _measured(served: Served, problems: Sequence[Problem], cut: Cut) -> tuple[list[Problem], int, list[str]]:
-    """The problems with their candidates cut, the tokens of all, and warnings. Raises HTTPException 422 for a prompt that
-    is too long."""
+def _read(
+    served: Served, problems: Sequence[Asked], cut: Cut, large: bool
+) -> tuple[list[Problem], int, list[str]]:
+    """The problems as `served` reads them, with their candidates cut; the tokens that the model reads of all; and warnings.
+
+    Raises HTTPException 422 for a prompt that is too long, UsageError as `Served.read` does.
+    """
     found: list[Problem] = []
     warnings: list[str] = []
     tokens = number = 0
     for prompt, texts, language in problems:
-        lengths, kept = served.lengths(prompt, texts), list(texts)
-        most = cut.most(served, prompt)
-        for at, length in enumerate(lengths):
-            if length <= most or not cut.asked:
-                continue
-            shorter = served.shortened(prompt, texts[at], int(most), cut.keep_end)
-            if shorter is None:
-                raise HTTPException(
-                    422,
-                    f"the prompt alone has more tokens than are allowed for prompt and candidate, {most}; shorten it",
-                )
-            kept[at] = shorter
-            lengths[at] = int(most)
-            warnings.append(f"candidate {number + at} was cut: {length} tokens with its prompt, now {most}")
-        tokens += sum(lengths)
+        problem = served.read(prompt, texts, language, large)
+        if cut.asked:
+            problem, said = _cut(served, problem, cut, number, large)
+            warnings += said
+        lengths = map(problem.tokens, range(len(texts)))
+        tokens += sum(length for length in lengths if served.context is None or length <= served.context)
         number += len(texts)
-        found.append((prompt, kept, language))
+        found.append(problem)
     return found, tokens, warnings
+
+
+def _cut(served: Served, problem: Problem, cut: Cut, first: int, large: bool) -> tuple[Problem, list[str]]:
+    """The problem with its candidates cut, and warnings. `first`: the number of its first candidate in the request."""
+    forms, warnings = list(problem.forms), []
+    bounds = {prompt: cut.most(served, prompt, large) for prompt in {form.prompt for form in forms}}
+    for at, form in enumerate(forms):
+        length, most = problem.tokens(at), bounds[form.prompt]
+        if length <= most:
+            continue
+        shorter = served.shortened(form.prompt, form.completion, int(most), cut.keep_end, large)
+        if shorter is None:
+            raise HTTPException(
+                422,
+                f"the prompt alone has more tokens than are allowed for prompt and candidate, {most}; shorten it",
+            )
+        forms[at] = Normal(form.prompt, shorter.rstrip())
+        warnings.append(
+            f"candidate {first + at} was cut: {length} tokens with its prompt, allowed are {most}"
+        )
+    return served.read_forms(problem.prompt, forms, problem.language, large), warnings
 
 
 async def _gone(request: Request) -> None:

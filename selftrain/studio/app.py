@@ -22,13 +22,13 @@ from sandbox.errors import SandboxError
 from sandbox.languages import LANGUAGES
 from sandbox.languages import language as row_of
 from sandbox.programs import assemble
+from selftrain.config import PromptStyle
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.generate.generator import Generator
 from selftrain.problems.chat import source_of
 from selftrain.report.template import ASSETS, environment, page_style
-from selftrain.rerank.normal import normal
 from selftrain.rerank.tokens import token_scores
-from selftrain.serve.served import Served
+from selftrain.serve.served import Problem, Served
 from selftrain.stage import Judge
 
 MOST_CANDIDATES = 64
@@ -98,16 +98,15 @@ def application(
     @app.post("/rank")
     def rank(ask: Ask) -> dict[str, Any]:
         language = _language(ask.language)
-        if not ask.prompt.strip():
-            raise UsageError("the prompt is empty: expected the text that the candidates complete")
         with model:
-            [ranked] = served.rank([(ask.prompt, ask.candidates, language)])
+            problem = served.read(ask.prompt, ask.candidates, language)
+            [ranked] = served.rank([problem])
             known = [at for at, score in enumerate(ranked.scores) if math.isfinite(score)]
-            tokens = {
-                at: token_scores(served.reranker, ask.prompt, ask.candidates[at], language) for at in known
-            }
+            tokens = {at: token_scores(served.reranker, problem.forms[at]) for at in known}
         verdicts = (
-            _verdicts(served, ask, language, sandbox) if ask.tests.strip() else [None] * len(ask.candidates)
+            _verdicts(problem, served.reranker.style, ask.tests, sandbox)
+            if ask.tests.strip()
+            else [None] * len(ask.candidates)
         )
         rows = [
             {
@@ -142,16 +141,14 @@ def _language(name: str) -> str | None:
 
 
 def _verdicts(
-    served: Served, ask: Ask, language: str | None, sandbox: Callable[[], Any] | None
+    problem: Problem, style: PromptStyle, tests: str, sandbox: Callable[[], Any] | None
 ) -> Sequence[str | None]:
     """[candidates] verdicts of the sandbox on the candidates with the tests."""
-    if language is None:
+    if problem.language is None:
         raise UsageError("tests run in a language: choose one")
-    style = served.reranker.style
-    forms = [normal(ask.prompt, text, language, style=style) for text in ask.candidates]
     programs = [
-        assemble(language, *source_of(*form, style), ask.tests).program(str(at), language)
-        for at, form in enumerate(forms)
+        assemble(problem.language, *source_of(*form, style), tests).program(str(at), problem.language)
+        for at, form in enumerate(problem.forms)
     ]
     opened = sandbox() if sandbox else Sandbox("auto", workers=os.cpu_count() or 1)
     with opened as judge:

@@ -1,11 +1,13 @@
 """Tests of the normal form: what other forms of a candidate become, and that sampled completions stay what they are."""
 
+import time
+
 import pytest
 
 from selftrain.config import BankConfig
 from selftrain.problems.bank.generate import generate
 from selftrain.problems.bank.languages import LANGUAGES
-from selftrain.rerank.normal import Normal, normal, refusal
+from selftrain.rerank.normal import Normal, language_of, normal, refusal
 
 PY = 'from typing import List\n\ndef total(xs: List[int]) -> int:\n    """ Add all.\n    """\n'
 SH = "#!/bin/bash\n# Add all.\ntotal() {\n"
@@ -106,3 +108,20 @@ def test_answers_that_sft_learns_stay_as_they_are():
 def test_what_a_weak_generator_samples_stays_as_it_is(text: str):
     """Lines that are no code, or are not indented: the sandbox runs the whole text, so the whole text is read."""
     assert normal(PY, text) == (PY, text)
+
+
+def test_definitions_nested_hundreds_deep_are_no_program():
+    text = "class A {\n" * 2000
+    assert normal("#include <x>\nint f(int x) {\n", text, "cpp").completion == ""
+
+
+@pytest.mark.parametrize("unit", [" \n", "def f(\n", "fn a ", "x = 1\n"])
+def test_the_language_of_a_prompt_is_told_in_a_time_that_grows_with_its_length(unit: str):
+    """A square would take 16 times as long for four times the length."""
+
+    def seconds(length: int) -> float:
+        started = time.process_time()
+        language_of(unit * (length // len(unit)) + "x")
+        return time.process_time() - started
+
+    assert seconds(80_000) < 8 * max(seconds(20_000), 0.02)

@@ -11,7 +11,7 @@ import pytest
 pytest.importorskip("prometheus_client")
 from fastapi.testclient import TestClient
 
-from selftrain.errors import UsageError
+from selftrain.errors import StoreError, UsageError
 from selftrain.rerank.reranker import Reranker
 from selftrain.serve.app import application
 from selftrain.serve.served import Problem, Ranked, Served, Source, Wanted
@@ -183,7 +183,7 @@ def test_what_is_wrong_is_told_to_each_client_in_its_form(
 
 
 def test_candidates_are_cut_only_where_that_is_asked_for(client: TestClient, source: Source, reranker: Path):
-    long = TEXTS[0] * 12
+    long = (TEXTS[0] * 12).rstrip()
     ranker = Reranker.load(reranker)
     most = source.served.context
     assert most == 96 < source.served.lengths(PROMPT, [long])[0]
@@ -213,13 +213,14 @@ def test_candidates_are_cut_only_where_that_is_asked_for(client: TestClient, sou
 
 
 class Slow(Served):
-    """Waits before it ranks until it may, and keeps what it was asked."""
+    """Waits before it ranks until it may, and keeps what it was asked. `begun`: it was asked once."""
 
     def __init__(self, served: Served) -> None:
         vars(self).update(vars(served))
-        self.may, self.asked = threading.Event(), []
+        self.may, self.begun, self.asked = threading.Event(), threading.Event(), []
 
     def rank(self, problems: Sequence[Problem]) -> list[Ranked]:
+        self.begun.set()
         self.may.wait(30)
         self.asked.append(problems)
         return super().rank(problems)
@@ -262,9 +263,8 @@ def test_requests_that_wait_are_scored_together_and_a_full_queue_is_told(slow: S
     with TestClient(application(slow, Limits(queue=9))) as client:
         body = {"query": PROMPT, "documents": TEXTS}
         first, _ = send(client, [body])
-        while not isinstance(slow.served, Slow) or waiting(client):
-            pass
-        until_waiting(client, 0)
+        assert isinstance(slow.served, Slow)
+        assert slow.served.begun.wait(30)
         more, answers = send(client, [body, body | {"query": "def addxx(n):\n"}, body])
         until_waiting(client, 9)
         full = client.post("/rerank", json=body)
@@ -290,7 +290,7 @@ def test_one_requests_fault_is_not_anothers(slow: Source):
 
     def rank(problems: Sequence[Problem]) -> list[Ranked]:
         found = right(problems)
-        if any("bad" in prompt for prompt, _, _ in problems):
+        if any("bad" in problem.prompt for problem in problems):
             raise UsageError("not this one")
         return found
 
@@ -303,6 +303,76 @@ def test_one_requests_fault_is_not_anothers(slow: Source):
             thread.join()
         assert [answer.status_code for answer in answers] == [200, 422, 200]
         assert answers[1].json()["detail"] == "not this one"
+
+
+def test_a_candidate_is_counted_and_cut_in_the_form_that_is_scored(client: TestClient, reranker: Path):
+    prompt = "def addx(n):\n"
+    prose = "So I add three, and this is what comes out of it. " * 4
+    answer = f"{prose}\n```python\n{prompt}{TEXTS[0]}```\n"
+    body = {"query": prompt, "documents": [answer], "truncate_prompt_tokens": -1, "use_activation": False}
+    found = client.post("/rerank", json=body).json()
+    assert "warnings" not in found["meta"], "without its prose it is not too long"
+    [score] = Reranker.load(reranker).score(prompt, TEXTS[:1])
+    assert found["results"][0]["relevance_score"] == pytest.approx(score, abs=1e-4)
+    plain = client.post("/rerank", json=body | {"documents": [TEXTS[0].rstrip()]}).json()
+    assert found["usage"] == plain["usage"]
+
+
+def test_pairs_keep_their_places_whatever_their_prompts(client: TestClient, reranker: Path):
+    ranker, other = Reranker.load(reranker), "def addxx(n):\n"
+    prompts = [PROMPT, other, PROMPT, other]
+    texts = [TEXTS[0], TEXTS[1], TEXTS[2], ""]
+    rows = client.post("/score", json={"text_1": prompts, "text_2": texts}).json()["data"]
+    expected = [ranker.score(prompt, [text])[0] for prompt, text in zip(prompts, texts, strict=True)]
+    assert [row["score"] for row in rows[:3]] == pytest.approx(expected[:3], abs=1e-4)
+    assert rows[3]["score"] <= min(expected[:3])
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "said"),
+    [
+        ({"query": PROMPT, "documents": TEXTS, "language": "klingon"}, 422, "klingon"),
+        (
+            {"query": "x" * 200_000, "documents": ["y"] * 200},
+            413,
+            "got 40000200, allowed are at most 32000000",
+        ),
+    ],
+)
+def test_hostile_requests_are_refused_before_they_cost_anything(
+    source: Source, body: Any, status: int, said: str
+):
+    with TestClient(application(source, Limits())) as client:
+        answer = client.post("/rerank", json=body)
+        assert answer.status_code == status
+        assert said in answer.json()["detail"]
+
+
+def test_special_tokens_at_the_end_of_a_completion_are_left_out_in_a_time_that_grows_with_their_number(
+    source: Source,
+):
+    assert source.served.without_end("x<end>y<end><pad>") == "x<end>y"
+    assert source.served.without_end("x" + "<pad>" * 200_000) == "x"
+
+
+def test_a_request_is_scored_by_the_reranker_that_has_read_it(slow: Source, reranker: Path):
+    """So its name, its figures and its scores belong together."""
+    with TestClient(application(slow, Limits())) as client:
+        old, body = slow.served, {"query": PROMPT, "documents": TEXTS}
+        assert isinstance(old, Slow)
+        threads, answers = send(client, [body])
+        assert old.begun.wait(30)
+        more, later = send(client, [body])
+        until_waiting(client, 3)
+        slow.served = Served("new", Reranker.load(reranker))
+        last, newest = send(client, [body])
+        until_waiting(client, 6)
+        old.may.set()
+        for thread in (*threads, *more, *last):
+            thread.join()
+        names = [answer.json()["model"] for answer in (*answers, *later, *newest)]
+        assert names == [old.name, old.name, "new"]
+        assert [len(batch) for batch in old.asked] == [1, 1]
 
 
 def test_a_token_is_asked_for_but_not_for_the_health(source: Source):
@@ -322,7 +392,7 @@ def test_a_newer_reranker_takes_the_place_and_a_broken_one_does_not(
     reranker: Path, tmp_path: Path, monkeypatch
 ):
     old, new = Served("old", Reranker.load(reranker)), Served("new", Reranker.load(reranker))
-    identity, loads = iter(["1", "1", "2", "3"]), iter([old, new, UsageError("broken")])
+    identity, loads = iter(["1", "1", "2", "3", "3"]), iter([old, new, UsageError("broken")])
 
     def load(_: Wanted) -> Served:
         found = next(loads)
@@ -340,6 +410,46 @@ def test_a_newer_reranker_takes_the_place_and_a_broken_one_does_not(
     with pytest.raises(UsageError, match="broken"):
         source.renew(always=False)
     assert source.served is new
+    assert not source.renew(always=False), "what is wrong is not tried again"
+
+
+def test_what_could_not_be_fetched_is_tried_again(reranker: Path, monkeypatch):
+    found = [
+        Served("old", Reranker.load(reranker)),
+        StoreError("no network"),
+        Served("new", Reranker.load(reranker)),
+    ]
+    identity, loads = iter(["1", "2", "2"]), iter(found)
+
+    def load(_: Wanted) -> Served:
+        one = next(loads)
+        if isinstance(one, Exception):
+            raise one
+        return one
+
+    monkeypatch.setattr(Wanted, "identity", lambda _: next(identity))
+    monkeypatch.setattr(Wanted, "load", load)
+    source = Source(Wanted("champion"))
+    with pytest.raises(StoreError):
+        source.renew(always=False)
+    assert source.renew(always=False)
+    assert source.served.name == "new"
+
+
+def test_whatever_stops_a_reload_the_next_look_comes(source: Source, monkeypatch):
+    looks = 0
+
+    def renew(always: bool) -> bool:
+        nonlocal looks
+        looks += 1
+        raise OSError("no file")
+
+    monkeypatch.setattr(source, "renew", renew)
+    with TestClient(application(source, Limits(), poll_seconds=0.01)) as client:
+        while looks < 3:
+            threading.Event().wait(0.01)
+        failed = 'rerank_reloads_total{outcome="failed"}'
+        assert failed in client.get("/metrics").text
 
 
 def test_the_page_the_routes_and_the_figures_are_there(client: TestClient):

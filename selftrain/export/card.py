@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from sandbox.languages import LANGUAGES
+from selftrain.evaluation.comparisons import best_untrained, untrained
 from selftrain.evaluation.metrics import Estimate, Metrics
 from selftrain.evaluation.pools import AGREEMENT, WITH_LOGPROB
 from selftrain.export.checkpoint import Exact
@@ -34,7 +35,7 @@ OTHER = "other"
 def facts(source: Source, exact: Exact) -> dict[str, Any]:
     """The content of selftrain.json: which number the evaluation gives for the folder alone, and which with log-probability."""
     rankers = source.pool["overall"]["rankers"]
-    with_logprob = source.ranker + WITH_LOGPROB
+    with_logprob, best = source.ranker + WITH_LOGPROB, best_untrained(source.pool["overall"])
     return {
         "format": 1,
         "run": source.name,
@@ -47,19 +48,11 @@ def facts(source: Source, exact: Exact) -> dict[str, Any]:
         "solved": {
             "alone": _values(rankers[source.ranker]),
             "with_logprob": _values(rankers[with_logprob]),
-            "best_untrained": _values(_ways(source.pool["overall"])[best_untrained(source)]),
+            "best_untrained": _values(untrained(source.pool["overall"])[best]),
         },
-        "best_untrained": best_untrained(source),
+        "best_untrained": best,
         "exact": {"chat_template": exact.template, "text_pair": exact.pair},
     }
-
-
-def best_untrained(source: Source) -> str:
-    """The ranking rule without training that solves most test problems."""
-    found = _ways(source.pool["overall"])
-    return max(
-        (way for way in TITLES if way in found and way != "oracle"), key=lambda way: found[way]["value"]
-    )
 
 
 def model_card(source: Source, exact: Exact, repo: str, licence: str | None) -> str:
@@ -179,7 +172,7 @@ def _cell(estimate: Estimate | None) -> str:
 
 def _reading(source: Source) -> str:
     """What the table says of the best untrained rule, and which row holds for what a user has."""
-    best = best_untrained(source)
+    best = best_untrained(source.pool["overall"])
     lines = [
         "Share of test problems whose picked program passes all its tests, with 95 % intervals. No stage trained on these problems."
     ]

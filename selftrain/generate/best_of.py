@@ -6,6 +6,7 @@ found.pick, found.scores, found.verdicts, found.seconds
 """
 
 import logging
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from selftrain.generate.generator import Generator
 from selftrain.problems.chat import source_of
 from selftrain.problems.examples import example_tests
 from selftrain.rerank.normal import normal
+from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Ranking
 from selftrain.stage import Judge
 
@@ -111,7 +113,7 @@ def best_of_n(
         with _opened(sandbox) as judge:
             verdicts = _judged(judge, prompt, texts, language, behind, generator)
     clock.append(time.monotonic())
-    scores = dict(zip(texts, reranker.rank(prompt, texts, language).scores, strict=True))
+    scores = dict(zip(texts, _ranked(reranker, generator, prompt, candidates, language).scores, strict=True))
     clock.append(time.monotonic())
     passing = [text for text in texts if filter is None or _passes(filter, verdicts[text])]
     if not passing:
@@ -128,6 +130,27 @@ def best_of_n(
         none_passed=not passing,
         seconds=dict(zip(STEPS, (end - start for start, end in pairwise(clock)), strict=True)),
     )
+
+
+def _ranked(
+    reranker: Ranks, generator: Generator, prompt: str, candidates: Sequence[Sampled], language: str | None
+) -> Ranking:
+    """The ranking of the distinct texts of `candidates`, by the log-probabilities that they were sampled with if those are of the
+    picker's own generator; of several copies of a text by the highest."""
+    means: dict[str, float] = {}
+    for one in candidates:
+        mean = math.nan if one.mean_logprob is None else one.mean_logprob
+        means[one.text] = max(mean, means.get(one.text, mean))
+    texts, logprobs = list(means), list(means.values())
+    if (
+        isinstance(reranker, Picker)
+        and "sft" in reranker.run["stages"]
+        and all(map(math.isfinite, logprobs))
+        and generator.folder is not None
+        and generator.folder.resolve() == reranker.generator_folder.resolve()
+    ):
+        return reranker.rank(prompt, texts, language, logprobs=logprobs)
+    return reranker.rank(prompt, texts, language)
 
 
 def _behind(filter: Filter | None, prompt: str, language: str | None, tests: str) -> str:

@@ -24,14 +24,19 @@ Draw = Callable[[Problem, int, SampleConfig, int], Sequence[Sampled]]
 class Generator:
     """A generator.
 
-    draw   samples completions
-    style  the prompt style: `chat` for a model that answers in markdown, whose question names the language
+    draw    samples completions
+    style   the prompt style: `chat` for a model that answers in markdown, whose question names the language
+    folder  of the checkpoint that samples; None for a server's
     """
 
     def __init__(
-        self, draw: Draw, style: PromptStyle = "completion", settings: SampleConfig | None = None
+        self,
+        draw: Draw,
+        style: PromptStyle = "completion",
+        settings: SampleConfig | None = None,
+        folder: Path | None = None,
     ) -> None:
-        self.draw, self.style = draw, style
+        self.draw, self.style, self.folder = draw, style, folder
         self.settings = settings or SampleConfig()
 
     @classmethod
@@ -68,9 +73,10 @@ class Generator:
         if base_url is not None and tokenizer is not None:
             settings = SampleConfig(engine="openai", base_url=base_url, served_model=str(place))
             local = Local(generator_folder(tokenizer, policy), settings)
-        else:
-            local = Local(generator_folder(place, policy), SampleConfig(engine=engine), device)
-        return cls(local.draw, local.style, local.settings)
+            return cls(local.draw, local.style, local.settings)
+        folder = generator_folder(place, policy)
+        local = Local(folder, SampleConfig(engine=engine), device)
+        return cls(local.draw, local.style, local.settings, folder)
 
     def sample(
         self,

@@ -313,7 +313,7 @@ class Picker:
         rows = next(pq.ParquetFile(path).iter_batches(_SEEN, columns=["token_ids"]))["token_ids"].to_pylist()
         return 2 * sum(row[-1:] != [] and row[-1] in ends for row in rows) >= len(rows)
 
-    @property
+    @cached_property
     def generator_folder(self) -> Path:
         """The folder of the run's generator, the SFT policy."""
         return stage_place(self.run, "sft")

@@ -95,18 +95,12 @@ def decode(
     watch     looks for stop texts, see `stopping.Stopping.watch`; None: there are none
 
     Prompts are padded on the left and share one KV cache; equal prompts are read once. Finished rows are removed from the batch;
-    decoding stops when all rows are finished. `model` must be in evaluation mode: in training mode, a model that recomputes activations keeps no KV cache.
+    decoding stops when all rows are finished. `model` must be in evaluation mode: in training mode, a model that recomputes
+    activations keeps no KV cache.
     """
     device = model.device
     stop = torch.tensor(list(ends), device=device)
-    places = {tuple(prompt): at for at, prompt in enumerate(dict.fromkeys(map(tuple, prompts)))}
-    own = torch.tensor(
-        [places[tuple(prompt)] for prompt in prompts], device=device
-    )  # [rows] place in `places`
-    ids = pad([*map(list, places)], ends[0], left=True).to(device)
-    mask = (
-        pad([[1] * len(prompt) for prompt in places], 0, left=True).to(device).bool()
-    )  # [distinct prompts, tokens]
+    ids, mask, own = (tensor.to(device) for tensor in _distinct(prompts, ends[0]))
     positions = (mask.cumsum(1) - 1).clamp(min=0)
     uniforms = None if uniforms is None else uniforms.to(device)
     tokens = torch.full((len(prompts), max_new_tokens), -1, device=device)

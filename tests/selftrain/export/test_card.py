@@ -13,7 +13,7 @@ from huggingface_hub.errors import HfHubHTTPError
 
 from selftrain.errors import RunError, UsageError
 from selftrain.export import folder as folders
-from selftrain.export.card import best_untrained, facts, model_card
+from selftrain.export.card import facts, model_card
 from selftrain.export.checkpoint import Exact
 from selftrain.export.folder import export
 from selftrain.export.hub import contents, push
@@ -132,7 +132,8 @@ def test_the_best_rule_without_training_is_compared_without_a_pair_if_there_is_n
     overall = source.evaluated["evaluation"]["pools"]["sft"]["overall"]
     del overall["logprob_sum"]  # as in evaluations of earlier versions
     overall["rankers"]["agreement"] = share(0.4)
-    assert best_untrained(source) == "agreement"
+    assert facts(source, EXACT)["best_untrained"] == "agreement"
+    assert facts(source, EXACT)["solved"]["best_untrained"] == share(0.4)
     assert "The run has no paired interval for it" in model_card(source, EXACT, "me/tiny", None)
 
 

@@ -10,9 +10,10 @@ import pytest
 
 from sandbox.client import Sandbox
 from sandbox.verdicts import Program, Result, Verdict
-from selftrain import Generator, Ranking, Reranker, best_of_n
+from selftrain import Generator, Picker, Ranking, Reranker, best_of_n
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.generate import Sampled
+from selftrain.rerank.picker import Picked
 
 PROMPT = '''def add(n: int) -> int:
     """ Add two.
@@ -51,6 +52,38 @@ def test_without_a_filter_the_highest_score_is_picked_and_each_text_is_ranked_on
     assert list(found.seconds) == ["sample", "filter", "rank"]
     assert all(seconds >= 0 for seconds in found.seconds.values())
     assert ranker.asked == [(PROMPT, tuple(TEXTS[:3]), None)]
+
+
+class OfRun(Picker):
+    """A picker of a run whose generator is in `folder`, which keeps the log-probabilities that it is given."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run, self.generator_folder = {"stages": {"sft": {}}}, folder
+        self.given: list[Sequence[float] | None] = []
+
+    def rank(
+        self,
+        prompt: str,
+        candidates: Sequence[str],
+        language: str | None = None,
+        logprobs: Sequence[float] | None = None,
+        exact: bool = False,
+    ) -> Picked:
+        """The ranking."""
+        self.given.append(logprobs)
+        return Picked(tuple(SCORES[text] for text in candidates))
+
+
+def test_a_picker_gets_the_log_probabilities_of_its_own_generator_and_of_no_other(tmp_path: Path):
+    picker = OfRun(tmp_path / "own")
+    sampled = [
+        Sampled(text, mean, 3, "stop") for text, mean in zip(TEXTS, (-2.0, -0.5, -1.0, -1.5), strict=True)
+    ]
+    for folder in (tmp_path / "own", tmp_path / "other", None):
+        best_of_n(Generator(lambda *_: sampled, folder=folder), picker, PROMPT, n=4)
+    unknown = [Sampled(text, None, 3, "stop") for text in TEXTS]
+    best_of_n(Generator(lambda *_: unknown, folder=tmp_path / "own"), picker, PROMPT, n=4)
+    assert picker.given == [[-1.5, -0.5, -1.0], None, None, None], "of the two copies the likelier"
 
 
 @pytest.fixture(scope="module")

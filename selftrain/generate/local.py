@@ -8,7 +8,8 @@ from typing import Any
 from selftrain.config import SampleConfig
 from selftrain.errors import UsageError
 from selftrain.generate import Sampled
-from selftrain.models.models import fits, load_context, load_tokenizer
+from selftrain.models.context import fits
+from selftrain.models.models import load_context, load_tokenizer
 from selftrain.models.prompts import encode_problem, style_of
 from selftrain.records import Problem
 from selftrain.sampling.run import candidate

@@ -8,6 +8,7 @@ from typing import Any
 
 from selftrain.config import ModelConfig
 from selftrain.errors import UsageError
+from selftrain.models.context import context_of
 
 PAD, END, SEPARATOR = "<pad>", "<end>", "<sep>"
 """Special tokens of the tokenizers that `train_tokenizer` trains."""
@@ -283,35 +284,6 @@ def end_ids(tokenizer: Any, model: Path | Any) -> tuple[int, ...]:
     found = getattr(settings, "eos_token_id", None)
     more = [] if found is None else [found] if isinstance(found, int) else list(found)
     return tuple(dict.fromkeys([tokenizer.eos_token_id, *more]))
-
-
-def fits(prompt: int, context: int | None, new: int) -> bool:
-    """Whether a prompt is not empty and leaves room for the completion.
-
-    prompt   length of the prompt, tokens
-    context  the model's longest input, tokens; None: no bound
-    new      longest completion, tokens
-
-    Sampling and PPO leave out prompts that do not fit, and count them.
-    """
-    return prompt >= 1 and (context is None or prompt + new <= context)
-
-
-def context_of(config: Any) -> int | None:
-    """The longest input of a model with this transformers config, in tokens; None where the config gives no bound.
-
-    Scaled rotary position embeddings extend the original length by the scaling factor.
-    """
-    config = config.get_text_config()
-    names = ("max_position_embeddings", "n_positions", "max_seq_len", "n_ctx")
-    longest = next((found for name in names if isinstance(found := getattr(config, name, None), int)), None)
-    scaling = getattr(config, "rope_parameters", None) or getattr(config, "rope_scaling", None) or {}
-    kind, factor = scaling.get("rope_type") or scaling.get("type"), scaling.get("factor")
-    if longest is None or not factor:
-        return longest
-    if kind in ("linear", "dynamic"):
-        return int(longest * factor)
-    return max(longest, int((scaling.get("original_max_position_embeddings") or longest) * factor))
 
 
 def load_context(folder: Path) -> int | None:

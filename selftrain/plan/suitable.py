@@ -27,7 +27,7 @@ TEXT = "def add(values):\n    total = 0\n    for value in values:\n        total
 
 def check(config: RunConfig) -> None:
     """Raise UsageError where a stage of the run would fail because of the config's models."""
-    from selftrain.models.models import context_of
+    from selftrain.models.context import context_of
     from selftrain.models.prompts import check_chat
 
     generator: Any = None

@@ -26,7 +26,7 @@ from selftrain.champion.registry import champion_record
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import best_untrained, headline_text, untrained
 from selftrain.evaluation.pools import WITH_LOGPROB
-from selftrain.models.models import context_of
+from selftrain.models.context import context_of
 from selftrain.rerank.normal import Normal, check, language_of, normal
 from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.reranker import Ranking, Reranker, checked

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from selftrain.config import PromptStyle
 from selftrain.errors import UsageError
-from selftrain.models.models import context_of
+from selftrain.models.context import context_of
 from selftrain.models.prompts import style_of
 from selftrain.rerank.batches import batches
 from selftrain.rerank.normal import Normal, check, normal, refusal

@@ -94,9 +94,8 @@ def decode(
     uniforms  [rows, max_new_tokens] random numbers in [0, 1), one per token, see `draw`; None decodes greedily
     watch     looks for stop texts, see `stopping.Stopping.watch`; None: there are none
 
-    Prompts are padded on the left and share one KV cache; equal prompts are read once. Finished rows are removed from the batch;
-    decoding stops when all rows are finished. `model` must be in evaluation mode: in training mode, a model that recomputes
-    activations keeps no KV cache.
+    Prompts are padded on the left and share one KV cache; equal prompts are read once. Finished rows are removed from the batch.
+    `model` must be in evaluation mode: in training mode, a model that recomputes activations keeps no KV cache.
     """
     device = model.device
     stop = torch.tensor(list(ends), device=device)

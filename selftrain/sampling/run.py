@@ -6,7 +6,8 @@ from typing import Any
 
 from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, report_progress
-from selftrain.models.models import fits, load_context, load_tokenizer
+from selftrain.models.context import fits
+from selftrain.models.models import load_context, load_tokenizer
 from selftrain.models.prompts import encode_problem, style_of
 from selftrain.problems.chat import completion_of
 from selftrain.records import Candidate, Problem, read_records, write_records

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from sandbox.errors import UsageError as SandboxUsageError
 from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
-from selftrain.models.models import context_of
+from selftrain.models.context import context_of
 from selftrain.rerank.normal import Normal, check
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion, reranker_folder

@@ -69,8 +69,6 @@ def application(
     sandbox    opens a sandbox for the verdicts of one request; None: the best that this machine has
     """
     app = FastAPI(title="Studio", docs_url=None, redoc_url=None, openapi_url=None)
-    model = threading.Lock()  # one request at a time computes
-    loaded: list[Generator] = []
     page, policy = _page(served)
 
     @app.middleware("http")
@@ -94,6 +92,16 @@ def application(
     @app.get("/")
     def index() -> HTMLResponse:
         return HTMLResponse(page)
+
+    _add_routes(app, served, generator, sandbox)
+    return app
+
+
+def _add_routes(
+    app: FastAPI, served: Served, generator: Callable[[], Generator], sandbox: Callable[[], Any] | None
+) -> None:
+    model = threading.Lock()  # one request at a time computes
+    loaded: list[Generator] = []
 
     @app.post("/rank")
     def rank(ask: Ask) -> dict[str, Any]:
@@ -132,8 +140,6 @@ def application(
                 wish.prompt, wish.n, wish.temperature, wish.max_new_tokens, language=_language(wish.language)
             )
         return {"candidates": list(dict.fromkeys(one.text for one in written))}
-
-    return app
 
 
 def _language(name: str) -> str | None:

@@ -25,7 +25,8 @@ from transformers import (
 
 from selftrain import Ranking, Reranker
 from selftrain.errors import UsageError
-from selftrain.models.models import context_of, encode_completion, encode_prompt, load_tokenizer
+from selftrain.models.context import context_of
+from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
 from selftrain.rerank.batches import BATCH_TOKENS, batches
 from selftrain.rerank.scoring import shuffled_prompts
 from tests.command import Finished

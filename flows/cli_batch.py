@@ -114,7 +114,10 @@ def rank_file(ranker: Any, by: str, source: str, target: str) -> int:
             total = sum(1 for _ in lines)
     except OSError as error:
         raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
-    done, bad = _resume(source, target, by)
+    try:
+        done, bad = _resume(source, target, by)
+    except OSError as error:
+        raise UsageError(f"{target}: cannot be read: {error.strerror}") from error
     if done:
         print(f"selftrain: {target} has the first {done} lines; going on", file=sys.stderr)
     progress = Progress(sys.stderr)
@@ -141,7 +144,9 @@ def rank_stream(ranker: Any, by: str, source: str) -> int:
                 sys.stdout.write(encoded(row).decode())
                 sys.stdout.flush()
                 bad += _told(name, row)
-    except FileNotFoundError as error:
+    except BrokenPipeError:
+        raise
+    except OSError as error:
         raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
     return 1 if bad else 0
 
@@ -206,11 +211,13 @@ def _parsed(text: bytes, name: str, number: int) -> tuple[dict[str, Any], str]:
     from selftrain.problems.rows import parse_json
 
     try:
-        row = parse_json(text.decode("utf-8-sig").strip(), Path(name), number)
+        row = _finite(parse_json(text.decode("utf-8-sig").strip(), Path(name), number))
     except UnicodeDecodeError as error:
         return {}, f"not UTF-8 ({error.reason})"
     except DataError as error:
         return {}, str(error).removeprefix(f"{name}:{number}: ")
+    except RecursionError:  # of `_finite`, which takes more than the parser
+        return {}, "JSON nested too deeply"
     return (row, "") if isinstance(row, dict) else ({}, "expected a JSON object")
 
 
@@ -245,16 +252,17 @@ def _resume(source: str, target: str, by: str) -> tuple[int, int]:
             if row.endswith(b"\n"):
                 last, kept = row, kept + len(row)
                 bad += b'"error": ' in row and "error" in _object(row)
-    before: dict[str, Any] = _object(last) if last else {"line": 0, "by": by}
-    if last and not isinstance(before.get("line"), int):
+    before = _object(last)
+    done: Any = before.get("line") if last else 0
+    if last and not (isinstance(done, int) and done >= 1):
         raise UsageError(f"{target}: not the result of a batch; name another output")
-    if before["by"] != by:
-        raise UsageError(f"{target} was ranked by {before['by']}, and this is {by}; name another output")
-    if last and before["sha256"] != _digest_of(source, before["line"]):
+    if last and before.get("by") != by:
+        raise UsageError(f"{target} was ranked by {before.get('by')}, and this is {by}; name another output")
+    if last and before.get("sha256") != _digest_of(source, done):
         raise UsageError(f"{target} answers other lines than those of {source}; name another output")
     if kept < Path(target).stat().st_size:
         os.truncate(target, kept)
-    return before["line"], bad
+    return done, bad
 
 
 def _object(row: bytes) -> dict[str, Any]:
@@ -273,8 +281,7 @@ def _digest_of(source: str, number: int) -> str:
 
 def encoded(row: dict[str, Any]) -> bytes:
     """A row as a line of JSON; a number that is not finite, which JSON does not have, is null."""
-    row = {name: _finite(value) for name, value in row.items()}
-    return json.dumps(row, ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    return json.dumps(_finite(row), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
 
 
 def _finite(value: Any) -> Any:

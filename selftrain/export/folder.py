@@ -28,12 +28,10 @@ def export(
     """
     if folder.exists() and not (folder / FACTS).is_file() and (not folder.is_dir() or any(folder.iterdir())):
         raise UsageError(f"{folder}: expected a new folder or an earlier export; it holds something else")
+    made = None
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         made = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
-    except OSError as error:
-        raise UsageError(f"{folder}: cannot be written: {error}") from error
-    try:
         made.chmod(0o755)
         exact = write_checkpoint(source.folder, made)
         (made / FACTS).write_text(json.dumps(facts(source, exact), indent=1) + "\n")
@@ -43,6 +41,9 @@ def export(
         if folder.exists():
             shutil.rmtree(folder)
         made.rename(folder)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be written: {error}") from error
     finally:
-        shutil.rmtree(made, ignore_errors=True)
+        if made is not None:
+            shutil.rmtree(made, ignore_errors=True)
     return exact

@@ -95,10 +95,11 @@ def written(url: str, lines: Iterable[str]) -> _Written:
             reason = choice.get("finish_reason") or reason
             text += choice.get("text") or (choice.get("delta") or {}).get("content") or ""
             given = choice.get("logprobs") or {}
-            tokens += [(one["token"], float(one["logprob"])) for one in given.get("content") or ()]
-            tokens += zip(
-                given.get("tokens") or (), map(float, given.get("token_logprobs") or ()), strict=True
-            )
+            named = [(one["token"], one["logprob"]) for one in given.get("content") or ()]
+            named += zip(given.get("tokens") or (), given.get("token_logprobs") or (), strict=True)
+            if not all(isinstance(token, str) for token, _ in named):
+                raise TypeError("a token is no text")
+            tokens += [(token, float(logprob)) for token, logprob in named]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{url}: expected a completion as OpenAI's protocol has it: {error}") from error
     if reason is None:

@@ -118,6 +118,8 @@ class Generator:
         name = _short(language)
         if stop is None:
             stop = LANGUAGES[name].stop_tokens if name in LANGUAGES else ()
+        if isinstance(stop, str) or not all(stop):
+            raise UsageError(f"stop={stop!r}: expected a list of texts, none of them empty")
         problem = Problem("", "", name, prompt, "", "", "", tuple(stop))
         changes = {"temperature": temperature or 1.0, "max_new_tokens": max_new_tokens, "top_p": top_p}
         try:

@@ -148,7 +148,10 @@ def choices(lines: Iterable[str]) -> Iterator[dict[str, Any]]:
         event = line.removeprefix("data:").strip() if line.startswith("data:") else ""
         if event in ("", "[DONE]"):
             continue
-        part = json.loads(event)
+        try:
+            part = json.loads(event)
+        except RecursionError:
+            raise ValueError("JSON nested too deeply") from None
         if "error" in part:
             raise httpx.RemoteProtocolError(str(part["error"]))
         yield from part["choices"][:1]

@@ -107,6 +107,12 @@ def test_another_batchs_output_is_refused(tmp_path: Path):
     plain = write(tmp_path / "plain.jsonl", [{"by": "length"}])
     for arguments, said in (
         (("length", other, target), "answers other lines"),
+        (("length", source, tmp_path), "cannot be read"),
+        (
+            ("length", source, write(tmp_path / "early.jsonl", [{"line": 0, "by": "length"}])),
+            "not the result",
+        ),
+        (("length", source, write(tmp_path / "bare.jsonl", [{"line": 1}])), "was ranked by None"),
         (("width", source, target), "was ranked by length, and this is width"),
         (("length", source, plain), "not the result of a batch"),
         (("length", source, source), "are one file"),
@@ -147,6 +153,9 @@ def test_lines_that_are_too_long_or_no_text_are_told():
     [line] = read_lines(io.BytesIO(b"\xff\n"), "in", 0)
     assert line.error.startswith("not UTF-8")
     assert [line.number for line in read_lines(io.BytesIO(b"{}\n\n{}\n{}"), "in", 1)] == [3, 4]
+    deep = b'{"id": ' + b"[" * 700 + b"]" * 700 + b', "prompt": "p", "candidates": ["x"]}\n'
+    [line] = read_lines(io.BytesIO(deep), "in", 0)
+    assert line.error.startswith("JSON nested too deeply")
 
 
 @pytest.mark.slow

@@ -193,6 +193,13 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
     assert (tmp_path / "out" / "README.md").is_file(), "the earlier export is still there"
     assert {path.name for path in tmp_path.iterdir()} == {"out", "mine"}
 
+    def full(*_: Any) -> str:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(folders, "model_card", full)
+    with pytest.raises(UsageError, match="out: cannot be written: .*No space left on device"):
+        export(source, tmp_path / "out")
+
 
 class Hub:
     """Stands in for `HfApi`. `asked`: what it was asked for."""

@@ -72,6 +72,9 @@ def test_what_cannot_be_sampled_is_said(generator: Path):
         model.sample(PROMPT, n=1, max_new_tokens=96)
     with pytest.raises(UsageError, match="^top_p=2.0: Input should be less than or equal to 1$"):
         model.sample(PROMPT, n=1, top_p=2.0)
+    for stop in ("end", ["end", ""]):
+        with pytest.raises(UsageError, match="expected a list of texts, none of them empty"):
+            model.sample(PROMPT, n=1, stop=stop)
     with pytest.raises(UsageError, match="expected a generator's folder"):
         Generator.load("nowhere")
     model.style = "chat"
@@ -213,6 +216,7 @@ def test_a_server_without_the_model_or_with_a_broken_answer_is_said(server: Serv
     server.events = lambda _: [part("  pa")]
     with pytest.raises(RunError, match="the answer breaks off"):
         Generator.load("m", base_url=server.url).sample(PROMPT, n=1)
-    server.events = lambda _: [part("a", {"content": [{"token": "a"}]}, "stop")]
-    with pytest.raises(UsageError, match="expected a completion as OpenAI's protocol has it"):
-        Generator.load("m", base_url=server.url).sample(PROMPT, n=1)
+    for token in ({"token": "a"}, {"token": 5, "logprob": -1.0}):
+        server.events = lambda _, token=token: [part("a", {"content": [token]}, "stop")]
+        with pytest.raises(UsageError, match="expected a completion as OpenAI's protocol has it"):
+            Generator.load("m", base_url=server.url).sample(PROMPT, n=1)

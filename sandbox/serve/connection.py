@@ -1,7 +1,11 @@
 """Connections of the HTTP server that end when a client is too slow, so that idle clients hold neither memory nor descriptors."""
 
 import asyncio
+import resource
 import socket
+from typing import Any
+
+import uvicorn
 
 try:  # a parser in C, which takes a third of the time
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Protocol
@@ -15,6 +19,24 @@ MOST_CONNECTIONS = 4096
 MOST_HEAD_BYTES = 1 << 16
 """A client that sends more than this without completing its request's headers, or any of its body, is cut off (as h11 does)."""
 _BOUNDED = not hasattr(Protocol, "on_headers_complete")
+
+
+def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:
+    """Serve an application over such connections until SIGINT or SIGTERM. `drain_seconds`: how long requests that were accepted have
+    then to be answered."""
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor for each connection
+    uvicorn.run(
+        app,
+        host=host,
+        port=port,
+        http=Connection,
+        ws="none",
+        log_level="warning",
+        access_log=False,
+        proxy_headers=False,
+        timeout_graceful_shutdown=drain_seconds,
+    )
 
 
 class Connection(Protocol):

@@ -1,12 +1,9 @@
 """Runs the HTTP server of `selftrain serve`."""
 
 import os
-import resource
 import sys
 
-import uvicorn
-
-from sandbox.serve.connection import Connection
+from sandbox.serve import connection
 from selftrain.serve.app import application
 from selftrain.serve.served import Source
 from selftrain.serve.service import Limits
@@ -21,18 +18,6 @@ DRAIN_SECONDS = 30
 
 def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: float) -> None:
     """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SELFTRAIN_TOKEN."""
-    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor for each connection
     sys.setswitchinterval(SWITCH_SECONDS)
     app = application(source, limits, os.environ.get(TOKEN) or None, poll_seconds)
-    uvicorn.run(
-        app,
-        host=host,
-        port=port,
-        http=Connection,
-        ws="none",
-        log_level="warning",
-        access_log=False,
-        proxy_headers=False,
-        timeout_graceful_shutdown=DRAIN_SECONDS,
-    )
+    connection.serve(app, host, port, DRAIN_SECONDS)

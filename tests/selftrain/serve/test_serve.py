@@ -388,21 +388,24 @@ def test_a_token_is_asked_for_but_not_for_the_health(source: Source):
         assert client.get("/metrics").status_code == 401
 
 
-def test_a_newer_reranker_takes_the_place_and_a_broken_one_does_not(
-    reranker: Path, tmp_path: Path, monkeypatch
-):
-    old, new = Served("old", Reranker.load(reranker)), Served("new", Reranker.load(reranker))
-    identity, loads = iter(["1", "1", "2", "3", "3"]), iter([old, new, UsageError("broken")])
+def loading(monkeypatch: pytest.MonkeyPatch, identities: str, found: Sequence[Served | Exception]) -> Source:
+    """A source that finds `identities`, one a look, and loads what `found` has, one after the other."""
+    identity, loads = iter(identities), iter(found)
 
     def load(_: Wanted) -> Served:
-        found = next(loads)
-        if isinstance(found, Exception):
-            raise found
-        return found
+        one = next(loads)
+        if isinstance(one, Exception):
+            raise one
+        return one
 
     monkeypatch.setattr(Wanted, "identity", lambda _: next(identity))
     monkeypatch.setattr(Wanted, "load", load)
-    source = Source(Wanted("champion"))
+    return Source(Wanted("champion"))
+
+
+def test_a_newer_reranker_takes_the_place_and_a_broken_one_does_not(reranker: Path, monkeypatch):
+    old, new = Served("old", Reranker.load(reranker)), Served("new", Reranker.load(reranker))
+    source = loading(monkeypatch, "11233", [old, new, UsageError("broken")])
     assert source.served is old
     assert not source.renew(always=False)
     assert source.renew(always=False)
@@ -414,26 +417,12 @@ def test_a_newer_reranker_takes_the_place_and_a_broken_one_does_not(
 
 
 def test_what_could_not_be_fetched_is_tried_again(reranker: Path, monkeypatch):
-    found = [
-        Served("old", Reranker.load(reranker)),
-        StoreError("no network"),
-        Served("new", Reranker.load(reranker)),
-    ]
-    identity, loads = iter(["1", "2", "2"]), iter(found)
-
-    def load(_: Wanted) -> Served:
-        one = next(loads)
-        if isinstance(one, Exception):
-            raise one
-        return one
-
-    monkeypatch.setattr(Wanted, "identity", lambda _: next(identity))
-    monkeypatch.setattr(Wanted, "load", load)
-    source = Source(Wanted("champion"))
+    old, new = Served("old", Reranker.load(reranker)), Served("new", Reranker.load(reranker))
+    source = loading(monkeypatch, "122", [old, StoreError("no network"), new])
     with pytest.raises(StoreError):
         source.renew(always=False)
     assert source.renew(always=False)
-    assert source.served.name == "new"
+    assert source.served is new
 
 
 def test_whatever_stops_a_reload_the_next_look_comes(source: Source, monkeypatch):

@@ -3,7 +3,6 @@
 import argparse
 import json
 import math
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -11,6 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
 
@@ -94,7 +94,7 @@ def add_sandbox(command: argparse.ArgumentParser) -> None:
 
 def evaluate_command(options: argparse.Namespace) -> int:
     """`selftrain evaluate`."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    offline(*(options.reranker or ()))
     from selftrain.evaluation.comparisons import compare_pools
     from selftrain.evaluation.metrics import pool_metrics
     from selftrain.evaluation.pools import with_agreement

@@ -1,7 +1,6 @@
 """The commands `selftrain generate` and `selftrain best-of`: programs of any causal model, and the best of n of them."""
 
 import argparse
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
@@ -10,6 +9,7 @@ from typing import IO, Any
 
 from flows.cli_batch import encoded, objects
 from flows.cli_evaluate import add_sandbox
+from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
 
@@ -108,7 +108,8 @@ def _add_generator(command: argparse.ArgumentParser) -> None:
 
 
 def _generator(options: argparse.Namespace) -> Any:
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    generator = None if options.base_url else options.generator
+    offline(generator, options.tokenizer, getattr(options, "reranker", None))
     from selftrain.generate.generator import Generator
 
     return Generator.load(

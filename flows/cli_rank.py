@@ -3,13 +3,13 @@
 import argparse
 import gc
 import json
-import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from flows import cli_batch
+from flows.offline import offline
 from selftrain.errors import UsageError
 
 
@@ -82,7 +82,7 @@ def add_rank(commands: Any) -> None:
 def rank_command(options: argparse.Namespace) -> int:
     """`selftrain rank`."""
     gc.disable()  # imports create no garbage, and the collector would take a fifth of the start-up time
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    offline(options.run)
     if options.example is not None and (options.prompt or options.candidates):
         raise UsageError(
             "expected either --example, which has its own prompt and candidates, or --prompt and CANDIDATE; got both"

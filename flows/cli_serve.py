@@ -7,6 +7,7 @@ import os
 import sys
 from typing import Any
 
+from flows.offline import offline
 from selftrain.errors import UsageError
 
 
@@ -60,7 +61,7 @@ def add_serve(commands: Any) -> None:
 
 def serve_command(options: argparse.Namespace) -> int:
     """`selftrain serve`."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    offline(options.what)
     os.environ.setdefault(
         "TOKENIZERS_PARALLELISM", "false"
     )  # the scoring thread and the tokenizer's would compete

@@ -5,6 +5,7 @@ import os
 import sys
 from typing import Any
 
+from flows.offline import offline
 from selftrain.errors import UsageError
 
 
@@ -32,7 +33,7 @@ def add_studio(commands: Any) -> None:
 
 def studio_command(options: argparse.Namespace) -> int:
     """`selftrain studio`."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    offline(options.what, None if options.base_url else options.generator)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if options.base_url and not options.generator:
         raise UsageError("--base-url needs --generator, the model's name on that server")

@@ -65,7 +65,8 @@ def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
     at = 0
     if (ends := _THOUGHT_ENDS.match(answer)) and not in_string(answer.rfind("\n", 0, ends.end()) + 1):
         at, markdown = ends.end(), True
-    while begun := _next(answer, at):
+    thought = _THOUGHT.search(answer, at)
+    while begun := _next(answer, at, thought := _thought_from(answer, at, thought)):
         at = begun.end()
         if not markdown and in_string(begun.start()):
             continue
@@ -85,9 +86,14 @@ def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
     return found if markdown else None
 
 
-def _next(answer: str, at: int) -> re.Match[str] | None:
-    """The next fence or `<think>...</think>` in `answer` from position `at` on; None if there is none."""
-    both = [found for found in (_FENCE.search(answer, at), _THOUGHT.search(answer, at)) if found]
+def _thought_from(answer: str, at: int, known: re.Match[str] | None) -> re.Match[str] | None:
+    """The next `<think>...</think>` in `answer` from position `at` on. `known`: that from an earlier position on."""
+    return known if known is None or known.start() >= at else _THOUGHT.search(answer, at)
+
+
+def _next(answer: str, at: int, thought: re.Match[str] | None) -> re.Match[str] | None:
+    """The next fence from position `at` on, or `thought` if that is earlier; None if there is neither."""
+    both = [found for found in (_FENCE.search(answer, at), thought) if found]
     return min(both, key=lambda found: found.start(), default=None)
 
 

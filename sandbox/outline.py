@@ -125,10 +125,13 @@ def depth(bare: str, language: str) -> int:
 
 
 def _ended(bare: str, grammar: Grammar) -> bool:
+    """Whether an item may end where `bare` ends. The patterns tell by the last line, or match from the start, so the lines between
+    are not searched: that would take a time that grows with the square of their number."""
     bare = bare.strip(" \t\r\n" + JOINED)
-    if grammar.ends:
-        return bool(re.search(grammar.ends, bare))
-    return not re.search(grammar.unfinished, bare, re.DOTALL if r"\A" in grammar.unfinished else 0)
+    pattern = grammar.ends or grammar.unfinished
+    compiled = re.compile(pattern, re.DOTALL if r"\A" in pattern else 0)
+    found = compiled.match(bare) or compiled.search(bare, max(bare.rfind("\n"), 0))
+    return bool(found) == bool(grammar.ends)
 
 
 def _item(text: str, bare: str, start: int, language: str) -> Item:

@@ -1,6 +1,7 @@
 """Tests of the normal form: what other forms of a candidate become, and that sampled completions stay what they are."""
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -115,13 +116,26 @@ def test_definitions_nested_hundreds_deep_are_no_program():
     assert normal("#include <x>\nint f(int x) {\n", text, "cpp").completion == ""
 
 
-@pytest.mark.parametrize("unit", [" \n", "def f(\n", "fn a ", "x = 1\n"])
-def test_the_language_of_a_prompt_is_told_in_a_time_that_grows_with_its_length(unit: str):
-    """A square would take 16 times as long for four times the length."""
+def grows_with_its_length(read: Callable[[str], object], unit: str) -> bool:
+    """Whether `read` takes less than twice as long for each letter of a text of many units. A square would take 16 times as long for
+    four times the length."""
 
     def seconds(length: int) -> float:
         started = time.process_time()
-        language_of(unit * (length // len(unit)) + "x")
+        read(unit * (length // len(unit)) + "x")
         return time.process_time() - started
 
-    assert seconds(80_000) < 8 * max(seconds(20_000), 0.02)
+    return seconds(80_000) < 8 * max(seconds(20_000), 0.02)
+
+
+@pytest.mark.parametrize("unit", [" \n", "def f(\n", "fn a ", "x = 1\n"])
+def test_the_language_of_a_prompt_is_told_in_a_time_that_grows_with_its_length(unit: str):
+    assert grows_with_its_length(language_of, unit)
+
+
+@pytest.mark.parametrize(
+    ("language", "prompt", "unit"),
+    [("py", "def f(xs):\n", "```\n"), ("cpp", "#include <x>\nint f(int x) {\n", "x\n")],
+)
+def test_a_candidate_is_read_in_a_time_that_grows_with_its_length(language: str, prompt: str, unit: str):
+    assert grows_with_its_length(lambda text: normal(prompt, text, language), unit)

@@ -31,6 +31,9 @@ from sandbox.needs import words_of
 from sandbox.outline import Item, Place, function, inside, items
 from sandbox.splice import Answer, Unreadable, continued, splice
 
+_DEEPEST = 30
+"""Levels of classes in classes that are looked into; a text that a model wrote could have thousands."""
+
 
 def is_answer(prompt: str, text: str, language: str) -> bool:
     """Whether `text` is an answer, not a completion of `prompt`: it is in markdown, begins with the prompt, or is code that
@@ -209,10 +212,12 @@ def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool]
     return None
 
 
-def _inside(holder: Item, outer_siblings: Sequence[Item], language: str) -> Iterator[Place]:
-    """The items in a class, object or module, and in classes, objects and modules nested in it."""
-    if holder.kind == "type" and (members := inside(holder, language)):
+def _inside(
+    holder: Item, outer_siblings: Sequence[Item], language: str, deeper: int = _DEEPEST
+) -> Iterator[Place]:
+    """The items in a class, object or module, and in classes, objects and modules nested in it, `deeper` levels of them."""
+    if deeper and holder.kind == "type" and (members := inside(holder, language)):
         found = items(holder.text, language, *members)
         for item in found:
             yield Place(item, function(item, language), found, holder, outer_siblings)
-            yield from _inside(item, [*outer_siblings, *found], language)
+            yield from _inside(item, [*outer_siblings, *found], language, deeper - 1)

@@ -79,7 +79,7 @@ def normal(
         try:
             if _may_be_answer(text) and is_answer(whole, text, name := _language(language, whole, text)):
                 return _extracted(whole, text, name, style)
-        except RecursionError:  # definitions nested hundreds deep
+        except RecursionError:  # code blocks nested by the hundred
             return Normal(prompt, "")
         prompt, text = _joined(prompt, text)
     if style == "completion":

@@ -496,3 +496,9 @@ def test_an_answer_in_any_style_is_the_program_that_it_stands_for(image: str) ->
 def made(id: str, language: str, prompt: str, answer: str, tests: str) -> Program:
     answered = extract_program(prompt, answer, language, tests)
     return assemble(language, answered.prompt, answered.completion, tests).program(id, language)
+
+
+def test_classes_nested_by_the_thousand_are_an_answer_without_the_function():
+    prompt = "#include <vector>\nint f(int x) {\n"
+    with pytest.raises(Unreadable, match="no block of it defines f; defined: A"):
+        extract_program(prompt, "```cpp\n" + "class A {\n" * 3000 + "```\n", "cpp")

@@ -111,9 +111,9 @@ def test_what_a_weak_generator_samples_stays_as_it_is(text: str):
     assert normal(PY, text) == (PY, text)
 
 
-def test_definitions_nested_hundreds_deep_are_no_program():
+def test_definitions_nested_by_the_thousand_are_read_as_a_completion():
     text = "class A {\n" * 2000
-    assert normal("#include <x>\nint f(int x) {\n", text, "cpp").completion == ""
+    assert normal("#include <x>\nint f(int x) {\n", text, "cpp").completion == text.rstrip()
 
 
 def grows_with_its_length(read: Callable[[str], object], unit: str) -> bool:

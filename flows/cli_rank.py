@@ -106,11 +106,12 @@ def rank_command(options: argparse.Namespace) -> int:
         given = {"logprobs": found.logprobs, "exact": True}  # as the run evaluated them
         names = [f"program {number}" for number in range(1, len(texts) + 1)]
     ranker = load_ranker(options.run, options.by)
-    if isinstance(ranker, Picker):
-        picker, picked = ranker, ranker.rank(prompt, texts, language, **given)
+    picker = ranker if isinstance(ranker, Picker) else None
+    if picker is not None:
+        picked = picker.rank(prompt, texts, language, **given)
     else:
         ranking = ranker.rank(prompt, texts, language)
-        picker, picked = None, Picked(ranking.scores, refused=ranking.refused)
+        picked = Picked(ranking.scores, refused=ranking.refused)
     if options.json:
         print(json.dumps(_ranked(picker, picked, names, verdicts), indent=1))
     else:

@@ -247,8 +247,8 @@ def champion_record(store: Store, champion: Contender) -> dict[str, Any]:
     Raises UsageError where it was never evaluated, or its evaluation is not in the store any more.
     """
     evaluation = evaluation_of(store, champion)
-    measured = evaluation and store.manifest(evaluation)
-    if not evaluation or not measured:
+    measured = store.manifest(evaluation) if evaluation else None
+    if evaluation is None or measured is None:
         raise UsageError(
             f"the champion {champion.reranker} has no evaluation in {store.url}, which says how it ranks; run its config again"
         )

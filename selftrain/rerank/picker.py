@@ -15,7 +15,7 @@ scores gives the chance that the first is right rather than the second.
 import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -207,7 +207,8 @@ class Picker:
         logs: tuple[float | None, ...] | None = None
         lowest = None
         # The rule with the reranker alone holds whatever the generator cannot read.
-        with suppress(UsageError) if alone else nullcontext():
+        ignored = (UsageError,) if alone else ()
+        with suppress(*ignored):
             if logprobs is None:
                 logs = tuple(self._logprobs(forms, refused, language))
             else:

@@ -207,7 +207,8 @@ def _read(
 
 def _cut(served: Served, problem: Problem, cut: Cut, first: int, large: bool) -> tuple[Problem, list[str]]:
     """The problem with its candidates cut, and warnings. `first`: the number of its first candidate in the request."""
-    forms, warnings = list(problem.forms), []
+    forms = list(problem.forms)
+    warnings: list[str] = []
     bounds = {prompt: cut.most(served, prompt, large) for prompt in {form.prompt for form in forms}}
     for at, form in enumerate(forms):
         length, most = problem.tokens(at), bounds[form.prompt]

@@ -59,12 +59,23 @@ def add_serve(commands: Any) -> None:
     serve.set_defaults(command=serve_command)
 
 
+def check_port(port: int) -> None:
+    """Raise UsageError where `port` is no number of a TCP port."""
+    if not 0 <= port < 1 << 16:
+        raise UsageError(f"--port: expected 0 to 65535, got {port}")
+
+
 def serve_command(options: argparse.Namespace) -> int:
     """`selftrain serve`."""
+    for name in ("queue", "documents", "characters"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
+    if not 0 <= options.poll < math.inf:
+        raise UsageError(f"--poll: expected seconds, or 0 for never, got {options.poll:g}")
+    check_port(options.port)
     offline(options.what)
-    os.environ.setdefault(
-        "TOKENIZERS_PARALLELISM", "false"
-    )  # the scoring thread and the tokenizer's would compete
+    # The scoring thread and the tokenizer's would compete.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
         from selftrain.serve.command import TOKEN, serve
     except ModuleNotFoundError as error:
@@ -74,13 +85,6 @@ def serve_command(options: argparse.Namespace) -> int:
     from selftrain.serve.served import Source, Wanted
     from selftrain.serve.service import Limits
 
-    for name in ("queue", "documents", "characters"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
-    if not 0 <= options.port < 1 << 16:
-        raise UsageError(f"--port: expected 0 to 65535, got {options.port}")
-    if not 0 <= options.poll < math.inf:
-        raise UsageError(f"--poll: expected seconds, or 0 for never, got {options.poll:g}")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     source = Source(Wanted(options.what, options.by, options.device))
     if options.host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(TOKEN):

@@ -5,6 +5,7 @@ import os
 import sys
 from typing import Any
 
+from flows.cli_serve import check_port
 from flows.offline import offline
 from selftrain.errors import UsageError
 
@@ -33,6 +34,7 @@ def add_studio(commands: Any) -> None:
 
 def studio_command(options: argparse.Namespace) -> int:
     """`selftrain studio`."""
+    check_port(options.port)
     offline(options.what, None if options.base_url else options.generator)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if options.base_url and not options.generator:

@@ -1,0 +1,47 @@
+"""Tests of options of `serve` and `studio` that cannot be, and of when commands may ask the Hugging Face hub."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from flows.cli import parser
+from flows.offline import offline
+from selftrain.errors import UsageError
+
+
+@pytest.mark.parametrize(
+    ("places", "asks"),
+    [
+        (["demo"], False),
+        (["runs/demo", None], False),
+        (["champion"], False),
+        (["me/tiny"], True),
+        (["demo", "me/tiny@main"], True),
+    ],
+)
+def test_the_hub_is_asked_only_for_what_is_not_on_this_machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, places: list[str | None], asks: bool
+):
+    (tmp_path / "runs" / "demo").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "")  # restored after the test
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    offline(*places)
+    assert os.environ.get("HF_HUB_OFFLINE") == (None if asks else "1")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["serve", "demo", "--port", "65536"], "--port: expected 0 to 65535, got 65536"),
+        (["studio", "demo", "--port", "-1"], "--port: expected 0 to 65535, got -1"),
+        (["serve", "demo", "--poll", "-1"], "--poll: expected seconds, or 0 for never, got -1"),
+        (["serve", "demo", "--poll", "nan"], "--poll: expected seconds, or 0 for never, got nan"),
+        (["serve", "demo", "--queue", "0"], "--queue: expected at least 1, got 0"),
+    ],
+)
+def test_an_option_of_a_server_that_cannot_be_is_told(arguments: list[str], said: str):
+    options = parser().parse_args(arguments)
+    with pytest.raises(UsageError, match=said):
+        options.command(options)

@@ -47,7 +47,7 @@ examples:
   selftrain best-of runs/demo --prompt p.txt --n 8      eight programs of the run's generator, and the best of them
   selftrain evaluate written.jsonl --reranker runs/demo how good each way to pick is, for programs that any model wrote
   selftrain check-data mine.jsonl                       faults in problems, before anything is trained
-  selftrain inspect runs/demo PROBLEM#3                 one candidate's life: verdict, scores, pairs, picks
+  selftrain inspect runs/demo PROBLEM#3                 one candidate's history: verdict, scores, pairs, picks
   selftrain serve runs/demo                             ranks over HTTP, as Cohere, Jina, vLLM and TEI do
 """
 

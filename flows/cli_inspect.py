@@ -1,4 +1,4 @@
-"""The command `selftrain inspect`: one candidate's life in a run."""
+"""The command `selftrain inspect`: one candidate's history in a run."""
 
 import argparse
 import json
@@ -20,7 +20,7 @@ def add_inspect(commands: Any) -> None:
     """Add `selftrain inspect`."""
     inspect = commands.add_parser(
         "inspect",
-        help="one candidate's life: who sampled it, its verdict, scores, pairs, and who picked it",
+        help="one candidate's history: who sampled it, its verdict, scores, pairs, and who picked it",
         description="Shows what a run knows about one candidate: the policy and the temperature it was sampled with, its text and "
         "log-probability, the sandbox's verdict, its scores and places by each ranker, the pairs it was in, and which ways picked it.",
         epilog=EXAMPLES,
@@ -37,10 +37,10 @@ def add_inspect(commands: Any) -> None:
 def inspect_command(options: argparse.Namespace) -> int:
     """`selftrain inspect`."""
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
-    from selftrain.stages.life import life
+    from selftrain.examine.history import history
     from selftrain.store.runfile import find_run, read_run
 
-    found = life(read_run(find_run(options.run)), options.candidate)
+    found = history(read_run(find_run(options.run)), options.candidate)
     if options.json:
         print(json.dumps(asdict(found) | {"mean_logprob": _mean(found)}, indent=1))
     else:

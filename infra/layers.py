@@ -26,7 +26,7 @@ LAYERS = (
     ("champion",),
     ("rerank",),
     ("stages", "serve", "export"),
-    ("sampling",),
+    ("sampling", "examine"),
     ("training", "generate"),
     ("plan", "studio"),
 )

@@ -1,4 +1,4 @@
-"""One candidate's life in a run: who sampled it, its verdict, its scores, the pairs it was in, and the ways that picked it."""
+"""One candidate's history in a run: who sampled it, its verdict, its scores, the pairs it was in, and the ways that picked it."""
 
 import difflib
 import json
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import UsageError
+from selftrain.errors import SelftrainError, UsageError
 from selftrain.evaluation.pools import SHUFFLED, make_pool, with_agreement, with_logprob
 from selftrain.records import Candidate, Execution, Pair, Problem, read_records
 from selftrain.stages.distinct import form
@@ -32,7 +32,7 @@ class Paired:
 
 
 @dataclass(frozen=True)
-class Life:
+class History:
     """What a run knows about a candidate.
 
     pool       the policy that sampled it: sft, ppo-1, ...
@@ -58,8 +58,8 @@ class Life:
     picked_by: tuple[str, ...] | None
 
 
-def life(record: Mapping[str, Any], wanted: str) -> Life:
-    """The life of the candidate `wanted`, an id or its first characters, with POOL/ before it where only one pool is meant.
+def history(record: Mapping[str, Any], wanted: str) -> History:
+    """The history of the candidate `wanted`, an id or its first characters, with POOL/ before it where only one pool is meant.
 
     `record`: the content of run.json. Raises UsageError where no or more than one candidate is meant.
     """
@@ -84,7 +84,7 @@ def life(record: Mapping[str, Any], wanted: str) -> Life:
     if not scores:
         scores = {name: (score, None) for name, score in _scored(record, problem, candidate)}
     policy = record["stages"].get(pool)
-    return Life(
+    return History(
         candidate=candidate,
         problem=problem,
         pool=pool,
@@ -106,11 +106,11 @@ def life(record: Mapping[str, Any], wanted: str) -> Life:
 def _candidates(record: Mapping[str, Any], stage: str) -> dict[str, Candidate]:
     try:
         path = stage_folder(record, stage) / "candidates.parquet"
-    except Exception as error:
+    except SelftrainError:
         # The last stage of an unfinished run has no artifact yet.
         if not record["finished"] and stage == next(reversed(record["stages"])):
             return {}
-        raise error
+        raise
     return {row.id: row for row in read_records(path, Candidate)}
 
 
@@ -182,7 +182,8 @@ def _scored(record: Mapping[str, Any], problem: Problem, candidate: Candidate) -
         if stage["stage"] == "train_reward" and (
             record["finished"] or name != next(reversed(record["stages"]))
         ):
-            [score] = Reranker.load(stage_folder(record, name)).score(problem.prompt, [candidate.completion])
+            reranker = Reranker.load(stage_folder(record, name))
+            [score] = reranker.score(problem.prompt, [candidate.completion], problem.language)
             if math.isfinite(score):
                 yield name, score
 
@@ -194,7 +195,7 @@ def _pairs(record: Mapping[str, Any], name: str, problem: Problem, candidate: Ca
         if stage.startswith("mine-"):
             try:
                 path: Path = stage_folder(record, stage) / "pairs.parquet"
-            except Exception:
+            except SelftrainError:
                 if record["finished"]:
                     raise
                 continue

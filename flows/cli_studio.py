@@ -2,7 +2,9 @@
 
 import argparse
 import os
+import socket
 import sys
+from contextlib import suppress
 from typing import Any
 
 from flows.cli_serve import check_port
@@ -28,7 +30,7 @@ def add_studio(commands: Any) -> None:
     studio.add_argument("--base-url", metavar="URL", help="a server with OpenAI's protocol that generates")
     studio.add_argument("--chat", action="store_true", help="the server's model answers questions")
     studio.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    studio.add_argument("--port", type=int, default=8082, help="(default: %(default)s)")
+    studio.add_argument("--port", type=int, default=8082, help="0: any free one (default: %(default)s)")
     studio.set_defaults(command=studio_command)
 
 
@@ -43,6 +45,7 @@ def studio_command(options: argparse.Namespace) -> int:
         import uvicorn
     except ModuleNotFoundError as error:
         raise UsageError("studio needs uvicorn; run `pip install 'selftrain[serve]'`") from error
+    listening = listen(options.port)  # before the model is loaded, which takes longer
     from selftrain.generate.generator import Generator
     from selftrain.serve.served import Wanted
     from selftrain.studio.app import application
@@ -55,12 +58,20 @@ def studio_command(options: argparse.Namespace) -> int:
             return Generator.load(place, base_url=options.base_url, chat=options.chat)
         return Generator.load(place, device=options.device)
 
-    print(f"studio of {served.name}: http://127.0.0.1:{options.port}/", file=sys.stderr)
-    uvicorn.run(
-        application(served, generator),
-        host="127.0.0.1",
-        port=options.port,
-        log_level="warning",
-        access_log=False,
+    port = listening.getsockname()[1]
+    print(f"studio of {served.name}: http://127.0.0.1:{port}/", file=sys.stderr)
+    server = uvicorn.Server(
+        uvicorn.Config(application(served, generator), log_level="warning", access_log=False)
     )
+    with suppress(KeyboardInterrupt):
+        server.run(sockets=[listening])
     return 0
+
+
+def listen(port: int) -> socket.socket:
+    """A socket that listens on `port` of 127.0.0.1; 0: any free port. Raises UsageError where it cannot."""
+    try:
+        return socket.create_server(("127.0.0.1", port))
+    except (OSError, OverflowError) as error:
+        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "expected 0 to 65535"
+        raise UsageError(f"--port {port}: cannot be listened on: {why}") from error

@@ -62,8 +62,9 @@ class Ranked:
 class Served:
     """A reranker, or a run's picker, and how its scores become numbers between 0 and 1.
 
-    name     what clients are told as the model
-    context  the longest input, prompt and candidate together, tokens; None: no bound
+    name        what clients are told as the model
+    context     the longest input, prompt and candidate together, tokens; None: no bound
+    calibrated  whether `relevance` is the chance that a candidate passes: of a run that ranks by the reranker alone
     """
 
     def __init__(self, name: str, ranker: Picker | Reranker) -> None:
@@ -75,13 +76,15 @@ class Served:
         self._readers = [
             Reranker(self.reranker.model, copy.deepcopy(self.reranker.tokenizer)) for _ in range(2)
         ]
-        self.scale, self.offset = self._fit()
+        fit = self._fit()
+        self.scale, self.offset = fit or (1.0, 0.0)
+        self.calibrated = fit is not None and self.picker is not None and self.picker.way == self.picker.alone
 
-    def _fit(self) -> tuple[float, float]:
-        """Scale and offset of `relevance`: the run's fit on its validation problems, unless there is none or it does not rise."""
+    def _fit(self) -> tuple[float, float] | None:
+        """Scale and offset of the run's fit on its validation problems; None: there is none, or it does not rise."""
         fits = (self.picker.evaluated.get("calibration") or {}) if self.picker else {}
         fit = fits.get(self.picker.alone) if self.picker else None
-        return (float(fit["scale"]), float(fit["offset"])) if fit and fit["scale"] > 0 else (1.0, 0.0)
+        return (float(fit["scale"]), float(fit["offset"])) if fit and fit["scale"] > 0 else None
 
     @property
     def way(self) -> str:

@@ -20,7 +20,6 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.languages import LANGUAGES
-from sandbox.languages import language as row_of
 from sandbox.programs import assemble
 from selftrain.config import PromptStyle
 from selftrain.errors import SelftrainError, UsageError
@@ -69,7 +68,56 @@ def application(
     sandbox    opens a sandbox for the verdicts of one request; None: the best that this machine has
     """
     app = FastAPI(title="Studio", docs_url=None, redoc_url=None, openapi_url=None)
+    model = threading.Lock()  # one request at a time computes
+    loaded: list[Generator] = []
     page, policy = _page(served)
+    _guard(app, policy)
+
+    @app.get("/")
+    def index() -> HTMLResponse:
+        return HTMLResponse(page)
+
+    @app.post("/rank")
+    def rank(ask: Ask) -> dict[str, Any]:
+        with model:
+            problem = served.read(ask.prompt, ask.candidates, ask.language or None)
+            [ranked] = served.rank([problem])
+            tokens = {
+                at: token_scores(served.reranker, form)
+                for at, form in enumerate(problem.forms)
+                if math.isfinite(ranked.scores[at])
+            }
+        verdicts: Sequence[str | None] = [None] * len(problem.forms)
+        if ask.tests.strip():
+            verdicts = _verdicts(problem, served.reranker.style, ask.tests, sandbox)
+        rows = [
+            {
+                "score": score if at in tokens else None,
+                "chance": served.relevance(score) if at in tokens and served.calibrated else None,
+                "refused": ranked.refused.get(at),
+                "verdict": verdicts[at],
+                "tokens": tokens.get(at, []),
+            }
+            for at, score in enumerate(ranked.scores)
+        ]
+        order = sorted(tokens, key=lambda at: -ranked.scores[at])
+        return {"by": served.way, "order": order, "candidates": rows}
+
+    @app.post("/generate")
+    def generate(wish: Write) -> dict[str, Any]:
+        with model:
+            if not loaded:
+                loaded.append(generator())
+            written = loaded[0].sample(
+                wish.prompt, wish.n, wish.temperature, wish.max_new_tokens, language=wish.language or None
+            )
+        return {"candidates": list(dict.fromkeys(one.text for one in written))}
+
+    return app
+
+
+def _guard(app: FastAPI, policy: str) -> None:
+    """Let only the page itself ask, by a loopback name, and tell what a person got wrong in one line."""
 
     @app.middleware("http")
     async def own_page_only(request: Request, call: Callable[[Request], Awaitable[Response]]) -> Response:
@@ -89,66 +137,10 @@ def application(
     async def refused(_: Request, error: Exception) -> JSONResponse:
         return JSONResponse({"error": str(error)}, 422 if getattr(error, "exit_code", 1) == 2 else 503)
 
-    @app.get("/")
-    def index() -> HTMLResponse:
-        return HTMLResponse(page)
-
-    _add_routes(app, served, generator, sandbox)
-    return app
-
-
-def _add_routes(
-    app: FastAPI, served: Served, generator: Callable[[], Generator], sandbox: Callable[[], Any] | None
-) -> None:
-    model = threading.Lock()  # one request at a time computes
-    loaded: list[Generator] = []
-
-    @app.post("/rank")
-    def rank(ask: Ask) -> dict[str, Any]:
-        language = _language(ask.language)
-        with model:
-            problem = served.read(ask.prompt, ask.candidates, language)
-            [ranked] = served.rank([problem])
-            known = [at for at, score in enumerate(ranked.scores) if math.isfinite(score)]
-            tokens = {at: token_scores(served.reranker, problem.forms[at]) for at in known}
-        verdicts = (
-            _verdicts(problem, served.reranker.style, ask.tests, sandbox)
-            if ask.tests.strip()
-            else [None] * len(ask.candidates)
-        )
-        rows = [
-            {
-                "score": score if at in tokens else None,
-                "chance": served.relevance(score) if at in tokens else None,
-                "refused": None
-                if at in tokens
-                else ranked.refused.get(at, "it is too long for the reranker"),
-                "verdict": verdict,
-                "tokens": tokens.get(at, []),
-            }
-            for at, (score, verdict) in enumerate(zip(ranked.scores, verdicts, strict=True))
-        ]
-        order = sorted(known, key=lambda at: -ranked.scores[at])
-        return {"by": served.way, "order": order, "candidates": rows}
-
-    @app.post("/generate")
-    def generate(wish: Write) -> dict[str, Any]:
-        with model:
-            if not loaded:
-                loaded.append(generator())
-            written = loaded[0].sample(
-                wish.prompt, wish.n, wish.temperature, wish.max_new_tokens, language=_language(wish.language)
-            )
-        return {"candidates": list(dict.fromkeys(one.text for one in written))}
-
-
-def _language(name: str) -> str | None:
-    return row_of(name).name if name else None
-
 
 def _verdicts(
     problem: Problem, style: PromptStyle, tests: str, sandbox: Callable[[], Any] | None
-) -> Sequence[str | None]:
+) -> list[str]:
     """[candidates] verdicts of the sandbox on the candidates with the tests."""
     if problem.language is None:
         raise UsageError("tests run in a language: choose one")

@@ -36,7 +36,7 @@
     buttons.forEach((button) => { button.disabled = true; });
     try {
       const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
-      const found = await answer.json();
+      const found = await answer.json().catch(() => ({}));
       if (answer.ok) return found;
       const detail = found.error || (found.detail || []).map((one) => `${one.loc.slice(1).join(".")}: ${one.msg}`).join("; ");
       throw new Error(detail || `HTTP ${answer.status}`);
@@ -66,7 +66,10 @@
       element("span", "", `Candidate ${at + 1}`));
     if (candidate.verdict !== null) facts.append(element("b", "", candidate.verdict.replace(/_/g, " ")));
     if (candidate.score !== null) {
-      facts.append(element("span", "score", `score ${number(candidate.score)}`), element("span", "", `chance ${Math.round(100 * candidate.chance)} %`));
+      facts.append(element("span", "score", `score ${number(candidate.score)}`));
+    }
+    if (candidate.chance !== null) {
+      facts.append(element("span", "", `chance to pass ${Math.round(100 * candidate.chance)} %`));
     }
     if (place === 0) facts.append(element("strong", "pick", "the pick"));
     const box = element("div", `candidate ${tone}`, undefined, facts);

@@ -12,6 +12,7 @@ pytest.importorskip("prometheus_client")
 from fastapi.testclient import TestClient
 
 from selftrain.errors import StoreError, UsageError
+from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Reranker
 from selftrain.serve.app import application
 from selftrain.serve.served import Problem, Ranked, Served, Source, Wanted
@@ -36,6 +37,16 @@ def client(source: Source) -> Iterator[TestClient]:
 @pytest.fixture(scope="module")
 def scores(reranker: Path) -> list[float]:
     return Reranker.load(reranker).score(PROMPT, TEXTS)
+
+
+def test_a_relevance_is_a_chance_where_the_reranker_alone_ranks_and_was_fitted(reranker: Path) -> None:
+    fit = {"rm-1": {"scale": 2.0, "offset": -1.0}}
+    for way, calibration, chance in (("rm-1", fit, True), ("rm-1+logprob", fit, False), ("rm-1", {}, False)):
+        evaluated = {"logprob_weights": {"rm-1": 0.5}, "calibration": calibration}
+        served = Served("run", Picker({}, Reranker.load(reranker), way, evaluated))
+        assert served.calibrated is chance, (way, calibration)
+        assert (served.scale, served.offset) == ((2.0, -1.0) if calibration else (1.0, 0.0))
+    assert not Served("folder", Reranker.load(reranker)).calibrated
 
 
 def sigmoid(score: float) -> float:

@@ -16,10 +16,13 @@ pytest.importorskip("prometheus_client")
 import uvicorn
 from fastapi.testclient import TestClient
 
+from flows.cli import main
+from flows.cli_studio import listen
 from sandbox.verdicts import Verdict
 from selftrain.generate.generator import Generator
+from selftrain.rerank.normal import Normal
 from selftrain.rerank.reranker import Reranker
-from selftrain.serve.served import Served, Wanted
+from selftrain.serve.served import Problem, Ranked, Served, Wanted
 from selftrain.studio.app import application
 from tests.selftrain.report.test_in_browser import PALE, SMALL, browser, serious  # noqa: F401 - a fixture
 
@@ -39,7 +42,7 @@ class Judged:
 
     def run(self, programs: Any) -> Iterator[Any]:
         for program in reversed(programs):  # results come in any order
-            passed = RIGHT in program.source
+            passed = RIGHT in program.source and "exit" not in program.source
             yield SimpleNamespace(id=program.id, verdict=Verdict.passed if passed else Verdict.wrong_answer)
 
 
@@ -69,9 +72,52 @@ def test_candidates_are_scored_judged_and_ordered(client: TestClient, reranker: 
     assert found["order"] == sorted([0, 1], key=lambda at: -scores[at])
     assert (rows[2]["score"], rows[2]["tokens"]) == (None, [])
     assert "empty" in rows[2]["refused"]
+    assert [row["chance"] for row in rows] == [None] * 3  # a folder has no fit of scores to chances
     assert "".join(text for text, _ in rows[1]["tokens"]) == RIGHT.rstrip()
     silent = client.post("/rank", json=ask | {"tests": ""}).json()
     assert [row["verdict"] for row in silent["candidates"]] == [None] * 3
+
+
+@pytest.mark.parametrize(("calibrated", "chances"), [(True, [0.25, 0.25]), (False, [None, None])])
+def test_a_chance_is_said_only_where_it_is_one_and_the_ranked_form_is_judged(
+    calibrated: bool, chances: list[float | None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`read` cuts at stop texts, as a run's picker does; without them the sandbox would run more than was ranked."""
+    monkeypatch.setattr("selftrain.studio.app.token_scores", lambda _, form: [(form.completion, 0.0)])
+    cut = Normal(PROMPT, RIGHT)
+    served: Any = SimpleNamespace(
+        name="run", way="rm-1", picker=None, calibrated=calibrated, reranker=SimpleNamespace(style="completion"),
+        read=lambda prompt, texts, language: Problem(prompt, [Normal(PROMPT, WRONG), cut], language, {}),
+        rank=lambda problems: [Ranked([-1.0, 1.0], {})],
+        relevance=lambda score: 0.25,
+    )  # fmt: skip
+    client = TestClient(
+        application(served, lambda: pytest.fail("not asked"), Judged), base_url="http://127.0.0.1"
+    )
+    ask = {
+        "prompt": PROMPT,
+        "candidates": [WRONG, f"{RIGHT}exit()\n"],
+        "language": "py",
+        "tests": "assert addx(1)\n",
+    }
+    found = client.post("/rank", json=ask).json()
+    assert [row["chance"] for row in found["candidates"]] == chances
+    assert found["candidates"][1]["tokens"] == [[RIGHT, 0.0]]
+    assert (found["order"], found["candidates"][1]["verdict"]) == ([1, 0], "passed")
+
+
+def test_a_port_that_is_taken_or_none_is_told_before_a_model_is_loaded(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with listen(0) as taken:
+        port = taken.getsockname()[1]
+        assert main(["studio", "nothing", "--port", str(port)]) == 2
+        assert (
+            capsys.readouterr().err
+            == f"selftrain: --port {port}: cannot be listened on: Address already in use\n"
+        )
+    assert main(["studio", "nothing", "--port", "70000"]) == 2
+    assert "expected 0 to 65535" in capsys.readouterr().err
 
 
 def test_what_a_person_can_get_wrong_is_told_in_a_line(client: TestClient) -> None:

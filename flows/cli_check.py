@@ -67,8 +67,8 @@ def add_check(commands: Any) -> None:
 def check_command(options: argparse.Namespace) -> int:
     """`selftrain check-data`."""
     from selftrain.config import RuntimeConfig
+    from selftrain.examine.data import line_of, read_file, run_checks
     from selftrain.stage import Context
-    from selftrain.stages.check_data import line_of, read_file, run_checks
     from tasks.sandbox import sandbox_at_work
 
     if min(options.workers, options.new_tokens) < 1:
@@ -77,10 +77,9 @@ def check_command(options: argparse.Namespace) -> int:
         raise UsageError(
             "--context counts tokens: give --model, the folder of the model whose tokenizer counts"
         )
-    read, held_out = (
-        read_file(options.files),
-        read_file(options.against) if options.against else read_file([]),
-    )
+    if options.context is not None and options.context < 1:
+        raise UsageError(f"--context: expected at least 1 token, got {options.context}")
+    read, held_out = read_file(options.files), read_file(options.against)
     if held_out.findings:
         raise UsageError(f"{held_out.findings[0].where}: {held_out.findings[0].text}")
     findings = list(read.findings)
@@ -106,7 +105,7 @@ def check_command(options: argparse.Namespace) -> int:
 
 
 def _text(read: Any, findings: Sequence[Any], ran: dict[str, int], options: argparse.Namespace) -> str:
-    from selftrain.stages.check_data import KINDS
+    from selftrain.examine.data import KINDS
 
     languages = Counter(problem.language for problem in read.problems)
     named = ", ".join(f"{name} {count}" for name, count in sorted(languages.items()))
@@ -137,9 +136,9 @@ def _text(read: Any, findings: Sequence[Any], ran: dict[str, int], options: argp
 
 
 def _too_long(read: Any, options: argparse.Namespace) -> list[Any]:
+    from selftrain.examine.data import too_long
     from selftrain.models.models import load_context, load_tokenizer
     from selftrain.models.prompts import encode_problem
-    from selftrain.stages.check_data import too_long
 
     folder = Path(options.model)
     tokenizer = load_tokenizer(folder)

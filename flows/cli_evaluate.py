@@ -152,9 +152,9 @@ def _text(pool: Any, metrics: Any, differences: Sequence[Any], names: Mapping[st
 def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
     """The pool of completions from files, the baselines that it lacks, and what each reranker is."""
     from selftrain.config import RuntimeConfig
+    from selftrain.examine.completions import candidates_of, judged_pool, unknown
     from selftrain.problems.completions import read_completions
     from selftrain.stage import Context
-    from selftrain.stages.outside import candidates_of, judged_pool, unknown
     from tasks.sandbox import sandbox_at_work
 
     if options.workers < 1:
@@ -162,7 +162,7 @@ def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]
     written = read_completions(options.programs)
     candidates = candidates_of(written, options.style)
     problems = [one.problem for one in written]
-    scores, names = _scores(options.reranker, problems, candidates)
+    scores, names = scores_of(options.reranker, problems, candidates)
     runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
     with tempfile.TemporaryDirectory() as folder:
         context = Context(
@@ -199,11 +199,11 @@ def of_run(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
         if row.split == options.split
     ]
     path = inputs[f"{options.pool}.candidates"] / "candidates.parquet"
-    more, names = _scores(options.reranker, problems, read_records(path, Candidate))
+    more, names = scores_of(options.reranker, problems, read_records(path, Candidate))
     return with_logprob(load_pool(inputs, options.pool, options.split, scores | more), weights), set(), names
 
 
-def _scores(
+def scores_of(
     rerankers: Sequence[str], problems: Sequence[Any], candidates: Sequence[Any]
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
     """Ranker -> candidate id -> score, by each of `rerankers`; and ranker -> what it is. Of greedy completions there are none."""
@@ -226,11 +226,11 @@ def _scores(
         for done, problem in enumerate(problems, 1):
             texts = of_problem[problem.id]
             if texts:
+                # Not `rank`, which raises where no candidate has a score.
                 [ranking] = ranker.rank_many([(problem.prompt, list(texts.values()), problem.language)])
-                found = ranking.scores
                 # A candidate that cannot be scored, such as an empty one, comes last.
-                lowest = min(filter(math.isfinite, found), default=0.0) - 1
-                found = [score if math.isfinite(score) else lowest for score in found]
+                lowest = min(filter(math.isfinite, ranking.scores), default=0.0) - 1
+                found = [score if math.isfinite(score) else lowest for score in ranking.scores]
                 scores[name] |= dict(zip(texts, found, strict=True))
             show(done, len(problems), f"problems ranked by {name}")
     return scores, names

@@ -1,6 +1,7 @@
 """The command `selftrain new`: writes a config from flags or answers, plans it, and names the next command."""
 
 import argparse
+import shlex
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -103,8 +104,10 @@ def new_command(options: argparse.Namespace) -> int:
     except SelftrainError as error:  # the model or the problems are not here, or not as the run needs them
         print(f"selftrain: not planned: {error}", file=sys.stderr)
         code = 1
-    check = f"  selftrain check-data {values['problems']['files'][0]}\n" if options.source == "jsonl" else ""
-    print(f"\nnext:\n{check}  selftrain run {path} --dry-run\n  selftrain run {path}")
+    file = shlex.quote(str(path))
+    files = shlex.join(values["problems"].get("files", []))
+    check = f"  selftrain check-data {files}\n" if files else ""
+    print(f"\nnext:\n{check}  selftrain run {file} --dry-run\n  selftrain run {file}")
     return code
 
 
@@ -235,6 +238,6 @@ def _answer(question: str, default: str) -> str:
 
 def _number(question: str, default: int) -> int:
     text = _answer(question, str(default))
-    if not text.isdigit():
+    if not text.isdecimal():
         raise UsageError(f"{question}: expected a whole number, got {text!r}")
     return int(text)

@@ -109,3 +109,9 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main(["check-data", str(tmp_path / f"{name}.jsonl")]) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert said in line
+
+
+def test_a_context_of_no_tokens_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = write(tmp_path / "good.jsonl", GOOD)
+    assert main(["check-data", str(file), "--model", "any", "--context", "0"]) == 2
+    assert "--context: expected at least 1 token, got 0" in capsys.readouterr().err

@@ -2,12 +2,17 @@
 
 import gzip
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flows.cli import main
+from flows.cli_evaluate import scores_of
+from selftrain.examine.completions import candidates_of
+from selftrain.problems.completions import read_completions
+from selftrain.rerank.reranker import Ranking
 from tests.command import ROOT, Finished
 
 PROMPT = "def double(n):\n"
@@ -97,6 +102,38 @@ def test_a_reranker_and_the_greedy_completion(
     assert found["rerankers"] == {"reranker": str(reranker)}
     names = [row["name"] for row in found["comparisons"]]
     assert names == ["completions/reranker-random", "completions/reranker-majority"]
+
+
+def test_a_reranker_reads_the_programs_in_their_language_and_may_be_unable_to_score_any(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """A prompt whose looks tell no language; and a problem all of whose programs are empty."""
+    asked: list[Any] = []
+
+    class Ranker:
+        def rank_many(self, problems: Any) -> list[Ranking]:
+            asked.extend(problems)
+            [(_, texts, _)] = problems
+            return [Ranking(tuple(float(len(text)) if text.strip() else -math.inf for text in texts))]
+
+    monkeypatch.setattr("selftrain.rerank.reranker.Reranker.load", lambda *_: Ranker())
+    (tmp_path / "reranker").mkdir()
+    (tmp_path / "reranker" / "config.json").write_text("{}")
+    prompt = "# It doubles $1.\n"
+    row = {"language": "sh", "prompt": prompt, "tests": "true\n"}
+    rows = [
+        row | {"task": "double", "completions": ["false\n", "echo 4\n", ""]},
+        row | {"task": "none", "completions": ["", " "]},
+    ]
+    (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    written = read_completions([str(tmp_path / "rows.jsonl")])
+    problems = [one.problem for one in written]
+    found, _ = scores_of([str(tmp_path / "reranker")], problems, candidates_of(written, "completion"))
+    assert asked == [(prompt, ["false\n", "echo 4\n", ""], "sh"), (prompt, ["", " "], "sh")]
+    ids = [problem.id for problem in problems]
+    assert found["reranker"] == {
+        f"{ids[0]}#0": 6.0, f"{ids[0]}#1": 7.0, f"{ids[0]}#2": 5.0, f"{ids[1]}#0": -1.0, f"{ids[1]}#1": -1.0
+    }  # fmt: skip
 
 
 def test_answers_in_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

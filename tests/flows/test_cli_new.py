@@ -56,6 +56,9 @@ def test_problems_of_ones_own(
     assert code == 1
     assert "selftrain: not planned: no tasks in split " in said.err
     assert "next:\n  selftrain check-data mine.jsonl\n  selftrain run my.yaml --dry-run\n" in said.out
+    Path("my own.jsonl").write_text(json.dumps(ROW | {"task": "again"}) + "\n")
+    main(["new", "two.yaml", "--files", "mine.jsonl,my own.jsonl"])
+    assert "  selftrain check-data mine.jsonl 'my own.jsonl'\n" in capsys.readouterr().out
 
 
 def test_a_pretrained_model_takes_the_sizes_of_a_shipped_config(
@@ -95,6 +98,9 @@ def test_it_asks_for_what_no_flag_gives(
     assert main(["new", "other.yaml"]) == 2
     assert "GPUs: expected a whole number, got 'many'" in capsys.readouterr().err
     assert not Path("other.yaml").exists()
+    monkeypatch.setattr("sys.stdin", Terminal("bank\npy\n\n\u00b2\n"))  # a digit that is no whole number
+    assert main(["new", "other.yaml"]) == 2
+    assert "GPUs: expected a whole number, got '\u00b2'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

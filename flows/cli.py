@@ -49,6 +49,7 @@ examples:
   selftrain check-data mine.jsonl                       faults in problems, before anything is trained
   selftrain inspect runs/demo PROBLEM#3                 one candidate's history: verdict, scores, pairs, picks
   selftrain serve runs/demo                             ranks over HTTP, as Cohere, Jina, vLLM and TEI do
+  selftrain studio runs/demo                            a page to rank programs by hand
 """
 
 

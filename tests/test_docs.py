@@ -66,6 +66,7 @@ ELSEWHERE = {
     "selftrain inspect runs/demo sft/PROBLEM#0": "tests/flows/test_cli_inspect.py::test_a_candidate_of_the_evaluation",
     "selftrain rank runs/demo --prompt p.txt candidates/": "tests/flows/test_cli_batch.py::test_a_folder_stands_for_its_files",
     "selftrain rank runs/demo --batch in.jsonl out.jsonl": "tests/flows/test_cli_batch.py::test_a_killed_batch_of_a_reranker_goes_on",
+    "selftrain studio runs/demo": "tests/selftrain/studio/test_studio.py::test_a_person_ranks_pasted_and_generated_programs",
     "selftrain check-data docs/own-data/stdio.jsonl": "tests/flows/test_own_data.py::test_its_programs_are_sound",
     "make setup": "tests/test_infra.py::test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is_newer",
     "make check": ".ci/run",

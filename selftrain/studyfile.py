@@ -11,7 +11,7 @@ from typing import Any, Self
 import yaml
 from pydantic import Field, ValidationError, model_validator
 
-from selftrain.config import NAME, Count, RunConfig, Strict
+from selftrain.config import NAME, RANKERS, Count, RunConfig, Strict
 from selftrain.configfile import CONFIGS, load_config
 from selftrain.errors import UsageError
 
@@ -135,6 +135,7 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
             except UsageError as error:
                 raise UsageError(f"{path}: variant {variant}: {_one_line(error)}") from None
     _check_different(path, cells)
+    _check_rankers(path, config, cells)
     return Study(path, config, baseline, tuple(cells))
 
 
@@ -168,6 +169,19 @@ def _variants(path: Path, config: StudyConfig) -> Iterator[tuple[str, dict[str, 
         if taken := sorted(STUDYS_OWN & {*own, *config.set}):
             raise UsageError(f"{path}: variant {name}: {taken[0]} is set for each run by the study itself")
         yield name, own
+
+
+def _check_rankers(path: Path, config: StudyConfig, cells: list[Cell]) -> None:
+    """Raise UsageError for a difference with a ranker that no run of its variant can have, since the table would just lack it."""
+    foreign = {cell.variant: set(cell.config.evaluate.reward_models) for cell in cells}
+    for side in itertools.chain.from_iterable(config.differences):
+        variant, ranker = _side(side)
+        name = ranker.partition("+")[0]
+        if name not in RANKERS | foreign[variant] and not re.fullmatch(r"rm-\d+", name):
+            known = ", ".join(sorted(RANKERS | foreign[variant]))
+            raise UsageError(
+                f"{path}: differences: no ranker {ranker!r}; expected rm-1, rm-2, ... or one of {known}"
+            )
 
 
 def _check_different(path: Path, cells: list[Cell]) -> None:

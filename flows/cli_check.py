@@ -14,7 +14,7 @@ from flows.cli_evaluate import add_sandbox
 from flows.progress import Progress
 from sandbox.errors import SandboxError
 from selftrain.errors import RunError, UsageError
-from selftrain.units import listed
+from selftrain.units import listed, visible
 
 DESCRIPTION = """\
 Reads problems (docs/own-data.md, or MultiPL-E's fields) and runs programs in the sandbox to find: lines that cannot be read,
@@ -117,7 +117,9 @@ def _text(read: Any, findings: Sequence[Any], ran: dict[str, int], options: argp
         own = [finding for finding in findings if finding.kind == kind]
         if own:
             lines += ["", f"{len(own)} {what}: {remedy}"]
-            lines += [f"  {one.where}: {one.id}{': ' if one.id else ''}{one.text}" for one in own[:SHOWN]]
+            lines += [
+                f"  {one.where}: {one.id}{': ' if one.id else ''}{visible(one.text)}" for one in own[:SHOWN]
+            ]
         if len(own) > SHOWN:
             lines.append(f"  and {len(own) - SHOWN} more; --json lists all")
     unanswered = [problem.id for problem in read.problems if not problem.response]

@@ -12,6 +12,7 @@ from flows.cli_evaluate import add_sandbox
 from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
+from selftrain.units import visible
 
 GENERATE_EXAMPLES = """\
 examples:
@@ -216,7 +217,9 @@ def best_command(options: argparse.Namespace) -> int:
     if options.json:
         print(encoded(_as_json(found)).decode(), end="")
         return 0
-    print(found.pick, end="" if found.pick.endswith("\n") else "\n")
+    # A file or a pipe gets the program as it is.
+    pick = visible(found.pick) if sys.stdout.isatty() else found.pick
+    print(pick, end="" if pick.endswith("\n") else "\n")
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in found.seconds.items())
     passing = f", {_passing(found)} pass the filter" if found.verdicts else ""
     print(

@@ -6,6 +6,8 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from selftrain.units import visible
+
 EXAMPLES = """\
 examples:
   selftrain inspect runs/demo add-3.py#5            the candidate 5 of problem add-3.py, of the first policy that has one
@@ -93,4 +95,4 @@ def _pair(pair: Any) -> str:
 
 
 def _quoted(text: str, mark: str) -> list[str]:
-    return [f"  {mark}{line}" for line in text.rstrip("\n").splitlines()]
+    return [f"  {mark}{line}" for line in visible(text).rstrip("\n").split("\n")]

@@ -11,6 +11,7 @@ from typing import Any
 from flows import cli_batch
 from flows.offline import offline
 from selftrain.errors import UsageError
+from selftrain.units import visible
 
 
 class Instead(argparse.Action):
@@ -116,13 +117,13 @@ def rank_command(options: argparse.Namespace) -> int:
         print(json.dumps(_ranked(picker, picked, names, verdicts), indent=1))
     else:
         if options.example is not None:
-            print(f"{found.id}\n\n{prompt}")
+            print(f"{found.id}\n\n{visible(prompt)}")
         for place, at in enumerate(picked.order):
             verdict = f"  {verdicts[at]:<16}" if verdicts else ""
             score = "-" if at in picked.refused else f"{picked.scores[at]:.4f}"
             print(f"{score:>9}{verdict}  {names[at]}{'   <- pick' if place == 0 else ''}")
             if verdicts:
-                print("".join(f"           | {line}\n" for line in texts[at].rstrip().splitlines()))
+                print("".join(f"           | {line}\n" for line in visible(texts[at].rstrip()).split("\n")))
     for line in _remarks(options, picker, picked, names):
         print(f"selftrain: {line}", file=sys.stderr)
     return 0

@@ -176,7 +176,7 @@ def _check_rankers(path: Path, config: StudyConfig, cells: list[Cell]) -> None:
     foreign = {cell.variant: set(cell.config.evaluate.reward_models) for cell in cells}
     for side in itertools.chain.from_iterable(config.differences):
         variant, ranker = _side(side)
-        name = ranker.partition("+")[0]
+        name = re.split(r"[+~]", ranker)[0]  # with log-probability, with agreement, as a control
         if name not in RANKERS | foreign[variant] and not re.fullmatch(r"rm-\d+", name):
             known = ", ".join(sorted(RANKERS | foreign[variant]))
             raise UsageError(

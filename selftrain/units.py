@@ -1,6 +1,10 @@
-"""Formats seconds, bytes and lists of names for people."""
+"""Formats seconds, bytes, lists of names and texts of others for people."""
 
+import re
 from collections.abc import Sequence
+
+UNSEEN = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff\ud800-\udfff]")
+"""Characters that would be invisible, would steer the terminal, or would reorder what one reads, but for tabs and line feeds."""
 
 
 def duration(seconds: float) -> str:
@@ -29,3 +33,8 @@ def size(count: float) -> str:
         if count >= least:
             return f"{count / least:.1f} {unit}"
     return f"{count:.0f} B"
+
+
+def visible(text: str) -> str:
+    """A text that a model or a stranger wrote, for a terminal: characters of `UNSEEN` are shown by their code, such as `<U+001B>`."""
+    return UNSEEN.sub(lambda found: f"<U+{ord(found[0]):04X}>", text.replace("\r\n", "\n"))

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 
 from flows.cli import main
-from selftrain.records import Candidate, Execution, Pair, read_records
+from sandbox.verdicts import Verdict
+from selftrain.examine.history import History
+from selftrain.records import Candidate, Execution, Pair, Problem, read_records
 from tests.command import Finished
 
 
@@ -67,3 +69,21 @@ def test_prefixes_and_unknown_ids(smoke_run: Finished, capsys: pytest.CaptureFix
     assert "candidates begin with this" in refused(capsys, smoke_run, f"{problem}#")
     assert f"such as {problem}#" in refused(capsys, smoke_run, f"sft/{problem[1:]}#")
     assert "pools are ppo-1, ppo-2, sft" in refused(capsys, smoke_run, "zzz")
+
+
+def test_a_hostile_program_cannot_steer_the_terminal(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    problem = Problem("p", "task", "py", "def f():\n", "assert f()\n", "rl", "bank")
+    hostile = "    print('\x1b[2J')\n"
+    candidate = Candidate("p#0", "p", 0, hostile, (1, 2), -3.0, "stop")
+    ran = Execution("p#0", "p", Verdict.wrong_answer, 1, output="\x1b]0;title\x07\n")
+    found = History(candidate, problem, "sft", "sft/key", 0.8, (), ran, {}, 0, (), None)
+    monkeypatch.setattr("selftrain.store.runfile.find_run", lambda run: run)
+    monkeypatch.setattr("selftrain.store.runfile.read_run", lambda run: {})
+    monkeypatch.setattr("selftrain.examine.history.history", lambda record, wanted: found)
+    assert main(["inspect", "run", "p#0"]) == 0
+    said = capsys.readouterr().out
+    assert "\x1b" not in said
+    assert "  |     print('<U+001B>[2J')\n" in said
+    assert "  > <U+001B>]0;title<U+0007>\n" in said

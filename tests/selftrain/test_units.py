@@ -1,8 +1,8 @@
-"""Tests of formatting seconds and bytes for people."""
+"""Tests of formatting seconds, bytes and texts of others for people."""
 
 import pytest
 
-from selftrain.units import duration, size
+from selftrain.units import duration, size, visible
 
 
 @pytest.mark.parametrize(
@@ -20,3 +20,9 @@ def test_sizes() -> None:
     assert [size(count) for count in (0, 512, 1024, 3 << 20, 5 << 30, 2 << 40)] == [
         "0 B", "512 B", "1.0 KiB", "3.0 MiB", "5.0 GiB", "2.0 TiB",
     ]  # fmt: skip
+
+
+def test_a_text_cannot_steer_the_terminal_or_hide_what_it_is() -> None:
+    assert visible("a\x1b[2J\tb\r\nc\rd\u202e\ud800\x9b\u00e9") == (
+        "a<U+001B>[2J\tb\nc<U+000D>d<U+202E><U+D800><U+009B>\u00e9"
+    )

@@ -3,6 +3,7 @@
 import difflib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,7 +69,7 @@ def history(record: Mapping[str, Any], wanted: str) -> History:
         raise UsageError(f"this run of {record['name']} has not sampled any candidate yet")
     by_stage = {stage: _candidates(record, stage) for stage in stages}
     stage, candidate = _found(by_stage, wanted)
-    pool, where = stage.removeprefix("sample-").rsplit("-", 1)
+    pool, where = _pool_of(stage), stage.rpartition("-")[2]
     problems = read_records(stage_folder(record, "prepare") / "problems.parquet", Problem)
     problem = next(problem for problem in problems if problem.id == candidate.problem_id)
     executions: dict[str, Execution] = {}
@@ -83,17 +84,15 @@ def history(record: Mapping[str, Any], wanted: str) -> History:
         scores, of, picked = _evaluated(record, pool, problem, several, executions, candidate.id)
     if not scores:
         scores = {name: (score, None) for name, score in _scored(record, problem, candidate)}
-    policy = record["stages"].get(pool)
+    policy, temperature = _sampled_by(record, pool)
     return History(
         candidate=candidate,
         problem=problem,
         pool=pool,
-        policy=f"{policy['stage']}/{policy['key']}" if policy else "",
-        temperature=0.0 if candidate.sample < 0 else record["config"]["sample"]["temperature"],
+        policy=policy,
+        temperature=0.0 if candidate.sample < 0 else temperature,
         also_in=tuple(
-            other.removeprefix("sample-").rsplit("-", 1)[0]
-            for other, rows in by_stage.items()
-            if other != stage and candidate.id in rows
+            _pool_of(other) for other, rows in by_stage.items() if other != stage and candidate.id in rows
         ),
         execution=executions.get(candidate.id),
         scores=scores,
@@ -101,6 +100,21 @@ def history(record: Mapping[str, Any], wanted: str) -> History:
         pairs=tuple(_pairs(record, f"{pool}/{candidate.id}", problem, candidate)),
         picked_by=picked,
     )
+
+
+def _pool_of(stage: str) -> str:
+    """The pool of a sampling stage: ppo-1 of sample-ppo-1-evaluation."""
+    return stage.removeprefix("sample-").rpartition("-")[0]
+
+
+def _sampled_by(record: Mapping[str, Any], pool: str) -> tuple[str, float]:
+    """STAGE/KEY of the policy that sampled a pool, and the temperature. Pools sft-2, ... are further samples of the SFT policy."""
+    temperature = record["config"]["sample"]["temperature"]
+    if re.fullmatch(r"sft-\d+", pool):
+        pool = "sft"
+        temperature = record["config"]["mine"].get("resample_temperature") or temperature
+    policy = record["stages"].get(pool)
+    return f"{policy['stage']}/{policy['key']}" if policy else "", temperature
 
 
 def _candidates(record: Mapping[str, Any], stage: str) -> dict[str, Candidate]:
@@ -116,13 +130,11 @@ def _candidates(record: Mapping[str, Any], stage: str) -> dict[str, Candidate]:
 
 def _found(by_stage: Mapping[str, Mapping[str, Candidate]], wanted: str) -> tuple[str, Candidate]:
     """The stage that sampled the candidate, the first of several, and the candidate."""
-    pools = {stage.removeprefix("sample-").rsplit("-", 1)[0] for stage in by_stage}
+    pools = {_pool_of(stage) for stage in by_stage}
     pool, slash, rest = wanted.partition("/")
     if not slash or pool not in pools:
         pool, rest = "", wanted
-    chosen = {
-        stage: rows for stage, rows in by_stage.items() if stage.startswith(f"sample-{pool}-") or not pool
-    }
+    chosen = {stage: rows for stage, rows in by_stage.items() if not pool or _pool_of(stage) == pool}
     ids = sorted(set().union(*chosen.values()), key=lambda id: (id.rpartition("#")[0], len(id), id))
     matches = [rest] if rest in ids else [id for id in ids if id.startswith(rest)]
     if len(matches) > 1:

@@ -58,7 +58,8 @@ def add_evaluate(commands: Any) -> None:
         "--split",
         default="test",
         choices=("test", "validation"),
-        help="split of a run's problems (default: test)",
+        help="split of a run's problems (default: test); on validation, where their weights were chosen, ways with +logprob look "
+        "better than they are",
     )
     evaluate.add_argument(
         "--style",

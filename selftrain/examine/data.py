@@ -14,7 +14,7 @@ from selftrain.errors import DataError
 from selftrain.problems.answers import Cleaned
 from selftrain.problems.jsonl import jsonl_problem
 from selftrain.problems.leaks import find_leaks
-from selftrain.problems.multipl_e import multipl_e_problem
+from selftrain.problems.multipl_e import is_multipl_e, multipl_e_problem
 from selftrain.problems.read import Found
 from selftrain.problems.rows import Row, find_files, read_rows
 from selftrain.records import Problem
@@ -95,8 +95,7 @@ def read_file(entries: Sequence[str]) -> Read:
 
 
 def _problem(row: Row) -> tuple[Problem, Cleaned]:
-    theirs = isinstance(row.fields, dict) and "name" in row.fields and "task" not in row.fields
-    return (multipl_e_problem if theirs else jsonl_problem)(row)
+    return (multipl_e_problem if is_multipl_e(row) else jsonl_problem)(row)
 
 
 def _add(read: Read, problem: Problem, cleaned: Cleaned, where: str) -> None:

@@ -19,7 +19,7 @@ from pydantic import Field
 from sandbox.languages import LANGUAGES, refusal
 from selftrain.errors import DataError
 from selftrain.problems.jsonl import FIELDS, jsonl_problem
-from selftrain.problems.multipl_e import multipl_e_problem
+from selftrain.problems.multipl_e import is_multipl_e, multipl_e_problem
 from selftrain.problems.rows import SUFFIXES, Fields, Row, check_fields, find_files, read_rows
 from selftrain.records import Problem
 
@@ -63,10 +63,10 @@ def read_completions(entries: Sequence[str]) -> list[Written]:
 
 
 def problem_of(row: Row) -> Problem:
-    """The problem of a row: with MultiPL-E's fields if it has a `name` and no `task`, else with those of a user's own file."""
-    if isinstance(row.fields, dict) and "name" in row.fields and "task" not in row.fields:
-        return multipl_e_problem(replace(row, fields={"stop_tokens": [], **row.fields}))[0]
+    """The problem of a row with MultiPL-E's fields, or with those of a user's own file."""
     own = row.fields
+    if is_multipl_e(row):
+        return multipl_e_problem(replace(row, fields={"stop_tokens": [], **own}))[0]
     if isinstance(own, dict):
         own = {name: value for name, value in own.items() if name in FIELDS}
     return jsonl_problem(replace(row, fields=own))[0]

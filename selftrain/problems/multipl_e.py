@@ -23,6 +23,11 @@ class _Fields(Fields):
     response: str | None = None
 
 
+def is_multipl_e(row: Row) -> bool:
+    """Whether a row has MultiPL-E's fields: a `name`, and no `task`, which rows of a user's own file have."""
+    return isinstance(row.fields, dict) and "name" in row.fields and "task" not in row.fields
+
+
 def multipl_e_problem(row: Row) -> tuple[Problem, Cleaned]:
     """The problem in `row`, with an empty split, and its cleaned response. Raises `DataError` for invalid fields."""
     fields = check_fields(row, _Fields)

@@ -42,11 +42,11 @@ def test_a_further_sample_is_of_the_sft_policy_at_its_own_temperature(record: di
     assert history(record, "sft-2/p#1").temperature == 0.8
 
 
-def test_a_pool_is_meant_by_its_whole_name(record: dict[str, Any]) -> None:
+def test_a_pool_is_meant_by_its_whole_name(record: dict[str, Any], tmp_path: Path) -> None:
     del record["stages"]["sample-sft-rl"]
     record["stages"]["sample-sft-evaluation"] = {"stage": "sample", "key": "abc"}
-    (module.stage_folder({}, "sample-sft-rl")).rename(module.stage_folder({}, "sample-sft-evaluation"))
-    write_records(module.stage_folder({}, "sample-sft-evaluation") / "candidates.parquet",
-                  [Candidate("q#0", "q", 0, "", (1,), -1.0, "stop")], Candidate)  # fmt: skip
+    folder = (tmp_path / "sample-sft-rl").rename(tmp_path / "sample-sft-evaluation")
+    row = Candidate("q#0", "q", 0, "", (1,), -1.0, "stop")
+    write_records(folder / "candidates.parquet", [row], Candidate)
     with pytest.raises(UsageError, match="no candidate of the run in pool sft;"):
         history(record, "sft/p#1")

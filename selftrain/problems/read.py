@@ -82,13 +82,13 @@ def find_problems(config: AnyProblems, content: Mapping[str, Any] | None = None)
 
 def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
     if isinstance(config, BankConfig):
-        return Found(_spoken(generate(config), config))
+        return Found(_in_split_languages(generate(config), config))
     if isinstance(config, MixedConfig):
         contents = content.get("parts", [{}] * len(config.parts))
         parts = [part.model_copy(update={"seed": part.seed + config.seed}) for part in config.parts]
         return _joined([_unchecked(part, known) for part, known in zip(parts, contents, strict=True)])
     found = _read(config, content)
-    problems = _spoken(_arranged(found.problems, config), config)
+    problems = _in_split_languages(_arranged(found.problems, config), config)
     _check(problems, config, found.told)
     if found.told:
         log.info("tasks left out: %s", found.told)
@@ -104,7 +104,7 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
     return replace(found, problems=problems, answers=answers)
 
 
-def _spoken(problems: Iterable[Problem], config: BankConfig | OutsideProblems) -> list[Problem]:
+def _in_split_languages(problems: Iterable[Problem], config: BankConfig | OutsideProblems) -> list[Problem]:
     """The problems in the languages of their splits (`split_languages`)."""
     chosen = config.split_languages
     return [

@@ -170,7 +170,7 @@ def _reliability_charts(inputs: ReportInputs) -> dict[str, str]:
 
 
 def _seconds_by_kind(seconds: Mapping[str, float]) -> dict[str, float]:
-    """Kind of stage (the label up to the first dash: sample, execute, train_reward, ...) -> its seconds, the longest first."""
+    """Kind of stage (the label up to the first dash: sample, execute, rm, ...) -> its seconds, the longest first."""
     kinds: dict[str, float] = {}
     for label, value in seconds.items():
         kind = label.partition("-")[0]

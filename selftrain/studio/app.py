@@ -33,25 +33,25 @@ from selftrain.stage import Judge
 MOST_CANDIDATES = 64
 MOST_CHARACTERS = 100_000
 """Characters of one text."""
-HOSTS = ("127.0.0.1", "localhost", "[::1]")
+HOSTS = ("127.0.0.1", "localhost")
 Text = Annotated[str, Field(max_length=MOST_CHARACTERS)]
 
 
-class Wish(BaseModel):
+class ProblemBody(BaseModel):
     """A problem. `language`: of the programs; empty: what the prompt looks like."""
 
     prompt: Text
     language: str = ""
 
 
-class Ask(Wish):
+class RankBody(ProblemBody):
     """Candidates to rank. `tests`: code behind the program, with which the sandbox judges it; empty: no verdicts."""
 
     candidates: Annotated[list[Text], Field(min_length=1, max_length=MOST_CANDIDATES)]
     tests: Text = ""
 
 
-class Write(Wish):
+class GenerateBody(ProblemBody):
     """Candidates to generate."""
 
     n: Annotated[int, Field(ge=1, le=MOST_CANDIDATES)] = 8
@@ -78,9 +78,9 @@ def application(
         return HTMLResponse(page)
 
     @app.post("/rank")
-    def rank(ask: Ask) -> dict[str, Any]:
+    def rank(body: RankBody) -> dict[str, Any]:
         with model:
-            problem = served.read(ask.prompt, ask.candidates, ask.language or None)
+            problem = served.read(body.prompt, body.candidates, body.language or None)
             [ranked] = served.rank([problem])
             tokens = {
                 at: token_scores(served.reranker, form)
@@ -88,8 +88,8 @@ def application(
                 if math.isfinite(ranked.scores[at])
             }
         verdicts: Sequence[str | None] = [None] * len(problem.forms)
-        if ask.tests.strip():
-            verdicts = _verdicts(problem, served.reranker.style, ask.tests, sandbox)
+        if body.tests.strip():
+            verdicts = _verdicts(problem, served.reranker.style, body.tests, sandbox)
         rows = [
             {
                 "score": score if at in tokens else None,
@@ -104,12 +104,12 @@ def application(
         return {"by": served.way, "order": order, "candidates": rows}
 
     @app.post("/generate")
-    def generate(wish: Write) -> dict[str, Any]:
+    def generate(body: GenerateBody) -> dict[str, Any]:
         with model:
             if not loaded:
                 loaded.append(generator())
             written = loaded[0].sample(
-                wish.prompt, wish.n, wish.temperature, wish.max_new_tokens, language=wish.language or None
+                body.prompt, body.n, body.temperature, body.max_new_tokens, language=body.language or None
             )
         return {"candidates": list(dict.fromkeys(one.text for one in written))}
 

@@ -219,6 +219,7 @@
       if (!field.options) field.value = value;
       else field.value = [...field.options].some((option) => option.value === value) ? value : field.options[0].value;
     }
+    opened = "";
     search();
     const at = found.findIndex((problem) => problem.id === kept.get("open"));
     if (at < 0) return;

@@ -6,6 +6,7 @@ host name that they let point here. Texts enter the page as text only, and its p
 
 import base64
 import hashlib
+import itertools
 import math
 import os
 import threading
@@ -70,6 +71,7 @@ def application(
     app = FastAPI(title="Studio", docs_url=None, redoc_url=None, openapi_url=None)
     model = threading.Lock()  # one request at a time computes
     loaded: list[Generator] = []
+    seeds = itertools.count()  # the same prompt gets other programs each time
     page, policy = _page(served)
     _guard(app, policy)
 
@@ -109,7 +111,12 @@ def application(
             if not loaded:
                 loaded.append(generator())
             written = loaded[0].sample(
-                body.prompt, body.n, body.temperature, body.max_new_tokens, language=body.language or None
+                body.prompt,
+                body.n,
+                body.temperature,
+                body.max_new_tokens,
+                seed=next(seeds),
+                language=body.language or None,
             )
         return {"candidates": list(dict.fromkeys(one.text for one in written))}
 

@@ -141,6 +141,22 @@ def test_generated_candidates_are_distinct(client: TestClient) -> None:
     assert 1 <= len(found) == len(set(found)) <= 4
 
 
+def test_the_same_prompt_gets_other_programs_each_time() -> None:
+    seeds = []
+
+    class Writer:
+        def sample(self, prompt: str, *_: Any, seed: int, **__: Any) -> list[Any]:
+            seeds.append(seed)
+            return [SimpleNamespace(text=f"    return {seed}\n")]
+
+    served: Any = SimpleNamespace(name="run", way="rm-1", picker=None)
+    writer: Any = Writer()
+    client = TestClient(application(served, lambda: writer), base_url="http://127.0.0.1")
+    found = [client.post("/generate", json={"prompt": PROMPT}).json()["candidates"] for _ in range(2)]
+    assert found == [["    return 0\n"], ["    return 1\n"]]
+    assert seeds == [0, 1]
+
+
 def test_other_pages_and_other_names_cannot_ask(client: TestClient) -> None:
     ask = {"prompt": PROMPT, "candidates": [RIGHT]}
     assert client.post("/rank", json=ask, headers={"Host": "evil.example"}).status_code == 400

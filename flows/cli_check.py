@@ -20,7 +20,7 @@ DESCRIPTION = """\
 Reads problems (docs/own-data.md, or MultiPL-E's fields) and runs programs in the sandbox to find: lines that cannot be read,
 answers that fail their tests, tests that an empty function passes, one task under two names, tasks that are also in what is
 evaluated on, and prompts that are too long for a model. Every finding names its line and what to do.
-Exit code: 0 nothing found, 1 findings, 2 there are lines, or there is a file, that cannot be read."""
+Exit code: 0 nothing found, 1 findings, 2 a line or a file cannot be read."""
 
 EXAMPLES = """\
 examples:
@@ -126,7 +126,7 @@ def _text(read: Any, findings: Sequence[Any], ran: dict[str, int], options: argp
     notes = [f"not run: {count} problems in {name}" for name, count in sorted(read.skipped.items())]
     if unanswered:
         notes.append(
-            f"without an answer to check, and to learn from: {len(unanswered)}: {listed(unanswered)}"
+            f"{len(unanswered)} problems have no answer, to check or to learn from: {listed(unanswered)}"
         )
     if not options.against:
         notes.append("not compared with what is evaluated on: give it with --against FILE")

@@ -128,14 +128,22 @@ def evaluate_command(options: argparse.Namespace) -> int:
         }
         print(json.dumps(found, indent=1))
     else:
-        print(_text(pool, metrics, differences, names))
+        title = title_of(pool, f"{options.split} problems" if is_run else "problems")
+        print(_text(pool, title, metrics, differences, names))
     return 0
 
 
-def _text(pool: Any, metrics: Any, differences: Sequence[Any], names: Mapping[str, str]) -> str:
+def title_of(pool: Any, what: str) -> str:
+    """The line over the table. `what`: the kind of problems."""
+    sizes = sorted({len(problem.passed) for problem in pool.problems})
+    languages = ", ".join(sorted({problem.language for problem in pool.problems}))
+    return f"{len(pool.problems)} {what} ({languages}), {' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} candidates each"
+
+
+def _text(pool: Any, title: str, metrics: Any, differences: Sequence[Any], names: Mapping[str, str]) -> str:
     from selftrain.report.terminal import best_of_table, comparison_table, language_table, pool_table
 
-    parts = [pool_table({pool.name: metrics})]
+    parts = [pool_table({pool.name: metrics}, title)]
     if len(metrics["languages"]) > 1:
         parts.append(language_table(metrics))
     if metrics["overall"]["samples"] > 1:

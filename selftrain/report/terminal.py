@@ -26,13 +26,16 @@ def summary_table(report: Mapping[str, Any]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def pool_table(pools: Mapping[str, PoolMetrics]) -> str:
-    """Share of problems that each ranking rule (row) solves in each pool (column), with intervals."""
+def pool_table(pools: Mapping[str, PoolMetrics], title: str = "") -> str:
+    """Share of problems that each ranking rule (row) solves in each pool (column), with intervals.
+
+    title  the first line; empty: the numbers of test problems and of candidates
+    """
     overall = {name: pool["overall"] for name, pool in pools.items()}
     first = next(iter(overall.values()))
     languages = ", ".join(next(iter(pools.values()))["languages"])
     lines = [
-        f"{first['problems']} test problems ({languages}), {first['samples']} candidates each",
+        title or f"{first['problems']} test problems ({languages}), {first['samples']} candidates each",
         "share solved by the pick of each row, with its 95 % interval",
         "",
         _table({name: ways(metrics) for name, metrics in overall.items()}),

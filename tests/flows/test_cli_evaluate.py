@@ -4,12 +4,13 @@ import gzip
 import json
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from flows.cli import main
-from flows.cli_evaluate import scores_of
+from flows.cli_evaluate import scores_of, title_of
 from selftrain.examine.completions import candidates_of
 from selftrain.problems.completions import read_completions
 from selftrain.rerank.reranker import Ranking
@@ -177,6 +178,19 @@ def test_other_wrong_usage_is_told(tmp_path: Path, capsys: pytest.CaptureFixture
     row = {"task": "a", "language": "py", "prompt": PROMPT, "tests": TESTS, "completions": [RIGHT]}
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, (row, row | {"prompt": "def f():\n"}))))
     assert "rows.jsonl:2: problem 'a.py' is there twice" in refused(capsys, tmp_path / "rows.jsonl")
+
+
+def test_the_title_says_which_problems_and_how_many_candidates_they_have():
+    problems = [
+        SimpleNamespace(passed=[True] * size, language=name)
+        for size, name in ((3, "sh"), (2, "py"), (4, "py"))
+    ]
+    assert title_of(SimpleNamespace(problems=problems), "validation problems") == (
+        "3 validation problems (py, sh), 2 to 4 candidates each"
+    )
+    assert (
+        title_of(SimpleNamespace(problems=problems[:1]), "problems") == "1 problems (sh), 3 candidates each"
+    )
 
 
 def test_a_pool_of_a_run_has_the_figures_of_its_report(

@@ -110,14 +110,8 @@ def application(
         with model:
             if not loaded:
                 loaded.append(generator())
-            written = loaded[0].sample(
-                body.prompt,
-                body.n,
-                body.temperature,
-                body.max_new_tokens,
-                seed=next(seeds),
-                language=body.language or None,
-            )
+            how = (body.n, body.temperature, body.max_new_tokens)
+            written = loaded[0].sample(body.prompt, *how, seed=next(seeds), language=body.language or None)
         return {"candidates": list(dict.fromkeys(one.text for one in written))}
 
     return app

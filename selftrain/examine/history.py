@@ -182,7 +182,9 @@ def _evaluated(
         for name, values in of_problem.scores.items()
     }
     own = of_problem.completions[at]
-    picked = tuple(way for way, best in of_problem.picks.items() if of_problem.completions[best] == own)
+    ways = {way: best for way, best in of_problem.picks.items()
+            if way != "examples" or of_problem.examples_passed is not None}  # fmt: skip
+    picked = tuple(way for way, best in ways.items() if of_problem.completions[best] == own)
     return places, len(judged), picked
 
 

@@ -1,14 +1,16 @@
 """Tests of where a candidate's history looks: pools of further samples, unfinished runs, ids."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sandbox.verdicts import Verdict
 from selftrain.errors import UsageError
 from selftrain.examine import history as module
 from selftrain.examine.history import history
-from selftrain.records import Candidate, Problem, write_records
+from selftrain.records import Candidate, Execution, Problem, write_records
 
 
 @pytest.fixture
@@ -50,3 +52,28 @@ def test_a_pool_is_meant_by_its_whole_name(record: dict[str, Any], tmp_path: Pat
     write_records(folder / "candidates.parquet", [row], Candidate)
     with pytest.raises(UsageError, match="no candidate of the run in pool sft;"):
         history(record, "sft/p#1")
+
+
+def test_places_and_picks_of_an_evaluated_candidate(record: dict[str, Any], tmp_path: Path) -> None:
+    """The prompt shows no examples, so no way picks by them."""
+    folders = {
+        name: tmp_path / name for name in ("sample-sft-evaluation", "execute-sft-evaluation", "evaluate")
+    }
+    for name, folder in folders.items():
+        folder.mkdir()
+        record["stages"][name] = {"stage": name.partition("-")[0], "key": "abc"}
+    rows = [Candidate(f"p#{at}", "p", at, f"    return {at}\n", (1,), -1.0 - at, "stop") for at in range(2)]
+    write_records(folders["sample-sft-evaluation"] / "candidates.parquet", rows, Candidate)
+    ran = [Execution(row.id, "p", Verdict.wrong_answer, 1) for row in rows]
+    write_records(folders["execute-sft-evaluation"] / "executions.parquet", ran, Execution)
+    scores = {"sft": {"rm-1": {"p#0": 0.5, "p#1": 1.5}, "rm-1~shuffled": {"p#0": 9.0}}}
+    (folders["evaluate"] / "scores.json").write_text(json.dumps(scores))
+    (folders["evaluate"] / "evaluation.json").write_text(json.dumps({"logprob_weights": {"rm-1": 2.0}}))
+    del record["stages"]["sample-sft-rl"]
+    first, second = history(record, "sft/p#0"), history(record, "sft/p#1")
+    # With the log-probability: 0.5 - 2 x 1 and 1.5 - 2 x 2.
+    assert first.scores == {"rm-1": (0.5, 2), "rm-1+logprob": (-1.5, 1)}
+    assert second.scores == {"rm-1": (1.5, 1), "rm-1+logprob": (-2.5, 2)}
+    assert (first.of, second.of) == (2, 2)
+    assert set(first.picked_by or ()) == {"logprob", "logprob_sum", "majority", "rm-1+logprob"}
+    assert second.picked_by == ("rm-1",)

@@ -104,10 +104,10 @@ def new_command(options: argparse.Namespace) -> int:
     except SelftrainError as error:  # the model or the problems are not here, or not as the run needs them
         print(f"selftrain: not planned: {error}", file=sys.stderr)
         code = 1
-    file = shlex.quote(str(path))
+    name = shlex.quote(str(path))
     files = shlex.join(values["problems"].get("files", []))
     check = f"  selftrain check-data {files}\n" if files else ""
-    print(f"\nnext:\n{check}  selftrain run {file} --dry-run\n  selftrain run {file}")
+    print(f"\nnext:\n{check}  selftrain run {name} --dry-run\n  selftrain run {name}")
     return code
 
 

@@ -84,7 +84,7 @@ def check_flops(
         samples = [sample for many in engine.sample(prompts, 2, 1) for sample in many]
     longest = max(len(sample.token_ids) for sample in samples)
     drawn = Rows(len(samples), mean(map(len, prompts)), longest, 0)
-    found["sample"] = flops.decode(shape, drawn), counter.get_total_flops()
+    found["sample"] = flops.decode(shape, drawn, 2), counter.get_total_flops()
     return found
 
 

@@ -225,9 +225,9 @@ class Planner:
         rows = self.corpus.sampled_rows(splits, count, config.max_new_tokens, 1)
         if config.engine == "hf":  # a batch, with its finished rows, is computed until its last row has ended
             longest = min(config.max_new_tokens, max(self.corpus.answers))
-            work = {"sample": flops.decode(shape, replace(rows, completion=longest))}
-        else:  # the greedy completion needs its own pass over the prompt
-            work = {"sample": flops.decode(shape, rows, each / (1 + node.config.greedy))}
+            rows = replace(rows, completion=longest)
+        # The greedy completion needs its own pass over the prompt.
+        work = {"sample": flops.decode(shape, rows, each / (1 + node.config.greedy))}
         processes = self.runtime.processes  # on the first node; each process samples its own shards
         prompt = max(tokens for split in splits for tokens in self.corpus.prompts.get(split, [0]))
         shards = math.ceil(self.corpus.count(*splits) / config.shard)

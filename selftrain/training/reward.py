@@ -150,7 +150,7 @@ def _model(config: RewardSlice, child: Child, tokenizer: Any) -> Any:
     fresh_head = None if config.base_digest else not config.continues
     random = config.reward.random
     model = load_classifier(
-        folder, fresh_head=fresh_head or random, random_head=config.tiny, random=random, **options
+        folder, fresh_head=random or fresh_head, random_head=config.tiny, random=random, **options
     )
     if config.reward.layers is not None:
         keep_layers(model, config.reward.layers)

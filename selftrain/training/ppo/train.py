@@ -18,13 +18,13 @@ from selftrain.config import LoraConfig, RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, child_main, keep_until_exit, parent_request, report_progress
 from selftrain.models import lora
+from selftrain.models.context import fits
 from selftrain.models.deepspeed_ops import build_operators
 from selftrain.models.footprint import world
 from selftrain.models.models import (
     context_of,
     decode_completion,
     end_ids,
-    fits,
     load_classifier,
     load_generator,
     load_tokenizer,

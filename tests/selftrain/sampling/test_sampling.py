@@ -16,12 +16,12 @@ from transformers import BloomConfig, GPT2Config, LlamaConfig
 
 from selftrain.config import RunConfig, RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
+from selftrain.models.context import fits
 from selftrain.models.models import (
     context_of,
     decode_completion,
     encode_prompt,
     end_ids,
-    fits,
     load_generator,
     load_tokenizer,
 )

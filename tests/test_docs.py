@@ -270,7 +270,10 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("command", RUN)
+@pytest.mark.parametrize(
+    "command",
+    [pytest.param(command, marks=[pytest.mark.slow] if "study" in command else []) for command in RUN],
+)
 def test_a_command_that_needs_no_earlier_run(folder: Path, command: str):
     if "sandbox" in command:
         need_tools("bwrap", "g++")

@@ -256,6 +256,7 @@ def test_batches_are_as_long_as_programs_are_short() -> None:
         assert sandbox._batch_sizes["py"] > 1
 
 
+@pytest.mark.slow
 def test_timeouts_are_confirmed_side_by_side_where_there_are_processors(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -244,6 +244,7 @@ def test_files_of_the_users_folder_are_not_imported(
     assert run("import queue; return Outcome('fine')").records_digest == "fine"
 
 
+@pytest.mark.slow
 def test_a_child_that_takes_too_long_is_ended(run: Any, tmp_path: Path):
     body = """
     import os
@@ -264,6 +265,7 @@ def test_ranks_do_not_go_on_without_their_launcher(run: Any):
         run("import os; os.kill(os.getppid(), 9); time.sleep(600)", processes=2)
 
 
+@pytest.mark.slow
 def test_nothing_is_left_of_ranks_that_do_not_want_to_end(run: Any, tmp_path: Path):
     body = """
     import os, signal, subprocess

@@ -65,7 +65,11 @@ def check_metrics(metrics: dict[str, Any], rankers: set[str]) -> None:
 
 def test_the_report_has_the_stated_shape(smoke_run: Finished):
     report = smoke_run.report
-    assert set(report) == {"config", "problems", "seconds", "cached", "pools", "comparisons"}
+    assert set(report) == {
+        "config", "problems", "seconds", "cached", "pools", "comparisons", "chosen", "headline",
+    }  # fmt: skip
+    assert report["chosen"] in report["headline"]
+    assert set(report["headline"]) == {"rm-2", "rm-2+logprob"}
     assert report["problems"] == {"source": "bank", "train": 144, "validation": 12, "eval": 16}
     assert (report["config"]["name"], report["config"]["rounds"], report["cached"]) == ("smoke", 2, [])
     assert set(report["seconds"]) == {"total", *STAGES}

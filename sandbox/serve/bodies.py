@@ -1,6 +1,5 @@
 """The bodies of requests, the answers to requests that are refused, and both as JSON schemas for /docs."""
 
-import reprlib
 from collections.abc import Mapping
 from typing import Annotated, Any
 
@@ -8,15 +7,11 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel, ConfigDict, WithJsonSchema
-from starlette.exceptions import HTTPException
 
 from sandbox.exchange import LONGEST_NAME, MOST_ARGUMENTS, MOST_GIVEN
 from sandbox.languages import LANGUAGES
+from sandbox.serve.guard import MOST_ERRORS, QUOTE, answer_unreadable
 from sandbox.serve.service import CEILINGS, LEAST_MEMORY_BYTES
-
-_MOST_ERRORS = 3  # wrong fields that one answer names
-_QUOTE = reprlib.Repr()
-_QUOTE.maxstring = _QUOTE.maxlong = _QUOTE.maxother = 60
 
 
 class Body(BaseModel):
@@ -106,27 +101,17 @@ def answer_refusals(app: FastAPI, piston: str) -> None:
             return JSONResponse({"message": detail}, 400, headers)
         return JSONResponse({"detail": detail}, status, headers)
 
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        unread = error.status_code == 400 and error.__cause__  # FastAPI's own detail does not say why
-        detail = f"the body cannot be read as JSON: {error.__cause__}" if unread else error.detail
-        return refused(request, error.status_code, detail, error.headers)
-
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
-        return refused(request, 422, "; ".join(map(_said, error.errors()[:_MOST_ERRORS])))
+        return refused(request, 422, "; ".join(map(_said, error.errors()[:MOST_ERRORS])))
 
-    async def deep(request: Request, _: Exception) -> JSONResponse:
-        return refused(request, 400, "the body cannot be read: lists or objects nested too deep")
-
-    app.add_exception_handler(HTTPException, failed)
+    answer_unreadable(app, refused)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(RecursionError, deep)
 
 
 def _said(error: Any) -> str:
     """One line about a wrong field. `error`: an error of pydantic's. Values are quoted in part only."""
-    place = ".".join(map(_QUOTE.repr, error["loc"][1:])).replace("'", "")
+    place = ".".join(map(QUOTE.repr, error["loc"][1:])).replace("'", "")
     if error["type"] == "json_invalid":
         return f"the body is not JSON: {error['ctx']['error']} at character {error['loc'][1]}"
     if error["type"] == "missing" and not place:
@@ -137,4 +122,4 @@ def _said(error: Any) -> str:
         return "the body: expected a JSON object, and the header Content-Type: application/json"
     if error["type"] == "extra_forbidden":
         return f"unknown field {place}; /docs lists the fields"
-    return f"{place}: {error['msg']}, got {_QUOTE.repr(error['input'])}"
+    return f"{place}: {error['msg']}, got {QUOTE.repr(error['input'])}"

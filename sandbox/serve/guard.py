@@ -1,16 +1,51 @@
-"""Middleware of HTTP servers: a bearer token, a limit on bodies, and counts of all requests. Knows nothing of the sandbox."""
+"""What HTTP servers have in common: a bearer token, a limit on bodies, counts of all requests, and answers to unreadable bodies.
+Knows nothing of the sandbox."""
 
 import hmac
+import reprlib
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import Protocol
 
+from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 BODY_BYTES, HELD_BYTES = 16 << 20, 512 << 20
 """The largest body of a request, and the most that the bodies of all requests that are being served may have together."""
 RETRY_AFTER_SECONDS = 2
+MOST_ERRORS = 3
+"""Wrong fields that one answer names."""
+QUOTE = reprlib.Repr()
+"""Quotes values in answers, long ones in part only."""
+QUOTE.maxstring = QUOTE.maxlong = QUOTE.maxother = 60
+
+
+class Refuse(Protocol):
+    """Makes the answer to a request that is refused."""
+
+    def __call__(
+        self, request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
+        """The answer with this status and message."""
+
+
+def answer_unreadable(app: FastAPI, refused: Refuse) -> None:
+    """Let `app` answer by `refused` where a body cannot be read, and wherever a handler raises an HTTPException."""
+
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        assert isinstance(error, HTTPException)
+        unread = error.status_code == 400 and error.__cause__  # FastAPI's own detail does not say why
+        detail = f"the body cannot be read as JSON: {error.__cause__}" if unread else error.detail
+        return refused(request, error.status_code, detail, error.headers)
+
+    async def deep(request: Request, _: Exception) -> JSONResponse:
+        return refused(request, 400, "the body cannot be read: lists or objects nested too deep")
+
+    app.add_exception_handler(HTTPException, failed)
+    app.add_exception_handler(RecursionError, deep)
 
 
 def plain(detail: str, status: int) -> dict[str, object]:

@@ -1,18 +1,15 @@
 """Answers to requests that are refused, in a form that each client can read: Cohere's `message`, Jina's `detail`, vLLM's `error`
 object, or `error` and `error_type` for clients of Text Embeddings Inference."""
 
-import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
-from starlette.exceptions import HTTPException
 
-_MOST_ERRORS = 3  # wrong fields that one answer names
-_QUOTE = reprlib.Repr()
-_QUOTE.maxstring = _QUOTE.maxlong = _QUOTE.maxother = 60
+from sandbox.serve.guard import MOST_ERRORS, QUOTE, answer_unreadable
 
 
 class Refused(BaseModel):
@@ -53,31 +50,23 @@ def tei_refusal(detail: str, status: int) -> dict[str, object]:
 def answer_refusals(app: FastAPI) -> None:
     """Let `app` refuse requests in these forms. A handler sets `request.state.tei` where the request is one of that API."""
 
-    def refused(request: Request, status: int, detail: str, headers: Any = None) -> JSONResponse:
+    def refused(
+        request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
         form = tei_refusal if getattr(request.state, "tei", False) else refusal
         return JSONResponse(form(detail, status), status, headers)
-
-    async def failed(request: Request, error: Exception) -> JSONResponse:
-        assert isinstance(error, HTTPException)
-        unread = error.status_code == 400 and error.__cause__  # FastAPI's own detail does not say why
-        detail = f"the body cannot be read as JSON: {error.__cause__}" if unread else error.detail
-        return refused(request, error.status_code, detail, error.headers)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         request.state.tei = isinstance(error.body, dict) and "texts" in error.body
         found = {_said(one): None for one in error.errors()}
-        return refused(request, 422, "; ".join(list(found)[:_MOST_ERRORS]))
-
-    async def deep(request: Request, _: Exception) -> JSONResponse:
-        return refused(request, 400, "the body cannot be read: lists or objects nested too deep")
+        return refused(request, 422, "; ".join(list(found)[:MOST_ERRORS]))
 
     async def broken(request: Request, error: Exception) -> JSONResponse:
         return refused(request, 500, f"the reranker failed: {type(error).__name__}")
 
-    app.add_exception_handler(HTTPException, failed)
+    answer_unreadable(app, refused)
     app.add_exception_handler(RequestValidationError, invalid)
-    app.add_exception_handler(RecursionError, deep)
     app.add_exception_handler(Exception, broken)
 
 
@@ -92,4 +81,4 @@ def _said(error: Any) -> str:
     if not place:
         wrong = "expected a JSON object, and the header Content-Type: application/json"
         return message if error["type"] == "value_error" else f"the body: {wrong}"
-    return f"{place}: {message}, got {_QUOTE.repr(error['input'])}"
+    return f"{place}: {message}, got {QUOTE.repr(error['input'])}"

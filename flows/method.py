@@ -59,7 +59,8 @@ def graph(config: RunConfig) -> list[Step]:
 
     The keys are distinct but are not those of a real run: they lack the toolchain and the digests of problems and weights.
     """
-    model = ModelConfig(max_tokens=10**9)  # placeholder for any model, long enough to pass `check_models`
+    # A placeholder for any model, large enough to pass `check_models`.
+    model = ModelConfig(max_tokens=10**9, layers=10**9)
     reward = config.reward.model_copy(update={"base": None, "base_revision": None})
     evaluation = config.evaluate.model_copy(update={"reward_models": {}})
     config = config.model_copy(update={"model": model, "reward": reward, "evaluate": evaluation})

@@ -155,12 +155,13 @@ def head_bytes(shape: Shape, tokens: float, tiled: bool, trained: bool = True) -
     return FLOAT * 3 * tokens * shape.vocabulary
 
 
-def decoding_bytes(shape: Shape, rows: float, length: float, runtime: RuntimeConfig) -> int:
+def decoding_bytes(shape: Shape, rows: float, length: float, number: int) -> int:
     """Bytes of the KV cache for `rows` sequences of `length` tokens, and of one decoding step's logits.
+
+    number  bytes of a number in the cache
 
     One layer of the cache exists twice while it grows, since it is copied.
     """
-    number = FLOAT if runtime.device == "cpu" else 2
     cache = rows * length * shape.kv_elements * number * (1 + 1 / shape.layers)
     return int(cache + rows * shape.vocabulary * 6 * FLOAT)
 
@@ -238,7 +239,8 @@ def ppo_memory(
     )
     others = frozen_bytes(runtime) * other_parameters(config, shape.parameters, judge.classifier, runtime)
     share = config.rollout_batch / ranks
-    cache = decoding_bytes(shape, share, width, runtime) + reading_bytes(shape, share * prompt)
+    number = FLOAT if runtime.device == "cpu" else 2
+    cache = decoding_bytes(shape, share, width, number) + reading_bytes(shape, share * prompt)
     terms = dict(policy.terms)
     # A rollout's cache is freed before the update begins.
     if cache > terms["activations"]:

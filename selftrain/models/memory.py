@@ -39,7 +39,7 @@ def tiny_parameters(model: Any) -> int:
 def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
     """A lower bound on the bytes that each training process needs; 0 where it is unknown.
 
-    config  the config slice of a stage; the result is 0 unless the stage is sft, train_reward or ppo
+    config  the config slice of a stage; the result is 0 unless the stage is sft, train_reward or ppo, and trains
     inputs  folders of the stage's input artifacts; the result is 0 where the model to train is not on this machine
 
     The memory of libraries is counted on GPUs only. On CPU, processes share most of it, and the kernel can evict it.
@@ -58,6 +58,8 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
         start = inputs["start"] if "start" in inputs else Path(settings.base or "")
         parameters = count_parameters(start, settings.layers)
     elif settings := getattr(config, "sft", None):
+        if not settings.epochs:
+            return 0  # the first process copies the pretrained model
         stage, base = "sft", config.model.base
         parameters = count_parameters(Path(base)) if base else tiny_parameters(config.model)
     else:

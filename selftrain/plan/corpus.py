@@ -80,11 +80,15 @@ class Corpus:
 
     def sft_rows(self, longest: int, group: int) -> Rows:
         """SFT's rows of one epoch, padded in groups of `group` rows of similar length, without rows of over `longest` tokens."""
+        if not self.learnt:
+            raise UsageError(
+                "no problem of the sft split has a response; give sft a share in problems.shares, or set sft.epochs to 0"
+            )
         kept = [row for row in self.learnt if sum(row) <= longest]
         if not kept:
             raise UsageError(
                 f"every prompt + response is longer than sft.max_tokens={longest} (the shortest has "
-                f"{min(map(sum, self.learnt), default=0)} tokens); raise it"
+                f"{min(map(sum, self.learnt))} tokens); raise it"
             )
         count = self.examples * len(kept) / len(self.learnt)
         prompts, answers = zip(*kept, strict=True)

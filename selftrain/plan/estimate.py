@@ -125,8 +125,16 @@ class Planner:
         )
 
     def sft(self, node: Node) -> Step:
-        """Fine-tunes the generator."""
+        """Fine-tunes the generator; without epochs, copies it."""
         config, shape = self.config.sft, self.shape
+        if not config.epochs:
+            return Step(
+                node.name,
+                "sft",
+                shape.parameters,
+                seconds=self.speed.starts.get("sft", 0.0),
+                kept=footprint.FLOAT * shape.parameters,
+            )
         group = footprint.micro_rows(config.batch_size, config.micro_batch_size, self.runtime)
         longest = min(config.max_tokens, shape.context)
         rows = self.corpus.sft_rows(longest, group)

@@ -1,5 +1,7 @@
 """Estimates the peak memory of sampling and scoring processes; `models.footprint` estimates that of training."""
 
+import math
+
 from selftrain.config import RuntimeConfig, SampleConfig
 from selftrain.models.footprint import CUDA_LIBRARIES, FLOAT, LIBRARIES, Memory, decoding_bytes, reading_bytes
 from selftrain.models.shapes import Shape
@@ -19,15 +21,17 @@ def sampling_memory(
     Its KV cache is copied when it grows; measured, the peak is 1.75 times the size of the cache.
     """
     rows = min(BATCH, config.shard * samples)
-    cache = decoding_bytes(shape, rows, min(prompt + config.max_new_tokens, shape.context), runtime)
+    half = config.engine != "ctranslate2" and (runtime.device == "cuda" or config.compute_type == "bfloat16")
+    number = 2 if half else FLOAT
+    cache = decoding_bytes(shape, rows, min(prompt + config.max_new_tokens, shape.context), number)
     if config.engine == "ctranslate2":
         weights = 2 * FLOAT * shape.parameters
         return Memory(
             {"libraries": LIBRARIES["sampling"], "weights": weights, "kv cache": round(1.75 * cache)}
         )
-    weights = (FLOAT if runtime.device == "cpu" else 2) * shape.parameters
+    weights = number * shape.parameters
     libraries = LIBRARIES["sampling"] if runtime.device == "cpu" else CUDA_LIBRARIES
-    cache += reading_bytes(shape, rows * prompt)
+    cache += reading_bytes(shape, math.ceil(rows / samples) * prompt)  # equal prompts are read once
     return Memory({"libraries": libraries, "weights": weights, "kv cache": cache})
 
 

@@ -343,6 +343,8 @@ def test_every_training_stage_is_known_to_need_memory(reranker: Path):
     assert least_bytes({}, {}, RuntimeConfig()) == 0
     nowhere = SftSlice(seed=1, model=ModelConfig(base="not/here"), base_digest=None, sft=SftConfig())
     assert least_bytes(nowhere, {}, RuntimeConfig()) == 0
+    untrained = slices(reranker)[0][0].model_copy(update={"sft": SftConfig(epochs=0)})
+    assert least_bytes(untrained, {}, RuntimeConfig()) == 0
 
 
 def test_more_ranks_than_memory_are_refused_before_any_is_started(run: Any, tmp_path: Path):

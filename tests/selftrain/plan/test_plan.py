@@ -19,6 +19,7 @@ from selftrain.config import (
     RewardConfig,
     RunConfig,
     RuntimeConfig,
+    SampleConfig,
     SftConfig,
 )
 from selftrain.configfile import CONFIGS, load_config
@@ -36,6 +37,7 @@ from selftrain.plan.estimate import (
     sandbox_seconds,
 )
 from selftrain.plan.flops import Rows
+from selftrain.plan.memory import sampling_memory
 from selftrain.plan.plan import Hardware, Workload, make_plan, on_hardware
 from selftrain.plan.rates import shapes
 from selftrain.plan.speed import Speed, stated_speed
@@ -235,7 +237,19 @@ def test_activations_are_counted_by_layer():
 
 def test_the_kv_cache_is_that_of_all_rows():
     # 2 layers x (keys and values) x 1 head x 8, float32, one of two layers twice; logits six times.
-    assert footprint.decoding_bytes(TWO_LAYERS, 4, 30, ONE) == 4 * 30 * 32 * 4 * 1.5 + 4 * 100 * 24
+    assert footprint.decoding_bytes(TWO_LAYERS, 4, 30, 4) == 4 * 30 * 32 * 4 * 1.5 + 4 * 100 * 24
+
+
+def test_sampling_in_bfloat16_needs_half_the_bytes_and_reads_equal_prompts_once():
+    def terms(samples: int, **settings: Any) -> dict[str, int]:
+        config = SampleConfig(engine="hf", max_new_tokens=10, shard=2, **settings)
+        return sampling_memory(config, TWO_LAYERS, ONE, samples, 20).terms
+
+    single, half = terms(4), terms(4, compute_type="bfloat16")
+    assert single["weights"] == 2 * half["weights"] == 4 * TWO_LAYERS.parameters
+    assert single["kv cache"] - half["kv cache"] == 8 * 30 * TWO_LAYERS.kv_elements * 2 * 1.5
+    read = footprint.reading_bytes(TWO_LAYERS, 2 * 20)
+    assert half["kv cache"] == 8 * 30 * TWO_LAYERS.kv_elements * 2 * 1.5 + 8 * 100 * 24 + read
 
 
 def test_ppo_keeps_reference_and_reranker_and_with_zero_3_a_copy(tmp_path: Path):
@@ -368,6 +382,22 @@ def planned(**settings: Any) -> dict[str, Any]:
     speed = stated_speed(1.0, 0.5, 0.1)
     planner = Planner(config, graph(config), TWO_LAYERS, TWO_LAYERS, small_corpus(), speed)
     return {step.name: step for step in planner.steps()}
+
+
+def test_sft_on_no_answers_is_refused_as_the_stage_does():
+    with pytest.raises(
+        UsageError, match="no problem of the sft split has a response; .* set sft.epochs to 0"
+    ):
+        replace(small_corpus(), learnt=[], examples=0).sft_rows(256, 8)
+
+
+def test_without_sft_its_step_copies_the_model():
+    """`reward.layers` is checked against the real model, not against the placeholder of the graph."""
+    steps = planned(
+        model={"base": "some/model"}, sft={"epochs": 0}, reward={"layers": 24}, problems={"source": "bank"}
+    )
+    assert (steps["sft"].flops, steps["sft"].memory, steps["sft"].tokens) == ({}, None, (0, 0))
+    assert steps["sft"].kept == 4 * TWO_LAYERS.parameters
 
 
 def test_a_process_without_a_shard_is_idle():

@@ -9,7 +9,7 @@ from selftrain.config import WRITTEN_LANGUAGES, BankConfig, ContestsConfig, Runt
 from selftrain.errors import DataError
 from selftrain.problems.read import Found, find_problems, read_problems
 from selftrain.records import Problem
-from selftrain.stages.prepare import check_checkers, check_tests, without_doubtful
+from selftrain.stages.prepare import PrepareSlice, check_checkers, check_tests, without_doubtful, write
 from tasks.sandbox import open_sandbox
 from tests.contexts import judging
 from tests.needs import need
@@ -141,6 +141,22 @@ def test_problems_with_many_right_answers_are_left_out_and_counted(tmp_path: Pat
 def test_where_none_are_run_none_are_left_out(tmp_path: Path) -> None:
     found = prepared(tmp_path, CONTESTS[:3], references=0)
     assert (len(found.problems), found.left_out) == (6, {})
+
+
+@pytest.mark.parametrize("dropped", ["sft", "rl"])
+def test_a_run_without_sft_needs_no_problems_for_it(tmp_path: Path, dropped: str) -> None:
+    """Every other split needs problems."""
+    shares = {"sft": 0.25, "rl": 0.25, "validation": 0.25, "test": 0.25}
+    kept = {split: 1 for split in shares if split != dropped}
+    bank = BankConfig(sizes=kept, shares=dict.fromkeys(kept, 1 / 3))
+    config = PrepareSlice(problems=bank, content={})
+    context = judging(config, {}, tmp_path, RUNTIME)
+    found = find_problems(bank)
+    if dropped == "sft":
+        assert write(context, found).metrics["problems"] == {"sft": 0, "rl": 2, "validation": 2, "test": 2}
+    else:
+        with pytest.raises(DataError, match="no problem in splits rl; they need some"):
+            write(context, found)
 
 
 def test_what_is_only_learnt_from_is_not_tried(tmp_path: Path) -> None:

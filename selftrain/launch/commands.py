@@ -118,6 +118,11 @@ def need_deepspeed(runtime: Any) -> None:
         )
 
 
+KEPT_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 30))
+"""glibc's settings with which a process keeps blocks of up to 1 GiB that it frees. By default it returns large tensors to the kernel,
+which has to clear the pages of the next ones: up to a quarter of the time of sampling on CPUs."""
+
+
 def environment(runtime: Any) -> dict[str, str]:
     """Environment variables to add for training processes. Every node calls this, with the same `runtime`."""
     own = {
@@ -132,6 +137,7 @@ def environment(runtime: Any) -> dict[str, str]:
     }
     if runtime.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
+        own |= {name: os.environ.get(name, value) for name, value in KEPT_MEMORY.items()}
         if not runtime.deepspeed:  # with this variable, accelerate would use DDP instead of DeepSpeed
             own["ACCELERATE_USE_CPU"] = "true"
     if runtime.interface:  # this machine's own variables take precedence: its interface may have another name

@@ -439,6 +439,15 @@ def test_the_interface_is_named_to_both_libraries(monkeypatch: pytest.MonkeyPatc
     )
 
 
+def test_processes_on_cpus_keep_the_memory_of_large_tensors(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "5")
+    found = commands.environment(RuntimeConfig())
+    assert (found["MALLOC_MMAP_THRESHOLD_"], found["MALLOC_TRIM_THRESHOLD_"]) == (str(1 << 30), "5"), (
+        "a machine's own value wins"
+    )
+    assert not {"MALLOC_MMAP_THRESHOLD_"} & set(commands.environment(RuntimeConfig(device="cuda")))
+
+
 PDSH = """#!/bin/sh
 # Stands in for pdsh and ssh: runs the command once per host, here, with nothing of this environment, labelled as pdsh does.
 printf '%s\n' "$@" > {log}

@@ -1,7 +1,8 @@
 """`selftrain rank RUN --batch IN OUT`: ranks the candidates of many problems, one a line.
 
-A line of IN is {"prompt", "candidates"}, with `language` and `id` if they are known; `completions` is another name for `candidates`,
-as `selftrain generate` writes it. A line of OUT answers one line of IN, in the same order:
+A line of IN is {"prompt", "candidates"}, with `language`, `id` and `mean_logprobs` if they are known; `completions` is another name
+for `candidates`, as `selftrain generate` writes it. `mean_logprobs` is the mean log-probability per token of each candidate under the
+run's generator, in nats; where the way to rank uses them, and a line has none, the generator is loaded and computes them. A line of OUT answers one line of IN, in the same order:
 
     line    its number in IN
     sha256  the first digits of that line's digest, by which a resumed batch knows that IN is the same
@@ -39,11 +40,14 @@ EXAMPLES = """\
 examples:
   selftrain rank runs/demo --prompt p.txt a.py b.py       three files, the best first
   selftrain rank runs/demo --prompt p.txt candidates/     all files of a folder
+  selftrain rank runs/demo --prompt p.txt a.py b.py --mean-logprobs -0.4 -0.2
+                                                          with log-probabilities that you have
   selftrain rank runs/demo --batch in.jsonl out.jsonl     many problems, with progress; killed, the same command goes on
   generate | selftrain rank runs/demo --batch - -         the same from standard input, a line as it comes
 
 a line of in.jsonl and of out.jsonl:
-  {"id": 7, "prompt": "def double(n):\\n", "candidates": ["    return n\\n", "    return 2 * n\\n"], "language": "py"}
+  {"id": 7, "prompt": "def double(n):\\n", "candidates": ["    return n\\n", "    return 2 * n\\n"], "language": "py",
+   "mean_logprobs": [-0.4, -0.2]}
   {"line": 1, "sha256": "...", "by": "rm-2", "id": 7, "best": 1, "pick": "    return 2 * n\\n", "scores": [-0.3, 1.2]}"""
 
 
@@ -57,6 +61,7 @@ class Line:
     prompt: str = ""
     candidates: tuple[str, ...] = ()
     language: str | None = None
+    mean_logprobs: tuple[float, ...] | None = None
     error: str = ""
 
 
@@ -65,9 +70,9 @@ def batch_command(options: argparse.Namespace) -> int:
     from selftrain.rerank.ranker import load_ranker
 
     source, target = options.batch
-    if options.prompt or options.candidates or options.example is not None:
+    if options.prompt or options.candidates or options.mean_logprobs or options.example is not None:
         raise UsageError(
-            "--batch has its own prompts and candidates: leave out --prompt, --example and CANDIDATE"
+            "--batch has its own prompts, candidates and log-probabilities: leave out --prompt, --example, --mean-logprobs and CANDIDATE"
         )
     if source == "-" and target != "-":
         raise UsageError(
@@ -171,17 +176,19 @@ def _answer(line: Line, found: list[float] | str) -> dict[str, Any]:
 
 def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
     """For each line its scores, or why it cannot be ranked."""
+    from selftrain.rerank.ranker import rank_many
     from selftrain.rerank.reranker import checked
 
     asked = [(line.prompt, line.candidates, line.language) for line in lines]
+    given = [line.mean_logprobs for line in lines]
     # An error is that of one of the lines: they are then ranked one by one, to see which.
     with suppress(UsageError, SandboxUsageError):
-        rankings = [checked(ranking) for ranking in ranker.rank_many(asked)]
+        rankings = [checked(ranking) for ranking in rank_many(ranker, asked, given)]
         yield from (list(ranking.scores) for ranking in rankings)
         return
-    for one in asked:
+    for one, logprobs in zip(asked, given, strict=True):
         try:
-            [ranking] = ranker.rank_many([one])
+            [ranking] = rank_many(ranker, [one], [logprobs])
             yield list(checked(ranking).scores)
         except (UsageError, SandboxUsageError) as error:
             yield " ".join(str(error).split())
@@ -222,10 +229,12 @@ def _parsed(text: bytes, name: str, number: int) -> tuple[dict[str, Any], str]:
 
 
 def _line(text: bytes, name: str, number: int, digest: str) -> Line:
+    from selftrain.rerank.picker import check_logprobs
+
     row, wrong = _parsed(text, name, number)
     if wrong:
         return Line(number, digest, error=wrong)
-    id, prompt, language = (row.get(key) for key in ("id", "prompt", "language"))
+    id, prompt, language, logprobs = (row.get(key) for key in ("id", "prompt", "language", "mean_logprobs"))
     candidates = row.get("candidates", row.get("completions"))
     wrong = ""
     if not isinstance(prompt, str):
@@ -236,9 +245,15 @@ def _line(text: bytes, name: str, number: int, digest: str) -> Line:
         wrong = "`candidates`: expected a list of at least one text"
     elif language is not None and not isinstance(language, str):
         wrong = "`language`: expected a text"
+    elif logprobs is not None:
+        try:
+            check_logprobs(logprobs, len(candidates))
+        except UsageError as error:
+            wrong = str(error)
     if wrong:
         return Line(number, digest, id, error=wrong)
-    return Line(number, digest, id, str(prompt), tuple(candidates or ()), language)
+    known = None if logprobs is None else tuple(logprobs)
+    return Line(number, digest, id, str(prompt), tuple(candidates or ()), language, known)
 
 
 def _resume(source: str, target: str, by: str) -> tuple[int, int]:

@@ -31,7 +31,9 @@ examples:
 
 a row of JSON lines is a problem (docs/own-data.md, or MultiPL-E's fields) with its completions:
   {"task": "double", "language": "py", "prompt": "def double(n):\\n", "tests": "assert double(2) == 4\\n",
-   "completions": ["    return 2 * n\\n", "    return n\\n"], "mean_logprobs": [-0.2, -0.4]}"""
+   "completions": ["    return 2 * n\\n", "    return n\\n"], "mean_logprobs": [-0.2, -0.4]}
+mean_logprobs, nats per token, may be left out. A run that picks by score and log-probability takes them for those under its own
+generator, and computes these where a row has none: leave them out where another model wrote the completions."""
 
 
 def add_evaluate(commands: Any) -> None:
@@ -171,7 +173,10 @@ def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]
     written = read_completions(options.programs)
     candidates = candidates_of(written, options.style)
     problems = [one.problem for one in written]
-    scores, names = scores_of(options.reranker, problems, candidates)
+    means = {
+        f"{one.problem.id}#{at}": mean for one in written for at, mean in enumerate(one.mean_logprobs or ())
+    }
+    scores, names = scores_of(options.reranker, problems, candidates, means)
     runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
     with tempfile.TemporaryDirectory() as folder:
         context = Context(
@@ -208,16 +213,29 @@ def of_run(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
         if row.split == options.split
     ]
     path = inputs[f"{options.pool}.candidates"] / "candidates.parquet"
-    more, names = scores_of(options.reranker, problems, read_records(path, Candidate))
+    rows = read_records(path, Candidate)
+    # Those of other pools are under other policies than the SFT policy, whose log-probabilities a picker reads.
+    sft = record["stages"].get("sft", {}).get("key") if options.pool == "sft" else None
+    means = {row.id: row.logprob / max(1, len(row.token_ids)) for row in rows} if sft else {}
+    more, names = scores_of(options.reranker, problems, rows, means, sft)
     return with_logprob(load_pool(inputs, options.pool, options.split, scores | more), weights), set(), names
 
 
 def scores_of(
-    rerankers: Sequence[str], problems: Sequence[Any], candidates: Sequence[Any]
+    rerankers: Sequence[str],
+    problems: Sequence[Any],
+    candidates: Sequence[Any],
+    means: Mapping[str, float],
+    generator: str | None = None,
 ) -> tuple[dict[str, dict[str, float]], dict[str, str]]:
-    """Ranker -> candidate id -> score, by each of `rerankers`; and ranker -> what it is. Of greedy completions there are none."""
+    """Ranker -> candidate id -> score, by each of `rerankers`; and ranker -> what it is. Of greedy completions there are none.
+
+    means      candidate id -> mean log-probability per token, of those where it is known: pickers need not compute it
+    generator  key of the SFT policy under which they are: pickers of runs with another one compute theirs. None: the user says that
+               they are under the generator of each picker
+    """
     from selftrain.rerank.picker import Picker
-    from selftrain.rerank.ranker import load_ranker
+    from selftrain.rerank.ranker import load_ranker, rank_many
 
     of_problem: dict[str, dict[str, str]] = {problem.id: {} for problem in problems}
     for row in candidates:
@@ -231,12 +249,17 @@ def scores_of(
         ranker = load_ranker(given)
         told = f", by {ranker.way}: {ranker.description}" if isinstance(ranker, Picker) else ""
         names[name] = f"{given}{told}"
+        known = means
+        if generator and isinstance(ranker, Picker):
+            known = means if ranker.run["stages"].get("sft", {}).get("key") == generator else {}
         scores[name] = {}
         for done, problem in enumerate(problems, 1):
             texts = of_problem[problem.id]
             if texts:
                 # Not `rank`, which raises where no candidate has a score.
-                [ranking] = ranker.rank_many([(problem.prompt, list(texts.values()), problem.language)])
+                logprobs = [known[id] for id in texts] if texts.keys() <= known.keys() else None
+                asked = (problem.prompt, list(texts.values()), problem.language)
+                [ranking] = rank_many(ranker, [asked], [logprobs])
                 # A candidate that cannot be scored, such as an empty one, comes last.
                 lowest = min(filter(math.isfinite, ranking.scores), default=0.0) - 1
                 found = [score if math.isfinite(score) else lowest for score in ranking.scores]

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -52,6 +53,16 @@ def add_rank(commands: Any) -> None:
     rank.add_argument(
         "--by", metavar="WAY", help="another way to rank: rm-2 is the reranker alone, rm-2+logprob both"
     )
+    # The parser takes for a number what begins as one, so that -1e-05 and -inf are none of its options.
+    rank._negative_number_matcher = re.compile(r"-(\d|\.\d|inf|nan)")
+    rank.add_argument(
+        "--mean-logprobs",
+        nargs="+",
+        type=float,
+        metavar="NUMBER",
+        help="mean log-probability per token of each candidate under the run's generator, nats, in the order of the candidates "
+        "(files of a folder: by name); the generator is then not loaded",
+    )
     rank.add_argument(
         "--language",
         metavar="NAME",
@@ -84,32 +95,38 @@ def rank_command(options: argparse.Namespace) -> int:
     """`selftrain rank`."""
     gc.disable()  # imports create no garbage, and the collector would take a fifth of the start-up time
     offline(options.run)
-    if options.example is not None and (options.prompt or options.candidates):
+    if options.example is not None and (options.prompt or options.candidates or options.mean_logprobs):
         raise UsageError(
             "expected either --example, which has its own prompt and candidates, or --prompt and CANDIDATE; got both"
         )
     if options.batch is not None:
         return cli_batch.batch_command(options)
     from selftrain.rerank.example import example
-    from selftrain.rerank.picker import Picked, Picker
+    from selftrain.rerank.picker import Picked, Picker, check_logprobs
     from selftrain.rerank.ranker import load_ranker
 
     verdicts: Sequence[str] = ()
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {"mean_logprobs": options.mean_logprobs}
     language = options.language
     if options.example is None:
         prompt, names = _read(options.prompt), cli_batch.candidate_files(options.candidates, options.prompt)
         texts = [_read(name) for name in names]
+        if options.mean_logprobs is not None:
+            check_logprobs(options.mean_logprobs, len(texts))
     else:
         found = example(options.run, options.example)
         prompt, texts, verdicts = found.prompt, list(found.candidates), found.verdicts
         language = found.language
-        given = {"logprobs": found.logprobs, "exact": True}  # as the run evaluated them
+        given = {"mean_logprobs": found.logprobs, "exact": True}  # as the run evaluated them
         names = [f"program {number}" for number in range(1, len(texts) + 1)]
     ranker = load_ranker(options.run, options.by)
     picker = ranker if isinstance(ranker, Picker) else None
     if picker is not None:
         picked = picker.rank(prompt, texts, language, **given)
+    elif options.mean_logprobs is not None:
+        raise UsageError(
+            f"{options.run} is a reranker by itself, which ranks by its score; leave out --mean-logprobs"
+        )
     else:
         ranking = ranker.rank(prompt, texts, language)
         picked = Picked(ranking.scores, refused=ranking.refused)

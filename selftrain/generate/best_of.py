@@ -149,7 +149,7 @@ def _ranked(
         and generator.folder is not None
         and generator.folder.resolve() == reranker.generator_folder.resolve()
     ):
-        return reranker.rank(prompt, texts, language, logprobs=logprobs)
+        return reranker.rank(prompt, texts, language, mean_logprobs=logprobs)
     return reranker.rank(prompt, texts, language)
 
 

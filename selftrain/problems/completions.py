@@ -3,7 +3,7 @@
 A row is a problem, with MultiPL-E's fields or those of a user's own file (docs/own-data.md), and its completions:
 
     completions    texts that continue the prompt
-    mean_logprobs  mean log-probability per token of each, in nats; may be left out
+    mean_logprobs  mean log-probability per token of each, in nats, under the generator that wrote them; may be left out
     greedy         the greedy completion; may be left out
 
 `selftrain generate` writes such rows. Several rows of one problem are joined. Other fields are ignored.
@@ -42,7 +42,7 @@ class Written:
 
 class _Programs(Fields):
     completions: Annotated[list[str], Field(min_length=1)]
-    mean_logprobs: list[Annotated[float, Field(allow_inf_nan=False)]] | None = None
+    mean_logprobs: list[Annotated[float, Field(allow_inf_nan=False, le=0)]] | None = None
     greedy: str | None = None
 
 

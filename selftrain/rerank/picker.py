@@ -14,6 +14,7 @@ scores gives the chance that the first is right rather than the second.
 
 import json
 import math
+import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -137,41 +138,52 @@ class Picker:
         prompt: str,
         candidates: Sequence[str],
         language: str | None = None,
-        logprobs: Sequence[float] | None = None,
+        mean_logprobs: Sequence[float] | None = None,
         exact: bool = False,
     ) -> Picked:
         """Rank `candidates`: completions of `prompt`, whole programs, or answers in markdown (`selftrain.rerank.normal`).
 
-        language  of the programs; the question to a generator with prompt style `chat` names it. None: the run's only language,
-                  or what the prompt looks like
-        logprobs  [n] mean log-probability per token under the run's generator, nats; None: the generator is loaded and computes
-                  them where the ranking rule uses them
-        exact     read the texts as they are: they are completions as the run's generator sampled them
+        language       of the programs; the question to a generator with prompt style `chat` names it. None: the run's only
+                       language, or what the prompt looks like
+        mean_logprobs  [n] mean log-probability per token under the run's generator, nats; None: the generator is loaded and
+                       computes them where the ranking rule uses them
+        exact          read the texts as they are: they are completions as the run's generator sampled them
 
         Raises UsageError where no candidate can be scored, an argument is wrong, or the generator needs the language, and the run
         has several.
         """
         check(prompt, candidates)
         language = row_of(language).name if language else None
-        if logprobs is not None:
-            _check_logprobs(logprobs, len(candidates))
+        if mean_logprobs is not None:
+            check_logprobs(mean_logprobs, len(candidates))
         if exact:
             forms = [Normal(prompt, text) for text in candidates]
             ranking = Ranking(tuple(next(self.reranker.score_many([(prompt, candidates)], exact=True))))
         else:
             forms = self.forms(prompt, candidates, language)
             [ranking] = self.reranker.rank_forms([forms])
-        return checked(self._picked(forms, checked(ranking), language, logprobs, self.tells_far))
+        return checked(self._picked(forms, checked(ranking), language, mean_logprobs, self.tells_far))
 
-    def rank_many(self, problems: Sequence[tuple[str, Sequence[str], str | None]]) -> list[Picked]:
+    def rank_many(
+        self,
+        problems: Sequence[tuple[str, Sequence[str], str | None]],
+        mean_logprobs: Sequence[Sequence[float] | None] | None = None,
+    ) -> list[Picked]:
         """Rank the candidates of several (prompt, candidates, language), as `rank` does, but also where no candidate can be scored,
-        and without telling whether they are out of distribution, where the rule does not use log-probabilities."""
+        and without telling whether they are out of distribution, where the rule does not use log-probabilities.
+
+        mean_logprobs  [problems] as in `rank`; None: of no problem
+        """
+        given = [None] * len(problems) if mean_logprobs is None else mean_logprobs
         forms, languages = [], []
-        for prompt, candidates, language in problems:
+        for (prompt, candidates, language), logprobs in zip(problems, given, strict=True):
             check(prompt, candidates)
+            if logprobs is not None:
+                check_logprobs(logprobs, len(candidates))
             languages.append(row_of(language).name if language else None)
             forms.append(self.forms(prompt, candidates, languages[-1]))
-        return self.rank_forms(forms, languages)
+        rankings = self.reranker.rank_forms(forms)
+        return [self._picked(*each) for each in zip(forms, rankings, languages, given, strict=True)]
 
     def rank_forms(
         self,
@@ -179,7 +191,7 @@ class Picker:
         languages: Sequence[str | None],
         ids: Mapping[Normal, list[int]] | None = None,
     ) -> list[Picked]:
-        """What `rank_many` does, of candidates in normal form. `ids`: what the reranker's `read` gives for all of them."""
+        """What `rank_many` does, of candidates in normal form, without log-probabilities that are known. `ids`: what the reranker's `read` gives for all of them."""
         rankings = self.reranker.rank_forms(problems, ids)
         return [self._picked(*each) for each in zip(problems, rankings, languages, strict=True)]
 
@@ -364,13 +376,15 @@ class Picker:
         return [means.get(form) if at not in refused else None for at, form in enumerate(forms)]
 
 
-def _check_logprobs(logprobs: Sequence[float], n: int) -> None:
+def check_logprobs(logprobs: Any, n: int) -> None:
     """Raise UsageError unless `logprobs` is a mean log-probability for each of the `n` candidates."""
-    numbers = [log for log in logprobs if isinstance(log, int | float) and math.isfinite(log) and log <= 0]
-    if len(logprobs) != n or len(numbers) < n:
+    given = list(logprobs) if isinstance(logprobs, Sequence) and not isinstance(logprobs, str) else None
+    numbers = [log for log in given or () if type(log) is not bool and isinstance(log, int | float)]
+    numbers = [log for log in numbers if -sys.float_info.max <= log <= 0]
+    if given is None or len(given) != n or len(numbers) < n:
+        got = "no list" if given is None else f"{len(given)} values, {len(numbers)} of them such numbers"
         raise UsageError(
-            f"logprobs: expected a mean log-probability per token for each of {n} candidates, finite and at most 0, got "
-            f"{len(logprobs)} values, {len(numbers)} of them such numbers"
+            f"mean_logprobs: expected a mean log-probability per token for each of {n} candidates, finite and at most 0, got {got}"
         )
 
 

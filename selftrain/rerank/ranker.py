@@ -1,5 +1,6 @@
 """Loads what ranks at a place: the picker of a run or of the champion, or a reranker by itself."""
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -7,7 +8,7 @@ from selftrain.champion.registry import evaluation_of
 from selftrain.errors import UsageError
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion
-from selftrain.rerank.reranker import Reranker
+from selftrain.rerank.reranker import Ranking, Reranker
 from selftrain.store.runfile import find_run
 
 
@@ -23,6 +24,18 @@ def load_ranker(place: str | Path, way: str | None = None, device: str = "cpu") 
     if way is not None:
         raise UsageError(f"{place} is a reranker by itself, which ranks by its score; got the way {way!r}")
     return Reranker.load(place, device)
+
+
+def rank_many(
+    ranker: Picker | Reranker,
+    problems: Sequence[tuple[str, Sequence[str], str | None]],
+    mean_logprobs: Sequence[Sequence[float] | None],
+) -> Sequence[Ranking]:
+    """Rankings of several (prompt, candidates, language). A picker is given their log-probabilities (`Picker.rank_many`), where they
+    are known; a reranker by itself does not use them."""
+    if isinstance(ranker, Picker):
+        return ranker.rank_many(problems, mean_logprobs)
+    return ranker.rank_many(problems)
 
 
 def _has_picker(place: str | Path) -> bool:

@@ -70,7 +70,7 @@ def _compare(picker: Picker, problems: tuple[PoolProblem, ...]) -> None:
     for problem in problems:
         own = problem.completions[problem.picks[picker.way]]
         given = picker.rank(
-            problem.prompt, problem.completions, logprobs=problem.mean_logprob.tolist(), exact=True
+            problem.prompt, problem.completions, mean_logprobs=problem.mean_logprob.tolist(), exact=True
         )
         text = picker.rank(problem.prompt, problem.completions, problem.language)
         same[0] += problem.completions[given.best] == own

@@ -16,6 +16,7 @@ import pytest
 from flows.cli import main
 from flows.cli_batch import Line, candidate_files, rank_file, rank_lines, read_lines
 from selftrain.errors import UsageError
+from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Ranking
 from tests.command import ROOT
 
@@ -156,6 +157,66 @@ def test_lines_that_are_too_long_or_no_text_are_told():
     deep = b'{"id": ' + b"[" * 700 + b"]" * 700 + b', "prompt": "p", "candidates": ["x"]}\n'
     [line] = read_lines(io.BytesIO(deep), "in", 0)
     assert line.error.startswith("JSON nested too deeply")
+
+
+def test_log_probabilities_of_a_row_are_used_and_checked(
+    tmp_path: Path, picker: Picker, capsys: pytest.CaptureFixture[str]
+):
+    """Of three programs the one with the highest log-probability is picked, without a generator; a row without them needs it."""
+    wrong = (
+        [-1.0],
+        [-1.0, -2.0, 0.5],
+        [-1.0, -2.0, None],
+        [-1.0, -2.0, False],
+        "-1",
+        -1,
+        [-1, -2, -(10**400)],
+        {},
+    )
+    row = {"prompt": PROMPT, "candidates": TEXTS}
+    rows: list[Any] = [row | {"mean_logprobs": [-3.0, -2, -1.0]}, row | {"mean_logprobs": None}]
+    rows += [row | {"mean_logprobs": one} for one in wrong]
+    rows.append(json.dumps(row)[:-1] + ', "mean_logprobs": [-1.0, -2.0, -1e400]}')
+    source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    assert main(["rank", "a-run", "--batch", str(source), str(target)]) == 1
+    first, unknown, *bad = rows_of(target)
+    assert first["best"] == 2
+    scores = picker.reranker.score(PROMPT, TEXTS)
+    assert first["scores"] == pytest.approx([scores[0] - 3000, scores[1] - 2000, scores[2] - 1000], abs=1e-3)
+    assert "has no stage sft" in unknown["error"]
+    assert len(bad) == len(wrong) + 1
+    assert all("mean_logprobs: expected" in one["error"] and "each of 3" in one["error"] for one in bad)
+
+
+def test_log_probabilities_of_files(
+    tmp_path: Path,
+    picker: Picker,
+    reranker: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    (tmp_path / "prompt.txt").write_text(PROMPT)
+    names = [str(tmp_path / f"{at}.py") for at in range(3)]
+    for name, text in zip(names, TEXTS, strict=True):
+        Path(name).write_text(text)
+    command = ["rank", "a-run", "--prompt", str(tmp_path / "prompt.txt"), *names]
+    assert main([*command, "--json", "--mean-logprobs", "-3", "-1e-05", "-.5"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["pick"] == names[1]
+    assert [one["mean_logprob"] for one in found["candidates"]] == [-3, -1e-05, -0.5]
+    for given, said in (
+        (["-3", "-inf", "-1"], "each of 3 candidates, finite and at most 0, got 3 values, 2 of them"),
+        (["-3", "-nan", "-1"], "got 3 values, 2 of them"),
+        (["-3"], "got 1 values"),
+        (["-3", "-1", "-1", "--batch", "in", "out"], "--batch has its own"),
+        (["-3", "-1", "-1", "--example"], "got both"),
+    ):
+        assert main([*command, "--mean-logprobs", *given]) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert said in line
+    monkeypatch.setattr("selftrain.rerank.ranker.load_ranker", lambda *_: picker.reranker)
+    assert main([*command, "--mean-logprobs", "-3", "-1", "-1"]) == 2
+    assert "is a reranker by itself, which ranks by its score" in capsys.readouterr().err
 
 
 @pytest.mark.slow

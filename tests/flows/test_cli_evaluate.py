@@ -11,8 +11,10 @@ import pytest
 
 from flows.cli import main
 from flows.cli_evaluate import scores_of, title_of
+from selftrain.errors import UsageError
 from selftrain.examine.completions import candidates_of
 from selftrain.problems.completions import read_completions
+from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Ranking
 from tests.command import ROOT, Finished
 
@@ -129,12 +131,34 @@ def test_a_reranker_reads_the_programs_in_their_language_and_may_be_unable_to_sc
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, rows)))
     written = read_completions([str(tmp_path / "rows.jsonl")])
     problems = [one.problem for one in written]
-    found, _ = scores_of([str(tmp_path / "reranker")], problems, candidates_of(written, "completion"))
+    found, _ = scores_of([str(tmp_path / "reranker")], problems, candidates_of(written, "completion"), {})
     assert asked == [(prompt, ["false\n", "echo 4\n", ""], "sh"), (prompt, ["", " "], "sh")]
     ids = [problem.id for problem in problems]
     assert found["reranker"] == {
         f"{ids[0]}#0": 6.0, f"{ids[0]}#1": 7.0, f"{ids[0]}#2": 5.0, f"{ids[1]}#0": -1.0, f"{ids[1]}#1": -1.0
     }  # fmt: skip
+
+
+def test_a_run_picks_by_the_log_probabilities_of_the_rows(
+    tmp_path: Path, picker: Picker, capsys: pytest.CaptureFixture[str]
+):
+    """The run's generator is not needed, and another run's pool has other log-probabilities than those of its generator."""
+    row = {"task": "double", "language": "py", "prompt": PROMPT, "tests": TESTS}
+    given = row | {"completions": [WRONG, RIGHT, WORSE], "mean_logprobs": [-3.0, -1.0, -2]}
+    (tmp_path / "rows.jsonl").write_text(json.dumps(given))
+    found = evaluated(capsys, tmp_path / "rows.jsonl", "--reranker", "a-run", "--agreement", 0)
+    assert solved(found["overall"])["reranker"] == 1.0
+
+    written = read_completions([str(tmp_path / "rows.jsonl")])
+    candidates = candidates_of(written, "completion")
+    means = {row.id: row.logprob for row in candidates}
+    problems = [one.problem for one in written]
+    picker.run["stages"]["sft"] = {"stage": "sft", "key": "one"}
+    scores, _ = scores_of(["a-run"], problems, candidates, means, "one")
+    assert max(scores["reranker"], key=scores["reranker"].__getitem__).endswith("#1")
+    del picker.run["stages"]["sft"]
+    with pytest.raises(UsageError, match="no stage sft"):
+        scores_of(["a-run"], problems, candidates, means, "one")
 
 
 def test_answers_in_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
@@ -158,6 +182,7 @@ def test_answers_in_markdown(tmp_path: Path, capsys: pytest.CaptureFixture[str])
             {"completions": ["x"], "mean_logprobs": [-1.0, -2.0]},
             "rows.jsonl:1: 2 mean_logprobs for 1 completions",
         ),
+        ({"completions": ["x"], "mean_logprobs": [0.1]}, "rows.jsonl:1: field 'mean_logprobs.0'"),
         ({"completions": ["x"], "language": "cobol"}, "cobol"),
         ({"completions": ["x"], "language": "swift"}, "swift"),
         ({"completions": ["x"], "tests": ""}, "expected either `tests` (a program) or `cases`"),

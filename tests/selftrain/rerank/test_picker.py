@@ -54,7 +54,7 @@ def test_it_adds_the_generators_log_probability_to_the_score(smoke_run: Finished
     expected = [score + weight * log for score, log in zip(scores[:3], picked.logprobs[:3], strict=True)]
     assert picked.scores == pytest.approx([*expected, -math.inf])
     assert dict(picked.refused) == {3: "it is empty, or holds no program"}
-    given = picker.rank(PROMPT, CANDIDATES, logprobs=[-0.5, -1.0, -2.0, 0.0])
+    given = picker.rank(PROMPT, CANDIDATES, mean_logprobs=[-0.5, -1.0, -2.0, 0.0])
     assert given.scores == pytest.approx(
         [scores[0] - 0.5 * weight, scores[1] - weight, scores[2] - 2 * weight, -math.inf]
     )
@@ -96,7 +96,7 @@ def test_its_picks_are_those_that_the_run_evaluated(smoke_run: Finished, way: st
     assert len(pool.problems) == 16
     for problem in pool.problems:
         logprobs = problem.mean_logprob.tolist()
-        found = picker.rank(problem.prompt, problem.completions, logprobs=logprobs, exact=True)
+        found = picker.rank(problem.prompt, problem.completions, mean_logprobs=logprobs, exact=True)
         assert found.scores == pytest.approx(problem.scores[way].tolist(), abs=1e-4)
         assert problem.scores[way][found.best] == pytest.approx(problem.scores[way].max(), abs=1e-4)
     assert "_generator" not in vars(picker), "it is not loaded"
@@ -133,11 +133,11 @@ def test_how_close_two_programs_are_is_the_chance_by_the_runs_calibration(smoke_
 
 def test_logprobs_must_be_one_number_for_each_candidate(smoke_run: Finished):
     picker = Picker.load(smoke_run.out)
-    for wrong in ([-1.0], [-1.0, math.nan], [-1.0, 2.0], [-1.0, "x"]):
+    for wrong in ([-1.0], [-1.0, math.nan], [-1.0, 2.0], [-1.0, "x"], [-1.0, False], "-1", 2):
         with pytest.raises(
-            UsageError, match="logprobs: expected a mean log-probability per token for each of 2"
+            UsageError, match="mean_logprobs: expected a mean log-probability per token for each of 2"
         ):
-            picker.rank(PROMPT, ["a", "b"], logprobs=wrong)
+            picker.rank(PROMPT, ["a", "b"], mean_logprobs=wrong)
 
 
 def test_what_it_solves_is_what_the_report_says_against_the_best_untrained_way(smoke_run: Finished):

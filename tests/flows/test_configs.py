@@ -10,7 +10,11 @@ import yaml
 from selftrain.configfile import CONFIGS, load_config
 from selftrain.plan.corpus import corpus_of
 from tests.command import Finished, PrefectServer, selftrain
-from tests.shrink import make_hub, shrink
+from tests.selftrain.problems.made import py_row, write_jsonl
+from tests.shrink import description, make_hub, shrink
+
+TRAINED = [("mbpp", at) for at in range(200, 224)]
+EVALUATED = [("humaneval", at) for at in range(300, 304)]
 
 
 @pytest.fixture(scope="module")
@@ -112,3 +116,26 @@ def test_the_config_of_the_nightly_deployment_runs_its_whole_flow_shrunk(
     server: PrefectServer, store: Path, tmp_path: Path
 ):
     check(finished("prod", {}, store, tmp_path, 1), 1, "Llama")
+
+
+def test_the_config_without_sft_and_ppo_runs_on_files_of_problems(
+    server: PrefectServer, places: dict[str, Path], store: Path, tmp_path: Path
+):
+    rows = [py_row(f"{kind}_{at}", description(at)) for kind, at in (*TRAINED, *EVALUATED)]
+    train = write_jsonl(tmp_path / "train.jsonl", rows[: len(TRAINED)])
+    evaluation = write_jsonl(tmp_path / "evaluation.jsonl", rows[len(TRAINED) :])
+    settings = {
+        "problems.train": train, "problems.evaluation": evaluation, "model.base": places["Qwen/Qwen2.5-Coder-0.5B"],
+        "store": store, "sample.rl": 6, "sample.evaluation": 4, "sample.max_new_tokens": 32, "sample.shard": 8,
+        "reward.layers": 1, "reward.max_tokens": 256, "reward.batch_size": 4, "evaluate.agreement": 2, "evaluate.bootstrap": 50,
+        "runtime.processes": 1, "runtime.backend": "process", "runtime.allow_no_isolation": True,
+    }  # fmt: skip
+    options = [text for name, value in settings.items() for text in ("--set", f"{name}={value}")]
+    done = selftrain("run", "qwen2.5-coder-0.5b-instruct-cpu", *options, "--out", str(tmp_path / "out"))
+    assert done.returncode == 0, done.stderr[-6000:]
+    run = Finished(store, tmp_path / "out", done.stdout, done.stderr)
+    assert run.manifest("prepare")["metrics"]["problems"]["sft"] == 0
+    assert run.manifest("sft")["metrics"]["examples"] == 0
+    assert exported(run, "rm-1")["num_hidden_layers"] == 1
+    assert not [name for name in run.stages if name.startswith("ppo")]
+    assert {"rm-1", "agreement"} <= set(run.report["pools"]["sft"]["overall"]["rankers"])

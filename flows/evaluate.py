@@ -10,6 +10,7 @@ from typing import Any
 from prefect import flow
 
 from flows.session import carry_out, open_run
+from flows.starts import check_starts
 from selftrain.champion.registry import Contender, Registry, contender
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
@@ -36,6 +37,7 @@ def evaluate(
         generator: STAGE/KEY of the generator whose candidates are ranked; default: the SFT policy that the reranker ranks for
         out: the run's folder; default: runs/NAME-evaluate
     """
+    check_starts()
     run, folder = open_run(PrefectRun, config, overrides, None, out)
     if out is None:
         folder = folder.with_name(f"{folder.name}-evaluate")

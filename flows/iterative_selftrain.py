@@ -3,29 +3,20 @@
 prefect deployment run iterative-selftrain/prod          selftrain run demo
 """
 
-from itertools import pairwise
 from typing import Any
-from uuid import UUID
 
 from prefect import flow
-from prefect.client.orchestration import get_client
-from prefect.runtime import flow_run
 from prefect.states import Completed, State
 
 from flows.champion import Decided, train_challenger
 from flows.method import method
 from flows.session import carry_out, open_run
+from flows.starts import check_starts
 from selftrain.champion.drift import drift_markdown
 from selftrain.champion.registry import Registry
-from selftrain.errors import RunError
 from tasks.display import show_markdown
 from tasks.notify import FLOW, notify
 from tasks.prefect import PrefectRun
-
-STARTS = 10
-"""Largest number of starts of one flow run; the automation of infra/automation.py restarts a run that crashed."""
-SILENT = "no sign of life"
-"""Beginning of the state message that marks a restart by the automation."""
 
 
 @flow(name="iterative-selftrain", **FLOW)
@@ -45,33 +36,13 @@ def iterative_selftrain(
         out: Folder of the run, with its report; runs/NAME if not given
         champion: Continue from the champion: train one more round, and promote its reranker if it is better
     """
-    if flow_run.run_count > STARTS:
-        raise RunError(
-            f"the run crashed {STARTS} times and is not started again; the worker's log says how its process ended. Finished "
-            "artifacts are kept: start a new run to resume"
-        )
-    if flow_run.run_count > 1 and (end := earlier_end(flow_run.id)):
-        return end
+    check_starts()
     if not champion:
         run, folder = open_run(PrefectRun, config, overrides, rounds, out)
         return carry_out(run, folder, method)
     run, content, decided = train_challenger(lambda: open_run(PrefectRun, config, overrides, rounds, out))
     announce(run, decided)
     return final_state(content, decided)
-
-
-def earlier_end(id: str) -> State[Any] | None:
-    """The final state of a run that had ended before the automation restarted it; None if the run had not ended.
-
-    The automation can miss the end of a run, and then restarts it by mistake.
-    """
-    with get_client(sync_client=True) as client:
-        states = sorted(client.read_flow_run_states(UUID(id)), key=lambda state: state.timestamp)
-    before, then = [pair for pair in pairwise(states) if pair[1].is_scheduled()][-1]
-    missed = (then.message or "").startswith(SILENT)
-    if missed and (before.is_completed() or before.is_failed() or before.is_cancelled()):
-        return State(type=before.type, name=before.name, message=before.message)
-    return None
 
 
 def announce(run: PrefectRun, decided: Decided) -> None:

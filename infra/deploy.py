@@ -1,9 +1,9 @@
-"""Creates the work pool, the automation and the deployments of prefect.yaml on the server of PREFECT_API_URL.
+"""Creates the work pool, the automations and the deployments of prefect.yaml on the server of PREFECT_API_URL.
 
 python infra/deploy.py [process | docker | kubernetes]
 
 The pool `selftrain` uses Prefect's job template for its type, with the default values of infra/pools.yaml; for Kubernetes the
-Job manifest is infra/kubernetes/job.yaml. The automation is that of automation.py. This command is idempotent.
+Job manifest is infra/kubernetes/job.yaml. The automations are those of automation.py. This command is idempotent.
 """
 
 import copy
@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from automation import make_automation
+from automation import make_automations
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
@@ -64,7 +64,7 @@ def main() -> int:
     os.chdir(HERE.parent)
     with get_client(sync_client=True) as client:
         make_pool(client, kind)
-        make_automation(client)
+        make_automations(client)
     return subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]).returncode
 
 

@@ -70,6 +70,12 @@ def notify_of_end(flow: Any, flow_run: Any, state: Any) -> None:
     )
 
 
+def notify_of_crash(flow: Any, flow_run: Any, state: Any) -> None:
+    """Flow hook: as `notify_of_end`, but not for a deployment's run: that starts again (infra/automation.py), so it has not ended."""
+    if flow_run.deployment_id is None:
+        notify_of_end(flow, flow_run, state)
+
+
 def run_name() -> str:
     """The flow run's name in the UI, e.g. `prod · 2026-11-25 02:00` (UTC)."""
     from prefect.runtime import flow_run
@@ -82,7 +88,7 @@ FLOW: dict[str, Any] = {
     "flow_run_name": run_name,
     "validate_parameters": False,
     "on_failure": [notify_of_end],
-    "on_crashed": [notify_of_end],
+    "on_crashed": [notify_of_crash],
     "on_cancellation": [notify_of_end],
 }
 """Arguments of Prefect's decorator that all flows have."""

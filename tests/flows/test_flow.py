@@ -1,5 +1,6 @@
 """Tests of the whole loop through the real command line: its artifacts, its cache hits, and its error messages."""
 
+import importlib
 import json
 import re
 import shutil
@@ -10,9 +11,6 @@ from typing import Any
 
 import pytest
 import yaml
-from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import StateType
-from prefect.states import State
 
 from selftrain.errors import RunError
 from tests.command import ROOT, Finished, PrefectServer, selftrain
@@ -567,38 +565,14 @@ def test_a_server_that_does_not_answer_ends_with_1(tmp_path: Path):
 # Starting again
 
 
-def test_a_run_that_crashed_often_is_not_started_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
-    from flows.iterative_selftrain import STARTS, iterative_selftrain
+@pytest.mark.parametrize("flow", ["iterative_selftrain", "evaluate"])
+def test_a_run_that_crashed_often_is_not_started_again(
+    flow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from flows.starts import STARTS
 
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(STARTS + 1))
+    module = importlib.import_module(f"flows.{flow}")
     with pytest.raises(RunError, match=f"crashed {STARTS} times"):
-        iterative_selftrain.fn("smoke", {"store": str(tmp_path / "store")}, out=str(tmp_path / "out"))
+        getattr(module, flow).fn("smoke", {"store": str(tmp_path / "store")}, out=str(tmp_path / "out"))
     assert not list(tmp_path.iterdir()), "nothing has begun"
-
-
-@pytest.mark.parametrize(
-    ("came_to", "message", "expected"),
-    [
-        (StateType.COMPLETED, "no sign of life for 300 s", "Completed"),
-        (StateType.CANCELLED, "no sign of life for 300 s", "Cancelled"),
-        (StateType.CRASHED, "no sign of life for 300 s", None),
-        (StateType.FAILED, "somebody pressed Retry", None),
-    ],
-)
-def test_a_run_that_had_ended_ends_the_same_when_it_is_started_again(
-    server: PrefectServer, came_to: StateType, message: str, expected: str | None
-):
-    from flows.iterative_selftrain import earlier_end, iterative_selftrain
-
-    with get_client(sync_client=True) as client:
-        made = client.create_flow_run(iterative_selftrain, parameters={"config": "smoke"})
-        for state in (
-            State(type=StateType.RUNNING),
-            State(type=came_to),
-            State(type=StateType.SCHEDULED, name="AwaitingRetry", message=message),
-            State(type=StateType.PENDING),
-            State(type=StateType.RUNNING),
-        ):
-            client.set_flow_run_state(made.id, state, force=True)
-    found = earlier_end(str(made.id))
-    assert (found and found.name) == expected

@@ -2,39 +2,36 @@
 
 A line of IN is {"prompt", "candidates"}, with `language`, `id` and `mean_logprobs` if they are known; `completions` is another name
 for `candidates`, as `selftrain generate` writes it. `mean_logprobs` is the mean log-probability per token of each candidate under the
-run's generator, in nats; where the way to rank uses them, and a line has none, the generator is loaded and computes them. A line of OUT answers one line of IN, in the same order:
+run's generator, in nats; where the way to rank uses them, and a line has none, the generator is loaded and computes them. A line of
+OUT answers one line of IN, in the same order:
 
-    line    its number in IN
-    sha256  the first digits of that line's digest, by which a resumed batch knows that IN is the same
-    by      the way to rank
-    id      as in IN, if it has one
-    best    index of the best candidate
-    pick    its text
-    scores  as many as candidates; null for one that cannot be scored
-    error   in place of the last three, why the line cannot be ranked
+    line      its number in IN
+    sha256    the first digits of that line's digest, by which a resumed batch knows that IN is the same
+    by        the way to rank
+    reranker  the first digits of a digest of the reranker's files, and of a run's way to rank: a batch goes on with no other one
+    id        as in IN, if it has one
+    best      index of the best candidate
+    pick      its text
+    scores    as many as candidates; null for one that cannot be scored
+    error     in place of the last three, why the line cannot be ranked
 """
 
 import argparse
-import hashlib
-import json
-import math
-import os
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
+from flows.lines import Row, encoded, go_on, read_rows
 from flows.progress import Progress
 from sandbox.errors import UsageError as SandboxUsageError
-from selftrain.errors import DataError, UsageError
+from selftrain.errors import UsageError
 
 WINDOW = 64
 """Lines that are scored together, and after which the output is written."""
-LONGEST_LINE = 1 << 26
-"""Largest number of bytes of an input line."""
 
 EXAMPLES = """\
 examples:
@@ -48,7 +45,7 @@ examples:
 a line of in.jsonl and of out.jsonl:
   {"id": 7, "prompt": "def double(n):\\n", "candidates": ["    return n\\n", "    return 2 * n\\n"], "language": "py",
    "mean_logprobs": [-0.4, -0.2]}
-  {"line": 1, "sha256": "...", "by": "rm-2", "id": 7, "best": 1, "pick": "    return 2 * n\\n", "scores": [-0.3, 1.2]}"""
+  {"line": 1, "sha256": "...", "by": "rm-2", "reranker": "...", "id": 7, "best": 1, "pick": "    return 2 * n\\n", "scores": [-0.3, 1.2]}"""
 
 
 @dataclass(frozen=True)
@@ -67,7 +64,7 @@ class Line:
 
 def batch_command(options: argparse.Namespace) -> int:
     """`selftrain rank --batch`."""
-    from selftrain.rerank.ranker import load_ranker
+    from selftrain.rerank.ranker import identity, load_ranker
 
     source, target = options.batch
     if options.prompt or options.candidates or options.mean_logprobs or options.example is not None:
@@ -82,9 +79,10 @@ def batch_command(options: argparse.Namespace) -> int:
         raise UsageError(f"{source}: no such file; expected JSON lines with `prompt` and `candidates`")
     ranker = load_ranker(options.run, options.by)
     by = getattr(ranker, "way", Path(options.run).resolve().name)
+    maker = {"by": by, "reranker": identity(ranker)}
     if target == "-":
-        return rank_stream(ranker, by, source)
-    return rank_file(ranker, by, source, target)
+        return rank_stream(ranker, maker, source)
+    return rank_file(ranker, maker, source, target)
 
 
 def candidate_files(names: Sequence[str], prompt: str | None) -> list[str]:
@@ -105,47 +103,39 @@ def candidate_files(names: Sequence[str], prompt: str | None) -> list[str]:
     return found
 
 
-def rank_file(ranker: Any, by: str, source: str, target: str) -> int:
+def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -> int:
     """Rank the lines of file `source` into file `target`, after those that it holds already; returns the exit code.
 
     ranker  a `Picker` or a `Reranker`
+    maker   the fields `by` and `reranker` of each line of the output
 
     Raises UsageError where a file cannot be read or written, or `target` is the result of other lines or of another ranker.
     """
-    if Path(source).resolve() == Path(target).resolve():
-        raise UsageError(f"{target}: input and output are one file; name another output")
-    try:
-        with open(source, "rb") as lines:
-            total = sum(1 for _ in lines)
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
-    try:
-        done, bad = _resume(source, target, by)
-    except OSError as error:
-        raise UsageError(f"{target}: cannot be read: {error.strerror}") from error
-    if done:
-        print(f"selftrain: {target} has the first {done} lines; going on", file=sys.stderr)
+    before = go_on(source, target, maker)
+    bad = before.bad
     progress = Progress(sys.stderr)
     try:
         with open(source, "rb") as lines, open(target, "ab", buffering=0) as out:
-            for row in rank_lines(ranker, by, read_lines(lines, source, done), WINDOW):
+            for row in rank_lines(ranker, maker, read_lines(lines, source, before.done), WINDOW):
                 out.write(encoded(row))
-                done = row["line"]
                 bad += _told(source, row)
-                progress(done, total, "lines")
+                progress(row["line"], before.total, "lines")
     except OSError as error:
         raise UsageError(f"{source} or {target}: {error.strerror}") from error
-    print(f"selftrain: {total} lines ranked by {by}, {bad} of them could not be", file=sys.stderr)
+    print(
+        f"selftrain: {before.total} lines ranked by {maker['by']}, {bad} of them could not be",
+        file=sys.stderr,
+    )
     return 1 if bad else 0
 
 
-def rank_stream(ranker: Any, by: str, source: str) -> int:
+def rank_stream(ranker: Any, maker: Mapping[str, str], source: str) -> int:
     """Rank the lines of `source` (- is standard input, each line as it comes) to standard output; returns the exit code."""
     name, window = ("line", 1) if source == "-" else (source, WINDOW)
     bad = 0
     try:
         with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
-            for row in rank_lines(ranker, by, read_lines(lines, name, 0), window):
+            for row in rank_lines(ranker, maker, read_lines(lines, name, 0), window):
                 sys.stdout.write(encoded(row).decode())
                 sys.stdout.flush()
                 bad += _told(name, row)
@@ -156,14 +146,16 @@ def rank_stream(ranker: Any, by: str, source: str) -> int:
     return 1 if bad else 0
 
 
-def rank_lines(ranker: Any, by: str, lines: Iterable[Line], window: int) -> Iterator[dict[str, Any]]:
+def rank_lines(
+    ranker: Any, maker: Mapping[str, str], lines: Iterable[Line], window: int
+) -> Iterator[dict[str, Any]]:
     """The output row of each line, in order; `window` lines are scored together."""
     lines = iter(lines)
     while several := list(islice(lines, window)):
         scores = iter(_scores(ranker, [line for line in several if not line.error]))
         for line in several:
             found: list[float] | str = line.error or next(scores)
-            yield {"line": line.number, "sha256": line.digest, "by": by} | _answer(line, found)
+            yield {"line": line.number, "sha256": line.digest, **maker} | _answer(line, found)
 
 
 def _answer(line: Line, found: list[float] | str) -> dict[str, Any]:
@@ -196,44 +188,15 @@ def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
 
 def read_lines(file: IO[bytes], name: str, done: int) -> Iterator[Line]:
     """The lines of `file` after the first `done`; blank lines are left out."""
-    for number, text, digest in _texts(file, name, done):
-        yield _line(text, name, number, digest)
+    return map(_line, read_rows(file, name, done))
 
 
-def _texts(file: IO[bytes], name: str, done: int) -> Iterator[tuple[int, bytes, str]]:
-    """(number, line, first digits of its digest) of each line that is not blank, after the first `done`."""
-    number = 0
-    while text := file.readline(LONGEST_LINE):
-        number += 1
-        if not text.endswith(b"\n") and len(text) == LONGEST_LINE:
-            raise UsageError(
-                f"{name}:{number}: the line has more than {LONGEST_LINE >> 20} MiB; expected one JSON object a line"
-            )
-        if number > done and text.strip():
-            yield number, text, hashlib.sha256(text.strip()).hexdigest()[:12]
-
-
-def _parsed(text: bytes, name: str, number: int) -> tuple[dict[str, Any], str]:
-    """The object in a line, and why there is none."""
-    from selftrain.problems.rows import parse_json
-
-    try:
-        row = _finite(parse_json(text.decode("utf-8-sig").strip(), Path(name), number))
-    except UnicodeDecodeError as error:
-        return {}, f"not UTF-8 ({error.reason})"
-    except DataError as error:
-        return {}, str(error).removeprefix(f"{name}:{number}: ")
-    except RecursionError:  # of `_finite`, which takes more than the parser
-        return {}, "JSON nested too deeply"
-    return (row, "") if isinstance(row, dict) else ({}, "expected a JSON object")
-
-
-def _line(text: bytes, name: str, number: int, digest: str) -> Line:
+def _line(given: Row) -> Line:
     from selftrain.rerank.picker import check_logprobs
 
-    row, wrong = _parsed(text, name, number)
-    if wrong:
-        return Line(number, digest, error=wrong)
+    number, digest, row = given.number, given.sha256, given.fields
+    if given.wrong:
+        return Line(number, digest, error=given.wrong)
     id, prompt, language, logprobs = (row.get(key) for key in ("id", "prompt", "language", "mean_logprobs"))
     candidates = row.get("candidates", row.get("completions"))
     wrong = ""
@@ -254,70 +217,6 @@ def _line(text: bytes, name: str, number: int, digest: str) -> Line:
         return Line(number, digest, id, error=wrong)
     known = None if logprobs is None else tuple(logprobs)
     return Line(number, digest, id, str(prompt), tuple(candidates or ()), language, known)
-
-
-def _resume(source: str, target: str, by: str) -> tuple[int, int]:
-    """The number of the last line that `target` answers, and how many answers are errors. An answer that a kill cut short is
-    removed."""
-    if not Path(target).exists():
-        return 0, 0
-    last, bad, kept = b"", 0, 0
-    with open(target, "rb") as file:
-        for row in file:
-            if row.endswith(b"\n"):
-                last, kept = row, kept + len(row)
-                bad += b'"error": ' in row and "error" in _object(row)
-    before = _object(last)
-    done: Any = before.get("line") if last else 0
-    if last and not (isinstance(done, int) and done >= 1):
-        raise UsageError(f"{target}: not the result of a batch; name another output")
-    if last and before.get("by") != by:
-        raise UsageError(f"{target} was ranked by {before.get('by')}, and this is {by}; name another output")
-    if last and before.get("sha256") != _digest_of(source, done):
-        raise UsageError(f"{target} answers other lines than those of {source}; name another output")
-    if kept < Path(target).stat().st_size:
-        os.truncate(target, kept)
-    return done, bad
-
-
-def _object(row: bytes) -> dict[str, Any]:
-    try:
-        found = json.loads(row)
-    except ValueError:
-        return {}
-    return found if isinstance(found, dict) else {}
-
-
-def _digest_of(source: str, number: int) -> str:
-    with open(source, "rb") as file:
-        line = next(islice(file, number - 1, None), b"")
-    return hashlib.sha256(line.strip()).hexdigest()[:12]
-
-
-def encoded(row: dict[str, Any]) -> bytes:
-    """A row as a line of JSON; a number that is not finite, which JSON does not have, is null."""
-    return json.dumps(_finite(row), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
-
-
-def _finite(value: Any) -> Any:
-    """`value` with None in place of NaN and infinity."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, dict):
-        return {name: _finite(one) for name, one in value.items()}
-    return [_finite(one) for one in value] if isinstance(value, list) else value
-
-
-def objects(source: str) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """(FILE:LINE, object, why it is none) of each line of `source`; - is standard input. Raises UsageError for the whole file."""
-    name = "line" if source == "-" else source
-    try:
-        with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
-            for number, text, _ in _texts(lines, name, 0):
-                row, wrong = _parsed(text, name, number)
-                yield f"{name} {number}" if source == "-" else f"{name}:{number}", row, wrong
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
 
 
 def _told(source: str, row: dict[str, Any]) -> int:

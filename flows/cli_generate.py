@@ -3,12 +3,12 @@
 import argparse
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
-from flows.cli_batch import encoded, objects
 from flows.cli_evaluate import add_sandbox
+from flows.lines import Before, encoded, go_on, read_rows
 from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
@@ -17,14 +17,16 @@ from selftrain.units import visible
 GENERATE_EXAMPLES = """\
 examples:
   selftrain generate runs/demo --prompt p.txt --n 4                        four completions of one prompt
-  selftrain generate runs/demo problems.jsonl --out written.jsonl          of many prompts, one JSON object a line
+  selftrain generate runs/demo problems.jsonl --out written.jsonl          of many prompts, one JSON object a line; killed, the
+                                                                           same command goes on
   selftrain evaluate written.jsonl --reranker runs/demo                    ... if they have tests: how good is the pick?
   selftrain rank runs/demo --batch written.jsonl picks.jsonl               ... or only the picks
   selftrain generate qwen2.5-coder --base-url http://127.0.0.1:11434/v1 --prompt p.txt --language py
                                                                            a model behind an OpenAI-compatible server
 
 A row of the input has `prompt` and, if they are known, `language` and `stop_tokens`; all its fields are kept. The output adds
-`completions`, `finish_reasons` and, where the model gives them, `mean_logprobs` (nats per token)."""
+`completions`, `finish_reasons` and, where the model gives them, `mean_logprobs` (nats per token); and `generated`, which says from which
+line, by which model and with which settings: the same command again goes on behind the last row that is there."""
 
 BEST_EXAMPLES = """\
 examples:
@@ -50,7 +52,9 @@ def add_commands(commands: Any) -> None:
     )
     generate.add_argument("--prompt", metavar="FILE", help="file with one prompt, in place of IN")
     generate.add_argument(
-        "--out", metavar="OUT", help="file to write; it must not exist (default: standard output)"
+        "--out",
+        metavar="OUT",
+        help="file to write (default: standard output); one that was killed goes on with the same IN",
     )
     generate.set_defaults(command=generate_command)
 
@@ -132,35 +136,86 @@ def generate_command(options: argparse.Namespace) -> int:
     """`selftrain generate`; exit code 1 if a row could not be used."""
     if (options.rows is None) == (options.prompt is None):
         raise UsageError("expected either IN, JSON lines with `prompt`, or --prompt FILE")
-    if options.out is not None and Path(options.out).exists():
-        raise UsageError(f"{options.out} exists; name another file, or remove it")
-    rows = list(_rows(options)) if options.rows != "-" else _rows(options)
+    source, out = options.rows, options.out
+    one = read_text(options.prompt) if options.prompt is not None else None
+    if source not in (None, "-") and not Path(source).exists():
+        raise UsageError(f"{source}: no such file; expected JSON lines with `prompt`")
+    # A pipe can be read only once.
+    goes_on = source not in (None, "-") and Path(source).is_file()
+    if out is not None and not goes_on and Path(out).exists() and Path(out).stat().st_size:
+        raise UsageError(
+            f"{out} exists, and only with a file of rows it can go on; name another file, or remove it"
+        )
     generator = _generator(options)
-    total = len(rows) if isinstance(rows, list) else 0
-    show, bad = Progress(sys.stderr), 0
-    with nullcontext(sys.stdout) if options.out is None else _writable(options.out) as out:
-        for done, (where, row, wrong) in enumerate(rows, 1):
-            written = wrong or _written(generator, row, options)
-            if isinstance(written, str):
-                if options.prompt is not None:
-                    raise UsageError(written)
-                print(f"selftrain: {where}: {written}", file=sys.stderr)
-                bad += 1
-            else:
-                out.write(encoded(row | written).decode())
-                out.flush()
-            show(done, total, "prompts")
+    if one is not None:
+        written = _written(generator, {"prompt": one}, options)
+        if isinstance(written, str):
+            raise UsageError(written)
+        with _output(out) as file:
+            file.write(encoded({"prompt": one} | written))
+        return 0
+    maker = _maker(generator, options)
+    before = (
+        go_on(source, out, maker, lambda row: row.get("generated"))
+        if goes_on and out is not None
+        else Before(0)
+    )
+    return _generate(generator, options, maker, before)
+
+
+def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any], before: Before) -> int:
+    """Answer the rows that are not answered yet, each as it is read."""
+    source = options.rows
+    name = "line" if source == "-" else source
+    show, bad = Progress(sys.stderr), before.bad
+    try:
+        with (
+            open(0 if source == "-" else source, "rb", closefd=source != "-") as lines,
+            _output(options.out) as out,
+        ):
+            for row in read_rows(lines, name, before.done):
+                written = row.wrong or _written(generator, row.fields, options)
+                if isinstance(written, str):
+                    print(
+                        f"selftrain: {name}{' ' if source == '-' else ':'}{row.number}: {written}",
+                        file=sys.stderr,
+                    )
+                    bad += 1
+                else:
+                    stamp = {"line": row.number, "sha256": row.sha256} | maker
+                    out.write(encoded(row.fields | written | {"generated": stamp}))
+                    out.flush()
+                show(row.number, before.total, "lines")
+    except BrokenPipeError:
+        raise
+    except OSError as error:
+        raise UsageError(f"{source} or {options.out or 'standard output'}: {error.strerror}") from error
     if bad:
         print(f"selftrain: {bad} rows could not be used", file=sys.stderr)
     return 1 if bad else 0
 
 
-def _rows(options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any], str]]:
-    """(FILE:LINE, row, why it cannot be used)."""
-    if options.prompt is not None:
-        yield options.prompt, {"prompt": read_text(options.prompt)}, ""
+def _maker(generator: Any, options: argparse.Namespace) -> dict[str, Any]:
+    """What decides the completions: the model (first digits of a digest of its files, or its name on a server) and how it samples."""
+    from selftrain.models.weights import checkpoint_digest
+
+    model = options.generator if generator.folder is None else checkpoint_digest(generator.folder)[:12]
+    how = {name: getattr(options, name) for name in ("n", "language", "engine", "chat")}
+    return {"model": model, **how, **_sampling(options)}
+
+
+@contextmanager
+def _output(name: str | None) -> Iterator[IO[bytes]]:
+    """Standard output, or the end of the file `name`."""
+    if name is None:
+        yield sys.stdout.buffer
         return
-    yield from objects(options.rows)
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(open(name, "ab", buffering=0))
+        except OSError as error:
+            raise UsageError(f"{name}: cannot be written: {error.strerror}") from error
+        yield file
 
 
 def _written(generator: Any, row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any] | str:
@@ -257,10 +312,3 @@ def read_text(name: str) -> str:
         return Path(name).read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{name}: cannot be read as text: {error}") from error
-
-
-def _writable(name: str) -> IO[str]:
-    try:
-        return open(name, "x", encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"{name}: cannot be written: {error.strerror}") from error

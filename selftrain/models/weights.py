@@ -41,6 +41,13 @@ def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
     return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
+def checkpoint_digest(folder: Path) -> str:
+    """sha256 over the files of a checkpoint, its chat template's too. Raises UsageError where one cannot be read."""
+    digest = base_digest(ModelConfig(base=str(folder), prompt_style="chat"), "checkpoint")
+    assert digest is not None
+    return digest
+
+
 def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:
     """The commit of `revision` (default: main) of the hub model `name`. A full commit is returned without asking the hub.
 

@@ -1,11 +1,13 @@
 """Loads what ranks at a place: the picker of a run or of the champion, or a reranker by itself."""
 
+import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from selftrain.champion.registry import evaluation_of
 from selftrain.errors import UsageError
+from selftrain.models.weights import checkpoint_digest
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion
 from selftrain.rerank.reranker import Ranking, Reranker
@@ -36,6 +38,20 @@ def rank_many(
     if isinstance(ranker, Picker):
         return ranker.rank_many(problems, mean_logprobs)
     return ranker.rank_many(problems)
+
+
+def identity(ranker: Picker | Reranker) -> str:
+    """The first 12 hex digits of a digest of what decides the scores: the files of the reranker, and of a picker its rule too.
+
+    Raises UsageError where the files cannot be read.
+    """
+    reranker = ranker.reranker if isinstance(ranker, Picker) else ranker
+    assert reranker.folder is not None
+    parts: list[object] = [checkpoint_digest(reranker.folder)]
+    if isinstance(ranker, Picker):
+        generator = ranker.run["stages"].get("sft", {}).get("key") if ranker.weight else None
+        parts += [ranker.way, ranker.weight, generator]
+    return hashlib.sha256(repr(parts).encode()).hexdigest()[:12]
 
 
 def _has_picker(place: str | Path) -> bool:

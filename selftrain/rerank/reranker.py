@@ -57,9 +57,11 @@ WINDOW = 4096
 class Reranker:
     """A one-label sequence classifier that reads prompt + completion and scores the completion."""
 
-    def __init__(self, model: Any, tokenizer: Any, forward: Any = None) -> None:
+    def __init__(self, model: Any, tokenizer: Any, forward: Any = None, folder: Path | None = None) -> None:
         self.model = model
         self.tokenizer = tokenizer
+        self.folder = folder
+        """Folder of the checkpoint, if it was loaded from one."""
         self.forward = forward or model
         """Callable that makes the forward passes: the model itself, or `sharded.Sharded` where the weights are sharded."""
         self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
@@ -86,7 +88,7 @@ class Reranker:
             if getattr(model.config, "compute_type", None) == "bfloat16":
                 model.bfloat16().score.float()
                 model.score.register_forward_pre_hook(lambda _, states: (states[0].float(),))
-            return cls(model, load_tokenizer(folder))
+            return cls(model, load_tokenizer(folder), folder=folder)
 
     def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
         """Score and rank `candidates` of `prompt`.

@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,15 +13,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from flows.cli import main
 from flows.cli_batch import Line, candidate_files, rank_file, rank_lines, read_lines
 from selftrain.errors import UsageError
 from selftrain.rerank.picker import Picker
-from selftrain.rerank.reranker import Ranking
+from selftrain.rerank.ranker import identity
+from selftrain.rerank.reranker import Ranking, Reranker
 from tests.command import ROOT
 
 PROMPT = "def one():\n"
+BY = {"by": "length", "reranker": "a"}
 TEXTS = ["    return 2\n", "    return 1\n", "    return None\n"]
 
 
@@ -63,7 +67,7 @@ ROWS: list[Any] = [
 
 def test_rows_and_bad_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     source, target = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
-    assert rank_file(Longest(), "length", str(source), str(target)) == 1
+    assert rank_file(Longest(), BY, str(source), str(target)) == 1
     found = rows_of(target)
     assert [row["line"] for row in found] == [1, 2, 4, 5, 6, 7, 8]
     assert {row["by"] for row in found} == {"length"}
@@ -89,37 +93,41 @@ def test_rows_and_bad_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
 
 def test_a_batch_goes_on_where_it_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     source, target = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
-    rank_file(Longest(), "length", str(source), str(target))
+    rank_file(Longest(), BY, str(source), str(target))
     whole = target.read_bytes()
     for kept in (0, 1, len(whole) // 2, whole.index(b"\n") + 1, len(whole) - 1, len(whole)):
         target.write_bytes(whole[:kept])
-        assert rank_file(Longest(), "length", str(source), str(target)) == 1
+        assert rank_file(Longest(), BY, str(source), str(target)) == 1
         assert target.read_bytes() == whole
         assert "4 of them could not be" in capsys.readouterr().err
     ranker = Longest()
-    rank_file(ranker, "length", str(source), str(target))
+    rank_file(ranker, BY, str(source), str(target))
     assert ranker.asked == 0
 
 
 def test_another_batchs_output_is_refused(tmp_path: Path):
     source, target = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
-    rank_file(Longest(), "length", str(source), str(target))
+    rank_file(Longest(), BY, str(source), str(target))
     other = write(tmp_path / "other.jsonl", [*ROWS[:-1], {"prompt": PROMPT, "candidates": ["y"]}])
     plain = write(tmp_path / "plain.jsonl", [{"by": "length"}])
-    for arguments, said in (
-        (("length", other, target), "answers other lines"),
-        (("length", source, tmp_path), "cannot be read"),
-        (
-            ("length", source, write(tmp_path / "early.jsonl", [{"line": 0, "by": "length"}])),
-            "not the result",
-        ),
-        (("length", source, write(tmp_path / "bare.jsonl", [{"line": 1}])), "was ranked by None"),
-        (("width", source, target), "was ranked by length, and this is width"),
-        (("length", source, plain), "not the result of a batch"),
-        (("length", source, source), "are one file"),
+    early = write(tmp_path / "early.jsonl", [BY | {"line": 0}])
+    bare = write(tmp_path / "bare.jsonl", [{"line": 1, "by": "length"}])
+    notes = tmp_path / "notes"
+    notes.write_text("mine")
+    for maker, arguments, said in (
+        (BY, (source, notes), "not the result of this command"),
+        (BY, (other, target), "answers other lines"),
+        (BY, (source, tmp_path), "cannot be read"),
+        (BY, (source, early), "not the result"),
+        (BY, (source, bare), "was made with reranker None, and this is reranker a"),
+        (BY | {"by": "width"}, (source, target), "was made with by length, and this is by width"),
+        (BY | {"reranker": "b"}, (source, target), "was made with reranker a, and this is reranker b"),
+        (BY, (source, plain), "not the result of this command"),
+        (BY, (source, source), "are one file"),
     ):
         with pytest.raises(UsageError, match=said):
-            rank_file(Longest(), *map(str, arguments))
+            rank_file(Longest(), maker, *map(str, arguments))
+    assert notes.read_text() == "mine"
     assert rows_of(plain) == [{"by": "length"}]
 
 
@@ -132,7 +140,7 @@ class ByLanguage:
 
 def test_lines_are_ranked_together_in_their_own_languages():
     lines = [Line(at, "", None, PROMPT, ("x",), language) for at, language in enumerate(("py", None, "cpp"))]
-    assert [row["scores"] for row in rank_lines(ByLanguage(), "language", lines, 64)] == [[2.0], [0.0], [3.0]]
+    assert [row["scores"] for row in rank_lines(ByLanguage(), BY, lines, 64)] == [[2.0], [0.0], [3.0]]
 
 
 def test_only_a_window_of_lines_is_held(tmp_path: Path):
@@ -144,7 +152,7 @@ def test_only_a_window_of_lines_is_held(tmp_path: Path):
             read += 1
             yield Line(number, "", None, PROMPT, ("x", "xy"))
 
-    for row in rank_lines(Longest(), "length", lines(), 64):
+    for row in rank_lines(Longest(), BY, lines(), 64):
         assert read - row["line"] < 64
         assert row["best"] == 1
     assert read == 10_000
@@ -219,10 +227,42 @@ def test_log_probabilities_of_files(
     assert "is a reranker by itself, which ranks by its score" in capsys.readouterr().err
 
 
+def test_a_batch_goes_on_with_its_own_reranker_only(
+    tmp_path: Path, reranker: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Another checkpoint in a folder of the same name, and another weight of a run's log-probabilities, are other rerankers."""
+    source, target = write(tmp_path / "in.jsonl", ROWS[:1]), tmp_path / "out.jsonl"
+    mine = shutil.copytree(reranker, tmp_path / "mine")
+    assert main(["rank", str(mine), "--batch", str(source), str(target)]) == 0
+    done = target.read_bytes()
+    assert rows_of(target)[0]["reranker"] == identity(Reranker.load(reranker))
+    assert main(["rank", str(mine), "--batch", str(source), str(target)]) == 0
+    weights = load_file(mine / "model.safetensors")
+    save_file(
+        weights | {"score.weight": -weights["score.weight"]}, mine / "model.safetensors", {"format": "pt"}
+    )
+    capsys.readouterr()
+    assert main(["rank", str(mine), "--batch", str(source), str(target)]) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert "out.jsonl was made with reranker" in line
+    assert target.read_bytes() == done
+
+    model = Reranker.load(reranker)
+    rules = [
+        ("rm-1", 1.0, "a"),
+        ("rm-1+logprob", 1.0, "a"),
+        ("rm-1+logprob", 2.0, "a"),
+        ("rm-1+logprob", 1.0, "b"),
+    ]
+    found = {
+        identity(Picker({"stages": {"sft": {"key": key}}}, model, way, {"logprob_weights": {"rm-1": weight}}))
+        for way, weight, key in [*rules, ("rm-1", 2.0, "b")]
+    }
+    assert len(found) == len(rules), "by the reranker alone, weight and generator do not matter"
+
+
 @pytest.mark.slow
 def test_a_killed_batch_of_a_reranker_goes_on(tmp_path: Path, reranker: Path):
-    from selftrain import Reranker
-
     rows = [{"id": n, "prompt": PROMPT, "candidates": [f"    return {n}\n", *TEXTS]} for n in range(200)]
     source, target = write(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
     command = [sys.executable, "-m", "flows.cli", "rank", str(reranker), "--batch", str(source), str(target)]

@@ -1,12 +1,18 @@
 """Tests of `selftrain generate` and `selftrain best-of` with a tiny model."""
 
 import json
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from flows.cli import main
+from tests.command import ROOT
 
 PROMPT = "def add(n):  # n + 1\n"
 SHORT = ("--n", "2", "--max-new-tokens", "4")
@@ -55,8 +61,11 @@ def test_one_prompt_and_wrong_usage(tmp_path: Path, generator: Path, capsys: pyt
     for arguments, said in (
         ([], "expected either IN"),
         (["in.jsonl", "--prompt", prompt], "expected either IN"),
-        (["--prompt", prompt, "--out", str(tmp_path / "there")], "exists; name another file"),
-        (["nowhere.jsonl"], "nowhere.jsonl: cannot be read"),
+        (["--prompt", prompt, "--out", str(tmp_path / "there")], "there exists, and only with a file"),
+        (["-", "--out", str(tmp_path / "there")], "there exists, and only with a file"),
+        ([str(tmp_path / "p.txt"), "--out", str(tmp_path / "there")], "not the result of this command"),
+        (["nowhere.jsonl"], "nowhere.jsonl: no such file"),
+        ([str(tmp_path)], "Is a directory"),
         (["--prompt", prompt, "--temperature", "0"], "n=16: expected at least 1, and 1 at temperature 0"),
         (["--prompt", str(tmp_path)], "cannot be read as text"),
     ):
@@ -64,6 +73,73 @@ def test_one_prompt_and_wrong_usage(tmp_path: Path, generator: Path, capsys: pyt
         [line] = capsys.readouterr().err.splitlines()
         assert said in line
     assert (tmp_path / "there").read_text() == "kept"
+
+
+def test_it_goes_on_where_it_was_cut_with_the_same_rows_generator_and_settings(
+    tmp_path: Path, generator: Path, reranker: Path, capsys: pytest.CaptureFixture[str]
+):
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    rows = [
+        "{broken",
+        *(json.dumps({"id": at, "line": "kept", "prompt": PROMPT}) for at in range(3)),
+        "",
+        '{"prompt": 5}',
+    ]
+    source.write_text("\n".join(rows))
+    command = ["generate", str(generator), str(source), "--out", str(out), *SHORT]
+    assert main(command) == 1
+    whole = out.read_bytes()
+    assert [(row["id"], row["line"], row["generated"]["line"]) for row in rows_of(out)] == [
+        (0, "kept", 2), (1, "kept", 3), (2, "kept", 4)
+    ]  # fmt: skip
+    for kept in (0, 1, whole.index(b"\n") + 1, len(whole) - 1, len(whole)):
+        out.write_bytes(whole[:kept])
+        capsys.readouterr()
+        assert main(command) == 1
+        assert out.read_bytes() == whole
+        assert capsys.readouterr().err.endswith("selftrain: 2 rows could not be used\n")
+    for changed, said in (
+        ([*command, "--n", "3"], "was made with n 2, and this is n 3"),
+        ([*command, "--seed", "1"], "was made with seed 0, and this is seed 1"),
+        ([*command, "--language", "sh"], "was made with language None, and this is language sh"),
+        (["generate", str(other(tmp_path, generator)), *command[2:]], "was made with model"),
+        ([*command[:2], str(out), *command[3:]], "are one file"),
+    ):
+        assert main(changed) == 2
+        [line] = capsys.readouterr().err.splitlines()
+        assert said in line
+    source.write_text(source.read_text().replace('"id": 2', '"id": 9'))
+    assert main(command) == 2
+    assert "answers other lines" in capsys.readouterr().err
+    assert out.read_bytes() == whole
+
+
+def other(folder: Path, generator: Path) -> Path:
+    """A copy of the generator with other weights."""
+    copy = shutil.copytree(generator, folder / "other")
+    weights = load_file(copy / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: -weights[name]}, copy / "model.safetensors", {"format": "pt"})
+    return copy
+
+
+@pytest.mark.slow
+def test_rows_are_read_as_they_come(tmp_path: Path, generator: Path):
+    """The first row is answered before the second is written."""
+    child = subprocess.Popen(
+        [sys.executable, "-m", "flows.cli", "generate", str(generator), "-", *SHORT],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env=os.environ | {"PYTHONPATH": str(ROOT)},
+    )
+    with child:
+        assert child.stdin
+        assert child.stdout
+        for at in range(2):
+            child.stdin.write(json.dumps({"id": at, "prompt": PROMPT}).encode() + b"\n")
+            child.stdin.flush()
+            assert json.loads(child.stdout.readline())["id"] == at
+    assert child.returncode == 0
 
 
 def test_best_of(tmp_path: Path, generator: Path, reranker: Path, capsys: pytest.CaptureFixture[str]):

@@ -9,6 +9,7 @@ PYTHON ?= python3
 TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
 POOL ?= process
+FORCE ?=
 # Processes that share the tests, file by file.
 WORKERS ?= 2
 BIN := .venv/bin
@@ -73,8 +74,8 @@ image: $(READY) ## the Docker image in which the sandbox runs programs
 server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
 	@$(BIN)/prefect server start
 
-deploy: $(READY) ## work pool and deployments on the running server (POOL=process, docker or kubernetes)
-	@$(LOCAL) $(BIN)/python infra/deploy.py $(POOL)
+deploy: $(READY) ## work pool and deployments on the running server (POOL=process, docker or kubernetes; FORCE=1 overwrites what was changed there)
+	@$(LOCAL) $(BIN)/python infra/deploy.py $(POOL) $(if $(filter-out 0,$(FORCE)),--force)
 
 worker: $(READY) ## a worker for the work pool
 	@$(LOCAL) $(BIN)/prefect worker start --pool selftrain

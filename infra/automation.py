@@ -108,13 +108,16 @@ def automations(silent: int, again: int) -> list[AutomationCore]:
 
 
 def make_automations(
-    client: SyncPrefectClient, silent: int = SILENT_SECONDS, again: int = AGAIN_SECONDS
+    client: SyncPrefectClient, silent: int = SILENT_SECONDS, again: int = AGAIN_SECONDS, force: bool = False
 ) -> None:
-    """Create the automations, or update them."""
+    """Create the automations, or update them. One that was paused on the server stays paused, unless `force`."""
     for automation in automations(silent, again):
         existing = client.read_automations_by_name(automation.name)
         if existing:
-            client.update_automation(existing[0].id, automation)
+            enabled = force or existing[0].enabled
+            if not enabled:
+                print(f"automation `{automation.name}` is paused and stays so (FORCE=1 overwrites it)")
+            client.update_automation(existing[0].id, automation.model_copy(update={"enabled": enabled}))
         else:
             client.create_automation(automation)
 

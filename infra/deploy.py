@@ -1,20 +1,23 @@
 """Creates the work pool, the automations and the deployments of prefect.yaml on the server of PREFECT_API_URL.
 
-python infra/deploy.py [process | docker | kubernetes]
+python infra/deploy.py [process | docker | kubernetes] [--force]
 
 The pool `selftrain` uses Prefect's job template for its type, with the default values of infra/pools.yaml; for Kubernetes the
-Job manifest is infra/kubernetes/job.yaml. The automations are those of automation.py. This command is idempotent.
+Job manifest is infra/kubernetes/job.yaml. The automations are those of automation.py. What was changed on the server is kept
+and printed, see merge.py; `--force` overwrites it. This command is idempotent.
 """
 
+import argparse
 import copy
 import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import yaml
 from automation import make_automations
+from deployments import FILE, make_deployments
+from merge import Deployed
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
 from prefect.exceptions import ObjectNotFound
@@ -22,6 +25,8 @@ from prefect.exceptions import ObjectNotFound
 HERE = Path(__file__).parent
 NAME = "selftrain"
 TYPES = ("process", "docker", "kubernetes")
+DEPTH = 4
+"""Levels of a job template that are compared one by one: variables, properties, the name of a variable, its default."""
 
 
 def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
@@ -38,7 +43,7 @@ def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
     return template
 
 
-def make_pool(client: SyncPrefectClient, kind: str) -> None:
+def make_pool(client: SyncPrefectClient, kind: str, deployed: Deployed) -> None:
     """Create the pool, or update it. Exits with a message if the pool exists with another type."""
     collections = client.read_worker_metadata()
     default = next(workers[kind] for workers in collections.values() if kind in workers)
@@ -47,26 +52,33 @@ def make_pool(client: SyncPrefectClient, kind: str) -> None:
         pool = client.read_work_pool(NAME)
     except ObjectNotFound:
         client.create_work_pool(WorkPoolCreate(name=NAME, type=kind, base_job_template=template))
-        return
-    if pool.type != kind:
-        sys.exit(
-            f"the work pool {NAME} is of type {pool.type}, not {kind}: run `make deploy POOL={pool.type}`, or delete the pool first "
-            f"with `prefect work-pool delete {NAME}`"
-        )
-    client.update_work_pool(NAME, WorkPoolUpdate(base_job_template=template))
+    else:
+        if pool.type != kind:
+            sys.exit(
+                f"the work pool {NAME} is of type {pool.type}, not {kind}: run `make deploy POOL={pool.type}`, or delete the pool first "
+                f"with `prefect work-pool delete {NAME}`"
+            )
+        merged = deployed.merge("pool", "infra", template, pool.base_job_template, DEPTH)
+        if merged != pool.base_job_template:
+            client.update_work_pool(NAME, WorkPoolUpdate(base_job_template=merged))
+    deployed.remember("pool", template, DEPTH)
 
 
-def main() -> int:
-    """Create everything; returns the exit code of `prefect deploy`."""
-    kind = sys.argv[1] if len(sys.argv) > 1 else "process"
-    if kind not in TYPES:
-        sys.exit(f"unknown type of work pool {kind!r}; expected one of: {', '.join(TYPES)}")
+def main() -> None:
+    """Create everything."""
+    command = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    command.add_argument("kind", nargs="?", default="process", choices=TYPES, help="type of the work pool")
+    command.add_argument("--force", action="store_true", help="overwrite what was changed on the server")
+    options = command.parse_args()
     os.chdir(HERE.parent)
     with get_client(sync_client=True) as client:
-        make_pool(client, kind)
-        make_automations(client)
-    return subprocess.run([sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]).returncode
+        deployed = Deployed(client, options.force)
+        make_pool(client, options.kind, deployed)
+        make_automations(client, force=options.force)
+        make_deployments(client, Path(FILE), deployed)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

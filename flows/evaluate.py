@@ -9,8 +9,8 @@ from typing import Any
 
 from prefect import flow
 
+from flows.deployed import begin
 from flows.session import carry_out, open_run
-from flows.starts import check_starts
 from selftrain.champion.registry import Contender, Registry, contender
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
@@ -37,7 +37,7 @@ def evaluate(
         generator: STAGE/KEY of the generator whose candidates are ranked; default: the SFT policy that the reranker ranks for
         out: the run's folder; default: runs/NAME-evaluate
     """
-    check_starts()
+    begin(evaluate)
     run, folder = open_run(PrefectRun, config, overrides, None, out)
     if out is None:
         folder = folder.with_name(f"{folder.name}-evaluate")

@@ -9,9 +9,9 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from flows.champion import Decided, train_challenger
+from flows.deployed import begin
 from flows.method import method
 from flows.session import carry_out, open_run
-from flows.starts import check_starts
 from selftrain.champion.drift import drift_markdown
 from selftrain.champion.registry import Registry
 from tasks.display import show_markdown
@@ -36,7 +36,7 @@ def iterative_selftrain(
         out: Folder of the run, with its report; runs/NAME if not given
         champion: Continue from the champion: train one more round, and promote its reranker if it is better
     """
-    check_starts()
+    begin(iterative_selftrain)
     if not champion:
         run, folder = open_run(PrefectRun, config, overrides, rounds, out)
         return carry_out(run, folder, method)

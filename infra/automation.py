@@ -5,7 +5,7 @@ python infra/automation.py [--silent SECONDS]
 A worker reports a killed flow process as Crashed; if the worker died too, nobody reports anything, and the run's heartbeats stop.
 Then the server is told that the run has crashed, which it refuses for a run that has ended or is being cancelled: a heartbeat that
 comes late starts nothing again. A run that crashed is scheduled once more, with its id and parameters; its finished artifacts are in
-the store. `flows.starts` bounds the number of starts of a run, and CRASHES those of a run whose flow is never reached. This command
+the store. `flows.deployed` bounds the number of starts of a run, and CRASHES those of a run whose flow is never reached. This command
 is idempotent: it updates automations that exist.
 """
 
@@ -19,13 +19,14 @@ from prefect.events.actions import ChangeFlowRunState
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
-from flows.starts import STARTS
+from flows.deployed import STARTS
 
 SILENT_SECONDS = 300
 """Seconds without a heartbeat after which a run counts as dead. If the server itself is down for longer, runs that are alive are
 restarted too; such a run then runs twice for a while, and the store's locks keep the two processes apart."""
-AGAIN_SECONDS = 30
-"""Seconds from a crash to the next start: a worker reports a crash twice, and the second report must not hit the next start."""
+AGAIN_SECONDS = 60
+"""Seconds from a crash to the next start. A worker reports a crash twice, and the second report must not hit the next start. In
+containers a run that is cancelled reports a crash before its worker reports that it is cancelled, which takes up to 30 s."""
 CRASHES = STARTS + 1
 """Number of crashes within a day after which a run fails: more than the flow itself allows, which says more about it."""
 SILENT = "Silent"

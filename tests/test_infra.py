@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,21 @@ def test_a_service_of_the_compose_file_refers_to_what_is_there(name: str):
     if "build" in service:
         assert (INFRA / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
     assert not set(service.get("environment") or {}) & set(SECRETS), "secrets come from the environment file"
+
+
+def test_the_server_keeps_the_leases_of_slots_when_its_container_is_made_anew():
+    lease_storage = tomllib.loads((ROOT / "prefect.toml").read_text())["server"]["concurrency"][
+        "lease_storage"
+    ]
+    assert importlib.util.find_spec(lease_storage).name.endswith(".filesystem")
+    home = "/home/selftrain/.prefect"
+    assert f"prefect:{home}" in COMPOSE["services"]["server"]["volumes"]
+    pod = MANIFESTS["server-Deployment-server"]["spec"]["template"]["spec"]
+    (mount,) = pod["containers"][0]["volumeMounts"]
+    (volume,) = pod["volumes"]
+    assert (mount["mountPath"], mount["name"]) == (home, volume["name"])
+    assert f"server-PersistentVolumeClaim-{volume['persistentVolumeClaim']['claimName']}" in MANIFESTS
+    assert "~/.prefect" in (INFRA / "Dockerfile").read_text(), "a new volume takes its owner from the image"
 
 
 def test_the_sandbox_reaches_no_other_service_and_only_workers_reach_it():

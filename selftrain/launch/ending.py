@@ -48,6 +48,7 @@ class Ending:
         """Functions that are called before the process exits without clean-up; they must not block."""
         self._caught = self._raised = self._over = False
         self._code = 1
+        self._seconds = SECONDS
 
     def catch(self) -> None:
         """Install the signal handlers, and start the thread. Signals that are ignored, as under nohup, stay ignored."""
@@ -57,6 +58,23 @@ class Ending:
         self._caught = True
         # Registered before the libraries' exit functions, so called after them.
         atexit.register(self._at_exit)
+        self._start_watch()
+
+    def limit(self, seconds: float) -> None:
+        """Let this process, whose signal handlers are another library's, exit `seconds` after the first signal that they handle.
+
+        No-op after `catch`, which allows less, and outside the main thread, which alone can ask for signals.
+        """
+        if not self._caught and threading.current_thread() is threading.main_thread():
+            self._seconds = seconds
+            self._start_watch()
+
+    def leave(self, why: str) -> NoReturn:
+        """Kill all children and exit at once, as after a signal; `why`: the reason, for the message."""
+        self.signal = self.signal or signal.SIGTERM
+        self._exit_without_cleanup(why)
+
+    def _start_watch(self) -> None:
         reading, writing = os.pipe()
         os.set_blocking(writing, False)
         signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
@@ -90,7 +108,7 @@ class Ending:
             raise Interrupted
 
     def _watch(self, reading: int) -> None:
-        """Thread: read signals from the wake-up descriptor; exit SECONDS after the first, or at a second Ctrl-C."""
+        """Thread: read signals from the wake-up descriptor; exit `_seconds` after the first, or at a second Ctrl-C."""
         first, wait = 0.0, None
         while True:
             if not select.select([reading], [], [], wait)[0]:
@@ -104,7 +122,7 @@ class Ending:
                     self.signal = self.signal or signal.Signals(number)
                 elif number == signal.SIGINT and now - first > TWICE_SECONDS:
                     self._exit_without_cleanup("told twice")
-            wait = max(0.0, first + SECONDS - time.monotonic()) if first else None
+            wait = max(0.0, first + self._seconds - time.monotonic()) if first else None
 
     def _exit_without_cleanup(self, why: str) -> NoReturn:
         """Kill all children and exit at once; `why`: the reason, for the message."""

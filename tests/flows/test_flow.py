@@ -569,7 +569,7 @@ def test_a_server_that_does_not_answer_ends_with_1(tmp_path: Path):
 def test_a_run_that_crashed_often_is_not_started_again(
     flow: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    from flows.starts import STARTS
+    from flows.deployed import STARTS
 
     monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__RUN_COUNT", str(STARTS + 1))
     module = importlib.import_module(f"flows.{flow}")

@@ -1,0 +1,69 @@
+"""What a deployment's run does besides its work: it starts a limited number of times, sees that it is cancelled, and ends in time."""
+
+import contextlib
+import threading
+import time
+from typing import Any
+from uuid import UUID
+
+from selftrain.errors import RunError
+from selftrain.launch.ending import ENDING
+
+STARTS = 10
+"""Largest number of starts of one flow run; the automations of infra/automation.py start a run again that crashed."""
+SECONDS_TO_END = 25.0
+"""Longest time from SIGTERM to the exit of the process. Kubernetes and Docker send SIGKILL some seconds later."""
+ASK_SECONDS = 10.0
+"""Seconds between two questions for the run's own state."""
+CANCEL_SECONDS = 30.0
+"""Seconds in which the worker is expected to end a run that is being cancelled."""
+
+
+def begin(flow: Any) -> None:
+    """Called first in each flow. Raises RunError, which ends the run as Failed, if it has started more often than STARTS.
+
+    SIGTERM makes Prefect report the run and send its last logs and events, for which it waits as long as the server is gone: the
+    process exits without that after SECONDS_TO_END. And a worker that could not reach the server for some seconds never hears
+    again that a run is cancelled, so the run itself asks.
+    """
+    from prefect.runtime import deployment, flow_run
+
+    if flow_run.run_count > STARTS:
+        raise RunError(
+            f"the run crashed {STARTS} times and is not started again; the worker's log says how its process ended. Finished "
+            "artifacts are kept: start a new run to resume"
+        )
+    if deployment.id is None:
+        return
+    ENDING.limit(SECONDS_TO_END)
+    threading.Thread(target=_watch, args=(flow, UUID(flow_run.id)), daemon=True).start()
+
+
+def _watch(flow: Any, id: UUID) -> None:
+    """Thread: end this process when its run has been Cancelling for CANCEL_SECONDS."""
+    import httpx
+    from prefect.client.orchestration import get_client
+    from prefect.exceptions import PrefectException
+    from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
+    from prefect.states import Cancelled
+
+    from tasks.notify import notify_of_end
+
+    since = None
+    # A question that fails is asked again soon; the retries of the client would wait for minutes.
+    with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
+        while True:
+            time.sleep(ASK_SECONDS)
+            with contextlib.suppress(httpx.HTTPError, PrefectException, OSError):
+                run = client.read_flow_run(id)
+                if run.state is None or not run.state.is_cancelling():
+                    since = None
+                    continue
+                since = since or time.monotonic()
+                if time.monotonic() - since < CANCEL_SECONDS:
+                    continue
+                state = Cancelled(message="the run ended itself: its worker did not")
+                client.set_flow_run_state(id, state)
+                notify_of_end(flow, run, state)
+                # Without Prefect's own end: after a signal it would report the run as crashed, whatever its state.
+                ENDING.leave("it was cancelled")

@@ -1,0 +1,127 @@
+"""Tests of deployed runs whose Prefect server goes away: for a while, with a restart, and for good. The runs do nothing but wait."""
+
+import json
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from prefect.client.orchestration import SyncPrefectClient
+
+from tests.chaos import FLOW, World, made
+from tests.command import ROOT
+
+RENEWAL_SECONDS = 6
+"""Seconds between two renewals of a slot's lease here; Prefect's 225 s are no setting."""
+RENEWS_SOONER = f"""
+import sys
+if "prefect.engine" in sys.orig_argv:
+    from prefect.concurrency import _leases
+    _leases._RENEWAL_FRACTION = {RENEWAL_SECONDS} / 300
+"""
+WAITS = """
+import pathlib
+import subprocess
+import sys
+from prefect import flow
+from flows.deployed import begin
+from tasks.notify import FLOW
+
+@flow(name="waits", **FLOW)
+def waits(begun: str):
+    begin(waits)
+    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "a child"], stdin=subprocess.PIPE)
+    pathlib.Path(begun).touch()
+    child.wait()
+"""
+CHILD = "a child"
+
+
+@pytest.fixture(scope="module")
+def world() -> Iterator[World]:
+    """A server and the deployment `waits/one`, which has a limit of one."""
+    with (
+        tempfile.TemporaryDirectory(prefix="outage-") as folder,
+        made(Path(folder), "process", "local") as world,
+    ):
+        (world.folder / "sitecustomize.py").write_text(RENEWS_SOONER)
+        (world.folder / "waits.py").write_text(WAITS)
+        world.environment["PYTHONPATH"] = f"{world.folder}:{ROOT}"
+        world.environment["PREFECT_CLIENT_MAX_RETRIES"] = "1"  # the worker gives up soon
+        try:
+            world.server.start()
+            world.wait(world.answers, "the server")
+            world.worker.start()
+            pool = {"work_pools": {"name": {"any_": ["selftrain"]}}}
+            world.wait(lambda: world.api.post("work_pools/filter", **pool), "the worker's pool")
+            with SyncPrefectClient(world.api.url) as client:
+                client.create_deployment(
+                    client.create_flow_from_name("waits"),
+                    "one",
+                    entrypoint="waits.waits",
+                    work_pool_name="selftrain",
+                    concurrency_limit=1,
+                    tags=["selftrain"],
+                    job_variables={"working_dir": str(ROOT), "env": {"PREFECT_CLIENT_MAX_RETRIES": "7"}},
+                )
+            yield world
+        finally:
+            world.worker.kill()
+            for pid in world.processes():
+                os.kill(pid, signal.SIGKILL)
+            world.server.kill()
+
+
+def begin(world: World, name: str) -> None:
+    """Start a run, and wait until it has begun."""
+    begun = world.folder / name
+    deployment = world.get("deployments/name/waits/one")["id"]
+    parameters = {"begun": str(begun)}
+    world.run = world.api.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
+    world.wait(begun.exists, "the run's begin", 300)
+
+
+def test_a_run_whose_server_is_gone_for_good_ends_on_sigterm(world: World):
+    begin(world, "gone")
+    (flow,) = world.processes(*FLOW)
+    world.server.kill()
+    os.kill(flow, signal.SIGTERM)
+    try:
+        world.wait(lambda: not world.processes(*FLOW), "the end of the flow's process", 45)
+        world.wait(lambda: not world.processes(CHILD), "the end of its child", 30)
+    finally:
+        world.worker.kill()
+        for pid in world.processes():
+            os.kill(pid, signal.SIGKILL)
+        world.server.start()
+        world.wait(world.answers, "the server")
+        crashed = {"type": "CRASHED", "name": "Crashed"}
+        world.api.post(f"flow_runs/{world.run}/set_state", state=crashed)
+        world.worker.start()
+
+
+def test_after_an_outage_a_run_goes_on_with_its_slot_and_can_be_cancelled(world: World):
+    begin(world, "outage")
+    world.server.kill()
+    # From here on the worker does not ask any more whether a run is cancelled, however long the outage is.
+    given_up = "Cancellation polling task failed"
+    world.wait(lambda: given_up in world.worker.log.read_text(), "the worker's giving up", 240)
+    world.server.start()
+    world.wait(world.answers, "the server")
+    expirations: set[str] = set()
+
+    def renewed() -> bool:
+        """Whether the lease has been renewed twice since."""
+        (lease,) = (world.folder / "home" / "concurrency_leases").glob("*-*.json")
+        expirations.add(json.loads(lease.read_text())["expiration"])
+        return len(expirations) > 2
+
+    world.wait(renewed, "two renewals of the slot's lease", 240)
+    assert world.state() == "Running"
+    cancelling = {"type": "CANCELLING", "name": "Cancelling"}
+    world.api.post(f"flow_runs/{world.run}/set_state", state=cancelling)
+    world.wait(lambda: not world.processes(*FLOW), "the end of the flow's process", 150)
+    world.wait(lambda: not world.processes(CHILD), "the end of its child", 30)
+    assert world.state() == "Cancelled"

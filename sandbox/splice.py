@@ -226,8 +226,10 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
         made = text.strip("\n").rstrip()
         return _closed(made, closers, language) if whole and closers else made
     if shape == "colon":
+        text = _unsaid(text, rest)
         doc = _DOCSTRING.match(text)
         text = text[doc.end() :] if doc and text[doc.end() :].strip() else text
+        text = _unsaid(text, rest)
         first = text.split("\n")[0].strip()
         wanted = re.match(r"(?:\s*#[^\n]*\n)*\s*?([ \t]*)\S", rest)  # a comment may stand at any indentation
         indent = wanted.group(1) if wanted and "\n" in rest[: wanted.end()] else f"{indent}    "
@@ -244,6 +246,20 @@ def _body(asked: Place, found: Place, closers: list[str], language: str) -> str:
             said = said.removeprefix("".join(line.split()))
     made = (f"{indent}    {first.strip()}\n" * bool(first.strip()) + lines).strip("\n").rstrip()
     return _opener(asked, language) + (_closed(made, closers, language) if whole else made)
+
+
+def _unsaid(text: str, said: str) -> str:
+    """`text` without the comments at its beginning that are also in `said`, the prompt behind the function's head."""
+    there = {_comment(line) for line in re.findall(r"#[^\n]*", said)}
+    while (found := re.match(r"\s*(#[^\n]*)\n", text)) and _comment(found.group(1)) in there:
+        if not text[found.end() :].strip():
+            break
+        text = f"\n{text[found.end() :]}"
+    return text
+
+
+def _comment(line: str) -> str:
+    return " ".join(line.lstrip("#").split())
 
 
 def _opener(asked: Place, language: str) -> str:

@@ -502,3 +502,26 @@ def test_classes_nested_by_the_thousand_are_an_answer_without_the_function():
     prompt = "#include <vector>\nint f(int x) {\n"
     with pytest.raises(Unreadable, match="no block of it defines f; defined: A"):
         extract_program(prompt, "```cpp\n" + "class A {\n" * 3000 + "```\n", "cpp")
+
+
+@pytest.mark.parametrize(
+    ("prompt", "answer", "body"),
+    [
+        ("def f(n):  # doubles\n", "def f(n):  # doubles\n    return 2 * n", "    return 2 * n"),
+        (
+            "def f(n):  # doubles\n",
+            "def f(n):  #doubles\n    # by two\n    return 2 * n",
+            "    # by two\n    return 2 * n",
+        ),
+        ("def f(n):\n    # doubles\n", "def f(n):\n    # doubles\n    return 2 * n", "    return 2 * n"),
+        (
+            'def f(n):  # doubles\n    """Two."""\n    # n\n',
+            'def f(n):  # doubles\n    """Two."""\n    # n\n    return 2 * n',
+            "    return 2 * n",
+        ),
+        ("def f(n):  # doubles\n", "def f(n):  # twice\n    return 2 * n", "    # twice\n    return 2 * n"),
+        ("def f(n):\n", "def f(n):  # doubles\n    return 2 * n", "    # doubles\n    return 2 * n"),
+    ],
+)
+def test_comments_of_the_prompt_are_not_repeated(prompt: str, answer: str, body: str):
+    assert extract_program(prompt, f"```python\n{answer}\n```\n", "py") == (prompt, body, ())

@@ -23,7 +23,11 @@ def add_export(commands: Any) -> None:
         help="the hub's id, NAME/MODEL: says what would be uploaded, and uploads it with --yes",
     )
     export.add_argument("--yes", action="store_true", help="with --push: upload")
-    export.add_argument("--private", action="store_true", help="with --push: a new repository is private")
+    export.add_argument(
+        "--private",
+        action="store_true",
+        help="with --push: a new repository is private, and a public one is refused",
+    )
     export.add_argument(
         "--license",
         metavar="NAME",

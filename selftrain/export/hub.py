@@ -13,9 +13,10 @@ def contents(folder: Path) -> list[tuple[str, int]]:
 def push(folder: Path, repo: str, private: bool) -> str:
     """Upload `folder` as the hub's model `repo`, which is made if it is not there; returns its address.
 
-    private  whether a new repository is private
+    private  whether a new repository is private, and one that is there has to be
 
-    Raises UsageError where `repo` is no id or nobody is logged in, RunError where the hub refuses or does not answer.
+    Raises UsageError where `repo` is no id, nobody is logged in, or it shall be private and is public; RunError where the hub refuses
+    or does not answer.
     """
     from httpx import HTTPError
     from huggingface_hub import HfApi, get_token
@@ -28,6 +29,11 @@ def push(folder: Path, repo: str, private: bool) -> str:
     api = HfApi()
     try:
         api.create_repo(repo, private=private, exist_ok=True)
+        # One that was there keeps its visibility.
+        if private and not api.model_info(repo).private:
+            raise UsageError(
+                f"--private: {repo} is public, and nothing was uploaded; make it private on the hub, or name another id"
+            )
         done = api.upload_folder(
             repo_id=repo,
             folder_path=folder,

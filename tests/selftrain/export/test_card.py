@@ -205,6 +205,7 @@ class Hub:
     """Stands in for `HfApi`. `asked`: what it was asked for."""
 
     refuses = False
+    public = False
     asked: list[tuple[str, dict[str, Any]]]
 
     def create_repo(self, repo_id: str, **options: Any) -> None:
@@ -213,6 +214,9 @@ class Hub:
             raise HfHubHTTPError(
                 "403 Forbidden: you need\n a role", response=SimpleNamespace(headers={}, request=None)
             )
+
+    def model_info(self, repo_id: str) -> Any:
+        return SimpleNamespace(private=not self.public)
 
     def upload_folder(self, **options: Any) -> Any:
         self.asked.append(("upload", options))
@@ -240,6 +244,15 @@ def test_push_uploads_the_files_of_the_folder(hub: Hub, tmp_path: Path):
         tmp_path,
         ["README.md"],
     )
+
+
+def test_a_private_push_to_a_public_repository_uploads_nothing(hub: Hub, tmp_path: Path):
+    hub.public = True
+    with pytest.raises(UsageError, match="--private: me/tiny is public, and nothing was uploaded"):
+        push(tmp_path, "me/tiny", private=True)
+    assert [what for what, _ in hub.asked] == ["me/tiny"]
+    push(tmp_path, "me/tiny", private=False)
+    assert hub.asked[-1][0] == "upload"
 
 
 def test_push_without_a_token_or_against_a_refusal_is_one_line(

@@ -50,6 +50,13 @@ def add_serve(commands: Any) -> None:
         help="characters of one prompt or candidate; more get HTTP 413 (default: %(default)s)",
     )
     serve.add_argument(
+        "--stuck",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="/healthz answers 503 when candidates are scored for more than S seconds (default: %(default)s)",
+    )
+    serve.add_argument(
         "--poll",
         type=float,
         default=60.0,
@@ -70,6 +77,8 @@ def serve_command(options: argparse.Namespace) -> int:
     for name in ("queue", "documents", "characters"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
+    if not 0 < options.stuck < math.inf:
+        raise UsageError(f"--stuck: expected more than 0 seconds, got {options.stuck:g}")
     if not 0 <= options.poll < math.inf:
         raise UsageError(f"--poll: expected seconds, or 0 for never, got {options.poll:g}")
     check_port(options.port)
@@ -77,7 +86,7 @@ def serve_command(options: argparse.Namespace) -> int:
     # The scoring thread and the tokenizer's would compete.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        from selftrain.serve.command import TOKEN, serve
+        from selftrain.serve.command import TOKEN, check_free, serve
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
@@ -86,6 +95,7 @@ def serve_command(options: argparse.Namespace) -> int:
     from selftrain.serve.service import Limits
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    check_free(options.host, options.port)
     source = Source(Wanted(options.what, options.by, options.device))
     if options.host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(TOKEN):
         logging.warning(
@@ -95,6 +105,6 @@ def serve_command(options: argparse.Namespace) -> int:
         f"serving {source.served.name} on http://{options.host}:{options.port}, by {source.served.way}; /docs lists the routes",
         file=sys.stderr,
     )
-    limits = Limits(options.documents, options.characters, options.queue)
+    limits = Limits(options.documents, options.characters, options.queue, options.stuck)
     serve(source, limits, options.host, options.port, options.poll)
     return 0

@@ -274,6 +274,7 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
 def _serve(arguments: argparse.Namespace) -> int:
     try:
         from sandbox.serve.command import TOKEN, serve
+        from sandbox.serve.connection import check_free
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
@@ -285,6 +286,7 @@ def _serve(arguments: argparse.Namespace) -> int:
             arguments.port,
             TOKEN,
         )
+    check_free(arguments.host, arguments.port)
     with _sandbox(arguments, arguments.workers) as sandbox:
         print(
             f"serving on http://{arguments.host}:{arguments.port} (backend {sandbox.backend}); /docs lists the routes",

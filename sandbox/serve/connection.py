@@ -7,6 +7,8 @@ from typing import Any
 
 import uvicorn
 
+from sandbox.errors import UsageError
+
 try:  # a parser in C, which takes a third of the time
     from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as Protocol
 except ImportError:
@@ -19,6 +21,17 @@ MOST_CONNECTIONS = 4096
 MOST_HEAD_BYTES = 1 << 16
 """A client that sends more than this without completing its request's headers, or any of its body, is cut off (as h11 does)."""
 _BOUNDED = not hasattr(Protocol, "on_headers_complete")
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise UsageError where nobody can listen on `port` of `host`, which is better told before what is served is loaded."""
+    try:
+        for family, _, _, _, address in socket.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            socket.create_server(address[:2], family=family).close()
+    except OSError as error:
+        raise UsageError(f"--host {host} --port {port}: cannot be listened on: {error.strerror}") from error
 
 
 def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:

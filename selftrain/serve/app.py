@@ -31,7 +31,7 @@ PAGES = Path(__file__).parent / "pages"
 
 
 class Health(BaseModel):
-    """The answer of /healthz. `model`: the reranker that is served; `ranks_by`: the ranking rule."""
+    """The answer of /healthz. `status`: ok, or with status 503 what is wrong; `model`: the reranker that is served; `ranks_by`: the ranking rule."""
 
     status: str
     model: str
@@ -80,10 +80,13 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
     app.include_router(router(service))
     answer_refusals(app)
 
-    @app.get("/healthz")
+    @app.get("/healthz", responses={503: {"model": Health}})
     @app.get("/health", include_in_schema=False)
-    async def healthz() -> Health:
-        return Health(status="ok", model=source.served.name, ranks_by=source.served.way)
+    async def healthz(response: Response) -> Health:
+        fault = service.batcher.fault(limits.stuck)
+        if fault:
+            response.status_code = 503
+        return Health(status=fault or "ok", model=source.served.name, ranks_by=source.served.way)
 
     @app.get("/metrics", response_class=PlainTextResponse, responses={401: REFUSALS[401]})
     async def metrics() -> Response:

@@ -3,6 +3,7 @@
 import asyncio
 import math
 import threading
+import time
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -46,6 +47,7 @@ class Batcher:
         self._jobs: deque[Job] = deque()
         self._waiting = 0  # candidates of `_jobs`
         self._ending = False
+        self._began: float | None = None  # when the thread began to score, if it does
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="score", daemon=True)
         self._thread.start()
@@ -56,6 +58,15 @@ class Batcher:
             self._ending = True
             self._changed.notify()
         self._thread.join()
+
+    def fault(self, stuck: float) -> str:
+        """What is wrong with the thread: it has ended, or has scored for more than `stuck` seconds; empty where nothing is."""
+        began = self._began
+        if not self._thread.is_alive():
+            return "the scoring thread has ended"
+        if began is not None and time.monotonic() - began > stuck:
+            return f"the scoring thread has been busy for more than {stuck:g} s"
+        return ""
 
     async def score(self, served: Served, problems: Sequence[Problem]) -> list[Ranked]:
         """Scores [problems] by `served`, which has read them. If this call is cancelled before its turn, nothing is scored.
@@ -83,10 +94,12 @@ class Batcher:
     def _work(self) -> None:
         """The thread."""
         while jobs := self._next():
+            self._began = time.monotonic()
             wanted = [job for job in jobs if not job.given_up]
             outcomes = self._outcomes(wanted)
             for job, outcome in zip(wanted, outcomes, strict=True):
                 job.done.get_loop().call_soon_threadsafe(_answer, job.done, outcome)
+            self._began = None
 
     def _next(self) -> list[Job]:
         """Wait for jobs of one reranker; empty at the end."""

@@ -16,6 +16,11 @@ DRAIN_SECONDS = 30
 """After SIGTERM, requests that were accepted have this long to be answered."""
 
 
+def check_free(host: str, port: int) -> None:
+    """Raise UsageError where nobody can listen on `port` of `host`."""
+    connection.check_free(host, port)
+
+
 def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: float) -> None:
     """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SELFTRAIN_TOKEN."""
     sys.setswitchinterval(SWITCH_SECONDS)

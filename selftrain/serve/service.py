@@ -34,11 +34,13 @@ class Limits:
     documents   candidates of a request
     characters  of one prompt or candidate
     queue       candidates that may wait
+    stuck       seconds after which the candidates that are scored together count as stuck, for /healthz
     """
 
     documents: int = 1000
     characters: int = 200_000
     queue: int = 8192
+    stuck: float = 300.0
 
 
 @dataclass(frozen=True)

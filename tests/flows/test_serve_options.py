@@ -1,12 +1,14 @@
 """Tests of options of `serve` and `studio` that cannot be, and of when commands may ask the Hugging Face hub."""
 
 import os
+import socket
 from pathlib import Path
 
 import pytest
 
 from flows.cli import parser
 from flows.offline import offline
+from sandbox.errors import UsageError as SandboxUsageError
 from selftrain.errors import UsageError
 
 
@@ -39,9 +41,24 @@ def test_the_hub_is_asked_only_for_what_is_not_on_this_machine(
         (["serve", "demo", "--poll", "-1"], "--poll: expected seconds, or 0 for never, got -1"),
         (["serve", "demo", "--poll", "nan"], "--poll: expected seconds, or 0 for never, got nan"),
         (["serve", "demo", "--queue", "0"], "--queue: expected at least 1, got 0"),
+        (["serve", "demo", "--stuck", "0"], "--stuck: expected more than 0 seconds, got 0"),
+        (
+            ["serve", "demo", "--host", "nowhere.invalid"],
+            "--host nowhere.invalid --port 8081: cannot be listened on",
+        ),
     ],
 )
 def test_an_option_of_a_server_that_cannot_be_is_told(arguments: list[str], said: str):
     options = parser().parse_args(arguments)
-    with pytest.raises(UsageError, match=said):
+    with pytest.raises((UsageError, SandboxUsageError), match=said):
         options.command(options)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])
+def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(host: str):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        options = parser().parse_args(
+            ["serve", "no-such-run", "--host", host, "--port", str(taken.getsockname()[1])]
+        )
+        with pytest.raises(SandboxUsageError, match="cannot be listened on: Address already in use"):
+            options.command(options)

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ from selftrain.errors import StoreError, UsageError
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Reranker
 from selftrain.serve.app import application
+from selftrain.serve.batcher import Batcher
+from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served, Source, Wanted
 from selftrain.serve.service import Limits
 
@@ -268,6 +271,27 @@ def waiting(client: TestClient) -> float:
 def until_waiting(client: TestClient, count: int) -> None:
     while waiting(client) != count:
         threading.Event().wait(0.01)
+
+
+def test_healthz_tells_a_scoring_thread_that_is_stuck_or_has_ended(slow: Source):
+    with TestClient(application(slow, Limits(stuck=0.05))) as client:
+        assert client.get("/healthz").status_code == 200
+        waiting, _ = send(client, [{"query": PROMPT, "documents": TEXTS}])
+        assert isinstance(slow.served, Slow)
+        assert slow.served.begun.wait(30)
+        time.sleep(0.1)
+        for path in ("/healthz", "/health"):
+            answer = client.get(path)
+            assert answer.status_code == 503
+            assert answer.json()["status"] == "the scoring thread has been busy for more than 0.05 s"
+        slow.served.may.set()
+        for thread in waiting:
+            thread.join()
+        assert client.get("/healthz").json()["status"] == "ok"
+    batcher = Batcher(9, Metrics())
+    assert not batcher.fault(0.05)
+    batcher.close()
+    assert batcher.fault(0.05) == "the scoring thread has ended"
 
 
 def test_requests_that_wait_are_scored_together_and_a_full_queue_is_told(slow: Source, scores: list[float]):

@@ -77,7 +77,7 @@ class Reranker:
         """
         folder = reranker_folder(place)
         with _without_collector():
-            from selftrain.models.models import load_classifier, load_tokenizer
+            from selftrain.models.models import compute_as_trained, load_classifier, load_tokenizer
 
             model = load_classifier(folder).eval()
             try:
@@ -85,10 +85,7 @@ class Reranker:
             except (RuntimeError, AssertionError) as error:
                 reason = str(error).partition("\n")[0]
                 raise UsageError(f"the reranker cannot be put on the device {device!r}: {reason}") from error
-            if getattr(model.config, "compute_type", None) == "bfloat16":
-                model.bfloat16().score.float()
-                model.score.register_forward_pre_hook(lambda _, states: (states[0].float(),))
-            return cls(model, load_tokenizer(folder), folder=folder)
+            return cls(compute_as_trained(model), load_tokenizer(folder), folder=folder)
 
     def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
         """Score and rank `candidates` of `prompt`.

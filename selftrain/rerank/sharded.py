@@ -11,7 +11,7 @@ from typing import Any
 from selftrain.config import RuntimeConfig
 from selftrain.launch.launch import keep_until_exit
 from selftrain.models.deepspeed_ops import start_distributed
-from selftrain.models.models import load_classifier, load_tokenizer
+from selftrain.models.models import compute_as_trained, load_classifier, load_tokenizer
 from selftrain.rerank.reranker import Reranker
 
 
@@ -58,4 +58,4 @@ def load_sharded(folder: Path, runtime: RuntimeConfig, kind: type[Reranker] = Re
     unset_hf_deepspeed_config()
     del sharding
     forward = Sharded(model, settings)
-    return kind(forward.engine.module, load_tokenizer(folder), forward)
+    return kind(compute_as_trained(forward.engine.module), load_tokenizer(folder), forward)

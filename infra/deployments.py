@@ -51,6 +51,7 @@ def _make_deployment(
     name, wanted = row["name"], _wanted(row, flow.description)
     code = {  # follows the file and the code, whatever the server has
         "entrypoint": row["entrypoint"],
+        "version": flow.version,
         "pull_steps": pull_steps,
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
     }

@@ -252,7 +252,7 @@ def test_the_ui_shows_the_form_with_what_each_parameter_means(page: Any, deploye
     parameters = found["parameter_openapi_schema"]["properties"]
     assert all(parameter["description"] for parameter in parameters.values())
     walk(page, deployed, "/deployments", "prod", "evaluate", "demo")
-    walk(page, deployed, f"/deployments/deployment/{found['id']}", "At 02:00 AM every day")
+    walk(page, deployed, f"/deployments/deployment/{found['id']}", "nightly", "02:00:00 AM")
     shown = [parameter["description"] for parameter in parameters.values()]
     walk(page, deployed, f"/deployments/deployment/{found['id']}/run", *shown)
 

@@ -209,7 +209,7 @@ def test_what_runs_a_command_elsewhere_exists(where: str):
         return
     for command in (command for command, place in ELSEWHERE.items() if place == where):
         target = {"python -m sandbox build": "make image"}.get(command, command)
-        assert re.search(rf"^ *(\.venv/bin/)?{target}$", text, re.MULTILINE)
+        assert re.search(rf"^ *(\.venv/bin/)?{target}( &)?$", text, re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)

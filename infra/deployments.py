@@ -48,7 +48,7 @@ def _make_deployment(
     client: SyncPrefectClient, row: dict[str, Any], pull_steps: list[dict[str, Any]], deployed: Deployed
 ) -> None:
     flow = load_flow_from_entrypoint(row["entrypoint"])
-    name, wanted = row["name"], _wanted(row, flow.description)
+    name, wanted = f"{flow.name}/{row['name']}", _wanted(row, flow.description)
     code = {  # follows the file and the code, whatever the server has
         "entrypoint": row["entrypoint"],
         "version": flow.version,
@@ -56,13 +56,13 @@ def _make_deployment(
         "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
     }
     try:
-        existing = client.read_deployment_by_name(f"{flow.name}/{name}")
+        existing = client.read_deployment_by_name(name)
     except ObjectNotFound:
         schedules = [
             DeploymentScheduleCreate(slug=slug, **schedule) for slug, schedule in wanted["schedules"].items()
         ]
         client.create_deployment(
-            client.create_flow(flow), name, schedules=schedules, **_fields(wanted), **code
+            client.create_flow(flow), row["name"], schedules=schedules, **_fields(wanted), **code
         )
         print(f"{name}: created")
     else:
@@ -119,14 +119,17 @@ def _when(schedule: Any) -> dict[str, Any]:
 def _found(existing: DeploymentResponse, wanted: dict[str, Any]) -> dict[str, Any]:
     """What the server has of a deployment, in the form of `_wanted`."""
     limit, options = existing.global_concurrency_limit, existing.concurrency_options
-    schedules = {}
+    schedules, taken = {}, {row.slug for row in existing.schedules}
     for row in existing.schedules:
         slug = row.slug
         if slug is None:  # made in the UI, or by a version that gave no slugs
             free = [
-                each for each, its in wanted["schedules"].items() if its["schedule"] == _when(row.schedule)
+                each
+                for each, its in wanted["schedules"].items()
+                if its["schedule"] == _when(row.schedule) and each not in taken
             ]
             slug = free[0] if free else str(row.id)
+            taken.add(slug)
         schedules[slug] = {
             "schedule": _when(row.schedule),
             "active": row.active,
@@ -168,6 +171,8 @@ def _make_schedules(
 ) -> list[str]:
     """Change the schedules that differ, and leave the others as they are; returns the names of the changed ones."""
     ids = dict(zip(found, (row.id for row in existing.schedules), strict=True))
+    # One that was changed on the server and is gone from the file is kept as a whole.
+    merged = {slug: found.get(slug, {}) | values for slug, values in merged.items()}
     changed = [slug for slug in found | merged if found.get(slug) != merged.get(slug)]
     for slug in changed:
         wanted = merged.get(slug)

@@ -1,12 +1,14 @@
 """Merges what a file wants with what was changed on the Prefect server since the last deployment.
 
 A value on the server that is still the one that the last `make deploy` set follows the file. Any other was changed on the server:
-it is kept, and printed where it differs from the file. What the last deployment set is in a Prefect variable per object, as one
-digest per value, so that no value is stored twice.
+it is kept, and printed where it differs from the file. What the last deployment set is in a Prefect variable per object, as a digest
+of each path and one of its value: no value is stored twice, and a variable holds 5000 characters.
 """
 
+import copy
 import hashlib
 import json
+import re
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient
@@ -39,7 +41,7 @@ def nested(values: dict[Path, Any]) -> dict[str, Any]:
             if not isinstance(at.get(key), dict):
                 at[key] = {}
             at = at[key]
-        at[path[-1]] = values[path]
+        at[path[-1]] = copy.deepcopy(values[path])  # an empty one is filled by longer paths
     return whole
 
 
@@ -50,19 +52,28 @@ def digest(value: Any) -> str | None:
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:12]
 
 
+def digests(values: dict[Path, Any]) -> dict[str, str | None]:
+    """What a deployment that set `values` is remembered by."""
+    return {_key(path): digest(value) for path, value in values.items()}
+
+
+def _key(path: Path) -> str:
+    return hashlib.sha256(".".join(path).encode()).hexdigest()[:8]
+
+
 def merge(
     wanted: dict[Path, Any], found: dict[Path, Any], deployed: dict[str, str | None] | None, force: bool
 ) -> tuple[dict[Path, Any], list[Path]]:
     """The values to have on the server, and the paths of those that differ from the file's and are kept.
 
     wanted, found  the file's values and the server's
-    deployed       digests of the values that the last deployment set; None if that is unknown, and then all of the server's are kept
+    deployed       `digests` of the values that the last deployment set; None if that is unknown, and then all of the server's are kept
     force          take all of the file's
     """
     merged, kept = {}, []
     for path in wanted | found:
         file, server = wanted.get(path), found.get(path)
-        unchanged = deployed is not None and deployed.get(".".join(path)) == digest(server)
+        unchanged = deployed is not None and deployed.get(_key(path)) == digest(server)
         from_file = file == server or force or unchanged
         source = wanted if from_file else found
         if path in source:
@@ -94,7 +105,7 @@ class Deployed:
 
     def remember(self, name: str, wanted: dict[str, Any], depth: int = DEPTH) -> None:
         """Store what the file wants of the object `name`, after it was set."""
-        value = {".".join(path): digest(leaf) for path, leaf in flat(wanted, depth).items()}
+        value = digests(flat(wanted, depth))
         variable = self._variable(name)
         if self.client.read_variable_by_name(variable) is None:
             self.client.create_variable(VariableCreate(name=variable, value=value))
@@ -103,7 +114,7 @@ class Deployed:
 
     @staticmethod
     def _variable(name: str) -> str:
-        return f"selftrain_deployed_{name.replace('-', '_').replace(' ', '_').lower()}"
+        return f"selftrain_deployed_{re.sub('[^a-z0-9]', '_', name.lower())}"
 
 
 def _text(path: Path, values: dict[Path, Any]) -> str:

@@ -38,7 +38,7 @@ def test_a_value_follows_the_file_until_it_is_changed_on_the_server(
 ):
     merge = importlib.import_module("merge")
     wanted, found = [{("at",): value} if value else {} for value in (file, server)]
-    deployed = {"at": merge.digest(last)} if last else {}
+    deployed = merge.digests({("at",): last} if last else {})
     result = merge.merge(wanted, found, deployed, force=False)
     assert result == ({("at",): merged} if merged else {}, [("at",)] if kept else [])
     assert merge.merge(wanted, found, deployed, force=True) == (wanted, [])
@@ -61,6 +61,23 @@ def test_values_are_compared_one_by_one_to_a_depth():
     }
     assert merge.nested(merge.flat(values, 3)) == values
     assert merge.nested({("a", "b"): 1, ("a",): None}) == {"a": {"b": 1}}
+    none = merge.flat({"schedules": {}}, 3)
+    assert merge.nested(none | {("schedules", "theirs"): 1}) == {"schedules": {"theirs": 1}}
+    assert none == {("schedules",): {}}, "else what was added on the server would be remembered as the file's"
+
+
+@pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
+def test_what_is_remembered_of_a_pool_fits_into_a_variable(kind: str):
+    """Prefect takes no more than 5000 characters."""
+    from prefect.client.schemas.actions import VariableCreate
+    from prefect.server.api import collections_data
+
+    merge, deploy = importlib.import_module("merge"), importlib.import_module("deploy")
+    views = Path(next(iter(collections_data.__path__))) / "views"
+    workers = json.loads((views / "aggregate-worker-metadata.json").read_text())
+    default = next(kinds[kind] for kinds in workers.values() if kind in kinds)
+    template = deploy.job_template(kind, default["default_base_job_configuration"])
+    VariableCreate(name="pool", value=merge.digests(merge.flat(template, deploy.DEPTH)))
 
 
 Deploy = Callable[..., str]
@@ -176,6 +193,28 @@ def test_changes_of_the_file_arrive_beside_changes_on_the_server(
     assert set(schedules) == {"nightly", "weekly"}
     made = server.send("GET", "deployments/name/iterative-selftrain/another")
     server.send("DELETE", f"deployments/{made['id']}")
+
+
+def test_a_schedule_that_was_paused_and_is_gone_from_the_file_is_kept(
+    deploy: Deploy, server: PrefectServer, tmp_path: Path
+):
+    deploy("process", "--force")
+    before = prod(server)
+    schedules = f"deployments/{before['id']}/schedules"
+    nightly = before["schedules"][0]
+    server.send("PATCH", f"{schedules}/{nightly['id']}", {"active": False})
+    like_it = {"schedule": nightly["schedule"], "active": True}
+    server.send("POST", schedules, [like_it, like_it])  # in the UI, where they get no slugs
+    content = yaml.safe_load((ROOT / "prefect.yaml").read_text())
+    content["build"], content["deployments"] = [], content["deployments"][:1]
+    deploy_file(server, tmp_path, content)
+    content["deployments"][0]["schedules"] = []
+    told = deploy_file(server, tmp_path, content)
+    assert "schedules.nightly.active: false (prefect.yaml: none)" in told
+    assert "unchanged" in deploy_file(server, tmp_path, content)
+    after = sorted(prod(server)["schedules"], key=lambda row: row["created"])
+    assert [(row["slug"], row["active"]) for row in after] == [("nightly", False), (None, True), (None, True)]
+    assert after[0]["schedule"] == nightly["schedule"]
 
 
 def deploy_file(server: PrefectServer, folder: Path, content: dict[str, Any]) -> str:

@@ -116,6 +116,10 @@ def go_on(
     """
     if Path(source).resolve() == Path(target).resolve():
         raise UsageError(f"{target}: input and output are one file; name another output")
+    if Path(source).is_fifo():
+        raise UsageError(
+            f"{source}: a pipe can be read only once; save it as a file, or answer to standard output"
+        )
     try:
         with open(source, "rb") as lines:
             total = sum(1 for _ in lines)
@@ -146,8 +150,8 @@ def _before(
                 last, answers, kept = row, answers + 1, kept + len(row)
                 failed += b'"error": ' in row and "error" in _stamp(row, stamp)
     foreign = UsageError(f"{target}: not the result of this command; name another output")
-    if row != last and not row.startswith(b'{"'[: len(row)]):
-        raise foreign  # no answer that was cut short
+    if row != last and not _cut_short(row, stamp):
+        raise foreign
     done = 0
     if last:
         said = _stamp(last, stamp)
@@ -166,6 +170,15 @@ def _before(
     if kept < Path(target).stat().st_size:
         os.truncate(target, kept)
     return Before(total, done, failed)
+
+
+def _cut_short(row: bytes, stamp: Callable[[dict[str, Any]], Any]) -> bool:
+    """Whether `row`, a last line without an end, may be an answer. A whole object that is none is another program's file."""
+    try:
+        json.loads(row)
+    except ValueError:
+        return row.startswith(b'{"'[: len(row)])
+    return "sha256" in _stamp(row, stamp)
 
 
 def _stamp(row: bytes, stamp: Callable[[dict[str, Any]], Any]) -> dict[str, Any]:

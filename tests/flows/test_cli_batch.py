@@ -114,8 +114,14 @@ def test_another_batchs_output_is_refused(tmp_path: Path):
     bare = write(tmp_path / "bare.jsonl", [{"line": 1, "by": "length"}])
     notes = tmp_path / "notes"
     notes.write_text("mine")
+    settings = tmp_path / "settings.json"
+    settings.write_text('{"model": "mine"}')  # without an end of line, as `json.dump` writes it
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
     for maker, arguments, said in (
         (BY, (source, notes), "not the result of this command"),
+        (BY, (source, settings), "not the result of this command"),
+        (BY, (pipe, tmp_path / "new"), "can be read only once"),
         (BY, (other, target), "answers other lines"),
         (BY, (source, tmp_path), "cannot be read"),
         (BY, (source, early), "not the result"),
@@ -128,6 +134,7 @@ def test_another_batchs_output_is_refused(tmp_path: Path):
         with pytest.raises(UsageError, match=said):
             rank_file(Longest(), maker, *map(str, arguments))
     assert notes.read_text() == "mine"
+    assert settings.read_text() == '{"model": "mine"}'
     assert rows_of(plain) == [{"by": "length"}]
 
 

@@ -40,7 +40,10 @@ def begin(flow: Any) -> None:
 
 
 def _watch(flow: Any, id: UUID) -> None:
-    """Thread: end this process when its run has been Cancelling for CANCEL_SECONDS."""
+    """Thread: end this process when its run has been Cancelling or Cancelled for CANCEL_SECONDS.
+
+    A run is Cancelled while it works where someone else set that state, or where the server's answer to this thread was lost.
+    """
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import PrefectException
@@ -56,14 +59,15 @@ def _watch(flow: Any, id: UUID) -> None:
             time.sleep(ASK_SECONDS)
             with contextlib.suppress(httpx.HTTPError, PrefectException, OSError):
                 run = client.read_flow_run(id)
-                if run.state is None or not run.state.is_cancelling():
+                if run.state is None or not (run.state.is_cancelling() or run.state.is_cancelled()):
                     since = None
                     continue
                 since = since or time.monotonic()
                 if time.monotonic() - since < CANCEL_SECONDS:
                     continue
-                state = Cancelled(message="the run ended itself: its worker did not")
-                client.set_flow_run_state(id, state)
-                notify_of_end(flow, run, state)
+                if run.state.is_cancelling():
+                    state = Cancelled(message="the run ended itself: its worker did not")
+                    client.set_flow_run_state(id, state)
+                    notify_of_end(flow, run, state)
                 # Without Prefect's own end: after a signal it would report the run as crashed, whatever its state.
                 ENDING.leave("it was cancelled")

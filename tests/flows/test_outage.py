@@ -3,15 +3,18 @@
 import json
 import os
 import signal
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.states import Cancelled, Running
 
 from tests.chaos import FLOW, World, made
-from tests.command import ROOT
+from tests.command import ROOT, PrefectServer
 
 RENEWAL_SECONDS = 6
 """Seconds between two renewals of a slot's lease here; Prefect's 225 s are no setting."""
@@ -37,6 +40,13 @@ def waits(begun: str):
     child.wait()
 """
 CHILD = "a child"
+WATCHES = """
+import sys
+import uuid
+from flows import deployed
+deployed.ASK_SECONDS, deployed.CANCEL_SECONDS = 0.2, 1.0
+deployed._watch(None, uuid.UUID(sys.argv[1]))
+"""
 
 
 @pytest.fixture(scope="module")
@@ -126,3 +136,17 @@ def test_after_an_outage_a_run_goes_on_with_its_slot_and_can_be_cancelled(world:
     world.wait(lambda: not world.processes(*FLOW), "the end of the flow's process", 150)
     world.wait(lambda: not world.processes(CHILD), "the end of its child", 30)
     world.wait(lambda: world.state() == "Cancelled", "the state", 60)
+
+
+def test_a_run_ends_that_was_cancelled_without_its_knowledge(server: PrefectServer):
+    """As where the server's answer to its own proposal was lost."""
+    with SyncPrefectClient(server.url) as client:
+        made = client.create_deployment(client.create_flow_from_name("cancelled-elsewhere"), "nobody")
+        run = client.create_flow_run_from_deployment(made).id
+        for state in (Running(), Cancelled()):
+            client.set_flow_run_state(run, state, force=True)
+    environment = os.environ | {"PREFECT_API_URL": server.url, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-c", WATCHES, str(run)]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=90)
+    assert done.returncode == 128 + signal.SIGTERM, done.stderr
+    assert "it was cancelled" in done.stderr

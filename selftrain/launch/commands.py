@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import platform
 import re
 import shutil
 import socket
@@ -118,9 +119,18 @@ def need_deepspeed(runtime: Any) -> None:
         )
 
 
-KEPT_MEMORY = dict.fromkeys(("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_"), str(1 << 30))
-"""glibc's settings with which a process keeps blocks of up to 1 GiB that it frees. By default it returns large tensors to the kernel,
-which has to clear the pages of the next ones: up to a quarter of the time of sampling on CPUs."""
+KEPT_MEMORY = ("MALLOC_MMAP_THRESHOLD_", "MALLOC_TRIM_THRESHOLD_")
+"""glibc's settings with which a process keeps large blocks that it frees. By default it returns large tensors to the kernel, which has
+to clear the pages of the next ones: up to a quarter of the time of sampling on CPUs."""
+
+
+def kept_bytes(libc: str) -> int:
+    """The largest block that a process keeps; `libc`: name and version, such as `glibc 2.36`.
+
+    Older versions refuse a first setting above 32 MiB, and with the second alone they would return all blocks from 128 KiB on.
+    """
+    version = [int(part) for part in re.findall(r"\d+", libc)]
+    return 1 << 30 if version >= [2, 36] else 1 << 25
 
 
 def environment(runtime: Any) -> dict[str, str]:
@@ -137,7 +147,8 @@ def environment(runtime: Any) -> dict[str, str]:
     }
     if runtime.device == "cpu":
         own |= {"DS_ACCELERATOR": "cpu", "CUDA_VISIBLE_DEVICES": ""}
-        own |= {name: os.environ.get(name, value) for name, value in KEPT_MEMORY.items()}
+        kept = str(kept_bytes(" ".join(platform.libc_ver())))
+        own |= {name: os.environ.get(name, kept) for name in KEPT_MEMORY}
         if not runtime.deepspeed:  # with this variable, accelerate would use DDP instead of DeepSpeed
             own["ACCELERATE_USE_CPU"] = "true"
     if runtime.interface:  # this machine's own variables take precedence: its interface may have another name

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shlex
 import signal
 import subprocess
@@ -442,10 +443,16 @@ def test_the_interface_is_named_to_both_libraries(monkeypatch: pytest.MonkeyPatc
 def test_processes_on_cpus_keep_the_memory_of_large_tensors(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "5")
     found = commands.environment(RuntimeConfig())
-    assert (found["MALLOC_MMAP_THRESHOLD_"], found["MALLOC_TRIM_THRESHOLD_"]) == (str(1 << 30), "5"), (
-        "a machine's own value wins"
-    )
+    assert found["MALLOC_MMAP_THRESHOLD_"] == str(commands.kept_bytes(" ".join(platform.libc_ver())))
+    assert found["MALLOC_TRIM_THRESHOLD_"] == "5", "a machine's own value wins"
     assert not {"MALLOC_MMAP_THRESHOLD_"} & set(commands.environment(RuntimeConfig(device="cuda")))
+
+
+@pytest.mark.parametrize(
+    ("libc", "kept"), [("glibc 2.36", 1 << 30), ("glibc 2.41", 1 << 30), ("glibc 2.34", 1 << 25), ("", 1 << 25)]
+)
+def test_an_older_libc_gets_a_threshold_that_it_accepts(libc: str, kept: int):
+    assert commands.kept_bytes(libc) == kept
 
 
 PDSH = """#!/bin/sh

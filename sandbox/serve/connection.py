@@ -1,6 +1,7 @@
 """Connections of the HTTP server that end when a client is too slow, so that idle clients hold neither memory nor descriptors."""
 
 import asyncio
+import errno
 import resource
 import socket
 from typing import Any
@@ -29,7 +30,11 @@ def check_free(host: str, port: int) -> None:
         for family, _, _, _, address in socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            socket.create_server(address[:2], family=family).close()
+            try:
+                socket.create_server(address[:2], family=family).close()
+            except OSError as error:
+                if error.errno != errno.EAFNOSUPPORT:  # the server leaves out what the kernel does not have
+                    raise
     except OSError as error:
         raise UsageError(f"--host {host} --port {port}: cannot be listened on: {error.strerror}") from error
 

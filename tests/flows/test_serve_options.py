@@ -9,6 +9,7 @@ import pytest
 from flows.cli import parser
 from flows.offline import offline
 from sandbox.errors import UsageError as SandboxUsageError
+from sandbox.serve.connection import check_free
 from selftrain.errors import UsageError
 
 
@@ -62,3 +63,11 @@ def test_a_port_that_is_taken_is_told_before_the_model_is_loaded(host: str):
         )
         with pytest.raises(SandboxUsageError, match="cannot be listened on: Address already in use"):
             options.command(options)
+
+
+def test_a_family_of_addresses_that_the_kernel_does_not_have_is_left_out(monkeypatch: pytest.MonkeyPatch):
+    """As ::1 of `localhost` where IPv6 is switched off: the server listens on the others."""
+    found = socket.getaddrinfo("127.0.0.1", 0, type=socket.SOCK_STREAM)
+    strange = (socket.AF_APPLETALK, *found[0][1:])
+    monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [strange, *found])
+    check_free("localhost", 0)

@@ -449,7 +449,8 @@ def test_processes_on_cpus_keep_the_memory_of_large_tensors(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize(
-    ("libc", "kept"), [("glibc 2.36", 1 << 30), ("glibc 2.41", 1 << 30), ("glibc 2.34", 1 << 25), ("", 1 << 25)]
+    ("libc", "kept"),
+    [("glibc 2.36", 1 << 30), ("glibc 2.41", 1 << 30), ("glibc 2.34", 1 << 25), ("", 1 << 25)],
 )
 def test_an_older_libc_gets_a_threshold_that_it_accepts(libc: str, kept: int):
     assert commands.kept_bytes(libc) == kept

@@ -66,11 +66,11 @@ class OfRun(Picker):
         prompt: str,
         candidates: Sequence[str],
         language: str | None = None,
-        logprobs: Sequence[float] | None = None,
+        mean_logprobs: Sequence[float] | None = None,
         exact: bool = False,
     ) -> Picked:
         """The ranking."""
-        self.given.append(logprobs)
+        self.given.append(mean_logprobs)
         return Picked(tuple(SCORES[text] for text in candidates))
 
 

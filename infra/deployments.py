@@ -14,7 +14,7 @@ from prefect.client.schemas.objects import ConcurrencyOptions
 from prefect.client.schemas.responses import DeploymentResponse
 from prefect.client.schemas.schedules import CronSchedule, IntervalSchedule
 from prefect.deployments.steps.core import run_steps
-from prefect.exceptions import ObjectNotFound
+from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect.flows import load_flow_from_entrypoint
 from prefect.utilities.callables import parameter_schema
 from prefect.utilities.templating import apply_values
@@ -34,6 +34,10 @@ def make_deployments(client: SyncPrefectClient, file: Path, deployed: Deployed) 
             sys.exit(
                 f"{FILE}: deployment {row.get('name')}: unknown {', '.join(unknown)}; expected {', '.join(KEYS)}"
             )
+        if missing := [key for key in ("name", "entrypoint", "work_pool") if not row.get(key)]:
+            sys.exit(f"{FILE}: deployment {row.get('name')}: {', '.join(missing)} missing")
+        if not isinstance(row.get("tags") or [], list):
+            sys.exit(f"{FILE}: deployment {row['name']}: tags: expected a list, got {row['tags']!r}")
         _make_deployment(client, row, pull_steps, deployed)
 
 
@@ -47,7 +51,10 @@ async def _read(file: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]
 def _make_deployment(
     client: SyncPrefectClient, row: dict[str, Any], pull_steps: list[dict[str, Any]], deployed: Deployed
 ) -> None:
-    flow = load_flow_from_entrypoint(row["entrypoint"])
+    try:
+        flow = load_flow_from_entrypoint(row["entrypoint"])
+    except (ImportError, PrefectException) as error:
+        sys.exit(f"{FILE}: deployment {row['name']}: entrypoint {row['entrypoint']}: {error}")
     name, wanted = f"{flow.name}/{row['name']}", _wanted(row, flow.description)
     code = {  # follows the file and the code, whatever the server has
         "entrypoint": row["entrypoint"],
@@ -101,9 +108,12 @@ def _schedule(deployment: str, row: dict[str, Any]) -> tuple[str, dict[str, Any]
         sys.exit(
             f"{FILE}: a schedule of {deployment} needs a slug, and cron or interval; it has {', '.join(row)}"
         )
-    schedule = CronSchedule(**rest) if "cron" in row else IntervalSchedule(
-        **rest | {"interval": timedelta(seconds=row["interval"])}
-    )  # fmt: skip
+    try:
+        schedule = CronSchedule(**rest) if "cron" in row else IntervalSchedule(
+            **rest | {"interval": timedelta(seconds=row["interval"])}
+        )  # fmt: skip
+    except (ValueError, TypeError) as error:  # pydantic's is a ValueError
+        sys.exit(f"{FILE}: schedule {row['slug']} of {deployment}: {' '.join(str(error).split())}")
     return row["slug"], {
         "schedule": _when(schedule),
         "active": row.get("active", True),

@@ -244,6 +244,17 @@ def deploy_file(server: PrefectServer, folder: Path, content: dict[str, Any]) ->
         ({"triggers": []}, "unknown triggers"),
         ({"schedules": [{"cron": "0 2 * * *"}]}, "needs a slug"),
         ({"schedules": [{"slug": "x", "rrule": "FREQ=DAILY"}]}, "cron or interval"),
+        ({"schedules": [{"slug": "x", "cron": "at two"}]}, "schedule x of x: .*Invalid cron string"),
+        (
+            {"schedules": [{"slug": "x", "cron": "0 2 * * *", "timezoen": "UTC"}]},
+            "schedule x of x: .*timezoen",
+        ),
+        ({"schedules": [{"slug": "x", "interval": "1h"}]}, "schedule x of x: "),
+        ({"work_pool": None}, "work_pool missing"),
+        ({"entrypoint": None}, "entrypoint missing"),
+        ({"entrypoint": "flows.nowhere.x"}, "flows.nowhere.x: No module"),
+        ({"entrypoint": "flows.evaluate.nothing"}, "'nothing' not found"),
+        ({"tags": "selftrain"}, "tags: expected a list"),
     ],
 )
 def test_what_the_file_may_not_say(change: dict[str, Any], message: str, tmp_path: Path):

@@ -121,7 +121,7 @@ def _text(path: Path, values: dict[Path, Any]) -> str:
     """A value for people. Those of environment variables may be secrets and are not shown."""
     if path not in values:
         return "none"
-    if "env" in path:
-        return "set"
     text = json.dumps(values[path])
+    if "env" in path or '"env"' in text:
+        return "set"
     return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

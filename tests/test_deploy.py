@@ -66,6 +66,14 @@ def test_values_are_compared_one_by_one_to_a_depth():
     assert none == {("schedules",): {}}, "else what was added on the server would be remembered as the file's"
 
 
+def test_environment_variables_inside_a_value_are_not_printed():
+    text = importlib.import_module("merge")._text
+    path = ("job_configuration", "job_manifest", "spec", "template")
+    container = {"env": [{"name": "HF_TOKEN", "value": "planted"}], "image": "x"}
+    assert text(path, {path: {"containers": [container]}}) == "set"
+    assert text(path, {path: {"containers": []}}) == '{"containers": []}'
+
+
 @pytest.mark.parametrize("kind", ["process", "docker", "kubernetes"])
 def test_what_is_remembered_of_a_pool_fits_into_a_variable(kind: str):
     """Prefect takes no more than 5000 characters."""

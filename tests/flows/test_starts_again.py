@@ -104,7 +104,8 @@ def played(runs: Runs) -> Runs:
     runs.make("crashed", *BEGUN, StateType.CRASHED, StateType.CRASHED)
     runs.make("always crashes")
     for _ in range(CRASHES):
-        for state in (StateType.SCHEDULED, StateType.PENDING, StateType.CRASHED):
+        # Not pending: on a busy machine it would be silent for too long before its crash is reported here.
+        for state in (StateType.SCHEDULED, StateType.CRASHED):
             runs.become("always crashes", state)
     runs.wait("silent while it runs", "silent before it runs", "crashed")
     late = [f"{name} long before a heartbeat" for name in ENDS]

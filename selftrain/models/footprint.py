@@ -239,8 +239,7 @@ def ppo_memory(
     )
     others = frozen_bytes(runtime) * other_parameters(config, shape.parameters, judge.classifier, runtime)
     share = config.rollout_batch / ranks
-    number = FLOAT if runtime.device == "cpu" else 2
-    cache = decoding_bytes(shape, share, width, number) + reading_bytes(shape, share * prompt)
+    cache = decoding_bytes(shape, share, width, frozen_bytes(runtime)) + reading_bytes(shape, share * prompt)
     terms = dict(policy.terms)
     # A rollout's cache is freed before the update begins.
     if cache > terms["activations"]:

@@ -182,18 +182,19 @@ class Picker:
                 check_logprobs(logprobs, len(candidates))
             languages.append(row_of(language).name if language else None)
             forms.append(self.forms(prompt, candidates, languages[-1]))
-        rankings = self.reranker.rank_forms(forms)
-        return [self._picked(*each) for each in zip(forms, rankings, languages, given, strict=True)]
+        return self.rank_forms(forms, languages, mean_logprobs=given)
 
     def rank_forms(
         self,
         problems: Sequence[Sequence[Normal]],
         languages: Sequence[str | None],
         ids: Mapping[Normal, list[int]] | None = None,
+        mean_logprobs: Sequence[Sequence[float] | None] | None = None,
     ) -> list[Picked]:
-        """What `rank_many` does, of candidates in normal form, without log-probabilities that are known. `ids`: what the reranker's `read` gives for all of them."""
+        """What `rank_many` does, of candidates in normal form. `ids`: what the reranker's `read` gives for all of them."""
+        given = [None] * len(problems) if mean_logprobs is None else mean_logprobs
         rankings = self.reranker.rank_forms(problems, ids)
-        return [self._picked(*each) for each in zip(problems, rankings, languages, strict=True)]
+        return [self._picked(*each) for each in zip(problems, rankings, languages, given, strict=True)]
 
     def forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
         """The candidates in normal form, cut at the stop texts that the run's problems in this language have in common."""

@@ -31,7 +31,8 @@ PAGES = Path(__file__).parent / "pages"
 
 
 class Health(BaseModel):
-    """The answer of /healthz. `status`: ok, or with status 503 what is wrong; `model`: the reranker that is served; `ranks_by`: the ranking rule."""
+    """The answer of /healthz. `status`: ok, or with HTTP 503 what is wrong; `model`: the reranker that is served; `ranks_by`: the
+    ranking rule."""
 
     status: str
     model: str

@@ -14,14 +14,14 @@ _HOME = pytest.StashKey[str]()
 
 LONGEST = (
     "test_sandbox_plain_set.py", "test_chaos.py", "test_configs.py", "test_sandbox_check.py", "test_sandbox_tricks.py",
-    "test_champion.py", "test_ends.py", "test_deployed.py", "test_sandbox_truth.py", "test_sandbox_libraries.py", "test_kill.py",
+    "test_champion.py", "test_ends.py", "test_deployed.py", "test_outage.py", "test_starts_again.py", "test_deploy.py", "test_sandbox_truth.py", "test_sandbox_libraries.py", "test_kill.py",
     "test_flow.py", "test_sandbox_contest.py", "test_own_data.py", "test_sandbox_verdicts.py", "test_sampling.py",
     "test_launch.py", "test_training.py", "test_trainer.py",
 )  # fmt: skip
 """Files of minutes, the longest first: where several processes share the tests (pytest -n), both then end at about the same time."""
 
 SLOW_FILES = (
-    "test_chaos.py", "test_kill.py", "test_package.py", "test_chat.py", "test_champion.py", "test_configs.py", "test_deployed.py", "test_ends.py", "test_outage.py",
+    "test_chaos.py", "test_kill.py", "test_package.py", "test_chat.py", "test_champion.py", "test_configs.py", "test_deployed.py", "test_ends.py", "test_outage.py", "test_starts_again.py",
     "test_flow.py", "test_flow_s3.py", "test_dask.py", "test_nodes.py", "test_sandbox_check.py", "test_sandbox_contest.py",
     "test_sandbox_audit.py", "test_sandbox_docker.py", "test_sandbox_hostile.py", "test_sandbox_java.py", "test_sandbox_libraries.py",
     "test_sandbox_plain_set.py", "test_sandbox_tricks.py", "test_sandbox_truth.py", "test_execution.py", "test_training_export.py",

@@ -9,11 +9,13 @@ Not covered: the variance between training seeds (see `pools.join_runs`), and th
 
 import math
 from collections.abc import Collection, Mapping, Sequence
+from functools import cache
 from typing import NotRequired, TypedDict, cast
 
 import numpy as np
 
 from selftrain.errors import UsageError
+from selftrain.evaluation.concordance import own_pairs_won, pairs_won
 from selftrain.evaluation.pools import (
     AGREEMENT,
     SHUFFLED,
@@ -134,11 +136,15 @@ def best_of(pool: Pool, way: str, k: int) -> Floats:
         return np.array([pass_at_k(len(p.passed), int(p.passed.sum()), k) for p in pool.problems])
 
     def chance(problem: PoolProblem) -> float:
-        n = len(problem.passed)
-        places = [math.comb(n - 1 - j, k - 1) / math.comb(n, k) for j in range(n)]
-        return float(problem.passed[problem.orders[way]] @ np.array(places))
+        return float(problem.passed[problem.orders[way]] @ _chances_of_places(len(problem.passed), k))
 
     return np.array([chance(problem) for problem in pool.problems])
+
+
+@cache
+def _chances_of_places(n: int, k: int) -> Floats:
+    """[n] the chance that the candidate in each place is the first of k of n."""
+    return np.array([math.comb(n - 1 - j, k - 1) / math.comb(n, k) for j in range(n)])
 
 
 def subset_sizes(n: int) -> list[int]:
@@ -176,12 +182,13 @@ def pool_metrics(
     unknown  those of greedy, logprob and logprob_sum for which the pool has no values of its own: they are left out
     """
     languages = sorted({problem.language for problem in pool.problems})
-    return {
-        "overall": _metrics(pool, resamples, seed, unknown),
-        "languages": {
-            language: _metrics(pool.only(language), resamples, seed, unknown) for language in languages
-        },
+    overall = _metrics(pool, resamples, seed, unknown)
+    parts = {
+        language: _metrics(pool.only(language), resamples, seed, unknown)
+        for language in languages
+        if len(languages) > 1
     }
+    return {"overall": overall, "languages": parts or {languages[0]: overall}}
 
 
 def choose_logprob_weight(validation: Pool, ranker: str) -> float:
@@ -252,34 +259,20 @@ def _ranker(
     weights: Floats,
     curve: dict[str, Estimate],
 ) -> RankerEstimate:
-    wins, passing, failing = _concordance(pool, ranker)
+    scores, passed = [p.scores[ranker] for p in pool.problems], [p.passed for p in pool.problems]
+    passing = np.array([part.sum() for part in passed], float)
+    failing = np.array([len(part) for part in passed], float) - passing
+    own = np.array([own_pairs_won(*each) for each in zip(scores, passed, strict=True)])
     gain = _means(table[ranker] - table["random"], weights)
     gap = _means(table["oracle"] - table["random"], weights)
-    won = np.einsum("rp,rp->r", weights @ wins, weights)
+    won = pairs_won(scores, passed, weights)
     return {
         **solved,
         "gap_recovered": _estimate(_ratio(gain, gap)),
         "auc": _estimate(_ratio(won, (weights @ passing) * (weights @ failing))),
-        "pair_accuracy": _estimate(_means(_ratio(np.diag(wins), passing * failing), weights)),
+        "pair_accuracy": _estimate(_means(_ratio(own, passing * failing), weights)),
         "best_of": curve,
     }
-
-
-def _concordance(pool: Pool, ranker: str) -> tuple[Floats, Floats, Floats]:
-    """How `ranker` orders pairs of a passing candidate of problem p and a failing candidate of problem q.
-
-    Returns wins [p, q], the number of pairs in which the passing candidate scores higher (ties count half), and the numbers
-    of passing [p] and failing [q] candidates. They are counted per problem, so that a resample of problems only needs weights.
-    """
-    scores = [(p.scores[ranker][p.passed], np.sort(p.scores[ranker][~p.passed])) for p in pool.problems]
-    passing, failing = (np.array([len(part) for part in parts]) for parts in zip(*scores, strict=True))
-    owner = np.repeat(np.arange(len(scores)), passing)
-    right = np.concatenate([part for part, _ in scores])
-    wins = np.empty((len(scores), len(scores)))
-    for q, (_, wrong) in enumerate(scores):
-        beaten = (np.searchsorted(wrong, right, "left") + np.searchsorted(wrong, right, "right")) / 2
-        wins[:, q] = np.bincount(owner, beaten, minlength=len(scores))
-    return wins, passing.astype(float), failing.astype(float)
 
 
 def _means(values: Floats, weights: Floats) -> Floats:

@@ -4,9 +4,12 @@ import asyncio
 import errno
 import resource
 import socket
+import sys
+from contextlib import suppress
 from typing import Any
 
 import uvicorn
+from uvicorn.main import STARTUP_FAILURE
 
 from sandbox.errors import UsageError
 
@@ -40,11 +43,13 @@ def check_free(host: str, port: int) -> None:
 
 
 def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:
-    """Serve an application over such connections until SIGINT or SIGTERM. `drain_seconds`: how long requests that were accepted have
-    then to be answered."""
+    """Serve a FastAPI application over such connections until SIGINT or SIGTERM, or until it calls `app.state.stop`, which this sets.
+
+    drain_seconds  how long requests that were accepted have then to be answered
+    """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor for each connection
-    uvicorn.run(
+    config = uvicorn.Config(
         app,
         host=host,
         port=port,
@@ -55,6 +60,12 @@ def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:
         proxy_headers=False,
         timeout_graceful_shutdown=drain_seconds,
     )
+    server = uvicorn.Server(config)
+    app.state.stop = lambda: setattr(server, "should_exit", True)
+    with suppress(KeyboardInterrupt):
+        server.run()
+    if not server.started:
+        sys.exit(STARTUP_FAILURE)
 
 
 class Connection(Protocol):

@@ -41,8 +41,9 @@ class Health(BaseModel):
 
 def application(source: Source, limits: Limits, token: str | None = None, poll_seconds: float = 0) -> FastAPI:
     """The HTTP application. `token`: the bearer token; None: everyone who can reach the port may ask. `poll_seconds`: how often to
-    look for a newer reranker; 0: never, only at SIGHUP."""
-    service = Service(source, limits)
+    look for a newer reranker; 0: never, only at SIGHUP. If the scoring thread breaks, `app.state.broke` says what it was, and
+    `app.state.stop()` is called."""
+    service = Service(source, limits, lambda: app.state.stop())
 
     async def renew(always: bool) -> None:
         try:
@@ -78,6 +79,8 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
         await asyncio.to_thread(service.close)
 
     app = FastAPI(title="Reranker", description="Ranks programs for a prompt.", lifespan=life)
+    app.state.stop = lambda: None
+    app.state.broke = lambda: service.batcher.broke
     app.include_router(router(service))
     answer_refusals(app)
 

@@ -1,17 +1,21 @@
 """Scores the candidates of many requests together, in one thread; the prompt that several requests have is computed once."""
 
 import asyncio
+import logging
 import math
 import threading
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
 from selftrain.errors import RunError
 from selftrain.rerank.normal import Normal
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served
+
+log = logging.getLogger(__name__)
 
 MOST_TOGETHER = 512
 """Candidates that are scored together, unless one request alone has more: more would only make the first request wait longer."""
@@ -23,6 +27,10 @@ class QueueFull(Exception):
     def __init__(self, waiting: int) -> None:
         super().__init__(waiting)
         self.waiting = waiting
+
+
+class Ended(Exception):
+    """Nothing is scored any more. The text says why."""
 
 
 @dataclass(eq=False)
@@ -40,13 +48,20 @@ class Job:
 
 
 class Batcher:
-    """Scores jobs in their order. At most `queue` candidates wait; a job that is larger by itself is accepted if none waits."""
+    """Scores jobs in their order. At most `queue` candidates wait; a job that is larger by itself is accepted if none waits.
 
-    def __init__(self, queue: int, metrics: Metrics) -> None:
+    broke   what stopped the thread, if it was not `close`
+    ended   is called by the thread if something stops it
+    """
+
+    def __init__(self, queue: int, metrics: Metrics, ended: Callable[[], object] = lambda: None) -> None:
         self.queue, self.metrics = queue, metrics
+        self.broke = ""
+        self._ended = ended
         self._jobs: deque[Job] = deque()
+        self._taken: Sequence[Job] = ()  # that are being scored
         self._waiting = 0  # candidates of `_jobs`
-        self._ending = False
+        self._ending = self._over = False
         self._began: float | None = None  # when the thread began to score, if it does
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._work, name="score", daemon=True)
@@ -62,8 +77,8 @@ class Batcher:
     def fault(self, stuck: float) -> str:
         """What is wrong with the thread: it has ended, or has scored for more than `stuck` seconds; empty where nothing is."""
         began = self._began
-        if not self._thread.is_alive():
-            return "the scoring thread has ended"
+        if self._over:
+            return f"the scoring thread has ended{self.broke and f': {self.broke}'}"
         if began is not None and time.monotonic() - began > stuck:
             return f"the scoring thread has been busy for more than {stuck:g} s"
         return ""
@@ -71,10 +86,12 @@ class Batcher:
     async def score(self, served: Served, problems: Sequence[Problem]) -> list[Ranked]:
         """Scores [problems] by `served`, which has read them. If this call is cancelled before its turn, nothing is scored.
 
-        Raises QueueFull; UsageError as `Served.rank` does.
+        Raises QueueFull; Ended, also if the thread ends meanwhile; UsageError as `Served.rank` does.
         """
         job = Job(served, problems, asyncio.get_running_loop().create_future())
         with self._changed:
+            if self._over:
+                raise Ended(self.fault(math.inf))
             if self._waiting and self._waiting + job.size > self.queue:
                 raise QueueFull(self._waiting)
             self._jobs.append(job)
@@ -93,13 +110,25 @@ class Batcher:
 
     def _work(self) -> None:
         """The thread."""
-        while jobs := self._next():
-            self._began = time.monotonic()
-            wanted = [job for job in jobs if not job.given_up]
-            outcomes = self._outcomes(wanted)
-            for job, outcome in zip(wanted, outcomes, strict=True):
-                job.done.get_loop().call_soon_threadsafe(_answer, job.done, outcome)
-            self._began = None
+        try:
+            while jobs := self._next():
+                self._taken, self._began = jobs, time.monotonic()
+                wanted = [job for job in jobs if not job.given_up]
+                for job, outcome in zip(wanted, self._outcomes(wanted), strict=True):
+                    _tell(job, outcome)
+                self._taken, self._began = (), None
+        except BaseException as error:  # also what only ends a thread, such as SystemExit
+            self.broke = f"{type(error).__name__} {error}".strip()
+            log.exception("the scoring thread has ended")
+        with self._changed:
+            self._over = True
+            left = (*self._taken, *self._jobs)
+            self._jobs.clear()
+            self._count(-self._waiting)
+        for job in left:
+            _tell(job, Ended(self.fault(math.inf)))
+        if self.broke:
+            self._ended()
 
     def _next(self) -> list[Job]:
         """Wait for jobs of one reranker; empty at the end."""
@@ -152,6 +181,12 @@ class Batcher:
             return found[key].only([places[key][form] for form in problem.forms])
 
         return [list(map(of, job.problems)) for job in jobs]
+
+
+def _tell(job: Job, outcome: list[Ranked] | Exception) -> None:
+    """Let the thread of the job's request have the outcome."""
+    with suppress(RuntimeError):  # its event loop is closed
+        job.done.get_loop().call_soon_threadsafe(_answer, job.done, outcome)
 
 
 def _answer(done: asyncio.Future[list[Ranked]], outcome: list[Ranked] | Exception) -> None:

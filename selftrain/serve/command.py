@@ -4,6 +4,7 @@ import os
 import sys
 
 from sandbox.serve import connection
+from selftrain.errors import RunError
 from selftrain.serve.app import application
 from selftrain.serve.served import Source
 from selftrain.serve.service import Limits
@@ -22,7 +23,13 @@ def check_free(host: str, port: int) -> None:
 
 
 def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: float) -> None:
-    """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SELFTRAIN_TOKEN."""
+    """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SELFTRAIN_TOKEN.
+
+    Raises RunError if the scoring thread ends, since nothing could be answered any more: whoever started the process can start
+    another.
+    """
     sys.setswitchinterval(SWITCH_SECONDS)
     app = application(source, limits, os.environ.get(TOKEN) or None, poll_seconds)
     connection.serve(app, host, port, DRAIN_SECONDS)
+    if broke := app.state.broke():
+        raise RunError(f"the scoring thread has ended: {broke}")

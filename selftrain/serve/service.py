@@ -2,7 +2,7 @@
 
 import asyncio
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
@@ -11,7 +11,7 @@ from fastapi import HTTPException, Request
 from sandbox.serve.guard import RETRY_AFTER_SECONDS
 from selftrain.errors import UsageError
 from selftrain.rerank.normal import Normal
-from selftrain.serve.batcher import Batcher, QueueFull
+from selftrain.serve.batcher import Batcher, Ended, QueueFull
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served, Source
 
@@ -98,13 +98,13 @@ class Answer:
 
 
 class Service:
-    """Serves requests with the reranker of `source`."""
+    """Serves requests with the reranker of `source`. `ended`: see `Batcher`."""
 
-    def __init__(self, source: Source, limits: Limits) -> None:
+    def __init__(self, source: Source, limits: Limits, ended: Callable[[], object] = lambda: None) -> None:
         self.source, self.limits = source, limits
         self.metrics = Metrics()
         self.metrics.serves(source.served.name)
-        self.batcher = Batcher(limits.queue, self.metrics)
+        self.batcher = Batcher(limits.queue, self.metrics, ended)
         self._readers = [ThreadPoolExecutor(1, thread_name_prefix="read") for _ in range(2)]
 
     def close(self) -> None:
@@ -117,7 +117,7 @@ class Service:
         """Score the candidates of a request.
 
         Raises HTTPException 413 for too many or too long texts, 422 for an empty prompt and for one with too many tokens,
-        503 if too many candidates wait, and HUNG_UP if the client disconnects.
+        503 if too many candidates wait or the scoring thread has ended, and HUNG_UP if the client disconnects.
         """
         self._check(problems)
         served = self.source.served
@@ -154,6 +154,8 @@ class Service:
                 f"the queue is full: {error.waiting} candidates wait, allowed are {self.limits.queue}",
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             ) from error
+        except Ended as error:
+            raise HTTPException(503, str(error)) from error
         except UsageError as error:
             raise HTTPException(422, str(error)) from error
         finally:

@@ -1,22 +1,25 @@
 """The reranker over HTTP: requests and answers of each dialect, limits, batches, and replacement by a newer reranker."""
 
 import math
+import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 pytest.importorskip("prometheus_client")
 from fastapi.testclient import TestClient
 
-from selftrain.errors import StoreError, UsageError
+from selftrain.errors import RunError, StoreError, UsageError
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Reranker
 from selftrain.serve.app import application
 from selftrain.serve.batcher import Batcher
+from selftrain.serve.command import serve
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served, Source, Wanted
 from selftrain.serve.service import Limits
@@ -294,6 +297,64 @@ def test_healthz_tells_a_scoring_thread_that_is_stuck_or_has_ended(slow: Source)
     assert not batcher.fault(0.05)
     batcher.close()
     assert batcher.fault(0.05) == "the scoring thread has ended"
+
+
+class Breaking(Slow):
+    """Ends its thread when it may."""
+
+    def rank(self, problems: Sequence[Problem]) -> list[Ranked]:
+        super().rank(problems)
+        raise SystemExit("no memory")
+
+
+BROKEN = "the scoring thread has ended: SystemExit no memory"
+
+
+def test_when_the_scoring_thread_has_ended_each_request_is_told_at_once(slow: Source):
+    """What is being scored, what waits, and what comes later."""
+    slow.served = Breaking(slow.served)
+    app = application(slow, Limits())
+    with TestClient(app) as client:
+        body = {"query": PROMPT, "documents": TEXTS}
+        first, one = send(client, [body])
+        assert slow.served.begun.wait(30)
+        more, others = send(client, [body, {"query": PROMPT, "texts": TEXTS}])
+        until_waiting(client, 6)
+        stopped = threading.Event()
+        app.state.stop = stopped.set
+        slow.served.may.set()
+        for thread in (*first, *more):
+            thread.join(30)
+        assert [(answer.status_code, answer.json()["error"]) for answer in others[1:]] == [(503, BROKEN)]
+        for answer in (one[0], others[0], client.post("/rerank", json=body)):
+            assert (answer.status_code, answer.json()["detail"]) == (503, BROKEN)
+        assert client.get("/healthz").json()["status"] == BROKEN
+        assert waiting(client) == 0
+        assert stopped.wait(30)
+
+
+def test_a_server_whose_scoring_thread_has_ended_ends(slow: Source, monkeypatch: pytest.MonkeyPatch):
+    """So that whoever started it can start another."""
+    slow.served = Breaking(slow.served)
+    slow.served.may.set()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    answers: list[httpx.Response] = []
+
+    def ask() -> None:
+        transport = httpx.HTTPTransport(retries=9)
+        with httpx.Client(transport=transport, timeout=30) as client:
+            body = {"query": PROMPT, "documents": TEXTS}
+            answers.append(client.post(f"http://127.0.0.1:{port}/rerank", json=body))
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    monkeypatch.setattr("sys.setswitchinterval", lambda _: None)
+    with pytest.raises(RunError, match=BROKEN):
+        serve(slow, Limits(), "127.0.0.1", port, 0)
+    asking.join()
+    assert [answer.status_code for answer in answers] == [503]
 
 
 def test_requests_that_wait_are_scored_together_and_a_full_queue_is_told(slow: Source, scores: list[float]):

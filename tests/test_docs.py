@@ -1,6 +1,7 @@
 """Tests of the documents: generated pages are up to date, commands work, and links, files and names exist."""
 
 import ast
+import builtins
 import json
 import os
 import re
@@ -311,8 +312,19 @@ def test_commands_after_a_run(after_a_run: Path, smoke_run: Finished):
 SNIPPETS = [
     (path.name, "\n".join(block)) for path in DOCUMENTS for block in blocks(path) if kind(block) == "python"
 ]
-GIVEN = 'prompt, candidates = "def f(n):\\n", ["    return n\\n", "    return n + 1\\n"]\n'
-"""What the snippets take as given."""
+
+
+@pytest.mark.parametrize(("name", "snippet"), SNIPPETS, ids=lambda text: text[:20])
+def test_a_snippet_runs_as_it_is_copied(name: str, snippet: str):
+    """It defines every name that it uses."""
+    names = [node for node in ast.walk(ast.parse(snippet)) if isinstance(node, ast.Name)]
+    known = {*dir(builtins), *(name.id for name in names if not isinstance(name.ctx, ast.Load))}
+    for node in ast.walk(ast.parse(snippet)):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            known |= {(one.asname or one.name).partition(".")[0] for one in node.names}
+        elif isinstance(node, ast.FunctionDef):
+            known |= {node.name, *(one.arg for one in ast.walk(node.args) if isinstance(one, ast.arg))}
+    assert not {name.id for name in names} - known
 
 
 @pytest.mark.parametrize(
@@ -333,7 +345,7 @@ def test_python_by_itself(tmp_path: Path, name: str, snippet: str):
 def run_python(snippet: str, folder: Path) -> None:
     """Run a snippet of the documents in `folder`."""
     done = subprocess.run(
-        [sys.executable, "-c", GIVEN + snippet],
+        [sys.executable, "-c", snippet],
         cwd=folder,
         env=environment(),
         capture_output=True,

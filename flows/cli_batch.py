@@ -25,7 +25,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from flows.lines import Row, encoded, go_on, read_rows
+from flows.lines import Row, check_files, encoded, go_on, read_rows
 from flows.progress import Progress
 from sandbox.errors import UsageError as SandboxUsageError
 from selftrain.errors import UsageError
@@ -71,12 +71,11 @@ def batch_command(options: argparse.Namespace) -> int:
         raise UsageError(
             "--batch has its own prompts, candidates and log-probabilities: leave out --prompt, --example, --mean-logprobs and CANDIDATE"
         )
-    if source == "-" and target != "-":
+    check_files(source, target, "`prompt` and `candidates`")
+    if target != "-" and not Path(source).is_file():
         raise UsageError(
-            "--batch - OUT: a batch from standard input cannot go on; expected IN OUT, or - - > OUT"
+            f"--batch {source} OUT: a batch from standard input or a pipe cannot go on; expected IN OUT, or {source} - > OUT"
         )
-    if source != "-" and not Path(source).is_file():
-        raise UsageError(f"{source}: no such file; expected JSON lines with `prompt` and `candidates`")
     ranker = load_ranker(options.run, options.by)
     by = getattr(ranker, "way", Path(options.run).resolve().name)
     maker = {"by": by, "reranker": identity(ranker)}
@@ -116,6 +115,7 @@ def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -
     progress = Progress(sys.stderr)
     try:
         with open(source, "rb") as lines, open(target, "ab", buffering=0) as out:
+            lines.seek(before.offset)
             for row in rank_lines(ranker, maker, read_lines(lines, source, before.done), WINDOW):
                 out.write(encoded(row))
                 bad += _told(source, row)
@@ -187,7 +187,7 @@ def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
 
 
 def read_lines(file: IO[bytes], name: str, done: int) -> Iterator[Line]:
-    """The lines of `file` after the first `done`; blank lines are left out."""
+    """The lines that `file` has left, after `done` others; blank lines are left out."""
     return map(_line, read_rows(file, name, done))
 
 

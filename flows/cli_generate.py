@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.cli_evaluate import add_sandbox
-from flows.lines import Before, encoded, go_on, read_rows
+from flows.lines import Before, check_files, encoded, go_on, read_rows
 from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
@@ -138,8 +138,7 @@ def generate_command(options: argparse.Namespace) -> int:
         raise UsageError("expected either IN, JSON lines with `prompt`, or --prompt FILE")
     source, out = options.rows, options.out
     one = read_text(options.prompt) if options.prompt is not None else None
-    if source not in (None, "-") and not Path(source).exists():
-        raise UsageError(f"{source}: no such file; expected JSON lines with `prompt`")
+    check_files(source, out, "`prompt`")
     # A pipe can be read only once.
     goes_on = source not in (None, "-") and Path(source).is_file()
     if out is not None and not goes_on and Path(out).exists() and Path(out).stat().st_size:
@@ -173,6 +172,8 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
             open(0 if source == "-" else source, "rb", closefd=source != "-") as lines,
             _output(options.out) as out,
         ):
+            if before.done:
+                lines.seek(before.offset)
             for row in read_rows(lines, name, before.done):
                 written = row.wrong or _written(generator, row.fields, options)
                 if isinstance(written, str):
@@ -196,12 +197,17 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
 
 
 def _maker(generator: Any, options: argparse.Namespace) -> dict[str, Any]:
-    """What decides the completions: the model (first digits of a digest of its files, or its name on a server) and how it samples."""
+    """What decides the completions: the model (first digits of a digest of its files, or its name on a server, with the server's
+    address and the tokenizer that prompts are sent with) and how it samples."""
     from selftrain.models.weights import checkpoint_digest
 
-    model = options.generator if generator.folder is None else checkpoint_digest(generator.folder)[:12]
+    if generator.folder is not None:
+        model = {"model": checkpoint_digest(generator.folder)[:12]}
+    else:
+        tokens = generator.tokenizer and checkpoint_digest(generator.tokenizer)[:12]
+        model = {"model": options.generator, "base_url": options.base_url.rstrip("/"), "tokenizer": tokens}
     how = {name: getattr(options, name) for name in ("n", "language", "engine", "chat")}
-    return {"model": model, **how, **_sampling(options)}
+    return {**model, **how, **_sampling(options)}
 
 
 @contextmanager

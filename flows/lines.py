@@ -18,6 +18,8 @@ from selftrain.errors import DataError, UsageError
 
 LONGEST_LINE = 1 << 26
 """Largest number of bytes of an input line."""
+BLOCK = 1 << 20
+"""Bytes that are read at a time where lines are only counted."""
 
 
 @dataclass(frozen=True)
@@ -37,20 +39,20 @@ class Row:
 
 
 def read_rows(file: IO[bytes], name: str, done: int = 0) -> Iterator[Row]:
-    """The lines of `file` after the first `done`; blank lines are left out.
+    """The lines that `file` has left, after `done` others; blank lines are left out.
 
     name  of the file, for messages
 
     Raises UsageError for a line that is too long.
     """
-    number = 0
+    number = done
     while text := file.readline(LONGEST_LINE):
         number += 1
         if not text.endswith(b"\n") and len(text) == LONGEST_LINE:
             raise UsageError(
                 f"{name}:{number}: the line has more than {LONGEST_LINE >> 20} MiB; expected one JSON object a line"
             )
-        if number > done and text.strip():
+        if text.strip():
             yield Row(number, _digest(text), *_parsed(text, name, number))
 
 
@@ -91,14 +93,41 @@ def _finite(value: Any) -> Any:
 class Before:
     """What an output has already.
 
-    total  lines of the input
-    done   number of the last line that is answered
-    bad    lines up to there that have no answer, or an error as answer
+    total   lines of the input
+    done    number of the last line that is answered
+    bad     lines up to there that have no answer, or an error as answer
+    offset  bytes of the input up to there
     """
 
     total: int
     done: int = 0
     bad: int = 0
+    offset: int = 0
+
+
+def check_files(source: str | None, target: str | None, fields: str) -> None:
+    """Raise UsageError where the file `source` cannot be read, or `target` not written: better told before a model is loaded.
+
+    `None` and - name no file. `fields`: those that the input's lines have, for messages.
+    """
+    if source not in (None, "-"):
+        what = f"expected a file of JSON lines with {fields}"
+        if Path(source).is_dir():
+            raise UsageError(f"{source} is a folder; {what}")
+        if not Path(source).exists():
+            raise UsageError(f"{source}: no such file; {what}")
+        if not os.access(source, os.R_OK):
+            raise UsageError(f"{source}: cannot be read: permission denied")
+    if target in (None, "-"):
+        return
+    if source is not None and Path(source).resolve() == Path(target).resolve():
+        raise UsageError(f"{target}: input and output are one file; name another output")
+    folder = Path(target).resolve().parent
+    if Path(target).is_dir() or not folder.is_dir():
+        wrong = "is a folder" if Path(target).is_dir() else f"cannot be written: there is no folder {folder}"
+        raise UsageError(f"{target} {wrong}; expected the name of a file to write")
+    if not os.access(target if Path(target).exists() else folder, os.W_OK):
+        raise UsageError(f"{target}: cannot be written: permission denied")
 
 
 def go_on(
@@ -114,62 +143,78 @@ def go_on(
 
     Raises UsageError where a file cannot be read, or `target` answers other lines or was made by something else.
     """
-    if Path(source).resolve() == Path(target).resolve():
-        raise UsageError(f"{target}: input and output are one file; name another output")
-    if Path(source).is_fifo():
-        raise UsageError(
-            f"{source}: a pipe can be read only once; save it as a file, or answer to standard output"
-        )
     try:
-        with open(source, "rb") as lines:
-            total = sum(1 for _ in lines)
-    except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
-    try:
-        before = _before(source, target, maker, stamp, total)
+        there = _answers(target, stamp)
     except OSError as error:
         raise UsageError(f"{target}: cannot be read: {error.strerror}") from error
-    if before.done:
-        print(f"selftrain: {target} has the first {before.done} lines; going on", file=sys.stderr)
-    return before
+    done = _line_of(there, target, maker)
+    try:
+        asked, digest, offset, total = _lines_to(source, done)
+    except OSError as error:
+        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+    if done and there.last.get("sha256") != digest:
+        raise UsageError(f"{target} answers other lines than those of {source}; {ADVICE}")
+    if there.cut:
+        os.truncate(target, there.kept)
+    if done:
+        print(f"selftrain: {target} has the first {done} lines; going on", file=sys.stderr)
+    return Before(total, done, there.failed + asked - there.number, offset)
 
 
-def _before(
-    source: str,
-    target: str,
-    maker: Mapping[str, Any],
-    stamp: Callable[[dict[str, Any]], Any],
-    total: int,
-) -> Before:
+ADVICE = "name another output, or move that file away to begin anew"
+
+
+@dataclass
+class _Answers:
+    """What an output has.
+
+    number  of answers
+    failed  answers with an error
+    kept    bytes of all answers
+    last    the stamp of the last one; empty where there is none
+    cut     whether a part of an answer follows
+    """
+
+    number: int = 0
+    failed: int = 0
+    kept: int = 0
+    last: dict[str, Any] = field(default_factory=dict)
+    cut: bool = False
+
+
+def _answers(target: str, stamp: Callable[[dict[str, Any]], Any]) -> _Answers:
+    """Raises UsageError where the file holds something else."""
+    found, last, row = _Answers(), b"", b""
     if not Path(target).exists():
-        return Before(total)
-    last, row, answers, failed, kept = b"", b"", 0, 0, 0
+        return found
     with open(target, "rb") as file:
         for row in file:
             if row.endswith(b"\n"):
-                last, answers, kept = row, answers + 1, kept + len(row)
-                failed += b'"error": ' in row and "error" in _stamp(row, stamp)
-    foreign = UsageError(f"{target}: not the result of this command; name another output")
-    if row != last and not _cut_short(row, stamp):
-        raise foreign
-    done = 0
-    if last:
-        said = _stamp(last, stamp)
-        line = said.get("line")
-        if not isinstance(line, int) or line < 1:
-            raise foreign
-        other = [name for name, value in maker.items() if said.get(name) != value]
-        if other:
-            there, here = (", ".join(f"{name} {of.get(name)}" for name in other) for of in (said, maker))
-            raise UsageError(f"{target} was made with {there}, and this is {here}; name another output")
-        done = line
-        asked, digest = _lines_to(source, done)
-        if said.get("sha256") != digest:
-            raise UsageError(f"{target} answers other lines than those of {source}; name another output")
-        failed += asked - answers
-    if kept < Path(target).stat().st_size:
-        os.truncate(target, kept)
-    return Before(total, done, failed)
+                last = row
+                found.number, found.kept = found.number + 1, found.kept + len(row)
+                found.failed += b'"error": ' in row and "error" in _stamp(row, stamp)
+    found.cut = row != last
+    found.last = _stamp(last, stamp)
+    if (last and not found.last) or (found.cut and not _cut_short(row, stamp)):
+        raise UsageError(f"{target}: not the result of this command; {ADVICE}")
+    return found
+
+
+def _line_of(there: _Answers, target: str, maker: Mapping[str, Any]) -> int:
+    """Number of the line that the last answer is of; 0 without answers. Raises UsageError where `maker` did not make it."""
+    if not there.number:
+        return 0
+    line = there.last.get("line")
+    if not isinstance(line, int) or line < 1:
+        raise UsageError(f"{target}: not the result of this command; {ADVICE}")
+    if unsaid := [name for name in ("sha256", *maker) if name not in there.last]:
+        raise UsageError(
+            f"{target} does not say by which {', '.join(unsaid)} it was made: another version of selftrain wrote it; {ADVICE}"
+        )
+    if other := [name for name, value in maker.items() if there.last[name] != value]:
+        was, here = (", ".join(f"{name} {of[name]}" for name in other) for of in (there.last, maker))
+        raise UsageError(f"{target} was made with {was}, and this is {here}; {ADVICE}")
+    return line
 
 
 def _cut_short(row: bytes, stamp: Callable[[dict[str, Any]], Any]) -> bool:
@@ -190,12 +235,15 @@ def _stamp(row: bytes, stamp: Callable[[dict[str, Any]], Any]) -> dict[str, Any]
     return found if isinstance(found, dict) else {}
 
 
-def _lines_to(source: str, number: int) -> tuple[int, str]:
-    """How many of the first `number` lines are not blank, and the digest of the last of them."""
-    found, line = 0, b""
+def _lines_to(source: str, number: int) -> tuple[int, str, int, int]:
+    """How many of the first `number` lines are not blank, the digest of the last of them, the bytes of all, and all lines of the file."""
+    found, at, line, bytes_read = 0, 0, b"", 0
     with open(source, "rb") as file:
-        for at, line in enumerate(file, 1):
-            found += bool(line.strip())
-            if at == number:
-                return found, _digest(line)
-    return found, ""
+        while at < number and (line := file.readline()):
+            at, found, bytes_read = at + 1, found + bool(line.strip()), bytes_read + len(line)
+        digest = _digest(line)
+        # The others are only counted.
+        total, block = at, b"\n"
+        while more := file.read(BLOCK):
+            total, block = total + more.count(b"\n"), more
+    return found, digest, bytes_read, total + (not block.endswith(b"\n"))

@@ -24,9 +24,10 @@ Draw = Callable[[Problem, int, SampleConfig, int], Sequence[Sampled]]
 class Generator:
     """A generator.
 
-    draw    samples completions
-    style   the prompt style: `chat` for a model that answers in markdown, whose question names the language
-    folder  of the checkpoint that samples; None for a server's
+    draw       samples completions
+    style      the prompt style: `chat` for a model that answers in markdown, whose question names the language
+    folder     of the checkpoint that samples; None for a server's
+    tokenizer  folder of the tokenizer with which prompts are sent to a server; None where they are not, or as text
     """
 
     def __init__(
@@ -35,8 +36,9 @@ class Generator:
         style: PromptStyle = "completion",
         settings: SampleConfig | None = None,
         folder: Path | None = None,
+        tokenizer: Path | None = None,
     ) -> None:
-        self.draw, self.style, self.folder = draw, style, folder
+        self.draw, self.style, self.folder, self.tokenizer = draw, style, folder, tokenizer
         self.settings = settings or SampleConfig()
 
     @classmethod
@@ -61,8 +63,16 @@ class Generator:
         policy     of a run: `sft`, `ppo-N` or `last`
         engine     hf, or ctranslate2, which is faster on CPUs and knows fewer architectures
 
-        Raises UsageError where there is no such generator.
+        Raises UsageError where there is no such generator, or an argument would be without effect.
         """
+        if base_url is None and (chat or tokenizer is not None):
+            raise UsageError(
+                f"{'chat' if chat else 'tokenizer'} is of a model on a server: give base_url too, or leave it out"
+            )
+        if chat and tokenizer is not None:
+            raise UsageError(
+                "got both chat and tokenizer: with its tokenizer, a chat model is asked by its own template"
+            )
         if base_url is not None and tokenizer is None:
             from selftrain.generate.endpoint import Endpoint
 
@@ -72,8 +82,9 @@ class Generator:
 
         if base_url is not None and tokenizer is not None:
             settings = SampleConfig(engine="openai", base_url=base_url, served_model=str(place))
-            local = Local(generator_folder(tokenizer, policy), settings)
-            return cls(local.draw, local.style, local.settings)
+            folder = generator_folder(tokenizer, policy)
+            local = Local(folder, settings)
+            return cls(local.draw, local.style, local.settings, tokenizer=folder)
         folder = generator_folder(place, policy)
         local = Local(folder, SampleConfig(engine=engine), device)
         return cls(local.draw, local.style, local.settings, folder)

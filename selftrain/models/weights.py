@@ -8,6 +8,10 @@ from typing import Any
 from selftrain.config import ModelConfig
 from selftrain.errors import UsageError
 from selftrain.store.store import sha256_file
+from selftrain.store.weights import sha256_of_samples
+
+KINDS = {".safetensors", ".json", ".gguf", ".model", ".txt"}
+"""Endings of the files of a checkpoint."""
 
 
 def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
@@ -24,9 +28,7 @@ def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
     folder = Path(config.base)
     if not folder.is_dir():
         return hub_commit(config.base, config.revision, field)
-    wanted = {".safetensors", ".json", ".gguf", ".model", ".txt"}
-    if config.prompt_style == "chat":
-        wanted.add(".jinja")
+    wanted = {*KINDS, ".jinja"} if config.prompt_style == "chat" else KINDS
     files = sorted(path for path in folder.iterdir() if path.suffix in wanted)
     if config.gguf_file and not (folder / config.gguf_file).is_file():
         raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")
@@ -42,10 +44,19 @@ def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
 
 
 def checkpoint_digest(folder: Path) -> str:
-    """sha256 over the files of a checkpoint, its chat template's too. Raises UsageError where one cannot be read."""
-    digest = base_digest(ModelConfig(base=str(folder), prompt_style="chat"), "checkpoint")
-    assert digest is not None
-    return digest
+    """sha256 over the files of a checkpoint, its chat template's too, of weights over samples (`sha256_of_samples`).
+
+    Raises UsageError where one cannot be read.
+    """
+    files = sorted(path for path in folder.iterdir() if path.suffix in {*KINDS, ".jinja"})
+    try:
+        lines = [
+            f"{path.name} {sha256_of_samples(path) if path.suffix == '.safetensors' else sha256_file(path)}\n"
+            for path in files
+        ]
+    except OSError as error:
+        raise UsageError(f"checkpoint: {folder} cannot be read: {error}") from error
+    return hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
 def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:

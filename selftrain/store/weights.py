@@ -27,6 +27,10 @@ EXPONENTS = {
 """Format's name in safetensors -> numpy's name of an integer of its size, and the bits that are all set in NaN and infinity."""
 
 
+SAMPLE = 4096
+"""Bytes of a sample of a tensor."""
+
+
 @dataclass
 class Read:
     """What `read` found in a file.
@@ -71,6 +75,25 @@ def read(path: Path) -> Read:
             sha.update(block)
     found.sha256 = sha.hexdigest()
     return found
+
+
+def sha256_of_samples(path: Path) -> str:
+    """sha256 over the header of a safetensors file and the beginning, middle and end of each tensor, `SAMPLE` bytes each.
+
+    It takes milliseconds where reading the whole file takes seconds, and it tells two trained models apart, since training changes
+    nearly all numbers of a tensor; not weights that somebody changed by hand between the samples. Raises UsageError where the header
+    is damaged.
+    """
+    with path.open("rb") as file:
+        head, tensors = header(file, path)
+        tensors.pop("__metadata__", None)
+        sha = hashlib.sha256(head)
+        for tensor in tensors.values():
+            begin, end = tensor["data_offsets"]
+            for at in sorted({begin, max(begin, (begin + end - SAMPLE) // 2), max(begin, end - SAMPLE)}):
+                file.seek(len(head) + at)
+                sha.update(file.read(min(SAMPLE, end - at)))
+    return sha.hexdigest()
 
 
 def _blocks(file: IO[bytes], size: int) -> Iterator[bytes]:

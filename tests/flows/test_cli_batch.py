@@ -17,6 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from flows.cli import main
 from flows.cli_batch import Line, candidate_files, rank_file, rank_lines, read_lines
+from flows.lines import Before, go_on
 from selftrain.errors import UsageError
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.ranker import identity
@@ -116,26 +117,63 @@ def test_another_batchs_output_is_refused(tmp_path: Path):
     notes.write_text("mine")
     settings = tmp_path / "settings.json"
     settings.write_text('{"model": "mine"}')  # without an end of line, as `json.dump` writes it
-    pipe = tmp_path / "pipe"
-    os.mkfifo(pipe)
     for maker, arguments, said in (
         (BY, (source, notes), "not the result of this command"),
         (BY, (source, settings), "not the result of this command"),
-        (BY, (pipe, tmp_path / "new"), "can be read only once"),
         (BY, (other, target), "answers other lines"),
         (BY, (source, tmp_path), "cannot be read"),
         (BY, (source, early), "not the result"),
-        (BY, (source, bare), "was made with reranker None, and this is reranker a"),
+        (BY, (source, bare), "does not say by which sha256, reranker it was made: another version"),
         (BY | {"by": "width"}, (source, target), "was made with by length, and this is by width"),
         (BY | {"reranker": "b"}, (source, target), "was made with reranker a, and this is reranker b"),
         (BY, (source, plain), "not the result of this command"),
-        (BY, (source, source), "are one file"),
     ):
-        with pytest.raises(UsageError, match=said):
+        with pytest.raises(UsageError, match=said) as refused:
             rank_file(Longest(), maker, *map(str, arguments))
+        assert arguments[1] == tmp_path or "or move that file away to begin anew" in str(refused.value)
     assert notes.read_text() == "mine"
     assert settings.read_text() == '{"model": "mine"}'
     assert rows_of(plain) == [{"by": "length"}]
+
+
+def test_files_that_cannot_be_used_are_told_before_a_model_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """By both commands that answer lines."""
+    for module in ("selftrain.rerank.ranker.load_ranker", "flows.cli_generate._generator"):
+        monkeypatch.setattr(module, lambda *_: pytest.fail("a model was loaded"))
+    source, nowhere = write(tmp_path / "in.jsonl", ROWS), tmp_path / "no" / "out.jsonl"
+    os.mkfifo(tmp_path / "pipe")
+    for files, said in (
+        ((tmp_path, "out"), f"{tmp_path} is a folder; expected a file of JSON lines with `prompt`"),
+        (("nowhere", "out"), "nowhere: no such file; expected a file of JSON lines with `prompt`"),
+        ((source, tmp_path), f"{tmp_path} is a folder; expected the name of a file to write"),
+        ((source, nowhere), f"{nowhere} cannot be written: there is no folder {nowhere.parent}"),
+        ((source, source), "input and output are one file"),
+    ):
+        given, out = map(str, files)
+        for command in (["rank", "run", "--batch", given, out], ["generate", "run", given, "--out", out]):
+            assert main(command) == 2
+            [line] = capsys.readouterr().err.splitlines()
+            assert said in line
+    assert main(["rank", "run", "--batch", str(tmp_path / "pipe"), "out"]) == 2
+    assert "standard input or a pipe cannot go on; expected IN OUT, or" in capsys.readouterr().err
+    assert not Path("out").exists()
+
+
+def test_a_batch_that_goes_on_reads_its_files_once(tmp_path: Path):
+    """What is before the first row that is asked for: the output, and the input up to there line by line."""
+    source, target = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    for rows, ends in ((0, ""), (1, ""), (3, ""), (3, "\n"), (3, "\n\n"), (2000, "\n" * 1000)):
+        text = "\n".join(
+            json.dumps({"prompt": PROMPT, "candidates": ["x" * at]}) for at in range(1, rows + 1)
+        )
+        source.write_text(text + ends)
+        lines = len(source.read_bytes().splitlines())
+        target.unlink(missing_ok=True)
+        assert go_on(str(source), str(target), BY) == Before(lines)
+        rank_file(Longest(), BY, str(source), str(target))
+        assert go_on(str(source), str(target), BY) == Before(lines, rows, 0, len(text) + bool(ends and rows))
 
 
 class ByLanguage:
@@ -168,7 +206,7 @@ def test_only_a_window_of_lines_is_held(tmp_path: Path):
 def test_lines_that_are_too_long_or_no_text_are_told():
     [line] = read_lines(io.BytesIO(b"\xff\n"), "in", 0)
     assert line.error.startswith("not UTF-8")
-    assert [line.number for line in read_lines(io.BytesIO(b"{}\n\n{}\n{}"), "in", 1)] == [3, 4]
+    assert [line.number for line in read_lines(io.BytesIO(b"\n{}\n{}"), "in", 1)] == [3, 4]
     deep = b'{"id": ' + b"[" * 700 + b"]" * 700 + b', "prompt": "p", "candidates": ["x"]}\n'
     [line] = read_lines(io.BytesIO(deep), "in", 0)
     assert line.error.startswith("JSON nested too deeply")
@@ -303,7 +341,7 @@ def test_standard_input_and_wrong_usage(
     assert "broken JSON" in second["error"]
     assert done.stderr.startswith("selftrain: line 2: broken JSON")
     for arguments, said in (
-        (["--batch", "-", "out"], "cannot go on"),
+        (["--batch", "-", "out"], "--batch - OUT: a batch from standard input or a pipe cannot go on"),
         (["--batch", "nowhere", "out"], "nowhere: no such file"),
         (["--batch", str(source), "out", "--prompt", "p"], "--batch has its own prompts"),
     ):

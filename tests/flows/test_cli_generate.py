@@ -12,6 +12,8 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from flows.cli import main
+from selftrain.generate import Sampled
+from selftrain.generate.generator import Generator
 from tests.command import ROOT
 
 PROMPT = "def add(n):  # n + 1\n"
@@ -64,8 +66,8 @@ def test_one_prompt_and_wrong_usage(tmp_path: Path, generator: Path, capsys: pyt
         (["--prompt", prompt, "--out", str(tmp_path / "there")], "there exists, and only with a file"),
         (["-", "--out", str(tmp_path / "there")], "there exists, and only with a file"),
         ([str(tmp_path / "p.txt"), "--out", str(tmp_path / "there")], "not the result of this command"),
-        (["nowhere.jsonl"], "nowhere.jsonl: no such file"),
-        ([str(tmp_path)], "Is a directory"),
+        (["--prompt", prompt, "--chat"], "chat is of a model on a server: give base_url too"),
+        (["--prompt", prompt, "--tokenizer", "t"], "tokenizer is of a model on a server"),
         (["--prompt", prompt, "--temperature", "0"], "n=16: expected at least 1, and 1 at temperature 0"),
         (["--prompt", str(tmp_path)], "cannot be read as text"),
     ):
@@ -112,6 +114,38 @@ def test_it_goes_on_where_it_was_cut_with_the_same_rows_generator_and_settings(
     assert main(command) == 2
     assert "answers other lines" in capsys.readouterr().err
     assert out.read_bytes() == whole
+
+
+def test_it_goes_on_with_the_same_server_and_tokenizer_only(
+    tmp_path: Path, generator: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """Two servers may have different models of one name."""
+    folders = {"same": shutil.copytree(generator, tmp_path / "same"), "other": other(tmp_path, generator)}
+
+    def load(place: str, *, base_url: str, tokenizer: str | None, **_: Any) -> Generator:
+        draw = lambda problem, n, settings, seed: [Sampled(base_url, None, 1, "stop")] * n  # noqa: E731
+        return Generator(draw, tokenizer=folders[tokenizer] if tokenizer else None)
+
+    monkeypatch.setattr(Generator, "load", load)
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    source.write_text(json.dumps({"prompt": PROMPT}) + "\n")
+    command = ["generate", "m", str(source), "--out", str(out), *SHORT]
+    first = [*command, "--base-url", "http://one/v1"]
+    for given, said in (
+        (first, ""),
+        ([*command, "--base-url", "http://one/v1/"], ""),
+        (
+            [*command, "--base-url", "http://two/v1"],
+            "with base_url http://one/v1, and this is base_url http://two/v1",
+        ),
+        ([*first, "--tokenizer", "same"], "was made with tokenizer None, and this is tokenizer"),
+    ):
+        assert main(given) == (2 if said else 0)
+        assert said in capsys.readouterr().err
+    assert [row["completions"] for row in rows_of(out)] == [["http://one/v1"] * 2]
+    out.unlink()
+    for name, code in (("same", 0), ("same", 0), ("other", 2)):
+        assert main([*first, "--tokenizer", name]) == code
 
 
 def other(folder: Path, generator: Path) -> Path:

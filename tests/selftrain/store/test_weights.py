@@ -87,3 +87,34 @@ def test_records_with_numbers_that_are_not_finite_are_not_written(tmp_path: Path
     with pytest.raises(DataError, match=r"candidates\.parquet: logprob is nan in 1 of 2 rows, p#1 for one"):
         write_records(tmp_path / "candidates.parquet", rows, Candidate)
     assert not (tmp_path / "candidates.parquet").exists()
+
+
+def test_samples_tell_trained_weights_apart_without_reading_them_whole(tmp_path: Path):
+    """Of each tensor the beginning, the middle and the end count: a small one counts whole."""
+    path = tmp_path / "model.safetensors"
+    whole = {
+        "large": torch.zeros(1 << 16),
+        "middle": torch.zeros(5000).half(),
+        "one": torch.zeros(1),
+        "none": torch.zeros(0),
+    }
+
+    def digest(changed: dict[str, torch.Tensor]) -> str:
+        save_file(whole | changed, path)
+        return weights.sha256_of_samples(path)
+
+    first = digest({})
+    assert digest({}) == first
+    between = torch.zeros(1 << 16)
+    between[2000] = 1
+    assert digest({"large": between}) == first
+    changes = [{name: whole[name] + 1} for name in ("large", "middle", "one")]
+    for place in (0, 1 << 15, -1):
+        placed = torch.zeros(1 << 16)
+        placed[place] = 1
+        changes.append({"large": placed})
+    changes += [{"other": torch.zeros(1)}, {"one": torch.zeros(1).double()}]
+    assert len({first, *map(digest, changes)}) == 1 + len(changes)
+    path.write_bytes(b"{}")
+    with pytest.raises(UsageError, match="not a whole safetensors file"):
+        weights.sha256_of_samples(path)

@@ -61,7 +61,7 @@ def add_store(commands: Any) -> None:
 
 def runs_command(options: argparse.Namespace) -> int:
     """`selftrain runs`."""
-    from selftrain.store.runfile import NAME, last_stage, read_run, state
+    from selftrain.store.runfile import NAME, read_run, state, unfinished
 
     folder = Path(options.folder)
     if (folder / NAME).is_file():
@@ -79,9 +79,13 @@ def runs_command(options: argparse.Namespace) -> int:
         except UsageError as error:
             print(f"{path.parent.name:<24} {'damaged':<11} {error}")
             continue
-        last = last_stage(run)
-        done = len(run["stages"]) - (not run["finished"] and last is not None)
-        why = f"  ended in {last}: {run['failed'].splitlines()[0][:100]}" if run.get("failed") else ""
+        open_ = unfinished(run)
+        done = len(run["stages"]) - len(open_)
+        why = (
+            f"  ended in {', '.join(open_)}: {run['failed'].splitlines()[0][:100]}"
+            if run.get("failed")
+            else ""
+        )
         print(
             f"{path.parent.name:<24} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages{why}"
         )
@@ -91,18 +95,18 @@ def runs_command(options: argparse.Namespace) -> int:
 def show_command(options: argparse.Namespace) -> int:
     """`selftrain show`."""
     from selftrain.stage import ArtifactRef
-    from selftrain.store.runfile import find_run, last_stage, read_run, state
+    from selftrain.store.runfile import find_run, read_run, state, unfinished
     from selftrain.store.store import Store
 
     folder = find_run(options.run)
     run = read_run(folder)
     store = Store(run["store"])
     print(f"{'stage':<24} {'key':<34} {'seconds':>9}  figures")
-    last = last_stage(run)
+    open_ = unfinished(run)
     for name, ref in run["stages"].items():
         manifest = store.manifest(ArtifactRef(ref["stage"], ref["key"]))
         if manifest is None:
-            missing = {"failed": "failed", "unfinished": "not finished"} if name == last else {}
+            missing = {"failed": "failed", "unfinished": "not finished"} if name in open_ else {}
             print(f"{name:<24} {ref['key']:<34} {'-':>9}  {missing.get(state(run), 'not in the store')}")
             continue
         figures = dict(manifest["metrics"])
@@ -117,7 +121,7 @@ def show_command(options: argparse.Namespace) -> int:
 
         print("\n" + summary_table(json.loads((folder / "report.json").read_text())))
     if run.get("failed"):
-        print(f"\nended{f' in {last}' if last else ''}: {run['failed']}")
+        print(f"\nended{' in ' * bool(open_)}{', '.join(open_)}: {run['failed']}")
     elif not run["finished"]:
         print(
             "\nnot finished: the run is still going, or was interrupted; the same `selftrain run` command resumes it"

@@ -48,6 +48,7 @@ def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]
         run.write(folder, finished=False)
     try:
         report = method(run)
+        run.complete()
     except BaseException as error:
         with contextlib.suppress(OSError):
             run.write(folder, finished=False, failed=_reason(error))

@@ -19,7 +19,19 @@ OWN = {
 """Which of the project's own modules each package may import."""
 
 LAYERS = (
-    ("errors", "redact", "units", "records", "cache_key", "stage", "config", "configfile", "studyfile"),
+    (
+        "errors",
+        "redact",
+        "units",
+        "records",
+        "cache_key",
+        "stage",
+        "stop",
+        "config",
+        "schedule",
+        "configfile",
+        "studyfile",
+    ),
     ("problems", "store"),
     ("models", "evaluation"),
     ("launch", "report"),

@@ -117,12 +117,17 @@ class Sandbox:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def close(self) -> None:
-        """End the workers; programs that are still running are killed."""
+    def hang_up(self) -> None:
+        """Kill the programs that are running, and end their workers for good, from another thread; waits for nothing. Calls of `run`
+        raise `SandboxError`."""
         self._closed = True
         self._threads.shutdown(wait=False, cancel_futures=True)
         for worker in self._workers:
             worker.stop()
+
+    def close(self) -> None:
+        """End the workers; programs that are still running are killed."""
+        self.hang_up()
         self._threads.shutdown(wait=True)
         slots = [self._idle.get() for _ in range(self.workers)]  # until no caller waits for an answer either
         for worker in self._workers:
@@ -273,7 +278,10 @@ class Sandbox:
                 if self._closed:
                     raise SandboxError(_CLOSED)
                 for batch in itertools.islice(batches, _LOOK_AHEAD * workers - len(running)):
-                    running[self._threads.submit(self._judge_batch, batch, call)] = batch
+                    try:
+                        running[self._threads.submit(self._judge_batch, batch, call)] = batch
+                    except RuntimeError as error:  # closed since the line above
+                        raise SandboxError(_CLOSED) from error
                 if not running:
                     return
                 for future in wait(running, return_when=FIRST_COMPLETED).done:

@@ -887,6 +887,17 @@ class PromotionConfig(Strict):
     champion change."""
 
 
+class SlotsConfig(Strict):
+    """How many steps of a run go on at the same time. A step starts when its inputs are there and slots are free."""
+
+    train: Count = 1
+    """Number of steps at a time that use the devices of models: training, sampling and scoring. They share the same devices."""
+    sandbox: Count = 1
+    """Number of steps at a time that judge programs, each with `runtime.workers` workers."""
+    steps: Count | None = None
+    """Number of steps at a time in all; 1: one after the other, for machines whose memory holds no two; null: no bound."""
+
+
 class RuntimeConfig(Strict):
     """Where and how a run is executed. These settings enter no key."""
 
@@ -929,6 +940,8 @@ class RuntimeConfig(Strict):
     and is retried. null: no bound."""
     workers: Count = 2
     """Number of programs that the sandbox runs at once."""
+    slots: SlotsConfig = SlotsConfig()
+    """How many steps of the run go on at the same time, by what they use."""
     dask: str | None = Field(default=None, pattern=r"^(tcp|tls)://.+:\d+$")
     """Address of a Dask scheduler, e.g. tcp://host:8786, whose workers share the shards of `sample` and `execute`. All
     workers must reach the store and the Prefect server. null: this machine works alone."""
@@ -998,6 +1011,10 @@ class RunConfig(Strict):
             )
         if runtime.nodes > 1 and runtime.launcher == "torchrun" and not runtime.rendezvous:
             raise ValueError("runtime.nodes > 1 needs runtime.rendezvous: host:port of the first node")
+        if runtime.nodes > 1 and runtime.slots.train > 1:
+            raise ValueError(
+                f"runtime.slots.train is {runtime.slots.train}, and runtime.nodes > 1 machines train one model at a time: set it to 1"
+            )
         if runtime.launcher == "deepspeed" and not runtime.hostfile:
             raise ValueError("runtime.launcher deepspeed needs runtime.hostfile: lines `HOST slots=GPUS`")
         if self.model.prompt_style == "chat" and self.model.base is None:

@@ -54,7 +54,8 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
             part = part_of(run, step, missing[number - 1 :: count], number, count)
             made = make_part.with_options(task_run_name=part["label"], tags=list(TAGS[step.stage.name]))
             # Submit in the flow's context: Prefect pickles the current context, and the task's context contains the Run object.
-            futures.append(flow.run(runner.submit, made, {"part": part}))
+            # A copy: two steps may submit at once, and a context is entered by one thread at a time.
+            futures.append(flow.copy().run(runner.submit, made, {"part": part}))
         errors = []
         for done, future in enumerate(futures, 1):
             try:

@@ -10,16 +10,16 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from prefect import get_run_logger, task
+from prefect import State, get_run_logger, task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.filesystems import RemoteFileSystem
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
+from prefect.utilities.annotations import quote
 
 from sandbox.errors import SandboxError
 from selftrain.cache_key import fingerprint
 from selftrain.errors import SelftrainError, UsageError
-from selftrain.launch.ending import ENDING
 from selftrain.stage import Context
 from selftrain.store.artifact_cache import cache_folder
 from selftrain.store.files import PATIENT
@@ -27,6 +27,7 @@ from selftrain.store.store import Store
 from tasks.dask import share_out
 from tasks.display import ChildLog, Progress, show_report, show_table, task_name
 from tasks.run import Run, Step
+from tasks.schedule import ScheduledRun
 from tasks.tags import TAGS
 from tasks.track import track
 
@@ -36,7 +37,7 @@ BACKOFF_SECONDS = 5
 """Seconds before the first retry; each further retry waits twice as long."""
 
 
-class PrefectRun(Run):
+class PrefectRun(ScheduledRun):
     """A run inside a Prefect flow: each step is a task run."""
 
     def __post_init__(self) -> None:
@@ -53,11 +54,20 @@ class PrefectRun(Run):
         """Result of the function `result_storage`, computed once."""
         return result_storage(self.store)
 
+    def complete(self) -> None:
+        """Carry out all steps that were planned, as task runs."""
+        self.flow_context = contextvars.copy_context()
+        self.states: dict[str, State[Any]] = {}
+        _ = (
+            self.result_storage,
+            self.commit,
+            self.libraries,
+        )  # computed once, before several threads ask for them
+        super().complete()
+
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task. The task is Cached if the store has the artifact (`there`) and Prefect has its result."""
-        ENDING.doing = step.label
-        self.flow_context = contextvars.copy_context()
-        make_artifact.with_options(
+        made = make_artifact.with_options(
             name=step.stage.name,
             task_run_name=task_name(step.label),
             tags=list(TAGS.get(step.stage.name, ())),
@@ -66,7 +76,14 @@ class PrefectRun(Run):
             retry_delay_seconds=exponential_backoff(backoff_factor=BACKOFF_SECONDS),
             refresh_cache=not there,
             result_storage=self.result_storage,
-        )(self, step)
+        )
+        # The edges of the UI's graph are those of `wait_for`, each once. In the arguments and the results of tasks, Prefect would
+        # find objects of other tasks and draw further ones: the arguments are quoted, and the states have no result.
+        before = [self.states[name] for name in self.schedule.needs[step.name]]
+        state = made(quote(self), quote(step), wait_for=before, return_state=True)
+        if not state.is_completed():
+            state.result()  # raises what the task raised
+        self.states[step.name] = state.model_copy(update={"data": None})
 
 
 def check_dask() -> None:

@@ -1,11 +1,14 @@
 """Shows progress: a line that is rewritten on a terminal, a new line every ten seconds elsewhere."""
 
+import shutil
 import sys
+import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, TextIO
 
+from selftrain.stop import current
 from selftrain.units import duration
 
 SECONDS_BETWEEN_LINES = 10.0
@@ -27,11 +30,27 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
             return
         last[0] = now
         text = describe(label, done, total, unit, rate, figures or {})
-        with suppress(OSError):  # the reader of the stream is gone; the work continues
-            out.write(f"\r\x1b[K{text}" + ("\n" if finished else "") if live else text + "\n")
+        with LOCK, suppress(OSError):  # the reader of the stream is gone; the work continues
+            out.write(_line(label, text, finished) if live else text + "\n")
             out.flush()
 
     return show
+
+
+LOCK = threading.Lock()
+LINES: dict[str, str] = {}
+"""Label -> what is shown of it in the terminal's last line: steps that work at the same time share that line."""
+
+
+def _line(label: str, text: str, finished: bool) -> str:
+    """What to write so that the last line shows all that is at work, the newest first; what has finished gets a line of its own."""
+    LINES.pop(label, None)
+    above = f"{text}\n" if finished else ""
+    shown = [] if finished else [text]
+    shown += reversed(LINES.values())
+    if not finished:
+        LINES[label] = text
+    return f"\r\x1b[K{above}{' | '.join(shown)[: shutil.get_terminal_size().columns - 1]}"
 
 
 class Pace:
@@ -64,6 +83,7 @@ class Clock:
             self.pace, self.began = {"unit": unit, "from": done}, now
         self.pace |= {"to": done, "total": total, "seconds": now - self.began}
         self.show(done, total, unit, figures)
+        current().check()
 
 
 def describe(

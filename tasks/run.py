@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property, partial
 from importlib import metadata
+from itertools import takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,6 +19,7 @@ from selftrain.config import RunConfig, Strict
 from selftrain.errors import CorruptArtifact, StoreError
 from selftrain.plan.speed import where
 from selftrain.stage import CHILD_LOG, ArtifactRef, Context, Stage, Step
+from selftrain.stop import current
 from selftrain.store.runfile import NAME
 from selftrain.store.store import Store, replace_file
 from tasks.progress import Clock, watch
@@ -48,10 +50,12 @@ def with_defaults(settings: Settings, *unused: str) -> Settings:
 
 @dataclass
 class Run:
-    """Carries out steps one after the other. This class computes keys and cache hits but builds nothing, as a dry run needs it;
-    the subclass `tasks.prefect.PrefectRun` overrides `execute` to build each step in a Prefect task.
+    """Plans steps: this class computes keys and cache hits but builds nothing, as a dry run needs it. The subclass
+    `tasks.schedule.ScheduledRun` carries the steps out when all are planned, and `tasks.prefect.PrefectRun` does so in task runs.
 
     steps      the steps so far, by name
+    begun      names of the steps that have begun
+    unfinished names of those of them that have not come to a good end
     cached     names of the steps whose artifact was in the store
     toolchain  language -> the sandbox's identity for it, read once per run
     content    digests of the problem source, computed once per run
@@ -61,6 +65,8 @@ class Run:
     store: Store
     steps: dict[str, Step] = field(default_factory=dict)
     cached: list[str] = field(default_factory=list)
+    begun: set[str] = field(default_factory=set)
+    unfinished: set[str] = field(default_factory=set)
     toolchain: dict[str, str] = field(default_factory=dict)
     content: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
@@ -79,20 +85,37 @@ class Run:
         inputs: Mapping[str, ArtifactRef],
         label: str | None = None,
     ) -> ArtifactRef:
-        """Build the artifact of `stage` from `config` and `inputs` unless the store has it; returns its reference."""
+        """Plan a step: the artifact of `stage` from `config` and `inputs`; returns its reference."""
         ref = stage.ref(config, **inputs)
         step = Step(stage, name, label or name, config, inputs, ref)
         self.steps[name] = step
+        self.take(step)
+        return ref
+
+    def take(self, step: Step) -> None:
+        """Hook, called once per step in the order of the method: here the step is carried out at once."""
+        self.begun.add(step.name)
+        self.unfinished = {step.name}
+        self.update()
+        self.work(step)
+
+    def complete(self) -> None:
+        """Hook, called when all steps are planned: a subclass that only notes them carries them out here."""
+
+    def work(self, step: Step) -> None:
+        """Carry out one step, whose inputs are there: note whether the store has its artifact, and build it unless it has."""
+        there = self.is_there(step.ref)
+        if there:
+            self.cached.append(step.name)
+        self.execute(step, there)
+
+    def update(self) -> None:
+        """Write run.json, if the run has a folder; a failure is logged only."""
         if self.out is not None:
             try:
                 self.write(self.out, finished=False)
             except OSError as error:
                 LOGGER.warning("cannot update run.json in the run's folder: %s", error)
-        there = self.is_there(ref)
-        if there:
-            self.cached.append(name)
-        self.execute(step, there)
-        return ref
 
     def is_there(self, ref: ArtifactRef) -> bool:
         """Whether the store has the complete artifact."""
@@ -107,7 +130,7 @@ class Run:
     def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
         """Build the step's artifact in this process and its children; False on a cache hit."""
         LOGGER.debug("building %s", step.ref)
-
+        stop = current()
         clock = Clock(progress or watch(step.label))
 
         def make(folder: Path) -> Any:
@@ -121,15 +144,19 @@ class Run:
                 shared=self.store.local,
                 sandbox=partial(sandbox_at_work, self.config.runtime),
                 manifests={
-                    name: self.store.manifest(other.ref) or {}
-                    for name, other in self.steps.items()
-                    if other is not step
+                    other.name: self.store.manifest(other.ref) or {}
+                    for other in takewhile(lambda other: other is not step, self.steps.values())
                 },
             )
+            stop.check()
             if step.stage.shards is not None:
                 self.share(step, context)
-            with self._sharing_checkpoints(step, folder):
-                outcome = step.stage.run(context)
+            try:
+                with self._sharing_checkpoints(step, folder):
+                    outcome = step.stage.run(context)
+            except Exception:
+                stop.check()  # whatever it raised: its children and its sandbox were ended
+                raise
             if clock.pace:
                 record["pace"] = clock.pace | where(self.config)
             return outcome
@@ -165,8 +192,9 @@ class Run:
 
     @property
     def stages(self) -> dict[str, dict[str, str]]:
-        """Name of each step so far -> its artifact, as JSON values."""
-        return {name: {"stage": step.ref.stage, "key": step.ref.key} for name, step in self.steps.items()}
+        """Name of each step that has begun -> its artifact, as JSON values, in the order of the method."""
+        begun = [step for step in self.steps.values() if step.name in self.begun]
+        return {step.name: {"stage": step.ref.stage, "key": step.ref.key} for step in begun}
 
     @property
     def seconds(self) -> float:
@@ -208,6 +236,7 @@ class Run:
             "seconds": self.seconds,
             "config": self.config.model_dump(mode="json"),
             "stages": self.stages,
+            "unfinished": [name for name in self.steps if name in self.unfinished],
             "cached": self.cached,
             "reranker": reranker,
         }

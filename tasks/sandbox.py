@@ -7,6 +7,7 @@ from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable, SandboxError
 from selftrain.config import RuntimeConfig
 from selftrain.errors import SandboxFailed, UsageError
+from selftrain.stop import current
 
 DAEMON_SECONDS = 60.0
 """Longest wait for a Docker daemon at the start of a run."""
@@ -27,10 +28,10 @@ def open_sandbox(runtime: RuntimeConfig) -> Sandbox:
 def sandbox_at_work(runtime: RuntimeConfig) -> Iterator[Sandbox]:
     """Open the configured sandbox for a stage. Raises SandboxFailed, which is retried, if the sandbox is gone.
 
-    The run has opened the same sandbox at its start, so its daemon may come back.
+    The run has opened the same sandbox at its start, so its daemon may come back. It is closed early if the step has to end.
     """
     try:
-        with _sandbox(runtime) as sandbox:
+        with _sandbox(runtime) as sandbox, current().calling(sandbox.hang_up):
             yield sandbox
     except BackendUnavailable as error:
         raise SandboxFailed(f"the sandbox is gone; what it judged is kept. {error}") from error

@@ -13,7 +13,7 @@ from selftrain.errors import SelftrainError, UsageError
 from selftrain.evaluation.pools import SHUFFLED, make_pool, with_agreement, with_logprob
 from selftrain.records import Candidate, Execution, Pair, Problem, read_records
 from selftrain.stages.distinct import form
-from selftrain.store.runfile import stage_folder
+from selftrain.store.runfile import stage_folder, unfinished
 from selftrain.units import listed
 
 
@@ -121,8 +121,7 @@ def _candidates(record: Mapping[str, Any], stage: str) -> dict[str, Candidate]:
     try:
         path = stage_folder(record, stage) / "candidates.parquet"
     except SelftrainError:
-        # The last stage of an unfinished run has no artifact yet.
-        if not record["finished"] and stage == next(reversed(record["stages"])):
+        if stage in unfinished(record):  # it has no artifact yet
             return {}
         raise
     return {row.id: row for row in read_records(path, Candidate)}
@@ -193,9 +192,7 @@ def _scored(record: Mapping[str, Any], problem: Problem, candidate: Candidate) -
     from selftrain.rerank.reranker import Reranker
 
     for name, stage in record["stages"].items():
-        if stage["stage"] == "train_reward" and (
-            record["finished"] or name != next(reversed(record["stages"]))
-        ):
+        if stage["stage"] == "train_reward" and name not in unfinished(record):
             reranker = Reranker.load(stage_folder(record, name))
             [score] = reranker.score(problem.prompt, [candidate.completion], problem.language)
             if math.isfinite(score):

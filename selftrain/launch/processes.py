@@ -21,6 +21,7 @@ from typing import Any
 
 from selftrain.errors import ChildFailed, UsageError
 from selftrain.redact import known_secrets, without_secrets
+from selftrain.stop import current
 
 PROGRESS_MESSAGE, USAGE_MESSAGE, REQUEST_MESSAGE = "@progress ", "@usage-error ", "@request "
 """Prefixes of the output lines that are messages to the parent. The rest of such a line is JSON."""
@@ -64,8 +65,10 @@ def run(
     hours          time limit; None: no limit
     cancel_reason  called every second; returns the reason to end the child early, or None
 
-    Raises ChildFailed with the child's last lines, or the UsageError that the child reported.
+    Raises ChildFailed with the child's last lines, the UsageError that the child reported, or Stopped: the step has to end.
     """
+    stop = current()
+    stop.check()
     output, tag = _Output(log, progress, on_request), f"{PARENT_TAG}-{uuid.uuid4().hex}"
     child = subprocess.Popen(
         command,
@@ -78,7 +81,7 @@ def run(
         errors="replace",
     )
     assert child.stdout is not None
-    tree = _ProcessTree(child, tag, hours, cancel_reason)
+    tree = _ProcessTree(child, tag, hours, lambda: stop.reason or cancel_reason())
     try:
         output.read(child.stdout)
         code = child.wait()
@@ -86,6 +89,7 @@ def run(
         tree.end()
     last = "\n".join(output.last)
     if tree.reason:
+        stop.check()
         raise ChildFailed(f"{name} was ended: {tree.reason}; its last lines:\n{last}")
     if code != 0:
         if output.usage_error:

@@ -1,11 +1,11 @@
 """Creates a plan: the needs of each stage of a run, and warnings with advice about what does not fit."""
 
 import os
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from selftrain.config import RunConfig, RuntimeConfig
+from selftrain.config import RunConfig, RuntimeConfig, SlotsConfig
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.models.footprint import world, zero_of
 from selftrain.models.shapes import Shape
@@ -14,6 +14,7 @@ from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.estimate import Planner, Step, check_batches
 from selftrain.plan.rates import Graph, shapes, with_rates
 from selftrain.plan.speed import Speed, stated_speed
+from selftrain.schedule import timeline
 from selftrain.store.store import Store
 
 GIB = 1 << 30
@@ -63,6 +64,7 @@ class Plan:
     warnings      reasons why the run cannot work, with advice; empty: the run fits
     capacities    times on several machines; empty unless the workload has `machines`
     notes         remarks on `capacities`
+    times         name of each stage -> seconds from the run's start to the stage's start and end
     """
 
     config: RunConfig
@@ -75,6 +77,12 @@ class Plan:
     warnings: tuple[str, ...]
     capacities: tuple[Capacity, ...] = ()
     notes: tuple[str, ...] = ()
+    times: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+
+    @property
+    def seconds(self) -> float:
+        """Wall time of the run, in which stages overlap where `runtime.slots` lets them."""
+        return max((end for _, end in self.times.values()), default=0.0)
 
     def as_json(self) -> dict[str, Any]:
         """The plan as JSON values; bytes, seconds, FLOPs and tokens are plain numbers."""
@@ -87,6 +95,7 @@ class Plan:
             "model": {**vars(self.shape), "reranker_parameters": self.judge.classifier},
             "problems": self.corpus.counts,
             "speed": vars(self.speed),
+            "seconds": self.seconds,
             "stages": [
                 {
                     "name": step.name,
@@ -98,6 +107,7 @@ class Plan:
                     "memory": step.memory and {**step.memory.terms, "total": step.memory.total},
                     "host_memory": step.memory.host if step.memory else 0,
                     "processes": step.processes,
+                    "start": self.times[step.name][0],
                     "seconds": step.seconds,
                     "device_hours": step.hours,
                     "sandbox_cpu_seconds": step.sandbox_seconds,
@@ -172,7 +182,15 @@ def make_plan(
     most = workload.machines
     table = tuple(capacities(planner, most)) if most else ()
     notes = tuple(too_few_shards(steps, most)) if most else ()
-    return Plan(config, shape, judge, corpus, planner.speed, steps, limit, warnings, table, notes)
+    slots = config.runtime.slots if overlaps(config.runtime) else SlotsConfig(steps=1)
+    times = timeline(planner.nodes, slots, {step.name: step.seconds for step in steps})
+    return Plan(config, shape, judge, corpus, planner.speed, steps, limit, warnings, table, notes, times)
+
+
+def overlaps(runtime: RuntimeConfig) -> bool:
+    """Whether time is gained where models and the sandbox work at the same time: not where they share too few cores."""
+    cores = len(os.sched_getaffinity(0))
+    return runtime.device == "cuda" or runtime.processes * runtime.threads + runtime.workers <= cores
 
 
 def _rates(planner: Planner, store: Callable[[], Store], graph: Graph) -> Speed:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from selftrain.models.footprint import Memory, world, zero_of
 from selftrain.plan.estimate import SANDBOX_MS, Step
 from selftrain.plan.learning_rates import too_high
-from selftrain.plan.plan import GIB, Plan
+from selftrain.plan.plan import GIB, Plan, overlaps
 from selftrain.report.charts import seconds_chart
 from selftrain.report.template import environment, page_style
 from selftrain.units import duration, size
@@ -32,6 +32,7 @@ def page(plan: Plan) -> str:
             heading=[about, *rest],
             warnings=[*too_high(plan.config), *plan.warnings],
             stages=_used(*stage_table(plan)),
+            overlap=overlap(plan),
             seconds=seconds_chart({step.name: step.seconds for step in plan.steps}),
             unit=_unit(plan),
             there=f"{plan.memory_bytes / GIB:.1f}",
@@ -49,6 +50,7 @@ def _lines(plan: Plan) -> Iterator[str]:
     yield from heading(plan)
     yield ""
     yield from _table(*stage_table(plan))
+    yield overlap(plan)
     yield ""
     yield f"memory of one {_unit(plan)}, GiB ({plan.memory_bytes / GIB:.1f} are there)"
     yield from _table(*memory_table(plan.steps))
@@ -92,7 +94,7 @@ def stage_table(plan: Plan) -> tuple[list[str], Table]:
         "",
         tokens=(sum(s.tokens[0] for s in plan.steps), sum(s.tokens[1] for s in plan.steps)),
         flops={"all": sum(sum(s.flops.values()) for s in plan.steps)},
-        seconds=sum(s.seconds for s in plan.steps),
+        seconds=plan.seconds,
         sandbox_seconds=sum(s.sandbox_seconds for s in plan.steps),
         kept=sum(s.kept for s in plan.steps),
         passing=max(s.passing for s in plan.steps),
@@ -112,6 +114,23 @@ def stage_table(plan: Plan) -> tuple[list[str], Table]:
         "passing",
     ]
     return head, [*rows, last]
+
+
+def overlap(plan: Plan) -> str:
+    """A line about the stages that work at the same time."""
+    runtime, alone = plan.config.runtime, sum(step.seconds for step in plan.steps)
+    if not overlaps(runtime):
+        return (
+            "wall time: stages one after the other; they may overlap (runtime.slots), but models and sandbox share this machine's "
+            "cores, so no time is gained"
+        )
+    slots = ", ".join(
+        f"{name} {value}" for name, value in runtime.slots.model_dump(exclude_none=True).items()
+    )
+    return (
+        f"wall time: {duration(plan.seconds)}, of the stages one after the other {duration(alone)}; they overlap within "
+        f"runtime.slots ({slots})"
+    )
 
 
 def workload(plan: Plan) -> str:

@@ -48,9 +48,13 @@ def state(record: Mapping[str, Any]) -> str:
     return "finished" if record["finished"] else "failed" if record.get("failed") else "unfinished"
 
 
-def last_stage(record: Mapping[str, Any]) -> str | None:
-    """Name of the last stage that a run has started; None where it has not started any."""
-    return next(reversed(record["stages"]), None)
+def unfinished(record: Mapping[str, Any]) -> list[str]:
+    """Names of the stages that a run has begun and not finished: they are at work, have failed, or were stopped."""
+    if record["finished"]:
+        return []
+    if "unfinished" in record:
+        return list(record["unfinished"])
+    return list(record["stages"])[-1:]  # older versions worked at one stage at a time, and did not name it
 
 
 def read_run(folder: Path) -> dict[str, Any]:

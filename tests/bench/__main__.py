@@ -2,7 +2,20 @@
 
 import sys
 
-from tests.bench import dask, learning, overhead, plan, ppo, sampling, sandbox, scoring, serve, server, sft
+from tests.bench import (
+    dask,
+    learning,
+    overhead,
+    overlap,
+    plan,
+    ppo,
+    sampling,
+    sandbox,
+    scoring,
+    serve,
+    server,
+    sft,
+)
 
 BENCHES = {
     "sampling": sampling.main,
@@ -11,6 +24,7 @@ BENCHES = {
     "sft": sft.main,
     "ppo": ppo.main,
     "overhead": overhead.main,
+    "overlap": overlap.main,
     "server": server.main,
     "sandbox": sandbox.main,
     "plan": plan.main,

@@ -54,7 +54,9 @@ def shared(url, address, seed, languages):
     run = PrefectRun(config, Store(url))
     problems = ArtifactRef("prepare", "made")
     candidates = sample(run, problems, ArtifactRef("sft", "made"), "bench")
-    return [candidates, execute(run, problems, candidates, "bench")]
+    executions = execute(run, problems, candidates, "bench")
+    run.complete()
+    return [candidates, executions]
 
 made = shared(sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4].split())
 print(json.dumps([Store(sys.argv[1]).manifest(ref)["seconds"] for ref in made]))

@@ -139,6 +139,7 @@ def shared(store, address):
     )
     run = PrefectRun(config, Store(store))
     execute(run, ArtifactRef("prepare", "made"), ArtifactRef("sample", "made"), "slow")
+    run.complete()
 
 shared(*sys.argv[1:])
 """

@@ -536,6 +536,24 @@ def test_a_run_that_fits_has_no_warnings():
     assert [stage["name"] for stage in stages][:3] == ["prepare", "sft", "sample-sft-rl"]
 
 
+def test_stages_overlap_where_they_do_not_share_cores(monkeypatch: pytest.MonkeyPatch):
+    made = {"sample": {"rl": 4000}, **TINY}
+    plan = make_plan(RunConfig(**made), Hardware(gpus=1, memory_gib=80, tflops=0.5), graph)
+    shown = plan.as_json()
+    alone = sum(step.seconds for step in plan.steps)
+    starts = {stage["name"]: stage["start"] for stage in shown["stages"]}
+    ends = {stage["name"]: stage["start"] + stage["seconds"] for stage in shown["stages"]}
+    assert starts["sample-sft-evaluation"] == starts["execute-sft-rl"] == ends["sample-sft-rl"]
+    assert max(ends.values()) == pytest.approx(shown["seconds"])
+    assert shown["seconds"] < alone
+    assert "they overlap within runtime.slots (train 1, sandbox 1)" in text(plan)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: {0, 1})
+    plan = make_plan(RunConfig(**made), Hardware(), graph)
+    assert plan.seconds == pytest.approx(sum(step.seconds for step in plan.steps))
+    assert "one after the other" in text(plan)
+    assert "no time is gained" in page(plan)
+
+
 def test_the_page_tells_what_the_text_tells_and_asks_for_nothing():
     plan = make_plan(RunConfig(name="page", **TINY), Hardware(), graph, Workload(machines=2, problems=7))
     assert plan.corpus.counts["rl"] == {"py": 7}

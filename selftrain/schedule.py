@@ -1,0 +1,98 @@
+"""Decides which steps of a run go on at the same time: those whose inputs are there, within the slots of `runtime.slots`.
+
+All keys are known before anything runs, so the whole graph is known too. A step that may start has the place of its plan as its
+priority: the method lists evaluation pools last, so they fill the time in which the steps of the rounds leave a slot free. Nothing
+here depends on a result: a run that would have to plan by results (a number of rounds that is open, say) plans each round anew.
+"""
+
+import heapq
+from collections.abc import Iterable, Mapping
+
+from selftrain.config import SlotsConfig
+from selftrain.stage import ArtifactRef, Step
+
+TRAIN, SANDBOX = "train", "sandbox"
+MODELS = frozenset({"sft", "sample", "train_reward", "ppo", "evaluate"})
+"""Stages whose models take the machine's devices. `mine` does where a reranker scores."""
+
+
+def resources(step: Step) -> frozenset[str]:
+    """The slots that a step holds while it works: `train` for the devices of models, `sandbox`, both, or none."""
+    held = set()
+    if step.stage.name in MODELS or (step.stage.name == "mine" and "reranker" in step.inputs):
+        held.add(TRAIN)
+    # The slice of a stage that judges programs names the limits of programs, or, in `prepare`, the tools.
+    if step.stage.name == "prepare" or getattr(step.config, "execute", None) is not None:
+        held.add(SANDBOX)
+    return frozenset(held)
+
+
+class Schedule:
+    """The order in which steps start.
+
+    needs    name of a step -> names of the steps that make its inputs, each once
+    running  steps that have been taken and have not ended, by name
+    """
+
+    def __init__(self, steps: Iterable[Step], slots: SlotsConfig) -> None:
+        self.slots = slots
+        self.needs: dict[str, tuple[str, ...]] = {}
+        self.running: dict[str, Step] = {}
+        self._waiting: list[Step] = list(steps)
+        self._ended: set[str] = set()
+        makers: dict[ArtifactRef, str] = {}
+        for step in self._waiting:
+            # A second step with the same artifact finds it when the first has ended.
+            wanted = (*step.inputs.values(), step.ref)
+            self.needs[step.name] = tuple(dict.fromkeys(makers[ref] for ref in wanted if ref in makers))
+            makers.setdefault(step.ref, step.name)
+
+    def take(self) -> Step | None:
+        """The next step to start, which counts as running from now on; None: none may start now."""
+        for step in self._waiting:
+            if self._ended.issuperset(self.needs[step.name]) and self._fits(step):
+                self._waiting.remove(step)
+                self.running[step.name] = step
+                return step
+        return None
+
+    def end(self, name: str) -> None:
+        """The step `name` has ended well."""
+        del self.running[name]
+        self._ended.add(name)
+
+    def _fits(self, step: Step) -> bool:
+        if self.slots.steps is not None and len(self.running) >= self.slots.steps:
+            return False
+        held = [name for other in self.running.values() for name in resources(other)]
+        return all(held.count(name) < getattr(self.slots, name) for name in resources(step))
+
+
+def timeline(
+    steps: Iterable[Step], slots: SlotsConfig, seconds: Mapping[str, float]
+) -> dict[str, tuple[float, float]]:
+    """Name of each step -> the seconds at which it starts and ends, if each takes `seconds`."""
+    schedule = Schedule(steps, slots)
+    now, found = 0.0, {}
+    ends: list[tuple[float, str]] = []
+    while True:
+        while (step := schedule.take()) is not None:
+            found[step.name] = now, now + seconds[step.name]
+            heapq.heappush(ends, (found[step.name][1], step.name))
+        if not ends:
+            return found
+        now, name = heapq.heappop(ends)
+        schedule.end(name)
+
+
+def critical_path(steps: Iterable[Step], slots: SlotsConfig, seconds: Mapping[str, float]) -> float:
+    """The least time in which steps can end: the longest chain of inputs, or the work for one kind of slot if that is longer."""
+    steps = list(steps)
+    needs, chain = Schedule(steps, slots).needs, dict[str, float]()
+    for step in steps:
+        chain[step.name] = seconds[step.name] + max((chain[name] for name in needs[step.name]), default=0.0)
+    work = [
+        sum(seconds[step.name] for step in steps if name in resources(step)) / getattr(slots, name)
+        for name in (TRAIN, SANDBOX)
+    ]
+    return max(0.0, *chain.values(), *work)

@@ -1,0 +1,249 @@
+"""Tests of steps that work at the same time: slots, failures, stops, and what run.json says meanwhile."""
+
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flows.method import graph
+from selftrain.config import RunConfig, RuntimeConfig, SlotsConfig
+from selftrain.configfile import load_config
+from selftrain.errors import RunError, UsageError
+from selftrain.launch.ending import ENDING
+from selftrain.launch.processes import run as run_child
+from selftrain.schedule import Schedule, critical_path, resources, timeline
+from selftrain.stage import ArtifactRef, Context, Outcome, Stage, Step
+from selftrain.stop import Stop, Stopped, current
+from selftrain.store.store import Store
+from tasks.sandbox import sandbox_at_work
+from tasks.schedule import ScheduledRun, carry_out
+
+
+def step(stage: str, name: str, *inputs: ArtifactRef, **config: Any) -> Step:
+    """A step of a stage that writes nothing."""
+    made = Stage(stage, 1, lambda _: Outcome(""))
+    named = {f"in-{at}": ref for at, ref in enumerate(inputs)}
+    settings = {"name": name, **config}
+    return Step(made, name, name, settings, named, made.ref(settings, **named))
+
+
+def pipeline() -> list[Step]:
+    """Two chains from one start: train -> execute, and sample -> train."""
+    first = step("sft", "sft")
+    a = step("sample", "a", first.ref)
+    b = step("prepare", "b", a.ref)  # takes the sandbox
+    c = step("train_reward", "c", b.ref)
+    d = step("sample", "d", first.ref)
+    e = step("prepare", "e", d.ref)
+    return [first, a, b, c, d, e, step("report", "report", c.ref, e.ref)]
+
+
+def test_each_input_is_an_edge_once_and_an_artifact_of_another_run_is_none():
+    foreign = ArtifactRef("train_reward", "0" * 32)
+    first = step("sft", "sft")
+    twice = step("sample", "twice", first.ref, first.ref, foreign)
+    again = Step(first.stage, "again", "again", first.config, first.inputs, first.ref)
+    schedule = Schedule([first, twice, again], SlotsConfig())
+    assert schedule.needs == {"sft": (), "twice": ("sft",), "again": ("sft",)}
+
+
+def test_every_stage_of_the_method_comes_before_its_report():
+    for pools in ("all", "newest", "sft", "resampled"):
+        config = RunConfig.model_validate(
+            {"rounds": 3, "mine": {"pools": pools}, "evaluate": {"agreement": 4}}
+        )
+        needs = Schedule(graph(config), SlotsConfig()).needs
+        seen: set[str] = set()
+        todo = ["report"]
+        while todo:
+            name = todo.pop()
+            seen.add(name)
+            todo += needs[name]
+        assert seen == set(needs), "the report shows the seconds of every stage"
+
+
+def test_a_step_holds_the_slots_of_what_it_uses():
+    steps = {s.name: resources(s) for s in graph(RunConfig.model_validate({"mine": {"assertions": True}}))}
+    assert steps["sft"] == steps["sample-sft-rl"] == steps["rm-1"] == steps["evaluate"] == {"train"}
+    assert steps["prepare"] == steps["execute-ppo-1-rl"] == steps["mine-1"] == {"sandbox"}
+    assert steps["mine-2"] == {"train", "sandbox"}
+    assert steps["report"] == set()
+    weighted = {
+        s.name: resources(s) for s in graph(RunConfig.model_validate({"ppo": {"execution_weight": 0.5}}))
+    }
+    assert (weighted["ppo-1"], steps["ppo-1"]) == ({"train", "sandbox"}, {"train"})
+
+
+def test_evaluation_fills_the_time_in_which_the_rounds_leave_the_devices_free():
+    steps = pipeline()
+    seconds = {s.name: 10.0 for s in steps} | {"report": 0.0}
+    found = timeline(steps, SlotsConfig(), seconds)
+    assert found["d"] == (20, 30), "while b is in the sandbox"
+    assert found["c"] == found["e"] == (30, 40)
+    assert max(end for _, end in found.values()) == critical_path(steps, SlotsConfig(), seconds) == 40
+    one = timeline(steps, SlotsConfig(steps=1), seconds)
+    assert max(end for _, end in one.values()) == 60
+    assert [name for name, _ in sorted(one.items(), key=lambda item: item[1])] == [s.name for s in steps]
+    two = timeline(steps, SlotsConfig(train=2), seconds)
+    assert two["a"] == two["d"] == (10, 20)
+
+
+@pytest.mark.parametrize(
+    ("slots", "said"),
+    [
+        ({"train": 0}, "runtime.slots.train"),
+        ({"sandbox": -1}, "runtime.slots.sandbox"),
+        ({"gpu": 1}, "runtime.slots.gpu"),
+        ({"train": "many"}, "runtime.slots.train"),
+        ({"steps": 0}, "runtime.slots.steps"),
+        (3, "runtime.slots"),
+    ],
+)
+def test_wrong_slots_are_refused_by_name(slots: Any, said: str):
+    with pytest.raises(UsageError, match=said):
+        load_config("smoke", {"runtime.slots": slots})
+
+
+def test_several_machines_train_one_model_at_a_time():
+    settings = {"runtime.nodes": 2, "runtime.rendezvous": "host:1", "runtime.slots.train": 2}
+    with pytest.raises(UsageError, match=r"runtime.slots.train is 2.*set it to 1"):
+        load_config("smoke", settings)
+
+
+def test_independent_steps_meet_and_no_slot_is_held_twice():
+    together, most, lock = threading.Barrier(2, timeout=100), [0], threading.Lock()
+    train: list[str] = []
+
+    def work(one: Step) -> None:
+        with lock:
+            train.extend([one.name] if "train" in resources(one) else [])
+            most[0] = max(most[0], len(train))
+        if one.name in ("b", "d"):
+            together.wait()  # each waits for the other
+        with lock:
+            if one.name in train:
+                train.remove(one.name)
+
+    carry_out(Schedule(pipeline(), SlotsConfig()), work, lambda: None)
+    assert most[0] == 1
+
+
+def test_the_first_error_is_raised_and_what_works_beside_it_is_stopped(tmp_path: Path):
+    begun, left = threading.Event(), {}
+
+    def work(one: Step) -> None:
+        if one.name == "b":
+            begun.wait(100)
+            raise RunError("b is broken")
+        if one.name == "d":
+            child = ["sh", "-c", "echo begun; exec sleep 60"]
+            try:
+                run_child(child, "sleep", {}, lambda _: begun.set())
+            except BaseException as error:
+                left[one.name] = error
+                raise
+
+    started = time.monotonic()
+    schedule = Schedule(pipeline(), SlotsConfig())
+    with pytest.raises(RunError, match="b is broken"):
+        carry_out(schedule, work, lambda: None)
+    assert time.monotonic() - started < 50
+    assert isinstance(left["d"], Stopped)
+    assert "since b failed" in str(left["d"])
+    assert set(schedule.running) == {"b", "d"}, "neither has come to a good end"
+
+
+def test_a_signal_stops_all_steps_and_is_named_with_them():
+    begun = threading.Barrier(3, timeout=100)
+    ended: list[str] = []
+
+    def work(one: Step) -> None:
+        if one.name in ("b", "d"):
+            begun.wait()
+            while current().reason is None:
+                time.sleep(0.01)
+            ended.append(one.name)
+            current().check()
+
+    def changed() -> None:
+        if ENDING.doing == "b, d":
+            begun.wait()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        carry_out(Schedule(pipeline(), SlotsConfig()), work, changed)
+    assert sorted(ended) == ["b", "d"]
+
+
+def test_a_sandbox_at_work_ends_where_its_step_is_stopped():
+    from sandbox.errors import SandboxError
+    from sandbox.verdicts import Program
+    from selftrain.stop import STOP
+
+    stop = Stop()
+    token = STOP.set(stop)
+    try:
+        with sandbox_at_work(RuntimeConfig(backend="process", workers=1)) as sandbox:
+            threading.Timer(1.0, stop.stop, ["the run ends"]).start()
+            programs = [Program(str(n), "py", f"import time\ntime.sleep(20 + {n})\n") for n in range(3)]
+            started = time.monotonic()
+            with pytest.raises(SandboxError):
+                list(sandbox.run(programs))
+            assert time.monotonic() - started < 15
+        with pytest.raises(Stopped), sandbox_at_work(RuntimeConfig(backend="process")):
+            pass
+    finally:
+        STOP.reset(token)
+
+
+class Threaded(ScheduledRun):
+    """Builds its steps as a run of Prefect does, without Prefect."""
+
+    def execute(self, step: Step, there: bool) -> None:
+        """Build the step."""
+        self.build(step)
+
+
+def test_a_stage_that_is_stopped_says_so_whatever_it_raised(tmp_path: Path):
+    waiting = threading.Event()
+
+    def slow(context: Context) -> Outcome:
+        waiting.set()
+        while current().reason is None:
+            time.sleep(0.01)
+        raise OSError("the sandbox is closed")
+
+    def broken(context: Context) -> Outcome:
+        waiting.wait(100)
+        raise RunError("broken")
+
+    run = Threaded(RunConfig(name="x"), Store(str(tmp_path)))
+    run.do(Stage("slow", 1, slow), "slow", {}, {})
+    run.do(Stage("broken", 1, broken), "broken", {}, {})
+    with pytest.raises(RunError, match="^broken$"):
+        run.complete()
+
+
+def test_progress_ends_a_step_that_is_stopped(tmp_path: Path):
+    ends: list[Callable[[], None]] = []
+
+    def slow(context: Context) -> Outcome:
+        for number in range(2000):
+            context.progress(number, 2000)
+            time.sleep(0.01)
+        ends.append(lambda: None)
+        return Outcome("")
+
+    def broken(context: Context) -> Outcome:
+        raise RunError("broken")
+
+    run = Threaded(RunConfig(name="x"), Store(str(tmp_path)))
+    run.do(Stage("slow", 1, slow), "slow", {}, {})
+    run.do(Stage("broken", 1, broken), "broken", {}, {})
+    with pytest.raises(RunError, match="^broken$"):
+        run.complete()
+    assert not ends
+    assert not run.is_there(run.steps["slow"].ref)

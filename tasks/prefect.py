@@ -78,12 +78,12 @@ class PrefectRun(ScheduledRun):
             result_storage=self.result_storage,
         )
         # The edges of the UI's graph are those of `wait_for`, each once. In the arguments and the results of tasks, Prefect would
-        # find objects of other tasks and draw further ones: the arguments are quoted, and the states have no result.
+        # find objects of other tasks and draw further ones: the arguments are quoted, and the states have a constant as their result.
         before = [self.states[name] for name in self.schedule.needs[step.name]]
         state = made(quote(self), quote(step), wait_for=before, return_state=True)
         if not state.is_completed():
             state.result()  # raises what the task raised
-        self.states[step.name] = state.model_copy(update={"data": None})
+        self.states[step.name] = state.model_copy(update={"data": True})
 
 
 def check_dask() -> None:

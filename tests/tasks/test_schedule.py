@@ -9,15 +9,18 @@ from typing import Any
 import pytest
 
 from flows.method import graph
-from selftrain.config import RunConfig, RuntimeConfig, SlotsConfig
+from sandbox.cache import VerdictCache
+from selftrain.config import ExecuteConfig, RunConfig, RuntimeConfig, SlotsConfig
 from selftrain.configfile import load_config
 from selftrain.errors import RunError, UsageError
 from selftrain.launch.ending import ENDING
 from selftrain.launch.processes import run as run_child
+from selftrain.records import Candidate, Execution, Problem, read_records, write_records
 from selftrain.schedule import Schedule, critical_path, resources, timeline
 from selftrain.stage import ArtifactRef, Context, Outcome, Stage, Step
+from selftrain.stages.execute import EXECUTE, ExecuteSlice, programs
 from selftrain.stop import Stop, Stopped, current
-from selftrain.store.store import Store
+from selftrain.store.store import PROGRESS, Store
 from tasks.sandbox import sandbox_at_work
 from tasks.schedule import ScheduledRun, carry_out
 
@@ -247,3 +250,64 @@ def test_progress_ends_a_step_that_is_stopped(tmp_path: Path):
         run.complete()
     assert not ends
     assert not run.is_there(run.steps["slow"].ref)
+
+
+def test_what_is_sampled_is_executed_while_others_are_sampled(tmp_path: Path):
+    """The stand-in of `sample` goes on only when the verdicts of its first shard are known."""
+    problem = Problem("p", "p", "py", "def f(n):\n", "assert f(1) == 2\n", "rl", "bank")
+    bodies = ("    return n + 1\n", "    return n\n")
+    rows = [Candidate(f"p#{at}", "p", at, body, (1,), -1.0, "stop") for at, body in enumerate(bodies)]
+    tools = {"py": "process"}
+    known: list[int] = []
+
+    def prepare(context: Context) -> Outcome:
+        write_records(context.folder / "problems.parquet", [problem], Problem)
+        return Outcome("1")
+
+    def sample(context: Context) -> Outcome:
+        folder = context.folder / PROGRESS
+        folder.mkdir(exist_ok=True)
+        write_records(folder / "shard-00000.parquet", rows[:1], Candidate)
+        wanted = list(programs(problem, "p#0", bodies[0], ExecuteConfig()))
+        deadline = time.monotonic() + 100
+        while not known and time.monotonic() < deadline:
+            cache = VerdictCache(run.store.local / "verdicts.sqlite", tools)
+            known.extend(range(len(cache.find(wanted))))
+            cache.close()
+            time.sleep(0.2)
+        write_records(context.folder / "candidates.parquet", rows, Candidate)
+        return Outcome("1")
+
+    run = Threaded(
+        RunConfig(name="x", runtime=RuntimeConfig(backend="process", workers=1)), Store(str(tmp_path))
+    )
+    problems = run.do(Stage("prepare", 1, prepare), "prepare", {}, {})
+    candidates = run.do(Stage("sample", 1, sample), "sample", {}, {"problems": problems})
+    slice_ = ExecuteSlice(execute=ExecuteConfig(), toolchain=tools)
+    executions = run.do(EXECUTE, "execute", slice_, {"problems": problems, "candidates": candidates})
+    run.complete()
+    assert known == [0], "before the pool was complete"
+    found = read_records(run.store.path(executions) / "executions.parquet", Execution)
+    assert [(row.candidate_id, row.passed) for row in found] == [("p#0", True), ("p#1", False)]
+
+
+def test_executing_ahead_gives_its_slot_to_any_step_that_is_ready():
+    first = step("sft", "sft")
+    sampled = step("sample", "sample", first.ref)
+    executed = step("execute", "execute", sampled.ref)
+    other = step("prepare", "other", first.ref)
+    schedule = Schedule([first, sampled, executed, other], SlotsConfig())
+    assert schedule.take() is first
+    assert schedule.take_early() is None, "nothing is sampled yet"
+    schedule.end("sft")
+    assert schedule.take() is sampled
+    assert schedule.take() is other
+    assert schedule.take_early() is None, "the sandbox is taken"
+    schedule.end("other")
+    assert schedule.take_early() == (executed, sampled)
+    assert not schedule.wanted()
+    schedule.end("sample")
+    assert schedule.take() is None
+    assert schedule.wanted(), "by the step itself, since its candidates are complete"
+    schedule.end_early(again=True)
+    assert schedule.take() is executed

@@ -1,0 +1,56 @@
+"""Executes candidates of a pool while others of it are still sampled: their verdicts are in the cache when `execute` begins.
+
+`execute` then does not run these programs again. Its shards, results and key are the same with and without this.
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+
+from sandbox.verdicts import Program
+from selftrain.records import Candidate, Problem, read_records
+from selftrain.stage import Context
+from selftrain.stages.execute import ExecuteSlice, judge, known_verdicts, programs
+
+POLL_SECONDS = 0.5
+AT_ONCE = 200
+"""Number of programs between two questions whether to go on."""
+
+
+def execute_ahead(context: Context, sampled: Path, go_on: Callable[[], bool]) -> int:
+    """Judge the programs of each sampled shard as soon as it is in the folder `sampled`, until `go_on` says no.
+
+    context  of stage `execute`, with the input `problems` only
+
+    Returns the number of programs that were judged or were in the cache of verdicts.
+    """
+    count, seen = 0, set[str]()
+    problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
+    with ExitStack() as stack:
+        opened = None
+        while go_on():
+            new = [path for path in sorted(sampled.glob("shard-*.parquet")) if path.name not in seen]
+            if not new:
+                time.sleep(POLL_SECONDS)
+                continue
+            if opened is None:  # on the first shard: until then it would be idle
+                opened = stack.enter_context(context.sandbox()), stack.enter_context(known_verdicts(context))
+            seen.add(new[0].name)
+            wanted = list(_programs(problems, read_records(new[0], Candidate), context.config))
+            for at in range(0, len(wanted), AT_ONCE):
+                if not go_on():
+                    break
+                count += len(judge(wanted[at : at + AT_ONCE], *opened, lambda _: None))
+    return count
+
+
+def _programs(
+    problems: dict[str, Problem], candidates: list[Candidate], config: ExecuteSlice
+) -> Iterator[Program]:
+    """The programs that `execute` runs for the candidates."""
+    for row in candidates:
+        problem = problems[row.problem_id]
+        for program in programs(problem, row.id, row.completion, config.execute, config.prompt_style):
+            yield replace(program, every_case=bool(program.cases)) if config.execute.every_case else program

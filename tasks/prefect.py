@@ -58,11 +58,8 @@ class PrefectRun(ScheduledRun):
         """Carry out all steps that were planned, as task runs."""
         self.flow_context = contextvars.copy_context()
         self.states: dict[str, State[Any]] = {}
-        _ = (
-            self.result_storage,
-            self.commit,
-            self.libraries,
-        )  # computed once, before several threads ask for them
+        # Computed once, before several threads ask for them.
+        _ = self.result_storage, self.commit, self.libraries
         super().complete()
 
     def execute(self, step: Step, there: bool) -> None:

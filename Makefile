@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo evidence test test-slow check docs bench image server deploy worker clean
+.PHONY: help setup demo evidence test test-slow check docs bench image worker-image sbom server deploy worker clean
 
 PYTHON ?= python3
 # Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
@@ -10,6 +10,10 @@ TORCH_INDEX ?= https://download.pytorch.org/whl/cpu
 GPU ?=
 POOL ?= process
 FORCE ?=
+IMAGE ?=
+# Further arguments of `docker build`.
+BUILD ?=
+COMMIT = $(shell git describe --always --dirty --abbrev=64 --exclude='*')
 # Processes that share the tests, file by file.
 WORKERS ?= 2
 BIN := .venv/bin
@@ -70,6 +74,13 @@ bench: $(READY) ## speed, measured side by side on this machine
 
 image: $(READY) ## the Docker image in which the sandbox runs programs
 	@$(BIN)/python -m sandbox build
+
+worker-image: ## the Docker image of the worker, with this commit in it (GPU=1: selftrain-worker:gpu)
+	@docker build --file infra/Dockerfile --tag selftrain-worker$(if $(GPU),:gpu) --build-arg "GPU=$(GPU)" \
+	  --build-arg "TORCH_INDEX=$(TORCH_INDEX)" --build-arg "COMMIT=$(COMMIT)" $(BUILD) .
+
+sbom: ## what is installed in .venv, as CycloneDX in build/sbom/ (IMAGE=selftrain-worker: in that Docker image)
+	@$(if $(IMAGE),,$(BIN)/)python$(if $(IMAGE),3) infra/sbom.py $(IMAGE)
 
 server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
 	@$(BIN)/prefect server start

@@ -71,7 +71,7 @@ def _finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
         for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
         seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
-        content = finish_report(folder, run.seconds, seconds, run.cached)
+        content = finish_report(folder, run.seconds, seconds, run.cached, run.commit)
         run.write(folder, finished=True)
     return content
 

@@ -32,10 +32,13 @@ then
 fi
 echo "installing the other packages (about four minutes)"
 platform="$(uname -sm) $(.venv/bin/python -c 'import sys; print(*sys.version_info[:2], sep=".")')"
-if [ -z "${EXTRAS:-}" ] && [ "$platform" = "Linux x86_64 3.11" ]; then
+lock="infra/${EXTRAS:-dev}.lock"
+if [ -e "$lock" ] && [ "$platform" = "Linux x86_64 3.11" ]; then
   # The lock names every package with its hash: see infra/lock.sh.
-  pip install --quiet --no-deps --require-hashes --requirement infra/dev.lock
-  pip install --quiet --no-deps --editable .
+  pip install --quiet --no-deps --require-hashes --requirement "$lock"
+  # With the build tools that the lock has, if it has them; else pip fetches them.
+  isolation=$(grep -q '^hatchling==' "$lock" && echo --no-build-isolation || true)
+  pip install --quiet --no-deps $isolation --editable .
 else
   pip install --quiet --constraint constraints.txt --editable ".[${EXTRAS:-dev}]"
 fi

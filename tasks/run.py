@@ -3,7 +3,6 @@
 import json
 import logging
 import os
-import subprocess
 import time
 import uuid
 from collections.abc import Callable, Mapping
@@ -22,6 +21,7 @@ from selftrain.stage import CHILD_LOG, ArtifactRef, Context, Stage, Step
 from selftrain.stop import current
 from selftrain.store.runfile import NAME
 from selftrain.store.store import Store, replace_file
+from tasks.commit import git_commit
 from tasks.progress import Clock, watch
 from tasks.sandbox import sandbox_at_work
 
@@ -203,12 +203,8 @@ class Run:
 
     @cached_property
     def commit(self) -> str | None:
-        """The git commit of this code, None outside a checkout."""
-        command, here = ["git", "rev-parse", "HEAD"], Path(__file__).parent
-        try:
-            return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, text=True).strip()
-        except (OSError, subprocess.CalledProcessError):
-            return None
+        """The git commit of this code, None if it is not known."""
+        return git_commit()
 
     @cached_property
     def libraries(self) -> dict[str, str]:
@@ -234,6 +230,7 @@ class Run:
             "failed": failed,
             "started": self.started,
             "seconds": self.seconds,
+            "git_commit": self.commit,
             "config": self.config.model_dump(mode="json"),
             "stages": self.stages,
             "unfinished": [name for name in self.steps if name in self.unfinished],

@@ -37,13 +37,18 @@ def build_report(inputs: ReportInputs, out: Path) -> None:
 
 
 def finish_report(
-    folder: Path, total_seconds: float, report_seconds: float, cached: Sequence[str]
+    folder: Path,
+    total_seconds: float,
+    report_seconds: float,
+    cached: Sequence[str],
+    git_commit: str | None = None,
 ) -> dict[str, Any]:
     """Fill in the run's facts in both files of `folder`; returns the content of report.json.
 
     total_seconds   wall time of the run
     report_seconds  wall time of stage `report`
     cached          names of the stages that were cache hits
+    git_commit      commit of the code that ran, None if it is not known
 
     May be called again on the same folder, with other values. Raises RunError if the folder has no report.
     """
@@ -56,8 +61,11 @@ def finish_report(
     report["seconds"]["total"] = round(total_seconds, 3)
     report["seconds"]["report"] = round(report_seconds, 3)
     report["cached"] = list(cached)
+    report["git_commit"] = git_commit
     said = run_time(report["seconds"], len(cached))
     text = f"{said[0].upper()}{said[1:]}."
+    if git_commit:
+        text += f" Its code: commit {git_commit}."
     _write(folder / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
     _write(folder / HTML_NAME, _RUN_TEXT.sub(rf"\g<1>{text}\g<2>", html, count=1))
     return report

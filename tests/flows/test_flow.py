@@ -100,6 +100,8 @@ def test_the_page_and_the_table_are_there(smoke_run: Finished):
 
 def test_every_stage_left_a_manifest_that_says_what_made_it(smoke_run: Finished):
     assert list(smoke_run.stages) == STAGES
+    commit = json.loads((smoke_run.out / "run.json").read_text())["git_commit"]
+    assert f"Its code: commit {commit}." in (smoke_run.out / "report.html").read_text()
     for name in STAGES:
         manifest = smoke_run.manifest(name)
         assert (manifest["name"], manifest["key"]) == (name, smoke_run.stages[name]["key"])
@@ -107,6 +109,7 @@ def test_every_stage_left_a_manifest_that_says_what_made_it(smoke_run: Finished)
             manifest
         )
         assert manifest["records_digest"]
+        assert manifest["git_commit"] == commit is not None
         assert "torch" in manifest["libraries"]
     pickles = [
         path for path in smoke_run.store.glob("[a-z]*/**/*") if path.suffix in {".bin", ".pt", ".pth", ".pkl"}

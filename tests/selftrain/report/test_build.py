@@ -96,13 +96,16 @@ def test_a_report_is_finished_again_by_the_next_run(inputs: ReportInputs, tmp_pa
     built(inputs, tmp_path)
     finish_report(tmp_path, 652.34567, 1.5, [])
     assert "This run took 10 min 52 s." in (tmp_path / "report.html").read_text()
-    returned = finish_report(tmp_path, 4.2, 1.5, ["prepare", "sft"])
+    assert "Its code" not in (tmp_path / "report.html").read_text()
+    returned = finish_report(tmp_path, 4.2, 1.5, ["prepare", "sft"], "0123abcd-dirty")
     html = (tmp_path / "report.html").read_text()
     made = duration(sum(inputs.seconds.values()) + 1.5)
     assert f"Its stages took {made} to make; this run took 4.2 s, for 2 of them were cached." in html
     assert "10 min 52 s" not in html
     assert json.loads((tmp_path / "report.json").read_text()) == returned
     assert (returned["seconds"]["total"], returned["cached"]) == (4.2, ["prepare", "sft"])
+    assert "Its code: commit 0123abcd-dirty." in html
+    assert returned["git_commit"] == "0123abcd-dirty"
 
 
 def test_a_folder_without_a_report_cannot_be_finished(tmp_path: Path) -> None:

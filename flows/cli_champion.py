@@ -35,7 +35,7 @@ def add_commands(commands: Any) -> None:
 
 def _add_registry(command: argparse.ArgumentParser) -> None:
     command.add_argument(
-        "--store", default="runs/store", help="the store's folder or URL (default: runs/store)"
+        "--store", help="the store's folder or URL (default: that of SELFTRAIN_STORE, else runs/store)"
     )
     command.add_argument("--name", help="name of the config (default: the only one that has a champion)")
 
@@ -52,9 +52,10 @@ def champion_command(options: argparse.Namespace) -> int:
 def promote_command(options: argparse.Namespace) -> int:
     """`selftrain promote`."""
     from selftrain.champion.registry import Registry, names, promote_by_hand
+    from selftrain.config import default_store
     from selftrain.store.store import find_store
 
-    store = find_store(options.store)
+    store = find_store(options.store or default_store())
     registry = Registry(store, options.name) if options.name else _registry(options)
     record = promote_by_hand(registry, options.key, options.reason)
     champion = record.champion
@@ -90,6 +91,7 @@ def drift_command(options: argparse.Namespace) -> int:
 
 def _registry(options: argparse.Namespace) -> "Registry":
     from selftrain.champion.registry import find_registry
+    from selftrain.config import default_store
     from selftrain.store.store import find_store
 
-    return find_registry(find_store(options.store), options.name)
+    return find_registry(find_store(options.store or default_store()), options.name)

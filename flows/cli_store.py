@@ -38,7 +38,10 @@ def add_store(commands: Any) -> None:
         "key", help="a key or its first digits, or a stage's name such as rm-2 (see `show`, `run --dry-run`)"
     )
     why.add_argument("--run", help="the run that has the stage (default: the store's newest that has it)")
-    why.add_argument("--store", help="the store's folder or URL (default: the run's, else runs/store)")
+    why.add_argument(
+        "--store",
+        help="the store's folder or URL (default: the run's, else that of SELFTRAIN_STORE, else runs/store)",
+    )
     why.set_defaults(command=why_command)
 
     gc = commands.add_parser(
@@ -152,12 +155,13 @@ def compare_command(options: argparse.Namespace) -> int:
 
 def why_command(options: argparse.Namespace) -> int:
     """`selftrain why`."""
+    from selftrain.config import default_store
     from selftrain.store.runfile import find_run, read_run
     from selftrain.store.store import find_store
     from selftrain.store.why import explain
 
     run = read_run(find_run(options.run)) if options.run else None
-    store = find_store(options.store or (run["store"] if run else "runs/store"))
+    store = find_store(options.store or (run["store"] if run else default_store()))
     print(explain(store, options.key, run and run["stages"]))
     return 0
 

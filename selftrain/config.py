@@ -3,6 +3,7 @@
 Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.
 """
 
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
@@ -26,6 +27,8 @@ from sandbox.twin import check_audit
 WRITTEN_LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
 """Languages in which this project can write prompts, for the bank and for contests. They are also the default `languages` of
 problems from outside."""
+STORE_VARIABLE = "SELFTRAIN_STORE"
+"""The environment variable that replaces the default of `store`, for all runs and commands of a machine or a pod."""
 SPLITS = ("sft", "rl", "validation", "test")
 
 SOURCES = ("bank", "contests", "jsonl", "mixed", "multipl-e")
@@ -984,7 +987,8 @@ class RunConfig(Strict):
     promotion: PromotionConfig = PromotionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
     store: str = "runs/store"
-    """Folder or fsspec URL (`s3://BUCKET/PATH`) of the artifact store."""
+    """Folder or fsspec URL (`s3://BUCKET/PATH`) of the artifact store. The environment variable SELFTRAIN_STORE replaces this
+    default, here and in the commands that read a store."""
     store_block: str | None = None
     """Prefect block with the store's storage options (credentials, endpoint): `secret/NAME` or `remote-file-system/NAME`;
     null: the options come from the environment."""
@@ -1042,3 +1046,8 @@ class RunConfig(Strict):
                 + ": set one of them"
             )
         return self
+
+
+def default_store() -> str:
+    """The store of runs and commands that name none."""
+    return os.environ.get(STORE_VARIABLE) or str(RunConfig.model_fields["store"].default)

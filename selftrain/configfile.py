@@ -1,5 +1,6 @@
 """Reads a run's config from a YAML file, which may be a shipped one, and applies overrides."""
 
+import os
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -8,7 +9,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import BaseModel, ValidationError
 
-from selftrain.config import SOURCES, RunConfig, suggestion
+from selftrain.config import SOURCES, STORE_VARIABLE, RunConfig, suggestion
 from selftrain.errors import UsageError
 
 HERE = Path(__file__).parent
@@ -35,6 +36,8 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     for key, value in (overrides or {}).items():
         _set(values, key, deepcopy(value))  # a later override may set something in it
     values.setdefault("name", path.stem)
+    if store := os.environ.get(STORE_VARIABLE):
+        values.setdefault("store", store)
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:

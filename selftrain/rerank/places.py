@@ -2,7 +2,8 @@
 
 FOLDER                    with config.json
 RUN                       a run's folder, or its name in runs/
-champion[:NAME][@STORE]   the champion of the config NAME in a store; by default the only champion in runs/store
+champion[:NAME][@STORE]   the champion of the config NAME in a store; by default the only champion in
+                          the store of SELFTRAIN_STORE, else in runs/store
 s3://... or another URL   of a folder with the checkpoint's files, or of an artifact: STORE/train_reward/KEY
 OWNER/NAME[@REVISION]     on the Hugging Face hub; REVISION: a commit, branch or tag
 """
@@ -112,8 +113,9 @@ def find_champion(place: str) -> "tuple[Store, Contender] | None":
     if named is None:
         return None
     from selftrain.champion.registry import champion_of, find_registry
+    from selftrain.config import default_store
 
-    store = find_store(named["store"] or "runs/store")
+    store = find_store(named["store"] or default_store())
     return store, champion_of(find_registry(store, named["name"]))
 
 

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from sandbox.languages import LANGUAGES, READ_ONLY
-from selftrain.config import RunConfig
+from selftrain.config import STORE_VARIABLE, RunConfig, default_store
 from selftrain.configfile import CONFIGS, find_config, load_config, parse_overrides
 from selftrain.errors import UsageError
+from selftrain.rerank.places import find_champion
 from selftrain.studyfile import read_study
 
 SHIPPED = sorted(CONFIGS.rglob("*.y*ml"))
@@ -250,3 +251,18 @@ def test_a_language_that_cannot_be_run_is_refused(name: str) -> None:
                 outside(source, text)
     with pytest.raises(UsageError, match=f"language '{name}' can be read .* not run; known: py, cpp, "):
         load_config("smoke", {"problems.languages": [name]})
+
+
+def test_the_environment_names_the_store_of_what_names_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv(STORE_VARIABLE, raising=False)
+    assert load_config("smoke").store == default_store() == "runs/store"
+    monkeypatch.setenv(STORE_VARIABLE, "s3://bucket/store")
+    assert load_config("smoke").store == default_store() == "s3://bucket/store"
+    assert load_config("smoke", {"store": "elsewhere"}).store == "elsewhere"
+    (tmp_path / "own.yaml").write_text("store: own\n")
+    assert load_config(str(tmp_path / "own.yaml")).store == "own"
+    monkeypatch.setenv(STORE_VARIABLE, "")
+    assert load_config("smoke").store == default_store() == "runs/store"
+    monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "nothing"))
+    with pytest.raises(UsageError, match="nothing: no store is there"):
+        find_champion("champion")

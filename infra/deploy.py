@@ -25,6 +25,21 @@ from prefect.exceptions import ObjectNotFound
 HERE = Path(__file__).parent
 NAME = "selftrain"
 TYPES = ("process", "docker", "kubernetes")
+VARIABLES = {
+    "gpus": ("GPUs", "integer", "GPUs of the run's pod."),
+    "node_selector": ("Node selector", "object", "Labels of the nodes that the run's pod may be on."),
+    "tolerations": ("Tolerations", "array", "Taints of nodes that the run's pod may be on all the same."),
+    "shared_memory": ("Shared memory", "string", "Size of /dev/shm; it is part of the pod's memory."),
+    "work_storage": ("Work storage", "string", "Size of the volume of the run's builds and read cache."),
+    "storage_class": (
+        "Storage class",
+        "string",
+        "Storage class of that volume; the cluster's default if empty.",
+    ),
+}
+"""Job variables of infra/kubernetes/job.yaml that Prefect's own template for Kubernetes does not have: title, type, description."""
+IMAGE = "SELFTRAIN_IMAGE"
+"""The environment variable with the image of runs in containers, where it is not that of pools.yaml."""
 DEPTH = 4
 """Levels of a job template that are compared one by one: variables, properties, the name of a variable, its default."""
 
@@ -37,9 +52,16 @@ def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
         template["job_configuration"]["job_manifest"] = yaml.safe_load(
             (HERE / "kubernetes" / "job.yaml").read_text()
         )
-        properties["gpus"] = {"title": "GPUs", "type": "integer", "description": "GPUs of the run's pod."}
-    for name, value in yaml.safe_load((HERE / "pools.yaml").read_text())[kind].items():
-        properties[name]["default"] = value
+        properties |= {
+            name: {"title": title, "type": type_, "description": text}
+            for name, (title, type_, text) in VARIABLES.items()
+        }
+    values = yaml.safe_load((HERE / "pools.yaml").read_text())[kind]
+    if "image" in values and os.environ.get(IMAGE):
+        values["image"] = os.environ[IMAGE]
+    for name, value in values.items():
+        if value is not None:
+            properties[name]["default"] = value
     return template
 
 

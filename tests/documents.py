@@ -13,7 +13,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.md")),
 ]
 TOOLS = (
-    "apt-get", "cp", "dask", "docker", "export", "infra/", "kubectl", "make", "mkdocs", "pip", "prefect", "python", "runuser",
+    "apt-get", "cp", "dask", "docker", "export", "git", "infra/", "kubectl", "make", "mkdocs", "pip", "prefect", "python", "rclone", "runuser",
     "selftrain", "source",
 )  # fmt: skip
 """What the lines of a block of commands begin with."""

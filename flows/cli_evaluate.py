@@ -6,6 +6,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,13 +102,10 @@ def evaluate_command(options: argparse.Namespace) -> int:
     from selftrain.evaluation.comparisons import compare_pools
     from selftrain.evaluation.metrics import pool_metrics
     from selftrain.evaluation.pools import with_agreement
-    from selftrain.store.runfile import NAME
 
     if options.bootstrap < 1 or options.agreement < 0:
         raise UsageError("--bootstrap: expected at least 1; --agreement: expected 0 or more")
-    is_run = any(
-        (Path(folder) / NAME).is_file() for folder in (options.programs[0], Path("runs", options.programs[0]))
-    )
+    is_run = _is_run(options.programs[0])
     if is_run and len(options.programs) > 1:
         raise UsageError(
             f"{options.programs[0]} is a run; expected one run, or files and folders with completions"
@@ -189,6 +187,15 @@ def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]
         )
         pool = judged_pool(context, written, candidates, scores, options.agreement, options.style)
     return pool, unknown(written), names
+
+
+def _is_run(place: str) -> bool:
+    from selftrain.store.runfile import find_run
+
+    with suppress(UsageError):
+        find_run(place)
+        return True
+    return False
 
 
 def of_run(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:

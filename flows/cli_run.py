@@ -16,7 +16,10 @@ def add_run(commands: Any) -> None:
     """Add `selftrain run`."""
     run = commands.add_parser("run", help="run the whole loop of a config, or resume it")
     _add_config(run)
-    run.add_argument("--out", help="folder of the run (default: runs/NAME)")
+    run.add_argument(
+        "--out",
+        help="folder of the run (default: one of its own, runs/NAME.ID; runs/NAME is a link to the newest)",
+    )
     run.add_argument(
         "--dry-run", action="store_true", help="print the stages with their keys and whether they are cached"
     )
@@ -124,6 +127,7 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     """`selftrain run --dry-run`: prints the stages and their keys. It builds nothing and imports neither torch nor Prefect."""
     from flows.method import method
     from flows.session import open_run
+    from selftrain.store.runfile import link_of
     from tasks.run import Run
 
     run, folder = open_run(Run, options.config, overrides, options.rounds, options.out)
@@ -139,7 +143,7 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     for step in run.steps.values():
         print(f"{'cached' if step.name in run.cached else 'to do ':<7} {step.label:<32} {step.ref}")
     print(
-        f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {folder}/report.html"
+        f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {link_of(folder)}/report.html"
     )
     _tell_problems(run.config)
     return 0

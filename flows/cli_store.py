@@ -64,7 +64,7 @@ def add_store(commands: Any) -> None:
 
 def runs_command(options: argparse.Namespace) -> int:
     """`selftrain runs`."""
-    from selftrain.store.runfile import NAME, read_run, state, unfinished
+    from selftrain.store.runfile import NAME, followed, link_of, read_run, state, unfinished
 
     folder = Path(options.folder)
     if (folder / NAME).is_file():
@@ -73,14 +73,15 @@ def runs_command(options: argparse.Namespace) -> int:
         )
     if folder != Path("runs") and not folder.is_dir():
         raise UsageError(f"{folder}: no such folder; expected one that holds the folders of runs")
-    found = sorted(folder.glob(f"*/{NAME}"))
+    found = [path.parent for path in sorted(folder.glob(f"*/{NAME}")) if followed(path.parent) == path.parent]
     if not found:
         print(f"no runs in {options.folder}; start one with: selftrain run demo")
+    width = max(24, *(len(path.name) for path in found)) if found else 24
     for path in found:
         try:
-            run = read_run(path.parent)
+            run = read_run(path)
         except UsageError as error:
-            print(f"{path.parent.name:<24} {'damaged':<11} {error}")
+            print(f"{path.name:<{width}} {'damaged':<11} {error}")
             continue
         open_ = unfinished(run)
         done = len(run["stages"]) - len(open_)
@@ -89,8 +90,11 @@ def runs_command(options: argparse.Namespace) -> int:
             if run.get("failed")
             else ""
         )
+        link = link_of(path)
+        newest = f"  newest: {link.name}" if link != path and followed(link) == path else ""
         print(
-            f"{path.parent.name:<24} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages{why}"
+            f"{path.name:<{width}} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages"
+            f"{newest}{why}"
         )
     return 0
 

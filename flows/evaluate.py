@@ -35,12 +35,10 @@ def evaluate(
         overrides: settings that replace those of the config, by dotted name, e.g. {"problems.evaluation": "new.jsonl"}
         reranker: key of a reranker in the store, or its first digits; default: the champion of the config's name
         generator: STAGE/KEY of the generator whose candidates are ranked; default: the SFT policy that the reranker ranks for
-        out: the run's folder; default: runs/NAME-evaluate
+        out: the run's folder; default: one of its own in runs/, to which runs/NAME-evaluate then leads
     """
     begin(evaluate)
-    run, folder = open_run(PrefectRun, config, overrides, None, out)
-    if out is None:
-        folder = folder.with_name(f"{folder.name}-evaluate")
+    run, folder = open_run(PrefectRun, config, overrides, None, out, "-evaluate")
     ranked, ref = subject(run, reranker, generator)
     manifest = run.store.manifest(ref) or {}
     name = str(manifest.get("name", ref.stage))

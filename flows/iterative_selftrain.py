@@ -33,7 +33,7 @@ def iterative_selftrain(
         config: What to run: a YAML file, or the name of a shipped config (demo, prod, ...)
         overrides: Settings that replace those of the config, by dotted name, e.g. {"sft.epochs": 2, "store": "s3://bucket/store"}
         rounds: Rounds of reward model and PPO; the config's own number if not given
-        out: Folder of the run, with its report; runs/NAME if not given
+        out: Folder of the run, with its report; one of its own in runs/ if not given, to which runs/NAME then leads
         champion: Continue from the champion: train one more round, and promote its reranker if it is better
     """
     begin(iterative_selftrain)
@@ -51,7 +51,7 @@ def announce(run: PrefectRun, decided: Decided) -> None:
     champion = records[-1].champion
     who = f"{champion.ranker} (`{champion.reranker}`)" if champion else "none yet"
     text = f"**{decided.text}**\n\nChampion: {who}\n\n{drift_markdown(records)}"
-    show_markdown(f"champion-{run.config.name}", text, f"the champion of {run.config.name}")
+    show_markdown(run, "champion", text)
     if decided.record is not None and decided.record.decision == "promoted" and champion is not None:
         notify("promoted", f"{run.config.name}: {decided.text}", {"champion": champion.model_dump()})
 

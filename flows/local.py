@@ -30,9 +30,10 @@ def run_here(
     """Run the flow; returns its final table as text. Raises the flow's errors; for a wrong config, before a server starts."""
     from flows.session import open_run
     from selftrain.report import summary_table
+    from selftrain.store.runfile import followed, link_of
     from tasks.run import Run
 
-    run, folder = open_run(Run, config, overrides, rounds, out)
+    run, _ = open_run(Run, config, overrides, rounds, out)
     if run.config.runtime.backend == "process":
         print(
             "runtime.backend `process` does not isolate programs: use it for the demo's own tiny models only",
@@ -58,9 +59,12 @@ def run_here(
             f"the Prefect server {url} does not answer any more: {type(error).__name__}: {error}; finished artifacts are kept: "
             "start the server, then run the same command to resume"
         ) from error
+    folder = Path(report["folder"])
     where = Path(folder, "report.html").resolve()
+    link = link_of(folder)
+    shown = link if followed(link) == folder else folder
     decision = f"\n{report['champion']['text']}" if champion else ""
-    return f"{summary_table(report)}\n\nreport: {where}\nreranker: selftrain rank {folder} --prompt FILE CANDIDATE...{decision}"
+    return f"{summary_table(report)}\n\nreport: {where}\nreranker: selftrain rank {shown} --prompt FILE CANDIDATE...{decision}"
 
 
 def _connect() -> str:

@@ -1,6 +1,7 @@
 """Opens a run from a flow's parameters, carries it out, and writes its run.json and report."""
 
 import contextlib
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,24 +12,46 @@ from selftrain.configfile import load_config
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.report import finish_report
 from selftrain.stage import ArtifactRef
+from selftrain.store.runfile import OWN, followed
+from selftrain.store.runfolder import link_newest, own_folder
 from selftrain.store.store import Store, replace_file
 from tasks.credentials import storage_options
 from tasks.run import Run
 from tasks.track import need_tracker
 
+LOGGER = logging.getLogger("selftrain")
+
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
 def open_run(
-    kind: type[AnyRun], config: str, overrides: dict[str, Any] | None, rounds: int | None, out: str | None
+    kind: type[AnyRun],
+    config: str,
+    overrides: dict[str, Any] | None,
+    rounds: int | None,
+    out: str | None,
+    what: str = "",
 ) -> tuple[AnyRun, Path]:
-    """Create a run of class `kind`; returns it and its folder. Raises UsageError for a wrong config, StoreError for the store."""
+    """Create a run of class `kind`; returns it and its folder, which is `out` or the run's own in runs/.
+
+    what  added to the config's name in the name of the folder
+
+    Raises UsageError for a wrong config or `out`, StoreError for the store.
+    """
     settings = dict(overrides or {})
     if rounds is not None:
         settings["rounds"] = rounds
     loaded = load_config(config, settings)
+    if out and followed(Path(out)) != Path(out):
+        raise UsageError(
+            f"{out} is a link to the newest run, {followed(Path(out))}, which would be overwritten; without --out each run has a "
+            "folder of its own"
+        )
     run = kind(loaded, open_store(loaded))
-    return run, Path(out or Path("runs") / loaded.name)
+    folder = Path(out) if out else own_folder(Path("runs"), f"{loaded.name}{what}", run.id)
+    if own := OWN.fullmatch(folder.name):
+        run.id = own["id"]
+    return run, folder
 
 
 def open_store(config: RunConfig) -> Store:
@@ -38,7 +61,7 @@ def open_store(config: RunConfig) -> Store:
 
 
 def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]) -> dict[str, Any]:
-    """Carry out `run` by calling `method`, which returns the report artifact; returns the content of report.json.
+    """Carry out `run` by calling `method`, which returns the report artifact; returns the content of report.json, and `folder`.
 
     run.json in the run's folder records the stages so far and why the run ended. Raises the errors of `method`, and UsageError if
     the folder is not writable or the tracker is not installed.
@@ -46,6 +69,8 @@ def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]
     need_tracker(run.config.runtime.tracker)
     with _writing(folder):
         run.write(folder, finished=False)
+    if said := link_newest(folder):
+        LOGGER.warning("%s", said)
     try:
         report = method(run)
         run.complete()
@@ -66,14 +91,15 @@ def _reason(error: BaseException) -> str:
 
 
 def _finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
-    """Copy the report into the run's folder and add the run's own time and cache hits; returns the content of report.json."""
+    """Copy the report into the run's folder and add the run's own time and cache hits; returns the content of report.json and,
+    under `folder`, where it is."""
     with _writing(folder):
         for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
         seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
         content = finish_report(folder, run.seconds, seconds, run.cached, run.commit)
         run.write(folder, finished=True)
-    return content
+    return content | {"folder": str(folder)}
 
 
 @contextmanager

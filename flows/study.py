@@ -154,6 +154,8 @@ def run_study(study: Study, out: Path, jobs: int, split: str) -> tuple[str, int]
 def _alone(out: Path) -> Iterator[int]:
     """Lock the folder `out`; yields the lock's file descriptor. Cells inherit it, so that the lock also holds while a cell lives
     on whose study was killed: two runs in one folder would each call the other's unfinished."""
+    if (out / NAME).is_file():
+        raise UsageError(f"{out}: this is the folder of a run; choose another for the study with --out")
     try:
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out, os.O_RDONLY)

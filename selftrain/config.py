@@ -970,7 +970,7 @@ class RunConfig(Strict):
     """One run of the method."""
 
     name: str = Field(default="run", pattern=NAME)
-    """Name of the run's folder, and of the registry of champions."""
+    """Name of the run's folder, of its flow run and its artifacts in Prefect's UI, and of the registry of champions."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed of training, sampling and mining; it is added to the problems' own seed."""
     rounds: Count = 2

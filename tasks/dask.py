@@ -91,6 +91,7 @@ def workers(runner: Any, address: str) -> int:
 def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> dict[str, Any]:
     """Part `number` of `count`, which builds the shards `names`, as JSON values."""
     part = Part(
+        run=run.config.name,
         name=f"{step.name}-part-{number}",
         label=task_name(f"{step.label} · part {number} of {count}"),
         store=run.store.root if run.store.is_local else run.store.url,
@@ -115,7 +116,7 @@ def make_part(part: dict[str, Any]) -> int:
         tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=scratch()) as folder,
         ChildLog(logger) as log,
     ):
-        context = Context(found, {}, Path(folder), found.runtime, Progress(found, logger), log=log)
+        context = Context(found, {}, Path(folder), found.runtime, Progress(found.run, found, logger), log=log)
         try:
             launch("tasks.part", context, cancel_reason=cancel_reason)
         except SelftrainError as error:

@@ -29,8 +29,9 @@ NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
 """Errors of the Prefect server or the network, which are logged and do not fail the stage."""
 
 
-def show_table(step: Step, manifest: dict[str, Any]) -> None:
-    """Create a table artifact with the stage's metrics. Its key is the same in each run, so the UI shows a history."""
+def show_table(run: Run, step: Step, manifest: dict[str, Any]) -> None:
+    """Create a table artifact with the stage's metrics. Its key, e.g. `demo-rm-1`, is the same in each run of one name, so the UI
+    shows a history."""
     rows = [
         {"figure": name, "value": f"{value:.4g}" if isinstance(value, float) else value}
         for name, value in figures(manifest.get("metrics") or {})
@@ -40,7 +41,7 @@ def show_table(step: Step, manifest: dict[str, Any]) -> None:
         {"figure": "key", "value": step.ref.key},
     ]
     try:
-        create_table_artifact(rows, key=artifact_key(step.name), description=step.label)
+        create_table_artifact(rows, key=artifact_key(run.config.name, step.name), description=step.label)
     except NOT_SHOWN as error:
         logging.getLogger("selftrain").warning(
             "cannot create the table artifact of %s: %s", step.label, error
@@ -56,9 +57,10 @@ def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
             yield name, value
 
 
-def artifact_key(name: str) -> str:
-    """`name` in the characters that Prefect allows in an artifact's key: lower-case letters, digits and dashes."""
-    return re.sub(r"[^a-z0-9-]+", "-", name.lower())
+def artifact_key(*names: str) -> str:
+    """`names`, the first of which is the config's, in the characters that Prefect allows in an artifact's key: lower-case letters,
+    digits and dashes."""
+    return re.sub(r"[^a-z0-9]+", "-", "-".join(names).lower())
 
 
 def task_name(label: str) -> str:
@@ -66,10 +68,10 @@ def task_name(label: str) -> str:
     return label.replace("{", "").replace("}", "")
 
 
-def show_markdown(name: str, text: str, description: str) -> None:
-    """Log the first line of `text`, and create a markdown artifact of all of it."""
+def show_markdown(run: Run, what: str, text: str) -> None:
+    """Log the first line of `text`, and create a markdown artifact of all of it: `what` of the run."""
     get_run_logger().info("%s", text.partition("\n")[0].strip("*"))
-    key = artifact_key(name)
+    key, description = artifact_key(run.config.name, what), f"{what} of {run.config.name}"
     try:
         create_markdown_artifact(text, key=key, description=description)
     except NOT_SHOWN as error:
@@ -83,12 +85,8 @@ def show_report(run: Run, step: Step) -> None:
     folder = run.path(step.ref)
     table = summary_table(json.loads((folder / "report.json").read_text()))
     images = "\n\n".join(f"**{label}**\n\n![{label}]({image})" for label, image in plots(folder))
-    where = f"report.html of {run.config.name}: {run.store.url}/{step.ref}, and in the run's folder"
-    show_markdown(
-        f"report-{run.config.name}",
-        f"**{where}**\n\n```\n{table}```\n\n{images}\n",
-        f"report of {run.config.name}",
-    )
+    where = f"report.html of {run.config.name}: {run.store.url}/{step.ref}, and in the run's folder {run.out}"
+    show_markdown(run, "report", f"**{where}**\n\n```\n{table}```\n\n{images}\n")
 
 
 class ChildLog:
@@ -144,7 +142,8 @@ def level_of(line: str) -> int:
 class Progress:
     """Progress on the terminal and, every few seconds, as a Prefect progress artifact and a log line."""
 
-    def __init__(self, step: Step | Part, logger: Any) -> None:
+    def __init__(self, run: str, step: Step | Part, logger: Any) -> None:
+        self.run = run  # the config's name
         self.step = step
         self.logger = logger
         self.terminal = watch(step.label)
@@ -167,7 +166,7 @@ class Progress:
         text = describe(self.step.label, done, total, unit, rate, figures or {})
         try:
             if self.artifact is None:
-                key = artifact_key(f"progress-{self.step.name}")
+                key = artifact_key(self.run, self.step.name, "progress")
                 self.artifact = create_progress_artifact(100 * done / total, key=key, description=text)
             else:
                 update_progress_artifact(self.artifact, 100 * done / total, description=text)

@@ -12,6 +12,8 @@ import urllib.request
 from pathlib import PurePath
 from typing import Any
 
+from selftrain.configfile import load_config
+
 VARIABLE, BLOCK = "SELFTRAIN_WEBHOOK_URL", "selftrain-webhook"
 LOGGER = logging.getLogger("selftrain.notify")
 SECONDS = 10.0
@@ -77,11 +79,15 @@ def notify_of_crash(flow: Any, flow_run: Any, state: Any) -> None:
 
 
 def run_name() -> str:
-    """The flow run's name in the UI, e.g. `prod · 2026-11-25 02:00` (UTC)."""
+    """The flow run's name in the UI: the config's `name` and the time, e.g. `prod · 2026-11-25 02:00` (UTC)."""
     from prefect.runtime import flow_run
 
-    config = PurePath(str(flow_run.parameters.get("config", "demo"))).stem
-    return f"{config} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
+    config = str(flow_run.parameters.get("config", "demo"))
+    try:
+        name = load_config(config, flow_run.parameters.get("overrides")).name
+    except Exception:  # the flow itself says what is wrong with them
+        name = PurePath(config).stem
+    return f"{name} · {flow_run.scheduled_start_time:%Y-%m-%d %H:%M}"
 
 
 FLOW: dict[str, Any] = {

@@ -23,6 +23,7 @@ STAGES: dict[str, tuple[Stage, type[Strict]]] = {
 class Part(Strict):
     """Some shards of one stage, which one Dask worker builds; sent to the worker as JSON values.
 
+    run          name of the run's config
     name, label  of the part, with the meaning that they have in `tasks.run.Step`
     store        folder or URL
     store_block  as in the config; the worker reads the block's content from the Prefect server
@@ -32,6 +33,7 @@ class Part(Strict):
     only         names of the shards to build
     """
 
+    run: str
     name: str
     label: str
     store: str

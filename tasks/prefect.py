@@ -6,6 +6,7 @@ because of it, the UI shows a finished step as Cached. If the store has lost the
 
 import contextvars
 import importlib.util
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from typing import Any
 from prefect import State, get_run_logger, task
 from prefect.cache_policies import CacheKeyFnPolicy
 from prefect.filesystems import RemoteFileSystem
+from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL
 from prefect.tasks import exponential_backoff
 from prefect.utilities.annotations import quote
@@ -23,6 +25,7 @@ from selftrain.errors import SelftrainError, UsageError
 from selftrain.stage import Context
 from selftrain.store.artifact_cache import cache_folder
 from selftrain.store.files import PATIENT
+from selftrain.store.runfolder import new_id
 from selftrain.store.store import Store
 from tasks.dask import share_out
 from tasks.display import ChildLog, Progress, show_report, show_table, task_name
@@ -37,10 +40,12 @@ BACKOFF_SECONDS = 5
 """Seconds before the first retry; each further retry waits twice as long."""
 
 
+@dataclass
 class PrefectRun(ScheduledRun):
     """A run inside a Prefect flow: each step is a task run."""
 
     def __post_init__(self) -> None:
+        self.id = new_id(flow_run.id)
         if self.config.runtime.dask is not None:
             check_dask()
 
@@ -142,15 +147,16 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     logger.info("%s: building %s", step.label, step.ref)
     try:
         with ChildLog(logger) as log:
-            built = run.build(step, Progress(step, logger), log)
+            built = run.build(step, Progress(run.config.name, step, logger), log)
     except UsageError as error:
         logger.error("%s", error)
         raise
     manifest = run.store.manifest(step.ref) or {}
     logger.info("%s: %s in %.1f s", step.label, "built" if built else "found", manifest.get("seconds", 0.0))
-    show_table(step, manifest)
-    if built:
-        track(run, step, manifest)
     if step.stage.name == "report":
         show_report(run, step)
+    else:
+        show_table(run, step, manifest)
+    if built:
+        track(run, step, manifest)
     return {"stage": step.ref.stage, "key": step.ref.key}

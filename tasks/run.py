@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import time
-import uuid
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -20,6 +19,7 @@ from selftrain.plan.speed import where
 from selftrain.stage import CHILD_LOG, ArtifactRef, Context, Stage, Step
 from selftrain.stop import current
 from selftrain.store.runfile import NAME
+from selftrain.store.runfolder import new_id
 from selftrain.store.store import Store, replace_file
 from tasks.commit import git_commit
 from tasks.progress import Clock, watch
@@ -71,9 +71,7 @@ class Run:
     content: dict[str, Any] = field(default_factory=dict)
     started: float = field(default_factory=time.time)
     clock: float = field(default_factory=time.monotonic)
-    id: str = field(
-        default_factory=lambda: f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid.uuid4().hex[:8]}"
-    )
+    id: str = field(default_factory=new_id)
     out: Path | None = None
     """The run's folder; None before run.json is written for the first time."""
 

@@ -40,6 +40,7 @@ RUN = {
 AFTER_A_RUN = {
     "selftrain plan paper-6.7b --gpus 8": (1, "it does not fit"),
     "selftrain plan qwen2.5-coder-0.5b --gpus 1": (0, "it fits"),
+    "selftrain runs": (0, "finished"),
     "selftrain show runs/demo": (0, "execute-sft-rl"),
     "selftrain show own": (0, "execute-sft-rl"),
     "selftrain rank runs/demo --example": (0, "<- pick"),

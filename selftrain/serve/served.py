@@ -3,6 +3,7 @@
 import copy
 import logging
 import math
+import os
 import threading
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -17,7 +18,6 @@ from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.ranker import load_ranker
 from selftrain.rerank.reranker import Ranking, Reranker
-from selftrain.store.runfile import find_run
 
 log = logging.getLogger(__name__)
 
@@ -205,7 +205,8 @@ class Wanted:
         if champion := find_champion(self.what):
             return Served(f"{champion[1].ranker}-{champion[1].reranker}", ranker)
         if isinstance(ranker, Picker):
-            return Served(f"{find_run(self.what).resolve().name}/{ranker.way}", ranker)
+            # The name of a link to the newest run stays, whichever run that is.
+            return Served(f"{os.path.basename(os.path.abspath(self.what))}/{ranker.way}", ranker)
         return Served(reranker_folder(self.what).name, ranker)
 
 

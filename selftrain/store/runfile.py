@@ -1,6 +1,9 @@
 """Reads `run.json`, which `tasks.run` writes into a run's folder: its config, its store, the artifact of each stage."""
 
+import glob
 import json
+import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -12,12 +15,42 @@ _FIELDS = {"name", "store", "finished", "seconds", "config", "stages", "reranker
 """Keys that every run.json has."""
 
 
+OWN = re.compile(r"(?P<name>.+)\.(?P<id>\d{8}T\d{6}Z-[0-9a-f]{8})")
+"""Name of a run's own folder, NAME.ID (`selftrain.store.runfolder`); the link NAME beside it leads to the newest run."""
+
+
 def find_run(run: str | Path) -> Path:
-    """The folder of a run, given the folder or its name in runs/. Raises UsageError where neither contains a run.json."""
+    """The folder of a run, given the folder or its name in runs/; for a link to the newest run, that run's own folder.
+
+    Where there is no link NAME, or it leads nowhere, NAME is the newest run whose folder is there. Raises UsageError where no
+    folder contains a run.json.
+    """
     for folder in (Path(run), Path("runs") / run):
-        if (folder / NAME).is_file():
-            return folder
+        for found in (followed(folder), *reversed(own_folders(folder))):
+            if (found / NAME).is_file():
+                return found
     raise UsageError(f"{run}: no {NAME} there; `selftrain runs` lists the runs")
+
+
+def followed(folder: Path) -> Path:
+    """The run's own folder to which `folder` leads, if `folder` is the link to the newest run of its name; else `folder`."""
+    if not folder.is_symlink():
+        return folder
+    target = os.readlink(folder)
+    own = OWN.fullmatch(target)
+    return folder.with_name(target) if own is not None and own["name"] == folder.name else folder
+
+
+def link_of(folder: Path) -> Path:
+    """The link that leads to the run's own folder `folder` while it is the newest of its name; `folder` if it is none."""
+    own = OWN.fullmatch(folder.name)
+    return folder if own is None else folder.with_name(own["name"])
+
+
+def own_folders(link: Path) -> list[Path]:
+    """The own folders of the runs of one name, to the newest of which `link` leads or would lead; the newest is the last."""
+    found = link.parent.glob(f"{glob.escape(link.name)}.*")
+    return sorted(path for path in found if OWN.fullmatch(path.name) and link_of(path) == link)
 
 
 def stage_folder(record: Mapping[str, Any], stage: str) -> Path:

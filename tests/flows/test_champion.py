@@ -100,7 +100,7 @@ def test_four_nights_and_a_promotion_by_hand_leave_three_decisions(nights: Path,
     for name in ("reranker", "generator", "problems", "evaluation"):
         assert (nights / "store" / getattr(second.challenger, name) / "manifest.json").is_file()
     (shown, *_) = server.post(
-        "artifacts/filter", artifacts={"key": {"any_": ["champion-smoke"]}}, sort="CREATED_DESC", limit=1
+        "artifacts/filter", artifacts={"key": {"any_": ["smoke-champion"]}}, sort="CREATED_DESC", limit=1
     )
     assert shown["type"] == "markdown"
     assert "| 3: not promoted |" in shown["data"]

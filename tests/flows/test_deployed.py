@@ -143,7 +143,7 @@ def store(smoke_run: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path
 
 def test_a_run_of_prod_is_completed(deployed: Deployed, store: Path, tmp_path: Path):
     """The store has all stages but PPO and evaluation of the run: it starts a training child and the sandbox, and writes a report."""
-    overrides = {"store": str(store), "ppo.steps": 2}
+    overrides = {"store": str(store), "ppo.steps": 2, "name": "night"}
     done = prefect(
         "deployment", "run", "iterative-selftrain/prod", "--watch",
         "--param", "config=smoke", "--param", "rounds=1", "--param", "champion=false", "--param", f"overrides={json.dumps(overrides)}",
@@ -153,13 +153,13 @@ def test_a_run_of_prod_is_completed(deployed: Deployed, store: Path, tmp_path: P
     assert "'Completed'" in done.stdout
     assert (tmp_path / "out" / "report.html").is_file()
     (run,) = deployed.runs(flow_runs={"tags": {"all_": ["watched"]}})
-    assert run["name"].startswith("smoke · 20")
+    assert run["name"].startswith("night · 20")
     assert set(run["tags"]) == {"selftrain", "prod", "watched"}
     states = {task["name"]: task["state_name"] for task in deployed.server.task_runs(run["id"])}
     assert {"ppo · round 1", "report", "sft", "train_reward · round 1"} <= set(states)
     assert states["ppo · round 1"] == "Completed"
     assert states["sft"] == states["train_reward · round 1"] == "Cached"
-    (shown,) = deployed.server.post("artifacts/latest/filter", artifacts={"key": {"any_": ["report-smoke"]}})
+    (shown,) = deployed.server.post("artifacts/latest/filter", artifacts={"key": {"any_": ["night-report"]}})
     assert shown["flow_run_id"] == run["id"]
     assert shown["data"].count("](data:image/svg+xml;base64,") > 10
 
@@ -264,8 +264,14 @@ def test_the_ui_shows_a_run_its_logs_and_its_artifacts(page: Any, deployed: Depl
     page.locator(".flow-run-graphs canvas, canvas").first.wait_for()
     shown = deployed.server.post("artifacts/filter", flow_runs={"id": {"any_": [run["id"]]}})
     artifacts = {row["key"]: row["id"] for row in shown}
-    walk(page, deployed, f"/artifacts/artifact/{artifacts['ppo-2']}", "ppo · round 2", "explained_variance")
-    walk(page, deployed, f"/artifacts/artifact/{artifacts['report-smoke']}", "Pairs mined by round and kind")
+    walk(
+        page,
+        deployed,
+        f"/artifacts/artifact/{artifacts['smoke-ppo-2']}",
+        "ppo · round 2",
+        "explained_variance",
+    )
+    walk(page, deployed, f"/artifacts/artifact/{artifacts['smoke-report']}", "Pairs mined by round and kind")
     widths = page.locator("img[src^='data:image/svg']").evaluate_all(
         "all => all.map(each => each.naturalWidth)"
     )

@@ -2,16 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from flows.cli import main
 from flows.method import Outline, method
 from flows.session import carry_out, open_run
+from flows.study import _alone
 from selftrain.configfile import load_config
-from selftrain.errors import RunError
-from selftrain.stage import ArtifactRef
+from selftrain.errors import RunError, UsageError
+from selftrain.stage import ArtifactRef, Context, Outcome, Stage
+from selftrain.store.runfile import find_run
 from selftrain.store.store import Store
-from tasks.run import Run
+from tasks.prefect import PrefectRun
+from tasks.run import Run, Step
 from tasks.stages import prepare
 from tests.command import selftrain
 
@@ -62,6 +67,72 @@ def test_a_run_that_was_killed_says_how_far_it_came(tmp_path: Path) -> None:
     (folder / "run.json").write_text(json.dumps(record))
     assert "not finished: the run is still going, or was interrupted" in selftrain("show", str(folder)).stdout
     assert "unfinished" in selftrain("runs", str(tmp_path / "runs")).stdout
+
+
+REPORT = Stage("report", 1, lambda build: reported(build))
+
+
+def reported(build: Context) -> Outcome:
+    (build.folder / "report.json").write_text('{"seconds": {}}')
+    (build.folder / "report.html").write_text("a report")
+    return Outcome("0")
+
+
+class Building(Run):
+    """Builds its only step, a report, at once."""
+
+    def execute(self, step: Step, there: bool) -> None:
+        """Build the step unless it is there."""
+        if not there:
+            self.build(step)
+
+
+def finished(*arguments: Any) -> Path:
+    """The folder of a finished run whose only stage is a report."""
+    run, folder = open_run(Building, *arguments)
+    content = carry_out(run, folder, lambda run: run.do(REPORT, "report", {}, {}))
+    assert content["folder"] == str(folder)
+    assert (run.store.root / Path("runs", run.config.name, f"{run.id}.json")).is_file()
+    return folder
+
+
+def test_a_cached_run_leaves_the_folder_and_the_figures_of_the_first(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.chdir(tmp_path)
+    first = finished("smoke", {"name": "night"}, None, None)
+    before = {path.name: path.read_bytes() for path in first.iterdir()}
+    monkeypatch.setattr("selftrain.store.runfolder.time.time", lambda: 4e9)
+    second = finished("smoke", {"name": "night"}, None, None)
+    finished("smoke", {"name": "night"}, None, None, "-evaluate")
+    assert {path.name: path.read_bytes() for path in first.iterdir()} == before
+    assert json.loads((second / "report.json").read_text())["cached"] == ["report"]
+    assert Path("runs/night/report.html").samefile(second / "report.html")
+    assert main(["runs"]) == 0
+    listed = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
+    assert [(line[0].split()[0], line[-1]) for line in listed] == [
+        (f"night-evaluate.{find_run('night-evaluate').name[-25:]}", "newest: night-evaluate"),
+        (first.name, "1 stages"),
+        (second.name, "newest: night"),
+    ]
+    with pytest.raises(UsageError, match=rf"runs/night is a link to the newest run, runs/{second.name}, "):
+        finished("smoke", {}, None, "runs/night")
+    with (
+        pytest.raises(UsageError, match="runs/night: this is the folder of a run"),
+        _alone(Path("runs/night")),
+    ):
+        pass
+
+
+def test_a_flow_run_that_starts_again_goes_on_in_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PREFECT__RUNTIME__FLOW_RUN__ID", "01234567-89ab-cdef-8123-456789abcdef")
+    for now in (1e9, 2e9):
+        monkeypatch.setattr("selftrain.store.runfolder.time.time", lambda now=now: now)
+        run, folder = open_run(PrefectRun, "smoke", {}, None, None)
+        assert (str(folder), run.id) == (f"runs/smoke.{run.id}", "20010909T014640Z-89abcdef")
+        run.write(folder, finished=False)
+    assert Run(run.config, run.store).id != run.id, "outside of a flow"
 
 
 def test_another_judge_makes_executions_anew_and_what_depends_on_them(tmp_path: Path):

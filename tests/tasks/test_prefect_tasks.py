@@ -1,11 +1,19 @@
-"""Tests of what Prefect shows of a stage that runs in a child process: log lines, their levels, and progress."""
+"""Tests of what Prefect shows: names of runs, keys of artifacts, and of a stage's child process log lines, levels and progress."""
 
 import logging
+from pathlib import Path
 from typing import Any
 
 import pytest
+from prefect.artifacts import ArtifactRequest
+from prefect.runtime import flow_run
 
-from tasks.display import ChildLog, level_of
+from selftrain.config import RunConfig, RuntimeConfig
+from selftrain.errors import UsageError
+from selftrain.store.store import Store
+from tasks.display import ChildLog, artifact_key, level_of
+from tasks.notify import run_name
+from tasks.prefect import PrefectRun
 from tasks.progress import Pace, describe
 from tests.command import Finished, PrefectServer, wait_until
 
@@ -65,6 +73,48 @@ def test_a_line_has_the_level_that_it_tells(line: str, level: str):
     assert logging.getLevelName(level_of(line)) == level
 
 
+@pytest.mark.parametrize(
+    ("names", "key"),
+    [
+        (("demo", "sft"), "demo-sft"),
+        (("prod", "rm-1"), "prod-rm-1"),
+        (("demo", "execute-sft-rl-part-2", "progress"), "demo-execute-sft-rl-part-2-progress"),
+        (("Qwen2.5_Coder.", "report"), "qwen2-5-coder-report"),
+    ],
+)
+def test_an_artifacts_key_begins_with_the_configs_name(names: tuple[str, ...], key: str):
+    assert artifact_key(*names) == key
+    assert ArtifactRequest(key=key).key == key, "Prefect's client takes it"
+
+
+@pytest.mark.parametrize(
+    ("parameters", "name"),
+    [
+        ({"config": "CONFIG"}, "nightly"),
+        ({"config": "CONFIG", "overrides": {"name": "other", "sft.epochs": 1}}, "other"),
+        ({"config": "smoke"}, "smoke"),
+        ({}, "demo"),
+        ({"config": "runs/of/nobody.yaml", "overrides": {"name": "other"}}, "nobody"),
+        ({"config": "smoke", "overrides": ["name"]}, "smoke"),
+    ],
+)
+def test_a_flow_run_is_called_as_its_config_says(
+    parameters: dict[str, Any], name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    config = tmp_path / "file.yaml"
+    config.write_text("name: nightly\n")
+    given = parameters | ({"config": str(config)} if parameters.get("config") == "CONFIG" else {})
+    monkeypatch.setitem(flow_run.FIELDS, "parameters", lambda: given)
+    assert run_name().startswith(f"{name} · 20")
+
+
+def test_dask_without_a_server_for_its_workers_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("PREFECT_API_URL", raising=False)
+    config = RunConfig(runtime=RuntimeConfig(dask="tcp://127.0.0.1:8786"))
+    with pytest.raises(UsageError, match=r"runtime\.dask needs (a Prefect server|the package)"):
+        PrefectRun(config, Store(str(tmp_path)))
+
+
 def test_progress_tells_rate_time_left_and_the_childs_figures(monkeypatch: pytest.MonkeyPatch):
     now = [100.0]
     monkeypatch.setattr("tasks.progress.time.monotonic", lambda: now[0])
@@ -90,7 +140,7 @@ def test_the_childs_lines_and_the_progress_are_on_the_server(smoke_run: Finished
         lambda: "loss" in said(), "a line of the SFT child", said
     )  # the trainer prints a dict of figures
     # Of every run on this server: the latest may be another's, which was ended on purpose.
-    chosen = {"key": {"any_": ["progress-sft"]}, "task_run_id": {"any_": ours}}
+    chosen = {"key": {"any_": ["smoke-sft-progress"]}, "task_run_id": {"any_": ours}}
     shown = server.post("artifacts/filter", artifacts=chosen)
     assert {artifact["type"] for artifact in shown} == {"progress"}
     assert [a for a in shown if a["data"] == 100 and "steps" in a["description"]]

@@ -14,6 +14,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -22,7 +23,7 @@ from pydantic import BaseModel
 from selftrain.cache_key import canonical_json
 from selftrain.config import RuntimeConfig
 from selftrain.errors import ChildFailed, RunError, SelftrainError, UsageError
-from selftrain.launch import commands, ranks
+from selftrain.launch import commands, forkserver, ranks
 from selftrain.launch.heartbeat import Beat, Heartbeat, HeartbeatReader
 from selftrain.launch.nodes import Job, gather
 from selftrain.launch.processes import PROGRESS_MESSAGE, REQUEST_MESSAGE, USAGE_MESSAGE, run
@@ -100,15 +101,18 @@ def _start(
         command: list[str],
         environment: dict[str, str] = everywhere,
         cancel_reason: Callable[[], str | None] = lambda: None,
+        fork: bool = False,
     ) -> str:
         hours = runtime.stage_hours
-        return run(command, module, environment, context.log, context.progress, reply, hours, cancel_reason)
+        return run(
+            command, module, environment, context.log, context.progress, reply, hours, cancel_reason, fork
+        )
 
     many = runtime.processes * runtime.nodes > 1 or runtime.deepspeed or runtime.launcher == "deepspeed"
     if needs is None or not many:
-        return start(
-            [sys.executable, "-m", commands.CHILD, module, str(resolved)], cancel_reason=cancel_reason
-        )
+        fork = runtime.device == "cpu" and forkserver.available()
+        command = [sys.executable, "-m", commands.CHILD, module, str(resolved)]
+        return start(command, cancel_reason=cancel_reason, fork=fork)
     if runtime.launcher == "deepspeed":
         command = commands.deepspeed(module, resolved, runtime)
         if runtime.nodes == 1:
@@ -215,14 +219,14 @@ def child_main(work: Any, apart: bool = False) -> None:
     """
     gc.freeze()  # imported objects are never garbage, so the collector need not visit them
     gc.enable()  # selftrain.launch.child turned it off during imports
-    _watch_lifeline()
     child = Child.model_validate_json(Path(sys.argv[1]).read_bytes())
     others = _start_other_ranks(child.runtime.processes) if apart and "RANK" not in os.environ else []
+    _watch_lifeline()
     try:
         if child.needs is not None and child.runtime.device == "cuda":
             check_gpu(child.needs, child.runtime.processes, ranks.local_rank())
         outcome: Outcome = work(child)
-        if any(other.wait() != 0 for other in others):
+        if any(wait() != 0 for wait in others):
             raise RunError("another rank failed; its own output in this log says why")
         if ranks.rank() == 0:
             content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
@@ -260,14 +264,29 @@ def _exit(code: int) -> NoReturn:
     os._exit(code)
 
 
-def _start_other_ranks(world: int) -> list[subprocess.Popen[bytes]]:
-    """Start ranks 1 to world - 1. Their stdin is a pipe from this process, so they exit when this process dies."""
+def _start_other_ranks(world: int) -> list[Callable[[], int]]:
+    """Start ranks 1 to world - 1; the functions returned wait for their exit codes. Their stdin is a pipe from this process, so they
+    exit when this process dies.
+
+    A process of the fork server forks itself, before it starts threads; in the other ranks this returns nothing to wait for.
+    """
     os.environ |= {"RANK": "0", "WORLD_SIZE": str(world)}
-    command = [sys.executable, *sys.orig_argv[1:]]
-    return [
-        subprocess.Popen(command, stdin=subprocess.PIPE, env=os.environ | {"RANK": str(rank)})
-        for rank in range(1, world)
-    ]
+    others: list[Callable[[], int]] = []
+    for rank in range(1, world):
+        if not forkserver.FORKED:
+            command, environment = [sys.executable, *sys.orig_argv[1:]], os.environ | {"RANK": str(rank)}
+            others.append(subprocess.Popen(command, stdin=subprocess.PIPE, env=environment).wait)
+            continue
+        reading, writing = os.pipe()
+        pid = os.fork()
+        if not pid:
+            os.dup2(reading, 0)
+            os.close(writing)
+            os.environ["RANK"] = str(rank)
+            return []
+        os.close(reading)
+        others.append(partial(forkserver.exit_code, pid))
+    return others
 
 
 def _watch_lifeline() -> None:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import ChildFailed, UsageError
+from selftrain.launch.forkserver import Forked, ForkServer
 from selftrain.redact import known_secrets, without_secrets
 from selftrain.stop import current
 
@@ -37,6 +38,7 @@ TAG_VARIABLE = "SELFTRAIN_CHILD"
 """Environment variable with a child's tag."""
 PARENT_TAG = uuid.uuid4().hex
 """Prefix of the tags of all children of this process."""
+FORK_SERVER = ForkServer({TAG_VARIABLE: f"{PARENT_TAG}-server"})
 
 TORCHRUN = re.compile(r"^[IWE]\d{4} .*torch/distributed/elastic/.*?\] (failed \(exitcode: )?")
 """A log line of torchrun; group 1 matches the report of a failed rank."""
@@ -53,6 +55,7 @@ def run(
     on_request: Callable[[Path], None] = lambda _: None,
     hours: float | None = None,
     cancel_reason: Callable[[], str | None] = lambda: None,
+    fork: bool = False,
 ) -> str:
     """Run `command` and return its last lines of output.
 
@@ -64,22 +67,14 @@ def run(
     on_request     called with the file of each request of the child (see `launch.parent_request`)
     hours          time limit; None: no limit
     cancel_reason  called every second; returns the reason to end the child early, or None
+    fork           the child is a fork of a process that has imported its module; `command` is one that ForkServer.start takes
 
     Raises ChildFailed with the child's last lines, the UsageError that the child reported, or Stopped: the step has to end.
     """
     stop = current()
     stop.check()
     output, tag = _Output(log, progress, on_request), f"{PARENT_TAG}-{uuid.uuid4().hex}"
-    child = subprocess.Popen(
-        command,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        env=environment | {TAG_VARIABLE: tag},
-        start_new_session=True,
-        text=True,
-        errors="replace",
-    )
+    child = (FORK_SERVER.start if fork else _popen)(command, environment, {TAG_VARIABLE: tag})
     assert child.stdout is not None
     tree = _ProcessTree(child, tag, hours, lambda: stop.reason or cancel_reason())
     try:
@@ -96,6 +91,19 @@ def run(
             raise UsageError(output.usage_error)
         raise ChildFailed(f"{name} ended with code {code}; its last lines:\n{last}")
     return last
+
+
+def _popen(command: Sequence[str], environment: dict[str, str], tag: dict[str, str]) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        env=environment | tag,
+        start_new_session=True,
+        text=True,
+        errors="replace",
+    )
 
 
 class _Output:
@@ -172,7 +180,7 @@ class _ProcessTree:
 
     def __init__(
         self,
-        child: subprocess.Popen[str],
+        child: subprocess.Popen[str] | Forked,
         tag: str,
         hours: float | None,
         cancel_reason: Callable[[], str | None],

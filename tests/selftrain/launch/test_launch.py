@@ -63,7 +63,9 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
         **runtime: Any,
     ) -> Outcome:
         work = "def work(child):\n" + textwrap.indent(textwrap.dedent(body), "    ")
-        (tmp_path / "modules" / "childish.py").write_text(f"{HEAD}\n{work}\nchild_main(work)\n")
+        (tmp_path / "modules" / "childish.py").write_text(
+            f'{HEAD}\n{work}\nif __name__ == "__main__":\n    child_main(work)\n'
+        )
         build = Context(
             config=config or {},
             inputs={"problems": tmp_path / "problems"},

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,6 +101,16 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
+class CandidateText:
+    """A candidate without its tokens: what stages read of it that need its text alone."""
+
+    id: str
+    problem_id: str
+    sample: int
+    completion: str
+
+
+@dataclass(frozen=True, slots=True)
 class Execution:
     """What the sandbox found for one candidate.
 
@@ -151,16 +161,74 @@ class Pair:
     task: str = ""
 
 
-Record = TypeVar("Record", Problem, Candidate, Execution, Pair)
+Record = TypeVar("Record", bound=Any)
 
 
-def write_records(path: Path, records: Iterable[Any], kind: type) -> None:
-    """Write `records`, all of type `kind`, as one Parquet file. Raises DataError for a number that is NaN or infinite."""
-    import pyarrow.parquet as pq
+ROWS = 16_384
+"""Largest number of rows of a row group, and of rows that a reader or a writer of a large file holds at once."""
 
-    table = _table(list(records), kind)
-    _check_finite(table, path)
-    pq.write_table(table, path, compression="zstd")
+
+class Writer:
+    """Writes records of one type as one Parquet file, a row group at a time, and computes their digest. Use it in a `with`.
+
+    A file of at most `ROWS` records is the same, byte for byte, however it was written.
+    """
+
+    def __init__(self, path: Path, kind: type) -> None:
+        self._path = path
+        self._kind = kind
+        self._waiting: list[Any] = []
+        self._sha = hashlib.sha256()
+        self._written = False
+
+    def __enter__(self) -> Writer:
+        import pyarrow.parquet as pq
+
+        self._file = pq.ParquetWriter(self._path, schema(self._kind), compression="zstd")
+        return self
+
+    def add(self, records: Iterable[Any]) -> None:
+        """Write `records` after those before. Raises DataError for a number that is NaN or infinite."""
+        for record in records:
+            self._waiting.append(record)
+            if len(self._waiting) == ROWS:
+                self._flush()
+
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        try:
+            if failed is None and (self._waiting or not self._written):
+                self._flush()
+        except DataError:
+            failed = DataError
+            raise
+        finally:
+            self._file.close()
+            if failed is not None:
+                self._path.unlink()
+
+    def _flush(self) -> None:
+        written = table(self._waiting, self._kind)
+        _check_finite(written, self._path)
+        self._file.write_table(written)
+        for record in self._waiting:
+            self._sha.update(_line(record))
+        self._waiting = []
+        self._written = True
+
+    @property
+    def digest(self) -> str:
+        """What `digest` computes of all records; known once the file is closed."""
+        return self._sha.hexdigest()
+
+
+def write_records(path: Path, records: Iterable[Any], kind: type) -> str:
+    """Write `records`, all of type `kind`, as one Parquet file; returns their digest.
+
+    Raises DataError for a number that is NaN or infinite.
+    """
+    with Writer(path, kind) as writer:
+        writer.add(records)
+    return writer.digest
 
 
 def _check_finite(table: Any, path: Path) -> None:
@@ -180,29 +248,80 @@ def _check_finite(table: Any, path: Path) -> None:
 
 
 def read_records(path: Path, kind: type[Record]) -> list[Record]:
-    """Read what `write_records` wrote."""
+    """Read what `write_records` wrote: the columns that are fields of `kind`."""
+    return [record for records in iter_records(path, kind) for record in records]
+
+
+def iter_records(path: Path, kind: type[Record]) -> Iterator[list[Record]]:
+    """The records of a file in their order, at most `ROWS` at a time."""
+    for rows in iter_columns(path, [f.name for f in fields(kind)]):
+        yield as_records(rows, kind)
+
+
+def slice_records(path: Path, kind: type[Record], start: int, stop: int) -> list[Record]:
+    """The records from `start` to before `stop`; only the row groups that contain them are read."""
     import pyarrow.parquet as pq
 
-    rows = pq.read_table(path).to_pylist()
+    found: list[Record] = []
+    with pq.ParquetFile(path) as file:
+        names = [f.name for f in fields(kind) if f.name in file.schema_arrow.names]
+        first = 0
+        for group in range(file.num_row_groups):
+            rows = file.metadata.row_group(group).num_rows
+            if first < stop and start < first + rows:
+                low = max(start - first, 0)
+                part = file.read_row_group(group, names).slice(low, min(stop - first, rows) - low)
+                found += as_records(part, kind)
+            first += rows
+    return found
+
+
+def row_count(path: Path) -> int:
+    """The number of records in a file."""
+    import pyarrow.parquet as pq
+
+    return int(pq.read_metadata(path).num_rows)
+
+
+def iter_columns(path: Path, names: Sequence[str]) -> Iterator[Any]:
+    """The columns `names` of a file, those that it has, as Arrow tables of at most `ROWS` rows."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(path) as file:
+        known = [name for name in names if name in file.schema_arrow.names]
+        for batch in file.iter_batches(ROWS, columns=known):
+            yield pa.Table.from_batches([batch])
+
+
+def as_records(rows: Any, kind: type[Record]) -> list[Record]:
+    """The records of an Arrow table; fields without a column take their defaults."""
     tuples = [f.name for f in fields(kind) if str(f.type).startswith("tuple")]
-    for row in rows:
+    found = rows.to_pylist()
+    for row in found:
         for name in tuples:
-            row[name] = tuple(row[name])
+            if name in row:
+                row[name] = tuple(row[name])
         if "verdict" in row:
             row["verdict"] = Verdict(row["verdict"])
-    return [kind(**row) for row in rows]
+    return [kind(**row) for row in found]
 
 
-def digest(records: Sequence[Any]) -> str:
+def digest(records: Iterable[Any]) -> str:
     """sha256 over the result columns of `records`, in their order."""
     sha = hashlib.sha256()
     for record in records:
-        row = {f.name: getattr(record, f.name) for f in fields(record) if not f.metadata.get("measured")}
-        sha.update(json.dumps(row, sort_keys=True).encode() + b"\n")
+        sha.update(_line(record))
     return sha.hexdigest()
 
 
-def _table(records: list[Any], kind: type) -> Any:
+def _line(record: Any) -> bytes:
+    row = {f.name: getattr(record, f.name) for f in fields(record) if not f.metadata.get("measured")}
+    return json.dumps(row, sort_keys=True).encode() + b"\n"
+
+
+def schema(kind: type) -> Any:
+    """The Arrow schema of the records of type `kind`."""
     import pyarrow as pa
 
     types = {
@@ -219,5 +338,13 @@ def _table(records: list[Any], kind: type) -> Any:
         "tuple[dict[str, str], ...]": pa.list_(pa.struct([("stdin", pa.string()), ("stdout", pa.string())])),
         "dict[str, str] | None": pa.struct([("language", pa.string()), ("program", pa.string())]),
     }
-    schema = pa.schema([(f.name, types[str(f.type)]) for f in fields(kind)])
-    return pa.Table.from_pylist([asdict(record) for record in records], schema=schema)
+    return pa.schema([(f.name, types[str(f.type)]) for f in fields(kind)])
+
+
+def table(records: Sequence[Any], kind: type) -> Any:
+    """The records as an Arrow table."""
+    import pyarrow as pa
+
+    names = schema(kind)
+    columns = [pa.array([getattr(record, f.name) for record in records], f.type) for f in names]
+    return pa.Table.from_arrays(columns, schema=names)

@@ -2,10 +2,11 @@
 
 import socket
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 from sandbox.cache import VerdictCache
 from sandbox.languages import language as row_of
@@ -16,7 +17,16 @@ from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, P
 from selftrain.config import ExecuteConfig, PromptStyle, Strict
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.problems.chat import source_of
-from selftrain.records import Candidate, Execution, Problem, digest, read_records, write_records
+from selftrain.records import (
+    CandidateText,
+    Execution,
+    Problem,
+    Writer,
+    read_records,
+    row_count,
+    slice_records,
+    write_records,
+)
 from selftrain.stage import Context, Judge, Outcome, Stage
 from selftrain.store.store import PROGRESS
 
@@ -47,19 +57,15 @@ def toolchain_of(sandbox: Judge, language: str) -> str:
     return f"{sandbox.backend}: {sandbox.identity(language)}"
 
 
-def shards_of(candidates: list[Candidate], config: ExecuteSlice) -> dict[str, list[Candidate]]:
-    """The candidates in groups of `execute.shard`, by the name of the file that stores the group's executions."""
-    size = config.execute.shard
-    starts = range(0, len(candidates), size)
-    return {
-        f"executions-{number:05d}.parquet": candidates[at : at + size] for number, at in enumerate(starts)
-    }
+def shard_name(number: int) -> str:
+    """The name of the file that stores the executions of shard `number`: `execute.shard` candidates."""
+    return f"executions-{number:05d}.parquet"
 
 
 def shard_names(context: Context) -> list[str]:
     """The names of all shards' files."""
-    candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
-    return list(shards_of(candidates, context.config))
+    rows = row_count(context.inputs["candidates"] / "candidates.parquet")
+    return [shard_name(number) for number in range(-(-rows // context.config.execute.shard))]
 
 
 def check_toolchain(sandbox: Judge, config: ExecuteSlice) -> None:
@@ -77,44 +83,73 @@ def run(context: Context) -> Outcome:
     """Reads `problems` and `candidates`; writes executions.parquet."""
     config: ExecuteSlice = context.config
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
-    candidates = read_records(context.inputs["candidates"] / "candidates.parquet", Candidate)
+    candidates = context.inputs["candidates"] / "candidates.parquet"
+    starts = range(0, row_count(candidates), config.execute.shard)
+    shards = {
+        name: start for name, start in zip(shard_names(context), starts, strict=True) if context.wants(name)
+    }
     folder = context.folder / PROGRESS
     folder.mkdir(parents=True, exist_ok=True)
-    shards = {name: shard for name, shard in shards_of(candidates, config).items() if context.wants(name)}
-    total = sum(map(len, shards.values()))
-    done: list[list[Execution]] = []
+    unfinished = {}  # executions with failures of the sandbox, which a retry judges again
+    total = min(row_count(candidates), len(shards) * config.execute.shard)
     with context.sandbox() as sandbox, known_verdicts(context) as cache:
         if context.only is not None:
             check_toolchain(sandbox, config)
-        for name, shard in shards.items():
-            path = folder / name
-            if path.is_file():
-                done.append(read_records(path, Execution))
+        for number, (name, start) in enumerate(shards.items()):
+            if (folder / name).is_file():
                 continue
-            progress = partial(show, context, before=sum(map(len, done)), total=total)
-            wanted = [
-                program
-                for c in shard
-                for program in programs(
-                    problems[c.problem_id], c.id, c.completion, config.execute, config.prompt_style
-                )
-            ]
-            if config.execute.every_case:
-                wanted = [replace(program, every_case=bool(program.cases)) for program in wanted]
-            results = judge(wanted, sandbox, cache, progress)
-            rows = [execution(problems[c.problem_id], c, results, config.execute.every_case) for c in shard]
-            done.append(rows)
-            if all(row.verdict.is_label for row in rows):  # otherwise a retry runs the shard again
-                part = path.with_suffix(".part")
-                write_records(part, rows, Execution)
-                part.rename(path)
-                progress(results)
-    executions = [row for rows in done for row in rows]
-    check_errors(executions, config.execute)
-    if context.only is not None:
-        return Outcome("")
-    write_records(context.folder / "executions.parquet", executions, Execution)
-    return Outcome(digest(executions), summary(executions, problems))
+            shard = slice_records(candidates, CandidateText, start, start + config.execute.shard)
+            progress = partial(show, context, before=number * config.execute.shard, total=total)
+            rows = judged(context, problems, shard, sandbox, cache, progress)
+            if not store_shard(folder / name, rows):
+                unfinished[name] = rows
+            context.progress(min((number + 1) * config.execute.shard, total), total, "programs")
+    tally = Tally(problems)
+    merged = context.folder / "executions.parquet"
+    opened: AbstractContextManager[Writer | None] = (
+        Writer(merged, Execution) if context.only is None else nullcontext()
+    )
+    with opened as writer:
+        for name in shards:
+            rows = unfinished[name] if name in unfinished else read_records(folder / name, Execution)
+            tally.add(rows)
+            if writer is not None:
+                writer.add(rows)
+        tally.check(config.execute)
+    return Outcome("") if writer is None else Outcome(writer.digest, tally.metrics())
+
+
+def judged(
+    context: Context,
+    problems: Mapping[str, Problem],
+    shard: Sequence[CandidateText],
+    sandbox: Judge,
+    cache: VerdictCache | None,
+    progress: Callable[[Mapping[str, Result]], None],
+) -> list[Execution]:
+    """The executions of a shard's candidates."""
+    config: ExecuteSlice = context.config
+    wanted = [
+        program
+        for c in shard
+        for program in programs(
+            problems[c.problem_id], c.id, c.completion, config.execute, config.prompt_style
+        )
+    ]
+    if config.execute.every_case:
+        wanted = [replace(program, every_case=bool(program.cases)) for program in wanted]
+    results = judge(wanted, sandbox, cache, progress)
+    return [execution(problems[c.problem_id], c.id, results, config.execute.every_case) for c in shard]
+
+
+def store_shard(path: Path, rows: Sequence[Execution]) -> bool:
+    """Store a shard's executions, unless the sandbox failed on one; returns whether they are stored."""
+    if not all(row.verdict.is_label for row in rows):
+        return False
+    part = path.with_suffix(".part")
+    write_records(part, rows, Execution)
+    part.rename(path)
+    return True
 
 
 @contextmanager
@@ -193,15 +228,13 @@ def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
     return replace(limits, memory_bytes=size) if size is not None else limits
 
 
-def execution(
-    problem: Problem, candidate: Candidate, results: dict[str, Result], every_case: bool
-) -> Execution:
-    """The record of a candidate's results. `every_case`: whether all cases of a problem were run."""
-    result, examples = results[candidate.id], results.get(candidate.id + EXAMPLES)
+def execution(problem: Problem, id: str, results: dict[str, Result], every_case: bool) -> Execution:
+    """The record of the results of the candidate `id`. `every_case`: whether all cases of a problem were run."""
+    result, examples = results[id], results.get(id + EXAMPLES)
     every = every_case and problem.cases and result.verdict.is_label
     judged = examples is not None and examples.verdict.is_label
     return Execution(
-        candidate_id=candidate.id,
+        candidate_id=id,
         problem_id=problem.id,
         verdict=result.verdict,
         exit_code=result.exit_code,
@@ -214,31 +247,49 @@ def execution(
     )
 
 
-def check_errors(executions: list[Execution], config: ExecuteConfig) -> None:
-    """Raise SandboxFailed if the share of programs that the sandbox could not judge exceeds `execute.tolerated_errors`."""
-    failed = [row for row in executions if not row.verdict.is_label]
-    if len(failed) > config.tolerated_errors * len(executions):
-        raise SandboxFailed(
-            f"the sandbox itself failed on {len(failed)} of {len(executions)} programs, more than execute.tolerated_errors="
-            f"{config.tolerated_errors:g}; what was judged is kept. First: {failed[0].candidate_id}: {failed[0].output[-300:]}"
-        )
+class Tally:
+    """Counts executions: the stage's metrics, and the failures of the sandbox."""
 
+    def __init__(self, problems: Mapping[str, Problem]) -> None:
+        self._problems = problems
+        self._verdicts: Counter[str] = Counter()
+        self._programs: Counter[str] = Counter()
+        self._passed: Counter[str] = Counter()
+        self._notes: Counter[str] = Counter()
+        self._seconds = 0.0
+        self._failed: list[Execution] = []
 
-def summary(executions: list[Execution], problems: dict[str, Problem]) -> dict[str, object]:
-    """The stage's metrics: verdicts, pass rate by language, CPU seconds, and the libraries that programs lacked, if there are any."""
-    passed: dict[str, list[bool]] = {}
-    lacking = counted(
-        note(row_of(problems[row.problem_id].language), row.verdict, row.exit_code, "", row.output)
-        for row in executions
-    )
-    for row in executions:
-        passed.setdefault(problems[row.problem_id].language, []).append(row.passed)
-    return {
-        "programs": len(executions),
-        "verdicts": dict(sorted(Counter(str(row.verdict) for row in executions).items())),
-        "pass_rate": {language: sum(rows) / len(rows) for language, rows in sorted(passed.items())},
-        "cpu_seconds": sum(row.cpu_seconds for row in executions),
-    } | ({"dependency_missing": lacking} if lacking else {})
+    def add(self, rows: Iterable[Execution]) -> None:
+        """Count `rows`."""
+        for row in rows:
+            language = self._problems[row.problem_id].language
+            self._verdicts[str(row.verdict)] += 1
+            self._programs[language] += 1
+            self._passed[language] += row.passed
+            self._notes[note(row_of(language), row.verdict, row.exit_code, "", row.output)] += 1
+            self._seconds += row.cpu_seconds
+            if not row.verdict.is_label:
+                self._failed.append(row)
+
+    def check(self, config: ExecuteConfig) -> None:
+        """Raise SandboxFailed if the sandbox could not judge more than the share `execute.tolerated_errors` of the programs."""
+        total, failed = self._programs.total(), self._failed
+        if len(failed) > config.tolerated_errors * total:
+            raise SandboxFailed(
+                f"the sandbox itself failed on {len(failed)} of {total} programs, more than execute.tolerated_errors="
+                f"{config.tolerated_errors:g}; what was judged is kept. First: {failed[0].candidate_id}: {failed[0].output[-300:]}"
+            )
+
+    def metrics(self) -> dict[str, object]:
+        """Verdicts, pass rate by language, CPU seconds, and the libraries that programs lacked, if there are any."""
+        lacking = counted(self._notes.elements())
+        rates = {language: self._passed[language] / rows for language, rows in sorted(self._programs.items())}
+        return {
+            "programs": self._programs.total(),
+            "verdicts": dict(sorted(self._verdicts.items())),
+            "pass_rate": rates,
+            "cpu_seconds": self._seconds,
+        } | ({"dependency_missing": lacking} if lacking else {})
 
 
 EXECUTE = Stage("execute", 2, run, shard_names)

@@ -1,11 +1,12 @@
 """Stage `sample`: samples a generator's candidates for the problems of some splits. The work is in `selftrain.sampling`."""
 
+from collections import Counter
 from pathlib import Path
 
 from selftrain.config import SampleConfig, Strict
 from selftrain.errors import DataError
 from selftrain.launch.launch import launch
-from selftrain.records import Candidate, Problem, digest, read_records, write_records
+from selftrain.records import Candidate, Problem, Writer, iter_records, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.store.store import PROGRESS
 
@@ -54,31 +55,42 @@ def run(context: Context) -> Outcome:
         launch("selftrain.sampling.run", context, extra={"only": context.only})
     if context.only is not None:
         return Outcome("")
-    candidates = [c for path in paths for c in read_records(path, Candidate)]
-    sampled = {c.problem_id for c in candidates}
-    left_out = [problem for group in groups for problem in group if problem.id not in sampled]
-    if not candidates:
+    totals: Counter[str] = Counter()
+    sampled: set[str] = set()
+    with Writer(context.folder / "candidates.parquet", Candidate) as writer:
+        for rows in (rows for path in paths for rows in iter_records(path, Candidate)):
+            writer.add(rows)
+            sampled |= {row.problem_id for row in rows}
+            drawn = [row for row in rows if row.sample >= 0]
+            totals["candidates"] += len(drawn)
+            totals["tokens"] += sum(row.sampled for row in drawn)
+            totals["tokens_kept"] += sum(len(row.token_ids) for row in drawn)
+            totals["ended"] += sum(row.finish_reason == "stop" for row in drawn)
+    _check_fits(context, [problem for group in groups for problem in group], sampled)
+    metrics = {
+        "problems": len(sampled),
+        "too_long": sum(map(len, groups)) - len(sampled),
+        **{name: totals[name] for name in ("candidates", "tokens", "tokens_kept")},
+        "ended": totals["ended"] / totals["candidates"],
+    }
+    return Outcome(writer.digest, metrics)
+
+
+def _check_fits(context: Context, problems: list[Problem], sampled: set[str]) -> None:
+    """Log how many of `problems` were left out as too long. Raises DataError if all of them were."""
+    left_out = [problem for problem in problems if problem.id not in sampled]
+    most = context.config.sample.max_new_tokens
+    if not sampled:
         raise DataError(
             f"none of the {len(left_out)} problems has a prompt that fits: a prompt needs 1 token at least, and room for "
-            f"sample.max_new_tokens={config.sample.max_new_tokens} more in the generator's longest input; lower that, or take "
+            f"sample.max_new_tokens={most} more in the generator's longest input; lower that, or take "
             "a model with a longer one"
         )
     if left_out:
         context.log(
-            f"WARNING: {len(left_out)} of {sum(map(len, groups))} prompts leave no room for sample.max_new_tokens="
-            f"{config.sample.max_new_tokens} in the generator's longest input: nothing is sampled for {left_out[0].id} ..."
+            f"WARNING: {len(left_out)} of {len(problems)} prompts leave no room for sample.max_new_tokens="
+            f"{most} in the generator's longest input: nothing is sampled for {left_out[0].id} ..."
         )
-    write_records(context.folder / "candidates.parquet", candidates, Candidate)
-    drawn = [c for c in candidates if c.sample >= 0]
-    metrics = {
-        "problems": len(sampled),
-        "too_long": len(left_out),
-        "candidates": len(drawn),
-        "tokens": sum(c.sampled for c in drawn),
-        "tokens_kept": sum(len(c.token_ids) for c in drawn),
-        "ended": sum(c.finish_reason == "stop" for c in drawn) / len(drawn),
-    }
-    return Outcome(digest(candidates), metrics)
 
 
 SAMPLE = Stage("sample", 4, run, shard_names)

@@ -15,8 +15,8 @@ from selftrain.records import Candidate, Execution, Problem, read_records, write
 from selftrain.stages.execute import (
     EXECUTE,
     ExecuteSlice,
+    Tally,
     limits_for,
-    summary,
 )
 from selftrain.stages.ppo import passing
 from selftrain.store.store import Store
@@ -209,9 +209,14 @@ def test_the_tools_of_checkers_are_part_of_the_key(tmp_path: Path):
 def test_the_summary_counts_libraries_that_were_not_there(tmp_path: Path) -> None:
     texts = ["    import nosuch\n", "    import nosuch, more\n", "    return 2\n", "    return 1\n"]
     rows, _ = executed(tmp_path / "lacking", programs={"one.py": texts})
-    problems = {problem.id: problem for problem in PROBLEMS}
-    assert summary([*rows.values()], problems)["dependency_missing"] == "nosuch 2"
-    assert "dependency_missing" not in summary([rows["one.py#2"], rows["one.py#3"]], problems)
+
+    def metrics(some: list[Execution]) -> dict[str, object]:
+        tally = Tally({problem.id: problem for problem in PROBLEMS})
+        tally.add(some)
+        return tally.metrics()
+
+    assert metrics([*rows.values()])["dependency_missing"] == "nosuch 2"
+    assert "dependency_missing" not in metrics([rows["one.py#2"], rows["one.py#3"]])
 
 
 CHEAT = "    return type('Any', (), {'__eq__': lambda a, b: True})()\n"

@@ -201,6 +201,7 @@ def _is_run(place: str) -> bool:
 def of_run(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
     """The pool of a run with the scores of the run's own rerankers, and those of others."""
     from selftrain.evaluation.pools import SHUFFLED, load_pool, with_logprob
+    from selftrain.evaluation.scores import read_scores
     from selftrain.records import Candidate, Problem, read_records
     from selftrain.store.runfile import find_run, read_run, stage_folder
 
@@ -211,9 +212,11 @@ def of_run(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
         f"{options.pool}.executions": stage_folder(record, f"execute-{options.pool}-evaluation"),
     }
     evaluated = stage_folder(record, "evaluate")
-    scores = json.loads((evaluated / "scores.json").read_text())[options.pool]
+    scores = read_scores(evaluated, options.pool)
     weights = json.loads((evaluated / "evaluation.json").read_text())["logprob_weights"]
-    scores = {name: found for name, found in scores.items() if not name.endswith(SHUFFLED)}
+    known: dict[str, Mapping[str, float]] = {
+        name: found for name, found in scores.items() if not name.endswith(SHUFFLED)
+    }
     problems = [
         row
         for row in read_records(inputs["problems"] / "problems.parquet", Problem)
@@ -225,7 +228,7 @@ def of_run(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
     sft = record["stages"].get("sft", {}).get("key") if options.pool == "sft" else None
     means = {row.id: row.logprob / max(1, len(row.token_ids)) for row in rows} if sft else {}
     more, names = scores_of(options.reranker, problems, rows, means, sft)
-    return with_logprob(load_pool(inputs, options.pool, options.split, scores | more), weights), set(), names
+    return with_logprob(load_pool(inputs, options.pool, options.split, known | more), weights), set(), names
 
 
 def scores_of(

@@ -22,6 +22,7 @@ from selftrain.champion.registry import Contender, Identity, Record, Share
 from selftrain.config import PromotionConfig
 from selftrain.evaluation.metrics import Estimate, choose_ranker, mean_estimate, outcomes, pool_weights
 from selftrain.evaluation.pools import WITH_LOGPROB, load_pool, with_logprob
+from selftrain.evaluation.scores import read_scores
 
 CHAMPION = "champion"
 """Name in an evaluation of a champion of another chain."""
@@ -144,8 +145,8 @@ def compare(
     resamples, seed    of the bootstrap
     """
     result = json.loads((inputs["evaluation"] / "evaluation.json").read_text())
-    scores = json.loads((inputs["evaluation"] / "scores.json").read_text())[POOL]
     names = [challenger] if rival is None else [challenger, rival]
+    scores = read_scores(inputs["evaluation"], POOL, names)
     weights = {name: result["logprob_weights"][name] for name in names}
 
     def pool(split: str) -> Any:

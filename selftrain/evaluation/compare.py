@@ -17,6 +17,7 @@ from selftrain.config import RunConfig
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import Evaluation, evaluate_pools
 from selftrain.evaluation.pools import SHUFFLED, Pool, join_runs, load_pool, with_agreement, with_logprob
+from selftrain.evaluation.scores import read_scores
 from selftrain.evaluation.study import CHOSEN, Table, renamed, study_table, with_roles
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import find_run, read_run
@@ -114,9 +115,9 @@ def _pools(record: Record, split: str) -> tuple[dict[str, Pool], str]:
         if is_read(name)
     }
     result = json.loads((folders["evaluate"] / "evaluation.json").read_text())
-    scores = json.loads((folders["evaluate"] / "scores.json").read_text())
     found = {}
-    for name, of_pool in scores.items():
+    for name in result["evaluation"]["pools"]:
+        of_pool = read_scores(folders["evaluate"], name)
         inputs = {
             "problems": folders["prepare"],
             f"{name}.candidates": folders[f"sample-{name}-evaluation"],

@@ -1,18 +1,19 @@
 """Pools: the candidates of one generator for a set of problems, with the sandbox's verdicts and rerankers' scores."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.verdicts import Verdict
 from selftrain.errors import UsageError
-from selftrain.records import Candidate, Execution, Problem, read_records
+from selftrain.evaluation.scores import Scores
+from selftrain.records import Candidate, Execution, Problem, iter_columns, read_records, table
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -27,6 +28,26 @@ AGREEMENT = "agreement"
 """The ranker that picks from the largest group of programs with equal outputs."""
 WITH_AGREEMENT = f"+{AGREEMENT}"
 """Suffix of a ranker that picks from the largest group by the reranker's score."""
+
+
+class Texts(Sequence[str]):
+    """Texts in an Arrow array, which become Python's where they are read."""
+
+    def __init__(self, column: Any) -> None:
+        self._column = column
+
+    def __len__(self) -> int:
+        return len(self._column)
+
+    @overload
+    def __getitem__(self, at: int) -> str: ...
+    @overload
+    def __getitem__(self, at: slice) -> Sequence[str]: ...
+    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+        return Texts(self._column[at]) if isinstance(at, slice) else str(self._column[int(at)])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._column.to_pylist())
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,7 +67,7 @@ class PoolProblem:
     task: str
     language: str
     prompt: str
-    completions: tuple[str, ...]
+    completions: Sequence[str]
     verdicts: tuple[Verdict, ...]
     logprob: Floats
     n_tokens: NDArray[np.int64]
@@ -158,58 +179,103 @@ def make_pool(
     Candidates that the sandbox could not judge are left out and counted in `unjudged`. Problems without a judged candidate
     are left out. Raises `KeyError` where a candidate has no execution, no score, or no problem in `problems`.
     """
-    found = {execution.candidate_id: execution for execution in executions}
-    sampled: dict[str, list[Candidate]] = {problem.id: [] for problem in problems}
-    greedy: dict[str, bool] = {}
-    unjudged = 0
-    for candidate in sorted(candidates, key=lambda candidate: candidate.sample):
-        execution = found[candidate.id]
-        if not execution.verdict.is_label:
-            unjudged += 1
-        elif candidate.sample < 0:
-            greedy[candidate.problem_id] = execution.passed
-        else:
-            sampled[candidate.problem_id].append(candidate)
-
-    def with_candidates(problem: Problem) -> PoolProblem:
-        rows = sampled[problem.id]
-        examples = [found[row.id].examples_passed for row in rows]
-        return PoolProblem(
-            id=problem.id,
-            task=problem.task,
-            language=problem.language,
-            prompt=problem.prompt,
-            completions=tuple(row.completion for row in rows),
-            verdicts=tuple(found[row.id].verdict for row in rows),
-            logprob=np.array([row.logprob for row in rows]),
-            n_tokens=np.array([len(row.token_ids) for row in rows]),
-            examples_passed=None
-            if set(examples) == {None}
-            else np.array([bool(passed) for passed in examples]),
-            scores={ranker: np.array([score[row.id] for row in rows]) for ranker, score in scores.items()},
-            greedy_passed=greedy.get(problem.id),
-        )
-
-    return Pool(
-        name, tuple(with_candidates(problem) for problem in problems if sampled[problem.id]), unjudged
-    )
+    sampled = _compact(table(candidates, Candidate))
+    return _pool(name, problems, sampled, table(executions, Execution), scores)
 
 
 def load_pool(
     inputs: Mapping[str, Path], name: str, split: str, scores: Mapping[str, Mapping[str, float]]
 ) -> Pool:
     """Read the pool `name` for the problems of `split`. `inputs`: role -> artifact folder, as in stage `evaluate`."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     problems = [p for p in read_records(inputs["problems"] / "problems.parquet", Problem) if p.split == split]
-    ids = {problem.id for problem in problems}
-    candidates: list[Any] = read_records(inputs[f"{name}.candidates"] / "candidates.parquet", Candidate)
-    executions: list[Any] = read_records(inputs[f"{name}.executions"] / "executions.parquet", Execution)
-    return make_pool(
-        name,
-        problems,
-        [row for row in candidates if row.problem_id in ids],
-        [row for row in executions if row.problem_id in ids],
-        scores,
-    )
+    ids = pa.array([problem.id for problem in problems], pa.string())
+
+    def read(path: Path, kind: type, names: Sequence[str], change: Callable[[Any], Any]) -> Any:
+        parts = [change(table([], kind).select(names))]
+        for rows in iter_columns(path, names):
+            parts.append(change(rows.filter(pc.is_in(rows["problem_id"], value_set=ids))))
+        return pa.concat_tables(parts).combine_chunks()
+
+    of_candidates = ("id", "problem_id", "sample", "completion", "logprob", "token_ids")
+    path = inputs[f"{name}.candidates"] / "candidates.parquet"
+    candidates = read(path, Candidate, of_candidates, _compact)
+    of_executions = ("candidate_id", "problem_id", "verdict", "examples_passed")
+    path = inputs[f"{name}.executions"] / "executions.parquet"
+    executions = read(path, Execution, of_executions, lambda rows: rows)
+    return _pool(name, problems, candidates, executions, scores)
+
+
+def _compact(rows: Any) -> Any:
+    """Candidates with the number of their tokens in place of the tokens, and texts of any length together."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    rows = rows.append_column("n_tokens", pc.list_value_length(rows["token_ids"]).cast(pa.int64()))
+    texts = rows["completion"].cast(pa.large_string())
+    rows = rows.set_column(rows.schema.get_field_index("completion"), "completion", texts)
+    return rows.select(["id", "problem_id", "sample", "completion", "logprob", "n_tokens"])
+
+
+def _pool(
+    name: str,
+    problems: Sequence[Problem],
+    candidates: Any,
+    executions: Any,
+    scores: Mapping[str, Mapping[str, float]],
+) -> Pool:
+    """The pool of two Arrow tables: of candidates, as `_compact` makes it, and of their executions."""
+    import pyarrow as pa
+
+    owner = _rows_of(candidates["problem_id"], pa.array([problem.id for problem in problems], pa.string()))
+    found = executions.take(_rows_of(candidates["id"], executions["candidate_id"]))
+    sample = candidates["sample"].to_numpy()
+    verdicts = [Verdict(verdict) for verdict in found["verdict"].to_pylist()]
+    judged = np.array([verdict.is_label for verdict in verdicts], bool)
+    order = np.lexsort((sample, owner))
+    greedy = {
+        int(owner[row]): verdicts[row] is Verdict.passed for row in order[(judged & (sample < 0))[order]]
+    }
+    rows = order[(judged & (sample >= 0))[order]]
+    ends = np.searchsorted(owner[rows], np.arange(len(problems) + 1))
+    if not np.array_equal(rows, np.arange(len(candidates))):
+        candidates, found = candidates.take(rows).combine_chunks(), found.take(rows).combine_chunks()
+    texts, ids = candidates["completion"].combine_chunks(), candidates["id"].combine_chunks()
+    logprob, n_tokens = candidates["logprob"].to_numpy(), candidates["n_tokens"].to_numpy()
+    examples = found["examples_passed"].combine_chunks()
+    known, right = examples.is_valid().to_numpy(False), examples.fill_null(False).to_numpy(False)
+    columns = {ranker: Scores.made(each).of(ids).astype(float) for ranker, each in scores.items()}
+
+    def with_candidates(at: int) -> PoolProblem:
+        problem, mine = problems[at], slice(ends[at], ends[at + 1])
+        return PoolProblem(
+            id=problem.id,
+            task=problem.task,
+            language=problem.language,
+            prompt=problem.prompt,
+            completions=Texts(texts[mine]),
+            verdicts=tuple(verdicts[row] for row in rows[mine]),
+            logprob=logprob[mine],
+            n_tokens=n_tokens[mine],
+            examples_passed=right[mine] if known[mine].any() else None,
+            scores={ranker: values[mine] for ranker, values in columns.items()},
+            greedy_passed=greedy.get(at),
+        )
+
+    judged_problems = tuple(with_candidates(at) for at in range(len(problems)) if ends[at] < ends[at + 1])
+    return Pool(name, judged_problems, int((~judged).sum()))
+
+
+def _rows_of(ids: Any, among: Any) -> NDArray[np.int64]:
+    """The row of each of `ids` in the column `among`. Raises KeyError where one is not there."""
+    import pyarrow.compute as pc
+
+    rows = pc.index_in(ids, value_set=among)
+    if rows.null_count:
+        raise KeyError(ids.filter(rows.is_null())[0].as_py())
+    return np.asarray(rows.to_numpy(), np.int64)
 
 
 def with_logprob(pool: Pool, weights: Mapping[str, float]) -> Pool:

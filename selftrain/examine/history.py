@@ -11,6 +11,7 @@ from typing import Any
 
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.evaluation.pools import SHUFFLED, make_pool, with_agreement, with_logprob
+from selftrain.evaluation.scores import read_scores
 from selftrain.records import Candidate, Execution, Pair, Problem, read_records
 from selftrain.stages.distinct import form
 from selftrain.store.runfile import stage_folder, unfinished
@@ -163,7 +164,7 @@ def _evaluated(
     weights = json.loads((folder / "evaluation.json").read_text())["logprob_weights"]
     scores = {
         name: found
-        for name, found in json.loads((folder / "scores.json").read_text())[pool].items()
+        for name, found in read_scores(folder, pool).items()
         if not name.endswith(SHUFFLED) and id in found
     }
     if not executions[id].verdict.is_label:

@@ -5,12 +5,13 @@ import random
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from pathlib import Path
 
 from selftrain.errors import UsageError
+from selftrain.evaluation.scores import Scores
 from selftrain.launch import ranks
 from selftrain.launch.launch import Child, child_main, launch, report_progress
-from selftrain.records import Candidate, Problem, read_records
+from selftrain.records import CandidateText, Problem, iter_records, read_records
 from selftrain.stage import Context, Outcome
 from selftrain.store.store import PROGRESS
 
@@ -36,8 +37,8 @@ class Job:
     foreign: bool = False
 
 
-def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[str, float]]:
-    """Run the jobs; returns {job name: {candidate id: score}}. Greedy candidates (sample -1) are not scored."""
+def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, Scores]:
+    """Run the jobs; returns {job name: scores}. Greedy candidates (sample -1) are not scored."""
     import pyarrow.parquet as pq
 
     folder = context.folder / PROGRESS
@@ -51,12 +52,13 @@ def score_candidates(context: Context, jobs: Sequence[Job]) -> dict[str, dict[st
         distributed=sharded,
         extra={"jobs": [asdict(job) for job in jobs], "sharded": sharded},
     )
-    scores: dict[str, dict[str, float]] = {job.name: {} for job in jobs}
-    for path in sorted(folder.glob("scores-*.parquet")):
-        table = pq.read_table(path).to_pydict()
-        for job, candidate, score in zip(table["job"], table["candidate_id"], table["score"], strict=True):
-            scores[job][candidate] = score
-    return scores
+    paths = sorted(folder.glob("scores-*.parquet"))
+    found = {}
+    for job in jobs:
+        filters = [("job", "=", job.name)]
+        rows = pq.ParquetDataset(paths, filters=filters).read(["candidate_id", "score"]).combine_chunks()
+        found[job.name] = Scores(rows["candidate_id"].combine_chunks(), rows["score"].to_numpy())
+    return found
 
 
 def run(child: Child) -> Outcome:
@@ -75,14 +77,10 @@ def run(child: Child) -> Outcome:
     jobs = [Job(**job | {"splits": tuple(job["splits"])}) for job in child.extra["jobs"]]
     rank, world = ranks.rank(), ranks.world_size()
     problems = read_records(child.inputs["problems"] / "problems.parquet", Problem)
-    pools: dict[str, list[Candidate]] = {}
     rerankers: dict[str, Reranker] = {}
-    rows: list[dict[str, Any]] = []
+    schema = pa.schema([("job", pa.string()), ("candidate_id", pa.string()), ("score", pa.float64())])
+    written = pq.ParquetWriter(child.private / f"scores-{rank}.parquet", schema)
     for number, job in enumerate(jobs):
-        if job.candidates not in pools:
-            pools[job.candidates] = read_records(
-                child.inputs[job.candidates] / "candidates.parquet", Candidate
-            )
         if job.reranker not in rerankers:
             folder, kind = child.inputs[job.reranker], RewardModel if job.foreign else Reranker
             rerankers[job.reranker] = (
@@ -90,7 +88,7 @@ def run(child: Child) -> Outcome:
                 if sharded
                 else kind.load(folder, child.runtime.device)
             )
-        mine = list(_problem_texts(problems, pools[job.candidates], job))[rank::world]
+        mine = list(_problem_texts(problems, child.inputs[job.candidates], job))[rank::world]
         # In one window: the last bits of a score depend on its batch, and stored scores must not change with WINDOW.
         texts = [(prompt, list(distinct)) for prompt, distinct in mine]
         scores = list(rerankers[job.reranker].score_many(texts, window=sys.maxsize, exact=True))
@@ -102,25 +100,32 @@ def run(child: Child) -> Outcome:
                 "expected finite numbers: its weights are damaged, or too large for the arithmetic"
                 f"{'' if job.foreign else '; train it anew at a lower reward.learning_rate'}"
             )
-        for (_, distinct), found in zip(mine, scores, strict=True):
-            for ids, score in zip(distinct.values(), found, strict=True):
-                rows += [{"job": job.name, "candidate_id": id, "score": score} for id in ids]
+        ids = [id for _, distinct in mine for same in distinct.values() for id in same]
+        every = [
+            score
+            for (_, distinct), found in zip(mine, scores, strict=True)
+            for same, score in zip(distinct.values(), found, strict=True)
+            for _ in same
+        ]
+        written.write_table(pa.table([[job.name] * len(ids), ids, every], schema=schema))
         report_progress(number + 1, len(jobs), "rerankings")
-    schema = pa.schema([("job", pa.string()), ("candidate_id", pa.string()), ("score", pa.float64())])
-    pq.write_table(pa.Table.from_pylist(rows, schema), child.private / f"scores-{rank}.parquet")
+    written.close()
     return Outcome("")
 
 
 def _problem_texts(
-    problems: Sequence[Problem], pool: Sequence[Candidate], job: Job
+    problems: Sequence[Problem], pool: Path, job: Job
 ) -> Iterator[tuple[str, dict[str, list[str]]]]:
-    """For each problem of the job: the prompt, and {completion: ids of the candidates with it} for each distinct completion."""
+    """For each problem of the job: the prompt, and {completion: ids of the candidates with it} for each distinct completion.
+
+    pool  the folder of its candidates
+    """
+    wanted = {problem.id for problem in problems if problem.split in job.splits}
     texts: dict[str, dict[str, list[str]]] = {}
-    for candidate in pool:
-        if candidate.sample >= 0:
-            texts.setdefault(candidate.problem_id, {}).setdefault(candidate.completion, []).append(
-                candidate.id
-            )
+    for rows in iter_records(pool / "candidates.parquet", CandidateText):
+        for row in rows:
+            if row.sample >= 0 and row.problem_id in wanted:
+                texts.setdefault(row.problem_id, {}).setdefault(row.completion, []).append(row.id)
     chosen = [problem for problem in problems if problem.split in job.splits and problem.id in texts]
     prompts = shuffled_prompts(chosen) if job.shuffled else {problem.id: problem.prompt for problem in chosen}
     for problem in chosen:

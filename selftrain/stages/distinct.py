@@ -6,23 +6,25 @@ once. A program that passed once and failed another time is left out: neither la
 machine, an answer by chance, or an audit that saw one copy only.
 """
 
+from __future__ import annotations
+
 import ast
 import hashlib
 import re
 import warnings
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from sandbox.lexer import JOINED, STRING, masked
 from sandbox.verdicts import Verdict
 from selftrain.problems.chat import source_of
-from selftrain.records import Candidate, Execution, Problem
+from selftrain.records import Candidate, CandidateText, Execution, Problem
 
 INDENTED = ("py", "hs")
 """Languages in which the blanks at the beginning of a line have a meaning."""
 
-Pool = tuple[Sequence[Candidate], Sequence[Execution]]
+Pool = tuple[Sequence[CandidateText | Candidate], Sequence[Execution]]
 """The candidates of one generator, and their executions."""
 
 
@@ -30,27 +32,25 @@ Pool = tuple[Sequence[Candidate], Sequence[Execution]]
 class Program:
     """One distinct program of a problem.
 
-    candidate  the first candidate with this program; its id is POOL/ID
+    id, sample, completion  of the first candidate with this program; the id is POOL/ID
     form       equal for programs that are the same, see `form`
     score      the reranker's score; None in round 1, which has no reranker
     pass_rate  share of the test cases that it passes; None if unknown
     """
 
-    candidate: Candidate
+    id: str
+    problem_id: str
+    sample: int
+    completion: str
     verdict: Verdict
     form: str
     score: float | None = None
     pass_rate: float | None = None
 
     @property
-    def id(self) -> str:
-        """POOL/ID of the candidate."""
-        return self.candidate.id
-
-    @property
     def text(self) -> str:
         """The completion."""
-        return self.candidate.completion
+        return self.completion
 
     @property
     def passed(self) -> bool:
@@ -63,14 +63,13 @@ def distinct_programs(
 ) -> tuple[dict[str, list[Program]], int]:
     """Problem id -> its distinct sampled programs that the sandbox judged, in the order of the pools and of sampling; and the
     number of programs that are left out since they both passed and failed. Greedy completions are not among them."""
-    found: dict[str, list[tuple[Candidate, Execution]]] = defaultdict(list)
+    found: dict[str, list[tuple[str, CandidateText | Candidate, Execution]]] = defaultdict(list)
     for name, (candidates, rows) in pools.items():
         executions = {row.candidate_id: row for row in rows}
         for candidate in candidates:
             execution = executions[candidate.id]
             if candidate.sample >= 0 and execution.verdict.is_label:
-                named = replace(candidate, id=f"{name}/{candidate.id}")
-                found[candidate.problem_id].append((named, execution))
+                found[candidate.problem_id].append((f"{name}/{candidate.id}", candidate, execution))
     programs, doubtful = {}, 0
     for id, judged in found.items():
         same = _by_form(problems[id], judged)
@@ -79,15 +78,25 @@ def distinct_programs(
     return {id: each for id, each in programs.items() if each}, doubtful
 
 
-def _by_form(problem: Problem, judged: Sequence[tuple[Candidate, Execution]]) -> list[list[Program]]:
+def _by_form(
+    problem: Problem, judged: Sequence[tuple[str, CandidateText | Candidate, Execution]]
+) -> list[list[Program]]:
     """The programs, grouped by what they are."""
     forms: dict[str, str] = {}  # most copies are equal letter by letter, and parsed once
     same: dict[str, list[Program]] = defaultdict(list)
-    for candidate, execution in judged:
-        text = candidate.completion.rstrip()
+    for id, row, execution in judged:
+        text = row.completion.rstrip()
         if text not in forms:
             forms[text] = form(problem, text)
-        program = Program(candidate, execution.verdict, forms[text], pass_rate=execution.pass_rate)
+        program = Program(
+            id,
+            problem.id,
+            row.sample,
+            row.completion,
+            execution.verdict,
+            forms[text],
+            pass_rate=execution.pass_rate,
+        )
         same[program.form].append(program)
     return list(same.values())
 

@@ -9,7 +9,6 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from selftrain.cache_key import fingerprint
 from selftrain.config import EvaluateConfig, Strict
 from selftrain.evaluation.calibration import calibrate
 from selftrain.evaluation.comparisons import evaluate_pools
@@ -22,6 +21,7 @@ from selftrain.evaluation.pools import (
     with_agreement,
     with_logprob,
 )
+from selftrain.evaluation.scores import Scores, scores_digest, write_scores
 from selftrain.rerank.reward_model import reward_model_folder
 from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Context, Outcome, Stage
@@ -44,7 +44,7 @@ class EvaluateSlice(Strict):
 
 def run(context: Context) -> Outcome:
     """Reads `problems`, each pool's `POOL.candidates` and `POOL.executions`, each reranker, and `POOL.agreement` where
-    it is there; writes evaluation.json and scores.json (pool -> ranker -> candidate id -> score; `agreement`: size of the group)."""
+    it is there; writes evaluation.json and the scores of each pool (`agreement`: size of the group)."""
     config: EvaluateSlice = context.config
     first = config.pools[0]
     folders = {
@@ -54,14 +54,14 @@ def run(context: Context) -> Outcome:
     judges = (*folders, *config.rerankers)  # the last reranker stays the last of all
     jobs = _jobs(config, judges)
     found = score_candidates(replace(context, inputs={**context.inputs, **folders}), jobs)
-    scores: dict[str, dict[str, dict[str, float]]] = {pool: {} for pool in config.pools}
+    scores: dict[str, dict[str, Scores]] = {pool: {} for pool in config.pools}
     for name, by_candidate in found.items():
         pool, ranker = name.split("/", 1)
         scores[pool][ranker] = by_candidate
     for pool in config.pools:
         if (groups := context.inputs.get(f"{pool}.{AGREEMENT}")) is not None:
-            scores[pool][AGREEMENT] = json.loads((groups / "groups.json").read_text())
-    (context.folder / "scores.json").write_text(json.dumps(scores))
+            scores[pool][AGREEMENT] = Scores.made(json.loads((groups / "groups.json").read_text()))
+    write_scores(context.folder, scores)
     kept = {ranker: scores[first][ranker] for ranker in judges}
     validation = load_pool(context.inputs, first, "validation", kept)
     weights = {ranker: choose_logprob_weight(validation, ranker) for ranker in judges}
@@ -90,7 +90,7 @@ def run(context: Context) -> Outcome:
         "ece_raw": calibration[last]["ece_raw"],
         "ece": calibration[last]["ece"],
     }
-    return Outcome(fingerprint({"scores": scores, "result": result}), metrics)
+    return Outcome(scores_digest(scores, result), metrics)
 
 
 def _jobs(config: EvaluateSlice, judges: Sequence[str]) -> list[Job]:

@@ -21,13 +21,31 @@ says what to change.
 
 import random
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import numpy as np
 
 from sandbox.verdicts import Verdict
 from selftrain.config import ExecuteConfig, MineConfig, PromptStyle, Strict
 from selftrain.errors import DataError
-from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
+from selftrain.records import (
+    Candidate,
+    CandidateText,
+    Execution,
+    Pair,
+    Problem,
+    Writer,
+    as_records,
+    iter_columns,
+    iter_records,
+    read_records,
+    table,
+    write_records,
+)
 from selftrain.rerank.scoring import Job, score_candidates
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.assertions import shares_passed
@@ -69,68 +87,123 @@ def run(context: Context) -> Outcome:
     inputs = context.inputs
     problems = {p.id: p for p in read_records(inputs["problems"] / "problems.parquet", Problem)}
     pools = {
-        name: (
-            read_records(inputs[f"{name}.candidates"] / "candidates.parquet", Candidate),
-            read_records(inputs[f"{name}.executions"] / "executions.parquet", Execution),
-        )
-        for name in config.pools
+        name: PoolRows(inputs[f"{name}.candidates"], inputs[f"{name}.executions"]) for name in config.pools
     }
-    programs, doubtful = distinct_programs(problems, pools)
+    counts, found = Counter[str](), Counter[str]()
+    verdicts: dict[str, Verdict] = {}
+
+    def counted(programs: Iterable[tuple[str, Sequence[Program]]]) -> Iterator[tuple[str, Sequence[Program]]]:
+        for problem_id, each in programs:
+            found[outcome(each)] += 1
+            counts["tampered"] += sum(program.verdict is Verdict.tampered for program in each)
+            if config.mine.assertions:
+                verdicts.update((program.id, program.verdict) for program in each)
+            yield problem_id, each
+
+    programs = distinct_by_problem(problems, pools, counts)
     earlier: list[Pair] = []
     if "reranker" in inputs:
         earlier = read_records(inputs["pairs"] / "pairs.parquet", Pair)
         programs = scored(context, programs)
-    earlier, new = bounded(earlier, mine_pairs(problems, programs, earlier, config), config)
+    earlier, new = bounded(earlier, mine_pairs(problems, counted(programs), earlier, config), config)
     if config.mine.assertions:
-        verdicts = {program.id: program.verdict for each in programs.values() for program in each}
         shares = shares_passed(context, problems, new, verdicts)
         new = [replace(pair, gap=1.0 - shares.get(pair.rejected_id, 1.0 - pair.gap)) for pair in new]
     pairs = earlier + new
-    found = outcomes(programs)
     if not pairs:
         raise DataError(no_pairs(found, config))
-    write_records(context.folder / "pairs.parquet", pairs, Pair)
+    records_digest = write_records(context.folder / "pairs.parquet", pairs, Pair)
     metrics = {
         "pairs": len(pairs),
         "new": len(new),
         "kinds": dict(sorted(Counter(pair.kind for pair in new).items())),
         "problems": len({pair.problem_id for pair in new}),
-        "tampered": sum(
-            program.verdict is Verdict.tampered for each in programs.values() for program in each
-        ),
-        "doubtful": doubtful,
+        **{name: counts[name] for name in ("tampered", "doubtful")},
         **({"gap": sum(pair.gap for pair in new) / max(1, len(new))} if config.mine.assertions else {}),
         **{f"problems_{name}": found[name] for name in ("mixed", "passing", "failing")},
     }
-    return Outcome(digest(pairs), metrics)
+    return Outcome(records_digest, metrics)
 
 
-def scored(context: Context, programs: Mapping[str, Sequence[Program]]) -> dict[str, list[Program]]:
-    """The programs with the reranker's scores."""
+class PoolRows:
+    """The candidates and executions of a pool as columns, of which those of one problem at a time become records."""
+
+    def __init__(self, candidates: Path, executions: Path) -> None:
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        def read(path: Path, kind: type, names: Sequence[str]) -> Any:
+            empty = table([], kind).select(names)
+            found = pa.concat_tables([empty, *iter_columns(path, names)], promote_options="default")
+            texts = [(f.name, pa.large_string() if f.type == pa.string() else f.type) for f in found.schema]
+            return found.cast(pa.schema(texts)).combine_chunks()
+
+        texts = ("id", "problem_id", "sample", "completion")
+        self._candidates = read(candidates / "candidates.parquet", Candidate, texts)
+        of_executions = ("candidate_id", "problem_id", "verdict", "exit_code", "pass_rate")
+        judged = read(executions / "executions.parquet", Execution, of_executions)
+        found = pc.index_in(self._candidates["id"], value_set=judged["candidate_id"])
+        if found.null_count:
+            raise KeyError(self._candidates["id"].filter(found.is_null())[0].as_py())
+        self._executions = judged.take(found)
+        owner = self._candidates["problem_id"].combine_chunks().dictionary_encode()
+        owners = owner.indices.to_numpy(zero_copy_only=False)
+        rows = np.argsort(owners, kind="stable")
+        names = owner.dictionary.to_pylist()
+        self.rows = (
+            dict(zip(names, np.split(rows, np.searchsorted(owners[rows], range(1, len(names)))), strict=True))
+            if names
+            else {}
+        )
+        """Problem id -> the rows of its candidates, in the order of the file."""
+
+    def of(self, problem_id: str) -> tuple[list[CandidateText], list[Execution]]:
+        """The candidates of a problem and their executions; none if the pool has none."""
+        rows = self.rows.get(problem_id, ())
+        candidates, executions = self._candidates.take(rows), self._executions.take(rows)
+        return as_records(candidates, CandidateText), as_records(executions, Execution)
+
+
+def distinct_by_problem(
+    problems: Mapping[str, Problem], pools: Mapping[str, PoolRows], counts: Counter[str]
+) -> Iterator[tuple[str, Sequence[Program]]]:
+    """The result of `distinct_programs`, one problem after the other; those that are left out are added to `counts`."""
+    for id in dict.fromkeys(id for pool in pools.values() for id in pool.rows):
+        found, doubtful = distinct_programs(problems, {name: pool.of(id) for name, pool in pools.items()})
+        counts["doubtful"] += doubtful
+        yield from found.items()
+
+
+def scored(
+    context: Context, programs: Iterable[tuple[str, Sequence[Program]]]
+) -> Iterator[tuple[str, Sequence[Program]]]:
+    """The programs with the reranker's scores. Between scoring and mining they are in a file."""
     folder = context.folder / PROGRESS / "programs"
     folder.mkdir(parents=True, exist_ok=True)
-    candidates = [program.candidate for each in programs.values() for program in each]
-    write_records(folder / "candidates.parquet", candidates, Candidate)
+    path = folder / "candidates.parquet"
+    with Writer(path, Program) as writer:
+        for _, each in programs:
+            writer.add(each)
     inputs = {"problems": context.inputs["problems"], "reranker": context.inputs["reranker"]}
     job = Job("mine", "reranker", "programs", splits=("rl",))
     scores = score_candidates(replace(context, inputs=inputs | {"programs": folder}), [job])["mine"]
-    return {
-        id: [replace(program, score=scores[program.id]) for program in each] for id, each in programs.items()
-    }
+    rows = (row for rows in iter_records(path, Program) for row in rows)
+    for id, found in groupby(rows, key=lambda program: program.problem_id):
+        yield id, [replace(program, score=scores[program.id]) for program in found]
 
 
 def mine_pairs(
     problems: Mapping[str, Problem],
-    programs: Mapping[str, Sequence[Program]],
+    programs: Iterable[tuple[str, Sequence[Program]]],
     earlier: Sequence[Pair],
     config: MineSlice,
 ) -> list[Pair]:
-    """The new pairs of this round, in the order of `programs`."""
+    """The new pairs of this round, in the order of `programs`: (problem id, its programs)."""
     known = defaultdict(list)
     for pair in earlier:
         known[pair.problem_id].append(pair)
     pairs = []
-    for problem_id, found in programs.items():
+    for problem_id, found in programs:
         rng = random.Random(f"{config.seed}/{config.round}/{problem_id}")
         pairs += problem_pairs(problems[problem_id], found, known[problem_id], config, rng)
     return pairs
@@ -224,14 +297,14 @@ def as_pair(problem: Problem, chosen: Program, rejected: Program, kind: str, rou
     )
 
 
-def outcomes(programs: Mapping[str, Sequence[Program]]) -> Counter[str]:
-    """Number of problems whose programs all pass (`passing`), all fail (`failing`), or do both (`mixed`)."""
+def outcome(programs: Iterable[Program]) -> str:
+    """Whether a problem's programs all pass (`passing`), all fail (`failing`), or do both (`mixed`)."""
     kinds = {(True,): "passing", (False,): "failing", (False, True): "mixed"}
-    return Counter(kinds[tuple(sorted({program.passed for program in found}))] for found in programs.values())
+    return kinds[tuple(sorted({program.passed for program in programs}))]
 
 
 def no_pairs(found: Counter[str], config: MineSlice) -> str:
-    """The error message for a stage without pairs: the reason, and what to change. `found`: the result of `outcomes`."""
+    """The error message for a stage without pairs: the reason, and what to change. `found`: `outcome` -> number of problems."""
     said = (
         f"there is no pair to train the reranker on: of {found.total()} problems of the rl split with judged programs "
         f"{found['mixed']} have both passing and failing ones, {found['passing']} only passing, {found['failing']} only "

@@ -2,11 +2,13 @@
 
 import json
 from collections import Counter
+from functools import partial
 from typing import Any
 
 from selftrain.config import Strict
 from selftrain.evaluation.comparisons import headline
 from selftrain.evaluation.pools import WITH_LOGPROB, load_pool, with_agreement, with_logprob
+from selftrain.evaluation.scores import read_scores
 from selftrain.records import Pair, Problem, read_records
 from selftrain.report import ReportInputs, build_report
 from selftrain.stage import Context, Outcome, Stage
@@ -31,7 +33,6 @@ def run(context: Context) -> Outcome:
     config: ReportSlice = context.config
     problems = read_records(context.inputs["problems"] / "problems.parquet", Problem)
     result = json.loads((context.inputs["evaluation"] / "evaluation.json").read_text())
-    scores = json.loads((context.inputs["evaluation"] / "scores.json").read_text())
     counts = Counter(problem.split for problem in problems)
     source = config.config["problems"]["source"]
     kinds: dict[str, Counter[str]] = {}
@@ -39,8 +40,9 @@ def run(context: Context) -> Outcome:
     for pair in read_records(mined / "pairs.parquet", Pair) if mined else ():
         kinds.setdefault(str(pair.round), Counter())[pair.kind] += 1
     weights = result["logprob_weights"]
+    scores_of = partial(read_scores, context.inputs["evaluation"])
     pools = [
-        with_agreement(with_logprob(load_pool(context.inputs, pool, "test", scores[pool]), weights))
+        with_agreement(with_logprob(load_pool(context.inputs, pool, "test", scores_of(pool)), weights))
         for pool in config.pools
     ]
     last = result["chosen"].removesuffix(WITH_LOGPROB)

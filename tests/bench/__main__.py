@@ -5,6 +5,7 @@ import sys
 from tests.bench import (
     dask,
     learning,
+    millions,
     overhead,
     overlap,
     plan,
@@ -30,6 +31,7 @@ BENCHES = {
     "plan": plan.main,
     "dask": dask.main,
     "learning": learning.main,
+    "millions": millions.main,
 }
 
 

@@ -5,13 +5,13 @@ it is brought into normal form. Then how often the run's picker picks what the r
 it says are too close to tell are right.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 from selftrain import Picker
 from selftrain.evaluation.pools import PoolProblem, load_pool, with_logprob
+from selftrain.evaluation.scores import read_scores
 from selftrain.store.runfile import stage_place
 
 Form = Callable[[PoolProblem, str], tuple[str, str]]
@@ -39,14 +39,14 @@ def main() -> None:
     """Print the figures of the run in the folder `sys.argv[1]`."""
     picker = Picker.load(sys.argv[1])
     run, last = picker.run, picker.alone
-    scores = json.loads((stage_place(run, "evaluate") / "scores.json").read_text())["sft"][last]
+    scores = read_scores(stage_place(run, "evaluate"), "sft", [last])
     inputs = {
         "problems": stage_place(run, "prepare"),
         "sft.candidates": stage_place(run, "sample-sft-evaluation"),
         "sft.executions": stage_place(run, "execute-sft-evaluation"),
     }
     weights = {last: picker.evaluated["logprob_weights"][last]}
-    problems = with_logprob(load_pool(inputs, "sft", "test", {last: scores}), weights).problems
+    problems = with_logprob(load_pool(inputs, "sft", "test", scores), weights).problems
     print(f"{Path(sys.argv[1]).name}: {last} alone on {len(problems)} test problems, picks that pass")
     for name, form in FORMS.items():
         print(f"  {name:<36} read as it is {_share(picker, problems, form, True):.3f}", end="")

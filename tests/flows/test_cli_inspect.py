@@ -7,6 +7,7 @@ import pytest
 
 from flows.cli import main
 from sandbox.verdicts import Verdict
+from selftrain.evaluation.scores import read_scores
 from selftrain.examine.history import History
 from selftrain.records import Candidate, Execution, Pair, Problem, read_records
 from tests.command import Finished
@@ -33,7 +34,7 @@ def test_a_candidate_of_the_evaluation(smoke_run: Finished, capsys: pytest.Captu
     executions = read_records(smoke_run.folder("execute-ppo-1-evaluation") / "executions.parquet", Execution)
     verdict = next(row.verdict for row in executions if row.candidate_id == wanted.id)
     assert found["execution"]["verdict"] == verdict
-    scores = json.loads((smoke_run.folder("evaluate") / "scores.json").read_text())["ppo-1"]["rm-2"]
+    scores = read_scores(smoke_run.folder("evaluate"), "ppo-1")["rm-2"]
     own = [scores[row.id] for row in rows if row.problem_id == wanted.problem_id and row.sample >= 0]
     place = 1 + sum(score > scores[wanted.id] for score in own)
     assert found["scores"]["rm-2"] == [pytest.approx(scores[wanted.id]), place]

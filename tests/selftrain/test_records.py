@@ -1,12 +1,27 @@
 """Tests of records: they are read as they were written, and the digest covers only result columns."""
 
+from contextlib import suppress
 from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 
 from sandbox.verdicts import Verdict
-from selftrain.records import Candidate, Execution, Pair, Problem, digest, read_records, write_records
+from selftrain.errors import DataError
+from selftrain.records import (
+    Candidate,
+    CandidateText,
+    Execution,
+    Pair,
+    Problem,
+    Writer,
+    digest,
+    iter_records,
+    read_records,
+    row_count,
+    slice_records,
+    write_records,
+)
 
 AWKWARD = 'naïve Ω 🦊\n\t"quotes" \\ \x00 end'
 PROBLEM = Problem(
@@ -88,3 +103,53 @@ def test_the_digest_goes_by_the_order_and_the_number():
 def test_the_digest_survives_storage(tmp_path: Path):
     write_records(tmp_path / "records.parquet", [CANDIDATE, NOTHING], Candidate)
     assert digest(read_records(tmp_path / "records.parquet", Candidate)) == digest([CANDIDATE, NOTHING])
+
+
+def test_a_large_file_is_written_and_read_in_parts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import pyarrow.parquet as pq
+
+    rows = [replace(CANDIDATE, id=f"a.py#{n}", sample=n, token_ids=(n,) * (n % 4)) for n in range(25)]
+    whole = write_records(tmp_path / "whole.parquet", rows, Candidate)
+    monkeypatch.setattr("selftrain.records.ROWS", 8)
+    with Writer(tmp_path / "parts.parquet", Candidate) as writer:
+        for start in range(0, 25, 6):
+            writer.add(rows[start : start + 6])
+    assert writer.digest == whole == digest(rows)
+    assert pq.read_metadata(tmp_path / "parts.parquet").num_row_groups == 4
+    for name in ("whole", "parts"):
+        path = tmp_path / f"{name}.parquet"
+        assert read_records(path, Candidate) == rows
+        assert row_count(path) == 25
+        assert max(map(len, iter_records(path, Candidate))) <= 8
+        for start, stop in [(0, 25), (7, 9), (8, 16), (24, 30), (25, 30), (3, 3)]:
+            assert slice_records(path, Candidate, start, stop) == rows[start:stop]
+
+
+def test_a_slice_reads_its_own_row_groups_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    import pyarrow.parquet as pq
+
+    monkeypatch.setattr("selftrain.records.ROWS", 8)
+    write_records(tmp_path / "rows.parquet", [CANDIDATE] * 25, Candidate)
+    read: list[int] = []
+    real = pq.ParquetFile.read_row_group
+
+    def spied(file: pq.ParquetFile, group: int, names: list[str]) -> object:
+        read.append(group)
+        assert "token_ids" not in names
+        return real(file, group, names)
+
+    monkeypatch.setattr(pq.ParquetFile, "read_row_group", spied)
+    text = CandidateText("a.py#0", "a.py", 0, AWKWARD)
+    assert slice_records(tmp_path / "rows.parquet", CandidateText, 9, 18) == [text] * 9
+    assert read == [1, 2]
+
+
+def test_a_file_that_cannot_be_finished_is_not_left_behind(tmp_path: Path):
+    with pytest.raises(DataError, match="logprob is nan in 1 of 2 rows"):
+        write_records(
+            tmp_path / "bad.parquet", [CANDIDATE, replace(CANDIDATE, logprob=float("nan"))], Candidate
+        )
+    with suppress(ZeroDivisionError), Writer(tmp_path / "bad.parquet", Candidate) as writer:
+        writer.add([CANDIDATE])
+        1 / 0  # noqa: B018
+    assert not list(tmp_path.iterdir())

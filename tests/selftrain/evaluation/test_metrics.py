@@ -456,7 +456,7 @@ def test_a_pool_is_made_from_records() -> None:
     made = make_pool("sft", [task, lost], candidates, executions, {"rm-1": {"p#0": 0.5, "p#1": 1.5}})
     (only,) = made.problems
     assert made.unjudged == 2
-    assert only.completions == ("echo 0", "echo 1")
+    assert tuple(only.completions) == ("echo 0", "echo 1")
     assert only.passed.tolist() == [False, True]
     assert only.mean_logprob.tolist() == [0.0, -0.5]
     assert only.examples_passed.tolist() == [False, True]

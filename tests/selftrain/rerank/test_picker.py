@@ -15,6 +15,7 @@ from selftrain.champion.registry import Contender, Record, Registry
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import UNTRAINED
 from selftrain.evaluation.pools import Pool, load_pool, with_logprob
+from selftrain.evaluation.scores import read_scores
 from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
 from selftrain.records import Candidate, Execution, Pair, Problem, read_records
 from selftrain.rerank.example import example
@@ -77,15 +78,14 @@ def test_the_way_is_the_one_that_validation_chose_and_can_be_another(smoke_run: 
 
 def pool_of(run: Finished, split: str) -> Pool:
     """The run's SFT pool, with the scores of its evaluation."""
-    stored, result = (
-        json.loads((run.folder("evaluate") / name).read_text()) for name in ("scores.json", "evaluation.json")
-    )
+    stored = read_scores(run.folder("evaluate"), "sft", ["rm-2"])
+    result = json.loads((run.folder("evaluate") / "evaluation.json").read_text())
     inputs = {
         "problems": run.folder("prepare"),
         "sft.candidates": run.folder("sample-sft-evaluation"),
         "sft.executions": run.folder("execute-sft-evaluation"),
     }
-    pool = load_pool(inputs, "sft", split, {"rm-2": stored["sft"]["rm-2"]})
+    pool = load_pool(inputs, "sft", split, stored)
     return with_logprob(pool, {"rm-2": result["logprob_weights"]["rm-2"]})
 
 

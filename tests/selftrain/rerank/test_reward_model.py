@@ -12,6 +12,7 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
 from selftrain.config import EvaluateConfig, RunConfig, RuntimeConfig
 from selftrain.errors import UsageError
+from selftrain.evaluation.scores import Scores, read_scores
 from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.plan.suitable import check
 from selftrain.records import Candidate, write_records
@@ -120,10 +121,11 @@ def test_an_evaluation_ranks_by_it(folder: Path, tmp_path: Path, monkeypatch: py
     passes = {row.id: float(row.sample == 0) for row in pool()}
     jobs = []
 
-    def scores(context: Context, found: Any) -> dict[str, dict[str, float]]:
+    def scores(context: Context, found: Any) -> dict[str, Scores]:
         jobs.extend((job.name, job.foreign, context.inputs[job.reranker]) for job in found)
         return {
-            job.name: passes if job.foreign else {id: -score for id, score in passes.items()} for job in found
+            job.name: Scores.made({id: score if job.foreign else -score for id, score in passes.items()})
+            for job in found
         }
 
     monkeypatch.setattr(stage, "score_candidates", scores)
@@ -150,7 +152,7 @@ def test_an_evaluation_ranks_by_it(folder: Path, tmp_path: Path, monkeypatch: py
     assert "sft/other-random" in {row["name"] for row in result["evaluation"]["comparisons"]}
     assert result["chosen"].startswith("rm-1")
     assert set(result["logprob_weights"]) == {"other", "rm-1"}
-    assert len(json.loads((tmp_path / "scores.json").read_text())["sft"]["other"]) == len(pool())
+    assert len(read_scores(tmp_path, "sft")["other"]) == len(pool())
     assert len(PROBLEMS) == 9
 
 

@@ -10,7 +10,7 @@ import pytest
 from sandbox.verdicts import Verdict
 from selftrain.config import ExecuteConfig, MineConfig, RuntimeConfig
 from selftrain.errors import DataError
-from selftrain.records import Candidate, Execution, Pair, Problem, read_records, write_records
+from selftrain.records import Candidate, CandidateText, Execution, Pair, Problem, read_records, write_records
 from selftrain.rerank.scoring import Job
 from selftrain.stage import Context
 from selftrain.stages.distinct import distinct_programs
@@ -66,7 +66,7 @@ def mined_from(
     )
     if round > 1:
         found = {id: [replace(p, score=scores.get(p.id)) for p in each] for id, each in found.items()}
-    return bounded(earlier or [], mine_pairs(problems, found, earlier or [], config), config)[1]
+    return bounded(earlier or [], mine_pairs(problems, found.items(), earlier or [], config), config)[1]
 
 
 def texts(pairs: list[Pair], kind: str | None = None) -> set[tuple[str, str]]:
@@ -400,7 +400,7 @@ def test_each_program_is_scored_once_and_the_earlier_pairs_are_kept(
     seen: list[str] = []
 
     def scores(context: Context, jobs: list[Job]) -> dict[str, dict[str, float]]:
-        rows = read_records(context.inputs[jobs[0].candidates] / "candidates.parquet", Candidate)
+        rows = read_records(context.inputs[jobs[0].candidates] / "candidates.parquet", CandidateText)
         seen.extend(row.id for row in rows)
         return {jobs[0].name: {row.id: 2.0 if row.completion == "x = 2" else 1.0 for row in rows}}
 

@@ -18,6 +18,7 @@ from flows.method import method
 from sandbox.verdicts import Verdict
 from selftrain.cache_key import fingerprint
 from selftrain.config import BankConfig, EvaluateConfig, ExecuteConfig, MineConfig, RunConfig, RuntimeConfig
+from selftrain.evaluation.scores import Scores
 from selftrain.records import Candidate, Execution, Problem, write_records
 from selftrain.stage import Outcome, Stage
 from selftrain.stages import evaluate as evaluate_module
@@ -74,7 +75,7 @@ def made_scores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stage `evaluate` gets scores without a reranker."""
     scores = {c.id: float((c.sample * 2 + len(c.problem_id)) % 5) for c in pool()}
     monkeypatch.setattr(
-        evaluate_module, "score_candidates", lambda _, jobs: {job.name: scores for job in jobs}
+        evaluate_module, "score_candidates", lambda _, jobs: {job.name: Scores.made(scores) for job in jobs}
     )
 
 

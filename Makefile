@@ -88,8 +88,8 @@ server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
 deploy: $(READY) ## work pool and deployments on the running server (POOL=process, docker or kubernetes; FORCE=1 overwrites what was changed there)
 	@$(LOCAL) $(BIN)/python infra/deploy.py $(POOL) $(if $(filter-out 0,$(FORCE)),--force)
 
-worker: $(READY) ## a worker for the work pool
-	@$(LOCAL) $(BIN)/prefect worker start --pool selftrain
+worker: $(READY) ## a worker for the work pool (SELFTRAIN_METRICS=PORT: figures for Prometheus on that port of 127.0.0.1)
+	@$(LOCAL) $(BIN)/python -m flows.worker
 
 clean: ## delete runs, their store and caches of tools (not .venv)
 	rm -rf runs dist build .pytest_cache .mypy_cache .ruff_cache

@@ -1,12 +1,15 @@
 """What a deployment's run does besides its work: it starts a limited number of times, sees that it is cancelled, and ends in time."""
 
 import contextlib
+import logging
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 from uuid import UUID
 
-from selftrain.errors import RunError
+from sandbox.errors import SandboxError
+from selftrain.errors import RunError, SelftrainError
 from selftrain.launch.ending import ENDING
 
 STARTS = 10
@@ -19,8 +22,32 @@ CANCEL_SECONDS = 30.0
 """Seconds in which the worker is expected to end a run that is being cancelled."""
 
 
+def attempt(flow: Any, work: Callable[[], Any]) -> Any:
+    """Called by each flow: do its `work`; returns what the flow returns.
+
+    An error of this project says in its message all that its reader can use, so it ends the run as Failed with that message, and
+    the log has the message once. Prefect would log the stack trace twice, of an error that the flow raises.
+    """
+    from prefect.states import Failed
+
+    logging.getLogger("prefect.flow_runs").addFilter(_without_trace)
+    try:
+        begin(flow)
+        return work()
+    except (SelftrainError, SandboxError) as error:
+        return Failed(message=str(error), data=error)
+
+
+def _without_trace(record: logging.LogRecord) -> bool:
+    """Filter: Prefect raises what the data of a Failed state are, and logs that, stack trace and all."""
+    error = record.exc_info[1] if record.exc_info else None
+    if isinstance(error, SelftrainError | SandboxError):
+        record.msg, record.args, record.exc_info = str(error), None, None
+    return True
+
+
 def begin(flow: Any) -> None:
-    """Called first in each flow. Raises RunError, which ends the run as Failed, if it has started more often than STARTS.
+    """Called first in each run. Raises RunError if it has started more often than STARTS.
 
     SIGTERM makes Prefect report the run and send its last logs and events, for which it waits as long as the server is gone: the
     process exits without that after SECONDS_TO_END. And a worker that could not reach the server for some seconds never hears

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect import flow
 
-from flows.deployed import begin
+from flows.deployed import attempt
 from flows.session import carry_out, open_run
 from selftrain.champion.registry import Contender, Registry, contender
 from selftrain.errors import UsageError
@@ -27,7 +27,7 @@ def evaluate(
     reranker: str | None = None,
     generator: str | None = None,
     out: str | None = None,
-) -> dict[str, Any]:
+) -> Any:
     """Measure a reranker on the test problems of a config; nothing is trained.
 
     Args:
@@ -37,20 +37,23 @@ def evaluate(
         generator: STAGE/KEY of the generator whose candidates are ranked; default: the SFT policy that the reranker ranks for
         out: the run's folder; default: one of its own in runs/, to which runs/NAME-evaluate then leads
     """
-    begin(evaluate)
-    run, folder = open_run(PrefectRun, config, overrides, None, out, "-evaluate")
-    ranked, ref = subject(run, reranker, generator)
-    manifest = run.store.manifest(ref) or {}
-    name = str(manifest.get("name", ref.stage))
-    rerankers = {f"rm-{ranked.rounds}": ArtifactRef.parse(ranked.reranker)}
 
-    def measure(run: PrefectRun) -> ArtifactRef:
-        problems = stages.prepare(run)
-        candidates = stages.sample(run, problems, ref, name, evaluation=True)
-        pools = {name: (candidates, stages.execute(run, problems, candidates, name, evaluation=True))}
-        return stages.report(run, problems, pools, None, stages.evaluate(run, problems, pools, rerankers))
+    def work() -> dict[str, Any]:
+        run, folder = open_run(PrefectRun, config, overrides, None, out, "-evaluate")
+        ranked, ref = subject(run, reranker, generator)
+        manifest = run.store.manifest(ref) or {}
+        name = str(manifest.get("name", ref.stage))
+        rerankers = {f"rm-{ranked.rounds}": ArtifactRef.parse(ranked.reranker)}
 
-    return carry_out(run, folder, measure)
+        def measure(run: PrefectRun) -> ArtifactRef:
+            problems = stages.prepare(run)
+            candidates = stages.sample(run, problems, ref, name, evaluation=True)
+            pools = {name: (candidates, stages.execute(run, problems, candidates, name, evaluation=True))}
+            return stages.report(run, problems, pools, None, stages.evaluate(run, problems, pools, rerankers))
+
+        return carry_out(run, folder, measure)
+
+    return attempt(evaluate, work)
 
 
 def subject(run: Run, reranker: str | None, generator: str | None) -> tuple[Contender, ArtifactRef]:

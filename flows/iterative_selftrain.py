@@ -9,12 +9,13 @@ from prefect import flow
 from prefect.states import Completed, State
 
 from flows.champion import Decided, train_challenger
-from flows.deployed import begin
+from flows.deployed import attempt
 from flows.method import method
 from flows.session import carry_out, open_run
 from selftrain.champion.drift import drift_markdown
 from selftrain.champion.registry import Registry
 from tasks.display import show_markdown
+from tasks.events import emit
 from tasks.notify import FLOW, notify
 from tasks.prefect import PrefectRun
 
@@ -36,13 +37,16 @@ def iterative_selftrain(
         out: Folder of the run, with its report; one of its own in runs/ if not given, to which runs/NAME then leads
         champion: Continue from the champion: train one more round, and promote its reranker if it is better
     """
-    begin(iterative_selftrain)
-    if not champion:
-        run, folder = open_run(PrefectRun, config, overrides, rounds, out)
-        return carry_out(run, folder, method)
-    run, content, decided = train_challenger(lambda: open_run(PrefectRun, config, overrides, rounds, out))
-    announce(run, decided)
-    return final_state(content, decided)
+
+    def work() -> Any:
+        if not champion:
+            run, folder = open_run(PrefectRun, config, overrides, rounds, out)
+            return carry_out(run, folder, method)
+        run, content, decided = train_challenger(lambda: open_run(PrefectRun, config, overrides, rounds, out))
+        announce(run, decided)
+        return final_state(content, decided)
+
+    return attempt(iterative_selftrain, work)
 
 
 def announce(run: PrefectRun, decided: Decided) -> None:
@@ -52,7 +56,11 @@ def announce(run: PrefectRun, decided: Decided) -> None:
     who = f"{champion.ranker} (`{champion.reranker}`)" if champion else "none yet"
     text = f"**{decided.text}**\n\nChampion: {who}\n\n{drift_markdown(records)}"
     show_markdown(run, "champion", text)
-    if decided.record is not None and decided.record.decision == "promoted" and champion is not None:
+    record = decided.record
+    if record is not None:
+        details = {"text": decided.text, "challenger": record.challenger and record.challenger.reranker}
+        emit(record.decision.replace(" ", "-"), run.config.name, number=record.number, **details)
+    if record is not None and record.decision == "promoted" and champion is not None:
         notify("promoted", f"{run.config.name}: {decided.text}", {"champion": champion.model_dump()})
 
 

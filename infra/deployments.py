@@ -60,7 +60,9 @@ def _make_deployment(
         "entrypoint": row["entrypoint"],
         "version": flow.version,
         "pull_steps": pull_steps,
-        "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True),
+        # A name that is no parameter is refused by the server: the run's process would crash, and start again, and again.
+        "parameter_openapi_schema": parameter_schema(flow).model_dump(exclude_unset=True)
+        | {"additionalProperties": False},
     }
     try:
         existing = client.read_deployment_by_name(name)

@@ -41,7 +41,11 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        raise UsageError(f"{path}:\n" + "\n".join(_problem(item) for item in error.errors())) from None
+        problems = [_problem(item) for item in error.errors()]
+        one = len(problems) == 1
+        raise UsageError(
+            f"{path}: {problems[0].strip()}" if one else "\n".join([f"{path}:", *problems])
+        ) from None
     if config.runtime.deepspeed is None:
         return config
     deepspeed = find_deepspeed(config.runtime.deepspeed, path.parent)

@@ -146,7 +146,9 @@ class Progress:
         self.run = run  # the config's name
         self.step = step
         self.logger = logger
-        self.terminal = watch(step.label)
+        # Where the console shows the log, as under a worker, it shows the log's lines, which have their time.
+        shown = any(handler.level <= logging.INFO for handler in logging.getLogger().handlers)
+        self.terminal = None if shown and logger.isEnabledFor(logging.INFO) else watch(step.label)
         self.pace = Pace()
         self.last = time.monotonic()
         self.finished = False
@@ -155,7 +157,8 @@ class Progress:
     def __call__(
         self, done: float, total: float, unit: str = "", figures: dict[str, Any] | None = None
     ) -> None:
-        self.terminal(done, total, unit, figures)
+        if self.terminal is not None:
+            self.terminal(done, total, unit, figures)
         rate = self.pace(done)
         now = time.monotonic()
         # The end is shown even if the whole stage takes less time than one update.

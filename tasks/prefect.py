@@ -29,6 +29,8 @@ from selftrain.store.runfolder import new_id
 from selftrain.store.store import Store
 from tasks.dask import share_out
 from tasks.display import ChildLog, Progress, show_report, show_table, task_name
+from tasks.events import emit_built
+from tasks.figures import keep_built, keep_hit, keep_success
 from tasks.run import Run, Step
 from tasks.schedule import ScheduledRun
 from tasks.tags import TAGS
@@ -69,6 +71,8 @@ class PrefectRun(ScheduledRun):
 
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task. The task is Cached if the store has the artifact (`there`) and Prefect has its result."""
+        if there:
+            keep_hit(self, step)
         made = make_artifact.with_options(
             name=step.stage.name,
             task_run_name=task_name(step.label),
@@ -86,6 +90,12 @@ class PrefectRun(ScheduledRun):
         if not state.is_completed():
             state.result()  # raises what the task raised
         self.states[step.name] = state.model_copy(update={"data": True})
+
+    def record(self, finished: bool) -> None:
+        """As `Run.record`; a run that is finished is a figure too."""
+        super().record(finished)
+        if finished:
+            keep_success(self)
 
 
 def check_dask() -> None:
@@ -159,4 +169,6 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
         show_table(run, step, manifest)
     if built:
         track(run, step, manifest)
+        emit_built(run, step, manifest)
+        keep_built(run, step, manifest)
     return {"stage": step.ref.stage, "key": step.ref.key}

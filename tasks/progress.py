@@ -31,7 +31,9 @@ def watch(label: str, stream: TextIO | None = None) -> Callable[..., None]:
         last[0] = now
         text = describe(label, done, total, unit, rate, figures or {})
         with LOCK, suppress(OSError):  # the reader of the stream is gone; the work continues
-            out.write(_line(label, text, finished) if live else text + "\n")
+            out.write(
+                _line(label, text, finished) if live else f"{time.strftime('%Y-%m-%d %H:%M:%S')}  {text}\n"
+            )
             out.flush()
 
     return show
@@ -82,6 +84,8 @@ class Clock:
         if unit != self.pace.get("unit") or done < self.pace["to"]:  # the stage began a new count
             self.pace, self.began = {"unit": unit, "from": done}, now
         self.pace |= {"to": done, "total": total, "seconds": now - self.began}
+        if "tokens_per_second" in (figures or {}):
+            self.pace["tokens_per_second"] = figures["tokens_per_second"]
         self.show(done, total, unit, figures)
         current().check()
 

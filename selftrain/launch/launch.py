@@ -229,7 +229,8 @@ def child_main(work: Any, apart: bool = False) -> None:
         if any(wait() != 0 for wait in others):
             raise RunError("another rank failed; its own output in this log says why")
         if ranks.rank() == 0:
-            content = {"records_digest": outcome.records_digest, "metrics": outcome.metrics}
+            metrics = outcome.metrics | _gpu_memory()
+            content = {"records_digest": outcome.records_digest, "metrics": metrics}
             replace_file(child.private / "outcome.json", json.dumps(content).encode())
     except UsageError as error:
         _print_line(USAGE_MESSAGE + json.dumps(str(error)))
@@ -242,6 +243,14 @@ def child_main(work: Any, apart: bool = False) -> None:
         traceback.print_exc()
         _exit(1)
     _exit(0)
+
+
+def _gpu_memory() -> dict[str, int]:
+    """The largest memory that this process has had in use on a GPU, as a metric of the stage; none if it used no GPU."""
+    torch = sys.modules.get("torch")
+    if torch is None or not torch.cuda.is_initialized():
+        return {}
+    return {"gpu_memory_bytes": int(torch.cuda.max_memory_allocated())}
 
 
 KEPT: list[Any] = []

@@ -3,6 +3,7 @@
 import http.server
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import signal
@@ -10,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.error
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -279,7 +281,7 @@ def test_the_ui_shows_a_run_its_logs_and_its_artifacts(page: Any, deployed: Depl
     assert min(widths) > 300, "each is drawn"
 
 
-def test_a_worker_runs_a_flow_with_the_server_on_postgresql(tmp_path: Path):
+def test_a_worker_runs_a_flow_with_the_server_on_postgresql_and_a_typo_is_one_line(tmp_path: Path):
     """Deploy, a worker and a run to its end, with a team's database. The run has a wrong config, since that ends soonest."""
     need(BINARIES is not None, "PostgreSQL is not installed")
     with (
@@ -295,13 +297,28 @@ def test_a_worker_runs_a_flow_with_the_server_on_postgresql(tmp_path: Path):
             text=True,
         )
         assert made.returncode == 0, made.stdout + made.stderr
-        assert (
-            prefect(
-                "deployment", "run", "iterative-selftrain/prod", "--param", "config=nope", **environment
-            ).returncode
-            == 0
+        deployment = server.send("GET", "deployments/name/iterative-selftrain/prod")
+        start = f"deployments/{deployment['id']}/create_flow_run"
+        with pytest.raises(urllib.error.HTTPError) as refused:
+            server.post(start, parameters={"config": "smoke", "overides": {"sft.epochs": 1}})
+        assert refused.value.code == 409
+        assert b"'overides' was unexpected" in refused.value.read()
+        run = server.post(start, parameters={"config": "smoke", "overrides": {"sft.epoch": 1}})["id"]
+        worked = subprocess.run(
+            [sys.executable, "-m", "flows.worker", "--run-once"],
+            cwd=ROOT,
+            env=os.environ | environment | {"SELFTRAIN_LOGS": "json"},
+            capture_output=True,
+            text=True,
+            timeout=900,
         )
-        worked = prefect("worker", "start", "--pool", "selftrain", "--run-once", **environment)
         assert worked.returncode == 0, worked.stderr
-        (run,) = server.post("flow_runs/filter", flow_runs={"state": {"type": {"any_": ["FAILED"]}}})
-        assert "no config 'nope'" in run["state"]["message"]
+        lines = [json.loads(line) for line in worked.stderr.splitlines()]
+        state = server.send("GET", f"flow_runs/{run}")["state"]
+        logs = server.post("logs/filter", logs={"flow_run_id": {"any_": [run]}})
+        assert state["type"] == "FAILED"
+        assert "smoke.yaml: sft.epoch: no such setting; did you mean sft.epochs?" in state["message"]
+        assert "\n" not in state["message"]
+        assert [log["message"] for log in logs if log["level"] >= logging.WARNING] == [state["message"]]
+        assert state["message"] in [line["message"] for line in lines if line.get("flow_run_id") == run]
+        assert "Traceback" not in worked.stdout + worked.stderr + json.dumps(logs)

@@ -11,10 +11,14 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from prefect import flow, tags
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
+from prefect.runtime import flow_run
+from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import State
 
+from tasks.events import emit
 from tests.command import ROOT, PrefectServer, prefect_server, wait_until
 from tests.needs import need
 from tests.postgres import BINARIES, postgres
@@ -33,6 +37,7 @@ class Runs:
 
     def __init__(self, server: PrefectServer, client: SyncPrefectClient) -> None:
         self.server, self.client = server, client
+        self.began = datetime.now(UTC).isoformat()
         flow = client.create_flow_from_name("starts-again")
         self.deployment = client.create_deployment(flow, "nobody", tags=["selftrain"])
         self.made: dict[str, uuid.UUID] = {}
@@ -68,6 +73,11 @@ class Runs:
         """The names of the states that the run has had."""
         rows = self.server.send("GET", f"flow_run_states/?flow_run_id={self.made[name]}")
         return [row["name"] for row in sorted(rows, key=lambda row: row["timestamp"])]
+
+    def events(self, prefix: str) -> list[dict[str, Any]]:
+        """The events whose name begins so."""
+        chosen = {"event": {"prefix": [prefix]}, "occurred": {"since": self.began}}
+        return list(self.server.post("events/filter", filter=chosen, limit=50)["events"])
 
     def wait(self, *names: str) -> None:
         """Wait until each of these runs has been started again."""
@@ -145,6 +155,24 @@ def test_a_run_that_has_ended_is_not_started_again(runs: Runs, end: str, order: 
 )
 def test_a_run_whose_process_is_gone_is_started_again_once(runs: Runs, name: str, states: list[str]):
     assert runs.states(name) == states
+
+
+def test_an_event_names_its_config_its_run_and_the_runs_tags(runs: Runs):
+    @flow
+    def deciding() -> str:
+        emit("not-promoted", "smoke", number=2)
+        return str(flow_run.id)
+
+    emit("outside-a-run", "smoke")
+    with temporary_settings({PREFECT_API_URL: runs.server.url}), tags("selftrain"):
+        run = deciding()
+    wait_until(lambda: runs.events("selftrain."), "the event")
+    (event,) = runs.events("selftrain.")
+    assert event["event"] == "selftrain.not-promoted"
+    assert event["resource"]["prefect.resource.id"] == "selftrain.config.smoke"
+    assert event["payload"] == {"number": 2}
+    related = {each["prefect.resource.id"] for each in event["related"]}
+    assert {f"prefect.flow-run.{run}", "prefect.tag.selftrain"} <= related
 
 
 def test_a_run_that_crashes_whenever_it_starts_fails_and_stays_so(runs: Runs):

@@ -1,17 +1,24 @@
 """Tests of what Prefect shows: names of runs, keys of artifacts, and of a stage's child process log lines, levels and progress."""
 
+import json
 import logging
+import logging.config
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from prefect.artifacts import ArtifactRequest
+from prefect.logging.configuration import DEFAULT_LOGGING_SETTINGS_PATH, load_logging_config
 from prefect.runtime import flow_run
 
 from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.errors import UsageError
+from selftrain.stage import Step
 from selftrain.store.store import Store
-from tasks.display import ChildLog, artifact_key, level_of
+from tasks import logs
+from tasks.display import ChildLog, Progress, artifact_key, level_of
 from tasks.notify import run_name
 from tasks.prefect import PrefectRun
 from tasks.progress import Pace, describe
@@ -126,6 +133,48 @@ def test_progress_tells_rate_time_left_and_the_childs_figures(monkeypatch: pytes
     assert text.split() == ["sft", "520/1000", "steps", "2/s", "4", "min", "00", "s", "left", "loss", "0.25", "tokens_per_second", "1234"]  # fmt: skip
     now[0] += 10
     assert pace(0) == 0, "the next count of the same stage"
+
+
+@pytest.mark.parametrize("level", [logging.INFO, logging.CRITICAL])
+def test_progress_is_shown_once_with_its_time(
+    kept: Any, level: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """On the console, if that shows the log as under a worker, or by the stage itself, as with `selftrain run`."""
+    console = Kept()
+    console.setLevel(level)
+    monkeypatch.setattr(logging.getLogger(), "handlers", [console])
+    monkeypatch.setattr("tasks.display.create_progress_artifact", lambda *_, **__: None)
+    logger, rows = kept
+    Progress("demo", Step(None, "sft", "sft", None, {}, None), logger)(4, 4, "steps")  # type: ignore[arg-type]
+    assert [text.split() for _, text in rows] == [["sft", "4/4", "steps"]]
+    printed = capsys.readouterr().err
+    if level == logging.INFO:
+        assert printed == ""
+    else:
+        assert re.fullmatch(r"\d{4}-\d\d-\d\d \d\d:\d\d:\d\d  sft +4/4 steps\n", printed)
+
+
+def test_a_json_line_has_the_whole_message_its_run_and_a_stack_trace(monkeypatch: pytest.MonkeyPatch):
+    """By the settings that Prefect reads, which give its own formatter's arguments to ours."""
+    for name, value in logs.SETTINGS.items():
+        monkeypatch.setenv(name, value)
+    config = load_logging_config(DEFAULT_LOGGING_SETTINGS_PATH)
+    assert config["handlers"]["console"]["formatter"] == "json"
+    made = logging.config.DictConfigurator(config).configure_formatter(config["formatters"]["json"])
+    try:
+        raise ValueError("two\nlines")
+    except ValueError:
+        record = logging.LogRecord("x", logging.ERROR, "", 1, "%d \u00b7 %s\n", (1, "\ud800"), sys.exc_info())
+    record.flow_run_name, record.flow_run_id = "nightly", None
+    line = made.format(record)
+    assert "\n" not in line
+    line.encode()
+    row = json.loads(line)
+    assert row["message"] == "1 \u00b7 \ud800\n"
+    assert row["trace"].endswith("ValueError: two\nlines")
+    assert {name: row[name] for name in row if name not in ("time", "message", "trace")} == {
+        "level": "ERROR", "logger": "x", "flow_run_name": "nightly",
+    }  # fmt: skip
 
 
 def test_the_childs_lines_and_the_progress_are_on_the_server(smoke_run: Finished, server: PrefectServer):

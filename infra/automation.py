@@ -1,4 +1,4 @@
-"""Creates the automations that start runs again whose process died, on the server of PREFECT_API_URL.
+"""Creates automations on the server of PREFECT_API_URL: runs whose process died start again, and what needs a person is told.
 
 python infra/automation.py [--silent SECONDS]
 
@@ -7,15 +7,20 @@ Then the server is told that the run has crashed, which it refuses for a run tha
 comes late starts nothing again. A run that crashed is scheduled once more, with its id and parameters; its finished artifacts are in
 the store. `flows.deployed` bounds the number of starts of a run, and CRASHES those of a run whose flow is never reached. This command
 is idempotent: it updates automations that exist.
+
+A person is told by the notification block BLOCK, of any type (Slack, mail, a webhook), if the server has one when this command runs.
+Without it the firing is an event in the UI's feed, `prefect.automation.triggered`. The server gets no other secret.
 """
 
 import argparse
+import os
+import sys
 from datetime import timedelta
 from typing import Any
 
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.objects import StateType
-from prefect.events.actions import ChangeFlowRunState
+from prefect.events.actions import ActionTypes, ChangeFlowRunState, DoNothing, SendNotification
 from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.events.schemas.events import ResourceSpecification
 
@@ -31,6 +36,12 @@ CRASHES = STARTS + 1
 """Number of crashes within a day after which a run fails: more than the flow itself allows, which says more about it."""
 SILENT = "Silent"
 """Name of the state of a run without heartbeats; its type is CRASHED."""
+NIGHTLY, NIGHTLY_HOURS = "SELFTRAIN_NIGHTLY_HOURS", "26"
+"""Environment variable, and its default: hours in which a run of the deployment `prod`, which has the tag `prod`, has to complete."""
+CANCELLING_SECONDS = 600
+"""Seconds after which a run that is being cancelled is stuck: its worker and its process, which both end it within a minute, are gone."""
+BLOCK = "selftrain-alerts"
+"""Name of the notification block."""
 
 
 def _events(*states: str) -> set[str]:
@@ -108,11 +119,77 @@ def automations(silent: int, again: int) -> list[AutomationCore]:
     ]
 
 
+def alerts(nightly: timedelta, cancelling: int, told: list[ActionTypes]) -> list[AutomationCore]:
+    """The automations for what needs a person, whom the actions `told` tell."""
+    ends = _events("Completed", "Failed", "Crashed", "Cancelled")
+    return [
+        AutomationCore(
+            name="selftrain: no successful nightly",
+            description=f"No run of the deployment prod completed in {nightly / timedelta(hours=1):g} hours.",
+            trigger=EventTrigger(
+                posture=Posture.Proactive,
+                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
+                match_related=ResourceSpecification(
+                    {"prefect.resource.id": "prefect.tag.prod", "prefect.resource.role": "tag"}
+                ),
+                after=_events(
+                    "Completed"
+                ),  # the time counts from the last success, in place of windows one after the other
+                expect=_events("Completed"),
+                within=nightly,
+            ),
+            actions=told or [DoNothing()],
+        ),
+        AutomationCore(
+            name="selftrain: a run stuck in Cancelling is Cancelled",
+            description=f"It was Cancelling for {cancelling} s. It would hold its slot, and the next runs would wait for it.",
+            trigger=_trigger(
+                Posture.Proactive,
+                after=_events("Cancelling"),
+                expect=ends,
+                within=timedelta(seconds=cancelling),
+            ),
+            actions=[
+                ChangeFlowRunState(
+                    state=StateType.CANCELLED,
+                    message=f"stuck in Cancelling for {cancelling} s: neither its worker nor its process ended it",
+                ),
+                *told,
+            ],
+        ),
+    ]
+
+
+def _told(client: SyncPrefectClient) -> list[ActionTypes]:
+    """The action that tells a person, if the server has the block for it."""
+    blocks = client.read_block_documents(include_secrets=False)
+    return [
+        SendNotification(
+            block_document_id=block.id, subject="{{ automation.name }}", body="{{ automation.description }}"
+        )
+        for block in blocks
+        if block.name == BLOCK and block.block_schema and "notify" in block.block_schema.capabilities
+    ]
+
+
+def _nightly() -> timedelta:
+    """The time of NIGHTLY. Exits with a message if it is none."""
+    hours = os.environ.get(NIGHTLY) or NIGHTLY_HOURS
+    try:
+        return timedelta(hours=float(hours))
+    except (ValueError, OverflowError):
+        sys.exit(f"{NIGHTLY}={hours}: expected a number of hours")
+
+
 def make_automations(
-    client: SyncPrefectClient, silent: int = SILENT_SECONDS, again: int = AGAIN_SECONDS, force: bool = False
+    client: SyncPrefectClient,
+    silent: int = SILENT_SECONDS,
+    again: int = AGAIN_SECONDS,
+    force: bool = False,
+    cancelling: int = CANCELLING_SECONDS,
 ) -> None:
     """Create the automations, or update them. One that was paused on the server stays paused, unless `force`."""
-    for automation in automations(silent, again):
+    for automation in [*automations(silent, again), *alerts(_nightly(), cancelling, _told(client))]:
         existing = client.read_automations_by_name(automation.name)
         if existing:
             enabled = force or existing[0].enabled

@@ -1,5 +1,6 @@
-"""The tiny generator and reranker of the package's tests, for commands that load one, and a picker without a generator."""
+"""The tiny generator and reranker of the package's tests, for commands that load one, a picker without a generator, a webhook."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Reranker
 from tests.selftrain.conftest import generator, reranker
+from tests.webhook import Webhook, listening
 
 __all__ = ["generator", "reranker"]
 
@@ -28,3 +30,10 @@ def picker(reranker: Path, monkeypatch: pytest.MonkeyPatch) -> Picker:
     vars(picker)["lowest"] = -1.0
     monkeypatch.setattr("selftrain.rerank.ranker.load_ranker", lambda *_: picker)
     return picker
+
+
+@pytest.fixture(scope="module")
+def webhook() -> Iterator[Webhook]:
+    """A running webhook."""
+    with listening() as hook:
+        yield hook

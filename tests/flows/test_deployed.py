@@ -1,6 +1,5 @@
 """Tests of the deployments with a real server, pool and worker: schedule, cancellation, webhook, UI, PostgreSQL."""
 
-import http.server
 import importlib.util
 import json
 import logging
@@ -9,11 +8,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
 import urllib.error
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +20,7 @@ import pytest
 from tests.command import ROOT, Finished, PrefectServer, prefect_server, processes
 from tests.needs import need
 from tests.postgres import BINARIES, postgres
-
-SECRET = "planted-in-the-path-of-the-webhook"
+from tests.webhook import SECRET, Webhook
 
 
 def prefect(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -36,39 +33,6 @@ def prefect(*arguments: str, **environment: str) -> subprocess.CompletedProcess[
         text=True,
         timeout=900,
     )
-
-
-@dataclass
-class Webhook:
-    """A webhook's address and the requests that it received."""
-
-    url: str
-    told: list[dict[str, Any]] = field(default_factory=list)
-
-    def events(self, text: str) -> list[str]:
-        """The events whose text contains `text`."""
-        return [row["event"] for row in self.told if text in row["text"]]
-
-
-@pytest.fixture(scope="module")
-def webhook() -> Iterator[Webhook]:
-    """A running webhook that accepts every request."""
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            """Store the request."""
-            hook.told.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            """Log nothing."""
-
-    listening = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    hook = Webhook(f"http://127.0.0.1:{listening.server_port}/{SECRET}")
-    threading.Thread(target=listening.serve_forever, daemon=True).start()
-    yield hook
-    listening.shutdown()
 
 
 @dataclass

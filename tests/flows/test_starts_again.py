@@ -1,4 +1,4 @@
-"""Tests of the automations that start a run again, with a real server: states and heartbeats come in every order, also late.
+"""Tests of the automations and events, with a real server: states and heartbeats come in every order, also late.
 
 The server is on PostgreSQL: on SQLite it may wait for its own lock for 60 s after such a number of events, and loses events by it.
 """
@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from prefect import flow, tags
+from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
 from prefect.runtime import flow_run
@@ -22,9 +23,10 @@ from tasks.events import emit
 from tests.command import ROOT, PrefectServer, prefect_server, wait_until
 from tests.needs import need
 from tests.postgres import BINARIES, postgres
+from tests.webhook import Webhook
 
 sys.path.insert(0, str(ROOT / "infra"))
-from automation import CRASHES, make_automations
+from automation import BLOCK, CRASHES, NIGHTLY, make_automations
 
 SHORT = 10
 """Seconds: the shortest that Prefect allows for what does not happen."""
@@ -99,7 +101,7 @@ ENDS = {
 
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+def runs(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator[Runs]:
     """All runs, when everything that the automations do with them is done."""
     need(BINARIES is not None, "PostgreSQL is not installed")
     home = tmp_path_factory.mktemp("prefect")
@@ -108,7 +110,14 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
         prefect_server(home, PREFECT_SERVER_DATABASE_CONNECTION_URL=database) as server,
         SyncPrefectClient(server.url) as client,
     ):
-        make_automations(client, silent=SHORT, again=SHORT)
+        block = CustomWebhookNotificationBlock(
+            name="ours", url=webhook.url, json_data={"event": "alert", "text": "{{subject}}: {{body}}"}
+        )
+        with temporary_settings({PREFECT_API_URL: server.url}):
+            block.save(BLOCK, _sync=True)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv(NIGHTLY, str(SHORT / 3600))
+            make_automations(client, silent=SHORT, again=SHORT, cancelling=SHORT)
         yield played(Runs(server, client))
 
 
@@ -136,13 +145,29 @@ def played(runs: Runs) -> Runs:
     runs.become(["silent at last"], StateType.PENDING, StateType.RUNNING)
     runs.beat(*[f"{end} {ORDERS[2]}" for end in ENDS], "silent at last", "always crashes")
     runs.wait("silent at last")  # then the others' heartbeats are as old
+    stuck = [f"Cancelling {order}" for order in ORDERS]
+    wait_until(
+        lambda: all(runs.states(name)[-1] == "Cancelled" for name in stuck), "the end of those that are stuck"
+    )
     return runs
 
 
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("end", ENDS)
 def test_a_run_that_has_ended_is_not_started_again(runs: Runs, end: str, order: str):
-    assert runs.states(f"{end} {order}") == ["Scheduled", "Pending", "Running", end]
+    stuck = ["Cancelled"] if end == "Cancelling" else []
+    assert runs.states(f"{end} {order}") == ["Scheduled", "Pending", "Running", end, *stuck]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "selftrain: no successful nightly: No run of the deployment prod completed",
+        "selftrain: a run stuck in Cancelling is Cancelled: It was Cancelling for 10 s",
+    ],
+)
+def test_what_needs_a_person_is_told_by_the_notification_block(runs: Runs, webhook: Webhook, text: str):
+    wait_until(lambda: webhook.events(text), "the notification", lambda: webhook.told, seconds=120)
 
 
 @pytest.mark.parametrize(

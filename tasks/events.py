@@ -6,14 +6,14 @@ queued and sent by a thread: nothing waits for the server, and what it does not 
 
 from typing import Any
 
-from prefect.events import emit_event
-from prefect.runtime import flow_run
-
 from tasks.run import Run, Step
 
 
 def emit(event: str, config: str, **details: Any) -> None:
     """Emit `selftrain.EVENT` about the config of that name; outside a flow run nothing is emitted. `details`: JSON values."""
+    from prefect.events import emit_event
+    from prefect.runtime import flow_run
+
     if flow_run.id is None:
         return
     resource = {"prefect.resource.id": f"selftrain.config.{config}", "prefect.resource.name": config}

@@ -32,6 +32,11 @@ CUDA_LIBRARIES = 700 << 20
 """GPU memory of CUDA's context and kernels, in bytes."""
 HEAD_TILE = (4096, 32768)
 """Size of the tiles in which TRL computes SFT's logits on GPUs: (tokens, vocabulary entries)."""
+LOGIT_BYTES = 128 << 20
+"""Most bytes of the float32 logits that `models.vocabulary` computes at a time; more only where one token's are more."""
+LOGIT_TENSORS = 5
+"""Number of tensors of the size of the logits that computing a loss and its gradient takes: logits in the narrow and the wide type,
+scaled by the temperature, log-softmax, and its gradients."""
 
 
 @dataclass(frozen=True)
@@ -64,19 +69,16 @@ def training_memory(
     rows: int,
     width: float,
     lora: LoraConfig | None = None,
-    head_tokens: int = 0,
-    tiled: bool = False,
+    logits: float = 0,
 ) -> Memory:
     """Memory of one rank that trains a model with `parameters` parameters on the trunk of `shape`.
 
     rows, width  a micro batch's number of sequences, and their padded length in tokens
-    head_tokens  number of tokens whose logits are computed; 0 for a model without an output layer over the vocabulary
-    tiled        whether the logits are computed in TRL's tiles (`HEAD_TILE`), not all at once
+    logits       bytes of the logits and their gradients; 0 for a model without an output layer over the vocabulary
     """
     adapters = shape.adapters(lora.rank) if lora else 0
     states = model_states(parameters, adapters or parameters, shape.largest, runtime)
     activations = activation_bytes(shape, rows * width, runtime)
-    logits = head_bytes(shape, head_tokens, tiled, trained=lora is None)
     return Memory(states.terms | {"activations": int(activations + logits)}, states.host)
 
 
@@ -145,14 +147,30 @@ def activation_bytes(shape: Shape, tokens: float, runtime: RuntimeConfig) -> flo
     return tokens * (layer * shape.layers + 2 * FLOAT * shape.hidden)
 
 
-def head_bytes(shape: Shape, tokens: float, tiled: bool, trained: bool = True) -> float:
-    """Bytes of the float32 logits, their log-softmax and their gradients for `tokens` tokens."""
-    if not tokens:
-        return 0
+def head_bytes(shape: Shape, tokens: float, tiled: bool, trained: bool) -> float:
+    """Bytes of the float32 logits, their log-softmax and their gradients for `tokens` tokens in SFT.
+
+    tiled  whether the logits are computed in TRL's tiles (`HEAD_TILE`), not all at once
+    """
     if tiled:
         rows, entries = min(tokens, HEAD_TILE[0]), min(shape.vocabulary, HEAD_TILE[1])
         return FLOAT * (3 * rows * entries + (shape.head if trained else 0))
     return FLOAT * 3 * tokens * shape.vocabulary
+
+
+def chunk_tokens(vocabulary: int) -> int:
+    """Number of tokens whose logits `models.vocabulary` computes at a time."""
+    return max(1, LOGIT_BYTES // (FLOAT * vocabulary))
+
+
+def chunked_head_bytes(shape: Shape, tokens: float, trained: bool) -> float:
+    """Bytes of the logits, their log-softmax and their gradients where `models.vocabulary` computes them for `tokens` tokens.
+
+    trained  whether the output layer is trained: then its gradient exists twice more while it is summed over several chunks
+    """
+    most = chunk_tokens(shape.vocabulary)
+    sums = 2 * shape.head if trained and tokens > most else 0
+    return FLOAT * (LOGIT_TENSORS * min(tokens, most) * shape.vocabulary + sums)
 
 
 def decoding_bytes(shape: Shape, rows: float, length: float, number: int) -> int:
@@ -182,8 +200,7 @@ def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: f
         rows=rows,
         width=width,
         lora=config.lora,
-        head_tokens=int(rows * width),
-        tiled=runtime.device == "cuda",
+        logits=head_bytes(shape, rows * width, runtime.device == "cuda", config.lora is None),
     )
 
 
@@ -203,7 +220,7 @@ def reward_memory(
         rows=pairs * (1 + LONGEST_LIST) // 2 if config.loss == "listwise" else 2 * pairs,
         width=width,
         lora=config.lora,
-        head_tokens=int(pairs * width) if config.lm_loss else 0,
+        logits=chunked_head_bytes(shape, pairs * width, config.lora is None) if config.lm_loss else 0,
     )
 
 
@@ -235,7 +252,7 @@ def ppo_memory(
         rows=rows * (2 if separate else 1),
         width=width,
         lora=config.lora,
-        head_tokens=int(rows * completion),
+        logits=chunked_head_bytes(shape, rows * completion, config.lora is None),
     )
     others = frozen_bytes(runtime) * other_parameters(config, shape.parameters, judge.classifier, runtime)
     share = config.rollout_batch / ranks

@@ -7,6 +7,7 @@ All functions return FLOPs.
 from dataclasses import dataclass
 
 from selftrain.config import LoraConfig, PPOConfig, RuntimeConfig
+from selftrain.models.footprint import chunk_tokens
 from selftrain.models.shapes import Shape
 
 ATTENTION_BACKWARD = 2.5
@@ -98,7 +99,8 @@ def ppo_experience(shape: Shape, judge: Shape, rows: Rows, config: PPOConfig) ->
 
 
 def ppo_update(shape: Shape, rows: Rows, config: PPOConfig, runtime: RuntimeConfig) -> float:
-    """PPO's updates on the rollouts `rows`, in all epochs."""
+    """PPO's updates on the rollouts `rows`, in all epochs. Logits that are computed in chunks are computed again for the gradients."""
     trunks = 1 + (config.critic == "separate")
-    head = (2 if config.lora else 3) * 2 * shape.head * rows.count * rows.completion
+    again = config.micro_batch * rows.completion > chunk_tokens(shape.vocabulary)
+    head = ((2 if config.lora else 3) + again) * 2 * shape.head * rows.count * rows.completion
     return config.epochs * (trunks * train(shape, rows, runtime, config.lora) + head)

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 from peft import PeftModel
-from torch.nn.functional import cross_entropy, logsigmoid
+from torch.nn.functional import logsigmoid
 from transformers.modeling_outputs import SequenceClassifierOutput
 from trl import RewardConfig as TrlRewardConfig
 from trl import RewardTrainer
@@ -32,6 +32,7 @@ from selftrain.models import lora
 from selftrain.models.layers import check_packed, keep_layers, tied_head
 from selftrain.models.models import final_norm, load_classifier, load_tokenizer
 from selftrain.models.prompts import reranker_template
+from selftrain.models.vocabulary import chosen_logprobs
 from selftrain.models.weights import digest_weights
 from selftrain.records import Pair, read_records
 from selftrain.stage import Outcome
@@ -325,7 +326,7 @@ def completion_loss(
     head    [vocabulary, hidden] weights of the language model's head
     """
     row, at = mask[:, 1:].nonzero(as_tuple=True)
-    nats = cross_entropy((states[row, at] @ head.T).float(), ids[row, at + 1], reduction="none")
+    nats = -chosen_logprobs(states[row, at], head, None, ids[row, at + 1])
     return (nats / mask[:, 1:].sum(1)[row]).sum() / len(mask)
 
 

@@ -16,7 +16,7 @@ from selftrain.errors import SandboxFailed
 from selftrain.models.weights import unsharded_parameters
 from selftrain.sampling.stopping import Stopping
 from selftrain.training.ppo import equations
-from selftrain.training.ppo.model import Sequences, completion_distribution
+from selftrain.training.ppo.model import Sequences, completion_states
 from selftrain.training.ppo.rollout import FromPolicy, noise, seeded
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings
@@ -200,26 +200,23 @@ class Collector:
         out = torch.zeros(rows, self.width, 5, device=self.accelerator.device)
         for chunk in sequences.lengths.argsort(stable=True).split(self.config.micro_batch):
             batch = sequences.take(chunk)
-            logprobs, values, policy = self.model(batch, distributions=True)
-            reference = self._reference(batch)
-            own = reference.gather(1, batch.targets()[:, None]).squeeze(1)
+            logprobs, values, compared = self.model(batch, reference=self._reference)
+            own, entropy, kl = compared.unbind(-1)
             values = torch.zeros_like(own) if values is None else values
-            chances = policy.exp()
-            entropy = -(chances * policy).sum(-1)
-            kl = -entropy - (chances * reference).sum(-1)
             figures = torch.zeros(len(chunk), self.width, 5, device=out.device)
             mask = equations.completion_mask(batch.completions, self.width)
             figures[mask] = torch.stack([logprobs, own, values, entropy, kl], -1)
             out[chunk] = figures
         return out
 
-    def _reference(self, batch: Sequences) -> Tensor:
-        """[completion tokens, vocabulary] log-probabilities of all tokens under the reference."""
+    def _reference(self, batch: Sequences) -> tuple[Any, Tensor]:
+        """See `model.Reference`."""
         if self.reference is None:
             with self.adapters.disable_adapter():
-                return self.model(batch, distributions=True)[2]
+                return self.policy.get_output_embeddings(), completion_states(self.policy.base_model, batch)
         with self.accelerator.autocast():
-            return completion_distribution(self.reference, batch, self.config.temperature)
+            states = completion_states(self.reference.base_model, batch)
+        return self.reference.get_output_embeddings(), states
 
     def _gather(self, share: Tensor) -> Tensor:
         """Gather every rank's share; returns all rows of the batch, in the batch's order."""

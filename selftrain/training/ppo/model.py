@@ -1,6 +1,6 @@
 """The policy and its value head, if it has one, in one module, so that one optimizer or one DeepSpeed engine trains both."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from selftrain.errors import UsageError
 from selftrain.models.models import pad
+from selftrain.models.vocabulary import Vocabulary
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,11 @@ class Sequences:
         return self.ids.flatten()[self.predicting() + 1]
 
 
+Reference = Callable[[Sequences], tuple[nn.Linear, Tensor]]
+"""A batch -> the reference's output layer, and its last hidden states before each completion token. Called within the policy's forward
+pass, where the weights are gathered that it shares with the policy under ZeRO stage 3."""
+
+
 class PolicyWithValue(nn.Module):
     """A causal language model and a linear value head, which reads the policy's trunk or `value_trunk`.
 
@@ -77,29 +83,29 @@ class PolicyWithValue(nn.Module):
         if self.value_head is not None:
             nn.init.zeros_(self.value_head.weight)
             nn.init.zeros_(self.value_head.bias)
-        self.temperature = temperature
+        self.vocabulary = Vocabulary(temperature)
 
     def forward(
-        self, batch: Sequences, distributions: bool = False
+        self, batch: Sequences, reference: Reference | None = None
     ) -> tuple[Tensor, Tensor | None, Tensor | None]:
         """Log-probabilities of the completion tokens and the values before these tokens, both [completion tokens] float32.
 
         Without a value head the values are None.
 
-        distributions  also return the log-probabilities of the whole vocabulary, [completion tokens, vocabulary] float32;
-                       without it the third result is None
+        reference  also return [completion tokens, 3] float32, without gradients: the log-probability under the reference, the
+                   policy's entropy, and its KL to the reference (`models.vocabulary`); without it the third result is None
 
         Log-probabilities are those of softmax(logits / temperature), the distribution that rollouts are sampled from.
         """
         states = completion_states(self.policy.base_model, batch)
-        logs = _log_distribution(self.policy, states, self.temperature)
-        logprobs = logs.gather(1, batch.targets()[:, None]).squeeze(1)
+        head, other = self.policy.get_output_embeddings(), reference and reference(batch)
+        logprobs, compared = self.vocabulary(head, states, batch.targets(), other)
         values = None
         if self.value_head is not None:
             if self.value_trunk is not None:
                 states = completion_states(self.value_trunk, batch)
             values = self.value_head(states).squeeze(1).float()
-        return logprobs, values, logs if distributions else None
+        return logprobs, values, compared
 
 
 def without_dropout(model: Any) -> Any:
@@ -122,12 +128,6 @@ def completion_states(trunk: Any, batch: Sequences) -> Tensor:
     return hidden.flatten(0, 1).index_select(0, batch.predicting())
 
 
-def completion_distribution(model: Any, batch: Sequences, temperature: float) -> Tensor:
-    """[completion tokens, vocabulary] log softmax(logits / temperature) of a model without value head, such as the reference."""
-    states = completion_states(model.base_model, batch)
-    return _log_distribution(model, states, temperature)
-
-
 def check_head(model: Any, ids: Sequence[int]) -> None:
     """Raise UsageError unless the logits of `model` equal its output embedding applied to the trunk's last hidden states.
 
@@ -144,9 +144,3 @@ def check_head(model: Any, ids: Sequence[int]) -> None:
             f"PPO cannot train a {type(model).__name__}: its logits are not its output embedding of its last hidden "
             "states (it scales or caps them); use a Llama-like model (Llama, Qwen2, DeepSeek-Coder, Mistral, ...)"
         )
-
-
-def _log_distribution(model: Any, states: Tensor, temperature: float) -> Tensor:
-    """[completion tokens, vocabulary] log softmax(logits / temperature), float32."""
-    logits = model.get_output_embeddings()(states).float()
-    return (logits if temperature == 1 else logits / temperature).log_softmax(-1)

@@ -61,6 +61,7 @@ class Trainer:
             trained, lr=config.learning_rate, eps=1e-5, weight_decay=0.0, fused=True
         )
         self.model, self.optimizer = accelerator.prepare(self.module, optimizer)
+        self.module.vocabulary.attach(models.policy.get_output_embeddings())
         self.collector = Collector(
             settings, models, reward, [*prompts, *probe_prompts], len(prompts), self.model, accelerator
         )

@@ -13,6 +13,7 @@ import torch
 from selftrain.config import PPOConfig, RuntimeConfig
 from selftrain.launch.launch import keep_until_exit
 from selftrain.launch.ranks import world_size
+from selftrain.models import footprint
 from selftrain.sampling.stopping import Stopping
 from selftrain.stages.ppo import PPOSlice
 from selftrain.training.ppo.rollout import FromUnshardedCopy, seeded
@@ -58,6 +59,7 @@ def main() -> None:
     settings = SETTINGS.model_copy(update={"algorithm": sys.argv[2], "group": 4})
     world = world_size()
     torch.set_num_threads(1)
+    footprint.LOGIT_BYTES = 4 * VOCABULARY * 5  # ranks compute their logits in different numbers of chunks
     policy, reference, whole = make_model(), make_model(), make_model()
     runtime = RuntimeConfig(processes=world, deepspeed=deepspeed)
     accelerator = _accelerator(PPOSlice(seed=1, ppo=settings, max_new_tokens=WIDTH), runtime, world)

@@ -5,7 +5,7 @@ import torch
 from transformers import GraniteConfig, GraniteForCausalLM
 
 from selftrain.errors import UsageError
-from selftrain.training.ppo.model import PolicyWithValue, Sequences, check_head
+from selftrain.training.ppo.model import PolicyWithValue, Sequences, check_head, completion_states
 from tests.selftrain.training.ppo.tiny import make_model, reference_logprobs
 
 PROMPTS = [[5, 6, 7, 8, 9], [3]]
@@ -16,6 +16,11 @@ def with_value(tiny, temperature=1.0):
     model = PolicyWithValue(tiny, temperature)
     torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(0))
     return model
+
+
+def itself(model):
+    """The model as the reference of a policy."""
+    return lambda batch: (model.lm_head, completion_states(model.model, batch))
 
 
 def by_hand(tiny, prompt, completion, temperature=1.0):
@@ -38,8 +43,8 @@ def test_sequences():
 def test_numbers_are_those_of_the_whole_model(tiny, temperature):
     batch = Sequences.of(PROMPTS, COMPLETIONS, "cpu")
     with torch.no_grad():
-        logprobs, _, logs = with_value(tiny, temperature)(batch, distributions=True)
-        entropies = -(logs.exp() * logs).sum(-1)
+        logprobs, _, compared = with_value(tiny, temperature)(batch, reference=itself(tiny))
+        entropies = compared[:, 1]
     pairs = [by_hand(tiny, p, c, temperature) for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
     torch.testing.assert_close(logprobs, torch.cat([logs for logs, _ in pairs]))
     torch.testing.assert_close(entropies, torch.cat([entropy for _, entropy in pairs]))
@@ -54,7 +59,7 @@ def test_extra_padding_changes_nothing(tiny):
     wider = Sequences(torch.cat([batch.ids, garbage], 1), batch.prompts, batch.completions)
     with torch.no_grad():
         for narrow, wide in zip(
-            model(batch, distributions=True), model(wider, distributions=True), strict=True
+            model(batch, reference=itself(tiny)), model(wider, reference=itself(tiny)), strict=True
         ):
             torch.testing.assert_close(narrow, wide)
 

@@ -4,7 +4,7 @@ import torch
 from tokenizers import Tokenizer, decoders, models
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from selftrain.training.ppo.model import completion_distribution
+from selftrain.training.ppo.model import completion_states
 
 END = 1
 VOCABULARY = 24
@@ -41,8 +41,9 @@ def make_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def reference_logprobs(model, batch, temperature):
-    """[completion tokens] log-probabilities of the completions' own tokens, from `completion_distribution`."""
-    logs = completion_distribution(model, batch, temperature)
+    """[completion tokens] log-probabilities of the completions' own tokens, by the direct formula."""
+    logits = model.lm_head(completion_states(model.model, batch))
+    logs = (logits / temperature).log_softmax(-1)
     return logs.gather(1, batch.targets()[:, None]).squeeze(1)
 
 

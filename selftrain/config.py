@@ -660,7 +660,8 @@ class RewardConfig(Strict):
     """Settings of low-rank adapters that are trained with the score head in place of all weights; null trains all weights."""
     compute_type: Literal["float32", "bfloat16"] = "float32"
     """Arithmetic on CPUs, in training and where the reranker scores. bfloat16 is twice as fast on processors with AVX-512 BF16 or
-    AMX, and slower on others; the weights that are trained stay float32. On GPUs training always uses bfloat16."""
+    AMX, and slower on others; the weights that are trained stay float32. On GPUs training always uses bfloat16, and scoring what
+    is set here, with float32's products in TF32, which round inputs to 10 bits."""
     holdout: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of the tasks whose pairs, in all languages, are held out from training and evaluated on while it runs."""
     evaluation_steps: Count | None = None

@@ -167,21 +167,6 @@ def load_classifier(
     return model
 
 
-def compute_as_trained(model: Any) -> Any:
-    """The reranker `model`, from now on in bfloat16 if it was trained with `reward.compute_type` bfloat16; else unchanged.
-
-    The score head, with the weights that bfloat16 has, computes in float32. Under ZeRO stage 3 this rank's shards change too.
-    """
-    if getattr(model.config, "compute_type", None) != "bfloat16":
-        return model
-    model.bfloat16().score.float()
-    model.score.register_forward_pre_hook(lambda _, states: (states[0].float(),))
-    for parameter in model.parameters():
-        if hasattr(parameter, "ds_tensor"):
-            parameter.ds_tensor.data = parameter.ds_tensor.data.bfloat16().to(parameter.dtype)
-    return model
-
-
 def is_classifier(config: Any) -> bool:
     """Whether a transformers config describes a sequence classifier."""
     return any(name.endswith(CLASSIFIER) for name in config.architectures or [])

@@ -164,7 +164,8 @@ def make_plan(
     shape, judge = shapes(config, corpus.vocabulary)
     cuda = config.runtime.device == "cuda"
     tflops = hardware.tflops or (GPU_TFLOPS if cuda else CPU_TFLOPS * config.runtime.threads)
-    speed = stated_speed(tflops, hardware.utilisation, hardware.sampling_utilisation)
+    scoring = 0.5 if cuda and config.reward.compute_type == "float32" else 1.0  # TF32
+    speed = stated_speed(tflops, hardware.utilisation, hardware.sampling_utilisation, scoring)
     planner = Planner(config, graph(config), shape, judge, corpus, speed)
     if store is not None:
         planner = replace(planner, speed=_rates(planner, store, graph))

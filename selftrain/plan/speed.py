@@ -23,9 +23,15 @@ class Speed:
     said: tuple[str, ...] = ()
 
 
-def stated_speed(tflops: float, utilisation: float, sampling_utilisation: float) -> Speed:
-    """The speed from a device's peak, and the shares of the peak that training (with scoring) and sampling reach."""
+def stated_speed(
+    tflops: float, utilisation: float, sampling_utilisation: float, scoring: float = 1.0
+) -> Speed:
+    """The speed from a device's peak, and the shares of the peak that training (with scoring) and sampling reach.
+
+    scoring  the peak of the arithmetic in which rerankers score, as a share of the device's: TF32 has half the peak of bf16
+    """
     batched = dict.fromkeys(("sft", "train_reward", "ppo", "score"), tflops * 1e12 * utilisation)
+    batched["score"] *= scoring
     one_by_one = dict.fromkeys(("rollout", "sample"), tflops * 1e12 * sampling_utilisation)
     return Speed(
         batched | one_by_one,

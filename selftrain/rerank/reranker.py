@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 from selftrain.config import PromptStyle
 from selftrain.errors import UsageError
 from selftrain.models.context import context_of
+from selftrain.models.precision import tensor_cores
 from selftrain.models.prompts import style_of
 from selftrain.rerank.batches import batches
 from selftrain.rerank.normal import Normal, check, normal, refusal
@@ -71,22 +72,24 @@ class Reranker:
     def load(cls, place: str | Path, device: str = "cpu") -> "Reranker":
         """Load a reranker from a folder, a run (its last one), `champion`, a URL or the hub; see `selftrain.rerank.places`.
 
-        It computes in float32 whatever the type of the stored weights, unless it was trained with `reward.compute_type` bfloat16:
-        in bfloat16 the score of a program changes by up to 0.02 with the programs that are scored beside it.
+        It computes in float32 whatever the type of the stored weights, on GPUs with products in TF32, unless it was trained with
+        `reward.compute_type` bfloat16: in bfloat16 the score of a program changes by up to 0.02 with the programs that are scored
+        beside it.
 
         Raises UsageError where there is no reranker, the model is not a classifier with one label, or the device cannot be used.
         """
         folder = reranker_folder(place)
         with _without_collector():
-            from selftrain.models.models import compute_as_trained, load_classifier, load_tokenizer
+            from selftrain.models.models import load_classifier, load_tokenizer
+            from selftrain.models.precision import compute_as_trained
 
-            model = load_classifier(folder).eval()
+            model = compute_as_trained(load_classifier(folder).eval())
             try:
                 model.to(device)
             except (RuntimeError, AssertionError) as error:
                 reason = str(error).partition("\n")[0]
                 raise UsageError(f"the reranker cannot be put on the device {device!r}: {reason}") from error
-            return cls(compute_as_trained(model), load_tokenizer(folder), folder=folder)
+            return cls(model, load_tokenizer(folder), folder=folder)
 
     def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
         """Score and rank `candidates` of `prompt`.
@@ -94,7 +97,7 @@ class Reranker:
         candidates  completions of the prompt, whole programs, or answers in markdown (`selftrain.rerank.normal`)
         language    of the programs; None: what the prompt looks like
 
-        A score does not depend on the other candidates, but for rounding (less than 1e-4).
+        A score does not depend on the other candidates, but for rounding (less than 1e-4 on CPUs in float32).
 
         Raises UsageError where no candidate can be scored, or the prompt or a candidate is no text.
 
@@ -232,8 +235,8 @@ class Reranker:
             heads.append(common)
             tails.append([row[len(common) :] for row in rows])
         scores = [[0.0] * len(rows) for rows in tails]
-        with torch.inference_mode():
-            device = next(self.model.parameters()).device.type
+        device = next(self.model.parameters()).device.type
+        with torch.inference_mode(), tensor_cores(device):
             for group in batches([len(head) for head in heads], device):
                 places = [(at, number) for at in group for number in range(len(tails[at]))]
                 placed = [(place, tail) for place, at in enumerate(group) for tail in tails[at]]

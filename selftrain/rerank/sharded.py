@@ -11,7 +11,8 @@ from typing import Any
 from selftrain.config import RuntimeConfig
 from selftrain.launch.launch import keep_until_exit
 from selftrain.models.deepspeed_ops import start_distributed
-from selftrain.models.models import compute_as_trained, load_classifier, load_tokenizer
+from selftrain.models.models import load_classifier, load_tokenizer
+from selftrain.models.precision import compute_as_trained
 from selftrain.rerank.reranker import Reranker
 
 

@@ -15,6 +15,9 @@ from selftrain.sampling.stopping import Stopping, Watch
 NUCLEUS = 256
 """Number of the likeliest tokens among which a row's nucleus is looked for first: sorting a vocabulary of 150,000 takes as long as
 a forward pass of a model of 0.5 B parameters."""
+WHOLE, BLOCK = 8192, 512
+"""A token is drawn from a vocabulary of at most WHOLE entries by summing over all of it, from a larger one by summing over blocks of
+BLOCK entries, and then within one: PPO draws by sums in float64, which take long over 150,000 entries."""
 DROP_SHARE = 0.1
 """Finished rows are removed from the batch once they make up this share of it, since each removal copies the KV cache."""
 
@@ -217,6 +220,27 @@ def _from_nucleus(
 
 def _first_above(probabilities: torch.Tensor, uniforms: torch.Tensor) -> torch.Tensor:
     """[rows] the first place at which the cumulative probability exceeds the row's number x the sum of all."""
-    cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)
-    target = uniforms[:, None] * cumulative[:, -1:]
-    return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=cumulative.shape[-1] - 1)
+    entries = probabilities.shape[-1]
+    if entries <= WHOLE:
+        cumulative = probabilities.cumsum(-1, dtype=uniforms.dtype)
+        target = uniforms[:, None] * cumulative[:, -1:]
+        return torch.searchsorted(cumulative, target, right=True).squeeze(1).clamp(max=entries - 1)
+    blocks = torch.nn.functional.pad(probabilities, (0, -entries % BLOCK)).unflatten(1, (-1, BLOCK))
+    block, fraction = _block_above(blocks.sum(-1), uniforms)
+    inside = blocks[torch.arange(len(blocks), device=block.device), block]
+    return block * BLOCK + _block_above(inside, fraction)[0]
+
+
+def _block_above(sums: torch.Tensor, uniforms: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """[rows] the first place of `sums` [rows, places] at which their cumulative sum exceeds the row's number x the sum of all, never
+    one whose sum is 0; and [rows] how far into that place's sum the number falls, in [0, 1]."""
+    cumulative = sums.cumsum(-1, dtype=uniforms.dtype)
+    total = cumulative[:, -1:].contiguous()
+    target = uniforms[:, None] * total
+    # Rounding may make the target the total itself, which nothing exceeds: the last place with a sum is the first to reach it.
+    last = torch.searchsorted(cumulative, total)
+    place = torch.minimum(torch.searchsorted(cumulative, target, right=True), last)
+    upto = cumulative.gather(1, place)
+    before = torch.where(place > 0, cumulative.gather(1, (place - 1).clamp(min=0)), torch.zeros_like(upto))
+    fraction = ((target - before) / (upto - before)).clamp(0, 1)
+    return place.squeeze(1), fraction.squeeze(1)

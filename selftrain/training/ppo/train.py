@@ -22,7 +22,6 @@ from selftrain.models.context import fits
 from selftrain.models.deepspeed_ops import build_operators
 from selftrain.models.footprint import world
 from selftrain.models.models import (
-    compute_as_trained,
     context_of,
     decode_completion,
     end_ids,
@@ -30,6 +29,7 @@ from selftrain.models.models import (
     load_generator,
     load_tokenizer,
 )
+from selftrain.models.precision import compute_as_trained, narrowed
 from selftrain.models.prompts import encode_problem
 from selftrain.models.weights import digest_weights
 from selftrain.models.zero import zero_of
@@ -106,9 +106,8 @@ def _load(config: PPOSlice, child: Child) -> tuple[Models, Any, Any]:
     frozen = {"dtype": torch.bfloat16} if child.runtime.device == "cuda" else {}
     torch.manual_seed(config.seed)
     policy = load_generator(start)
-    judge = compute_as_trained(load_classifier(child.inputs["reranker"]))
-    if judge.dtype is not torch.bfloat16:
-        judge.to(**frozen)
+    judge = load_classifier(child.inputs["reranker"])
+    judge = narrowed(judge) if frozen else compute_as_trained(judge)
     copy = load_generator(start, **frozen) if zero_of(child.runtime).stage == 3 else None
     trunk = load_generator(start).base_model if settings.critic == "separate" else None
     reference = None if settings.lora and start == generator else load_generator(generator, **frozen)

@@ -266,6 +266,29 @@ def test_ppo_keeps_reference_and_reranker_and_with_zero_3_a_copy(tmp_path: Path)
     assert others(third) == 2 * (20_000 + 10_016)
 
 
+def test_ppos_logits_take_no_more_memory_for_more_tokens():
+    """At a vocabulary of 152,000, 3,072 tokens would have 1.9 GB of logits, in several tensors."""
+    wide = replace(TWO_LAYERS, vocabulary=152_000, head=152_000 * 16)
+    few, many = (footprint.chunked_head_bytes(wide, tokens, trained=True) for tokens in (300, 3_072))
+    assert few == many
+    assert 0.99 * 5 * (128 << 20) < many - 2 * 4 * wide.head <= 5 * (128 << 20)
+    assert many - footprint.chunked_head_bytes(wide, 3_072, trained=False) == 2 * 4 * wide.head
+    assert footprint.chunked_head_bytes(TWO_LAYERS, 30, trained=True) == 4 * 5 * 30 * 100
+    config = PPOConfig(micro_batch=8)
+    more = footprint.ppo_memory(config, wide, TWO_LAYERS, ONE, 20, 384).terms["activations"]
+    assert more - many == footprint.activation_bytes(wide, 8 * 404, ONE)
+
+
+def test_on_gpus_a_reranker_scores_in_tf32_at_half_the_peak():
+    def rates(**settings: Any) -> dict[str, float]:
+        config = RunConfig(**TINY)
+        changed = config.model_copy(update={"reward": config.reward.model_copy(update=settings)})
+        return make_plan(changed, Hardware(gpus=2), graph).speed.rates
+
+    assert rates()["score"] == rates()["train_reward"] / 2
+    assert rates(compute_type="bfloat16")["score"] == rates()["train_reward"]
+
+
 def test_a_value_model_of_its_own_is_trained_too():
     shared = footprint.ppo_memory(PPOConfig(), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)
     separate = footprint.ppo_memory(PPOConfig(value_model="separate"), TWO_LAYERS, TWO_LAYERS, ONE, 20, 10)

@@ -124,6 +124,25 @@ def test_a_nucleus_larger_than_the_tokens_it_is_looked_for_in_is_drawn_from_all(
             assert draw(logits, torch.tensor([number, number]), top_p=0.9).tolist() == expected
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_draw_from_a_large_vocabulary_is_that_of_the_sum_over_all_of_it(dtype: torch.dtype):
+    """Draws between the boundaries of tokens, at both ends of the vocabulary, and numbers so near 1 that rounding makes them 1."""
+    made = torch.Generator().manual_seed(0)
+    logits = torch.randn(400, 20_011, generator=made) * 3
+    logits[:100, 5_000:] = -torch.inf  # the last entries, and whole blocks, have no probability
+    logits[100:200, :19_000] = -torch.inf
+    numbers = torch.rand(400, generator=made, dtype=dtype)
+    numbers[::4] = 1 - torch.finfo(dtype).eps / 2
+    numbers[1::4] = 0
+    chosen = draw(logits, numbers)
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    upto = cumulative.gather(1, chosen[:, None]).squeeze(1)
+    own = logits.double().softmax(-1).gather(1, chosen[:, None]).squeeze(1)
+    assert bool((own > 0).all())
+    assert bool((upto >= numbers - 1e-6).all())
+    assert bool((upto - own <= numbers + 1e-6).all())
+
+
 @pytest.mark.parametrize("kind", ["hf", "ctranslate2"])
 def test_every_engine_draws_from_the_k_likeliest_tokens(
     generator: Path, prompts: list, converted: Any, kind: str

@@ -2,7 +2,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help setup demo evidence test test-slow check docs bench image worker-image sbom server deploy worker clean
+.PHONY: help setup demo evidence test test-slow check docs bench gpu-check image worker-image sbom server deploy worker clean
 
 PYTHON ?= python3
 # Where PyTorch comes from: a CPU build on Linux unless GPU=1. TORCH_INDEX= (empty) asks the usual index only.
@@ -14,6 +14,7 @@ IMAGE ?=
 # Further arguments of `docker build`.
 BUILD ?=
 COMMIT = $(shell git describe --always --dirty --abbrev=64 --exclude='*')
+ARGS ?=
 # Processes that share the tests, file by file.
 WORKERS ?= 2
 BIN := .venv/bin
@@ -71,6 +72,9 @@ docs: $(READY) ## the generated pages (docs/configuration.md, lists in docs/deve
 
 bench: $(READY) ## speed, measured side by side on this machine
 	@$(BIN)/python -m tests.bench
+
+gpu-check: $(READY) ## every stage on this machine's GPUs, beside a CPU, the plan and the card's peak, in ten minutes (ARGS="--out FILE ...")
+	@$(BIN)/python -m infra.gpu_check $(ARGS)
 
 image: $(READY) ## the Docker image in which the sandbox runs programs
 	@$(BIN)/python -m sandbox build

@@ -30,7 +30,9 @@ FOREIGN = {
 }
 """Which other libraries it may import, anywhere."""
 
-ONLY_IN_CHILDREN = ("selftrain/training/", "selftrain/sampling/hf.py", "selftrain/models/lora.py")
+ONLY_IN_CHILDREN = (
+    "selftrain/training/", "selftrain/sampling/hf.py", "selftrain/models/lora.py", "selftrain/models/vocabulary.py",
+)  # fmt: skip
 """Modules that import heavy libraries when they are imported; only child processes import them."""
 ONLY_IN_RUNS = (
     "flows/evaluate.py",

@@ -32,7 +32,7 @@ class Vocabulary(nn.Module):
         """Let DeepSpeed gather the weights of `head` for this module's passes, if they are sharded now."""
         for parameter in head.parameters(recurse=False):
             if hasattr(parameter, "ds_id"):
-                from deepspeed.zero import register_external_parameter
+                from deepspeed.runtime.zero import register_external_parameter
 
                 register_external_parameter(self, parameter)
 
@@ -132,12 +132,12 @@ class _Chunked(torch.autograd.Function):
         # The gradients of the states by chunk, and one sum each for weights and bias.
         found: list[list[Tensor]] = [[], [], []]
         for own, ids, grad in zip(*(one.split(ctx.size) for one in (states, targets, grads[0])), strict=True):
-            given = [
+            given: list[Any] = [
                 None if one is None else one.detach().requires_grad_(wants)
                 for one, wants in zip((own, weight, bias), wanted, strict=True)
             ]
             with torch.enable_grad(), ctx.arithmetic():
-                logprobs = _chosen(*given, ids, ctx.temperature)
+                logprobs = _chosen(given[0], given[1], given[2], ids, ctx.temperature)
             asked = [at for at in range(3) if wanted[at]]
             for at, part in zip(
                 asked, torch.autograd.grad(logprobs, [given[at] for at in asked], grad), strict=True

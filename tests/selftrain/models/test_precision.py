@@ -37,4 +37,4 @@ def test_a_narrowed_rerankers_head_computes_in_float32():
     assert next(model.model.parameters()).dtype is torch.bfloat16
     assert found.dtype is torch.float32
     assert not torch.equal(found, found.bfloat16().float()), "a score is not rounded to bfloat16"
-    torch.testing.assert_close(found, exact, rtol=0.05, atol=0.05)
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.2)

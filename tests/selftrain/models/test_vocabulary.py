@@ -104,22 +104,22 @@ def test_summed_logprobs_of_a_long_row(monkeypatch):
 
 
 MEASURED = """
-import resource, sys, torch
+import resource, torch
 from selftrain.models.vocabulary import chosen_logprobs
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 layer = torch.nn.Linear(64, 152_000, bias=False)
-before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-states = torch.randn(int(sys.argv[1]), 64, requires_grad=True)
-chosen_logprobs(states, layer.weight, None, torch.zeros(len(states), dtype=torch.long), 0.9).sum().backward()
-print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) << 10)
+before = peak()
+for tokens in (300, 1_000):
+    states, targets = torch.randn(tokens, 64, requires_grad=True), torch.zeros(tokens, dtype=torch.long)
+    chosen_logprobs(states, layer.weight, None, targets, 0.9).sum().backward()
+    print(peak() - before)
 """
 
 
 def test_memory_at_a_vocabulary_of_152_thousand_is_bounded():
-    """1,536 tokens' logits have 934 MB in float32; the plan's formula holds, for all tensors together."""
-    few, many = (
-        int(subprocess.run([sys.executable, "-c", MEASURED, str(n)], capture_output=True, check=True).stdout)
-        for n in (300, 1_000)
-    )
+    """1,000 tokens' logits have 608 MB in float32; the plan's formula holds, for all tensors together."""
+    found = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, check=True).stdout
+    few, many = map(int, found.split())
     bound = footprint.LOGIT_TENSORS * footprint.LOGIT_BYTES + 2 * 4 * 64 * 152_000
-    assert many < 1.1 * bound
-    assert many - few < 0.1 * bound
+    assert 0.3 * bound < many < 1.1 * bound
+    assert many - few < footprint.LOGIT_BYTES

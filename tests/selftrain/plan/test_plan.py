@@ -268,13 +268,13 @@ def test_ppo_keeps_reference_and_reranker_and_with_zero_3_a_copy(tmp_path: Path)
 
 def test_ppos_logits_take_no_more_memory_for_more_tokens():
     """At a vocabulary of 152,000, 3,072 tokens would have 1.9 GB of logits, in several tensors."""
-    wide = replace(TWO_LAYERS, vocabulary=152_000, head=152_000 * 16)
+    wide = replace(TWO_LAYERS, vocabulary=152_000, head=152_000 * 16, context=1_000)
     few, many = (footprint.chunked_head_bytes(wide, tokens, trained=True) for tokens in (300, 3_072))
     assert few == many
     assert 0.99 * 5 * (128 << 20) < many - 2 * 4 * wide.head <= 5 * (128 << 20)
     assert many - footprint.chunked_head_bytes(wide, 3_072, trained=False) == 2 * 4 * wide.head
     assert footprint.chunked_head_bytes(TWO_LAYERS, 30, trained=True) == 4 * 5 * 30 * 100
-    config = PPOConfig(micro_batch=8)
+    config = PPOConfig(rollout_batch=8, mini_batch=8, micro_batch=8)
     more = footprint.ppo_memory(config, wide, TWO_LAYERS, ONE, 20, 384).terms["activations"]
     assert more - many == footprint.activation_bytes(wide, 8 * 404, ONE)
 

@@ -29,9 +29,9 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-def finished(name: str, places: dict[str, Path], store: Path, folder: Path, rounds: int) -> Finished:
+def finished(name: str, places: dict[str, Path], store: Path, folder: Path) -> Finished:
     """The whole flow of the config called `name`, shrunk."""
-    config = shrink(load_config(name), places, store, rounds)
+    config = shrink(load_config(name), places, store, rounds=1)
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(config.model_dump(mode="json")))
     cache = {"HF_DATASETS_CACHE": str(folder / "datasets")}
@@ -77,22 +77,21 @@ def exported(run: Finished, name: str) -> dict[str, Any]:
     return json.loads((run.folder(name) / "config.json").read_text())
 
 
-def check(run: Finished, rounds: int, trunk: str) -> None:
-    """Check that all stages of `rounds` rounds are there, with models of the classes that have `trunk` in their names."""
-    assert {f"{pool}-evaluation" for pool in ("execute-sft", f"execute-ppo-{rounds}")} <= set(run.stages)
+def check(run: Finished, trunk: str) -> None:
+    """Check that all stages of one round are there, with models of the classes that have `trunk` in their names."""
+    assert {"execute-sft-evaluation", "execute-ppo-1-evaluation"} <= set(run.stages)
     assert list(run.stages)[-2:] == ["evaluate", "report"]
     assert run.manifest("sft")["metrics"]["parameters"] < 150_000
-    for name in ("sft", *(f"ppo-{round}" for round in range(1, rounds + 1))):
+    for name in ("sft", "ppo-1"):
         assert exported(run, name)["architectures"] == [f"{trunk}ForCausalLM"]
-    for round in range(1, rounds + 1):
-        assert exported(run, f"rm-{round}")["architectures"] == [f"{trunk}ForSequenceClassification"]
-        assert run.manifest(f"mine-{round}")["metrics"]["pairs"] > 0
-    assert set(run.report["pools"]) == {"sft", *(f"ppo-{round}" for round in range(1, rounds + 1))}
+    assert exported(run, "rm-1")["architectures"] == [f"{trunk}ForSequenceClassification"]
+    assert run.manifest("mine-1")["metrics"]["pairs"] > 0
+    assert set(run.report["pools"]) == {"sft", "ppo-1"}
 
 
 @pytest.mark.parametrize(
-    ("name", "trunk", "rounds"),
-    [("paper-6.7b", "Llama", 2), ("paper-1.3b", "Llama", 1), ("qwen2.5-coder-0.5b", "Qwen2", 1)],
+    ("name", "trunk"),
+    [("paper-6.7b", "Llama"), ("paper-1.3b", "Llama"), ("qwen2.5-coder-0.5b", "Qwen2")],
 )
 def test_a_config_for_gpus_runs_its_whole_flow_shrunk(
     server: PrefectServer,
@@ -101,10 +100,9 @@ def test_a_config_for_gpus_runs_its_whole_flow_shrunk(
     tmp_path: Path,
     name: str,
     trunk: str,
-    rounds: int,
 ):
-    run = finished(name, places, store, tmp_path, rounds)
-    check(run, rounds, trunk)
+    run = finished(name, places, store, tmp_path)
+    check(run, trunk)
     said = json.loads((run.out / "run.json").read_text())["config"]["runtime"]["deepspeed"]
     assert said == (str(CONFIGS / "deepspeed" / "zero3.json") if name.startswith("paper") else None)
     if trunk == "Llama":
@@ -115,7 +113,7 @@ def test_a_config_for_gpus_runs_its_whole_flow_shrunk(
 def test_the_config_of_the_nightly_deployment_runs_its_whole_flow_shrunk(
     server: PrefectServer, store: Path, tmp_path: Path
 ):
-    check(finished("prod", {}, store, tmp_path, 1), 1, "Llama")
+    check(finished("prod", {}, store, tmp_path), "Llama")
 
 
 def test_the_config_without_sft_and_ppo_runs_on_files_of_problems(

@@ -36,7 +36,7 @@ def test_verdicts_are_those_of_this_machines_tools_with_and_without_boxes() -> N
     if _FOUND and compilers("process", "cpp") == compilers("docker", "cpp"):
         known = {id: verdict for id, verdict in _FOUND.items() if id.startswith("cpp: ")}
     plain = known | plain_verdicts([it for it in every if it.id not in known], "process", JOBS)
-    assert {backend: differences(every, plain, backend, JOBS) for backend in ("process", "bubblewrap")} == {
-        "process": [],
-        "bubblewrap": [],
-    }
+    assert differences(every, plain, "bubblewrap", JOBS) == []
+    # Both backends compile C++ by the same server, each program in a second or more: some are enough.
+    some = [it for at, it in enumerate(every) if at % 4 == 0 or not it.id.startswith("cpp: ")]
+    assert differences(some, plain, "process", JOBS) == []

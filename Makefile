@@ -83,8 +83,8 @@ worker-image: ## the Docker image of the worker, with this commit in it (GPU=1: 
 	@docker build --file infra/Dockerfile --tag selftrain-worker$(if $(GPU),:gpu) --build-arg "GPU=$(GPU)" \
 	  --build-arg "TORCH_INDEX=$(TORCH_INDEX)" --build-arg "COMMIT=$(COMMIT)" $(BUILD) .
 
-sbom: ## what is installed in .venv, as CycloneDX in build/sbom/ (IMAGE=selftrain-worker: in that Docker image)
-	@$(if $(IMAGE),,$(BIN)/)python$(if $(IMAGE),3) infra/sbom.py $(IMAGE)
+sbom: $(if $(IMAGE),,$(READY)) ## what is installed in .venv, as CycloneDX in build/sbom/ (IMAGE=selftrain-worker: in that Docker image)
+	@$(if $(IMAGE),$(PYTHON),$(BIN)/python) infra/sbom.py $(IMAGE)
 
 server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
 	@$(BIN)/prefect server start

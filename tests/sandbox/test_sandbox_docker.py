@@ -2,8 +2,13 @@
 
 import contextlib
 import os
+import select
+import shutil
 import socket
+import ssl
+import subprocess
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +20,7 @@ from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable, SandboxError, ToolsMissing, UsageError
 from sandbox.languages import MORE
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
+from tests.command import ROOT
 from tests.sandbox.conftest import need_backend
 
 LIMITS = Limits(cpu_seconds=2, wall_seconds=10, memory_bytes=200 * MIB)
@@ -306,3 +312,80 @@ def test_a_daemon_that_is_restarted_is_waited_for(tmp_path: Path, monkeypatch: p
             assert sandbox.backend == "docker"
     finally:
         back.join()
+
+
+def relay(client: ssl.SSLSocket, daemon: socket.socket) -> None:
+    """Copy both ways until the daemon ends the connection; the end of the client's half is passed on."""
+    sources: list[Any] = [client, daemon]
+    while True:
+        ready, _, _ = select.select(sources, [], [])
+        if client in ready:
+            if data := client.recv(1 << 16):
+                daemon.sendall(data)
+            else:
+                sources.remove(client)
+                daemon.shutdown(socket.SHUT_WR)
+        if daemon in ready:
+            if not (data := daemon.recv(1 << 16)):
+                return
+            client.sendall(data)
+
+
+@contextlib.contextmanager
+def behind_tls(certificates: Path) -> Iterator[str]:
+    """The daemon of DOCKER_HOST behind TLS with certificates on both sides; its URL."""
+    path = (os.environ.get("DOCKER_HOST") or "unix:///var/run/docker.sock").removeprefix("unix://")
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH, cafile=certificates / "ca.pem")
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.load_cert_chain(certificates / "server-cert.pem", certificates / "server-key.pem")
+
+    def serve(accepted: socket.socket) -> None:
+        with contextlib.suppress(OSError), accepted, socket.socket(socket.AF_UNIX) as daemon:
+            daemon.connect(path)
+            with context.wrap_socket(accepted, server_side=True) as client:
+                relay(client, daemon)
+
+    def accept(listener: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve, args=(listener.accept()[0],), daemon=True).start()
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        threading.Thread(target=accept, args=(listener,), daemon=True).start()
+        yield f"tcp://127.0.0.1:{listener.getsockname()[1]}"
+        listener.shutdown(socket.SHUT_RDWR)
+
+
+def test_programs_run_in_a_daemon_behind_tls_which_lets_in_known_clients_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    need_backend("docker")
+    shutil.copy(ROOT / "infra" / "kubernetes" / "secrets.sh", tmp_path)
+    subprocess.run([tmp_path / "secrets.sh"], check=True, capture_output=True)
+    made, client = tmp_path / "secrets", tmp_path / "client"
+    client.mkdir()
+    for name, source in (("ca", "ca"), ("cert", "client-cert"), ("key", "client-key")):
+        shutil.copy(made / f"{source}.pem", client / f"{name}.pem")
+    for name in (
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+    ):  # requests takes them rather than the client's own authority
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("DOCKER_TLS_VERIFY", "1")
+    monkeypatch.setenv("DOCKER_CERT_PATH", str(client))
+    with behind_tls(made) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        with Sandbox("docker") as sandbox:
+            results = [judge(sandbox, source) for source in ("print('x' * 60_000)", "assert False")]
+            closing = time.monotonic()
+        assert [result.verdict for result in results] == [Verdict.passed, Verdict.wrong_answer]
+        assert len(results[0].stdout) >= 60_000
+        assert time.monotonic() - closing < docker.GOODBYE_SECONDS, (
+            "its worker hears that the client has gone"
+        )
+    with behind_tls(made) as url:
+        monkeypatch.setenv("DOCKER_HOST", url)
+        for name in ("cert", "key"):  # a certificate of the same authority, but not a client's
+            shutil.copy(made / f"server-{name}.pem", client / f"{name}.pem")
+        with pytest.raises(BackendUnavailable, match="does not answer"):
+            Sandbox("docker")

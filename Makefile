@@ -15,6 +15,8 @@ IMAGE ?=
 BUILD ?=
 COMMIT = $(shell git describe --always --dirty --abbrev=64 --exclude='*')
 ARGS ?=
+# Runs of one worker at once.
+LIMIT ?= 4
 # Processes that share the tests, file by file.
 WORKERS ?= 2
 BIN := .venv/bin
@@ -92,8 +94,9 @@ server: $(READY) ## Prefect server and UI on http://127.0.0.1:4200
 deploy: $(READY) ## work pool and deployments on the running server (POOL=process, docker or kubernetes; FORCE=1 overwrites what was changed there)
 	@$(LOCAL) $(BIN)/python infra/deploy.py $(POOL) $(if $(filter-out 0,$(FORCE)),--force)
 
-worker: $(READY) ## a worker for the work pool (SELFTRAIN_METRICS=PORT: figures for Prometheus on that port of 127.0.0.1)
-	@$(LOCAL) $(BIN)/python -m flows.worker
+worker: $(READY) ## a worker for the work pool (LIMIT=4: its runs at once; SELFTRAIN_METRICS=PORT: figures for Prometheus on that port of 127.0.0.1)
+	@[[ "$(LIMIT)" =~ ^[1-9][0-9]*$$ ]] || { echo "LIMIT=$(LIMIT): expected a number of runs at once, at least 1"; exit 2; }
+	@$(LOCAL) $(BIN)/python -m flows.worker --limit $(LIMIT)
 
 clean: ## delete runs, their store and caches of tools (not .venv)
 	rm -rf runs dist build .pytest_cache .mypy_cache .ruff_cache

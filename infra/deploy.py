@@ -1,10 +1,10 @@
-"""Creates the work pool, the automations and the deployments of prefect.yaml on the server of PREFECT_API_URL.
+"""Creates the work pool, its limits, the automations and the deployments of prefect.yaml on the server of PREFECT_API_URL.
 
 python infra/deploy.py [process | docker | kubernetes] [--force]
 
 The pool `selftrain` uses Prefect's job template for its type, with the default values of infra/pools.yaml; for Kubernetes the
-Job manifest is infra/kubernetes/job.yaml. The automations are those of automation.py. What was changed on the server is kept
-and printed, see merge.py; `--force` overwrites it. This command is idempotent.
+Job manifest is infra/kubernetes/job.yaml. The limits are those of pools.yaml, see limits.py, the automations those of automation.py.
+What was changed on the server is kept and printed, see merge.py; `--force` overwrites it. This command is idempotent.
 """
 
 import argparse
@@ -17,6 +17,7 @@ from typing import Any
 import yaml
 from automation import make_automations
 from deployments import FILE, make_deployments
+from limits import at_least_one, make_limits
 from merge import Deployed
 from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate, WorkPoolUpdate
@@ -44,6 +45,11 @@ DEPTH = 4
 """Levels of a job template that are compared one by one: variables, properties, the name of a variable, its default."""
 
 
+def settings() -> dict[str, Any]:
+    """The content of pools.yaml."""
+    return dict(yaml.safe_load((HERE / "pools.yaml").read_text()))
+
+
 def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
     """`default`, Prefect's job template for the pool type `kind`, with the default values of pools.yaml."""
     template = copy.deepcopy(default)
@@ -56,7 +62,7 @@ def job_template(kind: str, default: dict[str, Any]) -> dict[str, Any]:
             name: {"title": title, "type": type_, "description": text}
             for name, (title, type_, text) in VARIABLES.items()
         }
-    values = yaml.safe_load((HERE / "pools.yaml").read_text())[kind]
+    values = settings()[kind]
     if "image" in values and os.environ.get(IMAGE):
         values["image"] = os.environ[IMAGE]
     for name, value in values.items():
@@ -70,20 +76,27 @@ def make_pool(client: SyncPrefectClient, kind: str, deployed: Deployed) -> None:
     collections = client.read_worker_metadata()
     default = next(workers[kind] for workers in collections.values() if kind in workers)
     template = job_template(kind, default["default_base_job_configuration"])
+    runs = settings().get("runs")  # none: no limit
+    limit = None if runs is None else at_least_one("runs", runs)
+    wanted = template | {"runs": limit}
     try:
         pool = client.read_work_pool(NAME)
     except ObjectNotFound:
-        client.create_work_pool(WorkPoolCreate(name=NAME, type=kind, base_job_template=template))
+        client.create_work_pool(
+            WorkPoolCreate(name=NAME, type=kind, base_job_template=template, concurrency_limit=limit)
+        )
     else:
         if pool.type != kind:
             sys.exit(
                 f"the work pool {NAME} is of type {pool.type}, not {kind}: run `make deploy POOL={pool.type}`, or delete the pool first "
                 f"with `prefect work-pool delete {NAME}`"
             )
-        merged = deployed.merge("pool", "infra", template, pool.base_job_template, DEPTH)
-        if merged != pool.base_job_template:
-            client.update_work_pool(NAME, WorkPoolUpdate(base_job_template=merged))
-    deployed.remember("pool", template, DEPTH)
+        found = pool.base_job_template | {"runs": pool.concurrency_limit}
+        merged = deployed.merge("pool", "infra", wanted, found, DEPTH)
+        if merged != found:
+            runs = merged.pop("runs", None)
+            client.update_work_pool(NAME, WorkPoolUpdate(base_job_template=merged, concurrency_limit=runs))
+    deployed.remember("pool", wanted, DEPTH)
 
 
 def main() -> None:
@@ -98,6 +111,7 @@ def main() -> None:
     with get_client(sync_client=True) as client:
         deployed = Deployed(client, options.force)
         make_pool(client, options.kind, deployed)
+        make_limits(client, settings(), deployed)
         make_automations(client, force=options.force)
         make_deployments(client, Path(FILE), deployed)
 

@@ -103,6 +103,10 @@ class Deployed:
             print(f"  {'.'.join(path)}: {_text(path, theirs)} ({file}: {_text(path, ours)})")
         return nested(merged)
 
+    def knows(self, name: str) -> bool:
+        """Whether an earlier deployment set the object `name`."""
+        return self.client.read_variable_by_name(self._variable(name)) is not None
+
     def remember(self, name: str, wanted: dict[str, Any], depth: int = DEPTH) -> None:
         """Store what the file wants of the object `name`, after it was set."""
         value = digests(flat(wanted, depth))

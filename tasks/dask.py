@@ -22,7 +22,7 @@ from selftrain.store.store import PROGRESS
 from tasks.display import ChildLog, Progress, task_name
 from tasks.part import Part
 from tasks.run import Run, Step
-from tasks.tags import TAGS
+from tasks.tags import tags
 
 CONNECT_SECONDS = 30
 """Longest wait for the scheduler's answer."""
@@ -52,7 +52,7 @@ def share_out(run: Run, step: Step, context: Context, flow: contextvars.Context)
         futures = []
         for number in range(1, count + 1):
             part = part_of(run, step, missing[number - 1 :: count], number, count)
-            made = make_part.with_options(task_run_name=part["label"], tags=list(TAGS[step.stage.name]))
+            made = make_part.with_options(task_run_name=part["label"], tags=tags(step, run.config.runtime))
             # Submit in the flow's context: Prefect pickles the current context, and the task's context contains the Run object.
             # A copy: two steps may submit at once, and a context is entered by one thread at a time.
             futures.append(flow.copy().run(runner.submit, made, {"part": part}))

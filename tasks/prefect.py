@@ -6,6 +6,7 @@ because of it, the UI shows a finished step as Cached. If the store has lost the
 
 import contextvars
 import importlib.util
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -33,7 +34,8 @@ from tasks.events import emit_built
 from tasks.figures import keep_built, keep_hit, keep_success
 from tasks.run import Run, Step
 from tasks.schedule import ScheduledRun
-from tasks.tags import TAGS
+from tasks.slots import Slots, check_limits
+from tasks.tags import RESOURCES, occupies, tags
 from tasks.track import track
 
 RETRIES = 3
@@ -50,6 +52,7 @@ class PrefectRun(ScheduledRun):
         self.id = new_id(flow_run.id)
         if self.config.runtime.dask is not None:
             check_dask()
+        check_limits(name for name in RESOURCES if name != "gpu" or self.config.runtime.device == "cuda")
 
     def share(self, step: Step, context: Context) -> None:
         """If `runtime.dask` is set, let Dask workers build the step's shards; each part of them is a task run too."""
@@ -69,6 +72,12 @@ class PrefectRun(ScheduledRun):
         _ = self.result_storage, self.commit, self.libraries
         super().complete()
 
+    def ahead(self, step: Step, maker: Step, go_on: Callable[[], bool]) -> None:
+        """As in the base class, with the slots that the step needs."""
+        used = () if self.is_there(step.ref) else occupies(step, self.config.runtime)
+        with Slots(used, step.label, get_run_logger()):
+            super().ahead(step, maker, go_on)
+
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task. The task is Cached if the store has the artifact (`there`) and Prefect has its result."""
         if there:
@@ -76,7 +85,7 @@ class PrefectRun(ScheduledRun):
         made = make_artifact.with_options(
             name=step.stage.name,
             task_run_name=task_name(step.label),
-            tags=list(TAGS.get(step.stage.name, ())),
+            tags=tags(step, self.config.runtime),
             retries=RETRIES,
             # Set together with `retries`: Prefect computes the list of delays at once, for the number of retries it knows then.
             retry_delay_seconds=exponential_backoff(backoff_factor=BACKOFF_SECONDS),
@@ -156,8 +165,10 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     logger = get_run_logger()
     logger.info("%s: building %s", step.label, step.ref)
     try:
-        with ChildLog(logger) as log:
-            built = run.build(step, Progress(run.config.name, step, logger), log)
+        # Before the store's lock is taken, so that no other run waits for one that waits. What the store has needs no slot.
+        used = () if run.is_there(step.ref) else occupies(step, run.config.runtime)
+        with ChildLog(logger) as log, Slots(used, step.label, logger) as slots:
+            built = run.build(step, slots.watch(Progress(run.config.name, step, logger)), log)
     except UsageError as error:
         logger.error("%s", error)
         raise

@@ -1,14 +1,38 @@
-"""Prefect tags of each stage's task runs and of its parts on Dask workers, for concurrency limits on the server."""
+"""Prefect tags of each stage's task runs and of its parts on Dask workers, and what a step occupies while it works."""
+
+from selftrain.config import RuntimeConfig
+from selftrain.stage import Step
 
 TAGS: dict[str, tuple[str, ...]] = {
-    "prepare": ("sandbox",),
     "sft": ("training",),
     "sample": ("sampling",),
-    "execute": ("sandbox",),
     "mine": ("scoring",),
     "train_reward": ("training",),
     "ppo": ("training",),
-    "agree": ("sandbox",),
     "evaluate": ("scoring",),
 }
-"""Name of a stage -> tags; a stage that is not listed has none."""
+"""Name of a stage -> tags; a stage that is not listed has none of these."""
+RESOURCES = ("gpu", "sandbox")
+"""What a step may occupy: the machine's GPUs, and the sandbox. The server's limits of these names bound it (`tasks.slots`)."""
+
+
+def occupies(step: Step, runtime: RuntimeConfig) -> tuple[str, ...]:
+    """Those of RESOURCES that the step's work needs."""
+    gpu = runtime.device == "cuda" and _runs_a_model(step)
+    # A slice names the sandbox's tools exactly where the stage runs programs.
+    sandbox = getattr(step.config, "toolchain", None) is not None
+    return tuple(name for name, used in zip(RESOURCES, (gpu, sandbox), strict=True) if used)
+
+
+def tags(step: Step, runtime: RuntimeConfig) -> list[str]:
+    """The tags of the step's task run."""
+    return [*TAGS.get(step.stage.name, ()), *occupies(step, runtime)]
+
+
+def _runs_a_model(step: Step) -> bool:
+    """Whether the step trains, samples or scores on this machine."""
+    if step.stage.name == "mine":
+        return "reranker" in step.inputs  # the first round has no scores
+    if step.stage.name == "sample":
+        return bool(step.config.sample.engine != "openai")  # another server has the model
+    return step.stage.name in TAGS

@@ -85,7 +85,36 @@ def test_what_is_remembered_of_a_pool_fits_into_a_variable(kind: str):
     workers = json.loads((views / "aggregate-worker-metadata.json").read_text())
     default = next(kinds[kind] for kinds in workers.values() if kind in kinds)
     template = deploy.job_template(kind, default["default_base_job_configuration"])
-    VariableCreate(name="pool", value=merge.digests(merge.flat(template, deploy.DEPTH)))
+    VariableCreate(name="pool", value=merge.digests(merge.flat(template | {"runs": 1}, deploy.DEPTH)))
+
+
+@pytest.mark.parametrize(
+    ("limits", "message"),
+    [
+        ({"gpu": 0}, "limits: gpu: expected a whole number, at least 1, got 0"),
+        ({"gpu": 1, "sandbox": -1}, "limits: sandbox: expected .* got -1"),
+        ({"gpu": True}, "got True"),
+        ({"gpu": 1.5}, "got 1.5"),
+        ({"gpu": None}, "got None"),
+        (
+            {"gpus": 1},
+            "limits: unknown name gpus; expected gpu or sandbox, or one for some machines, e.g. gpu-b",
+        ),
+        ({"train": 1}, "unknown name train"),
+        ({3: 1}, "unknown name 3"),
+        (["gpu"], "limits: expected names and slots"),
+    ],
+)
+def test_limits_that_the_file_may_not_have(limits: Any, message: str):
+    with pytest.raises(SystemExit, match=message):
+        importlib.import_module("limits").wanted_limits({"limits": limits})
+
+
+def test_limits_ship_and_a_file_without_limits_has_none():
+    wanted_limits, deploy = importlib.import_module("limits").wanted_limits, importlib.import_module("deploy")
+    assert wanted_limits(deploy.settings()) == {"gpu": 1, "sandbox": 1}
+    assert wanted_limits({"limits": {"gpu-b": 2}}) == {"gpu-b": 2}
+    assert wanted_limits({}) == wanted_limits({"limits": None}) == {}
 
 
 Deploy = Callable[..., str]
@@ -106,6 +135,16 @@ def deploy(
 
     yield run
     run("process", "--force")
+
+
+LIMITS = "v2/concurrency_limits"
+
+
+def limits(server: PrefectServer) -> tuple[dict[str, int], int]:
+    """The limits on GPU and sandbox, and the pool's."""
+    rows = {row["name"]: row["limit"] for row in server.post(f"{LIMITS}/filter")}
+    shown = {name: limit for name, limit in rows.items() if name.startswith(("gpu", "sandbox"))}
+    return shown, server.send("GET", "work_pools/selftrain")["concurrency_limit"]
 
 
 def prod(server: PrefectServer) -> dict[str, Any]:
@@ -140,6 +179,10 @@ def test_what_was_changed_in_the_ui_is_kept_and_told(deploy: Deploy, server: Pre
     template = server.send("GET", "work_pools/selftrain")["base_job_template"]
     template["variables"]["properties"]["stream_output"]["default"] = False
     server.send("PATCH", "work_pools/selftrain", {"base_job_template": template})
+    server.send("PATCH", "work_pools/selftrain", {"concurrency_limit": 3})
+    server.send("PATCH", f"{LIMITS}/gpu", {"limit": 2})
+    server.send("DELETE", f"{LIMITS}/sandbox")
+    server.send("POST", f"{LIMITS}/", {"name": "gpu-b", "limit": 4})
     silent = server.post("automations/filter")[0]
     server.send("PATCH", f"automations/{silent['id']}", {"enabled": False})
     changed = prod(server)
@@ -148,6 +191,7 @@ def test_what_was_changed_in_the_ui_is_kept_and_told(deploy: Deploy, server: Pre
     assert f"automation `{silent['name']}` is paused" in told
     assert prod(server) == changed
     assert server.send("GET", "work_pools/selftrain")["base_job_template"] == template
+    assert limits(server) == ({"gpu": 2, "gpu-b": 4}, 3)
     for line in (
         "schedules.nightly.active: false (prefect.yaml: true)",
         "parameters.rounds: 3 (prefect.yaml: none)",
@@ -159,6 +203,10 @@ def test_what_was_changed_in_the_ui_is_kept_and_told(deploy: Deploy, server: Pre
         "job_variables.env.HF_TOKEN: set (prefect.yaml: none)",
         "paused: true (prefect.yaml: false)",
         "variables.properties.stream_output.default: false (infra: true)",
+        "runs: 3 (infra: 8)",
+        "gpu.limit: 2 (infra/pools.yaml: 1)",
+        "gpu-b.limit: 4 (infra/pools.yaml: none)",
+        "sandbox.limit: none (infra/pools.yaml: 1)",
     ):
         assert f"  {line}" in told
     assert '  schedules.nightly.schedule: {"cron": "30 4 * * *"' in told
@@ -168,6 +216,7 @@ def test_what_was_changed_in_the_ui_is_kept_and_told(deploy: Deploy, server: Pre
     assert not server.send("GET", f"automations/{silent['id']}")["enabled"]
 
     assert "kept" not in deploy("process", "--force")
+    assert limits(server) == ({"gpu": 1, "sandbox": 1}, 8)
     assert server.send("GET", f"automations/{silent['id']}")["enabled"]
     assert prod(server) == as_in_the_file
     assert "unchanged" in deploy()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.states import Cancelled, Running
 
 from tests.chaos import FLOW, World, made
@@ -28,16 +29,20 @@ WAITS = """
 import pathlib
 import subprocess
 import sys
-from prefect import flow
+from prefect import flow, get_run_logger
 from flows.deployed import begin
+from tasks import slots
 from tasks.notify import FLOW
+
+slots.RENEW_SECONDS = 6.0
 
 @flow(name="waits", **FLOW)
 def waits(begun: str):
     begin(waits)
-    child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "a child"], stdin=subprocess.PIPE)
-    pathlib.Path(begun).touch()
-    child.wait()
+    with slots.Slots(("gpu",), "waits", get_run_logger()):
+        child = subprocess.Popen([sys.executable, "-c", "import sys; sys.stdin.read()", "a child"], stdin=subprocess.PIPE)
+        pathlib.Path(begun).touch()
+        child.wait()
 """
 CHILD = "a child"
 WATCHES = """
@@ -67,6 +72,7 @@ def world() -> Iterator[World]:
             pool = {"work_pools": {"name": {"any_": ["selftrain"]}}}
             world.wait(lambda: world.api.post("work_pools/filter", **pool), "the worker's pool")
             with SyncPrefectClient(world.api.url) as client:
+                client.create_global_concurrency_limit(GlobalConcurrencyLimitCreate(name="gpu", limit=1))
                 client.create_deployment(
                     client.create_flow_from_name("waits"),
                     "one",
@@ -121,15 +127,15 @@ def test_after_an_outage_a_run_goes_on_with_its_slot_and_can_be_cancelled(world:
     world.wait(lambda: given_up in world.worker.log.read_text()[before:], "the worker's giving up", 240)
     world.server.start()
     world.wait(world.answers, "the server")
-    expirations: set[str] = set()
+    expirations: dict[str, set[str]] = {}
 
     def renewed() -> bool:
-        """Whether the lease has been renewed twice since."""
-        (lease,) = (world.folder / "home" / "concurrency_leases").glob("*-*.json")
-        expirations.add(json.loads(lease.read_text())["expiration"])
-        return len(expirations) > 2
+        """Whether both leases, of the deployment's slot and of the GPU's, have been renewed twice since."""
+        for lease in (world.folder / "home" / "concurrency_leases").glob("*-*.json"):
+            expirations.setdefault(lease.name, set()).add(json.loads(lease.read_text())["expiration"])
+        return [len(found) > 2 for found in expirations.values()] == [True, True]
 
-    world.wait(renewed, "two renewals of the slot's lease", 240)
+    world.wait(renewed, "two renewals of the slots' leases", 240)
     assert world.state() == "Running"
     cancelling = {"type": "CANCELLING", "name": "Cancelling"}
     world.api.post(f"flow_runs/{world.run}/set_state", state=cancelling)

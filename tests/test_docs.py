@@ -111,6 +111,7 @@ NOT_RUN = {
     "selftrain run smollm2-135m *": "an hour, with weights that are downloaded",
     "python -m tests.bench.sandbox *": "minutes, and its figures mean something on an idle machine only",
     "pip install docker": "the development set-up has it",
+    "prefect gcl *": "Prefect's own; tests/test_deploy.py reads and changes the same limits through its API",
     "apt-get install *": "changes the machine; .ci/run installs the same packages",
     "runuser *": "changes the machine's database; tests/postgres.py makes one of its own",
     "pip install 'selftrain[dask]'": "the package is on no index",

@@ -40,6 +40,7 @@ ONLY_IN_RUNS = (
     "tasks/dask.py",
     "tasks/display.py",
     "tasks/prefect.py",
+    "tasks/slots.py",
 )
 """Modules that import Prefect when they are imported."""
 

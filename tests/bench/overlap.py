@@ -30,6 +30,9 @@ class Building(ScheduledRun):
         """Build the step."""
         self.build(step)
 
+    def ahead(self, *_: object) -> None:
+        """Stand-ins sample nothing."""
+
 
 @dataclass(frozen=True)
 class Waiting:

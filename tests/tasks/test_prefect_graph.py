@@ -9,7 +9,7 @@ from typing import Any
 from tests.command import ROOT, PrefectServer
 
 FLOW = """
-import sys, time
+import sys, threading, time
 from pathlib import Path
 from prefect import flow
 from selftrain.config import RunConfig
@@ -19,7 +19,7 @@ from selftrain.stop import current
 from selftrain.store.store import Store
 from tasks.prefect import PrefectRun
 
-fails = sys.argv[2] == "fails"
+fails, at_work = sys.argv[2] == "fails", threading.Event()
 
 def first(context):
     (context.folder / "text").write_text("a")
@@ -27,10 +27,12 @@ def first(context):
 
 def breaks(context):
     if fails:
+        assert at_work.wait(120)
         raise RunError("it is broken")
     return Outcome("1")
 
 def waits(context):  # until the step beside it has failed
+    at_work.set()
     while fails and current().reason is None:
         time.sleep(0.05)
     return Outcome("1")

@@ -146,6 +146,8 @@ def test_the_image_has_what_its_commands_name():
     assert f"\n{extra} = [" in (ROOT / "pyproject.toml").read_text()
     assert f"infra/{extra}.lock" in text, "by which infra/setup.sh installs"
     assert "SELFTRAIN_COMMIT=${COMMIT}" in text
+    installed = text.index("pip install --quiet --no-deps --no-build-isolation --editable .")
+    assert installed > text.index("COPY --chown=selftrain . ."), "it finds the packages that are there"
     ignored = (INFRA / "Dockerfile.dockerignore").read_text().splitlines()
     assert {".git", "**/.env", "infra/kubernetes/secrets"} <= set(ignored)
 

@@ -55,7 +55,8 @@ class Schedule:
     def take(self) -> Step | None:
         """The next step to start, which counts as running from now on; None: none may start now."""
         for step in self._ready():
-            if self._fits(step, self.early):
+            # `early` itself starts when nothing works on it ahead any more.
+            if step is not self.early and self._fits(step, self.early):
                 self._waiting.remove(step)
                 self.running[step.name] = step
                 return step

@@ -311,3 +311,27 @@ def test_executing_ahead_gives_its_slot_to_any_step_that_is_ready():
     assert schedule.wanted(), "by the step itself, since its candidates are complete"
     schedule.end_early(again=True)
     assert schedule.take() is executed
+
+
+@pytest.mark.parametrize("sandbox", [1, 2, 3])
+def test_executing_ahead_ends_before_its_step_begins_however_many_slots_there_are(sandbox: int):
+    first = step("sft", "sft")
+    sampled = step("sample", "sample", first.ref)
+    executed = step("execute", "execute", sampled.ref)
+    begun, order = threading.Event(), list[str]()
+
+    def work(one: Step) -> None:
+        if one is sampled:
+            begun.wait(20)
+        order.append(one.name)
+
+    def ahead(*pair: Any) -> None:
+        begun.set()
+        deadline = time.monotonic() + 5
+        while pair[-1]() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        order.append("ahead, not told to end" if pair[-1]() else "ahead")
+
+    schedule = Schedule([first, sampled, executed], SlotsConfig(sandbox=sandbox))
+    carry_out(schedule, work, lambda: None, ahead)
+    assert order == ["sft", "sample", "ahead", "execute"]

@@ -30,7 +30,7 @@ MANIFESTS = {
 }
 SERVICE_KEYS = {
     "build", "cap_add", "cap_drop", "command", "depends_on", "deploy", "environment", "healthcheck", "image", "init", "mem_limit",
-    "networks", "pids_limit", "ports", "privileged", "profiles", "restart", "security_opt", "shm_size", "stop_grace_period", "volumes",
+    "networks", "pids_limit", "ports", "privileged", "profiles", "restart", "security_opt", "shm_size", "stop_grace_period", "user", "volumes",
 }  # fmt: skip
 
 
@@ -101,6 +101,19 @@ def test_the_server_keeps_the_leases_of_slots_when_its_container_is_made_anew():
     assert (mount["mountPath"], mount["name"]) == (home, volume["name"])
     assert f"server-PersistentVolumeClaim-{volume['persistentVolumeClaim']['claimName']}" in MANIFESTS
     assert "~/.prefect" in (INFRA / "Dockerfile").read_text(), "a new volume takes its owner from the image"
+
+
+def test_the_users_of_foreign_images_can_write_to_their_volumes_and_need_no_capability_that_they_lack():
+    services = COMPOSE["services"]
+    targets = {volume.split(":")[1] for volume in services["sandbox"]["volumes"]}
+    # uid 1000 owns or may write to these in docker:28-dind-rootless; a volume on any other folder of it belongs to root.
+    assert targets == {"/home/rootless/.local/share/docker", "/certs/client"}
+    # Started as root, SeaweedFS's image becomes the user `seaweed`, 1000, for which it would need capabilities. /data is that user's.
+    assert services["store"]["user"] == "1000:1000"
+    assert (
+        MANIFESTS["store-StatefulSet-store"]["spec"]["template"]["spec"]["securityContext"]["runAsUser"]
+        == 1000
+    )
 
 
 def test_the_sandbox_reaches_no_other_service_and_only_workers_reach_it():

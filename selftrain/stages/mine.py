@@ -159,7 +159,7 @@ class PoolRows:
 
     def of(self, problem_id: str) -> tuple[list[CandidateText], list[Execution]]:
         """The candidates of a problem and their executions; none if the pool has none."""
-        rows = self.rows.get(problem_id, ())
+        rows = self.rows.get(problem_id, np.array([], np.intp))
         candidates, executions = self._candidates.take(rows), self._executions.take(rows)
         return as_records(candidates, CandidateText), as_records(executions, Execution)
 

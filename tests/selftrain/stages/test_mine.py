@@ -467,6 +467,22 @@ def test_no_pair_at_all_is_told_with_what_to_change(
     assert not (tmp_path / "pairs.parquet").exists()
 
 
+def test_a_problem_that_a_pool_lacks_is_mined_from_the_others(tmp_path: Path):
+    """A generator may have left a problem out, as too long for it."""
+    pools = {"sft": pool(a=[("x", PASSED)], b=[("x", PASSED), ("y", WRONG)]), "ppo-1": pool(a=[("y", WRONG)])}
+    write_records(tmp_path / "problems.parquet", pools["sft"].problems.values(), Problem)
+    inputs = {"problems": tmp_path}
+    for name, made in pools.items():
+        inputs |= dict.fromkeys((f"{name}.candidates", f"{name}.executions"), tmp_path / name)
+        (tmp_path / name).mkdir()
+        write_records(tmp_path / name / "candidates.parquet", made.candidates, Candidate)
+        write_records(tmp_path / name / "executions.parquet", made.executions.values(), Execution)
+    config = MineSlice(seed=0, round=1, pools=tuple(pools), mine=MineConfig())
+    MINE.run(Context(config, inputs, tmp_path, RuntimeConfig(), lambda **_: None))
+    found = {pair.problem_id: pair.rejected_id for pair in read_records(tmp_path / "pairs.parquet", Pair)}
+    assert found == {"a": "ppo-1/a#0", "b": "sft/b#1"}
+
+
 def test_the_programs_of_all_pools_are_scored_by_the_reranker(tmp_path: Path, reranker: Path):
     sft = pool(a=[("right", PASSED), ("wrong", WRONG)])
     ppo = pool(a=[("wrong", WRONG), ("new", WRONG)])

@@ -129,34 +129,32 @@ class Slots:
         return watched
 
     def _wait(self, client: SyncPrefectClient) -> None:
-        """Take the slots, and wait until they are free; the log says so once."""
-        since = 0.0
+        """Take the slots, and wait until they are free and the server answers; the log says once for what."""
+        since, told = time.monotonic(), ""
         while True:
             try:
                 limits = find_limits(client, self.resources)
                 self._names = [limit.name for limit in limits]
                 if not limits or self._take(client) or (release_dead(client) and self._take(client)):
                     break
-            except httpx.TransportError:
-                if not since:
+                awaited = f"a free slot of the Prefect server's limit {_sizes(limits)}"
+            except httpx.HTTPError as error:
+                if not _passes(error):
                     raise
-            if not since:
-                since = time.monotonic()
-                self._tell(limits)
+                awaited = (
+                    f"the Prefect server, which does not answer ({type(error).__name__}) and counts the slots"
+                )
+            if awaited != told:
+                self._tell(f"{self.label} waits for {awaited}")
+                told = awaited
             woken = threading.Event()
             with current().calling(woken.set):
                 woken.wait(ASK_SECONDS)
             current().check()
-        if since:
-            waited = duration(time.monotonic() - since)
-            self.logger.info("%s has its slot after %s", self.label, waited)
+        if told:
+            self.logger.info("%s goes on after %s", self.label, duration(time.monotonic() - since))
 
-    def _tell(self, limits: list[GlobalConcurrencyLimitResponse]) -> None:
-        has = " and ".join(
-            f"{limit.name}, which has {limit.limit} {'slot' if limit.limit == 1 else 'slots'}"
-            for limit in limits
-        )
-        text = f"{self.label} waits for a free slot of the Prefect server's limit {has}"
+    def _tell(self, text: str) -> None:
         self.logger.info("%s", text)
         if deployment.id is None:  # the command line shows no logs
             print(text, file=sys.stderr)
@@ -195,6 +193,19 @@ class Slots:
             expired = self._lease
             self._lost = not self._take(client)
             expired.forget()
+
+
+def _sizes(limits: list[GlobalConcurrencyLimitResponse]) -> str:
+    return " and ".join(
+        f"{limit.name}, which has {limit.limit} {'slot' if limit.limit == 1 else 'slots'}" for limit in limits
+    )
+
+
+def _passes(error: httpx.HTTPError) -> bool:
+    """Whether the server may answer later: it is away, restarts, or is overloaded. A new client asks only once where nobody listens."""
+    if isinstance(error, httpx.HTTPStatusError):
+        return error.response.status_code >= httpx.codes.INTERNAL_SERVER_ERROR
+    return isinstance(error, httpx.TransportError)
 
 
 class Lease:

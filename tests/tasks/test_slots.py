@@ -9,6 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ from typing import Any
 import pytest
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, temporary_settings
 
 from selftrain.config import RunConfig, RuntimeConfig
 from selftrain.errors import UsageError
@@ -61,6 +62,42 @@ def test_what_a_step_occupies(stage: str, config: dict[str, Any], inputs: tuple[
 def test_a_run_without_a_server_of_others_holds_nothing():
     with temporary_settings({PREFECT_API_URL: None}), slots.Slots(("gpu",), "x", logging.getLogger("x")):
         assert not slots.folder().exists() or not list(slots.folder().iterdir())
+
+
+def test_a_step_that_begins_while_the_server_restarts_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    asked: list[str] = []
+
+    class Starting(BaseHTTPRequestHandler):
+        """Fails at first, as a server whose database is not there yet; then it has no limits."""
+
+        def do_GET(self) -> None:
+            """Answer."""
+            asked.append(self.path)
+            self.send_response(500 if len(asked) == 1 else 404)
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+    def later(address: tuple[str, int]) -> None:
+        wait_until(lambda: "waits for the Prefect server" in caplog.text, "a line that tells of it")
+        restarted.append(HTTPServer(address, Starting))
+        restarted[0].serve_forever()
+
+    caplog.set_level(logging.INFO, "slots")
+    monkeypatch.setattr(slots, "ASK_SECONDS", 0.1)
+    restarted: list[HTTPServer] = []
+    with HTTPServer(("127.0.0.1", 0), Starting) as gone:
+        address = "127.0.0.1", gone.server_port
+    thread = threading.Thread(target=later, args=(address,), daemon=True)
+    url = f"http://127.0.0.1:{address[1]}/api"
+    with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}):
+        thread.start()
+        with held():
+            assert len(asked) == 2
+    restarted[0].shutdown()
+    restarted[0].server_close()
+    thread.join(20)
 
 
 @pytest.fixture

@@ -6,7 +6,8 @@ because of it, the UI shows a finished step as Cached. If the store has lost the
 
 import contextvars
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -72,11 +73,12 @@ class PrefectRun(ScheduledRun):
         _ = self.result_storage, self.commit, self.libraries
         super().complete()
 
-    def ahead(self, step: Step, maker: Step, go_on: Callable[[], bool]) -> None:
-        """As in the base class, with the slots that the step needs."""
-        used = () if self.is_there(step.ref) else occupies(step, self.config.runtime)
-        with Slots(used, step.label, get_run_logger()):
-            super().ahead(step, maker, go_on)
+    @contextmanager
+    def spare(self, step: Step) -> Iterator[bool]:
+        """The slots that `step` needs, if the server has them free."""
+        used = occupies(step, self.config.runtime)
+        with Slots(used, step.label, get_run_logger(), patient=False) as slots:
+            yield slots.held
 
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task. The task is Cached if the store has the artifact (`there`) and Prefect has its result."""

@@ -87,11 +87,14 @@ class Slots:
     """Holds one slot of each limit on `resources` for a block, in which `watch` is to be called now and then.
 
     Without a server of PREFECT_API_URL nothing is held: only this run uses the server that it starts for itself.
+
+    patient  wait until the slots are free; otherwise `held` says whether they were
     """
 
-    def __init__(self, resources: tuple[str, ...], label: str, logger: Any) -> None:
+    def __init__(self, resources: tuple[str, ...], label: str, logger: Any, patient: bool = True) -> None:
         self.resources = resources if PREFECT_API_URL.value() else ()
-        self.label, self.logger = label, logger
+        self.label, self.logger, self.patient = label, logger, patient
+        self.held = True
         self._names: list[str] = []
         self._lease: Lease | None = None
         self._lost = False
@@ -144,6 +147,9 @@ class Slots:
                 awaited = (
                     f"the Prefect server, which does not answer ({type(error).__name__}) and counts the slots"
                 )
+            if not self.patient:
+                self.held = False
+                return
             if awaited != told:
                 self._tell(f"{self.label} waits for {awaited}")
                 told = awaited

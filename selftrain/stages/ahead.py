@@ -5,7 +5,7 @@
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,14 +15,22 @@ from selftrain.stage import Context
 from selftrain.stages.execute import ExecuteSlice, judge, known_verdicts, programs
 
 POLL_SECONDS = 0.5
+BUSY_SECONDS = 5.0
+"""Seconds until the next question for the sandbox, where others use it."""
 AT_ONCE = 200
 """Number of programs between two questions whether to go on."""
 
 
-def execute_ahead(context: Context, sampled: Path, go_on: Callable[[], bool]) -> int:
+def execute_ahead(
+    context: Context,
+    sampled: Path,
+    go_on: Callable[[], bool],
+    spare: Callable[[], AbstractContextManager[bool]],
+) -> int:
     """Judge the programs of each sampled shard as soon as it is in the folder `sampled`, until `go_on` says no.
 
     context  of stage `execute`, with the input `problems` only
+    spare    entered for each shard, so that nothing is held while none is there; says whether the sandbox may be used now
 
     Returns the number of programs that were judged or were in the cache of verdicts.
     """
@@ -37,12 +45,16 @@ def execute_ahead(context: Context, sampled: Path, go_on: Callable[[], bool]) ->
                 continue
             if opened is None:  # on the first shard: until then it would be idle
                 opened = stack.enter_context(context.sandbox()), stack.enter_context(known_verdicts(context))
-            seen.add(new[0].name)
             wanted = list(_programs(problems, read_records(new[0], Candidate), context.config))
-            for at in range(0, len(wanted), AT_ONCE):
-                if not go_on():
-                    break
-                count += len(judge(wanted[at : at + AT_ONCE], *opened, lambda _: None))
+            with spare() as free:
+                for at in range(0, len(wanted) if free else 0, AT_ONCE):
+                    if not go_on():
+                        break
+                    count += len(judge(wanted[at : at + AT_ONCE], *opened, lambda _: None))
+            if free:
+                seen.add(new[0].name)
+            else:
+                time.sleep(BUSY_SECONDS)
     return count
 
 

@@ -2,7 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from selftrain.stop import Stop, Stopped, current
 from selftrain.store.store import PROGRESS, Store
 from tasks.sandbox import sandbox_at_work
 from tasks.schedule import ScheduledRun, carry_out
+from tests.command import wait_until
 
 
 def step(stage: str, name: str, *inputs: ArtifactRef, **config: Any) -> Step:
@@ -253,12 +255,24 @@ def test_progress_ends_a_step_that_is_stopped(tmp_path: Path):
 
 
 def test_what_is_sampled_is_executed_while_others_are_sampled(tmp_path: Path):
-    """The stand-in of `sample` goes on only when the verdicts of its first shard are known."""
+    """The stand-in of `sample` goes on only when the verdicts of its first shard are known; others have the sandbox at first."""
     problem = Problem("p", "p", "py", "def f(n):\n", "assert f(1) == 2\n", "rl", "bank")
     bodies = ("    return n + 1\n", "    return n\n")
     rows = [Candidate(f"p#{at}", "p", at, body, (1,), -1.0, "stop") for at, body in enumerate(bodies)]
     tools = {"py": "process"}
     known: list[int] = []
+    asked, held = list[bool](), threading.Event()
+
+    class Shared(Threaded):
+        """Its sandbox is that of others too."""
+
+        @contextmanager
+        def spare(self, step: Step) -> Iterator[bool]:
+            """Not the first time."""
+            asked.append(bool(asked))
+            held.set()
+            yield asked[-1]
+            held.clear()
 
     def prepare(context: Context) -> Outcome:
         write_records(context.folder / "problems.parquet", [problem], Problem)
@@ -275,10 +289,11 @@ def test_what_is_sampled_is_executed_while_others_are_sampled(tmp_path: Path):
             known.extend(range(len(cache.find(wanted))))
             cache.close()
             time.sleep(0.2)
+        wait_until(lambda: not held.is_set(), "its return: no shard is there", seconds=20)
         write_records(context.folder / "candidates.parquet", rows, Candidate)
         return Outcome("1")
 
-    run = Threaded(
+    run = Shared(
         RunConfig(name="x", runtime=RuntimeConfig(backend="process", workers=1)), Store(str(tmp_path))
     )
     problems = run.do(Stage("prepare", 1, prepare), "prepare", {}, {})
@@ -287,6 +302,7 @@ def test_what_is_sampled_is_executed_while_others_are_sampled(tmp_path: Path):
     executions = run.do(EXECUTE, "execute", slice_, {"problems": problems, "candidates": candidates})
     run.complete()
     assert known == [0], "before the pool was complete"
+    assert asked == [False, True], "once for the shard that is there"
     found = read_records(run.store.path(executions) / "executions.parquet", Execution)
     assert [(row.candidate_id, row.passed) for row in found] == [("p#0", True), ("p#1", False)]
 

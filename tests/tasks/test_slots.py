@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
+from uuid import UUID
 
 import pytest
 from prefect import flow
@@ -98,6 +99,36 @@ def test_a_step_that_begins_while_the_server_restarts_waits_for_it(
     restarted[0].shutdown()
     restarted[0].server_close()
     thread.join(20)
+
+
+def test_who_does_not_wait_is_told_that_the_slot_is_taken():
+    row = {"id": str(UUID(int=1)), "name": "gpu", "limit": 1, "active": True, "active_slots": 1}
+
+    class Taken(BaseHTTPRequestHandler):
+        """A server whose limit has no free slot."""
+
+        def do_GET(self) -> None:
+            """Answer."""
+            self._send(422 if "csrf-token" in self.path else 200)
+
+        def do_POST(self) -> None:
+            """Refuse a slot."""
+            self._send(423)
+
+        def _send(self, code: int) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(json.dumps(row | {"slot_decay_per_second": 0.0}).encode())
+
+    with HTTPServer(("127.0.0.1", 0), Taken) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        with (
+            temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+            slots.Slots(("gpu",), "ahead", logging.getLogger("slots"), patient=False) as ours,
+        ):
+            assert not ours.held
+        server.shutdown()
 
 
 @pytest.fixture

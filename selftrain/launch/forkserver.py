@@ -50,7 +50,7 @@ def available() -> bool:
 class Forked:
     """A child of the fork server, with the part of subprocess.Popen that `processes.run` uses.
 
-    pid  its process id, and its group's; 0 where the server ended before it forked
+    pid  its process id, and its group's; 0 where the server did not fork
     """
 
     def __init__(self, stdin: int, output: int, status: int) -> None:
@@ -102,9 +102,10 @@ class ForkServer:
                     self._start(environment)
                 with suppress(OSError):
                     return self._fork(command, environment | tag)
-                self._close()  # the server has ended: it was idle, or something killed it
+                self._close()  # the server was idle and has ended, or something killed it, or it could not fork
         raise ChildFailed(
-            "the process that imports the training libraries ended before its first child; was it killed?"
+            "the process that imports the training libraries was killed or could not fork: is there enough memory, and are more "
+            "processes allowed (ulimit -u)?"
         )
 
     def _start(self, environment: dict[str, str]) -> None:
@@ -130,7 +131,7 @@ class ForkServer:
         self._socket = None
 
     def _fork(self, command: Sequence[str], environment: dict[str, str]) -> Forked:
-        """Raises OSError where the server has ended."""
+        """Raises OSError where the server has ended or could not fork."""
         assert self._socket is not None
         content = json.dumps([list(command), environment, os.getcwd()]).encode()
         (stdin, ours), (output, theirs), (status, answer) = os.pipe(), os.pipe(), os.pipe()
@@ -187,7 +188,14 @@ class _Server:
             importlib.import_module(command[3])
         gc.disable()  # a library may have turned it on
         gc.freeze()  # the collector need not visit what is imported, nor copy its pages
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except (
+            OSError
+        ):  # no memory, or too many processes: the parent reads no process id, and the other children go on
+            for descriptor in descriptors:
+                os.close(descriptor)
+            return
         if not pid:
             for process, (_, answer) in self.children.items():
                 os.close(process)

@@ -122,6 +122,26 @@ def test_a_server_that_was_killed_is_started_again(place: Place):
     assert len(place.imports) == 2
 
 
+def test_a_server_that_cannot_fork_leaves_the_children_that_it_has(place: Place):
+    """As where the memory or the number of processes is at its limit."""
+    begun, end = place.folder / "begun", place.folder / "end"
+    body = "open(sys.argv[2], 'w'); [time.sleep(0.01) for _ in iter(lambda: os.path.exists(sys.argv[3]), True)]; print('well')"
+    said: list[str] = []
+    thread = threading.Thread(target=lambda: said.append(place.run(body, str(begun), str(end))))
+    thread.start()
+    wait_until(begun.exists, "the first child", seconds=20)
+    (place.folder / "full.py").write_text(
+        "import os\ndef fork():\n    raise BlockingIOError\nos.fork = fork\n"
+    )
+    variables = os.environ | {"PYTHONPATH": f"{place.folder}:{os.environ.get('PYTHONPATH', '')}"}
+    command = ["python", "-m", "runner", "full"]
+    with pytest.raises(ChildFailed, match="could not fork"):
+        run(command, "full", variables, lambda _: None, fork=True)
+    end.touch()
+    thread.join(20)
+    assert said == ["well"]
+
+
 def test_a_child_is_ended_with_its_descendants_and_is_found_by_its_command(place: Place):
     seen: list[Any] = []
 

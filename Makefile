@@ -75,7 +75,7 @@ docs: $(READY) ## the generated pages (docs/configuration.md, lists in docs/deve
 bench: $(READY) ## speed, measured side by side on this machine
 	@$(BIN)/python -m tests.bench
 
-gpu-check: $(READY) ## every stage on this machine's GPUs, beside a CPU, the plan and the card's peak, in ten minutes (ARGS="--out FILE ...")
+gpu-check: $(READY) ## every stage on this machine's GPUs, beside a CPU, the plan and the card's peak, in ten minutes (GPU=1: with the CUDA build of PyTorch; ARGS="--out FILE ...")
 	@$(BIN)/python -m infra.gpu_check $(ARGS)
 
 image: $(READY) ## the Docker image in which the sandbox runs programs

@@ -13,7 +13,7 @@ from selftrain.errors import SelftrainError, UsageError
 from selftrain.report import finish_report
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import OWN, followed
-from selftrain.store.runfolder import link_newest, own_folder
+from selftrain.store.runfolder import in_use, link_newest, own_folder
 from selftrain.store.store import Store, replace_file
 from tasks.credentials import storage_options
 from tasks.run import Run
@@ -69,16 +69,17 @@ def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]
     need_tracker(run.config.runtime.tracker)
     with _writing(folder):
         run.write(folder, finished=False)
-    if said := link_newest(folder):
-        LOGGER.warning("%s", said)
-    try:
-        report = method(run)
-        run.complete()
-    except BaseException as error:
-        with contextlib.suppress(OSError):
-            run.write(folder, finished=False, failed=_reason(error))
-        raise
-    return _finish(run, report, folder)
+    with in_use(folder):
+        if said := link_newest(folder):
+            LOGGER.warning("%s", said)
+        try:
+            report = method(run)
+            run.complete()
+        except BaseException as error:
+            with contextlib.suppress(OSError):
+                run.write(folder, finished=False, failed=_reason(error))
+            raise
+        return _finish(run, report, folder)
 
 
 def _reason(error: BaseException) -> str:

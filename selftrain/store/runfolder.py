@@ -51,7 +51,10 @@ def link_newest(folder: Path) -> str | None:
             if newest == link and os.path.lexists(link):
                 kept = _kept(link)
                 if kept is None:
-                    return f"{link} holds other files than a run's: it stays as it is, and this run is found as {folder} only"
+                    return (
+                        f"{link} is in use by another run, or holds other files than a run's: it stays as it is, and this run is "
+                        f"found as {folder} only"
+                    )
                 said = (
                     f"{link}, the folder of an earlier run, is now {kept}; {link} is a link to the newest run"
                 )
@@ -64,9 +67,37 @@ def link_newest(folder: Path) -> str | None:
     return said
 
 
+@contextmanager
+def in_use(folder: Path) -> Iterator[None]:
+    """A run works in `folder` for the block: no other renames it, where its file system has locks."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _free(folder: Path) -> bool:
+    """Whether no run works in `folder`."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # no locks there
+        return True
+    finally:
+        os.close(descriptor)
+    return True
+
+
 def _kept(folder: Path) -> Path | None:
-    """Rename a run's folder that has no id; returns its new path, None if it holds no run, or a store too."""
+    """Rename a run's folder that has no id; returns its new path, None if a run works there, or it holds no run, or a store too."""
     path = folder / NAME
+    if folder.is_dir() and not _free(folder):
+        return None
     try:
         content = path.read_bytes()
     except OSError:

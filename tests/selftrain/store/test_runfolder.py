@@ -10,7 +10,7 @@ import pytest
 
 from selftrain.errors import UsageError
 from selftrain.store.runfile import OWN, find_run, followed
-from selftrain.store.runfolder import link_newest, new_id, own_folder
+from selftrain.store.runfolder import in_use, link_newest, new_id, own_folder
 
 IDS = [f"2026113{day}T020000Z-{digits}" for day, digits in ((0, "ffffffff"), (1, "00000000"))]
 
@@ -75,10 +75,28 @@ def test_what_is_no_run_or_holds_a_store_too_stays(tmp_path: Path):
     (tmp_path / "file").write_text("")
     for name in ("study", "both", "file"):
         folder = begin(tmp_path, IDS[0], name)
-        assert (folder / "said").read_text().startswith(f"{tmp_path / name} holds other files than a run's: ")
+        assert (
+            (folder / "said")
+            .read_text()
+            .startswith(f"{tmp_path / name} is in use by another run, or holds other files")
+        )
         assert not (tmp_path / name).is_symlink()
         assert len(list(tmp_path.glob(f"{name}.*"))) == 1
     assert find_run(tmp_path / "study") == tmp_path / f"study.{IDS[0]}"
+
+
+def test_the_folder_of_a_run_that_is_at_work_stays_its_own(tmp_path: Path):
+    """As with `--out runs/demo`: it would write its report into the folder of the next run, through the link."""
+    chosen = tmp_path / "demo"
+    chosen.mkdir()
+    (chosen / "run.json").write_text("{}")
+    with in_use(chosen), in_use(chosen):
+        first = begin(tmp_path, IDS[0])
+        assert chosen.is_dir()
+        assert not chosen.is_symlink()
+        assert f"this run is found as {first} only" in (first / "said").read_text()
+    second = begin(tmp_path, IDS[1])
+    assert followed(chosen) == second
 
 
 def test_without_links_and_with_one_that_leads_nowhere_the_name_is_the_newest_run(

@@ -76,10 +76,11 @@ class ScheduledRun(Run):
         return nullcontext(True)
 
     def _changed(self) -> None:
-        """Note which steps are at work, and write run.json when another one has begun."""
-        self.unfinished = set(self.schedule.running)
-        if not self.unfinished <= self.begun:
-            self.begun |= self.unfinished
+        """Note which steps are at work, and write run.json when one has begun or ended."""
+        working = set(self.schedule.running)
+        if working != self.unfinished:
+            self.unfinished = working
+            self.begun |= working
             self.update()
 
 

@@ -19,6 +19,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TextIO
 
 from pydantic import Field
 
@@ -28,6 +29,7 @@ from selftrain.launch.commands import environment, need_deepspeed, torchrun
 from selftrain.launch.heartbeat import STALE_SECONDS, Beat, Heartbeat, HeartbeatReader
 from selftrain.launch.processes import run
 from selftrain.models.memory import check_memory
+from selftrain.stop import current
 
 GATHER_SECONDS = 1800.0
 """Seconds that the first machine waits for the other machines to join."""
@@ -130,7 +132,7 @@ def gather(folder: Path, job: Job, log: Log) -> Iterator[OtherMachines]:
 
     The end of the block ends the job. Waits while another job holds the folder's lock.
 
-    Raises ChildFailed where not all machines have joined after GATHER_SECONDS.
+    Raises ChildFailed where not all machines have joined after GATHER_SECONDS, and Stopped: the step has to end.
     """
     name = hashlib.sha256(str(job.resolved).encode()).hexdigest()[:16]
     wanted = job.runtime.nodes - 1
@@ -167,6 +169,7 @@ def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -
         if waited - logged >= 60:
             log(missing)
             logged = waited
+        current().check()
         time.sleep(POLL_SECONDS)
 
 
@@ -175,12 +178,21 @@ def _one_job(folder: Path, log: Log) -> Iterator[None]:
     """Hold the folder's lock, so that only one job runs. Two jobs could deadlock, each with half of the machines."""
     folder.mkdir(parents=True, exist_ok=True)
     with (folder / "lock").open("w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
+        if not _locked(file):
             log("waiting for another job on these machines to end")
-            fcntl.flock(file, fcntl.LOCK_EX)
+            while not _locked(file):
+                current().check()
+                time.sleep(POLL_SECONDS)
         yield
+
+
+def _locked(file: TextIO) -> bool:
+    """Lock the file; False while another has it. Raises OSError for another error."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # the latter from some network file systems
+        return False
+    return True
 
 
 def _clear(folder: Path, name: str) -> None:

@@ -1,5 +1,6 @@
 """Tests of steps that work at the same time: slots, failures, stops, and what run.json says meanwhile."""
 
+import json
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -230,6 +231,24 @@ def test_a_stage_that_is_stopped_says_so_whatever_it_raised(tmp_path: Path):
     run.do(Stage("broken", 1, broken), "broken", {}, {})
     with pytest.raises(RunError, match="^broken$"):
         run.complete()
+
+
+def test_run_json_does_not_say_of_a_step_that_has_ended_that_it_is_at_work(tmp_path: Path):
+    found: list[str] = []
+
+    def slow(context: Context) -> Outcome:
+        deadline = time.monotonic() + 5
+        while found != ["slow"] and time.monotonic() < deadline:
+            time.sleep(0.05)
+            found[:] = json.loads((tmp_path / "run.json").read_text())["unfinished"]
+        return Outcome("")
+
+    run = Threaded(RunConfig(name="x"), Store(str(tmp_path / "store")))
+    run.write(tmp_path, finished=False)
+    run.do(Stage("slow", 1, slow), "slow", {}, {})
+    run.do(Stage("quick", 1, lambda _: Outcome("")), "quick", {}, {})
+    run.complete()
+    assert found == ["slow"]
 
 
 def test_progress_ends_a_step_that_is_stopped(tmp_path: Path):

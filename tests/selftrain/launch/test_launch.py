@@ -1,5 +1,6 @@
 """Tests of child processes: progress, logs, failures, secrets, and that no child outlives its parent."""
 
+import fcntl
 import json
 import os
 import platform
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +21,7 @@ from selftrain.config import ModelConfig, PPOConfig, RewardConfig, RuntimeConfig
 from selftrain.errors import ChildFailed, UsageError
 from selftrain.launch import commands
 from selftrain.launch.launch import launch
+from selftrain.launch.nodes import Job, gather
 from selftrain.launch.processes import LAST_LINES
 from selftrain.models.layers import keep_layers
 from selftrain.models.memory import (
@@ -35,6 +38,7 @@ from selftrain.stage import Context, Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SftSlice
 from selftrain.stages.train_reward import RewardSlice
+from selftrain.stop import STOP, Stop, Stopped
 from tests.command import ROOT
 from tests.selftrain.conftest import TINY
 
@@ -612,3 +616,30 @@ def test_children_end_with_their_parent(tmp_path: Path, processes: int, kind: si
     while any(alive(pid) for pid in children) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not any(alive(pid) for pid in children)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_waiting_for_machines_ends_with_its_step(tmp_path: Path, other: bool):
+    """Machines that do not come, and those that another job has."""
+    stop, waits, left = Stop(), threading.Event(), list[BaseException]()
+    runtime = RuntimeConfig(nodes=2, rendezvous="here:1")
+    job = Job(attempt="1", module="selftrain.training.sft", resolved=tmp_path / "x", runtime=runtime)
+
+    def wait() -> None:
+        STOP.set(stop)
+        try:
+            with gather(tmp_path, job, lambda _: waits.set()):
+                pass
+        except BaseException as error:
+            left.append(error)
+
+    with (tmp_path / "lock").open("w") as file:
+        if other:
+            fcntl.flock(file, fcntl.LOCK_EX)
+        thread = threading.Thread(target=wait, daemon=True)
+        thread.start()
+        assert waits.wait(20)
+        stop.stop("the run ends")
+        thread.join(5)
+        assert [type(error) for error in left] == [Stopped]
+    assert not list(tmp_path.glob("*.json"))

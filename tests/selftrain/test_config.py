@@ -122,7 +122,7 @@ WRONG = [
 def test_what_is_wrong_is_named_with_what_was_found(key: str, value: Any, message: str):
     with pytest.raises(UsageError, match=message) as raised:
         load_config("smoke", {key: value})
-    assert str(raised.value).startswith(f"{CONFIGS / 'smoke.yaml'}:\n")
+    assert str(raised.value).startswith(f"{CONFIGS / 'smoke.yaml'}: ")
     assert raised.value.exit_code == 2
 
 

@@ -76,10 +76,12 @@ def test_further_ranks_of_a_child_are_forks_of_it_and_end_with_it(place: Place):
         "from selftrain.launch.launch import _start_other_ranks; "
         "others = _start_other_ranks(3); rank = os.environ['RANK']; "
         "print(f'{rank} of {os.environ[\"WORLD_SIZE\"]}', os.getpgid(0), flush=True); "
+        "seen = sys.argv[2]; open(seen, 'w').close() if rank == '1' else None; "
+        "[time.sleep(0.01) for _ in iter(lambda: os.path.exists(seen), True)]; "
         "os.read(0, 1) if rank == '1' else None; "  # which returns at the end of rank 0
         "codes = others[1:] and [others[1]()]; print(codes, flush=True) if rank == '0' else sys.exit(7)"
     )
-    lines = place.run(body).splitlines()
+    lines = place.run(body, str(place.folder / "seen")).splitlines()
     ranks = [line for line in lines if " of " in line]
     assert sorted(line.split(" of ")[0] for line in ranks) == ["0", "1", "2"]
     assert len({line.split()[-1] for line in ranks}) == 1, "one process group"

@@ -124,6 +124,20 @@ def test_a_server_that_was_killed_is_started_again(place: Place):
     assert len(place.imports) == 2
 
 
+def test_a_child_whose_server_is_killed_has_failed_and_does_not_work_on(place: Place):
+    def cancel() -> str | None:
+        if processes("child", place.folder):
+            os.kill(place.imports[0], signal.SIGKILL)
+        return None
+
+    started = time.monotonic()
+    with pytest.raises(ChildFailed, match="code -9"):
+        place.run("time.sleep(60)", cancel=cancel)
+    assert time.monotonic() - started < 30
+    wait_until(lambda: not processes("child", place.folder), "the end of the child", seconds=10)
+    assert place.run("print('here')") == "here"
+
+
 def test_a_server_that_cannot_fork_leaves_the_children_that_it_has(place: Place):
     """As where the memory or the number of processes is at its limit."""
     begun, end = place.folder / "begun", place.folder / "end"

@@ -42,11 +42,10 @@ class ScheduledRun(Run):
     def complete(self) -> None:
         """Carry out all steps, side by side where their inputs and `runtime.slots` allow it. Raises the first step's error."""
         self.schedule = Schedule(self.steps.values(), self.config.runtime.slots)
+        # With Dask the candidates are on other machines until all are there.
+        ahead = None if self.config.runtime.dask is not None else self.ahead
         try:
-            shared = (
-                self.config.runtime.dask is not None
-            )  # then the candidates are on other machines until all are there
-            carry_out(self.schedule, self.work, self._changed, None if shared else self.ahead)
+            carry_out(self.schedule, self.work, self._changed, ahead)
         finally:
             self.unfinished = set(self.schedule.running)
             self.cached.sort(key=list(self.steps).index)

@@ -4,15 +4,13 @@
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import replace
 from pathlib import Path
 
-from sandbox.verdicts import Program
-from selftrain.records import Candidate, Problem, read_records
+from selftrain.records import CandidateText, Problem, read_records
 from selftrain.stage import Context
-from selftrain.stages.execute import ExecuteSlice, judge, known_verdicts, programs
+from selftrain.stages.execute import judge, known_verdicts, programs_of
 
 POLL_SECONDS = 0.5
 BUSY_SECONDS = 5.0
@@ -45,7 +43,7 @@ def execute_ahead(
                 continue
             if opened is None:  # on the first shard: until then it would be idle
                 opened = stack.enter_context(context.sandbox()), stack.enter_context(known_verdicts(context))
-            wanted = list(_programs(problems, read_records(new[0], Candidate), context.config))
+            wanted = programs_of(problems, read_records(new[0], CandidateText), context.config)
             with spare() as free:
                 for at in range(0, len(wanted) if free else 0, AT_ONCE):
                     if not go_on():
@@ -56,13 +54,3 @@ def execute_ahead(
             else:
                 time.sleep(BUSY_SECONDS)
     return count
-
-
-def _programs(
-    problems: dict[str, Problem], candidates: list[Candidate], config: ExecuteSlice
-) -> Iterator[Program]:
-    """The programs that `execute` runs for the candidates."""
-    for row in candidates:
-        problem = problems[row.problem_id]
-        for program in programs(problem, row.id, row.completion, config.execute, config.prompt_style):
-            yield replace(program, every_case=bool(program.cases)) if config.execute.every_case else program

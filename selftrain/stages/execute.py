@@ -129,17 +129,24 @@ def judged(
 ) -> list[Execution]:
     """The executions of a shard's candidates."""
     config: ExecuteSlice = context.config
-    wanted = [
+    results = judge(programs_of(problems, shard, config), sandbox, cache, progress)
+    return [execution(problems[c.problem_id], c.id, results, config.execute.every_case) for c in shard]
+
+
+def programs_of(
+    problems: Mapping[str, Problem], candidates: Iterable[CandidateText], config: ExecuteSlice
+) -> list[Program]:
+    """The programs to run for the candidates."""
+    found = [
         program
-        for c in shard
+        for c in candidates
         for program in programs(
             problems[c.problem_id], c.id, c.completion, config.execute, config.prompt_style
         )
     ]
     if config.execute.every_case:
-        wanted = [replace(program, every_case=bool(program.cases)) for program in wanted]
-    results = judge(wanted, sandbox, cache, progress)
-    return [execution(problems[c.problem_id], c.id, results, config.execute.every_case) for c in shard]
+        found = [replace(program, every_case=bool(program.cases)) for program in found]
+    return found
 
 
 def store_shard(path: Path, rows: Sequence[Execution]) -> bool:

@@ -13,8 +13,8 @@ from selftrain.stage import Context
 from selftrain.stages.execute import judge, known_verdicts, programs_of
 
 POLL_SECONDS = 0.5
-BUSY_SECONDS = 5.0
-"""Seconds until the next question for the sandbox, where others use it."""
+BUSY_POLLS = 10
+"""Number of polls from one question for the sandbox to the next, where others use it."""
 AT_ONCE = 200
 """Number of programs between two questions whether to go on."""
 
@@ -51,6 +51,8 @@ def execute_ahead(
                     count += len(judge(wanted[at : at + AT_ONCE], *opened, lambda _: None))
             if free:
                 seen.add(new[0].name)
-            else:
-                time.sleep(BUSY_SECONDS)
+                continue
+            for _ in range(BUSY_POLLS):
+                if go_on():
+                    time.sleep(POLL_SECONDS)
     return count

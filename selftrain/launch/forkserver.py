@@ -25,8 +25,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
-from selftrain.errors import ChildFailed
-
 IDLE_SECONDS = 300
 """Seconds without a child after which the server ends and its memory is free."""
 MODULE = "selftrain.launch.forkserver"
@@ -89,10 +87,15 @@ class ForkServer:
         self._socket: socket.socket | None = None
         self._servers: list[subprocess.Popen[bytes]] = []
 
-    def start(self, command: Sequence[str], environment: dict[str, str], tag: dict[str, str]) -> Forked:
+    def start(
+        self, command: Sequence[str], environment: dict[str, str], tag: dict[str, str]
+    ) -> Forked | None:
         """Start `command`: [python, "-m", a module that runs a module, the module, argument, ...], with the variables of both.
 
         tag  variables that differ from child to child
+
+        Returns None where the server ends before it forks, twice: it was killed for want of memory, or a library crashes when it is
+        imported. A child without a server then says why by its output and its exit code.
         """
         with self._lock:
             if environment != self._environment:
@@ -103,10 +106,7 @@ class ForkServer:
                 with suppress(OSError):
                     return self._fork(command, environment | tag)
                 self._close()  # the server was idle and has ended, or something killed it, or it could not fork
-        raise ChildFailed(
-            "the process that imports the training libraries was killed or could not fork: is there enough memory, and are more "
-            "processes allowed (ulimit -u)?"
-        )
+        return None
 
     def _start(self, environment: dict[str, str]) -> None:
         ours, theirs = socket.socketpair()

@@ -74,7 +74,9 @@ def run(
     stop = current()
     stop.check()
     output, tag = _Output(log, progress, on_request), f"{PARENT_TAG}-{uuid.uuid4().hex}"
-    child = (FORK_SERVER.start if fork else _popen)(command, environment, {TAG_VARIABLE: tag})
+    own = {TAG_VARIABLE: tag}
+    forked = FORK_SERVER.start(command, environment, own) if fork else None
+    child = forked or _popen(command, environment, own)
     assert child.stdout is not None
     tree = _ProcessTree(child, tag, hours, lambda: stop.reason or cancel_reason())
     try:

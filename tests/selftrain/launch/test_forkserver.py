@@ -2,6 +2,7 @@
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -12,6 +13,7 @@ import pytest
 
 from selftrain.errors import ChildFailed
 from selftrain.launch import forkserver
+from selftrain.launch.commands import CHILD
 from selftrain.launch.forkserver import ForkServer
 from selftrain.launch.processes import run
 from tests.command import processes, wait_until
@@ -43,8 +45,14 @@ class Place:
         variables = (
             os.environ | {"PYTHONPATH": f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"} | environment
         )
-        command = ["python", "-m", "runner", "child", str(self.folder), *arguments]
+        command = [sys.executable, "-m", CHILD, "child", str(self.folder), *arguments]
         return run(command, "child", variables, lambda _: None, cancel_reason=cancel, fork=True)
+
+    def run_module(self, name: str, text: str) -> str:
+        """Run a module of its own as a child; its output."""
+        (self.folder / f"{name}.py").write_text(text)
+        variables = os.environ | {"PYTHONPATH": f"{self.folder}:{os.environ.get('PYTHONPATH', '')}"}
+        return run([sys.executable, "-m", CHILD, name], name, variables, lambda _: None, fork=True)
 
     @property
     def imports(self) -> list[int]:
@@ -65,7 +73,7 @@ def test_children_share_one_import_and_are_what_their_command_says(place: Place)
     body = 'print(os.getpid(), sys.argv[2:], sys.orig_argv[2:4], os.getcwd(), os.environ["OWN"], os.getpgid(0) == os.getpid())'
     first, second = (place.run(body, argument, OWN="own").split(" ", 1) for argument in ("a", "b"))
     assert first[0] != second[0]
-    rest = f"['runner', 'child'] {os.getcwd()} own True"
+    rest = f"['{CHILD}', 'child'] {os.getcwd()} own True"
     assert [first[1], second[1]] == [f"['a'] {rest}", f"['b'] {rest}"]
     assert len(place.imports) == 1
     assert str(place.imports[0]) not in (first[0], second[0])
@@ -146,16 +154,17 @@ def test_a_server_that_cannot_fork_leaves_the_children_that_it_has(place: Place)
     thread = threading.Thread(target=lambda: said.append(place.run(body, str(begun), str(end))))
     thread.start()
     wait_until(begun.exists, "the first child", seconds=20)
-    (place.folder / "full.py").write_text(
-        "import os\ndef fork():\n    raise BlockingIOError\nos.fork = fork\n"
-    )
-    variables = os.environ | {"PYTHONPATH": f"{place.folder}:{os.environ.get('PYTHONPATH', '')}"}
-    command = ["python", "-m", "runner", "full"]
-    with pytest.raises(ChildFailed, match="could not fork"):
-        run(command, "full", variables, lambda _: None, fork=True)
+    full = "import os\ndef fork():\n    raise BlockingIOError\nos.fork = fork\nif __name__ == '__main__':\n    print('alone')\n"
+    assert place.run_module("full", full) == "alone"
     end.touch()
     thread.join(20)
     assert said == ["well"]
+
+
+def test_a_library_that_crashes_when_it_is_imported_ends_the_child_as_without_a_server(place: Place):
+    with pytest.raises(ChildFailed, match="code -11"):
+        place.run_module("crashing", "import os\nos.kill(os.getpid(), 11)\n")
+    assert place.run("print('and on')") == "and on"
 
 
 def test_a_child_is_ended_with_its_descendants_and_is_found_by_its_command(place: Place):

@@ -26,6 +26,7 @@ class Stop:
         self.reason: str | None = None
         self._lock = threading.Lock()
         self._acts: list[Callable[[], None]] = []
+        self._last: list[Callable[[], None]] = []
 
     def stop(self, reason: str) -> None:
         """End the steps. Only the first call has an effect."""
@@ -37,6 +38,25 @@ class Stop:
         for act in acts:
             with suppress(Exception):  # all others are to end too
                 act()
+
+    def leave(self) -> None:
+        """Give up what steps hold that have not ended in time: the process ends without them."""
+        with self._lock:
+            acts = list(self._last)
+        for act in acts:
+            with suppress(Exception):
+                act()
+
+    @contextmanager
+    def holding(self, give_up: Callable[[], None]) -> Iterator[None]:
+        """For the block, `leave` calls `give_up`, so that others need not wait for what the block holds."""
+        with self._lock:
+            self._last.append(give_up)
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._last.remove(give_up)
 
     def check(self) -> None:
         """Raise `Stopped` if the step has to end."""

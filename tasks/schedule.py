@@ -131,6 +131,8 @@ def carry_out(
         enough.set()
         failed = isinstance(first, Exception)
         _wait(schedule, at_work, ended, SECONDS_AFTER_FAILURE if failed else SECONDS_AFTER_SIGNAL)
+        if at_work:
+            stop.leave()
         raise
 
 

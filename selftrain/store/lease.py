@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from selftrain.errors import StoreError
+from selftrain.stop import current
 from selftrain.store.files import Files
 
 BEAT = 15.0
@@ -55,7 +56,7 @@ def held(files: Files, folder: str, machine: str) -> Iterator[None]:
     lease = _Lease(files, folder, machine)
     lease.acquire()
     try:
-        with in_background(lease.beat):
+        with current().holding(lease.release), in_background(lease.beat):
             yield
     finally:
         lease.release()

@@ -162,6 +162,26 @@ def test_the_first_error_is_raised_and_what_works_beside_it_is_stopped(tmp_path:
     assert set(schedule.running) == {"b", "d"}, "neither has come to a good end"
 
 
+def test_what_a_step_holds_that_does_not_stop_in_time_is_given_up(monkeypatch: pytest.MonkeyPatch):
+    """A lease of the store, say, whose holder is in the middle of an upload: others need not wait until it expires."""
+    begun, over, given_up = threading.Event(), threading.Event(), list[str]()
+
+    def work(one: Step) -> None:
+        if one.name == "b":
+            begun.wait(100)
+            raise RunError("b is broken")
+        with current().holding(lambda: given_up.append(one.name)):
+            if one.name == "d":
+                begun.set()
+                over.wait(100)
+
+    monkeypatch.setattr("tasks.schedule.SECONDS_AFTER_FAILURE", 0.1)
+    with pytest.raises(RunError, match="b is broken"):
+        carry_out(Schedule(pipeline(), SlotsConfig()), work, lambda: None)
+    over.set()
+    assert given_up == ["d"]
+
+
 def test_a_signal_stops_all_steps_and_is_named_with_them():
     begun = threading.Barrier(3, timeout=100)
     ended: list[str] = []

@@ -179,25 +179,27 @@ class World:
         """The run's present state."""
         return str(self.get(f"flow_runs/{self.run}")["state_name"])
 
-    def building(self, stage: str, nth: int) -> bool:
-        """Whether the `nth` artifact of `stage` is being made."""
-        if not any((self.local / "work" / stage).glob("*")):
+    def building(self, step: str) -> bool:
+        """Whether the artifact of the run's step is being made. Steps work beside each other, so others may be too."""
+        try:
+            run = json.loads((self.folder / "out" / "run.json").read_text())
+        except FileNotFoundError:
             return False
-        made = len(list(self.store.manifests(stage)))
-        if made > nth:
-            raise SystemExit(f"{stage} {nth} was over before it could be disturbed")
-        return made == nth
+        if step not in run["stages"]:
+            return False
+        ref = ArtifactRef(**run["stages"][step])
+        if self.store.manifest(ref) is not None:
+            raise SystemExit(f"{step} was over before it could be disturbed")
+        return (self.local / "work" / ref.stage / ref.key).exists()
 
-    def wait_for_stage(self, stage: str, nth: int) -> None:
+    def wait_for_step(self, step: str) -> None:
         """Wait until it is building. Raises SystemExit where the run ends before."""
         looked = time.monotonic()
-        while not self.building(stage, nth):
+        while not self.building(step):
             if time.monotonic() > looked + 3:
                 looked = time.monotonic()
                 if self.state() in ENDS:
-                    raise SystemExit(
-                        f"the run ended before {stage} {nth}\n{self.worker.log.read_text()[-4000:]}"
-                    )
+                    raise SystemExit(f"the run ended before {step}\n{self.worker.log.read_text()[-4000:]}")
             time.sleep(0.05)
 
     def processes(self, *words: str) -> list[int]:
@@ -300,24 +302,19 @@ def flip_bit(world: World) -> None:
         (world.local / "copies" / where).write_bytes(content)
 
 
-Event = tuple[str, int, str, Callable[[World], None]]
+Event = tuple[str, str, Callable[[World], None]]
 EVENTS: tuple[Event, ...] = (
-    ("sft", 0, "kill -9 of the training child", kill_training_child),
-    ("sample", 0, "kill -9 of the flow's process", kill_flow),
-    ("execute", 0, "kill -9 of the sandbox", kill_sandbox),
-    ("train_reward", 0, "the Prefect server's database is locked for 6 s", lock_database),
-    ("train_reward", 0, "kill -9 of the worker, then another worker", kill_worker),
-    ("ppo", 0, "the Prefect server is killed, and back 3 s later", restart_server),
-    ("sample", 1, "a bit of round 1's pairs is flipped", flip_bit),
-    ("sample", 1, "the disk is full for 8 s", fill_disk),
-    ("execute", 1, "kill -9 of the Docker daemon, back 3 s later", restart_daemon),
-    (
-        "train_reward",
-        1,
-        "kill -9 of the worker and the flow at once, then another worker",
-        kill_worker_and_flow,
-    ),
-    ("ppo", 1, "the S3 server is killed, and back 3 s later", restart_s3),
+    ("sft", "kill -9 of the training child", kill_training_child),
+    ("sample-sft-rl", "kill -9 of the flow's process", kill_flow),
+    ("execute-sft-rl", "kill -9 of the sandbox", kill_sandbox),
+    ("rm-1", "the Prefect server's database is locked for 6 s", lock_database),
+    ("rm-1", "kill -9 of the worker, then another worker", kill_worker),
+    ("ppo-1", "the Prefect server is killed, and back 3 s later", restart_server),
+    ("sample-ppo-1-rl", "a bit of round 1's pairs is flipped", flip_bit),
+    ("sample-ppo-1-rl", "the disk is full for 8 s", fill_disk),
+    ("execute-ppo-1-rl", "kill -9 of the Docker daemon, back 3 s later", restart_daemon),
+    ("rm-2", "kill -9 of the worker and the flow at once, then another worker", kill_worker_and_flow),
+    ("ppo-2", "the S3 server is killed, and back 3 s later", restart_s3),
 )
 
 
@@ -345,10 +342,10 @@ def disturbed(world: World, events: tuple[Event, ...]) -> None:
     overrides = {"store": world.store.url, "runtime.backend": backend}
     parameters = {"config": "smoke", "overrides": overrides, "out": str(world.folder / "out")}
     world.run = world.api.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
-    for stage, nth, what, happen in events:
-        world.wait_for_stage(stage, nth)
+    for step, what, happen in events:
+        world.wait_for_step(step)
         happen(world)
-        world.say(f"{stage} {nth}: {what}")
+        world.say(f"{step}: {what}")
     world.wait(lambda: world.state() in ENDS, "the end", pause=1)
     world.say(f"the run's states: {', '.join(world.states())}")
     if world.state() != "Completed":
@@ -445,7 +442,7 @@ def possible(world: World, events: tuple[Event, ...] = EVENTS) -> tuple[Event, .
     """Those of the events for which the world has the servers."""
     missing = {restart_daemon} if world.daemon is None else set()
     missing |= {restart_s3} if world.s3 is None else set()
-    return tuple(event for event in events if event[3] not in missing)
+    return tuple(event for event in events if event[2] not in missing)
 
 
 def main() -> int:

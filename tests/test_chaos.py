@@ -19,5 +19,5 @@ def test_a_run_with_everything_going_wrong_ends_as_an_undisturbed_one(smoke_run:
         made(Path(folder, "world"), "docker", "s3") as world,
     ):
         # The worker is killed together with its flow, too: that is enough here.
-        events = tuple(event for event in possible(world) if event[3] is not kill_worker)
+        events = tuple(event for event in possible(world) if event[2] is not kill_worker)
         assert compare(world, smoke_run.out.parent, events) == 0

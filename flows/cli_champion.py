@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from selftrain.champion.registry import Registry
+    from selftrain.store.store import Store
 
 
 def add_commands(commands: Any) -> None:
@@ -52,10 +53,8 @@ def champion_command(options: argparse.Namespace) -> int:
 def promote_command(options: argparse.Namespace) -> int:
     """`selftrain promote`."""
     from selftrain.champion.registry import Registry, names, promote_by_hand
-    from selftrain.config import default_store
-    from selftrain.store.store import find_store
 
-    store = find_store(options.store or default_store())
+    store = _store(options)
     registry = Registry(store, options.name) if options.name else _registry(options)
     record = promote_by_hand(registry, options.key, options.reason)
     champion = record.champion
@@ -91,7 +90,12 @@ def drift_command(options: argparse.Namespace) -> int:
 
 def _registry(options: argparse.Namespace) -> "Registry":
     from selftrain.champion.registry import find_registry
+
+    return find_registry(_store(options), options.name)
+
+
+def _store(options: argparse.Namespace) -> "Store":
     from selftrain.config import default_store
     from selftrain.store.store import find_store
 
-    return find_registry(find_store(options.store or default_store()), options.name)
+    return find_store(options.store or default_store())

@@ -13,15 +13,20 @@ from selftrain.stage import ArtifactRef, Step
 
 TRAIN, SANDBOX = "train", "sandbox"
 MODELS = frozenset({"sft", "sample", "train_reward", "ppo", "evaluate"})
-"""Stages whose models take the machine's devices. `mine` does where a reranker scores."""
+"""Stages that train, sample or score. `mine` does where a reranker scores."""
 JUDGED = frozenset({"prepare", "execute", "agree"})
 """Stages that judge programs."""
+
+
+def runs_a_model(step: Step) -> bool:
+    """Whether the step trains, samples or scores."""
+    return step.stage.name in MODELS or (step.stage.name == "mine" and "reranker" in step.inputs)
 
 
 def resources(step: Step) -> frozenset[str]:
     """The slots that a step holds while it works: `train` for the devices of models, `sandbox`, both, or none."""
     held = set()
-    if step.stage.name in MODELS or (step.stage.name == "mine" and "reranker" in step.inputs):
+    if runs_a_model(step):
         held.add(TRAIN)
     # `ppo` and `mine` judge programs where their slices name the limits of programs.
     if step.stage.name in JUDGED or getattr(step.config, "execute", None) is not None:
@@ -117,16 +122,3 @@ def timeline(
             return found
         now, name = heapq.heappop(ends)
         schedule.end(name)
-
-
-def critical_path(steps: Iterable[Step], slots: SlotsConfig, seconds: Mapping[str, float]) -> float:
-    """The least time in which steps can end: the longest chain of inputs, or the work for one kind of slot if that is longer."""
-    steps = list(steps)
-    needs, chain = Schedule(steps, slots).needs, dict[str, float]()
-    for step in steps:
-        chain[step.name] = seconds[step.name] + max((chain[name] for name in needs[step.name]), default=0.0)
-    work = [
-        sum(seconds[step.name] for step in steps if name in resources(step)) / getattr(slots, name)
-        for name in (TRAIN, SANDBOX)
-    ]
-    return max(0.0, *chain.values(), *work)

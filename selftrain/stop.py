@@ -6,7 +6,7 @@ runs outside of a run's steps has a `Stop` that nobody uses.
 
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from contextvars import ContextVar
 
 from selftrain.errors import RunError
@@ -34,29 +34,11 @@ class Stop:
             if self.reason is not None:
                 return
             self.reason = reason
-            acts = list(self._acts)
-        for act in acts:
-            with suppress(Exception):  # all others are to end too
-                act()
+        self._call(self._acts)
 
     def leave(self) -> None:
         """Give up what steps hold that have not ended in time: the process ends without them."""
-        with self._lock:
-            acts = list(self._last)
-        for act in acts:
-            with suppress(Exception):
-                act()
-
-    @contextmanager
-    def holding(self, give_up: Callable[[], None]) -> Iterator[None]:
-        """For the block, `leave` calls `give_up`, so that others need not wait for what the block holds."""
-        with self._lock:
-            self._last.append(give_up)
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._last.remove(give_up)
+        self._call(self._last)
 
     def check(self) -> None:
         """Raise `Stopped` if the step has to end."""
@@ -66,14 +48,30 @@ class Stop:
     @contextmanager
     def calling(self, act: Callable[[], None]) -> Iterator[None]:
         """For the block, `stop` calls `act`, which ends what the block waits for. Raises `Stopped` if the step has to end already."""
+        with self._among(self._acts, act):
+            self.check()  # after it is among them: a `stop` from now on calls it
+            yield
+
+    def holding(self, give_up: Callable[[], None]) -> AbstractContextManager[None]:
+        """For the block, `leave` calls `give_up`, so that others need not wait for what the block holds."""
+        return self._among(self._last, give_up)
+
+    @contextmanager
+    def _among(self, acts: list[Callable[[], None]], act: Callable[[], None]) -> Iterator[None]:
         with self._lock:
-            self.check()
-            self._acts.append(act)
+            acts.append(act)
         try:
             yield
         finally:
             with self._lock:
-                self._acts.remove(act)
+                acts.remove(act)
+
+    def _call(self, acts: list[Callable[[], None]]) -> None:
+        with self._lock:
+            acts = list(acts)
+        for act in acts:
+            with suppress(Exception):  # all others are called too
+                act()
 
 
 STOP: ContextVar[Stop] = ContextVar("selftrain_stop")

@@ -132,15 +132,12 @@ class Run:
         clock = Clock(progress or watch(step.label))
 
         def make(folder: Path) -> Any:
-            context = Context(
-                config=step.config,
+            context = self.context(
+                step,
+                folder,
                 inputs={name: self.path(ref) for name, ref in step.inputs.items()},
-                folder=folder,
-                runtime=self.config.runtime,
                 progress=clock,
                 log=log,
-                shared=self.store.local,
-                sandbox=partial(sandbox_at_work, self.config.runtime),
                 manifests={
                     other.name: self.store.manifest(other.ref) or {}
                     for other in takewhile(lambda other: other is not step, self.steps.values())
@@ -167,6 +164,17 @@ class Run:
             "libraries": self.libraries,
         }
         return self.store.build(step.ref, record, make)
+
+    def context(self, step: Step, folder: Path, **other: Any) -> Context:
+        """What a stage is told of this run. `other`: further fields of `Context`, of which `inputs` and `progress` are needed."""
+        return Context(
+            config=step.config,
+            folder=folder,
+            runtime=self.config.runtime,
+            shared=self.store.local,
+            sandbox=partial(sandbox_at_work, self.config.runtime),
+            **other,
+        )
 
     def _sharing_checkpoints(self, step: Step, folder: Path) -> AbstractContextManager[None]:
         """Copies a training stage's checkpoints to a remote store while it runs, if `runtime.share_checkpoints` allows it."""

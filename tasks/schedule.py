@@ -15,13 +15,12 @@ from functools import partial
 
 from selftrain.launch.ending import ENDING
 from selftrain.schedule import Schedule
-from selftrain.stage import ArtifactRef, Context, Step
+from selftrain.stage import ArtifactRef, Step
 from selftrain.stages.ahead import execute_ahead
 from selftrain.stages.execute import EXECUTE
 from selftrain.stop import STOP, Stop, Stopped
 from selftrain.store.store import PROGRESS
 from tasks.run import LOGGER, Run
-from tasks.sandbox import sandbox_at_work
 
 SECONDS_AFTER_SIGNAL, SECONDS_AFTER_FAILURE = 4.0, 60.0
 """Longest wait for steps that were told to stop; after a signal it is less than `ENDING` waits. What does not stop, such as a step
@@ -55,17 +54,8 @@ class ScheduledRun(Run):
         if self.store.manifest(step.ref) is not None:
             return
         problems = {"problems": self.path(step.inputs["problems"])}
-        work = self.store.local / "work"
-        context = Context(
-            config=step.config,
-            inputs=problems,
-            folder=work / step.ref.stage / step.ref.key,
-            runtime=self.config.runtime,
-            progress=lambda *_: None,
-            shared=self.store.local,
-            sandbox=partial(sandbox_at_work, self.config.runtime),
-        )
-        sampled = work / maker.ref.stage / maker.ref.key / PROGRESS
+        context = self.context(step, self.store.work(step.ref), inputs=problems, progress=lambda *_: None)
+        sampled = self.store.work(maker.ref) / PROGRESS
         count = execute_ahead(context, sampled, go_on, partial(self.spare, step))
         if count:
             LOGGER.info("%s: %d programs executed while others were sampled", step.label, count)

@@ -1,6 +1,7 @@
 """Prefect tags of each stage's task runs and of its parts on Dask workers, and what a step occupies while it works."""
 
 from selftrain.config import RuntimeConfig
+from selftrain.schedule import runs_a_model
 from selftrain.stage import Step
 
 TAGS: dict[str, tuple[str, ...]] = {
@@ -18,7 +19,8 @@ RESOURCES = ("gpu", "sandbox")
 
 def occupies(step: Step, runtime: RuntimeConfig) -> tuple[str, ...]:
     """Those of RESOURCES that the step's work needs."""
-    gpu = runtime.device == "cuda" and _runs_a_model(step)
+    elsewhere = step.stage.name == "sample" and step.config.sample.engine == "openai"  # on a server
+    gpu = runtime.device == "cuda" and runs_a_model(step) and not elsewhere
     # A slice names the sandbox's tools exactly where the stage runs programs.
     sandbox = getattr(step.config, "toolchain", None) is not None
     return tuple(name for name, used in zip(RESOURCES, (gpu, sandbox), strict=True) if used)
@@ -27,12 +29,3 @@ def occupies(step: Step, runtime: RuntimeConfig) -> tuple[str, ...]:
 def tags(step: Step, runtime: RuntimeConfig) -> list[str]:
     """The tags of the step's task run."""
     return [*TAGS.get(step.stage.name, ()), *occupies(step, runtime)]
-
-
-def _runs_a_model(step: Step) -> bool:
-    """Whether the step trains, samples or scores on this machine."""
-    if step.stage.name == "mine":
-        return "reranker" in step.inputs  # the first round has no scores
-    if step.stage.name == "sample":
-        return bool(step.config.sample.engine != "openai")  # another server has the model
-    return step.stage.name in TAGS

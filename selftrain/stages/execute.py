@@ -84,26 +84,25 @@ def run(context: Context) -> Outcome:
     config: ExecuteSlice = context.config
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
     candidates = context.inputs["candidates"] / "candidates.parquet"
-    starts = range(0, row_count(candidates), config.execute.shard)
-    shards = {
-        name: start for name, start in zip(shard_names(context), starts, strict=True) if context.wants(name)
-    }
+    size, rows_there = config.execute.shard, row_count(candidates)
+    starts = {shard_name(number): start for number, start in enumerate(range(0, rows_there, size))}
+    shards = {name: start for name, start in starts.items() if context.wants(name)}
     folder = context.folder / PROGRESS
     folder.mkdir(parents=True, exist_ok=True)
     unfinished = {}  # executions with failures of the sandbox, which a retry judges again
-    total = min(row_count(candidates), len(shards) * config.execute.shard)
+    total = min(rows_there, len(shards) * size)
     with context.sandbox() as sandbox, known_verdicts(context) as cache:
         if context.only is not None:
             check_toolchain(sandbox, config)
         for number, (name, start) in enumerate(shards.items()):
             if (folder / name).is_file():
                 continue
-            shard = slice_records(candidates, CandidateText, start, start + config.execute.shard)
-            progress = partial(show, context, before=number * config.execute.shard, total=total)
+            shard = slice_records(candidates, CandidateText, start, start + size)
+            progress = partial(show, context, before=number * size, total=total)
             rows = judged(context, problems, shard, sandbox, cache, progress)
             if not store_shard(folder / name, rows):
                 unfinished[name] = rows
-            context.progress(min((number + 1) * config.execute.shard, total), total, "programs")
+            context.progress(min((number + 1) * size, total), total, "programs")
     tally = Tally(problems)
     merged = context.folder / "executions.parquet"
     opened: AbstractContextManager[Writer | None] = (

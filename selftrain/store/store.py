@@ -185,6 +185,10 @@ class Store:
 
     # Building
 
+    def work(self, ref: ArtifactRef) -> Path:
+        """The folder on this machine in which the artifact is made."""
+        return self.local / "work" / ref.stage / ref.key
+
     def build(self, ref: ArtifactRef, record: dict[str, Any], make: Callable[[Path], Outcome]) -> bool:
         """Build the artifact unless it exists. Returns whether this call built it.
 
@@ -204,7 +208,7 @@ class Store:
         return True
 
     def _build(self, ref: ArtifactRef, record: dict[str, Any], make: Callable[[Path], Outcome]) -> None:
-        folder = self.local / "work" / ref.stage / ref.key
+        folder = self.work(ref)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             started, clock = time.time(), time.monotonic()

@@ -7,12 +7,13 @@ threads are a run's own, without Prefect.
 
 import tempfile
 import time
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from flows.method import graph
 from selftrain.config import ExecuteConfig, RunConfig, SlotsConfig
-from selftrain.schedule import critical_path
+from selftrain.schedule import SANDBOX, TRAIN, Schedule, resources
 from selftrain.stage import Context, Outcome, Step
 from selftrain.store.store import Store
 from tasks.schedule import ScheduledRun
@@ -48,6 +49,19 @@ def wait(context: Context) -> Outcome:
     time.sleep(context.config.seconds)
     (context.folder / "waited").write_text(context.config.name)
     return Outcome(context.config.name)
+
+
+def critical_path(steps: Iterable[Step], slots: SlotsConfig, seconds: Mapping[str, float]) -> float:
+    """The least time in which steps can end: the longest chain of inputs, or the work for one kind of slot if that is longer."""
+    steps = list(steps)
+    needs, chain = Schedule(steps, slots).needs, dict[str, float]()
+    for step in steps:
+        chain[step.name] = seconds[step.name] + max((chain[name] for name in needs[step.name]), default=0.0)
+    work = [
+        sum(seconds[step.name] for step in steps if name in resources(step)) / getattr(slots, name)
+        for name in (TRAIN, SANDBOX)
+    ]
+    return max(0.0, *chain.values(), *work)
 
 
 def main(unit: float = 1.0) -> None:

@@ -18,14 +18,17 @@ from selftrain.errors import RunError, UsageError
 from selftrain.launch.ending import ENDING
 from selftrain.launch.processes import run as run_child
 from selftrain.records import Candidate, Execution, Problem, read_records, write_records
-from selftrain.schedule import Schedule, critical_path, resources, timeline
+from selftrain.schedule import Schedule, resources, timeline
 from selftrain.stage import ArtifactRef, Context, Outcome, Stage, Step
 from selftrain.stages.execute import EXECUTE, ExecuteSlice, programs
 from selftrain.stop import Stop, Stopped, current
 from selftrain.store.store import PROGRESS, Store
 from tasks.sandbox import sandbox_at_work
 from tasks.schedule import ScheduledRun, carry_out
+from tests.bench.overlap import critical_path
 from tests.command import wait_until
+
+Work = Callable[[Context], Outcome]
 
 
 def step(stage: str, name: str, *inputs: ArtifactRef, **config: Any) -> Step:
@@ -233,6 +236,16 @@ class Threaded(ScheduledRun):
         self.build(step)
 
 
+def fail_beside(folder: Path, slow: Work, broken: Work) -> Threaded:
+    """The run of two stages side by side, the second of which fails with `broken`, which the run raises."""
+    run = Threaded(RunConfig(name="x"), Store(str(folder)))
+    run.do(Stage("slow", 1, slow), "slow", {}, {})
+    run.do(Stage("broken", 1, broken), "broken", {}, {})
+    with pytest.raises(RunError, match="^broken$"):
+        run.complete()
+    return run
+
+
 def test_a_stage_that_is_stopped_says_so_whatever_it_raised(tmp_path: Path):
     waiting = threading.Event()
 
@@ -246,11 +259,7 @@ def test_a_stage_that_is_stopped_says_so_whatever_it_raised(tmp_path: Path):
         waiting.wait(100)
         raise RunError("broken")
 
-    run = Threaded(RunConfig(name="x"), Store(str(tmp_path)))
-    run.do(Stage("slow", 1, slow), "slow", {}, {})
-    run.do(Stage("broken", 1, broken), "broken", {}, {})
-    with pytest.raises(RunError, match="^broken$"):
-        run.complete()
+    fail_beside(tmp_path, slow, broken)
 
 
 def test_run_json_does_not_say_of_a_step_that_has_ended_that_it_is_at_work(tmp_path: Path):
@@ -284,11 +293,7 @@ def test_progress_ends_a_step_that_is_stopped(tmp_path: Path):
     def broken(context: Context) -> Outcome:
         raise RunError("broken")
 
-    run = Threaded(RunConfig(name="x"), Store(str(tmp_path)))
-    run.do(Stage("slow", 1, slow), "slow", {}, {})
-    run.do(Stage("broken", 1, broken), "broken", {}, {})
-    with pytest.raises(RunError, match="^broken$"):
-        run.complete()
+    run = fail_beside(tmp_path, slow, broken)
     assert not ends
     assert not run.is_there(run.steps["slow"].ref)
 

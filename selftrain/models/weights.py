@@ -1,7 +1,7 @@
 """Digests of a model's weights, checks for NaN and infinity, and access to unsharded tensors under ZeRO stage 3."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from selftrain.errors import UsageError
 from selftrain.store.store import sha256_file
 from selftrain.store.weights import sha256_of_samples
 
-KINDS = {".safetensors", ".json", ".gguf", ".model", ".txt"}
+KINDS = frozenset({".safetensors", ".json", ".gguf", ".model", ".txt"})
 """Endings of the files of a checkpoint."""
 
 
@@ -28,19 +28,14 @@ def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
     folder = Path(config.base)
     if not folder.is_dir():
         return hub_commit(config.base, config.revision, field)
-    wanted = {*KINDS, ".jinja"} if config.prompt_style == "chat" else KINDS
-    files = sorted(path for path in folder.iterdir() if path.suffix in wanted)
+    files = _files(folder, KINDS | ({".jinja"} if config.prompt_style == "chat" else set()), field)
     if config.gguf_file and not (folder / config.gguf_file).is_file():
         raise UsageError(f"model.gguf_file: {config.gguf_file} is not in {folder}")
     if not files:
         raise UsageError(
             f"{field}: {folder} holds no model; expected a folder in the Hugging Face layout (safetensors, or gguf_file)"
         )
-    try:
-        lines = [f"{path.name} {sha256_file(path)}\n" for path in files]
-    except OSError as error:
-        raise UsageError(f"{field}: {folder} cannot be read: {error}") from error
-    return hashlib.sha256("".join(lines).encode()).hexdigest()
+    return _digest(folder, files, field)
 
 
 def checkpoint_digest(folder: Path) -> str:
@@ -48,15 +43,33 @@ def checkpoint_digest(folder: Path) -> str:
 
     Raises UsageError where one cannot be read.
     """
-    files = sorted(path for path in folder.iterdir() if path.suffix in {*KINDS, ".jinja"})
+    files = _files(folder, KINDS | {".jinja"}, "checkpoint")
+    return _digest(folder, files, "checkpoint", sha256_of_samples)
+
+
+def _files(folder: Path, endings: Set[str], field: str) -> list[Path]:
+    try:
+        return sorted(path for path in folder.iterdir() if path.suffix in endings)
+    except OSError as error:
+        raise _unreadable(folder, field, error) from error
+
+
+def _digest(
+    folder: Path, files: Sequence[Path], field: str, of_weights: Callable[[Path], str] = sha256_file
+) -> str:
+    """sha256 over the names and the digests of `files`; `of_weights` computes that of a safetensors file."""
     try:
         lines = [
-            f"{path.name} {sha256_of_samples(path) if path.suffix == '.safetensors' else sha256_file(path)}\n"
+            f"{path.name} {(of_weights if path.suffix == '.safetensors' else sha256_file)(path)}\n"
             for path in files
         ]
     except OSError as error:
-        raise UsageError(f"checkpoint: {folder} cannot be read: {error}") from error
+        raise _unreadable(folder, field, error) from error
     return hashlib.sha256("".join(lines).encode()).hexdigest()
+
+
+def _unreadable(folder: Path, field: str, error: OSError) -> UsageError:
+    return UsageError(f"{field}: {folder} cannot be read: {error}")
 
 
 def hub_commit(name: str, revision: str | None, field: str = "model.base") -> str:

@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from selftrain.errors import DataError, UsageError
+from selftrain.models.weights import checkpoint_digest
 from selftrain.records import Candidate, write_records
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import weights
@@ -118,3 +119,8 @@ def test_samples_tell_trained_weights_apart_without_reading_them_whole(tmp_path:
     path.write_bytes(b"{}")
     with pytest.raises(UsageError, match="not a whole safetensors file"):
         weights.sha256_of_samples(path)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_told(tmp_path: Path):
+    with pytest.raises(UsageError, match=f"^checkpoint: {tmp_path / 'none'} cannot be read: "):
+        checkpoint_digest(tmp_path / "none")

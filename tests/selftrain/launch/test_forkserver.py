@@ -83,11 +83,12 @@ def test_further_ranks_of_a_child_are_forks_of_it_and_end_with_it(place: Place):
     body = (
         "from selftrain.launch.launch import _start_other_ranks; "
         "others = _start_other_ranks(3); rank = os.environ['RANK']; "
-        "print(f'{rank} of {os.environ[\"WORLD_SIZE\"]}', os.getpgid(0), flush=True); "
+        # One write: `print` makes several, between which another rank may write.
+        "os.write(1, f'{rank} of {os.environ[\"WORLD_SIZE\"]} {os.getpgid(0)}\\n'.encode()); "
         "seen = sys.argv[2]; open(seen, 'w').close() if rank == '1' else None; "
         "[time.sleep(0.01) for _ in iter(lambda: os.path.exists(seen), True)]; "
         "os.read(0, 1) if rank == '1' else None; "  # which returns at the end of rank 0
-        "codes = others[1:] and [others[1]()]; print(codes, flush=True) if rank == '0' else sys.exit(7)"
+        "codes = others[1:] and [others[1]()]; os.write(1, f'{codes}\\n'.encode()) if rank == '0' else sys.exit(7)"
     )
     lines = place.run(body, str(place.folder / "seen")).splitlines()
     ranks = [line for line in lines if " of " in line]

@@ -24,7 +24,6 @@ from selftrain.evaluation.compare import finished_run, is_read, study_pools
 from selftrain.evaluation.pools import Pool
 from selftrain.evaluation.study import study_table
 from selftrain.launch.ending import ENDING
-from selftrain.plan.corpus import Corpus
 from selftrain.plan.plan import Hardware, Plan, make_plan
 from selftrain.report.study import markdown, write_study
 from selftrain.store.files import replace_file
@@ -106,17 +105,12 @@ def _is_finished(folder: Path, run: Run) -> bool:
 def describe(study: Study, found: Sequence[Outline]) -> str:
     """The cells, what each shares, and the planned time of what is to do, as text for the terminal."""
     plans: dict[str, Plan] = {}
-    corpora: dict[str, Corpus] = {}
     lines = [f"{'cell':<36} {'stages':>6} {'cached':>6} {'shared':>6} {'to do':>6}  planned"]
     total = 0.0
     for outline in found:
         cell = outline.cell
         if cell.variant not in plans:
-            config = cell.config
-            read = repr((config.problems, config.model, config.seed, config.sample.max_new_tokens))
-            store = partial(_store_of, outline)
-            plan = make_plan(config, Hardware(), graph, None, store, corpora.get(read))
-            plans[cell.variant], corpora[read] = plan, plan.corpus
+            plans[cell.variant] = make_plan(cell.config, Hardware(), graph, None, partial(_store_of, outline))
         planned = {step.name: step.seconds for step in plans[cell.variant].steps}
         seconds = sum(planned.get(name, 0.0) for name in outline.to_do)
         total += 0 if outline.finished else seconds

@@ -1,9 +1,9 @@
 """Compares the sandbox's verdicts with those of plain tools, on this project's own stdin programs in all languages.
 
-    python -m tests.plain_set [--backend docker] [--languages py,java] [--jobs 2]
+    python -m tests.plain_set [--backend docker] [--languages py,java] [--jobs 2] [--keep]
 
 Each program is written to a file unchanged, compiled by a fresh compiler and run in a fresh process, with the backend's tools
-(`tests.bench.plain`). The command lists each program whose verdict differs; exit code 1 if there are any.
+(`tests.plain`). The command lists each program whose verdict differs; exit code 1 if there are any.
 """
 
 import argparse
@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
 from sandbox.client import Sandbox
-from sandbox.languages import LANGUAGES, language
-from sandbox.verdicts import Case, Program, Verdict
-from tests.bench.plain import Plain
+from sandbox.languages import LANGUAGES
+from sandbox.verdicts import Case, Program
+from tests.plain import in_plain_words, keep, plain_verdicts
 
 CASES = (Case("3 4\n", "7\n"), Case("-1 1\n", "0\n"))
 
@@ -328,37 +328,15 @@ def programs(languages: list[str]) -> Iterator[Program]:
             yield Program(f"{name}: {title}, no cases", name, source)
 
 
-def in_plain_words(verdict: Verdict) -> str:
-    """A verdict of the sandbox in the terms of `tests.bench.plain`."""
-    same = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
-    return str(verdict) if verdict in same else "failed"
-
-
-def plain_verdicts(every: Sequence[Program], backend: str, jobs: int) -> dict[str, str]:
-    """The verdicts of the backend's plain tools, by id."""
-    found: dict[str, str] = {}
-    for image in dict.fromkeys(language(program.language).image for program in every):
-        plainly = Plain(backend, jobs, image)
-        own = [program for program in every if language(program.language).image == image]
-        found |= {id: said[0] for id, said in plainly.run(own)}
-        plainly.close()
-    return found
-
-
-def compilers(backend: str, name: str) -> list[str]:
-    """The tools of a language with their versions, without its libraries. The programs here include none of those, so backends
-    whose tools are the same have the same plain verdicts."""
-    with Sandbox(backend, 1) as sandbox:  # type: ignore[arg-type]
-        return [part for part in sandbox.identity(name).split("; ") if ": " in part]
-
-
-def differences(every: Sequence[Program], plain: Mapping[str, str], backend: str, jobs: int) -> list[str]:
+def differences(
+    every: Sequence[Program], plain: Mapping[str, list[str]], backend: str, jobs: int
+) -> list[str]:
     """A line for each program whose verdict in the sandbox differs from `plain`."""
     with Sandbox(backend, jobs) as sandbox:  # type: ignore[arg-type]
         return [
-            f"{result.id}: plain {plain[result.id]}, sandbox {result.verdict}; {result.stdout[-100:]!r} {result.stderr[-300:]!r}"
+            f"{result.id}: plain {plain[result.id][0]}, sandbox {result.verdict}; {result.stdout[-100:]!r} {result.stderr[-300:]!r}"
             for result in sandbox.run(every)
-            if in_plain_words(result.verdict) != plain[result.id]
+            if in_plain_words(result.verdict) != plain[result.id][0]
         ]
 
 
@@ -370,13 +348,19 @@ def main() -> int:
     options.add_argument("--backend", default="docker")
     options.add_argument("--languages", default=",".join(LANGUAGES))
     options.add_argument("--jobs", type=int, default=2)
+    options.add_argument(
+        "--keep", action="store_true", help="add what the plain tools say to tests.plain.KEPT"
+    )
     asked = options.parse_args()
     every = list(programs(asked.languages.split(",")))
     plain = plain_verdicts(every, asked.backend, asked.jobs)
+    if asked.keep:
+        keep(every, asked.backend, plain)
     lines = differences(every, plain, asked.backend, asked.jobs)
     for line in lines:
         print("differs", line)
-    said = ", ".join(f"{count} {verdict}" for verdict, count in Counter(plain.values()).most_common())
+    counts = Counter(verdict for (verdict, *_) in plain.values()).most_common()
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts)
     print(f"{len(every)} programs ({said}), {len(lines)} differ")
     return int(bool(lines))
 

@@ -1,10 +1,10 @@
 """Compares the sandbox's verdicts with those of slow, plain runs, on real MultiPL-E problems with a model's answers.
 
-    python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2] [--kept FILE]
+    python -m tests.truth DIR [--languages py,sh] [--rows 40] [--backend docker] [--plain 5] [--busy 2] [--keep]
 
-Reads DIR/mbpp-LANG.jsonl. The backend's plain tools (`tests.bench.plain`) compile and run each program `--plain` times, one at
+Reads DIR/mbpp-LANG.jsonl. The backend's plain tools (`tests.plain`) compile and run each program `--plain` times, one at
 a time, for at most half a minute each; exit code and end marker alone decide the verdict. Programs whose plain verdicts differ
-are unstable: they are listed and left out. `--kept` names a file that stores the plain verdicts for later calls. Then the
+are unstable: they are listed and left out. `--keep` and `--kept FILE` store and use the plain verdicts (`tests.plain`). Then the
 sandbox judges all programs, once on an idle machine and `--busy` times with every core busy. Differences are listed by id. The
 exit code is 1 if more than 2 in a thousand programs differ or are unstable.
 """
@@ -20,11 +20,9 @@ from pathlib import Path
 
 from sandbox.client import Sandbox
 from sandbox.completion import Unreadable, extract_program, is_answer
-from sandbox.languages import language
 from sandbox.programs import assemble
-from sandbox.verdicts import Program, Result, Verdict
-from tasks.progress import watch
-from tests.bench.plain import Plain
+from sandbox.verdicts import Program, Result
+from tests.plain import in_plain_words, keep, plain_verdicts
 
 SECONDS = 30
 TOLERATED = 0.002
@@ -43,14 +41,19 @@ def main() -> int:
     options.add_argument("--plain", type=int, default=5)
     options.add_argument("--busy", type=int, default=2)
     options.add_argument("--jobs", type=int, default=1, help="plain runs at once (default: 1)")
-    options.add_argument("--kept", type=Path, help="JSON lines: what the plain runs said")
+    options.add_argument("--kept", type=Path, help="do not run what this file has, such as tests.plain.KEPT")
+    options.add_argument(
+        "--keep", action="store_true", help="add what the plain tools say to tests.plain.KEPT"
+    )
     asked = options.parse_args()
     programs = [
         program
         for name in asked.languages.split(",")
         for program in read(asked.directory / f"mbpp-{name}.jsonl", name, asked.rows)
     ]
-    plain = plain_verdicts(programs, asked.backend, asked.plain, asked.jobs, asked.kept)
+    plain = plain_verdicts(programs, asked.backend, asked.jobs, asked.plain, SECONDS, asked.kept)
+    if asked.keep:
+        keep(programs, asked.backend, plain)
     unstable = {id for id, verdicts in plain.items() if len(set(verdicts)) > 1}
     for id in sorted(unstable):
         print("unstable", id, plain[id])
@@ -59,7 +62,9 @@ def main() -> int:
         with busy(n > 0):
             found = sandbox_results(programs, asked.backend, asked.workers)
         differ = {
-            p.id for p in programs if p.id not in unstable and in_plain_words(found[p.id]) != plain[p.id][0]
+            p.id
+            for p in programs
+            if p.id not in unstable and in_plain_words(found[p.id].verdict) != plain[p.id][0]
         }
         for id in sorted(differ):
             result = found[id]
@@ -89,40 +94,10 @@ def read(path: Path, name: str, rows: int | None) -> Iterator[Program]:
         yield assemble(name, prompt, body, row["tests"]).program(f"{row['name']}.{name}", name)
 
 
-def plain_verdicts(
-    programs: list[Program], backend: str, runs: int, jobs: int, kept: Path | None
-) -> dict[str, list[str]]:
-    """The verdicts of the plain runs, by id: one for each run, or a single one if the program does not compile."""
-    found: dict[str, list[str]] = {}
-    if kept and kept.exists():
-        wanted = {program.id for program in programs}
-        rows = map(json.loads, kept.read_text().splitlines())
-        found = {row["id"]: row["verdicts"] for row in rows if row["id"] in wanted}
-    todo = [program for program in programs if program.id not in found]
-    progress = watch("plain")
-    with open(kept or os.devnull, "a") as file:
-        for image in dict.fromkeys(language(program.language).image for program in todo):
-            plainly = Plain(backend, jobs, image)
-            own = [program for program in todo if language(program.language).image == image]
-            for done, (id, verdicts) in enumerate(plainly.run(own, runs, SECONDS), 1):
-                found[id] = verdicts
-                file.write(json.dumps({"id": id, "verdicts": verdicts}) + "\n")
-                file.flush()
-                progress(done, len(own), "programs", {})
-            plainly.close()
-    return found
-
-
 def sandbox_results(programs: list[Program], backend: str, workers: int) -> dict[str, Result]:
     """The results of the sandbox, by id."""
     with Sandbox(backend, workers) as sandbox:  # type: ignore[arg-type]
         return {result.id: result for result in sandbox.run(programs)}
-
-
-def in_plain_words(result: Result) -> str:
-    """The verdict in the terms of plain runs."""
-    own = {Verdict.passed, Verdict.compile_error, Verdict.timeout, Verdict.sandbox_error}
-    return str(result.verdict) if result.verdict in own else "failed"
 
 
 def by_language(programs: list[Program], verdicts: dict[str, list[str]]) -> dict[str, list[str]]:

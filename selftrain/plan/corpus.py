@@ -17,7 +17,7 @@ from selftrain.errors import RunError, UsageError
 from selftrain.plan.flops import Rows
 from selftrain.problems import chat
 from selftrain.problems.contests import SOLUTION_LANGUAGES
-from selftrain.problems.read import read_problems
+from selftrain.problems.read import content_digest, read_problems
 from selftrain.records import Problem
 
 CHARACTERS_PER_TOKEN = 3.2
@@ -32,6 +32,8 @@ CONVERSATION = 60
 """Assumed tokens that prompt style `chat` adds to a prompt."""
 LOOKED_AT = 4000
 """Approximate number of texts whose tokens are counted; a larger set is sampled."""
+REMEMBERED = 16
+"""Corpora that a process keeps."""
 
 
 @dataclass(frozen=True)
@@ -126,21 +128,37 @@ def padded(lengths: Sequence[int], group: int) -> float:
 
 
 def corpus_of(config: RunConfig) -> Corpus:
-    """The corpus of a run. Raises UsageError or DataError where the stages of the run would raise it."""
+    """The corpus of a run. Raises UsageError or DataError where the stages of the run would raise it.
+
+    The plans of a study and of earlier runs read the same problems again and again, so the last `REMEMBERED` are remembered.
+    """
+    source = config.problems.model_copy(update={"seed": config.problems.seed + config.seed})
     started = time.monotonic()
-    source = config.problems
-    problems: list[Problem] = []
-    assumptions: list[str] = []
     try:
-        problems = read_problems(source.model_copy(update={"seed": source.seed + config.seed}))
+        content = content_digest(source)
+        key = repr((source, content, config.model, config.sample.max_new_tokens))
+        if key in _remembered:
+            return _remembered[key]
+        problems = read_problems(source, content)
     except RunError as error:  # the hub cannot be reached
         reason = str(error).strip().splitlines()[0][:160]
-        assumptions.append(f"problems: not counted, the hub does not answer ({reason})")
-    if not problems:
-        return _stated(config, assumptions)
+        return _stated(config, [f"problems: not counted, the hub does not answer ({reason})"])
+    read = time.monotonic()
+    corpus = _counted(config, problems, read - started) if problems else _stated(config, [])
+    if len(_remembered) == REMEMBERED:
+        del _remembered[next(iter(_remembered))]
+    _remembered[key] = corpus
+    return corpus
+
+
+_remembered: dict[str, Corpus] = {}
+
+
+def _counted(config: RunConfig, problems: list[Problem], seconds: float) -> Corpus:
+    """The corpus of `problems`, which took `seconds` to read."""
+    assumptions: list[str] = []
     by_split = {split: [p for p in problems if p.split == split] for split in SPLITS}
     answered = [p for p in by_split["sft"] if p.response is not None]
-    read = time.monotonic()
     tokenizer = _tokenizer(config, [text for p in answered for text in (p.prompt, p.response or "")])
     vocabulary = len(tokenizer) if tokenizer is not None else None
     if tokenizer is None:
@@ -172,7 +190,7 @@ def corpus_of(config: RunConfig) -> Corpus:
         learnt,
         len(answered),
         vocabulary,
-        read - started,
+        seconds,
         tuple(assumptions),
         problems,
         tokenizer,

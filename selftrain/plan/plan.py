@@ -144,13 +144,11 @@ def make_plan(
     graph: Graph,
     workload: Workload | None = None,
     store: Callable[[], Store] | None = None,
-    corpus: Corpus | None = None,
 ) -> Plan:
     """The plan of a run.
 
     graph  config -> the stages of a run, as `flows.method` builds them
     store  opens the store from whose finished runs rates are read; None: use only the rates that follow from `hardware`
-    corpus that of another plan with the same problems, model and `sample.max_new_tokens`; None: it is read
 
     Raises UsageError for a model whose config is not available, and what the run's stages would raise at their start.
     """
@@ -160,7 +158,7 @@ def make_plan(
         from selftrain.plan.suitable import check_architectures
 
         check_architectures(config)
-    corpus = corpus or corpus_of(config)
+    corpus = corpus_of(config)
     shape, judge = shapes(config, corpus.vocabulary)
     cuda = config.runtime.device == "cuda"
     tflops = hardware.tflops or (GPU_TFLOPS if cuda else CPU_TFLOPS * config.runtime.threads)

@@ -17,7 +17,7 @@ from pydantic import ValidationError
 from selftrain.config import RunConfig
 from selftrain.errors import SelftrainError
 from selftrain.models.shapes import Shape, shape_of
-from selftrain.plan.corpus import Corpus, corpus_of
+from selftrain.plan.corpus import corpus_of
 from selftrain.plan.estimate import Planner, Step
 from selftrain.plan.speed import Speed, where
 from selftrain.stage import ArtifactRef
@@ -110,11 +110,10 @@ def described(rate: Rate) -> str:
 def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
     """The rates in the newest finished runs that have the planner's device, and models of similar size."""
     records = [record for record in store.records(RUNS).values() if record.get("finished")]
-    corpora = {_problems(planner.config): planner.corpus}
     for record in sorted(records, key=lambda record: -record["finished"])[:NEWEST]:
         try:
             config = RunConfig.model_validate(record["config"])
-            earlier = _planner(config, planner, graph, corpora)
+            earlier = _planner(config, planner, graph)
         except (KeyError, ValidationError, SelftrainError):
             continue  # of another version, or its data or models are gone
         for node in earlier.nodes:
@@ -124,19 +123,12 @@ def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
                     yield replace(rate, finished=record["finished"])
 
 
-def _problems(config: RunConfig) -> str:
-    """A key of all settings on which `corpus_of` depends."""
-    return repr((config.problems, config.seed, config.model, config.sample.max_new_tokens))
-
-
-def _planner(config: RunConfig, planner: Planner, graph: Graph, corpora: dict[str, Corpus]) -> Planner:
-    """The planner of an earlier run. `corpora`: cache, key of `_problems` -> corpus."""
-    name = _problems(config)
-    if name not in corpora:
-        shapes(config)  # raises for a missing model before its problems are read
-        corpora[name] = corpus_of(config)
-    shape, judge = shapes(config, corpora[name].vocabulary)
-    return Planner(config, graph(config), shape, judge, corpora[name], planner.speed)
+def _planner(config: RunConfig, planner: Planner, graph: Graph) -> Planner:
+    """The planner of an earlier run."""
+    shapes(config)  # raises for a missing model before its problems are read
+    corpus = corpus_of(config)
+    shape, judge = shapes(config, corpus.vocabulary)
+    return Planner(config, graph(config), shape, judge, corpus, planner.speed)
 
 
 def rates_of(node: Node, manifest: Mapping[str, Any], earlier: Planner, planner: Planner) -> Iterator[Rate]:

@@ -1,16 +1,22 @@
 """Tests of the plan against measurements on a model small enough for the tests; `make bench` measures larger ones."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from flows.method import graph
-from selftrain.config import BankConfig, ModelConfig, RunConfig, RuntimeConfig
+from selftrain.config import SPLITS, BankConfig, ModelConfig, RunConfig, RuntimeConfig
 from selftrain.models.models import make_tiny
 from selftrain.models.shapes import Shape, shape_of
+from selftrain.plan import corpus as corpora
 from selftrain.plan.corpus import Corpus, corpus_of
 from selftrain.plan.plan import Hardware, make_plan
+from selftrain.problems.read import read_problems
+from selftrain.records import Problem
 from tests.plan_checks import check_flops
 from tests.selftrain.models.test_models import FEED, HIDDEN, LAYERS, TOKENS, write_gguf
 
@@ -59,6 +65,44 @@ def test_counts_and_tokens_are_those_of_the_problems(corpus: Corpus):
     prompt, answer = corpus.learnt[0]
     assert prompt == len(corpus.tokenizer(problem.prompt)["input_ids"]) + 1, "and the separator"
     assert answer == len(corpus.tokenizer(problem.response)["input_ids"]) + 1, "and the end"
+
+
+def test_problems_are_read_once_and_again_when_a_file_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    reads = 0
+
+    def counted(*arguments: Any) -> list[Problem]:
+        nonlocal reads
+        reads += 1
+        return read_problems(*arguments)
+
+    monkeypatch.setattr(corpora, "read_problems", counted)
+    path = tmp_path / "own.jsonl"
+
+    def counted_problems(values: Sequence[int]) -> dict[str, dict[str, int]]:
+        rows = [
+            {
+                "task": f"add {n}",
+                "language": "py",
+                "prompt": f"def add_{n}(x):\n",
+                "response": f"    return x + {n}\n",
+                "tests": f"assert add_{n}(1) == {n + 1}\n",
+                "split": ("sft", "rl", "validation", "test")[n % 4],
+            }
+            for n in values
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        source = {"source": "jsonl", "languages": ["py"], "files": [str(path)]}
+        return corpus_of(RunConfig(problems=source, model=CONFIG.model, runtime=CONFIG.runtime)).counts
+
+    assert {split: rows["py"] for split, rows in counted_problems(range(8)).items()} == dict.fromkeys(
+        SPLITS, 2
+    )
+    counted_problems(range(8))
+    assert reads == 1
+    assert counted_problems(range(9))["sft"] == {"py": 3}
+    assert reads == 2
 
 
 def test_flops_are_those_that_torch_counts(tmp_path: Path, corpus: Corpus, shape: Shape):

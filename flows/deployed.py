@@ -71,9 +71,7 @@ def _watch(flow: Any, id: UUID) -> None:
 
     A run is Cancelled while it works where someone else set that state, or where the server's answer to this thread was lost.
     """
-    import httpx
     from prefect.client.orchestration import get_client
-    from prefect.exceptions import PrefectException
     from prefect.settings import PREFECT_CLIENT_MAX_RETRIES, temporary_settings
     from prefect.states import Cancelled
 
@@ -84,7 +82,8 @@ def _watch(flow: Any, id: UUID) -> None:
     with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
         while True:
             time.sleep(ASK_SECONDS)
-            with contextlib.suppress(httpx.HTTPError, PrefectException, OSError):
+            # Whatever goes wrong between here and a server in trouble: the next question may be answered.
+            with contextlib.suppress(Exception):
                 run = client.read_flow_run(id)
                 if run.state is None or not (run.state.is_cancelling() or run.state.is_cancelled()):
                     since = None

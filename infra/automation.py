@@ -132,9 +132,9 @@ def alerts(nightly: timedelta, cancelling: int, told: list[ActionTypes]) -> list
                 match_related=ResourceSpecification(
                     {"prefect.resource.id": "prefect.tag.prod", "prefect.resource.role": "tag"}
                 ),
-                after=_events(
-                    "Completed"
-                ),  # the time counts from the last success, in place of windows one after the other
+                # The time counts from the last success, or from the first run where none has succeeded: these events begin
+                # to count only where nothing does yet.
+                after=_events("Completed", "Pending", "Late"),
                 expect=_events("Completed"),
                 within=nightly,
             ),

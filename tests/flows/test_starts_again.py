@@ -118,11 +118,20 @@ def runs(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator
         with pytest.MonkeyPatch.context() as patch:
             patch.setenv(NIGHTLY, str(SHORT / 3600))
             make_automations(client, silent=SHORT, again=SHORT, cancelling=SHORT)
-        yield played(Runs(server, client))
+        yield played(Runs(server, client), webhook)
 
 
-def played(runs: Runs) -> Runs:
+NO_NIGHTLY = "selftrain: no successful nightly: No run of the deployment prod completed"
+
+
+def played(runs: Runs, webhook: Webhook) -> Runs:
     """Let everything happen, at once where it can."""
+    runs.make("the first")
+    runs.become(["the first"], StateType.PENDING, StateType.RUNNING, StateType.FAILED)
+    wait_until(
+        lambda: webhook.events(NO_NIGHTLY), "the alert where no run has ever completed", lambda: webhook.told
+    )
+    webhook.told.clear()
     runs.make("always crashes")
     for _ in range(CRASHES):
         # Not pending: on a busy machine it would be silent for too long before its crash is reported here.
@@ -162,7 +171,7 @@ def test_a_run_that_has_ended_is_not_started_again(runs: Runs, end: str, order: 
 @pytest.mark.parametrize(
     "text",
     [
-        "selftrain: no successful nightly: No run of the deployment prod completed",
+        NO_NIGHTLY,
         "selftrain: a run stuck in Cancelling is Cancelled: It was Cancelling for 10 s",
     ],
 )

@@ -140,9 +140,19 @@ class World:
         else:
             self.store = Store(str(self.disk / "store"))
         self.local = self.store.local
-        prefect = [sys.executable, "-m", "prefect"]
-        serve = [*prefect, "server", "start", "--no-ui", "--host", "127.0.0.1", "--port", port]
-        work = [*prefect, "worker", "start", "--pool", "selftrain", "--type", "process"]
+        serve = [
+            sys.executable,
+            "-m",
+            "prefect",
+            "server",
+            "start",
+            "--no-ui",
+            "--host",
+            "127.0.0.1",
+            "--port",
+            port,
+        ]
+        work = [sys.executable, "-m", "flows.worker", "--type", "process"]
         self.server = Service(serve, self.folder / "server.log", self.environment)
         self.worker = Service(work, self.folder / "worker.log", self.environment)
 

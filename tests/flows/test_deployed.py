@@ -83,7 +83,7 @@ def deployed(
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     with log.open("wb") as out:
         worker = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "worker", "start", "--pool", "selftrain"],
+            [sys.executable, "-m", "flows.worker"],
             cwd=log.parent,  # runs start where they were deployed from, not where the worker is
             env=os.environ | {"SELFTRAIN_WEBHOOK_URL": webhook.url, "PYTHONPATH": str(ROOT)},
             stdout=out,

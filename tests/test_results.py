@@ -63,6 +63,13 @@ def test_every_estimate_of_a_section_is_in_the_files_that_it_names(heading: str)
     assert [estimate for estimate in said if estimate not in there] == []
 
 
+def test_every_estimate_of_the_readme_is_in_a_file() -> None:
+    there = set().union(*map(written, FILES.iterdir()))
+    said = estimates((ROOT / "README.md").read_text())
+    assert said
+    assert [estimate for estimate in said if estimate not in there] == []
+
+
 def test_every_file_is_named_by_the_page() -> None:
     named = {path for section in sections().values() for path in files_of(section)}
     assert named == set(FILES.iterdir())

@@ -320,8 +320,7 @@ class Sandbox:
                 call.check()
                 log.warning("%d programs, which are tried again one by one: %s", len(batch), error)
         results += [self._judge(program, call) for program in batch[len(results) :]]
-        seconds = (time.monotonic() - started) / len(batch)
-        self._batch_sizes[batch[0].language] = max(1, min(_BATCH_MOST, int(_BATCH_SECONDS / seconds)))
+        self._batch_sizes[batch[0].language] = _batch_size((time.monotonic() - started) / len(batch))
         return results
 
     def _judge(self, program: Program, call: Cancel) -> Result:
@@ -351,6 +350,11 @@ class Sandbox:
             yield slot[language(name).image]
         finally:
             self._idle.put(slot)
+
+
+def _batch_size(seconds: float) -> int:
+    """The number of programs of a batch, where each takes `seconds`."""
+    return max(1, min(_BATCH_MOST, int(_BATCH_SECONDS / seconds)))
 
 
 def _unsure(program: Program, result: Result) -> bool:

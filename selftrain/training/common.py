@@ -120,7 +120,7 @@ def trainer_arguments(
         "logging_nan_inf_filter": False,  # the filter would log a NaN or infinite loss as 0
         "seed": seed,
         "bf16": cuda or getattr(config, "compute_type", None) == "bfloat16",
-        "gradient_checkpointing": runtime.recomputes,
+        "activation_checkpointing": runtime.recomputes,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
         "deepspeed": deepspeed_settings(runtime),

@@ -143,14 +143,7 @@ class World:
         serve = [
             sys.executable,
             "-m",
-            "prefect",
-            "server",
-            "start",
-            "--no-ui",
-            "--host",
-            "127.0.0.1",
-            "--port",
-            port,
+            *f"prefect server start --no-ui --host 127.0.0.1 --port {port}".split(),
         ]
         work = [sys.executable, "-m", "flows.worker", "--type", "process"]
         self.server = Service(serve, self.folder / "server.log", self.environment)

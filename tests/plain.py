@@ -12,7 +12,7 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from sandbox.client import Sandbox
+from sandbox.client import Sandbox, content_key
 from sandbox.languages import language
 from sandbox.verdicts import Program, Verdict
 from tasks.progress import watch
@@ -86,7 +86,7 @@ def of_tools(programs: Sequence[Program], backend: str) -> dict[str, str]:
         }
     return {
         program.id: hashlib.sha256(
-            json.dumps([tools[program.language], program.to_json() | {"id": ""}]).encode()
+            json.dumps([tools[program.language], content_key(program)]).encode()
         ).hexdigest()[:16]
         for program in programs
     }

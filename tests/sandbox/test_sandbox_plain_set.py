@@ -45,7 +45,9 @@ def test_verdicts_are_those_of_this_machines_tools_with_and_without_boxes() -> N
 
 def test_a_kept_verdict_that_is_not_the_tools_is_noticed(tmp_path: Path) -> None:
     need_tools("python3")
-    every = [Program(str(n), "py", f"print({n})") for n in range(30)]
+    every = [
+        Program(str(n), "py", f"print({n})") for n in range(100)
+    ]  # of which about ten are run again, whatever the tools
     said = plain_verdicts(every, "process", JOBS)
     assert said == {program.id: ["passed"] for program in every}
     keep(every, "process", said, tmp_path / "kept")

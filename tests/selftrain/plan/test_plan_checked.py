@@ -88,7 +88,7 @@ def test_problems_are_read_once_and_again_when_a_file_changed(
                 "prompt": f"def add_{n}(x):\n",
                 "response": f"    return x + {n}\n",
                 "tests": f"assert add_{n}(1) == {n + 1}\n",
-                "split": ("sft", "rl", "validation", "test")[n % 4],
+                "split": SPLITS[n % 4],
             }
             for n in values
         ]

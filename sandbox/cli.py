@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import get_args
 
 from sandbox.backends import docker
+from sandbox.backends.backend import Backend
 from sandbox.backends.choice import Choice
 from sandbox.cache import VerdictCache
 from sandbox.check import check
-from sandbox.client import Backend, Sandbox
+from sandbox.client import Sandbox
 from sandbox.compare import DEFAULT_RULE, check_rule
 from sandbox.encoding import decoded
 from sandbox.errors import SandboxError, UsageError

@@ -16,23 +16,20 @@ import queue
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from functools import partial
-from typing import Literal, get_args
 
-from sandbox.backends import bubblewrap, docker, process
-from sandbox.channel import Channel, Pipe
+from sandbox.backends import docker
+from sandbox.backends.backend import Backend, choose
 from sandbox.errors import BackendUnavailable, Cancelled, ImageMissing, SandboxError, ToolsMissing, UsageError
 from sandbox.languages import IMAGES, LANGUAGES, language
 from sandbox.verdicts import Program, Result, Verdict
 from sandbox.worker import Worker
 
 log = logging.getLogger(__name__)
-
-Backend = Literal["auto", "docker", "bubblewrap", "process"]
 
 _ATTEMPTS = 3  # for each program on which the sandbox itself fails
 _PAUSE_SECONDS = 5.0  # between attempts if the backend is unavailable, so that a Docker daemon can restart
@@ -98,7 +95,7 @@ class Sandbox:
         if workers < 1:
             raise UsageError(f"workers must be at least 1, got {workers}")
         self.workers = workers
-        self.backend, start = _choose(backend, docker_runtime, patience)
+        self.backend, start = choose(backend, docker_runtime, patience)
         # A slot has one worker for each image and judges one program at a time, so at most one of its workers is busy.
         slots = [{image: Worker(partial(start, image)) for image in IMAGES} for _ in range(workers)]
         self._workers = [worker for slot in slots for worker in slot.values()]
@@ -368,37 +365,3 @@ def content_key(program: Program) -> str:
     limits = program.limits or language(program.language).limits
     content = program.to_json() | {"id": None, "limits": asdict(limits)}
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
-
-
-def _choose(
-    backend: str, docker_runtime: str | None, patience: float
-) -> tuple[str, Callable[[str], Channel]]:
-    """The name of the chosen backend, and a function that starts a worker for a given image. Raises `BackendUnavailable`,
-    `UsageError`."""
-    if backend == process.NAME:
-        return backend, _piped(process.command())
-    if backend == bubblewrap.NAME:
-        return backend, _piped(bubblewrap.command())
-    if backend == docker.NAME:
-        docker.image_digest(docker.connect(patience))
-        return backend, docker.starter(docker_runtime)
-    if backend != "auto":
-        raise UsageError(f"unknown sandbox backend {backend!r}; known: {', '.join(get_args(Backend))}")
-    reasons = []
-    for name in (docker.NAME, bubblewrap.NAME):
-        try:
-            return _choose(name, docker_runtime, patience)
-        except BackendUnavailable as error:
-            reasons.append(str(error))
-    raise BackendUnavailable(f"no sandbox backend on this machine: {'; '.join(reasons)}; {_REMEDY}")
-
-
-def _piped(command: tuple[str, ...]) -> Callable[[str], Channel]:
-    """A function that starts a worker process with `command`, whatever the image: without Docker, the tools are the machine's."""
-    return lambda _: Pipe(command)
-
-
-_REMEDY = (
-    "install bubblewrap (Debian, Ubuntu: apt-get install bubblewrap), "
-    "or name backend 'process' for programs that you trust"
-)

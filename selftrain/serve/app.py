@@ -45,21 +45,6 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
     `app.state.stop()` is called."""
     service = Service(source, limits, lambda: app.state.stop())
 
-    async def renew(always: bool) -> None:
-        try:
-            if await asyncio.to_thread(source.renew, always):
-                service.metrics.serves(source.served.name)
-                service.metrics.reloads.labels("loaded").inc()
-        except Exception as error:  # whatever it is, the old one is served on
-            service.metrics.reloads.labels("failed").inc()
-            why = str(error) if isinstance(error, SelftrainError) else f"{type(error).__name__}: {error}"
-            log.warning("still serving %s, the newer reranker cannot be loaded: %s", source.served.name, why)
-
-    async def poll() -> None:
-        while True:
-            await asyncio.sleep(poll_seconds)
-            await renew(always=False)
-
     @asynccontextmanager
     async def life(_: FastAPI) -> AsyncIterator[None]:
         tasks: set[asyncio.Task[None]] = set()
@@ -69,10 +54,10 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
             task.add_done_callback(tasks.discard)
 
         if poll_seconds:
-            start(poll())
+            start(_poll(service, source, poll_seconds))
         if threading.current_thread() is threading.main_thread():
             loop = asyncio.get_running_loop()
-            loop.add_signal_handler(signal.SIGHUP, lambda: start(renew(always=True)))
+            loop.add_signal_handler(signal.SIGHUP, lambda: start(_renew(service, source, always=True)))
         yield
         for task in tuple(tasks):
             task.cancel()
@@ -102,3 +87,23 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
     app.mount("/", StaticFiles(directory=PAGES, html=True))
     app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe, refusal))
     return app
+
+
+async def _renew(service: Service, source: Source, always: bool) -> None:
+    """Replace the served reranker if there is a newer one, or `always`. One that cannot be loaded is logged and counted, and the old
+    one is served on."""
+    try:
+        if await asyncio.to_thread(source.renew, always):
+            service.metrics.serves(source.served.name)
+            service.metrics.reloads.labels("loaded").inc()
+    except Exception as error:  # whatever it is, the old one is served on
+        service.metrics.reloads.labels("failed").inc()
+        why = str(error) if isinstance(error, SelftrainError) else f"{type(error).__name__}: {error}"
+        log.warning("still serving %s, the newer reranker cannot be loaded: %s", source.served.name, why)
+
+
+async def _poll(service: Service, source: Source, seconds: float) -> None:
+    """Look for a newer reranker every `seconds`."""
+    while True:
+        await asyncio.sleep(seconds)
+        await _renew(service, source, always=False)

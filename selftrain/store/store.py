@@ -92,11 +92,10 @@ class Store:
         manifest = self.manifest(ref)
         if manifest is None:
             return False
-        try:
+        with suppress(CorruptArtifact):
             self._verify(ref, manifest)
-        except CorruptArtifact:
-            return False
-        return True
+            return True
+        return False
 
     def path(self, ref: ArtifactRef) -> Path:
         """A local folder with the artifact's files, verified. A cached copy is not evicted while this store object exists.

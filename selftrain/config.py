@@ -23,6 +23,7 @@ from pydantic import (
 
 from sandbox.languages import LANGUAGES, refusal, short_name
 from sandbox.twin import check_audit
+from selftrain.records import PromptStyle
 
 WRITTEN_LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
 """Languages in which this project can write prompts, for the bank and for contests. They are also the default `languages` of
@@ -36,9 +37,6 @@ SOURCES = ("bank", "contests", "jsonl", "mixed", "multipl-e")
 
 NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """Pattern of a run's name."""
-
-PromptStyle = Literal["completion", "chat"]
-"""How a generator is asked: see `ModelConfig.prompt_style`."""
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]

@@ -11,11 +11,14 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from sandbox.compare import DEFAULT_RULE
 from sandbox.verdicts import Verdict
 from selftrain.errors import DataError
+
+PromptStyle = Literal["completion", "chat"]
+"""How a generator is asked: see `ModelConfig.prompt_style`."""
 
 
 def measured(**kwargs: Any) -> Any:

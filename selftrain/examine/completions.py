@@ -5,11 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from selftrain.config import ExecuteConfig, PromptStyle
+from selftrain.config import ExecuteConfig
 from selftrain.evaluation.pools import AGREEMENT, Pool, load_pool
 from selftrain.problems.chat import completion_of
 from selftrain.problems.completions import Written
-from selftrain.records import Candidate, Problem, write_records
+from selftrain.records import Candidate, Problem, PromptStyle, write_records
 from selftrain.stage import Context
 from selftrain.stages.agree import AGREE, AgreeSlice
 from selftrain.stages.execute import EXECUTE, ExecuteSlice, toolchain_of

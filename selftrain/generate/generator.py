@@ -11,11 +11,11 @@ from typing import Literal
 
 from pydantic import ValidationError
 
-from selftrain.config import PromptStyle, SampleConfig
+from selftrain.config import SampleConfig
 from selftrain.errors import UsageError
 from selftrain.generate import Sampled
 from selftrain.problems.bank.languages import LANGUAGES
-from selftrain.records import Problem
+from selftrain.records import Problem, PromptStyle
 
 Draw = Callable[[Problem, int, SampleConfig, int], Sequence[Sampled]]
 """(problem, n, settings, seed) -> n completions, or the greedy one for n = 0."""

@@ -4,11 +4,13 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selftrain.config import ModelConfig
 from selftrain.errors import UsageError
 from selftrain.models.context import context_of
+
+if TYPE_CHECKING:
+    from selftrain.config import ModelConfig
 
 PAD, END, SEPARATOR = "<pad>", "<end>", "<sep>"
 """Special tokens of the tokenizers that `train_tokenizer` trains."""
@@ -53,7 +55,7 @@ def train_tokenizer(texts: Iterable[str], vocabulary: int) -> Any:
     )
 
 
-def make_tiny(config: ModelConfig, tokenizer: Any) -> Any:
+def make_tiny(config: "ModelConfig", tokenizer: Any) -> Any:
     """Create a Llama with random weights (seed torch first)."""
     from transformers import LlamaConfig, LlamaForCausalLM
 

@@ -11,10 +11,10 @@ In style `chat` the tokenizer's end token is the one that ends a turn, so that a
 from collections.abc import Sequence
 from typing import Any
 
-from selftrain.config import PromptStyle
 from selftrain.errors import UsageError
 from selftrain.models.models import encode_completions, encode_prompt
 from selftrain.problems.chat import FENCE, FRAME, answer, question
+from selftrain.records import PromptStyle
 
 _STYLE = "prompt_style"
 

@@ -3,18 +3,20 @@
 import hashlib
 from collections.abc import Callable, Iterator, Sequence, Set
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from selftrain.config import ModelConfig
 from selftrain.errors import UsageError
 from selftrain.store.store import sha256_file
 from selftrain.store.weights import sha256_of_samples
+
+if TYPE_CHECKING:
+    from selftrain.config import ModelConfig
 
 KINDS = frozenset({".safetensors", ".json", ".gguf", ".model", ".txt"})
 """Endings of the files of a checkpoint."""
 
 
-def base_digest(config: ModelConfig, field: str = "model.base") -> str | None:
+def base_digest(config: "ModelConfig", field: str = "model.base") -> str | None:
     """The identity of the pretrained weights `config.base`: sha256 over a folder's files, or a hub repository's commit.
 
     None where `config.base` is null.

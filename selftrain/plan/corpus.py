@@ -12,13 +12,13 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from selftrain.config import SPLITS, ContestsConfig, MixedConfig, MultiPLEConfig, PromptStyle, RunConfig
+from selftrain.config import SPLITS, ContestsConfig, MixedConfig, MultiPLEConfig, RunConfig
 from selftrain.errors import RunError, UsageError
 from selftrain.plan.flops import Rows
 from selftrain.problems import chat
 from selftrain.problems.contests import SOLUTION_LANGUAGES
 from selftrain.problems.read import content_digest, read_problems
-from selftrain.records import Problem
+from selftrain.records import Problem, PromptStyle
 
 CHARACTERS_PER_TOKEN = 3.2
 """Assumed where the tokenizer is not available. Typical of code and English with tokenizers of code models."""

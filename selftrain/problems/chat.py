@@ -7,8 +7,7 @@ definitions, another head of the function), the result is the whole program in o
 
 from sandbox.completion import Unreadable, extract_program, whole_program
 from sandbox.languages import LANGUAGES
-from selftrain.config import PromptStyle
-from selftrain.records import Problem
+from selftrain.records import Problem, PromptStyle
 
 FENCE = "```"
 FRAME = "Write the program that the given code begins. Answer with one code block."

@@ -20,10 +20,9 @@ from typing import NamedTuple
 
 from sandbox.completion import Unreadable, asked_function, extract_program, is_answer
 from sandbox.languages import LANGUAGES, short_name
-from selftrain.config import PromptStyle
 from selftrain.errors import UsageError
 from selftrain.problems.chat import completion_of
-from selftrain.records import Problem, cut
+from selftrain.records import Problem, PromptStyle, cut
 
 _CLOSED_BY_TESTS = {"cpp": "\n}", "java": "\n    }\n", "cs": "\n    }\n", "sh": "\n}"}
 """Languages in which MultiPL-E's tests close the prompt's function -> what ends a completion there."""

@@ -23,7 +23,6 @@ from pathlib import Path
 from typing import Any
 
 from sandbox.languages import language as row_of
-from selftrain.champion.registry import champion_record
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import best_untrained, headline_text, untrained
 from selftrain.evaluation.pools import WITH_LOGPROB
@@ -115,6 +114,8 @@ class Picker:
         """
         said: Mapping[str, Any] = {}
         if found := find_champion(str(run)):
+            from selftrain.champion.registry import champion_record
+
             store, champion = found
             record, best, place = champion_record(store, champion), champion.ranker, str(run)
             checkpoint = store.place(ArtifactRef.parse(champion.reranker))

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from selftrain.champion.registry import evaluation_of
 from selftrain.errors import UsageError
 from selftrain.models.weights import checkpoint_digest
 from selftrain.rerank.picker import Picker
@@ -58,6 +57,8 @@ def _has_picker(place: str | Path) -> bool:
     if (Path(place) / "config.json").is_file():
         return False
     if found := find_champion(str(place)):
+        from selftrain.champion.registry import evaluation_of
+
         return evaluation_of(*found) is not None
     with suppress(UsageError):
         find_run(place)

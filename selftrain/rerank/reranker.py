@@ -19,11 +19,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from selftrain.config import PromptStyle
 from selftrain.errors import UsageError
 from selftrain.models.context import context_of
 from selftrain.models.precision import tensor_cores
 from selftrain.models.prompts import style_of
+from selftrain.records import PromptStyle
 from selftrain.rerank.batches import batches
 from selftrain.rerank.normal import Normal, check, normal, refusal
 from selftrain.rerank.places import reranker_folder

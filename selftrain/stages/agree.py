@@ -10,11 +10,11 @@ from collections import Counter
 from sandbox.programs import assemble
 from sandbox.verdicts import Program, Result, Verdict
 from selftrain.cache_key import fingerprint
-from selftrain.config import ExecuteConfig, PromptStyle, Strict
+from selftrain.config import ExecuteConfig, Strict
 from selftrain.errors import SandboxFailed
 from selftrain.problems.chat import source_of
 from selftrain.problems.inputs import function_inputs
-from selftrain.records import Candidate, Problem, read_records
+from selftrain.records import Candidate, Problem, PromptStyle, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import limits_for
 

@@ -14,13 +14,14 @@ from sandbox.libraries import counted, note
 from sandbox.programs import assemble
 from sandbox.twin import chosen
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
-from selftrain.config import ExecuteConfig, PromptStyle, Strict
+from selftrain.config import ExecuteConfig, Strict
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.problems.chat import source_of
 from selftrain.records import (
     CandidateText,
     Execution,
     Problem,
+    PromptStyle,
     Writer,
     read_records,
     row_count,

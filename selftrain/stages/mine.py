@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 
 from sandbox.verdicts import Verdict
-from selftrain.config import ExecuteConfig, MineConfig, PromptStyle, Strict
+from selftrain.config import ExecuteConfig, MineConfig, Strict
 from selftrain.errors import DataError
 from selftrain.records import (
     Candidate,
@@ -38,6 +38,7 @@ from selftrain.records import (
     Execution,
     Pair,
     Problem,
+    PromptStyle,
     Writer,
     as_records,
     iter_columns,

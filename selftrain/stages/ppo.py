@@ -5,10 +5,10 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 from sandbox.verdicts import Program, Verdict
-from selftrain.config import ExecuteConfig, PPOConfig, PromptStyle, Strict
+from selftrain.config import ExecuteConfig, PPOConfig, Strict
 from selftrain.launch.launch import OnRequest, launch
 from selftrain.problems.chat import completion_of
-from selftrain.records import Problem, read_records
+from selftrain.records import Problem, PromptStyle, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import judge, known_verdicts, programs
 

@@ -22,10 +22,10 @@ from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.languages import LANGUAGES
 from sandbox.programs import assemble
-from selftrain.config import PromptStyle
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.generate.generator import Generator
 from selftrain.problems.chat import source_of
+from selftrain.records import PromptStyle
 from selftrain.report.template import ASSETS, environment, page_style
 from selftrain.rerank.tokens import token_scores
 from selftrain.serve.served import Problem, Served

@@ -1,4 +1,4 @@
-"""The report of a run: report.json, report.html, and tables for the terminal."""
+"""The report of a run: report.json, report.html, report.csv, and tables for the terminal."""
 
 from selftrain.report.build import build_report, finish_report
 from selftrain.report.page import ReportInputs

@@ -1,5 +1,7 @@
-"""Collects the data of the report's problem browser: candidates, scores and verdicts, up to a size limit."""
+"""Collects the data of the report's problem browser: candidates, scores and verdicts, up to a size limit; and a table of all problems."""
 
+import csv
+import io
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -30,13 +32,9 @@ def browse_data(
     for pool in pools:
         for problem in pool.problems:
             by_id.setdefault(problem.id, {})[pool.name] = problem
-    shared = set[str].intersection(*(set(pool.rankers) for pool in pools))
-    rankers = [name for name in pools[0].rankers if name in shared and not name.endswith(SHUFFLED)]
-    plain = ["logprob", "majority"]
-    if any(problem.examples_passed is not None for problem in pools[0].problems):
-        plain.append("examples")
-    rival = rival if rival in (*plain, *rankers) else "logprob"
-    ways = list(dict.fromkeys([chosen, rival, *plain, *rankers]))
+    rankers = _rankers(pools)
+    ways = _ways(pools, chosen, rival)
+    rival = rival if rival in ways else "logprob"
     verdicts = sorted({str(each) for pool in pools for problem in pool.problems for each in problem.verdicts})
     problems: list[dict[str, Any]] = []
     room = max_bytes
@@ -57,6 +55,37 @@ def browse_data(
         "problems": sorted(problems, key=lambda entry: str(entry["id"])),
         "left_out": len(by_id) - len(problems),
     }
+
+
+def problem_table(pools: Sequence[Pool], chosen: str, rival: str = "logprob") -> str:
+    """All problems of all pools as CSV, one row each: the number of candidates and of those that pass, and for each way of picking
+    the verdict of its pick. Arguments as in `browse_data`."""
+    ways = _ways(pools, chosen, rival)
+    text = io.StringIO()
+    rows = csv.writer(text, lineterminator="\n")
+    rows.writerow(["pool", "problem", "language", "candidates", "passing", *ways])
+    for pool in pools:
+        for problem in pool.problems:
+            verdicts = [str(problem.verdicts[problem.picks[way]]) for way in ways]
+            counts = [len(problem.completions), int(problem.passed.sum())]
+            rows.writerow([pool.name, problem.id, problem.language, *counts, *verdicts])
+    return text.getvalue()
+
+
+def _rankers(pools: Sequence[Pool]) -> list[str]:
+    """The rankers that all pools have, without controls."""
+    shared = set[str].intersection(*(set(pool.rankers) for pool in pools))
+    return [name for name in pools[0].rankers if name in shared and not name.endswith(SHUFFLED)]
+
+
+def _ways(pools: Sequence[Pool], chosen: str, rival: str) -> list[str]:
+    """The ways of picking that are shown: `chosen`, `rival` if it picks one of the candidates (else `logprob`), then the others."""
+    plain, rankers = ["logprob", "majority"], _rankers(pools)
+    if any(problem.examples_passed is not None for problem in pools[0].problems):
+        plain.append("examples")
+    return list(
+        dict.fromkeys([chosen, rival if rival in (*plain, *rankers) else "logprob", *plain, *rankers])
+    )
 
 
 def script_json(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Writes the files report.json and report.html of a run."""
+"""Writes the files report.json, report.html and report.csv of a run."""
 
 import json
 import re
@@ -7,17 +7,20 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import RunError
+from selftrain.evaluation.comparisons import best_untrained
+from selftrain.report.browse import problem_table
 from selftrain.report.numbers import run_time
 from selftrain.report.page import ReportInputs, render
 from selftrain.store.files import replace_file
 
 JSON_NAME = "report.json"
 HTML_NAME = "report.html"
+CSV_NAME = "report.csv"
 _RUN_TEXT = re.compile(r"(<!--run-->).*?(<!--/run-->)", re.DOTALL)
 
 
 def build_report(inputs: ReportInputs, out: Path) -> None:
-    """Write `report.json` and `report.html` to the folder `out`.
+    """Write `report.json`, `report.html` and `report.csv`, which has a row for each problem of each pool, to the folder `out`.
 
     The report is a cached artifact, so it must not depend on the run that builds it. `seconds.total` is therefore null and
     `cached` empty, until `finish_report` fills them in.
@@ -34,6 +37,8 @@ def build_report(inputs: ReportInputs, out: Path) -> None:
     }
     _write(out / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
     _write(out / HTML_NAME, render(inputs))
+    rival = best_untrained(inputs.evaluation["pools"][inputs.pools[0].name]["overall"])
+    _write(out / CSV_NAME, problem_table(inputs.pools, inputs.chosen, rival))
 
 
 def finish_report(

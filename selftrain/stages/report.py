@@ -1,4 +1,4 @@
-"""Stage `report`: the evaluation and the metrics in the stages' manifests -> report.json and report.html."""
+"""Stage `report`: the evaluation and the metrics in the stages' manifests -> report.json, report.html and report.csv."""
 
 import json
 from collections import Counter
@@ -26,7 +26,7 @@ class ReportSlice(Strict):
 
 
 def run(context: Context) -> Outcome:
-    """Reads `problems`, each pool's candidates and executions, `evaluation`, and `pairs` if the run mined any; writes both files.
+    """Reads `problems`, each pool's candidates and executions, `evaluation`, and `pairs` if the run mined any; writes the files.
 
     It also reads `context.manifests`: name of a step (`sft`, `ppo-1`, ...) -> its manifest.
     """
@@ -80,4 +80,4 @@ def _probe(row: dict[str, Any]) -> dict[str, float]:
     return {"step": row["step"], "probe_pass_rate": row["pass_rate"], "hacking_gap": row["hacking_gap"]}
 
 
-REPORT = Stage("report", 3, run)
+REPORT = Stage("report", 4, run)

@@ -1,4 +1,4 @@
-"""Tests of the data of the report's table of problems: merged duplicates and the size limit."""
+"""Tests of the data of the report's table of problems: merged duplicates, the size limit, and the file of all problems."""
 
 from collections import Counter
 from dataclasses import replace
@@ -8,7 +8,7 @@ import numpy as np
 from sandbox.verdicts import Verdict
 from selftrain.evaluation.pools import Pool, PoolProblem
 from selftrain.report import ReportInputs
-from selftrain.report.browse import MAX_CHARACTERS, browse_data, script_json
+from selftrain.report.browse import MAX_CHARACTERS, browse_data, problem_table, script_json
 
 
 def test_identical_programs_are_one_entry_with_every_way_that_picks_them(inputs: ReportInputs) -> None:
@@ -77,3 +77,26 @@ def test_what_does_not_fit_is_left_out_evenly_and_counted(inputs: ReportInputs) 
     by_language = Counter(entry["language"] for entry in half["problems"])
     assert abs(by_language["py"] - by_language["sh"]) <= 1
     assert len(script_json(half["problems"])) <= len(script_json(whole["problems"])) // 2 + 50
+
+
+def test_every_problem_of_every_pool_is_in_the_table(inputs: ReportInputs) -> None:
+    problem = replace(
+        inputs.pools[0].problems[0],
+        id='odd, "id"',
+        language="py",
+        completions=("a", "b", "a"),
+        verdicts=(Verdict.passed, Verdict.timeout, Verdict.passed),
+        logprob=np.array([-4.0, -2.0, -6.0]),
+        n_tokens=np.array([1, 1, 1]),
+        examples_passed=None,
+        scores={"rm-1": np.array([0.0, 3.0, 0.0]), "rm-1~shuffled": np.zeros(3)},
+    )
+    other = replace(problem, verdicts=(Verdict.wrong_answer,) * 3)
+    table = problem_table([Pool("sft", (problem,)), Pool("ppo-1", (other,))], "rm-1", rival="majority")
+    assert table.splitlines() == [
+        "pool,problem,language,candidates,passing,rm-1,majority,logprob",
+        'sft,"odd, ""id""",py,3,2,timeout,passed,timeout',
+        'ppo-1,"odd, ""id""",py,3,0,wrong_answer,wrong_answer,wrong_answer',
+    ]
+    whole = problem_table(inputs.pools, inputs.chosen).splitlines()
+    assert len(whole) == 1 + sum(len(pool.problems) for pool in inputs.pools)

@@ -17,6 +17,7 @@ from sandbox.verdicts import Program, Result
 log = logging.getLogger(__name__)
 
 _BUSY_SECONDS = 60  # how long to wait for another process's write
+_MAGIC = b"SQLite format 3\0"  # how such a file begins
 _MANY = 500  # keys in one SQL statement
 
 
@@ -33,8 +34,8 @@ class VerdictCache:
             self._give_up(error)
         except sqlite3.DatabaseError as error:  # not an SQLite file, or a damaged one
             log.warning("%s is damaged (%s) and replaced", path, error)
-            for part in path.parent.glob(f"{path.name}*"):
-                part.unlink(missing_ok=True)
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                path.with_name(path.name + suffix).unlink(missing_ok=True)
             self._db = _open(path)
 
     def close(self) -> None:
@@ -90,6 +91,14 @@ class VerdictCache:
                 self._db.executemany("INSERT OR REPLACE INTO verdicts VALUES (?, ?)", rows)
         except sqlite3.Error as error:
             self._give_up(error)
+
+
+def foreign(path: Path) -> bool:
+    """Whether `path` is a file of another format, which no cache may replace."""
+    if not path.is_file():
+        return False
+    with path.open("rb") as file:
+        return file.read(len(_MAGIC)) not in (b"", _MAGIC)
 
 
 def _open(path: Path) -> sqlite3.Connection:

@@ -26,7 +26,7 @@ from sandbox.languages import COMMON, IMAGES, LANGUAGES, language
 from sandbox.libraries import counted
 from sandbox.multipl_e import completion_files, evaluate
 from sandbox.progress import Progress
-from sandbox.rows import UNREADABLE, ResultFile, read_rows
+from sandbox.rows import UNREADABLE, ResultFile, check_paths, read_rows
 from sandbox.twin import check_audit
 from sandbox.verdicts import Case, Checker, Program, Verdict
 
@@ -334,6 +334,7 @@ def _read(path: Path) -> str:
 
 
 def _judge(arguments: argparse.Namespace) -> int:
+    check_paths(arguments.input, arguments.output, arguments.cache)
     rows = read_rows(arguments.input, arguments.cpu_seconds, arguments.compare, arguments.audit)
     programs = [row.program for row in rows]
     with _sandbox(arguments, arguments.workers) as sandbox:

@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
+from sandbox.cache import foreign
 from sandbox.client import content_key
 from sandbox.compare import DEFAULT_RULE
 from sandbox.completion import Unreadable, extract_program, is_answer
@@ -60,6 +61,9 @@ def read_rows(
     for number, text in _lines(path):
         try:
             rows.append(parse_row(json.loads(text), cpu_seconds, compare, audit))
+        except json.JSONDecodeError as error:
+            wrong = f"broken JSON at column {error.colno} ({error.msg}): {text!r:.80}"
+            raise UsageError(f"{path}:{number}: {wrong}; expected one JSON object a line") from error
         except (ValueError, UsageError) as error:
             raise UsageError(f"{path}:{number}: {error}") from error
         except RecursionError as error:
@@ -89,7 +93,7 @@ def parse_row(
         raise UsageError(
             f"expected an object with the fields {wanted}, the first with or without audit, the last with or without cases, compare, "
             f"checker and every_case; "
-            f"got {', '.join(sorted(row)) or 'none'}{_hint(row)}"
+            f"got {', '.join(sorted(row)) or 'none'}{_hint(row) or _lacking(row)}"
         )
     used = {*whole[0], *_OPTIONAL}
     extra = {name: value for name, value in row.items() if name not in used}
@@ -125,6 +129,14 @@ def _hint(row: dict[str, Any], names: tuple[str, ...] = (*_SHAPES[0], *_SHAPES[1
         if close := get_close_matches(got.lower(), [name for name in names if name not in row], 1, 0.85):
             return f" {got!r}; did you mean {close[0]!r}?"
     return ""
+
+
+def _lacking(row: dict[str, Any]) -> str:
+    """What an error message says of the fields that `row` lacks of the shape that it is most like; empty where that is not clear."""
+    shape = max(_SHAPES, key=lambda shape: len(row.keys() & set(shape)))
+    lacking = [name for name in shape if name not in row]
+    clear = row.keys() & set(shape) - {"id", "language"}
+    return f", without {', '.join(lacking)}" if clear and lacking else ""
 
 
 def _cases(cases: Any) -> tuple[Case, ...]:
@@ -177,8 +189,32 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, text in enumerate(file, 1):
                 if text := text.lstrip("\ufeff").strip():
                     yield number, text
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+    except OSError as error:
         raise UsageError(f"{path}: {error}") from error
+
+
+def check_paths(source: Path, target: Path, cache: Path | None) -> None:
+    """Raise `UsageError` where judging file `source` into `target` would write over another file than an earlier result, or `cache`
+    is no verdict cache: better told before anything is run."""
+    for path in (target, cache):
+        if path is not None and path.is_dir():
+            raise UsageError(f"{path} is a folder; expected the name of a file to write")
+    written = [(target, "output"), (part_of(target), "output"), *([(cache, "cache")] if cache else [])]
+    for at, (path, what) in enumerate(written):
+        for other, role in [(source, "input"), *written[:at]]:
+            if path.resolve() == other.resolve() or (
+                path.exists() and other.exists() and path.samefile(other)
+            ):
+                raise UsageError(f"{path}: {role} and {what} are one file; name another {what}")
+    if cache is not None and foreign(cache):
+        raise UsageError(f"{cache}: no verdict cache, but another file; name another file for the cache")
+
+
+def part_of(target: Path) -> Path:
+    """The file in which results are collected before all are there."""
+    return target.with_name(target.name + ".part")
 
 
 class ResultFile:
@@ -190,7 +226,7 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, rows: list[Row], resume: bool) -> None:
-        self._path, self._part = path, path.with_name(path.name + ".part")
+        self._path, self._part = path, part_of(path)
         self._contents = [content_key(row.program) for row in rows]
         self._own = [row.extra | {"id": row.program.id} for row in rows]
         self._places: dict[

@@ -50,7 +50,9 @@ def test_more_programs_than_one_statement_takes(tmp_path: Path):
 
 def test_a_damaged_file_is_made_anew(tmp_path: Path):
     (tmp_path / "verdicts.sqlite").write_bytes(b"no database" * 1000)
+    (tmp_path / "verdicts.sqlite.md").write_text("not the cache's")
     cache = open_cache(tmp_path)
+    assert (tmp_path / "verdicts.sqlite.md").exists()
     cache.keep([(PROGRAM, RESULT)])
     assert open_cache(tmp_path).find([PROGRAM]) == {"a": replace(RESULT, cached=True)}
 

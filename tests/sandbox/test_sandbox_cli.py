@@ -220,6 +220,56 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
     assert not (tmp_path / "out.jsonl").exists()
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("in.jsonl", "in.jsonl"), "in.jsonl: input and output are one file"),
+        (("in.jsonl", "link.jsonl"), "link.jsonl: input and output are one file"),
+        (("in.jsonl", "hard.jsonl"), "hard.jsonl: input and output are one file"),
+        (("out.jsonl.part", "out.jsonl"), "out.jsonl.part: input and output are one file"),
+        (("in.jsonl", "out.jsonl", "--cache", "in.jsonl"), "in.jsonl: input and cache are one file"),
+        (("in.jsonl", "out.jsonl", "--cache", "out.jsonl"), "out.jsonl: output and cache are one file"),
+        (("in.jsonl", "out.jsonl", "--cache", "notes"), "notes: no verdict cache"),
+        (("in.jsonl", "out.jsonl", "--cache", "folder"), "folder is a folder"),
+        (("in.jsonl", "folder"), "folder is a folder"),
+    ],
+)
+def test_judge_writes_over_no_file_that_it_reads_or_does_not_know(
+    tmp_path: Path, names: tuple[str, ...], message: str
+) -> None:
+    write_rows(tmp_path / "in.jsonl", [GOOD])
+    write_rows(tmp_path / "out.jsonl.part", [GOOD])
+    (tmp_path / "link.jsonl").symlink_to("in.jsonl")
+    (tmp_path / "hard.jsonl").hardlink_to(tmp_path / "in.jsonl")
+    (tmp_path / "notes").write_text("# Mine\n" * 200)
+    (tmp_path / "notes.txt").write_text("mine too")
+    (tmp_path / "folder").mkdir()
+    before = {path.name: path.is_file() and path.read_text() for path in tmp_path.iterdir()}
+    done = sandbox("judge", *(name if name[0] == "-" else tmp_path / name for name in names))
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert {path.name: path.is_file() and path.read_text() for path in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"id,language,program\na,py,print(1)\n", ":1: broken JSON at column 1 (Expecting value): 'id,language,program'"),
+        (b'[\n{"id": "a"},\n', ":1: broken JSON at column 2 (Expecting value): '['"),
+        (json.dumps({"id": "a"}).encode("utf-16"), ": not UTF-8 (invalid start byte); save the file as UTF-8"),
+        (b'{"language": "py", "program": "1"}', "got language, program, without id"),
+        (b'{"id": "a", "language": "py", "tests": "1", "completion": "1"}', "without prompt"),
+    ],
+)  # fmt: skip
+def test_a_file_in_another_format_is_told_by_what_is_wrong(
+    tmp_path: Path, content: bytes, message: str
+) -> None:
+    (tmp_path / "in.jsonl").write_bytes(content)
+    done = sandbox("judge", tmp_path / "in.jsonl", tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    assert message in done.stderr
+
+
 def test_other_fields_go_to_the_results(tmp_path: Path) -> None:
     """Other fields of a row go to its result, do not overwrite the result's own fields, and are listed in one note."""
     mpl = {

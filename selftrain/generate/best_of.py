@@ -147,7 +147,7 @@ def _ranked(
         and "sft" in reranker.run["stages"]
         and all(map(math.isfinite, logprobs))
         and generator.folder is not None
-        and generator.folder.resolve() == reranker.generator_folder.resolve()
+        and generator.folder.resolve() == reranker.likelihood.folder.resolve()
     ):
         return reranker.rank(prompt, texts, language, mean_logprobs=logprobs)
     return reranker.rank(prompt, texts, language)

@@ -26,7 +26,7 @@ from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import best_untrained, headline_text, untrained
 from selftrain.evaluation.pools import WITH_LOGPROB
-from selftrain.models.context import context_of
+from selftrain.rerank.likelihood import Asked, Likelihood
 from selftrain.rerank.normal import Normal, check, language_of, normal
 from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.reranker import Ranking, Reranker, checked
@@ -37,8 +37,6 @@ FAR = 2.0
 """Candidates are out of distribution if their mean log-probability is below FAR x `Picker.lowest`."""
 CLOSE = 0.6
 """The pick and the next program are too close to tell below this chance that the pick is right rather than the next."""
-_SEEN = 4096
-"""Number of the run's candidates that are looked at to see how completions end."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +74,14 @@ class Picked(Ranking):
         return None if self.chance is None else self.chance < CLOSE
 
 
+@dataclass
+class _Ranked(Asked):
+    """A problem, with the reranker's ranking and the candidates' mean log-probabilities, once they are known."""
+
+    ranking: Ranking
+    logprobs: Sequence[float | None] | None
+
+
 class Picker:
     """Ranks programs with the last reranker of a run, and with the run's generator if the ranking rule uses log-probabilities.
 
@@ -102,6 +108,7 @@ class Picker:
         self.tells_far = tells_far
         self.alone = way.removesuffix(WITH_LOGPROB)
         self.weight: float = evaluated["logprob_weights"][self.alone] if way != self.alone else 0.0
+        self.likelihood = Likelihood(run, self._languages)
 
     @classmethod
     def load(cls, run: str | Path, way: str | None = None, device: str = "cpu") -> "Picker":
@@ -163,7 +170,8 @@ class Picker:
         else:
             forms = self.forms(prompt, candidates, language)
             [ranking] = self.reranker.rank_forms([forms])
-        return checked(self._picked(forms, checked(ranking), language, mean_logprobs, self.tells_far))
+        ranked = _Ranked(forms, language, dict(ranking.refused), checked(ranking), mean_logprobs)
+        return checked(self._picked([ranked], self.tells_far)[0])
 
     def rank_many(
         self,
@@ -195,7 +203,14 @@ class Picker:
         """What `rank_many` does, of candidates in normal form. `ids`: what the reranker's `read` gives for all of them."""
         given = [None] * len(problems) if mean_logprobs is None else mean_logprobs
         rankings = self.reranker.rank_forms(problems, ids)
-        return [self._picked(*each) for each in zip(problems, rankings, languages, given, strict=True)]
+        return self._picked(
+            [
+                _Ranked(forms, language, dict(ranking.refused), ranking, logprobs)
+                for forms, ranking, language, logprobs in zip(
+                    problems, rankings, languages, given, strict=True
+                )
+            ]
+        )
 
     def forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
         """The candidates in normal form, cut at the stop texts that the run's problems in this language have in common."""
@@ -205,37 +220,39 @@ class Picker:
         stops = self._stops.get(language or "", ())
         return [normal(prompt, text, language, stops, self.reranker.style) for text in candidates]
 
-    def _picked(
-        self,
-        forms: Sequence[Normal],
-        ranking: Ranking,
-        language: str | None,
-        logprobs: Sequence[float] | None = None,
-        tell: bool = False,
-    ) -> Picked:
-        """The ranking by this picker's rule, from the reranker's alone. `tell`: use log-probabilities also where the rule does not."""
+    def _picked(self, problems: Sequence["_Ranked"], tell: bool = False) -> list[Picked]:
+        """The rankings [problems] by this picker's rule. `tell`: use log-probabilities also where the rule does not."""
         alone = self.way == self.alone
-        if len(ranking.refused) == len(forms) or (alone and not tell):
-            return Picked(ranking.scores, refused=ranking.refused, chance=self._chance(forms, ranking))
-        refused = dict(ranking.refused)
-        logs: tuple[float | None, ...] | None = None
+        if tell or not alone:
+            unknown = [
+                ranked
+                for ranked in problems
+                if ranked.logprobs is None and len(ranked.refused) < len(ranked.forms)
+            ]
+            # The rule with the reranker alone holds whatever the generator cannot read.
+            with suppress(*((UsageError,) if alone else ())):
+                for ranked, means in zip(unknown, self.likelihood.means(unknown), strict=True):
+                    ranked.logprobs = means
+        return [self._decided(ranked, tell) for ranked in problems]
+
+    def _decided(self, ranked: "_Ranked", tell: bool) -> Picked:
+        """The ranking of one problem, whose log-probabilities are there if they are used."""
+        ranking, alone = ranked.ranking, self.way == self.alone
+        chance = self._chance(ranked.forms, ranking)
+        if ranked.logprobs is None or (alone and not tell) or len(ranking.refused) == len(ranked.forms):
+            return Picked(ranking.scores, refused=ranking.refused, chance=chance)
+        logs = tuple(None if at in ranked.refused else log for at, log in enumerate(ranked.logprobs))
         lowest = None
-        # The rule with the reranker alone holds whatever the generator cannot read.
-        ignored = (UsageError,) if alone else ()
-        with suppress(*ignored):
-            if logprobs is None:
-                logs = tuple(self._logprobs(forms, refused, language))
-            else:
-                logs = tuple(None if at in refused else log for at, log in enumerate(logprobs))
+        with suppress(*((UsageError,) if alone else ())):
             lowest = self.lowest
-        if alone or logs is None:
-            return Picked(ranking.scores, logs, lowest, self._chance(forms, ranking), refused=ranking.refused)
+        if alone:
+            return Picked(ranking.scores, logs, lowest, chance, refused=ranking.refused)
         scores = tuple(
             -math.inf if log is None else score + self.weight * log
             for score, log in zip(ranking.scores, logs, strict=True)
         )
-        both = Ranking(scores, refused=dict(sorted(refused.items())))
-        return Picked(scores, logs, lowest, self._chance(forms, both), refused=both.refused)
+        both = Ranking(scores, refused=dict(sorted(ranked.refused.items())))
+        return Picked(scores, logs, lowest, self._chance(ranked.forms, both), refused=both.refused)
 
     def _chance(self, forms: Sequence[Normal], ranking: Ranking) -> float | None:
         """See `Picked.chance`."""
@@ -280,25 +297,10 @@ class Picker:
             {language for part in problems.get("parts", ()) for language in part.get("languages", ())}
         )
 
-    @cached_property
+    @property
     def lowest(self) -> float:
-        """The lowest mean log-probability of a validation or test problem of the run, nats per token.
-
-        The value of a problem is the mean over the SFT policy's candidates, each with its mean log-probability per token.
-        """
-        import pyarrow.compute as pc
-        import pyarrow.parquet as pq
-
-        path = stage_place(self.run, "sample-sft-evaluation") / "candidates.parquet"
-        # `read_table` and `group_by` would import pandas, a tenth of a cold start.
-        table = pq.ParquetFile(path).read(columns=["problem_id", "logprob", "token_ids"])
-        tokens = pc.list_value_length(table["token_ids"]).to_pylist()
-        means: dict[str, list[float]] = {}
-        for id, logprob, count in zip(
-            table["problem_id"].to_pylist(), table["logprob"].to_pylist(), tokens, strict=True
-        ):
-            means.setdefault(id, []).append(logprob / max(1, count))
-        return min(sum(found) / len(found) for found in means.values())
+        """See `Likelihood.lowest`."""
+        return self.likelihood.lowest
 
     @cached_property
     def _stops(self) -> dict[str, tuple[str, ...]]:
@@ -313,69 +315,6 @@ class Picker:
         for language, stops in zip(table["language"], table["stop_tokens"], strict=True):
             found.setdefault(language, set()).add(tuple(stops))
         return {language: tuple(set.intersection(*map(set, each))) for language, each in found.items()}
-
-    @cached_property
-    def _ends_with_token(self) -> bool:
-        """Whether most of the run's candidates end with an end token, whose log-probability counts then, not at a stop text."""
-        import pyarrow.parquet as pq
-
-        from selftrain.models.models import end_ids
-
-        if "sample-sft-evaluation" not in self.run["stages"]:
-            return True
-        ends = end_ids(self._generator[1], self.generator_folder)
-        path = stage_place(self.run, "sample-sft-evaluation") / "candidates.parquet"
-        rows = next(pq.ParquetFile(path).iter_batches(_SEEN, columns=["token_ids"]))["token_ids"].to_pylist()
-        return 2 * sum(row[-1:] != [] and row[-1] in ends for row in rows) >= len(rows)
-
-    @cached_property
-    def generator_folder(self) -> Path:
-        """The folder of the run's generator, the SFT policy."""
-        return stage_place(self.run, "sft")
-
-    @cached_property
-    def _generator(self) -> tuple[Any, Any]:
-        """The SFT policy on CPU, and its tokenizer."""
-        import torch
-
-        from selftrain.models.models import load_generator, load_tokenizer
-
-        folder = self.generator_folder
-        return load_generator(folder, dtype=torch.float32).eval(), load_tokenizer(folder)
-
-    def _logprobs(
-        self, forms: Sequence[Normal], refused: dict[int, str], language: str | None
-    ) -> list[float | None]:
-        """Mean log-probability per token of each candidate under the run's generator, nats; None for `refused` ones.
-
-        The end token counts where the run's candidates end with it. In prompt style `chat` it is that of an answer which has the
-        candidate in a code block, and nothing else. Adds candidates that are too long for the generator to `refused`.
-        """
-        from selftrain.models.logprobs import summed_logprobs
-        from selftrain.models.prompts import encode_answers, encode_problem, style_of
-
-        model, tokenizer = self._generator
-        if language is None and style_of(tokenizer) == "chat":
-            if len(self._languages) > 1:
-                raise UsageError(
-                    f"the run's generator is asked for programs in a language; say which of {', '.join(self._languages)}"
-                )
-            [language] = self._languages
-        context = context_of(model.config)
-        means: dict[Normal, float] = {}
-        for form in dict.fromkeys(form for at, form in enumerate(forms) if at not in refused):
-            head = encode_problem(tokenizer, form.prompt, language or "")
-            [row] = encode_answers(tokenizer, form.prompt, [form.completion], language or "")
-            if len(row) > 1 and not self._ends_with_token:
-                row = row[:-1]
-            if context is not None and len(head) + len(row) > context:
-                reason = f"with the prompt it has {len(head) + len(row)} tokens; the run's generator reads no more than {context}"
-                refused |= {
-                    at: reason for at, other in enumerate(forms) if other == form and at not in refused
-                }
-            else:
-                means[form] = summed_logprobs(model, [head], [row])[0] / len(row)
-        return [means.get(form) if at not in refused else None for at, form in enumerate(forms)]
 
 
 def check_logprobs(logprobs: Any, n: int) -> None:

@@ -8,7 +8,6 @@ Prompts and candidates are brought into one form before they are read (`selftrai
 scored does not spoil the ranking: it comes last, and the ranking says why.
 """
 
-import copy
 import gc
 import itertools
 import math
@@ -24,9 +23,9 @@ from selftrain.models.context import context_of
 from selftrain.models.precision import tensor_cores
 from selftrain.models.prompts import style_of
 from selftrain.records import PromptStyle
-from selftrain.rerank.batches import batches
 from selftrain.rerank.normal import Normal, check, normal, refusal
 from selftrain.rerank.places import reranker_folder
+from selftrain.rerank.prefixes import Reader
 
 
 @dataclass(frozen=True)
@@ -218,9 +217,7 @@ class Reranker:
     def _score_ids(self, problems: Iterable[Sequence[Sequence[int]]]) -> list[list[float]]:
         """Scores [problems][candidates] of token ids, as `encode` gives them.
 
-        The common prefix of a problem's candidates (usually at least the prompt) is read once, and its KV cache is shared by
-        these candidates. The model first reads the prefixes of several problems in one batch, then the rest of their candidates
-        in batches; rows in a batch have similar lengths.
+        The common prefix of a problem's candidates (usually at least the prompt) is read once (`selftrain.rerank.prefixes`).
         """
         import torch
 
@@ -235,13 +232,11 @@ class Reranker:
             heads.append(common)
             tails.append([row[len(common) :] for row in rows])
         scores = [[0.0] * len(rows) for rows in tails]
-        device = next(self.model.parameters()).device.type
-        with torch.inference_mode(), tensor_cores(device):
-            for group in batches([len(head) for head in heads], device):
-                places = [(at, number) for at in group for number in range(len(tails[at]))]
-                placed = [(place, tail) for place, at in enumerate(group) for tail in tails[at]]
-                found = self._score_rows([heads[at] for at in group], placed)
-                for (at, number), score in zip(places, found, strict=True):
+        device = next(self.model.parameters()).device
+        with torch.inference_mode(), tensor_cores(device.type):
+            reader = Reader(self.forward, device, self.model.config.pad_token_id)
+            for places, output in reader.read(heads, tails):
+                for (at, number), score in zip(places, output.logits[:, 0].float().tolist(), strict=True):
                     scores[at][number] = score
         return scores
 
@@ -256,47 +251,6 @@ class Reranker:
             head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
             found.append([head + next(written) for _ in candidates])
         return found
-
-    def _score_rows(
-        self, prompts: Sequence[list[int]], rows: Sequence[tuple[int, Sequence[int]]]
-    ) -> list[float]:
-        """[rows] scores.
-
-        prompts  token ids of the prefixes, one list per prefix
-        rows     (index of the row's prefix, token ids after the prefix)
-        """
-        import torch
-
-        from selftrain.models.models import pad
-
-        device = next(self.model.parameters()).device
-        before = pad([[1] * len(prompt) for prompt in prompts], 0, left=True).to(device)
-        width = before.shape[1]
-        cache = None
-        if width:
-            # Padded on the left, so that there is no padding between prefix and candidate.
-            cache = self.forward(
-                input_ids=pad(prompts, self.model.config.pad_token_id, left=True).to(device),
-                attention_mask=before,
-                position_ids=(before.cumsum(1) - 1).clamp(min=0),
-                use_cache=True,
-            ).past_key_values
-        scores = [0.0] * len(rows)
-        for batch in batches([width + len(row) for _, row in rows], device.type):
-            ids = pad([rows[at][1] for at in batch], self.model.config.pad_token_id).to(device)
-            own = pad([[1] * len(rows[at][1]) for at in batch], 0).to(device)
-            prompt = torch.tensor([rows[at][0] for at in batch], device=device)
-            mask = torch.cat([before[prompt], own], 1)
-            logits = self.forward(
-                input_ids=ids,
-                attention_mask=mask,
-                position_ids=(mask.cumsum(1) - 1)[:, width:],
-                past_key_values=_select_rows(cache, prompt),
-                use_cache=cache is not None,
-            ).logits[:, 0]
-            for at, score in zip(batch, logits.float().tolist(), strict=True):
-                scores[at] = score
-        return scores
 
 
 Checked = TypeVar("Checked", bound=Ranking)
@@ -315,16 +269,6 @@ def _common_prefix(rows: Sequence[Sequence[int]]) -> list[int]:
     """The longest common prefix of all rows."""
     alike = itertools.takewhile(lambda ids: len(set(ids)) == 1, zip(*rows, strict=False))
     return [ids[0] for ids in alike]
-
-
-def _select_rows(cache: Any, rows: Any) -> Any:
-    """A new KV cache with the rows `rows` of `cache`. A copy, since a forward pass extends the cache that it is given."""
-    if cache is None:
-        return None
-    chosen = copy.copy(cache)
-    chosen.layers = [copy.copy(layer) for layer in cache.layers]
-    chosen.batch_select_indices(rows)
-    return chosen
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from sandbox.verdicts import Program, Result, Verdict
 from selftrain import Generator, Picker, Ranking, Reranker, best_of_n
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.generate import Sampled
+from selftrain.rerank.likelihood import Likelihood
 from selftrain.rerank.picker import Picked
 
 PROMPT = '''def add(n: int) -> int:
@@ -58,7 +59,8 @@ class OfRun(Picker):
     """A picker of a run whose generator is in `folder`, which keeps the log-probabilities that it is given."""
 
     def __init__(self, folder: Path) -> None:
-        self.run, self.generator_folder = {"stages": {"sft": {}}}, folder
+        self.run, self.likelihood = {"stages": {"sft": {}}}, Likelihood({}, ())
+        self.likelihood.folder = folder
         self.given: list[Sequence[float] | None] = []
 
     def rank(

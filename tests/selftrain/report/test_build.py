@@ -89,7 +89,11 @@ def test_a_report_is_the_same_twice_and_says_nothing_of_the_run_until_it_is_fini
     assert built(inputs, tmp_path / "b") == (report, html)
     assert (report["seconds"]["total"], report["cached"]) == (None, [])
     assert "The run is still going on." in html
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["report.csv", "report.html", "report.json"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "report.csv",
+        "report.html",
+        "report.json",
+    ]
 
 
 def test_a_report_is_finished_again_by_the_next_run(inputs: ReportInputs, tmp_path: Path) -> None:

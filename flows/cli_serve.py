@@ -57,6 +57,12 @@ def add_serve(commands: Any) -> None:
         help="/healthz answers 503 when candidates are scored for more than S seconds (default: %(default)s)",
     )
     serve.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="scoring threads, which share the cores (default: 2 on CPUs, else 1)",
+    )
+    serve.add_argument(
         "--poll",
         type=float,
         default=60.0,
@@ -74,9 +80,13 @@ def check_port(port: int) -> None:
 
 def serve_command(options: argparse.Namespace) -> int:
     """`selftrain serve`."""
-    for name in ("queue", "documents", "characters"):
-        if getattr(options, name) < 1:
-            raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
+    threads = options.threads if options.threads is not None else 2 if options.device == "cpu" else 1
+    for name, value in (
+        *((name, getattr(options, name)) for name in ("queue", "documents", "characters")),
+        ("threads", threads),
+    ):
+        if value < 1:
+            raise UsageError(f"--{name}: expected at least 1, got {value}")
     if not 0 < options.stuck < math.inf:
         raise UsageError(f"--stuck: expected more than 0 seconds, got {options.stuck:g}")
     if not 0 <= options.poll < math.inf:
@@ -105,6 +115,6 @@ def serve_command(options: argparse.Namespace) -> int:
         f"serving {source.served.name} on http://{options.host}:{options.port}, by {source.served.way}; /docs lists the routes",
         file=sys.stderr,
     )
-    limits = Limits(options.documents, options.characters, options.queue, options.stuck)
+    limits = Limits(options.documents, options.characters, options.queue, options.stuck, threads)
     serve(source, limits, options.host, options.port, options.poll)
     return 0

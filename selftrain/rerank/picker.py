@@ -108,7 +108,6 @@ class Picker:
         self.tells_far = tells_far
         self.alone = way.removesuffix(WITH_LOGPROB)
         self.weight: float = evaluated["logprob_weights"][self.alone] if way != self.alone else 0.0
-        self.likelihood = Likelihood(run, self._languages)
 
     @classmethod
     def load(cls, run: str | Path, way: str | None = None, device: str = "cpu") -> "Picker":
@@ -296,6 +295,11 @@ class Picker:
         return problems.get("languages") or sorted(
             {language for part in problems.get("parts", ()) for language in part.get("languages", ())}
         )
+
+    @cached_property
+    def likelihood(self) -> Likelihood:
+        """The run's generator, which gives log-probabilities."""
+        return Likelihood(self.run, self._languages)
 
     @property
     def lowest(self) -> float:

@@ -1,4 +1,4 @@
-"""Scores the candidates of many requests together, in one thread; the prompt that several requests have is computed once."""
+"""Scores the candidates of many requests together; the prompt that several requests have is computed once."""
 
 import asyncio
 import logging
@@ -47,39 +47,54 @@ class Job:
         self.size = sum(len(problem.forms) for problem in self.problems)
 
 
+@dataclass(eq=False)
+class _Busy:
+    """The jobs that a scoring thread is at, and since when."""
+
+    jobs: Sequence[Job] = ()
+    began: float = math.inf
+
+
 class Batcher:
     """Scores jobs in their order. At most `queue` candidates wait; a job that is larger by itself is accepted if none waits.
 
-    broke   what stopped the thread, if it was not `close`
-    ended   is called by the thread if something stops it
+    threads  scoring threads. Two use two cores for small models, most of whose time is spent between the products of matrices
+    broke    what stopped a thread, if it was not `close`; then all end
+    ended    is called by the thread if something stops it
     """
 
-    def __init__(self, queue: int, metrics: Metrics, ended: Callable[[], object] = lambda: None) -> None:
+    def __init__(
+        self, queue: int, metrics: Metrics, ended: Callable[[], object] = lambda: None, threads: int = 1
+    ) -> None:
         self.queue, self.metrics = queue, metrics
         self.broke = ""
         self._ended = ended
         self._jobs: deque[Job] = deque()
-        self._taken: Sequence[Job] = ()  # that are being scored
         self._waiting = 0  # candidates of `_jobs`
         self._ending = self._over = False
-        self._began: float | None = None  # when the thread began to score, if it does
+        self._cores = _cores() if threads > 1 else 1
         self._changed = threading.Condition()
-        self._thread = threading.Thread(target=self._work, name="score", daemon=True)
-        self._thread.start()
+        self._busy = [_Busy() for _ in range(threads)]
+        self._threads = [
+            threading.Thread(target=self._work, args=(busy,), name="score", daemon=True)
+            for busy in self._busy
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def close(self) -> None:
-        """Score what waits, then end the thread."""
+        """Score what waits, then end the threads."""
         with self._changed:
             self._ending = True
-            self._changed.notify()
-        self._thread.join()
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
 
     def fault(self, stuck: float) -> str:
-        """What is wrong with the thread: it has ended, or has scored for more than `stuck` seconds; empty where nothing is."""
-        began = self._began
+        """What is wrong with a thread: it has ended, or has scored for more than `stuck` seconds; empty where nothing is."""
         if self._over:
             return f"the scoring thread has ended{self.broke and f': {self.broke}'}"
-        if began is not None and time.monotonic() - began > stuck:
+        if time.monotonic() - min(busy.began for busy in self._busy) > stuck:
             return f"the scoring thread has been busy for more than {stuck:g} s"
         return ""
 
@@ -108,27 +123,39 @@ class Batcher:
         self._waiting += change
         self.metrics.queued.set(self._waiting)
 
-    def _work(self) -> None:
-        """The thread."""
+    def _work(self, busy: _Busy) -> None:
+        """A thread."""
+        broke = True
         try:
             while jobs := self._next():
-                self._taken, self._began = jobs, time.monotonic()
+                busy.jobs, busy.began = jobs, time.monotonic()
+                self._share_cores()
                 wanted = [job for job in jobs if not job.given_up]
                 for job, outcome in zip(wanted, self._outcomes(wanted), strict=True):
                     _tell(job, outcome)
-                self._taken, self._began = (), None
+                busy.jobs, busy.began = (), math.inf
+            broke = False
         except BaseException as error:  # also what only ends a thread, such as SystemExit
             self.broke = f"{type(error).__name__} {error}".strip()
             log.exception("the scoring thread has ended")
         with self._changed:
-            self._over = True
-            left = (*self._taken, *self._jobs)
+            self._over = self._ending = True
+            self._changed.notify_all()
+            left = (*busy.jobs, *self._jobs)
             self._jobs.clear()
             self._count(-self._waiting)
         for job in left:
             _tell(job, Ended(self.fault(math.inf)))
-        if self.broke:
+        if broke:
             self._ended()
+
+    def _share_cores(self) -> None:
+        """Let the products of matrices of this thread use an equal share of the cores that torch may use."""
+        if len(self._threads) > 1:
+            import torch
+
+            busy = sum(each.began < math.inf for each in self._busy)
+            torch.set_num_threads(max(1, self._cores // busy))  # of the calling thread
 
     def _next(self) -> list[Job]:
         """Wait for jobs of one reranker; empty at the end."""
@@ -181,6 +208,13 @@ class Batcher:
             return found[key].only([places[key][form] for form in problem.forms])
 
         return [list(map(of, job.problems)) for job in jobs]
+
+
+def _cores() -> int:
+    """How many cores torch may use."""
+    import torch
+
+    return int(torch.get_num_threads())
 
 
 def _tell(job: Job, outcome: list[Ranked] | Exception) -> None:

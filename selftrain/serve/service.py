@@ -35,12 +35,14 @@ class Limits:
     characters  of one prompt or candidate
     queue       candidates that may wait
     stuck       seconds after which the candidates that are scored together count as stuck, for /healthz
+    threads     scoring threads, see `Batcher`
     """
 
     documents: int = 1000
     characters: int = 200_000
     queue: int = 8192
     stuck: float = 300.0
+    threads: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class Service:
         self.source, self.limits = source, limits
         self.metrics = Metrics()
         self.metrics.serves(source.served.name)
-        self.batcher = Batcher(limits.queue, self.metrics, ended)
+        self.batcher = Batcher(limits.queue, self.metrics, ended, limits.threads)
         self._readers = [ThreadPoolExecutor(1, thread_name_prefix="read") for _ in range(2)]
 
     def close(self) -> None:

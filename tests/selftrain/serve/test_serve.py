@@ -383,6 +383,51 @@ def test_requests_that_wait_are_scored_together_and_a_full_queue_is_told(slow: S
             assert [row["index"] for row in answer.json()["results"]] == best_first(scores)
 
 
+def test_two_threads_score_at_once_and_the_end_of_one_ends_the_other(slow: Source):
+    """The second request is answered while the first one is being scored. If one thread breaks, each request is told, both end."""
+    right, first = slow.served.rank, threading.Event()
+
+    def rank(problems: Sequence[Problem]) -> list[Ranked]:
+        if problems[0].prompt == "def bad(n):\n":
+            raise SystemExit("no memory")
+        if problems[0].prompt == "def held(n):\n":
+            first.set()
+            return right(problems)
+        return super(Slow, slow.served).rank(problems)
+
+    slow.served.rank = rank
+    app = application(slow, Limits(threads=2))
+    with TestClient(app) as client:
+        held, answers = send(client, [{"query": "def held(n):\n", "documents": TEXTS}])
+        assert first.wait(30)
+        for _ in range(3):
+            assert client.post("/rerank", json={"query": PROMPT, "documents": TEXTS}).status_code == 200
+        assert client.get("/healthz").status_code == 200
+        stopped = threading.Event()
+        app.state.stop = stopped.set
+        answer = client.post("/rerank", json={"query": "def bad(n):\n", "documents": TEXTS})
+        assert (answer.status_code, answer.json()["detail"]) == (503, BROKEN)
+        assert client.post("/rerank", json={"query": PROMPT, "documents": TEXTS}).status_code == 503
+        assert stopped.wait(30)
+        slow.served.may.set()
+        for thread in held:
+            thread.join()
+        assert answers[0].status_code == 200, "what was being scored is answered"
+
+
+def test_two_threads_give_the_scores_of_one(source: Source, reranker: Path):
+    ranker = Reranker.load(reranker)
+    prompts = [f"def add{'x' * (at % 5)}(n):\n" for at in range(24)]
+    with TestClient(application(source, Limits(threads=2))) as client:
+        bodies = [{"query": prompt, "documents": TEXTS, "use_activation": False} for prompt in prompts]
+        threads, answers = send(client, bodies)
+        for thread in threads:
+            thread.join()
+    for prompt, answer in zip(prompts, answers, strict=True):
+        found = {row["index"]: row["relevance_score"] for row in answer.json()["results"]}
+        assert [found[at] for at in range(len(TEXTS))] == pytest.approx(ranker.score(prompt, TEXTS), abs=1e-4)
+
+
 def test_one_requests_fault_is_not_anothers(slow: Source):
     right = slow.served.rank
 

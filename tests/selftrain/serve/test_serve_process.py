@@ -45,14 +45,25 @@ class Server:
 
 
 @contextmanager
-def serving(reranker: Path) -> Iterator[Server]:
-    """A server of its own on a free port."""
+def serving(reranker: Path, *options: str, **variables: str) -> Iterator[Server]:
+    """A server of its own on a free port, with these command-line options and environment variables."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "flows.cli", "serve", str(reranker), "--port", str(port), "--poll", "0"],
-        env=os.environ | {"PYTHONPATH": str(ROOT)},
+        [
+            sys.executable,
+            "-m",
+            "flows.cli",
+            "serve",
+            str(reranker),
+            "--port",
+            str(port),
+            "--poll",
+            "0",
+            *options,
+        ],
+        env=os.environ | {"PYTHONPATH": str(ROOT)} | variables,
         stderr=subprocess.PIPE,
         text=True,
     )

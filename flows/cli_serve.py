@@ -96,7 +96,7 @@ def serve_command(options: argparse.Namespace) -> int:
     # The scoring thread and the tokenizer's would compete.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
-        from selftrain.serve.command import TOKEN, check_free, serve
+        from selftrain.serve.command import TOKEN, check, serve
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
@@ -105,9 +105,9 @@ def serve_command(options: argparse.Namespace) -> int:
     from selftrain.serve.service import Limits
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    check_free(options.host, options.port)
+    token = check(options.host, options.port)
     source = Source(Wanted(options.what, options.by, options.device))
-    if options.host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(TOKEN):
+    if options.host not in ("127.0.0.1", "::1", "localhost") and not token:
         logging.warning(
             "everyone who reaches %s:%d may ask; set %s to ask for a token", options.host, options.port, TOKEN
         )

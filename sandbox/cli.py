@@ -275,12 +275,13 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
 def _serve(arguments: argparse.Namespace) -> int:
     try:
         from sandbox.serve.command import TOKEN, serve
-        from sandbox.serve.connection import check_free
+        from sandbox.serve.connection import check_free, token_of
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
         ) from error
-    if arguments.host not in ("127.0.0.1", "::1", "localhost") and not os.environ.get(TOKEN):
+    token = token_of(TOKEN)
+    if arguments.host not in ("127.0.0.1", "::1", "localhost") and not token:
         log.warning(
             "everyone who reaches %s:%d may run programs; set %s to ask for a token",
             arguments.host,

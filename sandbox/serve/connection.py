@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import os
 import resource
 import socket
 import sys
@@ -42,6 +43,15 @@ def check_free(host: str, port: int) -> None:
         raise UsageError(f"--host {host} --port {port}: cannot be listened on: {error.strerror}") from error
 
 
+def token_of(variable: str) -> str | None:
+    """The bearer token that an environment variable has; None: it is not set or empty. Blanks and line breaks around it do not
+    count, which a file ends with and HTTP drops. Raises UsageError for one that not every client can send."""
+    token = os.environ.get(variable, "").strip()
+    if not token.isascii() or not token.isprintable():
+        raise UsageError(f"{variable}: expected a token of visible ASCII characters, got others too")
+    return token or None
+
+
 def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:
     """Serve a FastAPI application over such connections until SIGINT or SIGTERM, or until it calls `app.state.stop`, which this sets.
 
@@ -69,10 +79,12 @@ def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:
 
 
 class Connection(Protocol):
-    """uvicorn's protocol with time limits and a limit on the size of a request's headers."""
+    """uvicorn's protocol with time limits and a limit on the size of a request's headers. A request that offers to go on in another
+    protocol, as Java's HTTP client offers HTTP/2 in each, is answered as one without the offer; uvicorn would lose its body."""
 
     _late: asyncio.TimerHandle | None = None
     _unused = 0  # bytes since the last that were a whole header or of a body
+    _received = _left = b""  # what is being read, and what remains to be read
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limits."""
@@ -88,7 +100,10 @@ class Connection(Protocol):
     def data_received(self, data: bytes) -> None:
         """Read what has arrived of a request."""
         self._unused += len(data)
-        super().data_received(data)
+        self._left = data
+        while data := self._left:
+            self._received, self._left = data, b""
+            super().data_received(data)
         if self._unused > MOST_HEAD_BYTES and not _BOUNDED:
             self.transport.abort()
         self._time()
@@ -96,7 +111,30 @@ class Connection(Protocol):
     def on_headers_complete(self) -> None:
         """Take a request's headers."""
         self._unused = 0
-        super().on_headers_complete()
+        if not self._offers():
+            super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """Take the end of a request."""
+        if not self._offers():
+            super().on_message_complete()
+
+    def _offers(self) -> bool:
+        """Whether the request that is being read offers another protocol. A CONNECT is one."""
+        return self.parser.should_upgrade() and self.parser.get_method() != b"CONNECT"
+
+    def _unsupported_upgrade_warning(self) -> None:
+        """Read a request again without its offer. uvicorn calls this while it handles the parser's exception, whose argument is the
+        number of bytes that were read: up to the request's body."""
+        offer = sys.exception()
+        if not offer or not self._offers():
+            return
+        version = self.parser.get_http_version().encode()
+        line = b"%s %s HTTP/%s\r\n" % (self.parser.get_method(), self.url, version)
+        kept = (b"%s: %s\r\n" % header for header in self.headers if header[0] != b"upgrade")
+        self.parser = type(self.parser)(self)  # the old one reads nothing after `Connection: close`
+        self.parser.set_dangerous_leniencies(lenient_data_after_close=True)  # as uvicorn does
+        self._left = b"".join((line, *kept, b"\r\n", self._received[offer.args[0] :]))
 
     def on_body(self, body: bytes) -> None:
         """Take a part of a request's body."""

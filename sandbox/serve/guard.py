@@ -73,7 +73,7 @@ class Guard:
 
     def __init__(self, app: ASGIApp, token: str | None, rules: Rules) -> None:
         self.app, self.rules = app, rules
-        self.expected = f"Bearer {token}".encode() if token else None
+        self.expected = token.encode() if token else None
         self.held = 0  # bytes of the bodies of all requests that are being served
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,6 +81,8 @@ class Guard:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        if scope["method"] == "HEAD":  # the answer to GET; uvicorn leaves out its body
+            scope = {**scope, "method": "GET"}
         exchange, started = _Exchange(self, scope, receive, send), time.monotonic()
         try:
             await exchange.serve()
@@ -97,7 +99,8 @@ class _Exchange:
         self.guard, self.scope, self._receive, self._send = guard, scope, receive, send
         headers = dict(scope["headers"])
         self.stated = int(headers.get(b"content-length", b"0"))
-        self.token = headers.get(b"authorization", b"")
+        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        self.token = token.strip() if scheme.lower() == b"bearer" else b""
         self.read = self.status = 0
         self._refused: JSONResponse | None = None
 

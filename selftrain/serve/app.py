@@ -10,8 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.responses import PlainTextResponse
-from fastapi.staticfiles import StaticFiles
+from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
@@ -26,8 +25,8 @@ log = logging.getLogger(__name__)
 
 OPEN = ("/", "/health", "/healthz")
 """Paths that clients may request without the token."""
-PAGES = Path(__file__).parent / "pages"
-"""Static files, served under /."""
+PAGE = Path(__file__).parent / "pages" / "index.html"
+"""What / shows."""
 
 
 class Health(BaseModel):
@@ -69,6 +68,10 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
     app.include_router(router(service))
     answer_refusals(app)
 
+    @app.get("/", include_in_schema=False)
+    async def page() -> FileResponse:
+        return FileResponse(PAGE)
+
     @app.get("/healthz", responses={503: {"model": Health}})
     @app.get("/health", include_in_schema=False)
     async def healthz(response: Response) -> Health:
@@ -84,7 +87,6 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
     def observe(route: str, status: int, seconds: float) -> None:
         service.metrics.requests.labels(route, status).observe(seconds)
 
-    app.mount("/", StaticFiles(directory=PAGES, html=True))
     app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe, refusal))
     return app
 

@@ -1,6 +1,5 @@
 """Runs the HTTP server of `selftrain serve`."""
 
-import os
 import sys
 
 from sandbox.serve import connection
@@ -17,9 +16,11 @@ DRAIN_SECONDS = 30
 """After SIGTERM, requests that were accepted have this long to be answered."""
 
 
-def check_free(host: str, port: int) -> None:
-    """Raise UsageError where nobody can listen on `port` of `host`."""
+def check(host: str, port: int) -> str | None:
+    """The bearer token, if there is one. Raises UsageError for one that cannot be used, and where nobody can listen on `port` of
+    `host`."""
     connection.check_free(host, port)
+    return connection.token_of(TOKEN)
 
 
 def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: float) -> None:
@@ -29,7 +30,7 @@ def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: fl
     another.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = application(source, limits, os.environ.get(TOKEN) or None, poll_seconds)
+    app = application(source, limits, connection.token_of(TOKEN), poll_seconds)
     connection.serve(app, host, port, DRAIN_SECONDS)
     if broke := app.state.broke():
         raise RunError(f"the scoring thread has ended: {broke}")

@@ -2,7 +2,7 @@
 object, or `error` and `error_type` for clients of Text Embeddings Inference."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -20,6 +20,13 @@ class Refused(BaseModel):
     error: dict[str, Any]
 
 
+class TeiRefused(BaseModel):
+    """The same for requests of Text Embeddings Inference, once their body was read."""
+
+    error: str
+    error_type: Literal["Validation", "Overloaded", "Backend"]
+
+
 _WHEN = {
     400: "The body cannot be read",
     401: "The header Authorization is missing or has another token",
@@ -31,6 +38,10 @@ REFUSALS: dict[int | str, dict[str, Any]] = {
     status: {"model": Refused, "description": when} for status, when in _WHEN.items()
 }
 """How a route may refuse a request, for /docs."""
+RERANK_REFUSALS: dict[int | str, dict[str, Any]] = {
+    status: {"model": Refused | TeiRefused, "description": _WHEN[status]} for status in (413, 422, 503)
+}
+"""The same for routes of which Text Embeddings Inference has one."""
 _TYPES = {401: "AuthenticationError", 404: "NotFoundError", 503: "ServiceUnavailableError"}
 
 

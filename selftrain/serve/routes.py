@@ -21,7 +21,7 @@ from selftrain.serve.bodies import (
     Scored,
     text_of,
 )
-from selftrain.serve.refusals import REFUSALS
+from selftrain.serve.refusals import REFUSALS, RERANK_REFUSALS
 from selftrain.serve.service import Answer, Asked, Cut, Service
 
 
@@ -51,7 +51,11 @@ def _add_rerank(routes: APIRouter, service: Service) -> None:
     for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
         version = path.split("/")[1].replace("rerank", "plain")
         routes.post(
-            path, response_model=Reranked | list[Rank], operation_id=f"rerank_{version}", tags=["rerank"]
+            path,
+            response_model=Reranked | list[Rank],
+            operation_id=f"rerank_{version}",
+            responses=RERANK_REFUSALS,
+            tags=["rerank"],
         )(rerank)
 
 

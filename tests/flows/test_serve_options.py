@@ -9,7 +9,7 @@ import pytest
 from flows.cli import parser
 from flows.offline import offline
 from sandbox.errors import UsageError as SandboxUsageError
-from sandbox.serve.connection import check_free
+from sandbox.serve.connection import check_free, token_of
 from selftrain.errors import UsageError
 
 
@@ -53,6 +53,23 @@ def test_an_option_of_a_server_that_cannot_be_is_told(arguments: list[str], said
     options = parser().parse_args(arguments)
     with pytest.raises((UsageError, SandboxUsageError), match=said):
         options.command(options)
+
+
+@pytest.mark.parametrize("token", ["gehéim", "a\nb", "a\x00"])
+def test_a_token_that_not_every_client_can_send_is_told_before_the_model_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, token: str
+):
+    monkeypatch.setattr(os, "environ", os.environ | {"SELFTRAIN_TOKEN": token})
+    options = parser().parse_args(["serve", "no-such-run", "--port", "0"])
+    with pytest.raises(SandboxUsageError, match="SELFTRAIN_TOKEN: expected a token of visible ASCII"):
+        options.command(options)
+
+
+def test_blanks_and_line_breaks_around_a_token_do_not_count(monkeypatch: pytest.MonkeyPatch):
+    """As a secret that is mounted from a file has."""
+    for given, token in ((" open sesame\r\n", "open sesame"), ("\n", None), ("", None)):
+        monkeypatch.setenv("SELFTRAIN_TOKEN", given)
+        assert token_of("SELFTRAIN_TOKEN") == token
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "0.0.0.0"])

@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -159,6 +160,46 @@ def test_the_description_of_the_routes_says_how_they_refuse(server: Server) -> N
     assert [row["required"][-1] for row in rows] == ["program", "tests"]
     limits = rows[0]["properties"]["limits"]["properties"]
     assert limits["cpu_seconds"] == {"type": "number", "exclusiveMinimum": 0, "maximum": 120}
+
+
+def raw(server: Server, *parts: bytes) -> bytes:
+    """All that the server answers to `parts`, each of which is sent by itself, until it closes the connection."""
+    host, _, port = server.url.removeprefix("http://").rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=30) as client:
+        client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for part in parts:
+            client.sendall(part)
+            time.sleep(0.002)
+        return b"".join(iter(lambda: client.recv(1 << 16), b""))
+
+
+def asking(more: str, text: str = '{"code": "echo $((6 * 7))", "language": "bash"}') -> bytes:
+    """A request with `more` headers."""
+    head = f"POST /run_code HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n{more}Content-Length: {len(text)}\r\n\r\n"
+    return (head + text).encode()
+
+
+def test_a_request_that_offers_another_protocol_keeps_its_body(server: Server) -> None:
+    """Java's HTTP client offers HTTP/2 in each request. The server may ignore an offer, but not the body."""
+    offer = "Connection: Upgrade, HTTP2-Settings{}\r\nUpgrade: h2c\r\nHTTP2-Settings: AAEAAEAAAAIAAAABAAMAAABkAAQBAAAAAAUAAEAA\r\n"
+    last = asking(offer.format(", close"))
+    for parts in ([last], [last[:-30], last[-30:]], [last[at : at + 1] for at in range(len(last))]):
+        answer = raw(server, *parts)
+        assert answer.startswith(b"HTTP/1.1 200 "), answer
+        assert b'"stdout":"42\\n"' in answer
+    answers = raw(server, asking(offer.format("")) * 3 + last)
+    assert (answers.count(b"HTTP/1.1 200 "), answers.count(b"HTTP/1.1 ")) == (4, 4), answers
+    hidden = asking(offer.format(", close"), "GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
+    assert raw(server, hidden).count(b"HTTP/1.1 ") == 1, "a body is no further request"
+    assert raw(server, b"CONNECT a:80 HTTP/1.1\r\nHost: a\r\n\r\n").startswith(b"HTTP/1.1 400 ")
+
+
+def test_head_is_answered_as_get_without_the_body(server: Server) -> None:
+    for path in ("/health", "/v1/ping", "/metrics", "/api/v2/runtimes"):
+        answer = httpx.head(server.url + path, timeout=60)
+        assert (answer.status_code, answer.content) == (200, b""), path
+        assert int(answer.headers["Content-Length"]) > 0
+    assert httpx.head(server.url + "/run_code").status_code == 405
 
 
 def test_the_headers_of_a_request_are_bounded_and_those_of_many_are_not(server: Server) -> None:

@@ -527,6 +527,15 @@ def test_a_token_is_asked_for_but_not_for_the_health(source: Source):
         assert (
             client.post("/rerank", json=body, headers={"Authorization": "Bearer secret"}).status_code == 200
         )
+        for given in (
+            "bearer secret",
+            "BEARER  secret",
+        ):  # HTTP ignores the case of the scheme; older Cohere clients write it so
+            assert client.post("/rerank", json=body, headers={"Authorization": given}).status_code == 200
+        for given in ("secret", "Basic secret", "Bearer", "Bearer secret x", "Bearer \xff".encode("latin-1")):
+            assert client.post("/rerank", json=body, headers={"Authorization": given}).status_code == 401, (
+                given
+            )
         assert client.get("/healthz").json()["status"] == "ok"
         assert client.get("/metrics").status_code == 401
 
@@ -582,6 +591,31 @@ def test_whatever_stops_a_reload_the_next_look_comes(source: Source, monkeypatch
             threading.Event().wait(0.01)
         failed = 'rerank_reloads_total{outcome="failed"}'
         assert failed in client.get("/metrics").text
+
+
+def test_a_method_that_a_route_does_not_have_is_told_with_those_that_it_has(client: TestClient):
+    for path in (*RERANKS, "/score", "/v1/score", "/classify", "/get_reward"):
+        for method in ("GET", "HEAD", "PUT", "OPTIONS"):
+            answer = client.request(method, path)
+            assert (answer.status_code, answer.headers.get("Allow")) == (405, "POST"), (method, path)
+    for path in ("/", "/healthz", "/health", "/metrics"):
+        answer = client.post(path)
+        assert (answer.status_code, answer.headers.get("Allow")) == (405, "GET"), path
+        assert client.head(path).status_code == 200, path
+
+
+def test_both_forms_of_a_refusal_are_described(client: TestClient):
+    described = client.get("/openapi.json").json()
+    forms = [
+        of["content"]["application/json"]["schema"]["anyOf"]
+        for path in RERANKS
+        for status, of in described["paths"][path]["post"]["responses"].items()
+        if status in ("413", "422", "503")
+    ]
+    names = ("Refused", "TeiRefused")
+    assert forms == [[{"$ref": f"#/components/schemas/{name}"} for name in names]] * 9
+    refused = client.post("/rerank", json={"texts": ["a"]}).json()
+    assert set(refused) == set(described["components"]["schemas"]["TeiRefused"]["required"])
 
 
 def test_the_page_the_routes_and_the_figures_are_there(client: TestClient):

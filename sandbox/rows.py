@@ -29,6 +29,7 @@ _SHAPES = (
     ("id", "language", "program"),
 )
 _OPTIONAL = ("cases", "compare", "checker", "every_case", "limits", "audit")
+_FIELDS = {*_SHAPES[0], *_SHAPES[1], *_OPTIONAL}
 _LIMITS = {field.name: int if isinstance(field.default, int) else float for field in fields(Limits)}
 UNREADABLE = "unreadable answer"
 _OF_RESULTS = tuple(field.name for field in fields(Result))
@@ -86,6 +87,8 @@ def parse_row(
     wanted = " | ".join("{" + ", ".join(shape) + "}" for shape in _SHAPES)
     if not isinstance(row, dict):
         raise UsageError(f"expected an object with the fields {wanted}, got {type(row).__name__}")
+    # A table that is written as JSON has null where a row lacks what others have.
+    row = {name: value for name, value in row.items() if value is not None or name not in _FIELDS}
     whole = [shape for shape in _SHAPES if row.keys() >= set(shape)]
     of_cases = {"cases", "compare", "checker", "every_case"} & row.keys()
     misplaced = whole and ({"audit"} & row.keys() if "program" in whole[0] else of_cases)
@@ -104,8 +107,8 @@ def parse_row(
     name = language(row["language"]).name
     limits = _limits(row.get("limits"), name, cpu_seconds)
     if "program" in used:
-        cases, rule = _cases(row.get("cases", [])), _text(row.get("compare") or compare, "compare")
-        checker = _checker(row["checker"]) if row.get("checker") is not None else None
+        cases, rule = _cases(row.get("cases", [])), _text(row.get("compare", compare), "compare")
+        checker = _checker(row["checker"]) if "checker" in row else None
         every = row.get("every_case", False)
         if not isinstance(every, bool):
             raise UsageError(f"every_case: expected true or false, got {every!r}")

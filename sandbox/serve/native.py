@@ -36,6 +36,7 @@ _PROGRAM = {
     },
     "every_case": {"type": "boolean"},
 }
+_COMPLETION = {"audit": {"enum": ["off", "all", "sample:0.1"]}}
 _LIMITS = {
     name: {
         "type": "number" if isinstance(usual, float) else "integer",
@@ -47,10 +48,15 @@ _LIMITS = {
 
 
 def _row(required: tuple[str, ...], optional: dict[str, Any]) -> dict[str, Any]:
-    """The JSON schema of a row with the `required` texts."""
+    """The JSON schema of a row with the `required` texts. A field that need not be there may be null."""
     limits = {"type": "object", "properties": _LIMITS, "additionalProperties": False}
+    null = {"type": "null"}
+    others = ("program", "prompt", "completion", "tests", *_PROGRAM, *_COMPLETION)
     properties = (
-        dict.fromkeys(required, _TEXT) | {"language": {"enum": LANGUAGE_NAMES}, "limits": limits} | optional
+        dict.fromkeys(others, null)
+        | {name: {"anyOf": [of, null]} for name, of in ({"limits": limits} | optional).items()}
+        | dict.fromkeys(required, _TEXT)
+        | {"language": {"enum": LANGUAGE_NAMES}}
     )
     return {
         "type": "object",
@@ -63,10 +69,7 @@ def _row(required: tuple[str, ...], optional: dict[str, Any]) -> dict[str, Any]:
 _ROW = {
     "oneOf": [
         _row(("id", "language", "program"), _PROGRAM),
-        _row(
-            ("id", "language", "prompt", "completion", "tests"),
-            {"audit": {"enum": ["off", "all", "sample:0.1"]}},
-        ),
+        _row(("id", "language", "prompt", "completion", "tests"), _COMPLETION),
     ]
 }
 _LINES = "application/x-ndjson"

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sandbox.languages import LANGUAGES
+from sandbox.rows import parse_row
 
 ROOT = Path(__file__).parents[2]
 
@@ -169,6 +170,32 @@ def test_judge_counts_the_libraries_that_are_not_there(tmp_path: Path) -> None:
 GOOD = {"id": "a", "language": "py", "program": ""}
 
 
+def test_a_field_that_is_null_is_as_one_that_is_not_there() -> None:
+    """As a table has them whose rows differ."""
+    columns = dict.fromkeys(
+        (
+            "program",
+            "prompt",
+            "completion",
+            "tests",
+            "cases",
+            "compare",
+            "checker",
+            "every_case",
+            "limits",
+            "audit",
+        )
+    )
+    rows = (
+        {"id": "a", "language": "py", "program": "print(1)"},
+        {"id": "b", "language": "py", "prompt": "x = 1", "completion": "", "tests": "assert x"},
+    )
+    for row in rows:
+        full = parse_row(columns | row | {"name": None})
+        assert full.program == parse_row(row).program
+        assert full.extra == {"name": None}
+
+
 @pytest.mark.parametrize(
     ("line", "message"),
     [
@@ -194,6 +221,8 @@ GOOD = {"id": "a", "language": "py", "program": ""}
             '{"id": "b", "language": "py", "prompt": "", "completion": "", "tests": "", "cases": []}',
             "expected an object with the fields",
         ),
+        (json.dumps(GOOD | {"compare": 0}), "compare: expected a string, got int"),
+        (json.dumps(GOOD | {"every_case": 0}), "every_case: expected true or false, got 0"),
         (json.dumps(GOOD | {"case": []}), "unknown field 'case'; did you mean 'cases'?"),
         ("[" * 200_000, "nested too deep"),
         (json.dumps(GOOD)[:-1] + ', "more": ' + '{"a":' * 200_000 + "1" + "}" * 200_001, "nested too deep"),

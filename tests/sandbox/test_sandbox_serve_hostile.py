@@ -158,7 +158,7 @@ def test_the_description_of_the_routes_says_how_they_refuse(server: Server) -> N
     assert list(judged["content"]) == ["application/x-ndjson"]
     rows = described["components"]["schemas"]["Judge"]["properties"]["programs"]["items"]["oneOf"]
     assert [row["required"][-1] for row in rows] == ["program", "tests"]
-    limits = rows[0]["properties"]["limits"]["properties"]
+    limits = rows[0]["properties"]["limits"]["anyOf"][0]["properties"]
     assert limits["cpu_seconds"] == {"type": "number", "exclusiveMinimum": 0, "maximum": 120}
 
 

@@ -15,6 +15,7 @@ from sandbox.serve.bodies import (
     FileNames,
     Files,
     Seconds,
+    example,
     memory_schema,
 )
 from sandbox.serve.service import Service, signal_of
@@ -27,6 +28,8 @@ NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
 class RunCode(Body):
     """The request. The timeouts are limits on CPU time, in seconds; `run_timeout` is also how long a run may sleep.
     `memory_limit_MB`: in MiB; -1: the language's default."""
+
+    model_config = example(code="print(int(input()) * 2)", language="python", stdin="21")
 
     code: str
     language: Annotated[str, WithJsonSchema({"enum": [*NAMES, *LANGUAGE_NAMES]})]

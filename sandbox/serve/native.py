@@ -11,7 +11,7 @@ from pydantic import Field, WithJsonSchema
 
 from sandbox.errors import UsageError
 from sandbox.rows import Row, parse_row
-from sandbox.serve.bodies import LANGUAGE_NAMES, REFUSALS, Body, memory_schema
+from sandbox.serve.bodies import LANGUAGE_NAMES, REFUSALS, Body, example, memory_schema
 from sandbox.serve.service import CEILINGS, MOST_CASES, MOST_PROGRAMS, Service, check_count
 from sandbox.verdicts import Limits, Result
 
@@ -81,6 +81,12 @@ _STREAM = {
 
 class Judge(Body):
     """The request. `programs`: objects with the fields of the rows that `python -m sandbox judge` reads, and no others."""
+
+    model_config = example(
+        programs=[
+            {"id": "a", "language": "python", "prompt": "x = ", "completion": "42", "tests": "assert x > 0"}
+        ]
+    )
 
     programs: list[Annotated[dict[str, Any], WithJsonSchema(_ROW)]] = Field(
         min_length=1, json_schema_extra={"maxItems": MOST_PROGRAMS}

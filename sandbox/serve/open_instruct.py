@@ -8,7 +8,7 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, WithJsonSchema
 
 from sandbox.programs import assemble
-from sandbox.serve.bodies import REFUSALS, Body, Seconds
+from sandbox.serve.bodies import REFUSALS, Body, Seconds, example
 from sandbox.serve.service import MOST_PROGRAMS, Service, check_count
 from sandbox.twin import chosen
 from sandbox.verdicts import Case, Program, Verdict
@@ -26,6 +26,8 @@ class Tests(Body):
 class Statements(Tests):
     """As `Tests`."""
 
+    model_config = example(program="def double(n):\n    return 2 * n\n", tests=["assert double(21) == 42"])
+
     tests: Annotated[
         Any, WithJsonSchema({"type": "array", "maxItems": MOST_PROGRAMS, "items": {"type": "string"}})
     ]
@@ -33,6 +35,8 @@ class Statements(Tests):
 
 class Cases(Tests):
     """As `Tests`."""
+
+    model_config = example(program="print(int(input()) * 2)", tests=[{"input": "21", "output": "42"}])
 
     tests: Annotated[
         Any,

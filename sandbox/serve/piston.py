@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, WithJsonSchema
 from sandbox.errors import SandboxError, UsageError
 from sandbox.exchange import MOST_GIVEN
 from sandbox.languages import LANGUAGES, language
-from sandbox.serve.bodies import REFUSALS, Arguments, Body, FileName, LanguageName, memory_schema
+from sandbox.serve.bodies import REFUSALS, Arguments, Body, FileName, LanguageName, example, memory_schema
 from sandbox.serve.service import CEILINGS, Service, signal_of
 from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 
@@ -51,6 +51,10 @@ class File(Body):
 class Execute(Body):
     """The request. Times are in milliseconds, memory in bytes. A memory limit of -1 means the language's default. `version` and
     `compile_memory_limit` are not used."""
+
+    model_config = example(
+        language="python", version="*", files=[{"content": "print(int(input()) * 2)"}], stdin="21"
+    )
 
     language: LanguageName
     version: str

@@ -5,6 +5,13 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+PROMPT, TEXTS = "def double(n):\n", ["    return 2 * n\n", "    return n\n"]
+
+
+def example(**fields: Any) -> ConfigDict:
+    """Shows a body with these fields in /docs, where a caller can send it."""
+    return ConfigDict(json_schema_extra={"examples": [fields]})
+
 
 class Body(BaseModel):
     """A request's body."""
@@ -64,6 +71,8 @@ class Rerank(Common):
     return_text         (TEI) whether the answer has the candidates' texts
     """
 
+    model_config = example(query=PROMPT, documents=TEXTS)
+
     query: Document
     documents: list[Document] | None = None
     texts: list[str] | None = None
@@ -89,6 +98,8 @@ class Rerank(Common):
 
 class Score(Common):
     """vLLM's request for scores: one prompt and n candidates, or n prompts and n candidates, under one of four pairs of names."""
+
+    model_config = example(text_1=PROMPT, text_2=TEXTS)
 
     queries: Document | list[Document] | None = None
     documents: Document | list[Document] | None = None
@@ -131,6 +142,10 @@ class Message(Body):
 class Classify(Common):
     """vLLM's request for classes: texts with the separator between prompt and completion, or one conversation of two messages."""
 
+    model_config = example(
+        messages=[{"role": "user", "content": PROMPT}, {"role": "assistant", "content": TEXTS[0]}]
+    )
+
     input: str | list[str] | None = None
     messages: Annotated[list[Message], Field(min_length=2, max_length=2)] | None = None
 
@@ -152,6 +167,8 @@ class Reward(Body):
     prompts  the prompts; None: the tokenizer's separator ends the prompt in each query
     labels   ignored
     """
+
+    model_config = example(query=[PROMPT + TEXTS[0]], prompts=[PROMPT])
 
     query: list[str]
     prompts: list[str] | None = None

@@ -144,12 +144,19 @@ def test_piston_refuses_in_its_own_form(server: Server, more: dict[str, Any], me
     assert message in answer.json()["message"]
 
 
-def test_the_description_of_the_routes_says_how_they_refuse(server: Server) -> None:
+def test_the_description_of_the_routes_says_how_they_refuse_and_its_examples_pass(server: Server) -> None:
     described = httpx.get(server.url + "/openapi.json").json()
     for path in ("/run_code", "/test_program", "/test_program_stdio", "/v1/judge", "/api/v2/execute"):
         answers = described["paths"][path]["post"]["responses"]
         wrong = "4XX" if path == "/api/v2/execute" else "422"
         assert {"200", wrong, "401", "413", "503", "504"} <= set(answers), path
+        body = described["paths"][path]["post"]["requestBody"]["content"]["application/json"]["schema"][
+            "$ref"
+        ]
+        [example] = described["components"]["schemas"][body.split("/")[-1]]["examples"]
+        answer = server.post(path, example)
+        assert answer.status_code == 200, answer.text
+        assert any(word in answer.text for word in ('"stdout":"42', '"results":[1]', '"passed"')), answer.text
         for status in set(answers) - {"200"}:
             [(kind, of)] = answers[status]["content"].items()
             name = "Message" if status == "4XX" else "Refused"

@@ -604,6 +604,16 @@ def test_a_method_that_a_route_does_not_have_is_told_with_those_that_it_has(clie
         assert client.head(path).status_code == 200, path
 
 
+def test_the_example_of_each_route_is_answered(client: TestClient):
+    described = client.get("/openapi.json").json()
+    posts = {path: of["post"] for path, of in described["paths"].items() if "post" in of}
+    assert len(posts) == 7
+    for path, of in posts.items():
+        name = of["requestBody"]["content"]["application/json"]["schema"]["$ref"].split("/")[-1]
+        [example] = described["components"]["schemas"][name]["examples"]
+        assert client.post(path, json=example).status_code == 200, path
+
+
 def test_both_forms_of_a_refusal_are_described(client: TestClient):
     described = client.get("/openapi.json").json()
     forms = [

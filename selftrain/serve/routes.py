@@ -175,8 +175,10 @@ def _split(service: Service, text: str, what: str, prompt: str | None = None) ->
     """Prompt and completion of a text. `what`: its name for messages. `prompt`: the prompt, if the request has it."""
     served = service.source.served
     if prompt is not None:
+        if not prompt:
+            raise HTTPException(422, f"{what}: its prompt is empty")
         _, found, after = text.partition(prompt)
-        if prompt and found:
+        if found:
             separator = served.reranker.tokenizer.sep_token
             return prompt, served.without_end(after.removeprefix(separator) if separator else after)
         raise HTTPException(422, f"{what}: expected its prompt with a completion; the prompt is not in it")

@@ -155,6 +155,8 @@ def test_rewards_are_given_for_prompts_with_completions_as_openrlhf_asks(
     other = client.post("/get_reward", json=body | {"prompts": [PROMPT, "another"]})
     assert other.status_code == 422
     assert "query 1: expected its prompt" in other.json()["detail"]
+    empty = client.post("/get_reward", json=body | {"prompts": [PROMPT, ""]})
+    assert (empty.status_code, "query 1: its prompt is empty" in empty.json()["detail"]) == (422, True)
 
 
 def test_a_candidate_that_cannot_be_scored_comes_last_and_the_answer_says_why(client: TestClient):

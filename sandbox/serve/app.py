@@ -13,7 +13,7 @@ from sandbox.client import Sandbox
 from sandbox.serve import fusion, native, open_instruct, piston
 from sandbox.serve.bodies import REFUSALS, answer_refusals
 from sandbox.serve.direct import Direct
-from sandbox.serve.guard import Guard, Rules
+from sandbox.serve.guard import Guard, Rules, describe_token
 from sandbox.serve.service import Service
 
 OPEN = ("/health", "/v1/ping")
@@ -49,6 +49,8 @@ def application(sandbox: Sandbox, queue: int, token: str | None = None, audit: s
         service.metrics.requests.labels(route, status).observe(seconds)
 
     app.add_middleware(Direct, routers=routers, handlers=app.exception_handlers)
+    if token:
+        describe_token(app, OPEN)
     app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe))
     return app
 

@@ -6,7 +6,7 @@ import reprlib
 import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -46,6 +46,21 @@ def answer_unreadable(app: FastAPI, refused: Refuse) -> None:
 
     app.add_exception_handler(HTTPException, failed)
     app.add_exception_handler(RecursionError, deep)
+
+
+def describe_token(app: FastAPI, open: Collection[str]) -> None:
+    """Let /openapi.json say that all paths but those in `open` ask for a bearer token."""
+    without = app.openapi
+
+    def described() -> dict[str, Any]:
+        schema = without()
+        schema["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
+        for path, methods in schema["paths"].items():
+            for operation in methods.values():
+                operation["security"] = [] if path in open else [{"token": []}]
+        return schema
+
+    app.openapi = described  # type: ignore[method-assign]
 
 
 def plain(detail: str, status: int) -> dict[str, object]:

@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse, PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-from sandbox.serve.guard import Guard, Rules
+from sandbox.serve.guard import Guard, Rules, describe_token
 from selftrain.errors import SelftrainError
 from selftrain.serve.refusals import REFUSALS, answer_refusals, refusal
 from selftrain.serve.routes import router
@@ -87,6 +87,8 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
     def observe(route: str, status: int, seconds: float) -> None:
         service.metrics.requests.labels(route, status).observe(seconds)
 
+    if token:
+        describe_token(app, OPEN)
     app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe, refusal))
     return app
 

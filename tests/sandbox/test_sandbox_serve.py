@@ -373,6 +373,9 @@ def test_a_token_and_a_large_body() -> None:
         right = {"Authorization": "Bearer open sesame"}
         assert server.post("/run_code", body, headers=right).json()["status"] == "Success"
         assert httpx.get(server.url + "/metrics").status_code == 401
+        described = httpx.get(server.url + "/openapi.json", headers=right).json()["paths"]
+        assert described["/run_code"]["post"]["security"] == [{"token": []}]
+        assert described["/v1/ping"]["get"]["security"] == described["/health"]["get"]["security"] == []
         assert httpx.get(server.url + "/health").json() == {"status": "healthy"}
         large = json.dumps(body | {"code": "#" * (17 << 20)}).encode()
         for content in (

@@ -540,6 +540,11 @@ def test_a_token_is_asked_for_but_not_for_the_health(source: Source):
             )
         assert client.get("/healthz").json()["status"] == "ok"
         assert client.get("/metrics").status_code == 401
+        described = client.get("/openapi.json", headers={"Authorization": "Bearer secret"}).json()
+    assert described["components"]["securitySchemes"] == {"token": {"type": "http", "scheme": "bearer"}}
+    for path, methods in described["paths"].items():
+        [of] = methods.values()
+        assert of["security"] == ([] if path == "/healthz" else [{"token": []}]), path
 
 
 def loading(monkeypatch: pytest.MonkeyPatch, identities: str, found: Sequence[Served | Exception]) -> Source:

@@ -21,6 +21,8 @@ except ImportError:
 
 SLOW_SECONDS = 60.0
 """A client has this long to send a whole request, and to read some more of its answer."""
+LAST_SECONDS = 2.0
+"""When the server ends, a request that has come in part has this long to come whole, so that a slow client does not hold it up."""
 MOST_CONNECTIONS = 4096
 """Connections at once; further ones are closed."""
 MOST_HEAD_BYTES = 1 << 16
@@ -145,6 +147,13 @@ class Connection(Protocol):
         """Begin with the next request."""
         super().on_response_complete()
         self._time()
+
+    def shutdown(self) -> None:
+        """Go on only with a request that was accepted: the server ends."""
+        super().shutdown()
+        if self._late and not self.transport.is_closing():
+            self._late.cancel()
+            self._late = self.loop.call_later(LAST_SECONDS, self.transport.abort)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop the time limits."""

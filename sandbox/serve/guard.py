@@ -1,6 +1,7 @@
 """What HTTP servers have in common: a bearer token, a limit on bodies, counts of all requests, and answers to unreadable bodies.
 Knows nothing of the sandbox."""
 
+import asyncio
 import hmac
 import reprlib
 import time
@@ -138,10 +139,19 @@ class _Exchange:
 
     async def serve(self) -> None:
         """Answer the request."""
-        if refused := self._refusal():
+        refused = self._refusal()
+        try:
+            if not refused:
+                await self.guard.app(self.scope, self._counted, self._replaced)
+        except (
+            asyncio.CancelledError
+        ):  # by uvicorn, when the server ends and the time for what was accepted is over
+            if self.status:
+                raise
+            headers = {"Connection": "close", "Retry-After": str(RETRY_AFTER_SECONDS)}
+            refused = self._answer("the server ends; another may answer", 503, headers)
+        if refused:
             await refused(self.scope, self._receive, self._sent)
-        else:
-            await self.guard.app(self.scope, self._counted, self._replaced)
 
     async def _counted(self) -> Message:
         """The next message for the application. Raises `OSError` if the request is refused."""

@@ -395,10 +395,11 @@ def test_a_token_and_a_large_body() -> None:
 def test_nothing_is_left_behind_by_a_server_that_ends(how: signal.Signals) -> None:
     with serving() as server:
         mark = f"left-{how.name}"
+        answers = []
 
         def ask() -> None:
-            with suppress(httpx.TransportError):  # or an answer, if the server still has the time
-                server.post("/run_code", {"code": marked(mark), "language": "python"})
+            with suppress(httpx.TransportError):  # by SIGKILL
+                answers.append(server.post("/run_code", {"code": marked(mark), "language": "python"}))
 
         client = threading.Thread(target=ask)
         client.start()
@@ -407,6 +408,10 @@ def test_nothing_is_left_behind_by_a_server_that_ends(how: signal.Signals) -> No
         server.process.wait(timeout=20)
         wait_until(lambda: not sleepers(mark), "the end of the program", seconds=10)
         client.join()
+    if how is signal.SIGTERM:
+        [answer] = answers
+        assert (answer.status_code, "the server ends" in answer.json()["detail"]) == (503, True)
+        assert int(answer.headers["Retry-After"]) > 0
 
 
 class Failing:

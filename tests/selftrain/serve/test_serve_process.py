@@ -146,8 +146,12 @@ def test_sigterm_answers_what_was_accepted_and_ends(reranker: Path):
         threads, statuses = in_threads(server, 4)
         while server.metric("rerank_queue") == 0 and any(thread.is_alive() for thread in threads):
             pass
-        server.process.send_signal(signal.SIGTERM)
-        for thread in threads:
-            thread.join()
-        assert statuses == [200] * 4
-        assert server.process.wait(60) in (0, -signal.SIGTERM)
+        with socket.create_connection(("127.0.0.1", server.port)) as slow:  # it never sends its body
+            slow.sendall(b"POST /rerank HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n")
+            server.process.send_signal(signal.SIGTERM)
+            for thread in threads:
+                thread.join()
+            answered = time.monotonic()
+            assert statuses == [200] * 4
+            assert server.process.wait(60) in (0, -signal.SIGTERM)
+            assert time.monotonic() - answered < 15, "a slow client holds up no server that ends"

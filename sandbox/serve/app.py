@@ -5,7 +5,6 @@ from contextlib import asynccontextmanager
 from typing import Literal
 
 from fastapi import FastAPI, Response
-from fastapi.responses import PlainTextResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
@@ -13,7 +12,7 @@ from sandbox.client import Sandbox
 from sandbox.serve import fusion, native, open_instruct, piston
 from sandbox.serve.bodies import REFUSALS, answer_refusals
 from sandbox.serve.direct import Direct
-from sandbox.serve.guard import Guard, Rules, describe_token
+from sandbox.serve.guard import METRICS, Guard, Rules, describe_token
 from sandbox.serve.service import Service
 
 OPEN = ("/health", "/v1/ping")
@@ -41,7 +40,7 @@ def application(sandbox: Sandbox, queue: int, token: str | None = None, audit: s
     async def health() -> Health:
         return Health(status="healthy")
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses={401: REFUSALS[401]})
+    @app.get("/metrics", response_class=Response, responses={200: METRICS, 401: REFUSALS[401]})
     async def metrics() -> Response:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

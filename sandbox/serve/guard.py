@@ -19,6 +19,8 @@ BODY_BYTES, HELD_BYTES = 16 << 20, 512 << 20
 RETRY_AFTER_SECONDS = 2
 MOST_ERRORS = 3
 """Wrong fields that one answer names."""
+METRICS = {"content": {"text/plain": {"schema": {"type": "string"}}}}
+"""The answer of /metrics, for /docs."""
 QUOTE = reprlib.Repr()
 """Quotes values in answers, long ones in part only."""
 QUOTE.maxstring = QUOTE.maxlong = QUOTE.maxother = 60

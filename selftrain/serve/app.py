@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from fastapi import FastAPI, Response
-from fastapi.responses import FileResponse, PlainTextResponse
+from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-from sandbox.serve.guard import Guard, Rules, describe_token
+from sandbox.serve.guard import METRICS, Guard, Rules, describe_token
 from selftrain.errors import SelftrainError
 from selftrain.serve.refusals import REFUSALS, answer_refusals, refusal
 from selftrain.serve.routes import router
@@ -80,7 +80,7 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
             response.status_code = 503
         return Health(status=fault or "ok", model=source.served.name, ranks_by=source.served.way)
 
-    @app.get("/metrics", response_class=PlainTextResponse, responses={401: REFUSALS[401]})
+    @app.get("/metrics", response_class=Response, responses={200: METRICS, 401: REFUSALS[401]})
     async def metrics() -> Response:
         return Response(service.metrics.text(), headers={"Content-Type": CONTENT_TYPE_LATEST})
 

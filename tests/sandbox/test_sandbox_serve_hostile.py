@@ -161,6 +161,11 @@ def test_the_description_of_the_routes_says_how_they_refuse_and_its_examples_pas
             [(kind, of)] = answers[status]["content"].items()
             name = "Message" if status == "4XX" else "Refused"
             assert (kind, of["schema"]["$ref"]) == ("application/json", f"#/components/schemas/{name}")
+    metrics = described["paths"]["/metrics"]["get"]["responses"]
+    assert [list(metrics[status]["content"]) for status in ("200", "401")] == [
+        ["text/plain"],
+        ["application/json"],
+    ]
     judged = described["paths"]["/v1/judge"]["post"]["responses"]["200"]
     assert list(judged["content"]) == ["application/x-ndjson"]
     rows = described["components"]["schemas"]["Judge"]["properties"]["programs"]["items"]["oneOf"]

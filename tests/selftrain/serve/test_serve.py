@@ -621,6 +621,14 @@ def test_the_example_of_each_route_is_answered(client: TestClient):
         assert client.post(path, json=example).status_code == 200, path
 
 
+def test_the_types_of_the_answers_to_metrics_are_described(client: TestClient):
+    answers = client.get("/openapi.json").json()["paths"]["/metrics"]["get"]["responses"]
+    assert {status: list(of["content"]) for status, of in answers.items()} == {
+        "200": ["text/plain"],
+        "401": ["application/json"],
+    }
+
+
 def test_both_forms_of_a_refusal_are_described(client: TestClient):
     described = client.get("/openapi.json").json()
     forms = [

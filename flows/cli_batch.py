@@ -13,7 +13,10 @@ OUT answers one line of IN, in the same order:
     best      index of the best candidate
     pick      its text
     scores    as many as candidates; null for one that cannot be scored
-    error     in place of the last three, why the line cannot be ranked
+    far       whether the texts are unlike those that the run was trained on, so that their order says little: where
+              log-probabilities are used
+    close     whether the best and the next are too close to tell: of a run with a calibration
+    error     in place of the last five, why the line cannot be ranked
 """
 
 import argparse
@@ -110,7 +113,7 @@ def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -
 
     Raises UsageError where a file cannot be read or written, or `target` is the result of other lines or of another ranker.
     """
-    before = go_on(source, target, maker)
+    before, far = go_on(source, target, maker), 0
     bad = before.bad
     progress = Progress(sys.stderr)
     try:
@@ -119,6 +122,7 @@ def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -
             for row in rank_lines(ranker, maker, read_lines(lines, source, before.done), WINDOW):
                 out.write(encoded(row))
                 bad += _told(source, row)
+                far += row.get("far", False)
                 progress(row["line"], before.total, "lines")
     except OSError as error:
         raise UsageError(f"{source} or {target}: {error.strerror}") from error
@@ -126,6 +130,12 @@ def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -
         f"selftrain: {before.total} lines ranked by {maker['by']}, {bad} of them could not be",
         file=sys.stderr,
     )
+    if far:
+        print(
+            f"selftrain: {far} of the lines ranked now are unlike what {maker['by']} was trained on (`far`): "
+            "do not rely on their order",
+            file=sys.stderr,
+        )
     return 1 if bad else 0
 
 
@@ -152,22 +162,26 @@ def rank_lines(
     """The output row of each line, in order; `window` lines are scored together."""
     lines = iter(lines)
     while several := list(islice(lines, window)):
-        scores = iter(_scores(ranker, [line for line in several if not line.error]))
+        rankings = iter(_rankings(ranker, [line for line in several if not line.error]))
         for line in several:
-            found: list[float] | str = line.error or next(scores)
+            found: Any = line.error or next(rankings)
             yield {"line": line.number, "sha256": line.digest, **maker} | _answer(line, found)
 
 
-def _answer(line: Line, found: list[float] | str) -> dict[str, Any]:
+def _answer(line: Line, found: Any) -> dict[str, Any]:
+    """The fields that answer a line, of its ranking or of why it has none."""
     head = {} if line.id is None else {"id": line.id}
     if isinstance(found, str):
         return head | {"error": found}
-    best = max(range(len(found)), key=found.__getitem__)
-    return head | {"best": best, "pick": line.candidates[best], "scores": found}
+    doubts = {name: getattr(found, name, None) for name in ("far", "close")}
+    known = {name: value for name, value in doubts.items() if value is not None}
+    return (
+        head | {"best": found.best, "pick": line.candidates[found.best], "scores": list(found.scores)} | known
+    )
 
 
-def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
-    """For each line its scores, or why it cannot be ranked."""
+def _rankings(ranker: Any, lines: Sequence[Line]) -> Iterator[Any]:
+    """For each line its ranking, or why it has none, as text."""
     from selftrain.rerank.ranker import rank_many
     from selftrain.rerank.reranker import checked
 
@@ -176,12 +190,12 @@ def _scores(ranker: Any, lines: Sequence[Line]) -> Iterator[list[float] | str]:
     # An error is that of one of the lines: they are then ranked one by one, to see which.
     with suppress(UsageError, SandboxUsageError):
         rankings = [checked(ranking) for ranking in rank_many(ranker, asked, given)]
-        yield from (list(ranking.scores) for ranking in rankings)
+        yield from rankings
         return
     for one, logprobs in zip(asked, given, strict=True):
         try:
             [ranking] = rank_many(ranker, [one], [logprobs])
-            yield list(checked(ranking).scores)
+            yield checked(ranking)
         except (UsageError, SandboxUsageError) as error:
             yield " ".join(str(error).split())
 

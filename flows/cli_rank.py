@@ -155,17 +155,9 @@ def _remarks(options: argparse.Namespace, picker: Any, picked: Any, names: Seque
     yield f"by {picker.way}: {picker.description}"
     yield picker.solved
     if picked.close:
-        yield (
-            f"the pick and the next program are too close to tell: if one of them is right, it is the pick with a chance of "
-            f"{100 * picked.chance:.0f} %, by the calibration on the run's validation problems"
-        )
+        yield picked.close_doubt
     if picked.far:
-        yield (
-            f"these texts are unlike what {picker.way} was trained on, {picker.trained_on}: their mean "
-            f"log-probability under the run's generator is {picked.mean_logprob:.2f} nats per token, and on no test problem of "
-            f"the run is it below {picked.lowest:.2f}. Do not rely on this order; `selftrain rank {options.run} --example` "
-            "ranks a test problem of the run"
-        )
+        yield f"{picker.far_doubt(picked)}; `selftrain rank {options.run} --example` ranks a test problem of the run"
 
 
 def _ranked(picker: Any, picked: Any, names: Sequence[str], verdicts: Sequence[str]) -> dict[str, Any]:

@@ -73,6 +73,16 @@ class Picked(Ranking):
         """Whether the pick and the next program are too close to tell; None where `chance` is unknown."""
         return None if self.chance is None else self.chance < CLOSE
 
+    @property
+    def close_doubt(self) -> str:
+        """That the pick and the next program are too close to tell, as text for users; empty where they are not."""
+        if not self.close:
+            return ""
+        return (
+            "the pick and the next program are too close to tell: if one of them is right, it is the pick with a chance of "
+            f"{100 * (self.chance or 0):.0f} %, by the calibration on the run's validation problems"
+        )
+
 
 @dataclass
 class _Ranked(Asked):
@@ -267,6 +277,16 @@ class Picker:
         """The ranking rule, as text for users."""
         with_logprob = f" + {self.weight:.3g} x mean log-probability per token under the run's generator"
         return f"score of {self.alone}{'' if self.way == self.alone else with_logprob}"
+
+    def far_doubt(self, picked: Picked) -> str:
+        """That the candidates are out of distribution, as text for users; empty where they are not."""
+        if not picked.far:
+            return ""
+        return (
+            f"these texts are unlike what {self.way} was trained on, {self.trained_on}: their mean log-probability under the run's "
+            f"generator is {picked.mean_logprob:.2f} nats per token, and on no test problem of the run is it below "
+            f"{picked.lowest:.2f}. Do not rely on this order"
+        )
 
     @property
     def solved(self) -> str:

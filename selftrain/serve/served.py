@@ -17,7 +17,7 @@ from selftrain.rerank.normal import Normal, check
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.ranker import load_ranker
-from selftrain.rerank.reranker import Ranking, Reranker
+from selftrain.rerank.reranker import Reranker
 
 log = logging.getLogger(__name__)
 
@@ -48,15 +48,19 @@ class Ranked:
 
     scores   [candidates] by the ranking rule; minus infinity where a candidate cannot be scored
     refused  number of each candidate that cannot be scored -> the reason
+    far      that the candidates are unlike the run's training, as text for users; empty where they are not, or that is unknown
+    close    the same of a pick and a next program that are too close to tell
     """
 
     scores: list[float]
     refused: Mapping[int, str]
+    far: str = ""
+    close: str = ""
 
     def only(self, numbers: Sequence[int]) -> "Ranked":
-        """The candidates with these numbers, in this order."""
+        """The candidates with these numbers, in this order. Which of them are close is not known."""
         refused = {at: self.refused[number] for at, number in enumerate(numbers) if number in self.refused}
-        return Ranked([self.scores[number] for number in numbers], refused)
+        return Ranked([self.scores[number] for number in numbers], refused, self.far)
 
 
 class Served:
@@ -105,12 +109,15 @@ class Served:
         """The candidates [problems] by the ranking rule. Raises UsageError as `Picker.rank` does."""
         forms = [problem.forms for problem in problems]
         ids = {form: found for problem in problems for form, found in problem.ids.items()}
-        rankings: Sequence[Ranking]
         if self.picker:
-            rankings = self.picker.rank_forms(forms, [problem.language for problem in problems], ids)
-        else:
-            rankings = self.reranker.rank_forms(forms, ids)
-        return [Ranked(list(found.scores), dict(found.refused)) for found in rankings]
+            picker, languages = self.picker, [problem.language for problem in problems]
+            return [
+                Ranked(list(found.scores), dict(found.refused), picker.far_doubt(found), found.close_doubt)
+                for found in picker.rank_forms(forms, languages, ids)
+            ]
+        return [
+            Ranked(list(found.scores), dict(found.refused)) for found in self.reranker.rank_forms(forms, ids)
+        ]
 
     def read(
         self, prompt: str, texts: Sequence[str], language: str | None = None, large: bool = False

@@ -139,6 +139,7 @@ class Service:
                 f"candidate {number + at} cannot be scored: {why}" for at, why in ranked.refused.items()
             ]
             number += len(ranked.scores)
+        warnings += dict.fromkeys(ranked.far for ranked in found if ranked.far)
         return Answer([ranked.scores for ranked in found], tokens, warnings, served)
 
     async def _ranked(self, request: Request, served: Served, problems: Sequence[Problem]) -> list[Ranked]:

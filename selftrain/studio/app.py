@@ -103,7 +103,8 @@ def application(
             for at, score in enumerate(ranked.scores)
         ]
         order = sorted(tokens, key=lambda at: -ranked.scores[at])
-        return {"by": served.way, "order": order, "candidates": rows}
+        doubts = [doubt for doubt in (ranked.far, ranked.close) if doubt]
+        return {"by": served.way, "order": order, "candidates": rows, "doubts": doubts}
 
     @app.post("/generate")
     def generate(body: GenerateBody) -> dict[str, Any]:

@@ -27,7 +27,7 @@ def picker(reranker: Path, monkeypatch: pytest.MonkeyPatch) -> Picker:
         "evaluation": {"pools": {"sft": {"overall": overall}}},
     }
     picker = Picker(run, Reranker.load(reranker), "rm-1+logprob", evaluated)
-    vars(picker)["lowest"] = -1.0
+    vars(picker.likelihood)["lowest"] = -1.0
     monkeypatch.setattr("selftrain.rerank.ranker.load_ranker", lambda *_: picker)
     return picker
 

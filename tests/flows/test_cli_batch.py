@@ -19,7 +19,7 @@ from flows.cli import main
 from flows.cli_batch import Line, candidate_files, rank_file, rank_lines, read_lines
 from flows.lines import Before, go_on
 from selftrain.errors import UsageError
-from selftrain.rerank.picker import Picker
+from selftrain.rerank.picker import Picked, Picker
 from selftrain.rerank.ranker import identity
 from selftrain.rerank.reranker import Ranking, Reranker
 from tests.command import ROOT
@@ -90,6 +90,37 @@ def test_rows_and_bad_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
         f"selftrain: {source}:7: `candidates`: expected a list of at least one text",
     ]
     assert said[-1] == "selftrain: 8 lines ranked by length, 4 of them could not be"
+
+
+class Unsure(Longest):
+    """Says of candidates of the letter a that they are unlike its training, and of those of b that they are too close to tell."""
+
+    def rank(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> Ranking:
+        scores = super().rank(prompt, candidates, language).scores
+        letter = candidates[0][0]
+        if letter == "c":  # the generator was not needed, and there is no calibration
+            return Picked(scores)
+        return Picked(scores, (-3.0 if letter == "a" else -0.5,), -1.0, 0.5 if letter == "b" else 0.9)
+
+
+def test_a_line_says_whether_its_order_can_be_relied_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    asked = [{"prompt": PROMPT, "candidates": [text]} for text in ("a", "b", "c", "a")]
+    source, target = write(tmp_path / "in.jsonl", asked), tmp_path / "out.jsonl"
+    assert rank_file(Unsure(), BY, str(source), str(target)) == 0
+    told = [{name: row[name] for name in ("far", "close") if name in row} for row in rows_of(target)]
+    assert told == [
+        {"far": True, "close": False},
+        {"far": False, "close": True},
+        {},
+        {"far": True, "close": False},
+    ]
+    said = (
+        "2 of the lines ranked now are unlike what length was trained on (`far`): do not rely on their order"
+    )
+    assert f"selftrain: {said}\n" in capsys.readouterr().err
+    target.write_bytes(target.read_bytes().splitlines(keepends=True)[0])
+    assert rank_file(Unsure(), BY, str(source), str(target)) == 0
+    assert "1 of the lines ranked now" in capsys.readouterr().err
 
 
 def test_a_batch_goes_on_where_it_was_cut(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

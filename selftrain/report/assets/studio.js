@@ -92,6 +92,7 @@
     const rest = found.candidates.map((_, at) => at).filter((at) => !found.order.includes(at));
     results.replaceChildren(element("h2", "", "Result"),
       element("p", "read", `Ranked by ${found.by}. Colour: the reranker's score of a token against the mean of all tokens here; red costs, green helps.`),
+      ...found.doubts.map((doubt) => element("p", "read", `${doubt[0].toUpperCase()}${doubt.slice(1)}.`)),
       ...found.order.map((at, place) => view(found.candidates[at], at, place, mean, widest)),
       ...rest.map((at) => view(found.candidates[at], at, null, mean, widest)));
     said.textContent = found.order.length ? `Candidate ${found.order[0] + 1} is picked.` : "No candidate can be ranked.";

@@ -22,7 +22,7 @@ from selftrain.rerank.example import example
 from selftrain.rerank.normal import normal
 from selftrain.rerank.picker import Picked
 from selftrain.rerank.ranker import load_ranker
-from selftrain.serve.served import Wanted
+from selftrain.serve.served import Served, Wanted
 from selftrain.store.store import Store
 from tests.command import Finished
 
@@ -180,6 +180,16 @@ def test_texts_are_far_where_they_are_twice_as_unlikely_as_any_of_the_runs(
     logprobs: tuple[float, ...] | None, lowest: float, far: bool | None
 ):
     assert Picked((0.0, 0.0), logprobs, lowest).far is far
+
+
+def test_a_server_of_a_run_says_which_texts_are_unlike_the_training(smoke_run: Finished):
+    picker = Picker.load(smoke_run.out, "rm-2+logprob")
+    served = Served("run", picker)
+    for lowest, far in ((-1e-6, True), (-1e6, False)):
+        vars(picker.likelihood)["lowest"] = lowest  # in place of the run's own
+        [ranked] = served.rank([served.read(PROMPT, CANDIDATES)])
+        assert ("unlike what rm-2+logprob was trained on" in ranked.far) is far
+        assert ranked.only([1, 2]).far == ranked.far
 
 
 def test_a_prompt_beyond_the_generators_longest_input_is_refused(smoke_run: Finished):

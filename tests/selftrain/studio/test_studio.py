@@ -88,7 +88,7 @@ def test_a_chance_is_said_only_where_it_is_one_and_the_ranked_form_is_judged(
     served: Any = SimpleNamespace(
         name="run", way="rm-1", picker=None, calibrated=calibrated, reranker=SimpleNamespace(style="completion"),
         read=lambda prompt, texts, language: Problem(prompt, [Normal(PROMPT, WRONG), cut], language, {}),
-        rank=lambda problems: [Ranked([-1.0, 1.0], {})],
+        rank=lambda problems: [Ranked([-1.0, 1.0], {}, "unlike its training", "too close")],
         relevance=lambda score: 0.25,
     )  # fmt: skip
     client = TestClient(
@@ -104,6 +104,7 @@ def test_a_chance_is_said_only_where_it_is_one_and_the_ranked_form_is_judged(
     assert [row["chance"] for row in found["candidates"]] == chances
     assert found["candidates"][1]["tokens"] == [[RIGHT, 0.0]]
     assert (found["order"], found["candidates"][1]["verdict"]) == ([1, 0], "passed")
+    assert found["doubts"] == ["unlike its training", "too close"]
 
 
 def test_a_port_that_is_taken_or_none_is_told_before_a_model_is_loaded(

@@ -240,7 +240,8 @@ class Picker:
             ]
             # The rule with the reranker alone holds whatever the generator cannot read.
             with suppress(*((UsageError,) if alone else ())):
-                for ranked, means in zip(unknown, self.likelihood.means(unknown), strict=True):
+                found = self.likelihood.means(unknown) if unknown else []  # else the generator is not loaded
+                for ranked, means in zip(unknown, found, strict=True):
                     ranked.logprobs = means
         return [self._decided(ranked, tell) for ranked in problems]
 

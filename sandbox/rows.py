@@ -96,7 +96,7 @@ def parse_row(
         raise UsageError(
             f"expected an object with the fields {wanted}, the first with or without audit, the last with or without cases, compare, "
             f"checker and every_case; "
-            f"got {', '.join(sorted(row)) or 'none'}{_hint(row) or _lacking(row)}"
+            f"got {_names(row) or 'none'}{_hint(row) or _lacking(row)}"
         )
     used = {*whole[0], *_OPTIONAL}
     extra = {name: value for name, value in row.items() if name not in used}
@@ -142,6 +142,11 @@ def _lacking(row: dict[str, Any]) -> str:
     return f", without {', '.join(lacking)}" if clear and lacking else ""
 
 
+def _names(fields: dict[str, Any]) -> str:
+    """The names of fields for a message: of many, and of long ones, a part."""
+    return ", ".join(f"{name:.40}" for name in sorted(fields)[:12])
+
+
 def _cases(cases: Any) -> tuple[Case, ...]:
     if not isinstance(cases, list):
         raise UsageError(f"cases: expected a list, got {type(cases).__name__}")
@@ -165,7 +170,7 @@ def _limits(given: Any, name: str, cpu_seconds: float | None) -> Limits | None:
     if given is None:
         return own.with_cpu(cpu_seconds) if cpu_seconds else None
     if not isinstance(given, dict) or given.keys() - _LIMITS.keys():
-        got = ", ".join(map(str, given)) if isinstance(given, dict) else type(given).__name__
+        got = _names(given) if isinstance(given, dict) else type(given).__name__
         raise UsageError(f"limits: expected an object with fields of {', '.join(_LIMITS)}, got {got}")
     for limit, value in given.items():
         number = isinstance(value, int if _LIMITS[limit] is int else int | float) and not isinstance(

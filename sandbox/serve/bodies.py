@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, WithJsonSchema
 
 from sandbox.exchange import LONGEST_NAME, MOST_ARGUMENTS, MOST_GIVEN
 from sandbox.languages import LANGUAGES
-from sandbox.serve.guard import MOST_ERRORS, QUOTE, answer_unreadable
+from sandbox.serve.guard import MOST_ERRORS, QUOTE, Json, answer_unreadable
 from sandbox.serve.service import CEILINGS, LEAST_MEMORY_BYTES
 
 
@@ -103,8 +103,8 @@ def answer_refusals(app: FastAPI, piston: str) -> None:
         request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
     ) -> JSONResponse:
         if request.url.path.startswith(piston) and status in (400, 422):
-            return JSONResponse({"message": detail}, 400, headers)
-        return JSONResponse({"detail": detail}, status, headers)
+            return Json({"message": detail}, 400, headers)
+        return Json({"detail": detail}, status, headers)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

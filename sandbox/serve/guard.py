@@ -3,6 +3,7 @@ Knows nothing of the sandbox."""
 
 import asyncio
 import hmac
+import json
 import reprlib
 import time
 from collections.abc import Callable, Collection, Mapping
@@ -24,6 +25,14 @@ METRICS = {"content": {"text/plain": {"schema": {"type": "string"}}}}
 QUOTE = reprlib.Repr()
 """Quotes values in answers, long ones in part only."""
 QUOTE.maxstring = QUOTE.maxlong = QUOTE.maxother = 60
+
+
+class Json(JSONResponse):
+    """An answer in ASCII, so that it can hold what a request has brought and UTF-8 cannot: half of a surrogate pair."""
+
+    def render(self, content: Any) -> bytes:
+        """The body of the answer."""
+        return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
 class Refuse(Protocol):
@@ -137,7 +146,7 @@ class _Exchange:
         return None
 
     def _answer(self, detail: str, status: int, headers: dict[str, str]) -> JSONResponse:
-        return JSONResponse(self.guard.rules.refusal(detail, status), status, headers)
+        return Json(self.guard.rules.refusal(detail, status), status, headers)
 
     async def serve(self) -> None:
         """Answer the request."""

@@ -9,7 +9,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 
-from sandbox.serve.guard import MOST_ERRORS, QUOTE, answer_unreadable
+from sandbox.serve.guard import MOST_ERRORS, QUOTE, Json, answer_unreadable
 
 
 class Refused(BaseModel):
@@ -65,7 +65,7 @@ def answer_refusals(app: FastAPI) -> None:
         request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
     ) -> JSONResponse:
         form = tei_refusal if getattr(request.state, "tei", False) else refusal
-        return JSONResponse(form(detail, status), status, headers)
+        return Json(form(detail, status), status, headers)
 
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)

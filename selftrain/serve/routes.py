@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import APIRouter, HTTPException, Request
 from fastapi.responses import JSONResponse
 
+from sandbox.serve.guard import Json
 from selftrain.serve.bodies import (
     Classify,
     Common,
@@ -45,8 +46,8 @@ def _add_rerank(routes: APIRouter, service: Service) -> None:
         raw = body.raw_scores if request.state.tei else body.use_activation is False
         order = _order(answer.scores[0])
         if request.state.tei:
-            return JSONResponse(_tei_ranks(body, answer, order, raw))
-        return JSONResponse(_reranked(body, answer, order[: body.top_n or None], raw))
+            return Json(_tei_ranks(body, answer, order, raw))
+        return Json(_reranked(body, answer, order[: body.top_n or None], raw))
 
     for path in ("/rerank", "/v1/rerank", "/v2/rerank"):
         version = path.split("/")[1].replace("rerank", "plain")
@@ -72,7 +73,7 @@ def _add_vllm(routes: APIRouter, service: Service) -> None:
         answer, raw, relevance = await _pairs(service, request, list(zip(prompts, texts, strict=True)), body)
         scores = relevance if body.use_activation else raw
         data = [{"index": at, "object": "score", "score": one} for at, one in enumerate(scores)]
-        return JSONResponse(_listed("score", answer, data))
+        return Json(_listed("score", answer, data))
 
     for path in ("/score", "/v1/score"):
         routes.post(
@@ -91,7 +92,7 @@ def _add_vllm(routes: APIRouter, service: Service) -> None:
             {"index": at, "label": "LABEL_0", "probs": [one], "num_classes": 1}
             for at, one in enumerate(relevance if body.use_activation else raw)
         ]
-        return JSONResponse(_listed("classify", answer, data))
+        return Json(_listed("classify", answer, data))
 
 
 def _add_openrlhf(routes: APIRouter, service: Service) -> None:
@@ -107,7 +108,7 @@ def _add_openrlhf(routes: APIRouter, service: Service) -> None:
             for at, text in enumerate(body.query)
         ]
         _, raw, relevance = await _pairs(service, request, pairs, Common(language=body.language))
-        return JSONResponse({"rewards": raw, "scores": relevance, "extra_logs": {}})
+        return Json({"rewards": raw, "scores": relevance, "extra_logs": {}})
 
 
 def _cut_of(body: Common) -> Cut:

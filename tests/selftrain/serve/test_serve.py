@@ -1,5 +1,6 @@
 """The reranker over HTTP: requests and answers of each dialect, limits, batches, and replacement by a newer reranker."""
 
+import json
 import math
 import socket
 import threading
@@ -169,6 +170,17 @@ def test_a_candidate_that_cannot_be_scored_comes_last_and_the_answer_says_why(cl
     assert "candidate 0 cannot be scored" in answer["meta"]["warnings"][0]
     rewards = client.post("/score", json={"text_1": PROMPT, "text_2": ["", *TEXTS]}).json()["data"]
     assert rewards[0]["score"] == min(row["score"] for row in rewards)
+
+
+def test_a_candidate_that_is_no_unicode_text_comes_back_as_it_was(client: TestClient):
+    """Half of a surrogate pair, as JSON can have it and UTF-8 cannot."""
+    half = "return '\ud800'"
+    for field, wanted in (("documents", {}), ("texts", {"return_text": True})):
+        content = json.dumps({"query": PROMPT, field: [half, TEXTS[0]], **wanted})
+        answer = client.post("/rerank", content=content, headers={"Content-Type": "application/json"})
+        rows = answer.json()["results"] if field == "documents" else answer.json()
+        assert [row["index"] for row in rows] == [1, 0]
+        assert rows[1].get("text", rows[1].get("document")) in (half, {"text": half})
 
 
 @pytest.mark.parametrize(

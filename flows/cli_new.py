@@ -75,7 +75,7 @@ def add_new(commands: Any) -> None:
 
 def new_command(options: argparse.Namespace) -> int:
     """`selftrain new`."""
-    from flows.cli_run import plan_command
+    from flows.cli_run import FROM_SCRATCH, plan_command
     from selftrain.configfile import load_config
 
     path = Path(options.file)
@@ -104,6 +104,8 @@ def new_command(options: argparse.Namespace) -> int:
     except SelftrainError as error:  # the model or the problems are not here, or not as the run needs them
         print(f"selftrain: not planned: {error}", file=sys.stderr)
         code = 1
+    if not options.base and values["problems"]["source"] != "bank":
+        print(f"\nselftrain: {FROM_SCRATCH}; name a pretrained one with --base", file=sys.stderr)
     name = shlex.quote(str(path))
     files = shlex.join(values["problems"].get("files", []))
     check = f"  selftrain check-data {files}\n" if files else ""

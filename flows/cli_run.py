@@ -11,6 +11,12 @@ from flows.local import run_here
 from selftrain.errors import UsageError
 from selftrain.launch.ending import ENDING
 
+FROM_SCRATCH = (
+    "the model starts from random weights, and learns from these answers alone: it solves hardly any problem that is not like many "
+    "of them, and without a right program there are no pairs, and the run ends in mine-1"
+)
+"""What problems from outside mean for a model that is not pretrained."""
+
 
 def add_run(commands: Any) -> None:
     """Add `selftrain run`."""
@@ -167,6 +173,8 @@ def _tell_problems(config: Any) -> None:
     print("\nproblems (stage `prepare` also runs their programs and checks the results):")
     for line in overview(found):
         print(f"  {line}")
+    if config.model.base is None:
+        print(f"  {FROM_SCRATCH}; name a pretrained one in model.base")
 
 
 def plan_command(options: argparse.Namespace) -> int:

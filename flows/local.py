@@ -75,6 +75,9 @@ def _connect() -> str:
     from prefect.settings import PREFECT_API_URL
 
     if not PREFECT_API_URL.value():
+        print(
+            "starting a Prefect server for this run (half a minute, more on a busy machine)", file=sys.stderr
+        )
         server.start()
     try:
         with get_client(sync_client=True) as client:

@@ -35,13 +35,14 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     _switch(values, overrides or {})
     for key, value in (overrides or {}).items():
         _set(values, key, deepcopy(value))  # a later override may set something in it
+    named = "name" in values
     values.setdefault("name", path.stem)
     if store := os.environ.get(STORE_VARIABLE):
         values.setdefault("store", store)
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(item) for item in error.errors()]
+        problems = [_problem(item, named) for item in error.errors()]
         one = len(problems) == 1
         raise UsageError(
             f"{path}: {problems[0].strip()}" if one else "\n".join([f"{path}:", *problems])
@@ -108,8 +109,8 @@ def _switch(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
         values["problems"] = {"seed": problems["seed"]} if "seed" in problems else {}
 
 
-def _problem(error: Any) -> str:
-    """One line about an error of pydantic."""
+def _problem(error: Any, named: bool) -> str:
+    """One line about an error of pydantic. `named`: whether the config has a name of its own, in place of its file's."""
     # pydantic adds the source's name to the location.
     loc = [part for part in error["loc"] if part not in SOURCES]
     where = ".".join(str(part) for part in loc) or "config"
@@ -126,6 +127,11 @@ def _problem(error: Any) -> str:
         option = f", or with --set {where}=VALUE" if all(isinstance(part, str) for part in loc) else ""
         return f"  {where}: missing; set it in the config{option}"
     got = repr(error["input"])
+    if loc == ["name"] and not named:
+        return (
+            f"  name: made from the file's name, {got[:80]}, and may have only letters, digits, dots, underscores and dashes, the "
+            "first a letter or digit; rename the file, or set name in it"
+        )
     return f"  {where}: {error['msg']}; got {got[:80]}"
 
 

@@ -161,7 +161,15 @@ def read_rows(path: Path, broken: Callable[[DataError], None] | None = None) -> 
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: unknown format; expected one of {', '.join(SUFFIXES)}")
     empty = True
-    rows = _json_rows(path) if path.name.removesuffix(".gz").endswith(".json") else _jsonl_rows(path, broken)
+
+    def tell(error: DataError) -> None:
+        nonlocal empty
+        empty = False  # a file of which each line is broken holds something
+        if broken is not None:
+            broken(error)
+
+    told = None if broken is None else tell
+    rows = _json_rows(path) if path.name.removesuffix(".gz").endswith(".json") else _jsonl_rows(path, told)
     for row in rows:
         empty = False
         yield row

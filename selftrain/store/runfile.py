@@ -69,8 +69,15 @@ def _of_stage(record: Mapping[str, Any], stage: str, how: Literal["path", "place
     from selftrain.store.store import Store
 
     if stage not in record["stages"]:
+        late = (
+            ""
+            if record.get("finished", True)
+            else (
+                f". The run is {state(record)}: wait for its end, or run it again; `selftrain show` says how far it is"
+            )
+        )
         raise UsageError(
-            f"this run of {record['name']} has no stage {stage}; expected one of {', '.join(record['stages'])}"
+            f"this run of {record['name']} has no stage {stage}; expected one of {', '.join(record['stages'])}{late}"
         )
     ref, store = record["stages"][stage], Store(record["store"])
     return (store.path if how == "path" else store.place)(ArtifactRef(ref["stage"], ref["key"]))

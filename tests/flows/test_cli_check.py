@@ -1,5 +1,6 @@
 """Tests of `selftrain check-data`: each planted fault is found on its line, and nothing else is."""
 
+import gzip
 import json
 from pathlib import Path
 from typing import Any
@@ -109,6 +110,23 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, capsys: pytest.CaptureFixtur
         assert main(["check-data", str(tmp_path / f"{name}.jsonl")]) == 2
         [line] = capsys.readouterr().err.splitlines()
         assert said in line
+
+
+@pytest.mark.parametrize("name", ["table.jsonl", "table.jsonl.gz"])
+def test_a_file_of_which_no_line_can_be_read_is_told_line_by_line(
+    tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]
+):
+    text = b"task,language,prompt\nhalf,py,def half(x):\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    code, report = found(capsys, tmp_path / name)
+    assert code == 2
+    assert [one["kind"] for one in report["findings"]] == ["unreadable"] * 2
+    assert report["findings"][0]["text"].startswith(
+        "broken JSON at column 1 (Expecting value): 'task,language,prompt'"
+    )
+    (tmp_path / name).write_bytes(gzip.compress(b"\n") if name.endswith(".gz") else b"\n")
+    assert main(["check-data", str(tmp_path / name)]) == 2
+    assert "the file holds no problems" in capsys.readouterr().err
 
 
 def test_a_context_of_no_tokens_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]):

@@ -55,6 +55,8 @@ def test_problems_of_ones_own(
     # One task cannot fill the splits: the config is kept, and what is wrong is told.
     assert code == 1
     assert "selftrain: not planned: no tasks in split " in said.err
+    assert "the model starts from random weights, and learns from these answers alone" in said.err
+    assert "--base" in said.err
     assert "next:\n  selftrain check-data mine.jsonl\n  selftrain run my.yaml --dry-run\n" in said.out
     Path("my own.jsonl").write_text(json.dumps(ROW | {"task": "again"}) + "\n")
     main(["new", "two.yaml", "--files", "mine.jsonl,my own.jsonl"])
@@ -62,10 +64,11 @@ def test_problems_of_ones_own(
 
 
 def test_a_pretrained_model_takes_the_sizes_of_a_shipped_config(
-    tmp_path: Path, generator: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, generator: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):
     monkeypatch.chdir(tmp_path)
     main(["new", "my.yaml", "--base", str(generator), "--gpus", "2"])
+    assert "random weights" not in capsys.readouterr().err
     config, shipped = load_config("my.yaml"), load_config("qwen2.5-coder-0.5b")
     assert (config.sft, config.reward, config.ppo) == (shipped.sft, shipped.reward, shipped.ppo)
     assert config.model.base == str(generator)

@@ -44,6 +44,7 @@ def test_a_dry_run_tells_sizes_twins_and_tests_that_cannot_fail(tmp_path: Path) 
     assert code == 0, said
     assert "tasks: sft 2, rl 4, validation 1, test 1\n" in said
     assert "answers to learn from: 2 of 2 problems in sft\n" in said
+    assert "the model starts from random weights, and learns from these answers alone" in said
     assert "1 pairs of tasks have one text or the same tests: again = p2\n" in said
     assert "1 of 1 problems have tests that an empty function passes: silent.py\n" in said
 

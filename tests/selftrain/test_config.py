@@ -266,3 +266,17 @@ def test_the_environment_names_the_store_of_what_names_none(tmp_path: Path, monk
     monkeypatch.setenv(STORE_VARIABLE, str(tmp_path / "nothing"))
     with pytest.raises(UsageError, match="nothing: no store is there"):
         find_champion("champion")
+
+
+def test_a_name_that_a_file_gives_and_that_is_none_is_told_with_what_to_do(tmp_path: Path):
+    path = tmp_path / "my config.yaml"
+    path.write_text("rounds: 1\n")
+    with pytest.raises(
+        UsageError,
+        match=r"my config\.yaml: name: made from the file's name, 'my config', .*rename the file, or set",
+    ):
+        load_config(str(path))
+    assert load_config(str(path), {"name": "mine"}).name == "mine"
+    path.write_text("name: a b\n")
+    with pytest.raises(UsageError, match="name: String should match pattern"):
+        load_config(str(path))

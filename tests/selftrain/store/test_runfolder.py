@@ -9,7 +9,7 @@ from uuid import UUID
 import pytest
 
 from selftrain.errors import UsageError
-from selftrain.store.runfile import OWN, find_run, followed
+from selftrain.store.runfile import OWN, find_run, followed, stage_place
 from selftrain.store.runfolder import in_use, link_newest, new_id, own_folder
 
 IDS = [f"2026113{day}T020000Z-{digits}" for day, digits in ((0, "ffffffff"), (1, "00000000"))]
@@ -130,3 +130,18 @@ def test_runs_that_begin_at_once_lose_neither_each_other_nor_the_old_folder(tmp_
     assert [record for path, record in found.items() if path not in made] == [{"old": True}]
     assert followed(tmp_path / "demo") == made[-1]
     assert sorted(path.name for path in tmp_path.glob(".*")) == [".lock"]
+
+
+@pytest.mark.parametrize(
+    ("record", "state"),
+    [
+        ({"finished": False}, "unfinished"),
+        ({"finished": False, "failed": ["sft"]}, "failed"),
+        ({"finished": True}, ""),
+    ],
+)
+def test_what_a_run_that_has_not_ended_lacks_is_told_with_why(record: dict, state: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        stage_place({"name": "demo", "stages": {"prepare": {}}} | record, "evaluate")
+    assert "has no stage evaluate; expected one of prepare" in str(raised.value)
+    assert (f"The run is {state}: wait for its end, or run it again" in str(raised.value)) is bool(state)

@@ -214,7 +214,10 @@ def _line(given: Row) -> Line:
     id, prompt, language, logprobs = (row.get(key) for key in ("id", "prompt", "language", "mean_logprobs"))
     candidates = row.get("candidates", row.get("completions"))
     wrong = ""
-    if not isinstance(prompt, str):
+    missing = "" if "prompt" in row else "prompt"
+    if missing or not row.keys() & {"candidates", "completions"}:
+        wrong = f"field `{missing or 'candidates'}` is missing; found: {', '.join(row) or 'nothing'}"
+    elif not isinstance(prompt, str):
         wrong = "`prompt`: expected a text"
     elif (
         not isinstance(candidates, list) or not candidates or not all(isinstance(c, str) for c in candidates)

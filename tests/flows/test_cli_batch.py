@@ -92,6 +92,22 @@ def test_rows_and_bad_lines(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert said[-1] == "selftrain: 8 lines ranked by length, 4 of them could not be"
 
 
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"promt": PROMPT, "candidates": ["x"]}, "field `prompt` is missing; found: promt, candidates"),
+        ({"prompt": PROMPT, "answers": ["x"]}, "field `candidates` is missing; found: prompt, answers"),
+        ({}, "field `prompt` is missing; found: nothing"),
+        ({"prompt": PROMPT, "candidates": None}, "`candidates`: expected a list of at least one text"),
+        ({"prompt": PROMPT, "candidates": ["x", 7]}, "`candidates`: expected a list of at least one text"),
+        ({"prompt": None, "candidates": ["x"]}, "`prompt`: expected a text"),
+    ],
+)
+def test_a_field_that_is_missing_is_told_from_one_that_is_wrong(row: dict[str, Any], said: str):
+    [line] = read_lines(io.BytesIO(json.dumps(row).encode()), "in", 0)
+    assert line.error == said
+
+
 class Unsure(Longest):
     """Says of candidates of the letter a that they are unlike its training, and of those of b that they are too close to tell."""
 

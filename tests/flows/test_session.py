@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from flows import local
 from flows.cli import main
 from flows.method import Outline, method
 from flows.session import carry_out, open_run
@@ -149,3 +150,17 @@ def test_another_judge_makes_executions_anew_and_what_depends_on_them(tmp_path: 
     kept = {name for name, ref in before.items() if after[name] == ref}
     # The bank's problems are made with their tests, and nothing judged enters the SFT policy or its samples.
     assert kept == {"prepare", "sft", "sample-sft-rl", "sample-sft-evaluation"}
+
+
+def test_a_run_says_that_it_starts_a_server_before_it_waits_for_it(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from prefect.settings import PREFECT_API_URL, temporary_settings
+
+    def start() -> None:
+        raise RunError("it does not come up")
+
+    monkeypatch.setattr("flows.server.start", start)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), pytest.raises(RunError, match="come up"):
+        local._connect()
+    assert "starting a Prefect server for this run" in capsys.readouterr().err

@@ -477,6 +477,7 @@ wait
 """
 
 
+@pytest.mark.slow
 def test_deepspeeds_launcher_starts_ranks_on_every_host_with_all_they_need(
     run: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):

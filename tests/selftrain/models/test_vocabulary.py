@@ -119,6 +119,7 @@ for tokens in (300, 1_000):
 """
 
 
+@pytest.mark.slow
 def test_memory_at_a_vocabulary_of_152_thousand_is_bounded():
     """1,000 tokens' logits have 608 MB in float32; the plan's formula holds, for all tensors together."""
     found = subprocess.run([sys.executable, "-c", MEASURED], capture_output=True, check=True).stdout

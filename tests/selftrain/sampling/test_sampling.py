@@ -665,6 +665,7 @@ def test_a_prompt_without_room_for_a_completion_is_left_out_and_counted(
         sampled(tmp_path / "none", tmp_path, generator, 1, engine)
 
 
+@pytest.mark.slow
 def test_hf_samples_do_not_depend_on_shards(tmp_path: Path, problems: Path, generator: Path):
     _, threes = sampled(tmp_path / "threes", problems, generator, 1, "hf", shard=3)
     _, fours = sampled(tmp_path / "fours", problems, generator, 1, "hf", shard=4)

@@ -146,7 +146,7 @@ def judge(run: Run, attempt: Attempt, identity: Identity, records: list[Record])
         ranker = found.rival.ranker.replace(CHAMPION, f"rm-{rival.rounds}")
         weight = found.rival.logprob_weight
         rival = rival.model_copy(update={"ranker": ranker, "logprob_weight": weight})
-    promoted, reason = verdict(found.difference, run.config.promotion.tolerance, found.untrained)
+    promoted, reason = verdict(found.difference, run.config.promotion.tolerance, found.untrained, found.tasks)
     return Record(
         number=next_number(records),
         decision="promoted" if promoted else "not promoted",

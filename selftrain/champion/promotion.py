@@ -20,7 +20,14 @@ from typing import Any
 
 from selftrain.champion.registry import Contender, Identity, Record, Share
 from selftrain.config import PromotionConfig
-from selftrain.evaluation.metrics import Estimate, choose_ranker, mean_estimate, outcomes, pool_weights
+from selftrain.evaluation.metrics import (
+    FEWEST_TASKS,
+    Estimate,
+    choose_ranker,
+    mean_estimate,
+    outcomes,
+    pool_weights,
+)
 from selftrain.evaluation.pools import WITH_LOGPROB, load_pool, with_logprob
 from selftrain.evaluation.scores import read_scores
 
@@ -123,10 +130,12 @@ class Measured:
 class Comparison:
     """Challenger and rival on the same problems and candidates. Without a rival, `rival` and `difference` are None.
 
+    tasks      number of tasks of the test problems
     untrained  what the challenger solves more than each way to pick without a reranker
     """
 
     problems: int
+    tasks: int
     random: Share
     oracle: Share
     challenger: Measured
@@ -170,6 +179,7 @@ def compare(
     }
     return Comparison(
         problems=len(test.problems),
+        tasks=len({problem.task for problem in test.problems}),
         random=share(table["random"]),
         oracle=share(table["oracle"]),
         challenger=measured[challenger],
@@ -180,13 +190,21 @@ def compare(
 
 
 def verdict(
-    difference: Share | None, tolerance: float, untrained: Mapping[str, Share] = MappingProxyType({})
+    difference: Share | None,
+    tolerance: float,
+    untrained: Mapping[str, Share] = MappingProxyType({}),
+    tasks: int = FEWEST_TASKS,
 ) -> tuple[bool, str]:
     """The rule of promotion: whether the challenger becomes champion, and the reason as text.
 
     A challenger has to beat the champion by more than `tolerance`. Without one (`difference` None), it has to beat each way to pick
-    without a reranker: see `Comparison.untrained`.
+    without a reranker: see `Comparison.untrained`. With fewer than FEWEST_TASKS test tasks there is no promotion.
     """
+    if tasks < FEWEST_TASKS:
+        return (
+            False,
+            f"the test split has {tasks} of the at least {FEWEST_TASKS} tasks that a decision needs; give it more problems",
+        )
     if difference is None:
         said = " and ".join(f"{_said(share)} more than {title}" for title, share in untrained.items())
         if all(share.low > 0 for share in untrained.values()):

@@ -28,6 +28,9 @@ from selftrain.evaluation.pools import (
 
 RESAMPLES = 2000
 """Default number of bootstrap resamples."""
+FEWEST_TASKS = 6
+"""With fewer test tasks no difference is significant: chance alone lets all of five go one way in 6 % of the cases (sign test). A
+bootstrap of so few does not show it: where all agree, its interval has no width."""
 LOGPROB_WEIGHTS = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Weights that `choose_logprob_weight` tries, in units of (spread of scores) / (spread of log-probabilities)."""
 

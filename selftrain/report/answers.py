@@ -5,7 +5,15 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from selftrain.evaluation.comparisons import Comparison, best_untrained
-from selftrain.evaluation.metrics import RESAMPLES, Estimate, Metrics, mean_estimate, outcomes, pool_weights
+from selftrain.evaluation.metrics import (
+    FEWEST_TASKS,
+    RESAMPLES,
+    Estimate,
+    Metrics,
+    mean_estimate,
+    outcomes,
+    pool_weights,
+)
 from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_AGREEMENT, WITH_LOGPROB, Pool
 from selftrain.report import numbers
 from selftrain.report.charts import ways
@@ -67,7 +75,7 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
     assert gain is not None, f"{rival} is a way of the pool's metrics"
     over_random = paired(pool, chosen, "random", found)
     share = pick["gap_recovered"]
-    return [
+    given = [
         Answer(
             "Is it better than picking without training?",
             *_yes(gain),
@@ -87,6 +95,17 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
         _sure(gain, pool.name, chosen, found),
         *_last_round(pool, metrics, chosen, found),
     ]  # fmt: skip
+    tasks = len({problem.task for problem in pool.problems})
+    return given if tasks >= FEWEST_TASKS else [_of_too_few(answer, tasks) for answer in given]
+
+
+def _of_too_few(answer: Answer, tasks: int) -> Answer:
+    """The answer where the test tasks are too few to tell."""
+    said = {"Yes": "Not shown", "No, it is worse": "Not shown", "Yes, at 95 %": "No"}.get(
+        answer.said, answer.said
+    )
+    text = f"The test split has {tasks} of the at least {FEWEST_TASKS} tasks with which a difference can be significant."
+    return answer._replace(said=said, tone="unsure", text=f"{answer.text} {text}")
 
 
 def _sure(gain: Estimate, pool: str, chosen: str, found: Mapping[str, Comparison]) -> Answer:

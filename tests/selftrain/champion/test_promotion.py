@@ -216,7 +216,7 @@ def test_a_better_challenger_is_promoted_an_equal_and_a_worse_one_are_not(
     found = compare(inputs, "rm-2", "champion", 2000, 0)
     assert found.rival is not None
     assert found.difference is not None
-    assert (found.problems, found.random.value, found.oracle.value) == (TASKS, 0.5, 1.0)
+    assert (found.problems, found.tasks, found.random.value, found.oracle.value) == (TASKS, TASKS, 0.5, 1.0)
     assert (found.challenger.ranker, found.rival.ranker) == ("rm-2", "champion")
     assert found.challenger.solved.value == sum(challenger) / TASKS
     assert found.difference.value == difference
@@ -261,6 +261,15 @@ def test_a_first_challenger_that_equals_a_random_pick_is_not_promoted():
     nothing = Share(value=0.0, low=0.0, high=0.0)
     won, why = verdict(None, 0.0, {"a random pick": nothing, "the pick by log-probability": nothing})
     assert (won, "not every interval lies above 0" in why) == (False, True)
+
+
+@pytest.mark.parametrize(("tasks", "promoted"), [(1, False), (5, False), (6, True)])
+def test_too_few_test_tasks_promote_nobody(tasks: int, promoted: bool):
+    """Where all tasks go one way, the bootstrap's interval has no width, however few they are."""
+    sure = Share(value=1.0, low=1.0, high=1.0)
+    for won, why in (verdict(sure, 0.0, tasks=tasks), verdict(None, 0.0, {"a random pick": sure}, tasks)):
+        assert won == promoted
+        assert (f"the test split has {tasks} of the at least 6 tasks" in why) == (not promoted)
 
 
 def test_each_is_used_as_the_validation_split_chose_for_it(tmp_path: Path):

@@ -56,6 +56,16 @@ def test_a_clear_gain_is_told_with_its_numbers(inputs: ReportInputs) -> None:
     assert "reranker 2 against reranker 1: +20.0\N{NO-BREAK SPACE}points" in last.text
 
 
+def test_a_gain_on_a_handful_of_tasks_is_not_called_one(inputs: ReportInputs) -> None:
+    """All five go one way, so the interval of the difference is [1, 1]; chance alone does that in 6 % of the cases."""
+    _, told = answered(inputs, {"logprob": 0, "rm-1": 0, "rm-2": 5}, size=5)
+    assert [answer.tone for answer in told] == ["unsure"] * 4
+    assert [told[at].said for at in (0, 2, 3)] == ["Not shown", "No", "Not shown"]
+    assert "The test split has 5 of the at least 6 tasks" in told[2].text
+    _, told = answered(inputs, {"logprob": 0, "rm-1": 0, "rm-2": 6}, size=6)
+    assert [told[at].said for at in (0, 2, 3)] == ["Yes", "Yes, at 95 %", "Yes"]
+
+
 def test_what_chance_can_explain_and_what_is_worse_is_not_called_a_gain(inputs: ReportInputs) -> None:
     _, told = answered(inputs, {"logprob": 24, "rm-1": 25, "rm-2": 25})
     assert [answer.said for answer in told] == [

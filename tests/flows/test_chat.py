@@ -90,6 +90,6 @@ def test_a_picker_asks_the_generator_in_its_style(run: Finished) -> None:
     )
     done = selftrain("rank", str(run.out), "--by", way, "--example")
     assert done.returncode == 0, done.stderr[-2000:]
-    picker.run = picker.run | {"config": {"problems": {"languages": ["py", "sh"]}}}
+    several = picker.run | {"config": {"problems": {"languages": ["py", "sh"]}}}
     with pytest.raises(UsageError, match="say which of py, sh"):
-        picker.rank("def add(n):\n", texts)
+        Picker(several, picker.reranker, way, picker.evaluated).rank("def add(n):\n", texts)

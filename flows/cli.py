@@ -58,9 +58,8 @@ examples:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 success, 1 the run failed, 2 wrong usage or data."""
-    atexit.register(
-        gc.freeze
-    )  # else the collector visits all of torch and transformers once more at exit: a second
+    # Else the collector visits all of torch and transformers once more at exit, which takes a second.
+    atexit.register(gc.freeze)
     options = parser().parse_args(arguments)
     code = 1
     try:

@@ -80,13 +80,11 @@ def check_port(port: int) -> None:
 
 def serve_command(options: argparse.Namespace) -> int:
     """`selftrain serve`."""
-    threads = options.threads if options.threads is not None else 2 if options.device == "cpu" else 1
-    for name, value in (
-        *((name, getattr(options, name)) for name in ("queue", "documents", "characters")),
-        ("threads", threads),
-    ):
-        if value < 1:
-            raise UsageError(f"--{name}: expected at least 1, got {value}")
+    if options.threads is None:
+        options.threads = 2 if options.device == "cpu" else 1
+    for name in ("queue", "documents", "characters", "threads"):
+        if getattr(options, name) < 1:
+            raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
     if not 0 < options.stuck < math.inf:
         raise UsageError(f"--stuck: expected more than 0 seconds, got {options.stuck:g}")
     if not 0 <= options.poll < math.inf:
@@ -115,6 +113,6 @@ def serve_command(options: argparse.Namespace) -> int:
         f"serving {source.served.name} on http://{options.host}:{options.port}, by {source.served.way}; /docs lists the routes",
         file=sys.stderr,
     )
-    limits = Limits(options.documents, options.characters, options.queue, options.stuck, threads)
+    limits = Limits(options.documents, options.characters, options.queue, options.stuck, options.threads)
     serve(source, limits, options.host, options.port, options.poll)
     return 0

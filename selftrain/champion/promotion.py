@@ -179,7 +179,7 @@ def compare(
     }
     return Comparison(
         problems=len(test.problems),
-        tasks=len({problem.task for problem in test.problems}),
+        tasks=test.tasks,
         random=share(table["random"]),
         oracle=share(table["oracle"]),
         challenger=measured[challenger],

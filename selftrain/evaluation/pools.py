@@ -160,6 +160,11 @@ class Pool:
         """Names of the rankers that scored the pool, controls included, in the order in which they were given."""
         return tuple(self.problems[0].scores)
 
+    @property
+    def tasks(self) -> int:
+        """Number of tasks, each of which may be a problem in several languages."""
+        return len({problem.task for problem in self.problems})
+
     def only(self, language: str) -> "Pool":
         """The pool restricted to the problems of one language."""
         return replace(self, problems=tuple(p for p in self.problems if p.language == language))

@@ -78,7 +78,7 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
     given = [
         Answer(
             "Is it better than picking without training?",
-            *_yes(gain),
+            *_yes(gain, pool),
             f"{_upper(explained(chosen)[0])} picks a right program on {numbers.percent(pick['value'])} of the "
             f"{metrics['problems']} test problems {numbers.interval(pick)}. The best way without training here, "
             f"{explained(rival)[0]}, does on {numbers.percent(best['value'])} {numbers.interval(best)}.",
@@ -86,33 +86,26 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
         Answer(
             "By how much?",
             numbers.points(gain["value"]),
-            _tone(gain),
+            _tone(gain, pool),
             f"Over {explained(rival)[0]}: {numbers.difference(gain)}."
             + (f" Over a random pick: {numbers.difference(over_random)}." if over_random and rival != "random" else "")
             + (f" Of what any way of picking could gain over a random pick, it gains {numbers.percent(share['value'])} "
                f"{numbers.interval(share)}." if share else ""),
         ),
-        _sure(gain, pool.name, chosen, found),
+        _sure(gain, pool, chosen, found),
         *_last_round(pool, metrics, chosen, found),
     ]  # fmt: skip
-    tasks = len({problem.task for problem in pool.problems})
-    return given if tasks >= FEWEST_TASKS else [_of_too_few(answer, tasks) for answer in given]
+    if pool.tasks >= FEWEST_TASKS:
+        return given
+    few = f"The test split has {pool.tasks} of the at least {FEWEST_TASKS} tasks with which a difference can be significant."
+    return [answer._replace(text=f"{answer.text} {few}") for answer in given]
 
 
-def _of_too_few(answer: Answer, tasks: int) -> Answer:
-    """The answer where the test tasks are too few to tell."""
-    said = {"Yes": "Not shown", "No, it is worse": "Not shown", "Yes, at 95 %": "No"}.get(
-        answer.said, answer.said
-    )
-    text = f"The test split has {tasks} of the at least {FEWEST_TASKS} tasks with which a difference can be significant."
-    return answer._replace(said=said, tone="unsure", text=f"{answer.text} {text}")
-
-
-def _sure(gain: Estimate, pool: str, chosen: str, found: Mapping[str, Comparison]) -> Answer:
-    known = _tone(gain) != "unsure"
-    control = found.get(f"{pool}/{chosen}{SHUFFLED}-random")
+def _sure(gain: Estimate, pool: Pool, chosen: str, found: Mapping[str, Comparison]) -> Answer:
+    known = _tone(gain, pool) != "unsure"
+    control = found.get(f"{pool.name}/{chosen}{SHUFFLED}-random")
     text = (
-        f"The interval of the difference {'does not include' if known else 'includes'} 0, over other test problems of this kind. "
+        f"The interval of the difference {'includes' if _includes_0(gain) else 'does not include'} 0, over other test problems of this kind. "
         "It does not cover another training seed: runs with other seeds, side by side, show that (selftrain compare)."
     )
     if control:
@@ -142,16 +135,23 @@ def _last_round(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, C
     system = found.get(f"system/{last}-{last - 1}")
     if system:
         text += f" With each round's own generator, the two rounds differ by {numbers.difference(system)}."
-    return [Answer(question, *_yes(step), text)]
+    return [Answer(question, *_yes(step, pool), text)]
 
 
-def _yes(difference: Estimate) -> tuple[str, str]:
-    tone = _tone(difference)
+def _yes(difference: Estimate, pool: Pool) -> tuple[str, str]:
+    tone = _tone(difference, pool)
     return {"gain": "Yes", "loss": "No, it is worse", "unsure": "Not shown"}[tone], tone
 
 
-def _tone(difference: Estimate) -> str:
-    return "gain" if difference["low"] > 0 else "loss" if difference["high"] < 0 else "unsure"
+def _tone(difference: Estimate, pool: Pool) -> str:
+    """gain, loss or unsure, by the interval of a difference on `pool`; with fewer than FEWEST_TASKS tasks it is unsure."""
+    if pool.tasks < FEWEST_TASKS or _includes_0(difference):
+        return "unsure"
+    return "gain" if difference["low"] > 0 else "loss"
+
+
+def _includes_0(difference: Estimate) -> bool:
+    return difference["low"] <= 0 <= difference["high"]
 
 
 def _upper(text: str) -> str:

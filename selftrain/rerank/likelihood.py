@@ -93,6 +93,8 @@ class Likelihood:
 
     def _sum(self, prompts: Mapping[Ids, dict[Ids, float]]) -> None:
         """Fill in the summed log-probability of each row of token ids that continues a prompt."""
+        if not prompts:
+            return  # without the generator, which is loaded on its first use
         import torch
 
         from selftrain.models.footprint import chunk_tokens

@@ -240,29 +240,27 @@ class Picker:
             ]
             # The rule with the reranker alone holds whatever the generator cannot read.
             with suppress(*((UsageError,) if alone else ())):
-                found = self.likelihood.means(unknown) if unknown else []  # else the generator is not loaded
-                for ranked, means in zip(unknown, found, strict=True):
+                for ranked, means in zip(unknown, self.likelihood.means(unknown), strict=True):
                     ranked.logprobs = means
         return [self._decided(ranked, tell) for ranked in problems]
 
     def _decided(self, ranked: "_Ranked", tell: bool) -> Picked:
         """The ranking of one problem, whose log-probabilities are there if they are used."""
-        ranking, alone = ranked.ranking, self.way == self.alone
-        chance = self._chance(ranked.forms, ranking)
-        if ranked.logprobs is None or (alone and not tell) or len(ranking.refused) == len(ranked.forms):
-            return Picked(ranking.scores, refused=ranking.refused, chance=chance)
+        forms, ranking, alone = ranked.forms, ranked.ranking, self.way == self.alone
+        if ranked.logprobs is None or (alone and not tell) or len(ranking.refused) == len(forms):
+            return Picked(ranking.scores, refused=ranking.refused, chance=self._chance(forms, ranking))
         logs = tuple(None if at in ranked.refused else log for at, log in enumerate(ranked.logprobs))
         lowest = None
         with suppress(*((UsageError,) if alone else ())):
             lowest = self.lowest
         if alone:
-            return Picked(ranking.scores, logs, lowest, chance, refused=ranking.refused)
+            return Picked(ranking.scores, logs, lowest, self._chance(forms, ranking), refused=ranking.refused)
         scores = tuple(
             -math.inf if log is None else score + self.weight * log
             for score, log in zip(ranking.scores, logs, strict=True)
         )
         both = Ranking(scores, refused=dict(sorted(ranked.refused.items())))
-        return Picked(scores, logs, lowest, self._chance(ranked.forms, both), refused=both.refused)
+        return Picked(scores, logs, lowest, self._chance(forms, both), refused=both.refused)
 
     def _chance(self, forms: Sequence[Normal], ranking: Ranking) -> float | None:
         """See `Picked.chance`."""

@@ -125,7 +125,7 @@ class Batcher:
 
     def _work(self, busy: _Busy) -> None:
         """A thread."""
-        broke = True
+        broke = False
         try:
             while jobs := self._next():
                 busy.jobs, busy.began = jobs, time.monotonic()
@@ -134,9 +134,8 @@ class Batcher:
                 for job, outcome in zip(wanted, self._outcomes(wanted), strict=True):
                     _tell(job, outcome)
                 busy.jobs, busy.began = (), math.inf
-            broke = False
         except BaseException as error:  # also what only ends a thread, such as SystemExit
-            self.broke = f"{type(error).__name__} {error}".strip()
+            broke, self.broke = True, f"{type(error).__name__} {error}".strip()
             log.exception("the scoring thread has ended")
         with self._changed:
             self._over = self._ending = True

@@ -15,13 +15,13 @@ PEAKS = {
 @contextmanager
 def peak_memory(device: str) -> Iterator[list[int]]:
     """A list whose only number is the most bytes in use meanwhile: on the fullest GPU, beyond what was in use before; on a CPU,
-    resident in the largest of this process's descendants."""
+    resident in the largest of this process's descendants. It is 0 where that ended before it was first looked at."""
     found, over = [0], threading.Event()
     measure = _used_on_gpus if device == "cuda" else _used_by_children
     before = measure() if device == "cuda" else 0
 
     def watch() -> None:
-        while not over.wait(0.2):
+        while not over.wait(0.05):
             found[0] = max(found[0], measure() - before)
 
     thread = threading.Thread(target=watch, daemon=True)

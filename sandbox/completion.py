@@ -31,6 +31,8 @@ from sandbox.needs import words_of
 from sandbox.outline import Item, Place, function, inside, items
 from sandbox.splice import Answer, Unreadable, continued, splice
 
+_MOST_NAMES = 20
+"""How many of the names that an answer defines its error message shows."""
 _DEEPEST = 30
 """Levels of classes in classes that are looked into; a text that a model wrote could have thousands."""
 
@@ -57,7 +59,7 @@ def extract_program(
         text = answer.replace("\r\n", "\n")
         if asked and not _is_program(prompt, text, language):
             return _body(prompt, text, language, asked, tests)
-        found = [Block(text)]
+        found = (Block(text),)
     filled = [block for block in found if block.text.strip() and block.language != "text"]
     own = [block for block in filled if block.language in ("", language)] or filled
     if not own:
@@ -66,10 +68,12 @@ def extract_program(
         text = own[-1].text.lstrip("\n")
         return Answer(prompt, continued(prompt, text.removeprefix(prompt.lstrip("\n").rstrip()).rstrip()))
     name = asked.item.names[0]
-    spelled = (lambda other: other == name, lambda other: _folded(other) == _folded(name), None)
-    for group in (own, [block for block in filled if block not in own]):  # labels may be wrong
-        for matches, block in itertools.product(spelled, reversed(group)):
-            if not block.continues and (place := _find(block.text, language, asked, matches)):
+    rest = [block for block in filled if block.language not in ("", language)] if own is not filled else []
+    for group in (own, rest):  # labels may be wrong
+        for spelled, block in itertools.product((str, _folded, None), reversed(group)):
+            if block.continues or (spelled and spelled(name) not in spelled(block.text)):
+                continue
+            if place := _find(block.text, language, asked, name, spelled):
                 others = [
                     item for other in group if other is not block for item in items(other.text, language)
                 ]
@@ -79,8 +83,10 @@ def extract_program(
             return Answer(prompt, block.text.rstrip())
     bodies = [block for block in own if _is_body(block.text, language)]
     if not bodies:
-        defined = ", ".join(n for block in own for item in items(block.text, language) for n in item.names)
-        raise Unreadable(f"no block of it defines {name}; defined: {defined or 'nothing'}")
+        names = (n for block in own for item in items(block.text, language) for n in item.names)
+        defined = list(itertools.islice(names, _MOST_NAMES + 1))
+        defined[_MOST_NAMES:] = ["..."] * (len(defined) > _MOST_NAMES)
+        raise Unreadable(f"no block of it defines {name}; defined: {', '.join(defined) or 'nothing'}")
     calls = re.compile(rf"(?<![\w.]){re.escape(name)}\b")
     without = [block for block in bodies if not calls.search(masked(block.text, language).text)]
     return _body(prompt, (without or bodies[:1])[-1].text, language, asked, tests)
@@ -126,9 +132,7 @@ def _body(prompt: str, text: str, language: str, asked: Place, tests: str) -> An
     text = text.strip("\n")
     if GRAMMARS[language].shape == "colon" and not text.startswith((" ", "\t")):
         text = re.sub(r"^(?=.)", "    ", text, flags=re.MULTILINE)
-    place = _find(
-        prompt + continued(prompt, text), language, asked, lambda other: other == asked.item.names[0]
-    )
+    place = _find(prompt + continued(prompt, text), language, asked, asked.item.names[0], str)
     if place is None or not place.function:
         return Answer(prompt, continued(prompt, text.rstrip()))
     own = len(prompt) - place.start
@@ -146,8 +150,7 @@ def _is_program(prompt: str, text: str, language: str) -> bool:
     asked = _asked(prompt, language)
     first = next(iter(items(text, language)), None) if asked else None
     begins = first and not first.indent and first.kind not in ("statement", "value")
-    folded = _folded(asked.item.names[0]) if asked else ""
-    return bool(begins and asked and _find(text, language, asked, lambda name: _folded(name) == folded))
+    return bool(begins and asked and _find(text, language, asked, asked.item.names[0], _folded))
 
 
 def asked_function(prompt: str, language: str) -> str | None:
@@ -170,7 +173,7 @@ def _asked(prompt: str, language: str) -> Place | None:
 
 
 def _folded(name: str) -> str:
-    return re.sub(r"[\W_]", "", name).lower()
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _is_body(text: str, language: str) -> bool:
@@ -181,10 +184,13 @@ def _is_body(text: str, language: str) -> bool:
     )
 
 
-def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool] | None) -> Place | None:
-    """The last definition in `text` of a function whose name `matches`, preferably with the parameters of the asked function.
+def _find(
+    text: str, language: str, asked: Place, name: str, spelled: Callable[[str], str] | None
+) -> Place | None:
+    """The last definition in `text` of a function `name`, preferably with the parameters of the asked function. Names are compared
+    as `spelled` writes them.
 
-    If `matches` is None: the only function in `text`, if it has as many parameters as the asked function and no other item names
+    If `spelled` is None: the only function in `text`, if it has as many parameters as the asked function and no other item names
     the asked function. None if nothing is found.
     """
     outer = items(text, language)
@@ -192,14 +198,14 @@ def _find(text: str, language: str, asked: Place, matches: Callable[[str], bool]
     members = [place for holder in outer for place in _inside(holder, outer, language)]
     wanted = asked.function.parameters if asked.function else ()
     for group in (members, places) if GRAMMARS[language].wrapped else (places, members):
-        if matches is None:
+        if spelled is None:
             group = [place for place in group if place.item.kind == "function"]
             if len(group) == 1 and group[0].function and len(group[0].function.parameters) == len(wanted):
                 others = [item for item in outer if item not in (group[0].item, group[0].holder)]
                 spoken_of = any(asked.item.names[0] in words_of(item, language) for item in others)
                 return None if spoken_of else group[0]
             continue
-        named = [place for place in group if any(map(matches, place.item.names))]
+        named = [place for place in group if spelled(name) in map(spelled, place.item.names)]
         named = [
             p for p in named if p.item.kind == "function" or (p.item.kind == "value" and not p.item.indent)
         ]

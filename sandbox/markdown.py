@@ -10,6 +10,7 @@ is ignored.
 
 import itertools
 import re
+from functools import lru_cache
 from typing import NamedTuple
 
 from sandbox.languages import LANGUAGES
@@ -46,7 +47,8 @@ class Block(NamedTuple):
     continues: bool = False
 
 
-def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
+@lru_cache(2)  # whoever asks whether a text is an answer reads its blocks next
+def blocks(prompt: str, answer: str, language: str) -> tuple[Block, ...] | None:
     """The code blocks of `answer`, in order; None if it has no markdown and so is code itself.
 
     The answer may be code that continues `prompt` in `language` (a short name) and has fences inside strings; these do not count.
@@ -65,40 +67,32 @@ def blocks(prompt: str, answer: str, language: str) -> list[Block] | None:
     at = 0
     if (ends := _THOUGHT_ENDS.match(answer)) and not in_string(answer.rfind("\n", 0, ends.end()) + 1):
         at, markdown = ends.end(), True
-    thought = _THOUGHT.search(answer, at)
-    while begun := _next(answer, at, thought := _thought_from(answer, at, thought)):
+    fence, thought = _FENCE.search(answer, at), _THOUGHT.search(answer, at)
+    while begun := min(filter(None, (fence, thought)), key=lambda found: found.start(), default=None):
         at = begun.end()
-        if not markdown and in_string(begun.start()):
-            continue
-        if begun.re is _THOUGHT:
+        if markdown or not in_string(begun.start()):
+            if begun.re is _FENCE and not markdown and not begun["info"] and _continues(answer, begun):
+                found.append(Block(answer[: begun.start()], continues=True))
+            elif begun.re is _FENCE:
+                text, at = _block(answer, begun, language)
+                inner = blocks("", text, language) if _language(begun["info"]) == "text" else None
+                found += inner or [Block(text, _language(begun["info"]))]
             markdown = True
-            continue
-        before = answer[: begun.start()]
-        if not markdown and not begun["info"] and _continues(before, answer[at:]):
-            found.append(Block(before, continues=True))
-        else:
-            text, at = _block(answer, begun, language)
-            inner = blocks("", text, language) if _language(begun["info"]) == "text" else None
-            found += inner or [Block(text, _language(begun["info"]))]
-        markdown = True
+        fence, thought = _from(answer, at, fence), _from(answer, at, thought)
     if markdown and not found and (rest := answer[at:]).strip():  # code after <think>...</think>
         found.append(Block(rest.lstrip("\n")))
-    return found if markdown else None
+    return tuple(found) if markdown else None
 
 
-def _thought_from(answer: str, at: int, known: re.Match[str] | None) -> re.Match[str] | None:
-    """The next `<think>...</think>` in `answer` from position `at` on. `known`: that from an earlier position on."""
-    return known if known is None or known.start() >= at else _THOUGHT.search(answer, at)
+def _from(answer: str, at: int, known: re.Match[str] | None) -> re.Match[str] | None:
+    """The first match in `answer` from position `at` on. `known`: that from an earlier position on, so that no text is searched
+    twice."""
+    return known if known is None or known.start() >= at else known.re.search(answer, at)
 
 
-def _next(answer: str, at: int, thought: re.Match[str] | None) -> re.Match[str] | None:
-    """The next fence from position `at` on, or `thought` if that is earlier; None if there is neither."""
-    both = [found for found in (_FENCE.search(answer, at), thought) if found]
-    return min(both, key=lambda found: found.start(), default=None)
-
-
-def _continues(before: str, after: str) -> bool:
+def _continues(answer: str, fence: re.Match[str]) -> bool:
     """Whether the answer's first fence closes a block that the prompt opened: there is text before it, and no code after it."""
+    before, after = answer[: fence.start()], answer[fence.end() :]
     fences = len(_FENCE.findall(after))
     return (
         bool(before.strip()) and fences % 2 == 0 and (not after.strip() or before.lstrip("\n")[0] in " \t{}")

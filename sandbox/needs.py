@@ -54,35 +54,44 @@ def needed(
     todo = [item for item in own if item.kind == "type" and not using & words_of(item, language)]
     kept, values = {id(item) for item in todo}, set[str]()
     todo.append(found.item)
+    defining = _by_word((other, {*other.names}) for other in pool if other.kind != "value")
+    binding = _by_word((other, {*other.names}) for other in pool if other.kind == "value")
+    unmet = {id(item): words_of(item, language) & using for item in own if item.kind == "statement"}
+    naming = _by_word((item, words_of(item, language)) for item in own if id(item) in unmet)
     while todo:
         words = words_of(item := todo.pop(), language)
         free = words - _bound(item, language) - of_tests
-        more = [
-            other
-            for other in pool
-            if id(other) not in kept and (free if other.kind == "value" else words) & {*other.names}
-        ]
+        more = [other for word in words for other in defining.pop(word, ())]
+        more += [other for word in free for other in binding.pop(word, ())]
         new = {name for other in more if other.kind == "value" for name in other.names} - values
         values |= new
-        for other in own if new else ():
-            if other.kind == "statement" and id(other) not in kept:
-                words = words_of(other, language)
-                more += [other] * bool(words & values and not words & (using - values))
+        for word in new:
+            for other in naming.pop(word, ()):
+                unmet[id(other)].discard(word)
+                more += [other] * (not unmet[id(other)])
+        todo += {id(other): other for other in more if id(other) not in kept}.values()
         kept |= {id(other) for other in more}
-        todo += more
     return [item for item in [*others, *own] if id(item) in kept]
+
+
+def _by_word(items: Iterable[tuple[Item, set[str]]]) -> dict[str, list[Item]]:
+    """The items, by each of their words: a search through all of them for each would take the square of an answer's length."""
+    found: dict[str, list[Item]] = {}
+    for item, words in items:
+        for word in words:
+            found.setdefault(word, []).append(item)
+    return found
 
 
 def _users(names: set[str], pool: Sequence[Item], language: str) -> set[str]:
     """`names`, and the names of all items of `pool` that use them, directly or indirectly."""
-    while more := [item for item in pool if names & words_of(item, language) and not names >= {*item.names}]:
-        names = names.union(*(item.names for item in more))
+    naming = _by_word((item, words_of(item, language)) for item in pool)
+    names, todo = {*names}, [*names]
+    while todo:
+        for item in naming.pop(todo.pop(), ()):
+            todo += {*item.names} - names
+            names |= {*item.names}
     return names
-
-
-def is_one_of(item: Item, those: Iterable[Item]) -> bool:
-    """Whether `item` is the same object as one of `those`."""
-    return any(item is other for other in those)
 
 
 def words_of(item: Item, language: str) -> set[str]:
@@ -90,11 +99,14 @@ def words_of(item: Item, language: str) -> set[str]:
     return set(re.findall(GRAMMARS[language].word, item.bare))
 
 
-def goes_inside(item: Item, found: Place) -> bool:
-    """Whether `item` belongs into the class of the prompt's function, not above that class."""
-    return (
-        is_one_of(item, found.siblings) if found.holder else item.kind in ("function", "value", "statement")
-    )
+def going_inside(those: Sequence[Item], found: Place) -> list[Item]:
+    """Those of the items that belong into the class of the prompt's function, not above that class."""
+    siblings = {id(item) for item in found.siblings}
+    return [
+        item
+        for item in those
+        if (id(item) in siblings if found.holder else item.kind in ("function", "value", "statement"))
+    ]
 
 
 def _bound(item: Item, language: str) -> set[str]:
@@ -161,25 +173,24 @@ def imports(
         for those in ([*found.outer_siblings, *found.siblings], others)
     )
     grammar = GRAMMARS[language]
-    if own and not grammar.names_imports and not any(is_one_of(item, new) for item in others):
+    added = {id(item) for item in new}
+    if own and not grammar.names_imports and not any(id(item) in added for item in others):
         theirs = []
     used = {word for item in [found.item, *new] for word in words_of(item, language)}
-    there = [
-        text
-        for item in [*asked.outer_siblings, *asked.siblings]
-        if item.kind == "import"
-        for text in _single(item, language)
-    ]
+    there = _Imports()
+    for item in [*asked.outer_siblings, *asked.siblings]:
+        for text in _single(item, language) if item.kind == "import" else ():
+            there.add(text)
     kept: list[str] = []
     for text in (text for item in [*theirs, *own] for text in _single(item, language)):
         words = set(re.findall(grammar.word, text)) - _IMPORT_WORDS
         if language == "go":
             words = {re.sub(r"/v\d+\"|\"", "", text.split()[-1]).rsplit("/", 1)[-1], text.split()[1]}
         named = grammar.names_imports and not re.search(r"\*|\b_\b", text.split("//")[0])
-        covered = any(_covers(other, text) for other in [*there, *kept])
         tests = language not in ("clj", "rkt") and _TEST_LIBRARIES.search(text)
-        if not (covered or tests or (named and not words & used)):
+        if not (there.cover(text) or tests or (named and not words & used)):
             kept.append(text)
+            there.add(text)
     return kept
 
 
@@ -217,11 +228,22 @@ def _required(text: str) -> str:
     return f"const {name} = require({found[4]});"
 
 
-def _covers(other: str, text: str) -> bool:
-    """Whether import `other` makes import `text` redundant."""
-    if _plain(other) == _plain(text):
-        return True
-    if text.startswith("#") and "<bits/stdc++.h>" in other:
-        return re.search(r"<[\w/]+(?:\.h|\+\+\.h)?>", text) is not None
-    package, star, _ = _plain(other).partition(".*")
-    return bool(star) and _plain(text).rpartition(".")[0] == package
+class _Imports:
+    """Imports that a program has."""
+
+    def __init__(self) -> None:
+        self._plain: set[str] = set()
+        self._packages: set[str] = set()  # all of whose names are imported
+        self._all_headers = False
+
+    def add(self, text: str) -> None:
+        package, star, _ = _plain(text).partition(".*")
+        self._plain.add(_plain(text))
+        self._packages |= {package} if star else set()
+        self._all_headers |= "<bits/stdc++.h>" in text
+
+    def cover(self, text: str) -> bool:
+        """Whether they make import `text` redundant."""
+        if text.startswith("#") and self._all_headers and re.search(r"<[\w/]+(?:\.h|\+\+\.h)?>", text):
+            return True
+        return _plain(text) in self._plain or _plain(text).rpartition(".")[0] in self._packages

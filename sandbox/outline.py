@@ -113,7 +113,7 @@ def items(code: str, language: str, start: int = 0, end: int | None = None) -> l
 
 def top(code: str) -> int:
     """The first position at which lines may be inserted into `code`: after `<?php`, `#!` and `#lang`."""
-    found = re.match(r"\s*(?:<\?php\b[^\n]*\n|#!/[^\n]*\n|#lang[^\n]*\n|\s)*(?<=\n)|", code, re.DOTALL)
+    found = re.match(r"(?:\s*(?:(?:<\?php\b|#!/|#lang)[^\n]*)?\n)*", code)
     return found.end() if found else 0
 
 

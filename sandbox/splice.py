@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from sandbox.grammars import GRAMMARS
 from sandbox.lexer import JOINED, masked
-from sandbox.needs import first_lines, goes_inside, imports, is_in_prompt, is_one_of, needed
+from sandbox.needs import first_lines, going_inside, imports, is_in_prompt, needed
 from sandbox.outline import Item, Place, depth, inside, items, top
 
 _DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*(?=\n|$)', re.DOTALL)
@@ -79,8 +79,9 @@ def splice(
     tested = items(tests, language)
     kept = needed(found, others, asked.item.names[0], tested, language)
     new = [item for item in kept if not is_in_prompt(item, asked)]
-    siblings = [item for item in new if asked.holder and not call and goes_inside(item, found)]
-    above = [item for item in new if not is_one_of(item, siblings)] + [found.item] * bool(call)
+    siblings = going_inside(new, found) if asked.holder and not call else []
+    below = {id(item) for item in siblings}
+    above = [item for item in new if id(item) not in below] + [found.item] * bool(call)
     outermost = asked.holder or asked.item
     pieces = [
         ("imports", top(prompt), first_lines(found)),

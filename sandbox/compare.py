@@ -49,7 +49,7 @@ def check_rule(rule: str) -> str:
             [(tolerance, _)] = _numbers([(number, number)])
             if 0 < tolerance < math.inf:
                 return rule
-    raise ValueError(f"unknown rule to compare output by: {rule!r}; known: {_KNOWN}")
+    raise ValueError(f"unknown rule to compare output by: {rule[:80]!r}; known: {_KNOWN}")
 
 
 def same(rule: str, got: bytes, expected: str) -> bool:

@@ -713,9 +713,13 @@ def language(name: str) -> Language:
     return found
 
 
+_LONGEST_QUOTED = 60
+"""Characters of a name that an error message quotes."""
+
+
 def refusal(text: str, known: Collection[str] = LANGUAGES) -> str:
     """The error message for `text`, which is none of the languages `known`: the reason, a similar name, the known languages."""
-    name = short_name(text)
+    name, text = short_name(text), text if len(text) <= _LONGEST_QUOTED else text[:_LONGEST_QUOTED] + "..."
     if name in READ_ONLY:
         why = f"language {text!r} can be read in files of problems, but not run"
     elif name in LANGUAGES:

@@ -111,7 +111,7 @@ def parse_row(
         checker = _checker(row["checker"]) if "checker" in row else None
         every = row.get("every_case", False)
         if not isinstance(every, bool):
-            raise UsageError(f"every_case: expected true or false, got {every!r}")
+            raise UsageError(f"every_case: expected true or false, got {every!r:.80}")
         program = Program(row["id"], name, row["program"], cases, None, limits, rule, checker, every)
         return Row(program, extra)
     completion, prompt = row["completion"], row["prompt"]

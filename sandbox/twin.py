@@ -67,7 +67,7 @@ def _share(rule: str) -> float:
     with suppress(ValueError):
         if name == "sample" and 0 < float(share) < 1:
             return float(share)
-    raise ValueError(f"audit: expected off, all or sample:P with 0 < P < 1, got {rule!r}")
+    raise ValueError(f"audit: expected off, all or sample:P with 0 < P < 1, got {rule[:80]!r}")
 
 
 def twin(program: Program) -> tuple[str, Program] | None:

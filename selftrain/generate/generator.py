@@ -16,6 +16,7 @@ from selftrain.errors import UsageError
 from selftrain.generate import Sampled
 from selftrain.problems.bank.languages import LANGUAGES
 from selftrain.records import Problem, PromptStyle
+from selftrain.rerank.normal import is_unicode
 
 Draw = Callable[[Problem, int, SampleConfig, int], Sequence[Sampled]]
 """(problem, n, settings, seed) -> n completions, or the greedy one for n = 0."""
@@ -118,6 +119,8 @@ class Generator:
         """
         if not prompt.strip():
             raise UsageError("the prompt is empty: expected the text that is to be continued")
+        if not is_unicode(prompt):
+            raise UsageError("the prompt is no Unicode text: it has half of a surrogate pair")
         if n < 1 or (temperature == 0 and n > 1):
             raise UsageError(
                 f"n={n}: expected at least 1, and 1 at temperature 0, whose completions are all alike"

@@ -99,7 +99,7 @@ def check(prompt: str, candidates: Sequence[str]) -> None:
     for at, text in enumerate(candidates):
         if not isinstance(text, str):
             raise UsageError(f"candidate {at + 1} of {len(candidates)}: expected a text, got {_kind(text)}")
-    if not _is_unicode(prompt):
+    if not is_unicode(prompt):
         raise UsageError("the prompt is no Unicode text: it has half of a surrogate pair")
 
 
@@ -109,7 +109,7 @@ def refusal(form: Normal) -> str | None:
         return "it is empty, or holds no program"
     return (
         None
-        if _is_unicode(form.prompt + form.completion)
+        if is_unicode(form.prompt + form.completion)
         else "it is no Unicode text: half of a surrogate pair"
     )
 
@@ -175,7 +175,8 @@ def language_of(prompt: str) -> str:
     return next((name for name in marks if asked_function(prompt, name)), "")
 
 
-def _is_unicode(text: str) -> bool:
+def is_unicode(text: str) -> bool:
+    """Whether `text` has no half of a surrogate pair, which JSON and Python's strings can hold and UTF-8 cannot."""
     return not re.search("[\ud800-\udfff]", text)
 
 

@@ -70,8 +70,7 @@ def answer_refusals(app: FastAPI) -> None:
     async def invalid(request: Request, error: Exception) -> JSONResponse:
         assert isinstance(error, RequestValidationError)
         request.state.tei = isinstance(error.body, dict) and "texts" in error.body
-        found = {_said(one): None for one in error.errors()}
-        return refused(request, 422, "; ".join(list(found)[:MOST_ERRORS]))
+        return refused(request, 422, said(error))
 
     async def broken(request: Request, error: Exception) -> JSONResponse:
         return refused(request, 500, f"the reranker failed: {type(error).__name__}")
@@ -79,6 +78,12 @@ def answer_refusals(app: FastAPI) -> None:
     answer_unreadable(app, refused)
     app.add_exception_handler(RequestValidationError, invalid)
     app.add_exception_handler(Exception, broken)
+
+
+def said(error: RequestValidationError) -> str:
+    """One line about the wrong fields of a body."""
+    found = dict.fromkeys(map(_said, error.errors()))
+    return "; ".join(list(found)[:MOST_ERRORS])
 
 
 def _said(error: Any) -> str:

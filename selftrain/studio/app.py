@@ -10,10 +10,11 @@ import itertools
 import math
 import os
 import threading
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request, Response
+from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, JSONResponse
 from pydantic import BaseModel, Field
 from starlette.middleware.trustedhost import TrustedHostMiddleware
@@ -22,12 +23,14 @@ from sandbox.client import Sandbox
 from sandbox.errors import SandboxError
 from sandbox.languages import LANGUAGES
 from sandbox.programs import assemble
+from sandbox.serve.guard import Json, answer_unreadable
 from selftrain.errors import SelftrainError, UsageError
 from selftrain.generate.generator import Generator
 from selftrain.problems.chat import source_of
 from selftrain.records import PromptStyle
 from selftrain.report.template import ASSETS, environment, page_style
 from selftrain.rerank.tokens import token_scores
+from selftrain.serve.refusals import said
 from selftrain.serve.served import Problem, Served
 from selftrain.stage import Judge
 
@@ -68,7 +71,9 @@ def application(
     generator  loads the generator, when one is first asked for
     sandbox    opens a sandbox for the verdicts of one request; None: the best that this machine has
     """
-    app = FastAPI(title="Studio", docs_url=None, redoc_url=None, openapi_url=None)
+    app = FastAPI(
+        title="Studio", docs_url=None, redoc_url=None, openapi_url=None, default_response_class=Json
+    )
     model = threading.Lock()  # one request at a time computes
     loaded: list[Generator] = []
     seeds = itertools.count()  # the same prompt gets other programs each time
@@ -134,10 +139,21 @@ def _guard(app: FastAPI, policy: str) -> None:
 
     app.add_middleware(TrustedHostMiddleware, allowed_hosts=list(HOSTS))
 
+    def refused(
+        request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
+    ) -> JSONResponse:
+        return Json({"error": detail}, status, headers)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
+        return refused(request, 422, said(error))
+
     @app.exception_handler(SelftrainError)
     @app.exception_handler(SandboxError)
-    async def refused(_: Request, error: Exception) -> JSONResponse:
-        return JSONResponse({"error": str(error)}, 422 if getattr(error, "exit_code", 1) == 2 else 503)
+    async def failed(request: Request, error: Exception) -> JSONResponse:
+        return refused(request, 422 if getattr(error, "exit_code", 1) == 2 else 503, str(error))
+
+    answer_unreadable(app, refused)
 
 
 def _verdicts(

@@ -116,6 +116,19 @@ def server() -> Iterator[Server]:
             ),
             "cases: got 1001, allowed are at most 1000",
         ),
+        *(
+            ("/v1/judge", json.dumps({"programs": [{"id": "a", **fields, name: "x" * 70_000}]}), said)
+            for fields, name, said in (
+                ({"program": ""}, "language", "unknown language 'xxx"),
+                ({"program": "", "language": "py"}, "compare", "unknown rule to compare output by: 'xxx"),
+                ({"program": "", "language": "py"}, "every_case", "expected true or false, got 'xxx"),
+                (
+                    {"prompt": "", "completion": "", "tests": "", "language": "py"},
+                    "audit",
+                    "expected off, all or sample",
+                ),
+            )
+        ),
     ],
 )
 def test_hostile_bodies_are_refused(server: Server, path: str, text: str, message: str) -> None:

@@ -38,8 +38,7 @@
       const answer = await fetch(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
       const found = await answer.json().catch(() => ({}));
       if (answer.ok) return found;
-      const detail = found.error || (found.detail || []).map((one) => `${one.loc.slice(1).join(".")}: ${one.msg}`).join("; ");
-      throw new Error(detail || `HTTP ${answer.status}`);
+      throw new Error(found.error || `HTTP ${answer.status}`);
     } finally {
       buttons.forEach((button) => { button.disabled = false; });
     }

@@ -62,6 +62,8 @@ def test_temperature_0_is_greedy_and_both_engines_agree_on_it(generator: Path):
 
 def test_what_cannot_be_sampled_is_said(generator: Path):
     model = Generator.load(generator)
+    with pytest.raises(UsageError, match="half of a surrogate pair"):
+        model.sample("def f():\n    '\ud800'\n", n=1)
     with pytest.raises(UsageError, match="the prompt is empty"):
         model.sample(" \n")
     with pytest.raises(UsageError, match="n=0: expected at least 1"):

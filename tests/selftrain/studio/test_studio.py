@@ -1,5 +1,6 @@
 """Tests of the studio: its routes, who may ask it, and its page in a real browser with hostile texts."""
 
+import json
 import socket
 import threading
 import time
@@ -251,3 +252,25 @@ def test_the_studio_can_be_read_and_worked_by_anyone(browser: Any, app: Any) -> 
         assert page.evaluate(SMALL) == []
         assert page.evaluate(PALE) == []
         context.close()
+
+
+ODD = {"half a surrogate pair": "\ud800", "NUL": "a\0b", "empty": "", "long": "x" * 10_000_000}
+FIELDS = (
+    ("/rank", {"prompt": PROMPT, "candidates": [RIGHT], "language": "py", "tests": "assert addx(1) == 4"}),
+    ("/generate", {"prompt": PROMPT, "language": "py", "n": 1, "max_new_tokens": 2}),
+)
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_no_text_is_a_failure_of_the_server(app: Any, what: str) -> None:
+    """Each field takes the text, or its refusal says in a line what is wrong."""
+    client = TestClient(app, base_url="http://127.0.0.1:8082", raise_server_exceptions=False)
+    for path, ask in FIELDS:
+        for field, value in ask.items():
+            odd: Any = [ODD[what]] if isinstance(value, list) else ODD[what]
+            answer = client.post(
+                path, content=json.dumps(ask | {field: odd}), headers={"Content-Type": "application/json"}
+            )
+            said = (path, field, answer.status_code, answer.text[:200])
+            assert answer.status_code in (200, 422), said
+            assert answer.status_code == 200 or 5 < len(answer.json()["error"]) < 400, said

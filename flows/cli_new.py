@@ -3,7 +3,7 @@
 import argparse
 import shlex
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,10 @@ COMMENTS = {
     "runtime": "where it runs; changes no result",
 }
 """Setting -> the comment in front of it."""
+FEW_ROWS = 1000
+FOR_FEW = {"sft": {"epochs": 60, "batch_size": 8, "micro_batch_size": 8}}
+"""Settings for a model with random weights and problems of one's own in fewer than `FEW_ROWS` rows: with the defaults, 6 passes in
+batches of 64, it would make a handful of steps, fewer than the learning rate takes to rise."""
 NEEDED = {
     "jsonl": ("files",),
     "multipl-e": ("train", "evaluation"),
@@ -137,7 +141,7 @@ def ask(options: argparse.Namespace) -> None:
 
 
 def settings(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
-    """The settings of the new config that differ from the defaults, and the shipped config whose sizes they take over, if any."""
+    """The settings of the new config that differ from the defaults, and the file whose sizes they take over, if any."""
     import yaml
 
     from selftrain.config import RunConfig
@@ -169,10 +173,14 @@ def settings(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     }
     like = ""
     if options.base:
-        like = "qwen2.5-coder-0.5b" if gpus else "smollm2-135m"
+        name = "qwen2.5-coder-0.5b" if gpus else "smollm2-135m"
+        like = f"configs/{name}.yaml"
         values["model"] = {"base": options.base}
-        shipped = yaml.safe_load(find_config(like).read_text())
+        shipped = yaml.safe_load(find_config(name).read_text())
         values |= {name: shipped[name] for name in SECTIONS if name in shipped}
+    elif source == "jsonl" and _rows(problems["files"]) < FEW_ROWS:
+        like = "docs/own-data/own.yaml"
+        values |= FOR_FEW
     if gpus:
         values["runtime"] = {"device": "cuda", "processes": gpus}
         values.setdefault("sample", {})["engine"] = "hf"
@@ -180,6 +188,14 @@ def settings(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
         # The bank's programs, by a tiny model with random weights, need no isolation, and so no Docker.
         values["runtime"] = {"backend": "process"}
     return _differing(values, RunConfig().model_dump(mode="json")), like
+
+
+def _rows(files: Sequence[str]) -> int:
+    """The number of lines in `files`; 0 if one cannot be read, which the plan then says."""
+    try:
+        return sum(Path(name).read_bytes().count(b"\n") for name in files)
+    except OSError:
+        return 0
 
 
 def _differing(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -203,7 +219,7 @@ def written(values: Mapping[str, Any], like: str) -> str:
     ]
     for name, value in values.items():
         if name in COMMENTS:
-            lines += ["", f"# {COMMENTS[name].format(like=f'configs/{like}.yaml')}"]
+            lines += ["", f"# {COMMENTS[name].format(like=like)}"]
         lines.append(
             yaml.safe_dump(
                 {name: value},

@@ -49,9 +49,18 @@ def test_problems_of_ones_own(
     Path("mine.jsonl").write_text(json.dumps(ROW) + "\n")
     code = main(["new", "my.yaml", "--files", "mine.jsonl"])
     said = capsys.readouterr()
-    assert values(tmp_path / "my.yaml") == {
-        "problems": {"source": "jsonl", "languages": ["py"], "files": ["mine.jsonl"]}
-    }
+    few = {
+        "epochs": 60,
+        "batch_size": 8,
+        "micro_batch_size": 8,
+    }  # with the defaults it would make no step that counts
+    problems = {"source": "jsonl", "languages": ["py"], "files": ["mine.jsonl"]}
+    assert values(tmp_path / "my.yaml") == {"problems": problems, "sft": few}
+    assert "# sizes and rates of docs/own-data/own.yaml: a first choice" in said.out
+    Path("many.jsonl").write_text("".join(json.dumps(ROW | {"task": f"t{at}"}) + "\n" for at in range(1000)))
+    main(["new", "many.yaml", "--files", "many.jsonl"])
+    assert values(tmp_path / "many.yaml") == {"problems": problems | {"files": ["many.jsonl"]}}
+    capsys.readouterr()
     # One task cannot fill the splits: the config is kept, and what is wrong is told.
     assert code == 1
     assert "selftrain: not planned: no tasks in split " in said.err

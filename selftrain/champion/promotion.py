@@ -24,6 +24,7 @@ from selftrain.evaluation.metrics import (
     FEWEST_TASKS,
     Estimate,
     choose_ranker,
+    few_tasks,
     mean_estimate,
     outcomes,
     pool_weights,
@@ -200,11 +201,8 @@ def verdict(
     A challenger has to beat the champion by more than `tolerance`. Without one (`difference` None), it has to beat each way to pick
     without a reranker: see `Comparison.untrained`. With fewer than FEWEST_TASKS test tasks there is no promotion.
     """
-    if tasks < FEWEST_TASKS:
-        return (
-            False,
-            f"the test split has {tasks} of the at least {FEWEST_TASKS} tasks that a decision needs; give it more problems",
-        )
+    if few := few_tasks(tasks):
+        return False, f"{few[0].lower()}{few[1:].rstrip('.')}; give it more problems"
     if difference is None:
         said = " and ".join(f"{_said(share)} more than {title}" for title, share in untrained.items())
         if all(share.low > 0 for share in untrained.values()):

@@ -17,14 +17,16 @@ The value of a comparison `A-B` is the mean over problems of A's outcome minus B
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypedDict, final
+from typing import Any, NotRequired, TypedDict, final
 
 import numpy as np
 
 from selftrain.evaluation.metrics import (
+    FEWEST_TASKS,
     RESAMPLES,
     Estimate,
     PoolMetrics,
+    few_tasks,
     mean_estimate,
     outcomes,
     pool_metrics,
@@ -45,12 +47,14 @@ class Headline(TypedDict):
     solved      share of problems that the ranker solves
     rival       the way of `untrained` that solves most
     rival_solved, difference   the rival's share, and the ranker's minus the rival's
+    tasks       of the problems; older reports lack it
     """
 
     solved: Estimate
     rival: str
     rival_solved: Estimate
     difference: Estimate
+    tasks: NotRequired[int]
 
 
 @final
@@ -97,16 +101,17 @@ def headline(pool: Pool, ranker: str, evaluation: Evaluation) -> Headline:
         "rival": rival,
         "rival_solved": _only(untrained(metrics)[rival]),
         "difference": _only(found),
+        "tasks": pool.tasks,
     }
 
 
 def headline_text(ranker: str, found: Mapping[str, Any]) -> str:
-    """A headline as a sentence without its beginning."""
-    gain = found["difference"]
+    """A headline as a sentence without its beginning, and a second where the test split has too few tasks."""
+    gain, few = found["difference"], few_tasks(found.get("tasks", FEWEST_TASKS))
     return (
         f"{ranker} picks a right program on {100 * found['solved']['value']:.1f} %, the best way without training, "
         f"{found['rival']}, on {100 * found['rival_solved']['value']:.1f} %: {100 * gain['value']:+.1f} points "
-        f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]"
+        f"[{100 * gain['low']:+.1f}, {100 * gain['high']:+.1f}]" + (f". {few}" if few else "")
     )
 
 

@@ -172,6 +172,13 @@ def pool_weights(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> Float
     return bootstrap_weights([problem.task for problem in pool.problems], resamples, seed)
 
 
+def few_tasks(tasks: int) -> str:
+    """That the test split has too few tasks, as a sentence for users; empty where it has enough."""
+    if tasks >= FEWEST_TASKS:
+        return ""
+    return f"The test split has {tasks} of the at least {FEWEST_TASKS} tasks with which a difference can be significant."
+
+
 def mean_estimate(values: Floats, weights: Floats) -> Estimate | None:
     """Mean of `values` [problems] without NaN, with its interval. `weights`: `bootstrap_weights`. None if all are NaN."""
     return _estimate(_means(values, weights))

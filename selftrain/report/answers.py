@@ -10,6 +10,7 @@ from selftrain.evaluation.metrics import (
     RESAMPLES,
     Estimate,
     Metrics,
+    few_tasks,
     mean_estimate,
     outcomes,
     pool_weights,
@@ -95,10 +96,8 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
         _sure(gain, pool, chosen, found),
         *_last_round(pool, metrics, chosen, found),
     ]  # fmt: skip
-    if pool.tasks >= FEWEST_TASKS:
-        return given
-    few = f"The test split has {pool.tasks} of the at least {FEWEST_TASKS} tasks with which a difference can be significant."
-    return [answer._replace(text=f"{answer.text} {few}") for answer in given]
+    few = few_tasks(pool.tasks)
+    return [answer._replace(text=f"{answer.text} {few}") for answer in given] if few else given
 
 
 def _sure(gain: Estimate, pool: Pool, chosen: str, found: Mapping[str, Comparison]) -> Answer:

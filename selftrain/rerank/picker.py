@@ -25,6 +25,7 @@ from typing import Any
 from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import best_untrained, headline_text, untrained
+from selftrain.evaluation.metrics import few_tasks
 from selftrain.evaluation.pools import WITH_LOGPROB
 from selftrain.rerank.likelihood import Asked, Likelihood
 from selftrain.rerank.normal import Normal, check, language_of, normal
@@ -293,11 +294,11 @@ class Picker:
         found = self.evaluated["evaluation"]["pools"]["sft"]["overall"]
         if self.headline:
             return f"on the run's {found['problems']} test problems {headline_text(self.way, self.headline)}"
-        rival = best_untrained(found)
+        rival, few = best_untrained(found), few_tasks(found["problems"])  # each task is one problem or more
         return (
             f"on the run's {found['problems']} test problems {self.way} picks a right program on "
             f"{100 * found['rankers'][self.way]['value']:.1f} %, the best way without training, {rival}, on "
-            f"{100 * untrained(found)[rival]['value']:.1f} %"
+            f"{100 * untrained(found)[rival]['value']:.1f} %" + (f". {few}" if few else "")
         )
 
     @property

@@ -1,19 +1,23 @@
 """Tests of the answers at the top of the report, on pools whose differences are known."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
+import pytest
 
 from sandbox.verdicts import Verdict
-from selftrain.evaluation.comparisons import best_untrained, evaluate_pools
+from selftrain.champion.promotion import verdict
+from selftrain.evaluation.comparisons import best_untrained, evaluate_pools, headline
 from selftrain.evaluation.pools import Pool
-from selftrain.report import ReportInputs
+from selftrain.report import ReportInputs, summary_table
 from selftrain.report.answers import Answer, answers, explained
+from selftrain.rerank.picker import Picker
 
 
-def answered(inputs: ReportInputs, wins: dict[str, int], size: int = 40) -> tuple[str, list[Answer]]:
-    """The best way without training, and the answers for rm-2, on problems with a right and a wrong program. `wins`: way -> number of
-    problems that it solves; the log-probability of the likelier program is that of `logprob`."""
+def pool_of(inputs: ReportInputs, wins: dict[str, int], size: int = 40) -> Pool:
+    """Problems with a right and a wrong program. `wins`: way -> number of problems that it solves; the log-probability of the
+    likelier program is that of `logprob`."""
     start = inputs.pools[0].problems[0]
 
     def problem(at: int):
@@ -32,7 +36,12 @@ def answered(inputs: ReportInputs, wins: dict[str, int], size: int = 40) -> tupl
             greedy_passed=False,
         )
 
-    pool = Pool("sft", tuple(problem(at) for at in range(size)))
+    return Pool("sft", tuple(problem(at) for at in range(size)))
+
+
+def answered(inputs: ReportInputs, wins: dict[str, int], size: int = 40) -> tuple[str, list[Answer]]:
+    """The best way without training, and the answers for rm-2, on `pool_of` these."""
+    pool = pool_of(inputs, wins, size)
     evaluation = evaluate_pools([pool], resamples=200)
     found = {row["name"]: row for row in evaluation["comparisons"]}
     metrics = evaluation["pools"]["sft"]["overall"]
@@ -64,6 +73,28 @@ def test_a_gain_on_a_handful_of_tasks_is_not_called_one(inputs: ReportInputs) ->
     assert "The test split has 5 of the at least 6 tasks" in told[2].text
     _, told = answered(inputs, {"logprob": 0, "rm-1": 0, "rm-2": 6}, size=6)
     assert [told[at].said for at in (0, 2, 3)] == ["Yes", "Yes, at 95 %", "Yes"]
+
+
+@pytest.mark.parametrize(("size", "few"), [(5, True), (6, False)])
+def test_too_few_tasks_are_said_wherever_a_gain_is(inputs: ReportInputs, size: int, few: bool) -> None:
+    """The page, the end of a run on the terminal, `rank` and `promote`."""
+    wins = {"logprob": 0, "rm-1": 0, "rm-2": size}
+    _, told = answered(inputs, wins, size)
+    pool = pool_of(inputs, wins, size)
+    evaluation = evaluate_pools([pool], resamples=200)
+    said = "The test split has 5 of the at least 6 tasks with which a difference can be significant."
+    found = headline(pool, "rm-2", evaluation)
+    report = {"pools": evaluation["pools"], "headline": {"rm-2": found}, "chosen": "rm-2", "comparisons": [],
+              "seconds": {"total": None}}  # fmt: skip
+    reranker: Any = None
+    where = {
+        "page": told[0].text,
+        "terminal": summary_table(report),
+        "rank": Picker({}, reranker, "rm-2", {"evaluation": evaluation}, headline=found).solved,
+        "rank, of a champion": Picker({}, reranker, "rm-2", {"evaluation": evaluation}).solved,
+        "promotion": f"T{verdict(None, 0, tasks=size)[1][1:].split(';')[0]}.",
+    }
+    assert {name: said in text for name, text in where.items()} == dict.fromkeys(where, few)
 
 
 def test_what_chance_can_explain_and_what_is_worse_is_not_called_a_gain(inputs: ReportInputs) -> None:

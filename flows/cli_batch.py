@@ -32,6 +32,7 @@ from flows.lines import Row, check_files, encoded, go_on, read_rows
 from flows.progress import Progress
 from sandbox.errors import UsageError as SandboxUsageError
 from selftrain.errors import UsageError
+from selftrain.units import count_of
 
 WINDOW = 64
 """Lines that are scored together, and after which the output is written."""
@@ -127,7 +128,7 @@ def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -
     except OSError as error:
         raise UsageError(f"{source} or {target}: {error.strerror}") from error
     print(
-        f"selftrain: {before.total} lines ranked by {maker['by']}, {bad} of them could not be",
+        f"selftrain: {count_of(before.total, 'line')} ranked by {maker['by']}, {bad} of them could not be",
         file=sys.stderr,
     )
     if far:

@@ -14,7 +14,7 @@ from flows.cli_evaluate import add_sandbox
 from flows.progress import Progress
 from sandbox.errors import SandboxError
 from selftrain.errors import RunError, UsageError
-from selftrain.units import listed, visible
+from selftrain.units import count_of, listed, visible
 
 DESCRIPTION = """\
 Reads problems (docs/own-data.md, or MultiPL-E's fields) and runs programs in the sandbox to find: lines that cannot be read,
@@ -110,23 +110,25 @@ def _text(read: Any, findings: Sequence[Any], ran: dict[str, int], options: argp
     languages = Counter(problem.language for problem in read.problems)
     named = ", ".join(f"{name} {count}" for name, count in sorted(languages.items()))
     lines = [
-        f"{len(read.problems)} problems{f' ({named})' if named else ''}; programs run: "
+        f"{count_of(len(read.problems), 'problem')}{f' ({named})' if named else ''}; programs run: "
         + ", ".join(f"{count} {what}" for what, count in ran.items())
     ]
-    for kind, (what, remedy) in KINDS.items():
+    for kind, (one_is, several_are, what, remedy) in KINDS.items():
         own = [finding for finding in findings if finding.kind == kind]
         if own:
-            lines += ["", f"{len(own)} {what}: {remedy}"]
+            lines += ["", f"{count_of(len(own), one_is, several_are)} {what}: {remedy}"]
             lines += [
                 f"  {one.where}: {one.id}{': ' if one.id else ''}{visible(one.text)}" for one in own[:SHOWN]
             ]
         if len(own) > SHOWN:
             lines.append(f"  and {len(own) - SHOWN} more; --json lists all")
     unanswered = [problem.id for problem in read.problems if not problem.response]
-    notes = [f"not run: {count} problems in {name}" for name, count in sorted(read.skipped.items())]
+    notes = [
+        f"not run: {count_of(count, 'problem')} in {name}" for name, count in sorted(read.skipped.items())
+    ]
     if unanswered:
         notes.append(
-            f"{len(unanswered)} problems have no answer, to check or to learn from: {listed(unanswered)}"
+            f"{count_of(len(unanswered), 'problem has', 'problems have')} no answer, to check or to learn from: {listed(unanswered)}"
         )
     if not options.against:
         notes.append("not compared with what is evaluated on: give it with --against FILE")

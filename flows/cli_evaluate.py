@@ -14,6 +14,7 @@ from typing import Any
 from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
+from selftrain.units import count_of
 
 DESCRIPTION = """\
 Measures how often each way to pick one of a problem's programs picks a right one: at random, by log-probability, by majority, by
@@ -128,16 +129,17 @@ def evaluate_command(options: argparse.Namespace) -> int:
         }
         print(json.dumps(found, indent=1))
     else:
-        title = title_of(pool, f"{options.split} problems" if is_run else "problems")
+        title = title_of(pool, f"{options.split} problem" if is_run else "problem")
         print(_text(pool, title, metrics, differences, names))
     return 0
 
 
 def title_of(pool: Any, what: str) -> str:
-    """The line over the table. `what`: the kind of problems."""
+    """The line over the table. `what`: one of the problems."""
     sizes = sorted({len(problem.passed) for problem in pool.problems})
+    first = f"{sizes[0]} to " if len(sizes) > 1 else ""
     languages = ", ".join(sorted({problem.language for problem in pool.problems}))
-    return f"{len(pool.problems)} {what} ({languages}), {' to '.join(map(str, sizes[:1] + sizes[1:][-1:]))} candidates each"
+    return f"{count_of(len(pool.problems), what)} ({languages}), {first}{count_of(max(sizes, default=0), 'candidate')} each"
 
 
 def _text(pool: Any, title: str, metrics: Any, differences: Sequence[Any], names: Mapping[str, str]) -> str:
@@ -152,9 +154,13 @@ def _text(pool: Any, title: str, metrics: Any, differences: Sequence[Any], names
         parts.append(comparison_table(differences))
     notes = [f"{name}: {what}" for name, what in names.items()]
     if pool.tampered:
-        notes.append(f"{pool.tampered} programs tampered with their tests, which counts as a failure")
+        notes.append(
+            f"{count_of(pool.tampered, 'program')} tampered with the tests, which counts as a failure"
+        )
     if pool.unjudged:
-        notes.append(f"{pool.unjudged} programs are left out: the sandbox itself failed on them")
+        notes.append(
+            f"{count_of(pool.unjudged, 'program is', 'programs are')} left out: the sandbox itself failed there"
+        )
     return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
 
 

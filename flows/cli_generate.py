@@ -12,7 +12,7 @@ from flows.lines import Before, check_files, encoded, go_on, read_rows
 from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
-from selftrain.units import visible
+from selftrain.units import count_of, visible
 
 GENERATE_EXAMPLES = """\
 examples:
@@ -192,7 +192,7 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
     except OSError as error:
         raise UsageError(f"{source} or {options.out or 'standard output'}: {error.strerror}") from error
     if bad:
-        print(f"selftrain: {bad} rows could not be used", file=sys.stderr)
+        print(f"selftrain: {count_of(bad, 'row')} could not be used", file=sys.stderr)
     return 1 if bad else 0
 
 

@@ -6,7 +6,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
-from selftrain.units import visible
+from selftrain.units import count_of, visible
 
 EXAMPLES = """\
 examples:
@@ -60,7 +60,7 @@ def _lines(found: Any) -> list[str]:
     lines = [
         f"{found.pool}/{candidate.id}",
         f"problem    {problem.id}: {problem.language}, split {problem.split}, from {problem.source}",
-        f"sampled    by {found.pool} ({found.policy[:20]}) {how}; {len(candidate.token_ids)} tokens, end: {candidate.finish_reason}",
+        f"sampled    by {found.pool} ({found.policy[:20]}) {how}; {count_of(len(candidate.token_ids), 'token')}, end: {candidate.finish_reason}",
         f"log-prob.  {candidate.logprob:.3f} nats, {_mean(found):.3f} per token",
     ]
     ran = found.execution

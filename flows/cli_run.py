@@ -10,6 +10,7 @@ from typing import Any
 from flows.local import run_here
 from selftrain.errors import UsageError
 from selftrain.launch.ending import ENDING
+from selftrain.units import count_of
 
 FROM_SCRATCH = (
     "the model starts from random weights, and learns from these answers alone: it solves hardly any problem that is not like many "
@@ -149,7 +150,7 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
     for step in run.steps.values():
         print(f"{'cached' if step.name in run.cached else 'to do ':<7} {step.label:<32} {step.ref}")
     print(
-        f"\n{len(run.cached)} of {len(run.steps)} stages are cached in {run.store.url}; the report goes to {link_of(folder)}/report.html"
+        f"\n{len(run.cached)} of {count_of(len(run.steps), 'stage')} are cached in {run.store.url}; the report goes to {link_of(folder)}/report.html"
     )
     _tell_problems(run.config)
     return 0

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import UsageError
+from selftrain.units import count_of
 
 
 def add_runs(commands: Any) -> None:
@@ -93,7 +94,7 @@ def runs_command(options: argparse.Namespace) -> int:
         link = link_of(path)
         newest = f"  newest: {link.name}" if link != path and followed(link) == path else ""
         print(
-            f"{path.name:<{width}} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {done} stages"
+            f"{path.name:<{width}} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {count_of(done, 'stage')}"
             f"{newest}{why}"
         )
     return 0

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from selftrain.errors import DataError, UsageError
+from selftrain.units import count_of
 
 LONGEST_LINE = 1 << 26
 """Largest number of bytes of an input line."""
@@ -157,7 +158,7 @@ def go_on(
     if there.cut:
         os.truncate(target, there.kept)
     if done:
-        print(f"selftrain: {target} has the first {done} lines; going on", file=sys.stderr)
+        print(f"selftrain: {target} has the first {count_of(done, 'line')}; going on", file=sys.stderr)
     return Before(total, done, there.failed + asked - there.number, offset)
 
 

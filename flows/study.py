@@ -30,7 +30,7 @@ from selftrain.store.files import replace_file
 from selftrain.store.runfile import NAME, read_run
 from selftrain.store.store import Store
 from selftrain.studyfile import Cell, Study, same
-from selftrain.units import duration
+from selftrain.units import count_of, duration
 from tasks.run import Run
 
 LOG = "log.txt"
@@ -120,7 +120,7 @@ def describe(study: Study, found: Sequence[Outline]) -> str:
     finished = sum(outline.finished for outline in found)
     lines += [
         "",
-        f"{len(found)} cells of study {study.config.name}, {finished} finished; planned for the rest, one after the other: "
+        f"{count_of(len(found), 'cell')} of study {study.config.name}, {finished} finished; planned for the rest, one after the other: "
         f"{duration(total)} ({total / 3600:.2f} h)",
         *plans[found[0].cell.variant].speed.said,
     ]
@@ -139,7 +139,7 @@ def run_study(study: Study, out: Path, jobs: int, split: str) -> tuple[str, int]
         found = outlines(study, out)
         done = sum(outline.finished for outline in found)
         if done:
-            print(f"{done} of {len(found)} cells are finished already", file=sys.stderr)
+            print(f"{done} of {count_of(len(found), 'cell')} are finished already", file=sys.stderr)
         failed = run_cells([outline for outline in found if not outline.finished], jobs, lock)
         return report(study, found, failed, out, split)
 
@@ -212,7 +212,7 @@ def _start(outline: Outline, lock: int) -> "subprocess.Popen[bytes]":
     command = [sys.executable, "-m", "flows.cli", "run", str(folder / "config.yaml"), "--out", str(folder)]
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
     print(
-        f"{outline.cell.name}: started, {len(outline.to_do)} stages to build; log: {folder / LOG}",
+        f"{outline.cell.name}: started, {count_of(len(outline.to_do), 'stage')} to build; log: {folder / LOG}",
         file=sys.stderr,
     )
     with log:

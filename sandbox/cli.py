@@ -387,5 +387,8 @@ def _multipl_e(arguments: argparse.Namespace) -> int:
             count += len(rows)
             passed += sum(row["status"] == "OK" and row["exit_code"] == 0 for row in rows)
             progress.step()
-    print(f"{passed} of {count} completions of {len(paths)} problems pass", file=sys.stderr)
+    print(
+        f"{passed} of {count} completions pass, of {len(paths)} problem{'s' * (len(paths) != 1)}",
+        file=sys.stderr,
+    )
     return 0

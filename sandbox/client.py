@@ -315,7 +315,7 @@ class Sandbox:
                     results = worker.judge(batch)
             except SandboxError as error:
                 call.check()
-                log.warning("%d programs, which are tried again one by one: %s", len(batch), error)
+                log.warning("a batch of %d, whose programs are tried again one by one: %s", len(batch), error)
         results += [self._judge(program, call) for program in batch[len(results) :]]
         self._batch_sizes[batch[0].language] = _batch_size((time.monotonic() - started) / len(batch))
         return results

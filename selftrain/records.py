@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from sandbox.compare import DEFAULT_RULE
 from sandbox.verdicts import Verdict
 from selftrain.errors import DataError
+from selftrain.units import count_of
 
 PromptStyle = Literal["completion", "chat"]
 """How a generator is asked: see `ModelConfig.prompt_style`."""
@@ -244,7 +245,7 @@ def _check_finite(table: Any, path: Path) -> None:
             if wrong.num_rows:
                 first = wrong.slice(0, 1).to_pylist()[0]
                 raise DataError(
-                    f"{path.name}: {name} is {first[name]} in {wrong.num_rows} of {table.num_rows} rows, "
+                    f"{path.name}: {name} is {first[name]} in {wrong.num_rows} of {count_of(table.num_rows, 'row')}, "
                     f"{next(iter(first.values()))} for one; expected finite numbers: the model that computed them is damaged "
                     "or has diverged"
                 )

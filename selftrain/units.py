@@ -27,6 +27,11 @@ def listed(names: Sequence[str], most: int = 5) -> str:
     return ", ".join(names[:most]) + more
 
 
+def count_of(count: int, one: str, several: str | None = None) -> str:
+    """A number of things, such as `0 problems`, `1 problem`, `2 problems`. `several`: what replaces `one` + s."""
+    return f"{count} {one if count == 1 else several or f'{one}s'}"
+
+
 def size(count: float) -> str:
     """Format a number of bytes, such as `512 B`, `3.0 MiB`."""
     for unit, least in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

@@ -150,7 +150,7 @@ class Service:
             self.metrics.refused.inc()
             raise HTTPException(
                 503,
-                f"the queue is full: with these {len(programs)} programs {waiting} would wait, allowed are {self.queue}",
+                f"the queue is full: with the {len(programs)} of this request {waiting} programs would wait, allowed are {self.queue}",
                 {"Retry-After": str(RETRY_AFTER_SECONDS)},
             )
         self._count(len(programs))

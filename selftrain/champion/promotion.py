@@ -202,7 +202,7 @@ def verdict(
     without a reranker: see `Comparison.untrained`. With fewer than FEWEST_TASKS test tasks there is no promotion.
     """
     if few := few_tasks(tasks):
-        return False, f"{few[0].lower()}{few[1:].rstrip('.')}; give it more problems"
+        return False, f"{few[0].lower()}{few[1:]}; give it more problems"
     if difference is None:
         said = " and ".join(f"{_said(share)} more than {title}" for title, share in untrained.items())
         if all(share.low > 0 for share in untrained.values()):

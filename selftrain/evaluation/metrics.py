@@ -173,10 +173,10 @@ def pool_weights(pool: Pool, resamples: int = RESAMPLES, seed: int = 0) -> Float
 
 
 def few_tasks(tasks: int) -> str:
-    """That the test split has too few tasks, as a sentence for users; empty where it has enough."""
+    """That the test split has too few tasks, as a sentence for users without its full stop; empty where it has enough."""
     if tasks >= FEWEST_TASKS:
         return ""
-    return f"The test split has {tasks} of the at least {FEWEST_TASKS} tasks with which a difference can be significant."
+    return f"The test split has {tasks} of the at least {FEWEST_TASKS} tasks with which a difference can be significant"
 
 
 def mean_estimate(values: Floats, weights: Floats) -> Estimate | None:

@@ -23,36 +23,68 @@ from selftrain.stages.prepare import broken_checkers, broken_tests, last_line
 from selftrain.stages.prepare_checks import Key, tried
 
 KINDS = {
-    "unreadable": ("lines cannot be read as problems", "mend them: a run refuses the whole file"),
-    "twice": ("problems have the id of an earlier one", "take one out, or give it another `task` or `id`"),
+    "unreadable": (
+        "line cannot",
+        "lines cannot",
+        "be read as a problem",
+        "mend them: a run refuses the whole file",
+    ),
+    "twice": (
+        "problem has",
+        "problems have",
+        "the id of an earlier one",
+        "take one out, or give it another `task` or `id`",
+    ),
     "answer_unusable": (
-        "answers have no completion of their prompt",
+        "answer has",
+        "answers have",
+        "no completion of the prompt",
         "give the text that follows the prompt",
     ),
-    "tests_broken": ("problems have tests that cannot run", "mend `tests`: no program could pass them"),
-    "checker_broken": ("problems have a checker that fails", "mend `checker`: it must judge any output"),
+    "tests_broken": (
+        "problem has",
+        "problems have",
+        "tests that cannot run",
+        "mend `tests`: no program could pass them",
+    ),
+    "checker_broken": (
+        "problem has",
+        "problems have",
+        "a checker that fails",
+        "mend `checker`: it must judge any output",
+    ),
     "answer_wrong": (
-        "answers fail the tests of their own problem",
+        "answer fails",
+        "answers fail",
+        "the tests of the same problem",
         "mend `response` or `tests`, whichever is wrong",
     ),
     "cannot_fail": (
-        "problems have tests that an empty program passes",
+        "problem has",
+        "problems have",
+        "tests that an empty program passes",
         "add tests: any program counts as right",
     ),
     "twins": (
-        "pairs of tasks are the same task",
+        "pair of tasks is",
+        "pairs of tasks are",
+        "the same task",
         "take one out, or give both one `task` in different languages",
     ),
     "leak": (
-        "tasks are also in what is evaluated on",
+        "task is",
+        "tasks are",
+        "also in what is evaluated on",
         "take them out of the training problems (`problems.exclude`)",
     ),
     "too_long": (
-        "prompts leave no room for a completion",
+        "prompt leaves",
+        "prompts leave",
+        "no room for a completion",
         "shorten them, or take a model with a longer input",
     ),
 }
-"""Kind of finding -> what is wrong, and what to do."""
+"""Kind of finding -> what is wrong with one thing, with several, the rest of the sentence, and what to do."""
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from selftrain.evaluation.metrics import Estimate, Metrics
 from selftrain.evaluation.pools import AGREEMENT, WITH_LOGPROB
 from selftrain.export.checkpoint import Exact
 from selftrain.export.source import Source
+from selftrain.units import count_of
 
 TITLES = {
     "random": "at random",
@@ -157,7 +158,7 @@ def _table(source: Source) -> str:
         for way, title in titles.items()
         if any(found[name].get(way) for name in columns)
     ]
-    heads = [f"{name} ({metrics['problems']} problems)" for name, metrics in columns.items()]
+    heads = [f"{name} ({count_of(metrics['problems'], 'problem')})" for name, metrics in columns.items()]
     head = f"| how one of {_samples(columns)} candidates is picked | " + " | ".join(heads) + " |"
     return "\n".join([head, "|---" * (len(columns) + 1) + "|", *rows])
 
@@ -244,7 +245,7 @@ def _training(source: Source) -> str:
         f"- Base model: {'[' + source.hub_base + '](https://huggingface.co/' + source.hub_base + ')' if source.hub_base else source.base or 'a tiny model with random weights'}",
         f"- Problems: {PROBLEMS.get(problems['source'], problems['source'])}, in {languages}: {counted['sft']} with answers for the "
         f"generator, {counted['rl']} with tests for the pairs, {counted['validation']} for choices, {counted['test']} for the table",
-        f"- Reranker `{source.ranker}`, artifact `{source.reranker}`, of a run of {source.config['rounds']} rounds, seed "
+        f"- Reranker `{source.ranker}`, artifact `{source.reranker}`, of a run of {count_of(source.config['rounds'], 'round')}, seed "
         f"{source.config['seed']}",
         f"- Loss: {settings.get('loss', 'pairwise')}, on {source.trained.get('pairs', '?')} pairs of a passing and a failing program of "
         "one problem in the last round",

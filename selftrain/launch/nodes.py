@@ -30,6 +30,7 @@ from selftrain.launch.heartbeat import STALE_SECONDS, Beat, Heartbeat, Heartbeat
 from selftrain.launch.processes import run
 from selftrain.models.memory import check_memory
 from selftrain.stop import current
+from selftrain.units import count_of
 
 GATHER_SECONDS = 1800.0
 """Seconds that the first machine waits for the other machines to join."""
@@ -163,7 +164,7 @@ def _wait_for(seats: dict[int, HeartbeatReader[Seat]], folder: Path, log: Log) -
         waited = time.monotonic() - started
         if there == len(seats):
             return
-        missing = f"{len(seats) - there} of {len(seats) + 1} machines are not there; start `selftrain node STORE` on them"
+        missing = f"{len(seats) - there} of {count_of(len(seats) + 1, 'machine')} are not there; start `selftrain node STORE` on them"
         if waited > GATHER_SECONDS:
             raise ChildFailed(f"{missing} (this one looks for them in {folder}, and waited {waited:.0f} s)")
         if waited - logged >= 60:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from selftrain.errors import UsageError
+from selftrain.units import count_of
 
 GIB = 1 << 30
 ADVICE = (
@@ -85,7 +86,7 @@ def check_gpu(needs: int, processes: int, local_rank: int) -> None:
     gpus = torch.cuda.device_count()
     if processes > gpus:
         raise UsageError(
-            f"runtime.device is cuda and runtime.processes {processes}, and PyTorch sees {gpus} GPUs here; expected one for "
+            f"runtime.device is cuda and runtime.processes {processes}, and PyTorch sees {count_of(gpus, 'GPU')} here; expected one for "
             f"each process: " + (f"set runtime.processes to {gpus}" if gpus else "set runtime.device to cpu")
         )
     free, _ = torch.cuda.mem_get_info(local_rank)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 
 from selftrain.plan.corpus import Corpus
 from selftrain.plan.estimate import Planner, Step, check_batches
+from selftrain.units import count_of
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,7 @@ def too_few_shards(steps: Sequence[Step], machines: int) -> Iterator[str]:
         shards = max((step.shards for step in steps if step.stage == stage), default=0)
         if shards < machines:
             yield (
-                f"{stage} has no more than {shards} shards: {machines - shards} of {machines} machines stay idle; lower "
+                f"{stage} has no more than {count_of(shards, 'shard')}: {machines - shards} of {count_of(machines, 'machine')} stay idle; lower "
                 f"{stage}.shard"
             )
 

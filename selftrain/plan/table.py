@@ -8,7 +8,7 @@ from selftrain.plan.learning_rates import too_high
 from selftrain.plan.plan import GIB, Plan, overlaps
 from selftrain.report.charts import seconds_chart
 from selftrain.report.template import environment, page_style
-from selftrain.units import duration, size
+from selftrain.units import count_of, duration, size
 
 Table = list[list[str]]
 """Rows of cells."""
@@ -73,8 +73,8 @@ def heading(plan: Plan) -> Iterator[str]:
     gpus = runtime.device == "cuda"
     zero = zero_of(runtime)
     yield (
-        f"{plan.config.name}: {plan.config.rounds} rounds, {world(runtime)} {'GPUs' if gpus else 'processes'}"
-        f" on {runtime.nodes} node{'s' * (runtime.nodes > 1)}, "
+        f"{plan.config.name}: {count_of(plan.config.rounds, 'round')}, {_processes(world(runtime), gpus)}"
+        f" on {count_of(runtime.nodes, 'node')}, "
         + (f"ZeRO-{zero.stage}{' with offload' * zero.offload_optimizer}" if zero.stage else "no DeepSpeed")
     )
     yield (
@@ -133,15 +133,19 @@ def overlap(plan: Plan) -> str:
     )
 
 
+def _processes(count: int, gpus: bool) -> str:
+    return count_of(count, "GPU") if gpus else count_of(count, "process", "processes")
+
+
 def workload(plan: Plan) -> str:
     """A line about the work that machines share, and the processes of each machine."""
     config, runtime = plan.config, plan.config.runtime
     pools = config.rounds
     problems = plan.corpus.count("rl")
     return (
-        f"{problems:,} rl problems (all languages) x {config.sample.rl} samples x {pools} pools = "
+        f"{problems:,} rl problems (all languages) x {count_of(config.sample.rl, 'sample')} x {count_of(pools, 'pool')} = "
         f"{problems * config.sample.rl * pools:,} candidates, and the pools to evaluate; sampled and executed by machines with "
-        f"{runtime.processes} {'GPUs' if runtime.device == 'cuda' else 'processes'} and {runtime.workers} sandbox workers each"
+        f"{_processes(runtime.processes, runtime.device == 'cuda')} and {count_of(runtime.workers, 'sandbox worker')} each"
     )
 
 

@@ -16,7 +16,7 @@ from selftrain.errors import DataError
 from selftrain.problems.leaks import function_of, same_problem
 from selftrain.problems.read import Found
 from selftrain.records import Problem
-from selftrain.units import listed
+from selftrain.units import count_of, listed
 
 # Reasons for leaving a task out.
 UNFAILABLE = "an empty function passes its tests"
@@ -68,17 +68,22 @@ class Findings:
 
     def lines(self) -> list[str]:
         """One line of text for each kind of which there are findings."""
-        twins = [" = ".join(pair) for pair in self.twins]
+        twins, text_twins = ([" = ".join(pair) for pair in pairs] for pairs in (self.twins, self.text_twins))
+        answers, problems = count_of(len(self.answers), "answer"), count_of(len(self.tried), "problem")
         kinds = (
-            (self.wrong, f"of {len(self.answers)} answers fail the tests of their own problem"),
-            (self.unfailable, f"of {len(self.tried)} problems have tests that an empty function passes"),
+            (self.wrong, f"of {answers} fails", f"of {answers} fail", "the tests of the same problem"),
             (
-                [" = ".join(pair) for pair in self.text_twins],
-                "pairs of tasks have one text or the same tests",
+                self.unfailable,
+                f"of {problems} has",
+                f"of {problems} have",
+                "tests that an empty function passes",
             ),
-            (twins, "pairs of tasks have answers that pass each other's tests"),
+            (text_twins, "pair of tasks has", "pairs of tasks have", "one text or the same tests"),
+            (twins, "pair of tasks has", "pairs of tasks have", "answers that pass each other's tests"),
         )
-        return [f"{len(names)} {what}: {listed(names)}" for names, what in kinds if names]
+        return [
+            f"{count_of(len(names), *verb)} {what}: {listed(names)}" for names, *verb, what in kinds if names
+        ]
 
 
 def text_twins(problems: Sequence[Problem]) -> tuple[tuple[str, str], ...]:
@@ -147,7 +152,7 @@ def overview(found: Found) -> list[str]:
     answered = sum(problem.response is not None for problem in learnt)
     lines = [
         "tasks: " + ", ".join(f"{split} {len(names)}" for split, names in tasks.items()),
-        f"answers to learn from: {answered} of {len(learnt)} problems in sft",
+        f"answers to learn from: {answered} of {count_of(len(learnt), 'problem')} in sft",
         "no problem to evaluate on is, by its text or tests, one to train on",
     ]
     if found.left_out:
@@ -191,7 +196,7 @@ def _without(found: Found, findings: Findings) -> Found:
     learnt = [problem for problem in kept if problem.split == "sft"]
     if learnt and not any(problem.response for problem in learnt):
         raise DataError(
-            f"none of the {len(learnt)} problems of split sft has an answer that passes its own tests: "
+            f"none of the {count_of(len(learnt), 'problem')} of split sft has an answer that passes its own tests: "
             f"{listed([p.id for p in learnt])}; mend them, or set problems.check to count to learn from them all the same"
         )
     return replace(found, problems=kept, left_out=found.left_out + Counter(dropped.values()))

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Sequence
 from sandbox.completion import asked_function
 from selftrain.errors import DataError
 from selftrain.records import Problem
+from selftrain.units import count_of
 
 Fingerprint = tuple[str, str]
 """A fingerprint: its kind (task, text or tests) and its text."""
@@ -106,7 +107,7 @@ def check_leaks(problems: Sequence[Problem]) -> None:
         more = f"\n  and {len(leaks) - _SHOWN} more" if len(leaks) > _SHOWN else ""
         names = ", ".join(sorted({other.task for _, other, _ in leaks})[:_SHOWN])
         raise DataError(
-            f"{len(leaks)} tasks would be evaluated on after training on them:{shown}{more}\n"
+            f"{count_of(len(leaks), 'task')} would be evaluated on after training on them:{shown}{more}\n"
             f"take them out of the training problems, or name them in `problems.exclude`: [{names}{', ...' if more else ''}]"
         )
 

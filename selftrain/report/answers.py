@@ -18,6 +18,7 @@ from selftrain.evaluation.metrics import (
 from selftrain.evaluation.pools import AGREEMENT, SHUFFLED, WITH_AGREEMENT, WITH_LOGPROB, Pool
 from selftrain.report import numbers
 from selftrain.report.charts import ways
+from selftrain.units import count_of
 
 NAMES = {
     "random": ("a random pick", "Any of the candidates: the mean share that passes."),
@@ -81,7 +82,7 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
             "Is it better than picking without training?",
             *_yes(gain, pool),
             f"{_upper(explained(chosen)[0])} picks a right program on {numbers.percent(pick['value'])} of the "
-            f"{metrics['problems']} test problems {numbers.interval(pick)}. The best way without training here, "
+            f"{count_of(metrics['problems'], 'test problem')} {numbers.interval(pick)}. The best way without training here, "
             f"{explained(rival)[0]}, does on {numbers.percent(best['value'])} {numbers.interval(best)}.",
         ),
         Answer(
@@ -97,7 +98,7 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
         *_last_round(pool, metrics, chosen, found),
     ]  # fmt: skip
     few = few_tasks(pool.tasks)
-    return [answer._replace(text=f"{answer.text} {few}") for answer in given] if few else given
+    return [answer._replace(text=f"{answer.text} {few}.") for answer in given] if few else given
 
 
 def _sure(gain: Estimate, pool: Pool, chosen: str, found: Mapping[str, Comparison]) -> Answer:

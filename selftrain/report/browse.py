@@ -9,6 +9,7 @@ from itertools import zip_longest
 from typing import Any
 
 from selftrain.evaluation.pools import SHUFFLED, Floats, Pool, PoolProblem
+from selftrain.units import count_of
 
 MAX_BYTES = 2_300_000
 """Largest size of the data in bytes of JSON; the page and its plots add a few hundred kB, to less than 3 MB."""
@@ -173,4 +174,4 @@ def _candidates(
 
 def _cut(text: str) -> str:
     rest = len(text) - MAX_CHARACTERS
-    return f"{text[:MAX_CHARACTERS]}\n[{rest} more characters]" if rest > 0 else text
+    return f"{text[:MAX_CHARACTERS]}\n[{count_of(rest, 'more character')}]" if rest > 0 else text

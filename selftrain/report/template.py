@@ -4,18 +4,22 @@ from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from selftrain.units import count_of
+
 ASSETS = Path(__file__).parent / "assets"
 
 
 def environment() -> Environment:
     """The Jinja environment for the templates in `assets`; it escapes all values."""
-    return Environment(
+    made = Environment(
         loader=FileSystemLoader(ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    made.filters["count_of"] = count_of
+    return made
 
 
 def plot_style() -> str:

@@ -7,6 +7,7 @@ from selftrain.evaluation.comparisons import Comparison, headline_text
 from selftrain.evaluation.metrics import Estimate, Metrics, PoolMetrics
 from selftrain.report.charts import ways
 from selftrain.report.numbers import run_time
+from selftrain.units import count_of
 
 
 def summary_table(report: Mapping[str, Any]) -> str:
@@ -35,7 +36,8 @@ def pool_table(pools: Mapping[str, PoolMetrics], title: str = "") -> str:
     first = next(iter(overall.values()))
     languages = ", ".join(next(iter(pools.values()))["languages"])
     lines = [
-        title or f"{first['problems']} test problems ({languages}), {first['samples']} candidates each",
+        title
+        or f"{count_of(first['problems'], 'test problem')} ({languages}), {count_of(first['samples'], 'candidate')} each",
         "share solved by the pick of each row, with its 95 % interval",
         "",
         _table({name: ways(metrics) for name, metrics in overall.items()}),

@@ -33,6 +33,7 @@ from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.reranker import Ranking, Reranker, checked
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import find_run, read_run, stage_place
+from selftrain.units import count_of
 
 FAR = 2.0
 """Candidates are out of distribution if their mean log-probability is below FAR x `Picker.lowest`."""
@@ -293,10 +294,10 @@ class Picker:
         """How often the ranking rule picks a right program on the run's test problems, as text for users."""
         found = self.evaluated["evaluation"]["pools"]["sft"]["overall"]
         if self.headline:
-            return f"on the run's {found['problems']} test problems {headline_text(self.way, self.headline)}"
+            return f"on the run's {count_of(found['problems'], 'test problem')} {headline_text(self.way, self.headline)}"
         rival, few = best_untrained(found), few_tasks(found["problems"])  # each task is one problem or more
         return (
-            f"on the run's {found['problems']} test problems {self.way} picks a right program on "
+            f"on the run's {count_of(found['problems'], 'test problem')} {self.way} picks a right program on "
             f"{100 * found['rankers'][self.way]['value']:.1f} %, the best way without training, {rival}, on "
             f"{100 * untrained(found)[rival]['value']:.1f} %" + (f". {few}" if few else "")
         )

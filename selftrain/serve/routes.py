@@ -24,6 +24,7 @@ from selftrain.serve.bodies import (
 )
 from selftrain.serve.refusals import REFUSALS, RERANK_REFUSALS
 from selftrain.serve.service import Answer, Asked, Cut, Service
+from selftrain.units import count_of
 
 
 def router(service: Service) -> APIRouter:
@@ -68,7 +69,7 @@ def _add_vllm(routes: APIRouter, service: Service) -> None:
         if len(prompts) != len(texts):
             raise HTTPException(
                 422,
-                f"expected 1 prompt or as many as candidates, got {len(prompts)} prompts and {len(texts)} candidates",
+                f"expected 1 prompt or as many as candidates, got {count_of(len(prompts), 'prompt')} and {count_of(len(texts), 'candidate')}",
             )
         answer, raw, relevance = await _pairs(service, request, list(zip(prompts, texts, strict=True)), body)
         scores = relevance if body.use_activation else raw

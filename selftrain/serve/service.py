@@ -14,6 +14,7 @@ from selftrain.rerank.normal import Normal
 from selftrain.serve.batcher import Batcher, Ended, QueueFull
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served, Source
+from selftrain.units import count_of
 
 HUNG_UP = 499
 """The HTTP status of a request whose client has disconnected (so nobody reads it)."""
@@ -229,7 +230,7 @@ def _cut(served: Served, problem: Problem, cut: Cut, first: int, large: bool) ->
             )
         forms[at] = Normal(form.prompt, shorter.rstrip())
         warnings.append(
-            f"candidate {first + at} was cut: {length} tokens with its prompt, allowed are {most}"
+            f"candidate {first + at} was cut: {count_of(length, 'token')} with its prompt, allowed are {most}"
         )
     return served.read_forms(problem.prompt, forms, problem.language, large), warnings
 

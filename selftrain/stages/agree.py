@@ -17,6 +17,7 @@ from selftrain.problems.inputs import function_inputs
 from selftrain.records import Candidate, Problem, PromptStyle, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import limits_for
+from selftrain.units import count_of
 
 LINE = "output "
 """Begins a line with the digest of one output."""
@@ -71,7 +72,7 @@ def run(context: Context) -> Outcome:
     failed = [result for result in results if not result.verdict.is_label]
     if len(failed) > config.execute.tolerated_errors * len(results):
         raise SandboxFailed(
-            f"the sandbox itself failed on {len(failed)} of {len(results)} programs, more than execute.tolerated_errors="
+            f"the sandbox itself failed on {len(failed)} of {count_of(len(results), 'program')}, more than execute.tolerated_errors="
             f"{config.execute.tolerated_errors:g}. First: {failed[0].id}: {failed[0].stderr[-300:]}"
         )
     printed = {result.id: outputs(result) for result in results}

@@ -30,6 +30,7 @@ from selftrain.records import (
 )
 from selftrain.stage import Context, Judge, Outcome, Stage
 from selftrain.store.store import PROGRESS
+from selftrain.units import count_of
 
 EXAMPLES = "/examples"
 """Suffix of the id of a program that runs the examples of the prompt."""
@@ -283,7 +284,7 @@ class Tally:
         total, failed = self._programs.total(), self._failed
         if len(failed) > config.tolerated_errors * total:
             raise SandboxFailed(
-                f"the sandbox itself failed on {len(failed)} of {total} programs, more than execute.tolerated_errors="
+                f"the sandbox itself failed on {len(failed)} of {count_of(total, 'program')}, more than execute.tolerated_errors="
                 f"{config.tolerated_errors:g}; what was judged is kept. First: {failed[0].candidate_id}: {failed[0].output[-300:]}"
             )
 

@@ -52,6 +52,7 @@ from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.assertions import shares_passed
 from selftrain.stages.distinct import Program, distinct_programs, form
 from selftrain.store.store import PROGRESS
+from selftrain.units import count_of
 
 EASY = (Verdict.compile_error, Verdict.runtime_error)
 """Verdicts of the wrong programs of easy pairs."""
@@ -307,7 +308,7 @@ def outcome(programs: Iterable[Program]) -> str:
 def no_pairs(found: Counter[str], config: MineSlice) -> str:
     """The error message for a stage without pairs: the reason, and what to change. `found`: `outcome` -> number of problems."""
     said = (
-        f"there is no pair to train the reranker on: of {found.total()} problems of the rl split with judged programs "
+        f"there is no pair to train the reranker on: of {count_of(found.total(), 'problem')} of the rl split with judged programs "
         f"{found['mixed']} have both passing and failing ones, {found['passing']} only passing, {found['failing']} only "
         "failing. A pair is a passing program over a failing one of the same problem: "
     )

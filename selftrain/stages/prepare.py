@@ -20,6 +20,7 @@ from selftrain.records import Problem, digest, write_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.stages.execute import programs
 from selftrain.stages.prepare_checks import EMPTY_BODIES, check
+from selftrain.units import count_of
 
 LOGGER = logging.getLogger("selftrain")
 
@@ -124,7 +125,7 @@ def check_tests(context: Context, problems: Sequence[Problem]) -> None:
         more = f"\n  and {len(broken) - NAMED} more" if len(broken) > NAMED else ""
         tried = sum(bool(p.tests) and p.split != "sft" for p in problems)
         raise DataError(
-            f"the tests of {len(broken)} of {tried} problems cannot run, even on an empty function; mend them or "
+            f"the tests of {len(broken)} of {count_of(tried, 'problem')} cannot run, even on an empty function; mend them or "
             "leave their tasks out with problems.exclude:\n" + "\n".join(lines) + more
         )
 
@@ -147,7 +148,7 @@ def check_checkers(context: Context, problems: Sequence[Problem]) -> None:
         lines = "".join(f"\n  {id}: {failed[id]}" for id in sorted(failed)[:NAMED])
         more = f"\n  and {len(failed) - NAMED} more" if len(failed) > NAMED else ""
         raise DataError(
-            f"the checkers of {len(failed)} problems fail on the expected output, on an empty one or on '?!'; they have to say of "
+            f"the checkers of {count_of(len(failed), 'problem')} fail on the expected output, on an empty one or on '?!'; they have to say of "
             f"any output whether it is right (docs/sandbox.md); mend them, or leave their tasks out with problems.exclude:{lines}{more}"
         )
 

@@ -18,7 +18,7 @@ from selftrain.cache_key import KEY_LENGTH
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
-from selftrain.units import size
+from selftrain.units import count_of, size
 
 HOUR, WEEK = 3600.0, 7 * 86400.0
 """In seconds."""
@@ -81,7 +81,9 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
     for what, freed in of_this_machine(store, now, dry_run):
         total += freed
         say(f"{verb} {what:<60} {size(freed):>10}")
-    say(f"{verb} {size(total)}; kept {len(kept)} artifacts of {len(runs)} runs and the registry")
+    say(
+        f"{verb} {size(total)}; kept {count_of(len(kept), 'artifact')} of {count_of(len(runs), 'run')} and the registry"
+    )
     return total
 
 

@@ -31,6 +31,7 @@ from selftrain.models.deepspeed_ops import start_distributed
 from selftrain.models.zero import deepspeed_settings
 from selftrain.store.checkpoints import WHOLE, anew, step_of, whole
 from selftrain.training.callbacks import Checkpoints, Finite, Goal, Progress
+from selftrain.units import count_of
 
 SORT_WINDOW = 20
 """Number of batches whose rows are sorted by length together. This keeps padding small and the order of batches random."""
@@ -98,7 +99,7 @@ def trainer_arguments(
     micro = min(config.micro_batch_size, max(1, config.batch_size // world))
     if config.batch_size % (micro * world):
         raise UsageError(
-            f"batch_size {config.batch_size} cannot be split into micro batches of {micro} on {world} processes; "
+            f"batch_size {config.batch_size} cannot be split into micro batches of {micro} on {count_of(world, 'process', 'processes')}; "
             f"choose a multiple of {micro * world}"
         )
     cuda = runtime.device == "cuda"
@@ -266,7 +267,10 @@ def check_checkpoint(checkpoint: Path, model: Any, written_by: dict[str, int]) -
     """
     before = json.loads((checkpoint / WHOLE).read_text())
     if before != written_by and (before["zero"] or written_by["zero"]):
-        said = [f"{one['processes']} processes with ZeRO stage {one['zero']}" for one in (before, written_by)]
+        said = [
+            f"{count_of(one['processes'], 'process', 'processes')} with ZeRO stage {one['zero']}"
+            for one in (before, written_by)
+        ]
         raise UsageError(
             f"{checkpoint} was written by {said[0]} and cannot be resumed by {said[1]} (0: no DeepSpeed). "
             f"Set runtime.processes, runtime.nodes and runtime.deepspeed as before, or {anew(checkpoint.parent)}"

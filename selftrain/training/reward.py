@@ -41,6 +41,7 @@ from selftrain.training import common
 from selftrain.training.callbacks import Goal
 from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, trainer_arguments
 from selftrain.training.reward_rows import Collator, batches_of_lists, lists, longest, packed_mask, tokens
+from selftrain.units import count_of
 
 
 def train(child: Child) -> Outcome:
@@ -76,7 +77,7 @@ def _examples(
 ) -> Examples:
     """Tokenise the pairs to train and to evaluate on. Raises DataError where there are none, or all are too long."""
     pairs = [*training, *held_out]
-    found = f"of {len(pairs)} pairs of {len({pair.problem_id for pair in pairs})} problems"
+    found = f"of {count_of(len(pairs), 'pair')} of {count_of(len({pair.problem_id for pair in pairs}), 'problem')}"
     if not training:
         raise DataError(
             f"reward.holdout={settings.holdout:g} leaves no pair to train on, {found}: lower it, or mine more pairs"

@@ -81,7 +81,7 @@ def test_every_fault_is_found_on_its_line(tmp_path: Path, capsys: pytest.Capture
     assert main(["check-data", str(write(file, FAULTY)), "--backend", "process"]) == 1
     said = capsys.readouterr().out
     assert (
-        f"1 answers fail the tests of their own problem: mend `response` or `tests`, whichever is wrong\n  {file}:3: halved.py"
+        f"1 answer fails the tests of the same problem: mend `response` or `tests`, whichever is wrong\n  {file}:3: halved.py"
         in said
     )
     assert "not compared with what is evaluated on" in said

@@ -210,12 +210,10 @@ def test_the_title_says_which_problems_and_how_many_candidates_they_have():
         SimpleNamespace(passed=[True] * size, language=name)
         for size, name in ((3, "sh"), (2, "py"), (4, "py"))
     ]
-    assert title_of(SimpleNamespace(problems=problems), "validation problems") == (
+    assert title_of(SimpleNamespace(problems=problems), "validation problem") == (
         "3 validation problems (py, sh), 2 to 4 candidates each"
     )
-    assert (
-        title_of(SimpleNamespace(problems=problems[:1]), "problems") == "1 problems (sh), 3 candidates each"
-    )
+    assert title_of(SimpleNamespace(problems=problems[:1]), "problem") == "1 problem (sh), 3 candidates each"
 
 
 def test_a_pool_of_a_run_has_the_figures_of_its_report(

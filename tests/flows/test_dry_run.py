@@ -45,12 +45,12 @@ def test_a_dry_run_tells_sizes_twins_and_tests_that_cannot_fail(tmp_path: Path) 
     assert "tasks: sft 2, rl 4, validation 1, test 1\n" in said
     assert "answers to learn from: 2 of 2 problems in sft\n" in said
     assert "the model starts from random weights, and learns from these answers alone" in said
-    assert "1 pairs of tasks have one text or the same tests: again = p2\n" in said
-    assert "1 of 1 problems have tests that an empty function passes: silent.py\n" in said
+    assert "1 pair of tasks has one text or the same tests: again = p2\n" in said
+    assert "1 of 1 problem has tests that an empty function passes: silent.py\n" in said
 
 
 def test_a_dry_run_tells_of_leaks(tmp_path: Path) -> None:
     made = rows()
     code, said = dry_run(tmp_path, [*made, made[0] | {"task": "again", "split": "test"}])
     assert code == 2
-    assert "1 tasks would be evaluated on after training on them:" in said
+    assert "1 task would be evaluated on after training on them:" in said

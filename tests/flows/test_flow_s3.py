@@ -60,4 +60,4 @@ def test_a_run_on_s3_is_found_cached_on_another_machine(
     assert shown.returncode == 0, shown.stderr
     kept_all = selftrain("gc", url, "--keep-runs", "1", "--dry-run", XDG_CACHE_HOME=str(tmp_path / "gc"))
     assert kept_all.returncode == 0, kept_all.stderr
-    assert f"kept {len(set(refs))} artifacts of 1 runs" in kept_all.stdout
+    assert f"kept {len(set(refs))} artifacts of 1 run" in kept_all.stdout

@@ -113,7 +113,7 @@ def test_a_cached_run_leaves_the_folder_and_the_figures_of_the_first(
     listed = [line.split("  ") for line in capsys.readouterr().out.splitlines()]
     assert [(line[0].split()[0], line[-1]) for line in listed] == [
         (f"night-evaluate.{find_run('night-evaluate').name[-25:]}", "newest: night-evaluate"),
-        (first.name, "1 stages"),
+        (first.name, "1 stage"),
         (second.name, "newest: night"),
     ]
     with pytest.raises(UsageError, match=rf"runs/night is a link to the newest run, runs/{second.name}, "):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from selftrain.units import duration, size, visible
+from selftrain.units import count_of, duration, size, visible
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,11 @@ def test_sizes() -> None:
     assert [size(count) for count in (0, 512, 1024, 3 << 20, 5 << 30, 2 << 40)] == [
         "0 B", "512 B", "1.0 KiB", "3.0 MiB", "5.0 GiB", "2.0 TiB",
     ]  # fmt: skip
+
+
+def test_one_thing_is_not_said_in_the_plural() -> None:
+    assert [count_of(count, "problem") for count in (0, 1, 2)] == ["0 problems", "1 problem", "2 problems"]
+    assert [count_of(count, "process", "processes") for count in (1, 2)] == ["1 process", "2 processes"]
 
 
 def test_a_text_cannot_steer_the_terminal_or_hide_what_it_is() -> None:

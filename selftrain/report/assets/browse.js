@@ -134,7 +134,7 @@
     const found = candidates(problem, pool);
     const cell = element("td", "", undefined, element("h3", "", "Prompt"), element("pre", "", visible(problem.prompt)));
     if (pool.passed && pool.passed < pool.n) cell.append(comparison(found));
-    cell.append(element("h3", "", `All ${found.length} distinct programs, by ${chosen}`), ...found.map(candidateView));
+    cell.append(element("h3", "", `${found.length > 1 ? "All " : ""}${countOf(found.length, "distinct program")}, by ${chosen}`), ...found.map(candidateView));
     return element("tr", "detail", undefined, cell);
   }
 
@@ -190,7 +190,7 @@
     found = data.problems.filter((problem) => pool in problem.pools && (!language || problem.language === language)
       && keep(problem.pools[pool]) && (!text || holds(problem)));
     found.sort((a, b) => order(a.pools[pool], b.pools[pool]));
-    document.getElementById("count").textContent = `${found.length} of ${data.problems.length} problems`;
+    document.getElementById("count").textContent = `${found.length} of ${countOf(data.problems.length, "problem")}`;
     rows.replaceChildren();
     shown = 0;
     showMore();

@@ -113,7 +113,7 @@
       const empty = [...fields.children].filter((box) => !box.querySelector("textarea").value.trim());
       empty.forEach((box) => box.remove());
       found.candidates.forEach(addCandidate);
-      said.textContent = `${found.candidates.length} distinct candidates were written.`;
+      said.textContent = `${countOf(found.candidates.length, "distinct candidate")} written.`;
     }).catch(failed);
   });
   document.getElementById("add").addEventListener("click", () => addCandidate("").focus());

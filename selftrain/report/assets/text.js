@@ -15,4 +15,5 @@ function visible(text) {
     (sign) => `\u27e8U+${sign.codePointAt(0).toString(16).toUpperCase().padStart(4, "0")}\u27e9`);
 }
 
+const countOf = (count, one) => `${count} ${one}${count === 1 ? "" : "s"}`;
 const number = (value) => value.toFixed(2).replace("-", "\u2212");

@@ -104,7 +104,7 @@ def test_a_leak_is_found(used: dict, kind: str, splits: tuple[str, str]) -> None
         in str(caught.value)
     )
     assert f"`problems.exclude`: [{trained.task}]" in str(caught.value)
-    assert str(caught.value).startswith("1 tasks would be evaluated on")
+    assert str(caught.value).startswith("1 task would be evaluated on")
 
 
 @pytest.mark.parametrize(

@@ -184,7 +184,7 @@ def test_candidates_that_tampered_are_counted(inputs: ReportInputs, tmp_path: Pa
     cheated = replace(problem, verdicts=(Verdict.tampered, *problem.verdicts[1:]))
     pools = [replace(first, problems=(cheated, *rest)), *others]
     _, html = built(replace(inputs, pools=pools), tmp_path)
-    assert f"In pool {first.name}, 1 candidates tampered with their tests" in html
+    assert f"In pool {first.name}, 1 candidate tampered with the tests" in html
 
 
 def test_the_summary_shows_every_way_of_picking_in_every_pool(inputs: ReportInputs, tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ def test_what_is_planted_is_found_and_left_out(tmp_path: Path, caplog: pytest.Lo
         "is one to evaluate on, under another name": 2,
     }
     said = caplog.text
-    assert "3 of 15 answers fail the tests of their own problem: " + ", ".join(WRONG) in said
+    assert "3 of 15 answers fail the tests of the same problem: " + ", ".join(WRONG) in said
     assert "4 of 12 problems have tests that an empty function passes: " + ", ".join(UNFAILABLE) in said
     assert (
         "2 pairs of tasks have answers that pass each other's tests: area = tiles, evens = without_odd"

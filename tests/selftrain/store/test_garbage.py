@@ -171,7 +171,7 @@ def test_the_command_says_what_it_would_do(tmp_path: Path, capsys: pytest.Captur
     run(store, "prod", "1", {"prepare": A}, finished=1)
     assert main(["gc", str(tmp_path / "store"), "--keep-runs", "2", "--dry-run"]) == 0
     assert capsys.readouterr().out.splitlines() == [
-        "would remove 0 B; kept 1 artifacts of 1 runs and the registry"
+        "would remove 0 B; kept 1 artifact of 1 run and the registry"
     ]
 
 

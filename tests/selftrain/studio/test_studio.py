@@ -228,7 +228,7 @@ def test_a_person_ranks_pasted_and_generated_programs(
         page.fill("[name=n]", "3")
         page.fill("[name=max_new_tokens]", "8")
         page.click("#generate")
-        page.get_by_text("were written").wait_for(timeout=60_000)
+        page.get_by_text(" written.").wait_for(timeout=60_000)
         assert page.locator("#candidates textarea").count() > 3
         assert complaints == []
         page.fill("[name=prompt]", " \n")

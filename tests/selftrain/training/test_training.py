@@ -315,7 +315,7 @@ def test_the_reward_loss_is_bradley_terry_on_the_last_token_and_on_the_completio
         ),
         (
             {"holdout": 0.99},
-            r"reward\.holdout=0\.99 leaves no pair to train on, of 4 pairs of 1 problems: lower",
+            r"reward\.holdout=0\.99 leaves no pair to train on, of 4 pairs of 1 problem: lower",
         ),
     ],
 )
@@ -440,7 +440,7 @@ def test_a_checkpoint_of_another_model_or_of_other_processes_is_refused_before_t
     mark.write_text(json.dumps({"processes": 4, "zero": 0}))
     train()
     mark.write_text(json.dumps({"processes": 4, "zero": 2}))
-    with pytest.raises(UsageError, match="written by 4 processes with ZeRO stage 2 .* by 1 processes with"):
+    with pytest.raises(UsageError, match="written by 4 processes with ZeRO stage 2 .* by 1 process with"):
         train()
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -258,7 +258,7 @@ def read_records(path: Path, kind: type[Record]) -> list[Record]:
 
 def iter_records(path: Path, kind: type[Record]) -> Iterator[list[Record]]:
     """The records of a file in their order, at most `ROWS` at a time."""
-    for rows in iter_columns(path, [f.name for f in fields(kind)]):
+    for rows in iter_columns(path, kind, [f.name for f in fields(kind)]):
         yield as_records(rows, kind)
 
 
@@ -268,7 +268,7 @@ def slice_records(path: Path, kind: type[Record], start: int, stop: int) -> list
 
     found: list[Record] = []
     with pq.ParquetFile(path) as file:
-        names = [f.name for f in fields(kind) if f.name in file.schema_arrow.names]
+        names = _columns(path, file, kind, [f.name for f in fields(kind)])
         first = 0
         for group in range(file.num_row_groups):
             rows = file.metadata.row_group(group).num_rows
@@ -287,15 +287,27 @@ def row_count(path: Path) -> int:
     return int(pq.read_metadata(path).num_rows)
 
 
-def iter_columns(path: Path, names: Sequence[str]) -> Iterator[Any]:
-    """The columns `names` of a file, those that it has, as Arrow tables of at most `ROWS` rows."""
+def iter_columns(path: Path, kind: type, names: Sequence[str]) -> Iterator[Any]:
+    """The columns `names` of a file of records of type `kind`, those that it has, as Arrow tables of at most `ROWS` rows. Raises
+    DataError where it lacks one whose field has no default."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(path) as file:
-        known = [name for name in names if name in file.schema_arrow.names]
-        for batch in file.iter_batches(ROWS, columns=known):
+        for batch in file.iter_batches(ROWS, columns=_columns(path, file, kind, names)):
             yield pa.Table.from_batches([batch])
+
+
+def _columns(path: Path, file: Any, kind: type, names: Sequence[str]) -> list[str]:
+    """Those of `names` that the file has. Raises DataError where it lacks one that it needs."""
+    there = set(file.schema_arrow.names)
+    needed = {f.name for f in fields(kind) if f.default is f.default_factory is MISSING}
+    if missing := [name for name in names if name in needed and name not in there]:
+        raise DataError(
+            f"{path}: it has no column {', '.join(missing)}; expected a row for each {kind.__name__}, as this version writes them: "
+            "build it anew"
+        )
+    return [name for name in names if name in there]
 
 
 def as_records(rows: Any, kind: type[Record]) -> list[Record]:

@@ -200,9 +200,11 @@ def load_pool(
 
     def read(path: Path, kind: type, names: Sequence[str], change: Callable[[Any], Any]) -> Any:
         parts = [change(table([], kind).select(names))]
-        for rows in iter_columns(path, names):
+        for rows in iter_columns(path, kind, names):
             parts.append(change(rows.filter(pc.is_in(rows["problem_id"], value_set=ids))))
-        return pa.concat_tables(parts).combine_chunks()
+        return pa.concat_tables(
+            parts, promote_options="default"
+        ).combine_chunks()  # an older file may lack columns
 
     of_candidates = ("id", "problem_id", "sample", "completion", "logprob", "token_ids")
     path = inputs[f"{name}.candidates"] / "candidates.parquet"

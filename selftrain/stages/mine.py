@@ -136,7 +136,7 @@ class PoolRows:
 
         def read(path: Path, kind: type, names: Sequence[str]) -> Any:
             empty = table([], kind).select(names)
-            found = pa.concat_tables([empty, *iter_columns(path, names)], promote_options="default")
+            found = pa.concat_tables([empty, *iter_columns(path, kind, names)], promote_options="default")
             texts = [(f.name, pa.large_string() if f.type == pa.string() else f.type) for f in found.schema]
             return found.cast(pa.schema(texts)).combine_chunks()
 

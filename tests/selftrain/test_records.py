@@ -61,6 +61,19 @@ def test_problems_of_before_there_were_rules_and_limits_are_read(tmp_path: Path)
     assert read_records(path, Problem) == [PROBLEM]
 
 
+def test_a_column_that_is_needed_and_missing_is_said_to_be_so(tmp_path: Path):
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "foreign.parquet"
+    write_records(path, [EXECUTION], Execution)
+    pq.write_table(pq.read_table(path).drop_columns(["verdict", "exit_code", "output"]), path)
+    said = "foreign.parquet: it has no column verdict, exit_code; expected a row for each Execution"
+    with pytest.raises(DataError, match=said):
+        read_records(path, Execution)
+    with pytest.raises(DataError, match=said):
+        slice_records(path, Execution, 0, 1)
+
+
 @pytest.mark.parametrize("kind", [Problem, Candidate, Execution, Pair])
 def test_no_records_are_written_and_read(tmp_path: Path, kind: type):
     write_records(tmp_path / "none.parquet", [], kind)

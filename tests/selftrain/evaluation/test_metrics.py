@@ -3,12 +3,13 @@
 import itertools
 import math
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from sandbox.verdicts import Verdict
-from selftrain.errors import UsageError
+from selftrain.errors import DataError, UsageError
 from selftrain.evaluation.comparisons import compare_pools, evaluate_pools
 from selftrain.evaluation.metrics import (
     best_of,
@@ -21,8 +22,16 @@ from selftrain.evaluation.metrics import (
     pool_metrics,
     subset_sizes,
 )
-from selftrain.evaluation.pools import Pool, PoolProblem, join_runs, make_pool, with_agreement, with_logprob
-from selftrain.records import Candidate, Execution, Problem
+from selftrain.evaluation.pools import (
+    Pool,
+    PoolProblem,
+    join_runs,
+    load_pool,
+    make_pool,
+    with_agreement,
+    with_logprob,
+)
+from selftrain.records import Candidate, Execution, Problem, write_records
 
 
 def problem(
@@ -464,6 +473,26 @@ def test_a_pool_is_made_from_records() -> None:
     assert only.greedy_passed is True
     with pytest.raises(KeyError, match="p#1"):
         make_pool("sft", [task], candidates[:4], executions, {"rm-1": {"p#0": 0.5}})
+
+
+def test_a_pool_of_before_there_were_examples_is_read(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    task = Problem(id="p", task="t", language="sh", prompt="#", tests="", split="test", source="bank")
+    write_records(tmp_path / "problems.parquet", [task], Problem)
+    write_records(
+        tmp_path / "candidates.parquet", [Candidate("p#0", "p", 0, "echo", (7,), -1.0, "stop")], Candidate
+    )
+    path = tmp_path / "executions.parquet"
+    write_records(path, [Execution("p#0", "p", Verdict.passed, 0)], Execution)
+    places = dict.fromkeys(("problems", "sft.candidates", "sft.executions"), tmp_path)
+    new = load_pool(places, "sft", "test", {})
+    pq.write_table(pq.read_table(path).drop_columns(["examples_passed"]), path)
+    for pool in (new, load_pool(places, "sft", "test", {})):
+        assert (pool.problems[0].examples_passed, pool.problems[0].passed.tolist()) == (None, [True])
+    pq.write_table(pq.read_table(path).drop_columns(["verdict"]), path)
+    with pytest.raises(DataError, match=r"executions\.parquet: it has no column verdict; expected"):
+        load_pool(places, "sft", "test", {})
 
 
 def test_broken_pools_are_refused() -> None:

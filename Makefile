@@ -11,6 +11,8 @@ GPU ?=
 POOL ?= process
 FORCE ?=
 IMAGE ?=
+# What the worker's image starts from, by digest as infra/digests.sh prints it (empty: debian:bookworm-slim, as it is here).
+DEBIAN_IMAGE ?=
 # Further arguments of `docker build`.
 BUILD ?=
 COMMIT = $(shell git describe --always --dirty --abbrev=64 --exclude='*')
@@ -81,9 +83,10 @@ gpu-check: $(READY) ## every stage on this machine's GPUs, beside a CPU, the pla
 image: $(READY) ## the Docker image in which the sandbox runs programs
 	@$(BIN)/python -m sandbox build
 
-worker-image: ## the Docker image of the worker, with this commit in it (GPU=1: selftrain-worker:gpu)
+worker-image: ## the Docker image of the worker, with this commit in it (GPU=1: selftrain-worker:gpu; DEBIAN_IMAGE=debian:bookworm-slim@sha256:...: from that image)
 	@docker build --file infra/Dockerfile --tag selftrain-worker$(if $(GPU),:gpu) --build-arg "GPU=$(GPU)" \
-	  --build-arg "TORCH_INDEX=$(TORCH_INDEX)" --build-arg "COMMIT=$(COMMIT)" $(BUILD) .
+	  --build-arg "TORCH_INDEX=$(TORCH_INDEX)" --build-arg "COMMIT=$(COMMIT)" \
+	  $(if $(DEBIAN_IMAGE),--build-arg "BASE=$(DEBIAN_IMAGE)") $(BUILD) .
 
 sbom: $(if $(IMAGE),,$(READY)) ## what is installed in .venv, as CycloneDX in build/sbom/ (IMAGE=selftrain-worker: in that Docker image)
 	@$(if $(IMAGE),$(PYTHON),$(BIN)/python) infra/sbom.py $(IMAGE)

@@ -116,6 +116,7 @@ NOT_RUN = {
     "runuser *": "changes the machine's database; tests/postgres.py makes one of its own",
     "pip install 'selftrain[dask]'": "the package is on no index",
     "pip install '.[serve]'": "the development set-up has it",
+    "make worker-image DEBIAN_IMAGE=*": "needs a registry; tests/test_infra.py sees what it starts from",
     "make worker-image": "a quarter of an hour, and 2 GB of packages",
     "docker *": "needs a registry, or Compose's plug-in and the images of one",
     "kubectl *": "needs a cluster",

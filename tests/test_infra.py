@@ -128,6 +128,17 @@ def test_the_sandbox_reaches_no_other_service_and_only_workers_reach_it():
     )
 
 
+def test_the_worker_s_image_starts_from_the_image_of_debian_that_is_named() -> None:
+    def built(*variables: str) -> str:
+        command = ["make", "--dry-run", "worker-image", *variables]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+
+    named = "debian:bookworm-slim@sha256:0123"
+    assert f'--build-arg "BASE={named}"' in built(f"DEBIAN_IMAGE={named}")
+    assert "BASE" not in built()
+    assert "BASE" not in built("DEBIAN_IMAGE=")
+
+
 def test_every_image_of_a_registry_has_a_place_for_its_digest(tmp_path: Path):
     """In Compose a variable of example.env, in Kubernetes a row of the kustomization; infra/digests.sh fills the former."""
     images = [service["image"] for service in COMPOSE["services"].values()]

@@ -10,6 +10,7 @@ import torch
 from selftrain.config import SampleConfig
 from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
 from selftrain.sampling import BATCH, Sample, default_names
+from selftrain.sampling.cache import preallocate
 from selftrain.sampling.stopping import Stopping, Watch
 
 NUCLEUS = 256
@@ -120,6 +121,8 @@ def decode(
         if step == 0 and len(ids) < len(prompts):
             cache.batch_select_indices(own)
             logits, mask, positions = logits[own], mask[own], positions[own]
+        if step == 0:
+            preallocate(cache, max_new_tokens - 1)
         drawn = None if uniforms is None else uniforms[rows, step]
         chosen = logits.argmax(-1) if drawn is None else draw(logits, drawn, top_p, temperature, top_k)
         tokens[rows, step] = chosen.where(running, -1)

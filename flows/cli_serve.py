@@ -114,5 +114,5 @@ def serve_command(options: argparse.Namespace) -> int:
         file=sys.stderr,
     )
     limits = Limits(options.documents, options.characters, options.queue, options.stuck, options.threads)
-    serve(source, limits, options.host, options.port, options.poll)
+    serve(source, limits, options.host, options.port, options.poll, token)
     return 0

@@ -274,13 +274,12 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
 
 def _serve(arguments: argparse.Namespace) -> int:
     try:
-        from sandbox.serve.command import TOKEN, serve
-        from sandbox.serve.connection import check_free, token_of
+        from sandbox.serve.command import TOKEN, check, serve
     except ModuleNotFoundError as error:
         raise UsageError(
             f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
         ) from error
-    token = token_of(TOKEN)
+    token = check(arguments.host, arguments.port)
     if arguments.host not in ("127.0.0.1", "::1", "localhost") and not token:
         log.warning(
             "everyone who reaches %s:%d may run programs; set %s to ask for a token",
@@ -288,13 +287,12 @@ def _serve(arguments: argparse.Namespace) -> int:
             arguments.port,
             TOKEN,
         )
-    check_free(arguments.host, arguments.port)
     with _sandbox(arguments, arguments.workers) as sandbox:
         print(
             f"serving on http://{arguments.host}:{arguments.port} (backend {sandbox.backend}); /docs lists the routes",
             file=sys.stderr,
         )
-        serve(sandbox, arguments.host, arguments.port, arguments.queue, arguments.audit)
+        serve(sandbox, arguments.host, arguments.port, arguments.queue, arguments.audit, token)
     return 0
 
 

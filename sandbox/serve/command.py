@@ -8,7 +8,14 @@ TOKEN = "SANDBOX_TOKEN"  # noqa: S105 - the name of a variable
 DRAIN_SECONDS = 5
 
 
-def serve(sandbox: Sandbox, host: str, port: int, queue: int, audit: str) -> None:
-    """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SANDBOX_TOKEN."""
-    app = application(sandbox, queue, connection.token_of(TOKEN), audit)
+def check(host: str, port: int) -> str | None:
+    """The bearer token in the environment variable SANDBOX_TOKEN, if there is one. Raises UsageError for one that cannot be used, and
+    where nobody can listen on `port` of `host`."""
+    connection.check_free(host, port)
+    return connection.token_of(TOKEN)
+
+
+def serve(sandbox: Sandbox, host: str, port: int, queue: int, audit: str, token: str | None) -> None:
+    """Serve until SIGINT or SIGTERM. `token`: what `check` gave."""
+    app = application(sandbox, queue, token, audit)
     connection.serve(app, host, port, DRAIN_SECONDS)

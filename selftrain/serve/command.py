@@ -17,20 +17,22 @@ DRAIN_SECONDS = 30
 
 
 def check(host: str, port: int) -> str | None:
-    """The bearer token, if there is one. Raises UsageError for one that cannot be used, and where nobody can listen on `port` of
+    """The bearer token in the environment variable SELFTRAIN_TOKEN, if there is one. Raises UsageError for one that cannot be used, and where nobody can listen on `port` of
     `host`."""
     connection.check_free(host, port)
     return connection.token_of(TOKEN)
 
 
-def serve(source: Source, limits: Limits, host: str, port: int, poll_seconds: float) -> None:
-    """Serve until SIGINT or SIGTERM. The bearer token, if any, comes from the environment variable SELFTRAIN_TOKEN.
+def serve(
+    source: Source, limits: Limits, host: str, port: int, poll_seconds: float, token: str | None = None
+) -> None:
+    """Serve until SIGINT or SIGTERM. `token`: what `check` gave.
 
     Raises RunError if the scoring thread ends, since nothing could be answered any more: whoever started the process can start
     another.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = application(source, limits, connection.token_of(TOKEN), poll_seconds)
+    app = application(source, limits, token, poll_seconds)
     connection.serve(app, host, port, DRAIN_SECONDS)
     if broke := app.state.broke():
         raise RunError(f"the scoring thread has ended: {broke}")

@@ -2,12 +2,16 @@
 
 import os
 import socket
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
 from flows.cli import parser
 from flows.offline import offline
+from sandbox.cli import main as sandbox_main
 from sandbox.errors import UsageError as SandboxUsageError
 from sandbox.serve.connection import check_free, token_of
 from selftrain.errors import UsageError
@@ -63,6 +67,34 @@ def test_a_token_that_not_every_client_can_send_is_told_before_the_model_is_load
     options = parser().parse_args(["serve", "no-such-run", "--port", "0"])
     with pytest.raises(SandboxUsageError, match="SELFTRAIN_TOKEN: expected a token of visible ASCII"):
         options.command(options)
+
+
+@pytest.mark.parametrize("server", ["selftrain", "sandbox"])
+def test_the_token_that_was_checked_is_the_one_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, server: str
+):
+    """The environment is read once, before the model is loaded."""
+    variable, asked = f"{server.upper()}_TOKEN", []
+
+    def load(*_: Any) -> Any:
+        monkeypatch.delenv(variable)
+        return SimpleNamespace(served=SimpleNamespace(name="", way=""), backend="process")
+
+    def application(*given: Any) -> Any:
+        asked.append(given[2])
+        return SimpleNamespace(state=SimpleNamespace(broke=lambda: None))
+
+    monkeypatch.setenv(variable, "open sesame")
+    monkeypatch.setattr(f"{server}.serve.command.application", application)
+    monkeypatch.setattr("sandbox.serve.connection.serve", lambda *_: None)
+    if server == "selftrain":
+        monkeypatch.setattr("selftrain.serve.served.Source", load)
+        options = parser().parse_args(["serve", "demo", "--port", "0"])
+        assert options.command(options) == 0
+    else:
+        monkeypatch.setattr("sandbox.cli._sandbox", lambda *_: nullcontext(load()))
+        assert sandbox_main(["serve", "--port", "0"]) == 0
+    assert asked == ["open sesame"]
 
 
 def test_blanks_and_line_breaks_around_a_token_do_not_count(monkeypatch: pytest.MonkeyPatch):

@@ -65,7 +65,7 @@ KINDS = {
         "tests that an empty program passes",
         "add tests: any program counts as right",
     ),
-    "twins": (
+    "duplicates": (
         "pair of tasks is",
         "pairs of tasks are",
         "the same task",
@@ -182,15 +182,15 @@ def run_checks(context: Context, read: Read, held_out: Read) -> tuple[list[Findi
         for held, one, kind in leaks
     ]
     known = {frozenset((held.task, one.task)) for held, one, _ in leaks}
-    pairs = dict.fromkeys(findings.text_twins, "have one text or the same tests")
-    pairs |= dict.fromkeys(findings.twins, "have answers that pass each other's tests")
+    pairs = dict.fromkeys(findings.text_duplicates, "have one text or the same tests")
+    pairs |= dict.fromkeys(findings.duplicates, "have answers that pass each other's tests")
     pairs = {pair: how for pair, how in pairs.items() if frozenset(pair) not in known}
-    found += _twins(pairs, usable, others, where)
+    found += _duplicates(pairs, usable, others, where)
     kinds = Counter(key[0] for key in results)
     return found, {
         "answers": kinds["answer"],
         "empty functions": kinds["empty"],
-        "answers on other tests": kinds["twin"],
+        "answers on other tests": kinds["duplicate"],
     }
 
 
@@ -213,13 +213,13 @@ def _leaks(read: Read, problems: Sequence[Problem]) -> list[tuple[Problem, Probl
     return find_leaks([replace(one, split=splits.get(one.id, one.split)) for one in problems])
 
 
-def _twins(
+def _duplicates(
     pairs: Mapping[tuple[str, str], str],
     own: Sequence[Problem],
     others: Sequence[Problem],
     where: Mapping[str, str],
 ) -> Iterator[Finding]:
-    """Each pair of twins as a finding on a problem of the file; a pair with a held-out task is a leak."""
+    """Each pair of duplicates as a finding on a problem of the file; a pair with a held-out task is a leak."""
     mine: dict[str, Problem] = {}
     held: dict[str, Problem] = {}
     for problem in own:
@@ -231,7 +231,7 @@ def _twins(
         outside = [held[task] for task in pair if task in held and task not in mine]
         if len(inside) == 2:
             one, other = inside
-            yield Finding("twins", where[other.id], other.id, f"and {one.id}, {where[one.id]}, {how}")
+            yield Finding("duplicates", where[other.id], other.id, f"and {one.id}, {where[one.id]}, {how}")
         elif inside and outside:
             text = f"and {outside[0].id}, {where[outside[0].id]}, {how}"
             yield Finding("leak", where[inside[0].id], inside[0].id, text)

@@ -1,6 +1,6 @@
 """Finds faulty problems: answers that fail their tests, tests that an empty function passes, and duplicate problems.
 
-A pair of *twins* is one problem under two names. This module chooses the programs to run and interprets their results;
+A pair of *near-duplicates* is one problem under two names. This module chooses the programs to run and interprets their results;
 `selftrain.stages.prepare_checks` runs them.
 """
 
@@ -20,17 +20,17 @@ from selftrain.units import count_of, listed
 
 # Reasons for leaving a task out.
 UNFAILABLE = "an empty function passes its tests"
-TWIN = "is one to evaluate on, under another name"
+DUPLICATE = "is one to evaluate on, under another name"
 
-TWIN_RUNS = 2000
-"""Approximate number of programs run to find twins, per group of problems; more if `NEAREST` requires more."""
+DUPLICATE_RUNS = 2000
+"""Approximate number of programs run to find duplicates, per group of problems; more if `NEAREST` requires more."""
 NEAREST = 4
 """Every problem is compared with at least this many of its most similar problems."""
 ALL_COMPARED, RARE = 1500, 30
 """In a group of more than ALL_COMPARED problems, two are compared only if they share a word that at most RARE problems have."""
 
 _CHEAPEST = ("py", "js", "sh", "php", "lua", "rb", "pl")
-"""Preferred languages for the search for twins, best first. A task is searched in the first one in which it has an answer."""
+"""Preferred languages for the search for duplicates, best first. A task is searched in the first in which it has an answer."""
 _EVALUATED = ("sft", "rl", "validation", "test")
 """The splits in the order of their use. No problem of one of the last two may also be in an earlier split."""
 
@@ -39,21 +39,21 @@ _EVALUATED = ("sft", "rl", "validation", "test")
 class Findings:
     """The results of the checks.
 
-    answers       ids of problems whose answer was run on their own tests
-    wrong         ids of the problems in `answers` whose answer fails
-    tried         ids of problems whose tests were run with an empty function
-    unfailable    ids of the problems in `tried` whose tests the empty function passes
-    text_twins    pairs of tasks with the same text or tests
-    twins         pairs of tasks whose answers pass each other's tests; if only one task has an answer, that answer passes the
-                  other task's tests
+    answers          ids of problems whose answer was run on their own tests
+    wrong            ids of the problems in `answers` whose answer fails
+    tried            ids of problems whose tests were run with an empty function
+    unfailable       ids of the problems in `tried` whose tests the empty function passes
+    text_duplicates  pairs of tasks with the same text or tests
+    duplicates       pairs of tasks whose answers pass each other's tests; if only one task has an answer, that answer passes
+                     the other task's tests
     """
 
     answers: tuple[str, ...] = ()
     wrong: tuple[str, ...] = ()
     tried: tuple[str, ...] = ()
     unfailable: tuple[str, ...] = ()
-    text_twins: tuple[tuple[str, str], ...] = ()
-    twins: tuple[tuple[str, str], ...] = ()
+    text_duplicates: tuple[tuple[str, str], ...] = ()
+    duplicates: tuple[tuple[str, str], ...] = ()
 
     def counts(self) -> dict[str, int]:
         """The number of findings of each kind, for the stage's metrics."""
@@ -62,13 +62,15 @@ class Findings:
             "wrong_answers": len(self.wrong),
             "tests_tried": len(self.tried),
             "tests_that_cannot_fail": len(self.unfailable),
-            "twins_by_text": len(self.text_twins),
-            "twins_by_behaviour": len(self.twins),
+            "duplicates_by_text": len(self.text_duplicates),
+            "duplicates_by_behaviour": len(self.duplicates),
         }
 
     def lines(self) -> list[str]:
         """One line of text for each kind of which there are findings."""
-        twins, text_twins = ([" = ".join(pair) for pair in pairs] for pairs in (self.twins, self.text_twins))
+        duplicates, text_duplicates = (
+            [" = ".join(pair) for pair in pairs] for pairs in (self.duplicates, self.text_duplicates)
+        )
         answers, problems = count_of(len(self.answers), "answer"), count_of(len(self.tried), "problem")
         kinds = (
             (self.wrong, f"of {answers} fails", f"of {answers} fail", "the tests of the same problem"),
@@ -78,15 +80,15 @@ class Findings:
                 f"of {problems} have",
                 "tests that an empty function passes",
             ),
-            (text_twins, "pair of tasks has", "pairs of tasks have", "one text or the same tests"),
-            (twins, "pair of tasks has", "pairs of tasks have", "answers that pass each other's tests"),
+            (text_duplicates, "pair of tasks has", "pairs of tasks have", "one text or the same tests"),
+            (duplicates, "pair of tasks has", "pairs of tasks have", "answers that pass each other's tests"),
         )
         return [
             f"{count_of(len(names), *verb)} {what}: {listed(names)}" for names, *verb, what in kinds if names
         ]
 
 
-def text_twins(problems: Sequence[Problem]) -> tuple[tuple[str, str], ...]:
+def text_duplicates(problems: Sequence[Problem]) -> tuple[tuple[str, str], ...]:
     """Pairs of tasks with the same text or tests: the first task of each group of duplicates, paired with every other."""
     return tuple(sorted((first, task) for task, first in same_problem(problems).items() if task != first))
 
@@ -115,12 +117,12 @@ def on_tests_of(problem: Problem, other: Problem, text: str) -> tuple[Problem, s
 def neighbours(
     problems: Sequence[Problem], references: Mapping[str, tuple[str, ...]]
 ) -> Iterator[tuple[Problem, Problem]]:
-    """Pairs of problems that may be twins: each problem with its most similar problems of the same language and kind.
+    """Pairs of problems that may be duplicates: each problem with its most similar problems of the same language and kind.
 
     Similarity is the cosine similarity of the words in prompts, tests and answers, where rare words weigh more. At least one
     problem of a pair has an answer.
     """
-    known = set(text_twins(problems))
+    known = set(text_duplicates(problems))
     for group in _groups(problems, references):
         words = {p.id: _words(p, references) for p in group}
         spread = Counter(word for of_one in words.values() for word in of_one)
@@ -138,7 +140,7 @@ def neighbours(
             near = shared / (size[one.id] * size[other.id])
             scores[one.id].append((-near, i, j))
             scores[other.id].append((-near, i, j))
-        most = max(NEAREST, TWIN_RUNS // (2 * len(group)))
+        most = max(NEAREST, DUPLICATE_RUNS // (2 * len(group)))
         chosen = {(i, j) for of_one in scores.values() for _, i, j in sorted(of_one)[:most]}
         for i, j in sorted(chosen):
             yield group[i], group[j]
@@ -159,7 +161,9 @@ def overview(found: Found) -> list[str]:
         lines.append(f"left out: {found.told}")
     unfailable = tuple(p.id for p in problems if cannot_fail(p))
     lines += Findings(
-        tried=tuple(p.id for p in problems if p.cases), unfailable=unfailable, text_twins=text_twins(problems)
+        tried=tuple(p.id for p in problems if p.cases),
+        unfailable=unfailable,
+        text_duplicates=text_duplicates(problems),
     ).lines()
     return lines
 
@@ -184,14 +188,16 @@ def act(found: Found, findings: Findings, setting: str) -> Found:
 
 
 def _without(found: Found, findings: Findings) -> Found:
-    """`found` without wrong answers, problems whose tests cannot fail, and twins of evaluation problems."""
+    """`found` without wrong answers, problems whose tests cannot fail, and duplicates of evaluation problems."""
     wrong, unfailable = set(findings.wrong), set(findings.unfailable)
-    twins = set(_used_before(found.problems, findings.twins))
-    dropped = {p.task: UNFAILABLE for p in found.problems if p.id in unfailable} | dict.fromkeys(twins, TWIN)
+    duplicates = set(_used_before(found.problems, findings.duplicates))
+    dropped = {p.task: UNFAILABLE for p in found.problems if p.id in unfailable} | dict.fromkeys(
+        duplicates, DUPLICATE
+    )
     kept = [
         replace(problem, response=None) if problem.id in wrong else problem
         for problem in found.problems
-        if problem.id not in unfailable and problem.task not in twins
+        if problem.id not in unfailable and problem.task not in duplicates
     ]
     learnt = [problem for problem in kept if problem.split == "sft"]
     if learnt and not any(problem.response for problem in learnt):
@@ -202,10 +208,10 @@ def _without(found: Found, findings: Findings) -> Found:
     return replace(found, problems=kept, left_out=found.left_out + Counter(dropped.values()))
 
 
-def _used_before(problems: Sequence[Problem], twins: Sequence[tuple[str, str]]) -> Iterator[str]:
-    """For each pair of twins in different splits, the later being an evaluation split: the task in the earlier split."""
+def _used_before(problems: Sequence[Problem], duplicates: Sequence[tuple[str, str]]) -> Iterator[str]:
+    """For each pair of duplicates in different splits, the later being an evaluation split: the task in the earlier split."""
     splits = {problem.task: problem.split for problem in problems}
-    for pair in twins:
+    for pair in duplicates:
         first, last = sorted(pair, key=lambda task: _EVALUATED.index(splits[task]))
         if splits[last] in ("validation", "test") and splits[first] != splits[last]:
             yield first
@@ -214,7 +220,7 @@ def _used_before(problems: Sequence[Problem], twins: Sequence[tuple[str, str]]) 
 def _groups(
     problems: Sequence[Problem], references: Mapping[str, tuple[str, ...]]
 ) -> Iterator[list[Problem]]:
-    """Groups of problems in which to search for twins; all problems of a group have one language and one kind."""
+    """Groups of problems in which to search for duplicates; all problems of a group have one language and one kind."""
     by_task: dict[str, list[Problem]] = defaultdict(list)
     for problem in problems:
         by_task[problem.task].append(problem)

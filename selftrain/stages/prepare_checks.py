@@ -16,7 +16,7 @@ from selftrain.problems.checks import (
     cannot_fail,
     neighbours,
     on_tests_of,
-    text_twins,
+    text_duplicates,
 )
 from selftrain.problems.leaks import function_of
 from selftrain.problems.read import Found
@@ -46,7 +46,7 @@ EMPTY_BODIES = {
 
 Key = tuple[str, ...]
 """Purpose of a run: ("answer", id) runs a problem's answer on its own tests, ("empty", id) an empty function on the tests, and
-("twin", a, b) the answer of problem a on the tests of problem b, which may be a duplicate."""
+("duplicate", a, b) the answer of problem a on the tests of problem b, which may be a duplicate."""
 
 
 def check(context: Context, found: Found) -> Found:
@@ -76,22 +76,22 @@ def judge(found: Found, problems: list[Problem], passed: Mapping[Key, bool]) -> 
     unfailable = {key[1] for key in passed if key[0] == "empty" and passed[key]}
     unfailable |= {problem.id for problem in problems if cannot_fail(problem)}
     tried = {key[1] for key in passed if key[0] == "empty"} | {p.id for p in problems if p.cases}
-    twins = []
+    duplicates = []
     for key in passed:
-        one, other = key[1:] if key[0] == "twin" else ("", "")
+        one, other = key[1:] if key[0] == "duplicate" else ("", "")
         if not one or not passed[key] or {one, other} & (wrong | unfailable):
             continue
-        back = passed.get(("twin", other, one), not found.references.get(other))
+        back = passed.get(("duplicate", other, one), not found.references.get(other))
         if back and (one < other or not found.references.get(other)):
-            twins.append((one, other))
+            duplicates.append((one, other))
     tasks = {problem.id: problem.task for problem in problems}
-    pairs = {(min(tasks[a], tasks[b]), max(tasks[a], tasks[b])) for a, b in twins}
+    pairs = {(min(tasks[a], tasks[b]), max(tasks[a], tasks[b])) for a, b in duplicates}
     return Findings(
         answers,
         tuple(sorted(wrong)),
         tuple(sorted(tried)),
         tuple(sorted(unfailable)),
-        text_twins(problems),
+        text_duplicates(problems),
         tuple(sorted(pairs)),
     )
 
@@ -107,7 +107,7 @@ def _wanted(found: Found, problems: list[Problem]) -> Iterator[tuple[Key, Progra
     for one, other in neighbours(problems, found.references):
         for a, b in ((one, other), (other, one)):
             for text in found.references.get(a.id, ())[:1]:
-                yield ("twin", a.id, b.id), _program(*on_tests_of(a, b, text), f"{a.id}#on#{b.id}")
+                yield ("duplicate", a.id, b.id), _program(*on_tests_of(a, b, text), f"{a.id}#on#{b.id}")
 
 
 def _empty(problem: Problem) -> Program | None:

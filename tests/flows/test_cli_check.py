@@ -70,7 +70,7 @@ def test_every_fault_is_found_on_its_line(tmp_path: Path, capsys: pytest.Capture
         ("4", "cannot_fail", "rain.py"),
         ("5", "tests_broken", "broken.py"),
         ("6", "twice", "longest.py"),
-        ("8", "twins", "paired.py"),
+        ("8", "duplicates", "paired.py"),
         ("9", "unreadable", ""),
         ("10", "unreadable", ""),
     ]

@@ -30,9 +30,9 @@ def dry_run(folder: Path, rows: list[dict[str, Any]]) -> tuple[int, str]:
     return done.returncode, done.stdout + done.stderr
 
 
-def test_a_dry_run_tells_sizes_twins_and_tests_that_cannot_fail(tmp_path: Path) -> None:
+def test_a_dry_run_tells_sizes_near_duplicates_and_tests_that_cannot_fail(tmp_path: Path) -> None:
     made = rows()
-    twin = made[2] | {"task": "again"}
+    duplicate = made[2] | {"task": "again"}
     silent = {
         "task": "silent",
         "language": "py",
@@ -40,7 +40,7 @@ def test_a_dry_run_tells_sizes_twins_and_tests_that_cannot_fail(tmp_path: Path) 
         "split": "rl",
         "cases": [{"stdin": "1", "stdout": ""}],
     }
-    code, said = dry_run(tmp_path, [*made, twin, silent])
+    code, said = dry_run(tmp_path, [*made, duplicate, silent])
     assert code == 0, said
     assert "tasks: sft 2, rl 4, validation 1, test 1\n" in said
     assert "answers to learn from: 2 of 2 problems in sft\n" in said

@@ -450,12 +450,12 @@ def test_a_wrong_path_ends_with_2(arguments: list[str]):
     assert "nope" in mistake(2, *arguments)
 
 
-TWIN = problem(0, "test", task="other", id="other")
+DUPLICATE = problem(0, "test", task="other", id="other")
 DATA_MISTAKES = {
     "empty": ([], r"{file}:1: the file holds no problems"),
     "broken": ([GOOD[0], '{"task": "b", '], r"{file}:2: broken JSON at column"),
     "language": ([GOOD[0], problem(1, "sft", language="cobol")], r"{file}:2: .*cobol"),
-    "leak": ([*GOOD, TWIN], "would be evaluated on after training on them"),
+    "leak": ([*GOOD, DUPLICATE], "would be evaluated on after training on them"),
     "split": (GOOD[:-1], "test"),
     "tests": (
         [*GOOD[:-1], problem(4, "test", tests="assert f(1) ==\n")],

@@ -91,8 +91,8 @@ def test_what_is_planted_is_found_and_left_out(tmp_path: Path, caplog: pytest.Lo
         "wrong_answers": 3,
         "tests_tried": 12,  # all but those of sft
         "tests_that_cannot_fail": 4,
-        "twins_by_text": 0,
-        "twins_by_behaviour": 2,
+        "duplicates_by_text": 0,
+        "duplicates_by_behaviour": 2,
     }
     answers = {problem.task: problem.response for problem in found.problems}
     assert answers["longest"] is not None
@@ -137,17 +137,17 @@ def test_where_no_answer_is_right_there_is_nothing_to_learn(tmp_path: Path) -> N
         checked(tmp_path, [ROWS[1], ROWS[3], ROWS[9]])
 
 
-def test_twins_that_are_trained_on_both_are_counted_and_kept(tmp_path: Path) -> None:
+def test_near_duplicates_that_are_trained_on_both_are_counted_and_kept(tmp_path: Path) -> None:
     rows = [row | {"split": "rl"} for row in ROWS if row["task"] in ("evens", "without_odd", "odds")]
     found = checked(tmp_path, rows)
-    assert found.checks["twins_by_behaviour"] == 1
+    assert found.checks["duplicates_by_behaviour"] == 1
     assert len(found.problems) == 3
 
 
-def test_twins_by_text_are_counted(tmp_path: Path) -> None:
+def test_duplicates_by_text_are_counted(tmp_path: Path) -> None:
     again = ROWS[7] | {"task": "evens again"}
     found = checked(tmp_path, [ROWS[7], again, ROWS[9]])
-    assert (found.checks["twins_by_text"], found.checks["twins_by_behaviour"]) == (1, 0)
+    assert (found.checks["duplicates_by_text"], found.checks["duplicates_by_behaviour"]) == (1, 0)
 
 
 def test_one_to_evaluate_on_without_an_answer_is_known_by_the_others(tmp_path: Path) -> None:

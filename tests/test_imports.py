@@ -31,7 +31,8 @@ FOREIGN = {
 """Which other libraries it may import, anywhere."""
 
 ONLY_IN_CHILDREN = (
-    "selftrain/training/", "selftrain/sampling/hf.py", "selftrain/models/lora.py", "selftrain/models/vocabulary.py",
+    "selftrain/training/", "selftrain/sampling/cache.py", "selftrain/sampling/hf.py", "selftrain/models/lora.py",
+    "selftrain/models/vocabulary.py",
 )  # fmt: skip
 """Modules that import heavy libraries when they are imported; only child processes import them."""
 ONLY_IN_RUNS = (

@@ -11,6 +11,8 @@ if sys.version_info < (3, 11):
 CHECK
 [ -x .venv/bin/python ] || "$PYTHON" -m venv .venv
 pip() { .venv/bin/python -m pip --disable-pip-version-check "$@"; }
+# A person sees each package and pip's bar; the log of a build has a line for each large step.
+install() { if [ -t 1 ]; then pip install "$@"; else pip install --quiet "$@"; fi; }
 
 torch=$(grep '^torch==' constraints.txt)
 # Check the version, and with GPU=1 also that it is a CUDA build: a CPU build has the same version.
@@ -24,10 +26,10 @@ then
   echo "installing $torch"
   [ -z "$GPU" ] || pip uninstall --quiet --yes torch 2>/dev/null
   if [ -n "$GPU" ] || [ "$(uname -s)" != Linux ] || [ -z "$TORCH_INDEX" ]; then
-    pip install --quiet "$torch"
-  elif ! pip install --quiet --retries 0 --timeout 10 --index-url "$TORCH_INDEX" "$torch" 2>/dev/null; then
+    install "$torch"
+  elif ! install --retries 0 --timeout 10 --index-url "$TORCH_INDEX" "$torch" 2>/dev/null; then
     echo "no CPU build of $torch at $TORCH_INDEX; installing the one of the default package index"
-    pip install --quiet "$torch"
+    install "$torch"
   fi
 fi
 echo "installing the other packages (about four minutes)"
@@ -35,10 +37,10 @@ platform="$(uname -sm) $(.venv/bin/python -c 'import sys; print(*sys.version_inf
 lock="infra/${EXTRAS:-dev}.lock"
 if [ -e "$lock" ] && [ "$platform" = "Linux x86_64 3.11" ]; then
   # The lock names every package with its hash: see infra/lock.sh.
-  pip install --quiet --no-deps --require-hashes --requirement "$lock"
+  install --no-deps --require-hashes --requirement "$lock"
   # With the build tools that the lock has, if it has them; else pip fetches them.
   isolation=$(grep -q '^hatchling==' "$lock" && echo --no-build-isolation || true)
-  pip install --quiet --no-deps $isolation --editable .
+  install --no-deps $isolation --editable .
 else
-  pip install --quiet --constraint constraints.txt --editable ".[${EXTRAS:-dev}]"
+  install --constraint constraints.txt --editable ".[${EXTRAS:-dev}]"
 fi

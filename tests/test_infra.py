@@ -301,6 +301,30 @@ def test_make_sets_up_again_where_what_is_wanted_has_changed_and_not_where_it_is
     assert said() == "set up\n", "what is installed is the other version"
 
 
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_person_sees_what_pip_does_and_a_log_a_line_for_each_step(tmp_path: Path, terminal: bool):
+    """With a Python that has no PyTorch and writes down what it is asked to do."""
+    python, asked = tmp_path / ".venv" / "bin" / "python", tmp_path / "asked"
+    python.parent.mkdir(parents=True)
+    python.write_text(f'#!/bin/sh\necho "$@" >> {asked}\n[ "$1" != - ]\n')
+    python.chmod(0o755)
+    (tmp_path / "infra").mkdir()
+    shutil.copy(INFRA / "setup.sh", tmp_path / "infra")
+    (tmp_path / "constraints.txt").write_text("torch==2.13.0\n")
+    env = os.environ | {"PYTHON": sys.executable, "GPU": "", "TORCH_INDEX": ""}
+    main, there = os.openpty()
+    subprocess.run(
+        [tmp_path / "infra" / "setup.sh"], env=env, stdout=there if terminal else subprocess.PIPE, check=True
+    )
+    os.close(there)
+    os.close(main)
+    installed = [line for line in asked.read_text().splitlines() if "pip" in line]
+    assert [("torch==2.13.0" in line, "--quiet" in line) for line in installed] == [
+        (True, not terminal),
+        (False, not terminal),
+    ]
+
+
 def locked(name: str) -> dict[str, str]:
     """The packages of a lock with their versions."""
     text = (INFRA / f"{name}.lock").read_text()

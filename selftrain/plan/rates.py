@@ -31,6 +31,8 @@ ALIKE = 4.0
 """A rate is used for models of up to this factor more or fewer parameters: small models reach fewer FLOP/s."""
 NEWEST = 8
 """Number of runs that are read, the newest first."""
+RECENT = 3
+"""Number of runs of whose rates the middle one is taken."""
 SHORTEST = 0.1
 """Seconds of work that are needed to measure a rate."""
 UNSTATED = "execute"
@@ -71,18 +73,22 @@ def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:
     """The planner's speed, with rates that were measured in the finished runs in `store`.
 
     Only runs on the same kind of device with models of similar size (`ALIKE`) are used. If several have a rate, preferred
-    are, in this order: the same machine; the same numbers of processes, nodes and threads; the newest run; the longest stage.
+    are, in this order: the same machine; the same numbers of processes, nodes and threads; the newest runs; in each, the longest
+    stage. Of the `RECENT` newest runs the middle rate is taken, of two the higher: one that ran beside other work says little.
     """
     wanted = where(planner.config)
 
-    def last(rate: Rate) -> tuple[bool, bool, float, float]:
-        there = rate.where
-        layout = all(there.get(name) == wanted[name] for name in ("processes", "nodes", "threads"))
-        return there.get("machine") == wanted["machine"], layout, rate.finished, rate.seconds
+    def fit(rate: Rate) -> tuple[bool, bool]:
+        layout = all(rate.where.get(name) == wanted[name] for name in ("processes", "nodes", "threads"))
+        return rate.where.get("machine") == wanted["machine"], layout
 
-    best: dict[str, Rate] = {}
-    for rate in sorted(measured(planner, store, graph), key=last):
-        best[rate.kind] = rate
+    found: dict[str, list[Rate]] = {}
+    for rate in measured(planner, store, graph):
+        found.setdefault(rate.kind, []).append(rate)
+    best = {
+        kind: _usual([rate for rate in rates if fit(rate) == max(map(fit, rates))])
+        for kind, rates in found.items()
+    }
     stated = planner.speed
     said = tuple(f"{kind}: {described(rate)}" for kind, rate in best.items())
     if missing := [kind for kind in stated.rates if kind not in best]:
@@ -95,6 +101,14 @@ def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:
         1 / best[UNSTATED].rate if UNSTATED in best else stated.sandbox,
         said,
     )
+
+
+def _usual(rates: Sequence[Rate]) -> Rate:
+    """The middle one of the rates of the `RECENT` newest runs. A stage that several runs share, from the cache, counts once."""
+    once = {(rate.rate, rate.seconds): rate for rate in sorted(rates, key=lambda rate: rate.finished)}
+    longest = {rate.finished: rate for rate in sorted(once.values(), key=lambda rate: rate.seconds)}
+    recent = [longest[finished] for finished in sorted(longest)[-RECENT:]]
+    return sorted(recent, key=lambda rate: rate.rate)[len(recent) // 2]
 
 
 def described(rate: Rate) -> str:

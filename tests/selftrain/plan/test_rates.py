@@ -137,6 +137,21 @@ def test_this_machine_comes_before_another_and_the_newest_before_the_older(store
     assert len([*measured(own, store, graph)]) == 3
 
 
+def test_one_run_beside_other_work_does_not_set_the_rate(store: Store):
+    own = planner()
+    work = next(step for step in own.steps() if step.name == "sft").flops["sft"] * 3 / 8
+    took = []
+    for finished, seconds, rate in (
+        (100.0, 3.0, 3.0),
+        (200.0, 30.0, 3.0),
+        (300.0, 4.0, 4.0),
+        (400.0, 40.0, 30.0),
+    ):
+        finish(store, CONFIG, finished, {"sft": pace(1, 4, 8, seconds)})
+        took.append((with_rates(own, store, graph).rates["sft"], pytest.approx(work / rate)))
+    assert [ours for ours, _ in took] == [expected for _, expected in took]
+
+
 @pytest.mark.parametrize(
     "other",
     [

@@ -124,6 +124,7 @@ def trainer_arguments(
         "activation_checkpointing": runtime.recomputes,
         "use_cpu": not cuda,
         "dataloader_pin_memory": cuda,
+        "ddp_find_unused_parameters": False,  # every parameter is used; to look for others at each step costs time, and warns
         "deepspeed": deepspeed_settings(runtime),
         "report_to": "none",
         "disable_tqdm": True,

@@ -65,6 +65,7 @@ def test_only_whole_batches_are_trained_on(rows: int, epochs: float, batch: int,
 def test_a_step_takes_its_batch_in_equal_parts(batch: int, micro: int, world: int, expected: tuple[int, int]):
     config = SftConfig(batch_size=batch, micro_batch_size=micro)
     arguments = common.trainer_arguments(config, RuntimeConfig(), 1, Path(), world)
+    assert arguments["ddp_find_unused_parameters"] is False, "PyTorch warns where it is set and all are used"
     found = arguments["per_device_train_batch_size"], arguments["gradient_accumulation_steps"]
     assert found == expected
     assert found[0] * found[1] * world == batch

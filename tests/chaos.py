@@ -5,9 +5,12 @@
 The failures, each at another stage: SIGKILL of the flow's process, a training child process, a worker, a sandbox's container,
 the Docker daemon, and a worker together with the flow; the Prefect server and the S3 server are killed and restarted; the
 Prefect server's database is locked; a fifth of all S3 requests fails and a fifth is slow; the disk fills up; a bit of a stored
-file is flipped. Only servers and workers are started again. The run must end as Completed, with the records digest of every
-stage and the metrics of an undisturbed run. No verdict may show a fault, and no process, container, lock, lease, temporary file
-or unfinished build may remain. Needs root (a small file system is mounted, a Docker daemon started).
+file is flipped; another run fails, and a heartbeat of it arrives later. Only servers and workers are started again. The run must end
+as Completed, with the records digest of every stage and the metrics of an undisturbed run. It must keep the slot of its
+deployment over two renewals of the lease after the server's restart. The run that failed must stay so, and tell the webhook
+once. No verdict may show a fault. At last the Prefect server is killed for good while another run works, which must end within 30 s
+of SIGTERM. No process, container, lock, lease, slot, temporary file or unfinished build may remain. Needs root (a small file
+system is mounted, a Docker daemon started).
 """
 
 import argparse
@@ -23,209 +26,27 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from prefect.client.orchestration import SyncPrefectClient
+
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import Store
-from tests.command import ROOT, PrefectServer
-from tests.daemon import Daemon, own_daemon
+from tests.command import ROOT
 from tests.kill_at_random import finish
-from tests.servers import S3Server, flaky, free_ports, start_weed, wait_for_weed
+from tests.world import ENDS, FLOW, LONGEST, World, made
 
-LONGEST = 900
-"""Seconds that the end may take before the test gives up; many times what an idle machine needs."""
+sys.path.insert(0, str(ROOT / "infra"))
+from automation import make_automations
+
 SECONDS_TO_END = 60
+SECONDS_WITHOUT_SERVER = 30
+"""From SIGTERM to the end of a run whose server is gone."""
 DISK_MIB = 256
 THEIRS = re.compile(r"prefect$|^prefect-workspace-|^runner_storage$|^torchinductor_")
 """Folders that killed Prefect workers leave, and a cache of PyTorch's."""
-ENDS = ("Completed", "Failed", "Cancelled")
-
-
-@dataclass
-class Service:
-    """A command that is started, killed and started again."""
-
-    command: list[str]
-    log: Path
-    environment: dict[str, str]
-    process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        """Start it; what it prints goes on at the end of its log."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                self.command, cwd=ROOT, env=self.environment, stdout=log, stderr=log, start_new_session=True
-            )
-
-    def kill(self, how: int = signal.SIGKILL) -> None:
-        """End this process alone: what it started is left to itself."""
-        if self.process is not None and self.process.poll() is None:
-            self.process.send_signal(how)
-            try:
-                self.process.wait(30)
-            except subprocess.TimeoutExpired:  # a worker waits for the runs that it has just taken
-                self.process.kill()
-                self.process.wait()
-
-
-class Weed:
-    """A SeaweedFS server with its data in `folder`."""
-
-    def __init__(self, folder: Path) -> None:
-        (folder / "data").mkdir(parents=True)
-        self.folder, self.ports = folder, free_ports(8)
-        self.server = S3Server(f"http://127.0.0.1:{self.ports[6]}")
-
-    def start(self) -> None:
-        """Start it and wait until it has its bucket."""
-        self.process = start_weed(self.folder, self.ports)
-        wait_for_weed(self.server, self.process, self.folder / "weed.log")
-
-    def kill(self) -> None:
-        """SIGKILL."""
-        self.process.kill()
-        self.process.wait()
-
-
-@dataclass
-class World:
-    """A Prefect server, a worker and a store, all in `folder`, and the one run.
-
-    silent  seconds without a sign of life after which the run is started again: more than the 30 s between two of them
-            and a restart of the Prefect server, else that starts a living run again, which does no harm but takes its time
-    daemon  where the sandbox's containers run; None: backend process
-    s3      where the store is; None: on the disk. `bad`: the connection through which the run reaches it
-    """
-
-    folder: Path
-    silent: int = 60
-    daemon: Daemon | None = None
-    s3: Weed | None = None
-    bad: str = ""
-    began: float = field(default_factory=time.monotonic)
-    run: str = ""
-
-    def __post_init__(self) -> None:
-        self.disk = self.folder / "disk"
-        self.scratch = self.folder / "tmp"
-        for path in (self.disk, self.scratch, self.folder / "home"):
-            path.mkdir(parents=True, exist_ok=True)
-        self.scratch.chmod(0o711)
-        port = str(free_ports(1)[0])
-        self.api = PrefectServer(f"http://127.0.0.1:{port}/api")
-        self.environment = (
-            dict(os.environ)
-            | {
-                "CHAOS": str(self.folder),
-                "PYTHONPATH": str(ROOT),
-                "PREFECT_API_URL": self.api.url,
-                "PREFECT_HOME": str(self.folder / "home"),
-                "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-                "DO_NOT_TRACK": "1",
-                "HF_HUB_OFFLINE": "1",
-                "OMP_NUM_THREADS": "1",
-                "TMPDIR": str(self.scratch),
-                "XDG_CACHE_HOME": str(self.disk / "cache"),
-            }
-            | ({"DOCKER_HOST": self.daemon.url} if self.daemon else {})
-            | (self.s3.server.environment | {"AWS_ENDPOINT_URL": self.bad} if self.s3 else {})
-        )
-        if self.s3:
-            self.store = Store(
-                self.s3.server.store("chaos"), self.disk / "cache/selftrain/store", self.s3.server.options
-            )
-        else:
-            self.store = Store(str(self.disk / "store"))
-        self.local = self.store.local
-        serve = [
-            sys.executable,
-            "-m",
-            *f"prefect server start --no-ui --host 127.0.0.1 --port {port}".split(),
-        ]
-        work = [sys.executable, "-m", "flows.worker", "--type", "process"]
-        self.server = Service(serve, self.folder / "server.log", self.environment)
-        self.worker = Service(work, self.folder / "worker.log", self.environment)
-
-    def say(self, what: str) -> None:
-        """Tell the time and what happens."""
-        print(f"{time.monotonic() - self.began:6.1f} s  {what}", flush=True)
-
-    def wait(self, true: Callable[[], Any], what: str, seconds: float = LONGEST, pause: float = 0.05) -> Any:
-        """Wait until `true`, and return it. Raises SystemExit with the worker's last words after `seconds`."""
-        deadline = time.monotonic() + seconds
-        while not (value := true()):
-            if time.monotonic() > deadline:
-                tail = self.worker.log.read_text()[-4000:] if self.worker.log.exists() else ""
-                raise SystemExit(f"{what} did not come in {seconds:.0f} s\n{tail}")
-            time.sleep(pause)
-        return value
-
-    def answers(self) -> bool:
-        """Whether the Prefect server does."""
-        with contextlib.suppress(OSError):
-            self.api.post("flow_runs/count")
-            return True
-        return False
-
-    def get(self, path: str) -> Any:
-        """The JSON answer of the Prefect server."""
-        return self.api.send("GET", path)
-
-    def states(self) -> list[str]:
-        """The names of the states that the run has had."""
-        return [state["name"] for state in self.get(f"flow_run_states/?flow_run_id={self.run}")]
-
-    def state(self) -> str:
-        """The run's present state."""
-        return str(self.get(f"flow_runs/{self.run}")["state_name"])
-
-    def building(self, step: str) -> bool:
-        """Whether the artifact of the run's step is being made. Steps work beside each other, so others may be too."""
-        try:
-            run = json.loads((self.folder / "out" / "run.json").read_text())
-        except FileNotFoundError:
-            return False
-        if step not in run["stages"]:
-            return False
-        ref = ArtifactRef(**run["stages"][step])
-        if self.store.manifest(ref) is not None:
-            raise SystemExit(f"{step} was over before it could be disturbed")
-        return (self.local / "work" / ref.stage / ref.key).exists()
-
-    def wait_for_step(self, step: str) -> None:
-        """Wait until it is building. Raises SystemExit where the run ends before."""
-        looked = time.monotonic()
-        while not self.building(step):
-            if time.monotonic() > looked + 3:
-                looked = time.monotonic()
-                if self.state() in ENDS:
-                    raise SystemExit(f"the run ended before {step}\n{self.worker.log.read_text()[-4000:]}")
-            time.sleep(0.05)
-
-    def processes(self, *words: str) -> list[int]:
-        """Living processes of this world whose command line has all `words`."""
-        mark = f"CHAOS={self.folder}".encode()
-        found = []
-        for path in Path("/proc").glob("[0-9]*"):
-            try:
-                command = (path / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                if mark in (path / "environ").read_bytes().split(b"\0") and all(w in command for w in words):
-                    found.append(int(path.name))
-            except OSError:
-                continue
-        return found
-
-    def kill(self, *words: str) -> None:
-        """SIGKILL for every such process, of which there must be one."""
-        for pid in self.wait(lambda: self.processes(*words), f"a process with {words}", 60, pause=0.02):
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
-
-
-FLOW = ("-m prefect.engine",)
 
 
 def kill_training_child(world: World) -> None:
@@ -251,13 +72,13 @@ def kill_sandbox(world: World) -> None:
     if world.daemon is None:
         world.kill("sandbox.runner")
         return
-    for container in world.wait(world.daemon.running, "a container", 60, pause=0.02):
+    for container in world.wait(world.daemon.running, "a container", 240, pause=0.02):
         container.kill()
 
 
 def restart_daemon(world: World) -> None:
     assert world.daemon is not None
-    world.wait(world.daemon.running, "a container", 60, pause=0.02)
+    world.wait(world.daemon.running, "a container", 240, pause=0.02)
     world.daemon.kill()
     time.sleep(3)
     world.daemon.start()
@@ -270,11 +91,33 @@ def restart_s3(world: World) -> None:
     world.s3.start()
 
 
+def fail_another(world: World) -> None:
+    """While the run is dead, and the slot of its deployment free."""
+    world.wait(lambda: world.state() == "Crashed", "the report of the kill", 120)
+    run = world.run
+    start_smoke(world, **{"sft.epoch": 2})  # a typo
+    world.wait(lambda: world.state() in ENDS, "the end of the run that fails")
+    world.run, world.failed = run, world.run
+
+
+def beat_late(world: World) -> None:
+    """What may come of it comes `silent` seconds later: for as long the run is dead once more, when worker and flow are killed."""
+    world.ended = world.api.states(world.failed)
+    world.api.beat(world.failed)
+
+
 def restart_server(world: World) -> None:
+    """The run is held back until the lease of its slot, which the new server has to know, has been renewed twice."""
+    training = world.wait(lambda: world.processes("selftrain.training"), "a training child", 240, pause=0.02)
+    for pid in training:
+        os.kill(pid, signal.SIGSTOP)
+    automate(world, LONGEST)  # its heartbeats are lost while the server is away: it would be taken for dead
     world.server.kill()
-    time.sleep(3)
     world.server.start()
     world.wait(world.answers, "the server")
+    world.outlast_renewals()
+    for pid in training:
+        os.kill(pid, signal.SIGCONT)
 
 
 def lock_database(world: World) -> None:
@@ -309,7 +152,9 @@ Event = tuple[str, str, Callable[[World], None]]
 EVENTS: tuple[Event, ...] = (
     ("sft", "kill -9 of the training child", kill_training_child),
     ("sample-sft-rl", "kill -9 of the flow's process", kill_flow),
+    ("sample-sft-rl", "another run fails, by a typo in its settings", fail_another),
     ("execute-sft-rl", "kill -9 of the sandbox", kill_sandbox),
+    ("rm-1", "a heartbeat of the run that failed arrives", beat_late),
     ("rm-1", "the Prefect server's database is locked for 6 s", lock_database),
     ("rm-1", "kill -9 of the worker, then another worker", kill_worker),
     ("ppo-1", "the S3 server is killed, and back 3 s later", restart_s3),
@@ -318,7 +163,7 @@ EVENTS: tuple[Event, ...] = (
     ("execute-ppo-1-rl", "kill -9 of the Docker daemon, back 3 s later", restart_daemon),
     ("rm-2", "kill -9 of the worker and the flow at once, then another worker", kill_worker_and_flow),
     # The last: a new server holds back the events of runs that it has not seen begin, for 15 minutes.
-    ("ppo-2", "the Prefect server is killed, and back 3 s later", restart_server),
+    ("ppo-2", "the Prefect server is killed and started again", restart_server),
 )
 
 
@@ -336,45 +181,82 @@ def disturbed(world: World, events: tuple[Event, ...]) -> None:
     """Carry out the run with its `events`. Raises SystemExit where it does not end Completed."""
     world.server.start()
     world.wait(world.answers, "the server")
-    automate = [sys.executable, "infra/automation.py", "--silent", str(world.silent)]
-    for command in ([sys.executable, "infra/deploy.py"], automate):
-        subprocess.run(command, cwd=ROOT, env=world.environment, check=True, capture_output=True)
+    subprocess.run(
+        [sys.executable, "infra/deploy.py"], cwd=ROOT, env=world.environment, check=True, capture_output=True
+    )
+    automate(world, world.silent)
     world.worker.start()
     world.say("server, deployments and worker are there")
-    deployment = world.get("deployments/name/iterative-selftrain/prod")["id"]
-    backend = "docker" if world.daemon else "process"
-    overrides = {"store": world.store.url, "runtime.backend": backend}
-    parameters = {"config": "smoke", "overrides": overrides, "out": str(world.folder / "out")}
-    world.run = world.api.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
+    start_smoke(world)
     for step, what, happen in events:
         world.wait_for_step(step)
         happen(world)
         world.say(f"{step}: {what}")
     world.wait(lambda: world.state() in ENDS, "the end", pause=1)
-    world.say(f"the run's states: {', '.join(world.states())}")
+    world.say(f"the run's states: {', '.join(world.api.states(world.run))}")
     if world.state() != "Completed":
         raise SystemExit(world.worker.log.read_text()[-6000:])
+    states, told = world.api.states(world.failed), [row["event"] for row in world.webhook.told]
+    if states != world.ended or told != [state.lower() for state in states if state == "Failed"]:
+        raise SystemExit(f"the run that failed: {', '.join(states)}; messages: {', '.join(told)}")
+
+
+def automate(world: World, silent: int) -> None:
+    """Let runs be taken for dead after `silent` seconds without a sign of life."""
+    with SyncPrefectClient(world.api.url) as client:
+        make_automations(client, silent)
+
+
+def start_smoke(world: World, **overrides: Any) -> None:
+    """Let the worker start a run of the smoke config with these settings."""
+    settings = {"store": world.store.url, "runtime.backend": "docker" if world.daemon else "process"}
+    world.start_run(
+        "iterative-selftrain/prod", config="smoke", overrides=settings | overrides, out=str(world.out)
+    )
+
+
+def lose_server(world: World) -> None:
+    """Kill the Prefect server for good while another run samples and judges, and end that run. Raises SystemExit if it does not."""
+    world.wait(lambda: not world.processes(*FLOW), "the end of the flow's process", SECONDS_TO_END)
+    world.out = world.folder / "last"
+    start_smoke(world, **{"sample.rl": 200})
+    world.wait_for_step("sample-sft-rl")
+    runs = world.daemon.running if world.daemon else lambda: world.processes("sandbox.runner")
+    world.wait(runs, "a sandbox", 240, pause=0.02)
+    world.server.kill()
+    told = time.monotonic()
+    for pid in world.processes(*FLOW):
+        os.kill(pid, signal.SIGTERM)
+    world.wait(lambda: not world.processes(*FLOW), "the end without a server", SECONDS_WITHOUT_SERVER)
+    world.say(f"without a server, another run ended {time.monotonic() - told:.1f} s after SIGTERM")
+
+
+def left_by_run(world: World) -> list[str]:
+    """What a run that has Completed left behind: unfinished builds, and slots that the server takes for held."""
+    found = [f"unfinished build {path}" for path in world.local.glob("work/*/*")]
+    limits = world.api.post("v2/concurrency_limits/filter")
+    return found + [f"slot of {limit['name']}" for limit in limits if limit["active_slots"]]
 
 
 def left(world: World) -> list[str]:
-    """What is left behind, the server aside."""
-    world.worker.kill(signal.SIGTERM)
-    assert world.server.process is not None
+    """What is left behind when server and worker have ended."""
+    found = [f"process {pid}" for pid in world.processes()]
+    locks = (*world.local.glob("locks/*"), *(world.folder / "home" / "selftrain-slots").glob("*"))
+    found += [f"held lock {path}" for path in locks if locked(path)]
+    temporary = [path for path in world.scratch.iterdir() if not THEIRS.search(path.name)]
+    found += [f"temporary file {path}" for path in (*temporary, *world.disk.rglob("*.part"))]
+    found += [f"lease {path}" for path in world.store.files.listing(world.store.root) if "/lease/" in path]
+    if world.daemon:
+        found += [f"container {container.short_id}" for container in world.daemon.containers()]
+    return found
+
+
+def settled(look: Callable[[World], list[str]], world: World) -> list[str]:
+    """What `look` finds, as soon as it is nothing; what is left of it after SECONDS_TO_END."""
     deadline = time.monotonic() + SECONDS_TO_END
-    while True:
-        found = [f"process {pid}" for pid in world.processes() if pid != world.server.process.pid]
-        found += [f"unfinished build {path}" for path in world.local.glob("work/*/*")]
-        found += [f"held lock {path}" for path in world.local.glob("locks/*") if locked(path)]
-        temporary = [path for path in world.scratch.iterdir() if not THEIRS.search(path.name)]
-        found += [f"temporary file {path}" for path in (*temporary, *world.disk.rglob("*.part"))]
-        found += [
-            f"lease {path}" for path in world.store.files.listing(world.store.root) if "/lease/" in path
-        ]
-        if world.daemon:
-            found += [f"container {container.short_id}" for container in world.daemon.containers()]
-        if not found or time.monotonic() > deadline:
-            return found
+    while (found := look(world)) and time.monotonic() < deadline:
         time.sleep(0.5)
+    return found
 
 
 def locked(path: Path) -> bool:
@@ -408,7 +290,10 @@ def compare(world: World, undisturbed: Path, events: tuple[Event, ...] = EVENTS)
     with small_disk(world.disk):
         try:
             disturbed(world, events)
-            remains = left(world)
+            remains = settled(left_by_run, world)
+            lose_server(world)
+            world.worker.kill()
+            remains += settled(left, world)
             found = outcome(world.folder, world.store)
         finally:
             world.worker.kill()
@@ -425,21 +310,6 @@ def compare(world: World, undisturbed: Path, events: tuple[Event, ...] = EVENTS)
         f"{len(expected) - len(different)} of {len(expected)} results are the same, {len(remains)} things are left"
     )
     return 1 if different or remains else 0
-
-
-@contextmanager
-def made(folder: Path, backend: str, store: str, silent: int = 60) -> Iterator[World]:
-    """A world with the servers that `backend` (process, docker) and `store` (local, s3) need."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with ExitStack() as stack:
-        daemon = stack.enter_context(own_daemon(folder / "docker")) if backend == "docker" else None
-        s3 = Weed(folder / "s3") if store == "s3" else None
-        bad = ""
-        if s3:
-            s3.start()
-            stack.callback(s3.kill)
-            bad = stack.enter_context(flaky(s3.server.url)).url
-        yield World(folder, silent, daemon, s3, bad)
 
 
 def possible(world: World, events: tuple[Event, ...] = EVENTS) -> tuple[Event, ...]:

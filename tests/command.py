@@ -10,9 +10,11 @@ import tempfile
 import time
 import urllib.error
 import urllib.request
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -101,8 +103,8 @@ class PrefectServer:
         )
         deadline = time.monotonic() + 60
         while True:
-            try:
-                with urllib.request.urlopen(request, timeout=60) as answer:
+            try:  # on SQLite an answer may wait for a lock for 60 s
+                with urllib.request.urlopen(request, timeout=120) as answer:
                     return json.loads(answer.read() or "null")
             except urllib.error.HTTPError as error:
                 if error.code != 503 or time.monotonic() > deadline:
@@ -123,6 +125,25 @@ class PrefectServer:
                 return tasks
             before = states
             time.sleep(2)
+
+    def states(self, flow_run: Any) -> list[str]:
+        """The names of the states that it has had."""
+        rows = self.send("GET", f"flow_run_states/?flow_run_id={flow_run}")
+        return [row["name"] for row in sorted(rows, key=lambda row: row["timestamp"])]
+
+    def beat(self, *flow_runs: Any, ago: float = 0) -> None:
+        """Send a heartbeat of each, which has the tag `selftrain`, as of `ago` seconds ago."""
+        heartbeats = [
+            {
+                "id": str(uuid.uuid4()),
+                "event": "prefect.flow-run.heartbeat",
+                "occurred": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
+                "resource": {"prefect.resource.id": f"prefect.flow-run.{run}"},
+                "related": [{"prefect.resource.id": "prefect.tag.selftrain", "prefect.resource.role": "tag"}],
+            }
+            for run in flow_runs
+        ]
+        self.send("POST", "events", heartbeats)
 
     def last_completed(self) -> dict[str, Any]:
         """The newest flow run that has ended well; others may be scheduled after it."""

@@ -4,10 +4,11 @@ import os
 import tempfile
 from pathlib import Path
 
-from tests.chaos import compare, kill_worker, made, possible
+from tests.chaos import compare, kill_worker, possible
 from tests.command import Finished
 from tests.needs import need
 from tests.sandbox.conftest import need_backend
+from tests.world import made
 
 
 def test_a_run_with_everything_going_wrong_ends_as_an_undisturbed_one(smoke_run: Finished):

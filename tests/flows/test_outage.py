@@ -1,6 +1,5 @@
 """Tests of deployed runs whose Prefect server goes away: for a while, with a restart, and for good. The runs do nothing but wait."""
 
-import json
 import os
 import signal
 import subprocess
@@ -14,17 +13,9 @@ from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.actions import GlobalConcurrencyLimitCreate
 from prefect.states import Cancelled, Running
 
-from tests.chaos import FLOW, World, made
 from tests.command import ROOT, PrefectServer
+from tests.world import FLOW, World, made
 
-RENEWAL_SECONDS = 6
-"""Seconds between two renewals of a slot's lease here; Prefect's 225 s are no setting."""
-RENEWS_SOONER = f"""
-import sys
-if "prefect.engine" in sys.orig_argv:
-    from prefect.concurrency import _leases
-    _leases._RENEWAL_FRACTION = {RENEWAL_SECONDS} / 300
-"""
 WAITS = """
 import pathlib
 import subprocess
@@ -34,7 +25,7 @@ from flows.deployed import begin
 from tasks import slots
 from tasks.notify import FLOW
 
-slots.RENEW_SECONDS = 6.0
+slots.RENEW_SECONDS = 3.0
 
 @flow(name="waits", **FLOW)
 def waits(begun: str):
@@ -61,9 +52,7 @@ def world() -> Iterator[World]:
         tempfile.TemporaryDirectory(prefix="outage-") as folder,
         made(Path(folder), "process", "local") as world,
     ):
-        (world.folder / "sitecustomize.py").write_text(RENEWS_SOONER)
         (world.folder / "waits.py").write_text(WAITS)
-        world.environment["PYTHONPATH"] = f"{world.folder}:{ROOT}"
         world.environment["PREFECT_CLIENT_MAX_RETRIES"] = "0"  # the worker gives up soon
         try:
             world.server.start()
@@ -93,9 +82,7 @@ def world() -> Iterator[World]:
 def begin(world: World, name: str) -> None:
     """Start a run, and wait until it has begun."""
     begun = world.folder / name
-    deployment = world.get("deployments/name/waits/one")["id"]
-    parameters = {"begun": str(begun)}
-    world.run = world.api.post(f"deployments/{deployment}/create_flow_run", parameters=parameters)["id"]
+    world.start_run("waits/one", begun=str(begun))
     world.wait(begun.exists, "the run's begin", 300)
 
 
@@ -127,15 +114,7 @@ def test_after_an_outage_a_run_goes_on_with_its_slot_and_can_be_cancelled(world:
     world.wait(lambda: given_up in world.worker.log.read_text()[before:], "the worker's giving up", 240)
     world.server.start()
     world.wait(world.answers, "the server")
-    expirations: dict[str, set[str]] = {}
-
-    def renewed() -> bool:
-        """Whether both leases, of the deployment's slot and of the GPU's, have been renewed twice since."""
-        for lease in (world.folder / "home" / "concurrency_leases").glob("*-*.json"):
-            expirations.setdefault(lease.name, set()).add(json.loads(lease.read_text())["expiration"])
-        return [len(found) > 2 for found in expirations.values()] == [True, True]
-
-    world.wait(renewed, "two renewals of the slots' leases", 240)
+    world.outlast_renewals(leases=2)  # of the deployment's slot and of the GPU's
     assert world.state() == "Running"
     cancelling = {"type": "CANCELLING", "name": "Cancelling"}
     world.api.post(f"flow_runs/{world.run}/set_state", state=cancelling)

@@ -7,7 +7,7 @@ import sys
 import time
 import uuid
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -59,22 +59,11 @@ class Runs:
 
     def beat(self, *names: str, ago: float = 0) -> None:
         """Send a heartbeat of each run, as of `ago` seconds ago."""
-        heartbeats = [
-            {
-                "id": str(uuid.uuid4()),
-                "event": "prefect.flow-run.heartbeat",
-                "occurred": (datetime.now(UTC) - timedelta(seconds=ago)).isoformat(),
-                "resource": {"prefect.resource.id": f"prefect.flow-run.{self.made[name]}"},
-                "related": [{"prefect.resource.id": "prefect.tag.selftrain", "prefect.resource.role": "tag"}],
-            }
-            for name in names
-        ]
-        self.server.send("POST", "events", heartbeats)
+        self.server.beat(*(self.made[name] for name in names), ago=ago)
 
     def states(self, name: str) -> list[str]:
         """The names of the states that the run has had."""
-        rows = self.server.send("GET", f"flow_run_states/?flow_run_id={self.made[name]}")
-        return [row["name"] for row in sorted(rows, key=lambda row: row["timestamp"])]
+        return self.server.states(self.made[name])
 
     def events(self, prefix: str) -> list[dict[str, Any]]:
         """The events whose name begins so."""

@@ -116,13 +116,11 @@ def decode(
     for step in range(max_new_tokens):
         given = {"input_ids": ids, "attention_mask": mask, "position_ids": positions}
         out = model(**given, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        cache = out.past_key_values
-        logits = out.logits[:, -1].float()
-        if step == 0 and len(ids) < len(prompts):
-            cache.batch_select_indices(own)
-            logits, mask, positions = logits[own], mask[own], positions[own]
+        cache, logits = out.past_key_values, out.logits[:, -1].float()
         if step == 0:
+            cache.batch_select_indices(own)
             preallocate(cache, max_new_tokens - 1)
+            logits, mask, positions = logits[own], mask[own], positions[own]
         drawn = None if uniforms is None else uniforms[rows, step]
         chosen = logits.argmax(-1) if drawn is None else draw(logits, drawn, top_p, temperature, top_k)
         tokens[rows, step] = chosen.where(running, -1)

@@ -80,4 +80,4 @@ def _probe(row: dict[str, Any]) -> dict[str, float]:
     return {"step": row["step"], "probe_pass_rate": row["pass_rate"], "hacking_gap": row["hacking_gap"]}
 
 
-REPORT = Stage("report", 4, run)
+REPORT = Stage("report", 5, run)

@@ -35,7 +35,7 @@ def test_every_name_of_a_language_leads_to_its_row(row) -> None:
     for name in (*row.names, row.title, row.multipl_e or row.name):
         assert language(name) is language(name.upper()) is row
     for name in (*row.names, *row.fences):
-        assert blocks("", f"```{name}\nx\n```", row.name) == [Block("x\n", row.name)]
+        assert blocks("", f"```{name}\nx\n```", row.name) == (Block("x\n", row.name),)
 
 
 def test_no_name_belongs_to_two_languages() -> None:

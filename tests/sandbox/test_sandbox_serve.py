@@ -328,7 +328,7 @@ def test_a_full_queue_says_when_to_come_back() -> None:
         rows = [{"id": str(at), "language": "py", "program": "print(1)"} for at in range(4)]
         full = server.post("/v1/judge", {"programs": rows})
         assert (full.status_code, full.headers["retry-after"]) == (503, "2")
-        assert "with these 4 programs 2 would wait, allowed are 1" in full.json()["detail"]
+        assert "with the 4 of this request 2 programs would wait, allowed are 1" in full.json()["detail"]
         assert len(server.post("/v1/judge", {"programs": rows[:3]}).text.splitlines()) == 3
         assert server.metric("sandbox_refused_total") == 1
         known = {

@@ -75,7 +75,7 @@ def test_a_step_takes_its_batch_in_equal_parts(batch: int, micro: int, world: in
 def test_a_batch_that_cannot_be_shared_out_is_refused(batch: int, micro: int, world: int):
     config = SftConfig(batch_size=batch, micro_batch_size=micro)
     with pytest.raises(
-        UsageError, match=rf"batch_size {batch} cannot be split .* on {world} processes; choose a multiple"
+        UsageError, match=rf"batch_size {batch} cannot be split .* on {world} process(es)?; choose a multiple"
     ):
         common.trainer_arguments(config, RuntimeConfig(), 1, Path(), world)
 

@@ -244,7 +244,9 @@ def left(world: World) -> list[str]:
     locks = (*world.local.glob("locks/*"), *(world.folder / "home" / "selftrain-slots").glob("*"))
     found += [f"held lock {path}" for path in locks if locked(path)]
     temporary = [path for path in world.scratch.iterdir() if not THEIRS.search(path.name)]
-    found += [f"temporary file {path}" for path in (*temporary, *world.disk.rglob("*.part"))]
+    # Not those in an unfinished build, which the run that was told to end leaves, to be gone on with.
+    parts = [path for path in world.disk.rglob("*.part") if not path.is_relative_to(world.local / "work")]
+    found += [f"temporary file {path}" for path in (*temporary, *parts)]
     found += [f"lease {path}" for path in world.store.files.listing(world.store.root) if "/lease/" in path]
     if world.daemon:
         found += [f"container {container.short_id}" for container in world.daemon.containers()]

@@ -202,9 +202,8 @@ def load_pool(
         parts = [change(table([], kind).select(names))]
         for rows in iter_columns(path, kind, names):
             parts.append(change(rows.filter(pc.is_in(rows["problem_id"], value_set=ids))))
-        return pa.concat_tables(
-            parts, promote_options="default"
-        ).combine_chunks()  # an older file may lack columns
+        # An older file may lack columns.
+        return pa.concat_tables(parts, promote_options="default").combine_chunks()
 
     of_candidates = ("id", "problem_id", "sample", "completion", "logprob", "token_ids")
     path = inputs[f"{name}.candidates"] / "candidates.parquet"

@@ -85,10 +85,10 @@ def with_rates(planner: Planner, store: Store, graph: Graph) -> Speed:
     found: dict[str, list[Rate]] = {}
     for rate in measured(planner, store, graph):
         found.setdefault(rate.kind, []).append(rate)
-    best = {
-        kind: _usual([rate for rate in rates if fit(rate) == max(map(fit, rates))])
-        for kind, rates in found.items()
-    }
+    best: dict[str, Rate] = {}
+    for kind, rates in found.items():
+        closest = max(map(fit, rates))
+        best[kind] = _usual([rate for rate in rates if fit(rate) == closest])
     stated = planner.speed
     said = tuple(f"{kind}: {described(rate)}" for kind, rate in best.items())
     if missing := [kind for kind in stated.rates if kind not in best]:

@@ -17,8 +17,8 @@ DRAIN_SECONDS = 30
 
 
 def check(host: str, port: int) -> str | None:
-    """The bearer token in the environment variable SELFTRAIN_TOKEN, if there is one. Raises UsageError for one that cannot be used, and where nobody can listen on `port` of
-    `host`."""
+    """The bearer token in the environment variable SELFTRAIN_TOKEN, if there is one. Raises UsageError for one that cannot be used,
+    and where nobody can listen on `port` of `host`."""
     connection.check_free(host, port)
     return connection.token_of(TOKEN)
 

@@ -65,7 +65,9 @@ def automations(silent: int, again: int) -> list[AutomationCore]:
     """The automations, for `silent` seconds without a heartbeat and `again` seconds from a crash to the next start."""
     heartbeats = _events("heartbeat", "Pending")  # Pending: a worker has taken the run
     ends = _events("Completed", "Failed", "Crashed", "Cancelling", "Cancelled")
-    onwards = _events("Scheduled", "AwaitingRetry", "Pending", "Running")
+    # Not AwaitingRetry, which these actions cause: where many runs crash at once, it would be evaluated before the server has
+    # committed that the trigger has fired, and fire it again.
+    onwards = _events("Scheduled", "Pending", "Running")
     schedule = {"state": StateType.SCHEDULED, "name": "AwaitingRetry"}
     return [
         AutomationCore(
@@ -74,7 +76,7 @@ def automations(silent: int, again: int) -> list[AutomationCore]:
             trigger=_trigger(
                 Posture.Proactive,
                 after=heartbeats,
-                expect=heartbeats | ends | _events("AwaitingRetry"),
+                expect=heartbeats | ends,
                 within=timedelta(seconds=silent),
             ),
             actions=[

@@ -15,6 +15,7 @@ from prefect import flow, tags
 from prefect.blocks.notifications import CustomWebhookNotificationBlock
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.objects import StateType
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
 from prefect.runtime import flow_run
 from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import State
@@ -26,7 +27,7 @@ from tests.postgres import BINARIES, postgres
 from tests.webhook import Webhook
 
 sys.path.insert(0, str(ROOT / "infra"))
-from automation import BLOCK, CRASHES, NIGHTLY, make_automations
+from automation import BLOCK, CRASHES, NIGHTLY, SILENT, automations, make_automations
 
 SHORT = 10
 """Seconds: the shortest that Prefect allows for what does not happen."""
@@ -178,6 +179,16 @@ def test_what_needs_a_person_is_told_by_the_notification_block(runs: Runs, webho
 )
 def test_a_run_whose_process_is_gone_is_started_again_once(runs: Runs, name: str, states: list[str]):
     assert runs.states(name) == states
+
+
+@pytest.mark.parametrize("automation", automations(SHORT, SHORT), ids=lambda automation: automation.name)
+def test_an_automation_does_not_wait_for_what_the_automations_cause(automation: AutomationCore):
+    """Such an event fires a proactive trigger again, if it comes before the server has committed the firing."""
+    assert isinstance(automation.trigger, EventTrigger)
+    if automation.trigger.posture == Posture.Proactive:
+        assert not automation.trigger.expect & {
+            f"prefect.flow-run.{name}" for name in ("AwaitingRetry", SILENT)
+        }
 
 
 def test_an_event_names_its_config_its_run_and_the_runs_tags(runs: Runs):

@@ -139,7 +139,8 @@ def fill_disk(world: World) -> None:
 def flip_bit(world: World) -> None:
     """In the pairs of round 1, which round 2 reads, and in this machine's copy of them."""
     (manifest,) = world.store.manifests("mine")
-    where = f"mine/{manifest['key']}/{manifest['attempt']}/pairs.parquet"
+    world.damaged = manifest["attempt"]
+    where = f"mine/{manifest['key']}/{world.damaged}/pairs.parquet"
     stored = f"{world.store.root}/{where}"
     content = bytearray(world.store.files.read(stored))
     content[len(content) // 2] ^= 1
@@ -157,8 +158,8 @@ EVENTS: tuple[Event, ...] = (
     ("rm-1", "a heartbeat of the run that failed arrives", beat_late),
     ("rm-1", "the Prefect server's database is locked for 6 s", lock_database),
     ("rm-1", "kill -9 of the worker, then another worker", kill_worker),
+    ("ppo-1", "a bit of round 1's pairs is flipped", flip_bit),  # long before round 2 reads them
     ("ppo-1", "the S3 server is killed, and back 3 s later", restart_s3),
-    ("sample-ppo-1-rl", "a bit of round 1's pairs is flipped", flip_bit),
     ("sample-ppo-1-rl", "the disk is full for 8 s", fill_disk),
     ("execute-ppo-1-rl", "kill -9 of the Docker daemon, back 3 s later", restart_daemon),
     ("rm-2", "kill -9 of the worker and the flow at once, then another worker", kill_worker_and_flow),
@@ -232,8 +233,10 @@ def lose_server(world: World) -> None:
 
 
 def left_by_run(world: World) -> list[str]:
-    """What a run that has Completed left behind: unfinished builds, and slots that the server takes for held."""
+    """What a run that has Completed left behind: unfinished builds, a damaged artifact, and slots that the server takes for held."""
     found = [f"unfinished build {path}" for path in world.local.glob("work/*/*")]
+    attempts = {manifest["attempt"] for manifest in world.store.manifests("mine")}
+    found += [f"damaged artifact mine/{attempt}" for attempt in attempts & {world.damaged}]
     limits = world.api.post("v2/concurrency_limits/filter")
     return found + [f"slot of {limit['name']}" for limit in limits if limit["active_slots"]]
 

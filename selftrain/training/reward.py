@@ -56,7 +56,7 @@ def train(child: Child) -> Outcome:
     training, held_out = split(pairs, settings.holdout, config.seed)
     examples = _examples(tokenizer, training, held_out, settings)
     if settings.loss == "listwise":
-        settings = batches_of_lists(settings, examples.trained)
+        settings = batches_of_lists(settings, examples.trained, world_size())
         config = config.model_copy(update={"reward": settings})
     trainer = _trainer(config, child, tokenizer, examples)
     goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
@@ -237,7 +237,7 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         self._signature_columns = ["chosen_ids", "rejected_ids", "prompt_length", "margin"]
 
     def scores(self, model: Any, batch: dict[str, Any], hidden: bool = False) -> torch.Tensor:
-        """[programs] the score of each program at its last token. `hidden`: whether the per-token scores are computed too."""
+        """[programs] the score of each program, as the exported classifier gives it. `hidden`: whether the per-token scores are computed too."""
         given = {
             name: batch[name] for name in ("input_ids", "attention_mask", "position_ids") if name in batch
         }
@@ -249,9 +249,7 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         outputs = model(**given, output_hidden_states=hidden, use_cache=False)
         if not packed:
             return outputs.logits.squeeze(-1)
-        width = batch["completion_mask"].shape[1]
-        ends = width - 1 - batch["completion_mask"].flip(1).argmax(1)
-        return self.last_scores[batch["row"], ends]
+        return self.last_scores[batch["row"], batch["scored"]]
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 
 from selftrain.config import LONGEST_LIST, RewardConfig
+from selftrain.errors import UsageError
 from selftrain.models.models import encode_completion, encode_prompt, fill_template, pad
 from selftrain.records import Pair
+from selftrain.units import count_of
 
 Row = dict[str, Any]
 
@@ -49,15 +51,24 @@ def lists(rows: Sequence[Row]) -> list[Row]:
     ]
 
 
-def batches_of_lists(settings: RewardConfig, rows: Sequence[Row]) -> RewardConfig:
-    """The settings with batch sizes in lists in place of pairs.
+def batches_of_lists(settings: RewardConfig, rows: Sequence[Row], world: int = 1) -> RewardConfig:
+    """The settings with batch sizes in lists in place of pairs, for `world` processes.
 
-    Both sizes are divided by the power of two that is next to the mean number of pairs in a list, so that they still divide
-    one another.
+    Both sizes are divided by the power of two that is next to the mean number of pairs in a list. The micro batch is then made
+    smaller until a process has a whole number of them.
+
+    Raises UsageError where the lists of a batch cannot be split evenly over the processes.
     """
     share = 2 ** round(log2(sum(len(row["rejected_ids"]) for row in rows) / len(rows)))
-    sizes = {name: max(1, getattr(settings, name) // share) for name in ("batch_size", "micro_batch_size")}
-    return settings.model_copy(update=sizes)
+    batch = max(1, settings.batch_size // share)
+    if batch % world:
+        raise UsageError(
+            f"reward.batch_size {settings.batch_size} is {count_of(batch, 'list')} of about {share} pairs with reward.loss listwise, "
+            f"which cannot be split over {world} processes; choose a multiple of {share * world}"
+        )
+    most = max(1, settings.micro_batch_size // share)
+    micro = next(size for size in range(most, 0, -1) if batch // world % size == 0)
+    return settings.model_copy(update={"batch_size": batch, "micro_batch_size": micro})
 
 
 class Collator:
@@ -74,8 +85,9 @@ class Collator:
         completion_mask  [P, T] which tokens of its input are the program's own
         rejected         [R, M] places of each row's wrong programs among the P; 0 where it has fewer
         gap              [R, M] margins; -inf where a row has fewer wrong programs
-        Packed also: `row` [P], each program's row; `position_ids` [R, T]; `programs` [R, T], the number of the program in its row
-        that a token belongs to, from 1, and 0 for the prompt and the padding
+        Packed also: `row` [P], each program's row; `scored` [P], the place in this row of the token whose score is the program's;
+        `position_ids` [R, T]; `programs` [R, T], the number of the program in its row that a token belongs to, from 1, and 0 for
+        the prompt and the padding
         """
         places, most = len(rows), max(len(row["rejected_ids"]) for row in rows)
         rejected, gap = [], []
@@ -111,19 +123,23 @@ class Collator:
             programs.append(
                 [*[0] * head, *chain.from_iterable([at] * len(end) for at, end in enumerate(ends, 1))]
             )
-        number = pad(programs, 0)
+        number, every = pad(programs, 0), pad(ids, self.pad_token_id)
         owners = [(at, 1) for at in range(len(rows))]
         owners += [
             (at, 2 + other) for at, row in enumerate(rows) for other in range(len(row["rejected_ids"]))
         ]
         row, program = torch.tensor(owners).T
+        own = number[row] == program[:, None]
+        # As in transformers' classifiers: the last token that is not the padding token, which the end token may be.
+        read = (own | (number[row] == 0)) & (every[row] != self.pad_token_id)
         return {
-            "input_ids": pad(ids, self.pad_token_id),
+            "input_ids": every,
             "attention_mask": pad([[1] * len(each) for each in ids], 0),
             "position_ids": pad(positions, 0),
             "programs": number,
             "row": row,
-            "completion_mask": (number[row] == program[:, None]).long(),
+            "scored": number.shape[1] - 1 - read.long().flip(1).argmax(1),
+            "completion_mask": own.long(),
         }
 
 

@@ -19,6 +19,7 @@ from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.records import Pair, write_records
 from selftrain.rerank.reranker import Reranker
 from selftrain.training import reward, reward_rows
+from selftrain.training.common import trainer_arguments
 from tests.selftrain.plan.test_plan import TWO_LAYERS
 from tests.selftrain.training.made import reward_job
 
@@ -83,6 +84,26 @@ def test_pairs_of_one_right_program_are_one_list_of_at_most_eight():
     # 12 pairs in 4 lists: the power of two next to 3 on a logarithmic scale is 4.
     sizes = reward_rows.batches_of_lists(RewardConfig(batch_size=64, micro_batch_size=2), found)
     assert (sizes.batch_size, sizes.micro_batch_size) == (16, 1)
+
+
+@pytest.mark.parametrize(
+    ("pairs", "batch", "micro", "world", "expected"),
+    [(4, 20, 10, 1, (5, 1)), (4, 48, 16, 2, (12, 3)), (2, 24, 12, 2, (12, 6)), (4, 72, 16, 2, (18, 3)), (8, 4, 2, 1, (1, 1))],
+)  # fmt: skip
+def test_batches_of_lists_can_be_shared_out(
+    pairs: int, batch: int, micro: int, world: int, expected: tuple[int, int]
+):
+    rows = [{"rejected_ids": [[1]] * pairs}] * 3
+    given = RewardConfig(batch_size=batch, micro_batch_size=micro)
+    sizes = reward_rows.batches_of_lists(given, rows, world)
+    assert (sizes.batch_size, sizes.micro_batch_size) == expected
+    arguments = trainer_arguments(sizes, RUNTIME, 1, Path(), world)
+    steps = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
+    assert steps * world == sizes.batch_size
+    with pytest.raises(
+        UsageError, match="batch_size 8 is 1 list of about 8 pairs .* choose a multiple of 16"
+    ):
+        reward_rows.batches_of_lists(RewardConfig(batch_size=8), [{"rejected_ids": [[1]] * 8}], 2)
 
 
 def test_a_packed_row_has_its_prompt_once_and_programs_that_do_not_read_one_another():
@@ -181,8 +202,11 @@ def log_softmax_first(first: torch.Tensor, others: list[torch.Tensor]) -> torch.
     return torch.stack([first, *others]).log_softmax(0)[0]
 
 
-def test_packed_programs_have_the_scores_of_separate_rows(reranker: Path):
+@pytest.mark.parametrize("padding", ["<pad>", "<end>"])
+def test_packed_programs_have_the_scores_of_separate_rows(reranker: Path, padding: str):
     tokenizer, model = load_tokenizer(reranker), load_classifier(reranker).eval()
+    tokenizer.pad_token = padding  # many tokenizers pad with the end token
+    model.config.pad_token_id = tokenizer.pad_token_id
     rows = reward_rows.lists([reward_rows.tokens(tokenizer, pair, RewardConfig()) for pair in PAIRS])
     found = []
     for packed in (False, True):

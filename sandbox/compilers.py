@@ -32,6 +32,9 @@ own process, under its limits."""
 PYTHON_SECONDS = 5.0
 """How long the warm compiler may take for a Python program."""
 
+WITH_FILES = {"java": ("-sourcepath", "{dir}"), "ts": ("--types", " ")}
+"""Further options of compilers for programs with `files`: javac finds classes there, tsc takes no folder there for a package of types."""
+
 _SERVERS = Path(__file__).parent / "servers"
 _COMPILED = Path("/opt/servers")
 """The folder in Docker's images with the compiled files of `servers/`."""

@@ -76,17 +76,22 @@ def check_files(files: Named, fetch: Sequence[str] = ()) -> None:
     for name, content in files:
         check_name(name)
         try:
-            b64decode(content, validate=True)
+            content_of(content)
         except ValueError as error:
             raise ValueError(f"file {name!r}: its content is not base64: {error}") from error
 
 
+def content_of(content: str) -> bytes:
+    """What `content` stands for in base64, which may have line breaks, as of mail. Raises `ValueError`."""
+    return b64decode("".join(content.split()), validate=True)
+
+
 def write_files(directory: Path, files: Named, uid: int | None) -> None:
-    """Write `files` into `directory`, before the program runs, and make `uid` their owner. A file that exists already (the
+    """Write `files` into `directory`, before the program is compiled, and make `uid` their owner. A file that exists already (the
     program's source) is not overwritten."""
     for name, content in files:
         with contextlib.suppress(FileExistsError):
-            write_inside(directory, name, b64decode(content), uid)
+            write_inside(directory, name, content_of(content), uid)
 
 
 def write_inside(directory: Path, name: str, content: bytes, uid: int | None = None) -> None:

@@ -14,7 +14,7 @@ from sandbox.checking import CheckerFailed
 from sandbox.classfiles import main_class
 from sandbox.clear import wipe
 from sandbox.compare import same
-from sandbox.compilers import LARGEST_PYTHON, PYTHON_SECONDS, Compiled
+from sandbox.compilers import LARGEST_PYTHON, PYTHON_SECONDS, WITH_FILES, Compiled
 from sandbox.encoding import encoded, is_text
 from sandbox.exchange import read_files, write_files, write_inside
 from sandbox.languages import CONTEST_ENV, LINK, PATH, heap_mib, language, likely_name, stack_mib
@@ -68,7 +68,6 @@ class Judgement:
         for number, case in enumerate(self.program.cases or (None,)):
             if number and (refused := self._restore()):
                 return refused
-            write_files(self.directory, self.program.files, self.uid)
             self.killed = self.judge.group.kills() if self.judge.group else 0
             outcome = self.step(self.row.run, case.stdin if case else "")
             self._add(outcome)
@@ -116,10 +115,12 @@ class Judgement:
         if self.uid is not None:
             os.chown(self.directory, self.uid, self.uid)
         check_room(str(self.directory))
+        write_files(self.directory, self.program.files, self.uid)
         self.judge.check_executable(self.row)
         if self.row.compile:
+            more = WITH_FILES.get(self.row.name, ()) if self.program.files else ()
             warm = self._compile_warm(f"{self.row.warm_options} {name}".lstrip())
-            outcome = warm or self._compile_forked() or self._compile(self.row.compile)
+            outcome = warm or self._compile_forked() or self._compile((*self.row.compile, *more))
             failed = outcome.over or (Verdict.compile_error if outcome.exit_code != 0 else None)
             self.compiled = phase(failed or Verdict.passed, outcome, KEPT_CHARACTERS)
             if failed:
@@ -130,8 +131,9 @@ class Judgement:
         return None
 
     def _compile_warm(self, name: str) -> Outcome | None:
-        """Compile with the language's warm compiler. Returns None if there is none or if it failed."""
-        done = self._warm(name, self.limits.compile_wall_seconds) if is_text(self.text) else None
+        """Compile with the language's warm compiler, which sees no other files. Returns None if there is none or if it failed."""
+        alone = is_text(self.text) and not self.program.files
+        done = self._warm(name, self.limits.compile_wall_seconds) if alone else None
         if done is None:
             return None
         try:
@@ -148,7 +150,7 @@ class Judgement:
     def _compile_forked(self) -> Outcome | None:
         """Compile a C++ program with a zygote. Returns None if there is none for it, or if g++ itself has to tell what is wrong."""
         header = preamble(self.program) if self.row.name == "cpp" and compilable(self.text) else ""
-        zygote = self.judge.zygote(header, self.directory) if header else None
+        zygote = self.judge.zygote(header, self.directory) if header and not self.program.files else None
         if zygote is None:
             return None
         command, out = self._command((), compiling=True), self.directory / "main.s"
@@ -379,7 +381,8 @@ class Judgement:
         stderr = text(last.stderr)
         if self.unseen:
             stderr = self.unseen.with_lines(stderr)
-        stdout, stderr = kept(stdout), kept(stderr)
+        most = self.limits.output_bytes if self.program.whole_output else KEPT_CHARACTERS
+        stdout, stderr = kept(stdout, most), kept(stderr, most)
         return Result(
             self.program.id,
             verdict,

@@ -104,9 +104,10 @@ class Worker:
 
     def _line(self, channel: Channel, deadline: float) -> bytes:
         """The next line that the worker writes. Raises `OSError`, `SandboxError`."""
-        while b"\n" not in self._buffer:
-            self._buffer += channel.receive(deadline)
-        line, _, self._buffer = self._buffer.partition(b"\n")
+        parts = [self._buffer]
+        while b"\n" not in parts[-1]:
+            parts.append(channel.receive(deadline))
+        line, _, self._buffer = b"".join(parts).partition(b"\n")
         return line
 
 

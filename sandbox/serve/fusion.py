@@ -18,7 +18,7 @@ from sandbox.serve.bodies import (
     example,
     memory_schema,
 )
-from sandbox.serve.service import Service, signal_of
+from sandbox.serve.service import Service, check_named, signal_of
 from sandbox.verdicts import MIB, Case, Phase, Program, Result, Verdict
 
 NAMES = {"D_ut": "d", "nodejs": "js", "csharp": "cs", "R": "r"}
@@ -91,7 +91,9 @@ def router(service: Service) -> APIRouter:
                 args=tuple(body.args),
                 files=files,
                 fetch=tuple(body.fetch_files),
+                whole_output=True,
             )
+            check_named(program)
         except ValueError as error:
             raise HTTPException(422, str(error)) from error
         [result] = await service.judge(request, [program], body.run_timeout)

@@ -11,7 +11,7 @@ from sandbox.errors import SandboxError, UsageError
 from sandbox.exchange import MOST_GIVEN
 from sandbox.languages import LANGUAGES, language
 from sandbox.serve.bodies import REFUSALS, Arguments, Body, FileName, LanguageName, example, memory_schema
-from sandbox.serve.service import CEILINGS, Service, signal_of
+from sandbox.serve.service import CEILINGS, Service, check_named, signal_of
 from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 
 Status = Literal["TO", "OL", "SG", "RE"]
@@ -159,7 +159,11 @@ def _program(service: Service, body: Execute) -> Program:
     limits = service.limits(name, run / 1000, compile / 1000, memory)
     stdin = body.stdin if body.stdin.endswith("\n") else body.stdin + "\n"  # as Piston does
     case = Case(stdin, None)
-    return Program("0", name, main.content, (case,), limits=limits, args=tuple(body.args), files=files)
+    program = Program(
+        "0", name, main.content, (case,), limits=limits, args=tuple(body.args), files=files, whole_output=True
+    )
+    check_named(program)
+    return program
 
 
 def _base64(file: File) -> str:

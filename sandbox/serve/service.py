@@ -7,13 +7,16 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from pathlib import PurePosixPath
 from typing import Any
 
 from fastapi import HTTPException, Request
 
 from sandbox.client import Cancel, Sandbox
+from sandbox.encoding import encoded, is_text
 from sandbox.errors import SandboxError, ToolsMissing, UsageError
-from sandbox.languages import language
+from sandbox.exchange import content_of
+from sandbox.languages import language, likely_name
 from sandbox.serve.guard import RETRY_AFTER_SECONDS
 from sandbox.serve.metrics import Metrics
 from sandbox.verdicts import MIB, Limits, Program, Result, Verdict
@@ -279,6 +282,21 @@ def check_count(what: str, count: int, most: int = MOST_PROGRAMS) -> None:
     """Raise HTTPException 422 if there are more than `most` of something in a request."""
     if count > most:
         raise HTTPException(422, f"{what}: got {count}, allowed are at most {most}")
+
+
+def check_named(program: Program) -> None:
+    """Raise ValueError where a file has the name of the program's own source, which would be there in its place, or where the name
+    of a file to fetch is not UTF-8, so that no JSON answer can hold it."""
+    row = language(program.language)
+    own = PurePosixPath(row.file.replace("{name}", likely_name(row, program.source)))
+    for name, content in program.files:
+        if PurePosixPath(name) == own and content_of(content) != encoded(program.source):
+            raise ValueError(
+                f"files: {str(own)!r} is the program's own name here; give this file another one"
+            )
+    for name in program.fetch:
+        if not is_text(encoded(name)):
+            raise ValueError(f"fetch_files: expected names in UTF-8, got {name[:80]!r}")
 
 
 def check_ceilings(given: Mapping[str, float]) -> None:

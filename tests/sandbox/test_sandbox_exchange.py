@@ -1,5 +1,6 @@
 """Tests of a program's arguments and of files passed in and out: unsafe names, links, sizes, programs that write without end."""
 
+import base64
 from base64 import b64encode
 from pathlib import Path
 
@@ -53,6 +54,26 @@ def test_files_in_other_languages(sandbox: Sandbox, language: str, source: str) 
     )
     [result] = sandbox.run([program])
     assert (result.verdict, result.files) == (Verdict.passed, named(o=b"in!")), result
+
+
+@pytest.mark.parametrize(
+    ("language", "source", "files"),
+    [
+        ("cpp", '#include "x/h.h"\nint main() { puts(S); }', {"x/h.h": b'#include <cstdio>\n#define S "4"\n'}),
+        ("java", "class Main { public static void main(String[] a) { System.out.println(H.x); } }",
+         {"H.java": b"public class H { static int x = 4; }", "data/H.txt": b""}),
+        ("ts", "import { x } from './h';\nconsole.log(x);", {"h.ts": b"export const x: number = 4;", "data/h.txt": b""}),
+        ("rs", 'mod h;\nfn main() { println!("{}", h::X); }', {"h.rs": b"pub const X: i32 = 4;"}),
+    ],
+)  # fmt: skip
+def test_the_compiler_finds_the_files(
+    sandbox: Sandbox, language: str, source: str, files: dict[str, bytes]
+) -> None:
+    if sandbox.missing_tools(language) or (sandbox.backend == "bubblewrap" and language != "cpp"):
+        pytest.skip("the others show it")
+    given = tuple((name, base64.encodebytes(content).decode()) for name, content in files.items())
+    [result] = sandbox.run([Program("a", language, source, (Case("", "4"),), files=given)])
+    assert result.verdict is Verdict.passed, result
 
 
 @pytest.mark.parametrize(

@@ -50,6 +50,13 @@ def test_sandbox_fusions_answers(server: Server) -> None:
     assert slow["run_result"]["return_code"] is None
 
 
+def test_a_client_that_compares_the_output_itself_gets_the_whole_of_it(server: Server) -> None:
+    code = "print(*range(300_000))"
+    expected = " ".join(map(str, range(300_000))) + "\n"
+    assert run_code(server, code)["run_result"]["stdout"] == expected
+    assert execute(server, "python", code)["run"]["stdout"] == expected
+
+
 def test_an_exit_code_above_128_is_no_signal_unless_there_is_one(server: Server) -> None:
     for code, fusion, piston, name, status in (
         (255, 255, 255, None, "RE"),

@@ -64,6 +64,16 @@ def server() -> Iterator[Server]:
             '{"code": "", "language": "py", "files": {"a/b": "", "a": ""}}',
             "have the same name, 'a'",
         ),
+        (
+            "/run_code",
+            '{"code": "import main", "language": "py", "files": {"./main.py": "eD0x"}}',
+            "'main.py' is the program's own name here",
+        ),
+        (
+            "/run_code",
+            '{"code": "", "language": "py", "fetch_files": ["\\udcff"]}',
+            "expected names in UTF-8",
+        ),
         ("/run_code", "{", "the body is not JSON: Expecting property name"),
         ("/run_code", "", "the body is empty"),
         ("/run_code", "[]", "expected a JSON object"),
@@ -154,6 +164,10 @@ def test_a_body_of_another_type_is_refused(server: Server) -> None:
         ({"files": []}, "files: List should have at least 1 item"),
         ({"run_memory_limit": 1}, "bytes of memory: got 1, allowed is at least 16777216"),
         ({"other": 1}, "unknown field other"),
+        (
+            {"files": [{"content": "1"}, {"content": "2", "name": "main.py"}]},
+            "is the program's own name here",
+        ),
         ({"run_timeout": 1e9}, "seconds of a run: got 1e+06, allowed is more than 0 and at most 120"),
     ],
 )

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sandbox.lexer import JOINED, STRING
 
-_IDENTIFIER = r"[A-Za-z_]\w*"
+_IDENTIFIER = r"[^\W\d]\w*"
 # The beginning of a line that continues the item above it.
 GOES_ON = r"[})\]{.,]|&&|\|\||(?:else|elif|elsif|except|finally|catch|rescue|ensure|then|do|end|until|when|and|where|with)\b"
 # The end of a line that continues on the next line, in languages in which indentation determines the end of an item.
@@ -15,12 +15,12 @@ _ATTRIBUTES = r"(?:(?:@[\w.]+(?:\([^()]*\))?|\[\[[^\]\n]*\]\]|#?!?\[[^\]\n]*\])\
 _TYPED = (
     _ATTRIBUTES
     + r"(?:template\s*<[^{;]*?>\s*)?(?!(?:return|else|throw|new|case|using|typedef|class|struct|enum|package|import)\b)"
-    r"(?:\([\w\s,<>\[\]?]+\)\s|[A-Za-z_])[\w:<>,\[\]&*?.!() \t\n]*?(?<=[\s&*>\])])"
+    r"(?:\([\w\s,<>\[\]?]+\)\s|[^\W\d])[\w:<>,\[\]&*?.!() \t\n]*?(?<=[\s&*>\])])"
     r"(?P<name>(?!(?:public|private|protected|internal|static|final|async|override|virtual|if|for|while|switch|catch)\b)\w+)\s*(?=\()"
 )
 _TYPED_VALUE = (
     _ATTRIBUTES + r"(?!(?:return|else|throw|case|if|for|while|using|assert)\b)"
-    r"[A-Za-z_][\w:<>,\[\]&*?. \t\n]*[\s&*>\]](?P<name>\w+)\s*(?:\[[^\]]*\]\s*)?[=;{]"
+    r"[^\W\d][\w:<>,\[\]&*?. \t\n]*[\s&*>\]](?P<name>\w+)\s*(?:\[[^\]]*\]\s*)?[=;{]"
 )
 _FIELDS = _ATTRIBUTES + r"(?:[a-z]+\s+)*(?:class|interface|enum|record|struct|union|delegate)\s+(?P<name>\w+)"
 _SCRIPT = (
@@ -71,7 +71,7 @@ _SEMICOLON = r"[;}]$"
 GRAMMARS = {
     "py": Grammar(
         function=rf"(?:@[^\n]*\n\s*)*(?:async\s+)?def\s+(?P<name>{_IDENTIFIER})\s*(?=\()",
-        value=r"(?P<name>[A-Za-z_]\w*(?:\s*,\s*\w+)*)\s*(?::[^=\n]+)?=(?!=)",
+        value=r"(?P<name>[^\W\d]\w*(?:\s*,\s*\w+)*)\s*(?::[^=\n]+)?=(?!=)",
         type=r"(?:@[^\n]*\n\s*)*class\s+(?P<name>\w+)"
         r"|sys\.set\w+\(|(?:decimal\.)?getcontext\(|(?:\w+\.)*seed\(|threading\.stack_size\(",
         imports=r"import\b|from\b|try\s*:\s*\n\s*(?:import|from)\b",
@@ -112,7 +112,7 @@ GRAMMARS = {
         names_imports=True,
     ),
     "ts": Grammar(
-        function=_SCRIPT, value=_SCRIPT_VALUE, type=_SCRIPT_TYPE, imports=_SCRIPT_IMPORT, word=r"[A-Za-z_$][\w$]*", names_imports=True
+        function=_SCRIPT, value=_SCRIPT_VALUE, type=_SCRIPT_TYPE, imports=_SCRIPT_IMPORT, word=r"(?:[^\W\d]|\$)[\w$]*", names_imports=True
     ),
     "cs": Grammar(
         function=_TYPED,
@@ -133,7 +133,7 @@ GRAMMARS = {
         word=r"[\w-]+",
     ),
     "js": Grammar(
-        function=_SCRIPT, value=_SCRIPT_VALUE, type=_SCRIPT_TYPE, imports=_SCRIPT_IMPORT, word=r"[A-Za-z_$][\w$]*", names_imports=True
+        function=_SCRIPT, value=_SCRIPT_VALUE, type=_SCRIPT_TYPE, imports=_SCRIPT_IMPORT, word=r"(?:[^\W\d]|\$)[\w$]*", names_imports=True
     ),
     "go": Grammar(
         function=r"func\s+(?:\([^)]*\)\s*)?(?P<name>\w+)\s*(?:\[[^\]]*\]\s*)?(?=\()",
@@ -182,7 +182,7 @@ GRAMMARS = {
         value=r"(?P<name>[\w.]+)\s*(?:<<?-|=(?!=))",
         type=rf"{STRING}+\s*(?:<-|=)|options\s*\(|set\.seed\s*\(|set(?:Class|Method|Generic|RefClass)\s*\(",
         imports=r"(?:suppress\w+\(\s*)?(?:library|require|requireNamespace|source)\s*\(",
-        word=r"[A-Za-z.][\w.]*",
+        word=r"(?:[^\W\d]|\.)[\w.]*",
     ),
     "d": Grammar(
         function=_TYPED,
@@ -211,7 +211,7 @@ GRAMMARS = {
         imports=r"open\b|include\b",
         first=r"#(?:use|require|load)\b",
         main=r"let\s*(?:\(\s*\)|_|main\b)",
-        word=r"[A-Za-z_][\w']*",
+        word=r"[^\W\d][\w']*",
         unfinished=r"(?:[=(|;]|->|\b(?:in|then|else|begin|do|with|of))$",
         shape="equals",
     ),
@@ -222,7 +222,7 @@ GRAMMARS = {
         imports=r"import\b",
         first=r"module\b",
         main=r"main\b",
-        word=r"[A-Za-z_][\w']*",
+        word=r"[^\W\d][\w']*",
         unfinished=NEVER,
         shape="equals",
     ),
@@ -234,7 +234,7 @@ GRAMMARS = {
         first=r"@moduledoc\b|Mix\.install\b",
         main=r"ExUnit\.start|defmodule\s+\w+Test\b",
         unfinished=r"\A\s*@(?:doc|spec|impl)\b(?:(?!\bdefp?\b).)*\Z|[,|=]$|->$",
-        word=r"[A-Za-z_]\w*",
+        word=r"[^\W\d]\w*",
         shape="end",
         wrapped=True,
     ),

@@ -148,7 +148,9 @@ def _kind(code: str, grammar: Grammar) -> tuple[str, tuple[str, ...]]:
             if kind == "imports":  # `const fs = require("fs")`
                 found = _pattern(grammar.value).match(code) or found
             named = " ".join(text for text in found.groupdict().values() if text)
-            return kind.removesuffix("s"), tuple(re.findall(grammar.word, named))
+            names = tuple(re.findall(grammar.word, named))
+            if names or kind != "function":  # `int 9(` defines none
+                return kind.removesuffix("s"), names
     return "statement", ()
 
 

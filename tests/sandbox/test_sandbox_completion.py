@@ -74,6 +74,38 @@ def test_a_completion_to_learn_from_ends_where_its_function_does() -> None:
     assert completion(PY, "    m = n\n# half way\n    return 2 * m", "py", PY_STOP) == "    m = n"
 
 
+NAMES = {
+    "py": ("def solve(n):\n", "def NAME(n):\n    return n\n\ndef solve(n):\n    return NAME(n)\n"),
+    "js": (
+        "function solve(n){\n",
+        "function NAME(n){\n  return n;\n}\nfunction solve(n){\n  return NAME(n);\n}\n",
+    ),
+    "cs": (
+        "class Problem {\n    public static long Solve(long n) {\n",
+        "class Problem {\n    static long NAME(long n) {\n        return n;\n    }\n"
+        "    public static long Solve(long n) {\n        return NAME(n);\n    }\n}\n",
+    ),
+    "cpp": (
+        "long solve(long n) {\n",
+        "long NAME(long n) {\n    return n;\n}\nlong solve(long n) {\n    return NAME(n);\n}\n",
+    ),
+}
+
+
+@pytest.mark.parametrize("language", NAMES)
+@pytest.mark.parametrize("name", ["求和", "é", "größe", "übung"])
+def test_functions_with_names_in_any_script_come_along(language: str, name: str) -> None:
+    prompt, answer = (text.replace("NAME", name) for text in NAMES[language])
+    found = extract_program(prompt, f"```\n{answer}```\n", language, loosely=True)
+    assert (found.prompt + found.completion).count(f"{name}(") == 2
+
+
+def test_a_definition_without_a_name_is_a_statement() -> None:
+    prompt = NAMES["cs"][0]
+    for text in ("def \n9\n(", "int 9(", "x 9(int n) { return n; }"):
+        assert not is_answer(prompt, text, "cs")
+
+
 def test_the_prompt_repeated() -> None:
     assert completion(PY, PY + "    return 2 * n\n", "py", PY_STOP) == "    return 2 * n"
     assert completion(JAVA, JAVA + "        return 2 * n;\n    }\n}\n", "java") == "        return 2 * n;"

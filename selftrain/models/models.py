@@ -260,12 +260,11 @@ def _load(kind: Any, folder: str | Path, new: frozenset[str] = frozenset(), **op
 @contextmanager
 def _loading(folder: str | Path, what: str) -> Iterator[None]:
     """Convert the exceptions that missing, truncated or wrong files raise into UsageError; `what`: what is being loaded."""
-    from safetensors import SafetensorError
-
     try:
         yield
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise UsageError(f"{folder}: cannot be loaded as {what}: {error}") from error
+    except Exception as error:  # a file with other content than expected may raise anything in the libraries, such as KeyError
+        why = f"{type(error).__name__}: {error}" if isinstance(error, LookupError | AttributeError) else error
+        raise UsageError(f"{folder}: cannot be loaded as {what}: {why}") from error
 
 
 def end_ids(tokenizer: Any, model: Path | Any) -> tuple[int, ...]:

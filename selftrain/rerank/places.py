@@ -73,6 +73,13 @@ def generator_folder(place: str | Path, policy: str = "sft") -> Path:
 
 
 def _found(place: str | Path, role: _Role) -> Path:
+    try:
+        return _find(place, role)
+    except OSError as error:  # without permission, with a name that is too long, or at a URL without a server
+        raise UsageError(f"{str(place)[:200]}: cannot be read: {error.strerror or error}") from error
+
+
+def _find(place: str | Path, role: _Role) -> Path:
     path, text = Path(place), str(place)
     if (path / "config.json").is_file():
         return path

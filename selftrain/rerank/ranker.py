@@ -1,6 +1,7 @@
 """Loads what ranks at a place: the picker of a run or of the champion, or a reranker by itself."""
 
 import hashlib
+import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -54,7 +55,7 @@ def identity(ranker: Picker | Reranker) -> str:
 
 
 def _has_picker(place: str | Path) -> bool:
-    if (Path(place) / "config.json").is_file():
+    if os.path.isfile(Path(place) / "config.json"):  # `Path.is_file` raises for a folder that may not be read
         return False
     if found := find_champion(str(place)):
         from selftrain.champion.registry import evaluation_of

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from selftrain.errors import UsageError
+from selftrain.errors import RunError, UsageError
 from selftrain.models.context import context_of
 from selftrain.models.precision import tensor_cores
 from selftrain.models.prompts import style_of
@@ -35,10 +35,16 @@ class Ranking:
     scores   [n] scores in the order of the candidates; higher is better, and only differences are meaningful. It is minus
              infinity for a candidate that cannot be scored
     refused  index of each candidate that cannot be scored -> the reason: it is empty, holds no program, or is too long
+
+    Raises RunError where a score is NaN or plus infinity, which have no place in an order.
     """
 
     scores: tuple[float, ...]
     refused: Mapping[int, str] = field(default_factory=dict, kw_only=True)
+
+    def __post_init__(self) -> None:
+        if any(math.isnan(score) or score == math.inf for score in self.scores):
+            raise RunError("the reranker gave a score that is not a finite number: its weights are damaged")
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -250,7 +256,20 @@ class Reranker:
         for prompt, candidates in problems:
             head = encode_prompt(self.tokenizer, fill_template(self.template, prompt))
             found.append([head + next(written) for _ in candidates])
+        self._check_ids(found)
         return found
+
+    def _check_ids(self, problems: Sequence[Sequence[Sequence[int]]]) -> None:
+        """Raise UsageError where a token id is none of the model's: the folder has another model's tokenizer, or a longer one."""
+        known = getattr(self.model.config, "vocab_size", None)
+        if known is None or len(self.tokenizer) <= known:
+            return
+        ids = itertools.chain.from_iterable(itertools.chain.from_iterable(problems))
+        if (most := max(ids, default=0)) >= known or (most := self.tokenizer.pad_token_id) >= known:
+            raise UsageError(
+                f"{self.folder or 'the reranker'}: its tokenizer gives the token {most}, and the model knows {known} tokens: "
+                "expected the tokenizer that the reranker was trained with"
+            )
 
 
 Checked = TypeVar("Checked", bound=Ranking)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 
-from selftrain.errors import RunError
 from selftrain.rerank.normal import Normal
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served
@@ -196,10 +195,6 @@ class Batcher:
             ids.setdefault(key, {}).update(problem.ids)
         together = [Problem(key[0], tuple(forms), key[1], ids[key]) for key, forms in places.items()]
         found = dict(zip(places, jobs[0].served.rank(together), strict=True))
-        if any(
-            math.isnan(score) or score == math.inf for ranked in found.values() for score in ranked.scores
-        ):
-            raise RunError("the reranker gave a score that is not a finite number: its weights are damaged")
         self.metrics.scored(sum(job.size for job in jobs), sum(map(len, places.values())))
 
         def of(problem: Problem) -> Ranked:

@@ -26,9 +26,12 @@ def find_run(run: str | Path) -> Path:
     folder contains a run.json.
     """
     for folder in (Path(run), Path("runs") / run):
-        for found in (followed(folder), *reversed(own_folders(folder))):
-            if (found / NAME).is_file():
-                return found
+        try:
+            for found in (followed(folder), *reversed(own_folders(folder))):
+                if (found / NAME).is_file():
+                    return found
+        except OSError as error:  # without permission, or with a name that is too long
+            raise UsageError(f"{str(run)[:200]}: cannot be read: {error.strerror}") from error
     raise UsageError(f"{run}: no {NAME} there; `selftrain runs` lists the runs")
 
 

@@ -10,8 +10,10 @@ import pytest
 from selftrain.champion.registry import Contender, Record, Registry
 from selftrain.errors import UsageError
 from selftrain.rerank.places import generator_folder, reranker_folder
+from selftrain.rerank.ranker import load_ranker
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store.files import Files
+from selftrain.store.runfile import find_run
 from selftrain.store.store import Store
 
 KEYS = {"train_reward": "a" * 32, "sft": "b" * 32, "ppo": "c" * 32}
@@ -114,6 +116,11 @@ def test_what_is_no_place_is_said_and_the_hub_is_asked_only_for_what_can_be_its_
     for nowhere in ("nowhere", "/nowhere/at", "runs/nowhere", "runs"):
         with pytest.raises(UsageError, match=r"expected a reranker's folder .* or a hub's OWNER/NAME"):
             reranker_folder(nowhere)
+    for look in (reranker_folder, generator_folder, load_ranker, find_run):
+        with pytest.raises(UsageError, match=r"^x{200}: cannot be read: File name too long"):
+            look("x" * 300)
+    with pytest.raises(UsageError, match="cannot be read: Connection refused"):
+        reranker_folder("ftp://127.0.0.1:9/there")
     asked = []
 
     def snapshot(name: str, revision: str | None, allow_patterns: list[str]) -> str:

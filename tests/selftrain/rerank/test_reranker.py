@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from transformers import (
     LlamaConfig,
     LlamaForSequenceClassification,
@@ -24,7 +25,7 @@ from transformers import (
 )
 
 from selftrain import Ranking, Reranker
-from selftrain.errors import UsageError
+from selftrain.errors import RunError, UsageError
 from selftrain.models.context import context_of
 from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
 from selftrain.rerank.batches import BATCH_TOKENS, batches
@@ -288,6 +289,53 @@ def test_a_truncated_file_is_said_to_be_unreadable(broken: Path, name: str):
     os.truncate(broken / name, (broken / name).stat().st_size // 2)
     with pytest.raises(UsageError, match=rf"{broken}: cannot be loaded as"):
         Reranker.load(broken)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes"),
+    [
+        ("config.json", {"hidden_size": "16"}),
+        ("config.json", {"num_attention_heads": 7}),
+        ("tokenizer.json", {"added_tokens": None}),
+        ("tokenizer_config.json", []),
+    ],
+)
+def test_files_with_other_content_than_expected_are_said(broken: Path, name: str, changes: Any):
+    """transformers raises errors of many types for them."""
+    content = {**json.loads((broken / name).read_text()), **changes} if changes else changes
+    (broken / name).write_text(json.dumps(content))
+    with pytest.raises(UsageError, match=rf"{broken}: cannot be loaded as"):
+        Reranker.load(broken)
+
+
+def test_a_tokenizer_of_a_larger_model_is_said(broken: Path):
+    tokens = json.loads((broken / "tokenizer.json").read_text())
+    known = tokens["model"]["vocab"]
+    known |= {f"more{number}": len(known) + number for number in range(1000)}
+    known |= {one: len(known) + number for number, one in enumerate(known) if one.startswith("e")}
+    (broken / "tokenizer.json").write_text(json.dumps(tokens))
+    reranker = Reranker.load(broken)
+    for call in (reranker.rank, reranker.score, lambda *pair: list(reranker.score_many([pair], exact=True))):
+        with pytest.raises(
+            UsageError, match=rf"{broken}: its tokenizer gives the token \d+, and the model knows"
+        ):
+            call(PROMPT, ["    return eee\n"])
+
+
+@pytest.mark.parametrize("score", [math.nan, math.inf])
+def test_scores_that_are_no_finite_numbers_are_told_and_not_ranked(broken: Path, score: float):
+    weights = load_file(broken / "model.safetensors")
+    weights["score.weight"] = weights["score.weight"] * 0 + score
+    save_file(weights, broken / "model.safetensors", {"format": "pt"})
+    reranker = Reranker.load(broken)
+    for call in (
+        reranker.rank,
+        reranker.score,
+        reranker.pick,
+        lambda *pair: list(reranker.score_many([pair])),
+    ):
+        with pytest.raises(RunError, match="a score that is not a finite number: its weights are damaged"):
+            call(PROMPT, ["    return 1\n", "    return 2\n"])
 
 
 def test_a_missing_tokenizer_or_missing_weights_are_said(broken: Path):

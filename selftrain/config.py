@@ -429,7 +429,8 @@ class LoraConfig(Strict):
     alpha: Rate = 32
     """Scale of the adapters: their output is multiplied by alpha / rank."""
     dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that an input of an adapter is dropped in training."""
+    """Probability that an input of an adapter is dropped in training. It has an effect in SFT only: the reranker and the policy are
+    trained without dropout."""
 
 
 class SftConfig(Strict):

@@ -4,7 +4,7 @@
     KEY/progress/SHA256/checkpoints/NAME/FILE      their files
 
 The mirror contains the complete checkpoints of the stage's local folder: the newest ones (`runtime.keep_checkpoints`), and
-the best if the stage evaluates while it trains. `Store.build` deletes the mirror once it has committed the stage's artifact.
+the best if the stage evaluates while it trains (PPO with `ppo.keep_best`: the best policy). `Store.build` deletes the mirror once it has committed the stage's artifact.
 """
 
 import json
@@ -26,7 +26,8 @@ FOLDER = "checkpoints"
 """Folder of the checkpoints in a stage's progress folder, locally and in the store."""
 # A checkpoint is complete if it contains one of these two files.
 WHOLE, STATE = "whole", "state.json"
-"""SFT and reward training write WHOLE last (JSON: number of processes, ZeRO stage); `ppo.checkpoint` writes STATE."""
+"""SFT and reward training write WHOLE last (JSON: number of processes, ZeRO stage); `ppo.checkpoint` writes STATE, and
+`ppo.export` an empty WHOLE beside the best policy."""
 POLL = 5.0
 """Seconds between two searches for new checkpoints."""
 PAUSE = 60.0

@@ -10,6 +10,7 @@ from selftrain.launch.launch import Child
 from selftrain.models import lora
 from selftrain.models.models import decode_completion, load_generator
 from selftrain.stages.ppo import PPOSlice
+from selftrain.store.checkpoints import FOLDER, WHOLE
 from selftrain.training.ppo.state import State, best_step
 
 
@@ -38,23 +39,27 @@ class Export:
         """Store `weights` of step `step` in place of the best so far. Called by every rank; only rank 0 writes."""
         if not self.main:
             return
-        part = self.child.private / "best.part"
-        for old in (part, *self.child.private.glob("best-*")):
+        part, best = self.child.private / "best.part", self._best(step)
+        best.parent.mkdir(parents=True, exist_ok=True)
+        for old in (part, *best.parent.glob("best-*")):
             shutil.rmtree(old, ignore_errors=True)
         self.save(weights, part)
-        part.rename(self._best(step))
+        (part / WHOLE).touch()
+        part.rename(best)
 
     def write(self, state: State, weights: Mapping[str, Any]) -> dict[str, int]:
         """Write the result into the child's folder; returns {"step_kept": step} if `ppo.keep_best` is set, else {}."""
         best = best_step(state.probes) if self.settings.keep_best else None
         if best is not None and self._best(best).is_dir():
-            shutil.copytree(self._best(best), self.child.folder, dirs_exist_ok=True)
+            without = shutil.ignore_patterns(WHOLE)
+            shutil.copytree(self._best(best), self.child.folder, dirs_exist_ok=True, ignore=without)
             return {"step_kept": best}
         self.save(weights, self.child.folder)
         return {} if best is None else {"step_kept": state.step}
 
     def _best(self, step: int) -> Path:
-        return self.child.private / f"best-{step}"
+        """The folder of the best policy, beside the checkpoints: another machine that resumes from these needs it too."""
+        return self.child.private / FOLDER / f"best-{step}"
 
 
 def write_samples(state: State, tokenizer: Any, ends: Sequence[int], folder: Path) -> None:

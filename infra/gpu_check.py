@@ -18,6 +18,7 @@ import shutil
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -126,8 +127,10 @@ class Check:
             case = made()
             outcome = self.measure(row, case, folder)
             check(row, case, outcome, folder)
-        except SelftrainError as error:
+        except Exception as error:  # such as torch's for no memory: the other cases still tell something
             row.error = f"{type(error).__name__}: {error}"
+            if not isinstance(error, SelftrainError):
+                traceback.print_exc()
         shutil.rmtree(folder, ignore_errors=True)
         self.rows.append(row)
         print(row.line(), flush=True)

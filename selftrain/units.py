@@ -32,6 +32,11 @@ def count_of(count: int, one: str, several: str | None = None) -> str:
     return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
+def none_of(count: int, one: str) -> str:
+    """The subject of a sentence with a verb in the singular: `none of the 2 pairs`, or `not even the only pair`."""
+    return f"not even the only {one}" if count == 1 else f"none of the {count_of(count, one)}"
+
+
 def size(count: float) -> str:
     """Format a number of bytes, such as `512 B`, `3.0 MiB`."""
     for unit, least in (("TiB", 2**40), ("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):

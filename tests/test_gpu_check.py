@@ -2,12 +2,13 @@
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from infra import gpu_cases, gpu_check
-from infra.gpu_check import Row
+from infra.gpu_check import Check, Row
 from infra.gpu_measure import peak_of
 from selftrain.models.models import encode_completions, encode_prompt, load_tokenizer
 
@@ -40,6 +41,23 @@ def test_a_result_that_differs_fails_and_is_named():
     assert "FAIL" in row.line()
     assert "score 0.5 / 0.6 DIFFERS" in row.line()
     assert "loss 11.9 / 11.95, " in row.line()
+
+
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("CUDA out of memory"), OSError(28, "No space left")]
+)
+def test_a_case_that_fails_in_any_way_is_a_row_and_the_others_go_on(tmp_path, capsys, error):
+    check = Check(SimpleNamespace(folder=tmp_path), "0.5B", None, set())
+
+    def made():
+        raise error
+
+    check.case("score", made, check.check_score)
+    check.case("ppo", made, check.check_ppo)
+    assert [(row.name, row.ok) for row in check.rows] == [("0.5B score", False), ("0.5B ppo", False)]
+    said = capsys.readouterr()
+    assert f"FAIL  0.5B score: 0 s; {type(error).__name__}: {error}" in said.out
+    assert "in made" in said.err, "where it was raised"
 
 
 @pytest.mark.parametrize("found", [math.nan, math.inf])

@@ -27,6 +27,7 @@ from selftrain.rerank.normal import normal
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Ranking
 from selftrain.stage import Judge
+from selftrain.units import none_of
 
 LOGGER = logging.getLogger("selftrain")
 
@@ -118,7 +119,7 @@ def best_of_n(
     passing = [text for text in texts if filter is None or _passes(filter, verdicts[text])]
     if not passing:
         LOGGER.warning(
-            "none of the %d completions passes the filter %r; the pick is among all", len(candidates), filter
+            "%s passes the filter %r; the pick is among all", none_of(len(candidates), "completion"), filter
         )
     pick = max(passing or texts, key=lambda text: scores[text])
     return Best(

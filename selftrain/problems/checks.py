@@ -16,7 +16,7 @@ from selftrain.errors import DataError
 from selftrain.problems.leaks import function_of, same_problem
 from selftrain.problems.read import Found
 from selftrain.records import Problem
-from selftrain.units import count_of, listed
+from selftrain.units import count_of, listed, none_of
 
 # Reasons for leaving a task out.
 UNFAILABLE = "an empty function passes its tests"
@@ -202,7 +202,7 @@ def _without(found: Found, findings: Findings) -> Found:
     learnt = [problem for problem in kept if problem.split == "sft"]
     if learnt and not any(problem.response for problem in learnt):
         raise DataError(
-            f"none of the {count_of(len(learnt), 'problem')} of split sft has an answer that passes its own tests: "
+            f"{none_of(len(learnt), 'problem')} of split sft has an answer that passes its own tests: "
             f"{listed([p.id for p in learnt])}; mend them, or set problems.check to count to learn from them all the same"
         )
     return replace(found, problems=kept, left_out=found.left_out + Counter(dropped.values()))

@@ -20,7 +20,7 @@ from selftrain.problems.python_sets import PYTHON_SETS, python_rows
 from selftrain.problems.rows import Entry, Row, digest_files, find_files, read_rows
 from selftrain.problems.splits import assign_splits
 from selftrain.records import Problem
-from selftrain.units import listed
+from selftrain.units import listed, none_of
 
 log = logging.getLogger(__name__)
 
@@ -372,7 +372,7 @@ def _check(problems: list[Problem], config: OutsideProblems, left_out: str) -> N
     answered = [problem for problem in learnt if problem.response]
     if learnt and not answered:
         raise DataError(
-            f"none of the {len(learnt)} problems of split sft has an answer to learn from; give `response` in its rows "
+            f"{none_of(len(learnt), 'problem')} of split sft has an answer to learn from; give `response` in its rows "
             "(`solutions` in contest problems), or give sft no share in `shares`"
         )
     log.info("%d problems, %d of %d in sft with an answer", len(problems), len(answered), len(learnt))

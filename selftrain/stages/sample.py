@@ -9,6 +9,7 @@ from selftrain.launch.launch import launch
 from selftrain.records import Candidate, Problem, Writer, iter_records, read_records
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.store.store import PROGRESS
+from selftrain.units import none_of
 
 
 class SampleSlice(Strict):
@@ -82,7 +83,7 @@ def _check_fits(context: Context, problems: list[Problem], sampled: set[str]) ->
     most = context.config.sample.max_new_tokens
     if not sampled:
         raise DataError(
-            f"none of the {len(left_out)} problems has a prompt that fits: a prompt needs 1 token at least, and room for "
+            f"{none_of(len(left_out), 'problem')} has a prompt that fits: a prompt needs 1 token at least, and room for "
             f"sample.max_new_tokens={most} more in the generator's longest input; lower that, or take "
             "a model with a longer one"
         )

@@ -41,7 +41,7 @@ from selftrain.training import common
 from selftrain.training.callbacks import Goal
 from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, trainer_arguments
 from selftrain.training.reward_rows import Collator, batches_of_lists, lists, longest, packed_mask, tokens
-from selftrain.units import count_of
+from selftrain.units import count_of, none_of
 
 
 def train(child: Child) -> Outcome:
@@ -86,7 +86,7 @@ def _examples(
     kept = [row for row in rows if longest(row) <= settings.max_tokens]
     if not kept:
         raise DataError(
-            f"none of the {len(rows)} pairs fits reward.max_tokens={settings.max_tokens} (the shortest has "
+            f"{none_of(len(rows), 'pair')} fits reward.max_tokens={settings.max_tokens} (the shortest has "
             f"{min(map(longest, rows))} tokens, its prompt included): raise it"
         )
     evaluated = [tokens(tokenizer, pair, settings) for pair in held_out] if settings.evaluation_steps else []

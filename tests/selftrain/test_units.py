@@ -2,7 +2,7 @@
 
 import pytest
 
-from selftrain.units import count_of, duration, size, visible
+from selftrain.units import count_of, duration, none_of, size, visible
 
 
 @pytest.mark.parametrize(
@@ -24,6 +24,10 @@ def test_sizes() -> None:
 
 def test_one_thing_is_not_said_in_the_plural() -> None:
     assert [count_of(count, "problem") for count in (0, 1, 2)] == ["0 problems", "1 problem", "2 problems"]
+    assert [none_of(count, "problem") for count in (1, 2)] == [
+        "not even the only problem",
+        "none of the 2 problems",
+    ]
     assert [count_of(count, "process", "processes") for count in (1, 2)] == ["1 process", "2 processes"]
 
 

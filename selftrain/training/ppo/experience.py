@@ -21,6 +21,7 @@ from selftrain.training.ppo.rollout import FromPolicy, noise, seeded
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings
 from selftrain.training.ppo.state import State
+from selftrain.units import none_of
 
 PROBE = -1
 """Step number that seeds the random draws of every probe; no training step has this number."""
@@ -182,7 +183,7 @@ class Collector:
             with state.timed("execute"):
                 found = self.reward.execute(problems, completions)
             if all(one is None for one in found):
-                raise SandboxFailed(f"the sandbox judged none of the {len(problems)} completions of a step")
+                raise SandboxFailed(f"the sandbox judged {none_of(len(problems), 'completion')} of a step")
             passed = torch.tensor(with_means(found, group)).to(passed)
         if self.world > 1:
             torch.distributed.broadcast(passed, 0)

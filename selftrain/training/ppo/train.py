@@ -45,6 +45,7 @@ from selftrain.training.ppo.settings import Models, TrainerSettings, accumulatio
 from selftrain.training.ppo.state import State
 from selftrain.training.ppo.trainer import Trainer
 from selftrain.training.ppo.translate import translation
+from selftrain.units import none_of
 
 
 def train(child: Child) -> Outcome:
@@ -160,7 +161,7 @@ def _prompts(child: Child, config: PPOSlice, tokenizer: Any, models: Sequence[An
     trained, too_long = _fitting(tokenizer, problems, "rl", context, new)
     if not trained:
         raise DataError(
-            f"none of the {too_long} problems of the rl split has a prompt that fits: it needs 1 token at least, and room for "
+            f"{none_of(too_long, 'problem')} of the rl split has a prompt that fits: it needs 1 token at least, and room for "
             f"sample.max_new_tokens={new} more in the models' longest input of {context} tokens; lower"
             " sample.max_new_tokens"
         )

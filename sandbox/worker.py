@@ -23,6 +23,7 @@ class Worker:
         self._channel: Channel | None = None
         self._buffer = b""
         self._stopped = False
+        self._interrupted: Channel | None = None
 
     def judge(self, programs: Sequence[Program]) -> list[Result]:
         """Judge programs, one after another. Returns one result for each; if the sandbox fails on a program, only the results of
@@ -55,6 +56,7 @@ class Worker:
     def interrupt(self) -> None:
         """Kill the program and end the worker. A thread that waits for the worker's answer gets `SandboxError`. The next call
         starts the worker again."""
+        self._interrupted = self._channel
         if self._channel:
             self._channel.hang_up()
 
@@ -69,6 +71,10 @@ class Worker:
         after the first one. Raises `SandboxError` if it failed before."""
         if self._stopped:
             raise SandboxError("the sandbox is closed")
+        if self._channel is not None and self._channel is self._interrupted:
+            self._drop(
+                self._channel
+            )  # the interrupt came when the program had just ended, so nobody has met it
         if self._channel is None:
             self._channel, self._buffer = self._start(), b""
         channel = self._channel

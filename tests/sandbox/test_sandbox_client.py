@@ -235,6 +235,18 @@ def test_the_only_program_of_a_call_can_be_interrupted() -> None:
         signal.signal(signal.SIGALRM, usual)
 
 
+def test_a_call_that_is_cancelled_as_its_program_ends_costs_the_next_program_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with Sandbox("process") as sandbox:
+        call = Cancel()
+        with sandbox._worker("py") as worker, call.busy(worker):
+            assert worker.judge([FINE])[0].verdict is Verdict.passed
+            call.cancel()
+        assert [result.verdict for result in sandbox.run([FINE])] == [Verdict.passed]
+        assert "attempt" not in caplog.text
+
+
 def test_the_only_program_of_a_call_takes_no_other_thread() -> None:
     with Sandbox("process") as sandbox:
         sandbox._threads.shutdown()

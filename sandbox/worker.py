@@ -72,9 +72,8 @@ class Worker:
         if self._stopped:
             raise SandboxError("the sandbox is closed")
         if self._channel is not None and self._channel is self._interrupted:
-            self._drop(
-                self._channel
-            )  # the interrupt came when the program had just ended, so nobody has met it
+            # The interrupt came when the program had just ended, so nobody has met it.
+            self._drop(self._channel)
         if self._channel is None:
             self._channel, self._buffer = self._start(), b""
         channel = self._channel

@@ -6,7 +6,7 @@ because of it, the UI shows a finished step as Cached. If the store has lost the
 
 import contextvars
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -79,6 +79,13 @@ class PrefectRun(ScheduledRun):
         used = occupies(step, self.config.runtime)
         with Slots(used, step.label, get_run_logger(), patient=False) as slots:
             yield slots.held
+
+    def attempt(self, step: Step, progress: Callable[..., None], log: Callable[[str], None]) -> bool:
+        """As `Run.attempt`, in the slots that the step needs; a corrupt input is rebuilt in its own, while this step holds none."""
+        # Before the store's lock is taken, so that no other run waits for one that waits. What the store has needs no slot.
+        used = () if self.is_there(step.ref) else occupies(step, self.config.runtime)
+        with Slots(used, step.label, get_run_logger()) as slots:
+            return super().attempt(step, slots.watch(progress), log)
 
     def execute(self, step: Step, there: bool) -> None:
         """Run the step as a task. The task is Cached if the store has the artifact (`there`) and Prefect has its result."""
@@ -167,10 +174,8 @@ def make_artifact(run: Run, step: Step) -> dict[str, str]:
     logger = get_run_logger()
     logger.info("%s: building %s", step.label, step.ref)
     try:
-        # Before the store's lock is taken, so that no other run waits for one that waits. What the store has needs no slot.
-        used = () if run.is_there(step.ref) else occupies(step, run.config.runtime)
-        with ChildLog(logger) as log, Slots(used, step.label, logger) as slots:
-            built = run.build(step, slots.watch(Progress(run.config.name, step, logger)), log)
+        with ChildLog(logger) as log:
+            built = run.build(step, Progress(run.config.name, step, logger), log)
     except UsageError as error:
         logger.error("%s", error)
         raise

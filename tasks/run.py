@@ -126,16 +126,29 @@ class Run:
         """Hook, called before a stage with shards runs: other machines may build shards, which the stage then only merges."""
 
     def build(self, step: Step, progress: Any = None, log: Callable[[str], None] = CHILD_LOG) -> bool:
-        """Build the step's artifact in this process and its children; False on a cache hit."""
+        """Build the step's artifact in this process and its children; False on a cache hit. A corrupt input is rebuilt, once."""
+        rebuilt: set[str] = set()
+        while True:
+            try:
+                return self.attempt(step, progress or watch(step.label), log)
+            except CorruptArtifact as error:
+                again = error.artifact in rebuilt
+                if again or error.artifact not in map(str, step.inputs.values()):
+                    raise
+                rebuilt.add(error.artifact)
+                self.rebuild(error)
+
+    def attempt(self, step: Step, progress: Callable[..., None], log: Callable[[str], None]) -> bool:
+        """Build the step's artifact once. Raises CorruptArtifact for an input too; a subclass takes here what the work occupies."""
         LOGGER.debug("building %s", step.ref)
         stop = current()
-        clock = Clock(progress or watch(step.label))
+        clock = Clock(progress)
 
         def make(folder: Path) -> Any:
             context = self.context(
                 step,
                 folder,
-                inputs={name: self.path(ref) for name, ref in step.inputs.items()},
+                inputs={name: self.store.path(ref) for name, ref in step.inputs.items()},
                 progress=clock,
                 log=log,
                 manifests={
@@ -189,12 +202,16 @@ class Run:
         try:
             return self.store.path(ref)
         except CorruptArtifact as error:
-            makers = [step for step in self.steps.values() if step.ref == ref]
-            if not makers:
-                raise
-            LOGGER.warning("%s; it is rebuilt", error)
-            self.build(makers[0])
+            self.rebuild(error)
             return self.store.path(ref)
+
+    def rebuild(self, error: CorruptArtifact) -> None:
+        """Rebuild the artifact of `error` by the step that made it; raises `error` if no step of this run did."""
+        makers = [step for step in self.steps.values() if str(step.ref) == error.artifact]
+        if not makers:
+            raise error
+        LOGGER.warning("%s; it is rebuilt", error)
+        self.build(makers[0])
 
     @property
     def stages(self) -> dict[str, dict[str, str]]:

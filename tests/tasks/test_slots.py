@@ -273,6 +273,36 @@ def test_what_the_store_has_takes_no_slot(limit: str, server: PrefectServer, tmp
     assert len(begun.read_text().split()) == 1
 
 
+def count_slots(context: Context) -> Outcome:
+    """A stage that notes how many slots are taken while it works."""
+    with get_client(sync_client=True) as client, open(context.config["file"], "a") as file:
+        file.write(f"{client.read_global_concurrency_limit_by_name(LIMIT).active_slots}\n")
+    (context.folder / "made").write_text("made")
+    return Outcome("")
+
+
+def damage(context: Context) -> Outcome:
+    """A stage after which its input is damaged."""
+    (context.inputs["sft"] / "made").write_text("lost")
+    return Outcome("")
+
+
+@flow
+def meets_damage(store: str, file: str) -> None:
+    """A run in which the artifact of a step that needs the GPU is damaged before another step reads it."""
+    run = PrefectRun(RunConfig(store=store, runtime=RuntimeConfig(device="cuda")), Store(store))
+    sft = run.do(Stage("sft", 1, count_slots), "sft", {"file": file}, {})
+    damaged = run.do(Stage("agree", 1, damage), "damage", {}, {"sft": sft})
+    run.do(Stage("agree", 1, lambda _: Outcome("")), "reads", {}, {"sft": sft, "after": damaged})
+    run.complete()
+
+
+def test_a_damaged_input_is_rebuilt_in_a_slot(limit: str, server: PrefectServer, tmp_path: Path):
+    meets_damage(str(tmp_path / "store"), str(tmp_path / "counts"))
+    assert (tmp_path / "counts").read_text().split() == ["1", "1"]
+    assert taken(server) == 0
+
+
 def start(tmp_path: Path, server: PrefectServer, seconds: float) -> subprocess.Popen[str]:
     """A process that runs the flow."""
     command = (

@@ -4,8 +4,11 @@ import os
 import re
 from collections.abc import Sequence
 
-SECRET_NAME = re.compile(r"TOKEN|SECRET|PASSWORD|PASSWD|CREDENTIAL|(API|ACCESS|AUTH).*KEY", re.IGNORECASE)
-URL_PASSWORD = re.compile(r"(://[^/\s:@]+):[^/\s@]+@")
+SECRET_NAME = re.compile(
+    r"TOKEN|SECRET|PASSWORD|PASSWD|PASSPHRASE|CREDENTIAL|WEBHOOK|AUTH_STRING|(API|ACCESS|AUTH|PRIVATE).*KEY",
+    re.IGNORECASE,
+)
+URL_PASSWORD = re.compile(r"(://[^/\s:@]*):[^/\s]+@")
 
 
 def known_secrets() -> list[str]:

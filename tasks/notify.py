@@ -9,6 +9,7 @@ import logging
 import os
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import PurePath
 from typing import Any
 
@@ -38,7 +39,8 @@ def notify(event: str, text: str, details: dict[str, Any]) -> None:
             pass
     except urllib.error.HTTPError as error:
         LOGGER.warning("the webhook did not accept %r: HTTP status %d", text, error.code)
-    except (OSError, ValueError) as error:  # log only the type: the message may contain the URL
+    # Log only the type: the message may contain the URL. HTTPException: what answers is no HTTP server, or the URL has a blank.
+    except (OSError, ValueError, HTTPException) as error:
         LOGGER.warning("the webhook did not get %r: %s", text, type(error).__name__)
 
 

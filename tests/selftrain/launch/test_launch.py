@@ -163,6 +163,8 @@ def test_no_secret_gets_into_the_log_or_the_error(run: Any, monkeypatch: pytest.
     assert "with ***" in said
     assert "hf_abcdefgh" not in str(raised.value) + "".join(said)
     assert without_secrets("GET s3://me:pass@host/x?a=b:c@d", []) == "GET s3://me:***@host/x?a=b:c@d"
+    assert without_secrets("redis://:pass@host/0", []) == "redis://:***@host/0", "without a user"
+    assert without_secrets("postgresql://me:pa@ss@host/db", []) == "postgresql://me:***@host/db"
 
 
 def test_a_question_of_any_rank_is_answered_and_torchrun_leaves_nothing(

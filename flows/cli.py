@@ -3,6 +3,8 @@
 import argparse
 import atexit
 import gc
+import io
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -60,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 success, 1 the run failed, 2 wrong usage or data."""
     # Else the collector visits all of torch and transformers once more at exit, which takes a second.
     atexit.register(gc.freeze)
+    _open_streams()
     options = parser().parse_args(arguments)
     code = 1
     try:
@@ -67,6 +70,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     finally:
         ENDING.over(code)
     return code
+
+
+def _open_streams() -> None:
+    """Let a stream that the caller has closed swallow what is printed, and show characters that its encoding does not have by code."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _carry_out(options: argparse.Namespace) -> int:

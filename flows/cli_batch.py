@@ -114,7 +114,7 @@ def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -
 
     Raises UsageError where a file cannot be read or written, or `target` is the result of other lines or of another ranker.
     """
-    before, far = go_on(source, target, maker), 0
+    before, far = go_on(source, target, maker, every=True), 0
     bad = before.bad
     progress = Progress(sys.stderr)
     try:
@@ -147,13 +147,13 @@ def rank_stream(ranker: Any, maker: Mapping[str, str], source: str) -> int:
     try:
         with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
             for row in rank_lines(ranker, maker, read_lines(lines, name, 0), window):
-                sys.stdout.write(encoded(row).decode())
-                sys.stdout.flush()
+                sys.stdout.buffer.write(encoded(row))
+                sys.stdout.buffer.flush()
                 bad += _told(name, row)
     except BrokenPipeError:
         raise
     except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
+        raise UsageError(f"{source} or standard output: {error.strerror}") from error
     return 1 if bad else 0
 
 

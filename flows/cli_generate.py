@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.cli_evaluate import add_sandbox
-from flows.lines import Before, check_files, encoded, go_on, read_rows
+from flows.lines import Before, check_files, encoded, go_on, read_rows, read_text
 from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
@@ -280,7 +280,8 @@ def best_command(options: argparse.Namespace) -> int:
         return 0
     # A file or a pipe gets the program as it is.
     pick = visible(found.pick) if sys.stdout.isatty() else found.pick
-    print(pick, end="" if pick.endswith("\n") else "\n")
+    sys.stdout.buffer.write(f"{pick.removesuffix(chr(10))}\n".encode())
+    sys.stdout.flush()
     seconds = ", ".join(f"{name} {value:.1f} s" for name, value in found.seconds.items())
     passing = f", {_passing(found)} pass the filter" if found.verdicts else ""
     print(
@@ -310,11 +311,3 @@ def _as_json(found: Any) -> dict[str, Any]:
         "seconds": dict(found.seconds),
         "candidates": rows,
     }
-
-
-def read_text(name: str) -> str:
-    """The text of a file. Raises UsageError where it cannot be read."""
-    try:
-        return Path(name).read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: cannot be read as text: {error}") from error

@@ -6,10 +6,10 @@ import json
 import re
 import sys
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from flows import cli_batch
+from flows.lines import read_text
 from flows.offline import offline
 from selftrain.errors import UsageError
 from selftrain.units import visible
@@ -109,8 +109,11 @@ def rank_command(options: argparse.Namespace) -> int:
     given: dict[str, Any] = {"mean_logprobs": options.mean_logprobs}
     language = options.language
     if options.example is None:
-        prompt, names = _read(options.prompt), cli_batch.candidate_files(options.candidates, options.prompt)
-        texts = [_read(name) for name in names]
+        prompt, names = (
+            read_text(options.prompt),
+            cli_batch.candidate_files(options.candidates, options.prompt),
+        )
+        texts = [read_text(name) for name in names]
         if options.mean_logprobs is not None:
             check_logprobs(options.mean_logprobs, len(texts))
     else:
@@ -138,7 +141,7 @@ def rank_command(options: argparse.Namespace) -> int:
         for place, at in enumerate(picked.order):
             verdict = f"  {verdicts[at]:<16}" if verdicts else ""
             score = "-" if at in picked.refused else f"{picked.scores[at]:.4f}"
-            print(f"{score:>9}{verdict}  {names[at]}{'   <- pick' if place == 0 else ''}")
+            print(f"{score:>9}{verdict}  {visible(names[at])}{'   <- pick' if place == 0 else ''}")
             if verdicts:
                 print("".join(f"           | {line}\n" for line in visible(texts[at].rstrip()).split("\n")))
     for line in _remarks(options, picker, picked, names):
@@ -149,7 +152,7 @@ def rank_command(options: argparse.Namespace) -> int:
 def _remarks(options: argparse.Namespace, picker: Any, picked: Any, names: Sequence[str]) -> Iterator[str]:
     """What a user should know about a ranking, in lines."""
     for at, reason in picked.refused.items():
-        yield f"{names[at]} is ranked last: {reason}"
+        yield f"{visible(names[at])} is ranked last: {reason}"
     if picker is None:
         return
     yield f"by {picker.way}: {picker.description}"
@@ -177,10 +180,3 @@ def _ranked(picker: Any, picked: Any, names: Sequence[str], verdicts: Sequence[s
     if picker is not None:
         about = {"by": picker.way, "far": picked.far, "chance": picked.chance, "close": picked.close}
     return {"pick": names[picked.best], **about, "candidates": rows}
-
-
-def _read(name: str) -> str:
-    try:
-        return Path(name).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UsageError(f"{name}: cannot be read as text: {error}") from error

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -37,6 +38,14 @@ class Row:
     sha256: str
     fields: dict[str, Any] = field(default_factory=dict)
     wrong: str = ""
+
+
+def read_text(name: str) -> str:
+    """The text of a file. Raises UsageError where it cannot be read."""
+    try:
+        return Path(name).read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"{name}: cannot be read as text: {error}") from error
 
 
 def read_rows(file: IO[bytes], name: str, done: int = 0) -> Iterator[Row]:
@@ -78,7 +87,11 @@ def _parsed(text: bytes, name: str, number: int) -> tuple[dict[str, Any], str]:
 
 def encoded(row: dict[str, Any]) -> bytes:
     """A row as a line of JSON; a number that is not finite, which JSON does not have, is null."""
-    return json.dumps(_finite(row), ensure_ascii=False).encode("utf-8", "replace") + b"\n"
+    row = _finite(row)
+    try:
+        return json.dumps(row, ensure_ascii=False).encode() + b"\n"
+    except UnicodeEncodeError:  # half of a surrogate pair, which UTF-8 does not have, stays as JSON's escape
+        return json.dumps(row).encode() + b"\n"
 
 
 def _finite(value: Any) -> Any:
@@ -136,11 +149,13 @@ def go_on(
     target: str,
     maker: Mapping[str, Any],
     stamp: Callable[[dict[str, Any]], Any] = lambda answer: answer,
+    every: bool = False,
 ) -> Before:
     """Prepare to answer the lines of file `source` in file `target`. An answer there that a kill cut short is removed.
 
     maker  what makes the answers: fields of each stamp
     stamp  answer -> the object with its line, sha256, `maker` and, if it failed, error
+    every  whether each line that is not blank gets an answer
 
     Raises UsageError where a file cannot be read, or `target` answers other lines or was made by something else.
     """
@@ -150,11 +165,13 @@ def go_on(
         raise UsageError(f"{target}: cannot be read: {error.strerror}") from error
     done = _line_of(there, target, maker)
     try:
-        asked, digest, offset, total = _lines_to(source, done)
+        asked, other, offset, total = _lines_to(source, done, _lines_of(target, there.number, stamp), every)
     except OSError as error:
-        raise UsageError(f"{source}: cannot be read: {error.strerror}") from error
-    if done and there.last.get("sha256") != digest:
-        raise UsageError(f"{target} answers other lines than those of {source}; {ADVICE}")
+        raise UsageError(f"{source} or {target}: cannot be read: {error.strerror}") from error
+    if other:
+        raise UsageError(
+            f"{target} answers other lines than those of {source}, line {other} for one; {ADVICE}"
+        )
     if there.cut:
         os.truncate(target, there.kept)
     if done:
@@ -236,15 +253,32 @@ def _stamp(row: bytes, stamp: Callable[[dict[str, Any]], Any]) -> dict[str, Any]
     return found if isinstance(found, dict) else {}
 
 
-def _lines_to(source: str, number: int) -> tuple[int, str, int, int]:
-    """How many of the first `number` lines are not blank, the digest of the last of them, the bytes of all, and all lines of the file."""
-    found, at, line, bytes_read = 0, 0, b"", 0
+def _lines_of(target: str, count: int, stamp: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[Any, Any]]:
+    """Number and digest of the line that each of the first `count` answers is of."""
+    with open(target if count else os.devnull, "rb") as file:
+        for row in islice(file, count):
+            found = _stamp(row, stamp)
+            yield found.get("line"), found.get("sha256")
+
+
+def _lines_to(
+    source: str, number: int, answered: Iterator[tuple[Any, Any]], every: bool
+) -> tuple[int, int, int, int]:
+    """How many of the first `number` lines are not blank, the first line that is not the one that was `answered` (number and digest;
+    0: all are), the bytes of the first `number` lines, and all lines of the file."""
+    found, at, other, bytes_read = 0, 0, 0, 0
+    wanted = next(answered, None)
     with open(source, "rb") as file:
         while at < number and (line := file.readline()):
-            at, found, bytes_read = at + 1, found + bool(line.strip()), bytes_read + len(line)
-        digest = _digest(line)
+            filled = bool(line.strip())
+            at, found, bytes_read = at + 1, found + filled, bytes_read + len(line)
+            if wanted and wanted[0] == at:
+                wrong, wanted = wanted[1] != _digest(line), next(answered, None)
+            else:
+                wrong = every and filled
+            other = other or at * wrong
         # The others are only counted.
         total, block = at, b"\n"
         while more := file.read(BLOCK):
             total, block = total + more.count(b"\n"), more
-    return found, digest, bytes_read, total + (not block.endswith(b"\n"))
+    return found, other or (number if wanted else 0), bytes_read, total + (not block.endswith(b"\n"))

@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from flows.cli import main
 from flows.cli_batch import Line, candidate_files, rank_file, rank_lines, read_lines
-from flows.lines import Before, go_on
+from flows.lines import Before, encoded, go_on
 from selftrain.errors import UsageError
 from selftrain.rerank.picker import Picked, Picker
 from selftrain.rerank.ranker import identity
@@ -181,6 +181,50 @@ def test_another_batchs_output_is_refused(tmp_path: Path):
     assert notes.read_text() == "mine"
     assert settings.read_text() == '{"model": "mine"}'
     assert rows_of(plain) == [{"by": "length"}]
+
+
+def test_a_line_that_has_changed_since_it_was_answered_is_told(tmp_path: Path):
+    source, target = write(tmp_path / "in.jsonl", ROWS), tmp_path / "out.jsonl"
+    rank_file(Longest(), BY, str(source), str(target))
+    answers = target.read_bytes()
+    changed = {"prompt": PROMPT, "candidates": ["y"]}
+    for at in range(len(ROWS)):
+        write(source, [*ROWS[:at], changed, *ROWS[at + 1 :]])
+        number = 1 + source.read_bytes().splitlines().index(json.dumps(changed).encode())
+        with pytest.raises(UsageError, match=f"answers other lines than those of .*, line {number} for one"):
+            rank_file(Longest(), BY, str(source), str(target))
+    assert target.read_bytes() == answers
+    write(source, ROWS[:1])  # the others are gone
+    with pytest.raises(UsageError, match="answers other lines"):
+        rank_file(Longest(), BY, str(source), str(target))
+
+
+def test_half_of_a_surrogate_pair_stays_as_it_is():
+    for row in ({"id": "\ud800é"}, {"id": "é", "deep": [{"\udfff": 1}]}):
+        assert json.loads(encoded(row)) == row
+    assert "é".encode() in encoded({"id": "é"})
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--batch", "IN", "-"], ["--prompt", "prompt", "b.py", "é\x1b\udcff.py"]]
+)
+def test_standard_output_may_be_closed_or_of_few_characters(
+    tmp_path: Path, reranker: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+):
+    monkeypatch.chdir(tmp_path)
+    write(tmp_path / "IN", [{"prompt": PROMPT, "candidates": ["    return 'é'\n"]}])
+    for name, text in (("prompt", PROMPT), ("b.py", "    x\n"), ("é\x1b\udcff.py", "    y = 'é'\n")):
+        Path(name).write_text(text, "utf-8")
+    monkeypatch.setattr("sys.stdout", None)
+    assert main(["rank", str(reranker), *arguments]) == 0
+    written = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(written, "ascii"))
+    assert main(["rank", str(reranker), *arguments]) == 0
+    sys.stdout.flush()
+    if arguments[0] == "--batch":
+        assert json.loads(written.getvalue())["pick"] == "    return 'é'\n"
+    else:
+        assert rb"\xe9<U+001B><U+DCFF>.py" in written.getvalue()
 
 
 def test_files_that_cannot_be_used_are_told_before_a_model_is_loaded(

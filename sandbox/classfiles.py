@@ -10,6 +10,7 @@ Format: https://docs.oracle.com/javase/specs/jvms/se17/html/jvms-4.html
 import io
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,30 +24,37 @@ _SIZES = {3: 4, 4: 4, 5: 8, 6: 8, 8: 2, 9: 4, 10: 4, 11: 4, 12: 4, 15: 3, 16: 2,
 @dataclass(frozen=True)
 class ClassFile:
     """One class. `parent`: the name of its superclass. `nested`: whether it is inside another class or a method. `main_line`: the
-    source line of its own `public static void main(String[])`; None if it has no such method."""
+    source line of its own `public static void main(String[])`; None if it has no such method. `file`: the source file that it was
+    compiled from."""
 
     name: str
     parent: str
     public: bool
     nested: bool
     main_line: int | None
+    file: str
 
 
-def main_class(directory: Path) -> str | None:
+def main_class(directory: Path, file: str = "") -> str | None:
     """The full name of the class to run among the class files under `directory`; None if there are no class files.
 
     Of the classes that have a `main`, their own or an inherited one, it is the public class, else the class whose `main` comes
     first in the source. If no class has a `main`, it is any class, so that `java` reports the error. Nested classes do not count.
+    Classes of source `file` come before those of other files, which a caller may have given, as class files too.
     """
-    found = {one.name: one for one in (read_class(path.read_bytes()) for path in directory.rglob("*.class"))}
+    found: dict[str, ClassFile] = {}
+    for path in directory.rglob("*.class"):
+        with suppress(KeyError, ValueError, IsADirectoryError):  # a given one may be anything
+            one = read_class(path.read_bytes())
+            found[one.name] = one
 
-    def rank(one: ClassFile) -> tuple[bool, bool, int, str]:
+    def rank(one: ClassFile) -> tuple[bool, bool, bool, int, str]:
         holder = one
         for _ in found:
             if holder.main_line is not None or holder.parent not in found:
                 break
             holder = found[holder.parent]
-        return holder.main_line is None, not one.public, holder.main_line or 0, one.name
+        return holder.main_line is None, one.file != file, not one.public, holder.main_line or 0, one.name
 
     outer = [one for one in found.values() if not one.nested]
     return min(outer, key=rank).name.replace("/", ".") if outer else None
@@ -90,10 +98,14 @@ def read_class(content: bytes) -> ClassFile:
             for code in attributes(data, b"Code"):
                 if methods and called == _MAIN and flags & _PUBLIC and flags & _STATIC:
                     main_line = first_line(code)
+    at, file = data.tell(), ""
+    for of in attributes(data, b"SourceFile"):
+        file = _text(texts[of.number(2)])
+    data.seek(at)
     for table in attributes(data, b"InnerClasses"):
         nested = this in {table.number(8) >> 48 for _ in range(table.number(2))}
     names = [_text(texts[classes[one]]) if one else "" for one in (this, parent)]
-    return ClassFile(names[0], names[1], bool(access & _PUBLIC), nested, main_line)
+    return ClassFile(names[0], names[1], bool(access & _PUBLIC), nested, main_line, file)
 
 
 class _Data(io.BytesIO):

@@ -127,7 +127,7 @@ class Judgement:
                 self._check_room(outcome)
                 return self._finish(failed if failed is Verdict.timeout else Verdict.compile_error, outcome)
             if "{entry}" in self.row.run:
-                self.entry = main_class(self.directory) or self.name
+                self.entry = main_class(self.directory, os.path.basename(self.source)) or self.name
         return None
 
     def _compile_warm(self, name: str) -> Outcome | None:

@@ -61,7 +61,8 @@ def test_files_in_other_languages(sandbox: Sandbox, language: str, source: str) 
     [
         ("cpp", '#include "x/h.h"\nint main() { puts(S); }', {"x/h.h": b'#include <cstdio>\n#define S "4"\n'}),
         ("java", "class Main { public static void main(String[] a) { System.out.println(H.x); } }",
-         {"H.java": b"public class H { static int x = 4; }", "data/H.txt": b""}),
+         {"A.java": b"public class A { static int x = 4; public static void main(String[] a) { System.out.println(9); } }",
+          "H.java": b"public class H { static int x = A.x; }", "data/H.class": b"no class", "x.class/H.txt": b""}),
         ("ts", "import { x } from './h';\nconsole.log(x);", {"h.ts": b"export const x: number = 4;", "data/h.txt": b""}),
         ("rs", 'mod h;\nfn main() { println!("{}", h::X); }', {"h.rs": b"pub const X: i32 = 4;"}),
     ],

@@ -159,7 +159,7 @@ def dry_run(options: argparse.Namespace, overrides: dict[str, Any]) -> int:
 def _tell_problems(config: Any) -> None:
     """Read the problems, if they are local files, and print their counts and leaks. Raises DataError as the run would."""
     from selftrain.problems.checks import overview
-    from selftrain.problems.read import find_problems
+    from selftrain.problems.read import check_filled, find_problems
 
     source = config.problems
     parts = getattr(source, "parts", (source,))
@@ -171,6 +171,7 @@ def _tell_problems(config: Any) -> None:
         )
         return
     found = find_problems(source.model_copy(update={"seed": source.seed + config.seed}))
+    check_filled(found, source)
     print("\nproblems (stage `prepare` also runs their programs and checks the results):")
     for line in overview(found):
         print(f"  {line}")

@@ -2,6 +2,8 @@
 
 from selftrain.champion.promotion import CHAMPION
 from selftrain.config import ModelConfig, RunConfig
+from selftrain.errors import UsageError
+from selftrain.plan.estimate import check_batches
 from selftrain.stage import ArtifactRef
 from selftrain.store.store import Store
 from tasks.run import Run, Step
@@ -18,6 +20,9 @@ def method(run: Run, champion: ArtifactRef | None = None) -> ArtifactRef:
         candidates = sample(run, problems, generator, name, evaluation, again)
         return candidates, execute(run, problems, candidates, name, evaluation)
 
+    if not isinstance(run, Outline):  # a plan warns instead, beside all else that it finds
+        for line in check_batches(run.config):
+            raise UsageError(line)
     check_models(run)
     problems = prepare(run)
     generator = sft(run, problems)

@@ -41,6 +41,8 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+Place = Annotated[str, AfterValidator(os.path.expanduser)]
+"""A file, a folder or a remote address; a leading `~` is the home folder, which no shell replaces within a config or `--set`."""
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -186,7 +188,8 @@ class BankConfig(Strict):
 
 
 Entries = Annotated[
-    tuple[str, ...], BeforeValidator(lambda value: (value,) if isinstance(value, str) else value)
+    tuple[Annotated[Place, Field(min_length=1)], ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
 ]
 """Several texts; a single text counts as a list with one element."""
 
@@ -241,7 +244,7 @@ class _TrainAndEvaluation(OutsideConfig):
 
     outside_keys = frozenset({"hub", "revision", "train", "evaluation"})
 
-    hub: str | None = None
+    hub: Place | None = None
     """Id of a data set on the Hugging Face hub, or a local folder in the hub's layout; null: `train` and `evaluation` are
     files."""
     revision: str = "main"
@@ -277,10 +280,10 @@ class MultiPLEConfig(_TrainAndEvaluation):
     """Names MultiPL-E as the source of problems."""
     outside_keys = _TrainAndEvaluation.outside_keys | {"humaneval_py", "mbpp_py"}
 
-    humaneval_py: str = "openai/openai_humaneval"
+    humaneval_py: Place = "openai/openai_humaneval"
     """Where the problems of `humaneval-py` are: a data set on the hub, with `@REVISION` appended if need be, or a local
     folder."""
-    mbpp_py: str = "google-research-datasets/mbpp"
+    mbpp_py: Place = "google-research-datasets/mbpp"
     """Where the problems of `mbpp-py` are: a data set on the hub, with `@REVISION` appended if need be, or a local folder."""
 
 
@@ -323,8 +326,11 @@ class JsonlConfig(OutsideConfig):
     """Share of the tasks without a `split` of their own that each split gets; the shares sum to 1."""
 
 
-def _source(value: Any) -> str:
-    return str(value.get("source", "bank") if isinstance(value, dict) else value.source)
+def _source(value: Any) -> str | None:
+    """The source that `value` names; None where it can name none."""
+    if isinstance(value, dict):
+        return str(value.get("source", "bank"))
+    return getattr(value, "source", None)
 
 
 OutsideProblems = (
@@ -389,7 +395,7 @@ class ModelConfig(Strict):
     outside_keys = frozenset({"base", "revision"})
     keyed_when_set = frozenset({"prompt_style", "random"})
 
-    base: str | None = None
+    base: Place | None = None
     """Folder in the Hugging Face layout, or hub id, of a pretrained model; null: a tiny Llama with random weights, and a
     byte-level BPE that is trained for it."""
     gguf_file: str | None = None
@@ -405,13 +411,22 @@ class ModelConfig(Strict):
     vocabulary: Annotated[int, Field(ge=260)] = 1024
     """Tokens of the BPE that is trained on the training split (`base: null` only)."""
     hidden_size: Count = 128
-    """Width of the tiny Llama's hidden states (`base: null` only); a multiple of `heads`."""
+    """Width of the tiny Llama's hidden states (`base: null` only); a multiple of twice `heads`."""
     layers: Count = 3
     """Number of the tiny Llama's layers (`base: null` only)."""
     heads: Count = 4
     """Number of the tiny Llama's attention heads (`base: null` only)."""
     max_tokens: Count = 256
     """Longest input of the tiny Llama, in tokens: prompt and completion together."""
+
+    @model_validator(mode="after")
+    def _divided(self) -> Self:
+        if self.base is None and self.hidden_size % (2 * self.heads):
+            raise ValueError(
+                f"hidden_size {self.hidden_size} is not a multiple of {2 * self.heads}, twice heads: each head has an even part of it; "
+                "change one of them"
+            )
+        return self
 
     @property
     def options(self) -> dict[str, str]:
@@ -645,7 +660,7 @@ class RewardConfig(Strict):
     template: str = "{prompt}"
     """Text that the reranker reads before the completion, with `{prompt}` in it once. The exported config.json contains it as
     `prompt_template`."""
-    base: str | None = None
+    base: Place | None = None
     """Another model to start from in round 1: folder in the Hugging Face layout, or hub id; null: the SFT generator."""
     base_revision: str | None = None
     """Hub commit of `base`; null: the newest."""
@@ -871,7 +886,7 @@ class EvaluateConfig(Strict):
     agreement: Annotated[int, Field(ge=0)] = 0
     """Number of generated inputs per problem on which Python programs are run to compare their outputs; 0: none. The ranker
     `agreement` picks from the largest group of programs with equal outputs by log-probability, `rm-r+agreement` by score."""
-    reward_models: dict[RankerName, str] = {}
+    reward_models: dict[RankerName, Place] = {}
     """Reward models of others as rankers to compare with: name of the ranker -> folder in the Hugging Face layout, or hub id,
     with `@COMMIT` for a commit that is not the newest. A model with a chat template reads the prompt as the user's message and
     the completion as the assistant's, another one the prompt and the completion."""
@@ -919,9 +934,9 @@ class RuntimeConfig(Strict):
     launcher: Literal["torchrun", "deepspeed"] = "torchrun"
     """What starts training processes on several nodes. torchrun: each further node runs `selftrain node STORE`; deepspeed:
     DeepSpeed's launcher starts all nodes of `hostfile`."""
-    hostfile: str | None = None
+    hostfile: Place | None = None
     """DeepSpeed's file of nodes, with lines `HOST slots=GPUS`; needed with launcher deepspeed."""
-    deepspeed: str | None = None
+    deepspeed: Place | None = None
     """A DeepSpeed JSON file, or the name of a shipped file: zero1, zero2, zero3, zero3-offload; null: no DeepSpeed."""
     scoring_shards: bool = False
     """Whether a reranker is split over this machine's processes when it scores (DeepSpeed's ZeRO stage 3, for inference), for
@@ -986,7 +1001,7 @@ class RunConfig(Strict):
     evaluate: EvaluateConfig = EvaluateConfig()
     promotion: PromotionConfig = PromotionConfig()
     runtime: RuntimeConfig = RuntimeConfig()
-    store: str = "runs/store"
+    store: Place = "runs/store"
     """Folder or fsspec URL (`s3://BUCKET/PATH`) of the artifact store. The environment variable SELFTRAIN_STORE replaces this
     default, here and in the commands that read a store."""
     store_block: str | None = None
@@ -1050,4 +1065,6 @@ class RunConfig(Strict):
 
 def default_store() -> str:
     """The store of runs and commands that name none."""
-    return os.environ.get(STORE_VARIABLE) or str(RunConfig.model_fields["store"].default)
+    return os.path.expanduser(os.environ.get(STORE_VARIABLE, "")) or str(
+        RunConfig.model_fields["store"].default
+    )

@@ -2,15 +2,16 @@
 
 import os
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from pathlib import Path
 from typing import Any, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from selftrain.config import SOURCES, STORE_VARIABLE, RunConfig, suggestion
 from selftrain.errors import UsageError
+from selftrain.yamlfile import parse_yaml, read_yaml
 
 HERE = Path(__file__).parent
 CONFIGS = next(
@@ -27,8 +28,8 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     """
     path = find_config(name)
     try:
-        values = yaml.safe_load(path.read_text()) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = read_yaml(path) or {}
+    except ValueError as error:
         raise UsageError(f"{path}: not readable as YAML: {error}") from error
     if not isinstance(values, dict):
         raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
@@ -42,7 +43,7 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     try:
         config = RunConfig.model_validate(values)
     except ValidationError as error:
-        problems = [_problem(item, named) for item in error.errors()]
+        problems = [_problem(item, named) for item in _first_causes(error.errors())]
         one = len(problems) == 1
         raise UsageError(
             f"{path}: {problems[0].strip()}" if one else "\n".join([f"{path}:", *problems])
@@ -56,20 +57,27 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
 
 def find_config(name: str) -> Path:
     """The file that `name` names: a path, or the name of a shipped config. Raises UsageError if there is none."""
-    for path in (Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
-        if path.is_file():
-            return path
+    if path := first_file(Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+        return path
     known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
     raise UsageError(f"no config {name!r}: expected a YAML file or one of: {known}")
+
+
+def first_file(*paths: Path) -> Path | None:
+    """The first of `paths` that is a file; a path that cannot be one, such as a text of thousands of characters, is none."""
+    for path in paths:
+        with suppress(OSError):
+            if path.is_file():
+                return path
+    return None
 
 
 def find_deepspeed(name: str, beside: Path) -> Path:
     """The JSON file that `runtime.deepspeed` names: a path relative to the working directory or to the folder `beside`, or the
     name of a shipped file."""
     shipped = CONFIGS / "deepspeed"
-    for path in (Path(name), beside / name, shipped / f"{name}.json"):
-        if path.is_file():
-            return path.resolve()
+    if path := first_file(Path(name), beside / name, shipped / f"{name}.json"):
+        return path.resolve()
     known = ", ".join(sorted(path.stem for path in shipped.glob("*.json")))
     raise UsageError(
         f"runtime.deepspeed: no file {name!r} here or in {beside}; expected a DeepSpeed JSON file or one of: {known}"
@@ -84,8 +92,8 @@ def parse_overrides(items: Sequence[str]) -> dict[str, Any]:
         if not equals or not key:
             raise UsageError(f"--set {item!r}: expected KEY=VALUE, e.g. --set sft.epochs=2")
         try:
-            overrides[key] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+            overrides[key] = parse_yaml(value)
+        except ValueError as error:
             raise UsageError(f"--set {item!r}: the value is not YAML: {error}") from error
     return overrides
 
@@ -109,6 +117,17 @@ def _switch(values: dict[str, Any], overrides: Mapping[str, Any]) -> None:
         values["problems"] = {"seed": problems["seed"]} if "seed" in problems else {}
 
 
+def _first_causes(errors: Sequence[Any]) -> list[Any]:
+    """`errors` without those of lists that are too short only because of a wrong item."""
+    wrong = [error["loc"] for error in errors]
+    return [
+        error
+        for error in errors
+        if error["type"] != "too_short"
+        or not any(loc[: len(error["loc"])] == error["loc"] != loc for loc in wrong)
+    ]
+
+
 def _problem(error: Any, named: bool) -> str:
     """One line about an error of pydantic. `named`: whether the config has a name of its own, in place of its file's."""
     # pydantic adds the source's name to the location.
@@ -119,7 +138,7 @@ def _problem(error: Any, named: bool) -> str:
         parent, _, name = where.rpartition(".")
         return f"  {where}: no such setting{_suggested(parent, name, known)}"
     if error["type"] == "union_tag_invalid":
-        known = sorted(SOURCES)
+        known = [name for name in SOURCES if repr(name) in error["ctx"]["expected_tags"]]
         return f"  {where}.source: unknown source {error['ctx']['tag']!r}{suggestion(error['ctx']['tag'], known)}; known: {', '.join(known)}"
     if error["type"] == "value_error":
         return f"  {where}: {error['ctx']['error']}"  # a validator of this project, whose message says what was found
@@ -127,12 +146,25 @@ def _problem(error: Any, named: bool) -> str:
         option = f", or with --set {where}=VALUE" if all(isinstance(part, str) for part in loc) else ""
         return f"  {where}: missing; set it in the config{option}"
     got = repr(error["input"])
+    if expected := _expected(error, where):
+        return f"  {where}: expected {expected}, got {got[:80]}"
     if loc == ["name"] and not named:
         return (
             f"  name: made from the file's name, {got[:80]}, and may have only letters, digits, dots, underscores and dashes, the "
             "first a letter or digit; rename the file, or set name in it"
         )
     return f"  {where}: {error['msg']}; got {got[:80]}"
+
+
+def _expected(error: Any, where: str) -> str:
+    """What a setting has to be that is a list or has settings below it, and is neither; empty for other errors."""
+    if error["type"] in ("tuple_type", "list_type"):
+        return f"a list, such as {where}: [{error['input'] if isinstance(error['input'], str) else '...'}]"
+    if error["type"] in ("model_type", "model_attributes_type", "dict_type", "union_tag_not_found"):
+        known = _settings(error["loc"])
+        named = f" ({', '.join(known)})" if known else ""
+        return f"settings below it{named}" + ", or no such line" * (error["input"] is None)
+    return ""
 
 
 def _suggested(parent: str, name: str, known: list[str]) -> str:

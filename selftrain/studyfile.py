@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
-import yaml
 from pydantic import Field, ValidationError, model_validator
 
 from selftrain.config import NAME, RANKERS, Count, RunConfig, Strict
-from selftrain.configfile import CONFIGS, load_config
+from selftrain.configfile import CONFIGS, first_file, load_config
 from selftrain.errors import UsageError
+from selftrain.yamlfile import read_yaml
 
 Overrides = dict[str, Any]
 """Dotted name of a setting -> its value."""
@@ -99,13 +99,14 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     """
     path = _find(name)
     try:
-        values = yaml.safe_load(path.read_text())
+        values = read_yaml(path)
+    except ValueError as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from error
+    try:
         if not isinstance(values, dict):
             raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
         values.setdefault("name", path.stem)
         config = StudyConfig.model_validate(values)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise UsageError(f"{path}: not readable as YAML: {_one_line(error)}") from error
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -141,9 +142,8 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
 
 def _find(name: str) -> Path:
     folder = CONFIGS / "studies"
-    for path in (Path(name), folder / name, folder / f"{name}.yaml"):
-        if path.is_file():
-            return path
+    if path := first_file(Path(name), folder / name, folder / f"{name}.yaml"):
+        return path
     known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
     raise UsageError(f"no study {name!r}: expected a YAML file or one of: {known}")
 

@@ -372,11 +372,12 @@ def check_batches(config: RunConfig) -> Iterator[str]:
     """Warnings about batches that cannot be split evenly over the processes: the training stages would refuse them."""
     ranks = world(config.runtime)
     stages: tuple[tuple[str, SftConfig | RewardConfig], ...] = (
-        ("sft", config.sft),
+        *((("sft", config.sft),) if config.sft.epochs else ()),
         ("reward", config.reward),
     )
     for name, part in stages:
         step = footprint.micro_rows(part.batch_size, part.micro_batch_size, config.runtime) * ranks
         if part.batch_size % step:
             yield f"{name}.batch_size {part.batch_size} cannot be split evenly on {ranks} processes; use a multiple of {step}"
-    yield from config.ppo.misfits(ranks)
+    if config.policy_rounds:
+        yield from config.ppo.misfits(ranks)

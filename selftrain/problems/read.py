@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from sandbox.languages import LANGUAGES, short_name
-from selftrain.config import BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
+from selftrain.config import SPLITS, BankConfig, ContestsConfig, JsonlConfig, MixedConfig, MultiPLEConfig
 from selftrain.errors import DataError, RunError
 from selftrain.problems.answers import Cleaned
 from selftrain.problems.bank.generate import generate
@@ -102,6 +102,18 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
             listed(left),
         )
     return replace(found, problems=problems, answers=answers)
+
+
+def check_filled(found: Found, config: AnyProblems) -> None:
+    """Raise `DataError` where a split that a run needs has no problem."""
+    # A run without SFT gives split sft no problems; SFT itself refuses to learn from none.
+    unused = {"sft"} - set(config.splits)
+    there = {problem.split for problem in found.problems}
+    if missing := [split for split in SPLITS if split not in there | unused]:
+        raise DataError(
+            f"no problem in splits {', '.join(missing)}; they need some: check problems.* in the config"
+            + (f"; left out: {found.told}" if found.told else "")
+        )
 
 
 def _in_split_languages(problems: Iterable[Problem], config: BankConfig | OutsideProblems) -> list[Problem]:

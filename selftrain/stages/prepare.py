@@ -14,7 +14,7 @@ from sandbox.programs import assemble
 from sandbox.verdicts import Program, Verdict
 from selftrain.config import SPLITS, ExecuteConfig, ProblemsConfig, Strict
 from selftrain.errors import DataError
-from selftrain.problems.read import Found, find_problems
+from selftrain.problems.read import Found, check_filled, find_problems
 from selftrain.problems.references import doubt
 from selftrain.records import Problem, digest, write_records
 from selftrain.stage import Context, Outcome, Stage
@@ -62,14 +62,7 @@ def write(context: Context, found: Found) -> Outcome:
     """Writes problems.parquet. Raises `DataError` where a split has no problem."""
     problems = found.problems
     counts = Counter(problem.split for problem in problems)
-    # A run without SFT gives split sft no problems; SFT itself refuses to learn from none.
-    unused = {"sft"} - set(context.config.problems.splits)
-    missing = [split for split in SPLITS if not counts[split] and split not in unused]
-    if missing:
-        raise DataError(
-            f"no problem in splits {', '.join(missing)}; they need some: check problems.* in the config"
-            + (f"; left out: {found.told}" if found.told else "")
-        )
+    check_filled(found, context.config.problems)
     write_records(context.folder / "problems.parquet", problems, Problem)
     metrics = {
         "source": context.config.problems.source,

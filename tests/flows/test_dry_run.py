@@ -18,13 +18,14 @@ def rows() -> list[dict[str, Any]]:
     ]
 
 
-def dry_run(folder: Path, rows: list[dict[str, Any]]) -> tuple[int, str]:
+def dry_run(folder: Path, rows: list[dict[str, Any]], *more: str) -> tuple[int, str]:
     files = write_jsonl(folder / "mine.jsonl", rows)
     settings = (
         "problems.source=jsonl",
         f"problems.files={files}",
         "problems.languages=[py]",
         "runtime.backend=process",
+        *more,
     )
     done = selftrain("run", "smoke", "--dry-run", *(part for item in settings for part in ("--set", item)))
     return done.returncode, done.stdout + done.stderr
@@ -54,3 +55,10 @@ def test_a_dry_run_tells_of_leaks(tmp_path: Path) -> None:
     code, said = dry_run(tmp_path, [*made, made[0] | {"task": "again", "split": "test"}])
     assert code == 2
     assert "1 task would be evaluated on after training on them:" in said
+
+
+def test_a_split_without_problems_ends_a_dry_run_as_it_ends_prepare(tmp_path: Path) -> None:
+    left = [row for row in rows() if row["split"] != "test"]
+    code, said = dry_run(tmp_path, left, "problems.shares={sft: 1}")
+    assert (code, said.count("Traceback")) == (2, 0)
+    assert "no problem in splits test; they need some: check problems.* in the config" in said

@@ -1,13 +1,17 @@
 """Tests of which stages a run has, by its config."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from pydantic import ValidationError
 
-from flows.method import graph
+from flows.method import graph, method
 from selftrain.config import RunConfig
+from selftrain.errors import UsageError
 from selftrain.stage import Step
+from selftrain.store.store import Store
+from tasks.run import Run
 
 
 def steps(rounds: int = 2, **settings: Any) -> dict[str, Step]:
@@ -99,3 +103,28 @@ def test_mining_depends_on_the_sandbox_only_where_assertions_run():
         assert run[f"mine-{round}"].config.toolchain == {"": ""}
         assert run[f"mine-{round}"].config.execute == run["execute-sft-rl"].config.execute
     assert run["sample-sft-rl"].ref == plain["sample-sft-rl"].ref
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"ppo": {"mini_batch": 100}}, "ppo.rollout_batch 256 is not a multiple of ppo.mini_batch 100"),
+        ({"ppo": {"probe": 3}}, "ppo.probe 3 cannot be spread evenly over 2 training processes"),
+        ({"sft": {"batch_size": 3}}, "sft.batch_size 3 cannot be split evenly on 2 processes"),
+        ({"reward": {"micro_batch_size": 24}}, "reward.batch_size 64 cannot be split evenly on 2 processes"),
+    ],
+)
+def test_batches_that_a_later_stage_would_refuse_are_refused_before_the_first(
+    settings: dict[str, Any], said: str, tmp_path: Path
+):
+    config = RunConfig.model_validate(settings)
+    with pytest.raises(UsageError, match=said):
+        method(Run(config, Store(str(tmp_path))))
+    assert steps(**settings), "a plan tells it as a warning"
+
+
+def test_batches_of_a_stage_that_is_not_run_do_not_matter(tmp_path: Path):
+    settings = {"rounds": 1, "evaluate": {"pools": ["sft"]}, "ppo": {"mini_batch": 100}}
+    run = Run(RunConfig.model_validate(settings), Store(str(tmp_path)), toolchain={"py": "", "sh": ""})
+    method(run)
+    assert "ppo-1" not in run.steps

@@ -156,6 +156,71 @@ def test_a_file_that_is_no_config_is_named(tmp_path: Path, content: bytes):
         load_config(str(path))
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"seed: 1\nsft: {epochs: 1}\nseed: 2\n", "'seed' is there twice; take one out (line 3, column 1)"),
+        (b"sft:\n  epochs: 1\n  epochs: 3\n", "'epochs' is there twice; take one out (line 3, column 3)"),
+        (b"sft:\n\tepochs: 1\n", "(line 2, column 1); indent with blanks, not with tabs"),
+        ("name: caf\u00e9\n".encode("latin-1"), "save the file as UTF-8"),
+        (b"seed: !!int abc\n", "a value that is not of its type"),
+        (b"seed: !!timestamp abc\n", "a value that is not of its type"),
+        (b"seed: " + b"9" * 5000, "a value that is not of its type"),
+        (b"sft: " + b"[" * 3000, "it is nested too deeply"),
+        (b"problems:\n", "problems: expected settings below it (source, "),
+        (b"problems: bank\n", "problems: expected settings below it (source, "),
+        (b"problems: {source: mixed, parts: [null]}\n", "problems.parts.0: expected settings below it ("),
+        (b"problems: {source: mixed, parts: [{source: mixed}]}\n", "'mixed'; known: bank, contests, jsonl, multipl-e"),
+        (b"sft:\n", "sft: expected settings below it (epochs, "),
+        (b"problems: {languages: py}\n", "expected a list, such as problems.languages: [py], got 'py'"),
+        (b"problems: {source: jsonl, files: ''}\n", "problems.files.0: Value should have at least 1 item"),
+        (b"rounds: yes\n", "rounds: Input should be a valid integer"),
+        (b"sft: {epochs: 1:30}\n", "sft.epochs: Input should be a valid number"),
+        (b"model: {heads: 3}\n", "hidden_size 128 is not a multiple of 6, twice heads"),
+    ],
+)  # fmt: skip
+def test_a_mistake_in_a_file_is_told_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_bytes(content)
+    with pytest.raises(UsageError) as raised:
+        load_config(str(path))
+    assert said in str(raised.value)
+    assert str(raised.value).startswith(f"{path}: ")
+    assert "\n" not in str(raised.value)
+
+
+def test_plain_words_are_texts_where_a_setting_is_a_text(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(
+        "\ufeffname: 2026-01-05\nppo: {keep_best: off, whiten_rewards: yes}\nexecute: {audit: off}\n"
+    )
+    config = load_config(str(path), parse_overrides(["sft.learning_rate=3e-3", "seed=1_000"]))
+    assert (config.name, config.execute.audit, config.seed) == ("2026-01-05", "off", 1000)
+    assert (config.ppo.keep_best, config.ppo.whiten_rewards, config.sft.learning_rate) == (False, True, 0.003)
+    files = parse_overrides(["problems={source: jsonl, files: x.jsonl, check: off}"])
+    assert getattr(load_config("smoke", files).problems, "check", None) == "off"
+    merged = "sft: &one {epochs: 1, batch_size: 8}\nreward: {<<: *one, batch_size: 4}\n"
+    path.write_text(merged)
+    assert load_config(str(path)).reward.batch_size == 4
+
+
+def test_a_leading_tilde_is_the_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    settings = {"store": "~/store", "model.base": "~/models/own", "problems.source": "jsonl", "problems.files": "~/own.jsonl"}  # fmt: skip
+    config = load_config("smoke", settings | {"runtime.backend": "docker"})
+    assert (config.store, config.model.base) == ("/home/me/store", "/home/me/models/own")
+    assert getattr(config.problems, "files", None) == ("/home/me/own.jsonl",)
+    monkeypatch.setenv("SELFTRAIN_STORE", "~/other")
+    assert default_store() == "/home/me/other"
+
+
+@pytest.mark.parametrize("setting", ["config", "runtime.deepspeed"])
+def test_a_name_that_no_file_can_have_is_refused(setting: str) -> None:
+    name = "a" * 5000
+    with pytest.raises(UsageError, match=f"no (config|file) '{name}'"):
+        load_config(name) if setting == "config" else load_config("smoke", {setting: name})
+
+
 def test_pretrained_weights_need_isolation():
     settings = {"model.base": "some/model", "runtime.backend": "process"}
     with pytest.raises(UsageError, match=r"isolates nothing.*use backend .*bubblewrap"):

@@ -82,7 +82,7 @@ def test_the_base_may_lie_beside_the_study(tmp_path: Path) -> None:
         ({"variants": {"a": {}}, "baseline": "c"}, "baseline: no variant 'c'; there are: a"),
         ({"variants": {"a": {}}, "seeds": [1, 1]}, "seeds: expected none twice"),
         ({"variants": {"a": {}}, "seeds": []}, "seeds: "),
-        ({"axes": {"rounds": [date(2026, 1, 1)]}}, "variant rounds--2026-01-01: .* rounds: "),
+        ({"axes": {"rounds": [date(2026, 1, 1)]}}, "variant rounds-2026-01-01: .* rounds: "),
         ({"variants": {"a": {}}, "differences": [["a/reranker", "b/greedy"]]}, "VARIANT/RANKER, got 'b/greedy'; variants: a"),
         ({"variants": {"a": {}}, "differences": [["a", "a/greedy"]]}, "differences: expected VARIANT/RANKER, got 'a'"),
         ({"variants": {"a": {}}, "differences": [["a/chosn", "a/rm-1"]]}, "differences: no ranker 'chosn'; expected rm-1, .* chosen"),

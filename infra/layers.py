@@ -29,6 +29,7 @@ LAYERS = (
         "stop",
         "config",
         "schedule",
+        "yamlfile",
         "configfile",
         "studyfile",
     ),

@@ -41,6 +41,10 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+LONGEST_SECONDS = 24 * 3600
+"""Largest CPU time limit of a program."""
+LARGEST_BYTES = 2**50
+"""Largest memory limit of a program."""
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A file, a folder or a remote address; a leading `~` is the home folder, which no shell replaces within a config or `--set`."""
 
@@ -545,9 +549,9 @@ class ExecuteConfig(Strict):
     """Which programs that pass the tests in their source are run once more with one assertion changed so that it has to fail:
     `all`, `off`, or `sample:P` for a share P. A program that passes again has tampered with its tests and gets the verdict
     `tampered`, which counts as a failure."""
-    cpu_seconds: Rate | None = None
+    cpu_seconds: Annotated[float, Field(gt=0, le=LONGEST_SECONDS)] | None = None
     """CPU time limit of a program, in seconds, where its problem sets none; null: the language's own limit."""
-    memory_bytes: Count | None = None
+    memory_bytes: Annotated[int, Field(ge=1, le=LARGEST_BYTES)] | None = None
     """Memory limit of a program, in bytes, where its problem sets none; null: the language's own limit."""
     time_scale: Rate | None = 2.0
     """Factor that a problem's own time limit is multiplied by: contests set limits for compiled programs on their judges'

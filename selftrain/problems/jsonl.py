@@ -9,7 +9,7 @@ from sandbox.completion import is_answer
 from sandbox.languages import LANGUAGES, refusal, short_name
 from selftrain.errors import DataError
 from selftrain.problems.answers import Cleaned, clean
-from selftrain.problems.multipl_e import StopToken, check_language
+from selftrain.problems.multipl_e import StopToken, check_language, is_multipl_e
 from selftrain.problems.rows import Fields, MemoryLimit, Row, TimeLimit, check_fields
 from selftrain.records import Problem
 
@@ -54,6 +54,10 @@ FIELDS = frozenset(_Fields.model_fields)
 
 def jsonl_problem(row: Row) -> tuple[Problem, Cleaned]:
     """The problem in `row`, with an empty split if the row has none, and its cleaned response. Raises `DataError`."""
+    if is_multipl_e(row):
+        raise DataError(
+            f"{row.where}: the row has MultiPL-E's fields, `name` in place of `task`; expected problems.source: multipl-e"
+        )
     fields = check_fields(row, _Fields)
     language = check_language(row, fields.language)
     if bool(fields.tests.strip()) == bool(fields.cases):

@@ -12,9 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from selftrain.config import suggestion
+from selftrain.config import LARGEST_BYTES, LONGEST_SECONDS, suggestion
 from selftrain.errors import DataError
 from selftrain.problems.answers import Cleaned
 from selftrain.records import Problem
@@ -37,6 +37,8 @@ _KINDS = {
 }
 """First bytes of a file that is not UTF-8 text -> its format, and advice for the user."""
 
+LONGEST_PATH = 4095
+"""Most characters of a path in Linux."""
 _SHOWN = 80  # most characters of a value or a line that a message shows
 
 
@@ -80,25 +82,40 @@ class Fields(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        """`value` without optional fields that are null: tables that were written as JSON have each column in each row."""
+        if not isinstance(value, dict):
+            return value
+        optional = {name for name, info in cls.model_fields.items() if not info.is_required()}
+        return {name: item for name, item in value.items() if item is not None or name not in optional}
+
 
 def _seconds(value: Any) -> Any:
     if isinstance(value, dict):
         seconds, nanos = (value.get(name) or 0 for name in ("seconds", "nanos"))
         if isinstance(seconds, list | dict) or isinstance(nanos, list | dict):
             return value
-        value = float(seconds) + float(nanos) / 1e9
+        try:
+            value = float(seconds) + float(nanos) / 1e9
+        except OverflowError as error:  # which pydantic does not catch
+            raise ValueError(str(error)) from None
     if isinstance(value, str):
         value = float(value.removesuffix("s"))
-    return value or None
+    return None if value == 0 and value is not False else value
 
 
 def _bytes(value: Any) -> Any:
-    return (int(value) if isinstance(value, str) else value) or None
+    value = int(value) if isinstance(value, str) else value
+    return None if value == 0 and value is not False else value
 
 
-TimeLimit = Annotated[Annotated[float, Field(gt=0, allow_inf_nan=False)] | None, BeforeValidator(_seconds)]
+TimeLimit = Annotated[
+    Annotated[float, Field(gt=0, le=LONGEST_SECONDS, allow_inf_nan=False)] | None, BeforeValidator(_seconds)
+]
 """Seconds, in any of protobuf's notations: a number, "1.5s" or {"seconds": 1, "nanos": 500000000}; 0 becomes None."""
-MemoryLimit = Annotated[Annotated[int, Field(gt=0)] | None, BeforeValidator(_bytes)]
+MemoryLimit = Annotated[Annotated[int, Field(gt=0, le=LARGEST_BYTES)] | None, BeforeValidator(_bytes)]
 """Bytes, as a number or as a string (protobuf's notation of large integers); 0 becomes None."""
 
 Checked = TypeVar("Checked", bound=Fields)
@@ -107,27 +124,34 @@ Checked = TypeVar("Checked", bound=Fields)
 def check_fields(row: Row, model: type[Checked]) -> Checked:
     """The fields of `row`, checked by `model`. Raises `DataError` that names the row and the wrong field."""
     if not isinstance(row.fields, dict):
-        raise DataError(f"{row.where}: expected a JSON object, got {_shown(row.fields)}")
+        several = isinstance(row.fields, list) and any(isinstance(item, dict) for item in row.fields)
+        advice = "; a list of objects: name the file .json" * several
+        raise DataError(f"{row.where}: expected a JSON object, got {_shown(row.fields)}{advice}")
     try:
         return model.model_validate(row.fields)
     except ValidationError as error:
         first = error.errors()[0]
         name = ".".join(str(part) for part in first["loc"]) or "row"
         if first["type"] == "missing":
-            needed = ", ".join(field for field, info in model.model_fields.items() if info.is_required())
-            found = ", ".join(row.fields) or "nothing"
-            raise DataError(
-                f"{row.where}: field {name!r} is missing; needed: {needed}; found: {found}"
-            ) from None
+            raise DataError(f"{row.where}: field {name!r} is missing{_needed(row, model, first)}") from None
         if first["type"] == "extra_forbidden":
             known = list(model.model_fields) if len(first["loc"]) == 1 else []
             allowed = f"; allowed: {', '.join(known)}" if known else ""
             raise DataError(
                 f"{row.where}: field {name!r} is not known{suggestion(name, known)}{allowed}; take it out of the rows"
             ) from None
-        raise DataError(
-            f"{row.where}: field {name!r}: {first['msg']}, got {_shown(first['input'])}"
-        ) from None
+        said = first["msg"].removeprefix("Value error, ")
+        said = "expected an object of fields" if first["type"] == "model_type" else said
+        raise DataError(f"{row.where}: field {name!r}: {said}, got {_shown(first['input'])}") from None
+
+
+def _needed(row: Row, model: type[Fields], error: Any) -> str:
+    """What a row needs that lacks a field, and what it has; of an object inside the row, what that has."""
+    found = ", ".join(map(str, error["input"])) or "nothing"
+    if len(error["loc"]) > 1:
+        return f" in its object, which has: {found}"
+    needed = ", ".join(field for field, info in model.model_fields.items() if info.is_required())
+    return f"; needed: {needed}; found: {found}"
 
 
 def find_files(entries: Sequence[str]) -> list[Path]:
@@ -137,6 +161,14 @@ def find_files(entries: Sequence[str]) -> list[Path]:
     """
     found: dict[Path, Path] = {}
     for entry in entries:
+        if "://" in entry:
+            raise DataError(
+                f"{entry}: problems are read from files of this machine; copy them here, and name the copy"
+            )
+        if len(entry) > LONGEST_PATH:
+            raise DataError(
+                f"{entry:.80}...: {len(entry)} characters are no path; expected a file, a folder or a glob"
+            )
         if Path(entry).is_dir():
             paths = [path for path in Path(entry).iterdir() if path.name.endswith(SUFFIXES)]
         else:

@@ -14,7 +14,7 @@ from sandbox.libraries import counted, note
 from sandbox.programs import assemble
 from sandbox.twin import chosen
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
-from selftrain.config import ExecuteConfig, Strict
+from selftrain.config import LONGEST_SECONDS, ExecuteConfig, Strict
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.problems.chat import source_of
 from selftrain.records import (
@@ -225,7 +225,7 @@ def limits_for(problem: Problem, config: ExecuteConfig) -> Limits | None:
     """Limits from the problem (scaled), else from the config; None: the language's defaults."""
     seconds, size = config.cpu_seconds, config.memory_bytes
     if problem.time_limit and config.time_scale:
-        seconds = problem.time_limit * config.time_scale
+        seconds = min(problem.time_limit * config.time_scale, LONGEST_SECONDS)
     if problem.memory_limit_bytes and config.memory_scale:
         scaled = int(problem.memory_limit_bytes * config.memory_scale)
         size = min(max(scaled, SMALLEST_MEMORY_BYTES), LARGEST_MEMORY_BYTES)

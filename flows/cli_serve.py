@@ -78,6 +78,11 @@ def check_port(port: int) -> None:
         raise UsageError(f"--port: expected 0 to 65535, got {port}")
 
 
+def url_of(host: str, port: int) -> str:
+    """The address of a server as clients write it: that of IPv6 in brackets."""
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
 def serve_command(options: argparse.Namespace) -> int:
     """`selftrain serve`."""
     if options.threads is None:
@@ -109,8 +114,9 @@ def serve_command(options: argparse.Namespace) -> int:
         logging.warning(
             "everyone who reaches %s:%d may ask; set %s to ask for a token", options.host, options.port, TOKEN
         )
+    where = url_of(options.host, options.port)
     print(
-        f"serving {source.served.name} on http://{options.host}:{options.port}, by {source.served.way}; /docs lists the routes",
+        f"serving {source.served.name} on {where}, by {source.served.way}; /docs lists the routes",
         file=sys.stderr,
     )
     limits = Limits(options.documents, options.characters, options.queue, options.stuck, options.threads)

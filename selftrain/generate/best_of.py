@@ -23,7 +23,7 @@ from selftrain.generate import Sampled
 from selftrain.generate.generator import Generator
 from selftrain.problems.chat import source_of
 from selftrain.problems.examples import example_tests
-from selftrain.rerank.normal import normal
+from selftrain.rerank.normal import language_name, normal
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Ranking
 from selftrain.stage import Judge
@@ -103,7 +103,7 @@ def best_of_n(
 
     Raises UsageError where the filter cannot be used or no completion can be ranked, SandboxFailed where the sandbox cannot judge.
     """
-    language = row_of(language).name if language else None
+    language = language_name(language)
     behind = _behind(filter, prompt, language, tests)
     clock = [time.monotonic()]
     candidates = generator.sample(prompt, n, language=language, **sampling)

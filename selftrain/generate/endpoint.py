@@ -36,7 +36,11 @@ class Endpoint:
     """The model `model` of the server at `base_url`, as a chat model or not."""
 
     def __init__(self, base_url: str, model: str, chat: bool) -> None:
-        if not base_url.startswith(("http://", "https://")) or "@" in base_url:
+        try:
+            host = httpx.URL(base_url).host
+        except httpx.InvalidURL:
+            host = ""
+        if not base_url.startswith(("http://", "https://")) or "@" in base_url or not host:
             raise UsageError(
                 f"base_url {base_url!r}: expected an address such as http://127.0.0.1:8000/v1, without a password"
             )

@@ -16,7 +16,7 @@ from selftrain.errors import UsageError
 from selftrain.generate import Sampled
 from selftrain.problems.bank.languages import LANGUAGES
 from selftrain.records import Problem, PromptStyle
-from selftrain.rerank.normal import is_unicode
+from selftrain.rerank.normal import is_unicode, language_name
 
 Draw = Callable[[Problem, int, SampleConfig, int], Sequence[Sampled]]
 """(problem, n, settings, seed) -> n completions, or the greedy one for n = 0."""
@@ -78,6 +78,8 @@ class Generator:
             from selftrain.generate.endpoint import Endpoint
 
             return cls(Endpoint(base_url, str(place), chat).draw, "chat" if chat else "completion")
+        if engine not in ("hf", "ctranslate2"):
+            raise UsageError(f"engine={engine!r}: expected 'hf' or 'ctranslate2'")
         from selftrain.generate.local import Local
         from selftrain.rerank.places import generator_folder
 
@@ -117,22 +119,28 @@ class Generator:
         Raises UsageError where a value cannot be used or the prompt leaves no room for `max_new_tokens`, RunError where a server
         cannot be reached.
         """
+        if not isinstance(prompt, str):
+            raise UsageError(f"the prompt: expected a text, got a value of type {type(prompt).__name__}")
         if not prompt.strip():
             raise UsageError("the prompt is empty: expected the text that is to be continued")
         if not is_unicode(prompt):
             raise UsageError("the prompt is no Unicode text: it has half of a surrogate pair")
-        if n < 1 or (temperature == 0 and n > 1):
+        if not isinstance(n, int) or n < 1 or (temperature == 0 and n > 1):
             raise UsageError(
-                f"n={n}: expected at least 1, and 1 at temperature 0, whose completions are all alike"
+                f"n={n!r}: expected at least 1, and 1 at temperature 0, whose completions are all alike"
             )
         if self.style == "chat" and not language:
             raise UsageError(
                 "this generator is asked for a program in a language; say which, for example language='py'"
             )
-        name = _short(language)
+        name = language_name(language) or ""
         if stop is None:
             stop = LANGUAGES[name].stop_tokens if name in LANGUAGES else ()
-        if isinstance(stop, str) or not all(stop):
+        if (
+            isinstance(stop, str)
+            or not isinstance(stop, Sequence)
+            or not all(isinstance(s, str) and s for s in stop)
+        ):
             raise UsageError(f"stop={stop!r}: expected a list of texts, none of them empty")
         problem = Problem("", "", name, prompt, "", "", "", tuple(stop))
         changes = {"temperature": temperature or 1.0, "max_new_tokens": max_new_tokens, "top_p": top_p}
@@ -142,9 +150,3 @@ class Generator:
             first = error.errors()[0]
             raise UsageError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from error
         return list(self.draw(problem, n if temperature else 0, settings, seed))
-
-
-def _short(language: str | None) -> str:
-    from sandbox.languages import language as row_of
-
-    return row_of(language).name if language else ""

@@ -38,7 +38,11 @@ class Local:
             return ct2.Engine(folder, settings, Path(self.workspace.name), torch.get_num_threads())
         from selftrain.sampling import hf
 
-        return hf.Engine(folder, settings, device)
+        try:
+            return hf.Engine(folder, settings, device)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise UsageError(f"the generator cannot be put on the device {device!r}: {reason}") from error
 
     def draw(self, problem: Problem, n: int, settings: SampleConfig, seed: int) -> Sequence[Sampled]:
         """See `generator.Draw`."""

@@ -19,7 +19,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from sandbox.completion import Unreadable, asked_function, extract_program, is_answer
+from sandbox.errors import UsageError as SandboxUsageError
 from sandbox.languages import LANGUAGES, short_name
+from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
 from selftrain.problems.chat import completion_of
 from selftrain.records import Problem, PromptStyle, cut
@@ -101,6 +103,18 @@ def check(prompt: str, candidates: Sequence[str]) -> None:
             raise UsageError(f"candidate {at + 1} of {len(candidates)}: expected a text, got {_kind(text)}")
     if not is_unicode(prompt):
         raise UsageError("the prompt is no Unicode text: it has half of a surrogate pair")
+
+
+def language_name(given: object) -> str | None:
+    """The short name of the language that a caller gives; None where it is None or empty. Raises UsageError for what is none."""
+    if given is None or given == "":
+        return None
+    if not isinstance(given, str):
+        raise UsageError(f"the language: expected a text such as py, got {_kind(given)}")
+    try:
+        return row_of(given).name
+    except SandboxUsageError as error:
+        raise UsageError(str(error)[:300]) from error
 
 
 def refusal(form: Normal) -> str | None:

@@ -22,13 +22,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
 from selftrain.evaluation.comparisons import best_untrained, headline_text, untrained
 from selftrain.evaluation.metrics import few_tasks
 from selftrain.evaluation.pools import WITH_LOGPROB
 from selftrain.rerank.likelihood import Asked, Likelihood
-from selftrain.rerank.normal import Normal, check, language_of, normal
+from selftrain.rerank.normal import Normal, check, language_name, language_of, normal
 from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.reranker import Ranking, Reranker, checked
 from selftrain.stage import ArtifactRef
@@ -172,7 +171,7 @@ class Picker:
         has several.
         """
         check(prompt, candidates)
-        language = row_of(language).name if language else None
+        language = language_name(language)
         if mean_logprobs is not None:
             check_logprobs(mean_logprobs, len(candidates))
         if exact:
@@ -200,7 +199,7 @@ class Picker:
             check(prompt, candidates)
             if logprobs is not None:
                 check_logprobs(logprobs, len(candidates))
-            languages.append(row_of(language).name if language else None)
+            languages.append(language_name(language))
             forms.append(self.forms(prompt, candidates, languages[-1]))
         return self.rank_forms(forms, languages, mean_logprobs=given)
 

@@ -144,6 +144,10 @@ class Reranker:
         waiting = 0
         for problem in problems:
             if not exact:
+                if not isinstance(problem, Sequence) or isinstance(problem, str) or len(problem) != 2:
+                    raise UsageError(
+                        "problems: expected pairs of a prompt and its candidates, (prompt, [text, ...])"
+                    )
                 check(*problem)
             several.append(problem)
             waiting += max(1, len(problem[1]))

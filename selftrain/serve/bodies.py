@@ -63,7 +63,7 @@ class Rerank(Common):
     query               the prompt
     documents, texts    the candidates: completions of the prompt
     top_n               how many are returned, the best first; None or 0: all
-    return_documents    whether the answer has the candidates' texts
+    return_documents    whether the answer has the candidates' texts; None: it has
     max_tokens_per_doc  (Cohere) longer candidates are cut to that many tokens
     truncate            (TEI) cut candidates to the reranker's longest input
     truncation_direction  (TEI) which end of a candidate is cut off
@@ -77,12 +77,12 @@ class Rerank(Common):
     documents: list[Document] | None = None
     texts: list[str] | None = None
     top_n: int | None = Field(default=None, ge=0)
-    return_documents: bool = True
+    return_documents: bool | None = None
     max_tokens_per_doc: int | None = Field(default=None, ge=1)
     truncate: bool | None = None
     truncation_direction: Literal["left", "right", "Left", "Right"] | None = None
-    raw_scores: bool = False
-    return_text: bool = False
+    raw_scores: bool | None = None
+    return_text: bool | None = None
 
     @model_validator(mode="after")
     def _one_list(self) -> Self:

@@ -44,7 +44,7 @@ def _add_rerank(routes: APIRouter, service: Service) -> None:
         )
         if not any(map(math.isfinite, answer.scores[0])):
             raise HTTPException(422, "; ".join(["no candidate can be ranked", *answer.warnings[:3]]))
-        raw = body.raw_scores if request.state.tei else body.use_activation is False
+        raw = body.raw_scores is True if request.state.tei else body.use_activation is False
         order = _order(answer.scores[0])
         if request.state.tei:
             return Json(_tei_ranks(body, answer, order, raw))
@@ -132,7 +132,7 @@ def _reranked(body: Rerank, answer: Answer, order: list[int], raw: bool) -> dict
     results = []
     for at in order:
         row: dict[str, Any] = {"index": at, "relevance_score": scores[at]}
-        results.append(row | {"document": {"text": texts[at]}} if body.return_documents else row)
+        results.append(row | {"document": {"text": texts[at]}} if body.return_documents is not False else row)
     meta = {
         "api_version": {"version": "2"},
         "billed_units": {"search_units": 1},

@@ -9,11 +9,9 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from sandbox.errors import UsageError as SandboxUsageError
-from sandbox.languages import language as row_of
 from selftrain.errors import UsageError
 from selftrain.models.context import context_of
-from selftrain.rerank.normal import Normal, check
+from selftrain.rerank.normal import Normal, check, language_name
 from selftrain.rerank.picker import Picker
 from selftrain.rerank.places import find_champion, reranker_folder
 from selftrain.rerank.ranker import load_ranker
@@ -127,10 +125,7 @@ class Served:
         Raises UsageError for what is no text, or no language.
         """
         check(prompt, texts)
-        try:
-            language = row_of(language).name if language else None
-        except SandboxUsageError as error:
-            raise UsageError(str(error)[:300]) from error
+        language = language_name(language)
         ranker = self.picker or self.reranker
         return self.read_forms(prompt, ranker.forms(prompt, texts, language), language, large)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from flows.cli import parser
+from flows.cli_serve import url_of
 from flows.offline import offline
 from sandbox.cli import main as sandbox_main
 from sandbox.errors import UsageError as SandboxUsageError
@@ -120,3 +121,8 @@ def test_a_family_of_addresses_that_the_kernel_does_not_have_is_left_out(monkeyp
     strange = (socket.AF_APPLETALK, *found[0][1:])
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [strange, *found])
     check_free("localhost", 0)
+
+
+def test_the_address_of_a_server_is_one_that_clients_can_use():
+    assert url_of("127.0.0.1", 8081) == "http://127.0.0.1:8081"
+    assert url_of("::1", 8081) == "http://[::1]:8081"

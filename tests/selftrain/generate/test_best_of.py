@@ -139,6 +139,8 @@ def test_a_filter_that_cannot_be_used_is_said():
     given = (writes(TEXTS), Fixed(), "def add(n):\n")
     with pytest.raises(UsageError, match="filter 'tests': expected 'compile' or 'examples' or None"):
         best_of_n(*given, filter="tests", language="py")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="unknown language 'klingon'"):
+        best_of_n(*given, language="klingon")
     with pytest.raises(UsageError, match="say in which language"):
         best_of_n(*given, filter="compile")
     with pytest.raises(UsageError, match="the prompt shows no examples that can be read; filter='compile'"):

@@ -74,7 +74,22 @@ def test_what_cannot_be_sampled_is_said(generator: Path):
         model.sample(PROMPT, n=1, max_new_tokens=96)
     with pytest.raises(UsageError, match="^top_p=2.0: Input should be less than or equal to 1$"):
         model.sample(PROMPT, n=1, top_p=2.0)
-    for stop in ("end", ["end", ""]):
+    with pytest.raises(UsageError, match="the prompt: expected a text, got a value of type NoneType"):
+        model.sample(None, n=1)  # type: ignore[arg-type]
+    for n in (2.0, "2", None):
+        with pytest.raises(UsageError, match="expected at least 1"):
+            model.sample(PROMPT, n=n)  # type: ignore[arg-type]
+    for language, said in (
+        ("klingon", "unknown language 'klingon'"),
+        (7, "the language: expected a text such as py"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            model.sample(PROMPT, n=1, language=language)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="the generator cannot be put on the device 'gpu': "):
+        Generator.load(generator, device="gpu")
+    with pytest.raises(UsageError, match="engine='vlm': expected 'hf' or 'ctranslate2'"):
+        Generator.load(generator, engine="vlm")  # type: ignore[arg-type]
+    for stop in ("end", ["end", ""], [7], 7, [b"end"]):
         with pytest.raises(UsageError, match="expected a list of texts, none of them empty"):
             model.sample(PROMPT, n=1, stop=stop)
     with pytest.raises(UsageError, match="expected a generator's folder"):
@@ -213,8 +228,9 @@ def test_with_a_tokenizer_a_server_is_sent_token_ids(server: Server, generator: 
 def test_a_server_without_the_model_or_with_a_broken_answer_is_said(server: Server):
     with pytest.raises(UsageError, match=rf"base_url {server.url}: expected the model other, it serves m"):
         Generator.load("other", base_url=server.url)
-    with pytest.raises(UsageError, match="expected an address such as"):
-        Generator.load("m", base_url="127.0.0.1:1/v1")
+    for url in ("127.0.0.1:1/v1", "http://[::1", "http://", "http://h:port/v1"):
+        with pytest.raises(UsageError, match="expected an address such as"):
+            Generator.load("m", base_url=url)
     server.events = lambda _: [part("  pa")]
     with pytest.raises(RunError, match="the answer breaks off"):
         Generator.load("m", base_url=server.url).sample(PROMPT, n=1)

@@ -24,7 +24,7 @@ from transformers import (
     Qwen2ForSequenceClassification,
 )
 
-from selftrain import Ranking, Reranker
+from selftrain import Picker, Ranking, Reranker
 from selftrain.errors import RunError, UsageError
 from selftrain.models.context import context_of
 from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
@@ -259,6 +259,20 @@ def test_what_is_no_text_is_refused_in_one_line(loaded: Reranker, prompt: Any, c
         with pytest.raises(UsageError, match=said) as error:
             call(prompt, candidates)
         assert "\n" not in str(error.value)
+
+
+def test_a_picker_refuses_what_is_no_language(loaded: Reranker):
+    picker = Picker({}, loaded, "rm-1", {"logprob_weights": {"rm-1": 0.5}})
+    for language, said in (("klingon", "unknown language 'klingon'"), (7, "the language: expected a text")):
+        for call in (picker.rank, lambda *asked: picker.rank_many([asked])):
+            with pytest.raises(UsageError, match=said):
+                call(PROMPT, CANDIDATES, language)
+
+
+@pytest.mark.parametrize("problem", [(PROMPT, CANDIDATES, "py"), PROMPT, (PROMPT,), 7])
+def test_a_problem_of_a_stream_is_a_prompt_with_candidates(loaded: Reranker, problem: Any):
+    with pytest.raises(UsageError, match=r"problems: expected pairs of a prompt and its candidates"):
+        list(loaded.score_many([problem]))
 
 
 def test_a_generator_is_no_reranker(generator: Path):

@@ -20,6 +20,7 @@ from selftrain.rerank.picker import Picker
 from selftrain.rerank.reranker import Reranker
 from selftrain.serve.app import application
 from selftrain.serve.batcher import Batcher
+from selftrain.serve.bodies import Rerank
 from selftrain.serve.command import serve
 from selftrain.serve.metrics import Metrics
 from selftrain.serve.served import Problem, Ranked, Served, Source, Wanted
@@ -93,6 +94,16 @@ def test_documents_may_be_objects_and_need_not_come_back(client: TestClient, sco
     assert [row["relevance_score"] for row in results] == pytest.approx(
         sorted(scores, reverse=True), abs=1e-4
     )
+
+
+@pytest.mark.parametrize("field", ["documents", "texts"])
+def test_a_field_that_is_null_is_one_that_is_not_there(client: TestClient, field: str):
+    """As clients send the options that their caller has not set."""
+    body = {"query": PROMPT, field: TEXTS}
+    options = {name: None for name in Rerank.model_fields if name not in ("query", "documents", "texts")}
+    answers = [client.post("/rerank", json=body | more).json() for more in ({}, options)]
+    first, second = (answer["results"] if field == "documents" else answer for answer in answers)
+    assert first == second
 
 
 def test_texts_are_answered_as_text_embeddings_inference_does(client: TestClient, scores: list[float]):

@@ -116,6 +116,9 @@ class Picker:
     ) -> None:
         self.run, self.reranker, self.way, self.evaluated = run, reranker, way, evaluated
         self.headline = headline
+        # A reranker that started from `reward.base` does not know the style of the generator.
+        if style := run.get("config", {}).get("model", {}).get("prompt_style"):
+            reranker.style = style
         self.tells_far = tells_far
         self.alone = way.removesuffix(WITH_LOGPROB)
         self.weight: float = evaluated["logprob_weights"][self.alone] if way != self.alone else 0.0

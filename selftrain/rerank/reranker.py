@@ -72,6 +72,8 @@ class Reranker:
         self.forward = forward or model
         """Callable that makes the forward passes: the model itself, or `sharded.Sharded` where the weights are sharded."""
         self.template: str = getattr(model.config, "prompt_template", None) or "{prompt}"
+        self.style: PromptStyle = style_of(tokenizer)
+        """The prompt style of the generator whose programs it was trained on, if it started from this generator."""
 
     @classmethod
     def load(cls, place: str | Path, device: str = "cpu") -> "Reranker":
@@ -178,11 +180,6 @@ class Reranker:
     def forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
         """The candidates in normal form."""
         return [normal(prompt, text, language, style=self.style) for text in candidates]
-
-    @property
-    def style(self) -> PromptStyle:
-        """The prompt style of the generator from which the reranker was trained."""
-        return style_of(self.tokenizer)
 
     def read(self, forms: Iterable[Normal]) -> dict[Normal, list[int]]:
         """Each of `forms` -> the token ids that the model reads of it, without those that hold nothing to score."""

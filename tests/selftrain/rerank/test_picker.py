@@ -5,6 +5,7 @@ import math
 import shutil
 from collections import defaultdict
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -291,3 +292,16 @@ def test_an_example_is_a_problem_of_the_run_with_the_sandboxs_verdicts(smoke_run
         UsageError, match=rf"nope: no test problem of the run; expected one such as {found.id}"
     ):
         example(smoke_run.out, "nope")
+
+
+def test_candidates_are_read_in_the_style_of_the_runs_generator_whatever_the_reranker_started_from(
+    reranker: Path,
+):
+    whole = f"```python\nimport math\n{PROMPT}    return math.fsum(xs)\n```"
+    for style, read in (("chat", whole), ("completion", "    return math.fsum(xs)")):
+        run: dict[str, Any] = {
+            "stages": {},
+            "config": {"model": {"prompt_style": style}, "problems": {"languages": ["py"]}},
+        }
+        [form] = Picker(run, Reranker.load(reranker), "rm-1", {}).forms(PROMPT, [whole])
+        assert form.completion == read

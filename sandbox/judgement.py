@@ -133,8 +133,7 @@ class Judgement:
     def _compile_warm(self, name: str) -> Outcome | None:
         """Compile with the language's warm compiler, which sees no other files. Returns None if there is none or if it failed."""
         alone = is_text(self.text) and not self.program.files
-        done = self._warm(name, self.limits.compile_wall_seconds) if alone else None
-        if done is None:
+        if not alone or (done := self._warm(name, self.limits.compile_wall_seconds)) is None:
             return None
         try:
             for file, content in done.files.items():
@@ -381,7 +380,8 @@ class Judgement:
         stderr = text(last.stderr)
         if self.unseen:
             stderr = self.unseen.with_lines(stderr)
-        most = self.limits.output_bytes if self.program.whole_output else KEPT_CHARACTERS
+        whole = self.program.whole_output and not last.over
+        most = self.limits.output_bytes if whole else KEPT_CHARACTERS
         stdout, stderr = kept(stdout, most), kept(stderr, most)
         return Result(
             self.program.id,

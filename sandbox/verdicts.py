@@ -104,7 +104,7 @@ class Program:
     content in base64). `fetch`: names of files to return from there if the program creates them, at most `Limits.output_bytes` in all. A
     program with `files` or `fetch` may write to that directory, at most `Limits.file_bytes` in all.
 
-    `whole_output`: the result has the whole output of the last command, not only its beginning and end.
+    `whole_output`: the result has the whole output of a last command that ended by itself, not only its beginning and end.
 
     `tests_at`: the offset in `source`, in characters, at which the tests begin. `audit`: if the program passes, look for evidence
     of tampering with its tests (`sandbox.twin`); this needs `tests_at`.
@@ -203,7 +203,7 @@ class Result:
     `compile_seconds`, `run_seconds`: wall-clock time. `cpu_seconds`: CPU time of compiling and running, all processes.
     `peak_memory_bytes`: memory of the run (not of the compiler): the largest sum over all processes, sampled every 50 ms, and at
     least the kernel's exact peak of the largest process.
-    `stdout`, `stderr`: output of the last command, at most 65,536 characters each (with `Program.whole_output` all), without the end marker.
+    `stdout`, `stderr`: output of the last command, at most 65,536 characters each (see `Program.whole_output`), without the end marker.
     `cached`: True if this program was not run: the result is that of an identical program, from the same call or from a cache.
     `note`: one line that explains the verdict, such as which library is missing or why an answer contains no program.
     `compiled`: the compiler's run; None for languages without a compiler.

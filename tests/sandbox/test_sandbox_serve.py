@@ -55,6 +55,8 @@ def test_a_client_that_compares_the_output_itself_gets_the_whole_of_it(server: S
     expected = " ".join(map(str, range(300_000))) + "\n"
     assert run_code(server, code)["run_result"]["stdout"] == expected
     assert execute(server, "python", code)["run"]["stdout"] == expected
+    endless = run_code(server, "while True:\n    print('x' * 1000)")["run_result"]
+    assert (endless["return_code"], len(endless["stdout"]) <= 65_536) == (-9, True)
 
 
 def test_an_exit_code_above_128_is_no_signal_unless_there_is_one(server: Server) -> None:

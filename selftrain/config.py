@@ -798,7 +798,7 @@ class PPOConfig(Strict):
     value_coefficient: Annotated[float, Field(ge=0)] = 0.1
     """Weight of the value loss beside the policy loss."""
     missing_end_penalty: float = 1.0
-    """Amount that is subtracted from the score of a completion without an end token."""
+    """Amount that is subtracted from the score of a completion that neither an end token nor a stop text ended."""
     length_penalty: Annotated[float, Field(ge=0)] = 0.0
     """Amount that is subtracted from the score for each token of the completion."""
     score_clip: Rate | None = None

@@ -2,8 +2,10 @@
 
 import argparse
 import json
+import math
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -70,27 +72,27 @@ def _add_hardware(plan: argparse.ArgumentParser) -> None:
     plan.add_argument("--gpus", type=int, metavar="N", help="plan for N GPUs (default: what runtime says)")
     plan.add_argument(
         "--gpu-memory",
-        type=float,
+        type=_positive,
         metavar="GIB",
         help="memory of each GPU, or of each process on CPU (default: 80; on CPU the machine's, shared out)",
     )
     plan.add_argument(
         "--utilisation",
-        type=float,
+        type=_share,
         default=0.4,
         metavar="U",
         help="share of the peak that training reaches (default: 0.4)",
     )
     plan.add_argument(
         "--sampling-utilisation",
-        type=float,
+        type=_share,
         default=0.05,
         metavar="U",
         help="share of the peak that sampling token by token reaches (default: 0.05)",
     )
     plan.add_argument(
         "--tflops",
-        type=float,
+        type=_positive,
         metavar="T",
         help="peak of each GPU or process, TFLOP/s, in place of the rates of finished runs (without any: 312, an A100 in "
         "bf16; on CPU 0.15 a thread)",
@@ -235,9 +237,23 @@ def node_command(options: argparse.Namespace) -> int:
 
 def _count(text: str) -> int:
     """A whole number, at least 1."""
-    number = int(text)
-    if number < 1:
-        raise ValueError(text)
+    if not text.isdecimal() or len(text) > 15 or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number, at least 1, got {text!r:.80}")
+    return int(text)
+
+
+def _positive(text: str) -> float:
+    """A number above 0."""
+    with suppress(ValueError):
+        if 0 < (number := float(text)) < math.inf:
+            return number
+    raise argparse.ArgumentTypeError(f"expected a number above 0, got {text!r:.80}")
+
+
+def _share(text: str) -> float:
+    """A number above 0, at most 1."""
+    if (number := _positive(text)) > 1:
+        raise argparse.ArgumentTypeError(f"expected a share above 0 and at most 1, got {text!r:.80}")
     return number
 
 

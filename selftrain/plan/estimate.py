@@ -371,10 +371,13 @@ def sandbox_seconds(programs: dict[str, int], endless: float = TIMEOUT_SHARE) ->
 def check_batches(config: RunConfig) -> Iterator[str]:
     """Warnings about batches that cannot be split evenly over the processes: the training stages would refuse them."""
     ranks = world(config.runtime)
-    stages: tuple[tuple[str, SftConfig | RewardConfig], ...] = (
-        *((("sft", config.sft),) if config.sft.epochs else ()),
-        ("reward", config.reward),
-    )
+    stages: list[tuple[str, SftConfig | RewardConfig]] = []
+    if config.sft.epochs:
+        stages.append(("sft", config.sft))
+    if (
+        config.reward.loss == "pairwise"
+    ):  # batches of lists are made to fit the lists, which are not known yet
+        stages.append(("reward", config.reward))
     for name, part in stages:
         step = footprint.micro_rows(part.batch_size, part.micro_batch_size, config.runtime) * ranks
         if part.batch_size % step:

@@ -128,3 +128,8 @@ def test_batches_of_a_stage_that_is_not_run_do_not_matter(tmp_path: Path):
     run = Run(RunConfig.model_validate(settings), Store(str(tmp_path)), toolchain={"py": "", "sh": ""})
     method(run)
     assert "ppo-1" not in run.steps
+
+
+def test_batches_of_lists_are_made_to_fit_when_the_lists_are_known(tmp_path: Path):
+    settings = {"reward": {"loss": "listwise", "batch_size": 24, "micro_batch_size": 10}}
+    method(Run(RunConfig.model_validate(settings), Store(str(tmp_path)), toolchain={"py": "", "sh": ""}))

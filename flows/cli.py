@@ -2,12 +2,14 @@
 
 import argparse
 import atexit
+import errno
 import gc
 import io
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TextIO
 
 from flows import (
     cli_champion,
@@ -25,6 +27,7 @@ from flows import (
     cli_study,
 )
 from flows.local import known
+from selftrain.errors import RunError
 from selftrain.launch.ending import ENDING
 
 EXAMPLES = """\
@@ -72,25 +75,38 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
+def _nowhere() -> TextIO:
+    """A stream that swallows what is written to it."""
+    return open(os.devnull, "w", encoding="utf-8")
+
+
 def _open_streams() -> None:
     """Let a stream that the caller has closed swallow what is printed, and show characters that its encoding does not have by code."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
-            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+            setattr(sys, name, _nowhere())
         elif isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
 
 
 def _carry_out(options: argparse.Namespace) -> int:
     try:
-        return int(options.command(options))
+        code = int(options.command(options))
+        sys.stdout.flush()  # at the exit a full disk would be found too late for the exit code
+        return code
     except BrokenPipeError:
+        sys.stdout = (
+            _nowhere()
+        )  # else Python tries once more at its exit, which gives a message and the exit code 120
         return 0
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or ENDING.signal is not None:
             return ENDING.interrupted()
         ours = known(error)
+        if ours is None and isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            sys.stdout = _nowhere()
+            ours = RunError(f"what is printed cannot be written: {error.strerror}")
         if ours is None:
             raise
         print(f"selftrain: {ours}", file=sys.stderr)

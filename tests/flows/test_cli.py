@@ -5,10 +5,12 @@ import os
 import re
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
+from flows.cli import main
 from tests.command import ROOT, Finished, selftrain
 
 
@@ -105,3 +107,32 @@ def test_the_set_up_tells_an_older_python_what_is_needed(tmp_path: Path):
         assert (done.returncode, done.stdout) == (2, "")
         (line,) = done.stderr.splitlines()
         assert said in line
+
+
+@pytest.mark.parametrize("buffering", [1, -1])
+def test_what_a_full_disk_has_no_room_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], buffering: int
+):
+    """At once, or when the command ends."""
+    monkeypatch.setattr("flows.cli_inspect.inspect_command", lambda _: print("found") or 0)
+    with suppress(OSError), open("/dev/full", "w", buffering) as full:
+        monkeypatch.setattr("sys.stdout", full)
+        assert main(["inspect", "a-run", "a#1"]) == 1
+        assert sys.stdout is not full, "nothing is left that Python would write at its exit"
+    assert (
+        capsys.readouterr().err == "selftrain: what is printed cannot be written: No space left on device\n"
+    )
+
+
+def test_a_reader_that_ends_early_is_no_fault(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    """As `head` in a pipe."""
+    monkeypatch.setattr("flows.cli_inspect.inspect_command", lambda _: print("found") or 0)
+    reading, writing = os.pipe()
+    os.close(reading)
+    with suppress(BrokenPipeError), open(writing, "w") as pipe:
+        monkeypatch.setattr("sys.stdout", pipe)
+        assert main(["inspect", "a-run", "a#1"]) == 0
+        assert sys.stdout is not pipe, "nothing is left that Python would write at its exit"
+    assert not capsys.readouterr().err

@@ -33,6 +33,9 @@ from selftrain.units import duration
 
 LEASE_SECONDS = 300.0
 """Seconds from a lease's last renewal to its end: the longest outage of the server that a holder outlasts for sure."""
+TAKE_SECONDS = 60.0
+"""Seconds of a new lease, the fewest that the server allows, until its first renewal: who does not get the server's answer does not
+know of the lease, which holds the slot until it ends."""
 RENEW_SECONDS = 20.0
 """Seconds between two renewals."""
 ASK_SECONDS = 5.0
@@ -169,13 +172,15 @@ class Slots:
         """Take one slot of each limit, or none."""
         try:
             answer = client.increment_concurrency_slots_with_lease(
-                self._names, slots=1, mode="concurrency", lease_duration=LEASE_SECONDS
+                self._names, slots=1, mode="concurrency", lease_duration=TAKE_SECONDS
             )
         except httpx.HTTPStatusError as error:
             if error.response.status_code in (httpx.codes.LOCKED, httpx.codes.UNPROCESSABLE_ENTITY):
                 return False  # none free; or 0 slots since a moment ago, which the next question tells
             raise
         self._lease = Lease(UUID(answer.json()["lease_id"]), str(client.api_url))
+        with contextlib.suppress(httpx.HTTPError):  # the thread renews it next
+            client.renew_concurrency_lease(self._lease.id, LEASE_SECONDS)
         return True
 
     def _renew(self) -> None:

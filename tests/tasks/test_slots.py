@@ -109,7 +109,7 @@ def test_who_does_not_wait_is_told_that_the_slot_is_taken():
 
         def do_GET(self) -> None:
             """Answer."""
-            self._send(422 if "csrf-token" in self.path else 200)
+            self._send(404 if "csrf-token" in self.path else 200)
 
         def do_POST(self) -> None:
             """Refuse a slot."""
@@ -129,6 +129,42 @@ def test_who_does_not_wait_is_told_that_the_slot_is_taken():
         ):
             assert not ours.held
         server.shutdown()
+
+
+def test_a_slot_whose_grant_was_lost_on_the_way_is_held_for_a_minute_only(monkeypatch: pytest.MonkeyPatch):
+    row = {"id": str(UUID(int=1)), "name": "gpu", "limit": 1, "active": True, "active_slots": 1}
+    asked: list[tuple[str, float]] = []
+
+    class Losing(BaseHTTPRequestHandler):
+        """A server that grants a slot, and whose first answer does not arrive."""
+
+        def do_GET(self) -> None:
+            """Answer with the limit."""
+            self._send(404 if "csrf-token" in self.path else 200, row | {"slot_decay_per_second": 0.0})
+
+        def do_POST(self) -> None:
+            """Note for how long a lease is asked."""
+            wanted = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            asked.append((self.path.rpartition("/")[2], wanted.get("lease_duration", 0)))
+            if len(asked) == 1:
+                self.close_connection = True
+                return
+            self._send(200, {"lease_id": str(UUID(int=2)), "limits": []})
+
+        def _send(self, code: int, content: dict[str, Any]) -> None:
+            self.send_response(code)
+            self.end_headers()
+            self.wfile.write(json.dumps(content).encode())
+
+    monkeypatch.setattr(slots, "ASK_SECONDS", 0.1)
+    with HTTPServer(("127.0.0.1", 0), Losing) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}/api"
+        with temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}), held():
+            pass
+        server.shutdown()
+    take = ("increment-with-lease", 60.0)
+    assert asked == [take, take, ("renew", slots.LEASE_SECONDS), ("decrement-with-lease", 0)]
 
 
 @pytest.fixture

@@ -354,12 +354,11 @@ class Store:
             path.parent.mkdir(parents=True, exist_ok=True)
             file = path.open("w")
         with file:
-            try:
+            free = False
+            with self.writing(), suppress(BlockingIOError):  # some network file systems have no locks
                 fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
+                free = True
+            yield free
 
     @contextmanager
     def writing(self) -> Iterator[None]:
@@ -381,9 +380,10 @@ class Store:
     def _machine(self) -> str:
         """Identifies the folder of this machine's locks in leases (`lease.held`)."""
         path = self.local / "machine"
-        if not path.is_file():
-            replace_file(path, uuid.uuid4().hex.encode())
-        return f"{socket.gethostname()}:{path.read_text()}"
+        with self.writing():
+            if not path.is_file():
+                replace_file(path, uuid.uuid4().hex.encode())
+            return f"{socket.gethostname()}:{path.read_text()}"
 
     def _join(self, ref: ArtifactRef, *names: str) -> str:
         return "/".join((self.root, ref.stage, ref.key, *names))

@@ -1,5 +1,7 @@
 """Tests of the artifact store: artifacts are complete or absent, verified, built once, and survive kills and full disks."""
 
+import errno
+import fcntl
 import importlib.util
 import json
 import os
@@ -53,6 +55,18 @@ def test_a_manifest_that_names_files_elsewhere_is_none(tmp_path: Path, name: str
     assert store.manifest(REF) is None
     assert store.build(REF, {}, write), "and is replaced by the next build"
     assert store.has(REF)
+
+
+def test_a_machine_that_cannot_write_or_lock_is_told_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    def unlocked(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    (tmp_path / "machine").mkdir()
+    with pytest.raises(StoreError, match="machine.*expected a folder that can be written"):
+        Store(f"memory://{tmp_path}", tmp_path).build(REF, {}, write)
+    monkeypatch.setattr(fcntl, "flock", unlocked)
+    with pytest.raises(StoreError, match="No locks available.*choose one"):
+        Store(str(tmp_path / "store")).build(REF, {}, write)
 
 
 def test_an_artifact_holds_its_files_and_a_manifest_and_no_checkpoints(tmp_path: Path):

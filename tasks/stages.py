@@ -177,7 +177,6 @@ def train_reward(
         continues=start is before and before is not None,
         tiny=settings.random or (start is generator and not pretrained),
         base_digest=base_digest(settings.model, "reward.base") if start is None else None,
-        packed=settings.packed,
     )
     inputs = {"pairs": pairs} | ({"start": start} if start is not None else {})
     return run.do(TRAIN_REWARD, f"rm-{round}", config, inputs, f"train_reward · round {round}")

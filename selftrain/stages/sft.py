@@ -19,4 +19,4 @@ def run(context: Context) -> Outcome:
     return launch("selftrain.training.sft", context, distributed=True)
 
 
-SFT = Stage("sft", 3, run, trains=True)
+SFT = Stage("sft", 4, run, trains=True)

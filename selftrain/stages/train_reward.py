@@ -13,18 +13,13 @@ class RewardSlice(Strict):
     tiny         whether training starts from random weights or a generator that was never pretrained; its new score head is then
                  random
     base_digest  sha256 or hub commit of the pretrained weights of `reward.base`; None if training does not start from them
-    packed       the setting `reward.packed`
     """
-
-    # `packed`: keys from when packed programs were scored at an end token that is the padding token too stay apart.
-    keyed_when_set = frozenset({"packed"})
 
     seed: int
     reward: RewardConfig
     continues: bool = False
     tiny: bool = False
     base_digest: str | None = None
-    packed: bool = False
 
 
 def run(context: Context) -> Outcome:
@@ -32,4 +27,4 @@ def run(context: Context) -> Outcome:
     return launch("selftrain.training.reward", context, distributed=True)
 
 
-TRAIN_REWARD = Stage("train_reward", 3, run, trains=True)
+TRAIN_REWARD = Stage("train_reward", 4, run, trains=True)

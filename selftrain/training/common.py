@@ -44,13 +44,16 @@ MODEL_FILES = ("config.json", "generation_config.json", "*.safetensors", "*.safe
 def bucketed_order(lengths: Sequence[int], epochs: float, batch_size: int, seed: int) -> list[int]:
     """Row numbers for `epochs` passes, ordered so that each batch of `batch_size` rows has similar lengths.
 
-    The order is deterministic in the arguments, so a resumed run sees the same batches. An incomplete last batch is dropped.
+    The order is deterministic in the arguments, so a resumed run sees the same batches. The rows of an incomplete last batch are
+    left out of a pass, other rows in each pass.
     """
     rng = random.Random(seed)
     needed = max(1, round(epochs * len(lengths) / batch_size)) * batch_size
     order: list[int] = []
     while len(order) < needed:
         rows = rng.sample(range(len(lengths)), len(lengths))
+        # Before they are sorted: else the longest would be left out, in a corpus of one window the same in each pass.
+        rows = rows[: len(rows) // batch_size * batch_size] or rows
         window = SORT_WINDOW * batch_size
         rows = [
             row

@@ -43,6 +43,12 @@ def test_a_batch_holds_rows_of_similar_length():
     assert batches != sorted(batches), "the batches themselves are in random order"
 
 
+@pytest.mark.parametrize(("rows", "batch"), [(100, 64), (31, 16), (198, 16)])
+def test_no_row_is_left_out_of_every_pass(rows: int, batch: int):
+    order = common.bucketed_order(range(rows), epochs=30, batch_size=batch, seed=1)
+    assert set(order) == set(range(rows))
+
+
 def test_the_order_depends_on_the_seed_only():
     lengths = [length % 13 for length in range(50)]
     assert common.bucketed_order(lengths, 2, 8, seed=1) == common.bucketed_order(lengths, 2, 8, seed=1)

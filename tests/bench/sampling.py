@@ -64,17 +64,22 @@ def main() -> None:
     large([encode_prompt(tokenizer, p.prompt) for p in problems[:4]], tokenizer)
 
 
-def large(prompts: list[list[int]], tokenizer: Any) -> None:
-    """Measure and print the engines at the shape of a real model; LARGE_SAMPLES samples of LARGE_TOKENS tokens a prompt."""
-    threads = len(os.sched_getaffinity(0))
-    torch.set_num_threads(threads)
-    model = Qwen2ForCausalLM(
+def coder_shape(tokenizer: Any) -> Qwen2ForCausalLM:
+    """A model of the shape of Qwen2.5-Coder-0.5B with random weights."""
+    return Qwen2ForCausalLM(
         Qwen2Config(
             vocab_size=151_936, hidden_size=896, intermediate_size=4864, num_hidden_layers=24,
             num_attention_heads=14, num_key_value_heads=2, tie_word_embeddings=True,
             bos_token_id=None, eos_token_id=tokenizer.eos_token_id,
         )
     )  # fmt: skip
+
+
+def large(prompts: list[list[int]], tokenizer: Any) -> None:
+    """Measure and print the engines at the shape of a real model; LARGE_SAMPLES samples of LARGE_TOKENS tokens a prompt."""
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    model = coder_shape(tokenizer)
     model.model.norm.weight.data.mul_(PEAK)
     print(f"parameters {sum(p.numel() for p in model.parameters()):,}, {threads} threads")
     with tempfile.TemporaryDirectory() as scratch:

@@ -219,7 +219,7 @@ def test_a_program_may_sleep_for_no_longer_than_its_time_limit(server: Server) -
     def sleeps(seconds: float) -> str:
         return f"import time\ntime.sleep({seconds})\nprint('awake')"
 
-    ran = run_code(server, sleeps(1), run_timeout=1)
+    ran = run_code(server, sleeps(1.5), run_timeout=1)
     assert (ran["status"], ran["run_result"]["status"]) == ("Failed", "TimeLimitExceeded")
     assert (ran["run_result"]["return_code"], ran["run_result"]["stdout"]) == (None, "awake\n")
     assert run_code(server, sleeps(0.5), run_timeout=1)["status"] == "Success"

@@ -9,6 +9,7 @@ import reprlib
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from errno import ENAMETOOLONG
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -37,8 +38,6 @@ _KINDS = {
 }
 """First bytes of a file that is not UTF-8 text -> its format, and advice for the user."""
 
-LONGEST_PATH = 4095
-"""Most characters of a path in Linux."""
 _SHOWN = 80  # most characters of a value or a line that a message shows
 
 
@@ -103,11 +102,15 @@ def _seconds(value: Any) -> Any:
             raise ValueError(str(error)) from None
     if isinstance(value, str):
         value = float(value.removesuffix("s"))
-    return None if value == 0 and value is not False else value
+    return _unless_zero(value)
 
 
 def _bytes(value: Any) -> Any:
-    value = int(value) if isinstance(value, str) else value
+    return _unless_zero(int(value) if isinstance(value, str) else value)
+
+
+def _unless_zero(value: Any) -> Any:
+    """None for 0, which stands for no limit; `False` is no number."""
     return None if value == 0 and value is not False else value
 
 
@@ -165,22 +168,27 @@ def find_files(entries: Sequence[str]) -> list[Path]:
             raise DataError(
                 f"{entry}: problems are read from files of this machine; copy them here, and name the copy"
             )
-        if len(entry) > LONGEST_PATH:
-            raise DataError(
-                f"{entry:.80}...: {len(entry)} characters are no path; expected a file, a folder or a glob"
-            )
-        if Path(entry).is_dir():
-            paths = [path for path in Path(entry).iterdir() if path.name.endswith(SUFFIXES)]
-        else:
-            paths = [Path(path) for path in glob.glob(entry, recursive=True) if Path(path).is_file()]
-            # A file whose name contains brackets is not matched by glob.
-            paths = paths or [Path(entry)] * Path(entry).is_file()
+        try:
+            paths = _named(entry)
+        except OSError as error:
+            why = f"{len(entry)} characters are no path" if error.errno == ENAMETOOLONG else error.strerror
+            raise DataError(f"{entry:.80}...: {why}; expected a file, a folder or a glob") from error
         if not paths:
             raise DataError(
                 f"{entry}: no problem file there; expected a file, a folder or a glob of {', '.join(SUFFIXES)}"
             )
         found |= {path.resolve(): path for path in paths}
     return [found[path] for path in sorted(found)]
+
+
+def _named(entry: str) -> list[Path]:
+    """The files that one entry names. Raises OSError for what cannot be a path, or may not be read."""
+    path = Path(entry)
+    if path.is_dir():
+        return [file for file in path.iterdir() if file.name.endswith(SUFFIXES)]
+    found = [Path(match) for match in glob.glob(entry, recursive=True) if Path(match).is_file()]
+    # A file whose name contains brackets is not matched by glob.
+    return found or [path] * path.is_file()
 
 
 def read_rows(path: Path, broken: Callable[[DataError], None] | None = None) -> Iterator[Row]:

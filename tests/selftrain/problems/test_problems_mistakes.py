@@ -71,7 +71,11 @@ def test_rows_and_places_of_another_kind_are_told_with_what_to_do(tmp_path: Path
     ):
         with pytest.raises(DataError, match=said):
             read_problems(jsonl(tmp_path, rows, shares={"test": 1}))
-    for place, said in (("s3://b/p.jsonl", "copy them here"), ("a" * 5000, "5000 characters are no path")):
+    for place, said in (
+        ("s3://b/p.jsonl", "copy them here"),
+        ("a" * 5000, "5000 characters are no path"),
+        ("a" * 300, "300 characters are no path"),
+    ):
         with pytest.raises(DataError, match=said):
             read_problems(JsonlConfig(languages=("py",), files=(place,), shares={"test": 1}))
 

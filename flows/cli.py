@@ -96,9 +96,8 @@ def _carry_out(options: argparse.Namespace) -> int:
         sys.stdout.flush()  # at the exit a full disk would be found too late for the exit code
         return code
     except BrokenPipeError:
-        sys.stdout = (
-            _nowhere()
-        )  # else Python tries once more at its exit, which gives a message and the exit code 120
+        # Else Python tries once more at its exit, which gives a message and the exit code 120.
+        sys.stdout = _nowhere()
         return 0
     except BaseException as error:
         if isinstance(error, KeyboardInterrupt) or ENDING.signal is not None:

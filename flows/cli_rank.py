@@ -109,10 +109,8 @@ def rank_command(options: argparse.Namespace) -> int:
     given: dict[str, Any] = {"mean_logprobs": options.mean_logprobs}
     language = options.language
     if options.example is None:
-        prompt, names = (
-            read_text(options.prompt),
-            cli_batch.candidate_files(options.candidates, options.prompt),
-        )
+        prompt = read_text(options.prompt)
+        names = cli_batch.candidate_files(options.candidates, options.prompt)
         texts = [read_text(name) for name in names]
         if options.mean_logprobs is not None:
             check_logprobs(options.mean_logprobs, len(texts))

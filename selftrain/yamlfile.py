@@ -58,10 +58,8 @@ def parse_yaml(text: str) -> Any:
         raise ValueError(" ".join(str(error).split())) from None
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except (
-        ValueError,
-        AttributeError,
-    ) as error:  # a value that is not what its `!!` tag says, thousands of digits
+    # A value that is not what its `!!` tag says, or has thousands of digits.
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"a value that is not of its type: {error}") from None
 
 

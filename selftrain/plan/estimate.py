@@ -374,9 +374,8 @@ def check_batches(config: RunConfig) -> Iterator[str]:
     stages: list[tuple[str, SftConfig | RewardConfig]] = []
     if config.sft.epochs:
         stages.append(("sft", config.sft))
-    if (
-        config.reward.loss == "pairwise"
-    ):  # batches of lists are made to fit the lists, which are not known yet
+    # Batches of lists are made to fit the lists, which are not known yet.
+    if config.reward.loss == "pairwise":
         stages.append(("reward", config.reward))
     for name, part in stages:
         step = footprint.micro_rows(part.batch_size, part.micro_batch_size, config.runtime) * ranks

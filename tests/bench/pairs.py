@@ -8,7 +8,6 @@ step, in one process on all cores; its start and its first step are not counted.
 
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from itertools import cycle
 from pathlib import Path
@@ -20,9 +19,9 @@ from selftrain.config import BankConfig, LoraConfig, RewardConfig, RuntimeConfig
 from selftrain.models.models import encode_completion, load_tokenizer, train_tokenizer
 from selftrain.problems.read import read_problems
 from selftrain.records import Pair, write_records
-from selftrain.stage import Context
 from selftrain.stages.train_reward import TRAIN_REWARD, RewardSlice
 from tests.bench.sampling import coder_shape
+from tests.bench.sft import ends_of_steps
 
 PROMPT, PROGRAM, STEPS, BATCH = 110, 60, 6, 2
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -90,14 +89,9 @@ def make_pairs(tokenizer: Any, programs: Sequence[str]) -> list[Pair]:
 
 
 def pairs_per_second(settings: RewardConfig, inputs: dict[str, Path], folder: Path, threads: int) -> float:
-    """From the end of the first step to that of the last, by the child's progress lines."""
-    at: dict[int, float] = {}
-
-    def progress(done: float, *_: Any, **__: Any) -> None:
-        at[int(done)] = time.perf_counter()
-
+    """From the end of the first step to that of the last."""
     runtime = RuntimeConfig(processes=1, threads=threads)
-    TRAIN_REWARD.run(Context(RewardSlice(seed=1, reward=settings), inputs, folder, runtime, progress))
+    at = ends_of_steps(TRAIN_REWARD, RewardSlice(seed=1, reward=settings), inputs, folder, runtime)
     return BATCH * (STEPS - 1) / (at[STEPS] - at[1])
 
 

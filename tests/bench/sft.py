@@ -18,7 +18,7 @@ from selftrain.config import BankConfig, ModelConfig, RuntimeConfig, SftConfig
 from selftrain.models.models import encode_completion, encode_prompt, make_tiny, pad, train_tokenizer
 from selftrain.problems.read import read_problems
 from selftrain.records import Problem, write_records
-from selftrain.stage import Context
+from selftrain.stage import Context, Stage
 from selftrain.stages.sft import SFT, SftSlice
 from selftrain.training.common import bucketed_order
 
@@ -88,16 +88,24 @@ def _padded(batch: Sequence[tuple[list[int], list[int]]]) -> tuple[Tensor, Tenso
 
 def _child(problems: Sequence[Problem], steps: int) -> float:
     """Seconds from the end of the warm-up to the end of the last step, by the child's progress lines."""
-    at: dict[int, float] = {}
-
-    def progress(done: float, *_: Any, **__: Any) -> None:
-        at[int(done)] = time.perf_counter()
-
     with tempfile.TemporaryDirectory() as scratch:
         inputs, folder = Path(scratch, "problems"), Path(scratch, "sft")
         inputs.mkdir()
         folder.mkdir()
         write_records(inputs / "problems.parquet", problems, Problem)
         config = SftSlice(seed=1, model=MODEL, base_digest=None, sft=SETTINGS)
-        SFT.run(Context(config, {"problems": inputs}, folder, RUNTIME, progress))
+        at = ends_of_steps(SFT, config, {"problems": inputs}, folder, RUNTIME)
     return at[steps] - at[WARM_UP]
+
+
+def ends_of_steps(
+    stage: Stage, config: Any, inputs: dict[str, Path], folder: Path, runtime: RuntimeConfig
+) -> dict[int, float]:
+    """Run a training stage; step -> the time of its end, in seconds, by the child's progress lines."""
+    at: dict[int, float] = {}
+
+    def progress(done: float, *_: Any, **__: Any) -> None:
+        at[int(done)] = time.perf_counter()
+
+    stage.run(Context(config, inputs, folder, runtime, progress))
+    return at

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, ClassVar
 from uuid import UUID
 
 import pytest
@@ -101,24 +101,29 @@ def test_a_step_that_begins_while_the_server_restarts_waits_for_it(
     thread.join(20)
 
 
+class OneLimit(BaseHTTPRequestHandler):
+    """A server with a limit for `gpu`, of which one slot is taken."""
+
+    LIMIT: ClassVar = {"id": str(UUID(int=1)), "name": "gpu", "limit": 1, "active": True, "active_slots": 1, "slot_decay_per_second": 0.0}  # fmt: skip
+
+    def do_GET(self) -> None:
+        """Answer with the limit."""
+        self.send(404 if "csrf-token" in self.path else 200, self.LIMIT)
+
+    def send(self, code: int, content: dict[str, Any]) -> None:
+        """Answer in JSON."""
+        self.send_response(code)
+        self.end_headers()
+        self.wfile.write(json.dumps(content).encode())
+
+
 def test_who_does_not_wait_is_told_that_the_slot_is_taken():
-    row = {"id": str(UUID(int=1)), "name": "gpu", "limit": 1, "active": True, "active_slots": 1}
-
-    class Taken(BaseHTTPRequestHandler):
-        """A server whose limit has no free slot."""
-
-        def do_GET(self) -> None:
-            """Answer."""
-            self._send(404 if "csrf-token" in self.path else 200)
+    class Taken(OneLimit):
+        """A server that grants no slot."""
 
         def do_POST(self) -> None:
             """Refuse a slot."""
-            self._send(423)
-
-        def _send(self, code: int) -> None:
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(json.dumps(row | {"slot_decay_per_second": 0.0}).encode())
+            self.send(423, self.LIMIT)
 
     with HTTPServer(("127.0.0.1", 0), Taken) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -132,15 +137,10 @@ def test_who_does_not_wait_is_told_that_the_slot_is_taken():
 
 
 def test_a_slot_whose_grant_was_lost_on_the_way_is_held_for_a_minute_only(monkeypatch: pytest.MonkeyPatch):
-    row = {"id": str(UUID(int=1)), "name": "gpu", "limit": 1, "active": True, "active_slots": 1}
     asked: list[tuple[str, float]] = []
 
-    class Losing(BaseHTTPRequestHandler):
+    class Losing(OneLimit):
         """A server that grants a slot, and whose first answer does not arrive."""
-
-        def do_GET(self) -> None:
-            """Answer with the limit."""
-            self._send(404 if "csrf-token" in self.path else 200, row | {"slot_decay_per_second": 0.0})
 
         def do_POST(self) -> None:
             """Note for how long a lease is asked."""
@@ -149,12 +149,7 @@ def test_a_slot_whose_grant_was_lost_on_the_way_is_held_for_a_minute_only(monkey
             if len(asked) == 1:
                 self.close_connection = True
                 return
-            self._send(200, {"lease_id": str(UUID(int=2)), "limits": []})
-
-        def _send(self, code: int, content: dict[str, Any]) -> None:
-            self.send_response(code)
-            self.end_headers()
-            self.wfile.write(json.dumps(content).encode())
+            self.send(200, {"lease_id": str(UUID(int=2)), "limits": []})
 
     monkeypatch.setattr(slots, "ASK_SECONDS", 0.1)
     with HTTPServer(("127.0.0.1", 0), Losing) as server:

@@ -6,8 +6,9 @@ The server is on PostgreSQL: on SQLite it may wait for its own lock for 60 s aft
 import sys
 import time
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any
 
 import pytest
@@ -57,6 +58,15 @@ class Runs:
             for name in names:
                 self.client.set_flow_run_state(self.made[name], State(type=state))
             time.sleep(STEP)
+
+    def in_time(self, play: Callable[[], None]) -> None:
+        """Make `play` make its runs and end them, anew where the machine stalled so long that the server rightly found them silent."""
+        for _ in range(5):
+            began = time.monotonic()
+            play()
+            if time.monotonic() - began < SHORT - 1:
+                return
+        pytest.fail(f"what takes 3 s on an idle machine took more than {SHORT - 1} s five times")
 
     def beat(self, *names: str, ago: float = 0) -> None:
         """Send a heartbeat of each run, as of `ago` seconds ago."""
@@ -114,6 +124,26 @@ def runs(tmp_path_factory: pytest.TempPathFactory, webhook: Webhook) -> Iterator
 NO_NIGHTLY = "selftrain: no successful nightly: No run of the deployment prod completed"
 
 
+def play_end(runs: Runs, end: str, state: StateType) -> None:
+    """Runs that end in `state`, with heartbeats at all times."""
+    ended = [f"{end} {order}" for order in ORDERS]
+    runs.make(*ended)
+    runs.become(ended, StateType.PENDING, StateType.RUNNING)
+    runs.beat(ended[0])
+    runs.become(ended, state)
+    runs.beat(ended[1], ago=0.2)
+    runs.beat(ended[1])
+
+
+def play_death(runs: Runs) -> None:
+    """Runs whose process ends: nobody says so of two, the worker says it twice of the third."""
+    runs.make("silent before it runs", "silent while it runs", "crashed")
+    runs.become(["silent before it runs", "silent while it runs", "crashed"], StateType.PENDING)
+    runs.become(["silent while it runs", "crashed"], StateType.RUNNING)
+    runs.beat("silent while it runs")
+    runs.become(["crashed"], StateType.CRASHED, StateType.CRASHED)
+
+
 def played(runs: Runs, webhook: Webhook) -> Runs:
     """Let everything happen, at once where it can."""
     runs.make("the first")
@@ -127,18 +157,8 @@ def played(runs: Runs, webhook: Webhook) -> Runs:
         # Not pending: on a busy machine it would be silent for too long before its crash is reported here.
         runs.become(["always crashes"], StateType.SCHEDULED, StateType.CRASHED)
     for end, state in ENDS.items():
-        ended = [f"{end} {order}" for order in ORDERS]
-        runs.make(*ended)
-        runs.become(ended, StateType.PENDING, StateType.RUNNING)
-        runs.beat(ended[0])
-        runs.become(ended, state)
-        runs.beat(ended[1], ago=0.2)
-        runs.beat(ended[1])
-    runs.make("silent before it runs", "silent while it runs", "crashed")
-    runs.become(["silent before it runs", "silent while it runs", "crashed"], StateType.PENDING)
-    runs.become(["silent while it runs", "crashed"], StateType.RUNNING)
-    runs.beat("silent while it runs")
-    runs.become(["crashed"], StateType.CRASHED, StateType.CRASHED)
+        runs.in_time(partial(play_end, runs, end, state))
+    runs.in_time(partial(play_death, runs))
     runs.wait("silent while it runs", "silent before it runs", "crashed")
     runs.make("silent at last")
     runs.become(["silent at last"], StateType.PENDING, StateType.RUNNING)

@@ -1,19 +1,25 @@
 """Tests of the Kubernetes manifests as one: each pod is confined, gets its own secrets, and finds what it needs for a first run."""
 
 import json
+import os
 import re
+import shlex
 import shutil
 import socket
 import ssl
 import subprocess
+import sys
 import threading
+import uuid
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from selftrain.store.files import Files
 from tests.command import ROOT
+from tests.servers import S3Server
 
 FOLDER = ROOT / "infra" / "kubernetes"
 KUSTOMIZATION = yaml.safe_load((FOLDER / "kustomization.yaml").read_text())
@@ -120,6 +126,31 @@ def test_the_worker_watches_its_namespace_only_and_starts_runs_in_its_own_image(
     assert row["targets"][0]["fieldPaths"] == [
         "spec.template.spec.initContainers.[name=deploy].env.[name=SELFTRAIN_IMAGE].value"
     ]
+
+
+def test_runs_and_services_have_one_store():
+    first, served = PODS["worker"]["initContainers"][0], PODS["rerank"]["containers"][0]
+    stores = [each["value"] for pod in (first, served) for each in pod["env"] if each["name"] == "SELFTRAIN_STORE"]
+    pools = yaml.safe_load((ROOT / "infra" / "pools.yaml").read_text())
+    assert stores == 2 * [pools["kubernetes"]["env"]["SELFTRAIN_STORE"]]
+
+
+COMPOSE = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())
+
+
+@pytest.mark.parametrize(
+    "script",
+    (PODS["worker"]["initContainers"][0]["args"][0], COMPOSE["services"]["deploy"]["command"][2]),
+    ids=("kubernetes", "compose"),
+)
+def test_the_bucket_that_is_made_is_that_of_the_store(s3: S3Server, script: str):
+    (line,) = (line for line in script.splitlines() if "s3fs" in line)
+    bucket = f"b{uuid.uuid4().hex}"
+    environment = os.environ | s3.environment | {"SELFTRAIN_STORE": f"s3://{bucket}/deep/store"}
+    for _ in range(2):  # it may be there
+        subprocess.run([sys.executable, *shlex.split(line)[1:]], env=environment, check=True)
+    assert Files(f"s3://{bucket}", s3.options).fs.exists(bucket)
+    assert not Files(f"s3://{bucket}", s3.options).fs.exists("selftrain")
 
 
 def test_the_secrets_are_made_once_and_are_what_the_kustomization_takes(made: Path):

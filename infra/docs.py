@@ -103,8 +103,11 @@ def configuration() -> str:
     """The page docs/configuration.md."""
     head = (
         f"{MARKS[0]}\n\n# Configuration\n\n"
-        "A YAML file in `configs/` gives these settings; `--set NAME=VALUE` changes one of them.\n"
-        "Everything but `runtime`, `promotion`, `store` and `name` can change the result and is part of the stages' keys.\n"
+        "A YAML file gives these settings: your own, or one in `configs/`, which is called by its name, as in `selftrain run demo`. "
+        "`--set NAME=VALUE` changes one of them.\n"
+        "A stage's key contains the settings that can change its result. `runtime`, `promotion` and `store` enter no key; of locations "
+        "of files and models, digests of the content enter it. The report shows the whole config, so its key has `name` and all other "
+        "settings too.\n"
     )
     return "\n".join([head, *page(config.RunConfig, "", "The run")])
 

@@ -277,7 +277,7 @@ def _serve(arguments: argparse.Namespace) -> int:
         from sandbox.serve.command import TOKEN, check, serve
     except ModuleNotFoundError as error:
         raise UsageError(
-            f"serve needs the package {error.name}, which is not installed; run `pip install 'selftrain[serve]'`"
+            f"serve needs the package {error.name}, which is not installed; run `pip install fastapi prometheus-client uvicorn`"
         ) from error
     token = check(arguments.host, arguments.port)
     if arguments.host not in ("127.0.0.1", "::1", "localhost") and not token:

@@ -116,6 +116,7 @@ NOT_RUN = {
     "runuser *": "changes the machine's database; tests/postgres.py makes one of its own",
     "pip install -c constraints.txt '.[dask]'": "the development set-up has it",
     "pip install '.[serve]'": "the development set-up has it",
+    "pip install fastapi *": "the development set-up has them",
     "make worker-image DEBIAN_IMAGE=*": "needs a registry; tests/test_infra.py sees what it starts from",
     "make worker-image": "a quarter of an hour, and 2 GB of packages",
     "docker *": "needs a registry, or Compose's plug-in and the images of one",

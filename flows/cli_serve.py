@@ -28,6 +28,39 @@ def add_serve(commands: Any) -> None:
     serve.add_argument("--device", default="cpu", help="(default: %(default)s)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     serve.add_argument("--port", type=int, default=8081, help="(default: %(default)s)")
+    _add_limits(serve)
+    serve.add_argument(
+        "--stuck",
+        type=float,
+        default=300.0,
+        metavar="S",
+        help="/healthz answers 503 when candidates are scored for more than S seconds (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--workers",
+        type=int,
+        default=1,
+        metavar="N",
+        help="processes that serve and share cores and --queue; as many as cores suit small models (default: %(default)s)",
+    )
+    serve.add_argument(
+        "--threads",
+        type=int,
+        metavar="N",
+        help="scoring threads of a process, which share its cores (default: 2 on CPUs with one worker, else 1)",
+    )
+    serve.add_argument(
+        "--poll",
+        type=float,
+        default=60.0,
+        metavar="S",
+        help="look for a newer reranker every S seconds; 0: only at SIGHUP (default: %(default)s)",
+    )
+    serve.set_defaults(command=serve_command)
+
+
+def _add_limits(serve: argparse.ArgumentParser) -> None:
+    """Add the options that limit requests and what waits."""
     serve.add_argument(
         "--queue",
         type=int,
@@ -49,27 +82,6 @@ def add_serve(commands: Any) -> None:
         metavar="N",
         help="characters of one prompt or candidate; more get HTTP 413 (default: %(default)s)",
     )
-    serve.add_argument(
-        "--stuck",
-        type=float,
-        default=300.0,
-        metavar="S",
-        help="/healthz answers 503 when candidates are scored for more than S seconds (default: %(default)s)",
-    )
-    serve.add_argument(
-        "--threads",
-        type=int,
-        metavar="N",
-        help="scoring threads, which share the cores (default: 2 on CPUs, else 1)",
-    )
-    serve.add_argument(
-        "--poll",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="look for a newer reranker every S seconds; 0: only at SIGHUP (default: %(default)s)",
-    )
-    serve.set_defaults(command=serve_command)
 
 
 def check_port(port: int) -> None:
@@ -86,16 +98,29 @@ def url_of(host: str, port: int) -> str:
 def serve_command(options: argparse.Namespace) -> int:
     """`selftrain serve`."""
     if options.threads is None:
-        options.threads = 2 if options.device == "cpu" else 1
-    for name in ("queue", "documents", "characters", "threads"):
+        options.threads = 2 if options.device == "cpu" and options.workers == 1 else 1
+    for name in ("queue", "documents", "characters", "threads", "workers"):
         if getattr(options, name) < 1:
             raise UsageError(f"--{name}: expected at least 1, got {getattr(options, name)}")
     if not 0 < options.stuck < math.inf:
         raise UsageError(f"--stuck: expected more than 0 seconds, got {options.stuck:g}")
     if not 0 <= options.poll < math.inf:
         raise UsageError(f"--poll: expected seconds, or 0 for never, got {options.poll:g}")
+    if options.workers > 1 and options.device != "cpu":
+        raise UsageError(
+            f"--workers {options.workers}: several processes are for CPUs; on {options.device} one serves"
+        )
     check_port(options.port)
     offline(options.what)
+    from selftrain.serve.workers import prepared
+
+    with prepared(options.workers) as cores:
+        _serve(options, cores)
+    return 0
+
+
+def _serve(options: argparse.Namespace, cores: int) -> None:
+    """Serve with checked options; `cores`: those of each worker."""
     # The scoring thread and the tokenizer's would compete.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     try:
@@ -119,6 +144,8 @@ def serve_command(options: argparse.Namespace) -> int:
         f"serving {source.served.name} on {where}, by {source.served.way}; /docs lists the routes",
         file=sys.stderr,
     )
-    limits = Limits(options.documents, options.characters, options.queue, options.stuck, options.threads)
-    serve(source, limits, options.host, options.port, options.poll, token)
-    return 0
+    queue = max(1, options.queue // options.workers)
+    limits = Limits(options.documents, options.characters, queue, options.stuck, options.threads)
+    serve(
+        source, limits, options.host, options.port, options.poll, token, workers=options.workers, cores=cores
+    )

@@ -130,7 +130,9 @@ def test_the_worker_watches_its_namespace_only_and_starts_runs_in_its_own_image(
 
 def test_runs_and_services_have_one_store():
     first, served = PODS["worker"]["initContainers"][0], PODS["rerank"]["containers"][0]
-    stores = [each["value"] for pod in (first, served) for each in pod["env"] if each["name"] == "SELFTRAIN_STORE"]
+    stores = [
+        each["value"] for pod in (first, served) for each in pod["env"] if each["name"] == "SELFTRAIN_STORE"
+    ]
     pools = yaml.safe_load((ROOT / "infra" / "pools.yaml").read_text())
     assert stores == 2 * [pools["kubernetes"]["env"]["SELFTRAIN_STORE"]]
 
@@ -140,7 +142,7 @@ COMPOSE = yaml.safe_load((ROOT / "infra" / "compose.yaml").read_text())
 
 @pytest.mark.parametrize(
     "script",
-    (PODS["worker"]["initContainers"][0]["args"][0], COMPOSE["services"]["deploy"]["command"][2]),
+    [PODS["worker"]["initContainers"][0]["args"][0], COMPOSE["services"]["deploy"]["command"][2]],
     ids=("kubernetes", "compose"),
 )
 def test_the_bucket_that_is_made_is_that_of_the_store(s3: S3Server, script: str):

@@ -30,19 +30,29 @@ MOST_HEAD_BYTES = 1 << 16
 _BOUNDED = not hasattr(Protocol, "on_headers_complete")
 
 
-def check_free(host: str, port: int) -> None:
-    """Raise UsageError where nobody can listen on `port` of `host`, which is better told before what is served is loaded."""
+def listen(host: str, port: int) -> list[socket.socket]:
+    """Sockets that listen on `port` of each address of `host`. Raises UsageError where nobody can."""
+    sockets: list[socket.socket] = []
     try:
         for family, _, _, _, address in socket.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
             try:
-                socket.create_server(address[:2], family=family).close()
+                sockets.append(socket.create_server(address[:2], family=family))
             except OSError as error:
-                if error.errno != errno.EAFNOSUPPORT:  # the server leaves out what the kernel does not have
+                if error.errno != errno.EAFNOSUPPORT:  # a kernel without IPv6
                     raise
     except OSError as error:
+        for each in sockets:
+            each.close()
         raise UsageError(f"--host {host} --port {port}: cannot be listened on: {error.strerror}") from error
+    return sockets
+
+
+def check_free(host: str, port: int) -> None:
+    """Raise UsageError where nobody can listen on `port` of `host`, which is better told before what is served is loaded."""
+    for each in listen(host, port):
+        each.close()
 
 
 def token_of(variable: str) -> str | None:
@@ -54,10 +64,13 @@ def token_of(variable: str) -> str | None:
     return token or None
 
 
-def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:
+def serve(
+    app: Any, host: str, port: int, drain_seconds: int, sockets: list[socket.socket] | None = None
+) -> None:
     """Serve a FastAPI application over such connections until SIGINT or SIGTERM, or until it calls `app.state.stop`, which this sets.
 
     drain_seconds  how long requests that were accepted have then to be answered
+    sockets        listen on these, of `listen`, which other processes share; None: on sockets of its own
     """
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))  # a descriptor for each connection
@@ -75,7 +88,7 @@ def serve(app: Any, host: str, port: int, drain_seconds: int) -> None:
     server = uvicorn.Server(config)
     app.state.stop = lambda: setattr(server, "should_exit", True)
     with suppress(KeyboardInterrupt):
-        server.run()
+        server.run(sockets)
     if not server.started:
         sys.exit(STARTUP_FAILURE)
 

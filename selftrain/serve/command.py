@@ -1,12 +1,16 @@
 """Runs the HTTP server of `selftrain serve`."""
 
+import socket
 import sys
+
+import torch
 
 from sandbox.serve import connection
 from selftrain.errors import RunError
 from selftrain.serve.app import application
 from selftrain.serve.served import Source
 from selftrain.serve.service import Limits
+from selftrain.serve.workers import run_workers
 
 TOKEN = "SELFTRAIN_TOKEN"  # noqa: S105 - the name of a variable
 SWITCH_SECONDS = 0.0005
@@ -24,15 +28,34 @@ def check(host: str, port: int) -> str | None:
 
 
 def serve(
-    source: Source, limits: Limits, host: str, port: int, poll_seconds: float, token: str | None = None
+    source: Source,
+    limits: Limits,
+    host: str,
+    port: int,
+    poll_seconds: float,
+    token: str | None = None,
+    workers: int = 1,
+    cores: int = 0,
 ) -> None:
-    """Serve until SIGINT or SIGTERM. `token`: what `check` gave.
+    """Serve until SIGINT or SIGTERM. `token`: what `check` gave; `workers`: number of processes, each with `limits`;
+    `cores`: of each, where there are several.
 
-    Raises RunError if the scoring thread ends, since nothing could be answered any more: whoever started the process can start
-    another.
+    Raises RunError if a scoring thread, or one of several workers, ends by itself, since nothing could be answered any more: whoever
+    started the process can start another.
     """
     sys.setswitchinterval(SWITCH_SECONDS)
-    app = application(source, limits, token, poll_seconds)
-    connection.serve(app, host, port, DRAIN_SECONDS)
-    if broke := app.state.broke():
-        raise RunError(f"the scoring thread has ended: {broke}")
+
+    def work(sockets: list[socket.socket] | None = None) -> None:
+        app = application(source, limits, token, poll_seconds)
+        connection.serve(app, host, port, DRAIN_SECONDS, sockets)
+        if broke := app.state.broke():
+            raise RunError(f"the scoring thread has ended: {broke}")
+
+    def work_on(sockets: list[socket.socket]) -> None:
+        torch.set_num_threads(cores)
+        work(sockets)
+
+    if workers == 1:
+        work()
+    else:
+        run_workers(workers, work_on, connection.listen(host, port))

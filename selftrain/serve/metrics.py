@@ -1,6 +1,9 @@
-"""The server's metrics for /metrics, in Prometheus' format."""
+"""The server's metrics for /metrics, in Prometheus' format. Those of several workers are added up."""
+
+import os
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.multiprocess import MultiProcessCollector
 
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
@@ -31,7 +34,12 @@ class Metrics:
             "rerank_distinct_candidates", "Candidates that the model has read", registry=registry
         )
         self.tokens = Counter("rerank_tokens", "Tokens of prompts and candidates", registry=registry)
-        self.queued = Gauge("rerank_queue", "Candidates that wait to be scored", registry=registry)
+        self.queued = Gauge(
+            "rerank_queue",
+            "Candidates that wait to be scored",
+            registry=registry,
+            multiprocess_mode="livesum",
+        )
         self.refused = Counter(
             "rerank_refused", "Requests refused because the queue was full", registry=registry
         )
@@ -40,8 +48,13 @@ class Metrics:
         )
         self.reloads = Counter("rerank_reloads", "Loads of a newer reranker", ("outcome",), registry=registry)
         self.model = Gauge(
-            "rerank_model_info", "The reranker that is served now: 1", ("model",), registry=registry
+            "rerank_model_info",
+            "The reranker that is served now: 1",
+            ("model",),
+            registry=registry,
+            multiprocess_mode="max",
         )
+        self._served = ""
 
     def scored(self, candidates: int, distinct: int) -> None:
         """Count one batch."""
@@ -51,9 +64,16 @@ class Metrics:
 
     def serves(self, name: str) -> None:
         """Say which reranker is served."""
+        if self._served:
+            self.model.labels(self._served).set(0)  # the files of several workers keep it
         self.model.clear()
         self.model.labels(name).set(1)
+        self._served = name
 
     def text(self) -> bytes:
         """All metrics as text in Prometheus' format."""
-        return generate_latest(self.registry)
+        registry = self.registry
+        if "PROMETHEUS_MULTIPROC_DIR" in os.environ:
+            registry = CollectorRegistry()
+            MultiProcessCollector(registry)
+        return generate_latest(registry)

@@ -1,7 +1,7 @@
 """Benchmark: candidates per second of `selftrain serve` at 16 clients against `Reranker.score_many`, then latency and memory.
 
 Both score the same problems with 16 candidates each, the demo's model and one of 28 M parameters on the bank's prompts: on one core
-each, the clients on others, and with what a user has who sets nothing. They take turns, so that what else the machine does hits both
+each, the clients on others, with what a user has who sets nothing, and with as many workers as cores. They take turns, so that what else the machine does hits both
 alike; the best turn of each counts. Clients send the next request when they have the answer, so no more than 256 candidates wait:
 `score_many` with windows of 256 says what that alone costs. Each turn sends prompts that the server has not seen.
 `python -m tests.bench.serve 600`: the load of ten minutes, on the demo's model.
@@ -10,6 +10,7 @@ alike; the best turn of each counts. Clients send the next request when they hav
 import asyncio
 import json
 import random
+import re
 import sys
 import tempfile
 import time
@@ -27,7 +28,7 @@ from selftrain.models.models import train_tokenizer
 from selftrain.problems.read import read_problems
 from selftrain.rerank.reranker import Reranker
 from tests.bench.scoring import CANDIDATES, Problems, _model
-from tests.selftrain.serve.test_serve_process import serving
+from tests.selftrain.serve.test_serve_process import Server, serving, workers_of
 
 CLIENTS, GOAL = 16, 0.95
 LOAD_SECONDS = 60.0
@@ -54,16 +55,28 @@ def main(seconds: float = LOAD_SECONDS) -> None:
         compare_all(folder, problems[: 3 * CLIENTS], "28 M", turns=3)
     with saved(tiny, tokenizer) as folder:
         compare_all(folder, problems, "demo", turns=6)
-        with serving(folder) as server:
-            before = server.metric("process_resident_memory_bytes")
-            times = asyncio.run(load(server.url, repeated(problems), seconds))
-            after = server.metric("process_resident_memory_bytes")
-    found = sorted(times)
+        for workers in (1, torch.get_num_threads()):
+            with serving(folder, "--workers", str(workers)) as server:
+                long_load(server, problems, workers, seconds)
+
+
+def long_load(server: Server, problems: Problems, workers: int, seconds: float) -> None:
+    """Print what the load of `seconds` takes."""
+    before = memory(server)
+    found = sorted(asyncio.run(load(server.url, repeated(problems), seconds)))
     p50, p99 = (1000 * found[int(share * (len(found) - 1))] for share in (0.5, 0.99))
     print(
-        f"{seconds:.0f} s of {CLIENTS} clients: {len(found)} requests, {CANDIDATES * len(found) / seconds:.0f} candidates/s, p50 "
-        f"{p50:.0f} ms, p99 {p99:.0f} ms; memory {before / 2**20:.0f} MiB at the start, {after / 2**20:.0f} MiB at the end"
+        f"{seconds:.0f} s of {CLIENTS} clients, {workers} workers: {len(found)} requests, {CANDIDATES * len(found) / seconds:.0f} "
+        f"candidates/s, p50 {p50:.0f} ms, p99 {p99:.0f} ms; memory {before:.0f} MiB at the start, {memory(server):.0f} MiB at the end",
+        flush=True,
     )
+
+
+def memory(server: Server) -> float:
+    """MiB of the server's processes; pages that they share count once."""
+    pids = [server.process.pid, *workers_of(server)]
+    rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
+    return sum(int(re.findall(r"(?m)^Pss: +(\d+) kB", text)[0]) for text in rollups) / 1024
 
 
 @contextmanager
@@ -76,7 +89,7 @@ def saved(model: Any, tokenizer: Any) -> Iterator[Path]:
 
 
 def compare_all(folder: Path, problems: Problems, name: str, turns: int) -> None:
-    """Compare on one core, and as a user has it who sets nothing."""
+    """Compare on one core, as a user has it who sets nothing, and with as many workers as cores."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
     with serving(folder, "--threads", "1", OMP_NUM_THREADS="1") as server:
@@ -84,6 +97,8 @@ def compare_all(folder: Path, problems: Problems, name: str, turns: int) -> None
     torch.set_num_threads(cores)
     with serving(folder) as server:
         compare(Reranker.load(folder), server.url, problems, f"{name}, as they are", turns)
+    with serving(folder, "--workers", str(cores)) as server:
+        compare(Reranker.load(folder), server.url, problems, f"{name}, {cores} workers", turns)
 
 
 def compare(reranker: Reranker, url: str, problems: Problems, how: str, turns: int) -> None:

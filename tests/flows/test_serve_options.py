@@ -47,6 +47,11 @@ def test_the_hub_is_asked_only_for_what_is_not_on_this_machine(
         (["serve", "demo", "--poll", "-1"], "--poll: expected seconds, or 0 for never, got -1"),
         (["serve", "demo", "--poll", "nan"], "--poll: expected seconds, or 0 for never, got nan"),
         (["serve", "demo", "--queue", "0"], "--queue: expected at least 1, got 0"),
+        (["serve", "demo", "--workers", "0"], "--workers: expected at least 1, got 0"),
+        (
+            ["serve", "demo", "--workers", "2", "--device", "cuda"],
+            "--workers 2: several processes are for CPUs; on cuda one serves",
+        ),
         (["serve", "demo", "--stuck", "0"], "--stuck: expected more than 0 seconds, got 0"),
         (
             ["serve", "demo", "--host", "nowhere.invalid"],

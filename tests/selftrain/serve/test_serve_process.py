@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.command import ROOT
+from tests.command import ROOT, wait_until
 
 pytestmark = pytest.mark.slow
 PROMPT = "def addx(n):  # n + 3\n"
@@ -155,3 +155,62 @@ def test_sigterm_answers_what_was_accepted_and_ends(reranker: Path):
             assert statuses == [200] * 4
             assert server.process.wait(60) in (0, -signal.SIGTERM)
             assert time.monotonic() - answered < 15, "a slow client holds up no server that ends"
+
+
+def workers_of(server: Server) -> list[int]:
+    """Process ids of the workers."""
+    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
+    return [int(pid) for pid in children.split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether the process runs. One that nobody has waited for yet does not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def test_several_workers_serve_as_one(reranker: Path):
+    with serving(reranker) as server:
+        expected = server.rerank(many(0)).json()["results"]
+    with serving(reranker, "--workers", "2") as server:
+        threads, statuses = in_threads(server, 8)
+        server.process.send_signal(signal.SIGHUP)
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 8
+        server.until('rerank_reloads_total{outcome="loaded"}', 2)
+        # Each worker answers for both.
+        for _ in range(8):
+            assert server.metric("rerank_candidates_total") == 8 * 400
+        found = server.rerank(many(0)).json()["results"]
+        assert [row["index"] for row in found] == [row["index"] for row in expected]
+        assert [row["relevance_score"] for row in found] == pytest.approx(
+            [row["relevance_score"] for row in expected], abs=1e-5
+        )
+        workers = workers_of(server)
+        threads, statuses = in_threads(server, 4)
+        while server.metric("rerank_queue") == 0 and any(thread.is_alive() for thread in threads):
+            pass
+        server.process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join()
+        assert statuses == [200] * 4
+        assert server.process.wait(60) == 0
+        assert len(workers) == 2
+        assert not any(map(alive, workers))
+
+
+@pytest.mark.parametrize("who", ["worker", "parent"])
+def test_one_of_several_processes_that_is_killed_ends_all(reranker: Path, who: str):
+    with serving(reranker, "--workers", "2") as server:
+        workers = workers_of(server)
+        os.kill(workers[0] if who == "worker" else server.process.pid, signal.SIGKILL)
+        _, said = server.process.communicate(timeout=60)
+        assert server.process.returncode == (1 if who == "worker" else -signal.SIGKILL)
+        if who == "worker":
+            assert said.splitlines()[-1] == (
+                "selftrain: a serving process was killed by signal 9, so all have ended; what it said stands above"
+            )
+        wait_until(lambda: not any(map(alive, workers)), "the workers' end")

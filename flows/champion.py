@@ -179,10 +179,12 @@ def _measured(run: Run, rounds: int) -> dict[str, Any]:
         if step.stage.name == "execute"
     }
     rl = verdicts[f"execute-{POOL}-rl"]
+    # The last round's policy is not trained if nothing needs it.
+    trained = [run.steps[name] for name in (f"rm-{rounds}", f"ppo-{rounds}") if name in run.steps]
     return {
         "pass_rate": rl.get("passed", 0) / max(sum(rl.values()), 1),
         "sandbox_errors": sum(counts.get("sandbox_error", 0) for counts in verdicts.values()),
-        "training_seconds": sum(manifest(run.steps[f"{name}-{rounds}"])["seconds"] for name in ("rm", "ppo")),
+        "training_seconds": sum(manifest(step)["seconds"] for step in trained),
     }
 
 

@@ -68,7 +68,7 @@ class Figures(Strict):
     random, oracle, challenger, champion   shares of test problems solved; champion: None if there was no rival
     pass_rate         share of passing candidates of the SFT policy for the rl split
     sandbox_errors    number of the run's programs that the sandbox could not judge
-    training_seconds  training time of the challenger's last round, reranker and policy together
+    training_seconds  training time of the challenger's last round, reranker and (if it was trained) policy together
     """
 
     problems: int

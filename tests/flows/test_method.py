@@ -6,10 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from flows.champion import _measured
 from flows.method import graph, method
 from selftrain.config import RunConfig
 from selftrain.errors import UsageError
-from selftrain.stage import Step
+from selftrain.stage import Outcome, Step
 from selftrain.store.store import Store
 from tasks.run import Run
 
@@ -128,6 +129,27 @@ def test_batches_of_a_stage_that_is_not_run_do_not_matter(tmp_path: Path):
     run = Run(RunConfig.model_validate(settings), Store(str(tmp_path)), toolchain={"py": "", "sh": ""})
     method(run)
     assert "ppo-1" not in run.steps
+
+
+@pytest.mark.parametrize("pools", [None, ["sft"]])
+def test_a_decision_on_a_challenger_has_figures_where_its_policy_was_not_trained(
+    pools: list[str] | None, tmp_path: Path
+):
+    config = RunConfig.model_validate({"rounds": 2, "evaluate": {"pools": pools}})
+    run = Run(config, Store(str(tmp_path)), toolchain={"py": "", "sh": ""})
+    method(run)
+    assert ("ppo-2" in run.steps) == (pools is None)
+    made = Outcome("", {"verdicts": {"passed": 1, "wrong_answer": 3, "sandbox_error": 1}})
+    for step in run.steps.values():
+        run.store.build(step.ref, {"name": step.name}, lambda folder: made)
+    last = [name for name in ("rm-2", "ppo-2") if name in run.steps]
+    manifests = [run.store.manifest(run.steps[name].ref) or {} for name in last]
+    executed = sum(step.stage.name == "execute" for step in run.steps.values())
+    assert _measured(run, 2) == {
+        "pass_rate": 0.2,
+        "sandbox_errors": executed,
+        "training_seconds": sum(manifest["seconds"] for manifest in manifests),
+    }
 
 
 def test_batches_of_lists_are_made_to_fit_when_the_lists_are_known(tmp_path: Path):

@@ -14,7 +14,7 @@ import torch
 from accelerate import Accelerator, DeepSpeedPlugin, DistributedType, InitProcessGroupKwargs
 from transformers.integrations import unset_hf_deepspeed_config
 
-from selftrain.config import LoraConfig, RuntimeConfig, SampleConfig
+from selftrain.config import LoraConfig, PPOConfig, RuntimeConfig, SampleConfig
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child, child_main, keep_until_exit, parent_request, report_progress
 from selftrain.models import lora
@@ -272,9 +272,7 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
     plugin = None
     if runtime.deepspeed:
         build_operators()
-        plugin = DeepSpeedPlugin(hf_ds_config=runtime.deepspeed)
-        plugin.deepspeed_config["train_micro_batch_size_per_gpu"] = config.ppo.micro_batch
-        plugin.deepspeed_config["gradient_clipping"] = config.ppo.max_grad_norm
+        plugin = _plugin(config.ppo, runtime.deepspeed, world)
     accelerator = Accelerator(
         # cpu=True disables DeepSpeed. Without it, accelerate chooses no CPU backend, so gloo is passed below.
         cpu=cpu and plugin is None,
@@ -290,6 +288,18 @@ def _accelerator(config: PPOSlice, runtime: RuntimeConfig, world: int) -> Accele
         )
     unset_hf_deepspeed_config()  # else models loaded later, for the export, would be sharded under ZeRO stage 3
     return accelerator
+
+
+def _plugin(settings: PPOConfig, file: str, world: int) -> DeepSpeedPlugin:
+    """DeepSpeed's settings in `file`, with the batch sizes and the largest gradient norm of `settings`."""
+    plugin = DeepSpeedPlugin(hf_ds_config=file)
+    plugin.deepspeed_config |= {
+        "train_micro_batch_size_per_gpu": settings.micro_batch,
+        # Without this entry in the file, accelerate would make an optimizer step for each micro batch.
+        "gradient_accumulation_steps": accumulation_steps(settings, world),
+        "gradient_clipping": settings.max_grad_norm,
+    }
+    return plugin
 
 
 def _metrics(state: State, prompts: Prompts) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Tests of the PPO trainer with a simple function as the reward: it learns, its parts agree, and it resumes exactly."""
 
 import dataclasses
+import json
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from selftrain.training.ppo import equations, health
 from selftrain.training.ppo.experience import rows_of_step
 from selftrain.training.ppo.score import Reward
 from selftrain.training.ppo.settings import Models, TrainerSettings, accumulation_steps, check_batches
+from selftrain.training.ppo.train import _plugin
 from selftrain.training.ppo.trainer import Trainer
 from tests.selftrain.training.ppo.tiny import (
     END,
@@ -266,6 +268,19 @@ def test_batches_that_do_not_fit_are_refused():
         check_batches(config(mini_batch=12), 1)
     with pytest.raises(UsageError, match="mini_batch 16 cannot be spread evenly over 3"):
         check_batches(config(), 3)
+
+
+def test_a_deepspeed_file_decides_no_batch(tmp_path):
+    """Without the number of micro batches in its file, accelerate makes an optimizer step for each of them."""
+    for number, given in enumerate(({}, {"gradient_accumulation_steps": "auto"})):
+        file = tmp_path / f"{number}.json"
+        file.write_text(json.dumps({"zero_optimization": {"stage": 2}, **given}))
+        found = _plugin(
+            config(mini_batch=16, micro_batch=3, max_grad_norm=0.5), str(file), 2
+        ).deepspeed_config
+        assert found["gradient_accumulation_steps"] == 3  # of 8 rows in each process: 3, 3 and 2
+        assert found["train_micro_batch_size_per_gpu"] == 3
+        assert found["gradient_clipping"] == 0.5
 
 
 def test_a_run_gone_bad_stops():

@@ -8,7 +8,8 @@ requests and all scripts but this one.
 import base64
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from selftrain.evaluation.calibration import Calibration, reliability
@@ -204,7 +205,8 @@ def _changes(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str,
         if name.startswith("system/"):
             now, then = name.removeprefix("system/").split("-")
             rows[f"system {now} \N{MINUS SIGN} system {then}"] = row
-    for round_ in range(1, len(inputs.ppo) + 1):
+    # Not by the policies: a run may train none, or not that of every round.
+    for round_ in _numbers("rm", inputs.pools[0].rankers):
         judge, successor = f"rm-{round_}", f"rm-{round_ + 1}"
         names = {pool.name: f"{pool.name}/{successor}-{judge}" for pool in inputs.pools}
         rows |= {
@@ -217,8 +219,14 @@ def _changes(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str,
 
 def _shifts(found: Mapping[str, Comparison], inputs: ReportInputs) -> dict[str, Comparison]:
     """Label -> difference between the mean scores of a PPO policy and of the SFT policy, by the reranker of PPO's training."""
-    names = ((number, f"score/ppo-{number}-sft") for number in range(1, len(inputs.ppo) + 1))
+    rounds = _numbers("ppo", [pool.name for pool in inputs.pools])
+    names = ((number, f"score/ppo-{number}-sft") for number in rounds)
     return {f"rm-{n} score: ppo-{n} \N{MINUS SIGN} sft": found[name] for n, name in names if name in found}
+
+
+def _numbers(kind: str, names: Iterable[str]) -> list[int]:
+    """The numbers N of the names `KIND-N` in `names`, in their order."""
+    return sorted(int(match[1]) for name in names if (match := re.fullmatch(rf"{kind}-(\d+)", name)))
 
 
 def _chart(rows: Mapping[str, Comparison], *, shares: bool = True) -> str | None:

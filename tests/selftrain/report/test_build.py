@@ -13,7 +13,7 @@ from sandbox.verdicts import Verdict
 from selftrain.errors import RunError
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.pools import Pool
-from selftrain.report import ReportInputs, build_report, finish_report, plots, summary_table
+from selftrain.report import ReportInputs, build_report, finish_report, page, plots, summary_table
 from selftrain.units import duration
 
 ESTIMATE = {"value", "low", "high"}
@@ -174,6 +174,24 @@ def test_the_smallest_run_has_a_report(inputs: ReportInputs, tmp_path: Path) -> 
     assert "oracle = random" in html
     assert "made no PPO steps" in html
     assert "failed to judge 3 candidates" in html
+
+
+@pytest.mark.parametrize("trained", [[], ["ppo-2"]])
+def test_what_a_round_changes_is_shown_whichever_policies_were_trained(
+    inputs: ReportInputs, trained: list[str]
+) -> None:
+    """With `evaluate.pools` and `mine.pools` a run has rounds without a policy of their own."""
+    pools = [pool for pool in inputs.pools if pool.name in ("sft", *trained)]
+    evaluation = evaluate_pools(pools, resamples=20)
+    some = replace(
+        inputs, pools=pools, evaluation=evaluation, ppo={name: inputs.ppo[name] for name in trained}
+    )
+    found = {row["name"]: row for row in evaluation["comparisons"]}
+    changes = page._changes(found, some)
+    assert changes["on sft: rm-2 \N{MINUS SIGN} rm-1"] == found["sft/rm-2-rm-1"]
+    assert set(changes) == {f"on {name}: rm-2 \N{MINUS SIGN} rm-1" for name in ("sft", *trained)}
+    shifts = page._shifts(found, some)
+    assert list(shifts) == [f"rm-2 score: {name} \N{MINUS SIGN} sft" for name in trained]
 
 
 def test_candidates_that_tampered_are_counted(inputs: ReportInputs, tmp_path: Path) -> None:

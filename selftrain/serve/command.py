@@ -3,8 +3,6 @@
 import socket
 import sys
 
-import torch
-
 from sandbox.serve import connection
 from selftrain.errors import RunError
 from selftrain.serve.app import application
@@ -52,6 +50,8 @@ def serve(
             raise RunError(f"the scoring thread has ended: {broke}")
 
     def work_on(sockets: list[socket.socket]) -> None:
+        import torch
+
         torch.set_num_threads(cores)
         work(sockets)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.cli_evaluate import add_sandbox
-from flows.lines import Before, check_files, encoded, go_on, read_rows, read_text
+from flows.lines import Before, Row, check_files, encoded, go_on, read_rows, read_text
 from flows.offline import offline
 from flows.progress import Progress
 from selftrain.errors import UsageError
@@ -26,7 +26,7 @@ examples:
 
 A row of the input has `prompt` and, if they are known, `language` and `stop_tokens`; all its fields are kept. The output adds
 `completions`, `finish_reasons` and, where the model gives them, `mean_logprobs` (nats per token); and `generated`, which says from which
-line, by which model and with which settings: the same command again goes on behind the last row that is there."""
+line, by which model and with which settings: the same command again tries the rows that are not there, and adds them at the end."""
 
 BEST_EXAMPLES = """\
 examples:
@@ -166,15 +166,13 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
     """Answer the rows that are not answered yet, each as it is read."""
     source = options.rows
     name = "line" if source == "-" else source
-    show, bad = Progress(sys.stderr), before.bad
+    show, bad = Progress(sys.stderr), 0
     try:
         with (
             open(0 if source == "-" else source, "rb", closefd=source != "-") as lines,
             _output(options.out) as out,
         ):
-            if before.done:
-                lines.seek(before.offset)
-            for row in read_rows(lines, name, before.done):
+            for row in _unanswered(lines, name, before):
                 written = row.wrong or _written(generator, row.fields, options)
                 if isinstance(written, str):
                     print(
@@ -186,7 +184,8 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
                     stamp = {"line": row.number, "sha256": row.sha256} | maker
                     out.write(encoded(row.fields | written | {"generated": stamp}))
                     out.flush()
-                show(row.number, before.total, "lines")
+                again = row.number <= before.done
+                show(row.number, before.done if again else before.total, "lines again" if again else "lines")
     except BrokenPipeError:
         raise
     except OSError as error:
@@ -194,6 +193,16 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
     if bad:
         print(f"selftrain: {count_of(bad, 'row')} could not be used", file=sys.stderr)
     return 1 if bad else 0
+
+
+def _unanswered(lines: IO[bytes], name: str, before: Before) -> Iterator[Row]:
+    """The rows that could not be used before, which may be corrected now, and those behind the last answered one."""
+    for number, offset in before.open:
+        lines.seek(offset)
+        yield next(read_rows(lines, name, number - 1))
+    if before.done:
+        lines.seek(before.offset)
+    yield from read_rows(lines, name, before.done)
 
 
 def _maker(generator: Any, options: argparse.Namespace) -> dict[str, Any]:

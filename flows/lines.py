@@ -1,7 +1,8 @@
 """JSON lines that a command reads and answers line by line, into an output that goes on after a kill.
 
-An answer says which line it answers and what made it (its stamp). The same command again keeps the answers that are there and goes
-on behind the last one, unless they answer other lines or something else made them.
+An answer says which line it answers and what made it (its stamp). The same command again keeps the answers that are there, unless
+they answer other lines or something else made them. It answers the lines that have none yet: those that could not be answered,
+which may be corrected now, then those behind.
 """
 
 import hashlib
@@ -10,7 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -109,14 +110,16 @@ class Before:
 
     total   lines of the input
     done    number of the last line that is answered
-    bad     lines up to there that have no answer, or an error as answer
-    offset  bytes of the input up to there
+    bad     answers that are an error
+    offset  bytes of the input up to the end of line `done`
+    open    (number, bytes of the input before it) of each line up to there that is not blank and has no answer
     """
 
     total: int
     done: int = 0
     bad: int = 0
     offset: int = 0
+    open: tuple[tuple[int, int], ...] = ()
 
 
 def check_files(source: str | None, target: str | None, fields: str) -> None:
@@ -163,9 +166,9 @@ def go_on(
         there = _answers(target, stamp)
     except OSError as error:
         raise UsageError(f"{target}: cannot be read: {error.strerror}") from error
-    done = _line_of(there, target, maker)
+    _check_maker(there, target, maker)
     try:
-        asked, other, offset, total = _lines_to(source, done, _lines_of(target, there.number, stamp), every)
+        asked, other = _asked(source, _lines_of(target, there.number, stamp), every)
     except OSError as error:
         raise UsageError(f"{source} or {target}: cannot be read: {error.strerror}") from error
     if other:
@@ -174,9 +177,9 @@ def go_on(
         )
     if there.cut:
         os.truncate(target, there.kept)
-    if done:
-        print(f"selftrain: {target} has the first {count_of(done, 'line')}; going on", file=sys.stderr)
-    return Before(total, done, there.failed + asked - there.number, offset)
+    if asked.done:
+        print(f"selftrain: {target} has {count_of(there.number, 'answer')}; going on", file=sys.stderr)
+    return replace(asked, bad=there.failed)
 
 
 ADVICE = "name another output, or move that file away to begin anew"
@@ -218,13 +221,11 @@ def _answers(target: str, stamp: Callable[[dict[str, Any]], Any]) -> _Answers:
     return found
 
 
-def _line_of(there: _Answers, target: str, maker: Mapping[str, Any]) -> int:
-    """Number of the line that the last answer is of; 0 without answers. Raises UsageError where `maker` did not make it."""
+def _check_maker(there: _Answers, target: str, maker: Mapping[str, Any]) -> None:
+    """Raise UsageError where `maker` did not make the last answer."""
     if not there.number:
-        return 0
-    line = there.last.get("line")
-    if not isinstance(line, int) or line < 1:
-        raise UsageError(f"{target}: not the result of this command; {ADVICE}")
+        return
+    _number(there.last, target)
     if unsaid := [name for name in ("sha256", *maker) if name not in there.last]:
         raise UsageError(
             f"{target} does not say by which {', '.join(unsaid)} it was made: another version of selftrain wrote it; {ADVICE}"
@@ -232,7 +233,6 @@ def _line_of(there: _Answers, target: str, maker: Mapping[str, Any]) -> int:
     if other := [name for name, value in maker.items() if there.last[name] != value]:
         was, here = (", ".join(f"{name} {of[name]}" for name in other) for of in (there.last, maker))
         raise UsageError(f"{target} was made with {was}, and this is {here}; {ADVICE}")
-    return line
 
 
 def _cut_short(row: bytes, stamp: Callable[[dict[str, Any]], Any]) -> bool:
@@ -253,32 +253,43 @@ def _stamp(row: bytes, stamp: Callable[[dict[str, Any]], Any]) -> dict[str, Any]
     return found if isinstance(found, dict) else {}
 
 
-def _lines_of(target: str, count: int, stamp: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[Any, Any]]:
-    """Number and digest of the line that each of the first `count` answers is of."""
+def _lines_of(target: str, count: int, stamp: Callable[[dict[str, Any]], Any]) -> Iterator[tuple[int, Any]]:
+    """Number and digest of the line that each of the first `count` answers is of. Raises UsageError for what is no answer."""
     with open(target if count else os.devnull, "rb") as file:
         for row in islice(file, count):
             found = _stamp(row, stamp)
-            yield found.get("line"), found.get("sha256")
+            yield _number(found, target), found.get("sha256")
 
 
-def _lines_to(
-    source: str, number: int, answered: Iterator[tuple[Any, Any]], every: bool
-) -> tuple[int, int, int, int]:
-    """How many of the first `number` lines are not blank, the first line that is not the one that was `answered` (number and digest;
-    0: all are), the bytes of the first `number` lines, and all lines of the file."""
-    found, at, other, bytes_read = 0, 0, 0, 0
-    wanted = next(answered, None)
+def _number(stamp: Mapping[str, Any], target: str) -> int:
+    """The line that an answer in `target` is of. Raises UsageError where its stamp names none."""
+    line = stamp.get("line")
+    if not isinstance(line, int) or line < 1:
+        raise UsageError(f"{target}: not the result of this command; {ADVICE}")
+    return line
+
+
+def _asked(source: str, answered: Iterator[tuple[int, Any]], every: bool) -> tuple[Before, int]:
+    """What of the input is answered, and the first line found that is not the one that was (0: there is none).
+
+    Lines are read up to the last answered one; the others are only counted. An answer to a line that was corrected later stands
+    behind those of later lines.
+    """
+    at = offset = 0
+    open_lines: dict[int, tuple[int, str]] = {}
     with open(source, "rb") as file:
-        while at < number and (line := file.readline()):
-            filled = bool(line.strip())
-            at, found, bytes_read = at + 1, found + filled, bytes_read + len(line)
-            if wanted and wanted[0] == at:
-                wrong, wanted = wanted[1] != _digest(line), next(answered, None)
-            else:
-                wrong = every and filled
-            other = other or at * wrong
-        # The others are only counted.
+        for number, sha256 in answered:
+            while at < number and (line := file.readline()):
+                at += 1
+                if line.strip():
+                    open_lines[at] = offset, _digest(line)
+                offset += len(line)
+            if open_lines.pop(number, (0, ""))[1] != sha256:
+                return Before(0), number
+            if every and open_lines:
+                return Before(0), min(open_lines)
         total, block = at, b"\n"
         while more := file.read(BLOCK):
             total, block = total + more.count(b"\n"), more
-    return found, other or (number if wanted else 0), bytes_read, total + (not block.endswith(b"\n"))
+    left = tuple((number, start) for number, (start, _) in sorted(open_lines.items()))
+    return Before(total + (not block.endswith(b"\n")), at, 0, offset, left), 0

@@ -116,6 +116,38 @@ def test_it_goes_on_where_it_was_cut_with_the_same_rows_generator_and_settings(
     assert out.read_bytes() == whole
 
 
+def test_rows_that_failed_are_tried_again_when_they_are_corrected(
+    tmp_path: Path, generator: Path, capsys: pytest.CaptureFixture[str]
+):
+    """Wherever they are, and once only; what is there stays as it is."""
+    source, out = tmp_path / "in.jsonl", tmp_path / "out.jsonl"
+    right = [json.dumps({"id": at, "prompt": PROMPT}) for at in range(6)]
+    command = ["generate", str(generator), str(source), "--out", str(out), *SHORT]
+    before = b""
+    for wrong, lines, bad in (
+        ({0, 2, 4, 5}, [2, 4], 4),
+        ({0, 4}, [2, 4, 3, 6], 2),
+        ({0, 4}, [2, 4, 3, 6], 2),
+        ({0}, [2, 4, 3, 6, 5], 1),
+        (set(), [2, 4, 3, 6, 5, 1], 0),
+        (set(), [2, 4, 3, 6, 5, 1], 0),
+    ):
+        source.write_text("".join("{broken\n" if at in wrong else f"{row}\n" for at, row in enumerate(right)))
+        assert main(command) == (1 if bad else 0)
+        said = capsys.readouterr().err
+        assert said.count("broken JSON") == bad
+        assert f"selftrain: {bad} row" in said or not bad
+        assert out.read_bytes().startswith(before)
+        before = out.read_bytes()
+        assert [(row["id"] + 1, row["generated"]["line"]) for row in rows_of(out)] == [(n, n) for n in lines]
+    again = tmp_path / "again.jsonl"
+    assert main([*command[: -len(SHORT) - 1], str(again), *SHORT]) == 0
+    assert sorted(again.read_bytes().splitlines()) == sorted(before.splitlines())
+    source.write_text("".join(f"{row}\n" for row in right).replace('"id": 0', '"id": 9'))
+    assert main(command) == 2
+    assert "line 1 for one" in capsys.readouterr().err
+
+
 def test_it_goes_on_with_the_same_server_and_tokenizer_only(
     tmp_path: Path, generator: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ):

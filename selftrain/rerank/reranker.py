@@ -23,7 +23,7 @@ from selftrain.models.context import context_of
 from selftrain.models.precision import tensor_cores
 from selftrain.models.prompts import style_of
 from selftrain.records import PromptStyle
-from selftrain.rerank.normal import Normal, check, normal, refusal
+from selftrain.rerank.normal import Normal, check, language_name, normal, refusal
 from selftrain.rerank.places import reranker_folder
 from selftrain.rerank.prefixes import Reader
 
@@ -106,7 +106,7 @@ class Reranker:
 
         A score does not depend on the other candidates, but for rounding (less than 1e-4 on CPUs in float32).
 
-        Raises UsageError where no candidate can be scored, or the prompt or a candidate is no text.
+        Raises UsageError where no candidate can be scored, the prompt or a candidate is no text, or the language is unknown.
 
         >>> reranker = Reranker.load(RERANKER)
         >>> scores = reranker.score("def one():\\n", ["    return 1\\n", "    return 2\\n"])
@@ -178,7 +178,8 @@ class Reranker:
         return self.rank_forms([self.forms(*problem) for problem in problems])
 
     def forms(self, prompt: str, candidates: Sequence[str], language: str | None = None) -> list[Normal]:
-        """The candidates in normal form."""
+        """The candidates in normal form. Raises UsageError for an unknown language."""
+        language = language_name(language)
         return [normal(prompt, text, language, style=self.style) for text in candidates]
 
     def read(self, forms: Iterable[Normal]) -> dict[Normal, list[int]]:

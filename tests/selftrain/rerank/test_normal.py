@@ -48,7 +48,9 @@ def test_other_forms_of_a_program_become_its_completion(prompt: str, form: str):
     name = {PY: "python", SH: "bash", JAVA: "java", JS: "javascript"}[prompt]
     text = form.format(prompt=prompt, body=body, closing=CLOSING[prompt], head=head, name=name)
     assert normal(prompt, text) == (prompt, body)
-    assert normal(prompt.replace("\n", "\r\n"), text.replace("\n", "\r\n")) == (prompt, body)
+    for end in ("\r\n", "\r"):
+        assert normal(prompt.replace("\n", end), text.replace("\n", end)) == (prompt, body)
+        assert normal(prompt, text.replace("\n", end)) == (prompt, body)
     assert normal(prompt.rstrip("\n"), text) == (prompt, body)
 
 

@@ -261,12 +261,15 @@ def test_what_is_no_text_is_refused_in_one_line(loaded: Reranker, prompt: Any, c
         assert "\n" not in str(error.value)
 
 
-def test_a_picker_refuses_what_is_no_language(loaded: Reranker):
+def test_a_picker_and_a_reranker_refuse_what_is_no_language(loaded: Reranker):
     picker = Picker({}, loaded, "rm-1", {"logprob_weights": {"rm-1": 0.5}})
+    calls: list[Any] = [loaded.rank, loaded.score, loaded.pick, picker.rank]
+    calls += [lambda *asked: loaded.rank_many([asked]), lambda *asked: picker.rank_many([asked])]
     for language, said in (("klingon", "unknown language 'klingon'"), (7, "the language: expected a text")):
-        for call in (picker.rank, lambda *asked: picker.rank_many([asked])):
+        for call in calls:
             with pytest.raises(UsageError, match=said):
                 call(PROMPT, CANDIDATES, language)
+    assert loaded.score(PROMPT, CANDIDATES, "Python") == loaded.score(PROMPT, CANDIDATES, "py")
 
 
 @pytest.mark.parametrize("problem", [(PROMPT, CANDIDATES, "py"), PROMPT, (PROMPT,), 7])

@@ -22,7 +22,8 @@ from selftrain.plan.estimate import Planner, Step
 from selftrain.plan.speed import Speed, where
 from selftrain.stage import ArtifactRef
 from selftrain.stage import Step as Node
-from selftrain.store.store import RUNS, Store
+from selftrain.store.runrecords import run_records
+from selftrain.store.store import Store
 
 Graph = Callable[[RunConfig], Sequence[Node]]
 """Builds the stages of a run, in order; needs neither its models nor its store."""
@@ -123,7 +124,7 @@ def described(rate: Rate) -> str:
 
 def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
     """The rates in the newest finished runs that have the planner's device, and models of similar size."""
-    records = [record for record in store.records(RUNS).values() if record.get("finished")]
+    records = [record for record in run_records(store).values() if record.get("finished")]
     for record in sorted(records, key=lambda record: -record["finished"])[:NEWEST]:
         try:
             config = RunConfig.model_validate(record["config"])

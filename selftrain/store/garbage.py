@@ -17,6 +17,7 @@ from typing import Any
 from selftrain.cache_key import KEY_LENGTH
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef
+from selftrain.store.runrecords import registry_records, run_records, when
 from selftrain.store.store import LEASE, MANIFEST, PROGRESS, REGISTRY, RUNS, Store
 from selftrain.units import count_of, size
 
@@ -48,12 +49,13 @@ class Garbage:
 def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], None]) -> int:
     """Remove what no run needs; returns the number of bytes. `say`: takes a line for each removal. `dry_run`: remove nothing.
 
-    Raises UsageError where nothing was stored in `store`, or where no run has left a record.
+    Raises UsageError where nothing was stored in `store`, or where no run has left a record; StoreError where a file among the
+    records is none.
     """
     if keep_runs < 1:
         raise UsageError(f"--keep-runs: expected 1 or more, got {keep_runs}")
     stages = [name for name in store.files.children(store.root) if _is_stage(store, name)]
-    records = store.records(RUNS)
+    records = run_records(store)
     if not stages and not records:
         raise UsageError(
             f"{store.url} is not a store: expected folders STAGE/KEY that `selftrain run` wrote; nothing was removed"
@@ -65,9 +67,9 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
         )
     now, verb = time.time(), "would remove" if dry_run else "removed"
     found = {stage: store.files.listing(f"{store.root}/{stage}") for stage in stages}
-    records = store.records(RUNS)  # after the listing, so that a run which has begun meanwhile is included
+    records = run_records(store)  # after the listing, so that a run which has begun meanwhile is included
     runs = runs_kept(records, keep_runs, now)
-    named = refs_in([records[name] for name in runs]) | refs_in(store.records(REGISTRY).values())
+    named = refs_in([records[name] for name in runs]) | refs_in(registry_records(store).values())
     kept = with_inputs(store, named)
     total = 0
     for garbage in [*of_stages(store, found, kept, now), *of_runs(store, records, runs)]:
@@ -92,9 +94,9 @@ def runs_kept(records: Mapping[str, Any], keep_runs: int, now: float) -> list[st
     finished: dict[str, list[tuple[float, str]]] = defaultdict(list)
     kept = []
     for name, record in records.items():
-        if record["finished"] is not None:
+        if record.get("finished") is not None:
             finished[record["name"]].append((record["finished"], name))
-        elif now - record["updated"] < WEEK:
+        elif now - when(record) < WEEK:
             kept.append(name)
     for runs in finished.values():
         kept += [name for _, name in sorted(runs)[-keep_runs:]]

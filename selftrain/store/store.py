@@ -327,22 +327,6 @@ class Store:
         """Store a run's record. `selftrain gc` keeps the artifacts that it names."""
         self.files.write(f"{self.root}/{RUNS}/{name}/{id}.json", json.dumps(record, indent=1).encode())
 
-    def records(self, folder: str) -> dict[str, Any]:
-        """The JSON files in the folder RUNS or REGISTRY: name -> content. Raises StoreError where a file cannot be read."""
-        records = {}
-        for name in self.files.listing(f"{self.root}/{folder}"):
-            if not name.endswith(".json"):
-                continue
-            try:
-                records[name] = json.loads(self.files.read(f"{self.root}/{folder}/{name}"))
-            except FileNotFoundError:  # deleted after it was listed
-                continue
-            except ValueError as error:
-                raise StoreError(
-                    f"{self.url}/{folder}/{name} is damaged ({error}), expected JSON: delete or repair it. Nothing was removed"
-                ) from None
-        return records
-
     @contextmanager
     def lock(self, ref: ArtifactRef, wait: bool = True) -> Iterator[bool]:
         """Hold this machine's lock of the key for the block; yields whether it is held.

@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from selftrain.errors import UsageError
-from selftrain.store.store import RUNS, Store
+from selftrain.store.runrecords import run_records, when
+from selftrain.store.store import Store
 
 STAGES = ("prepare", "sft", "sample", "execute", "mine", "train_reward", "ppo", "agree", "evaluate", "report")
 """All stages, in running order."""
@@ -65,8 +66,7 @@ def explain(store: Store, key: str, stages: Stages | None = None) -> str:
 
 def newest_first(store: Store) -> list[Stages]:
     """The stages of every run that has a record in the store, the newest run first."""
-    records = store.records(RUNS).values()
-    return [record["stages"] for record in sorted(records, key=lambda record: -record["updated"])]
+    return [record["stages"] for record in sorted(run_records(store).values(), key=when, reverse=True)]
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:

@@ -194,3 +194,52 @@ def test_what_is_no_store_is_left_alone(tmp_path: Path):
     store.files.write(f"{store.root}/registry/prod/000001.json", b"{torn")
     fail(store, StoreError, r"registry/prod/000001\.json is damaged")
     assert store.has(A)
+
+
+REF = {"stage": "sft", "key": SFT_1.key}
+
+
+@pytest.mark.parametrize(
+    ("record", "said"),
+    [
+        ([], "it has no name"),
+        (None, "it has no name"),
+        ({"note": "mine"}, "it has no name"),
+        ({"name": "demo", "finished": None, "stages": {}}, "it says no time"),
+        ({"name": "demo", "finished": True, "stages": {"sft": REF}}, "it says no time"),  # a run's run.json
+        ({"name": "demo", "finished": "yesterday", "updated": 1, "stages": {}}, "it says no time"),
+        ({"name": "demo", "finished": 1, "stages": ["sft"]}, "it has no stages"),
+        (
+            {"name": "demo", "finished": 1, "stages": {"sft": {**REF, "key": None}}},
+            "its stage sft names no artifact",
+        ),
+        ({"name": "demo", "finished": 1, "stages": {"sft": "1"}}, "its stage sft names no artifact"),
+    ],
+)
+def test_among_the_records_another_file_ends_every_command_in_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    record: Any,
+    said: str,
+):
+    """What it needs is not known, so that nothing is removed."""
+    store = Store(str(tmp_path / "store"))
+    make(store, SFT_1)
+    make(store, A)
+    run(store, "prod", "1", {"prepare": A}, finished=1)
+    store.files.write(f"{store.root}/runs/demo/2.json", json.dumps(record).encode())
+    later(monkeypatch, OLD)
+    for command in (["gc", store.url], ["gc", store.url, "--dry-run"], ["why", "rm-1", "--store", store.url]):
+        assert main(command) == 1
+        [line] = capsys.readouterr().err.splitlines()
+        assert line == (
+            f"selftrain: {store.url}/runs/demo/2.json is no record of a run ({said}): move or delete it. Nothing was removed"
+        )
+    assert there(store) == {A, SFT_1}
+    store.files.delete(f"{store.root}/runs/demo/2.json")
+    for champion in ({}, [], {"reranker": str(SFT_1)}):
+        store.files.write(f"{store.root}/registry/prod/000001.json", json.dumps(champion).encode())
+        with pytest.raises(StoreError, match=r"prod/000001\.json is no record of a decision"):
+            collect(store, 1, False, print)
+    assert there(store) == {A, SFT_1}

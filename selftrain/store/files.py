@@ -48,6 +48,9 @@ PATIENT = CLIENT | {
 SECRET_OPTION = re.compile(r"key|secret|token|pass|credential", re.IGNORECASE)
 """Names of options whose values are secret."""
 
+FULL = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
+"""errno values that are not a remote store's: this machine's disk is full, or may not be written."""
+
 # Transient failures: errno values, error codes of S3 servers, and libraries whose exceptions are transient except `REFUSED`.
 PASSING = {errno.EBUSY, errno.EIO, errno.EAGAIN, getattr(errno, "EREMOTEIO", errno.EIO)}
 PASSING_CODES = {"BadDigest", "IncompleteBody", "NoSuchUpload", "RequestTimeout", "XAmzContentSHA256Mismatch"}
@@ -179,11 +182,18 @@ class Files:
         return {name: found for name, found in tags.items() if found}
 
     def download(self, path: str, target: Path) -> None:
-        """Download one file atomically: afterwards `target` is complete or unchanged."""
+        """Download one file atomically: afterwards `target` is complete or unchanged.
+
+        Raises StoreError where it cannot be written.
+        """
         part = target.with_name(f".{target.name}.{os.getpid()}.part")
-        target.parent.mkdir(parents=True, exist_ok=True)
         try:
-            self._do(f"read {path}", lambda: self.fs.get_file(path, str(part)))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            part.touch()
+        except OSError as error:
+            raise StoreError(f"cannot write {target}: {error}") from error
+        try:
+            self._do(f"read {path} into {target}", lambda: self.fs.get_file(path, str(part)))
             part.replace(target)
         finally:
             part.unlink(missing_ok=True)
@@ -237,7 +247,7 @@ class Files:
             try:
                 return act()
             except Exception as error:
-                if self.is_local:
+                if self.is_local or getattr(error, "errno", None) in FULL:
                     if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
                         raise StoreError(f"cannot {what}: {error}") from error
                     raise

@@ -124,8 +124,9 @@ class Store:
 
     def _copy(self, ref: ArtifactRef, manifest: dict[str, Any]) -> Path:
         """The folder of a remote artifact in the local cache. Files that are missing or damaged there are downloaded."""
-        copy = self.cache.use(ref.stage, ref.key, manifest["attempt"])
-        with self.cache.filling(copy):
+        with self.writing():
+            copy = self.cache.use(ref.stage, ref.key, manifest["attempt"])
+        with self.writing(), self.cache.filling(copy):
             missing = {
                 name: entry
                 for name, entry in manifest["files"].items()
@@ -150,8 +151,6 @@ class Store:
                     raise
                 said = f"{name} cannot be read, though its manifest can ({error})"
                 raise CorruptArtifact(str(ref), said) from None
-            except OSError as error:
-                raise StoreError(f"cannot write {target}: {error}; free some space and run again") from error
             if sha256_file(target) == sha256:
                 return
             target.unlink()
@@ -351,7 +350,8 @@ class Store:
             yield
         except OSError as error:
             raise StoreError(
-                f"store {self.url}: {error}; expected a folder that can be written, choose one with --set store=..."
+                f"store {self.url}: {error}; expected a folder that can be written, choose one with "
+                + ("--set store=..." if self.is_local else "the environment variable XDG_CACHE_HOME")
             ) from error
 
     def _lease(self, ref: ArtifactRef) -> AbstractContextManager[None]:

@@ -20,6 +20,7 @@ import pytest
 
 from selftrain.errors import CorruptArtifact, StoreError, UsageError
 from selftrain.stage import ArtifactRef, Outcome
+from selftrain.store.files import Files
 from selftrain.store.store import PROGRESS, Store, replace_file
 from tests.needs import need
 from tests.servers import moto
@@ -67,6 +68,35 @@ def test_a_machine_that_cannot_write_or_lock_is_told_so(tmp_path: Path, monkeypa
     monkeypatch.setattr(fcntl, "flock", unlocked)
     with pytest.raises(StoreError, match="No locks available.*choose one"):
         Store(str(tmp_path / "store")).build(REF, {}, write)
+
+
+def test_a_cache_that_cannot_be_written_is_told_in_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """That of a remote store, and that of checkpoints at a URL."""
+    url = f"memory://{tmp_path}"
+    assert Store(url, tmp_path).build(REF, {}, write)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    for act, remedy in (
+        (lambda: Store(url).path(REF), True),
+        (lambda: Store(url).build(OTHER, {}, write), True),
+        (lambda: Files(url).download(f"{tmp_path}/machine", tmp_path / "file" / "target"), False),
+    ):
+        with pytest.raises(StoreError, match="(Not a directory|File exists)") as refused:
+            act()
+        said = str(refused.value)
+        assert str(tmp_path / "file") in said
+        assert "\n" not in said
+        assert ("choose one with the environment variable XDG_CACHE_HOME" in said) == remedy
+    store = Store(url, tmp_path / "other")
+
+    def full(source: str, target: str) -> None:
+        Path(target).write_bytes(b"a part")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(store.files.fs, "get_file", full)
+    with pytest.raises(StoreError, match=f"into {tmp_path}/other/.*: .Errno 28. No space left on device$"):
+        store.path(REF)
+    assert not list((tmp_path / "other").rglob("*.part"))
 
 
 def test_an_artifact_holds_its_files_and_a_manifest_and_no_checkpoints(tmp_path: Path):

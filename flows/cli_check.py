@@ -10,7 +10,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.cli_evaluate import add_sandbox
+from flows.cli_evaluate import add_sandbox, within
 from flows.progress import Progress
 from sandbox.errors import SandboxError
 from selftrain.errors import RunError, UsageError
@@ -66,13 +66,14 @@ def add_check(commands: Any) -> None:
 
 def check_command(options: argparse.Namespace) -> int:
     """`selftrain check-data`."""
-    from selftrain.config import RuntimeConfig
+    from selftrain.config import MOST_PROCESSES, RuntimeConfig
     from selftrain.examine.data import line_of, read_file, run_checks
     from selftrain.stage import Context
     from tasks.sandbox import sandbox_at_work
 
-    if min(options.workers, options.new_tokens) < 1:
-        raise UsageError("--workers and --new-tokens: expected at least 1")
+    within("--workers", options.workers, 1, MOST_PROCESSES)
+    if options.new_tokens < 1:
+        raise UsageError(f"--new-tokens: expected at least 1, got {options.new_tokens}")
     if options.context is not None and options.model is None:
         raise UsageError(
             "--context counts tokens: give --model, the folder of the model whose tokenizer counts"

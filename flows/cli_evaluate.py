@@ -97,15 +97,24 @@ def add_sandbox(command: argparse.ArgumentParser) -> None:
     command.add_argument("--workers", type=int, default=2, metavar="N", help="programs at once (default: 2)")
 
 
+def within(option: str, value: int, least: int, most: int) -> None:
+    """Raise UsageError where the value of an option is too small or too large."""
+    if not least <= value <= most:
+        raise UsageError(f"{option}: expected {least} to {most:,}, got {value}")
+
+
 def evaluate_command(options: argparse.Namespace) -> int:
     """`selftrain evaluate`."""
+    from selftrain.config import MOST_INPUTS, MOST_PROCESSES, MOST_RESAMPLES
+
     offline(*(options.reranker or ()))
     from selftrain.evaluation.comparisons import compare_pools
     from selftrain.evaluation.metrics import pool_metrics
     from selftrain.evaluation.pools import with_agreement
 
-    if options.bootstrap < 1 or options.agreement < 0:
-        raise UsageError("--bootstrap: expected at least 1; --agreement: expected 0 or more")
+    within("--bootstrap", options.bootstrap, 1, MOST_RESAMPLES)
+    within("--agreement", options.agreement, 0, MOST_INPUTS)
+    within("--workers", options.workers, 1, MOST_PROCESSES)
     is_run = _is_run(options.programs[0])
     if is_run and len(options.programs) > 1:
         raise UsageError(
@@ -172,8 +181,6 @@ def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]
     from selftrain.stage import Context
     from tasks.sandbox import sandbox_at_work
 
-    if options.workers < 1:
-        raise UsageError(f"--workers: expected at least 1, got {options.workers}")
     written = read_completions(options.programs)
     candidates = candidates_of(written, options.style)
     problems = [one.problem for one in written]

@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, Any
 
-from flows.cli_evaluate import add_sandbox
+from flows.cli_evaluate import add_sandbox, within
 from flows.lines import Before, Row, check_files, encoded, go_on, read_rows, read_text
 from flows.offline import offline
 from flows.progress import Progress
@@ -259,19 +259,21 @@ def _written(generator: Any, row: dict[str, Any], options: argparse.Namespace) -
 
 def best_command(options: argparse.Namespace) -> int:
     """`selftrain best-of`."""
+    from selftrain.config import MOST_PROCESSES, RuntimeConfig
+
+    within("--workers", options.workers, 1, MOST_PROCESSES)
     prompt = read_text(options.prompt)
     tests = read_text(options.tests) if options.tests else ""
     place = options.reranker or options.generator
     if options.reranker is None and options.base_url is not None:
         raise UsageError("a served model has no reranker: give --reranker, a run or a reranker's folder")
     generator = _generator(options)
-    from selftrain.config import RuntimeConfig
     from selftrain.generate.best_of import best_of_n
     from selftrain.rerank.ranker import load_ranker
     from tasks.sandbox import open_sandbox
 
     reranker = load_ranker(place)
-    runtime = RuntimeConfig(backend=options.backend, workers=max(1, options.workers))
+    runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
     with open_sandbox(runtime) if options.filter else nullcontext() as sandbox:
         found = best_of_n(
             generator,

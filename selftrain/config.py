@@ -41,12 +41,36 @@ NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
+MOST_ROUNDS, MOST_RESAMPLES, MOST_INPUTS, MOST_PROCESSES = 1000, 100_000, 1000, 4096
+"""Largest numbers of rounds, of resamples of a bootstrap, of generated inputs of a problem, and of processes or threads on a machine."""
 LONGEST_SECONDS = 24 * 3600
 """Largest CPU time limit of a program."""
 LARGEST_BYTES = 2**50
 """Largest memory limit of a program."""
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A file, a folder or a remote address; a leading `~` is the home folder, which no shell replaces within a config or `--set`."""
+
+
+def _at_most(limit: int, why: str) -> AfterValidator:
+    """Refuses whole numbers above `limit`; `why`: what would go wrong."""
+
+    def check(value: int) -> int:
+        if value > limit:
+            raise ValueError(f"expected at most {limit:,}, got {value:,}: {why}")
+        return value
+
+    return AfterValidator(check)
+
+
+Rounds = Annotated[
+    Count, _at_most(MOST_ROUNDS, "the stages of all rounds are planned before the first one starts")
+]
+Resamples = Annotated[
+    Count,
+    _at_most(MOST_RESAMPLES, "all are held in memory, and more do not change an interval's printed digits"),
+]
+INPUTS = _at_most(MOST_INPUTS, "each program is run with each of them")
+Processes = Annotated[Count, _at_most(MOST_PROCESSES, "all of them start on one machine")]
 
 
 def suggestion(name: str, known: Iterable[str]) -> str:
@@ -162,7 +186,7 @@ class BankConfig(Strict):
     """Number of tasks in each split; each task is one problem in every language."""
     shares: dict[str, Share] = {"sft": 0.45, "rl": 0.3, "validation": 0.1, "test": 0.15}
     """Share of the compositions that each split gets; the shares sum to 1."""
-    tests: Annotated[int, Field(ge=2)] = 8
+    tests: Annotated[int, Field(ge=2), INPUTS] = 8
     """Number of test cases per problem."""
     systematic_share: Share = 0.4
     """Share of the operations that have a systematic mistake: `systematic_rate` of the answers to learn from get them wrong."""
@@ -882,14 +906,14 @@ class EvaluateConfig(Strict):
     pools: tuple[str, ...] | None = None
     """Policies whose candidates are ranked and reported: `sft`, which has to be among them, `ppo-1`, ...; null: all. A policy that is
     neither named here nor mined is not trained."""
-    bootstrap: Count = 2000
-    """Number of bootstrap resamples per interval."""
+    bootstrap: Resamples = 2000
+    """Number of bootstrap resamples per interval, at most 100,000."""
     control: bool = True
     """Whether candidates are also scored with the prompts of other problems. A reranker that reads the problem then loses
     its gain."""
-    agreement: Annotated[int, Field(ge=0)] = 0
-    """Number of generated inputs per problem on which Python programs are run to compare their outputs; 0: none. The ranker
-    `agreement` picks from the largest group of programs with equal outputs by log-probability, `rm-r+agreement` by score."""
+    agreement: Annotated[int, Field(ge=0), INPUTS] = 0
+    """Number of generated inputs per problem on which Python programs are run to compare their outputs, at most 1,000; 0: none. The
+    ranker `agreement` picks from the largest group of programs with equal outputs by log-probability, `rm-r+agreement` by score."""
     reward_models: dict[RankerName, Place] = {}
     """Reward models of others as rankers to compare with: name of the ranker -> folder in the Hugging Face layout, or hub id,
     with `@COMMIT` for a commit that is not the newest. A model with a chat template reads the prompt as the user's message and
@@ -899,7 +923,7 @@ class EvaluateConfig(Strict):
 class PromotionConfig(Strict):
     """When a challenger becomes the champion (see `selftrain.champion.promotion`). These settings enter no key."""
 
-    max_rounds: Count | None = None
+    max_rounds: Rounds | None = None
     """Largest number of rounds that a run trains; null: no bound."""
     tolerance: Annotated[float, Field(ge=0)] = 0.0
     """Share of problems by which the lower end of the paired difference's 95 % interval, challenger minus champion, has to
@@ -923,10 +947,10 @@ class SlotsConfig(Strict):
 class RuntimeConfig(Strict):
     """Where and how a run is executed. These settings enter no key."""
 
-    processes: Count = 2
-    """Number of training, sampling and scoring processes per node."""
-    threads: Count = 1
-    """Number of CPU threads per process."""
+    processes: Processes = 2
+    """Number of training, sampling and scoring processes per node, at most 4,096."""
+    threads: Processes = 1
+    """Number of CPU threads per process, at most 4,096."""
     nodes: Count = 1
     """Number of machines that train one model together."""
     rendezvous: str | None = None
@@ -960,8 +984,8 @@ class RuntimeConfig(Strict):
     stage_hours: Rate | None = None
     """Longest time, in hours, of a training or sampling child process. After that the run ends the child, and the stage fails
     and is retried. null: no bound."""
-    workers: Count = 2
-    """Number of programs that the sandbox runs at once."""
+    workers: Processes = 2
+    """Number of programs that the sandbox runs at once, at most 4,096."""
     slots: SlotsConfig = SlotsConfig()
     """How many steps of the run go on at the same time, by what they use."""
     dask: str | None = Field(default=None, pattern=r"^(tcp|tls)://.+:\d+$")
@@ -992,8 +1016,8 @@ class RunConfig(Strict):
     """Name of the run's folder, of its flow run and its artifacts in Prefect's UI, and of the registry of champions."""
     seed: int = Field(default=1, ge=0, lt=2**31)
     """Seed of training, sampling and mining; it is added to the problems' own seed."""
-    rounds: Count = 2
-    """Number of rounds of reranker training and PPO."""
+    rounds: Rounds = 2
+    """Number of rounds of reranker training and PPO, at most 1,000."""
     problems: ProblemsConfig = BankConfig()
     model: ModelConfig = ModelConfig()
     sft: SftConfig = SftConfig()

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from selftrain.config import NAME, RANKERS, Count, RunConfig, Strict
+from selftrain.config import NAME, RANKERS, Resamples, RunConfig, Strict
 from selftrain.configfile import CONFIGS, first_file, load_config
 from selftrain.errors import UsageError
 from selftrain.yamlfile import read_yaml
@@ -43,7 +43,7 @@ class StudyConfig(Strict):
     """Pools to report (`sft`, `ppo-1`, ...); a variant that lacks a pool has no rows for it."""
     differences: tuple[tuple[str, str], ...] = ()
     """Further differences to report: pairs of VARIANT/RANKER, the first less the second."""
-    bootstrap: Count = 2000
+    bootstrap: Resamples = 2000
     """Number of bootstrap resamples."""
 
     @model_validator(mode="after")

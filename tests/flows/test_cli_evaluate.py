@@ -199,7 +199,20 @@ def test_a_wrong_row_is_told_by_line(
 def test_other_wrong_usage_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     assert "no problem file there" in refused(capsys, tmp_path / "nowhere.jsonl")
     assert "no completions there" in refused(capsys, tmp_path)
-    assert "--bootstrap" in refused(capsys, tmp_path, "--bootstrap", "0")
+    for option, value, said in (
+        ("--bootstrap", 0, "expected 1 to 100,000, got 0"),
+        ("--bootstrap", 10**12, "expected 1 to 100,000, got 1000000000000"),
+        ("--agreement", 10**6, "expected 0 to 1,000, got 1000000"),
+        ("--workers", 10**9, "expected 1 to 4,096, got 1000000000"),
+    ):
+        assert f"{option}: {said}" in refused(capsys, tmp_path, option, str(value))
+    (tmp_path / "p.txt").write_text(PROMPT)
+    for command in (
+        ["check-data", str(tmp_path / "p.txt")],
+        ["best-of", "x", "--prompt", str(tmp_path / "p.txt")],
+    ):
+        assert main([*command, "--workers", "0"]) == 2
+        assert "--workers: expected 1 to 4,096, got 0" in capsys.readouterr().err
     row = {"task": "a", "language": "py", "prompt": PROMPT, "tests": TESTS, "completions": [RIGHT]}
     (tmp_path / "rows.jsonl").write_text("\n".join(map(json.dumps, (row, row | {"prompt": "def f():\n"}))))
     assert "rows.jsonl:2: problem 'a.py' is there twice" in refused(capsys, tmp_path / "rows.jsonl")

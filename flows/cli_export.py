@@ -50,10 +50,10 @@ def export_command(options: argparse.Namespace) -> int:
 
     if (options.yes or options.private) and not options.push:
         raise UsageError("--yes and --private go with --push ID")
-    folder = Path(options.folder)
+    folder = Path(options.folder).resolve()  # this folder itself may be replaced
     source = find(options.run)
     exact = export(source, folder, options.push, options.license, options.onnx)
-    print(f"{folder}: {source.ranker} of {source.name}")
+    print(f"{options.folder}: {source.ranker} of {source.name}")
     for found, what in ((exact.template, "the chat template"), (exact.pair, "a pair of texts")):
         if not found:
             print(

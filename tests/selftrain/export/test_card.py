@@ -148,14 +148,15 @@ def test_the_card_does_not_advise_what_gives_other_scores(source: Source):
 def test_the_folder_notes_the_rule_and_its_figures(source: Source, tmp_path: Path):
     export(source, tmp_path / "new" / "out", "me/tiny")
     said = json.loads((tmp_path / "new" / "out" / "selftrain.json").read_text())
-    assert said == facts(source, EXACT)
+    names = [name for name, _ in contents(tmp_path / "new" / "out")]
+    assert said == facts(source, EXACT) | {"files": names}
     assert (said["way"], said["logprob_weight"], said["best_untrained"]) == ("rm-2+logprob", 2.5, "logprob")
     assert said["solved"] == {
         "alone": share(0.6),
         "with_logprob": share(0.65),
         "best_untrained": share(0.35),
     }
-    assert [name for name, _ in contents(tmp_path / "new" / "out")] == [
+    assert names == [
         "README.md",
         "chat_template.jinja",
         "config.json",
@@ -173,9 +174,26 @@ def test_an_export_replaces_an_earlier_one_and_nothing_else(
     source: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     export(source, tmp_path / "out")
-    (tmp_path / "out" / "old.txt").write_text("old")
-    export(source, tmp_path / "out")
-    assert not (tmp_path / "out" / "old.txt").exists()
+    out = tmp_path / "out"
+    (out / "merges.txt").write_text("of an earlier reranker's tokenizer")
+    said = json.loads((out / "selftrain.json").read_text())
+    (out / "selftrain.json").write_text(json.dumps(said | {"files": [*said["files"], "merges.txt"]}))
+    (tmp_path / "link").symlink_to("out")
+    export(source, tmp_path / "link")
+    assert not (out / "merges.txt").exists()
+    assert sorted(path.name for path in out.iterdir()) == said["files"]
+    (tmp_path / "link").unlink()
+    (out / ".git").mkdir()
+    (out / "notes.txt").write_text("mine")
+    for listing in (said["files"], None, 7):  # older versions listed none
+        (out / "selftrain.json").write_text(json.dumps({"files": listing}))
+        with pytest.raises(
+            UsageError, match="beside an earlier export it holds .git, notes.txt, which would be lost"
+        ):
+            export(source, out)
+    assert (out / "notes.txt").read_text() == "mine"
+    (out / ".git").rmdir()
+    (out / "notes.txt").unlink()
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "thesis.tex").write_text("work")

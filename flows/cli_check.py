@@ -18,8 +18,9 @@ from selftrain.units import count_of, listed, visible
 
 DESCRIPTION = """\
 Reads problems (docs/own-data.md, or MultiPL-E's fields) and runs programs in the sandbox to find: lines that cannot be read,
-answers that fail their tests, tests that an empty function passes, one task under two names, tasks that are also in what is
-evaluated on, and prompts that are too long for a model. Every finding names its line and what to do.
+answers that fail their tests, tests that cannot run or that an empty function passes, checkers that fail, one task under two
+names, tasks that are also in what is evaluated on, and prompts that are too long for a model. Every finding names its line and what
+to do.
 Exit code: 0 nothing found, 1 findings, 2 a line or a file cannot be read."""
 
 EXAMPLES = """\

@@ -69,7 +69,7 @@ def add_commands(commands: Any) -> None:
     best.add_argument(
         "--reranker",
         metavar="RUN",
-        help="a run, or a reranker's folder, that picks (default: the generator's run)",
+        help="a run, champion, or a reranker's folder, URL or hub id, that picks (default: the generator's run)",
     )
     best.add_argument(
         "--filter", choices=("compile", "examples"), help="keep those that compile, or pass the examples"
@@ -82,7 +82,10 @@ def add_commands(commands: Any) -> None:
 
 def _add_generator(command: argparse.ArgumentParser) -> None:
     """The options that name a generator, and how it samples."""
-    command.add_argument("generator", help="a run, a folder, or with --base-url the name of the model there")
+    command.add_argument(
+        "generator",
+        help="a run, champion, or a model's folder, URL or hub id; with --base-url the model's name there",
+    )
     command.add_argument(
         "--base-url", metavar="URL", help="an OpenAI-compatible server, such as http://127.0.0.1:8000/v1"
     )

@@ -46,8 +46,8 @@ def add_plan(commands: Any) -> None:
         "plan",
         help="what a run will need: parameters, memory, tokens, FLOPs, hours, storage",
         description="Works out what every stage of a config will need, and warns where it cannot fit. No weights are "
-        "loaded and no GPU is used. Rates are read from finished runs in the config's store, of the same kind of device and "
-        "models of about the same size, of the newest three the middle one; without such a run they are assumed from the device's peak, and the plan says so. "
+        "loaded and no GPU is used. A rate is the median (of two the higher) of the newest three finished runs in the config's store on the same kind of device "
+        "with models of about the same size; without such a run they are assumed from the device's peak, and the plan says so. "
         "Exit code: 0 it fits, 1 it does not (the warnings say what helps), 2 wrong usage.",
     )
     _add_config(plan)

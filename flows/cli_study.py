@@ -26,7 +26,7 @@ def add_study(commands: Any) -> None:
         action="append",
         default=[],
         metavar="A.B=VALUE",
-        help="override a setting of the base config (may be repeated); the variants' own settings go before it",
+        help="override a setting of the base config (may be repeated); a variant's own settings override it",
     )
     study.add_argument("--out", help="the study's folder (default: runs/NAME)")
     study.add_argument("--jobs", type=int, default=1, metavar="N", help="number of runs at once (default: 1)")

@@ -128,6 +128,17 @@ def test_the_worker_watches_its_namespace_only_and_starts_runs_in_its_own_image(
     ]
 
 
+def test_who_waits_for_the_sandbox_as_the_page_says_waits_for_its_image():
+    """`kubectl rollout status` ends at the deployment's deadline, whatever its --timeout; the default is ten minutes."""
+    (command,) = re.findall(
+        r"rollout status deployment/sandbox --timeout=(\d+)m", (ROOT / "docs" / "kubernetes.md").read_text()
+    )
+    (sandbox,) = (
+        each for each in MANIFESTS if each["kind"] == "Deployment" and each["metadata"]["name"] == "sandbox"
+    )
+    assert sandbox["spec"].get("progressDeadlineSeconds", 600) >= 60 * int(command)
+
+
 def test_runs_and_services_have_one_store():
     first, served = PODS["worker"]["initContainers"][0], PODS["rerank"]["containers"][0]
     stores = [

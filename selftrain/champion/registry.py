@@ -229,12 +229,13 @@ def _from_manifests(store: Store, manifest: dict[str, Any]) -> Contender:
 
 
 def evaluation_of(store: Store, champion: Contender) -> ArtifactRef | None:
-    """The evaluation of a champion; of one that was promoted by hand, an evaluation of a run that has it. None if there is none."""
+    """The evaluation of a champion on candidates of the SFT policy; of one that was promoted by hand, one of a run that has it. None
+    if there is none."""
     known = champion.evaluation or next(
         (
             f"evaluate/{m['key']}"
             for m in store.manifests("evaluate")
-            if m["inputs"].get(champion.ranker) == champion.reranker
+            if m["inputs"].get(champion.ranker) == champion.reranker and "sft.candidates" in m["inputs"]
         ),
         None,
     )

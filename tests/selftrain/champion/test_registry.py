@@ -16,6 +16,7 @@ from selftrain.champion.registry import (
     Registry,
     Share,
     champion_of,
+    champion_record,
     contender,
     find_registry,
     names,
@@ -149,6 +150,32 @@ def test_rolling_back_and_promoting_by_hand_are_on_record(store: Store):
     assert since(registry.records()) == unknown
     with pytest.raises(UsageError, match="is the champion of night already"):
         promote_by_hand(registry, "ccc", "again")
+
+
+def test_a_champion_by_hand_ranks_as_an_evaluation_on_the_sft_policys_candidates_says(store: Store):
+    """Its evaluation with the candidates of another policy says nothing of how it ranks those of the SFT policy."""
+    stored(store, "sample", "s", "sample-sft-evaluation", generator="sft/s")
+    stored(
+        store,
+        "evaluate",
+        "e0",
+        "evaluate",
+        problems="prepare/p",
+        **{"ppo-1.candidates": "sample/x", "rm-3": f"train_reward/{KEYS[2]}"},
+    )
+    with pytest.raises(UsageError, match="has no evaluation"):
+        champion_record(store, reranker(3))
+    stored(
+        store,
+        "evaluate",
+        "e1",
+        "evaluate",
+        problems="prepare/p",
+        **{"sft.candidates": "sample/s", "rm-3": f"train_reward/{KEYS[2]}"},
+    )
+    record = champion_record(store, reranker(3))
+    assert record["stages"]["evaluate"] == {"stage": "evaluate", "key": "e1"}
+    assert record["stages"]["sft"] == {"stage": "sft", "key": "s"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,8 @@ comes late starts nothing again. A run that crashed is scheduled once more, with
 the store. `flows.deployed` bounds the number of starts of a run, and CRASHES those of a run whose flow is never reached. This command
 is idempotent: it updates automations that exist.
 
-A person is told by the notification block BLOCK, of any type (Slack, mail, a webhook), if the server has one when this command runs.
+A person is told by the notification block `selftrain-alerts`, of any type (Slack, mail, a webhook), if the server has it when this
+command runs.
 Without it the firing is an event in the UI's feed, `prefect.automation.triggered`. The server gets no other secret.
 """
 
@@ -206,6 +207,12 @@ if __name__ == "__main__":
     options = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    options.add_argument("--silent", type=int, default=SILENT_SECONDS, metavar="SECONDS")
+    options.add_argument(
+        "--silent",
+        type=int,
+        default=SILENT_SECONDS,
+        metavar="SECONDS",
+        help="seconds without a heartbeat after which a run counts as dead (default: %(default)s)",
+    )
     with get_client(sync_client=True) as made:
         make_automations(made, options.parse_args().silent)

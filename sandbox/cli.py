@@ -119,9 +119,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     multipl_e.add_argument("directory", type=Path, metavar="DIR")
     _add_workers(multipl_e)
-    _add_judge(add("judge", _judge, "judge a JSON-lines file of programs"))
+    _add_judge(
+        add("judge", _judge, "judge a JSON-lines file of programs; `python -m sandbox --help` shows its rows")
+    )
     _add_serve(
-        add("serve", _serve, "judge programs over HTTP, as SandboxFusion, Piston and open-instruct do")
+        add(
+            "serve",
+            _serve,
+            "judge programs over HTTP, as SandboxFusion, Piston and open-instruct do; SANDBOX_TOKEN in the environment is the token",
+        )
     )
     return parser
 

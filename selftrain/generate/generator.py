@@ -52,17 +52,19 @@ class Generator:
         chat: bool = False,
         policy: str = "sft",
         engine: Literal["hf", "ctranslate2"] = "hf",
+        compute_type: Literal["float32", "bfloat16", "int8"] = "float32",
         device: str = "cpu",
     ) -> "Generator":
         """Load a generator from a folder, a run, `champion`, a URL or the hub (`selftrain.rerank.places`), or ask a server.
 
-        base_url   address of a server with OpenAI's protocol, such as vLLM's, llama.cpp's or Ollama's; `place` is then the name
-                   of the model there. The environment variable OPENAI_API_KEY is its key.
-        tokenizer  place of the served model's tokenizer: prompts are then sent as token ids, as a run sends them, which the
-                   servers of vLLM and llama.cpp take. Without it they are sent as text.
-        chat       with `base_url` and without `tokenizer`: ask for an answer to a question (`/chat/completions`)
-        policy     of a run: `sft`, `ppo-N` or `last`
-        engine     hf, or ctranslate2, which is faster on CPUs and knows fewer architectures
+        base_url      address of a server with OpenAI's protocol, such as vLLM's, llama.cpp's or Ollama's; `place` is then the
+                      name of the model there. The environment variable OPENAI_API_KEY is its key.
+        tokenizer     place of the served model's tokenizer: prompts are then sent as token ids, as a run sends them, which the
+                      servers of vLLM and llama.cpp take. Without it they are sent as text.
+        chat          with `base_url` and without `tokenizer`: ask for an answer to a question (`/chat/completions`)
+        policy        of a run: `sft`, `ppo-N` or `last`
+        engine        hf, or ctranslate2, which is faster on CPUs and knows fewer architectures
+        compute_type  arithmetic on CPUs, as `sample.compute_type` of a config: bfloat16 with engine hf, int8 with ctranslate2
 
         Raises UsageError where there is no such generator, or an argument would be without effect.
         """
@@ -70,6 +72,8 @@ class Generator:
             raise UsageError(
                 f"{'chat' if chat else 'tokenizer'} is of a model on a server: give base_url too, or leave it out"
             )
+        if base_url is not None and compute_type != "float32":
+            raise UsageError("compute_type is of a local model: a server chooses its own")
         if chat and tokenizer is not None:
             raise UsageError(
                 "got both chat and tokenizer: with its tokenizer, a chat model is asked by its own template"
@@ -88,8 +92,12 @@ class Generator:
             folder = generator_folder(tokenizer, policy)
             local = Local(folder, settings)
             return cls(local.draw, local.style, local.settings, tokenizer=folder)
+        try:
+            settings = SampleConfig(engine=engine, compute_type=compute_type)
+        except ValidationError as error:
+            raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
         folder = generator_folder(place, policy)
-        local = Local(folder, SampleConfig(engine=engine), device)
+        local = Local(folder, settings, device)
         return cls(local.draw, local.style, local.settings, folder)
 
     def sample(

@@ -68,6 +68,11 @@ def test_one_prompt_and_wrong_usage(tmp_path: Path, generator: Path, capsys: pyt
         ([str(tmp_path / "p.txt"), "--out", str(tmp_path / "there")], "not the result of this command"),
         (["--prompt", prompt, "--chat"], "chat is of a model on a server: give base_url too"),
         (["--prompt", prompt, "--tokenizer", "t"], "tokenizer is of a model on a server"),
+        (["--prompt", prompt, "--compute-type", "int8"], "int8 is for engine ctranslate2, not for hf"),
+        (
+            ["--prompt", prompt, "--base-url", "http://127.0.0.1:1/v1", "--compute-type", "bfloat16"],
+            "compute_type is of a local model",
+        ),
         (["--prompt", prompt, "--temperature", "0"], "n=16: expected at least 1, and 1 at temperature 0"),
         (["--prompt", str(tmp_path)], "cannot be read as text"),
     ):
@@ -102,6 +107,10 @@ def test_it_goes_on_where_it_was_cut_with_the_same_rows_generator_and_settings(
         assert capsys.readouterr().err.endswith("selftrain: 2 rows could not be used\n")
     for changed, said in (
         ([*command, "--n", "3"], "was made with n 2, and this is n 3"),
+        (
+            [*command, "--compute-type", "bfloat16"],
+            "with compute_type float32, and this is compute_type bfloat16",
+        ),
         ([*command, "--seed", "1"], "was made with seed 0, and this is seed 1"),
         ([*command, "--language", "sh"], "was made with language None, and this is language sh"),
         (["generate", str(other(tmp_path, generator)), *command[2:]], "was made with model"),

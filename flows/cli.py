@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TextIO
+from typing import Literal, TextIO
 
 from flows import (
     cli_champion,
@@ -27,7 +27,7 @@ from flows import (
     cli_study,
 )
 from flows.local import known
-from selftrain.errors import RunError
+from selftrain.errors import RunError, UsageError
 from selftrain.launch.ending import ENDING
 
 EXAMPLES = """\
@@ -61,6 +61,10 @@ examples:
 """
 
 
+REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP}
+"""errno values by which the system refuses a path that a user gave, or a file in it: no fault of the program."""
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command; returns its exit code: 0 success, 1 the run failed, 2 wrong usage or data."""
     # Else the collector visits all of torch and transformers once more at exit, which takes a second.
@@ -75,13 +79,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return code
 
 
-def _nowhere() -> TextIO:
-    """A stream that swallows what is written to it."""
-    return open(os.devnull, "w", encoding="utf-8")
+def _nowhere(mode: Literal["r", "w"] = "w") -> TextIO:
+    """A stream that swallows what is written to it, or is empty."""
+    return open(os.devnull, mode, encoding="utf-8")
 
 
 def _open_streams() -> None:
-    """Let a stream that the caller has closed swallow what is printed, and show characters that its encoding does not have by code."""
+    """Let a stream that the caller has closed swallow what is printed, or be empty, and show characters that its encoding does not
+    have by code."""
+    if sys.stdin is None:
+        sys.stdin = _nowhere("r")
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:
@@ -106,6 +113,8 @@ def _carry_out(options: argparse.Namespace) -> int:
         if ours is None and isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
             sys.stdout = _nowhere()
             ours = RunError(f"what is printed cannot be written: {error.strerror}")
+        if ours is None and isinstance(error, OSError) and error.errno in REFUSED and error.filename:
+            ours = UsageError(f"{str(error.filename)[:200]}: {error.strerror}")
         if ours is None:
             raise
         print(f"selftrain: {ours}", file=sys.stderr)

@@ -42,9 +42,9 @@ class Row:
 
 
 def read_text(name: str) -> str:
-    """The text of a file. Raises UsageError where it cannot be read."""
+    """The text of a file, without a byte order mark. Raises UsageError where it cannot be read."""
     try:
-        return Path(name).read_text("utf-8")
+        return Path(name).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{name}: cannot be read as text: {error}") from error
 
@@ -206,7 +206,8 @@ class _Answers:
 def _answers(target: str, stamp: Callable[[dict[str, Any]], Any]) -> _Answers:
     """Raises UsageError where the file holds something else."""
     found, last, row = _Answers(), b"", b""
-    if not Path(target).exists():
+    # What is written to a terminal, a pipe or a device, such as /dev/stdout, cannot be read again: the attempt could wait for ever.
+    if not (Path(target).is_file() or Path(target).is_dir()):
         return found
     with open(target, "rb") as file:
         for row in file:

@@ -47,6 +47,46 @@ def test_a_place_where_nothing_is_is_told(arguments: list[str], said: str):
     assert said in slip(*arguments)
 
 
+LONG = "x" * 300
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["new", f"{LONG}.yaml", "--source", "bank"],
+        ["evaluate", LONG],
+        ["runs", LONG],
+        ["rank", "r", "--prompt", "p", LONG],
+        ["rank", "r", "--prompt", LONG, "p"],
+        ["rank", "r", "--batch", LONG, "out"],
+        ["generate", "r", "p", "--out", LONG],
+        ["generate", "r", LONG],
+        ["plan", "smoke", "--html", LONG],
+        ["runs", "p/below"],
+    ],
+    ids=lambda arguments: " ".join(arguments).replace(LONG, "LONG"),
+)
+def test_a_path_that_the_system_refuses_is_told_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], arguments: list[str]
+):
+    """A name that is too long, or one below a file."""
+    monkeypatch.chdir(tmp_path)
+    Path("p").write_text("def f():\n")
+    assert main(arguments) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert line.startswith("selftrain: ")
+    assert len(line) < 800
+    assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_questions_without_a_standard_input_are_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+):
+    monkeypatch.setattr("sys.stdin", None)
+    assert main(["new", str(tmp_path / "my.yaml"), "--source", "bank"]) == 0
+    assert (tmp_path / "my.yaml").is_file()
+
+
 def test_a_run_in_place_of_the_folder_of_runs_is_told(smoke_run: Finished):
     assert f"selftrain show {smoke_run.out}" in slip("runs", str(smoke_run.out))
 

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 
 from flows.cli import main
 from flows.cli_batch import Line, candidate_files, rank_file, rank_lines, read_lines
-from flows.lines import Before, encoded, go_on
+from flows.lines import Before, encoded, go_on, read_text
 from selftrain.errors import UsageError
 from selftrain.rerank.picker import Picked, Picker
 from selftrain.rerank.ranker import identity
@@ -265,6 +266,25 @@ def test_a_batch_that_goes_on_reads_its_files_once(tmp_path: Path):
         assert go_on(str(source), str(target), BY) == Before(lines)
         rank_file(Longest(), BY, str(source), str(target))
         assert go_on(str(source), str(target), BY) == Before(lines, rows, 0, len(text) + bool(ends and rows))
+
+
+def test_an_output_that_cannot_be_read_again_is_begun_anew(tmp_path: Path):
+    """Such as /dev/stdout, where it is a pipe that this process itself holds open: reading it would wait for ever."""
+    source, pipe = write(tmp_path / "in.jsonl", ROWS[:1]), tmp_path / "pipe"
+    os.mkfifo(pipe)
+    both = os.open(pipe, os.O_RDWR)
+    done = threading.Thread(target=rank_file, args=(Longest(), BY, str(source), str(pipe)), daemon=True)
+    done.start()
+    done.join(60)
+    assert not done.is_alive()
+    [answer] = os.read(both, 1 << 16).splitlines()
+    assert json.loads(answer)["line"] == 1
+    os.close(both)
+
+
+def test_a_byte_order_mark_is_no_part_of_a_prompt(tmp_path: Path):
+    (tmp_path / "p.txt").write_bytes(b"\xef\xbb\xbfdef f():\n")
+    assert read_text(str(tmp_path / "p.txt")) == "def f():\n"
 
 
 class ByLanguage:

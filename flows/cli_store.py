@@ -94,7 +94,7 @@ def runs_command(options: argparse.Namespace) -> int:
         link = link_of(path)
         newest = f"  newest: {link.name}" if link != path and followed(link) == path else ""
         print(
-            f"{path.name:<{width}} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config']['rounds']}  {count_of(done, 'stage')}"
+            f"{path.name:<{width}} {state(run):<11} {run['seconds']:>8.0f} s  rounds {run['config'].get('rounds', '?')}  {count_of(done, 'stage')}"
             f"{newest}{why}"
         )
     return 0
@@ -127,7 +127,11 @@ def show_command(options: argparse.Namespace) -> int:
     if run["finished"] and (folder / "report.json").is_file():
         from selftrain.report import summary_table
 
-        print("\n" + summary_table(json.loads((folder / "report.json").read_text())))
+        try:
+            report = json.loads((folder / "report.json").read_text("utf-8"))
+        except (OSError, ValueError) as error:
+            raise UsageError(f"{folder / 'report.json'}: {error}; run it again") from error
+        print("\n" + summary_table(report))
     if run.get("failed"):
         print(f"\nended{' in ' * bool(open_)}{', '.join(open_)}: {run['failed']}")
     elif not run["finished"]:

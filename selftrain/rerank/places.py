@@ -103,15 +103,14 @@ def _find(place: str | Path, role: _Role) -> Path:
 
 
 def _reranker_of(path: Path, run: Mapping[str, Any]) -> Path:
-    if not run["reranker"]:
+    trained = [name for name, ref in run["stages"].items() if ref["stage"] == "train_reward"]
+    if not run["reranker"] or not trained:
         raise UsageError(f"{path}: this run has not trained a reranker yet; finish it with `selftrain run`")
     folder = (path / run["reranker"]).resolve()
     if (folder / "config.json").is_file():
         return folder
-    if "://" in str(run["store"]):  # evicted from this machine's cache of the remote store
-        last = [ref for ref in run["stages"].values() if ref["stage"] == "train_reward"][-1]
-        return Store(run["store"]).path(ArtifactRef(last["stage"], last["key"]))
-    raise UsageError(f"{path}: its reranker should be in {folder}, which is not there; run it again")
+    # The run's folder is a copy elsewhere, or this machine's cache has evicted what is in a remote store.
+    return stage_place(run, trained[-1])
 
 
 def find_champion(place: str) -> "tuple[Store, Contender] | None":

@@ -11,8 +11,16 @@ from typing import Any, Literal
 from selftrain.errors import UsageError
 
 NAME = "run.json"
-_FIELDS = {"name", "store", "finished", "seconds", "config", "stages", "reranker"}
-"""Keys that every run.json has."""
+_FIELDS: Mapping[str, Any] = {
+    "name": str,
+    "store": str,
+    "finished": bool,
+    "seconds": int | float,
+    "config": dict,
+    "stages": dict,
+    "reranker": str | None,
+}
+"""Keys that every run.json has, and the types of their values."""
 
 
 OWN = re.compile(r"(?P<name>.+)\.(?P<id>\d{8}T\d{6}Z-[0-9a-f]{8})")
@@ -107,6 +115,16 @@ def read_run(folder: Path) -> dict[str, Any]:
         record = json.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path}: {error}; expected what `selftrain run` writes, run it again") from error
-    if not isinstance(record, dict) or not record.keys() >= _FIELDS:
+    if not isinstance(record, dict) or not record.keys() >= _FIELDS.keys():
         raise UsageError(f"{path}: not what `selftrain run` writes; run it again")
+    wrong = [name for name, kind in _FIELDS.items() if not isinstance(record[name], kind)]
+    if not wrong:
+        wrong = [f"stages.{name}" for name, ref in record["stages"].items() if not is_ref(ref)]
+    if wrong:
+        raise UsageError(f"{path}: {wrong[0]} is not what `selftrain run` writes; run it again")
     return record
+
+
+def is_ref(value: object) -> bool:
+    """Whether `value` names an artifact as records do: {"stage": STAGE, "key": KEY}."""
+    return isinstance(value, dict) and all(isinstance(value.get(name), str) for name in ("stage", "key"))

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from selftrain.errors import StoreError
+from selftrain.store.runfile import is_ref
 from selftrain.store.store import REGISTRY, RUNS, Store
 
 
@@ -69,11 +70,7 @@ def _no_run(record: Any) -> str:
     stages = record.get("stages")
     if not isinstance(stages, Mapping):
         return "it has no stages"
-    wrong = [
-        name
-        for name, ref in stages.items()
-        if {*map(type, map(_mapping(ref).get, ("stage", "key")))} != {str}
-    ]
+    wrong = [name for name, ref in stages.items() if not is_ref(ref)]
     return f"its stage {wrong[0]} names no artifact" if wrong else ""
 
 

@@ -24,7 +24,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from selftrain.errors import CorruptArtifact, StoreError, UsageError
+from selftrain.errors import CorruptArtifact, StoreError, StoreRefused, UsageError
 from selftrain.stage import ArtifactRef, Outcome
 from selftrain.store import checkpoints, weights
 from selftrain.store.artifact_cache import ArtifactCache, cache_folder
@@ -105,6 +105,11 @@ class Store:
         """
         manifest = self.manifest(ref)
         if manifest is None:
+            if self.is_local and not Path(self.root).is_dir():
+                raise StoreRefused(
+                    f"store {self.url}: no such folder on this machine; a run's folder that was copied here needs its store too: copy "
+                    "that, and write its place into `store` of the copied run.json"
+                )
             raise CorruptArtifact(str(ref), f"no manifest in {self.url}")
         if self.is_local:
             self._verify(ref, manifest)

@@ -7,8 +7,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
+from flows.cli import main
 from selftrain.champion.registry import Contender, Record, Registry
-from selftrain.errors import UsageError
+from selftrain.errors import StoreRefused, UsageError
 from selftrain.rerank.places import generator_folder, reranker_folder
 from selftrain.rerank.ranker import load_ranker
 from selftrain.stage import ArtifactRef, Outcome
@@ -34,7 +35,11 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
     for stage, key in KEYS.items():
         store.build(ArtifactRef(stage, key), {"name": stage, "label": stage, "inputs": {}}, make)
     names = {"sft": "sft", "rm-2": "train_reward", "ppo-2": "ppo"}
-    record = dict.fromkeys(("name", "finished", "seconds", "config")) | {
+    record = {
+        "name": "made",
+        "finished": True,
+        "seconds": 1.0,
+        "config": {},
         "store": str(tmp_path / "runs" / "store"),
         "stages": {name: {"stage": stage, "key": KEYS[stage]} for name, stage in names.items()},
         "reranker": str(store.place(ArtifactRef("train_reward", KEYS["train_reward"])).resolve()),
@@ -47,6 +52,56 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Store:
 def place(store: Store, stage: str) -> Path:
     """The folder of one of its checkpoints."""
     return store.place(ArtifactRef(stage, KEYS[stage])).resolve()
+
+
+def test_a_runs_folder_that_was_copied_finds_its_store_or_says_which_it_needs(store: Store, tmp_path: Path):
+    """`reranker` in run.json is a path from the run's folder, so that a copy elsewhere leads nowhere."""
+    record = json.loads(Path("runs/made/run.json").read_text())
+    copied = tmp_path / "deep" / "er" / "copied"
+    copied.mkdir(parents=True)
+    (copied / "run.json").write_text(json.dumps(record | {"reranker": "../store/train_reward/there"}))
+    assert reranker_folder(copied).resolve() == place(store, "train_reward")
+    assert generator_folder(copied).resolve() == place(store, "sft")
+    (copied / "run.json").write_text(
+        json.dumps(record | {"reranker": "../there", "store": "/home/else/store"})
+    )
+    for find in (reranker_folder, generator_folder):
+        with pytest.raises(
+            StoreRefused, match=r"store /home/else/store: no such folder .* `store` of the copied run.json"
+        ):
+            find(copied)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"stages": None}, "stages"),
+        ({"stages": {"sft": None}}, "stages.sft"),
+        ({"stages": {"sft": {"stage": "sft", "key": None}}}, "stages.sft"),
+        ({"store": None}, "store"),
+        ({"config": None}, "config"),
+        ({"finished": "yes"}, "finished"),
+        ({"seconds": None}, "seconds"),
+        ({"reranker": 7}, "reranker"),
+    ],
+)
+def test_a_run_json_with_other_values_is_told_by_every_command(
+    store: Store, change: dict[str, object], said: str, capsys: pytest.CaptureFixture[str]
+):
+    path = Path("runs/made/run.json")
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    Path("p").write_text("def f():\n")
+    told = f"runs/made/run.json: {said} is not what `selftrain run` writes; run it again"
+    for command in (
+        ["show", "made"],
+        ["compare", "made"],
+        ["rank", "made", "--prompt", "p", "p"],
+        ["evaluate", "made"],
+    ):
+        assert main(command) == 2
+        assert capsys.readouterr().err == f"selftrain: {told}\n"
+    assert main(["runs"]) == 0
+    assert f"damaged     {told}" in capsys.readouterr().out
 
 
 def test_a_run_is_named_by_its_folder_or_its_name(store: Store):

@@ -25,7 +25,7 @@ from transformers import (
 )
 
 from selftrain import Picker, Ranking, Reranker
-from selftrain.errors import RunError, UsageError
+from selftrain.errors import CorruptArtifact, RunError, UsageError
 from selftrain.models.context import context_of
 from selftrain.models.models import encode_completion, encode_prompt, load_tokenizer
 from selftrain.rerank.batches import BATCH_TOKENS, batches
@@ -368,12 +368,19 @@ def test_a_missing_tokenizer_or_missing_weights_are_said(broken: Path):
 def test_a_folder_without_a_reranker_is_said(tmp_path: Path):
     with pytest.raises(UsageError, match=r"expected a reranker's folder .* or a run's folder"):
         Reranker.load(tmp_path / "nowhere")
-    record = dict.fromkeys(("name", "store", "finished", "seconds", "config", "stages", "reranker"))
+    record: dict[str, Any] = {
+        "name": "made",
+        "store": str(tmp_path),
+        "finished": True,
+        "seconds": 1,
+        "config": {},
+    }
+    record |= {"stages": {"rm-1": {"stage": "train_reward", "key": "a" * 32}}, "reranker": None}
     (tmp_path / "run.json").write_text(json.dumps(record))
     with pytest.raises(UsageError, match="has not trained a reranker yet"):
         Reranker.load(tmp_path)
     (tmp_path / "run.json").write_text(json.dumps(record | {"reranker": "../gone"}))
-    with pytest.raises(UsageError, match="which is not there; run it again"):
+    with pytest.raises(CorruptArtifact, match="no manifest in .*; run again to rebuild it"):
         Reranker.load(tmp_path)
 
 

@@ -8,11 +8,20 @@ from typing import Any
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
 
+OURS = (
+    "train_batch_size",
+    "train_micro_batch_size_per_gpu",
+    "gradient_accumulation_steps",
+    "gradient_clipping",
+)
+"""Entries that the run's config determines. Without them DeepSpeed would ask for a batch size, or clip no gradient."""
+
 
 def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
     """DeepSpeed's settings for training: the content of the file `runtime.deepspeed`; None where that setting is null.
 
-    For ZeRO stage 3 they also say that checkpoints hold unsharded models.
+    Of the entries in `OURS`, those that the file lacks are taken from the config of the run. For ZeRO stage 3 the settings also say
+    that checkpoints hold unsharded models.
 
     Raises UsageError where the file has no `zero_optimization.stage`, or the stage is not 1, 2 or 3.
     """
@@ -32,7 +41,7 @@ def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
         )
     if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True  # checkpoints hold unsharded models
-    return dict(settings)
+    return dict.fromkeys(OURS, "auto") | settings
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from selftrain.config import ModelConfig, RewardConfig, RuntimeConfig, SftConfig
+from selftrain.configfile import CONFIGS
 from selftrain.errors import DataError, UsageError
 from selftrain.launch.launch import Child
 from selftrain.models.models import load_classifier, load_generator, load_tokenizer
@@ -466,3 +467,14 @@ def test_a_deepspeed_file_that_is_none_is_told(tmp_path: Path, content: str | No
         (tmp_path / "zero.json").write_text(content)
     with pytest.raises(UsageError, match=rf"runtime\.deepspeed: .*zero\.json.*{what}"):
         common.deepspeed_settings(RuntimeConfig(deepspeed=str(tmp_path / "zero.json")))
+
+
+def test_batches_and_the_largest_gradient_that_a_deepspeed_file_lacks_are_those_of_the_config(tmp_path: Path):
+    file = tmp_path / "zero.json"
+    file.write_text(json.dumps({"zero_optimization": {"stage": 2}, "gradient_clipping": 0.5}))
+    found = common.deepspeed_settings(RuntimeConfig(deepspeed=str(file))) or {}
+    assert found["gradient_clipping"] == 0.5
+    for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+        assert found[name] == "auto"
+    shipped = CONFIGS / "deepspeed" / "zero2.json"
+    assert common.deepspeed_settings(RuntimeConfig(deepspeed=str(shipped))) == json.loads(shipped.read_text())

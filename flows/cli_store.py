@@ -48,8 +48,8 @@ def add_store(commands: Any) -> None:
     gc = commands.add_parser(
         "gc",
         help="remove artifacts that no run needs any more from a store",
-        description="Keeps the artifacts of the newest finished runs of each name, of unfinished runs and of the registry, with "
-        "all their inputs; removes other artifacts, superseded and abandoned attempts, old builds and cached copies.",
+        description="Keeps the artifacts of the newest finished runs of each name, of unfinished runs that were at work within a "
+        "week, and of the registry, with all their inputs, and what is younger than an hour; removes other artifacts, superseded and abandoned attempts, old builds and cached copies.",
     )
     gc.add_argument("store", help="the store's folder or URL")
     gc.add_argument(

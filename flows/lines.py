@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from selftrain.errors import DataError, UsageError
+from selftrain.launch.ending import ENDING
 from selftrain.units import count_of
 
 LONGEST_LINE = 1 << 26
@@ -167,6 +168,7 @@ def go_on(
     except OSError as error:
         raise UsageError(f"{target}: cannot be read: {error.strerror}") from error
     _check_maker(there, target, maker)
+    ENDING.goes_on = True
     try:
         asked, other = _asked(source, _lines_of(target, there.number, stamp), every)
     except OSError as error:

@@ -44,6 +44,8 @@ class Ending:
         """The first signal received."""
         self.doing = ""
         """The current activity, for the message after a signal."""
+        self.goes_on = False
+        """Whether the same command, run again, keeps what this one has finished."""
         self.last: list[Callable[[], None]] = []
         """Functions that are called before the process exits without clean-up; they must not block."""
         self._caught = self._raised = self._over = False
@@ -55,7 +57,7 @@ class Ending:
         for number in SIGNALS:
             if signal.getsignal(number) is not signal.SIG_IGN:
                 signal.signal(number, self._handle)
-        self._caught = True
+        self._caught = self.goes_on = True
         # Registered before the libraries' exit functions, so called after them.
         atexit.register(self._at_exit)
         self._start_watch()
@@ -89,7 +91,7 @@ class Ending:
         """Print the signal and the activity that it interrupted; returns the exit code."""
         # Without `catch` no signal is recorded; then only SIGINT can have raised KeyboardInterrupt.
         self.signal = self.signal or signal.SIGINT
-        _say(f"selftrain: {self._words()}; what is finished is kept, run again to go on")
+        _say(f"selftrain: {self._words()}" + "; what is finished is kept, run again to go on" * self.goes_on)
         return 128 + self.signal
 
     def over(self, code: int) -> None:

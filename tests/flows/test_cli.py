@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import main
+from selftrain.launch.ending import ENDING
 from tests.command import ROOT, Finished, selftrain
 
 
@@ -77,6 +78,32 @@ def test_a_path_that_the_system_refuses_is_told_in_one_line(
     assert line.startswith("selftrain: ")
     assert len(line) < 800
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
+
+
+def test_only_a_command_that_goes_on_says_so_when_it_is_interrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(ENDING, "goes_on", False)
+    monkeypatch.setattr(ENDING, "signal", None)
+    monkeypatch.setattr("selftrain.problems.completions.read_completions", interrupted)
+    monkeypatch.setattr("flows.lines._asked", interrupted)
+    monkeypatch.setattr("flows.cli_generate._generator", lambda *_: None)
+    monkeypatch.setattr("flows.cli_generate._maker", lambda *_: {})
+    Path("in.jsonl").write_text("{}")
+    for command, said in (
+        (["evaluate", "in.jsonl"], ""),
+        (
+            ["generate", "r", "in.jsonl", "--out", "out.jsonl"],
+            "; what is finished is kept, run again to go on",
+        ),
+    ):
+        assert main(command) == 130
+        assert capfd.readouterr().err.strip() == f"selftrain: ended by SIGINT{said}"
+        ENDING.signal = None
 
 
 def test_questions_without_a_standard_input_are_not_asked(

@@ -15,6 +15,8 @@ from sandbox.errors import SandboxError
 
 GOODBYE_SECONDS = 15.0
 """Seconds that a worker may take to end by itself after its stdin is closed."""
+_LONGEST_WAIT = 7 * 24 * 3600.0
+"""Seconds of one wait; poll takes at most 24 days."""
 
 
 class Channel(Protocol):
@@ -94,5 +96,6 @@ def wait_readable(fd: int, deadline: float) -> None:
     """Wait until `fd` can be read. Raises `SandboxError` at `deadline`."""
     poll = select.poll()
     poll.register(fd, select.POLLIN)
-    if not poll.poll(1000 * max(deadline - time.monotonic(), 0)):
-        raise SandboxError("it did not answer in time")
+    while not poll.poll(1000 * min(max(deadline - time.monotonic(), 0), _LONGEST_WAIT)):
+        if time.monotonic() >= deadline:
+            raise SandboxError("it did not answer in time")

@@ -28,7 +28,7 @@ from sandbox.multipl_e import completion_files, evaluate
 from sandbox.progress import Progress
 from sandbox.rows import UNREADABLE, ResultFile, check_paths, read_rows
 from sandbox.twin import check_audit
-from sandbox.verdicts import Case, Checker, Program, Verdict
+from sandbox.verdicts import LONGEST_SECONDS, Case, Checker, Program, Verdict
 
 log = logging.getLogger(__name__)
 
@@ -222,8 +222,10 @@ def _checker(text: str) -> Checker:
 
 def _positive(text: str) -> float:
     value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"expected a number of seconds above 0, got {text}")
+    if not 0 < value <= LONGEST_SECONDS:
+        raise argparse.ArgumentTypeError(
+            f"expected a number of seconds above 0 and at most {LONGEST_SECONDS}, got {text}"
+        )
     return value
 
 

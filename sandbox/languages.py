@@ -737,10 +737,14 @@ def likely_name(row: Language, source: str) -> str:
     return found[1] if found else "Main"
 
 
+_LARGEST_HEAP_MIB = 1 << 20
+"""Java starts with no heap that is larger than what the processor can address."""
+
+
 def heap_mib(limits: Limits) -> int:
     """The largest garbage-collected heap in MiB: three quarters of `memory_bytes`; the rest is for the runtime."""
     mib = limits.memory_bytes // MIB
-    return max(mib * 3 // 4, 16)
+    return min(max(mib * 3 // 4, 16), _LARGEST_HEAP_MIB)
 
 
 def stack_mib(limits: Limits) -> int:

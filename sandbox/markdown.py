@@ -27,6 +27,7 @@ _THOUGHT_ENDS = re.compile(
     r"\A(?:(?!<think).)*</(?:think|thinking|thought|reasoning)>[ \t]*$", re.MULTILINE | re.DOTALL
 )
 _MOST_FENCES = 20  # how many fences are considered as the end of one block
+_DEEPEST = 10  # levels of blocks in blocks of text that are looked into; each reads its text once more
 _CONTRACTION = re.compile(r"\b([A-Za-z]+)'(s|t|re|ve|ll|d|m)\b")
 
 _NO_CODE = "text txt plaintext plain output console log none json yaml toml xml html css sql diff markdown md mermaid latex"
@@ -53,6 +54,11 @@ def blocks(prompt: str, answer: str, language: str) -> tuple[Block, ...] | None:
 
     The answer may be code that continues `prompt` in `language` (a short name) and has fences inside strings; these do not count.
     """
+    return _blocks(prompt, answer, language, _DEEPEST)
+
+
+def _blocks(prompt: str, answer: str, language: str, deeper: int) -> tuple[Block, ...] | None:
+    """As `blocks`. `deeper`: how many levels of blocks in blocks of text are looked into."""
     answer = answer.replace("\r\n", "\n").removeprefix("\ufeff")
     if not re.search(r"```|~~~|</?(?:think|thought|reasoning)", answer):
         return None
@@ -75,7 +81,8 @@ def blocks(prompt: str, answer: str, language: str) -> tuple[Block, ...] | None:
                 found.append(Block(answer[: begun.start()], continues=True))
             elif begun.re is _FENCE:
                 text, at = _block(answer, begun, language)
-                inner = blocks("", text, language) if _language(begun["info"]) == "text" else None
+                is_text = _language(begun["info"]) == "text"
+                inner = _blocks("", text, language, deeper - 1) if is_text and deeper else None
                 found += inner or [Block(text, _language(begun["info"]))]
             markdown = True
         fence, thought = _from(answer, at, fence), _from(answer, at, thought)

@@ -2,7 +2,6 @@
 
 import json
 import logging
-import math
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +18,7 @@ from sandbox.errors import UsageError
 from sandbox.languages import language
 from sandbox.programs import assemble
 from sandbox.twin import check_audit, chosen
-from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict
+from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict, largest
 
 log = logging.getLogger(__name__)
 
@@ -176,9 +175,10 @@ def _limits(given: Any, name: str, cpu_seconds: float | None) -> Limits | None:
         number = isinstance(value, int if _LIMITS[limit] is int else int | float) and not isinstance(
             value, bool
         )
-        if not number or not 0 < value < math.inf:
+        if not number or not 0 < value <= largest(limit):
+            kind, most = _LIMITS[limit].__name__, largest(limit)
             raise UsageError(
-                f"limits.{limit}: expected a number ({_LIMITS[limit].__name__}) above 0, got {value!r:.40}"
+                f"limits.{limit}: expected a number ({kind}) above 0 and at most {most}, got {value!r:.40}"
             )
     seconds = given.get("cpu_seconds", cpu_seconds)
     return replace(own.with_cpu(seconds) if seconds else own, **given)

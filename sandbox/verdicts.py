@@ -10,6 +10,12 @@ from sandbox.exchange import Named, check_args, check_files
 MIB = 1 << 20
 LARGEST_MEMORY_BYTES = 2048 * MIB
 """The largest memory limit that works on every backend. Backend docker refuses larger ones."""
+LONGEST_SECONDS = 24 * 3600
+"""Largest limit on CPU time; on wall-clock time it is three times as much."""
+LARGEST_BYTES = 2**50
+"""Largest limit on memory, output and files."""
+MOST_PROCESSES = 2**22
+"""Largest limit on processes; Linux has no more."""
 
 
 class Verdict(StrEnum):
@@ -63,12 +69,24 @@ class Limits:
 
     def __post_init__(self) -> None:
         for name, value in vars(self).items():
-            if not value > 0:
-                raise ValueError(f"Limits.{name} must be greater than 0, got {value!r}")
+            most = largest(name)
+            if not 0 < value <= most:
+                raise ValueError(
+                    f"Limits.{name} must be greater than 0 and at most {most}, got {value!r:.40}"
+                )
 
     def with_cpu(self, seconds: float) -> "Limits":
         """A copy with `seconds` as the limit on CPU time of a run, and a wall-clock limit of at least three times `seconds`."""
         return replace(self, cpu_seconds=seconds, wall_seconds=max(self.wall_seconds, 3 * seconds))
+
+
+def largest(limit: str) -> int:
+    """The largest value of a limit, by its name in `Limits`. The kernel and the runtimes of languages take no larger ones."""
+    if limit == "processes":
+        return MOST_PROCESSES
+    if limit.endswith("_bytes"):
+        return LARGEST_BYTES
+    return LONGEST_SECONDS * (3 if "wall" in limit else 1)
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from pydantic import (
 
 from sandbox.languages import LANGUAGES, refusal, short_name
 from sandbox.twin import check_audit
+from sandbox.verdicts import LARGEST_BYTES, LONGEST_SECONDS
 from selftrain.records import PromptStyle
 
 WRITTEN_LANGUAGES = ("py", "cpp", "java", "php", "ts", "cs", "sh", "js")
@@ -43,10 +44,6 @@ Count = Annotated[int, Field(ge=1)]
 Rate = Annotated[float, Field(gt=0)]
 MOST_ROUNDS, MOST_RESAMPLES, MOST_INPUTS, MOST_PROCESSES = 1000, 100_000, 1000, 4096
 """Largest numbers of rounds, of resamples of a bootstrap, of generated inputs of a problem, and of processes or threads on a machine."""
-LONGEST_SECONDS = 24 * 3600
-"""Largest CPU time limit of a program."""
-LARGEST_BYTES = 2**50
-"""Largest memory limit of a program."""
 Place = Annotated[str, AfterValidator(os.path.expanduser)]
 """A file, a folder or a remote address; a leading `~` is the home folder, which no shell replaces within a config or `--set`."""
 

@@ -11,6 +11,7 @@ The program cannot create user namespaces, and a filter refuses system calls tha
 
 import contextlib
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -150,5 +151,9 @@ def wrapped(
         box += ["--json-status-fd", str(status)]
     if calls is not None and command.calls:
         box += ["--seccomp", str(calls)]
-    # prlimit sets the limit on processes inside the box. Outside, the limit would count all processes of the sandbox's user.
-    return (*box, "--", "prlimit", f"--nproc={limits.processes + SPARE_PROCESSES}", *command.argv)
+    # prlimit sets the limit on processes inside the box. Outside, the limit would count all processes of the sandbox's user. In the
+    # box nobody may raise a limit that is already lower.
+    most, lower = limits.processes + SPARE_PROCESSES, resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    if lower != resource.RLIM_INFINITY:
+        most = min(most, lower)
+    return (*box, "--", "prlimit", f"--nproc={most}", *command.argv)

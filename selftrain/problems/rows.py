@@ -15,7 +15,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from selftrain.config import LARGEST_BYTES, LONGEST_SECONDS, suggestion
+from sandbox.verdicts import LARGEST_BYTES, LONGEST_SECONDS
+from selftrain.config import suggestion
 from selftrain.errors import DataError
 from selftrain.problems.answers import Cleaned
 from selftrain.records import Problem

@@ -13,8 +13,18 @@ from sandbox.languages import language as row_of
 from sandbox.libraries import counted, note
 from sandbox.programs import assemble
 from sandbox.twin import chosen
-from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Case, Checker, Limits, Program, Result, Verdict
-from selftrain.config import LONGEST_SECONDS, ExecuteConfig, Strict
+from sandbox.verdicts import (
+    LARGEST_MEMORY_BYTES,
+    LONGEST_SECONDS,
+    MIB,
+    Case,
+    Checker,
+    Limits,
+    Program,
+    Result,
+    Verdict,
+)
+from selftrain.config import ExecuteConfig, Strict
 from selftrain.errors import SandboxFailed, UsageError
 from selftrain.problems.chat import source_of
 from selftrain.records import (

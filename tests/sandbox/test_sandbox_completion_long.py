@@ -24,6 +24,8 @@ def _each(text: str, count: int) -> str:
 
 ANSWERS: dict[str, Callable[[], str]] = {
     "thoughts": lambda: "<think>\n</think>\n" * 10_000,
+    "blocks in blocks of text": lambda: "".join("`" * at + "text\n" for at in range(500, 2, -1))
+    + "".join("`" * at + "\n" for at in range(3, 501)),
     "blanks": lambda: "```\n" + " " * 100_000 + "x\n```\n",
     "functions that need the next": lambda: SOLVE + _each("```python\ndef fI(x):\n    return fJ(x)\n```\n", 6000),
     "functions that use the one before": lambda: SOLVE + _each("```python\ndef fJ(x):\n    return fI(x) + solve(x)\n```\n", 3000)

@@ -1,14 +1,20 @@
 """Tests of the language table, row by row: names, patterns for failures, commands, assembled programs, digests of rules."""
 
 import itertools
+import os
 import re
+import resource
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
+from sandbox.backends.bubblewrap import wrapped
+from sandbox.channel import wait_readable
 from sandbox.errors import UsageError
 from sandbox.languages import LANGUAGES, MORE, READ_ONLY, heap_mib, language
+from sandbox.launch import SPARE_PROCESSES, Command
 from sandbox.markdown import Block, blocks
 from sandbox.prepared import IN_COMMANDS
 from sandbox.programs import assemble
@@ -234,3 +240,41 @@ def test_limits_have_to_be_above_zero(value: float) -> None:
 def test_another_cpu_limit_raises_the_wall_limit_with_it() -> None:
     assert Limits(wall_seconds=30).with_cpu(5).wall_seconds == 30
     assert Limits(wall_seconds=30).with_cpu(20).wall_seconds == 60
+
+
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [
+        ("cpu_seconds", 1e300),
+        ("wall_seconds", 300_000.0),
+        ("memory_bytes", 2**51),
+        ("file_bytes", 2**64),
+        ("processes", 2**40),
+    ],
+)
+def test_limits_are_no_larger_than_a_kernel_takes(limit: str, value: float) -> None:
+    with pytest.raises(ValueError, match=f"{limit} must be greater than 0 and at most"):
+        Limits(**{limit: value})
+
+
+def test_a_heap_is_no_larger_than_a_runtime_takes() -> None:
+    assert heap_mib(Limits(memory_bytes=2**50)) == 1 << 20
+    assert heap_mib(Limits(memory_bytes=2**31)) == 1536
+
+
+def test_a_box_does_not_raise_a_lower_limit_on_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """prlimit would fail in the box, which would look like a failure of the program."""
+    command = Command(("true",), Path("/nowhere"), {}, {})
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (50, 50))
+    assert "--nproc=50" in wrapped(command, Limits(processes=2**20), writable=False)
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (resource.RLIM_INFINITY,) * 2)
+    assert f"--nproc={256 + SPARE_PROCESSES}" in wrapped(command, Limits(), writable=False)
+
+
+def test_a_wait_of_weeks_is_no_error() -> None:
+    """poll takes at most 24 days; the patience for a program with many cases and long limits is more."""
+    readable, writable = os.pipe()
+    os.write(writable, b"x")
+    wait_readable(readable, time.monotonic() + 1e9)
+    os.close(readable)
+    os.close(writable)

@@ -2,8 +2,9 @@
 
 import argparse
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -157,7 +158,7 @@ def generate_command(options: argparse.Namespace) -> int:
         )
     generator = _generator(options)
     if one is not None:
-        written = _written(generator, {"prompt": one}, options)
+        [written] = _written([{"prompt": one}], generator, options)
         if isinstance(written, str):
             raise UsageError(written)
         with _output(out) as file:
@@ -173,7 +174,7 @@ def generate_command(options: argparse.Namespace) -> int:
 
 
 def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any], before: Before) -> int:
-    """Answer the rows that are not answered yet, each as it is read."""
+    """Answer the rows that are not answered yet."""
     source = options.rows
     name = "line" if source == "-" else source
     show, bad = Progress(sys.stderr), 0
@@ -182,8 +183,9 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
             open(0 if source == "-" else source, "rb", closefd=source != "-") as lines,
             _output(options.out) as out,
         ):
-            for row in _unanswered(lines, name, before):
-                written = row.wrong or _written(generator, row.fields, options)
+            # Who writes rows into a pipe may wait for the answers.
+            together = generator.together(options.n) if source != "-" and Path(source).is_file() else 1
+            for row, written in _answered(_unanswered(lines, name, before), generator, options, together):
                 if isinstance(written, str):
                     print(
                         f"selftrain: {name}{' ' if source == '-' else ':'}{row.number}: {written}",
@@ -215,6 +217,21 @@ def _unanswered(lines: IO[bytes], name: str, before: Before) -> Iterator[Row]:
     yield from read_rows(lines, name, before.done)
 
 
+Written = dict[str, Any] | str
+"""What the generator adds to a row; a text where the row cannot be used, which says why."""
+
+
+def _answered(
+    rows: Iterator[Row], generator: Any, options: argparse.Namespace, together: int
+) -> Iterator[tuple[Row, Written]]:
+    """Each row with what the generator adds to it, or why it cannot be used. `together`: rows that are answered at once."""
+    while block := list(islice(rows, together)):
+        fine = [row for row in block if not row.wrong]
+        answers = iter(_written([row.fields for row in fine], generator, options))
+        for row in block:
+            yield row, row.wrong or next(answers)
+
+
 def _maker(generator: Any, options: argparse.Namespace) -> dict[str, Any]:
     """What decides the completions: the model (first digits of a digest of its files, or its name on a server, with the server's
     address and the tokenizer that prompts are sent with) and how it samples."""
@@ -243,12 +260,28 @@ def _output(name: str | None) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _written(generator: Any, row: dict[str, Any], options: argparse.Namespace) -> dict[str, Any] | str:
-    """What the generator adds to a row; a text where the row cannot be used, which says why."""
+def _written(rows: Sequence[dict[str, Any]], generator: Any, options: argparse.Namespace) -> list[Written]:
+    """What the generator adds to each row."""
     from sandbox.errors import SandboxError
 
-    prompt, stop = row.get("prompt"), row.get("stop_tokens")
-    language = row.get("language") or options.language
+    wrong = [_wrong(row) for row in rows]
+    asked = [
+        (row["prompt"], row.get("language") or options.language, row.get("stop_tokens"))
+        for row, why in zip(rows, wrong, strict=True)
+        if not why
+    ]
+    try:
+        found = iter(generator.sample_many(asked, options.n, **_sampling(options)) if asked else ())
+    except (UsageError, SandboxError) as error:
+        if len(rows) == 1:
+            return [" ".join(str(error).split())]
+        return [written for row in rows for written in _written([row], generator, options)]
+    return [why or _fields(next(found)) for why in wrong]
+
+
+def _wrong(row: dict[str, Any]) -> str:
+    """Why a row cannot be used, as far as it says itself; empty if it can."""
+    prompt, stop, language = (row.get(name) for name in ("prompt", "stop_tokens", "language"))
     if not isinstance(prompt, str):
         return "`prompt`: expected a text"
     if stop is not None and not (
@@ -257,10 +290,11 @@ def _written(generator: Any, row: dict[str, Any], options: argparse.Namespace) -
         return "`stop_tokens`: expected a list of texts"
     if language is not None and not isinstance(language, str):
         return "`language`: expected a text"
-    try:
-        found = generator.sample(prompt, options.n, language=language, stop=stop, **_sampling(options))
-    except (UsageError, SandboxError) as error:
-        return " ".join(str(error).split())
+    return ""
+
+
+def _fields(found: Sequence[Any]) -> dict[str, Any]:
+    """The fields of the completions."""
     written: dict[str, Any] = {"completions": [one.text for one in found]}
     if all(one.mean_logprob is not None for one in found):
         written["mean_logprobs"] = [one.mean_logprob for one in found]

@@ -48,8 +48,13 @@ class Endpoint:
         self.server = Server(base_url)
         self.server.check_model(model)
 
-    def draw(self, problem: Problem, n: int, settings: SampleConfig, seed: int) -> Sequence[Sampled]:
+    def draw(
+        self, problems: Sequence[Problem], n: int, settings: SampleConfig, seed: int
+    ) -> list[list[Sampled]]:
         """See `generator.Draw`. Each completion is a request of its own, since not all servers give several."""
+        return [self._drawn(problem, n, settings, seed) for problem in problems]
+
+    def _drawn(self, problem: Problem, n: int, settings: SampleConfig, seed: int) -> list[Sampled]:
         stops = () if self.chat else problem.stop_tokens
         asked: dict[str, Any] = {
             "model": self.model,

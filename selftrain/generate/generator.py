@@ -18,8 +18,12 @@ from selftrain.problems.bank.languages import LANGUAGES
 from selftrain.records import Problem, PromptStyle
 from selftrain.rerank.normal import is_unicode, language_name
 
-Draw = Callable[[Problem, int, SampleConfig, int], Sequence[Sampled]]
-"""(problem, n, settings, seed) -> n completions, or the greedy one for n = 0."""
+Draw = Callable[[Sequence[Problem], int, SampleConfig, int], Sequence[Sequence[Sampled]]]
+"""(problems, n, settings, seed) -> [problems][n] completions, or the greedy one for n = 0."""
+Prompt = tuple[str, str | None, Sequence[str] | None]
+"""A prompt, the language of the programs and the texts that end a completion, see `Generator.sample`."""
+TOGETHER = 128
+"""Completions that a local model writes at once where their number is free: most of a step's time is reading the weights."""
 
 
 class Generator:
@@ -127,16 +131,45 @@ class Generator:
         Raises UsageError where a value cannot be used or the prompt leaves no room for `max_new_tokens`, RunError where a server
         cannot be reached.
         """
+        return self.sample_many([(prompt, language, stop)], n, temperature, max_new_tokens, top_p, seed)[0]
+
+    def together(self, n: int) -> int:
+        """How many prompts with `n` completions each are best given to `sample_many` at once. Only engine hf samples a prompt's
+        completions, but for rounding, alike whatever is sampled beside them."""
+        alike = self.folder is not None and self.settings.engine == "hf"
+        return max(1, TOGETHER // max(1, n)) if alike else 1
+
+    def sample_many(
+        self,
+        prompts: Sequence[Prompt],
+        n: int = 16,
+        temperature: float = 0.8,
+        max_new_tokens: int = 256,
+        top_p: float = 1.0,
+        seed: int = 0,
+    ) -> list[list[Sampled]]:
+        """[prompts][n] completions, as `sample` gives them, and with what it raises for any of them before anything is sampled."""
+        if not isinstance(n, int) or n < 1 or (temperature == 0 and n > 1):
+            raise UsageError(
+                f"n={n!r}: expected at least 1, and 1 at temperature 0, whose completions are all alike"
+            )
+        problems = [self._problem(*prompt) for prompt in prompts]
+        changes = {"temperature": temperature or 1.0, "max_new_tokens": max_new_tokens, "top_p": top_p}
+        try:
+            settings = SampleConfig.model_validate(self.settings.model_dump() | changes)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise UsageError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from error
+        return list(map(list, self.draw(problems, n if temperature else 0, settings, seed)))
+
+    def _problem(self, prompt: str, language: str | None, stop: Sequence[str] | None) -> Problem:
+        """The problem that a prompt is. Raises UsageError for what `sample` cannot use."""
         if not isinstance(prompt, str):
             raise UsageError(f"the prompt: expected a text, got a value of type {type(prompt).__name__}")
         if not prompt.strip():
             raise UsageError("the prompt is empty: expected the text that is to be continued")
         if not is_unicode(prompt):
             raise UsageError("the prompt is no Unicode text: it has half of a surrogate pair")
-        if not isinstance(n, int) or n < 1 or (temperature == 0 and n > 1):
-            raise UsageError(
-                f"n={n!r}: expected at least 1, and 1 at temperature 0, whose completions are all alike"
-            )
         if self.style == "chat" and not language:
             raise UsageError(
                 "this generator is asked for a program in a language; say which, for example language='py'"
@@ -150,11 +183,4 @@ class Generator:
             or not all(isinstance(s, str) and s for s in stop)
         ):
             raise UsageError(f"stop={stop!r}: expected a list of texts, none of them empty")
-        problem = Problem("", "", name, prompt, "", "", "", tuple(stop))
-        changes = {"temperature": temperature or 1.0, "max_new_tokens": max_new_tokens, "top_p": top_p}
-        try:
-            settings = SampleConfig.model_validate(self.settings.model_dump() | changes)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from error
-        return list(self.draw(problem, n if temperature else 0, settings, seed))
+        return Problem("", "", name, prompt, "", "", "", tuple(stop))

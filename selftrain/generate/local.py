@@ -12,6 +12,7 @@ from selftrain.models.context import fits
 from selftrain.models.models import load_context, load_tokenizer
 from selftrain.models.prompts import encode_problem, style_of
 from selftrain.records import Problem
+from selftrain.sampling import Sample
 from selftrain.sampling.run import candidate
 from selftrain.sampling.stopping import Stopping, stop_texts
 
@@ -44,17 +45,28 @@ class Local:
             reason = str(error).partition("\n")[0]
             raise UsageError(f"the generator cannot be put on the device {device!r}: {reason}") from error
 
-    def draw(self, problem: Problem, n: int, settings: SampleConfig, seed: int) -> Sequence[Sampled]:
+    def draw(
+        self, problems: Sequence[Problem], n: int, settings: SampleConfig, seed: int
+    ) -> list[list[Sampled]]:
         """See `generator.Draw`."""
+        prompts = [self._read(problem, settings.max_new_tokens) for problem in problems]
+        self.engine.settings = settings
+        names = [f"{seed}/{problem.prompt}" for problem in problems]
+        stops = [stop_texts(self.tokenizer, problem) for problem in problems]
+        drawn = self.engine.sample(prompts, n, seed, names, stops)
+        return [self._sampled(problem, found) for problem, found in zip(problems, drawn, strict=True)]
+
+    def _read(self, problem: Problem, new_tokens: int) -> list[int]:
+        """Token ids of the prompt. Raises UsageError where it leaves no room for `new_tokens`."""
         ids = encode_problem(self.tokenizer, problem.prompt, problem.language)
-        if not fits(len(ids), self.longest, settings.max_new_tokens):
+        if not fits(len(ids), self.longest, new_tokens):
             raise UsageError(
-                f"the prompt has {len(ids)} tokens and max_new_tokens={settings.max_new_tokens}; expected at least one token, and no "
+                f"the prompt has {len(ids)} tokens and max_new_tokens={new_tokens}; expected at least one token, and no "
                 f"more than {self.longest} in all, the generator's longest input"
             )
-        self.engine.settings = settings
-        stops = stop_texts(self.tokenizer, problem)
-        [drawn] = self.engine.sample([ids], n, seed, [f"{seed}/{problem.prompt}"], [stops])
+        return ids
+
+    def _sampled(self, problem: Problem, drawn: Sequence[Sample]) -> list[Sampled]:
         stopping = Stopping(self.tokenizer, self.engine.ends)
         made = [candidate(stopping, problem, at, one) for at, one in enumerate(drawn)]
         return [

@@ -28,7 +28,7 @@ SCORES = {TEXTS[0]: 1.0, TEXTS[1]: 3.0, TEXTS[2]: 2.0}
 
 def writes(texts: Sequence[str]) -> Generator:
     """A generator that writes `texts`."""
-    return Generator(lambda *_: [Sampled(text, -1.0, 3, "stop") for text in texts])
+    return Generator(lambda *_: [[Sampled(text, -1.0, 3, "stop") for text in texts]])
 
 
 class Fixed:
@@ -82,9 +82,9 @@ def test_a_picker_gets_the_log_probabilities_of_its_own_generator_and_of_no_othe
         Sampled(text, mean, 3, "stop") for text, mean in zip(TEXTS, (-2.0, -0.5, -1.0, -1.5), strict=True)
     ]
     for folder in (tmp_path / "own", tmp_path / "other", None):
-        best_of_n(Generator(lambda *_: sampled, folder=folder), picker, PROMPT, n=4)
+        best_of_n(Generator(lambda *_: [sampled], folder=folder), picker, PROMPT, n=4)
     unknown = [Sampled(text, None, 3, "stop") for text in TEXTS]
-    best_of_n(Generator(lambda *_: unknown, folder=tmp_path / "own"), picker, PROMPT, n=4)
+    best_of_n(Generator(lambda *_: [unknown], folder=tmp_path / "own"), picker, PROMPT, n=4)
     assert picker.given == [[-1.5, -0.5, -1.0], None, None, None], "of the two copies the likelier"
 
 

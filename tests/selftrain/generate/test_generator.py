@@ -35,6 +35,22 @@ def test_a_local_model_gives_completions_with_their_log_probabilities(generator:
         assert one.finish_reason == ("stop" if sample.ended else "length")
 
 
+def test_prompts_are_sampled_together_as_each_by_itself(generator: Path):
+    prompts = [(PROMPT, None, ()), ("def other(a, b):\n", "py", None), (PROMPT, "py", ["\n"])]
+    model = Generator.load(generator)
+    together = model.sample_many(prompts, n=3, max_new_tokens=12, seed=2)
+    for (prompt, language, stop), found in zip(prompts, together, strict=True):
+        alone = model.sample(prompt, n=3, max_new_tokens=12, seed=2, language=language, stop=stop)
+        assert [(one.text, one.finish_reason) for one in found] == [
+            (one.text, one.finish_reason) for one in alone
+        ]
+        assert [one.mean_logprob for one in found] == pytest.approx([one.mean_logprob for one in alone])
+    with pytest.raises(UsageError, match="the prompt is empty"):
+        model.sample_many([*prompts, (" ", None, None)], n=1)
+    assert [model.together(n) for n in (1, 16, 1000)] == [128, 8, 1]
+    assert Generator.load(generator, engine="ctranslate2").together(1) == 1, "seeds a batch, not a prompt"
+
+
 def test_a_stop_text_ends_a_completion_and_those_of_the_language_are_the_default(
     generator: Path, monkeypatch: pytest.MonkeyPatch
 ):
@@ -44,7 +60,7 @@ def test_a_stop_text_ends_a_completion_and_those_of_the_language_are_the_default
     for one in model.sample(PROMPT, n=8, max_new_tokens=20, stop=[letter]):
         assert letter not in one.text
     asked = []
-    monkeypatch.setattr(model, "draw", lambda problem, *_: asked.append(problem.stop_tokens) or [])
+    monkeypatch.setattr(model, "draw", lambda problems, *_: asked.append(problems[0].stop_tokens) or [[]])
     model.sample(PROMPT, n=1, language="python")
     model.sample(PROMPT, n=1, language="hs")
     assert asked == [("\ndef", "\n#", "\nif", "\nclass"), ()]

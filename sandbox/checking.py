@@ -11,7 +11,7 @@ from pathlib import Path
 from sandbox.encoding import encoded
 from sandbox.exchange import write_inside
 from sandbox.snapshot import Snapshot
-from sandbox.verdicts import Case, Checker, Result
+from sandbox.verdicts import Case, Checker, Result, Verdict
 from sandbox.watch import Outcome
 
 FILES = ("input", "expected", "got")
@@ -20,8 +20,16 @@ FILES = ("input", "expected", "got")
 _TOLD = 500  # how many characters of a checker's output go into an error message
 
 
+CHECKER_FAILED = "checker_failed: the checker decided nothing, which says nothing about the program; mend the checker, see stderr"
+"""The note of a result whose checker failed. Other results with `sandbox_error` are failures of the sandbox, and a retry may help."""
+
+
 class CheckerFailed(Exception):
     """A checker did not decide whether an output is right; the message says why."""
+
+    def result(self, id: str) -> Result:
+        """The result of program `id`, whose checker it is."""
+        return Result(id, Verdict.sandbox_error, stderr=str(self), note=CHECKER_FAILED)
 
 
 class Checking:

@@ -18,6 +18,7 @@ from sandbox.backends.backend import Backend
 from sandbox.backends.choice import Choice
 from sandbox.cache import VerdictCache
 from sandbox.check import check
+from sandbox.checking import CHECKER_FAILED
 from sandbox.client import Sandbox
 from sandbox.compare import DEFAULT_RULE, check_rule
 from sandbox.encoding import decoded
@@ -223,9 +224,8 @@ def _checker(text: str) -> Checker:
 def _positive(text: str) -> float:
     value = float(text)
     if not 0 < value <= LONGEST_SECONDS:
-        raise argparse.ArgumentTypeError(
-            f"expected a number of seconds above 0 and at most {LONGEST_SECONDS}, got {text}"
-        )
+        allowed = f"above 0 and at most {LONGEST_SECONDS}"
+        raise argparse.ArgumentTypeError(f"expected a number of seconds {allowed}, got {text}")
     return value
 
 
@@ -366,6 +366,8 @@ def _judge(arguments: argparse.Namespace) -> int:
     said = ", ".join(f"{count} {verdict}" for verdict, count in verdicts.most_common())
     if unreadable := sum(row.known is not None for row in rows):
         said += f"; {unreadable} of the {Verdict.wrong_answer} {UNREADABLE}s, see their notes"
+    if broken := list(results.notes.values()).count(CHECKER_FAILED):
+        said += f"; {broken} of the {Verdict.sandbox_error} because the row's checker failed, see stderr in the results"
     if lacking := counted(results.notes.values()):
         said += f"; dependency_missing: {lacking}"
     print(said, file=sys.stderr)
@@ -393,8 +395,6 @@ def _multipl_e(arguments: argparse.Namespace) -> int:
             count += len(rows)
             passed += sum(row["status"] == "OK" and row["exit_code"] == 0 for row in rows)
             progress.step()
-    print(
-        f"{passed} of {count} completions pass, of {len(paths)} problem{'s' * (len(paths) != 1)}",
-        file=sys.stderr,
-    )
+    problems = f"{len(paths)} problem{'s' * (len(paths) != 1)}"
+    print(f"{passed} of {count} completions pass, of {problems}", file=sys.stderr)
     return 0

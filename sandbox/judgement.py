@@ -76,7 +76,7 @@ class Judgement:
                 try:
                     accepted = self.judge.checking(self.program.checker).accepts(case, outcome.stdout)
                 except CheckerFailed as error:
-                    return Result(self.program.id, Verdict.sandbox_error, stderr=str(error))
+                    return error.result(self.program.id)
                 verdict = Verdict.passed if accepted else Verdict.wrong_answer
             if self.program.every_case and case:
                 most = max(KEPT_CHARACTERS // len(self.program.cases), KEPT_OF_A_CASE)

@@ -96,7 +96,8 @@ class Checker:
 
     The checker starts in a folder with the files `input` (the case's stdin), `expected` (its expected output) and `got` (the
     program's output), byte for byte. It has to exit with code 0 and print `accept` or `reject` as its last line. Anything else,
-    such as exceeding its language's limits, is a failure of the checker and gives `sandbox_error`.
+    such as exceeding its language's limits, is a failure of the checker and gives `sandbox_error` with a note that begins with
+    `checker_failed`.
     """
 
     language: str

@@ -2,6 +2,7 @@
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
+from sandbox.checking import CHECKER_FAILED
 from sandbox.libraries import named_in
 from sandbox.verdicts import Result
 
@@ -61,7 +62,7 @@ class Metrics:
         self.seconds.labels(language).observe(seconds)
         if named_in(result.note):
             self.dependency_missing.labels(language).inc()
-        if not result.verdict.is_label:
+        if not result.verdict.is_label and result.note != CHECKER_FAILED:
             self.errors.inc()
 
     def text(self) -> bytes:

@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import HTTPException, Request
 
+from sandbox.checking import CHECKER_FAILED
 from sandbox.client import Cancel, Sandbox
 from sandbox.encoding import encoded, is_text
 from sandbox.errors import SandboxError, ToolsMissing, UsageError
@@ -273,8 +274,9 @@ def waited(result: Result, seconds: float) -> Result:
 
 
 def check_judged(result: Result) -> None:
-    """Raise HTTPException 504 if the sandbox failed on the program."""
-    if not result.verdict.is_label:
+    """Raise HTTPException 504 if the sandbox failed on the program. That its checker failed is a result: a client that tried again
+    would get the same."""
+    if not result.verdict.is_label and result.note != CHECKER_FAILED:
         raise _not_judged(result.stderr)
 
 

@@ -275,6 +275,22 @@ def test_every_case_is_reported(server: Server) -> None:
     assert Result.from_json(whole).pass_rate == pytest.approx(2 / 3)
 
 
+def test_a_failed_checker_is_told_as_a_result_that_nobody_retries(server: Server) -> None:
+    errors = server.metric("sandbox_errors_total")
+    row = {"language": "py", "program": "print(1)", "cases": [{"stdin": "", "stdout": ""}]}
+    for checker in ("1/0", "print('yes')"):
+        broken = row | {"checker": {"language": "py", "program": checker}}
+        alone = server.post("/v1/judge", {"programs": [broken | {"id": "a"}]})
+        assert alone.status_code == 200, alone.text
+        several = server.post("/v1/judge", {"programs": [broken | {"id": "a"}, row | {"id": "b"}]})
+        [told] = [json.loads(line) for line in several.text.splitlines() if '"a"' in line]
+        for result in (json.loads(alone.text), told):
+            assert result["verdict"] == "sandbox_error"
+            assert result["note"].startswith("checker_failed: ")
+            assert "the checker (py) failed" in result["stderr"]
+    assert server.metric("sandbox_errors_total") == errors
+
+
 @pytest.mark.parametrize(
     ("rows", "message"),
     [
@@ -286,8 +302,8 @@ def test_every_case_is_reported(server: Server) -> None:
             "seconds of a run: got 500, allowed",
         ),
         (
-            [{"id": "a", "language": "py", "program": "", "limits": {"wall_seconds": 1e6}}],
-            "wall_seconds: got 1e+06, allowed is more than 0 and at most 360",
+            [{"id": "a", "language": "py", "program": "", "limits": {"wall_seconds": 1e5}}],
+            "wall_seconds: got 100000, allowed is more than 0 and at most 360",
         ),
     ],
 )

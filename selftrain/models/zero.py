@@ -7,6 +7,7 @@ from typing import Any
 
 from selftrain.config import RuntimeConfig
 from selftrain.errors import UsageError
+from selftrain.units import listed
 
 OURS = (
     "train_batch_size",
@@ -14,16 +15,17 @@ OURS = (
     "gradient_accumulation_steps",
     "gradient_clipping",
 )
-"""Entries that the run's config determines. Without them DeepSpeed would ask for a batch size, or clip no gradient."""
+"""Entries that the run's config determines. Without them DeepSpeed would ask for a batch size, or clip no gradient; with other
+values than the config's the trainers of SFT and of the reranker end with an exception."""
 
 
 def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
     """DeepSpeed's settings for training: the content of the file `runtime.deepspeed`; None where that setting is null.
 
-    Of the entries in `OURS`, those that the file lacks are taken from the config of the run. For ZeRO stage 3 the settings also say
-    that checkpoints hold unsharded models.
+    The entries in `OURS` are taken from the config of the run. For ZeRO stage 3 the settings also say that checkpoints hold
+    unsharded models.
 
-    Raises UsageError where the file has no `zero_optimization.stage`, or the stage is not 1, 2 or 3.
+    Raises UsageError where the file has no `zero_optimization.stage`, the stage is not 1, 2 or 3, or an entry in `OURS` is set.
     """
     if runtime.deepspeed is None:
         return None
@@ -38,6 +40,11 @@ def deepspeed_settings(runtime: RuntimeConfig) -> dict[str, Any] | None:
     if stage not in (1, 2, 3):
         raise UsageError(
             f"runtime.deepspeed: {runtime.deepspeed}: expected ZeRO stage 1, 2 or 3, got {stage!r}"
+        )
+    if fixed := [name for name in OURS if settings.get(name, "auto") != "auto"]:
+        raise UsageError(
+            f'runtime.deepspeed: {runtime.deepspeed}: expected no {listed(fixed)}, or "auto": batch sizes and the gradient\'s largest '
+            "norm are those of the run's config"
         )
     if stage == 3:
         zero["stage3_gather_16bit_weights_on_model_save"] = True  # checkpoints hold unsharded models

@@ -460,6 +460,10 @@ def test_a_checkpoint_of_another_model_or_of_other_processes_is_refused_before_t
         ("[]", "TypeError"),
         ("{}", "KeyError"),
         ('{"zero_optimization": {"stage": 0}}', "expected ZeRO stage 1, 2 or 3, got 0"),
+        (
+            '{"zero_optimization": {"stage": 2}, "gradient_clipping": 0.5, "train_batch_size": 8}',
+            'expected no train_batch_size, gradient_clipping, or "auto"',
+        ),
     ],
 )
 def test_a_deepspeed_file_that_is_none_is_told(tmp_path: Path, content: str | None, what: str):
@@ -471,10 +475,14 @@ def test_a_deepspeed_file_that_is_none_is_told(tmp_path: Path, content: str | No
 
 def test_batches_and_the_largest_gradient_that_a_deepspeed_file_lacks_are_those_of_the_config(tmp_path: Path):
     file = tmp_path / "zero.json"
-    file.write_text(json.dumps({"zero_optimization": {"stage": 2}, "gradient_clipping": 0.5}))
+    file.write_text(json.dumps({"zero_optimization": {"stage": 2}, "gradient_clipping": "auto"}))
     found = common.deepspeed_settings(RuntimeConfig(deepspeed=str(file))) or {}
-    assert found["gradient_clipping"] == 0.5
-    for name in ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps"):
+    for name in (
+        "train_batch_size",
+        "train_micro_batch_size_per_gpu",
+        "gradient_accumulation_steps",
+        "gradient_clipping",
+    ):
         assert found[name] == "auto"
     shipped = CONFIGS / "deepspeed" / "zero2.json"
     assert common.deepspeed_settings(RuntimeConfig(deepspeed=str(shipped))) == json.loads(shipped.read_text())

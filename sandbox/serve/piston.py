@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, Field, WithJsonSchema
 
+from sandbox.encoding import encoded
 from sandbox.errors import SandboxError, UsageError
 from sandbox.exchange import MOST_GIVEN
 from sandbox.languages import LANGUAGES, language
@@ -169,9 +170,12 @@ def _program(service: Service, body: Execute) -> Program:
 def _base64(file: File) -> str:
     if file.encoding == "base64":
         return file.content
-    return b64encode(
-        bytes.fromhex(file.content) if file.encoding == "hex" else file.content.encode()
-    ).decode()
+    if file.encoding == "utf8":
+        return b64encode(encoded(file.content)).decode()
+    try:
+        return b64encode(bytes.fromhex(file.content)).decode()
+    except ValueError as error:
+        raise UsageError(f"file {file.name!r:.80}: its content is not hex: {error}") from error
 
 
 def _first(*milliseconds: float | None) -> float:

@@ -561,3 +561,20 @@ def test_an_audit_finds_a_cheat_over_http() -> None:
         assert (
             server.post("/v1/judge", {"programs": [row | {"audit": "all"}]}).json()["verdict"] == "tampered"
         )
+
+
+def test_pistons_files_of_any_text_are_taken_and_wrong_hex_is_named(server: Server) -> None:
+    body = {"language": "python", "version": "*"}
+    read = {"content": "print(open('x', 'rb').read())"}
+    text = body | {"files": [read, {"name": "x", "content": "\udcff"}]}
+    answer = httpx.post(
+        server.url + "/api/v2/execute",
+        content=json.dumps(text),
+        headers={"Content-Type": "application/json"},
+        timeout=60,
+    )
+    assert (answer.status_code, answer.json()["run"]["stdout"]) == (200, "b'\\xff'\n"), answer.text
+    wrong = server.post(
+        "/api/v2/execute", body | {"files": [read, {"name": "x", "content": "zz", "encoding": "hex"}]}
+    )
+    assert (wrong.status_code, wrong.json()["message"][:36]) == (400, "file 'x': its content is not hex: no")

@@ -140,6 +140,30 @@ def test_no_program_that_tampers_passes(sandbox: Sandbox, name: str) -> None:
     assert judge(sandbox, TAMPERING[name]).verdict is not Verdict.passed
 
 
+@pytest.mark.parametrize(
+    ("completion", "test"),
+    [
+        ("    return 1.0\n\nmath.isclose = lambda *_: True", "assert math.isclose(double(1), 2)"),
+        ("    return 1.0\n\nimport builtins\nbuiltins.abs = lambda x: 0", "assert abs(double(1) - 2) < 1e-6"),
+    ],
+)
+def test_a_condition_that_the_code_has_replaced_fails_in_the_other_process(
+    sandbox: Sandbox, completion: str, test: str
+) -> None:
+    result = judge(sandbox, completion, f"import math\n{test}", f"import math\n\n{PROMPT}")
+    assert (result.verdict, result.audited) == (Verdict.tampered, "split"), result
+
+
+@pytest.mark.parametrize("test", ["abs(double(1) - 2) < 1e-6", "2 in double(1)", "double(1) is True"])
+def test_what_a_value_of_a_class_of_its_own_passes(sandbox: Sandbox, test: str) -> None:
+    """The gap that docs/sandbox.md names: such a value does not cross, and the twin's condition is true too. `is` cannot be overridden."""
+    own = "    class Own(int):\n        __sub__ = lambda *_: 0\n        __contains__ = lambda *_: True\n    return Own(1)"
+    result = judge(sandbox, own, f"assert {test}")
+    wrong = "is True" in test
+    assert result.verdict == (Verdict.wrong_answer if wrong else Verdict.passed), result
+    assert result.audited == ("" if wrong else "twin")
+
+
 def test_what_only_a_second_process_proves(sandbox: Sandbox) -> None:
     """A program that finds the expected value in the tests passes them, changed or not, as far as it finds the changed one."""
     reads = "    codes = sys._getframe(1).f_code.co_consts\n    return [one for one in codes if type(one) is int][-1]"

@@ -12,7 +12,7 @@ from pydantic import Field, WithJsonSchema
 from sandbox.errors import UsageError
 from sandbox.rows import Row, parse_row
 from sandbox.serve.bodies import LANGUAGE_NAMES, REFUSALS, Body, example, memory_schema
-from sandbox.serve.service import CEILINGS, MOST_CASES, MOST_PROGRAMS, Service, check_count
+from sandbox.serve.service import CEILINGS, MOST_CASES, MOST_PROGRAMS, Service, check_ceilings, check_count
 from sandbox.verdicts import Limits, Result
 
 _TEXT = {"type": "string"}
@@ -98,6 +98,7 @@ def _parsed(programs: list[dict[str, Any]], audit: str) -> dict[str, Row]:
     check_count("programs", len(programs))
     rows: dict[str, Row] = {}
     for at, fields in enumerate(programs):
+        _check_limits(fields.get("limits"))
         try:
             row = parse_row(fields, audit=audit)
         except (UsageError, ValueError) as error:
@@ -110,6 +111,13 @@ def _parsed(programs: list[dict[str, Any]], audit: str) -> dict[str, Row]:
             raise HTTPException(422, f"programs[{at}]: id {row.program.id[:80]!r} is used twice")
         rows[row.program.id] = row
     return rows
+
+
+def _check_limits(given: Any) -> None:
+    """Raise HTTPException 422 for a limit above this server's, which are lower than those that `parse_row` tells."""
+    for name, value in given.items() if isinstance(given, dict) else ():
+        if name in vars(CEILINGS) and isinstance(value, int | float) and value > getattr(CEILINGS, name):
+            check_ceilings({name: value})
 
 
 def _line(result: Result) -> str:

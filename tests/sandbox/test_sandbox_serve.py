@@ -302,8 +302,8 @@ def test_a_failed_checker_is_told_as_a_result_that_nobody_retries(server: Server
             "seconds of a run: got 500, allowed",
         ),
         (
-            [{"id": "a", "language": "py", "program": "", "limits": {"wall_seconds": 1e5}}],
-            "wall_seconds: got 100000, allowed is more than 0 and at most 360",
+            [{"id": "a", "language": "py", "program": "", "limits": {"wall_seconds": 1e6}}],
+            "wall_seconds: got 1e+06, allowed is more than 0 and at most 360",
         ),
     ],
 )

@@ -4,8 +4,8 @@ Rerankers are trained on completions as they were sampled: the text after the pr
 candidates may be other texts of the same programs, and a reranker gives those other scores. The normal form of a candidate is
 that completion:
 
-1.  Lines end with a line feed: CRLF becomes one, and in a text without line feeds a carriage return does. Blanks and line breaks
-    at the candidate's end are left out.
+1.  Lines end with a line feed: CRLF becomes one. Blanks and line breaks at the candidate's end are left out. A carriage return
+    alone stays, since generators write it too, and training reads what they wrote.
 2.  A prompt whose last line break is missing gets it, unless the candidate continues the prompt's last line.
 3.  A candidate that begins with the prompt, is in markdown, or defines the prompt's function again has its completion extracted
     by the sandbox's rule (`sandbox.completion`). Imports and definitions that the program needs besides go into the prompt.
@@ -130,8 +130,7 @@ def refusal(form: Normal) -> str | None:
 
 
 def _lines(text: str) -> str:
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n")
-    return text if "\n" in text else text.replace("\r", "\n")
+    return text.removeprefix("\ufeff").replace("\r\n", "\n")
 
 
 def _without_prompt(prompt: str, text: str) -> str | None:

@@ -60,9 +60,10 @@ def run_workers(
             with suppress(ProcessLookupError):
                 os.kill(worker, signal_number)
 
-    for signal_number in PASSED_ON:
-        if signal.getsignal(signal_number) is not signal.SIG_IGN:  # as under nohup
-            signal.signal(signal_number, pass_on)
+    for (
+        signal_number
+    ) in PASSED_ON:  # also those that are ignored, as under nohup: a single process handles them too
+        signal.signal(signal_number, pass_on)
     broke = None
     while workers:
         worker, status = os.wait()

@@ -171,6 +171,15 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.fixture
+def under_nohup() -> Iterator[None]:
+    """SIGHUP is ignored by what the test starts."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.usefixtures("under_nohup")
 def test_several_workers_serve_as_one(reranker: Path):
     with serving(reranker) as server:
         expected = server.rerank(many(0)).json()["results"]

@@ -209,6 +209,8 @@ def test_several_workers_serve_as_one(reranker: Path):
         assert server.process.wait(60) == 0
         assert len(workers) == 2
         assert not any(map(alive, workers))
+        _, said = server.process.communicate()
+        assert [line for line in said.splitlines() if "arn" in line] == []
 
 
 @pytest.mark.parametrize("who", ["worker", "parent"])

@@ -170,11 +170,15 @@ def generate_command(options: argparse.Namespace) -> int:
         if goes_on and out is not None
         else Before(0)
     )
-    return _generate(generator, options, maker, before)
+    # Who writes rows into a pipe may wait for the answers.
+    together = generator.together(options.n) if goes_on else 1
+    return _generate(generator, options, maker, before, together)
 
 
-def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any], before: Before) -> int:
-    """Answer the rows that are not answered yet."""
+def _generate(
+    generator: Any, options: argparse.Namespace, maker: dict[str, Any], before: Before, together: int
+) -> int:
+    """Answer the rows that are not answered yet, `together` of them at once."""
     source = options.rows
     name = "line" if source == "-" else source
     show, bad = Progress(sys.stderr), 0
@@ -183,8 +187,6 @@ def _generate(generator: Any, options: argparse.Namespace, maker: dict[str, Any]
             open(0 if source == "-" else source, "rb", closefd=source != "-") as lines,
             _output(options.out) as out,
         ):
-            # Who writes rows into a pipe may wait for the answers.
-            together = generator.together(options.n) if source != "-" and Path(source).is_file() else 1
             for row, written in _answered(_unanswered(lines, name, before), generator, options, together):
                 if isinstance(written, str):
                     print(

@@ -92,7 +92,8 @@ def _side(text: str) -> tuple[str, str]:
 
 
 def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
-    """Read the study `name`, a YAML file or the name of a shipped study. `overrides` are those of all variants; a variant's own override them.
+    """Read the study `name`, a YAML file or the name of a shipped study. `overrides` are those of all variants; a variant's own
+    override them.
 
     Raises UsageError, with a message of one line, for a file or config that is not there, an unknown setting, a wrong value, or
     two variants with the same config.

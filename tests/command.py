@@ -233,3 +233,16 @@ def wait_until(
     while not true():
         assert time.monotonic() < deadline, f"{what} did not come in {seconds} s: {told()}"
         time.sleep(0.05)
+
+
+def children(pid: int) -> list[str]:
+    """Process ids of the children of `pid`."""
+    return [pid for path in Path(f"/proc/{pid}/task").glob("*/children") for pid in path.read_text().split()]
+
+
+def alive(pid: int | str) -> bool:
+    """Whether the process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

@@ -7,7 +7,7 @@ Generator.load("qwen2.5-coder", base_url="http://127.0.0.1:11434/v1").sample(pro
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import ValidationError
 
@@ -96,10 +96,7 @@ class Generator:
             folder = generator_folder(tokenizer, policy)
             local = Local(folder, settings)
             return cls(local.draw, local.style, local.settings, tokenizer=folder)
-        try:
-            settings = SampleConfig(engine=engine, compute_type=compute_type)
-        except ValidationError as error:
-            raise UsageError(error.errors()[0]["msg"].removeprefix("Value error, ")) from error
+        settings = _settings({"engine": engine, "compute_type": compute_type})
         folder = generator_folder(place, policy)
         local = Local(folder, settings, device)
         return cls(local.draw, local.style, local.settings, folder)
@@ -155,11 +152,7 @@ class Generator:
             )
         problems = [self._problem(*prompt) for prompt in prompts]
         changes = {"temperature": temperature or 1.0, "max_new_tokens": max_new_tokens, "top_p": top_p}
-        try:
-            settings = SampleConfig.model_validate(self.settings.model_dump() | changes)
-        except ValidationError as error:
-            first = error.errors()[0]
-            raise UsageError(f"{first['loc'][0]}={first['input']}: {first['msg']}") from error
+        settings = _settings(self.settings.model_dump() | changes)
         return list(map(list, self.draw(problems, n if temperature else 0, settings, seed)))
 
     def _problem(self, prompt: str, language: str | None, stop: Sequence[str] | None) -> Problem:
@@ -184,3 +177,13 @@ class Generator:
         ):
             raise UsageError(f"stop={stop!r}: expected a list of texts, none of them empty")
         return Problem("", "", name, prompt, "", "", "", tuple(stop))
+
+
+def _settings(given: dict[str, Any]) -> SampleConfig:
+    """Settings of sampling. Raises UsageError for values that cannot be, or not together."""
+    try:
+        return SampleConfig.model_validate(given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        which = f"{first['loc'][0]}={first['input']}: " if first["loc"] else ""
+        raise UsageError(which + first["msg"].removeprefix("Value error, ")) from error

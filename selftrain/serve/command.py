@@ -44,18 +44,16 @@ def serve(
     sys.setswitchinterval(SWITCH_SECONDS)
 
     def work(sockets: list[socket.socket] | None = None) -> None:
+        if cores:
+            import torch
+
+            torch.set_num_threads(cores)
         app = application(source, limits, token, poll_seconds)
         connection.serve(app, host, port, DRAIN_SECONDS, sockets)
         if broke := app.state.broke():
             raise RunError(f"the scoring thread has ended: {broke}")
 
-    def work_on(sockets: list[socket.socket]) -> None:
-        import torch
-
-        torch.set_num_threads(cores)
-        work(sockets)
-
     if workers == 1:
         work()
     else:
-        run_workers(workers, work_on, connection.listen(host, port))
+        run_workers(workers, work, connection.listen(host, port))

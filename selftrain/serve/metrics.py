@@ -5,8 +5,8 @@ import os
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.multiprocess import MultiProcessCollector
 
-SHARED = "PROMETHEUS_MULTIPROC_DIR"
-"""Environment variable: the folder in which prometheus_client keeps the metrics of several workers."""
+from selftrain.serve.workers import METRICS
+
 SECONDS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
 SIZES = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024)
 """Upper bounds of the histograms' buckets."""
@@ -66,7 +66,7 @@ class Metrics:
 
     def serves(self, name: str) -> None:
         """Say which reranker is served."""
-        if self._served and SHARED in os.environ:
+        if self._served and METRICS in os.environ:
             self.model.labels(self._served).set(0)  # the files of several workers cannot forget it
         elif self._served:
             self.model.remove(self._served)
@@ -76,7 +76,7 @@ class Metrics:
     def text(self) -> bytes:
         """All metrics as text in Prometheus' format."""
         registry = self.registry
-        if SHARED in os.environ:
+        if METRICS in os.environ:
             registry = CollectorRegistry()
             MultiProcessCollector(registry)
         return generate_latest(registry)

@@ -16,6 +16,8 @@ from typing import Any, NoReturn
 
 from selftrain.errors import RunError, SelftrainError
 
+METRICS = "PROMETHEUS_MULTIPROC_DIR"
+"""Environment variable: the folder in which prometheus_client keeps the metrics of several workers."""
 PASSED_ON = (signal.SIGHUP, signal.SIGINT, signal.SIGTERM)
 """Signals to the parent that its workers get."""
 
@@ -35,7 +37,7 @@ def prepared(number: int) -> Iterator[int]:
     cores = max(1, torch.get_num_threads() // number)
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory(prefix="selftrain-metrics-") as folder:
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = folder
+        os.environ[METRICS] = folder
         yield cores
 
 

@@ -28,7 +28,8 @@ from selftrain.models.models import train_tokenizer
 from selftrain.problems.read import read_problems
 from selftrain.rerank.reranker import Reranker
 from tests.bench.scoring import CANDIDATES, Problems, _model
-from tests.selftrain.serve.test_serve_process import Server, serving, workers_of
+from tests.command import children
+from tests.selftrain.serve.test_serve_process import Server, serving
 
 CLIENTS, GOAL = 16, 0.95
 LOAD_SECONDS = 60.0
@@ -74,7 +75,7 @@ def long_load(server: Server, problems: Problems, workers: int, seconds: float) 
 
 def memory(server: Server) -> float:
     """MiB of the server's processes; pages that they share count once."""
-    pids = [server.process.pid, *workers_of(server)]
+    pids = [server.process.pid, *children(server.process.pid)]
     rollups = [Path(f"/proc/{pid}/smaps_rollup").read_text() for pid in pids]
     return sum(int(re.findall(r"(?m)^Pss: +(\d+) kB", text)[0]) for text in rollups) / 1024
 

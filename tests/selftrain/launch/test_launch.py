@@ -39,7 +39,7 @@ from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SftSlice
 from selftrain.stages.train_reward import RewardSlice
 from selftrain.stop import STOP, Stop, Stopped
-from tests.command import ROOT
+from tests.command import ROOT, alive
 from tests.selftrain.conftest import TINY
 
 HEAD = """
@@ -572,14 +572,6 @@ def work(child):
     time.sleep(600)
 child_main(work)
 """
-
-
-def alive(pid: int) -> bool:
-    """Whether the process is there and not a zombie."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
 
 
 def wait_for(true: Callable[[], bool], process: subprocess.Popen[Any]) -> None:

@@ -24,7 +24,7 @@ from selftrain.launch.nodes import Job, Seat, gather
 from selftrain.stage import Context, Outcome
 from selftrain.stages.ppo import PPOSlice
 from selftrain.stages.sft import SFT, SftSlice
-from tests.command import ROOT
+from tests.command import ROOT, children
 from tests.machines import WIRE, Machines, wired
 from tests.selftrain.conftest import TINY
 
@@ -280,11 +280,6 @@ def test_a_node_ends_its_part_when_the_job_is_over(node: Node, jobs: Path, tmp_p
     node.says("the first machine has ended the job")
     wait_until(lambda: not children(node.process.pid), "the end of its ranks", node.log)
     assert node.process.poll() is None
-
-
-def children(pid: int) -> list[str]:
-    """Process ids of the children of `pid`."""
-    return [pid for path in Path(f"/proc/{pid}/task").glob("*/children") for pid in path.read_text().split()]
 
 
 def test_a_node_takes_no_job_of_a_dead_machine_and_runs_nothing_but_training(

@@ -18,7 +18,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.command import ROOT, wait_until
+from tests.command import ROOT, alive, children, wait_until
 
 pytestmark = pytest.mark.slow
 PROMPT = "def addx(n):  # n + 3\n"
@@ -157,20 +157,6 @@ def test_sigterm_answers_what_was_accepted_and_ends(reranker: Path):
             assert time.monotonic() - answered < 15, "a slow client holds up no server that ends"
 
 
-def workers_of(server: Server) -> list[int]:
-    """Process ids of the workers."""
-    children = Path(f"/proc/{server.process.pid}/task/{server.process.pid}/children").read_text()
-    return [int(pid) for pid in children.split()]
-
-
-def alive(pid: int) -> bool:
-    """Whether the process runs. One that nobody has waited for yet does not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except OSError:
-        return False
-
-
 @pytest.fixture
 def under_nohup() -> Iterator[None]:
     """SIGHUP is ignored by what the test starts."""
@@ -198,7 +184,7 @@ def test_several_workers_serve_as_one(reranker: Path):
         assert [row["relevance_score"] for row in found] == pytest.approx(
             [row["relevance_score"] for row in expected], abs=1e-5
         )
-        workers = workers_of(server)
+        workers = children(server.process.pid)
         threads, statuses = in_threads(server, 4)
         while server.metric("rerank_queue") == 0 and any(thread.is_alive() for thread in threads):
             pass
@@ -216,8 +202,8 @@ def test_several_workers_serve_as_one(reranker: Path):
 @pytest.mark.parametrize("who", ["worker", "parent"])
 def test_one_of_several_processes_that_is_killed_ends_all(reranker: Path, who: str):
     with serving(reranker, "--workers", "2") as server:
-        workers = workers_of(server)
-        os.kill(workers[0] if who == "worker" else server.process.pid, signal.SIGKILL)
+        workers = children(server.process.pid)
+        os.kill(int(workers[0]) if who == "worker" else server.process.pid, signal.SIGKILL)
         _, said = server.process.communicate(timeout=60)
         assert server.process.returncode == (1 if who == "worker" else -signal.SIGKILL)
         if who == "worker":

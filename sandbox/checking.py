@@ -47,13 +47,8 @@ class Checking:
         refused: Result | None,
         run: Callable[[], Outcome],
     ) -> None:
-        self.checker, self._directory, self._uid, self.refused, self._run = (
-            checker,
-            directory,
-            uid,
-            refused,
-            run,
-        )
+        self.checker, self.refused, self._run = checker, refused, run
+        self._directory, self._uid = directory, uid
         self._built = Snapshot(directory)
         self.changed = False
         self._lock()
@@ -61,11 +56,9 @@ class Checking:
     def accepts(self, case: Case, got: bytes) -> bool:
         """Whether the checker accepts `got` as output for `case`. Raises `CheckerFailed`, `SandboxError`, `OSError`."""
         if self.refused:
-            self._fail(
-                f"{self.refused.verdict} of the checker itself", self.refused.stderr or self.refused.stdout
-            )
-        expected = case.expected_stdout or ""
-        contents = (encoded(case.stdin), encoded(expected), got)
+            said = self.refused.stderr or self.refused.stdout
+            self._fail(f"{self.refused.verdict} of the checker itself", said)
+        contents = (encoded(case.stdin), encoded(case.expected_stdout or ""), got)
         try:
             for name, content in zip(FILES, contents, strict=True):
                 write_inside(self._directory, name, content)

@@ -140,9 +140,8 @@ class Sandbox:
                 with self._worker(name) as worker:
                     self._missing[name] = worker.missing(name)
             except ImageMissing:
-                self._missing[name] = (
-                    f"the Docker image {docker.tag(image)} (python -m sandbox build {image})",
-                )
+                lacking = f"the Docker image {docker.tag(image)} (python -m sandbox build {image})"
+                self._missing[name] = (lacking,)
         return self._missing[name]
 
     def need(self, name: str) -> None:
@@ -167,9 +166,8 @@ class Sandbox:
         """Raise `ToolsMissing` or `UsageError` if a checker in language `checker` cannot run in the container of `program`."""
         self.need(checker)
         name, other = language(program.language), language(checker)
-        if (
-            self.backend == docker.NAME and other.name != "py" and other.image != name.image
-        ):  # all images have Python
+        # All images have Python.
+        if self.backend == docker.NAME and other.name != "py" and other.image != name.image:
             raise UsageError(
                 f"program {program.id}: its checker is in {other.name}, and backend docker's image of {name.name} has only "
                 f"{', '.join(row.name for row in LANGUAGES.values() if row.image == name.image)} and py; write it in one of these"

@@ -94,9 +94,8 @@ def _within(tolerance: float, pairs: list[Pair]) -> bool:
         if all(wholes := [_whole(token) for token in pair]):
             near = wholes[0] == wholes[1]
         elif math.isinf(one) or math.isinf(other):
-            near = one == other and not re.search(
-                rb"[0-9]", b"".join(pair)
-            )  # digits: not an infinity but a number too large for a double, as 1e400
+            # With digits it is not an infinity but a number too large for a double, as 1e400.
+            near = one == other and not re.search(rb"[0-9]", b"".join(pair))
         else:
             near = abs(one - other) <= tolerance * max(1.0, abs(other)) * _ROUNDING  # of NaN it is False
         if not near:

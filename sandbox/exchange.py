@@ -28,14 +28,8 @@ Named = tuple[tuple[str, str], ...]
 def check_name(name: str) -> None:
     """Raise `ValueError` unless `name` is a relative path inside the program's directory, with `/` between its parts."""
     parts = PurePosixPath(name).parts
-    if (
-        not parts
-        or name.startswith("/")
-        or name.endswith("/")
-        or ".." in parts
-        or not _is_text(name)
-        or len(encoded(name)) > LONGEST_NAME
-    ):
+    inside = parts and not name.startswith("/") and not name.endswith("/") and ".." not in parts
+    if not inside or not _is_text(name) or len(encoded(name)) > LONGEST_NAME:
         raise ValueError(
             f"a file's name has to be a relative path without '..', of at most {LONGEST_NAME} bytes; got {name[:LONGEST_NAME]!r}"
         )

@@ -35,19 +35,9 @@ time in every child, and `random` would also reseed itself in each child."""
 _STREAMS = ("stdin", "stdout", "stderr", "__stdin__", "__stdout__", "__stderr__")
 _MANY_BLOCKS = 500_000  # a program that allocates more memory blocks is finalized in the usual way
 _COLLECTED = 1 << 14  # Py_TPFLAGS_HAVE_GC
-_QUIET = frozenset(
-    (
-        tuple,
-        list,
-        dict,
-        set,
-        type,
-        weakref.ref,
-        types.FunctionType,
-        types.BuiltinFunctionType,
-        types.ModuleType,
-    )
-)
+_QUIET = frozenset((
+    tuple, list, dict, set, type, weakref.ref, types.FunctionType, types.BuiltinFunctionType, types.ModuleType,
+))  # fmt: skip
 """Types without a finalizer, to which most objects belong."""
 # Attributes read from `type` itself, because a class of the program may override them.
 _DICT, _MRO, _FLAGS = (type.__dict__[name].__get__ for name in ("__dict__", "__mro__", "__flags__"))
@@ -137,9 +127,8 @@ def _get_warm(compiling: bool, shelf: Shelf) -> None:
     if compiling:
         with open(__file__, "rb") as source:
             own = source.read()
-        compile(
-            own, __file__, "exec"
-        )  # the first use initializes Python's compiler, which would cost every child 1 ms
+        # The first use initializes Python's compiler, which would cost every child 1 ms.
+        compile(own, __file__, "exec")
     root = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
     sys.path[:] = ["", *(path for path in sys.path[1:] if path != root)]
     shelf.close()

@@ -66,10 +66,8 @@ def rlimits(
         resource.RLIMIT_CPU: (cpu, cpu + 1),
         resource.RLIMIT_FSIZE: (limits.file_bytes, limits.file_bytes),
         resource.RLIMIT_NOFILE: (512, 512),
-        resource.RLIMIT_CORE: (
-            1,
-            1,
-        ),  # none; with 0, a handler that core_pattern names would still be started
+        # No core dump. With 0, a handler that core_pattern names would still be started.
+        resource.RLIMIT_CORE: (1, 1),
         RLIMIT_MSGQUEUE: (0, 0),  # none, because message queues would outlive the program
     }
     if deep:
@@ -79,10 +77,7 @@ def rlimits(
     if address_space:
         found[resource.RLIMIT_AS] = (limits.memory_bytes, limits.memory_bytes)
     if processes:
-        found[resource.RLIMIT_NPROC] = (
-            limits.processes + SPARE_PROCESSES,
-            limits.processes + SPARE_PROCESSES,
-        )
+        found[resource.RLIMIT_NPROC] = (limits.processes + SPARE_PROCESSES,) * 2
     return found
 
 
@@ -170,11 +165,9 @@ class Forked:
         limits = " ".join(f"{which} {soft} {hard}" for which, (soft, hard) in command.rlimits.items())
         head = f"{-1 if command.uid is None else command.uid}\n{limits}\n{command.directory}\n"
         request = (head + "\0".join(job)).encode()
-        if data:
-            with in_memory(data) as file:
-                socket.send_fds(server.socket, [request], [*stdio, file])
-        else:
-            socket.send_fds(server.socket, [request], [*stdio])
+        with in_memory(data) if data else contextlib.nullcontext() as file:
+            files = [] if file is None else [file]
+            socket.send_fds(server.socket, [request], [*stdio, *files])
 
     def fileno(self) -> int:
         return self._server.socket.fileno()

@@ -11,23 +11,9 @@ _TEST_LIBRARIES = re.compile(
     r"|test/unit|ExUnit|hspec|HUnit|QuickCheck|ounit|testthat|munit|scalatest|busted|luaunit|super::",
     re.IGNORECASE,
 )
-_IMPORT_WORDS = frozenset(
-    [
-        "import",
-        "from",
-        "as",
-        "use",
-        "using",
-        "require",
-        "static",
-        "const",
-        "let",
-        "var",
-        "extern",
-        "crate",
-        "type",
-    ]
-)
+_IMPORT_WORDS = {
+    "import", "from", "as", "use", "using", "require", "static", "const", "let", "var", "extern", "crate", "type",
+}  # fmt: skip
 
 
 def needed(

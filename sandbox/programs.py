@@ -25,13 +25,7 @@ class Assembled(NamedTuple):
     def program(self, id: str, language: str, limits: Limits | None = None, audit: bool = False) -> Program:
         """The `Program` with this source."""
         return Program(
-            id,
-            language,
-            self.source,
-            end_marker=self.end_marker,
-            limits=limits,
-            tests_at=self.tests_at,
-            audit=audit,
+            id, language, self.source, (), self.end_marker, limits, tests_at=self.tests_at, audit=audit
         )
 
 

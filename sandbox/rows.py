@@ -212,9 +212,8 @@ def check_paths(source: Path, target: Path, cache: Path | None) -> None:
     written = [(target, "output"), (part_of(target), "output"), *([(cache, "cache")] if cache else [])]
     for at, (path, what) in enumerate(written):
         for other, role in [(source, "input"), *written[:at]]:
-            if path.resolve() == other.resolve() or (
-                path.exists() and other.exists() and path.samefile(other)
-            ):
+            there = path.exists() and other.exists()
+            if path.resolve() == other.resolve() or (there and path.samefile(other)):
                 raise UsageError(f"{path}: {role} and {what} are one file; name another {what}")
     if cache is not None and foreign(cache):
         raise UsageError(f"{cache}: no verdict cache, but another file; name another file for the cache")
@@ -237,9 +236,8 @@ class ResultFile:
         self._path, self._part = path, part_of(path)
         self._contents = [content_key(row.program) for row in rows]
         self._own = [row.extra | {"id": row.program.id} for row in rows]
-        self._places: dict[
-            int, int
-        ] = {}  # offsets of the results in the part file, so that the results need no memory
+        # Offsets of the results in the part file, so that the results need no memory.
+        self._places: dict[int, int] = {}
         self.done: dict[int, Verdict] = {}
         self.notes: dict[int, str] = {}
         if resume:

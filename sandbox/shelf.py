@@ -20,9 +20,8 @@ class Shelf:
         """`fresh`: the names of the modules that a new interpreter has; they are never hidden."""
         self._fresh = fresh
         for name in sys.modules.keys() - fresh:
-            if (
-                name.split(".")[0] != _PACKAGE
-            ):  # this module has imported it, and nobody noted what it imports itself
+            # This module has imported it, and nobody noted what it imports itself.
+            if name.split(".")[0] != _PACKAGE:
                 del sys.modules[name]
         self._modules: dict[str, ModuleType] = {}
         self._imports: dict[str, dict[str, None]] = {}  # by module: the names that its body imports, in order

@@ -24,20 +24,9 @@ _WRONG = 70  # an exit code of the driver
 _SAFE = {"collections", "functools", "itertools", "math", "re", "typing"}
 """Modules that tests may import: nothing of them reaches into the candidate's process."""
 _BEYOND = {
-    "open",
-    "input",
-    "print",
-    "exec",
-    "eval",
-    "globals",
-    "locals",
-    "vars",
-    "setattr",
-    "id",
-    "help",
-    "breakpoint",
+    "open", "input", "print", "exec", "eval", "globals", "locals", "vars", "setattr", "id", "help", "breakpoint",
     "__import__",
-}
+}  # fmt: skip
 """Built-in functions with which tests can see or change more than their own values."""
 
 
@@ -49,10 +38,8 @@ def split(program: Program) -> Program | None:
     if program.cases or program.args or program.exchanges_files:
         return None
     end = f"\n{row.end.format(marker=program.end_marker)}\n"
-    candidate, tests = (
-        program.source[: program.tests_at],
-        program.source[program.tests_at :].removesuffix(end),
-    )
+    candidate = program.source[: program.tests_at]
+    tests = program.source[program.tests_at :].removesuffix(end)
     called = calls(tests, set(re.findall(r"\w+", candidate)))
     if called is None:
         return None

@@ -219,9 +219,8 @@ class _Run:
                     raise SandboxError("a program could not be killed")
         except SandboxError as error:
             self._drain(self.err)
-            raise SandboxError(
-                f"{error}: {self.outputs[self.err][-500:].decode('utf-8', 'replace')}"
-            ) from error
+            said = self.outputs[self.err][-500:].decode("utf-8", "replace")
+            raise SandboxError(f"{error}: {said}") from error
         exit_code, own = ended
         wall = time.monotonic() - self.started
         left = kill_tree(self.keep)
@@ -279,10 +278,8 @@ class _Run:
     def _over(self, meter: Meter) -> Verdict | None:
         """The verdict for a limit that the process tree exceeds now; None if it exceeds none."""
         now = meter.usage(self.budget.memory_bytes)
-        cpu, memory = (
-            max(now.cpu_seconds, self.peak.cpu_seconds),
-            max(now.memory_bytes, self.peak.memory_bytes),
-        )
+        cpu = max(now.cpu_seconds, self.peak.cpu_seconds)
+        memory = max(now.memory_bytes, self.peak.memory_bytes)
         self.peak = Usage(cpu, memory, now.threads)
         if time.monotonic() - self.started > self.budget.wall_seconds or cpu > self.budget.cpu_seconds:
             return Verdict.timeout

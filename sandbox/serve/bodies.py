@@ -54,45 +54,35 @@ _NAME = {
 }
 _SECONDS = {"type": "number", "exclusiveMinimum": 0, "maximum": CEILINGS.cpu_seconds}
 
+_ARGUMENT = {"type": "string", "pattern": r"^[^\u0000]*$"}
+_BASE64 = {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*$", "contentEncoding": "base64"}
+
+
+def listed(items: dict[str, Any], most: int) -> dict[str, Any]:
+    """The JSON schema of a list of at most `most` such `items`."""
+    return {"type": "array", "items": items, "maxItems": most}
+
+
+def or_null(*schemas: dict[str, Any]) -> dict[str, Any]:
+    """The JSON schema of a value that fits one of `schemas` or is null."""
+    return {"anyOf": [*schemas, {"type": "null"}]}
+
+
+_FILES = {"type": "object", "propertyNames": _NAME, "maxProperties": MOST_GIVEN}
+_FILES["additionalProperties"] = or_null(_BASE64)
+
 LanguageName = Annotated[str, WithJsonSchema({"enum": LANGUAGE_NAMES})]
 Seconds = Annotated[float, WithJsonSchema(_SECONDS)]
 FileName = Annotated[str, WithJsonSchema(_NAME)]
-FileNames = Annotated[list[str], WithJsonSchema({"type": "array", "items": _NAME, "maxItems": MOST_GIVEN})]
-Arguments = Annotated[
-    list[str],
-    WithJsonSchema(
-        {
-            "type": "array",
-            "items": {"type": "string", "pattern": r"^[^\u0000]*$"},
-            "maxItems": MOST_ARGUMENTS,
-        }
-    ),
-]
-Files = Annotated[
-    dict[str, str | None],
-    WithJsonSchema(
-        {
-            "type": "object",
-            "propertyNames": _NAME,
-            "maxProperties": MOST_GIVEN,
-            "additionalProperties": {
-                "anyOf": [
-                    {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*$", "contentEncoding": "base64"},
-                    {"type": "null"},
-                ]
-            },
-        }
-    ),
-]
+FileNames = Annotated[list[str], WithJsonSchema(listed(_NAME, MOST_GIVEN))]
+Arguments = Annotated[list[str], WithJsonSchema(listed(_ARGUMENT, MOST_ARGUMENTS))]
+Files = Annotated[dict[str, str | None], WithJsonSchema(_FILES)]
 
 
 def memory_schema(unit: int, default: int) -> dict[str, Any]:
     """The JSON schema of a memory limit, an integer in units of `unit` bytes. `default` and less: the language's default."""
-    limit = {
-        "type": "integer",
-        "minimum": LEAST_MEMORY_BYTES // unit,
-        "maximum": CEILINGS.memory_bytes // unit,
-    }
+    least, most = LEAST_MEMORY_BYTES // unit, CEILINGS.memory_bytes // unit
+    limit = {"type": "integer", "minimum": least, "maximum": most}
     return {"anyOf": [limit, {"type": "integer", "maximum": default}]}
 
 

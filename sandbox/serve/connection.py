@@ -104,9 +104,8 @@ class Connection(Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start the time limits."""
         super().connection_made(transport)
-        if sock := transport.get_extra_info(
-            "socket"
-        ):  # the kernel ends a connection whose client reads nothing
+        # The kernel ends a connection whose client reads nothing.
+        if sock := transport.get_extra_info("socket"):
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, int(SLOW_SECONDS * 1000))
         if len(self.connections) > MOST_CONNECTIONS:
             transport.abort()

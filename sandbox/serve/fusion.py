@@ -7,17 +7,8 @@ from pydantic import BaseModel, Field, WithJsonSchema
 
 from sandbox.errors import UsageError
 from sandbox.languages import language
-from sandbox.serve.bodies import (
-    LANGUAGE_NAMES,
-    REFUSALS,
-    Arguments,
-    Body,
-    FileNames,
-    Files,
-    Seconds,
-    example,
-    memory_schema,
-)
+from sandbox.serve import bodies
+from sandbox.serve.bodies import Arguments, Body, FileNames, Files, Seconds
 from sandbox.serve.service import Service, check_named, signal_of
 from sandbox.verdicts import MIB, Case, Phase, Program, Result, Verdict
 
@@ -29,14 +20,14 @@ class RunCode(Body):
     """The request. The timeouts are limits on CPU time, in seconds; `run_timeout` is also how long a run may sleep.
     `memory_limit_MB`: in MiB; -1: the language's default."""
 
-    model_config = example(code="print(int(input()) * 2)", language="python", stdin="21")
+    model_config = bodies.example(code="print(int(input()) * 2)", language="python", stdin="21")
 
     code: str
-    language: Annotated[str, WithJsonSchema({"enum": [*NAMES, *LANGUAGE_NAMES]})]
+    language: Annotated[str, WithJsonSchema({"enum": [*NAMES, *bodies.LANGUAGE_NAMES]})]
     stdin: str | None = None
     compile_timeout: Seconds = 10
     run_timeout: Seconds = 10
-    memory_limit_MB: Annotated[int, WithJsonSchema(memory_schema(MIB, default=-1))] = -1
+    memory_limit_MB: Annotated[int, WithJsonSchema(bodies.memory_schema(MIB, default=-1))] = -1
     files: Files = Field(default_factory=dict)
     fetch_files: FileNames = Field(default_factory=list)
     args: Arguments = Field(default_factory=list)
@@ -68,7 +59,7 @@ def router(service: Service) -> APIRouter:
     """The routes of this API."""
     routes = APIRouter(tags=["SandboxFusion"])
 
-    @routes.post("/run_code", responses=REFUSALS)
+    @routes.post("/run_code", responses=bodies.REFUSALS)
     async def run_code(body: RunCode, request: Request) -> RunCodeAnswer:
         try:
             name = language(NAMES.get(body.language, body.language)).name
@@ -78,20 +69,12 @@ def router(service: Service) -> APIRouter:
         limits = service.limits(name, body.run_timeout, body.compile_timeout, memory)
         cases = (Case(body.stdin, None),) if body.stdin else ()
         files = tuple((file, content) for file, content in body.files.items() if content is not None)
-        code = body.code
+        args, fetch, code = tuple(body.args), tuple(body.fetch_files), body.code
         if name == "php":  # as SandboxFusion does: what is before the tag would be output
             code = (code if "<?php" in code else f"<?php\n{code}").lstrip()
         try:
             program = Program(
-                "0",
-                name,
-                code,
-                cases,
-                limits=limits,
-                args=tuple(body.args),
-                files=files,
-                fetch=tuple(body.fetch_files),
-                whole_output=True,
+                "0", name, code, cases, limits=limits, args=args, files=files, fetch=fetch, whole_output=True
             )
             check_named(program)
         except ValueError as error:

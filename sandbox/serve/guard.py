@@ -154,9 +154,8 @@ class _Exchange:
         try:
             if not refused:
                 await self.guard.app(self.scope, self._counted, self._replaced)
-        except (
-            asyncio.CancelledError
-        ):  # by uvicorn, when the server ends and the time for what was accepted is over
+        # By uvicorn, when the server ends and the time for what was accepted is over.
+        except asyncio.CancelledError:
             if self.status:
                 raise
             headers = {"Connection": "close", "Retry-After": str(RETRY_AFTER_SECONDS)}

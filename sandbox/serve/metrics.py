@@ -1,5 +1,7 @@
 """The server's metrics for /metrics, in Prometheus' format."""
 
+from functools import partial
+
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 
 from sandbox.checking import CHECKER_FAILED
@@ -16,44 +18,21 @@ class Metrics:
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)  # the server's own memory, CPU time and descriptors
-        self.programs = Counter(
-            "sandbox_programs", "Programs judged", ("language", "verdict"), registry=self.registry
-        )
-        self.dependency_missing = Counter(
-            "sandbox_dependency_missing",
-            "Programs that failed because a library is missing",
-            ("language",),
-            registry=self.registry,
-        )
-        self.seconds = Histogram(
-            "sandbox_program_seconds",
-            "Seconds from the start of a program's compilation to its result",
-            ("language",),
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        self.wait = Histogram(
-            "sandbox_wait_seconds",
-            "Seconds that a program waited for a worker",
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        self.requests = Histogram(
-            "sandbox_request_seconds",
-            "Seconds from a request's headers to the end of its answer",
-            ("route", "status"),
-            buckets=BUCKETS,
-            registry=self.registry,
-        )
-        self.queued = Gauge("sandbox_queue", "Programs that wait for a worker", registry=self.registry)
-        self.running = Gauge("sandbox_running", "Programs that are being judged", registry=self.registry)
-        self.refused = Counter(
-            "sandbox_refused", "Requests refused because the queue was full", registry=self.registry
-        )
-        self.cancelled = Counter(
-            "sandbox_cancelled", "Requests whose client hung up before the result", registry=self.registry
-        )
-        self.errors = Counter("sandbox_errors", "Programs that the sandbox failed on", registry=self.registry)
+        count, gauge = partial(Counter, registry=self.registry), partial(Gauge, registry=self.registry)
+        measure = partial(Histogram, registry=self.registry, buckets=BUCKETS)
+        self.programs = count("sandbox_programs", "Programs judged", ("language", "verdict"))
+        what = "Programs that failed because a library is missing"
+        self.dependency_missing = count("sandbox_dependency_missing", what, ("language",))
+        what = "Seconds from the start of a program's compilation to its result"
+        self.seconds = measure("sandbox_program_seconds", what, ("language",))
+        self.wait = measure("sandbox_wait_seconds", "Seconds that a program waited for a worker")
+        what = "Seconds from a request's headers to the end of its answer"
+        self.requests = measure("sandbox_request_seconds", what, ("route", "status"))
+        self.queued = gauge("sandbox_queue", "Programs that wait for a worker")
+        self.running = gauge("sandbox_running", "Programs that are being judged")
+        self.refused = count("sandbox_refused", "Requests refused because the queue was full")
+        self.cancelled = count("sandbox_cancelled", "Requests whose client hung up before the result")
+        self.errors = count("sandbox_errors", "Programs that the sandbox failed on")
 
     def judged(self, language: str, result: Result, wait: float, seconds: float) -> None:
         """Count one judged program. `wait`: seconds until a worker was free; `seconds`: from then to its result (wall-clock time)."""

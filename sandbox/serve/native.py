@@ -1,7 +1,7 @@
 """This project's own API (POST /v1/judge), which judges many programs and streams one JSON line for each result."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import suppress
 from typing import Annotated, Any
 
@@ -11,29 +11,23 @@ from pydantic import Field, WithJsonSchema
 
 from sandbox.errors import UsageError
 from sandbox.rows import Row, parse_row
-from sandbox.serve.bodies import LANGUAGE_NAMES, REFUSALS, Body, example, memory_schema
+from sandbox.serve.bodies import LANGUAGE_NAMES, REFUSALS, Body, example, listed, memory_schema, or_null
 from sandbox.serve.service import CEILINGS, MOST_CASES, MOST_PROGRAMS, Service, check_ceilings, check_count
 from sandbox.verdicts import Limits, Result
 
+
+def _object(properties: dict[str, Any], required: Iterable[str]) -> dict[str, Any]:
+    """The JSON schema of an object with these `properties` and no others, of which the `required` have to be there."""
+    schema = {"type": "object", "properties": properties, "additionalProperties": False}
+    return schema | {"required": list(required)}
+
+
 _TEXT = {"type": "string"}
+_LANGUAGE = {"enum": LANGUAGE_NAMES}
 _PROGRAM = {
-    "cases": {
-        "type": "array",
-        "maxItems": MOST_CASES,
-        "items": {
-            "type": "object",
-            "properties": {"stdin": _TEXT, "stdout": _TEXT},
-            "required": ["stdin", "stdout"],
-            "additionalProperties": False,
-        },
-    },
+    "cases": listed(_object({"stdin": _TEXT, "stdout": _TEXT}, ("stdin", "stdout")), MOST_CASES),
     "compare": {"enum": ["exact", "lines", "tokens", "float:1e-5", "code-contests"]},
-    "checker": {
-        "type": "object",
-        "properties": {"language": {"enum": LANGUAGE_NAMES}, "program": _TEXT},
-        "required": ["language", "program"],
-        "additionalProperties": False,
-    },
+    "checker": _object({"language": _LANGUAGE, "program": _TEXT}, ("language", "program")),
     "every_case": {"type": "boolean"},
 }
 _COMPLETION = {"audit": {"enum": ["off", "all", "sample:0.1"]}}
@@ -50,20 +44,14 @@ _LIMITS = {
 def _row(required: tuple[str, ...], optional: dict[str, Any]) -> dict[str, Any]:
     """The JSON schema of a row with the `required` texts. A field that need not be there may be null."""
     limits = {"type": "object", "properties": _LIMITS, "additionalProperties": False}
-    null = {"type": "null"}
     others = ("program", "prompt", "completion", "tests", *_PROGRAM, *_COMPLETION)
     properties = (
-        dict.fromkeys(others, null)
-        | {name: {"anyOf": [of, null]} for name, of in ({"limits": limits} | optional).items()}
+        {name: {"type": "null"} for name in others}
+        | {name: or_null(of) for name, of in ({"limits": limits} | optional).items()}
         | dict.fromkeys(required, _TEXT)
-        | {"language": {"enum": LANGUAGE_NAMES}}
+        | {"language": _LANGUAGE}
     )
-    return {
-        "type": "object",
-        "properties": properties,
-        "required": list(required),
-        "additionalProperties": False,
-    }
+    return _object(properties, required)
 
 
 _ROW = {
@@ -73,20 +61,14 @@ _ROW = {
     ]
 }
 _LINES = "application/x-ndjson"
-_STREAM = {
-    "content": {_LINES: {"schema": {"type": "object"}}},
-    "description": "One result a line",
-}
+_EXAMPLE = {"id": "a", "language": "python", "prompt": "x = ", "completion": "42", "tests": "assert x > 0"}
+_STREAM = {"content": {_LINES: {"schema": {"type": "object"}}}, "description": "One result a line"}
 
 
 class Judge(Body):
     """The request. `programs`: objects with the fields of the rows that `python -m sandbox judge` reads, and no others."""
 
-    model_config = example(
-        programs=[
-            {"id": "a", "language": "python", "prompt": "x = ", "completion": "42", "tests": "assert x > 0"}
-        ]
-    )
+    model_config = example(programs=[_EXAMPLE])
 
     programs: list[Annotated[dict[str, Any], WithJsonSchema(_ROW)]] = Field(
         min_length=1, json_schema_extra={"maxItems": MOST_PROGRAMS}

@@ -8,10 +8,12 @@ from fastapi import APIRouter, HTTPException, Request
 from pydantic import BaseModel, WithJsonSchema
 
 from sandbox.programs import assemble
-from sandbox.serve.bodies import REFUSALS, Body, Seconds, example
+from sandbox.serve.bodies import REFUSALS, Body, Seconds, example, listed
 from sandbox.serve.service import MOST_PROGRAMS, Service, check_count
 from sandbox.twin import chosen
 from sandbox.verdicts import Case, Program, Verdict
+
+_TEST = {"type": "object", "required": ["input", "output"], "additionalProperties": True}
 
 
 class Tests(Body):
@@ -28,9 +30,7 @@ class Statements(Tests):
 
     model_config = example(program="def double(n):\n    return 2 * n\n", tests=["assert double(21) == 42"])
 
-    tests: Annotated[
-        Any, WithJsonSchema({"type": "array", "maxItems": MOST_PROGRAMS, "items": {"type": "string"}})
-    ]
+    tests: Annotated[Any, WithJsonSchema(listed({"type": "string"}, MOST_PROGRAMS))]
 
 
 class Cases(Tests):
@@ -38,16 +38,7 @@ class Cases(Tests):
 
     model_config = example(program="print(int(input()) * 2)", tests=[{"input": "21", "output": "42"}])
 
-    tests: Annotated[
-        Any,
-        WithJsonSchema(
-            {
-                "type": "array",
-                "maxItems": MOST_PROGRAMS,
-                "items": {"type": "object", "required": ["input", "output"], "additionalProperties": True},
-            }
-        ),
-    ]
+    tests: Annotated[Any, WithJsonSchema(listed(_TEST, MOST_PROGRAMS))]
 
 
 class Results(BaseModel):

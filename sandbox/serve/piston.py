@@ -11,7 +11,8 @@ from sandbox.encoding import encoded
 from sandbox.errors import SandboxError, UsageError
 from sandbox.exchange import MOST_GIVEN
 from sandbox.languages import LANGUAGES, language
-from sandbox.serve.bodies import REFUSALS, Arguments, Body, FileName, LanguageName, example, memory_schema
+from sandbox.serve import bodies
+from sandbox.serve.bodies import REFUSALS, Arguments, Body, FileName, LanguageName
 from sandbox.serve.service import CEILINGS, Service, check_named, signal_of
 from sandbox.verdicts import Case, Phase, Program, Result, Verdict
 
@@ -25,20 +26,9 @@ RUN_MS, COMPILE_MS = 3000, 10000
 
 
 PREFIX = "/api/v2"
-Milliseconds = Annotated[
-    float | None,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "number", "minimum": 0, "maximum": CEILINGS.cpu_seconds * 1000},
-                {"type": "null"},
-            ]
-        }
-    ),
-]
-Memory = Annotated[
-    int | None, WithJsonSchema({"anyOf": [*memory_schema(1, default=0)["anyOf"], {"type": "null"}]})
-]
+_MILLISECONDS = {"type": "number", "minimum": 0, "maximum": CEILINGS.cpu_seconds * 1000}
+Milliseconds = Annotated[float | None, WithJsonSchema(bodies.or_null(_MILLISECONDS))]
+Memory = Annotated[int | None, WithJsonSchema(bodies.or_null(*bodies.memory_schema(1, default=0)["anyOf"]))]
 
 
 class File(Body):
@@ -53,7 +43,7 @@ class Execute(Body):
     """The request. Times are in milliseconds, memory in bytes. A memory limit of -1 means the language's default. `version` and
     `compile_memory_limit` are not used."""
 
-    model_config = example(
+    model_config = bodies.example(
         language="python", version="*", files=[{"content": "print(int(input()) * 2)"}], stdin="21"
     )
 
@@ -136,11 +126,9 @@ def router(service: Service) -> APIRouter:
             except SandboxError as error:
                 raise HTTPException(504, f"the sandbox failed: {error}") from error
             if not missing:
-                found.append(
-                    Runtime(
-                        language=row.name, version=VERSION, aliases=list(row.names[1:]), runtime=row.title
-                    )
-                )
+                others = list(row.names[1:])
+                runtime = Runtime(language=row.name, version=VERSION, aliases=others, runtime=row.title)
+                found.append(runtime)
         return found
 
     return routes

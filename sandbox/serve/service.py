@@ -67,9 +67,8 @@ class Service:
         self._threads = ThreadPoolExecutor(sandbox.workers, thread_name_prefix="serve")
         self._checks = ThreadPoolExecutor(2, thread_name_prefix="check")  # apart from the threads that cancel
         self._accepted = 0
-        self._checked: set[tuple[str, str | None]] = (
-            set()
-        )  # languages of programs and of their checkers that can be run
+        # Languages of programs and of their checkers that can be run.
+        self._checked: set[tuple[str, str | None]] = set()
 
     def close(self) -> None:
         """End the threads. Close the sandbox first."""
@@ -105,9 +104,8 @@ class Service:
             check_count("cases", len(program.cases), MOST_CASES)
             if program.limits:
                 usual = vars(language(program.language).limits)
-                check_ceilings(
-                    {name: value for name, value in vars(program.limits).items() if value != usual[name]}
-                )
+                own = {name: value for name, value in vars(program.limits).items() if value != usual[name]}
+                check_ceilings(own)
         kinds: dict[tuple[str, str | None], Program] = {}
         for program in programs:
             kinds[program.language, program.checker.language if program.checker else None] = program
@@ -116,10 +114,8 @@ class Service:
             return
         try:
             # In a thread, since a worker has to start and be asked.
-            check = asyncio.get_running_loop().run_in_executor(
-                self._checks, list, map(self.sandbox.check, new)
-            )
-            await check
+            loop = asyncio.get_running_loop()
+            await loop.run_in_executor(self._checks, list, map(self.sandbox.check, new))
         except ToolsMissing as error:
             raise HTTPException(422, f"this server cannot run it: {error}") from error
         except UsageError as error:

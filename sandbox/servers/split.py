@@ -169,9 +169,8 @@ def read(size: int) -> str:
 
 def run() -> None:
     """Fork the candidate's process and run the tests in this one."""
-    if ctypes.CDLL(None).prctl(
-        4, 0, 0, 0, 0
-    ):  # PR_SET_DUMPABLE: nobody with this user reads or traces this process
+    # PR_SET_DUMPABLE: nobody with this user reads or traces this process.
+    if ctypes.CDLL(None).prctl(4, 0, 0, 0, 0):
         os._exit(UNFIT)
     sizes = [int(read(8), 16) for _ in range(3)]
     wanted, candidate = {*read(sizes[0]).split()}, read(sizes[1])

@@ -635,19 +635,11 @@ class MineConfig(Strict):
         return unscored or {kind: default[kind] for kind in UNSCORED}
 
 
-LONGEST_LIST = 8
-"""Most wrong programs in one list of `reward.loss: listwise`; longer lists are divided."""
-
-
 class RewardConfig(Strict):
     """Training of the reranker on pairs of a right and a wrong program."""
 
     outside_keys = frozenset({"checkpoint_steps", "base", "base_revision"})
-    keyed_when_set = frozenset({"compute_type", "loss", "lm_loss", "magnitude", "packed", "random"})
-
-    loss: Literal["pairwise", "listwise"] = "pairwise"
-    """pairwise: the Bradley-Terry loss of each pair. listwise: the cross-entropy of the right program among itself and all wrong
-    programs that are paired with it (ListNet's top-one probability, Cao et al. 2007), at most 8 in one list."""
+    keyed_when_set = frozenset({"compute_type", "lm_loss", "magnitude", "packed", "random"})
 
     epochs: Rate = 3
     """Number of passes over the pairs in round 1, and in later rounds where `later_epochs` is null; fractions are allowed."""
@@ -657,12 +649,12 @@ class RewardConfig(Strict):
     later_learning_rate: Rate | None = None
     """Peak learning rate of rounds that start from the previous reranker; null: half of `learning_rate`."""
     batch_size: Count = 64
-    """Pairs per optimizer step, over all processes; with `loss` listwise about as many, in whole lists."""
+    """Pairs per optimizer step, over all processes."""
     micro_batch_size: Count = 64
-    """Pairs per forward pass of one process; with `loss` listwise about as many."""
+    """Pairs per forward pass of one process."""
     packed: bool = False
-    """Whether programs of one pair or list are one row, in which they read their prompt once. The scores are the same; it saves
-    time where prompts are long."""
+    """Whether the programs of a pair are one row, in which they read their prompt once. The scores are the same; it saves time where
+    prompts are long."""
     learning_rate: Rate = 1e-3
     """Peak learning rate; it rises linearly over `warmup_steps` and then falls along a cosine to 0."""
     warmup_steps: Annotated[int, Field(ge=0)] = 20

@@ -239,7 +239,6 @@ def _training(source: Source) -> str:
     languages = ", ".join(
         LANGUAGES[name].title if name in LANGUAGES else name for name in source.pool["languages"]
     )
-    settings = source.config["reward"]
     counted = {split: source.problems.get(split, 0) for split in ("sft", "rl", "validation", "test")}
     lines = [
         f"- Base model: {'[' + source.hub_base + '](https://huggingface.co/' + source.hub_base + ')' if source.hub_base else source.base or 'a tiny model with random weights'}",
@@ -247,7 +246,7 @@ def _training(source: Source) -> str:
         f"generator, {counted['rl']} with tests for the pairs, {counted['validation']} for choices, {counted['test']} for the table",
         f"- Reranker `{source.ranker}`, artifact `{source.reranker}`, of a run of {count_of(source.config['rounds'], 'round')}, seed "
         f"{source.config['seed']}",
-        f"- Loss: {settings.get('loss', 'pairwise')}, on {source.trained.get('pairs', '?')} pairs of a passing and a failing program of "
+        f"- Loss: pairwise, on {source.trained.get('pairs', '?')} pairs of a passing and a failing program of "
         "one problem in the last round",
     ]
     return "\n".join(lines)

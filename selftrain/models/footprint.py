@@ -13,7 +13,7 @@ Terms, in bytes:
 
 from dataclasses import dataclass, field
 
-from selftrain.config import LONGEST_LIST, LoraConfig, PPOConfig, RewardConfig, RuntimeConfig, SftConfig
+from selftrain.config import LoraConfig, PPOConfig, RewardConfig, RuntimeConfig, SftConfig
 from selftrain.models.shapes import Shape
 from selftrain.models.zero import zero_of
 
@@ -207,17 +207,14 @@ def sft_memory(config: SftConfig, shape: Shape, runtime: RuntimeConfig, width: f
 def reward_memory(
     config: RewardConfig, shape: Shape, runtime: RuntimeConfig, width: float | None = None
 ) -> Memory:
-    """Memory of one rank of stage `train_reward`; `width` as for `sft_memory`.
-
-    Each pair gives two rows. Of lists half as many are in a batch, and all of them may be as long as lists can be.
-    """
+    """Memory of one rank of stage `train_reward`; `width` as for `sft_memory`. Each pair gives two rows."""
     pairs = micro_rows(config.batch_size, config.micro_batch_size, runtime)
     width = min(width or config.max_tokens, shape.context)
     return training_memory(
         shape,
         shape.classifier,
         runtime,
-        rows=pairs * (1 + LONGEST_LIST) // 2 if config.loss == "listwise" else 2 * pairs,
+        rows=2 * pairs,
         width=width,
         lora=config.lora,
         logits=chunked_head_bytes(shape, pairs * width, config.lora is None) if config.lm_loss else 0,

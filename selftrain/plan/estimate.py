@@ -371,13 +371,8 @@ def sandbox_seconds(programs: dict[str, int], endless: float = TIMEOUT_SHARE) ->
 def check_batches(config: RunConfig) -> Iterator[str]:
     """Warnings about batches that cannot be split evenly over the processes: the training stages would refuse them."""
     ranks = world(config.runtime)
-    stages: list[tuple[str, SftConfig | RewardConfig]] = []
-    if config.sft.epochs:
-        stages.append(("sft", config.sft))
-    # Batches of lists are made to fit the lists, which are not known yet.
-    if config.reward.loss == "pairwise":
-        stages.append(("reward", config.reward))
-    for name, part in stages:
+    stages: list[tuple[str, SftConfig | RewardConfig]] = [("sft", config.sft)] if config.sft.epochs else []
+    for name, part in [*stages, ("reward", config.reward)]:
         step = footprint.micro_rows(part.batch_size, part.micro_batch_size, config.runtime) * ranks
         if part.batch_size % step:
             yield f"{name}.batch_size {part.batch_size} cannot be split evenly on {ranks} processes; use a multiple of {step}"

@@ -1,7 +1,6 @@
 """Stages B and E: trains the reranker to score right programs above wrong ones, with TRL's RewardTrainer.
 
-The loss is pairwise Bradley-Terry, -log sigmoid(score(chosen) - score(rejected)) (Christiano et al. 2017), or that of a chosen
-program among all rejected ones that it is paired with (`choice_loss`). It is applied twice:
+The loss is pairwise Bradley-Terry, -log sigmoid(score(chosen) - score(rejected)) (Christiano et al. 2017). It is applied twice:
 
 - to the score of the last token, with weight `last_loss`;
 - to the per-token scores pooled over the completion, with weight `token_loss`. These scores are computed from the hidden states
@@ -40,7 +39,7 @@ from selftrain.stages.train_reward import RewardSlice
 from selftrain.training import common
 from selftrain.training.callbacks import Goal
 from selftrain.training.common import Examples, TrainerMixin, start_deepspeed, trainer_arguments
-from selftrain.training.reward_rows import Collator, batches_of_lists, lists, longest, packed_mask, tokens
+from selftrain.training.reward_rows import Collator, longest, packed_mask, tokens
 from selftrain.units import count_of, none_of
 
 
@@ -55,16 +54,13 @@ def train(child: Child) -> Outcome:
     config = config.model_copy(update={"reward": settings})
     training, held_out = split(pairs, settings.holdout, config.seed)
     examples = _examples(tokenizer, training, held_out, settings)
-    if settings.loss == "listwise":
-        settings = batches_of_lists(settings, examples.trained, world_size())
-        config = config.model_copy(update={"reward": settings})
     trainer = _trainer(config, child, tokenizer, examples)
     goal = Goal("accuracy", higher=True, steps=settings.evaluation_steps, patience=settings.patience)
     trained = common.train(trainer, goal, child.runtime, "train_reward")
     base = partial(_model, config, child, tokenizer) if settings.lora else None
     common.export(trained.checkpoint, child.folder, tokenizer, base)
     metrics = {
-        "pairs": sum(len(row["rejected_ids"]) for row in examples.trained),
+        "pairs": len(examples.trained),
         "too_long": examples.too_long,
         "held_out": len(held_out),
         **trained.metrics(goal, ["loss", "accuracy", "margin"]),
@@ -96,8 +92,7 @@ def _examples(
             f"reward.holdout={settings.holdout:g} leaves no pair to evaluate on, {found}: raise it, or set "
             "reward.evaluation_steps to null"
         )
-    grouped = lists(kept) if settings.loss == "listwise" else kept
-    return Examples(grouped, evaluated, len(rows) - len(kept))
+    return Examples(kept, evaluated, len(rows) - len(kept))
 
 
 def _trainer(config: RewardSlice, child: Child, tokenizer: Any, examples: Examples) -> "TokenRewardTrainer":
@@ -257,61 +252,47 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
         """`last_loss` x loss of the last tokens' scores + `token_loss` x loss of the pooled per-token scores + the penalties and
         the language model's loss, each with its weight."""
         settings = self.settings
-        mask, rejected, gap = (inputs[name] for name in ("completion_mask", "rejected", "gap"))
+        mask, margin = inputs["completion_mask"], inputs["margin"]
         last = self.scores(model, inputs, hidden=bool(settings.token_loss))
+        right, wrong = last.chunk(2)
         row = inputs.get("row", slice(None))
-        loss = settings.last_loss * choice_loss(last, rejected, gap)
+        loss = settings.last_loss * pair_loss(last, margin)
         if settings.center:
-            loss = loss + settings.center * over_pairs((last[: len(gap), None] + last[rejected]) ** 2, gap)
+            loss = loss + settings.center * ((right + wrong) ** 2).mean()
         if settings.magnitude:
-            squares = last[: len(gap), None] ** 2 + last[rejected] ** 2
-            loss = loss + settings.magnitude * over_pairs(squares, gap) / 2
+            loss = loss + settings.magnitude * (right**2 + wrong**2).mean() / 2
         if settings.token_loss:
             pooled = (self.token_scores[row] * mask).sum(1)
             if settings.token_pool == "mean":  # noqa: S105
                 pooled = pooled / mask.sum(1)
-            loss = loss + settings.token_loss * choice_loss(pooled, rejected, gap)
+            loss = loss + settings.token_loss * pair_loss(pooled, margin)
         if settings.lm_loss:
             states, ids = self.states[row], inputs["input_ids"][row]
-            chosen = slice(len(gap))
+            chosen = slice(len(margin))
             loss = loss + settings.lm_loss * completion_loss(
                 states[chosen], ids[chosen], mask[chosen], self.head.weight
             )
         self.states = self.last_scores = self.token_scores = None
-        highest = last[rejected].masked_fill(gap.isinf(), -torch.inf).amax(1)
-        outputs = SequenceClassifierOutput(logits=torch.cat([last[: len(gap)], highest]).detach()[:, None])
+        outputs = SequenceClassifierOutput(logits=last.detach()[:, None])
         super().compute_loss(
             lambda **_: outputs, {"attention_mask": inputs["attention_mask"]}, False, num_items_in_batch
         )
         return (loss, outputs) if return_outputs else loss
 
     def measure(self, model: Any, batch: dict[str, Any]) -> torch.Tensor:
-        """[rows, 3] the weight 1, whether the chosen program has the highest score (1 or 0), and the loss without margin."""
-        scores = self.scores(model, batch).float()
-        chosen, rejected = scores[: len(batch["gap"])], scores[batch["rejected"]]
-        rejected = rejected.masked_fill(batch["gap"].isinf(), -torch.inf)
-        loss = -logsigmoid(chosen - rejected.logsumexp(1))
-        return torch.stack([torch.ones_like(loss), (chosen > rejected.amax(1)).float(), loss], 1)
+        """[pairs, 3] the weight 1, whether the right program has the higher score (1 or 0), and the loss without margin."""
+        right, wrong = self.scores(model, batch).float().chunk(2)
+        return torch.stack([torch.ones_like(right), (right > wrong).float(), -logsigmoid(right - wrong)], 1)
 
 
-def choice_loss(scores: torch.Tensor, rejected: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-    """Mean of -log( exp(chosen) / (exp(chosen) + sum of exp(rejected + gap)) ) over the rows of a batch, a scalar.
+def pair_loss(scores: torch.Tensor, margin: torch.Tensor) -> torch.Tensor:
+    """Mean of -log sigmoid(right - wrong - margin) over the pairs of a batch, a scalar.
 
-    This is the cross-entropy of the chosen program among its row's: the top-one probability of ListNet (Cao et al. 2007) and the
-    first factor of the Plackett-Luce model (ListMLE, Xia et al. 2008). With one rejected program it is the Bradley-Terry loss,
-    -log sigmoid(chosen - rejected - gap).
-
-    scores    [programs] the scores of the chosen programs, then those of the rejected programs
-    rejected  [rows, most] places of each row's rejected programs in `scores`
-    gap       [rows, most] the margin, in units of the score; -inf where a row has fewer rejected programs
+    scores  [2 x pairs] the scores of the right programs, then those of the wrong programs
+    margin  [pairs] in units of the score
     """
-    return -logsigmoid(scores[: len(gap)] - (scores[rejected] + gap).logsumexp(1)).mean()
-
-
-def over_pairs(values: torch.Tensor, gap: torch.Tensor) -> torch.Tensor:
-    """Mean over rows of the mean of `values` [rows, most] over each row's pairs; `gap` as for `choice_loss`."""
-    pairs = gap.isfinite()
-    return ((values * pairs).sum(1) / pairs.sum(1)).mean()
+    right, wrong = scores.chunk(2)
+    return -logsigmoid(right - (wrong + margin)).mean()
 
 
 def completion_loss(

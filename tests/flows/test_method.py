@@ -150,8 +150,3 @@ def test_a_decision_on_a_challenger_has_figures_where_its_policy_was_not_trained
         "sandbox_errors": executed,
         "training_seconds": sum(manifest["seconds"] for manifest in manifests),
     }
-
-
-def test_batches_of_lists_are_made_to_fit_when_the_lists_are_known(tmp_path: Path):
-    settings = {"reward": {"loss": "listwise", "batch_size": 24, "micro_batch_size": 10}}
-    method(Run(RunConfig.model_validate(settings), Store(str(tmp_path)), toolchain={"py": "", "sh": ""}))

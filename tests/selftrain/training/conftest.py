@@ -1,15 +1,13 @@
 """What one process makes of the trainings that the other tests repeat on two ranks, or load elsewhere."""
 
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selftrain.config import RuntimeConfig
-from selftrain.records import Pair, write_records
-from tests.selftrain.training.made import TEMPLATE, carry_out, make_pairs, reward_job, sft_job
+from tests.selftrain.training.made import TEMPLATE, carry_out, reward_job, sft_job
 
 LORA = {"rank": 4, "alpha": 8, "dropout": 0.0}
 
@@ -36,12 +34,10 @@ def the_jobs(folder: Path, generator: Path, runtime: RuntimeConfig) -> dict[str,
             folder / "reward-lora", generator, recomputing, lora=LORA, token_pool="mean", last_loss=0.7,
             learning_rate=0.02, checkpoint_steps=5,
         ),
-        "reward-lists": reward_job(
-            folder / "reward-lists", generator, recomputing, loss="listwise", packed=True, magnitude=0.1, **evaluated
+        "reward-packed": reward_job(
+            folder / "reward-packed", generator, recomputing, packed=True, magnitude=0.1, **evaluated
         ),
     }  # fmt: skip
-    pairs = [replace(pair, chosen=pair.chosen.rstrip(" ")) for pair in make_pairs()]  # lists of two
-    write_records(folder / "reward-lists" / "pairs.parquet", pairs, Pair)
     for name in ("sft", "reward-lora"):
         jobs[name]["again"] = True
     return jobs

@@ -1,12 +1,12 @@
-"""Tests of the reranker's losses and batches: lists, penalties, the language model's loss, and rows that share a prompt."""
+"""Tests of the reranker's losses and batches: penalties, the language model's loss, and rows that share a prompt."""
 
-from math import inf, log
+from math import log
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, logsigmoid
 from transformers import BloomConfig, BloomForSequenceClassification
 
 from selftrain.cache_key import canonical_json
@@ -19,7 +19,6 @@ from selftrain.models.models import load_classifier, load_tokenizer
 from selftrain.records import Pair, write_records
 from selftrain.rerank.reranker import Reranker
 from selftrain.training import reward, reward_rows
-from selftrain.training.common import trainer_arguments
 from tests.selftrain.plan.test_plan import TWO_LAYERS
 from tests.selftrain.training.made import reward_job
 
@@ -37,22 +36,14 @@ PAIRS = [
 ]
 
 
-def test_the_loss_of_a_list_is_the_cross_entropy_of_its_chosen_program():
-    # Row 1: e^ln2 among 2 + 1 + 3, so -log(2 / 6). Row 2: 1 among 1 + e^(0 + ln 3), so -log(1 / 4).
-    scores = torch.tensor([log(2), 0.0, 0.0, log(3), 0.0], requires_grad=True)
-    rejected, gap = torch.tensor([[2, 3], [4, 0]]), torch.tensor([[0.0, 0.0], [log(3), -inf]])
-    loss = reward.choice_loss(scores, rejected, gap)
-    assert loss.item() == pytest.approx((log(3) + log(4)) / 2)
+def test_the_loss_of_a_batch_is_bradley_terry():
+    # Pair 1: ln 2 over 0, margin ln 3, so -log sigmoid(ln 2/3) = -log(2 / 5). Pair 2: 0 over ln 3, so -log(1 / 4).
+    scores = torch.tensor([log(2), 0.0, 0.0, log(3)], requires_grad=True)
+    loss = reward.pair_loss(scores, torch.tensor([log(3), 0.0]))
+    assert loss.item() == pytest.approx((log(5 / 2) + log(4)) / 2)
     loss.backward()
-    # d/ds of -log softmax, over two rows: (p - 1) / 2 for the chosen, p / 2 for the others; p = 2/6, 1/6, 3/6 and 1/4, 3/4.
-    assert scores.grad.tolist() == pytest.approx([-1 / 3, -3 / 8, 1 / 12, 1 / 4, 3 / 8])
-    pair = reward.choice_loss(torch.tensor([1.0, 0.5]), torch.tensor([[1]]), torch.tensor([[0.2]]))
-    assert pair.item() == pytest.approx(log(1 + 2.718281828**-0.3))  # Bradley-Terry
-
-
-def test_a_mean_over_pairs_leaves_out_what_fills_a_row():
-    gap = torch.tensor([[0.0, 1.0], [0.0, -inf]])
-    assert reward.over_pairs(torch.tensor([[1.0, 3.0], [5.0, 100.0]]), gap).item() == 3.5
+    # d/ds of -log sigmoid, over two pairs: (p - 1) / 2 for the right program, (1 - p) / 2 for the wrong one; p = 2/5, 1/4.
+    assert scores.grad.tolist() == pytest.approx([-3 / 10, -3 / 8, 3 / 10, 3 / 8])
 
 
 def test_the_language_models_loss_is_that_of_the_completions_tokens():
@@ -63,67 +54,23 @@ def test_the_language_models_loss_is_that_of_the_completions_tokens():
     assert loss.item() == pytest.approx(((log(4 / 3) + log(4)) / 2 + log(4 / 3)) / 2)
 
 
-def test_pairs_of_one_right_program_are_one_list_of_at_most_eight():
-    def row(chosen: list[int], wrong: int, head: int = 2) -> dict[str, Any]:
-        return {
-            "chosen_ids": chosen,
-            "rejected_ids": [[1, 2, wrong]],
-            "prompt_length": head,
-            "margin": [wrong / 2],
-        }
-
-    rows = [row([1, 2, 7], wrong) for wrong in range(10)]
-    found = reward_rows.lists([rows[0], row([1, 2, 8], 3), *rows[1:], row([1, 2, 7], 3, head=1)])
-    assert [len(each["rejected_ids"]) for each in found] == [8, 2, 1, 1]
-    assert found[1] == {
-        "chosen_ids": [1, 2, 7],
-        "rejected_ids": [[1, 2, 8], [1, 2, 9]],
-        "prompt_length": 2,
-        "margin": [4.0, 4.5],
-    }
-    # 12 pairs in 4 lists: the power of two next to 3 on a logarithmic scale is 4.
-    sizes = reward_rows.batches_of_lists(RewardConfig(batch_size=64, micro_batch_size=2), found)
-    assert (sizes.batch_size, sizes.micro_batch_size) == (16, 1)
-
-
-@pytest.mark.parametrize(
-    ("pairs", "batch", "micro", "world", "expected"),
-    [(4, 20, 10, 1, (5, 1)), (4, 48, 16, 2, (12, 3)), (2, 24, 12, 2, (12, 6)), (4, 72, 16, 2, (18, 3)), (8, 4, 2, 1, (1, 1))],
-)  # fmt: skip
-def test_batches_of_lists_can_be_shared_out(
-    pairs: int, batch: int, micro: int, world: int, expected: tuple[int, int]
-):
-    rows = [{"rejected_ids": [[1]] * pairs}] * 3
-    given = RewardConfig(batch_size=batch, micro_batch_size=micro)
-    sizes = reward_rows.batches_of_lists(given, rows, world)
-    assert (sizes.batch_size, sizes.micro_batch_size) == expected
-    arguments = trainer_arguments(sizes, RUNTIME, 1, Path(), world)
-    steps = arguments["per_device_train_batch_size"] * arguments["gradient_accumulation_steps"]
-    assert steps * world == sizes.batch_size
-    with pytest.raises(
-        UsageError, match="batch_size 8 is 1 list of about 8 pairs .* choose a multiple of 16"
-    ):
-        reward_rows.batches_of_lists(RewardConfig(batch_size=8), [{"rejected_ids": [[1]] * 8}], 2)
-
-
 def test_a_packed_row_has_its_prompt_once_and_programs_that_do_not_read_one_another():
     rows = [
-        {"chosen_ids": [7, 8, 5, 1], "rejected_ids": [[7, 8, 1], [7, 8, 6, 1]], "prompt_length": 2, "margin": [0.5, 1.0]},
-        {"chosen_ids": [9, 1], "rejected_ids": [[9, 4, 1]], "prompt_length": 1, "margin": [0.0]},
-    ]  # fmt: skip
+        {"chosen_ids": [7, 8, 5, 1], "rejected_ids": [7, 8, 6, 6, 1], "prompt_length": 2, "margin": 0.5},
+        {"chosen_ids": [9, 1], "rejected_ids": [9, 4, 1], "prompt_length": 1, "margin": 0.0},
+    ]
     batch = reward_rows.Collator(pad_token_id=0, packed=True)(rows)
-    assert batch["input_ids"].tolist() == [[7, 8, 5, 1, 1, 6, 1], [9, 1, 4, 1, 0, 0, 0]]
-    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 2, 3], [0, 1, 1, 2, 0, 0, 0]]
-    assert batch["row"].tolist() == [0, 1, 0, 0, 1]
+    assert batch["input_ids"].tolist() == [[7, 8, 5, 1, 6, 6, 1], [9, 1, 4, 1, 0, 0, 0]]
+    assert batch["position_ids"].tolist() == [[0, 1, 2, 3, 2, 3, 4], [0, 1, 1, 2, 0, 0, 0]]
+    assert batch["row"].tolist() == [0, 1, 0, 1]
+    assert batch["scored"].tolist() == [3, 1, 6, 3]
     assert batch["completion_mask"].tolist() == [
         [0, 0, 1, 1, 0, 0, 0],
         [0, 1, 0, 0, 0, 0, 0],
-        [0, 0, 0, 0, 1, 0, 0],
-        [0, 0, 0, 0, 0, 1, 1],
+        [0, 0, 0, 0, 1, 1, 1],
         [0, 0, 1, 1, 0, 0, 0],
     ]
-    assert batch["rejected"].tolist() == [[2, 3], [4, 0]]
-    assert batch["gap"].tolist() == [[0.5, 1.0], [0.0, -inf]]
+    assert batch["margin"].tolist() == [0.5, 0.0]
     mask = reward_rows.packed_mask(batch["attention_mask"], batch["programs"], torch.float32)
     assert (mask[1, 0] == 0).long().tolist() == [
         [1, 0, 0, 0, 0, 0, 0],
@@ -139,8 +86,8 @@ def test_a_packed_row_has_its_prompt_once_and_programs_that_do_not_read_one_anot
 @pytest.mark.parametrize(
     "settings",
     [
-        {"loss": "listwise", "margin": 1.5},
-        {"loss": "listwise", "packed": True, "lm_loss": 0.5, "magnitude": 0.1},
+        {"margin": 1.5},
+        {"packed": True, "lm_loss": 0.5, "magnitude": 0.1},
         {"packed": True, "token_loss": 0.0, "margin": 0.5},
         {"packed": True, "token_pool": "mean", "lm_loss": 0.2, "lora": {"rank": 2}},
         {"lm_loss": 0.3, "magnitude": 0.2, "token_loss": 0.0, "center": 0.0},
@@ -171,35 +118,21 @@ def test_the_loss_is_that_of_programs_read_one_by_one(
             nats = cross_entropy(logits[len(head) - 1 : -1], ids[len(head) :])
         return out.logits[0, 0], each.mean() if config.token_pool == "mean" else each.sum(), nats
 
-    rows = [[pair] for pair in PAIRS] if config.loss == "pairwise" else [PAIRS[:3], PAIRS[3:]]
     losses, margins = [], []
-    for row in rows:
-        chosen, *others = [read(row[0], row[0].chosen), *(read(pair, pair.rejected) for pair in row)]
-        last, pooled = (
-            -log_softmax_first(
-                chosen[at],
-                [other[at] + config.margin * pair.gap for other, pair in zip(others, row, strict=True)],
-            )
-            for at in (0, 1)
-        )
-        scores = torch.stack([other[0] for other in others])
+    for pair in PAIRS:
+        right, wrong = read(pair, pair.chosen), read(pair, pair.rejected)
+        last, pooled = (-logsigmoid(right[at] - wrong[at] - config.margin * pair.gap) for at in (0, 1))
         losses.append(
             last
             + config.token_loss * pooled
-            + config.center * ((chosen[0] + scores) ** 2).mean()
-            + config.magnitude * (chosen[0] ** 2 + scores**2).mean() / 2
-            + config.lm_loss * chosen[2]
+            + config.center * (right[0] + wrong[0]) ** 2
+            + config.magnitude * (right[0] ** 2 + wrong[0] ** 2) / 2
+            + config.lm_loss * right[2]
         )
-        margins.append((chosen[0] - scores.max()).item())
-    # A batch of 4 pairs is one of 2 lists.
+        margins.append((right[0] - wrong[0]).item())
     assert metrics["loss"] == pytest.approx(torch.stack(losses).mean().item(), rel=1e-4)
     assert metrics["margin"] == pytest.approx(sum(margins) / len(margins), abs=1e-4)
     assert (metrics["pairs"], metrics["steps"]) == (4, 1)
-
-
-def log_softmax_first(first: torch.Tensor, others: list[torch.Tensor]) -> torch.Tensor:
-    """The logarithm of the first one's share among the exponentials of all."""
-    return torch.stack([first, *others]).log_softmax(0)[0]
 
 
 @pytest.mark.parametrize("padding", ["<pad>", "<end>"])
@@ -207,7 +140,7 @@ def test_packed_programs_have_the_scores_of_separate_rows(reranker: Path, paddin
     tokenizer, model = load_tokenizer(reranker), load_classifier(reranker).eval()
     tokenizer.pad_token = padding  # many tokenizers pad with the end token
     model.config.pad_token_id = tokenizer.pad_token_id
-    rows = reward_rows.lists([reward_rows.tokens(tokenizer, pair, RewardConfig()) for pair in PAIRS])
+    rows = [reward_rows.tokens(tokenizer, pair, RewardConfig()) for pair in PAIRS]
     found = []
     for packed in (False, True):
         batch = reward_rows.Collator(tokenizer.pad_token_id, packed)(rows)
@@ -221,7 +154,7 @@ def test_packed_programs_have_the_scores_of_separate_rows(reranker: Path, paddin
             found.append(trainer.scores(model, batch))
         for hook in hooks:
             hook.remove()
-        assert batch["input_ids"].shape[0] == (2 if packed else 6)
+        assert batch["input_ids"].shape[0] == (4 if packed else 8)
     assert found[0].std() > 1
     assert torch.allclose(found[0], found[1], rtol=0, atol=1e-4)
 
@@ -247,14 +180,6 @@ def test_a_reranker_is_trained_and_scores_in_bfloat16(tmp_path: Path, reranker: 
     assert about != scores
 
 
-def test_evaluations_are_of_pairs_with_every_loss(tmp_path: Path, reranker: Path):
-    settings = {"loss": "listwise", "packed": True, "holdout": 0.5, "evaluation_steps": 1, "epochs": 1}
-    job = reward_job(tmp_path / "rm", reranker, RUNTIME, continues=True, **settings)
-    metrics = reward.train(Child.model_validate(job["child"])).metrics
-    assert metrics["held_out"] > 0
-    assert 0 <= metrics["evaluations"][0]["accuracy"] <= 1
-
-
 def test_a_model_that_cannot_do_it_is_told(generator: Path):
     classifier = load_classifier(generator, fresh_head=True)
     assert tied_head(classifier) is classifier.model.embed_tokens
@@ -271,19 +196,17 @@ def test_a_model_that_cannot_do_it_is_told(generator: Path):
 
 
 def test_settings_at_their_defaults_leave_the_keys_as_they_were():
-    names = {"compute_type", "loss", "lm_loss", "magnitude", "packed"}
+    names = {"compute_type", "lm_loss", "magnitude", "packed"}
     assert not names & canonical_json(RewardConfig(), "reward", whole=False).keys()
-    changed = RewardConfig(loss="listwise", lm_loss=0.1, magnitude=0.1, packed=True, compute_type="bfloat16")
+    changed = RewardConfig(lm_loss=0.1, magnitude=0.1, packed=True, compute_type="bfloat16")
     assert names < canonical_json(changed, "reward", whole=False).keys()
 
 
-def test_memory_is_planned_for_batches_of_long_lists_and_for_the_language_models_head():
+def test_memory_is_planned_for_the_language_models_head():
     runtime = RuntimeConfig(processes=1, device="cpu")
 
     def activations(**settings: Any) -> float:
         config = RewardConfig(batch_size=8, micro_batch_size=4, max_tokens=64, **settings)
         return reward_memory(config, TWO_LAYERS, runtime).terms["activations"]
 
-    # 4 pairs are 8 rows; half as many lists of 1 + 8 programs are 18.
-    assert activations(loss="listwise") == pytest.approx(activations() * 18 / 8, rel=1e-6)
     assert activations(lm_loss=0.1) > activations()

@@ -36,7 +36,7 @@ def test_all_programs_have_equal_scores_before_training(loud: Path):
     scores = []
     for pair in make_pairs():
         row = reward.tokens(tokenizer, pair, RewardConfig())
-        for ids in (row["chosen_ids"], *row["rejected_ids"]):
+        for ids in (row["chosen_ids"], row["rejected_ids"]):
             with torch.inference_mode():
                 out = model(torch.tensor([ids]), output_hidden_states=True)
             scores.append(out.logits.item())

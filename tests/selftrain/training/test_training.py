@@ -165,8 +165,8 @@ def test_sft_learns_the_response_and_the_end_but_not_the_prompt(generator: Path)
 
 def test_reward_batches_hold_chosen_then_rejected_and_mask_their_completions():
     rows = [
-        {"chosen_ids": [7, 8, 2, 5, 1], "rejected_ids": [[7, 8, 2, 1]], "prompt_length": 3, "margin": [0.5]},
-        {"chosen_ids": [9, 2, 1], "rejected_ids": [[9, 2, 6, 6, 6, 1]], "prompt_length": 2, "margin": [1.0]},
+        {"chosen_ids": [7, 8, 2, 5, 1], "rejected_ids": [7, 8, 2, 1], "prompt_length": 3, "margin": 0.5},
+        {"chosen_ids": [9, 2, 1], "rejected_ids": [9, 2, 6, 6, 6, 1], "prompt_length": 2, "margin": 1.0},
     ]
     batch = reward.Collator(pad_token_id=0)(rows)
     assert batch["input_ids"].tolist() == [
@@ -296,7 +296,7 @@ def test_the_reward_loss_is_bradley_terry_on_the_last_token_and_on_the_completio
     for pair in PAIRS:
         row = reward.tokens(tokenizer, pair, RewardConfig())
         scores = []
-        for ids in (row["chosen_ids"], *row["rejected_ids"]):
+        for ids in (row["chosen_ids"], row["rejected_ids"]):
             with torch.inference_mode():
                 out = model(torch.tensor([ids]), output_hidden_states=True)
                 each = model.score(model.model.norm(out.hidden_states[-2]))[0, row["prompt_length"] :, 0]

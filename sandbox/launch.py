@@ -87,20 +87,33 @@ class Spawned:
     def __init__(self, command: Command, stdio: Stdio, pass_fds: tuple[int, ...] = ()) -> None:
         """Start the command. Raises `SandboxError` if that fails."""
         try:
-            self._process = subprocess.Popen(
-                command.argv,
-                stdin=stdio[0],
-                stdout=stdio[1],
-                stderr=stdio[2],
-                cwd=command.directory,
-                env=dict(command.env),
-                pass_fds=pass_fds,
-                preexec_fn=partial(confine, command.rlimits, command.uid, os.getpid(), command.calls),
-            )
+            try:
+                self._process = self._start(command.argv, command, stdio, pass_fds)
+            except OSError:
+                if not _made_by_compiler(command):
+                    raise
+                # A file that its compiler made and nobody can execute (a Go package other than main, a Rust library): the
+                # program's failure. `env` reports it as a shell does, by exit code 126 or 127.
+                self._process = self._start(("env", *command.argv), command, stdio, pass_fds)
         except (OSError, subprocess.SubprocessError) as error:
             raise SandboxError(f"cannot start {command.argv[0]}: {error}") from error
         self.pid = self._process.pid
         self._end = _end_of(self.pid)
+
+    @staticmethod
+    def _start(
+        argv: tuple[str, ...], command: Command, stdio: Stdio, pass_fds: tuple[int, ...]
+    ) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            argv,
+            stdin=stdio[0],
+            stdout=stdio[1],
+            stderr=stdio[2],
+            cwd=command.directory,
+            env=dict(command.env),
+            pass_fds=pass_fds,
+            preexec_fn=partial(confine, command.rlimits, command.uid, os.getpid(), command.calls),
+        )
 
     def fileno(self) -> int:
         return self._end
@@ -116,6 +129,11 @@ class Spawned:
 
     def close(self) -> None:
         os.close(self._end)
+
+
+def _made_by_compiler(command: Command) -> bool:
+    """Whether `command` executes a file in its directory."""
+    return Path(command.argv[0]).parent == command.directory and Path(command.argv[0]).is_file()
 
 
 def _end_of(pid: int) -> int:

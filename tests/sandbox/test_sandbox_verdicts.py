@@ -1,4 +1,4 @@
-"""Tests of every verdict in the paper's languages on every backend, with the programs of `sandbox.shapes`; compilers' memory."""
+"""Tests of every verdict in the paper's languages on every backend, with the programs of `sandbox.shapes`; of compilers, too."""
 
 from dataclasses import replace
 
@@ -93,3 +93,21 @@ def test_a_program_may_have_little_memory_and_its_compiler_much(sandbox: Sandbox
     assert {result.id: result.verdict for result in sandbox.run(programs)} == dict.fromkeys(
         there, Verdict.passed
     )
+
+
+NOT_EXECUTABLE = {
+    "cpp": 'const char none[] __attribute__((section(".interp"))) = "/nonexistent";\nint main() {}\n',
+    "go": "package solution\n\nfunc Solve() {}\n",
+    "rs": '#![crate_type = "lib"]\npub fn solve() {}\n',
+}
+
+
+def test_what_compiles_to_a_file_that_cannot_be_executed_is_the_programs_failure(sandbox: Sandbox) -> None:
+    """A compiler that accepts a library leaves one in the program's place: a label, with the shell's exit code."""
+    there = [name for name in NOT_EXECUTABLE if not sandbox.missing_tools(name)]
+    found = {
+        result.id: (result.verdict, result.exit_code)
+        for result in sandbox.run([Program(name, name, NOT_EXECUTABLE[name]) for name in there])
+    }
+    codes = {"cpp": 127, "go": 126, "rs": 126}
+    assert found == {name: (Verdict.runtime_error, codes[name]) for name in there}

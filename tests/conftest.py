@@ -3,7 +3,10 @@
 import os
 import shutil
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -11,14 +14,21 @@ from tests.command import Finished, PrefectServer, prefect_server, run_smoke
 from tests.servers import S3Server, seaweed
 
 _HOME = pytest.StashKey[str]()
+SECONDS: Counter[str] = Counter()
+"""Of the tests so far, by file."""
+LAST: dict[str, float] = {}
+"""When each process of `pytest -n` last ended a test."""
+LONG_RUN = 120
+"""Seconds of tests from which on it is told where they went."""
 
 LONGEST = (
-    "test_sandbox_plain_set.py", "test_chaos.py", "test_configs.py", "test_sandbox_check.py", "test_sandbox_tricks.py",
-    "test_champion.py", "test_ends.py", "test_deployed.py", "test_outage.py", "test_starts_again.py", "test_deploy.py", "test_sandbox_truth.py", "test_sandbox_libraries.py", "test_kill.py",
+    "test_chaos.py", "test_sandbox_check.py", "test_sandbox_plain_set.py", "test_configs.py", "test_docs.py", "test_sandbox_tricks.py",
+    "test_champion.py", "test_ends.py", "test_deployed.py", "test_outage.py", "test_starts_again.py", "test_deploy.py", "test_sandbox_truth.py", "test_sandbox_audit.py", "test_sandbox_libraries.py", "test_kill.py",
     "test_flow.py", "test_sandbox_contest.py", "test_own_data.py", "test_sandbox_verdicts.py", "test_sampling.py",
     "test_launch.py", "test_training.py", "test_trainer.py",
 )  # fmt: skip
-"""Files of minutes, the longest first: where several processes share the tests (pytest -n), both then end at about the same time."""
+"""Files of minutes, the longest first: where several processes share the tests (pytest -n), all then end at about the same time. At
+the end of such a run it is told which files took longest; a file that is long and begins late makes the others wait."""
 
 SLOW_FILES = (
     "test_chaos.py", "test_kill.py", "test_package.py", "test_chat.py", "test_champion.py", "test_configs.py", "test_deployed.py", "test_ends.py", "test_outage.py", "test_starts_again.py",
@@ -59,6 +69,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker("slow")
     place = {name: at for at, name in enumerate(LONGEST)}
     items.sort(key=lambda item: place.get(item.path.name, len(place)))
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Count the seconds of each file, and note when each of the processes that share the tests was last heard of."""
+    SECONDS[report.location[0]] += report.duration
+    if node := getattr(report, "node", None):  # where this process runs no tests, but collects the results
+        LAST[node.gateway.id] = time.monotonic()
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Tell which files took longest, and for how many seconds each process had nothing to do at the end."""
+    if LAST and sum(SECONDS.values()) > LONG_RUN:
+        files = (f"{Path(name).name} {seconds:.0f}" for name, seconds in SECONDS.most_common(30))
+        terminalreporter.write_line(f"seconds of the longest files: {', '.join(files)}")
+        idle = (f"{name} {max(LAST.values()) - at:.0f}" for name, at in sorted(LAST.items()))
+        terminalreporter.write_line(f"seconds without work at the end: {', '.join(idle)}")
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

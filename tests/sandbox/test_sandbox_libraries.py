@@ -4,6 +4,7 @@ import io
 import tarfile
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -115,9 +116,15 @@ def cases(request: pytest.FixtureRequest) -> tuple[Case, ...]:
     return request.param
 
 
+@cache
+def lacks(sandbox: Sandbox, name: str, source: str) -> bool:
+    """Whether a library that `source` uses is missing. Asked once: many tests use each library."""
+    return bool(judge(sandbox, name, source).note)
+
+
 def needs_of_machine(sandbox: Sandbox, name: str, source: str) -> None:
     """Skip, also in CI, if the backend uses the machine's libraries and this one is missing; docker's image has it."""
-    if sandbox.backend != "docker" and judge(sandbox, name, source).note:
+    if sandbox.backend != "docker" and lacks(sandbox, name, source):
         pytest.skip("this machine lacks the library")
 
 

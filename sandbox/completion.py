@@ -74,9 +74,8 @@ def extract_program(
             if block.continues or (spelled and spelled(name) not in spelled(block.text)):
                 continue
             if place := _find(block.text, language, asked, name, spelled):
-                others = [
-                    item for other in group if other is not block for item in items(other.text, language)
-                ]
+                lists = (items(other.text, language) for other in group if other is not block)
+                others = list(itertools.chain.from_iterable(lists))
                 return splice(prompt, asked, place, others, language, tests, loosely)
     for block in own:
         if block.continues:
@@ -179,9 +178,8 @@ def _folded(name: str) -> str:
 def _is_body(text: str, language: str) -> bool:
     """Whether `text` may be the body of a function: its first line is indented, or it consists of values and statements."""
     found = items(text, language)
-    return bool(found) and (
-        bool(found[0].indent) or all(item.kind in ("value", "statement") for item in found)
-    )
+    plain = all(item.kind in ("value", "statement") for item in found)
+    return bool(found) and (bool(found[0].indent) or plain)
 
 
 def _find(
@@ -206,12 +204,9 @@ def _find(
                 return None if spoken_of else group[0]
             continue
         named = [place for place in group if spelled(name) in map(spelled, place.item.names)]
-        named = [
-            p for p in named if p.item.kind == "function" or (p.item.kind == "value" and not p.item.indent)
-        ]
-        whole = [
-            place for place in named if not place.item.bare.rstrip().endswith(";") or place.function
-        ] or named
+        kinds = [(place, place.item.kind) for place in named]
+        named = [p for p, kind in kinds if kind == "function" or (kind == "value" and not p.item.indent)]
+        whole = [p for p in named if not p.item.bare.rstrip().endswith(";") or p.function] or named
         same = [place for place in whole if place.function and place.function.parameters == wanted]
         if whole:
             return (same or whole)[-1]

@@ -30,11 +30,8 @@ def needed(
     own = [item for item in [*found.outer_siblings, *found.siblings] if found.item.text not in item.text]
     known = {asked, *found.item.names, *(name for item in own for name in item.names)}
     pool = [item for item in others if not known & {*item.names}] + own
-    pool = [
-        item
-        for item in pool
-        if item.kind in ("function", "type", "value") and not _is_redefinition(item, found)
-    ]
+    pool = [item for item in pool if item.kind in ("function", "type", "value")]
+    pool = [item for item in pool if not _is_redefinition(item, found)]
     of_tests = {name for item in tested if item.kind != "function" for name in item.names}
     using = _users({asked, *found.item.names}, pool, language)
     todo = [item for item in own if item.kind == "type" and not using & words_of(item, language)]
@@ -87,12 +84,10 @@ def words_of(item: Item, language: str) -> set[str]:
 
 def going_inside(those: Sequence[Item], found: Place) -> list[Item]:
     """Those of the items that belong into the class of the prompt's function, not above that class."""
+    if not found.holder:
+        return [item for item in those if item.kind in ("function", "value", "statement")]
     siblings = {id(item) for item in found.siblings}
-    return [
-        item
-        for item in those
-        if (id(item) in siblings if found.holder else item.kind in ("function", "value", "statement"))
-    ]
+    return [item for item in those if id(item) in siblings]
 
 
 def _bound(item: Item, language: str) -> set[str]:
@@ -127,12 +122,9 @@ def _arity(item: Item) -> int:
 def is_in_prompt(item: Item, asked: Place) -> bool:
     """Whether the prompt already contains `item`."""
     there = [*asked.siblings, *asked.outer_siblings]
-    return any(
-        _plain(item.text) == _plain(own.text)
-        or (item.names and item.kind == own.kind and item.names == own.names)
-        for own in there
-        if own is not asked.item and own is not asked.holder
-    )
+    there = [own for own in there if own is not asked.item and own is not asked.holder]
+    same = any(item.kind == own.kind and item.names == own.names for own in there if item.names)
+    return same or any(_plain(item.text) == _plain(own.text) for own in there)
 
 
 def _plain(text: str) -> str:
@@ -182,9 +174,7 @@ def imports(
 
 def first_lines(found: Place) -> list[str]:
     """The answer's lines that have to come first in a program: Haskell's LANGUAGE pragmas, Python's `__future__` imports."""
-    pattern = re.compile(
-        r"^(?:\{-#\s*LANGUAGE.*?#-\}|from __future__ import [^\n]*)", re.MULTILINE | re.DOTALL
-    )
+    pattern = re.compile(r"(?ms)^(?:\{-#\s*LANGUAGE.*?#-\}|from __future__ import [^\n]*)")
     return [line for item in [*found.siblings, found.item] for line in pattern.findall(item.text)]
 
 

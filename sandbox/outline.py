@@ -84,9 +84,8 @@ def items(code: str, language: str, start: int = 0, end: int | None = None) -> l
     grammar = GRAMMARS[language]
     bare = masked(code, language).text
     for tag in re.finditer(r"<\?(?:php\b|=)?|\?>", bare) if language == "php" else ():
-        code, bare = (
-            text[: tag.start()] + " " * len(tag.group()) + text[tag.end() :] for text in (code, bare)
-        )
+        start_of, end_of, blank = tag.start(), tag.end(), " " * len(tag.group())
+        code, bare = (text[:start_of] + blank + text[end_of:] for text in (code, bare))
     start, end = max(start, top(code)), len(code) if end is None else end
     bounds: list[int] = []  # positions of items
     open_ones, base, last, at = 0, None, start, start
@@ -96,18 +95,16 @@ def items(code: str, language: str, start: int = 0, end: int | None = None) -> l
         if stripped and open_ones <= 0:
             base = indent if base is None else base
             begins = bool(grammar.ends) or indent <= base
-            if begins and (
-                not bounds or (not re.match(GOES_ON, stripped) and _ended(bare[bounds[-1] : last], grammar))
-            ):
+            if begins and bounds:
+                begins = not re.match(GOES_ON, stripped) and _ended(bare[bounds[-1] : last], grammar)
+            if begins:
                 bounds.append(last if bounds else start)
         if stripped:
             open_ones += depth(line, language)
             last = min(at + len(line) + 1, end)
         at += len(line) + 1
-    cut = [*bounds, end]
-    found = [
-        _item(code[a:b], bare[a:b], a, language) for a, b in itertools.pairwise(cut) if bare[a:b].strip()
-    ]
+    cuts = [(a, b) for a, b in itertools.pairwise([*bounds, end]) if bare[a:b].strip()]
+    found = [_item(code[a:b], bare[a:b], a, language) for a, b in cuts]
     return _joined(found) if language in ("hs", "ex") else found
 
 
@@ -334,11 +331,7 @@ def _parameters(text: str, language: str) -> tuple[str, ...]:
         return tuple(re.findall(r"[\w']+", text))
     while (flat := re.sub(r"\[[^][]*\]|<[^<>]*>|\([^()]*\)|\{[^{}]*\}", " ", text)) != text:
         text = flat
-    pieces = [
-        re.sub(r"(?<![=<>!])=(?![=>]).*|\\\\.*", "", piece, flags=re.DOTALL) for piece in text.split(",")
-    ]
-    words = [
-        re.findall(r"(?:mut\s+)?[\w$.]+" if language == "rs" else r"[\w$.]+|\*+\w+", piece)
-        for piece in pieces
-    ]
+    pieces = [re.sub(r"(?s)(?<![=<>!])=(?![=>]).*|\\\\.*", "", piece) for piece in text.split(",")]
+    word = r"(?:mut\s+)?[\w$.]+" if language == "rs" else r"[\w$.]+|\*+\w+"
+    words = [re.findall(word, piece) for piece in pieces]
     return tuple(found[-1 if GRAMMARS[language].last_word else 0] for found in words if found)

@@ -146,14 +146,12 @@ def _call(asked: Place, found: Place, language: str) -> str | None:
     if not found.holder or language == "ex":
         return None
     head = found.item.bare[: found.function.body if found.function else None]
+    around = found.holder.bare[found.holder.code :]
     of_type = bool(re.search(r"\bstatic\b|\bself\.", head)) or language in ("rs", "ml")
-    of_type = of_type or bool(
-        re.match(r"(?:namespace|module|object|case\s+object)\b", found.holder.bare[found.holder.code :])
-    )
+    of_type = of_type or bool(re.match(r"(?:namespace|module|object|case\s+object)\b", around))
     if asked.holder:
-        siblings = [
-            item for item in found.siblings if item.kind in ("function", "value") and item is not found.item
-        ]
+        others = (item for item in found.siblings if item is not found.item)
+        siblings = [item for item in others if item.kind in ("function", "value")]
         inherits = re.search(r"\b(?:extends|implements|with)\b", found.holder.bare.partition("{")[0])
         if of_type or not (siblings or inherits):
             return None
@@ -161,9 +159,8 @@ def _call(asked: Place, found: Place, language: str) -> str | None:
     named = re.search(r"\bimpl\b(?:<[^>]*>)?\s+(?:[\w:<>]+\s+for\s+)?(\w+)", found.holder.bare)
     holder = named.group(1) if named and language == "rs" else "".join(found.holder.names[:1])
     if not template or not holder or not asked.function:
-        raise Unreadable(
-            f"{found.item.names[0]} is in {holder or 'something'}, from where it cannot be called"
-        )
+        where = holder or "something"
+        raise Unreadable(f"{found.item.names[0]} is in {where}, from where it cannot be called")
     names = [name for name in asked.function.parameters if name != "rec"]
     arguments = " " + " ".join(names or ["()"]) if language == "ml" else f"({', '.join(names)})"
     return template.format(type=holder, call=found.item.names[0] + arguments)
@@ -183,18 +180,14 @@ def _same_head(asked: Place, found: Place, language: str, loosely: bool) -> bool
 def _types(place: Place) -> str:
     """The types in the head of a function: the head without the function's name, modifiers and the sign that opens the body."""
     assert place.function
-    head = place.item.bare[place.item.code : place.function.body]
-    head = re.sub(
-        rf"{_MODIFIERS}|\b{re.escape(place.item.names[0])}\b(?=\s*[=(])|(?:=>|[={{])\s*\Z", "", head
-    )
+    head, name = place.item.bare[place.item.code : place.function.body], re.escape(place.item.names[0])
+    head = re.sub(rf"{_MODIFIERS}|\b{name}\b(?=\s*[=(])|(?:=>|[={{])\s*\Z", "", head)
     return "".join(head.split()).removeprefix("=")
 
 
 def _clause(place: Place) -> str:
     assert place.function
-    return place.item.text[
-        place.item.text.rfind("\n", 0, place.function.body) + 1 : place.function.body
-    ].strip()
+    return place.item.text[: place.function.body].rpartition("\n")[2].strip()
 
 
 def _inner(found: Place, language: str) -> tuple[str, bool]:
@@ -274,20 +267,13 @@ def _definition(asked: Place, found: Place, closers: list[str], language: str) -
     item, place = found.item, asked.start + asked.item.code
     bare = item.bare.rstrip(" \t\r\n" + JOINED).removesuffix(";;")
     text, shape = item.text[item.code : len(bare)], GRAMMARS[language].shape
-    if language == "hs" and (
-        typed := re.compile(rf"^{asked.item.names[0]}\s*::", re.MULTILINE).search(asked.item.bare)
-    ):
-        name = re.escape(item.names[0])
-        text = re.sub(rf"^{name}\s*::[^\n]*(?:\n[ \t]+[^\n]*)*\n", "", text, flags=re.MULTILINE)
-        clause = re.compile(rf"^{asked.item.names[0]}(?=[\s(])(?!\s*::)", re.MULTILINE).search(
-            asked.item.bare, typed.end()
-        )
+    name = asked.item.names[0]
+    if language == "hs" and (typed := re.search(rf"(?m)^{name}\s*::", asked.item.bare)):
+        text = re.sub(rf"(?m)^{re.escape(item.names[0])}\s*::[^\n]*(?:\n[ \t]+[^\n]*)*\n", "", text)
+        clause = re.compile(rf"(?m)^{name}(?=[\s(])(?!\s*::)").search(asked.item.bare, typed.end())
         place = asked.start + (clause.start() if clause else asked.item.code)
-    if (
-        language in ("java", "cs")
-        and found.function
-        and not re.search(r"\bstatic\b", text[: found.function.body - item.code])
-    ):
+    static = not found.function or re.search(r"\bstatic\b", text[: found.function.body - item.code])
+    if language in ("java", "cs") and not static:
         text = re.sub(r"^((?:(?:public|private|protected|internal)\s+)?)", r"\1static ", text)
     text = item.indent + _exported(text, language)
     sign = _SIGNS.get(shape, "")
@@ -359,9 +345,8 @@ def _renamed(text: str, renames: dict[str, str], language: str) -> str:
     """`text` with names replaced by `renames` (new name by old name). Members of other objects keep their names."""
     for old, new in renames.items():
         bare = masked(text, language).text
-        pattern = (
-            rf"(?<![\w$])(?:(?<![.>:])|(?<=\bthis\.)|(?<=\bself\.)|(?<=\bSelf::)){re.escape(old)}(?![\w$])"
-        )
+        before = r"(?<![\w$])(?:(?<![.>:])|(?<=\bthis\.)|(?<=\bself\.)|(?<=\bSelf::))"
+        pattern = rf"{before}{re.escape(old)}(?![\w$])"
         for found in reversed(list(re.finditer(pattern, bare))):
             text = text[: found.start()] + new + text[found.end() :]
     return text
@@ -369,11 +354,8 @@ def _renamed(text: str, renames: dict[str, str], language: str) -> str:
 
 def _exported(text: str, language: str) -> str:
     """`text` without JavaScript's and TypeScript's `export`, which is allowed only in modules."""
-    return (
-        re.sub(r"^([ \t]*)export\s+(?:default\s+)?", r"\1", text, flags=re.MULTILINE)
-        if language in ("js", "ts")
-        else text
-    )
+    pattern = r"(?m)^([ \t]*)export\s+(?:default\s+)?"
+    return re.sub(pattern, r"\1", text) if language in ("js", "ts") else text
 
 
 def _without_mains(holder: Item, language: str) -> Item:
@@ -382,8 +364,6 @@ def _without_mains(holder: Item, language: str) -> Item:
     for item in reversed(items(holder.text, language, *contents) if contents else []):
         if item.kind == "main":
             end = item.start + len(item.text)
-            holder = holder._replace(
-                text=holder.text[: item.start] + holder.text[end:],
-                bare=holder.bare[: item.start] + holder.bare[end:],
-            )
+            text, bare = (part[: item.start] + part[end:] for part in (holder.text, holder.bare))
+            holder = holder._replace(text=text, bare=bare)
     return holder

@@ -71,9 +71,8 @@ class Limits:
         for name, value in vars(self).items():
             most = largest(name)
             if not 0 < value <= most:
-                raise ValueError(
-                    f"Limits.{name} must be greater than 0 and at most {most}, got {value!r:.40}"
-                )
+                expected = f"must be greater than 0 and at most {most}"
+                raise ValueError(f"Limits.{name} {expected}, got {value!r:.40}")
 
     def with_cpu(self, seconds: float) -> "Limits":
         """A copy with `seconds` as the limit on CPU time of a run, and a wall-clock limit of at least three times `seconds`."""
@@ -178,11 +177,7 @@ class Program:
         limits = Limits(**fields["limits"]) if fields["limits"] else None
         checker = Checker(**fields["checker"]) if fields["checker"] else None
         files = tuple((name, content) for name, content in fields.get("files", ()))
-        more = {
-            "args": tuple(fields.get("args", ())),
-            "files": files,
-            "fetch": tuple(fields.get("fetch", ())),
-        }
+        more = {name: tuple(fields.get(name, ())) for name in ("args", "fetch")} | {"files": files}
         return cls(**(fields | {"cases": cases, "limits": limits, "checker": checker} | more))
 
 
@@ -278,11 +273,8 @@ class Result:
             "compiled": self.compiled.to_json() if self.compiled else None,
             "cases": [case.to_json() for case in self.cases],
         }
-        return {
-            name: value
-            for name, value in fields.items()
-            if value or name not in ("compiled", "cases", "files", "audited", "audit_cpu_seconds")
-        }
+        omitted = ("compiled", "cases", "files", "audited", "audit_cpu_seconds")
+        return {name: value for name, value in fields.items() if value or name not in omitted}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> "Result":

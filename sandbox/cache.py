@@ -79,11 +79,8 @@ class VerdictCache:
 
     def keep(self, judged: Iterable[tuple[Program, Result]]) -> None:
         """Store results, except `sandbox_error`, which says nothing about the program."""
-        rows = [
-            (self.key(program), json.dumps(result.to_json()))
-            for program, result in judged
-            if result.verdict.is_label
-        ]
+        kept = [(program, result) for program, result in judged if result.verdict.is_label]
+        rows = [(self.key(program), json.dumps(result.to_json())) for program, result in kept]
         if self._db is None:
             return
         try:

@@ -92,19 +92,13 @@ def _parser() -> argparse.ArgumentParser:
 
     add("languages", _languages, "list the languages with their tools' versions or missing tools")
     checked = add("check", _check, "test that a backend judges correctly and contains hostile programs")
-    checked.add_argument(
-        "--languages", type=_languages_named, default=(), metavar="A,B", help="(default: all installed ones)"
-    )
+    what = "(default: all installed ones)"
+    checked.add_argument("--languages", type=_languages_named, default=(), metavar="A,B", help=what)
     make = add("build", _build, "build an image of backend docker")
-    languages = {
-        image: " ".join(row.name for row in LANGUAGES.values() if row.image == image) for image in IMAGES
-    }
-    make.add_argument(
-        "images",
-        nargs="*",
-        metavar="IMAGE",
-        help="; ".join(f"{image}: {names}" for image, names in languages.items()) + " (default: common)",
-    )
+    rows = LANGUAGES.values()
+    of = {image: " ".join(row.name for row in rows if row.image == image) for image in IMAGES}
+    what = "; ".join(f"{image}: {names}" for image, names in of.items()) + " (default: common)"
+    make.add_argument("images", nargs="*", metavar="IMAGE", help=what)
     for kind, what in (("apt", "Debian packages"), ("pip", "Python packages"), ("npm", "node modules")):
         make.add_argument(
             f"--{kind}",
@@ -115,43 +109,27 @@ def _parser() -> argparse.ArgumentParser:
             help=f"{what} to add; sandboxes use the image that was built last, so name all libraries in one call, after IMAGE",
         )
     _add_run(add("run", _run, "run one program and print its verdict as JSON"))
-    multipl_e = add(
-        "multipl-e", _multipl_e, "judge MultiPL-E's completions files (NAME.json.gz), write its results files"
-    )
+    what = "judge MultiPL-E's completions files (NAME.json.gz), write its results files"
+    multipl_e = add("multipl-e", _multipl_e, what)
     multipl_e.add_argument("directory", type=Path, metavar="DIR")
     _add_workers(multipl_e)
-    _add_judge(
-        add("judge", _judge, "judge a JSON-lines file of programs; `python -m sandbox --help` shows its rows")
-    )
-    _add_serve(
-        add(
-            "serve",
-            _serve,
-            "judge programs over HTTP, as SandboxFusion, Piston and open-instruct do; SANDBOX_TOKEN in the environment is the token",
-        )
-    )
+    what = "judge a JSON-lines file of programs; `python -m sandbox --help` shows its rows"
+    _add_judge(add("judge", _judge, what))
+    what = "judge programs over HTTP, as SandboxFusion, Piston and open-instruct do; SANDBOX_TOKEN in the environment is the token"
+    _add_serve(add("serve", _serve, what))
     return parser
 
 
 def _add_backend(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--backend",
-        choices=get_args(Backend),
-        default="auto",
-        help="how programs are isolated; 'process' isolates nothing (default: auto)",
-    )
-    command.add_argument(
-        "--docker-runtime", metavar="NAME", help="another runtime of backend docker, such as runsc (gVisor)"
-    )
+    what = "how programs are isolated; 'process' isolates nothing (default: auto)"
+    command.add_argument("--backend", choices=get_args(Backend), default="auto", help=what)
+    what = "another runtime of backend docker, such as runsc (gVisor)"
+    command.add_argument("--docker-runtime", metavar="NAME", help=what)
 
 
 def _add_limits_and_rule(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--cpu-seconds",
-        type=_positive,
-        metavar="S",
-        help="limit on CPU time of one run (default: the language's)",
-    )
+    what = "limit on CPU time of one run (default: the language's)"
+    command.add_argument("--cpu-seconds", type=_positive, metavar="S", help=what)
     command.add_argument(
         "--compare",
         type=_rule,
@@ -168,12 +146,8 @@ def _add_run(run: argparse.ArgumentParser) -> None:
     run.add_argument("--language", required=True, type=_language, metavar="NAME", help=", ".join(LANGUAGES))
     run.add_argument("--stdin", type=Path, metavar="F", help="the program's standard input (default: empty)")
     run.add_argument("--expect", type=Path, metavar="F", help="the expected output (default: any)")
-    run.add_argument(
-        "--checker",
-        type=_checker,
-        metavar="LANGUAGE:F",
-        help="a program that decides whether the output is right",
-    )
+    what = "a program that decides whether the output is right"
+    run.add_argument("--checker", type=_checker, metavar="LANGUAGE:F", help=what)
 
 
 def _add_judge(judge: argparse.ArgumentParser) -> None:
@@ -183,16 +157,13 @@ def _add_judge(judge: argparse.ArgumentParser) -> None:
     judge.add_argument("output", type=Path, metavar="OUT.jsonl")
     _add_workers(judge)
     judge.add_argument("--cache", type=Path, metavar="FILE", help="verdict cache, an SQLite file")
-    judge.add_argument(
-        "--resume", action="store_true", help="keep the results of an interrupted call, in OUT.jsonl.part"
-    )
+    what = "keep the results of an interrupted call, in OUT.jsonl.part"
+    judge.add_argument("--resume", action="store_true", help=what)
 
 
 def _add_workers(command: argparse.ArgumentParser) -> None:
-    cores = len(os.sched_getaffinity(0))
-    command.add_argument(
-        "--workers", type=int, default=cores, metavar="N", help="programs at once (default: %(default)s)"
-    )
+    cores, what = len(os.sched_getaffinity(0)), "programs at once (default: %(default)s)"
+    command.add_argument("--workers", type=int, default=cores, metavar="N", help=what)
 
 
 def _language(text: str) -> str:
@@ -271,13 +242,8 @@ def _add_serve(command: argparse.ArgumentParser) -> None:
     _add_audit(command)
     command.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     command.add_argument("--port", type=int, default=8080, help="(default: %(default)s)")
-    command.add_argument(
-        "--queue",
-        type=int,
-        default=1024,
-        metavar="N",
-        help="programs that may wait; more get HTTP 503 (default: %(default)s)",
-    )
+    what = "programs that may wait; more get HTTP 503 (default: %(default)s)"
+    command.add_argument("--queue", type=int, default=1024, metavar="N", help=what)
 
 
 def _serve(arguments: argparse.Namespace) -> int:
@@ -289,17 +255,11 @@ def _serve(arguments: argparse.Namespace) -> int:
         ) from error
     token = check(arguments.host, arguments.port)
     if arguments.host not in ("127.0.0.1", "::1", "localhost") and not token:
-        log.warning(
-            "everyone who reaches %s:%d may run programs; set %s to ask for a token",
-            arguments.host,
-            arguments.port,
-            TOKEN,
-        )
+        where = f"{arguments.host}:{arguments.port}"
+        log.warning("everyone who reaches %s may run programs; set %s to ask for a token", where, TOKEN)
     with _sandbox(arguments, arguments.workers) as sandbox:
-        print(
-            f"serving on http://{arguments.host}:{arguments.port} (backend {sandbox.backend}); /docs lists the routes",
-            file=sys.stderr,
-        )
+        where = f"http://{arguments.host}:{arguments.port} (backend {sandbox.backend})"
+        print(f"serving on {where}; /docs lists the routes", file=sys.stderr)
         serve(sandbox, arguments.host, arguments.port, arguments.queue, arguments.audit, token)
     return 0
 
@@ -323,10 +283,8 @@ def _run(arguments: argparse.Namespace) -> int:
     cases = (Case(stdin, expected),) if arguments.stdin or arguments.expect or arguments.checker else ()
     seconds = arguments.cpu_seconds
     limits = language(arguments.language).limits.with_cpu(seconds) if seconds else None
-    name, source = str(arguments.file), _read(arguments.file)
-    program = Program(
-        name, arguments.language, source, cases, None, limits, arguments.compare, arguments.checker
-    )
+    name, source, of = str(arguments.file), _read(arguments.file), arguments.language
+    program = Program(name, of, source, cases, None, limits, arguments.compare, arguments.checker)
     with _sandbox(arguments) as sandbox:
         (result,) = sandbox.run([program])
     print(json.dumps(result.to_json()))

@@ -46,9 +46,8 @@ def check_args(args: Sequence[str]) -> None:
         raise ValueError(f"args: got {len(args)}, allowed are at most {MOST_ARGUMENTS}")
     for at, text in enumerate(args):
         if not _is_text(text):
-            raise ValueError(
-                f"args[{at}]: expected text without NUL and single surrogates, got {text[:80]!r}"
-            )
+            expected = "expected text without NUL and single surrogates"
+            raise ValueError(f"args[{at}]: {expected}, got {text[:80]!r}")
     if (size := sum(len(encoded(text)) for text in args)) > LONGEST_ARGUMENTS:
         raise ValueError(f"args: got {size} bytes, allowed are at most {LONGEST_ARGUMENTS}")
 

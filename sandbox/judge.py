@@ -158,9 +158,8 @@ class Judge:
             python = shutil.which("python3", path=PATH)
             if python is None:
                 raise SandboxError(f"python3 is not on {PATH}")
-            self.server = ForkServer(
-                python, env, self.pinned.everywhere, self.uid is None, library, self.calls
-            )
+            where, compiling = self.pinned.everywhere, self.uid is None
+            self.server = ForkServer(python, env, where, compiling, library, self.calls)
         return self.server
 
     def compiler(self, name: str) -> Compiler | None:
@@ -209,10 +208,8 @@ class Judge:
             directory = self.scratch / "checker"
             directory.mkdir(mode=0o700)
             # With a case, `Judgement` compiles and runs the checker as it does programs with cases.
-            alone = (Case("", None),)
-            judgement = Judgement(
-                self, Program("checker", checker.language, checker.source, alone), directory
-            )
+            program = Program("checker", checker.language, checker.source, (Case("", None),))
+            judgement = Judgement(self, program, directory)
             judgement.at_home = False
             if self.contained:
                 judgement.uid = next(self._uids)

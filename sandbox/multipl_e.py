@@ -26,11 +26,7 @@ _RESULTS = ".results.json.gz"
 _CPU_SECONDS = {"cs": 5.0, "js": 5.0}  # limit on CPU time by language
 _OTHER_CPU_SECONDS = 15.0  # for all other languages
 _KEPT = 2048  # characters of stdout and of stderr in a results file
-_STATUSES = {
-    Verdict.passed: "OK",
-    Verdict.compile_error: "SyntaxError",
-    Verdict.timeout: "Timeout",
-}
+_STATUSES = {Verdict.passed: "OK", Verdict.compile_error: "SyntaxError", Verdict.timeout: "Timeout"}
 """MultiPL-E's status by verdict; every other verdict becomes `Exception`."""
 _FIELDS = ("name", "language", "prompt", "tests", "completions")
 
@@ -74,10 +70,8 @@ def _results(sandbox: Sandbox, problem: dict[str, Any], first: int) -> Iterator[
     row = language(problem["language"])
     name = row.name
     limits = row.limits.with_cpu(_CPU_SECONDS.get(name, _OTHER_CPU_SECONDS))
-    sources = [
-        f"{problem['prompt']}{completion}\n{problem['tests']}"
-        for completion in problem["completions"][first:]
-    ]
+    prompt, tests, completions = problem["prompt"], problem["tests"], problem["completions"]
+    sources = [f"{prompt}{completion}\n{tests}" for completion in completions[first:]]
     programs = [Program(str(at), name, source, limits=limits) for at, source in enumerate(sources)]
     found = {int(result.id): result for result in sandbox.run(programs)}
     for at, source in enumerate(sources):
@@ -86,9 +80,8 @@ def _results(sandbox: Sandbox, problem: dict[str, Any], first: int) -> Iterator[
 
 def _row(source: str, result: Result) -> dict[str, Any]:
     if not result.verdict.is_label:
-        raise SandboxError(
-            f"the sandbox could not judge a program, its file is left unfinished: {result.stderr}"
-        )
+        unfinished = "the sandbox could not judge a program, its file is left unfinished"
+        raise SandboxError(f"{unfinished}: {result.stderr}")
     passed = result.verdict is Verdict.passed
     return {
         "program": source,

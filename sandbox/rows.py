@@ -23,10 +23,7 @@ from sandbox.verdicts import Case, Checker, Limits, Program, Result, Verdict, la
 log = logging.getLogger(__name__)
 
 # The fields that a row must have: all of one of these groups.
-_SHAPES = (
-    ("id", "language", "prompt", "completion", "tests"),
-    ("id", "language", "program"),
-)
+_SHAPES = (("id", "language", "prompt", "completion", "tests"), ("id", "language", "program"))
 _OPTIONAL = ("cases", "compare", "checker", "every_case", "limits", "audit")
 _FIELDS = {*_SHAPES[0], *_SHAPES[1], *_OPTIONAL}
 _LIMITS = {field.name: int if isinstance(field.default, int) else float for field in fields(Limits)}
@@ -172,14 +169,11 @@ def _limits(given: Any, name: str, cpu_seconds: float | None) -> Limits | None:
         got = _names(given) if isinstance(given, dict) else type(given).__name__
         raise UsageError(f"limits: expected an object with fields of {', '.join(_LIMITS)}, got {got}")
     for limit, value in given.items():
-        number = isinstance(value, int if _LIMITS[limit] is int else int | float) and not isinstance(
-            value, bool
-        )
-        if not number or not 0 < value <= largest(limit):
-            kind, most = _LIMITS[limit].__name__, largest(limit)
-            raise UsageError(
-                f"limits.{limit}: expected a number ({kind}) above 0 and at most {most}, got {value!r:.40}"
-            )
+        kind, most = _LIMITS[limit], largest(limit)
+        number = isinstance(value, int | kind) and not isinstance(value, bool)
+        if not number or not 0 < value <= most:
+            expected = f"expected a number ({kind.__name__}) above 0 and at most {most}"
+            raise UsageError(f"limits.{limit}: {expected}, got {value!r:.40}")
     seconds = given.get("cpu_seconds", cpu_seconds)
     return replace(own.with_cpu(seconds) if seconds else own, **given)
 

@@ -21,10 +21,7 @@ _FAMILIES = (socket.AF_UNIX, socket.AF_INET, socket.AF_INET6, socket.AF_NETLINK)
 """Address families that programs may use. AF_VSOCK, for example, would reach a virtual machine's host without any network."""
 
 # By machine (`uname -m`): the architecture (AUDIT_ARCH_*), and the numbers of clone, socket, socketpair.
-_MACHINES = {
-    "x86_64": (0xC000003E, 56, (41, 53)),
-    "aarch64": (0xC00000B7, 220, (198, 199)),
-}
+_MACHINES = {"x86_64": (0xC000003E, 56, (41, 53)), "aarch64": (0xC00000B7, 220, (198, 199))}
 # Refused calls: their numbers on x86_64 and aarch64.
 _REFUSED = {
     # System V's shared memory, semaphores and queues outlive the program, and memory there need not be mapped.

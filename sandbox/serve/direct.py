@@ -35,7 +35,7 @@ class Direct:
             return
         request = Request(scope, receive)
         try:
-            content = await _read(receive)
+            content = await _read(request)
             try:
                 body = route.model.model_validate_json(content)
             except ValidationError:  # FastAPI says what is wrong
@@ -66,17 +66,10 @@ class _Route:
         return Response(content, media_type="application/json")
 
 
-async def _read(receive: Receive) -> bytes:
+async def _read(request: Request) -> bytes:
     """The body of a request. Raises HTTPException 400 if it does not come."""
-    parts = []
     try:
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnect
-            parts.append(message.get("body", b""))
-            if not message.get("more_body"):
-                return b"".join(parts)
+        return await request.body()
     except (ClientDisconnect, OSError) as error:
         raise HTTPException(400, "the body cannot be read") from error
 

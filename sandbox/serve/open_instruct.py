@@ -71,9 +71,8 @@ def router(service: Service) -> APIRouter:
         programs = []
         for at, test in enumerate(_listed(body.tests)):
             if not isinstance(test, dict) or not {"input", "output"} <= test.keys():
-                raise HTTPException(
-                    422, f"tests[{at}]: expected an object with input and output, got {test!r:.200}"
-                )
+                wrong = f"expected an object with input and output, got {test!r:.200}"
+                raise HTTPException(422, f"tests[{at}]: {wrong}")
             case = Case(str(test["input"]), str(test["output"]))
             programs.append(Program(str(at), "py", body.program, (case,), limits=limits, compare="lines"))
         return await results(request, programs, seconds)
@@ -94,10 +93,8 @@ def _listed(tests: Any) -> list[Any]:
         try:
             tests = json.loads(tests)
         except ValueError:
-            raise HTTPException(
-                422,
-                "tests: expected a list, or one as JSON text; compressed tests are pickles and are not read",
-            ) from None
+            expected = "expected a list, or one as JSON text; compressed tests are pickles and are not read"
+            raise HTTPException(422, f"tests: {expected}") from None
     if not isinstance(tests, list):
         raise HTTPException(422, f"tests: expected a list, got {type(tests).__name__}")
     check_count("tests", len(tests))

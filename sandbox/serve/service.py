@@ -289,9 +289,8 @@ def check_named(program: Program) -> None:
     own = PurePosixPath(row.file.replace("{name}", likely_name(row, program.source)))
     for name, content in program.files:
         if PurePosixPath(name) == own and content_of(content) != encoded(program.source):
-            raise ValueError(
-                f"files: {str(own)!r} is the program's own name here; give this file another one"
-            )
+            taken = f"{str(own)!r} is the program's own name here"
+            raise ValueError(f"files: {taken}; give this file another one")
     for name in program.fetch:
         if not is_text(encoded(name)):
             raise ValueError(f"fetch_files: expected names in UTF-8, got {name[:80]!r}")

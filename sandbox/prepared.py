@@ -2,16 +2,17 @@
 
     preamble   the precompiled C++ headers of `sandbox.preamble`, each under its name there. g++ takes 1.8 s of CPU time to read
                `bits/stdc++.h`, and 0.3 s to read its precompiled form
-    snapshot   node's heap after start-up. Loading a snapshot takes half as long as building the heap. V8 accepts a snapshot only
-               under the flags with which it was built, so there are two, both for the default memory limit: `snapshot`, and
-               `snapshot-contest` for programs with cases
+    snapshot   node's heap after start-up, where node was built without one, as Debian's is. Loading a snapshot takes half as long
+               as building the heap. V8 accepts a snapshot only under the flags with which it was built, so there are two, both
+               for the default memory limit: `snapshot`, and `snapshot-contest` for programs with cases
     fork       the compiled `servers/fork.c`, which runs Python programs in the warm interpreter, and with bubblewrap
     zygote     the compiled `servers/zygote.c`, the library for `sandbox.zygote`
 
 The files are in `$XDG_CACHE_HOME/selftrain-sandbox`. The default for XDG_CACHE_HOME is `~/.cache`; for root it is `/var/cache`,
 because programs then run as other users, who have to read the files. If a file cannot be built, programs run without it.
 
-    python -m sandbox.prepared preamble snapshot snapshot-contest fork zygote      builds the files now; exit code 1 if one fails
+    python -m sandbox.prepared preamble snapshot snapshot-contest fork zygote      builds the files now, those that are of
+                                                                                   use here; exit code 1 if one fails
 """
 
 import fcntl
@@ -84,7 +85,7 @@ def _directory(name: str) -> Path | None:
     """The directory of the prepared file `name`, built on first use; None if its tool is missing or the build fails."""
     try:
         made_with, make = _RECIPES[name]()
-        if shutil.which(made_with[0][0], path=PATH) is None:
+        if shutil.which(made_with[0][0], path=PATH) is None or _useless(name):
             return None
         said = subprocess.run(
             (*made_with[0], "--version"), env=_ENV, capture_output=True, check=True, timeout=60
@@ -112,6 +113,16 @@ def _directory(name: str) -> Path | None:
         log.warning("no prepared %s, programs will be slower: %s", name, error)
         return None
     return directory
+
+
+def _useless(name: str) -> bool:
+    """Whether this machine's node was built with a snapshot. Another one makes its start slower: 20 ms become 25."""
+    if name not in _SNAPSHOTS:
+        return False
+    asked = ("node", "-p", "process.config.variables.node_use_node_snapshot")
+    return (
+        subprocess.run(asked, env=_ENV, capture_output=True, check=True, timeout=60).stdout.strip() == b"true"
+    )
 
 
 def _preamble(name: str) -> "_Recipe":
@@ -196,4 +207,4 @@ def _closed(directory: Path) -> Path | None:
 if __name__ == "__main__":
     asked = [name for arg in sys.argv[1:] for name in (PREAMBLES if arg == "preamble" else [arg])]
     os.umask(0o022)
-    sys.exit(any(prepared(name, Limits())[1] is None for name in asked))
+    sys.exit(any(prepared(name, Limits())[1] is None for name in asked if not _useless(name)))

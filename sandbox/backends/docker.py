@@ -20,13 +20,13 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from sandbox.backends import code, npm
 from sandbox.backends.choice import Choice, fetch, machine
 from sandbox.channel import GOODBYE_SECONDS, wait_readable
 from sandbox.errors import BackendUnavailable, ImageMissing, SandboxError, UsageError
-from sandbox.languages import COMMON, LANGUAGES, NODE_MODULES
+from sandbox.languages import COMMON, LANGUAGES, NODE_BUILDS, NODE_MODULES
 from sandbox.prepared import inputs
 from sandbox.verdicts import LARGEST_MEMORY_BYTES, MIB, Program
 
@@ -143,10 +143,11 @@ def tag(image: str = COMMON) -> str:
 
 @cache
 def _digest(image: str) -> str:
-    """Digest of the Dockerfile, packages, modules, and the sources that are compiled into the image. This package's Python code
-    is not part of it."""
+    """Digest of the Dockerfile, packages, node's build and modules, and the sources that are compiled into the image. This
+    package's Python code is not part of it."""
     compiled = [(_SERVERS / name).read_text() for name in _COMPILED]
-    made_of = [_dockerfile().decode(), _packages(image), _modules(image), compiled, inputs()]
+    node = [NODE_BUILDS, NODE_MODULES] if _has_node(image) else []
+    made_of = [_dockerfile().decode(), _packages(image), node, compiled, inputs()]
     return hashlib.sha256(json.dumps(made_of).encode()).hexdigest()[:16]
 
 
@@ -155,8 +156,8 @@ def _packages(image: str) -> list[str]:
     return sorted({"python3", *(name for row in rows for name in (*row.packages, *row.libraries))})
 
 
-def _modules(image: str) -> dict[str, str]:
-    return NODE_MODULES if "nodejs" in _packages(image) else {}
+def _has_node(image: str) -> bool:
+    return "nodejs" in _packages(image)
 
 
 def _dockerfile() -> bytes:
@@ -187,14 +188,15 @@ def build(image: str = COMMON, choice: Choice = NOTHING) -> Iterator[str]:
     """
     from docker.errors import DockerException
 
-    if choice.npm and "nodejs" not in _packages(image):
+    if choice.npm and not _has_node(image):
         raise UsageError(f"--npm: the image {image} has no node")
     client = connect()
     try:
         platform = machine(client.version()["Arch"])
-        context, lacking = _context(_modules(image), choice, platform)
-        arguments = {"PACKAGES": " ".join(_packages(image)), "APT": " ".join(choice.apt), "MACHINE": platform}
-        yield from _built(client, context, chosen_tag(image, choice), arguments)
+        arguments = {"PACKAGES": " ".join(_packages(image)), "APT": " ".join(choice.apt)}
+        with tempfile.TemporaryFile() as context:
+            lacking = write_context(context, _has_node(image), choice, platform)
+            yield from _built(client, context, chosen_tag(image, choice), arguments)
         client.images.get(chosen_tag(image, choice)).tag(*tag(image).split(":"))
         yield from lacking
     except DockerException as error:
@@ -206,7 +208,7 @@ def chosen_tag(image: str, choice: Choice) -> str:
     return f"{tag(image)}-{choice.digest()}" if choice else tag(image)
 
 
-def _built(client: Any, context: io.BytesIO, name: str, arguments: Mapping[str, str]) -> Iterator[str]:
+def _built(client: Any, context: IO[bytes], name: str, arguments: Mapping[str, str]) -> Iterator[str]:
     """Let the daemon build the image `name`; yields its output. Raises `BackendUnavailable`, `DockerException`."""
     last = ""
     # With the host's network the build can reach the host's package mirrors.
@@ -232,34 +234,28 @@ def _built(client: Any, context: io.BytesIO, name: str, arguments: Mapping[str, 
             yield message["stream"].rstrip()
 
 
-def _context(
-    modules: Mapping[str, str], choice: Choice = NOTHING, platform: str = ""
-) -> tuple[io.BytesIO, list[str]]:
-    """The build context of an image (a tar file), and one message for each of node's `modules` that could not be fetched. Raises
-    `BackendUnavailable` if a library of `choice` cannot be fetched; `platform`: the image's processor, see `choice.machine`."""
-    files, lacking = [(name, path.read_bytes()) for name, path in code.sources()], []
+def write_context(file: IO[bytes], node: bool, choice: Choice, platform: str) -> list[str]:
+    """Write the build context of an image (a tar file) into `file`. `platform`: the image's processor, see `choice.machine`.
+
+    Returns a message for each thing of node's that could not be fetched. Raises `BackendUnavailable` if a library of `choice`
+    cannot be fetched.
+    """
+    files, lacking = npm.of_node(platform) if node else ([], [])
+    files += [(name, path.read_bytes()) for name, path in code.sources()]
     files.append(("Dockerfile", _dockerfile()))
-    for module, integrity in modules.items():
-        try:
-            packed = npm.module(module, integrity)
-        except BackendUnavailable as error:
-            lacking.append(f"the image is without {module} for node: {error}")
-        else:
-            folder = f"modules/{module.rpartition('@')[0]}"
-            files += [(f"{folder}/{name}", content) for name, content in npm.files(packed)]
-    data = io.BytesIO()
-    with tarfile.open(fileobj=data, mode="w") as archive, tempfile.TemporaryDirectory() as chosen:
-        none = tarfile.TarInfo("modules")  # the Dockerfile needs this folder, even if it is empty
-        none.type, none.mode = tarfile.DIRTYPE, 0o755
-        archive.addfile(none)
+    with tarfile.open(fileobj=file, mode="w") as archive, tempfile.TemporaryDirectory() as chosen:
+        for name in ("node", "modules"):  # the Dockerfile needs these folders, even if they are empty
+            folder = tarfile.TarInfo(name)
+            folder.type, folder.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(folder)
         for name, content in files:
             entry = tarfile.TarInfo(name)
-            entry.size, entry.mode = len(content), 0o644
+            entry.size, entry.mode = len(content), 0o755 if name == npm.NODE else 0o644
             archive.addfile(entry, io.BytesIO(content))
         fetch(choice, platform, Path(chosen))
         archive.add(chosen, "chosen", filter=_plain)
-    data.seek(0)
-    return data, lacking
+    file.seek(0)
+    return lacking
 
 
 def _plain(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:

@@ -1,4 +1,4 @@
-"""Fetches node modules that Debian does not package from the npm registry, for Docker's images."""
+"""Fetches node's own build, and modules that Debian does not package, from the npm registry, for Docker's images."""
 
 import base64
 import hashlib
@@ -11,8 +11,39 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from sandbox.errors import BackendUnavailable
+from sandbox.languages import NODE_BUILDS, NODE_MODULES
 
-_SECONDS = 120.0
+NODE = "node/bin/node"
+"""The path of node in an image's build context; the only file there that is executable."""
+
+_SECONDS = 300.0
+_KEPT = {
+    "bin/node": NODE,
+    "LICENSE": "node/share/doc/node/LICENSE",
+}  # of node's build: its path -> that in the context
+
+
+def of_node(platform: str) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """Node's build for `platform` (as `uname -m` says) and the modules, as (path in the build context, content), and one message
+    for each that could not be fetched."""
+    found: list[tuple[str, bytes]] = []
+    lacking = []
+    if platform in NODE_BUILDS:
+        try:
+            packed = module(*NODE_BUILDS[platform])
+        except BackendUnavailable as error:
+            lacking.append(f"the image has Debian's node, which is older and starts more slowly: {error}")
+        else:
+            found += [(_KEPT[name], content) for name, content in files(packed) if name in _KEPT]
+    for name, integrity in NODE_MODULES.items():
+        try:
+            packed = module(name, integrity)
+        except BackendUnavailable as error:
+            lacking.append(f"the image is without {name} for node: {error}")
+        else:
+            folder = f"modules/{name.rpartition('@')[0]}"
+            found += [(f"{folder}/{path}", content) for path, content in files(packed)]
+    return found, lacking
 
 
 def module(name: str, integrity: str) -> bytes:

@@ -13,7 +13,7 @@ from sandbox import libraries
 from sandbox.backends import docker, npm
 from sandbox.client import Sandbox
 from sandbox.errors import BackendUnavailable
-from sandbox.languages import LANGUAGES, MORE, NODE_MODULES, PATH, Language, language
+from sandbox.languages import LANGUAGES, MORE, NODE_BUILDS, NODE_MODULES, PATH, Language, language
 from sandbox.libraries import linker
 from sandbox.verdicts import Case, Program, Result, Verdict
 from tests.command import ROOT
@@ -400,25 +400,52 @@ def test_what_npm_cannot_give_is_told_and_the_image_built_without(
     as_npm(monkeypatch, tmp_path, "echo no network >&2; exit 1")
     with pytest.raises(BackendUnavailable, match="npm failed: no network"):
         npm.module("a@1.0", DIGEST)
-    context, lacking = docker._context({"a@1.0": DIGEST})
-    assert lacking == ["the image is without a@1.0 for node: npm failed: no network"]
-    with tarfile.open(fileobj=context) as archive:
-        assert archive.getmember("modules").isdir()
-    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
-    assert docker._context({"a@1.0": DIGEST})[1] == [
-        "the image is without a@1.0 for node: npm is not on PATH"
+    entries, lacking = context()
+    assert lacking == [
+        "the image has Debian's node, which is older and starts more slowly: npm failed: no network",
+        "the image is without js-md5@0.8.3 for node: npm failed: no network",
     ]
+    assert [entries[name].isdir() for name in ("node", "modules")] == [True, True]
+    monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
+    assert [message.rpartition(": ")[2] for message in context()[1]] == ["npm is not on PATH"] * 2
 
 
-def test_a_module_lies_in_a_folder_of_its_own_name(monkeypatch: pytest.MonkeyPatch) -> None:
+def context(node: bool = True) -> tuple[dict[str, tarfile.TarInfo], list[str]]:
+    """The entries of an image's build context by path, and what could not be fetched."""
+    file = io.BytesIO()
+    lacking = docker.write_context(file, node, docker.NOTHING, "x86_64")
+    with tarfile.open(fileobj=file) as archive:
+        return {entry.name: entry for entry in archive}, lacking
+
+
+def test_of_node_the_program_and_of_a_module_all_files_are_in_the_context(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as archive:
-        archive.addfile(tarfile.TarInfo("package/src/a.js"))
+        for name in ("bin/node", "bin/npm", "LICENSE", "src/a.js"):
+            archive.addfile(tarfile.TarInfo(f"package/{name}"))
     monkeypatch.setattr(npm, "module", lambda name, integrity: packed.getvalue())
-    context, lacking = docker._context({"@scope/a@1.0": ""})
-    with tarfile.open(fileobj=context) as archive:
-        assert "modules/@scope/a/src/a.js" in archive.getnames()
+    monkeypatch.setattr(npm, "NODE_MODULES", {"@scope/a@1.0": ""})
+    entries, lacking = context()
     assert not lacking
+    assert {name for name in entries if name.startswith("node")} == {
+        "node",
+        "node/bin/node",
+        "node/share/doc/node/LICENSE",
+    }
+    assert "modules/@scope/a/src/a.js" in entries
+    assert [name for name, entry in entries.items() if entry.isfile() and entry.mode & 0o111] == [
+        "node/bin/node"
+    ]
+    assert [name for name in context(node=False)[0] if name.startswith(("node/", "modules/"))] == []
+
+
+def test_an_image_has_the_build_of_node_that_the_table_names(contained: Sandbox) -> None:
+    result = judge(contained, "js", "console.log(process.version)")
+    if result.stdout.startswith("v18."):
+        pytest.skip("the image has Debian's node: npm reached no registry")
+    assert {name.rpartition("@")[2] for name, _ in NODE_BUILDS.values()} == {result.stdout.strip()[1:]}
 
 
 def test_gold_links_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

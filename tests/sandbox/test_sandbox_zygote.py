@@ -3,14 +3,18 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from sandbox import prepared
+from sandbox.languages import PATH
 from sandbox.preamble import without_includes
 from sandbox.verdicts import Case, Limits, Program, Result, Verdict
 from tests.command import ROOT
@@ -217,3 +221,23 @@ def test_the_same_program_again_gets_a_fresh_process(workers: tuple[Worker, Work
     first, second = workers[0].judge(program), workers[0].judge(replace(program, id="b"))
     assert first.stdout.split()[0] == second.stdout.split()[0] == "1"
     assert first.stdout != second.stdout
+
+
+def test_a_node_that_was_built_without_a_snapshot_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    need_tools("node")
+    real = shutil.which("node", path=PATH)
+    with (
+        tempfile.TemporaryDirectory() as folder
+    ):  # programs, which may be other users, have to be able to read it
+        os.chmod(folder, 0o755)
+        node = Path(folder, "node")
+        node.write_text(f'#!/bin/sh\nif [ "$1" = -p ]; then echo "$BUILT_WITH"; else exec {real} "$@"; fi\n')
+        node.chmod(0o755)
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        monkeypatch.setattr(prepared, "PATH", folder)
+        for built_with, found in (("true", False), ("false", True)):
+            monkeypatch.setattr(prepared, "_ENV", {"PATH": f"{folder}:{PATH}", "BUILT_WITH": built_with})
+            prepared._directory.cache_clear()
+            argument, directory = prepared.prepared("snapshot", Limits())
+            assert (argument.startswith("--snapshot-blob="), directory is not None) == (found, found)
+    prepared._directory.cache_clear()

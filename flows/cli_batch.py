@@ -28,7 +28,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from flows.lines import Row, check_files, encoded, go_on, read_rows
+from flows.lines import Row, check_files, encoded, go_on, read_rows, reading, tell
 from flows.progress import Progress
 from sandbox.errors import UsageError as SandboxUsageError
 from selftrain.errors import UsageError
@@ -117,16 +117,13 @@ def rank_file(ranker: Any, maker: Mapping[str, str], source: str, target: str) -
     before, far = go_on(source, target, maker, every=True), 0
     bad = before.bad
     progress = Progress(sys.stderr)
-    try:
-        with open(source, "rb") as lines, open(target, "ab", buffering=0) as out:
-            lines.seek(before.offset)
-            for row in rank_lines(ranker, maker, read_lines(lines, source, before.done), WINDOW):
-                out.write(encoded(row))
-                bad += _told(source, row)
-                far += row.get("far", False)
-                progress(row["line"], before.total, "lines")
-    except OSError as error:
-        raise UsageError(f"{source} or {target}: {error.strerror}") from error
+    with reading(source, target) as lines, open(target, "ab", buffering=0) as out:
+        lines.seek(before.offset)
+        for row in rank_lines(ranker, maker, read_lines(lines, source, before.done), WINDOW):
+            out.write(encoded(row))
+            bad += _told(source, row)
+            far += row.get("far", False)
+            progress(row["line"], before.total, "lines")
     print(
         f"selftrain: {count_of(before.total, 'line')} ranked by {maker['by']}, {bad} of them could not be",
         file=sys.stderr,
@@ -144,16 +141,11 @@ def rank_stream(ranker: Any, maker: Mapping[str, str], source: str) -> int:
     """Rank the lines of `source` (- is standard input, each line as it comes) to standard output; returns the exit code."""
     name, window = ("line", 1) if source == "-" else (source, WINDOW)
     bad = 0
-    try:
-        with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
-            for row in rank_lines(ranker, maker, read_lines(lines, name, 0), window):
-                sys.stdout.buffer.write(encoded(row))
-                sys.stdout.buffer.flush()
-                bad += _told(name, row)
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"{source} or standard output: {error.strerror}") from error
+    with reading(source, "standard output") as lines:
+        for row in rank_lines(ranker, maker, read_lines(lines, name, 0), window):
+            sys.stdout.buffer.write(encoded(row))
+            sys.stdout.buffer.flush()
+            bad += _told(source, row)
     return 1 if bad else 0
 
 
@@ -241,6 +233,5 @@ def _told(source: str, row: dict[str, Any]) -> int:
     """Print the error of a row, if it has one; returns the number of errors."""
     if "error" not in row:
         return 0
-    colon = " " if source == "line" else ":"
-    print(f"selftrain: {source}{colon}{row['line']}: {row['error']}", file=sys.stderr)
+    tell(source, row["line"], row["error"])
     return 1

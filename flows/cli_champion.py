@@ -4,6 +4,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from flows.options import add_command
+
 if TYPE_CHECKING:
     from selftrain.champion.registry import Registry
     from selftrain.store.store import Store
@@ -11,27 +13,25 @@ if TYPE_CHECKING:
 
 def add_commands(commands: Any) -> None:
     """Add the three commands to the command line."""
-    champion = commands.add_parser("champion", help="who is champion, since when, why; all decisions so far")
-    _add_registry(champion)
-    champion.set_defaults(command=champion_command)
+    about = "who is champion, since when, why; all decisions so far"
+    _add_registry(add_command(commands, "champion", champion_command, about))
 
-    promote = commands.add_parser(
+    promote = add_command(
+        commands,
         "promote",
-        help="make a reranker champion by hand, or an earlier champion again",
-        description="The reranker becomes champion whatever was measured, and the decision is recorded. Runs with --champion "
+        promote_command,
+        "make a reranker champion by hand, or an earlier champion again",
+        "The reranker becomes champion whatever was measured, and the decision is recorded. Runs with --champion "
         "continue from it; they do not judge a challenger again that they have judged before.",
     )
     promote.add_argument("key", help="key of a reranker, or its first digits (see `champion`, `show`)")
     promote.add_argument("--reason", default="by hand", help="reason to record (default: by hand)")
     _add_registry(promote)
-    promote.set_defaults(command=promote_command)
 
-    drift = commands.add_parser(
-        "drift", help="write a page that shows champions, challengers and their figures by decision"
-    )
+    about = "write a page that shows champions, challengers and their figures by decision"
+    drift = add_command(commands, "drift", drift_command, about)
     drift.add_argument("--out", default="drift.html", help="the page to write (default: drift.html)")
     _add_registry(drift)
-    drift.set_defaults(command=drift_command)
 
 
 def _add_registry(command: argparse.ArgumentParser) -> None:

@@ -2,16 +2,12 @@
 
 import argparse
 import json
-import sys
-import tempfile
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-from flows.cli_evaluate import add_sandbox, within
-from flows.progress import Progress
+from flows.options import add_command, add_list, add_number, add_sandbox, judging, runtime_of
 from sandbox.errors import SandboxError
 from selftrain.errors import RunError, UsageError
 from selftrain.units import count_of, listed, visible
@@ -36,43 +32,23 @@ SHOWN = 20
 
 def add_check(commands: Any) -> None:
     """Add `selftrain check-data`."""
-    check = commands.add_parser(
-        "check-data",
-        help="find faults in a file of problems before anything is trained",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "find faults in a file of problems before anything is trained"
+    check = add_command(commands, "check-data", check_command, about, DESCRIPTION, EXAMPLES)
     check.add_argument("files", nargs="+", metavar="FILE", help="files of problems, folders or globs")
-    check.add_argument(
-        "--against",
-        action="append",
-        default=[],
-        metavar="FILE",
-        help="problems to evaluate on, none of which may be in FILE (may be repeated)",
-    )
+    evaluated_on = "problems to evaluate on, none of which may be in FILE (may be repeated)"
+    add_list(check, "--against", "FILE", evaluated_on)
     check.add_argument("--model", metavar="FOLDER", help="the model whose tokenizer and longest input count")
     check.add_argument("--context", type=int, metavar="TOKENS", help="longest input (default: the model's)")
-    check.add_argument(
-        "--new-tokens",
-        type=int,
-        default=64,
-        metavar="N",
-        help="tokens to write, sample.max_new_tokens (default: 64)",
-    )
+    add_number(check, "--new-tokens", 64, "N", "tokens to write, sample.max_new_tokens")
     check.add_argument("--json", action="store_true", help="print JSON, with all findings")
     add_sandbox(check)
-    check.set_defaults(command=check_command)
 
 
 def check_command(options: argparse.Namespace) -> int:
     """`selftrain check-data`."""
-    from selftrain.config import MOST_PROCESSES, RuntimeConfig
     from selftrain.examine.data import line_of, read_file, run_checks
-    from selftrain.stage import Context
-    from tasks.sandbox import sandbox_at_work
 
-    within("--workers", options.workers, 1, MOST_PROCESSES)
+    runtime = runtime_of(options)
     if options.new_tokens < 1:
         raise UsageError(f"--new-tokens: expected at least 1, got {options.new_tokens}")
     if options.context is not None and options.model is None:
@@ -87,15 +63,11 @@ def check_command(options: argparse.Namespace) -> int:
     findings = list(read.findings)
     if options.model is not None:
         findings += _too_long(read, options)
-    runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
-    with tempfile.TemporaryDirectory() as folder:
-        context = Context(
-            None, {}, Path(folder), runtime, Progress(sys.stderr), sandbox=partial(sandbox_at_work, runtime)
-        )
-        try:
+    try:
+        with judging(runtime) as context:
             more, ran = run_checks(context, read, held_out)
-        except (SandboxError, RunError) as error:
-            raise UsageError(f"the problems' programs could not be run: {error}") from error
+    except (SandboxError, RunError) as error:
+        raise UsageError(f"the problems' programs could not be run: {error}") from error
     findings = sorted(findings + more, key=line_of)
     if options.json:
         rows = [vars(finding) for finding in findings]

@@ -4,14 +4,12 @@ import argparse
 import json
 import math
 import sys
-import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from functools import partial
-from pathlib import Path
 from typing import Any
 
 from flows.offline import offline
+from flows.options import add_command, add_list, add_number, add_sandbox, judging, runtime_of, within
 from flows.progress import Progress
 from selftrain.errors import UsageError
 from selftrain.units import count_of
@@ -40,22 +38,16 @@ generator, and computes these where a row has none: leave them out where another
 
 def add_evaluate(commands: Any) -> None:
     """Add `selftrain evaluate`."""
-    evaluate = commands.add_parser(
-        "evaluate",
-        help="judge programs, and measure every way to pick one of them",
-        description=DESCRIPTION,
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "judge programs, and measure every way to pick one of them"
+    evaluate = add_command(commands, "evaluate", evaluate_command, about, DESCRIPTION, EXAMPLES)
     evaluate.add_argument(
         "programs", nargs="+", metavar="PROGRAMS", help="files or folders with completions; or one run"
     )
-    evaluate.add_argument(
+    add_list(
+        evaluate,
         "--reranker",
-        action="append",
-        default=[],
-        metavar="RUN",
-        help="a run, or the folder of a reranker, that picks too (may be repeated)",
+        "RUN",
+        "a run, or the folder of a reranker, that picks too (may be repeated)",
     )
     evaluate.add_argument("--pool", default="sft", help="pool of a run: sft, ppo-1, ... (default: sft)")
     evaluate.add_argument(
@@ -71,56 +63,31 @@ def add_evaluate(commands: Any) -> None:
         choices=("completion", "chat"),
         help="what completions are: the text after the prompt, or answers in markdown (default: completion)",
     )
-    evaluate.add_argument(
-        "--agreement",
-        type=int,
-        default=8,
-        metavar="N",
-        help="generated inputs on which Python programs are compared; 0: without this way (default: 8)",
-    )
-    evaluate.add_argument(
-        "--bootstrap", type=int, default=2000, metavar="N", help="resamples (default: 2000)"
-    )
+    compared = "generated inputs on which Python programs are compared; 0: without this way"
+    add_number(evaluate, "--agreement", 8, "N", compared)
+    add_number(evaluate, "--bootstrap", 2000, "N", "resamples")
     evaluate.add_argument("--json", action="store_true", help="print JSON")
     add_sandbox(evaluate)
-    evaluate.set_defaults(command=evaluate_command)
-
-
-def add_sandbox(command: argparse.ArgumentParser) -> None:
-    """The options that choose the sandbox."""
-    command.add_argument(
-        "--backend",
-        default="auto",
-        choices=("auto", "docker", "bubblewrap", "process"),
-        help="how programs are isolated (default: auto: docker, else bubblewrap; process isolates nothing)",
-    )
-    command.add_argument("--workers", type=int, default=2, metavar="N", help="programs at once (default: 2)")
-
-
-def within(option: str, value: int, least: int, most: int) -> None:
-    """Raise UsageError where the value of an option is too small or too large."""
-    if not least <= value <= most:
-        raise UsageError(f"{option}: expected {least} to {most:,}, got {value}")
 
 
 def evaluate_command(options: argparse.Namespace) -> int:
     """`selftrain evaluate`."""
-    from selftrain.config import MOST_INPUTS, MOST_PROCESSES, MOST_RESAMPLES
+    from selftrain.config import MOST_INPUTS, MOST_RESAMPLES
 
-    offline(*(options.reranker or ()))
+    offline(*options.reranker)
     from selftrain.evaluation.comparisons import compare_pools
     from selftrain.evaluation.metrics import pool_metrics
     from selftrain.evaluation.pools import with_agreement
 
     within("--bootstrap", options.bootstrap, 1, MOST_RESAMPLES)
     within("--agreement", options.agreement, 0, MOST_INPUTS)
-    within("--workers", options.workers, 1, MOST_PROCESSES)
+    runtime = runtime_of(options)
     is_run = _is_run(options.programs[0])
     if is_run and len(options.programs) > 1:
         raise UsageError(
             f"{options.programs[0]} is a run; expected one run, or files and folders with completions"
         )
-    pool, lacking, names = of_run(options) if is_run else of_files(options)
+    pool, lacking, names = of_run(options) if is_run else of_files(options, runtime)
     pool = with_agreement(pool)
     metrics = pool_metrics(pool, options.bootstrap, 0, lacking)
     differences = [
@@ -173,13 +140,10 @@ def _text(pool: Any, title: str, metrics: Any, differences: Sequence[Any], names
     return "\n\n".join([*parts, "\n".join(notes)] if notes else parts)
 
 
-def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]]:
+def of_files(options: argparse.Namespace, runtime: Any) -> tuple[Any, set[str], dict[str, str]]:
     """The pool of completions from files, the baselines that it lacks, and what each reranker is."""
-    from selftrain.config import RuntimeConfig
     from selftrain.examine.completions import candidates_of, judged_pool, unknown
     from selftrain.problems.completions import read_completions
-    from selftrain.stage import Context
-    from tasks.sandbox import sandbox_at_work
 
     written = read_completions(options.programs)
     candidates = candidates_of(written, options.style)
@@ -188,16 +152,7 @@ def of_files(options: argparse.Namespace) -> tuple[Any, set[str], dict[str, str]
         f"{one.problem.id}#{at}": mean for one in written for at, mean in enumerate(one.mean_logprobs or ())
     }
     scores, names = scores_of(options.reranker, problems, candidates, means)
-    runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
-    with tempfile.TemporaryDirectory() as folder:
-        context = Context(
-            None,
-            {},
-            Path(folder),
-            runtime,
-            Progress(sys.stderr),
-            sandbox=partial(sandbox_at_work, runtime),
-        )
+    with judging(runtime) as context:
         pool = judged_pool(context, written, candidates, scores, options.agreement, options.style)
     return pool, unknown(written), names
 

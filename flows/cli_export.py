@@ -6,13 +6,17 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flows.options import add_command
+
 
 def add_export(commands: Any) -> None:
     """Add `selftrain export`."""
-    export = commands.add_parser(
+    export = add_command(
+        commands,
         "export",
-        help="write the reranker as a folder for transformers, TRL, vLLM and the hub",
-        description="Writes the last reranker of a finished run, or the champion, as a checkpoint from which transformers, TRL and "
+        export_command,
+        "write the reranker as a folder for transformers, TRL, vLLM and the hub",
+        "Writes the last reranker of a finished run, or the champion, as a checkpoint from which transformers, TRL and "
         "vLLM compute its scores, with a model card written from the run's figures.",
     )
     export.add_argument("run", help="a run's folder, or its name in runs/; or champion[:NAME][@STORE]")
@@ -36,7 +40,6 @@ def add_export(commands: Any) -> None:
     export.add_argument(
         "--onnx", action="store_true", help="also write model.onnx, which ONNX Runtime runs without PyTorch"
     )
-    export.set_defaults(command=export_command)
 
 
 def export_command(options: argparse.Namespace) -> int:

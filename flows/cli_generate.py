@@ -8,9 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
-from flows.cli_evaluate import add_sandbox, within
-from flows.lines import Before, Row, check_files, encoded, go_on, read_rows, read_text
+from flows.lines import Before, Row, check_files, encoded, go_on, read_rows, read_text, reading, tell
 from flows.offline import offline
+from flows.options import add_command, add_number, add_sandbox, runtime_of
 from flows.progress import Progress
 from selftrain.errors import UsageError
 from selftrain.units import count_of, visible
@@ -41,12 +41,8 @@ The pick is printed to standard output, what is known about it to standard error
 
 def add_commands(commands: Any) -> None:
     """Add `selftrain generate` and `best-of`."""
-    generate = commands.add_parser(
-        "generate",
-        help="write completions of prompts with any causal model, as JSON lines",
-        epilog=GENERATE_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "write completions of prompts with any causal model, as JSON lines"
+    generate = add_command(commands, "generate", generate_command, about, examples=GENERATE_EXAMPLES)
     _add_generator(generate)
     generate.add_argument(
         "rows", nargs="?", metavar="IN", help="JSON lines with `prompt`; - is standard input"
@@ -57,14 +53,9 @@ def add_commands(commands: Any) -> None:
         metavar="OUT",
         help="file to write (default: standard output); one that was killed goes on with the same IN",
     )
-    generate.set_defaults(command=generate_command)
 
-    best = commands.add_parser(
-        "best-of",
-        help="write n programs, drop those that do not compile or fail the prompt's examples, pick the best",
-        epilog=BEST_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    about = "write n programs, drop those that do not compile or fail the prompt's examples, pick the best"
+    best = add_command(commands, "best-of", best_command, about, examples=BEST_EXAMPLES)
     _add_generator(best)
     best.add_argument("--prompt", required=True, metavar="FILE", help="file with the prompt")
     best.add_argument(
@@ -78,7 +69,6 @@ def add_commands(commands: Any) -> None:
     best.add_argument("--tests", metavar="FILE", help="the problem's tests, whose form a filter may need")
     best.add_argument("--json", action="store_true", help="print JSON")
     add_sandbox(best)
-    best.set_defaults(command=best_command)
 
 
 def _add_generator(command: argparse.ArgumentParser) -> None:
@@ -102,21 +92,11 @@ def _add_generator(command: argparse.ArgumentParser) -> None:
         choices=("float32", "bfloat16", "int8"),
         help="arithmetic of a local model: bfloat16 (hf) is faster where the processor has it, int8 is ctranslate2's (default: float32)",
     )
-    command.add_argument("--n", type=int, default=16, help="completions of each prompt (default: 16)")
-    command.add_argument(
-        "--temperature", type=float, default=0.8, metavar="T", help="0: greedy, with --n 1 (default: 0.8)"
-    )
-    command.add_argument(
-        "--top-p", type=float, default=1.0, metavar="P", help="mass of nucleus sampling (default: 1)"
-    )
-    command.add_argument(
-        "--max-new-tokens",
-        type=int,
-        default=256,
-        metavar="N",
-        help="longest completion, tokens (default: 256)",
-    )
-    command.add_argument("--seed", type=int, default=0, help="(default: 0)")
+    add_number(command, "--n", 16, None, "completions of each prompt")
+    add_number(command, "--temperature", 0.8, "T", "0: greedy, with --n 1")
+    add_number(command, "--top-p", 1.0, "P", "mass of nucleus sampling")
+    add_number(command, "--max-new-tokens", 256, "N", "longest completion, tokens")
+    add_number(command, "--seed", 0, None)
     command.add_argument(
         "--language", metavar="NAME", help="language of the programs; a chat model and a filter need it"
     )
@@ -180,30 +160,19 @@ def _generate(
 ) -> int:
     """Answer the rows that are not answered yet, `together` of them at once."""
     source = options.rows
-    name = "line" if source == "-" else source
     show, bad = Progress(sys.stderr), 0
-    try:
-        with (
-            open(0 if source == "-" else source, "rb", closefd=source != "-") as lines,
-            _output(options.out) as out,
-        ):
-            for row, written in _answered(_unanswered(lines, name, before), generator, options, together):
-                if isinstance(written, str):
-                    print(
-                        f"selftrain: {name}{' ' if source == '-' else ':'}{row.number}: {written}",
-                        file=sys.stderr,
-                    )
-                    bad += 1
-                else:
-                    stamp = {"line": row.number, "sha256": row.sha256} | maker
-                    out.write(encoded(row.fields | written | {"generated": stamp}))
-                    out.flush()
-                again = row.number <= before.done
-                show(row.number, before.done if again else before.total, "lines again" if again else "lines")
-    except BrokenPipeError:
-        raise
-    except OSError as error:
-        raise UsageError(f"{source} or {options.out or 'standard output'}: {error.strerror}") from error
+    with reading(source, options.out or "standard output") as lines, _output(options.out) as out:
+        rows = _unanswered(lines, "line" if source == "-" else source, before)
+        for row, written in _answered(rows, generator, options, together):
+            if isinstance(written, str):
+                tell(source, row.number, written)
+                bad += 1
+            else:
+                stamp = {"line": row.number, "sha256": row.sha256} | maker
+                out.write(encoded(row.fields | written | {"generated": stamp}))
+                out.flush()
+            again = row.number <= before.done
+            show(row.number, before.done if again else before.total, "lines again" if again else "lines")
     if bad:
         print(f"selftrain: {count_of(bad, 'row')} could not be used", file=sys.stderr)
     return 1 if bad else 0
@@ -305,9 +274,7 @@ def _fields(found: Sequence[Any]) -> dict[str, Any]:
 
 def best_command(options: argparse.Namespace) -> int:
     """`selftrain best-of`."""
-    from selftrain.config import MOST_PROCESSES, RuntimeConfig
-
-    within("--workers", options.workers, 1, MOST_PROCESSES)
+    runtime = runtime_of(options)
     prompt = read_text(options.prompt)
     tests = read_text(options.tests) if options.tests else ""
     place = options.reranker or options.generator
@@ -319,7 +286,6 @@ def best_command(options: argparse.Namespace) -> int:
     from tasks.sandbox import open_sandbox
 
     reranker = load_ranker(place)
-    runtime = RuntimeConfig(backend=options.backend, workers=options.workers)
     with open_sandbox(runtime) if options.filter else nullcontext() as sandbox:
         found = best_of_n(
             generator,

@@ -6,6 +6,7 @@ import os
 from dataclasses import asdict
 from typing import Any
 
+from flows.options import add_command
 from selftrain.units import count_of, visible
 
 EXAMPLES = """\
@@ -20,20 +21,20 @@ examples:
 
 def add_inspect(commands: Any) -> None:
     """Add `selftrain inspect`."""
-    inspect = commands.add_parser(
+    inspect = add_command(
+        commands,
         "inspect",
-        help="one candidate's history: who sampled it, its verdict, scores, pairs, and who picked it",
-        description="Shows what a run knows about one candidate: the policy and the temperature it was sampled with, its text and "
+        inspect_command,
+        "one candidate's history: who sampled it, its verdict, scores, pairs, and who picked it",
+        "Shows what a run knows about one candidate: the policy and the temperature it was sampled with, its text and "
         "log-probability, the sandbox's verdict, its scores and places by each ranker, the pairs it was in, and which ways picked it.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     inspect.add_argument("run", help="a run's folder, or its name in runs/")
     inspect.add_argument(
         "candidate", metavar="CANDIDATE_ID", help="PROBLEM#NUMBER, or POOL/PROBLEM#NUMBER; a prefix will do"
     )
     inspect.add_argument("--json", action="store_true", help="print JSON")
-    inspect.set_defaults(command=inspect_command)
 
 
 def inspect_command(options: argparse.Namespace) -> int:

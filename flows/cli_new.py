@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from flows.options import add_command
 from selftrain.errors import SelftrainError, UsageError
 
 EXAMPLES = """\
@@ -44,13 +45,14 @@ NEEDED = {
 
 def add_new(commands: Any) -> None:
     """Add `selftrain new`."""
-    new = commands.add_parser(
+    new = add_command(
+        commands,
         "new",
-        help="write a config from flags or questions, and plan it",
-        description="Writes a config, prints what a run of it needs (`selftrain plan`), and the next command. On a terminal it asks "
+        new_command,
+        "write a config from flags or questions, and plan it",
+        "Writes a config, prints what a run of it needs (`selftrain plan`), and the next command. On a terminal it asks "
         "for what no flag gives. Exit code: 0 it fits, 1 it does not, 2 wrong usage.",
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        EXAMPLES,
     )
     new.add_argument("file", metavar="FILE", help="the config to write, such as my.yaml; it must not exist")
     new.add_argument(
@@ -74,7 +76,6 @@ def add_new(commands: Any) -> None:
     new.add_argument(
         "--rounds", type=int, metavar="N", help="rounds of reranker training and PPO (default: 2)"
     )
-    new.set_defaults(command=new_command)
 
 
 def new_command(options: argparse.Namespace) -> int:

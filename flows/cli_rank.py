@@ -11,6 +11,7 @@ from typing import Any
 from flows import cli_batch
 from flows.lines import read_text
 from flows.offline import offline
+from flows.options import add_command
 from selftrain.errors import UsageError
 from selftrain.units import visible
 
@@ -31,13 +32,14 @@ class Instead(argparse.Action):
 
 def add_rank(commands: Any) -> None:
     """Add `selftrain rank`."""
-    rank = commands.add_parser(
+    rank = add_command(
+        commands,
         "rank",
-        help="score completions of a prompt and pick the best",
-        description="Ranks completions of a prompt in the way that the run's validation chose: by the score of its last reranker, "
+        rank_command,
+        "score completions of a prompt and pick the best",
+        "Ranks completions of a prompt in the way that the run's validation chose: by the score of its last reranker, "
         "or by that and the log-probability under its generator. Warns if the texts are unlike the training data of both.",
-        epilog=cli_batch.EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        cli_batch.EXAMPLES,
     )
     rank.add_argument(
         "run",
@@ -88,7 +90,6 @@ def add_rank(commands: Any) -> None:
         "killed goes on; - is standard input and output",
     )
     rank.add_argument("--json", action="store_true", help="print JSON")
-    rank.set_defaults(command=rank_command)
 
 
 def rank_command(options: argparse.Namespace) -> int:

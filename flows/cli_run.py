@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.local import run_here
+from flows.options import add_command, add_list
 from selftrain.errors import UsageError
 from selftrain.launch.ending import ENDING
 from selftrain.units import count_of
@@ -23,7 +24,7 @@ FROM_SCRATCH = (
 
 def add_run(commands: Any) -> None:
     """Add `selftrain run`."""
-    run = commands.add_parser("run", help="run the whole loop of a config, or resume it")
+    run = add_command(commands, "run", run_command, "run the whole loop of a config, or resume it")
     _add_config(run)
     run.add_argument(
         "--out",
@@ -37,15 +38,16 @@ def add_run(commands: Any) -> None:
         action="store_true",
         help="continue from the champion in the store: train one more round, promote its reranker if it is better",
     )
-    run.set_defaults(command=run_command)
 
 
 def add_plan(commands: Any) -> None:
     """Add `selftrain plan`."""
-    plan = commands.add_parser(
+    plan = add_command(
+        commands,
         "plan",
-        help="what a run will need: parameters, memory, tokens, FLOPs, hours, storage",
-        description="Works out what every stage of a config will need, and warns where it cannot fit. No weights are "
+        plan_command,
+        "what a run will need: parameters, memory, tokens, FLOPs, hours, storage",
+        "Works out what every stage of a config will need, and warns where it cannot fit. No weights are "
         "loaded and no GPU is used. A rate is the median (of two the higher) of the newest three finished runs in the config's store on the same kind of device "
         "with models of about the same size; without such a run they are assumed from the device's peak, and the plan says so. "
         "Exit code: 0 it fits, 1 it does not (the warnings say what helps), 2 wrong usage.",
@@ -64,7 +66,6 @@ def add_plan(commands: Any) -> None:
     )
     plan.add_argument("--html", metavar="FILE", help="also write the plan as a page")
     plan.add_argument("--json", action="store_true", help="print JSON")
-    plan.set_defaults(command=plan_command)
 
 
 def _add_hardware(plan: argparse.ArgumentParser) -> None:
@@ -101,22 +102,15 @@ def _add_hardware(plan: argparse.ArgumentParser) -> None:
 
 def add_node(commands: Any) -> None:
     """Add `selftrain node`."""
-    node = commands.add_parser("node", help="lend this machine to the training of a run on another machine")
+    about = "lend this machine to the training of a run on another machine"
+    node = add_command(commands, "node", node_command, about)
     node.add_argument("store", help="the run's store, under the same path as on the other machine")
-    node.set_defaults(command=node_command)
 
 
 def _add_config(command: argparse.ArgumentParser) -> None:
     """The arguments that name a config and change it."""
     command.add_argument("config", help="a YAML file, or the name of a shipped config: demo, ...")
-    command.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="A.B=VALUE",
-        help="override a setting (may be repeated)",
-    )
+    add_list(command, "--set", "A.B=VALUE", "override a setting (may be repeated)", dest="settings")
     command.add_argument("--rounds", type=int, help="rounds of reward model and PPO")
 
 

@@ -8,15 +8,18 @@ import sys
 from typing import Any
 
 from flows.offline import offline
+from flows.options import add_command, add_number
 from selftrain.errors import UsageError
 
 
 def add_serve(commands: Any) -> None:
     """Add `selftrain serve`."""
-    serve = commands.add_parser(
+    serve = add_command(
+        commands,
         "serve",
-        help="rank over HTTP, as Cohere, Jina, vLLM and Text Embeddings Inference do",
-        description="Ranks candidates over HTTP in the way that the run's validation chose. SIGHUP loads the newest reranker without "
+        serve_command,
+        "rank over HTTP, as Cohere, Jina, vLLM and Text Embeddings Inference do",
+        "Ranks candidates over HTTP in the way that the run's validation chose. SIGHUP loads the newest reranker without "
         "losing a request; SIGTERM answers what was accepted and ends. A token: SELFTRAIN_TOKEN. See docs/serve.md.",
     )
     serve.add_argument(
@@ -27,61 +30,23 @@ def add_serve(commands: Any) -> None:
     serve.add_argument("--by", metavar="WAY", help="another way to rank: rm-2 is the reranker alone")
     serve.add_argument("--device", default="cpu", help="(default: %(default)s)")
     serve.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
-    serve.add_argument("--port", type=int, default=8081, help="(default: %(default)s)")
-    _add_limits(serve)
-    serve.add_argument(
-        "--stuck",
-        type=float,
-        default=300.0,
-        metavar="S",
-        help="/healthz answers 503 when candidates are scored for more than S seconds (default: %(default)s)",
+    add_number(serve, "--port", 8081, None)
+    add_number(serve, "--queue", 8192, "N", "candidates that may wait; more get HTTP 503")
+    add_number(serve, "--documents", 1000, "N", "candidates of one request; more get HTTP 413")
+    add_number(
+        serve, "--characters", 200_000, "N", "characters of one prompt or candidate; more get HTTP 413"
     )
-    serve.add_argument(
-        "--workers",
-        type=int,
-        default=1,
-        metavar="N",
-        help="processes that serve and share cores and --queue; as many as cores suit small models (default: %(default)s)",
-    )
+    stuck = "/healthz answers 503 when candidates are scored for more than S seconds"
+    add_number(serve, "--stuck", 300.0, "S", stuck)
+    workers = "processes that serve and share cores and --queue; as many as cores suit small models"
+    add_number(serve, "--workers", 1, "N", workers)
     serve.add_argument(
         "--threads",
         type=int,
         metavar="N",
         help="scoring threads of a process, which share its cores (default: 2 on CPUs with one worker, else 1)",
     )
-    serve.add_argument(
-        "--poll",
-        type=float,
-        default=60.0,
-        metavar="S",
-        help="look for a newer reranker every S seconds; 0: only at SIGHUP (default: %(default)s)",
-    )
-    serve.set_defaults(command=serve_command)
-
-
-def _add_limits(serve: argparse.ArgumentParser) -> None:
-    """Add the options that limit requests and what waits."""
-    serve.add_argument(
-        "--queue",
-        type=int,
-        default=8192,
-        metavar="N",
-        help="candidates that may wait; more get HTTP 503 (default: %(default)s)",
-    )
-    serve.add_argument(
-        "--documents",
-        type=int,
-        default=1000,
-        metavar="N",
-        help="candidates of one request; more get HTTP 413 (default: %(default)s)",
-    )
-    serve.add_argument(
-        "--characters",
-        type=int,
-        default=200_000,
-        metavar="N",
-        help="characters of one prompt or candidate; more get HTTP 413 (default: %(default)s)",
-    )
+    add_number(serve, "--poll", 60.0, "S", "look for a newer reranker every S seconds; 0: only at SIGHUP")
 
 
 def check_port(port: int) -> None:

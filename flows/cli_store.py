@@ -5,36 +5,35 @@ import json
 from pathlib import Path
 from typing import Any
 
+from flows.options import add_command, add_number
 from selftrain.errors import UsageError
 from selftrain.units import count_of
 
 
 def add_runs(commands: Any) -> None:
     """Add `selftrain runs`, `show` and `compare`."""
-    runs = commands.add_parser("runs", help="list the runs in a folder")
+    runs = add_command(commands, "runs", runs_command, "list the runs in a folder")
     runs.add_argument("folder", nargs="?", default="runs", help="where runs are (default: runs)")
-    runs.set_defaults(command=runs_command)
 
-    show = commands.add_parser("show", help="the stages of a run: keys, seconds, figures")
+    show = add_command(commands, "show", show_command, "the stages of a run: keys, seconds, figures")
     show.add_argument("run", help="a run's folder, or its name in runs/")
-    show.set_defaults(command=show_command)
 
-    compare = commands.add_parser(
+    compare = add_command(
+        commands,
         "compare",
-        help="several runs (seeds) as one, or several methods side by side: figures and paired differences",
-        description="Runs whose configs differ only in the seed are pooled. Where they differ otherwise, each method is "
+        compare_command,
+        "several runs (seeds) as one, or several methods side by side: figures and paired differences",
+        "Runs whose configs differ only in the seed are pooled. Where they differ otherwise, each method is "
         "compared with that of the first run.",
     )
     compare.add_argument("runs", nargs="+", metavar="RUN", help="folders of finished runs, or names in runs/")
     compare.add_argument("--json", action="store_true", help="print JSON")
-    compare.set_defaults(command=compare_command)
 
 
 def add_store(commands: Any) -> None:
     """Add `selftrain why` and `selftrain gc`."""
-    why = commands.add_parser(
-        "why", help="how a key differs from that of the nearest earlier artifact of its stage"
-    )
+    about = "how a key differs from that of the nearest earlier artifact of its stage"
+    why = add_command(commands, "why", why_command, about)
     why.add_argument(
         "key", help="a key or its first digits, or a stage's name such as rm-2 (see `show`, `run --dry-run`)"
     )
@@ -43,24 +42,18 @@ def add_store(commands: Any) -> None:
         "--store",
         help="the store's folder or URL (default: the run's, else that of SELFTRAIN_STORE, else runs/store)",
     )
-    why.set_defaults(command=why_command)
 
-    gc = commands.add_parser(
+    gc = add_command(
+        commands,
         "gc",
-        help="remove artifacts that no run needs any more from a store",
-        description="Keeps the artifacts of the newest finished runs of each name, of unfinished runs that were at work within a "
+        gc_command,
+        "remove artifacts that no run needs any more from a store",
+        "Keeps the artifacts of the newest finished runs of each name, of unfinished runs that were at work within a "
         "week, and of the registry, with all their inputs, and what is younger than an hour; removes other artifacts, superseded and abandoned attempts, old builds and cached copies.",
     )
     gc.add_argument("store", help="the store's folder or URL")
-    gc.add_argument(
-        "--keep-runs",
-        type=int,
-        default=5,
-        metavar="N",
-        help="number of newest finished runs of each name to keep (default: 5)",
-    )
+    add_number(gc, "--keep-runs", 5, "N", "number of newest finished runs of each name to keep")
     gc.add_argument("--dry-run", action="store_true", help="only print what would be removed")
-    gc.set_defaults(command=gc_command)
 
 
 def runs_command(options: argparse.Namespace) -> int:

@@ -9,15 +9,18 @@ from typing import Any
 
 from flows.cli_serve import check_port
 from flows.offline import offline
+from flows.options import add_command, add_number
 from selftrain.errors import UsageError
 
 
 def add_studio(commands: Any) -> None:
     """Add `selftrain studio`."""
-    studio = commands.add_parser(
+    studio = add_command(
+        commands,
         "studio",
-        help="a page to paste or generate candidates, rank them and see which tokens cost them",
-        description="Serves a page for one person at this machine (loopback only): scores, the sandbox's verdicts, the pick, and the "
+        studio_command,
+        "a page to paste or generate candidates, rank them and see which tokens cost them",
+        "Serves a page for one person at this machine (loopback only): scores, the sandbox's verdicts, the pick, and the "
         "score of each token. Ctrl-C ends it.",
     )
     studio.add_argument("what", metavar="RUN", help="a run, champion, or a reranker's folder, URL or hub id")
@@ -30,8 +33,7 @@ def add_studio(commands: Any) -> None:
     studio.add_argument("--base-url", metavar="URL", help="a server with OpenAI's protocol that generates")
     studio.add_argument("--chat", action="store_true", help="the server's model answers questions")
     studio.add_argument("--device", default="cpu", help="(default: %(default)s)")
-    studio.add_argument("--port", type=int, default=8082, help="0: any free one (default: %(default)s)")
-    studio.set_defaults(command=studio_command)
+    add_number(studio, "--port", 8082, None, "0: any free one")
 
 
 def studio_command(options: argparse.Namespace) -> int:

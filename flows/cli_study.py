@@ -5,31 +5,30 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from flows.options import add_command, add_list, add_number
 from selftrain.launch.ending import ENDING
 
 
 def add_study(commands: Any) -> None:
     """Add `selftrain study`."""
-    study = commands.add_parser(
+    study = add_command(
+        commands,
         "study",
-        help="variants of a config, each with several seeds, and one table with paired intervals",
-        description="Runs every variant of a study file with every seed; equal stages are built once. The same command resumes: "
+        study_command,
+        "variants of a config, each with several seeds, and one table with paired intervals",
+        "Runs every variant of a study file with every seed; equal stages are built once. The same command resumes: "
         "finished runs are kept, a failed one does not stop the others. Writes SPLIT.md, SPLIT.csv, SPLIT.json and plots into the "
         "study's folder. Exit code: 0 all runs are finished, 1 some are not, 2 wrong usage.",
     )
     study.add_argument(
         "study", help="a YAML file (docs/studies.md), or the name of a shipped study: evidence, ..."
     )
-    study.add_argument(
-        "--set",
-        dest="settings",
-        action="append",
-        default=[],
-        metavar="A.B=VALUE",
-        help="override a setting of the base config (may be repeated); a variant's own settings override it",
+    overrides = (
+        "override a setting of the base config (may be repeated); a variant's own settings override it"
     )
+    add_list(study, "--set", "A.B=VALUE", overrides, dest="settings")
     study.add_argument("--out", help="the study's folder (default: runs/NAME)")
-    study.add_argument("--jobs", type=int, default=1, metavar="N", help="number of runs at once (default: 1)")
+    add_number(study, "--jobs", 1, "N", "number of runs at once")
     study.add_argument(
         "--split",
         choices=("validation", "test"),
@@ -39,7 +38,6 @@ def add_study(commands: Any) -> None:
     study.add_argument(
         "--dry-run", action="store_true", help="print the runs, what they share, and the planned time"
     )
-    study.set_defaults(command=study_command)
 
 
 def study_command(options: argparse.Namespace) -> int:

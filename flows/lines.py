@@ -11,6 +11,7 @@ import math
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import islice
 from pathlib import Path
@@ -48,6 +49,24 @@ def read_text(name: str) -> str:
         return Path(name).read_text("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{name}: cannot be read as text: {error}") from error
+
+
+@contextmanager
+def reading(source: str, target: str) -> Iterator[IO[bytes]]:
+    """Open `source` (- is standard input) for a block that writes `target`. Raises UsageError where one of them fails."""
+    try:
+        with open(0 if source == "-" else source, "rb", closefd=source != "-") as lines:
+            yield lines
+    except BrokenPipeError:  # who reads the answers has gone, which is no mistake
+        raise
+    except OSError as error:
+        raise UsageError(f"{source} or {target}: {error.strerror}") from error
+
+
+def tell(source: str, number: int, wrong: str) -> None:
+    """Print what is wrong with a line of `source` (- is standard input)."""
+    place = f"line {number}" if source == "-" else f"{source}:{number}"
+    print(f"selftrain: {place}: {wrong}", file=sys.stderr)
 
 
 def read_rows(file: IO[bytes], name: str, done: int = 0) -> Iterator[Row]:

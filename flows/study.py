@@ -150,13 +150,9 @@ def _alone(out: Path) -> Iterator[int]:
     on whose study was killed: two runs in one folder would each call the other's unfinished."""
     if (out / NAME).is_file():
         raise UsageError(f"{out}: this is the folder of a run; choose another for the study with --out")
-    try:
+    with _writing(out):
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out, os.O_RDONLY)
-    except OSError as error:
-        raise UsageError(
-            f"{out}: {error}; expected a folder that can be written: choose one with --out"
-        ) from error
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -167,6 +163,16 @@ def _alone(out: Path) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
+
+
+@contextmanager
+def _writing(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise UsageError(
+            f"{folder}: {error}; expected a folder that can be written: choose one with --out"
+        ) from error
 
 
 def run_cells(waiting: Sequence[Outline], jobs: int, lock: int) -> dict[str, str]:
@@ -199,16 +205,12 @@ def run_cells(waiting: Sequence[Outline], jobs: int, lock: int) -> dict[str, str
 def _start(outline: Outline, lock: int) -> "subprocess.Popen[bytes]":
     """Start `selftrain run` with the cell's config, which is written into its folder."""
     folder = outline.folder
-    try:
+    with _writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         # Only what is set: keys tell a default from the same number given as another type (2000 and 2000.0).
         values = outline.cell.config.model_dump(mode="json", exclude_unset=True)
         replace_file(folder / "config.yaml", yaml.safe_dump(values, sort_keys=False).encode())
         log = (folder / LOG).open("ab")
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: {error}; expected a folder that can be written: choose one with --out"
-        ) from error
     command = [sys.executable, "-m", "flows.cli", "run", str(folder / "config.yaml"), "--out", str(folder)]
     path = os.pathsep.join(filter(None, [str(Path(__file__).parent.parent), os.environ.get("PYTHONPATH")]))
     print(
@@ -253,18 +255,12 @@ def report(
         pools = study_pools(finished_run(outline.folder), split)
         variants.setdefault(cell.variant, {})[cell.seed] = pools
     if study.baseline not in variants:
-        raise RunError(f"no run of the baseline {study.baseline} is finished; " + _first(missing))
+        name, why = next(iter(missing.items()))
+        raise RunError(f"no run of the baseline {study.baseline} is finished; {name}: {why}")
     seed = min(study.config.seeds)
     table = study_table(
         variants, study.baseline, split, study.config.pools, study.config.bootstrap, seed, study.differences
     )
-    try:
+    with _writing(out):
         write_study(table, study.config.name, out, missing)
-    except OSError as error:
-        raise UsageError(f"{out}: {error}; expected a folder that can be written") from error
     return markdown(table, study.config.name, missing), len(missing)
-
-
-def _first(missing: Mapping[str, str]) -> str:
-    name, why = next(iter(missing.items()))
-    return f"{name}: {why}"

@@ -50,7 +50,10 @@ def plan_next(run: Run) -> tuple[Attempt, Identity, list[Record]]:
     """
     records = Registry(run.store, run.config.name).records()
     champion = records[-1].champion if records else None
-    longest = max([run.config.rounds, *(one.rounds for record in records for one in _contenders(record))])
+    contenders = (
+        one for record in records for one in (record.champion, record.challenger) if one is not None
+    )
+    longest = max([run.config.rounds, *(one.rounds for one in contenders)])
     keys = Outline(
         run.config.model_copy(update={"rounds": longest + 2}),
         run.store,
@@ -186,7 +189,3 @@ def _measured(run: Run, rounds: int) -> dict[str, Any]:
         "sandbox_errors": sum(counts.get("sandbox_error", 0) for counts in verdicts.values()),
         "training_seconds": sum(manifest(step)["seconds"] for step in trained),
     }
-
-
-def _contenders(record: Record) -> list[Contender]:
-    return [one for one in (record.champion, record.challenger) if one is not None]

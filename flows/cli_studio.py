@@ -74,6 +74,5 @@ def listen(port: int) -> socket.socket:
     """A socket that listens on `port` of 127.0.0.1; 0: any free port. Raises UsageError where it cannot."""
     try:
         return socket.create_server(("127.0.0.1", port))
-    except (OSError, OverflowError) as error:
-        why = os.strerror(error.errno or 0) if isinstance(error, OSError) else "expected 0 to 65535"
-        raise UsageError(f"--port {port}: cannot be listened on: {why}") from error
+    except OSError as error:
+        raise UsageError(f"--port {port}: cannot be listened on: {os.strerror(error.errno or 0)}") from error

@@ -49,15 +49,15 @@ def _events(*states: str) -> set[str]:
     return {f"prefect.flow-run.{state}" for state in states}
 
 
-def _trigger(posture: Posture, **settings: Any) -> EventTrigger:
-    """A trigger that watches each run of a deployment of prefect.yaml, all of which have the tag, by itself."""
+def _trigger(posture: Posture, tag: str = "selftrain", each: bool = True, **settings: Any) -> EventTrigger:
+    """A trigger that watches the runs with a tag, which all deployments of prefect.yaml give; `each`: each by itself."""
     return EventTrigger(
         posture=posture,
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
         match_related=ResourceSpecification(
-            {"prefect.resource.id": "prefect.tag.selftrain", "prefect.resource.role": "tag"}
+            {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
         ),
-        for_each={"prefect.resource.id"},
+        for_each={"prefect.resource.id"} if each else set(),
         **settings,
     )
 
@@ -129,12 +129,10 @@ def alerts(nightly: timedelta, cancelling: int, told: list[ActionTypes]) -> list
         AutomationCore(
             name="selftrain: no successful nightly",
             description=f"No run of the deployment prod completed in {nightly / timedelta(hours=1):g} hours.",
-            trigger=EventTrigger(
-                posture=Posture.Proactive,
-                match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
-                match_related=ResourceSpecification(
-                    {"prefect.resource.id": "prefect.tag.prod", "prefect.resource.role": "tag"}
-                ),
+            trigger=_trigger(
+                Posture.Proactive,
+                tag="prod",
+                each=False,
                 # The time counts from the last success, or from the first run where none has succeeded: these events begin
                 # to count only where nothing does yet.
                 after=_events("Completed", "Pending", "Late"),

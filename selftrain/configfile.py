@@ -27,12 +27,7 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     the value found.
     """
     path = find_config(name)
-    try:
-        values = read_yaml(path) or {}
-    except ValueError as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from error
-    if not isinstance(values, dict):
-        raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
+    values = read_settings(path)
     _switch(values, overrides or {})
     for key, value in (overrides or {}).items():
         _set(values, key, deepcopy(value))  # a later override may set something in it
@@ -55,12 +50,26 @@ def load_config(name: str, overrides: dict[str, Any] | None = None) -> RunConfig
     return config.model_copy(update={"runtime": runtime})
 
 
-def find_config(name: str) -> Path:
-    """The file that `name` names: a path, or the name of a shipped config. Raises UsageError if there is none."""
-    if path := first_file(Path(name), CONFIGS / name, CONFIGS / f"{name}.yaml"):
+def find_config(name: str, folder: Path = CONFIGS, what: str = "config") -> Path:
+    """The file that `name` names: a path, or the name of a shipped file in `folder`. Raises UsageError if there is none.
+
+    what  what the file is, for the message
+    """
+    if path := first_file(Path(name), folder / name, folder / f"{name}.yaml"):
         return path
-    known = ", ".join(sorted(path.stem for path in CONFIGS.glob("*.yaml")))
-    raise UsageError(f"no config {name!r}: expected a YAML file or one of: {known}")
+    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
+    raise UsageError(f"no {what} {name!r}: expected a YAML file or one of: {known}")
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The keys and values of a YAML file; an empty one has none. Raises UsageError, with a message of one line."""
+    try:
+        values = read_yaml(path) or {}
+    except ValueError as error:
+        raise UsageError(f"{path}: not readable as YAML: {error}") from error
+    if not isinstance(values, dict):
+        raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
+    return values
 
 
 def first_file(*paths: Path) -> Path | None:

@@ -76,7 +76,7 @@ class Stage:
         }
 
     def ref(self, config: Any, **inputs: ArtifactRef) -> ArtifactRef:
-        """The artifact that this stage builds from `config` (model, dataclass or dict) and `inputs`."""
+        """The artifact that this stage builds from `config` (model or dict) and `inputs`."""
         return ArtifactRef(self.name, fingerprint(self.identity(config, inputs)))
 
 

@@ -11,9 +11,8 @@ from typing import Any, Self
 from pydantic import Field, ValidationError, model_validator
 
 from selftrain.config import NAME, RANKERS, Resamples, RunConfig, Strict
-from selftrain.configfile import CONFIGS, first_file, load_config
+from selftrain.configfile import CONFIGS, find_config, load_config, read_settings
 from selftrain.errors import UsageError
-from selftrain.yamlfile import read_yaml
 
 Overrides = dict[str, Any]
 """Dotted name of a setting -> its value."""
@@ -98,16 +97,10 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     Raises UsageError, with a message of one line, for a file or config that is not there, an unknown setting, a wrong value, or
     two variants with the same config.
     """
-    path = _find(name)
+    path = find_config(name, CONFIGS / "studies", "study")
+    values = read_settings(path)
     try:
-        values = read_yaml(path)
-    except ValueError as error:
-        raise UsageError(f"{path}: not readable as YAML: {error}") from error
-    try:
-        if not isinstance(values, dict):
-            raise UsageError(f"{path}: expected keys and values, got {type(values).__name__}")
-        values.setdefault("name", path.stem)
-        config = StudyConfig.model_validate(values)
+        config = StudyConfig.model_validate({"name": path.stem} | values)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
@@ -135,18 +128,10 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
             try:
                 cells.append(Cell(variant, seed, load_config(base, changes)))
             except UsageError as error:
-                raise UsageError(f"{path}: variant {variant}: {_one_line(error)}") from None
+                raise UsageError(f"{path}: variant {variant}: {' '.join(str(error).split())}") from None
     _check_different(path, cells)
     _check_rankers(path, config, cells)
     return Study(path, config, baseline, tuple(cells))
-
-
-def _find(name: str) -> Path:
-    folder = CONFIGS / "studies"
-    if path := first_file(Path(name), folder / name, folder / f"{name}.yaml"):
-        return path
-    known = ", ".join(sorted(path.stem for path in folder.glob("*.yaml")))
-    raise UsageError(f"no study {name!r}: expected a YAML file or one of: {known}")
 
 
 def _variants(path: Path, config: StudyConfig) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -199,7 +184,3 @@ def _check_different(path: Path, cells: list[Cell]) -> None:
 def same(path: Path, first: str, second: str) -> str:
     """The message about two variants that are one."""
     return f"{path}: the variants {first} and {second} are the same run; change a setting of one, or leave it out"
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())

@@ -109,11 +109,14 @@ def part_of(run: Run, step: Step, names: list[str], number: int, count: int) -> 
 @task(cache_policy=NO_CACHE, persist_result=False)
 def make_part(part: dict[str, Any]) -> int:
     """Runs on a Dask worker: build a part's shards and upload them to the store; returns the number of shards."""
+    from distributed import get_worker
+
     logger = get_run_logger()
     found = Part.model_validate(part)
     cancel_reason = until_released()
+    directory = get_worker().local_directory  # Dask deletes it after the worker is killed
     with (
-        tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=scratch()) as folder,
+        tempfile.TemporaryDirectory(prefix=f"{found.stage}-", dir=directory) as folder,
         ChildLog(logger) as log,
     ):
         context = Context(found, {}, Path(folder), found.runtime, Progress(found.run, found, logger), log=log)
@@ -124,13 +127,6 @@ def make_part(part: dict[str, Any]) -> int:
                 raise RunError(f"{found.label} was ended: {cancel_reason()}") from error
             raise
     return len(found.only)
-
-
-def scratch() -> str:
-    """The local directory of this Dask worker, which Dask deletes after the worker is killed."""
-    from distributed import get_worker
-
-    return str(get_worker().local_directory)
 
 
 def until_released() -> Callable[[], str | None]:

@@ -29,7 +29,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, PREFEC
 
 from selftrain.errors import RunError, UsageError
 from selftrain.stop import current
-from selftrain.units import duration
+from selftrain.units import count_of, duration
 
 LEASE_SECONDS = 300.0
 """Seconds from a lease's last renewal to its end: the longest outage of the server that a holder outlasts for sure."""
@@ -143,7 +143,8 @@ class Slots:
                 self._names = [limit.name for limit in limits]
                 if not limits or self._take(client) or (release_dead(client) and self._take(client)):
                     break
-                awaited = f"a free slot of the Prefect server's limit {_sizes(limits)}"
+                slots = (f"{limit.name}, which has {count_of(limit.limit, 'slot')}" for limit in limits)
+                awaited = f"a free slot of the Prefect server's limit {' and '.join(slots)}"
             except httpx.HTTPError as error:
                 if not _passes(error):
                     raise
@@ -204,12 +205,6 @@ class Slots:
             expired = self._lease
             self._lost = not self._take(client)
             expired.forget()
-
-
-def _sizes(limits: list[GlobalConcurrencyLimitResponse]) -> str:
-    return " and ".join(
-        f"{limit.name}, which has {limit.limit} {'slot' if limit.limit == 1 else 'slots'}" for limit in limits
-    )
 
 
 def _passes(error: httpx.HTTPError) -> bool:

@@ -153,7 +153,7 @@ def _reward(folder: Path, config: RunConfig, shape: Shape, rows: Few) -> tuple[f
     _, counted = _train(reward.train, folder, "reward", config_slice, pairs="pairs", start="sft")
     longer = list(map(max, rows.answers, rows.answers[1:] + rows.answers[:1]))
     one = rows.read(longer, micro_rows(rows.count, settings.micro_batch_size, ONE))
-    return flops.reward(shape, replace(one, count=2 * one.count), ONE, settings.lora), counted
+    return flops.train(shape, replace(one, count=2 * one.count), ONE, settings.lora), counted
 
 
 def _ppo(folder: Path, config: RunConfig, shape: Shape, rows: Few, tokens: int) -> tuple[float, float]:

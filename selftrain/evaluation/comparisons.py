@@ -97,10 +97,10 @@ def headline(pool: Pool, ranker: str, evaluation: Evaluation) -> Headline:
     table = outcomes(pool)
     found = known or _paired("", table[ranker], table[rival], pool_weights(pool))
     return {
-        "solved": _only(metrics["rankers"][ranker]),
+        "solved": only(metrics["rankers"][ranker]),
         "rival": rival,
-        "rival_solved": _only(untrained(metrics)[rival]),
-        "difference": _only(found),
+        "rival_solved": only(untrained(metrics)[rival]),
+        "difference": only(found),
         "tasks": pool.tasks,
     }
 
@@ -115,7 +115,8 @@ def headline_text(ranker: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _only(estimate: Estimate) -> Estimate:
+def only(estimate: Estimate) -> Estimate:
+    """The value and its interval alone."""
     return {"value": estimate["value"], "low": estimate["low"], "high": estimate["high"]}
 
 

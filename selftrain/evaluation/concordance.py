@@ -4,7 +4,7 @@ All counts are whole or half numbers below 2^53, so they are exact in any order 
 candidates but for sorting.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -56,18 +56,13 @@ def _beaten(drawn: NDArray[Any], right: NDArray[Any], wrong: NDArray[Any], place
         first, last = np.searchsorted(places, [start, stop + (stop == len(wrong))])
         sums = np.zeros((stop - start + 1, drawn.shape[1]), np.int64 if drawn.itemsize > 1 else np.int32)
         np.cumsum(drawn[wrong[start:stop]], axis=0, dtype=sums.dtype, out=sums[1:])
-        for low, high in _slices(first, last):
+        for low in range(first, last, FAILING):
+            high = min(low + FAILING, last)
             mine = drawn[right[low:high]]
             won += (mine * sums[places[low:high] - start]).sum(axis=0, dtype=np.int64)
             won += before * mine.sum(axis=0, dtype=np.int64)
         before += sums[-1]
     return won
-
-
-def _slices(first: int, last: int) -> Iterator[tuple[int, int]]:
-    """Parts of at most FAILING from `first` to before `last`."""
-    for low in range(first, last, FAILING):
-        yield low, min(low + FAILING, last)
 
 
 def own_pairs_won(scores: Floats, passed: Bools) -> float:

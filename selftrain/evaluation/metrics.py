@@ -155,7 +155,9 @@ def subset_sizes(n: int) -> list[int]:
     return [2**power for power in range(n.bit_length()) if 2**power < n] + [n]
 
 
-def bootstrap_weights(tasks: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> Floats:
+def bootstrap_weights(
+    tasks: Sequence[str], resamples: int = RESAMPLES, seed: int | np.random.Generator = 0
+) -> Floats:
     """[1 + resamples, problems] how often each problem is drawn; row 0 is the original sample, all ones.
 
     `tasks` [problems]: the task of each problem; problems of one task are drawn together. Deterministic for the same set of

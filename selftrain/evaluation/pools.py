@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sandbox.verdicts import Verdict
 from selftrain.errors import UsageError
-from selftrain.evaluation.scores import Scores
+from selftrain.evaluation.scores import Scores, rows_of
 from selftrain.records import Candidate, Execution, Problem, iter_columns, read_records, table
 
 Floats = NDArray[np.float64]
@@ -39,11 +39,7 @@ class Texts(Sequence[str]):
     def __len__(self) -> int:
         return len(self._column)
 
-    @overload
-    def __getitem__(self, at: int) -> str: ...
-    @overload
-    def __getitem__(self, at: slice) -> Sequence[str]: ...
-    def __getitem__(self, at: int | slice) -> str | Sequence[str]:
+    def __getitem__(self, at: Any) -> Any:
         return Texts(self._column[at]) if isinstance(at, slice) else str(self._column[int(at)])
 
     def __iter__(self) -> Iterator[str]:
@@ -235,8 +231,8 @@ def _pool(
     """The pool of two Arrow tables: of candidates, as `_compact` makes it, and of their executions."""
     import pyarrow as pa
 
-    owner = _rows_of(candidates["problem_id"], pa.array([problem.id for problem in problems], pa.string()))
-    found = executions.take(_rows_of(candidates["id"], executions["candidate_id"]))
+    owner = rows_of(candidates["problem_id"], pa.array([problem.id for problem in problems], pa.string()))
+    found = executions.take(rows_of(candidates["id"], executions["candidate_id"]))
     sample = candidates["sample"].to_numpy()
     verdicts = [Verdict(verdict) for verdict in found["verdict"].to_pylist()]
     judged = np.array([verdict.is_label for verdict in verdicts], bool)
@@ -272,16 +268,6 @@ def _pool(
 
     judged_problems = tuple(with_candidates(at) for at in range(len(problems)) if ends[at] < ends[at + 1])
     return Pool(name, judged_problems, int((~judged).sum()))
-
-
-def _rows_of(ids: Any, among: Any) -> NDArray[np.int64]:
-    """The row of each of `ids` in the column `among`. Raises KeyError where one is not there."""
-    import pyarrow.compute as pc
-
-    rows = pc.index_in(ids, value_set=among)
-    if rows.null_count:
-        raise KeyError(ids.filter(rows.is_null())[0].as_py())
-    return np.asarray(rows.to_numpy(), np.int64)
 
 
 def with_logprob(pool: Pool, weights: Mapping[str, float]) -> Pool:

@@ -38,12 +38,7 @@ class Scores(Mapping[str, float]):
 
     def of(self, ids: Any) -> NDArray[Any]:
         """The scores of the candidates `ids`, an Arrow array, in their order. Raises KeyError where one has none."""
-        import pyarrow.compute as pc
-
-        rows = pc.index_in(ids, value_set=self.ids)
-        if rows.null_count:
-            raise KeyError(ids.filter(rows.is_null())[0].as_py())
-        return self.values_by_row[rows.to_numpy(zero_copy_only=False)]
+        return self.values_by_row[rows_of(ids, self.ids)]
 
     @cached_property
     def _rows(self) -> dict[str, int]:
@@ -58,6 +53,16 @@ class Scores(Mapping[str, float]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+
+def rows_of(ids: Any, among: Any) -> NDArray[np.int64]:
+    """The row of each of `ids` in the Arrow column `among`. Raises KeyError where one is not there."""
+    import pyarrow.compute as pc
+
+    rows = pc.index_in(ids, value_set=among)
+    if rows.null_count:
+        raise KeyError(ids.filter(rows.is_null())[0].as_py())
+    return np.asarray(rows.to_numpy(zero_copy_only=False), np.int64)
 
 
 PoolScores = Mapping[str, Scores]

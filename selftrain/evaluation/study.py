@@ -15,7 +15,7 @@ from typing import TypedDict, final
 
 import numpy as np
 
-from selftrain.evaluation.metrics import RESAMPLES, Estimate, mean_estimate, outcomes
+from selftrain.evaluation.metrics import RESAMPLES, Estimate, bootstrap_weights, mean_estimate, outcomes
 from selftrain.evaluation.pools import SHUFFLED, WITH_AGREEMENT, WITH_LOGPROB, Floats, Pool, PoolProblem
 
 RERANKER = "reranker"
@@ -79,8 +79,7 @@ class Resamples:
         self._drawn: dict[tuple[int, str], Floats] = {}
         for at in sorted(strata):
             tasks = sorted(strata[at])
-            draws = rng.multinomial(len(tasks), np.full(len(tasks), 1 / len(tasks)), size=resamples)
-            columns = np.vstack([np.ones(len(tasks)), draws]).T
+            columns = bootstrap_weights(tasks, resamples, rng).T
             self._drawn |= {(at, task): column for task, column in zip(tasks, columns, strict=True)}
 
     def _unit(self, problem: PoolProblem) -> tuple[int, str]:

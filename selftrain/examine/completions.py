@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from selftrain.config import ExecuteConfig
 from selftrain.evaluation.pools import AGREEMENT, Pool, load_pool
@@ -76,9 +75,5 @@ def judged_pool(
         AGREE.run(replace(context, config=agree, inputs=roles))
         scores[AGREEMENT] = json.loads((context.folder / "groups.json").read_text())
     name = "completions"
-    places: dict[str, Path] = {
-        "problems": context.folder,
-        f"{name}.candidates": context.folder,
-        f"{name}.executions": context.folder,
-    }
+    places = dict.fromkeys(("problems", f"{name}.candidates", f"{name}.executions"), context.folder)
     return load_pool(places, name, SPLIT, scores)

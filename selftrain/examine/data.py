@@ -220,12 +220,8 @@ def _duplicates(
     where: Mapping[str, str],
 ) -> Iterator[Finding]:
     """Each pair of duplicates as a finding on a problem of the file; a pair with a held-out task is a leak."""
-    mine: dict[str, Problem] = {}
-    held: dict[str, Problem] = {}
-    for problem in own:
-        mine.setdefault(problem.task, problem)
-    for problem in others:
-        held.setdefault(problem.task, problem)
+    # The first problem of each task.
+    mine, held = ({problem.task: problem for problem in reversed(some)} for some in (own, others))
     for pair, how in pairs.items():
         inside = [mine[task] for task in pair if task in mine]
         outside = [held[task] for task in pair if task in held and task not in mine]

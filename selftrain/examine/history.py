@@ -219,16 +219,11 @@ def _pairs(record: Mapping[str, Any], name: str, problem: Problem, candidate: Ca
     own = form(problem, candidate.completion) if pairs else ""
     found = []
     for pair in pairs.values():
-        for role, id, text, score, other, other_score in (
-            ("chosen", pair.chosen_id, pair.chosen, pair.chosen_score, pair.rejected_id, pair.rejected_score),
-            (
-                "rejected",
-                pair.rejected_id,
-                pair.rejected,
-                pair.rejected_score,
-                pair.chosen_id,
-                pair.chosen_score,
-            ),
+        chosen = (pair.chosen_id, pair.chosen_score)
+        rejected = (pair.rejected_id, pair.rejected_score)
+        for role, text, (id, score), (other, other_score) in (
+            ("chosen", pair.chosen, chosen, rejected),
+            ("rejected", pair.rejected, rejected, chosen),
         ):
             if id == name or form(problem, text) == own:
                 copy = None if id == name else id

@@ -162,7 +162,7 @@ class Planner:
         looks = updates // config.evaluation_steps if config.evaluation_steps else 0
         looked_at = replace(rows, count=looks * 2 * pairs * config.holdout)
         work = {
-            "train_reward": flops.reward(shape, rows, self.runtime, config.lora)
+            "train_reward": flops.train(shape, rows, self.runtime, config.lora)
             + flops.forward(shape, looked_at)
         }
         longest = min(config.max_tokens, shape.context, max(self.corpus.prompts["rl"]) + cap)
@@ -338,17 +338,14 @@ class Planner:
         """CPU seconds of `programs` (language -> count). For the bank's problems no time limits are assumed to be reached."""
         return sandbox_seconds(programs, 0.0 if self.config.problems.source == "bank" else TIMEOUT_SHARE)
 
-    def new_pairs(self) -> float:
-        """Number of pairs that each round adds."""
-        if self.pairs is not None:
-            return self.pairs
-        each = min(self.config.mine.pairs_per_problem, self.config.sample.rl / 2)
-        return max(1, round(self.corpus.count("rl") * PAIR_SHARE * each))
-
-    def pairs_until(self, round: int) -> float:
-        """Number of pairs of the rounds up to `round`."""
-        pairs = self.new_pairs() * round
-        return pairs if self.config.mine.max_pairs is None else min(pairs, self.config.mine.max_pairs)
+    def pairs_until(self, number: int) -> float:
+        """Number of pairs of the rounds up to round `number`."""
+        added, mine = self.pairs, self.config.mine
+        if added is None:
+            each = min(mine.pairs_per_problem, self.config.sample.rl / 2)
+            added = max(1, round(self.corpus.count("rl") * PAIR_SHARE * each))
+        pairs = added * number
+        return pairs if mine.max_pairs is None else min(pairs, mine.max_pairs)
 
     def share_of(self, programs: float) -> dict[str, int]:
         """Language -> share of `programs`, in proportion to the languages of the rl split's problems."""

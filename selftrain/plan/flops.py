@@ -67,11 +67,6 @@ def sft(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | Non
     )
 
 
-def reward(shape: Shape, rows: Rows, runtime: RuntimeConfig, lora: LoraConfig | None = None) -> float:
-    """Reward training on `rows`; each pair is two rows."""
-    return train(shape, rows, runtime, lora)
-
-
 def decode(shape: Shape, rows: Rows, sharing: float = 1) -> float:
     """Sampling: one pass over the prompt for every `sharing` rows, then the completion token by token."""
     tokens = max(0.0, rows.completion - 1)  # the pass over the prompt gives the first token

@@ -21,7 +21,6 @@ def text(plan: Plan) -> str:
 
 def page(plan: Plan) -> str:
     """An HTML page of the same make as a run's report; it loads no other files."""
-    about, *rest = heading(plan)
     return (
         environment()
         .get_template("plan.html")
@@ -29,7 +28,7 @@ def page(plan: Plan) -> str:
             name=plan.config.name,
             style=page_style(),
             verdict="It does not fit" if plan.warnings else "It fits",
-            heading=[about, *rest],
+            heading=list(heading(plan)),
             warnings=[*too_high(plan.config), *plan.warnings],
             stages=_used(*stage_table(plan)),
             overlap=overlap(plan),

@@ -14,23 +14,21 @@ from selftrain.problems.rows import Fields, MemoryLimit, Row, TimeLimit, check_f
 from selftrain.records import Problem
 
 
-class _Case(Fields):
+class _Exact(Fields):
     model_config = ConfigDict(extra="forbid")
 
+
+class _Case(_Exact):
     stdin: str
     stdout: str
 
 
-class _Checker(Fields):
-    model_config = ConfigDict(extra="forbid")
-
+class _Checker(_Exact):
     language: str
     program: Annotated[str, Field(min_length=1)]
 
 
-class _Fields(Fields):
-    model_config = ConfigDict(extra="forbid")
-
+class _Fields(_Exact):
     task: Annotated[str, Field(min_length=1)]
     language: str
     prompt: Annotated[str, Field(min_length=1)]

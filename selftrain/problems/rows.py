@@ -201,21 +201,8 @@ def read_rows(path: Path, broken: Callable[[DataError], None] | None = None) -> 
     """
     if not path.name.endswith(SUFFIXES):
         raise DataError(f"{path}: unknown format; expected one of {', '.join(SUFFIXES)}")
-    empty = True
-
-    def tell(error: DataError) -> None:
-        nonlocal empty
-        empty = False  # a file of which each line is broken holds something
-        if broken is not None:
-            broken(error)
-
-    told = None if broken is None else tell
-    rows = _json_rows(path) if path.name.removesuffix(".gz").endswith(".json") else _jsonl_rows(path, told)
-    for row in rows:
-        empty = False
-        yield row
-    if empty:
-        raise DataError(f"{path}:1: the file holds no problems; expected one JSON object a line")
+    whole = path.name.removesuffix(".gz").endswith(".json")
+    yield from _json_rows(path) if whole else _jsonl_rows(path, broken)
 
 
 def digest_files(paths: Iterable[Path]) -> str:
@@ -238,14 +225,18 @@ def _json_rows(path: Path) -> Iterator[Row]:
     if not isinstance(value, list):
         yield Row(value, f"{path}:1", path.name)
         return
+    if not value:
+        raise _empty(path)
     for at, item in enumerate(value):
         yield Row(item, f"{path}:1: item {at}", path.name)
 
 
 def _jsonl_rows(path: Path, broken: Callable[[DataError], None] | None) -> Iterator[Row]:
+    empty = True
     for number, line in _lines(path):
         if not line.strip():
             continue
+        empty = False
         try:
             value = parse_json(line.rstrip(), path, number)
         except DataError as error:
@@ -254,6 +245,12 @@ def _jsonl_rows(path: Path, broken: Callable[[DataError], None] | None) -> Itera
             broken(error)
             continue
         yield Row(value, f"{path}:{number}", path.name)
+    if empty:
+        raise _empty(path)
+
+
+def _empty(path: Path) -> DataError:
+    return DataError(f"{path}:1: the file holds no problems; expected one JSON object a line")
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str]]:

@@ -76,12 +76,12 @@ def answers(pool: Pool, metrics: Metrics, chosen: str, found: Mapping[str, Compa
     gain = paired(pool, chosen, rival, found)
     assert gain is not None, f"{rival} is a way of the pool's metrics"
     over_random = paired(pool, chosen, "random", found)
-    share = pick["gap_recovered"]
+    share, name = pick["gap_recovered"], explained(chosen)[0]
     given = [
         Answer(
             "Is it better than picking without training?",
             *_yes(gain, pool),
-            f"{_upper(explained(chosen)[0])} picks a right program on {numbers.percent(pick['value'])} of the "
+            f"{name[0].upper()}{name[1:]} picks a right program on {numbers.percent(pick['value'])} of the "
             f"{count_of(metrics['problems'], 'test problem')} {numbers.interval(pick)}. The best way without training here, "
             f"{explained(rival)[0]}, does on {numbers.percent(best['value'])} {numbers.interval(best)}.",
         ),
@@ -152,7 +152,3 @@ def _tone(difference: Estimate, pool: Pool) -> str:
 
 def _includes_0(difference: Estimate) -> bool:
     return difference["low"] <= 0 <= difference["high"]
-
-
-def _upper(text: str) -> str:
-    return text[0].upper() + text[1:]

@@ -73,13 +73,8 @@ class ReportInputs:
 def render(inputs: ReportInputs) -> str:
     """The HTML page. `build.finish_report` later fills in the line about the duration of the run."""
     templates = environment()
-    templates.filters |= {
-        "percent": numbers.percent,
-        "interval": numbers.interval,
-        "difference": numbers.difference,
-        "signed": numbers.signed,
-        "duration": numbers.duration,
-    }
+    filters = ("percent", "interval", "difference", "signed", "duration")
+    templates.filters |= {name: getattr(numbers, name) for name in filters}
     script = "".join((ASSETS / name).read_text("utf-8") for name in ("text.js", "browse.js"))
     metrics = {name: pool["overall"] for name, pool in inputs.evaluation["pools"].items()}
     found = {row["name"]: row for row in inputs.evaluation["comparisons"]}

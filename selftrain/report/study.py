@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from selftrain.config import is_reward_model
-from selftrain.evaluation.comparisons import Comparison
+from selftrain.evaluation.comparisons import Comparison, only
 from selftrain.evaluation.metrics import Estimate
 from selftrain.evaluation.study import Row, Table
 from selftrain.report.charts import difference_chart, share_chart
@@ -156,12 +156,7 @@ def _charts(table: Table, pool: str) -> Iterator[tuple[str, str]]:
     base = table["baseline"]
     yield "", share_chart(f"Share of {table['split']} problems that {ranker} solves, pool {pool}", shares)
     over: dict[str, Comparison] = {
-        row["variant"]: {
-            "name": row["variant"],
-            "value": row["value"],
-            "low": row["low"],
-            "high": row["high"],
-        }
+        row["variant"]: {"name": row["variant"], **only(row)}
         for row in rows
         if row["minus"] == (base, ranker) and row["variant"] != base
     }

@@ -41,17 +41,13 @@ def nice_scale(values: Sequence[float], start: float, end: float, *, at_least: f
     low, high = min(values), max(values)
     if high - low < at_least:
         low, high = low - at_least / 2, high + at_least / 2
-    step = tick_step(low, high)
+    rough = (high - low) / 4
+    power = 10.0 ** math.floor(math.log10(rough))
+    # The smallest of 1, 2 or 5 times a power of ten of which at most four cover low..high.
+    step = next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))
     first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
     ticks = tuple(i * step for i in range(first, last + 1))
     return Scale(ticks[0], ticks[-1], start, end, ticks)
-
-
-def tick_step(low: float, high: float, about: int = 4) -> float:
-    """The smallest step, 1, 2 or 5 times a power of ten, of which at most `about` cover low..high."""
-    rough = (high - low) / about
-    power = 10.0 ** math.floor(math.log10(rough))
-    return next(factor * power for factor in (1.0, 2.0, 5.0, 10.0) if factor * power >= rough * (1 - 1e-9))
 
 
 def tick_label(value: float) -> str:

@@ -11,6 +11,7 @@ import re
 import time
 import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
@@ -229,17 +230,13 @@ class Files:
             if self.is_s3 or self.fs.exists(path):
                 self.fs.rm_file(path)
 
-        try:
+        with suppress(FileNotFoundError):
             self._do(f"delete {path}", delete)
-        except FileNotFoundError:
-            return
 
     def delete_folder(self, folder: str) -> None:
         """Delete all files under `folder`, if there are any."""
-        try:
+        with suppress(FileNotFoundError):
             self._do(f"delete {folder}", lambda: self.fs.rm(folder, recursive=True))
-        except FileNotFoundError:
-            return
 
     def _do(self, what: str, act: Callable[[], Result]) -> Result:
         """Call `act`, with retries of transient failures. `what`: description for messages, such as `read PATH`."""

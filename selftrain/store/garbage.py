@@ -72,7 +72,12 @@ def collect(store: Store, keep_runs: int, dry_run: bool, say: Callable[[str], No
     named = refs_in([records[name] for name in runs]) | refs_in(registry_records(store).values())
     kept = with_inputs(store, named)
     total = 0
-    for garbage in [*of_stages(store, found, kept, now), *of_runs(store, records, runs)]:
+    old = sorted(records.keys() - set(runs))
+    of_runs = [
+        Garbage(f"record of run {name.removesuffix('.json')}", files=[f"{store.root}/{RUNS}/{name}"])
+        for name in old
+    ]
+    for garbage in [*of_stages(store, found, kept, now), *of_runs]:
         if not dry_run:
             for path in garbage.files:
                 store.files.delete(path)
@@ -173,12 +178,6 @@ def of_key(
         age = WEEK if part == PROGRESS and manifest is None else HOUR
         if not _young(infos, now, age):
             yield Garbage(f"{what} {ref}", _bytes(infos), [f"{where}/{part}"])
-
-
-def of_runs(store: Store, records: Mapping[str, Any], kept: list[str]) -> Iterator[Garbage]:
-    """The records of the runs that are not kept."""
-    for name in sorted(set(records) - set(kept)):
-        yield Garbage(f"record of run {name.removesuffix('.json')}", 0, [], [f"{store.root}/{RUNS}/{name}"])
 
 
 def of_this_machine(store: Store, now: float, dry_run: bool) -> Iterator[tuple[str, int]]:

@@ -26,7 +26,8 @@ def explain(store: Store, key: str, stages: Stages | None = None) -> str:
     manifests = {m["key"]: m for stage in STAGES for m in store.manifests(stage)}
     wanted = key.rsplit("/", 1)[-1]
     matching = [m for k, m in manifests.items() if k.startswith(wanted)]
-    runs = [stages] if stages is not None else newest_first(store)
+    newest = sorted(run_records(store).values(), key=when, reverse=True) if stages is None else ()
+    runs = [record["stages"] for record in newest] if stages is None else [stages]
     named = [run[wanted]["key"] for run in runs if wanted in run]
     if named and not matching:
         if named[0] not in manifests:
@@ -62,11 +63,6 @@ def explain(store: Store, key: str, stages: Stages | None = None) -> str:
     lines.append(f"nearest earlier: {other['key']}  ({other['label']})")
     lines += changes or ["no difference"]
     return "\n".join(lines)
-
-
-def newest_first(store: Store) -> list[Stages]:
-    """The stages of every run that has a record in the store, the newest run first."""
-    return [record["stages"] for record in sorted(run_records(store).values(), key=when, reverse=True)]
 
 
 def flatten(value: Any, name: str = "") -> dict[str, Any]:

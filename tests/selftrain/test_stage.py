@@ -1,15 +1,13 @@
 """Tests of cache keys: what they are computed from, and which values they refuse."""
 
-import enum
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
-from selftrain.cache_key import KEY_LENGTH, canonical_json, fingerprint
+from selftrain.cache_key import KEY_LENGTH, fingerprint
 from selftrain.config import JsonlConfig, ModelConfig, MultiPLEConfig
 from selftrain.errors import UsageError
 from selftrain.stage import ArtifactRef, Outcome, Stage
@@ -33,27 +31,6 @@ def test_the_key_is_the_sha256_of_the_canonical_json():
 def test_order_of_fields_and_kind_of_container_do_not_matter():
     assert DEMO.ref({"a": 1, "b": (1, 2)}) == DEMO.ref({"b": [1, 2], "a": 1})
     assert fingerprint({"a": "é", "b": None}) == fingerprint({"b": None, "a": "é"})
-
-
-@dataclass(frozen=True)
-class Point:
-    """A dataclass."""
-
-    x: int
-    y: float
-
-
-class Colour(enum.Enum):
-    """An enum."""
-
-    red = "r"
-
-
-def test_dataclasses_and_enums_are_their_values():
-    assert canonical_json({"at": Point(1, 2.5), "in": Colour.red}, "config") == {
-        "at": {"x": 1, "y": 2.5},
-        "in": "r",
-    }
 
 
 def test_everything_in_the_identity_changes_the_key():

@@ -8,8 +8,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from flows.offline import offline
-from flows.options import add_command, add_list, add_number, add_sandbox, judging, runtime_of, within
+from flows.options import add_command, add_list, add_number, add_sandbox, judging, offline, runtime_of, within
 from flows.progress import Progress
 from selftrain.errors import UsageError
 from selftrain.units import count_of

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from flows.lines import Before, Row, check_files, encoded, go_on, read_rows, read_text, reading, tell
-from flows.offline import offline
-from flows.options import add_command, add_number, add_sandbox, runtime_of
+from flows.options import add_command, add_number, add_sandbox, offline, runtime_of
 from flows.progress import Progress
 from selftrain.errors import UsageError
 from selftrain.units import count_of, visible

@@ -2,11 +2,10 @@
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from typing import Any
 
-from flows.options import add_command
+from flows.options import add_command, offline
 from selftrain.units import count_of, visible
 
 EXAMPLES = """\
@@ -39,15 +38,13 @@ def add_inspect(commands: Any) -> None:
 
 def inspect_command(options: argparse.Namespace) -> int:
     """`selftrain inspect`."""
-    os.environ.setdefault("HF_HUB_OFFLINE", "1")
+    offline()
     from selftrain.examine.history import history
     from selftrain.store.runfile import find_run, read_run
 
     found = history(read_run(find_run(options.run)), options.candidate)
-    if options.json:
-        print(json.dumps(asdict(found) | {"mean_logprob": _mean(found)}, indent=1))
-    else:
-        print("\n".join(_lines(found)))
+    values = asdict(found) | {"mean_logprob": _mean(found)}
+    print(json.dumps(values, indent=1) if options.json else "\n".join(_lines(found)))
     return 0
 
 

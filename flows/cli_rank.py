@@ -10,8 +10,7 @@ from typing import Any
 
 from flows import cli_batch
 from flows.lines import read_text
-from flows.offline import offline
-from flows.options import add_command
+from flows.options import add_command, offline
 from selftrain.errors import UsageError
 from selftrain.units import visible
 

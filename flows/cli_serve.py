@@ -7,8 +7,7 @@ import os
 import sys
 from typing import Any
 
-from flows.offline import offline
-from flows.options import add_command, add_number
+from flows.options import add_command, add_number, offline
 from selftrain.errors import UsageError
 
 

@@ -8,8 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 from flows.cli_serve import check_port
-from flows.offline import offline
-from flows.options import add_command, add_number
+from flows.options import add_command, add_number, offline
 from selftrain.errors import UsageError
 
 

@@ -55,11 +55,9 @@ def canonical_json(value: Any, where: str, whole: bool = True) -> Any:
 
 def fingerprint(value: Any) -> str:
     """The first 32 hex digits of the sha256 of `value`'s canonical JSON."""
-    text = json.dumps(
-        canonical_json(value, "key"),
-        sort_keys=True,
-        separators=(",", ":"),
-        ensure_ascii=True,
-        allow_nan=False,
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:KEY_LENGTH]
+    return hashlib.sha256(canonical_text(value, "key").encode()).hexdigest()[:KEY_LENGTH]
+
+
+def canonical_text(value: Any, where: str) -> str:
+    """The canonical JSON of `value` as text."""
+    return json.dumps(canonical_json(value, where), sort_keys=True, separators=(",", ":"), allow_nan=False)

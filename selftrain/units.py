@@ -32,6 +32,11 @@ def count_of(count: int, one: str, several: str | None = None) -> str:
     return f"{count} {one if count == 1 else several or f'{one}s'}"
 
 
+def doublings(most: int) -> list[int]:
+    """The powers of two below `most`, and `most`."""
+    return [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
+
+
 def none_of(count: int, one: str) -> str:
     """The subject of a sentence with a verb in the singular: `none of the 2 pairs`, or `not even the only pair`."""
     return f"not even the only {one}" if count == 1 else f"none of the {count_of(count, one)}"

@@ -22,7 +22,7 @@ from prefect.exceptions import PrefectException
 
 from tasks.part import Part
 from tasks.progress import Pace, describe, watch
-from tasks.run import Run, Step
+from tasks.run import LOGGER, Run, Step
 
 SECONDS_BETWEEN_UPDATES = 5.0
 NOT_SHOWN = (PrefectException, httpx.HTTPError, OSError)
@@ -40,12 +40,11 @@ def show_table(run: Run, step: Step, manifest: dict[str, Any]) -> None:
         {"figure": "seconds in all", "value": round(manifest.get("seconds", 0.0), 1)},
         {"figure": "key", "value": step.ref.key},
     ]
+    key = artifact_key(run.config.name, step.name)
     try:
-        create_table_artifact(rows, key=artifact_key(run.config.name, step.name), description=step.label)
+        create_table_artifact(rows, key=key, description=step.label)
     except NOT_SHOWN as error:
-        logging.getLogger("selftrain").warning(
-            "cannot create the table artifact of %s: %s", step.label, error
-        )
+        LOGGER.warning("cannot create the table artifact of %s: %s", step.label, error)
 
 
 def figures(metrics: dict[str, Any]) -> Iterator[tuple[str, int | float | str]]:
@@ -75,7 +74,7 @@ def show_markdown(run: Run, what: str, text: str) -> None:
     try:
         create_markdown_artifact(text, key=key, description=description)
     except NOT_SHOWN as error:
-        logging.getLogger("selftrain").warning("cannot create the artifact %s: %s", key, error)
+        LOGGER.warning("cannot create the artifact %s: %s", key, error)
 
 
 def show_report(run: Run, step: Step) -> None:
@@ -174,5 +173,5 @@ class Progress:
             else:
                 update_progress_artifact(self.artifact, 100 * done / total, description=text)
         except NOT_SHOWN as error:
-            logging.getLogger("selftrain").debug("cannot update the progress artifact: %s", error)
+            LOGGER.debug("cannot update the progress artifact: %s", error)
         self.logger.info("%s", text)

@@ -28,7 +28,6 @@ from selftrain.stage import Context
 from selftrain.store.artifact_cache import cache_folder
 from selftrain.store.files import PATIENT
 from selftrain.store.runfolder import new_id
-from selftrain.store.store import Store
 from tasks.dask import share_out
 from tasks.display import ChildLog, Progress, show_report, show_table, task_name
 from tasks.events import emit_built
@@ -62,8 +61,21 @@ class PrefectRun(ScheduledRun):
 
     @cached_property
     def result_storage(self) -> Path | RemoteFileSystem:
-        """Result of the function `result_storage`, computed once."""
-        return result_storage(self.store)
+        """The folder of Prefect's results: in the store, so that all workers share it.
+
+        Prefect saves the storage block on its server, which must not contain credentials. If the store's credentials do not come
+        from the environment, results therefore stay on this machine, and the same task on another one is Completed, not Cached.
+        """
+        store = self.store
+        if not store.is_local and not store.has_options:
+            settings = {"use_listings_cache": False} | (PATIENT if store.files.is_s3 else {})
+            block = RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=settings)
+            block.save(f"selftrain-store-{fingerprint(store.url)}", overwrite=True, _sync=True)
+            return block
+        folder = Path(store.root if store.is_local else cache_folder()) / ".prefect"
+        with store.writing():
+            folder.mkdir(parents=True, exist_ok=True)
+        return folder
 
     def complete(self) -> None:
         """Carry out all steps that were planned, as task runs."""
@@ -127,23 +139,6 @@ def check_dask() -> None:
             "runtime.dask needs a Prefect server that the Dask workers reach, and PREFECT_API_URL is not set; start one with "
             "`make server` and set PREFECT_API_URL to its address"
         )
-
-
-def result_storage(store: Store) -> Path | RemoteFileSystem:
-    """The folder of Prefect's results: in the store, so that all workers share it.
-
-    Prefect saves the storage block on its server, which must not contain credentials. If the store's credentials do not come from
-    the environment, results therefore stay on this machine, and the same task on another machine is Completed instead of Cached.
-    """
-    if not store.is_local and not store.has_options:
-        settings = {"use_listings_cache": False} | (PATIENT if store.files.is_s3 else {})
-        block = RemoteFileSystem(basepath=f"{store.url.rstrip('/')}/.prefect", settings=settings)
-        block.save(f"selftrain-store-{fingerprint(store.url)}", overwrite=True, _sync=True)
-        return block
-    folder = Path(store.root if store.is_local else cache_folder()) / ".prefect"
-    with store.writing():
-        folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _key(_: Any, arguments: dict[str, Any]) -> str:

@@ -25,6 +25,7 @@ from selftrain.evaluation.pools import (
     PoolProblem,
     with_logprob,
 )
+from selftrain.units import doublings
 
 RESAMPLES = 2000
 """Default number of bootstrap resamples."""
@@ -150,11 +151,6 @@ def _chances_of_places(n: int, k: int) -> Floats:
     return np.array([math.comb(n - 1 - j, k - 1) / math.comb(n, k) for j in range(n)])
 
 
-def subset_sizes(n: int) -> list[int]:
-    """The sizes of subsets for which `best_of` is reported: the powers of two below n, and n."""
-    return [2**power for power in range(n.bit_length()) if 2**power < n] + [n]
-
-
 def bootstrap_weights(
     tasks: Sequence[str], resamples: int = RESAMPLES, seed: int | np.random.Generator = 0
 ) -> Floats:
@@ -240,7 +236,7 @@ def _metrics(pool: Pool, resamples: int, seed: int, unknown: Collection[str]) ->
         return estimate
 
     def curve(way: str) -> dict[str, Estimate]:
-        sizes = [] if way.endswith(AGREEMENT) else subset_sizes(samples)
+        sizes = [] if way.endswith(AGREEMENT) else doublings(samples)
         return {
             str(k): estimate for k in sizes if (estimate := mean_estimate(best_of(pool, way, k), weights))
         }

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from selftrain.cache_key import KEY_LENGTH, canonical_json
+from selftrain.cache_key import KEY_LENGTH, canonical_text
 from selftrain.records import ROWS
 
 ID = "candidate_id"
@@ -107,10 +107,7 @@ def read_scores(folder: Path, pool: str, rankers: Collection[str] | None = None)
 def scores_digest(pools: Mapping[str, PoolScores], result: Any) -> str:
     """`fingerprint` of {"scores": pools, "result": result}, without a copy of the scores as one text."""
     sha = hashlib.sha256()
-    rest = json.dumps(
-        canonical_json(result, "key.result"), sort_keys=True, separators=(",", ":"), allow_nan=False
-    )
-    sha.update(b'{"result":' + rest.encode() + b',"scores":{')
+    sha.update(b'{"result":' + canonical_text(result, "key.result").encode() + b',"scores":{')
     for at, pool in enumerate(sorted(pools)):
         sha.update(b"," * bool(at) + json.dumps(pool).encode() + b":{")
         for number, ranker in enumerate(sorted(pools[pool])):

@@ -22,6 +22,7 @@ from selftrain.stage import Context
 from selftrain.stages.prepare import broken_checkers, broken_tests, last_line
 from selftrain.stages.prepare_checks import Key, tried
 
+PROBLEM = ("problem has", "problems have")
 KINDS = {
     "unreadable": (
         "line cannot",
@@ -29,42 +30,22 @@ KINDS = {
         "be read as a problem",
         "mend them: a run refuses the whole file",
     ),
-    "twice": (
-        "problem has",
-        "problems have",
-        "the id of an earlier one",
-        "take one out, or give it another `task` or `id`",
-    ),
+    "twice": (*PROBLEM, "the id of an earlier one", "take one out, or give it another `task` or `id`"),
     "answer_unusable": (
         "answer has",
         "answers have",
         "no completion of the prompt",
         "give the text that follows the prompt",
     ),
-    "tests_broken": (
-        "problem has",
-        "problems have",
-        "tests that cannot run",
-        "mend `tests`: no program could pass them",
-    ),
-    "checker_broken": (
-        "problem has",
-        "problems have",
-        "a checker that fails",
-        "mend `checker`: it must judge any output",
-    ),
+    "tests_broken": (*PROBLEM, "tests that cannot run", "mend `tests`: no program could pass them"),
+    "checker_broken": (*PROBLEM, "a checker that fails", "mend `checker`: it must judge any output"),
     "answer_wrong": (
         "answer fails",
         "answers fail",
         "the tests of the same problem",
         "mend `response` or `tests`, whichever is wrong",
     ),
-    "cannot_fail": (
-        "problem has",
-        "problems have",
-        "tests that an empty program passes",
-        "add tests: any program counts as right",
-    ),
+    "cannot_fail": (*PROBLEM, "tests that an empty program passes", "add tests: any program counts as right"),
     "duplicates": (
         "pair of tasks is",
         "pairs of tasks are",

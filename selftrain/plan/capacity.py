@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 
 from selftrain.plan.corpus import Corpus
 from selftrain.plan.estimate import Planner, Step, check_batches
-from selftrain.units import count_of
+from selftrain.units import count_of, doublings
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def capacities(planner: Planner, most: int) -> list[Capacity]:
     """The run's times on 1, 2, 4, ... machines and on `most` machines."""
     steps = list(planner.steps())
     found = []
-    for machines in counts(most):
+    for machines in doublings(most):
         seconds = {"sample": 0.0, "execute": 0.0, "other": 0.0}
         for step in steps:
             kind = step.stage if step.shards else "other"
@@ -59,11 +59,6 @@ def unshared_seconds(planner: Planner, nodes: int) -> float | None:
     if any(check_batches(config)):
         return None
     return sum(step.seconds for step in replace(planner, config=config).steps() if not step.shards)
-
-
-def counts(most: int) -> list[int]:
-    """The powers of two below `most`, and `most`."""
-    return [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
 
 
 def shared(step: Step, machines: int, start: float) -> float:

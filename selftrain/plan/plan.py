@@ -10,9 +10,9 @@ from selftrain.errors import SelftrainError, UsageError
 from selftrain.models.footprint import world, zero_of
 from selftrain.models.shapes import Shape
 from selftrain.plan.capacity import Capacity, capacities, too_few_shards, with_problems
-from selftrain.plan.corpus import Corpus, corpus_of
+from selftrain.plan.corpus import Corpus
 from selftrain.plan.estimate import Planner, Step, check_batches
-from selftrain.plan.rates import Graph, shapes, with_rates
+from selftrain.plan.rates import Graph, planner_of, shapes, with_rates
 from selftrain.plan.speed import Speed, stated_speed
 from selftrain.schedule import timeline
 from selftrain.store.store import Store
@@ -158,13 +158,12 @@ def make_plan(
         from selftrain.plan.suitable import check_architectures
 
         check_architectures(config)
-    corpus = corpus_of(config)
-    shape, judge = shapes(config, corpus.vocabulary)
     cuda = config.runtime.device == "cuda"
     tflops = hardware.tflops or (GPU_TFLOPS if cuda else CPU_TFLOPS * config.runtime.threads)
     scoring = 0.5 if cuda and config.reward.compute_type == "float32" else 1.0  # TF32
     speed = stated_speed(tflops, hardware.utilisation, hardware.sampling_utilisation, scoring)
-    planner = Planner(config, graph(config), shape, judge, corpus, speed)
+    planner = planner_of(config, graph, speed)
+    shape, judge, corpus = planner.shape, planner.judge, planner.corpus
     if store is not None:
         planner = replace(planner, speed=_rates(planner, store, graph))
     workload = workload or Workload()

@@ -128,7 +128,7 @@ def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
     for record in sorted(records, key=lambda record: -record["finished"])[:NEWEST]:
         try:
             config = RunConfig.model_validate(record["config"])
-            earlier = _planner(config, planner, graph)
+            earlier = planner_of(config, graph, planner.speed)
         except (KeyError, ValidationError, SelftrainError):
             continue  # of another version, or its data or models are gone
         for node in earlier.nodes:
@@ -138,12 +138,12 @@ def measured(planner: Planner, store: Store, graph: Graph) -> Iterator[Rate]:
                     yield replace(rate, finished=record["finished"])
 
 
-def _planner(config: RunConfig, planner: Planner, graph: Graph) -> Planner:
-    """The planner of an earlier run."""
+def planner_of(config: RunConfig, graph: Graph, speed: Speed) -> Planner:
+    """The planner of a run. Raises UsageError and DataError where its models or problems are not available."""
     shapes(config)  # raises for a missing model before its problems are read
     corpus = corpus_of(config)
     shape, judge = shapes(config, corpus.vocabulary)
-    return Planner(config, graph(config), shape, judge, corpus, planner.speed)
+    return Planner(config, graph(config), shape, judge, corpus, speed)
 
 
 def rates_of(node: Node, manifest: Mapping[str, Any], earlier: Planner, planner: Planner) -> Iterator[Rate]:

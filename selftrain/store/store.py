@@ -233,9 +233,8 @@ class Store:
         Raises UsageError where weights or metrics hold NaN or infinities: they are never stored.
         """
         attempt = uuid.uuid4().hex[:12]
-        names = {
-            path.relative_to(folder).as_posix(): path for path in sorted(folder.rglob("*")) if path.is_file()
-        }
+        built = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+        names = {path.relative_to(folder).as_posix(): path for path in built}
         kept = {name: path for name, path in names.items() if not name.startswith(f"{PROGRESS}/")}
         models = {name: weights.read(path) for name, path in kept.items() if path.suffix == ".safetensors"}
         weights.check(models, str(ref))

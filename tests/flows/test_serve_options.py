@@ -11,7 +11,7 @@ import pytest
 
 from flows.cli import parser
 from flows.cli_serve import url_of
-from flows.offline import offline
+from flows.options import offline
 from sandbox.cli import main as sandbox_main
 from sandbox.errors import UsageError as SandboxUsageError
 from sandbox.serve.connection import check_free, token_of

@@ -20,7 +20,6 @@ from selftrain.evaluation.metrics import (
     outcomes,
     pass_at_k,
     pool_metrics,
-    subset_sizes,
 )
 from selftrain.evaluation.pools import (
     Pool,
@@ -32,6 +31,7 @@ from selftrain.evaluation.pools import (
     with_logprob,
 )
 from selftrain.records import Candidate, Execution, Problem, write_records
+from selftrain.units import doublings
 
 
 def problem(
@@ -145,9 +145,9 @@ def test_the_pick_from_k_equals_a_count_of_subsets() -> None:
 
 
 def test_curves_end_at_the_pick_from_all() -> None:
-    assert subset_sizes(1) == [1]
-    assert subset_sizes(6) == [1, 2, 4, 6]
-    assert subset_sizes(64) == [1, 2, 4, 8, 16, 32, 64]
+    assert doublings(1) == [1]
+    assert doublings(6) == [1, 2, 4, 6]
+    assert doublings(64) == [1, 2, 4, 8, 16, 32, 64]
     both = problem("x", "++-", scores={"rm-1": [1, 3, 2]}), problem("y", "--+", scores={"rm-1": [1, 0, 2]})
     overall = pool_metrics(pool(*both), 50)["overall"]
     assert list(overall["best_of"]["oracle"]) == ["1", "2", "3"]

@@ -27,7 +27,7 @@ from selftrain.errors import UsageError
 from selftrain.models import footprint
 from selftrain.models.shapes import Shape, shape_of, stored_parameters
 from selftrain.plan import flops
-from selftrain.plan.capacity import Capacity, capacities, counts, shared, too_few_shards, with_problems
+from selftrain.plan.capacity import Capacity, capacities, shared, too_few_shards, with_problems
 from selftrain.plan.corpus import Corpus, padded
 from selftrain.plan.estimate import (
     SANDBOX_MS,
@@ -42,6 +42,7 @@ from selftrain.plan.plan import Hardware, Workload, make_plan, on_hardware
 from selftrain.plan.rates import shapes
 from selftrain.plan.speed import Speed, stated_speed
 from selftrain.plan.table import count, page, text
+from selftrain.units import doublings
 
 ONE = RuntimeConfig(processes=1)
 MIB = 1 << 20
@@ -496,7 +497,7 @@ def test_a_step_takes_as_long_as_the_machine_with_the_most_shards():
     assert [*too_few_shards([step, Step("e", "execute", shards=8)], 8)] == [
         "sample has no more than 5 shards: 3 of 8 machines stay idle; lower sample.shard"
     ]
-    assert (counts(1), counts(8), counts(12)) == ([1], [1, 2, 4, 8], [1, 2, 4, 8, 12])
+    assert (doublings(1), doublings(8), doublings(12)) == ([1], [1, 2, 4, 8], [1, 2, 4, 8, 12])
 
 
 def test_machine_hours_are_those_of_machines_at_work():

@@ -3,7 +3,7 @@
 import argparse
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
 from pathlib import Path
 from typing import IO, Any
@@ -216,18 +216,14 @@ def _maker(generator: Any, options: argparse.Namespace) -> dict[str, Any]:
     return {**model, **how, **_sampling(options)}
 
 
-@contextmanager
-def _output(name: str | None) -> Iterator[IO[bytes]]:
+def _output(name: str | None) -> AbstractContextManager[IO[bytes]]:
     """Standard output, or the end of the file `name`."""
     if name is None:
-        yield sys.stdout.buffer
-        return
-    with ExitStack() as stack:
-        try:
-            file = stack.enter_context(open(name, "ab", buffering=0))
-        except OSError as error:
-            raise UsageError(f"{name}: cannot be written: {error.strerror}") from error
-        yield file
+        return nullcontext(sys.stdout.buffer)
+    try:
+        return open(name, "ab", buffering=0)
+    except OSError as error:
+        raise UsageError(f"{name}: cannot be written: {error.strerror}") from error
 
 
 def _written(rows: Sequence[dict[str, Any]], generator: Any, options: argparse.Namespace) -> list[Written]:

@@ -132,9 +132,8 @@ def ask(options: argparse.Namespace) -> None:
     if options.languages is None:
         options.languages = _answer("languages, separated by commas", "py")
     if options.base is None:
-        options.base = (
-            _answer("pretrained model, a folder or hub id (empty: tiny models, random weights)", "") or None
-        )
+        question = "pretrained model, a folder or hub id (empty: tiny models, random weights)"
+        options.base = _answer(question, "") or None
     if options.gpus is None:
         options.gpus = _number("GPUs", 0)
     if options.rounds is None:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.local import run_here
-from flows.options import add_command, add_list
+from flows.options import add_command, add_list, add_number
 from selftrain.errors import UsageError
 from selftrain.launch.ending import ENDING
 from selftrain.units import count_of
@@ -77,20 +77,10 @@ def _add_hardware(plan: argparse.ArgumentParser) -> None:
         metavar="GIB",
         help="memory of each GPU, or of each process on CPU (default: 80; on CPU the machine's, shared out)",
     )
-    plan.add_argument(
-        "--utilisation",
-        type=_share,
-        default=0.4,
-        metavar="U",
-        help="share of the peak that training reaches (default: 0.4)",
-    )
-    plan.add_argument(
-        "--sampling-utilisation",
-        type=_share,
-        default=0.05,
-        metavar="U",
-        help="share of the peak that sampling token by token reaches (default: 0.05)",
-    )
+    training = "share of the peak that training reaches"
+    sampling = "share of the peak that sampling token by token reaches"
+    add_number(plan, "--utilisation", 0.4, "U", training, kind=_share)
+    add_number(plan, "--sampling-utilisation", 0.05, "U", sampling, kind=_share)
     plan.add_argument(
         "--tflops",
         type=_positive,

@@ -36,11 +36,16 @@ def add_command(
 
 
 def add_number(
-    command: argparse.ArgumentParser, name: str, default: float, metavar: str | None, help: str = ""
+    command: argparse.ArgumentParser,
+    name: str,
+    default: float,
+    metavar: str | None,
+    help: str = "",
+    kind: Callable[[str], float] | None = None,
 ) -> None:
-    """Add an option that is a number of the type of its `default`, which the help names after `help`."""
+    """Add an option that is a number, by default of the type of its `default`, which the help names after `help`."""
     text = f"{help} (default: {default:g})".strip()
-    command.add_argument(name, type=type(default), default=default, metavar=metavar, help=text)
+    command.add_argument(name, type=kind or type(default), default=default, metavar=metavar, help=text)
 
 
 def add_list(

@@ -21,6 +21,8 @@ from tasks.track import need_tracker
 
 LOGGER = logging.getLogger("selftrain")
 
+FINISHED = ". Finished artifacts are in the store"
+
 AnyRun = TypeVar("AnyRun", bound=Run)
 
 
@@ -67,7 +69,7 @@ def carry_out(run: AnyRun, folder: Path, method: Callable[[AnyRun], ArtifactRef]
     the folder is not writable or the tracker is not installed.
     """
     need_tracker(run.config.runtime.tracker)
-    with _writing(folder):
+    with writing(f"the run's folder {folder}", FINISHED):
         run.write(folder, finished=False)
     with in_use(folder):
         if said := link_newest(folder):
@@ -94,7 +96,7 @@ def _reason(error: BaseException) -> str:
 def _finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
     """Copy the report into the run's folder and add the run's own time and cache hits; returns the content of report.json and,
     under `folder`, where it is."""
-    with _writing(folder):
+    with writing(f"the run's folder {folder}", FINISHED):
         for path in run.path(report).glob("report.*"):
             replace_file(folder / path.name, path.read_bytes())
         seconds = (run.store.manifest(report) or {}).get("seconds", 0.0)
@@ -104,11 +106,11 @@ def _finish(run: Run, report: ArtifactRef, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _writing(folder: Path) -> Iterator[None]:
+def writing(what: str, more: str = "") -> Iterator[None]:
+    """Turn a failure to write the folder `what` into a UsageError. `more`: the end of its message."""
     try:
         yield
     except OSError as error:
         raise UsageError(
-            f"the run's folder {folder}: {error}; expected a folder that can be written: choose one with --out. Finished "
-            "artifacts are in the store"
+            f"{what}: {error}; expected a folder that can be written: choose one with --out{more}"
         ) from error

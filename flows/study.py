@@ -18,7 +18,7 @@ from pathlib import Path
 import yaml
 
 from flows.method import graph, method
-from flows.session import open_store
+from flows.session import open_store, writing
 from selftrain.errors import RunError, UsageError
 from selftrain.evaluation.compare import finished_run, is_read, study_pools
 from selftrain.evaluation.pools import Pool
@@ -150,7 +150,7 @@ def _alone(out: Path) -> Iterator[int]:
     on whose study was killed: two runs in one folder would each call the other's unfinished."""
     if (out / NAME).is_file():
         raise UsageError(f"{out}: this is the folder of a run; choose another for the study with --out")
-    with _writing(out):
+    with writing(str(out)):
         out.mkdir(parents=True, exist_ok=True)
         lock = os.open(out, os.O_RDONLY)
     try:
@@ -163,16 +163,6 @@ def _alone(out: Path) -> Iterator[int]:
         yield lock
     finally:
         os.close(lock)
-
-
-@contextmanager
-def _writing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise UsageError(
-            f"{folder}: {error}; expected a folder that can be written: choose one with --out"
-        ) from error
 
 
 def run_cells(waiting: Sequence[Outline], jobs: int, lock: int) -> dict[str, str]:
@@ -205,7 +195,7 @@ def run_cells(waiting: Sequence[Outline], jobs: int, lock: int) -> dict[str, str
 def _start(outline: Outline, lock: int) -> "subprocess.Popen[bytes]":
     """Start `selftrain run` with the cell's config, which is written into its folder."""
     folder = outline.folder
-    with _writing(folder):
+    with writing(str(folder)):
         folder.mkdir(parents=True, exist_ok=True)
         # Only what is set: keys tell a default from the same number given as another type (2000 and 2000.0).
         values = outline.cell.config.model_dump(mode="json", exclude_unset=True)
@@ -261,6 +251,6 @@ def report(
     table = study_table(
         variants, study.baseline, split, study.config.pools, study.config.bootstrap, seed, study.differences
     )
-    with _writing(out):
+    with writing(str(out)):
         write_study(table, study.config.name, out, missing)
     return markdown(table, study.config.name, missing), len(missing)

@@ -49,16 +49,27 @@ def _events(*states: str) -> set[str]:
     return {f"prefect.flow-run.{state}" for state in states}
 
 
-def _trigger(posture: Posture, tag: str = "selftrain", each: bool = True, **settings: Any) -> EventTrigger:
-    """A trigger that watches the runs with a tag, which all deployments of prefect.yaml give; `each`: each by itself."""
-    return EventTrigger(
+def _automation(
+    name: str,
+    description: str,
+    actions: list[ActionTypes],
+    posture: Posture,
+    tag: str = "selftrain",
+    each: bool = True,
+    **trigger: Any,
+) -> AutomationCore:
+    """An automation for the runs with a tag, which all deployments of prefect.yaml give; `each`: it watches each run by itself."""
+    watched = EventTrigger(
         posture=posture,
         match=ResourceSpecification({"prefect.resource.id": "prefect.flow-run.*"}),
         match_related=ResourceSpecification(
             {"prefect.resource.id": f"prefect.tag.{tag}", "prefect.resource.role": "tag"}
         ),
         for_each={"prefect.resource.id"} if each else set(),
-        **settings,
+        **trigger,
+    )
+    return AutomationCore(
+        name=f"selftrain: {name}", description=description, trigger=watched, actions=actions
     )
 
 
@@ -70,93 +81,72 @@ def automations(silent: int, again: int) -> list[AutomationCore]:
     # committed that the trigger has fired, and fire it again.
     onwards = _events("Scheduled", "Pending", "Running")
     schedule = {"state": StateType.SCHEDULED, "name": "AwaitingRetry"}
+    silence = f"no sign of life for {silent} s"
+    always = f"crashed {CRASHES} times in a day; the worker's log says how its process ended"
     return [
-        AutomationCore(
-            name="selftrain: a silent run goes on",
-            description="A run whose heartbeats stopped has crashed. The server refuses this for a run that has ended.",
-            trigger=_trigger(
-                Posture.Proactive,
-                after=heartbeats,
-                expect=heartbeats | ends,
-                within=timedelta(seconds=silent),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CRASHED, name=SILENT, message=f"no sign of life for {silent} s"
-                )
-            ],
+        _automation(
+            "a silent run goes on",
+            "A run whose heartbeats stopped has crashed. The server refuses this for a run that has ended.",
+            [ChangeFlowRunState(state=StateType.CRASHED, name=SILENT, message=silence)],
+            Posture.Proactive,
+            after=heartbeats,
+            expect=heartbeats | ends,
+            within=timedelta(seconds=silent),
         ),
-        AutomationCore(
-            name="selftrain: a silent run is scheduled",
-            description="At once, so that nothing has happened to the run since the server found it not ended.",
-            trigger=_trigger(Posture.Reactive, expect=_events(SILENT), within=timedelta(0)),
-            actions=[ChangeFlowRunState(**schedule, message=f"no sign of life for {silent} s")],
+        _automation(
+            "a silent run is scheduled",
+            "At once, so that nothing has happened to the run since the server found it not ended.",
+            [ChangeFlowRunState(**schedule, message=silence)],
+            Posture.Reactive,
+            expect=_events(SILENT),
+            within=timedelta(0),
         ),
-        AutomationCore(
-            name="selftrain: a crashed run is scheduled",
-            description="A run that a worker or the run itself reported as crashed is scheduled again.",
-            trigger=_trigger(
-                Posture.Proactive,
-                after=_events("Crashed"),
-                expect=(ends - _events("Crashed")) | onwards,
-                within=timedelta(seconds=again),
-            ),
-            actions=[ChangeFlowRunState(**schedule, message=f"crashed {again} s ago")],
+        _automation(
+            "a crashed run is scheduled",
+            "A run that a worker or the run itself reported as crashed is scheduled again.",
+            [ChangeFlowRunState(**schedule, message=f"crashed {again} s ago")],
+            Posture.Proactive,
+            after=_events("Crashed"),
+            expect=(ends - _events("Crashed")) | onwards,
+            within=timedelta(seconds=again),
         ),
-        AutomationCore(
-            name="selftrain: a run that always crashes fails",
-            description="It crashes before its flow begins, which would count its starts.",
-            trigger=_trigger(
-                Posture.Reactive,
-                expect=_events("Crashed", SILENT),
-                threshold=CRASHES,
-                within=timedelta(days=1),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.FAILED,
-                    message=f"crashed {CRASHES} times in a day; the worker's log says how its process ended",
-                )
-            ],
+        _automation(
+            "a run that always crashes fails",
+            "It crashes before its flow begins, which would count its starts.",
+            [ChangeFlowRunState(state=StateType.FAILED, message=always)],
+            Posture.Reactive,
+            expect=_events("Crashed", SILENT),
+            threshold=CRASHES,
+            within=timedelta(days=1),
         ),
     ]
 
 
 def alerts(nightly: timedelta, cancelling: int, told: list[ActionTypes]) -> list[AutomationCore]:
     """The automations for what needs a person, whom the actions `told` tell."""
-    ends = _events("Completed", "Failed", "Crashed", "Cancelled")
+    stuck = f"stuck in Cancelling for {cancelling} s: neither its worker nor its process ended it"
     return [
-        AutomationCore(
-            name="selftrain: no successful nightly",
-            description=f"No run of the deployment prod completed in {nightly / timedelta(hours=1):g} hours.",
-            trigger=_trigger(
-                Posture.Proactive,
-                tag="prod",
-                each=False,
-                # The time counts from the last success, or from the first run where none has succeeded: these events begin
-                # to count only where nothing does yet.
-                after=_events("Completed", "Pending", "Late"),
-                expect=_events("Completed"),
-                within=nightly,
-            ),
-            actions=told or [DoNothing()],
+        _automation(
+            "no successful nightly",
+            f"No run of the deployment prod completed in {nightly / timedelta(hours=1):g} hours.",
+            told or [DoNothing()],
+            Posture.Proactive,
+            tag="prod",
+            each=False,
+            # The time counts from the last success, or from the first run where none has succeeded: these events begin
+            # to count only where nothing does yet.
+            after=_events("Completed", "Pending", "Late"),
+            expect=_events("Completed"),
+            within=nightly,
         ),
-        AutomationCore(
-            name="selftrain: a run stuck in Cancelling is Cancelled",
-            description=f"It was Cancelling for {cancelling} s. It would hold its slot, and the next runs would wait for it.",
-            trigger=_trigger(
-                Posture.Proactive,
-                after=_events("Cancelling"),
-                expect=ends,
-                within=timedelta(seconds=cancelling),
-            ),
-            actions=[
-                ChangeFlowRunState(
-                    state=StateType.CANCELLED,
-                    message=f"stuck in Cancelling for {cancelling} s: neither its worker nor its process ended it",
-                ),
-                *told,
-            ],
+        _automation(
+            "a run stuck in Cancelling is Cancelled",
+            f"It was Cancelling for {cancelling} s. It would hold its slot, and the next runs would wait for it.",
+            [ChangeFlowRunState(state=StateType.CANCELLED, message=stuck), *told],
+            Posture.Proactive,
+            after=_events("Cancelling"),
+            expect=_events("Completed", "Failed", "Crashed", "Cancelled"),
+            within=timedelta(seconds=cancelling),
         ),
     ]
 

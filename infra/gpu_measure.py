@@ -4,6 +4,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from selftrain.store.lease import in_background
+
 PEAKS = {
     "B200": 2250, "GH200": 989, "H200": 989, "H100 PCIe": 756, "H100": 989, "H20": 148, "A100": 312, "A800": 312, "A40": 150,
     "A30": 165, "A10G": 70, "A10": 125, "L40S": 362, "L40": 181, "L4": 121, "RTX 6000 Ada": 364, "RTX A6000": 155, "4090": 165,
@@ -16,21 +18,16 @@ PEAKS = {
 def peak_memory(device: str) -> Iterator[list[int]]:
     """A list whose only number is the most bytes in use meanwhile: on the fullest GPU, beyond what was in use before; on a CPU,
     resident in the largest of this process's descendants. It is 0 where that ended before it was first looked at."""
-    found, over = [0], threading.Event()
+    found = [0]
     measure = _used_on_gpus if device == "cuda" else _used_by_children
     before = measure() if device == "cuda" else 0
 
-    def watch() -> None:
+    def watch(over: threading.Event) -> None:
         while not over.wait(0.05):
             found[0] = max(found[0], measure() - before)
 
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
+    with in_background(watch):
         yield found
-    finally:
-        over.set()
-        thread.join()
 
 
 def _used_on_gpus() -> int:

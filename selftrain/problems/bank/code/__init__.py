@@ -1,6 +1,6 @@
 """The code of each operation in each language: `CODE[language][operation]` is one line of code.
 
-Each family (`lists`, `strings`, `numbers`) has a file. `{k}` stands for the operation's number. The function's argument
+Each family (`lists`, `strings`, `numbers`) has a file; `forms` writes lines that differ only in an expression. `{k}` stands for the operation's number. The function's argument
 is the list of integers `xs`, the string `s` or the integer `n`. A step assigns its result to the argument; an ending
 returns its result (in Bash: prints it).
 

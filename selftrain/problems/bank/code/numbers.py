@@ -1,67 +1,65 @@
 """The code of the number operations; `n` is an integer of any sign."""
 
-_C_LIKE = {
-    "plus": "n = n + {k};",
-    "less": "n = n - {k};",
-    "less_from": "n = {k} - n;",
-    "times": "n = n * {k};",
-    "twice": "n = n * 2;",
-    "squared": "n = n * n;",
-    "plus_if_even": "if (n % 2 == 0) n = n + {k};",
-    "plus_if_odd": "if (n % 2 != 0) n = n + {k};",
-    "less_if_gt": "if (n > {k}) n = n - {k};",
-    "less_if_ge": "if (n >= {k}) n = n - {k};",
-    "number": "return n;",
-    "is_even": "return n % 2 == 0;",
-    "is_odd": "return n % 2 != 0;",
-    "above": "return n > {k};",
-    "reached": "return n >= {k};",
-}
-"""Lines that C++, Java and C# share, and JavaScript but for its `===`."""
+from selftrain.problems.bank.code.forms import filled, php, strict
 
-_SCRIPT = _C_LIKE | {
+SET = {
+    "plus": "n + {k}",
+    "less": "n - {k}",
+    "less_from": "{k} - n",
+    "times": "n * {k}",
+    "twice": "n * 2",
+    "squared": "n * n",
+}
+"""Operation -> what becomes of the number."""
+SET_IF = {
+    "plus_if_even": ("n % 2 == 0", "n + {k}"),
+    "plus_if_odd": ("n % 2 != 0", "n + {k}"),
+    "less_if_gt": ("n > {k}", "n - {k}"),
+    "less_if_ge": ("n >= {k}", "n - {k}"),
+}
+"""Operation -> a condition, and what becomes of the number if it holds."""
+ASKED = {"is_even": "n % 2 == 0", "is_odd": "n % 2 != 0", "above": "n > {k}", "reached": "n >= {k}"}
+"""Operation -> the condition that it returns."""
+
+
+def _arithmetic(set_: str, set_if: str, asked: str) -> dict[str, str]:
+    """The operations above; in the templates `<>` stands for the result, and `<if>` for the condition."""
+    conditional = {
+        name: set_if.replace("<>", result).replace("<if>", condition)
+        for name, (condition, result) in SET_IF.items()
+    }
+    return filled(set_, SET) | conditional | filled(asked, ASKED)
+
+
+_C_LIKE = {**_arithmetic("n = <>;", "if (<if>) n = <>;", "return <>;"), "number": "return n;"}
+"""Lines that C++, Java and C# share, and JavaScript and PHP but for the forms of their comparisons and variables."""
+
+_SCRIPT = strict(_C_LIKE) | {
     "distance": "n = Math.abs(n - {k});",
     "at_least": "n = Math.max(n, {k});",
     "at_most": "n = Math.min(n, {k});",
-    "plus_if_even": "if (n % 2 === 0) n = n + {k};",
-    "plus_if_odd": "if (n % 2 !== 0) n = n + {k};",
     "half_down": "n = Math.floor(n / 2);",
     "half_up": "n = Math.ceil(n / 2);",
     "size": "return Math.abs(n);",
-    "is_even": "return n % 2 === 0;",
-    "is_odd": "return n % 2 !== 0;",
     "digit_count": "return String(Math.abs(n)).length;",
     "digit_sum": 'return String(Math.abs(n)).split("").reduce((t, d) => t + Number(d), 0);',
 }
 
 CODE: dict[str, dict[str, str]] = {
     "py": {
-        "plus": "n = n + {k}",
-        "less": "n = n - {k}",
-        "less_from": "n = {k} - n",
-        "times": "n = n * {k}",
-        "twice": "n = n * 2",
-        "squared": "n = n * n",
+        **_arithmetic("n = <>", "n = <> if <if> else n", "return <>"),
         "distance": "n = abs(n - {k})",
         "at_least": "n = max(n, {k})",
         "at_most": "n = min(n, {k})",
-        "plus_if_even": "n = n + {k} if n % 2 == 0 else n",
-        "plus_if_odd": "n = n + {k} if n % 2 != 0 else n",
-        "less_if_gt": "n = n - {k} if n > {k} else n",
-        "less_if_ge": "n = n - {k} if n >= {k} else n",
         "half_down": "n = n // 2",
         "half_up": "n = (n + 1) // 2",
         "number": "return n",
         "size": "return abs(n)",
-        "is_even": "return n % 2 == 0",
-        "is_odd": "return n % 2 != 0",
-        "above": "return n > {k}",
-        "reached": "return n >= {k}",
         "digit_count": "return len(str(abs(n)))",
         "digit_sum": "return sum(int(d) for d in str(abs(n)))",
     },
-    "cpp": _C_LIKE
-    | {
+    "cpp": {
+        **_C_LIKE,
         "distance": "n = std::abs(n - {k});",
         "at_least": "n = std::max<long>(n, {k});",
         "at_most": "n = std::min<long>(n, {k});",
@@ -71,8 +69,8 @@ CODE: dict[str, dict[str, str]] = {
         "digit_count": "return std::to_string(std::abs(n)).size();",
         "digit_sum": "{ long t = 0; for (char d : std::to_string(std::abs(n))) t += d - '0'; return t; }",
     },
-    "java": _C_LIKE
-    | {
+    "java": {
+        **_C_LIKE,
         "distance": "n = Math.abs(n - {k});",
         "at_least": "n = Math.max(n, {k});",
         "at_most": "n = Math.min(n, {k});",
@@ -83,33 +81,19 @@ CODE: dict[str, dict[str, str]] = {
         "digit_sum": "return String.valueOf(Math.abs(n)).chars().map(d -> d - '0').sum();",
     },
     "php": {
-        "plus": "$n = $n + {k};",
-        "less": "$n = $n - {k};",
-        "less_from": "$n = {k} - $n;",
-        "times": "$n = $n * {k};",
-        "twice": "$n = $n * 2;",
-        "squared": "$n = $n * $n;",
+        **php(_C_LIKE),
         "distance": "$n = abs($n - {k});",
         "at_least": "$n = max($n, {k});",
         "at_most": "$n = min($n, {k});",
-        "plus_if_even": "if ($n % 2 === 0) $n = $n + {k};",
-        "plus_if_odd": "if ($n % 2 !== 0) $n = $n + {k};",
-        "less_if_gt": "if ($n > {k}) $n = $n - {k};",
-        "less_if_ge": "if ($n >= {k}) $n = $n - {k};",
         "half_down": "$n = (int) floor($n / 2);",
         "half_up": "$n = (int) ceil($n / 2);",
-        "number": "return $n;",
         "size": "return abs($n);",
-        "is_even": "return $n % 2 === 0;",
-        "is_odd": "return $n % 2 !== 0;",
-        "above": "return $n > {k};",
-        "reached": "return $n >= {k};",
         "digit_count": "return strlen((string) abs($n));",
         "digit_sum": "return array_sum(str_split((string) abs($n)));",
     },
     "ts": _SCRIPT,
-    "cs": _C_LIKE
-    | {
+    "cs": {
+        **_C_LIKE,
         "distance": "n = Math.Abs(n - {k});",
         "at_least": "n = Math.Max(n, {k});",
         "at_most": "n = Math.Min(n, {k});",
@@ -120,27 +104,14 @@ CODE: dict[str, dict[str, str]] = {
         "digit_sum": "return Math.Abs(n).ToString().Sum(d => d - '0');",
     },
     "sh": {
-        "plus": "n=$((n + {k}))",
-        "less": "n=$((n - {k}))",
-        "less_from": "n=$(({k} - n))",
-        "times": "n=$((n * {k}))",
-        "twice": "n=$((n * 2))",
-        "squared": "n=$((n * n))",
+        **_arithmetic("n=$((<>))", "((<if>)) && n=$((<>))", "((<>)) && echo true || echo false"),
         "distance": "n=$((n - {k})); n=${n#-}",
         "at_least": "n=$((n > {k} ? n : {k}))",
         "at_most": "n=$((n < {k} ? n : {k}))",
-        "plus_if_even": "((n % 2 == 0)) && n=$((n + {k}))",
-        "plus_if_odd": "((n % 2 != 0)) && n=$((n + {k}))",
-        "less_if_gt": "((n > {k})) && n=$((n - {k}))",
-        "less_if_ge": "((n >= {k})) && n=$((n - {k}))",
         "half_down": "n=$((n >> 1))",
         "half_up": "n=$(((n + 1) >> 1))",
         "number": "echo $n",
         "size": "echo ${n#-}",
-        "is_even": "((n % 2 == 0)) && echo true || echo false",
-        "is_odd": "((n % 2 != 0)) && echo true || echo false",
-        "above": "((n > {k})) && echo true || echo false",
-        "reached": "((n >= {k})) && echo true || echo false",
         "digit_count": "n=${n#-}; echo ${#n}",
         "digit_sum": "t=0; n=${n#-}; for ((i = 0; i < ${#n}; i++)); do t=$((t + ${n:i:1})); done; echo $t",
     },

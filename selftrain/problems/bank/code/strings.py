@@ -1,6 +1,23 @@
 """The code of the string operations; `s` is a string of ASCII letters, digits and spaces."""
 
+from selftrain.problems.bank.code.forms import filled
+
+COUNTED = {"vowel_count": "aeiouAEIOU", "small_vowel_count": "aeiou"}
+"""Operation that counts characters -> those that it counts."""
+
+
+def _lengths(template: str, length: str) -> dict[str, str]:
+    """The operations that ask for the length."""
+    asked = {"length": length, "longer": f"{length} > {{k}}", "as_long": f"{length} >= {{k}}"}
+    return filled(template, asked)
+
+
+_C_LIKE = {"append": 's = s + "{k}";', "prepend": 's = "{k}" + s;', "string": "return s;"}
+"""Lines that C++, Java, C# and JavaScript share."""
+
 _SCRIPT = {
+    **_C_LIKE,
+    **_lengths("return <>;", "s.length"),
     "upper": "s = s.toUpperCase();",
     "lower": "s = s.toLowerCase();",
     "head": "s = s.slice(0, {k});",
@@ -13,24 +30,20 @@ _SCRIPT = {
     "digits": 's = s.replace(/[^0-9]/g, "");',
     "no_digits": 's = s.replace(/[0-9]/g, "");',
     "copies": "s = s.repeat({k});",
-    "append": 's = s + "{k}";',
-    "prepend": 's = "{k}" + s;',
     "every_space": 's = s.replace(/ /g, "_");',
     "first_space": 's = s.replace(" ", "_");',
-    "string": "return s;",
-    "length": "return s.length;",
     "vowel_count": 'return s.replace(/[^aeiou]/gi, "").length;',
     "small_vowel_count": 'return s.replace(/[^aeiou]/g, "").length;',
     "words": 'return s.split(" ").filter(w => w !== "").length;',
     "spaces": 'return s.split(" ").length - 1;',
-    "longer": "return s.length > {k};",
-    "as_long": "return s.length >= {k};",
     "initial": "return s.slice(0, 1);",
     "initial_or_mark": 'return s.slice(0, 1) || "?";',
 }
 
 CODE: dict[str, dict[str, str]] = {
     "py": {
+        **_lengths("return <>", "len(s)"),
+        **filled('return sum(c in "<>" for c in s)', COUNTED),
         "upper": "s = s.upper()",
         "lower": "s = s.lower()",
         "head": "s = s[:{k}]",
@@ -48,17 +61,15 @@ CODE: dict[str, dict[str, str]] = {
         "every_space": 's = s.replace(" ", "_")',
         "first_space": 's = s.replace(" ", "_", 1)',
         "string": "return s",
-        "length": "return len(s)",
-        "vowel_count": 'return sum(c in "aeiouAEIOU" for c in s)',
-        "small_vowel_count": 'return sum(c in "aeiou" for c in s)',
         "words": "return len(s.split())",
         "spaces": 'return s.count(" ")',
-        "longer": "return len(s) > {k}",
-        "as_long": "return len(s) >= {k}",
         "initial": "return s[:1]",
         "initial_or_mark": 'return s[:1] or "?"',
     },
     "cpp": {
+        **_C_LIKE,
+        **_lengths("return <>;", "s.size()"),
+        **filled('{ long t = 0; for (char c : s) if (std::strchr("<>", c)) t++; return t; }', COUNTED),
         "upper": "for (char& c : s) c = std::toupper(c);",
         "lower": "for (char& c : s) c = std::tolower(c);",
         "head": "s = s.substr(0, {k});",
@@ -71,22 +82,17 @@ CODE: dict[str, dict[str, str]] = {
         "digits": "{ std::string t; for (char c : s) if (std::isdigit(c)) t += c; s = t; }",
         "no_digits": "{ std::string t; for (char c : s) if (!std::isdigit(c)) t += c; s = t; }",
         "copies": "{ std::string t; for (int i = 0; i < {k}; i++) t += s; s = t; }",
-        "append": 's = s + "{k}";',
-        "prepend": 's = "{k}" + s;',
         "every_space": "std::replace(s.begin(), s.end(), ' ', '_');",
         "first_space": "if (s.find(' ') != std::string::npos) s[s.find(' ')] = '_';",
-        "string": "return s;",
-        "length": "return s.size();",
-        "vowel_count": '{ long t = 0; for (char c : s) if (std::strchr("aeiouAEIOU", c)) t++; return t; }',
-        "small_vowel_count": '{ long t = 0; for (char c : s) if (std::strchr("aeiou", c)) t++; return t; }',
         "words": "{ std::istringstream in(s); std::string w; long t = 0; while (in >> w) t++; return t; }",
         "spaces": "return std::count(s.begin(), s.end(), ' ');",
-        "longer": "return s.size() > {k};",
-        "as_long": "return s.size() >= {k};",
         "initial": "return s.substr(0, 1);",
         "initial_or_mark": 'return s.empty() ? "?" : s.substr(0, 1);',
     },
     "java": {
+        **_C_LIKE,
+        **_lengths("return <>;", "s.length()"),
+        **filled('return s.replaceAll("[^<>]", "").length();', COUNTED),
         "upper": "s = s.toUpperCase();",
         "lower": "s = s.toLowerCase();",
         "head": "s = s.substring(0, Math.min({k}, s.length()));",
@@ -99,22 +105,15 @@ CODE: dict[str, dict[str, str]] = {
         "digits": 's = s.replaceAll("[^0-9]", "");',
         "no_digits": 's = s.replaceAll("[0-9]", "");',
         "copies": "s = s.repeat({k});",
-        "append": 's = s + "{k}";',
-        "prepend": 's = "{k}" + s;',
         "every_space": 's = s.replace(" ", "_");',
         "first_space": 's = s.replaceFirst(" ", "_");',
-        "string": "return s;",
-        "length": "return s.length();",
-        "vowel_count": 'return s.replaceAll("[^aeiouAEIOU]", "").length();',
-        "small_vowel_count": 'return s.replaceAll("[^aeiou]", "").length();',
         "words": 'return Stream.of(s.split(" ")).filter(w -> !w.isEmpty()).count();',
         "spaces": "return s.chars().filter(c -> c == ' ').count();",
-        "longer": "return s.length() > {k};",
-        "as_long": "return s.length() >= {k};",
         "initial": 'return s.isEmpty() ? "" : s.substring(0, 1);',
         "initial_or_mark": 'return s.isEmpty() ? "?" : s.substring(0, 1);',
     },
     "php": {
+        **_lengths("return <>;", "strlen($s)"),
         "upper": "$s = strtoupper($s);",
         "lower": "$s = strtolower($s);",
         "head": "$s = substr($s, 0, {k});",
@@ -132,18 +131,18 @@ CODE: dict[str, dict[str, str]] = {
         "every_space": "$s = preg_replace('/ /', '_', $s);",
         "first_space": "$s = preg_replace('/ /', '_', $s, 1);",
         "string": "return $s;",
-        "length": "return strlen($s);",
         "vowel_count": "return preg_match_all('/[aeiou]/i', $s);",
         "small_vowel_count": "return preg_match_all('/[aeiou]/', $s);",
         "words": "return preg_match_all('/[^ ]+/', $s);",
         "spaces": "return substr_count($s, ' ');",
-        "longer": "return strlen($s) > {k};",
-        "as_long": "return strlen($s) >= {k};",
         "initial": "return substr($s, 0, 1);",
         "initial_or_mark": "return $s === '' ? '?' : $s[0];",
     },
     "ts": _SCRIPT,
     "cs": {
+        **_C_LIKE,
+        **_lengths("return <>;", "s.Length"),
+        **filled('return s.Count(c => "<>".Contains(c));', COUNTED),
         "upper": "s = s.ToUpper();",
         "lower": "s = s.ToLower();",
         "head": "s = s.Substring(0, Math.Min({k}, s.Length));",
@@ -156,22 +155,15 @@ CODE: dict[str, dict[str, str]] = {
         "digits": "s = string.Concat(s.Where(c => char.IsDigit(c)));",
         "no_digits": "s = string.Concat(s.Where(c => !char.IsDigit(c)));",
         "copies": "s = string.Concat(Enumerable.Repeat(s, {k}));",
-        "append": 's = s + "{k}";',
-        "prepend": 's = "{k}" + s;',
         "every_space": 's = s.Replace(" ", "_");',
         "first_space": "if (s.Contains(' ')) s = s.Remove(s.IndexOf(' '), 1).Insert(s.IndexOf(' '), \"_\");",
-        "string": "return s;",
-        "length": "return s.Length;",
-        "vowel_count": 'return s.Count(c => "aeiouAEIOU".Contains(c));',
-        "small_vowel_count": 'return s.Count(c => "aeiou".Contains(c));',
         "words": "return s.Split(' ').Count(w => w != \"\");",
         "spaces": "return s.Count(c => c == ' ');",
-        "longer": "return s.Length > {k};",
-        "as_long": "return s.Length >= {k};",
         "initial": 'return s == "" ? "" : s.Substring(0, 1);',
         "initial_or_mark": 'return s == "" ? "?" : s.Substring(0, 1);',
     },
     "sh": {
+        **filled("t=${s//[^<>]/}; echo ${#t}", COUNTED),
         "upper": "s=${s^^}",
         "lower": "s=${s,,}",
         "head": "s=${s:0:{k}}",
@@ -190,8 +182,6 @@ CODE: dict[str, dict[str, str]] = {
         "first_space": "s=${s/ /_}",
         "string": 'echo "$s"',
         "length": "echo ${#s}",
-        "vowel_count": "t=${s//[^aeiouAEIOU]/}; echo ${#t}",
-        "small_vowel_count": "t=${s//[^aeiou]/}; echo ${#t}",
         "words": "t=($s); echo ${#t[@]}",
         "spaces": "t=${s//[^ ]/}; echo ${#t}",
         "longer": "((${#s} > {k})) && echo true || echo false",

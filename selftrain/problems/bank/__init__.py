@@ -2,7 +2,7 @@
 
 To add an operation:
  1. add a row in `operations.py`, to the steps or the endings of its family;
- 2. add a line of code for every language, in the family's file in `code/`;
+ 2. add a line of code for every language, or the expression in it, in the family's file in `code/`;
  3. run `pytest tests/selftrain/problems/bank`, which runs the operation's code and its mistake in every language.
 
 To add a language:

@@ -95,14 +95,8 @@ def evaluate_command(options: argparse.Namespace) -> int:
         if row["name"].rpartition("-")[2] not in lacking
     ]
     if options.json:
-        found = {
-            "pool": pool.name,
-            "unjudged": pool.unjudged,
-            "rerankers": names,
-            "comparisons": differences,
-            **metrics,
-        }
-        print(json.dumps(found, indent=1))
+        found = {"pool": pool.name, "unjudged": pool.unjudged, "rerankers": names}
+        print(json.dumps(found | {"comparisons": differences, **metrics}, indent=1))
     else:
         title = title_of(pool, f"{options.split} problem" if is_run else "problem")
         print(_text(pool, title, metrics, differences, names))

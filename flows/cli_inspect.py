@@ -66,11 +66,8 @@ def _lines(found: Any) -> list[str]:
         lines.append("verdict    not judged yet")
     else:
         code = "" if ran.exit_code is None else f", exit code {ran.exit_code}"
-        shown = (
-            ""
-            if ran.examples_passed is None
-            else f", {'passes' if ran.examples_passed else 'fails'} the prompt's examples"
-        )
+        does = {None: "", True: ", passes", False: ", fails"}[ran.examples_passed]
+        shown = f"{does} the prompt's examples" if does else ""
         lines.append(f"verdict    {ran.verdict}{code}, {ran.cpu_seconds:.2f} s of CPU{shown}")
     for name, (score, place) in found.scores.items():
         where = "" if place is None else f", place {place} of {found.of}"

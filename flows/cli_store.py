@@ -79,11 +79,8 @@ def runs_command(options: argparse.Namespace) -> int:
             continue
         open_ = unfinished(run)
         done = len(run["stages"]) - len(open_)
-        why = (
-            f"  ended in {', '.join(open_)}: {run['failed'].splitlines()[0][:100]}"
-            if run.get("failed")
-            else ""
-        )
+        failed = run.get("failed")
+        why = f"  ended in {', '.join(open_)}: {failed.splitlines()[0][:100]}" if failed else ""
         link = link_of(path)
         newest = f"  newest: {link.name}" if link != path and followed(link) == path else ""
         print(

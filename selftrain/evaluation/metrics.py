@@ -191,12 +191,10 @@ def pool_metrics(
     """
     languages = sorted({problem.language for problem in pool.problems})
     overall = _metrics(pool, resamples, seed, unknown)
-    parts = {
-        language: _metrics(pool.only(language), resamples, seed, unknown)
-        for language in languages
-        if len(languages) > 1
-    }
-    return {"overall": overall, "languages": parts or {languages[0]: overall}}
+    if len(languages) == 1:
+        return {"overall": overall, "languages": {languages[0]: overall}}
+    parts = {name: _metrics(pool.only(name), resamples, seed, unknown) for name in languages}
+    return {"overall": overall, "languages": parts}
 
 
 def choose_logprob_weight(validation: Pool, ranker: str) -> float:

@@ -75,21 +75,15 @@ def jsonl_problem(row: Row) -> tuple[Problem, Cleaned]:
     cleaned = Cleaned(fields.response, "as it is" if fields.response else "")
     if fields.response and is_answer(fields.prompt, fields.response, language):
         cleaned = clean(fields.prompt, fields.response, language, fields.stop_tokens, fields.tests)
-    problem = Problem(
-        id=fields.id or f"{fields.task}.{language}",
-        task=fields.task,
-        language=language,
-        prompt=fields.prompt,
-        tests=fields.tests,
-        split=fields.split or "",
-        source=fields.source or row.source,
-        stop_tokens=tuple(fields.stop_tokens),
-        cases=tuple(case.model_dump() for case in fields.cases),
-        response=cleaned.text,
-        example_tests=fields.example_tests,
-        compare=fields.compare,
-        checker=checker,
-        time_limit=fields.time_limit,
-        memory_limit_bytes=fields.memory_limit_bytes,
-    )
-    return problem, cleaned
+    given = fields.model_dump()
+    given |= {
+        "id": fields.id or f"{fields.task}.{language}",
+        "language": language,
+        "split": fields.split or "",
+        "source": fields.source or row.source,
+        "stop_tokens": tuple(fields.stop_tokens),
+        "cases": tuple(given["cases"]),
+        "response": cleaned.text,
+        "checker": checker,
+    }
+    return Problem(**given), cleaned

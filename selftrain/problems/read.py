@@ -248,9 +248,8 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
     for role, given in _entries(config).items():
         for row in _rows(config, given, content):
             named.add(name := _name(config, row))
-            if (
-                name in config.exclude
-            ):  # not even checked: a user cannot repair a row of a data set on the hub
+            # Not even checked: a user cannot repair a row of a data set on the hub.
+            if name in config.exclude:
                 excluded.add(name)
                 continue
             entry = _entry(config, row)

@@ -80,13 +80,9 @@ def _of_stage(record: Mapping[str, Any], stage: str, how: Literal["path", "place
     from selftrain.store.store import Store
 
     if stage not in record["stages"]:
-        late = (
-            ""
-            if record.get("finished", True)
-            else (
-                f". The run is {state(record)}: wait for its end, or run it again; `selftrain show` says how far it is"
-            )
-        )
+        late = ""
+        if not record.get("finished", True):
+            late = f". The run is {state(record)}: wait for its end, or run it again; `selftrain show` says how far it is"
         raise UsageError(
             f"this run of {record['name']} has no stage {stage}; expected one of {', '.join(record['stages'])}{late}"
         )

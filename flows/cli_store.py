@@ -115,7 +115,7 @@ def show_command(options: argparse.Namespace) -> int:
         text = "  ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in figures.items())
         print(f"{name:<24} {ref['key']:<34} {manifest['seconds']:>9.1f}  {text}")
     if run["finished"] and (folder / "report.json").is_file():
-        from selftrain.report import summary_table
+        from selftrain.report.terminal import summary_table
 
         try:
             report = json.loads((folder / "report.json").read_text("utf-8"))
@@ -144,7 +144,7 @@ def compare_command(options: argparse.Namespace) -> int:
 
         print(markdown(found, "comparison of methods", {}))
         return 0
-    from selftrain.report import comparison_table, pool_table
+    from selftrain.report.terminal import comparison_table, pool_table
 
     print(pool_table(found["pools"]))
     print()

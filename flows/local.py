@@ -29,7 +29,7 @@ def run_here(
 ) -> str:
     """Run the flow; returns its final table as text. Raises the flow's errors; for a wrong config, before a server starts."""
     from flows.session import open_run
-    from selftrain.report import summary_table
+    from selftrain.report.terminal import summary_table
     from selftrain.store.runfile import followed, link_of
     from tasks.run import Run
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from selftrain.config import RunConfig
 from selftrain.configfile import load_config
 from selftrain.errors import SelftrainError, UsageError
-from selftrain.report import finish_report
+from selftrain.report.build import finish_report
 from selftrain.stage import ArtifactRef
 from selftrain.store.runfile import OWN, followed
 from selftrain.store.runfolder import in_use, link_newest, own_folder

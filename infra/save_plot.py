@@ -7,7 +7,7 @@ import base64
 import sys
 from pathlib import Path
 
-from selftrain.report import plots
+from selftrain.report.build import plots
 
 
 def main(run: str, label: str, file: str) -> int:

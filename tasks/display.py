@@ -79,7 +79,8 @@ def show_markdown(run: Run, what: str, text: str) -> None:
 
 def show_report(run: Run, step: Step) -> None:
     """Create an artifact with the report's table and plots, and the address of report.html."""
-    from selftrain.report import plots, summary_table
+    from selftrain.report.build import plots
+    from selftrain.report.terminal import summary_table
 
     folder = run.path(step.ref)
     table = summary_table(json.loads((folder / "report.json").read_text()))

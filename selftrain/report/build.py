@@ -1,4 +1,4 @@
-"""Writes the files report.json, report.html and report.csv of a run."""
+"""Writes the files report.json, report.html and report.csv of a run, and reads the plots in them."""
 
 import json
 import re
@@ -11,6 +11,8 @@ from selftrain.evaluation.comparisons import best_untrained
 from selftrain.report.browse import problem_table
 from selftrain.report.numbers import run_time
 from selftrain.report.page import ReportInputs, render
+from selftrain.report.svg import image_url
+from selftrain.report.template import plot_style
 from selftrain.store.files import replace_file
 
 JSON_NAME = "report.json"
@@ -74,6 +76,17 @@ def finish_report(
     _write(folder / JSON_NAME, json.dumps(report, indent=2, allow_nan=False) + "\n")
     _write(folder / HTML_NAME, _RUN_TEXT.sub(rf"\g<1>{text}\g<2>", html, count=1))
     return report
+
+
+def plots(folder: Path) -> list[tuple[str, str]]:
+    """(label, `data:` URL of the image) of each plot of the report in `folder`, in the order of the page.
+
+    Raises OSError if there is no report.
+    """
+    style = plot_style()
+    page = (folder / HTML_NAME).read_text("utf-8")
+    found = re.findall(r'(<svg [^>]*?aria-label="([^"]*)".*?</svg>)', page, flags=re.DOTALL)
+    return [(label, image_url(markup, style)) for markup, label in found]
 
 
 def _write(path: Path, text: str) -> None:

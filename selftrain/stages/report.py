@@ -10,7 +10,8 @@ from selftrain.evaluation.comparisons import headline
 from selftrain.evaluation.pools import WITH_LOGPROB, load_pool, with_agreement, with_logprob
 from selftrain.evaluation.scores import read_scores
 from selftrain.records import Pair, Problem, read_records
-from selftrain.report import ReportInputs, build_report
+from selftrain.report.build import build_report
+from selftrain.report.page import ReportInputs
 from selftrain.stage import Context, Outcome, Stage
 from selftrain.store.store import sha256_file
 

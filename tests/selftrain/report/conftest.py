@@ -8,7 +8,7 @@ import pytest
 from sandbox.verdicts import Verdict
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.pools import Pool, PoolProblem, with_logprob
-from selftrain.report import ReportInputs
+from selftrain.report.page import ReportInputs
 
 HOSTILE = (
     "</script><script>document.title = 'owned'</script>",

@@ -10,8 +10,9 @@ from sandbox.verdicts import Verdict
 from selftrain.champion.promotion import verdict
 from selftrain.evaluation.comparisons import best_untrained, evaluate_pools, headline
 from selftrain.evaluation.pools import Pool
-from selftrain.report import ReportInputs, summary_table
 from selftrain.report.answers import Answer, answers, explained
+from selftrain.report.page import ReportInputs
+from selftrain.report.terminal import summary_table
 from selftrain.rerank.picker import Picker
 
 

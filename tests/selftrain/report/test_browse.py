@@ -7,8 +7,8 @@ import numpy as np
 
 from sandbox.verdicts import Verdict
 from selftrain.evaluation.pools import Pool, PoolProblem
-from selftrain.report import ReportInputs
 from selftrain.report.browse import MAX_CHARACTERS, browse_data, problem_table, script_json
+from selftrain.report.page import ReportInputs
 
 
 def test_identical_programs_are_one_entry_with_every_way_that_picks_them(inputs: ReportInputs) -> None:

@@ -13,7 +13,10 @@ from sandbox.verdicts import Verdict
 from selftrain.errors import RunError
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.pools import Pool
-from selftrain.report import ReportInputs, build_report, finish_report, page, plots, summary_table
+from selftrain.report import page
+from selftrain.report.build import build_report, finish_report, plots
+from selftrain.report.page import ReportInputs
+from selftrain.report.terminal import summary_table
 from selftrain.units import duration
 
 ESTIMATE = {"value", "low", "high"}

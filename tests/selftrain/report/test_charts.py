@@ -5,8 +5,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from selftrain.report import ReportInputs, charts
+from selftrain.report import charts
 from selftrain.report.numbers import difference, percent
+from selftrain.report.page import ReportInputs
 from selftrain.report.svg import Drawing, Scale, nice_scale, tick_label
 
 

@@ -10,7 +10,8 @@ import pytest
 
 from selftrain.evaluation.comparisons import evaluate_pools
 from selftrain.evaluation.pools import PoolProblem
-from selftrain.report import ReportInputs, build_report
+from selftrain.report.build import build_report
+from selftrain.report.page import ReportInputs
 from tests.needs import need
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")

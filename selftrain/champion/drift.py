@@ -15,13 +15,8 @@ HEADINGS = (
     "pass rate", "sandbox errors", "training",
 )  # fmt: skip
 """Columns of the table of decisions."""
-SOLVED: dict[str, Callable[[Figures], Share | None]] = {
-    "oracle": lambda figures: figures.oracle,
-    "challenger": lambda figures: figures.challenger,
-    "champion": lambda figures: figures.champion,
-    "random": lambda figures: figures.random,
-}
-"""Curves of the plot of solved problems: label -> getter of the share."""
+SOLVED = ("oracle", "challenger", "champion", "random")
+"""Curves of the plot of solved problems: names of shares in `Figures`."""
 SURROUNDINGS: dict[str, tuple[Callable[[Figures], float], float]] = {
     "Share of the SFT policy's candidates that pass, rl split": (lambda figures: figures.pass_rate, 0.1),
     "Test problems": (lambda figures: figures.problems, 10),
@@ -114,7 +109,7 @@ def drift_page(name: str, records: Sequence[Record]) -> str:
         champion=records[-1].champion,
         made=since(records),
         solved=_solved_chart(records),
-        ways=list(SOLVED),
+        ways=SOLVED,
         colour=charts.colour,
         differences=_difference_chart(records),
         surroundings=_surroundings(records),
@@ -125,8 +120,9 @@ def drift_page(name: str, records: Sequence[Record]) -> str:
 
 def _solved_chart(records: Sequence[Record]) -> str | None:
     curves = {}
-    for way, share in SOLVED.items():
-        found = [(float(r.number), s.value) for r in records if r.figures and (s := share(r.figures))]
+    for way in SOLVED:
+        shares = [(float(r.number), getattr(r.figures, way, None)) for r in records]
+        found = [(number, share.value) for number, share in shares if share]
         if found:
             curves[way] = found
     if not curves:

@@ -93,9 +93,7 @@ def _start(
     """Run the child, or a launcher that starts the child's ranks; returns the last lines of the output."""
     runtime, private = context.runtime, resolved.parent
     variables = commands.environment(runtime)
-    everywhere = os.environ | variables
-
-    reply = _reply(on_request)
+    everywhere, reply = os.environ | variables, partial(_reply, on_request)
 
     def start(
         command: list[str],
@@ -136,18 +134,14 @@ def _start(
         return last
 
 
-def _reply(on_request: OnRequest | None) -> Callable[[Path], None]:
-    """A function that reads a request's file, and writes the reply into the file that `parent_request` waits for."""
-
-    def reply(request: Path) -> None:
-        if on_request is None:
-            raise RunError(
-                f"a child process sent the request {request}, but its stage passed no `on_request` to `launch`: a bug"
-            )
-        content = json.dumps(on_request(json.loads(request.read_bytes())))
-        replace_file(request.with_suffix(".reply"), content.encode())
-
-    return reply
+def _reply(on_request: OnRequest | None, request: Path) -> None:
+    """Read a request's file, and write the reply into the file that `parent_request` waits for."""
+    if on_request is None:
+        raise RunError(
+            f"a child process sent the request {request}, but its stage passed no `on_request` to `launch`: a bug"
+        )
+    content = json.dumps(on_request(json.loads(request.read_bytes())))
+    replace_file(request.with_suffix(".reply"), content.encode())
 
 
 # In the child process

@@ -279,36 +279,18 @@ def micro_rows(batch: int, micro: int, runtime: RuntimeConfig) -> int:
 
 
 def rank_bytes(
-    stage: str,
-    settings: SftConfig | RewardConfig | PPOConfig,
-    model: Shape | int,
-    runtime: RuntimeConfig,
+    settings: SftConfig | RewardConfig | PPOConfig, parameters: int, runtime: RuntimeConfig
 ) -> int:
     """A lower bound on the bytes that each rank of a training stage needs on its device (on CPU: in the machine's memory).
 
-    stage     sft, train_reward or ppo
-    settings  the stage's part of the config
-    model     the generator's shape, or its number of parameters
+    settings    the stage's part of the config
+    parameters  number of parameters of the model that it trains
 
-    `launch` checks this bound before it starts ranks. Activations are not counted, so that the check refuses no run that
-    might fit.
-
-    Raises ValueError for another stage.
+    `launch` checks this bound before it starts ranks. Neither activations nor adapters are counted, so that the check refuses no
+    run that might fit.
     """
-    if isinstance(model, Shape):
-        parameters, largest, features, classifier = (
-            model.parameters, model.largest, model.features, model.classifier,
-        )  # fmt: skip
-    else:
-        parameters, largest, features, classifier = model, 0, 0, model
-    if stage not in ("sft", "train_reward", "ppo"):
-        raise ValueError(f"stage {stage!r}; expected sft, train_reward or ppo")
-    total = classifier if stage == "train_reward" else parameters
-    if isinstance(settings, PPOConfig) and settings.critic == "separate":
-        total += classifier
-    trained = settings.lora.rank * features if settings.lora else total
-    states = model_states(total, trained, largest, runtime)
-    others = 0
+    total, others = parameters, 0
     if isinstance(settings, PPOConfig):
-        others = frozen_bytes(runtime) * other_parameters(settings, parameters, classifier, runtime)
-    return states.total + others
+        total += parameters if settings.critic == "separate" else 0
+        others = frozen_bytes(runtime) * other_parameters(settings, parameters, parameters, runtime)
+    return model_states(total, 0 if settings.lora else total, 0, runtime).total + others

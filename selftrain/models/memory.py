@@ -49,24 +49,23 @@ def least_bytes(config: Any, inputs: Mapping[str, Path], runtime: Any) -> int:
 
     more = 0
     if settings := getattr(config, "ppo", None):
-        stage, parameters = "ppo", count_parameters(inputs["generator"])
+        parameters = count_parameters(inputs["generator"])
         # The reranker is counted like the generator below; it may have fewer layers, or more.
         if reranker := count_parameters(inputs["reranker"]):
             more = frozen_bytes(runtime) * (reranker - parameters)
     elif settings := getattr(config, "reward", None):
-        stage = "train_reward"
         # `start` is the model of an earlier stage; without it, training starts from `reward.base`.
         start = inputs["start"] if "start" in inputs else Path(settings.base or "")
         parameters = count_parameters(start, settings.layers)
     elif settings := getattr(config, "sft", None):
         if not settings.epochs:
             return 0  # the first process copies the pretrained model
-        stage, base = "sft", config.model.base
+        base = config.model.base
         parameters = count_parameters(Path(base)) if base else tiny_parameters(config.model)
     else:
         return 0
     shared = LIBRARIES["training"] if runtime.device == "cpu" else 0
-    return rank_bytes(stage, settings, parameters, runtime) - shared + more if parameters else 0
+    return rank_bytes(settings, parameters, runtime) - shared + more if parameters else 0
 
 
 def check_memory(needs: int, runtime: Any) -> None:

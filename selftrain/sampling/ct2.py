@@ -7,21 +7,20 @@ import json
 import shutil
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from selftrain.config import SampleConfig
 from selftrain.errors import UsageError
 from selftrain.sampling import BATCH, Sample
+from selftrain.sampling.engine import Prompts, Sampler, Stops
 from selftrain.sampling.processor import adds_exactly, flags
-from selftrain.sampling.stopping import Stopping
 
 SCORED = 4096
 """Number of tokens in a batch of `logprobs`."""
 
 
-class Engine:
+class Engine(Sampler):
     """Converts the checkpoint in `folder` to CTranslate2's format, in `workspace`, and samples from the converted model.
 
     converts  whether this process converts the checkpoint; if False, it waits for another process to convert it
@@ -35,19 +34,14 @@ class Engine:
     def __init__(
         self, folder: Path, settings: SampleConfig, workspace: Path, threads: int, converts: bool = True
     ) -> None:
-        from selftrain.models.models import end_ids, load_tokenizer
-
         if settings.compute_type == "int8" and not adds_exactly():
             raise UsageError(
                 "sample.compute_type is int8, and this machine's processor has no VNNI instructions (it has "
                 f"{', '.join(flags()) or 'none that matter'}): its 8-bit sums are cut off, and log-probabilities are wrong by "
                 "a tenth of a nat a token; set sample.compute_type=float32"
             )
-        self.settings = settings
+        super().__init__(folder, settings)
         self.threads = threads
-        self.tokenizer = load_tokenizer(folder)
-        self.ends = end_ids(self.tokenizer, folder)
-        self.stopping = Stopping(self.tokenizer, self.ends)
         self.folder = workspace / "ctranslate2"
         self.converts = converts
         while not (self.folder / "model.bin").is_file():
@@ -66,15 +60,9 @@ class Engine:
         if self.converts:
             convert(folder, self.folder, self.tokenizer)
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n: int,
-        seed: int,
-        names: Sequence[str] | None = None,
-        stops: Sequence[Sequence[str]] | None = None,
+    def _sample(
+        self, prompts: Prompts, n: int, seed: int, names: Sequence[str], stops: Stops
     ) -> list[list[Sample]]:
-        """See the package's docstring; `names` is not used."""
         import ctranslate2
 
         ctranslate2.set_random_seed(seed)
@@ -87,18 +75,18 @@ class Engine:
                 "sampling_temperature": self.settings.temperature,
                 "num_hypotheses": n,
             }
-        rows = [_Row() for _ in range(len(prompts) * max(1, n))]
-        watch = self.stopping.watch(
-            [texts for texts in stops or [()] * len(prompts) for _ in range(max(1, n))]
-        )
+        rows = [Sample([], [], ended=False) for _ in range(len(prompts) * max(1, n))]
+        ended: set[int] = set()
+        watch = self.stopping.watch([texts for texts in stops for _ in range(max(1, n))])
 
         def add(step: Any) -> bool:
             """Called for each sampled token; whether the completion ends with it."""
             at = step.batch_id * max(1, n) + step.hypothesis_id
-            rows[at].ids.append(step.token_id)
+            rows[at].token_ids.append(step.token_id)
             rows[at].logprobs.append(step.log_prob)
-            rows[at].ended = step.token_id in self.ends or watch(at, step.token_id)
-            return rows[at].ended
+            if step.token_id in self.ends or watch(at, step.token_id):
+                ended.add(at)
+            return at in ended
 
         generator.generate_batch(
             [self.tokenizer.convert_ids_to_tokens(prompt) for prompt in prompts],
@@ -111,7 +99,7 @@ class Engine:
             callback=add,
             **drawn,
         )
-        samples = [Sample(row.ids, row.logprobs, row.ended) for row in rows]
+        samples = [row._replace(ended=at in ended) for at, row in enumerate(rows)]
         return [samples[at : at + max(1, n)] for at in range(0, len(samples), max(1, n))]
 
     def logprobs(self, prompts: Sequence[Sequence[int]], rows: Sequence[Sequence[int]]) -> list[float]:
@@ -143,15 +131,6 @@ class Engine:
             inter_threads=1,
             intra_threads=self.threads,
         )
-
-
-@dataclass
-class _Row:
-    """A completion that is being sampled; fields as in `Sample`."""
-
-    ids: list[int] = field(default_factory=list)
-    logprobs: list[float] = field(default_factory=list)
-    ended: bool = False
 
 
 def convert(folder: Path, target: Path, tokenizer: Any) -> None:

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 
 from selftrain.config import SampleConfig
-from selftrain.models.models import end_ids, load_generator, load_tokenizer, pad
-from selftrain.sampling import BATCH, Sample, default_names
+from selftrain.models.models import load_generator, pad
+from selftrain.sampling import BATCH, Sample
 from selftrain.sampling.cache import preallocate
-from selftrain.sampling.stopping import Stopping, Watch
+from selftrain.sampling.engine import Prompts, Sampler, Stops
+from selftrain.sampling.stopping import Watch
 
 NUCLEUS = 256
 """Number of the likeliest tokens among which a row's nucleus is looked for first: sorting a vocabulary of 150,000 takes as long as
@@ -23,31 +24,21 @@ DROP_SHARE = 0.1
 """Finished rows are removed from the batch once they make up this share of it, since each removal copies the KV cache."""
 
 
-class Engine:
+class Engine(Sampler):
     """Samples with the checkpoint in `folder`.
 
     A sample depends only on its prompt, the prompt's name and the sample's number, not on the batch.
     """
 
     def __init__(self, folder: Path, settings: SampleConfig, device: str = "cpu") -> None:
-        self.settings = settings
-        self.tokenizer = load_tokenizer(folder)
+        super().__init__(folder, settings)
         half = device == "cuda" or settings.compute_type == "bfloat16"
         dtype = torch.bfloat16 if half else torch.float32
         self.model = load_generator(folder, dtype=dtype).to(device).eval()
-        self.ends = end_ids(self.tokenizer, folder)
-        self.stopping = Stopping(self.tokenizer, self.ends)
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n: int,
-        seed: int,
-        names: Sequence[str] | None = None,
-        stops: Sequence[Sequence[str]] | None = None,
+    def _sample(
+        self, prompts: Prompts, n: int, seed: int, names: Sequence[str], stops: Stops
     ) -> list[list[Sample]]:
-        """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
-        names = names or default_names(seed, len(prompts))
         rows = [(at, k) for at in range(len(prompts)) for k in range(max(1, n))]
         rows.sort(key=lambda row: len(prompts[row[0]]))
         samples: dict[tuple[int, int], Sample] = {}
@@ -64,7 +55,7 @@ class Engine:
                 self.settings.temperature,
                 self.settings.top_p,
                 self.settings.top_k,
-                self.stopping.watch([stops[at] for at, _ in batch]) if stops else None,
+                self.stopping.watch([stops[at] for at, _ in batch]),
             )
             samples.update(zip(batch, drawn, strict=True))
         return [[samples[at, k] for k in range(max(1, n))] for at in range(len(prompts))]

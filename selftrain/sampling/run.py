@@ -54,7 +54,7 @@ def _sampled(
     names = [f"{config.seed}/{problem.id}" for problem, _ in rows]
     stops = [stop_texts(tokenizer, problem) for problem, _ in rows]
     drawn = engine.sample(prompts, config.count, seed, names, stops)
-    greedy = engine.sample(prompts, 0, seed, None, stops) if config.greedy else [[] for _ in rows]
+    greedy = engine.sample(prompts, 0, seed, names, stops) if config.greedy else [[] for _ in rows]
     stopping = Stopping(tokenizer, engine.ends)
     return [
         candidate(stopping, problem, k, one)

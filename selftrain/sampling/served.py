@@ -19,7 +19,8 @@ import httpx
 
 from selftrain.config import SampleConfig
 from selftrain.errors import RunError, UsageError
-from selftrain.sampling import Sample, default_names
+from selftrain.sampling import Sample
+from selftrain.sampling.engine import Prompts, Sampler, Stops
 from selftrain.sampling.vllm import seed_of
 
 CONCURRENT = 32
@@ -86,7 +87,7 @@ class Server:
         raise kind(f"{self.named}: no completion, {' '.join(hidden.split())[:300]}")
 
 
-class Engine:
+class Engine(Sampler):
     """Samples with the model `sample.served_model` of the server at `sample.base_url`; `folder` has its tokenizer.
 
     Each completion is one request with a seed of its own. Raises what `Server` raises, and UsageError where the server gives no
@@ -94,24 +95,13 @@ class Engine:
     """
 
     def __init__(self, folder: Path, settings: SampleConfig, named: str = "sample.base_url") -> None:
-        from selftrain.models.models import end_ids, load_tokenizer
-
-        self.settings = settings
-        self.ends = end_ids(load_tokenizer(folder), folder)
+        super().__init__(folder, settings)
         self.server = Server(str(settings.base_url), named)
         self.server.check_model(settings.served_model)
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n: int,
-        seed: int,
-        names: Sequence[str] | None = None,
-        stops: Sequence[Sequence[str]] | None = None,
+    def _sample(
+        self, prompts: Prompts, n: int, seed: int, names: Sequence[str], stops: Stops
     ) -> list[list[Sample]]:
-        """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
-        names = names or default_names(seed, len(prompts))
-        stops = stops or [()] * len(prompts)
         asked = [
             self._body(prompt, n, f"{name}/{k}", texts)
             for prompt, name, texts in zip(prompts, names, stops, strict=True)

@@ -15,13 +15,14 @@ from typing import Any
 
 from selftrain.config import SampleConfig
 from selftrain.errors import UsageError
-from selftrain.sampling import Sample, default_names
+from selftrain.sampling import Sample
+from selftrain.sampling.engine import Prompts, Sampler, Stops
 
 ALONE, BESIDE_TRAINER = 0.9, 0.35
 """Share of a GPU's memory that the engine takes, including weights: alone on the GPU, and on the GPU of a trainer."""
 
 
-class Engine:
+class Engine(Sampler):
     """Samples with the checkpoint in `folder`, with tensor parallelism over all GPUs that this process sees.
 
     Under torchrun each rank has its own engine, on the GPU that the rank trains on.
@@ -36,25 +37,14 @@ class Engine:
                 "transformers of its own, so give it an environment of its own (`pip install vllm` first), or choose "
                 "engine hf, which runs on GPUs too"
             )
-        from selftrain.models.models import end_ids, load_tokenizer
-
-        self.settings = settings
-        self.ends = end_ids(load_tokenizer(folder), folder)
+        super().__init__(folder, settings)
         self.llm = start(folder)
 
-    def sample(
-        self,
-        prompts: Sequence[Sequence[int]],
-        n: int,
-        seed: int,
-        names: Sequence[str] | None = None,
-        stops: Sequence[Sequence[str]] | None = None,
+    def _sample(
+        self, prompts: Prompts, n: int, seed: int, names: Sequence[str], stops: Stops
     ) -> list[list[Sample]]:
-        """See the package's docstring. Without `names`, a prompt's name consists of the seed and the prompt's position."""
         import vllm
 
-        names = names or default_names(seed, len(prompts))
-        stops = stops or [()] * len(prompts)
         asked = [
             vllm.SamplingParams(**parameters(self.settings, n, name, self.ends, texts))
             for name, texts in zip(names, stops, strict=True)

@@ -65,13 +65,15 @@ class Batcher:
     def __init__(
         self, queue: int, metrics: Metrics, ended: Callable[[], object] = lambda: None, threads: int = 1
     ) -> None:
+        import torch
+
         self.queue, self.metrics = queue, metrics
         self.broke = ""
         self._ended = ended
         self._jobs: deque[Job] = deque()
         self._waiting = 0  # candidates of `_jobs`
         self._ending = self._over = False
-        self._cores = _cores() if threads > 1 else 1
+        self._cores = torch.get_num_threads()
         self._changed = threading.Condition()
         self._busy = [_Busy() for _ in range(threads)]
         self._threads = [
@@ -202,13 +204,6 @@ class Batcher:
             return found[key].only([places[key][form] for form in problem.forms])
 
         return [list(map(of, job.problems)) for job in jobs]
-
-
-def _cores() -> int:
-    """How many cores torch may use."""
-    import torch
-
-    return int(torch.get_num_threads())
 
 
 def _tell(job: Job, outcome: list[Ranked] | Exception) -> None:

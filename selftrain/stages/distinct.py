@@ -48,11 +48,6 @@ class Program:
     pass_rate: float | None = None
 
     @property
-    def text(self) -> str:
-        """The completion."""
-        return self.completion
-
-    @property
     def passed(self) -> bool:
         """Whether it passed all tests."""
         return self.verdict is Verdict.passed

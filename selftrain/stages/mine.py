@@ -286,8 +286,8 @@ def as_pair(problem: Problem, chosen: Program, rejected: Program, kind: str, rou
     return Pair(
         problem_id=problem.id,
         prompt=problem.prompt,
-        chosen=chosen.text,
-        rejected=rejected.text,
+        chosen=chosen.completion,
+        rejected=rejected.completion,
         chosen_id=chosen.id,
         rejected_id=rejected.id,
         kind=kind,

@@ -32,7 +32,6 @@ from selftrain.report.template import ASSETS, environment, page_style
 from selftrain.rerank.tokens import token_scores
 from selftrain.serve.refusals import said
 from selftrain.serve.served import Problem, Served
-from selftrain.stage import Judge
 
 MOST_CANDIDATES = 64
 MOST_CHARACTERS = 100_000
@@ -168,11 +167,7 @@ def _verdicts(
     ]
     opened = sandbox() if sandbox else Sandbox("auto", workers=os.cpu_count() or 1)
     with opened as judge:
-        return _run(judge, programs)
-
-
-def _run(judge: Judge, programs: Sequence[Any]) -> list[str]:
-    found = {result.id: str(result.verdict) for result in judge.run(programs)}
+        found = {result.id: str(result.verdict) for result in judge.run(programs)}
     return [found[program.id] for program in programs]
 
 

@@ -7,12 +7,12 @@ run that is killed (even after its last step) and resumed exports the same weigh
 
 import itertools
 import json
-import math
 import random
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -212,7 +212,7 @@ class Trained:
         """The stage's metrics: the mean of each of `names` over the last CURVE steps, their curves, and the evaluations."""
         rows = [row for row in self.history if "loss" in row and "step" in row]
         found: dict[str, Any] = {"steps": self.steps}
-        found |= {name: _mean(rows[-CURVE:], name) for name in names}
+        found |= {name: fmean(row[name] for row in rows[-CURVE:]) for name in names}
         found["curve"] = curve(rows, names)
         if goal.steps:
             found |= {
@@ -322,11 +322,7 @@ def curve(rows: Sequence[dict[str, Any]], names: Sequence[str]) -> list[dict[str
     width = CURVE if len(rows) >= CURVE * CURVE else 1
     parts = [rows[at : at + width] for at in range(0, len(rows), width)]
     return [
-        {"step": part[-1]["step"], **{name: _mean(part, name) for name in names}}
+        {"step": part[-1]["step"], **{name: fmean(row[name] for row in part) for name in names}}
         for part in parts
         if len(part) == width
     ]
-
-
-def _mean(rows: Sequence[dict[str, Any]], name: str) -> float:
-    return math.fsum(row[name] for row in rows) / len(rows)

@@ -6,7 +6,6 @@ Run as a child process: `python -m selftrain.training.sft resolved.json`.
 
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -133,12 +132,8 @@ def answers(problems: Sequence[Problem], split: str) -> list[tuple[str, str, str
 
 def _source(config: SftSlice) -> dict[str, Any]:
     """Options for `from_pretrained` that load exactly the weights that the cache key identifies."""
-    options: dict[str, Any] = {}
-    if config.model.gguf_file:
-        options["gguf_file"] = config.model.gguf_file
-    if config.model.base is not None and not Path(config.model.base).is_dir():
-        options["revision"] = config.base_digest  # the commit, even if the branch has moved since
-    return options
+    # The commit, even if the branch has moved since.
+    return config.model.model_copy(update={"revision": config.base_digest}).options
 
 
 def _tokenizer(config: SftSlice, texts: list[str]) -> Any:

@@ -10,9 +10,12 @@ al. 2024 (GRPO, arXiv 2402.03300), Ahmadian et al. 2024 (RLOO, arXiv 2402.14740)
 et al. 2025 (DAPO, arXiv 2503.14476).
 """
 
+from typing import Literal
+
 import torch
 from torch import Tensor
 
+LossType = Literal["dapo", "grpo", "dr_grpo"]
 LEAST_SPREAD = 1e-4
 """Added to a group's standard deviation before it divides, in score."""
 
@@ -40,7 +43,7 @@ def whiten(values: Tensor, mask: Tensor, keep_mean: bool = False) -> Tensor:
     return (white + mean if keep_mean else white) * mask
 
 
-def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
+def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: Literal["k1", "k3"]) -> Tensor:
     """[rows, tokens] per-token estimates of KL(policy || reference), in nats, from tokens that the policy sampled.
 
     logprobs, reference  [rows, tokens] log-probabilities under the policy and under the reference
@@ -49,15 +52,9 @@ def kl_estimate(logprobs: Tensor, reference: Tensor, estimator: str) -> Tensor:
     With r = reference probability / policy probability: k1 = -log r is unbiased and may be negative; k3 = r - 1 - log r
     is unbiased too, never negative, and has less variance near 0. `ppo.kl_estimator` has a third value, `exact`: it sums over the
     vocabulary and is computed in `experience.py`.
-
-    Raises ValueError for another estimator.
     """
     log_ratio = reference - logprobs
-    if estimator == "k1":
-        return -log_ratio
-    if estimator == "k3":
-        return torch.expm1(log_ratio) - log_ratio
-    raise ValueError(f"KL estimator: expected k1 or k3, got {estimator!r}")
+    return torch.expm1(log_ratio) - log_ratio if estimator == "k3" else -log_ratio
 
 
 def mixed_scores(scores: Tensor, passed: Tensor, weight: float) -> Tensor:
@@ -143,7 +140,7 @@ def equal_groups(rewards: Tensor, group: int) -> Tensor:
     return (grouped == grouped[:, :1]).all(1)
 
 
-def token_weights(kind: str, lengths: Tensor, mini: Tensor, width: int) -> Tensor:
+def token_weights(kind: LossType, lengths: Tensor, mini: Tensor, width: int) -> Tensor:
     """[rows] weight of each token of a row in a mini-batch's loss, relative to the mean over the mini-batch's tokens.
 
     kind     `ppo.loss_type`: dapo (1 for all tokens), grpo (each completion counts equally) or dr_grpo (each token counts
@@ -151,17 +148,13 @@ def token_weights(kind: str, lengths: Tensor, mini: Tensor, width: int) -> Tenso
     lengths  [rows] int64, number of tokens
     mini     [completions] numbers of the mini-batch's rows
     width    maximum length of a completion, tokens
-
-    Raises ValueError for another kind.
     """
     mean = lengths[mini].sum() / len(mini)
     if kind == "dapo":
         return torch.ones_like(mean).expand(len(lengths))
     if kind == "grpo":
         return mean / lengths
-    if kind == "dr_grpo":
-        return (mean / width).expand(len(lengths))
-    raise ValueError(f"loss type: expected dapo, grpo or dr_grpo, got {kind!r}")
+    return (mean / width).expand(len(lengths))
 
 
 def clipped_policy_loss(

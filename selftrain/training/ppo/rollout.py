@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from selftrain.sampling.hf import decode, seeded
-from selftrain.sampling.stopping import Stopping, Watch
+from selftrain.sampling.stopping import Stopping
 
 
 def noise(seed: int, step: int, rows: int, tokens: int) -> Tensor:
@@ -42,18 +42,23 @@ class FromPolicy:
     def __call__(
         self, prompts: Sequence[list[int]], uniforms: Tensor, place: str, stops: Stops = None
     ) -> list[list[int]]:
-        """One completion per prompt, as token ids (see `sample`).
+        """One completion per prompt, as token ids. It stops after its first end token, with a stop text, or at the maximum.
 
+        prompts   decoded as one batch
         uniforms  [rows, max_new_tokens] float64 draws, for classes that draw each token themselves
         place     a text unique to this run's seed, step and rank, for classes that need a seed instead
         stops     the stop texts of each row's problem; None: no problem has any
         """
-        return sample(
-            self.policy, prompts, uniforms, self.temperature, self.stopping.ends, self._watch(stops)
-        )
-
-    def _watch(self, stops: Stops) -> Watch | None:
-        return self.stopping.watch(stops) if stops else None
+        watch = self.stopping.watch(stops) if stops else None
+        was_training, ends = self.policy.training, self.stopping.ends
+        self.policy.eval()  # in training mode, a model that recomputes activations keeps no KV cache
+        try:
+            drawn = decode(
+                self.policy, prompts, uniforms.shape[1], uniforms, ends, self.temperature, watch=watch
+            )
+        finally:
+            self.policy.train(was_training)
+        return [one.token_ids for one in drawn]
 
 
 class FromUnshardedCopy(FromPolicy):
@@ -110,25 +115,3 @@ class FromEngine:
 
 
 Rollouts = FromPolicy | FromEngine
-
-
-def sample(
-    model: Any,
-    prompts: Sequence[Sequence[int]],
-    uniforms: Tensor,
-    temperature: float,
-    ends: Sequence[int],
-    watch: Watch | None = None,
-) -> list[list[int]]:
-    """One completion per prompt, as token ids. It stops after the first token of `ends`, where `watch` says so, or at the maximum.
-
-    prompts   token ids, one list per row; decoded as one batch
-    uniforms  [rows, max_new_tokens] float64 in [0, 1), one draw per token
-    """
-    was_training = model.training
-    model.eval()  # in training mode, a model that recomputes activations keeps no KV cache
-    try:
-        drawn = decode(model, prompts, uniforms.shape[1], uniforms, ends, temperature, watch=watch)
-    finally:
-        model.train(was_training)
-    return [one.token_ids for one in drawn]

@@ -42,8 +42,6 @@ def test_kl_estimators():
     logprobs, reference = torch.tensor([0.5, 0.2]).log(), torch.tensor([0.25, 0.4]).log()
     close(eq.kl_estimate(logprobs, reference, "k1"), [math.log(2), -math.log(2)])
     close(eq.kl_estimate(logprobs, reference, "k3"), [0.5 - 1 + math.log(2), 2 - 1 - math.log(2)])
-    with pytest.raises(ValueError, match="expected k1 or k3, got 'k2'"):
-        eq.kl_estimate(logprobs, reference, "k2")
 
 
 def test_the_k3_estimate_is_never_negative_and_both_are_zero_where_nothing_moved():
@@ -267,5 +265,3 @@ def test_token_weights_by_hand():
     ):
         each = eq.token_weights(kind, lengths, mini, 8)[[0, 1]].repeat_interleave(torch.tensor([1, 3]))
         close((losses * each).sum() / 4, mean)
-    with pytest.raises(ValueError, match="expected dapo, grpo or dr_grpo, got 'sum'"):
-        eq.token_weights("sum", lengths, mini, 8)

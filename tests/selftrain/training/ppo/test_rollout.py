@@ -1,16 +1,24 @@
 """Tests of rollouts: which token a random number picks, and that a row's tokens depend only on that row."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from selftrain.sampling import Sample
 from selftrain.sampling.hf import draw
 from selftrain.sampling.stopping import Stopping
-from selftrain.training.ppo.rollout import FromEngine, FromPolicy, noise, sample, seeded
+from selftrain.training.ppo.rollout import FromEngine, FromPolicy, noise, seeded
 from tests.selftrain.training.ppo.tiny import END, make_tokenizer
 
 PROMPTS = [[5, 6, 7, 8, 9, 10, 11], [3], [12, 13, 14], [3, 4, 5, 6], [20, 21], [9, 9, 9]]
+
+
+def sample(
+    model: Any, prompts: list[list[int]], uniforms: torch.Tensor, temperature: float, ends: tuple[int, ...]
+) -> list[list[int]]:
+    """One completion per prompt, without stop texts."""
+    return FromPolicy(model, temperature, Stopping(None, ends))(prompts, uniforms, "")
 
 
 def test_draw_inverts_the_distribution_function():

@@ -30,9 +30,8 @@ def wipe(path: Path) -> None:
 
 
 def wipe_program(directory: str, file: str) -> None:
-    """Remove a program's directory. Fast in the usual case that its source `file` is the only file there or
-    nothing is. Raises `OSError`,
-    `CalledProcessError`."""
+    """Remove a program's directory. Fast in the usual case that its source `file` is the only file there or nothing is. Raises
+    `OSError`, `CalledProcessError`."""
     try:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(file)

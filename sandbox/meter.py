@@ -12,17 +12,9 @@ import time
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from sandbox import processes
 from sandbox.group import Group
-from sandbox.processes import (
-    Process,
-    Usage,
-    anonymous_bytes,
-    contents,
-    contents_again,
-    cpu_seconds,
-    resident_bytes,
-    tree,
-)
+from sandbox.processes import Process, Usage, anonymous_bytes, contents, contents_again, tree
 
 _TICKS_SECONDS = 0.02
 """The error of CPU time in /proc, which counts ticks: user and system time are rounded."""
@@ -81,7 +73,7 @@ class Meter:
         """CPU time of the group without this process and those in `keep`."""
         if self._group is None:
             return 0.0
-        return self._group.cpu_seconds() - time.process_time() - sum(map(cpu_seconds, self._keep))
+        return self._group.cpu_seconds() - time.process_time() - sum(map(processes.cpu_seconds, self._keep))
 
     def _of_group_memory(self) -> int:
         if self._group is None:
@@ -139,7 +131,7 @@ def held_bytes(pids: Iterable[int], places: tuple[str, ...]) -> int:
             rolled = contents(f"/proc/{pid}/smaps_rollup")
             maps = contents(f"/proc/{pid}/maps")
         except OSError:
-            total += resident_bytes(pid)
+            total += processes.resident_bytes(pid)
             continue
         values = dict(line.split()[:2] for line in rolled.splitlines()[1:])
         total += int(values.get(b"Pss_Anon:", b"0")) << 10

@@ -12,7 +12,7 @@ from sandbox.client import Sandbox
 from sandbox.serve import fusion, native, open_instruct, piston
 from sandbox.serve.bodies import REFUSALS, answer_refusals
 from sandbox.serve.direct import Direct
-from sandbox.serve.guard import METRICS, Guard, Rules, describe_token
+from sandbox.serve.guard import METRICS, Guard, describe_token
 from sandbox.serve.service import Service
 
 OPEN = ("/health", "/v1/ping")
@@ -50,7 +50,7 @@ def application(sandbox: Sandbox, queue: int, token: str | None = None, audit: s
     app.add_middleware(Direct, routers=routers, handlers=app.exception_handlers)
     if token:
         describe_token(app, OPEN)
-    app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe))
+    app.add_middleware(Guard, token=token, open=OPEN, observe=observe)
     return app
 
 

@@ -7,8 +7,7 @@ import json
 import reprlib
 import time
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.responses import JSONResponse
@@ -35,13 +34,8 @@ class Json(JSONResponse):
         return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()
 
 
-class Refuse(Protocol):
-    """Makes the answer to a request that is refused."""
-
-    def __call__(
-        self, request: Request, status: int, detail: str, headers: Mapping[str, str] | None = None
-    ) -> JSONResponse:
-        """The answer with this status and message."""
+Refuse = Callable[[Request, int, str, Mapping[str, str] | None], JSONResponse]
+"""Makes the answer to a request that is refused, from the status, a message and headers."""
 
 
 def answer_unreadable(app: FastAPI, refused: Refuse) -> None:
@@ -54,7 +48,7 @@ def answer_unreadable(app: FastAPI, refused: Refuse) -> None:
         return refused(request, error.status_code, detail, error.headers)
 
     async def deep(request: Request, _: Exception) -> JSONResponse:
-        return refused(request, 400, "the body cannot be read: lists or objects nested too deep")
+        return refused(request, 400, "the body cannot be read: lists or objects nested too deep", None)
 
     app.add_exception_handler(HTTPException, failed)
     app.add_exception_handler(RecursionError, deep)
@@ -80,26 +74,24 @@ def plain(detail: str, status: int) -> dict[str, object]:
     return {"detail": detail}
 
 
-@dataclass
-class Rules:
-    """What a server asks of its clients.
+class Guard:
+    """Middleware that answers 401 to a request without the token, 413 to one whose body is over the limit, even if its
+    Content-Length is wrong or missing, and 503 while the bodies of other requests take too much memory. Counts all requests.
 
     open      paths that clients may request without the token
     observe   called after each request with its route, its status and its seconds
     refusal   makes the body of a refusal from a message and a status
     """
 
-    open: Collection[str]
-    observe: Callable[[str, int, float], None]
-    refusal: Callable[[str, int], dict[str, object]] = plain
-
-
-class Guard:
-    """Middleware that answers 401 to a request without the token, 413 to one whose body is over the limit, even if its
-    Content-Length is wrong or missing, and 503 while the bodies of other requests take too much memory. Counts all requests."""
-
-    def __init__(self, app: ASGIApp, token: str | None, rules: Rules) -> None:
-        self.app, self.rules = app, rules
+    def __init__(
+        self,
+        app: ASGIApp,
+        token: str | None,
+        open: Collection[str],
+        observe: Callable[[str, int, float], None],
+        refusal: Callable[[str, int], dict[str, object]] = plain,
+    ) -> None:
+        self.app, self.open, self.observe, self.refusal = app, open, observe, refusal
         self.expected = token.encode() if token else None
         self.held = 0  # bytes of the bodies of all requests that are being served
 
@@ -116,7 +108,7 @@ class Guard:
         finally:
             self.held -= exchange.read
             route = getattr(scope.get("route"), "path", "other")
-            self.rules.observe(route, exchange.status, time.monotonic() - started)
+            self.observe(route, exchange.status, time.monotonic() - started)
 
 
 class _Exchange:
@@ -135,7 +127,7 @@ class _Exchange:
         """The answer if the request has to be refused, as far as it is known by now."""
         guard, closing = self.guard, {"Connection": "close"}  # the rest of the body is not read
         unknown = guard.expected and not hmac.compare_digest(self.token, guard.expected)
-        if unknown and self.scope["path"] not in guard.rules.open:
+        if unknown and self.scope["path"] not in guard.open:
             detail = "expected the header Authorization: Bearer TOKEN"
             return self._answer(detail, 401, {"WWW-Authenticate": "Bearer"})
         if max(self.read, self.stated) > BODY_BYTES:
@@ -146,7 +138,7 @@ class _Exchange:
         return None
 
     def _answer(self, detail: str, status: int, headers: dict[str, str]) -> JSONResponse:
-        return Json(self.guard.rules.refusal(detail, status), status, headers)
+        return Json(self.guard.refusal(detail, status), status, headers)
 
     async def serve(self) -> None:
         """Answer the request."""

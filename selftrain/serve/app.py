@@ -14,7 +14,7 @@ from fastapi.responses import FileResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from pydantic import BaseModel
 
-from sandbox.serve.guard import METRICS, Guard, Rules, describe_token
+from sandbox.serve.guard import METRICS, Guard, describe_token
 from selftrain.errors import SelftrainError
 from selftrain.serve.refusals import REFUSALS, answer_refusals, refusal
 from selftrain.serve.routes import router
@@ -89,7 +89,7 @@ def application(source: Source, limits: Limits, token: str | None = None, poll_s
 
     if token:
         describe_token(app, OPEN)
-    app.add_middleware(Guard, token=token, rules=Rules(OPEN, observe, refusal))
+    app.add_middleware(Guard, token=token, open=OPEN, observe=observe, refusal=refusal)
     return app
 
 

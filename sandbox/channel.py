@@ -56,28 +56,27 @@ class Pipe:
                 stdout=subprocess.PIPE,
                 env=environment,
                 start_new_session=True,
-                bufsize=-1,
             )
         except OSError as error:
             raise SandboxError(f"cannot start a sandbox worker ({' '.join(command)}): {error}") from error
+        assert self.process.stdin
+        assert self.process.stdout
+        self._to, self._from = self.process.stdin, self.process.stdout
 
     def send(self, data: bytes) -> None:
-        assert self.process.stdin is not None
-        self.process.stdin.write(data)
-        self.process.stdin.flush()
+        self._to.write(data)
+        self._to.flush()
 
     def receive(self, deadline: float) -> bytes:
-        assert self.process.stdout is not None
-        wait_readable(self.process.stdout.fileno(), deadline)
-        data = os.read(self.process.stdout.fileno(), 1 << 16)
+        wait_readable(self._from.fileno(), deadline)
+        data = os.read(self._from.fileno(), 1 << 16)
         if not data:
             raise SandboxError("it ended unexpectedly")
         return data
 
     def hang_up(self) -> None:
         with contextlib.suppress(OSError):
-            if self.process.stdin:
-                self.process.stdin.close()
+            self._to.close()
         try:
             self.process.wait(timeout=GOODBYE_SECONDS)
         except subprocess.TimeoutExpired:
@@ -88,8 +87,7 @@ class Pipe:
         self.process.kill()
 
     def close(self) -> None:
-        if self.process.stdout:
-            self.process.stdout.close()
+        self._from.close()
 
 
 def wait_readable(fd: int, deadline: float) -> None:

@@ -10,9 +10,9 @@ exceeds a limit, the runner ends it and compiles the program with a new compiler
 is also replaced after many programs.
 """
 
+import contextlib
 import os
 import select
-import signal
 import struct
 import subprocess
 import time
@@ -93,8 +93,10 @@ class Compiler:
             env={"PATH": PATH, "HOME": "/nonexistent", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8"},
             preexec_fn=partial(confine, kernel, uid, os.getpid()),
         )
-        assert self.process.stdin is not None
-        os.set_blocking(self.process.stdin.fileno(), False)
+        assert self.process.stdin
+        assert self.process.stdout
+        self._to, self._from = self.process.stdin, self.process.stdout
+        os.set_blocking(self._to.fileno(), False)
         self.pid = self.process.pid
         self.served = 0
         self._unread = b""
@@ -134,18 +136,14 @@ class Compiler:
     def close(self) -> None:
         """End the compiler's process."""
         forget(self.pid)
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe:
-                try:
-                    pipe.close()
-                except OSError:
-                    continue
-        self.process.send_signal(signal.SIGKILL)
+        for pipe in (self._to, self._from):
+            with contextlib.suppress(OSError):
+                pipe.close()
+        self.process.kill()
         self.process.wait()
 
     def _send(self, data: bytes) -> None:
-        assert self.process.stdin is not None
-        fd = self.process.stdin.fileno()
+        fd = self._to.fileno()
         left = memoryview(data)
         while left:
             try:
@@ -163,8 +161,7 @@ class Compiler:
         return self._read(length)
 
     def _read(self, length: int) -> bytes:
-        assert self.process.stdout is not None
-        fd = self.process.stdout.fileno()
+        fd = self._from.fileno()
         parts, there = [self._unread], len(self._unread)
         while there < length:
             self._wait(fd, select.POLLIN)

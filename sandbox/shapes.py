@@ -101,6 +101,20 @@ GO_TESTS = """func TestF(t *testing.T) {
 }
 """
 
+_JS = Shape(
+    prompt="function f(n){\n",
+    tests=f"}}\n{JS_TESTS}",
+    passed="  return n + 1;",
+    wrong_answer="  return n;",
+    early_exit="  process.exit(0);",
+    compile_error="  return (;",
+    runtime_error="  throw new Error('no');",
+    timeout="  while (true) {}",
+    memory_exceeded="  const all = []; while (true) all.push(new Array(1e6).fill(1));",
+    output_exceeded="  while (true) console.log('a line of some length');",
+    echo="console.log(require('fs').readFileSync(0, 'utf8'));",
+)
+
 SHAPES = {
     "py": Shape(
         prompt="def f(n):\n",
@@ -156,17 +170,12 @@ SHAPES = {
         output_exceeded="    while (true) echo 'a line of some length';",
         echo="<?php echo fgets(STDIN);",
     ),
-    "ts": Shape(
+    "ts": replace(
+        _JS,
         prompt="function f(n: number): number {\n",
         tests=f"}}\ndeclare var require: any;\n{JS_TESTS}",
-        passed="  return n + 1;",
-        wrong_answer="  return n;",
         early_exit="  (globalThis as any).process.exit(0); return n;",
         compile_error="  return 'two';",
-        runtime_error="  throw new Error('no');",
-        timeout="  while (true) {}",
-        memory_exceeded="  const all = []; while (true) all.push(new Array(1e6).fill(1));",
-        output_exceeded="  while (true) console.log('a line of some length');",
         echo="declare var require: any;\nconsole.log(require('fs').readFileSync(0, 'utf8'));",
     ),
     "cs": Shape(
@@ -196,19 +205,7 @@ SHAPES = {
         output_exceeded="    while :; do echo a line of some length >&2; done",
         echo="cat",
     ),
-    "js": Shape(
-        prompt="function f(n){\n",
-        tests=f"}}\n{JS_TESTS}",
-        passed="  return n + 1;",
-        wrong_answer="  return n;",
-        early_exit="  process.exit(0);",
-        compile_error="  return (;",
-        runtime_error="  throw new Error('no');",
-        timeout="  while (true) {}",
-        memory_exceeded="  const all = []; while (true) all.push(new Array(1e6).fill(1));",
-        output_exceeded="  while (true) console.log('a line of some length');",
-        echo="console.log(require('fs').readFileSync(0, 'utf8'));",
-    ),
+    "js": _JS,
     "go": Shape(
         prompt='package f_test\n\nimport (\n    "testing"\n    "fmt"\n)\n\nfunc f(n int) int {\n',
         tests=GO_TESTS,

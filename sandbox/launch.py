@@ -168,6 +168,7 @@ def in_memory(data: bytes) -> Iterator[int]:
         unwritten = memoryview(data)
         while unwritten:
             unwritten = unwritten[os.write(fd, unwritten) :]
+        os.lseek(fd, 0, os.SEEK_SET)
         yield fd
     finally:
         os.close(fd)

@@ -18,13 +18,8 @@ _ALL = "#include <bits/stdc++.h>\n"
 _MOST = f"#define _GLIBCXX_FUTURE 1\n#define _GLIBCXX_FILESYSTEM 1\n{_ALL}"
 _STREAMS = "#include <iostream>\n"
 CONTEST = "-contest"
-PREAMBLES = {
-    "most": _MOST,
-    "all": _ALL,
-    "streams": _STREAMS,
-    f"most{CONTEST}": _MOST,
-    f"streams{CONTEST}": _STREAMS,
-}
+PREAMBLES = {"most": _MOST, "all": _ALL, "streams": _STREAMS}
+PREAMBLES |= {f"most{CONTEST}": _MOST, f"streams{CONTEST}": _STREAMS}
 """The texts that are precompiled, by name. Names that end with `CONTEST` are for programs with cases, which are compiled with
 other options. Reading other headers is so quick that precompiling them does not pay off."""
 

@@ -250,15 +250,9 @@ class Result:
         """The run that decided the verdict; None if the compiler rejected the program."""
         if self.compiled and self.compiled.verdict is not Verdict.passed:
             return None
-        return Phase(
-            self.verdict,
-            self.exit_code,
-            self.run_seconds,
-            self.cpu_seconds - (self.compiled.cpu_seconds if self.compiled else 0.0),
-            self.peak_memory_bytes,
-            self.stdout,
-            self.stderr,
-        )
+        cpu_seconds = self.cpu_seconds - (self.compiled.cpu_seconds if self.compiled else 0.0)
+        used = (self.run_seconds, cpu_seconds, self.peak_memory_bytes)
+        return Phase(self.verdict, self.exit_code, *used, self.stdout, self.stderr)
 
     @property
     def pass_rate(self) -> float | None:

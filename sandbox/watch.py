@@ -235,15 +235,9 @@ class _Run:
         by_kernel = exit_code == _OVER_CPU_LIMIT and cpu >= self.budget.cpu_seconds / 2
         if over is None and (by_kernel or cpu >= self.budget.cpu_seconds):
             over = Verdict.timeout
-        return Outcome(
-            exit_code,
-            over,
-            wall,
-            cpu,
-            max(own.memory_bytes, left.memory_bytes, self.peak.memory_bytes),
-            bytes(self.outputs[self.out]),
-            bytes(self.outputs[self.err]),
-        )
+        memory = max(own.memory_bytes, left.memory_bytes, self.peak.memory_bytes)
+        stdout, stderr = bytes(self.outputs[self.out]), bytes(self.outputs[self.err])
+        return Outcome(exit_code, over, wall, cpu, memory, stdout, stderr)
 
     def _received(self) -> int:
         return sum(map(len, self.outputs.values()))

@@ -23,7 +23,7 @@ from sandbox import seccomp
 from sandbox.confine import program_uid
 from sandbox.errors import BackendUnavailable, SandboxError
 from sandbox.languages import PATH
-from sandbox.launch import SPARE_PROCESSES, Command, Spawned
+from sandbox.launch import SPARE_PROCESSES, Command, Spawned, in_memory
 from sandbox.processes import Usage
 from sandbox.verdicts import MIB, Limits
 from sandbox.watch import Stdio
@@ -48,18 +48,17 @@ def command() -> tuple[str, ...]:
         raise BackendUnavailable(f"bubblewrap's program bwrap is not on {PATH}")
     uid = program_uid()
     trial_command = Command(("true",), Path("/usr"), {}, {}, calls=seccomp.program(memfd=True))
-    calls = filled_pipe(trial_command.calls)
-    trial = subprocess.run(
-        wrapped(trial_command, Limits(), writable=False, calls=calls),
-        pass_fds=(calls,),
-        capture_output=True,
-        text=True,
-        user=uid,
-        group=uid,
-        extra_groups=None if uid is None else [],
-        check=False,
-    )
-    os.close(calls)
+    with in_memory(trial_command.calls) as calls:
+        trial = subprocess.run(
+            wrapped(trial_command, Limits(), writable=False, calls=calls),
+            pass_fds=(calls,),
+            capture_output=True,
+            text=True,
+            user=uid,
+            group=uid,
+            extra_groups=None if uid is None else [],
+            check=False,
+        )
     if trial.returncode != 0:
         needs = "it has to be 0.8 or later, and user namespaces open to ordinary users"
         raise BackendUnavailable(f"bubblewrap does not work here ({needs}): {trial.stderr.strip()}")
@@ -74,26 +73,20 @@ class Boxed(Spawned):
     """
 
     def __init__(
-        self,
-        command: Command,
-        stdio: Stdio,
-        limits: Limits,
-        writable: bool,
-        pass_fds: tuple[int, ...] = (),
+        self, command: Command, stdio: Stdio, limits: Limits, writable: bool, pass_fds: tuple[int, ...] = ()
     ) -> None:
         self._status, theirs = os.pipe()
         os.set_blocking(self._status, False)
-        calls = filled_pipe(command.calls)
-        argv = wrapped(command, limits, writable, theirs, calls)
         try:
-            outside = replace(command, argv=argv, env={"PATH": PATH}, calls=b"")
-            super().__init__(outside, stdio, (theirs, calls, *pass_fds))
+            with in_memory(command.calls) as calls:
+                argv = wrapped(command, limits, writable, theirs, calls)
+                outside = replace(command, argv=argv, env={"PATH": PATH}, calls=b"")
+                super().__init__(outside, stdio, (theirs, calls, *pass_fds))
         except SandboxError:
             os.close(self._status)
             raise
         finally:
             os.close(theirs)
-            os.close(calls)
 
     def wait(self) -> tuple[int, Usage] | None:
         """As `Spawned.wait`. Raises `SandboxError` if bubblewrap failed before the command ended."""
@@ -111,16 +104,6 @@ class Boxed(Spawned):
     def close(self) -> None:
         super().close()
         os.close(self._status)
-
-
-def filled_pipe(content: bytes) -> int:
-    """The descriptor of a pipe from which `content` can be read; it has to be small."""
-    readable, writable = os.pipe()
-    try:
-        os.write(writable, content)
-    finally:
-        os.close(writable)
-    return readable
 
 
 def wrapped(

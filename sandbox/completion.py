@@ -28,7 +28,7 @@ from sandbox.languages import short_name
 from sandbox.lexer import masked
 from sandbox.markdown import Block, blocks
 from sandbox.needs import words_of
-from sandbox.outline import Item, Place, function, inside, items
+from sandbox.outline import Item, Items, Place, function, inside, items
 from sandbox.splice import Answer, Unreadable, continued, splice
 
 _MOST_NAMES = 20
@@ -213,9 +213,7 @@ def _find(
     return None
 
 
-def _inside(
-    holder: Item, outer_siblings: Sequence[Item], language: str, deeper: int = _DEEPEST
-) -> Iterator[Place]:
+def _inside(holder: Item, outer_siblings: Items, language: str, deeper: int = _DEEPEST) -> Iterator[Place]:
     """The items in a class, object or module, and in classes, objects and modules nested in it, `deeper` levels of them."""
     if deeper and holder.kind == "type" and (members := inside(holder, language)):
         found = items(holder.text, language, *members)

@@ -37,16 +37,12 @@ def linker() -> str:
 @cache
 def _has_openssl() -> bool:
     """Whether g++ finds OpenSSL. If not, programs are linked without it: the #include may be in a comment."""
-    names = ("libssl.so", "libcrypto.so")
-    return all(_found(name) != name for name in names)
-
-
-def _found(name: str) -> str:
-    """The path at which g++ finds the library file `name`; `name` itself if g++ does not find it."""
-    said = subprocess.run(
-        ("g++", f"-print-file-name={name}"), env={"PATH": PATH}, capture_output=True, text=True, check=True
-    )
-    return said.stdout.strip()
+    for name in ("libssl.so", "libcrypto.so"):
+        asked = ("g++", f"-print-file-name={name}")
+        said = subprocess.run(asked, env={"PATH": PATH}, capture_output=True, text=True, check=True).stdout
+        if said.strip() == name:  # not a path
+            return False
+    return True
 
 
 def missing_library(row: Language, said: str) -> str:

@@ -25,7 +25,8 @@ class Meter:
 
     `group`: the group that contains this process and all its descendants, if there is one. `places`: the directories in memory
     of a program's box, as paths inside it; they count towards its memory if it has an own file system there. `before_bytes`: memory
-    of the group before the program started; on a busy machine the program may have much by now.
+    of the group before the program started; on a busy machine the program may have much by now. `lost`: the estimate of CPU time in
+    seconds that no process and no counter of /proc shows any more.
     """
 
     def __init__(
@@ -34,7 +35,7 @@ class Meter:
         self._keep, self._group, self._places = keep, group, places
         self._seen: dict[int, Process] = {}
         self._at = time.monotonic()
-        self._lost = 0.0
+        self.lost = 0.0
         self._group_cpu = self._of_group_cpu()
         self._group_memory = before_bytes - self._warm_bytes() if group else 0
 
@@ -42,11 +43,11 @@ class Meter:
         """The usage so far; memory: what is used now. `memory_limit`: memory below this number of bytes may be inexact."""
         before, elapsed = self._seen, -self._at
         self._seen, self._at = tree(self._keep), time.monotonic()
-        self._lost += lost_seconds(before, self._seen, elapsed + self._at)
+        self.lost += lost_seconds(before, self._seen, elapsed + self._at)
         found = self._sum()
         memory = found.memory_bytes
         if self._group:
-            now = self._of_group_memory()
+            now = self._group.memory_bytes() - self._warm_bytes()
             # The kernel may still be freeing what the previous program left.
             self._group_memory = max(self._group.idle_bytes, min(self._group_memory, now - memory))
             held = now - self._group_memory
@@ -59,14 +60,9 @@ class Meter:
         """CPU time by the group's counter; 0 without a group."""
         return self._of_group_cpu() - self._group_cpu if self._group else 0.0
 
-    @property
-    def lost(self) -> float:
-        """The estimate of CPU time in seconds that no process and no counter of /proc shows any more."""
-        return self._lost
-
     def _sum(self) -> Usage:
         seen = self._seen.values()
-        cpu = sum(one.cpu_seconds + one.waited_seconds for one in seen) + self._lost
+        cpu = sum(one.cpu_seconds + one.waited_seconds for one in seen) + self.lost
         return Usage(cpu, sum(one.memory_bytes for one in seen), sum(one.threads for one in seen))
 
     def _of_group_cpu(self) -> float:
@@ -74,11 +70,6 @@ class Meter:
         if self._group is None:
             return 0.0
         return self._group.cpu_seconds() - time.process_time() - sum(map(processes.cpu_seconds, self._keep))
-
-    def _of_group_memory(self) -> int:
-        if self._group is None:
-            return 0
-        return self._group.memory_bytes() - self._warm_bytes()
 
     def _warm_bytes(self) -> int:
         """What the group counts for this process and those in `keep`."""

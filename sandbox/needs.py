@@ -1,10 +1,10 @@
 """Finds the imports, types, values and other functions of an answer that a function in it needs."""
 
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from sandbox.grammars import GRAMMARS
-from sandbox.outline import Item, Place, function
+from sandbox.outline import Item, Items, Place, function
 
 _TEST_LIBRARIES = re.compile(
     r"junit|testng|nunit|xunit|TestTools|unittest|pytest|doctest|chai|\bjest|mocha|catch2|gtest|phpunit|rspec|minitest|Test::"
@@ -16,9 +16,7 @@ _IMPORT_WORDS = {
 }  # fmt: skip
 
 
-def needed(
-    found: Place, others: Sequence[Item], asked: str, tested: Sequence[Item], language: str
-) -> list[Item]:
+def needed(found: Place, others: Items, asked: str, tested: Items, language: str) -> list[Item]:
     """The items of an answer that the function `found` needs, directly or indirectly, in their order.
 
     `others`: the items of the answer's other code blocks. `asked`: the function's name in the prompt. `tested`: the items of the
@@ -66,7 +64,7 @@ def _by_word(items: Iterable[tuple[Item, set[str]]]) -> dict[str, list[Item]]:
     return found
 
 
-def _users(names: set[str], pool: Sequence[Item], language: str) -> set[str]:
+def _users(names: set[str], pool: Items, language: str) -> set[str]:
     """`names`, and the names of all items of `pool` that use them, directly or indirectly."""
     naming = _by_word((item, words_of(item, language)) for item in pool)
     names, todo = {*names}, [*names]
@@ -82,7 +80,7 @@ def words_of(item: Item, language: str) -> set[str]:
     return set(re.findall(GRAMMARS[language].word, item.bare))
 
 
-def going_inside(those: Sequence[Item], found: Place) -> list[Item]:
+def going_inside(those: Items, found: Place) -> list[Item]:
     """Those of the items that belong into the class of the prompt's function, not above that class."""
     if not found.holder:
         return [item for item in those if item.kind in ("function", "value", "statement")]
@@ -131,14 +129,7 @@ def _plain(text: str) -> str:
     return "".join(text.split()).rstrip(";")
 
 
-def imports(
-    asked: Place,
-    found: Place,
-    others: Sequence[Item],
-    new: Sequence[Item],
-    tested: Sequence[Item],
-    language: str,
-) -> list[str]:
+def imports(asked: Place, found: Place, others: Items, new: Items, tested: Items, language: str) -> list[str]:
     """The imports that have to be added to the prompt: those of the answer that prompt and tests lack.
 
     Imports of test libraries are left out. In languages whose imports contain the names that they bind, imports of unused names

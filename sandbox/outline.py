@@ -39,6 +39,9 @@ class Item(NamedTuple):
         return self.text[self.text.rfind("\n", 0, self.code) + 1 : self.code]
 
 
+Items = Sequence[Item]
+
+
 class Function(NamedTuple):
     """The function that an item defines.
 
@@ -64,9 +67,9 @@ class Place(NamedTuple):
 
     item: Item
     function: Function | None
-    siblings: Sequence[Item]
+    siblings: Items
     holder: Item | None = None
-    outer_siblings: Sequence[Item] = ()
+    outer_siblings: Items = ()
 
     @property
     def start(self) -> int:

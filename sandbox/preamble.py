@@ -50,12 +50,8 @@ _LINE_GOES_ON = re.compile(r"\\|\?\?/")
 """Matches a backslash or its trigraph, with which a line (a comment, for instance) may continue on the next line."""
 
 
-def first_headers(source: str) -> set[str]:
-    """The standard headers that a program includes before any other code."""
-    return {include["header"] for include in _first_includes(source)}
-
-
 def _first_includes(source: str) -> Iterator[re.Match[str]]:
+    """The directives for standard headers with which a program begins."""
     odd = _LINE_GOES_ON.search(source)
     start, end = int(source.startswith("\ufeff")), odd.start() if odd else len(source)
     while (include := _INCLUDE.match(source, start, end)) and include["header"] in _STANDARD:
@@ -78,7 +74,8 @@ def without_includes(source: str, name: str) -> str:
 
 def preamble(program: Program) -> str:
     """The name in `PREAMBLES` of the precompiled headers that a program can use; empty if it can use none."""
-    headers, contest = first_headers(program.source), CONTEST if program.cases else ""
+    headers = {include["header"] for include in _first_includes(program.source)}
+    contest = CONTEST if program.cases else ""
     if "bits/stdc++.h" in headers:
         found = "all" if _SPEAKS_OF_THE_REST.search(program.source) else "most"
     else:

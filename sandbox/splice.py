@@ -7,7 +7,7 @@ from typing import NamedTuple
 from sandbox.grammars import GRAMMARS
 from sandbox.lexer import JOINED, masked
 from sandbox.needs import first_lines, going_inside, imports, is_in_prompt, needed
-from sandbox.outline import Item, Place, depth, inside, items, top
+from sandbox.outline import Item, Items, Place, depth, inside, items, top
 
 _DOCSTRING = re.compile(r'\s*[rRuU]?("""|\'\'\').*?\1[ \t]*(?=\n|$)', re.DOTALL)
 _SIGNS = {"braces": "}", "end": "end", "parentheses": ")"}
@@ -64,7 +64,7 @@ class Answer(NamedTuple):
 
 
 def splice(
-    prompt: str, asked: Place, found: Place, others: Sequence[Item], language: str, tests: str, loosely: bool
+    prompt: str, asked: Place, found: Place, others: Items, language: str, tests: str, loosely: bool
 ) -> Answer:
     """The program in which the answer's function `found` implements the prompt's function `asked`.
 

@@ -127,7 +127,10 @@ def watch(
         ours = [source, out, err]
         stack.callback(_close, ours)
         for pipe in (out, err):
-            _widen(pipe)
+            with contextlib.suppress(
+                OSError
+            ):  # under gVisor, or if the user's pipes have reached the kernel's limit
+                fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         if user is not None:
             for pipe in (child_in, child_out, child_err):
                 _give(pipe, user)
@@ -284,11 +287,6 @@ class _Run:
         if self.budget.directory and is_over(self.budget.directory, self.budget.disk_bytes):
             return Verdict.output_exceeded
         return None
-
-
-def _widen(pipe: int) -> None:
-    with contextlib.suppress(OSError):  # under gVisor, or if the user's pipes have reached the kernel's limit
-        fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
 
 
 def _give(pipe: int, user: int) -> None:

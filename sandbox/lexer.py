@@ -233,92 +233,85 @@ def masked(code: str, language: str) -> Masked:
     """Blank out the strings and comments of `code`. In a language that the sandbox does not know, the text stays unchanged."""
     if language not in _TOKENS:
         return Masked(code, True)
-    out = list(code)
-    _, closed = _code(code, 0, language, out, 0)
-    return Masked("".join(out), closed)
+    mask = _Mask(code, language)
+    _, closed = mask.code_from(0, 0)
+    return Masked("".join(mask.out), closed)
 
 
-def _code(code: str, at: int, language: str, out: list[str], inside: int) -> tuple[int, bool]:
-    """Mask `out` from position `at` on. At `inside` = 0 go on to the end of `code`; inside of `inside` nested strings, only to
-    the bracket that ends the code in the innermost string. Returns the end position and whether all strings and comments are
-    closed."""
-    opening, depth = _opening(language), 0
-    late: list[tuple[_Token, tuple[str, ...]]] = []  # here-documents whose text begins on the next line
-    while found := opening.search(code, at):
-        if late and (line := code.find("\n", at, found.start() + 1)) >= 0:
-            token, groups = late.pop(0)
-            at, closed = _text(code, line, line + 1, token, groups, language, out, inside)
+class _Mask:
+    """The masking of one program. `out`: its characters, which are masked one piece after another."""
+
+    def __init__(self, code: str, language: str) -> None:
+        self.code, self.language, self.out = code, language, list(code)
+
+    def code_from(self, at: int, inside: int) -> tuple[int, bool]:
+        """Mask from position `at` on. At `inside` = 0 go on to the end of `code`; inside of `inside` nested strings, only to the
+        bracket that ends the code in the innermost string. Returns the end position and whether all strings and comments are
+        closed."""
+        code, opening, depth = self.code, _opening(self.language), 0
+        late: list[tuple[_Token, tuple[str, ...]]] = []  # here-documents whose text begins on the next line
+        while found := opening.search(code, at):
+            if late and (line := code.find("\n", at, found.start() + 1)) >= 0:
+                at, closed = self._token(line, line + 1, *late.pop(0), inside)
+                if not closed:
+                    return len(code), False
+                continue
+            at = found.end()
+            if found.lastgroup is None:
+                depth += 1 if found.group() in "([{" else -1
+                if inside and depth < 0:
+                    return at, True
+                continue
+            number = found.lastgroup[1:]
+            token, texts = _TOKENS[self.language][int(number)], found.groupdict().items()
+            groups = tuple(text or "" for name, text in texts if name.startswith(f"g{number}_"))
+            if token.after_line:
+                late.append((token, groups))
+                continue
+            at, closed = self._token(found.start(), at, token, groups, inside)
             if not closed:
                 return len(code), False
-            continue
-        at = found.end()
-        if found.lastgroup is None:
-            depth += 1 if found.group() in "([{" else -1
-            if inside and depth < 0:
-                return at, True
-            continue
-        number = int(found.lastgroup[1:])
-        token = _TOKENS[language][number]
-        groups = tuple(
-            text or "" for name, text in found.groupdict().items() if name.startswith(f"g{number}_")
-        )
-        if token.after_line:
-            late.append((token, groups))
-            continue
-        at, closed = _text(code, found.start(), at, token, groups, language, out, inside)
-        if not closed:
-            return len(code), False
-    for token, groups in late:
-        if (line := code.find("\n", at)) >= 0:
-            at, closed = _text(code, line, line + 1, token, groups, language, out, inside)
-            if not closed:
-                return len(code), False
-    return len(code), not inside
+        for token, groups in late:
+            if (line := code.find("\n", at)) >= 0:
+                at, closed = self._token(line, line + 1, token, groups, inside)
+                if not closed:
+                    return len(code), False
+        return len(code), not inside
 
-
-def _text(
-    code: str,
-    start: int,
-    at: int,
-    token: _Token,
-    groups: tuple[str, ...],
-    language: str,
-    out: list[str],
-    inside: int,
-) -> tuple[int, bool]:
-    """Mask the token that begins at `start` and whose opening ends at `at`. Returns the token's end and whether it is closed."""
-    if not token.close:
-        _blank(out, start, at, token)
-        return at, True
-    first = next(filter(None, groups), "")
-    mirror = re.escape(_MIRROR.get(first, first))
-    close = token.close
-    for number, group in enumerate(groups):
-        close = close.replace(f"{{{number}}}", re.escape(group))
-    pieces = [token.escape, rf"(?P<close>{close.replace('{mirror}', mirror)})"]
-    if token.code and inside < _DEEPEST:
-        pieces.append(rf"(?P<code>{token.code})")
-    if token.nested or (first in _MIRROR and "{mirror}" in token.close):
-        pieces.append(rf"(?P<again>{re.escape(first) if '{mirror}' in token.close else token.open})")
-    pattern = re.compile("|".join(pieces), re.MULTILINE | re.DOTALL)
-    depth = 1
-    while found := pattern.search(code, at):
-        if found.lastgroup == "code":
-            _blank(out, start, found.start(), token)
-            start, closed = _code(code, found.end(), language, out, inside + 1)
-            if not closed:
-                return len(code), False
-            at = start
-            continue
-        at = found.end()
-        depth += {"close": -1, "again": 1}.get(found.lastgroup or "", 0)
-        if depth == 0:
-            _blank(out, start, at, token)
+    def _token(
+        self, start: int, at: int, token: _Token, groups: tuple[str, ...], inside: int
+    ) -> tuple[int, bool]:
+        """Mask the token that begins at `start` and whose opening ends at `at`. Returns the token's end and whether it is closed."""
+        if not token.close:
+            self._blank(start, at, token)
             return at, True
-    _blank(out, start, len(code), token)
-    return len(code), False
+        first = next(filter(None, groups), "")
+        mirror = re.escape(_MIRROR.get(first, first))
+        close = token.close
+        for number, group in enumerate(groups):
+            close = close.replace(f"{{{number}}}", re.escape(group))
+        pieces = [token.escape, rf"(?P<close>{close.replace('{mirror}', mirror)})"]
+        if token.code and inside < _DEEPEST:
+            pieces.append(rf"(?P<code>{token.code})")
+        if token.nested or (first in _MIRROR and "{mirror}" in token.close):
+            pieces.append(rf"(?P<again>{re.escape(first) if '{mirror}' in token.close else token.open})")
+        pattern, code, depth = re.compile("|".join(pieces), re.MULTILINE | re.DOTALL), self.code, 1
+        while found := pattern.search(code, at):
+            if found.lastgroup == "code":
+                self._blank(start, found.start(), token)
+                start, closed = self.code_from(found.end(), inside + 1)
+                if not closed:
+                    return len(code), False
+                at = start
+                continue
+            at = found.end()
+            depth += {"close": -1, "again": 1}.get(found.lastgroup or "", 0)
+            if depth == 0:
+                self._blank(start, at, token)
+                return at, True
+        self._blank(start, len(code), token)
+        return len(code), False
 
-
-def _blank(out: list[str], start: int, end: int, token: _Token) -> None:
-    for place in range(start, end):
-        out[place] = JOINED if out[place] == "\n" else " " if token.comment else STRING
+    def _blank(self, start: int, end: int, token: _Token) -> None:
+        for place in range(start, end):
+            self.out[place] = JOINED if self.out[place] == "\n" else " " if token.comment else STRING

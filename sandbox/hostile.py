@@ -234,6 +234,7 @@ _LAUGHS = (
     + "".join(f"#define A{n} {'+'.join([f'A{n - 1}'] * 10)}\n" for n in range(1, 9))
     + "int main() { return A8; }\n"
 )
+_PARENTHESES = "class A { int x = " + "(" * 20_000 + "1; }"
 _TYPES = (
     "type Count<N extends number, T extends any[] = []> = T['length'] extends N ? T : Count<N, [...T, any]>;\n"
     + "".join(f"type B{n} = [...B{n - 1}, ...B{n - 1}];\n" if n else "type B0 = [1, 2];\n" for n in range(30))
@@ -500,10 +501,8 @@ HOSTILE = (
     Hostile(
         "types without end", _TYPES, "ts", limits=Limits(compile_cpu_seconds=10, compile_wall_seconds=30)
     ),
-    Hostile(
-        "parentheses for javac", "class A { int x = " + "(" * 20_000 + "1; }", "java", Verdict.compile_error
-    ),
-    Hostile("parentheses for mcs", "class A { int x = " + "(" * 20_000 + "1; }", "cs", Verdict.compile_error),
+    Hostile("parentheses for javac", _PARENTHESES, "java", Verdict.compile_error),
+    Hostile("parentheses for mcs", _PARENTHESES, "cs", Verdict.compile_error),
     Hostile("parentheses for tsc", "let x = " + "(" * 20_000 + "1;", "ts", Verdict.compile_error),
     Hostile(
         "source that includes others' files",

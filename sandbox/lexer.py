@@ -214,9 +214,7 @@ _TOKENS: dict[str, tuple[_Token, ...]] = {
 @cache
 def _opening(language: str) -> re.Pattern[str]:
     """A pattern that matches the beginning of any token (token number N in group `tN`) or a bracket (in no group)."""
-    tokens = [
-        f"(?P<t{number}>{_numbered(token.open, number)})" for number, token in enumerate(_TOKENS[language])
-    ]
+    tokens = [f"(?P<t{at}>{_numbered(token.open, at)})" for at, token in enumerate(_TOKENS[language])]
     return re.compile("|".join([*tokens, r"[(\[{]|[)\]}]"]), re.MULTILINE)
 
 

@@ -20,12 +20,8 @@ _FENCE = re.compile(
     r"^(?P<indent>[ \t]*(?:>[ \t]*)*(?:(?:[-*+]|\d+[.)])[ \t]+)?)(?P<fence>`{3,}|~{3,})[ \t]*(?P<info>(?:[\w{+#.][^`\n]*)?)$",
     re.MULTILINE,
 )
-_THOUGHT = re.compile(
-    r"^[ \t]*<(think|thinking|thought|reasoning)>(?:.*?</\1>|.*\Z)", re.MULTILINE | re.DOTALL
-)
-_THOUGHT_ENDS = re.compile(
-    r"\A(?:(?!<think).)*</(?:think|thinking|thought|reasoning)>[ \t]*$", re.MULTILINE | re.DOTALL
-)
+_THOUGHT = re.compile(r"(?ms)^[ \t]*<(think|thinking|thought|reasoning)>(?:.*?</\1>|.*\Z)")
+_THOUGHT_ENDS = re.compile(r"(?ms)\A(?:(?!<think).)*</(?:think|thinking|thought|reasoning)>[ \t]*$")
 _MOST_FENCES = 20  # how many fences are considered as the end of one block
 _DEEPEST = 10  # levels of blocks in blocks of text that are looked into; each reads its text once more
 _CONTRACTION = re.compile(r"\b([A-Za-z]+)'(s|t|re|ve|ll|d|m)\b")
@@ -100,10 +96,9 @@ def _from(answer: str, at: int, known: re.Match[str] | None) -> re.Match[str] | 
 def _continues(answer: str, fence: re.Match[str]) -> bool:
     """Whether the answer's first fence closes a block that the prompt opened: there is text before it, and no code after it."""
     before, after = answer[: fence.start()], answer[fence.end() :]
-    fences = len(_FENCE.findall(after))
-    return (
-        bool(before.strip()) and fences % 2 == 0 and (not after.strip() or before.lstrip("\n")[0] in " \t{}")
-    )
+    if not before.strip() or len(_FENCE.findall(after)) % 2:
+        return False
+    return not after.strip() or before.lstrip("\n")[0] in " \t{}"
 
 
 def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
@@ -115,9 +110,8 @@ def _block(answer: str, begun: re.Match[str], language: str) -> tuple[str, int]:
     if not ends:
         return _dedented(answer[start:].rstrip().removesuffix(least), indent), len(answer)
     code = masked(answer[start : ends[-1].start()], language).text
-    end = next(
-        (fence for fence in ends if _may_end(code[: fence.start() - start], fence is ends[0])), ends[0]
-    )
+    possible = (fence for fence in ends if _may_end(code[: fence.start() - start], fence is ends[0]))
+    end = next(possible, ends[0])
     return _dedented(answer[start : end.start()], indent), end.start() if end["info"] else end.end()
 
 

@@ -11,11 +11,9 @@ KEPT_OF_A_CASE = 1 << 10
 
 def phase(verdict: Verdict, outcome: Outcome, most: int) -> Phase:
     """The `Phase` for one command, with at most `most` characters of stdout and of stderr."""
-    exit_code = None if outcome.over else outcome.exit_code
+    code = None if outcome.over else outcome.exit_code
     used = (outcome.wall_seconds, outcome.cpu_seconds, outcome.memory_bytes)
-    return Phase(
-        verdict, exit_code, *used, kept(text(outcome.stdout), most), kept(text(outcome.stderr), most)
-    )
+    return Phase(verdict, code, *used, kept(text(outcome.stdout), most), kept(text(outcome.stderr), most))
 
 
 def text(data: bytes) -> str:

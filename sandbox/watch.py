@@ -127,9 +127,8 @@ def watch(
         ours = [source, out, err]
         stack.callback(_close, ours)
         for pipe in (out, err):
-            with contextlib.suppress(
-                OSError
-            ):  # under gVisor, or if the user's pipes have reached the kernel's limit
+            # It fails under gVisor, and if the user's pipes have reached the kernel's limit.
+            with contextlib.suppress(OSError):
                 fcntl.fcntl(pipe, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
         if user is not None:
             for pipe in (child_in, child_out, child_err):

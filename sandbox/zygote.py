@@ -48,9 +48,8 @@ class Zygote(Server):
             env |= {"SANDBOX_MAIN": f"{directory}/main.cpp", "SANDBOX_OUT": f"{directory}/main.s"}
         # The kernel lays out a process's memory by the limit of its stack at its start.
         deep = contest and name not in PREAMBLES
-        super().__init__(
-            name, argv, env, calls, resource.getrlimit(resource.RLIMIT_STACK)[1] if deep else None
-        )
+        stack = resource.getrlimit(resource.RLIMIT_STACK)[1] if deep else None
+        super().__init__(name, argv, env, calls, stack)
         if not select.select([self.socket], [], [], _READY_SECONDS)[0] or self.socket.recv(64) != b"ready":
             self.close()
             raise SandboxError(f"zygote {name} does not start")

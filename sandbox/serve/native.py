@@ -86,9 +86,8 @@ def _parsed(programs: list[dict[str, Any]], audit: str) -> dict[str, Row]:
         except (UsageError, ValueError) as error:
             raise HTTPException(422, f"programs[{at}]: {error}") from error
         if row.extra:
-            raise HTTPException(
-                422, f"programs[{at}]: unknown field {min(row.extra)[:80]!r}; /docs lists the fields"
-            )
+            unknown = f"unknown field {min(row.extra)[:80]!r}"
+            raise HTTPException(422, f"programs[{at}]: {unknown}; /docs lists the fields")
         if row.program.id in rows:
             raise HTTPException(422, f"programs[{at}]: id {row.program.id[:80]!r} is used twice")
         rows[row.program.id] = row

@@ -106,9 +106,7 @@ class Service:
                 usual = vars(language(program.language).limits)
                 own = {name: value for name, value in vars(program.limits).items() if value != usual[name]}
                 check_ceilings(own)
-        kinds: dict[tuple[str, str | None], Program] = {}
-        for program in programs:
-            kinds[program.language, program.checker.language if program.checker else None] = program
+        kinds = {(one.language, one.checker.language if one.checker else None): one for one in programs}
         new = [program for kind, program in kinds.items() if kind not in self._checked]
         if not new:
             return

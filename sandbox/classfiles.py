@@ -1,14 +1,10 @@
 """Finds the class to run among the class files of a Java or Scala program.
 
 It reads the class files because, unlike the source, they are unambiguous.
-
-    python3 classfiles.py DIR      prints which of the classes under DIR is to be run
-
 Format: https://docs.oracle.com/javase/specs/jvms/se17/html/jvms-4.html
 """
 
 import io
-import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -117,7 +113,3 @@ class _Data(io.BytesIO):
 def _text(modified: bytes) -> str:
     """Decode Java's modified UTF-8, which encodes characters beyond 16 bits as surrogate pairs."""
     return modified.decode("utf-8", "surrogatepass").encode("utf-16", "surrogatepass").decode("utf-16")
-
-
-if __name__ == "__main__":
-    print(main_class(Path(sys.argv[1])))

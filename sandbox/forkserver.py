@@ -2,12 +2,9 @@
 
 `sandbox.launch.ForkServer` starts this server with one end of a Unix socket that keeps message boundaries (SOCK_SEQPACKET).
 
-A request comes from `sandbox.launch.Forked`. It begins with a line with the user id (-1: keep the user). The *head* follows,
-which is the same for most programs: a line of resource limits, three numbers each; a line with the directory; the program's file
-name and its environment as NAME=VALUE, separated by NUL bytes. With the message come the descriptors of the program's stdin,
-stdout and stderr, and of a file with the program itself (`get_code` in `servers/fork.c`). The file of that name does not have to exist.
-
-The answer is `STATUS CPU_SECONDS MEMORY_BYTES` when the child has ended, or `failed WHY` if the child cannot be started.
+A request comes from `sandbox.launch.Forked`; `servers/child.h` describes it, and the answer. Its further text is the program's file
+name and its environment as NAME=VALUE, separated by NUL bytes, and its last descriptor that of a file with the program itself
+(`get_code` in `servers/fork.c`). The file of that name does not have to exist. The head is the same for most programs.
 
 The child runs the program as `python3 main.py` would: with a new `__main__`, without frames below it, in its own session,
 directory, environment, user and limits. Modules that the server has imported are on a shelf (`sandbox.shelf`) until the program

@@ -184,7 +184,8 @@ def run_container(program: Program) -> None:
         values["entry"] = "ENTRY"
         shutil.copy(_CLASSFILES, directory)
         script = " && ".join(shlex.join(filled(argv, values)) for argv in (row.compile, row.run) if argv)
-        script = script.replace("ENTRY", f'"$(python3 /w/{_CLASSFILES.name} /w)"')
+        named = "import classfiles, pathlib; print(classfiles.main_class(pathlib.Path('/w')))"
+        script = script.replace("ENTRY", f'"$(cd /w && python3 -c {shlex.quote(named)})"')
         try:
             client.containers.run(
                 docker.image_digest(client, row.image),

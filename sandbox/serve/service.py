@@ -177,42 +177,37 @@ class Service:
         await self._accept(programs)
         done: asyncio.Queue[asyncio.Task[Any]] = asyncio.Queue()
         room = asyncio.Semaphore(_AHEAD)
-        tasks = [asyncio.create_task(self._in_room(program, room)) for program in programs]
+
+        async def judge(program: Program) -> Result:
+            await room.acquire()  # until `results` has handed the result on
+            return await self._one(program)
+
+        tasks = [asyncio.create_task(judge(program)) for program in programs]
         for task in tasks:
             task.add_done_callback(lambda _: self._count(-1))
             task.add_done_callback(done.put_nowait)
         # It kills the programs even if nobody ever asks for the first result.
         gone = asyncio.create_task(_cancel_when_gone(request, tasks))
         gone.add_done_callback(done.put_nowait)
-        return self._results(tasks, gone, done, room)
 
-    async def _results(
-        self,
-        tasks: list[asyncio.Task[Result]],
-        gone: asyncio.Task[None],
-        done: asyncio.Queue[asyncio.Task[Any]],
-        room: asyncio.Semaphore,
-    ) -> AsyncIterator[Result]:
-        left = len(tasks)
-        try:
-            while left:
-                task = await done.get()
-                if task is gone or task.cancelled():
-                    raise HTTPException(HUNG_UP, "the client hung up")
-                yield task.result()
-                left -= 1
-                room.release()
-        finally:
-            if left:
-                self.metrics.cancelled.inc()
-            for other in (*tasks, gone):
-                other.cancel()
-            await asyncio.gather(*tasks, gone, return_exceptions=True)
+        async def results() -> AsyncIterator[Result]:
+            left = len(tasks)
+            try:
+                while left:
+                    task = await done.get()
+                    if task is gone or task.cancelled():
+                        raise HTTPException(HUNG_UP, "the client hung up")
+                    yield task.result()
+                    left -= 1
+                    room.release()
+            finally:
+                if left:
+                    self.metrics.cancelled.inc()
+                for other in (*tasks, gone):
+                    other.cancel()
+                await asyncio.gather(*tasks, gone, return_exceptions=True)
 
-    async def _in_room(self, program: Program, room: asyncio.Semaphore) -> Result:
-        """Judge one program as soon as there is `room` for its result."""
-        await room.acquire()  # until `_results` has handed the result on
-        return await self._one(program)
+        return results()
 
     async def _one(self, program: Program) -> Result:
         """Judge one program as soon as a worker is free. If this task is cancelled, the program is killed."""

@@ -22,10 +22,11 @@ LONG_RUN = 120
 """Seconds of tests from which on it is told where they went."""
 
 LONGEST = (
-    "test_chaos.py", "test_sandbox_check.py", "test_sandbox_plain_set.py", "test_configs.py", "test_docs.py", "test_sandbox_tricks.py",
-    "test_champion.py", "test_ends.py", "test_deployed.py", "test_outage.py", "test_starts_again.py", "test_deploy.py", "test_sandbox_truth.py", "test_sandbox_audit.py", "test_sandbox_libraries.py", "test_kill.py",
-    "test_flow.py", "test_sandbox_contest.py", "test_own_data.py", "test_sandbox_verdicts.py", "test_sampling.py",
-    "test_launch.py", "test_training.py", "test_trainer.py",
+    "test_chaos.py", "test_sandbox_check.py", "test_sandbox_plain_set.py", "test_configs.py", "test_ends.py", "test_deployed.py",
+    "test_docs.py", "test_champion.py", "test_sandbox_tricks.py", "test_outage.py", "test_starts_again.py", "test_deploy.py",
+    "test_sandbox_truth.py", "test_sandbox_audit.py", "test_sandbox_libraries.py", "test_kill.py", "test_flow.py", "test_sandbox_contest.py",
+    "test_own_data.py", "test_launch.py", "test_nodes.py", "test_dask.py", "test_slots.py", "test_serve_process.py", "test_sandbox_verdicts.py",
+    "test_sampling.py", "test_training.py", "test_trainer.py",
 )  # fmt: skip
 """Files of minutes, the longest first: where several processes share the tests (pytest -n), all then end at about the same time. At
 the end of such a run it is told which files took longest; a file that is long and begins late makes the others wait."""

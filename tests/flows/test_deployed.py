@@ -85,7 +85,12 @@ def deployed(
         worker = subprocess.Popen(
             [sys.executable, "-m", "flows.worker"],
             cwd=log.parent,  # runs start where they were deployed from, not where the worker is
-            env=os.environ | {"SELFTRAIN_WEBHOOK_URL": webhook.url, "PYTHONPATH": str(ROOT)},
+            env=os.environ
+            | {
+                "PREFECT_WORKER_QUERY_SECONDS": "2",
+                "SELFTRAIN_WEBHOOK_URL": webhook.url,
+                "PYTHONPATH": str(ROOT),
+            },
             stdout=out,
             stderr=out,
             start_new_session=True,

@@ -53,7 +53,9 @@ def world() -> Iterator[World]:
         made(Path(folder), "process", "local") as world,
     ):
         (world.folder / "waits.py").write_text(WAITS)
-        world.environment["PREFECT_CLIENT_MAX_RETRIES"] = "0"  # the worker gives up soon
+        # The worker asks often, and gives up soon: nothing here needs it after that.
+        often = {"PREFECT_WORKER_QUERY_SECONDS": "2", "PREFECT_RUNNER_POLL_FREQUENCY": "2"}
+        world.environment |= often | {"PREFECT_CLIENT_MAX_RETRIES": "0"}
         try:
             world.server.start()
             world.wait(world.answers, "the server")

@@ -25,7 +25,11 @@ class Direct:
     def __init__(self, app: ASGIApp, routers: Iterable[APIRouter], handlers: Mapping[Any, Any]) -> None:
         self.app, self.handlers = app, handlers
         routes = [route for router in routers for route in router.routes if isinstance(route, APIRoute)]
-        self.routes = {route.path: _Route(route) for route in routes if "POST" in (route.methods or ())}
+        self.routes = {route.path: route for route in routes if "POST" in (route.methods or ())}
+        self.bodies: dict[str, type[BaseModel]] = {
+            path: inspect.signature(route.endpoint).parameters["body"].annotation
+            for path, route in self.routes.items()
+        }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request."""
@@ -37,12 +41,12 @@ class Direct:
         try:
             content = await _read(request)
             try:
-                body = route.model.model_validate_json(content)
+                body = self.bodies[route.path].model_validate_json(content)
             except ValidationError:  # FastAPI says what is wrong
                 await self.app(scope, _again(content, receive), send)
                 return
-            scope["route"] = route.route
-            response = route.response(await route.endpoint(body, request))
+            scope["route"] = route
+            response = _response(route, await route.endpoint(body, request))
         except Exception as error:
             handler = next(filter(None, map(self.handlers.get, type(error).__mro__)), None)
             if handler is None:
@@ -51,19 +55,12 @@ class Direct:
         await response(scope, receive, send)
 
 
-class _Route:
-    """What is needed of a route to answer a request."""
-
-    def __init__(self, route: APIRoute) -> None:
-        self.route, self.endpoint = route, route.endpoint
-        self.model: type[BaseModel] = inspect.signature(route.endpoint).parameters["body"].annotation
-
-    def response(self, answer: Any) -> Response:
-        """The response with what the endpoint returned."""
-        if isinstance(answer, Response):
-            return answer
-        content = answer.model_dump_json(exclude_unset=self.route.response_model_exclude_unset)
-        return Response(content, media_type="application/json")
+def _response(route: APIRoute, answer: Any) -> Response:
+    """The response with what the endpoint of `route` returned."""
+    if isinstance(answer, Response):
+        return answer
+    content = answer.model_dump_json(exclude_unset=route.response_model_exclude_unset)
+    return Response(content, media_type="application/json")
 
 
 async def _read(request: Request) -> bytes:

@@ -142,8 +142,8 @@ def _program(service: Service, body: Execute) -> Program:
     others = [file for file in body.files if file is not main]
     files = tuple((file.name or f"file{body.files.index(file)}.code", _base64(file)) for file in others)
     name = language(body.language).name
-    run = _first(body.run_cpu_time, body.run_timeout, RUN_MS)
-    compile = _first(body.compile_cpu_time, body.compile_timeout, COMPILE_MS)
+    run = body.run_cpu_time or body.run_timeout or RUN_MS
+    compile = body.compile_cpu_time or body.compile_timeout or COMPILE_MS
     memory = body.run_memory_limit if body.run_memory_limit and body.run_memory_limit > 0 else None
     limits = service.limits(name, run / 1000, compile / 1000, memory)
     stdin = body.stdin if body.stdin.endswith("\n") else body.stdin + "\n"  # as Piston does
@@ -164,10 +164,6 @@ def _base64(file: File) -> str:
         return b64encode(bytes.fromhex(file.content)).decode()
     except ValueError as error:
         raise UsageError(f"file {file.name!r:.80}: its content is not hex: {error}") from error
-
-
-def _first(*milliseconds: float | None) -> float:
-    return next(value for value in milliseconds if value)
 
 
 def _answer(result: Result, program: Program) -> Executed:

@@ -16,7 +16,7 @@ from selftrain.errors import UsageError
 from selftrain.generate import Sampled
 from selftrain.problems.bank.languages import LANGUAGES
 from selftrain.records import Problem, PromptStyle
-from selftrain.rerank.normal import is_unicode, language_name
+from selftrain.rerank.normal import check_prompt, language_name
 
 Draw = Callable[[Sequence[Problem], int, SampleConfig, int], Sequence[Sequence[Sampled]]]
 """(problems, n, settings, seed) -> [problems][n] completions, or the greedy one for n = 0."""
@@ -157,12 +157,7 @@ class Generator:
 
     def _problem(self, prompt: str, language: str | None, stop: Sequence[str] | None) -> Problem:
         """The problem that a prompt is. Raises UsageError for what `sample` cannot use."""
-        if not isinstance(prompt, str):
-            raise UsageError(f"the prompt: expected a text, got a value of type {type(prompt).__name__}")
-        if not prompt.strip():
-            raise UsageError("the prompt is empty: expected the text that is to be continued")
-        if not is_unicode(prompt):
-            raise UsageError("the prompt is no Unicode text: it has half of a surrogate pair")
+        check_prompt(prompt, "the text that is to be continued")
         if self.style == "chat" and not language:
             raise UsageError(
                 "this generator is asked for a program in a language; say which, for example language='py'"

@@ -30,8 +30,10 @@ IDLE_SECONDS = 300
 MODULE = "selftrain.launch.forkserver"
 LINE = 2048
 """Bytes of the server's command line, and so of the longest that `ps` shows of a child."""
+LONGEST_MESSAGE = 1 << 20
+"""Bytes; the kernel's own limit is lower."""
 BYTES = 4
-"""Of a message's length, and of a process id."""
+"""Of a process id."""
 FORKED: list[int] = []
 """Not empty in a process that the server has forked."""
 
@@ -109,7 +111,7 @@ class ForkServer:
         return None
 
     def _start(self, environment: dict[str, str]) -> None:
-        ours, theirs = socket.socketpair()
+        ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", MODULE, str(theirs.fileno())]
         with theirs:
             server = subprocess.Popen(
@@ -136,9 +138,7 @@ class ForkServer:
         content = json.dumps([list(command), environment, os.getcwd()]).encode()
         (stdin, ours), (output, theirs), (status, answer) = os.pipe(), os.pipe(), os.pipe()
         try:
-            header = len(content).to_bytes(BYTES, "big")
-            socket.send_fds(self._socket, [header], [stdin, theirs, answer])
-            self._socket.sendall(content)
+            socket.send_fds(self._socket, [content], [stdin, theirs, answer])
         except OSError:
             for descriptor in (ours, output, status):
                 os.close(descriptor)
@@ -177,10 +177,8 @@ class _Server:
 
     def _message(self) -> tuple[list[int], Any] | None:
         """The next message's descriptors and content; None where the parent has closed the socket."""
-        header, descriptors, _, _ = socket.recv_fds(self.parent, BYTES, 3)
-        if not header:
-            return None
-        return descriptors, json.loads(_exactly(self.parent, int.from_bytes(header, "big")))
+        content, descriptors, _, _ = socket.recv_fds(self.parent, LONGEST_MESSAGE, 3)
+        return (descriptors, json.loads(content)) if content else None
 
     def _fork(self, descriptors: list[int], content: Any) -> None:
         command, environment, folder = content
@@ -190,9 +188,8 @@ class _Server:
         gc.freeze()  # the collector need not visit what is imported, nor copy its pages
         try:
             pid = os.fork()
-        except (
-            OSError
-        ):  # no memory, or too many processes: the parent reads no process id, and the other children go on
+        except OSError:
+            # No memory, or too many processes: the parent reads no process id, and the other children go on.
             for descriptor in descriptors:
                 os.close(descriptor)
             return
@@ -222,13 +219,6 @@ class _Server:
 def exit_code(pid: int) -> int:
     """Wait for a child of this process; its exit code, negative for a signal."""
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-
-
-def _exactly(connection: socket.socket, size: int) -> bytes:
-    content = b""
-    while len(content) < size and (more := connection.recv(size - len(content))):
-        content += more
-    return content
 
 
 def _become(descriptors: list[int], command: list[str], environment: dict[str, str], folder: str) -> NoReturn:

@@ -68,21 +68,15 @@ def shape_of(model: ModelConfig, vocabulary: int | None = None, layers: int | No
 
     Raises UsageError where the model's config cannot be read.
     """
+    import torch
+    from transformers import AutoModelForCausalLM
+
     settings = _tiny(model, vocabulary) if model.base is None else read_config(model)
     if layers is not None:
         settings = copy.deepcopy(settings)
         text = settings.get_text_config()
         shorten(text, min(layers, text.num_hidden_layers))
-    with _understandable(model, "is not the config of a causal language model"):
-        return shape_by(settings)
-
-
-def shape_by(settings: Any) -> Shape:
-    """The shape of the causal language model with this transformers config."""
-    import torch
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
+    with _understandable(model, "is not the config of a causal language model"), torch.device("meta"):
         return measure(AutoModelForCausalLM.from_config(settings, dtype=torch.float32))
 
 

@@ -91,10 +91,7 @@ def normal(
 
 def check(prompt: str, candidates: Sequence[str]) -> None:
     """Raise UsageError unless `prompt` is a text that is not empty, and `candidates` is a list of texts."""
-    if not isinstance(prompt, str):
-        raise UsageError(f"the prompt: expected a text, got {_kind(prompt)}")
-    if not prompt.strip():
-        raise UsageError("the prompt is empty: expected the text that the candidates complete")
+    check_prompt(prompt, "the text that the candidates complete")
     if isinstance(candidates, str | bytes):
         raise UsageError("candidates: expected a list of texts, got one text; put it into a list")
     if not isinstance(candidates, Sequence):
@@ -102,6 +99,14 @@ def check(prompt: str, candidates: Sequence[str]) -> None:
     for at, text in enumerate(candidates):
         if not isinstance(text, str):
             raise UsageError(f"candidate {at + 1} of {len(candidates)}: expected a text, got {_kind(text)}")
+
+
+def check_prompt(prompt: object, expected: str) -> None:
+    """Raise UsageError unless `prompt` is a text in Unicode that is not empty; `expected`: what it has to be, for the message."""
+    if not isinstance(prompt, str):
+        raise UsageError(f"the prompt: expected a text, got {_kind(prompt)}")
+    if not prompt.strip():
+        raise UsageError(f"the prompt is empty: expected {expected}")
     if not is_unicode(prompt):
         raise UsageError("the prompt is no Unicode text: it has half of a surrogate pair")
 
@@ -122,11 +127,7 @@ def refusal(form: Normal) -> str | None:
     """Why a candidate with the normal form `form` cannot be scored; None where it can."""
     if not form.completion.strip():
         return "it is empty, or holds no program"
-    return (
-        None
-        if is_unicode(form.prompt + form.completion)
-        else "it is no Unicode text: half of a surrogate pair"
-    )
+    return None if is_unicode("".join(form)) else "it is no Unicode text: half of a surrogate pair"
 
 
 def _lines(text: str) -> str:

@@ -42,13 +42,11 @@ def token_scores(reranker: Reranker, form: Normal) -> list[Piece]:
         )
     pieces: list[Piece] = []
     waiting: list[tuple[int, float]] = []
-    for one in zip(own, scores, strict=True):
+    for number, one in enumerate(zip(own, scores, strict=True), 1):
         waiting.append(one)
         text = decode_completion(reranker.tokenizer, [id for id, _ in waiting])
-        if not text.endswith("\N{REPLACEMENT CHARACTER}") or len(waiting) == LONGEST_CHARACTER:
+        last = number == len(own) or len(waiting) == LONGEST_CHARACTER
+        if last or not text.endswith("\N{REPLACEMENT CHARACTER}"):
             pieces.append(Piece(text, sum(score for _, score in waiting) / len(waiting)))
             waiting = []
-    if waiting:
-        text = decode_completion(reranker.tokenizer, [id for id, _ in waiting])
-        pieces.append(Piece(text, sum(score for _, score in waiting) / len(waiting)))
     return pieces

@@ -3,12 +3,11 @@
 Without VNNI instructions (AVX2, first-generation AVX-512), CTranslate2 sums int8 products in 16 bits. These sums saturate; the
 measured error of log-probabilities is 0.14 nats per token. In float32, results on different processors differ only in the last
 bits.
-
-    python -m selftrain.sampling.processor        prints the processor's name and instruction sets
 """
 
 import os
 import platform
+import re
 from pathlib import Path
 
 INTERESTING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
@@ -17,20 +16,14 @@ WITHOUT = ("GENERIC", "AVX", "AVX2")
 """Values of the environment variable CT2_FORCE_CPU_ISA with which CTranslate2 does not use VNNI."""
 
 
-def described() -> dict[str, str]:
-    """The fields of the first processor in /proc/cpuinfo; empty where this file does not exist."""
+def flags() -> list[str]:
+    """The instruction sets in INTERESTING that this machine's first processor has; none where it has no /proc/cpuinfo."""
     try:
         text = Path("/proc/cpuinfo").read_text()
     except OSError:
-        return {}
-    lines = (line.partition(":") for line in text.partition("\n\n")[0].splitlines())
-    return {name.strip(): value.strip() for name, _, value in lines}
-
-
-def flags() -> list[str]:
-    """The instruction sets in INTERESTING that this processor has."""
-    found = described().get("flags", "").split()
-    return [name for name in INTERESTING if name in found]
+        return []
+    found = re.search(r"^flags\s*:(.*)", text, re.MULTILINE)
+    return [name for name in INTERESTING if found and name in found[1].split()]
 
 
 def adds_exactly() -> bool:
@@ -38,10 +31,3 @@ def adds_exactly() -> bool:
     if os.environ.get("CT2_FORCE_CPU_ISA", "").upper() in WITHOUT:
         return False
     return platform.machine() in ("arm64", "aarch64") or any("vnni" in name for name in flags())
-
-
-if __name__ == "__main__":
-    print(
-        f"processor: {described().get('model name', platform.machine())}, {' '.join(flags()) or 'none of'} "
-        f"(of {' '.join(INTERESTING)})"
-    )

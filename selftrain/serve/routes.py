@@ -129,10 +129,11 @@ def _order(scores: list[float]) -> list[int]:
 
 def _reranked(body: Rerank, answer: Answer, order: list[int], raw: bool) -> dict[str, Any]:
     texts, [scores] = body.candidates, answer.raw() if raw else answer.relevance()
-    results = []
-    for at in order:
-        row: dict[str, Any] = {"index": at, "relevance_score": scores[at]}
-        results.append(row | {"document": {"text": texts[at]}} if body.return_documents is not False else row)
+    shown = body.return_documents is not False
+    results = [
+        {"index": at, "relevance_score": scores[at], **({"document": {"text": texts[at]}} if shown else {})}
+        for at in order
+    ]
     meta = {
         "api_version": {"version": "2"},
         "billed_units": {"search_units": 1},
@@ -149,11 +150,8 @@ def _reranked(body: Rerank, answer: Answer, order: list[int], raw: bool) -> dict
 
 def _tei_ranks(body: Rerank, answer: Answer, order: list[int], raw: bool) -> list[dict[str, Any]]:
     texts, [scores] = body.candidates, answer.raw() if raw else answer.relevance()
-    ranks = []
-    for at in order:
-        row = {"index": at, "score": scores[at]}
-        ranks.append(row | {"text": texts[at]} if body.return_text else row)
-    return ranks
+    shown = body.return_text
+    return [{"index": at, "score": scores[at], **({"text": texts[at]} if shown else {})} for at in order]
 
 
 async def _pairs(

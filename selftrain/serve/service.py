@@ -179,10 +179,6 @@ class Service:
                 f"characters, those of the prompt for each candidate: got {held}, allowed are at most {MOST_CHARACTERS}",
             )
         for prompt, texts, _ in problems:
-            if not prompt.strip():
-                raise HTTPException(
-                    422, "the prompt is empty; expected the text that the candidates complete"
-                )
             longest = max(map(len, (prompt, *texts)))
             if longest > self.limits.characters:
                 raise HTTPException(

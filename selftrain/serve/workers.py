@@ -62,9 +62,8 @@ def run_workers(
             with suppress(ProcessLookupError):
                 os.kill(worker, signal_number)
 
-    for (
-        signal_number
-    ) in PASSED_ON:  # also those that are ignored, as under nohup: a single process handles them too
+    # Also those that are ignored, as under nohup: a single process handles them too.
+    for signal_number in PASSED_ON:
         signal.signal(signal_number, pass_on)
     broke = None
     while workers:

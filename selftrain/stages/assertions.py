@@ -1,7 +1,6 @@
 """How many of the assertions of its tests a wrong program passes: each assertion is run by itself."""
 
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 
 from sandbox.assertions import alone
@@ -45,9 +44,7 @@ def shares_passed(
                 style,
             )
         ]
-    with ExitStack() as stack:
-        sandbox = stack.enter_context(context.sandbox())
-        cache = stack.enter_context(known_verdicts(context))
+    with context.sandbox() as sandbox, known_verdicts(context) as cache:
         every = [program for each in wanted.values() for program in each]
         results = judge(
             every, sandbox, cache, lambda found: context.progress(len(found), len(every), "programs")

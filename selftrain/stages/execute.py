@@ -3,7 +3,7 @@
 import socket
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -176,11 +176,8 @@ def known_verdicts(context: Context) -> Iterator[VerdictCache | None]:
     if context.shared is None:
         yield None
         return
-    cache = VerdictCache(context.shared / "verdicts.sqlite", context.config.toolchain)
-    try:
+    with closing(VerdictCache(context.shared / "verdicts.sqlite", context.config.toolchain)) as cache:
         yield cache
-    finally:
-        cache.close()
 
 
 def show(context: Context, results: Mapping[str, Result], before: int, total: int) -> None:

@@ -48,9 +48,7 @@ def passing(context: Context) -> Iterator[OnRequest]:
     """Yields a function that runs rows [problem id, completion]; it returns whether each passes, None if the sandbox failed."""
     problems = {p.id: p for p in read_records(context.inputs["problems"] / "problems.parquet", Problem)}
     style: PromptStyle = context.config.prompt_style
-    with ExitStack() as stack:
-        sandbox = stack.enter_context(context.sandbox())
-        cache = stack.enter_context(known_verdicts(context))
+    with context.sandbox() as sandbox, known_verdicts(context) as cache:
 
         def answer(rows: list[list[str]]) -> list[bool | None]:
             wanted: list[Program] = []

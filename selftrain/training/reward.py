@@ -228,9 +228,6 @@ class TokenRewardTrainer(TrainerMixin, RewardTrainer):
                     optimizer.add_param_group({**group, "params": own, "lr": rate})
         return optimizer
 
-    def _set_signature_columns_if_needed(self) -> None:
-        self._signature_columns = ["chosen_ids", "rejected_ids", "prompt_length", "margin"]
-
     def scores(self, model: Any, batch: dict[str, Any], hidden: bool = False) -> torch.Tensor:
         """[programs] the score of each program, as the exported classifier gives it. `hidden`: whether the per-token scores are computed too."""
         given = {

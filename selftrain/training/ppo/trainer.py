@@ -18,7 +18,7 @@ from selftrain.training.ppo.experience import PROBE, Collector, Experience
 from selftrain.training.ppo.model import PolicyWithValue
 from selftrain.training.ppo.rollout import seeded
 from selftrain.training.ppo.score import Reward
-from selftrain.training.ppo.settings import Models, TrainerSettings, check_batches
+from selftrain.training.ppo.settings import Models, TrainerSettings
 from selftrain.training.ppo.state import State, best_step
 
 SAMPLED_STEPS, SAMPLED_ROWS = 8, 4
@@ -47,7 +47,6 @@ class Trainer:
         on_best: Callable[[int], None] = lambda step: None,
     ) -> None:
         config = settings.config
-        check_batches(config, accelerator.num_processes)
         self.config, self.seed, self.width = config, settings.seed, settings.max_new_tokens
         self.checkpoints, self.keep = settings.checkpoints, settings.keep
         self.prompts, self.probe_prompts = prompts, probe_prompts

@@ -12,14 +12,15 @@ from pathlib import Path
 
 INTERESTING = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8", "amx_bf16")
 """Instruction sets that are looked for."""
+CPUINFO = Path("/proc/cpuinfo")
 WITHOUT = ("GENERIC", "AVX", "AVX2")
 """Values of the environment variable CT2_FORCE_CPU_ISA with which CTranslate2 does not use VNNI."""
 
 
 def flags() -> list[str]:
-    """The instruction sets in INTERESTING that this machine's first processor has; none where it has no /proc/cpuinfo."""
+    """The instruction sets in INTERESTING that this machine's first processor has; none without CPUINFO."""
     try:
-        text = Path("/proc/cpuinfo").read_text()
+        text = CPUINFO.read_text()
     except OSError:
         return []
     found = re.search(r"^flags\s*:(.*)", text, re.MULTILINE)

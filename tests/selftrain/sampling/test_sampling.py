@@ -314,7 +314,9 @@ def test_8_bits_are_used_where_their_sums_are_exact_and_the_key_says_so(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, flags: str, forced: str, machine: str, exact: bool
 ):
     monkeypatch.setenv("CT2_FORCE_CPU_ISA", forced)
-    monkeypatch.setattr(processor, "described", lambda: {"flags": flags})
+    several = f"processor\t: 0\nflags\t\t: {flags}\n\nprocessor\t: 1\nflags\t\t: avx_vnni\n"
+    monkeypatch.setattr(processor, "CPUINFO", tmp_path / "cpuinfo")
+    processor.CPUINFO.write_text(several if flags else "processor\t: 0\n")
     monkeypatch.setattr(processor.platform, "machine", lambda: machine)
     assert processor.adds_exactly() == exact
     run = Run(RunConfig(sample=SampleConfig(compute_type="int8")), Store(str(tmp_path)))

@@ -231,7 +231,6 @@ def _line(given: Row) -> Line:
 
 def _told(source: str, row: dict[str, Any]) -> int:
     """Print the error of a row, if it has one; returns the number of errors."""
-    if "error" not in row:
-        return 0
-    tell(source, row["line"], row["error"])
-    return 1
+    if wrong := row.get("error"):
+        tell(source, row["line"], wrong)
+    return int(bool(wrong))

@@ -153,10 +153,8 @@ def settings(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
             raise UsageError(
                 f"source {source} needs --{name}: the files{' or subsets' if name != 'files' else ''} that hold the problems"
             )
-    for given in {"files", "train", "evaluation", "hub"} - {
-        *NEEDED[source],
-        *(("hub",) if "train" in NEEDED[source] else ()),
-    }:
+    allowed = {*NEEDED[source], *(("hub",) if "train" in NEEDED[source] else ())}
+    for given in {"files", "train", "evaluation", "hub"} - allowed:
         if getattr(options, given):
             raise UsageError(
                 f"--{given} is not for source {source}; expected another --source ({', '.join(sorted(NEEDED))})"
@@ -167,10 +165,8 @@ def settings(options: argparse.Namespace) -> tuple[dict[str, Any], str]:
     problems: dict[str, Any] = {"source": source, "languages": _listed(options.languages or "py")}
     problems |= {name: _listed(getattr(options, name)) for name in NEEDED[source]}
     problems |= {"hub": options.hub} if options.hub else {}
-    values: dict[str, Any] = {
-        "rounds": options.rounds if options.rounds is not None else 2,
-        "problems": problems,
-    }
+    rounds = 2 if options.rounds is None else options.rounds
+    values: dict[str, Any] = {"rounds": rounds, "problems": problems}
     like = ""
     if options.base:
         name = "qwen2.5-coder-0.5b" if gpus else "smollm2-135m"
@@ -220,14 +216,9 @@ def written(values: Mapping[str, Any], like: str) -> str:
     for name, value in values.items():
         if name in COMMENTS:
             lines += ["", f"# {COMMENTS[name].format(like=like)}"]
-        lines.append(
-            yaml.safe_dump(
-                {name: value},
-                sort_keys=False,
-                default_flow_style=None if isinstance(value, dict) else False,
-                width=120,
-            ).rstrip()
-        )
+        flow = None if isinstance(value, dict) else False
+        text = yaml.safe_dump({name: value}, sort_keys=False, default_flow_style=flow, width=120)
+        lines.append(text.rstrip())
     return "\n".join(lines) + "\n"
 
 

@@ -187,13 +187,9 @@ class Slots:
     def _renew(self) -> None:
         """Thread: renew the lease. Where it has expired, take the slots again, and let the stage end if they are taken."""
         with temporary_settings({PREFECT_CLIENT_MAX_RETRIES: 0}), get_client(sync_client=True) as client:
-            while not self._over.wait(RENEW_SECONDS):
-                try:
+            while not (self._lost or self._over.wait(RENEW_SECONDS)):
+                with contextlib.suppress(httpx.HTTPError, OSError):  # the next renewal may come in time
                     self._renew_once(client)
-                except (httpx.HTTPError, OSError):
-                    continue  # the next renewal may come in time
-                if self._lost:
-                    return
 
     def _renew_once(self, client: SyncPrefectClient) -> None:
         assert self._lease is not None

@@ -138,7 +138,9 @@ def _within(pool: Pool, resamples: int, seed: int) -> list[Comparison]:
     for ranker in pool.rankers:
         rivals = ["random"]
         if not ranker.endswith(SHUFFLED):
-            rivals += ["logprob", "majority", _round_before(ranker)]
+            # Of `rm-2+logprob` the ranker of the round before is `rm-1+logprob`.
+            before = re.sub(r"(?<=^rm-)\d+", lambda number: str(int(number[0]) - 1), ranker)
+            rivals += ["logprob", "majority", before]
         rows += [
             _paired(f"{pool.name}/{ranker}-{rival}", table[ranker], table[rival], weights)
             for rival in rivals
@@ -175,11 +177,6 @@ def _paired(name: str, a: Floats, b: Floats, weights: Floats) -> Comparison:
     if estimate is None:
         raise ValueError(f"{name}: no problem has both outcomes, expected at least one")
     return {"name": name, **estimate}
-
-
-def _round_before(ranker: str) -> str:
-    """`rm-2+logprob` -> `rm-1+logprob`."""
-    return re.sub(r"(?<=^rm-)\d+", lambda number: str(int(number[0]) - 1), ranker)
 
 
 def _shared(a: Pool, b: Pool) -> tuple[Pool, Pool]:

@@ -16,7 +16,7 @@ from selftrain.problems.jsonl import jsonl_problem
 from selftrain.problems.leaks import find_leaks
 from selftrain.problems.multipl_e import is_multipl_e, multipl_e_problem
 from selftrain.problems.read import Found
-from selftrain.problems.rows import Row, find_files, read_rows
+from selftrain.problems.rows import find_files, read_rows
 from selftrain.records import Problem
 from selftrain.stage import Context
 from selftrain.stages.prepare import broken_checkers, broken_tests, last_line
@@ -99,16 +99,12 @@ def read_file(entries: Sequence[str]) -> Read:
     for path in find_files(entries):
         for row in read_rows(path, broken):
             try:
-                problem, cleaned = _problem(row)
+                problem, cleaned = (multipl_e_problem if is_multipl_e(row) else jsonl_problem)(row)
             except DataError as error:
                 broken(error)
                 continue
             _add(read, problem, cleaned, row.where)
     return read
-
-
-def _problem(row: Row) -> tuple[Problem, Cleaned]:
-    return (multipl_e_problem if is_multipl_e(row) else jsonl_problem)(row)
 
 
 def _add(read: Read, problem: Problem, cleaned: Cleaned, where: str) -> None:
@@ -142,25 +138,22 @@ def run_checks(context: Context, read: Read, held_out: Read) -> tuple[list[Findi
     }
     broken = broken_tests(context, own)
     checkers = broken_checkers(context, own)
-    found = [Finding("tests_broken", where[id], id, why) for id, why in broken.items()]
-    found += [Finding("checker_broken", where[id], id, why) for id, why in checkers.items()]
+
+    def told(kind: str, id: str, text: str) -> Finding:
+        return Finding(kind, where[id], id, text)
+
+    found = [told("tests_broken", id, why) for id, why in broken.items()]
+    found += [told("checker_broken", id, why) for id, why in checkers.items()]
     usable = [problem for problem in own if problem.id not in broken and problem.id not in checkers]
     findings, results = tried(context, Found(usable + others, answers), usable + others)
-    mine = {problem.id for problem in own}
-    found += [
-        Finding("answer_wrong", where[id], id, _said(results[("answer", id)]))
-        for id in findings.wrong
-        if id in mine
-    ]
-    found += [
-        Finding("cannot_fail", where[id], id, _empty(("empty", id), results))
-        for id in findings.unfailable
-        if id in mine
-    ]
+    wrong, unfailable = (
+        [id for id in ids if id in read.where] for ids in (findings.wrong, findings.unfailable)
+    )
+    found += [told("answer_wrong", id, _said(results[("answer", id)])) for id in wrong]
+    found += [told("cannot_fail", id, _empty(("empty", id), results)) for id in unfailable]
     leaks = _leaks(read, own + others)
     found += [
-        Finding("leak", where[one.id], one.id, f"has the {kind} of {held.id}, {where[held.id]}")
-        for held, one, kind in leaks
+        told("leak", one.id, f"has the {kind} of {held.id}, {where[held.id]}") for held, one, kind in leaks
     ]
     known = {frozenset((held.task, one.task)) for held, one, _ in leaks}
     pairs = dict.fromkeys(findings.text_duplicates, "have one text or the same tests")

@@ -78,11 +78,8 @@ def _files(entries: Sequence[str]) -> Iterator[Path]:
         if not folder.is_dir():
             yield from find_files([entry])
             continue
-        below = [
-            path
-            for path in sorted(folder.rglob("*"))
-            if path.name.endswith(SUFFIXES) and not path.name.endswith(RESULTS)
-        ]
+        files = [path for path in sorted(folder.rglob("*")) if path.name.endswith(SUFFIXES)]
+        below = [path for path in files if not path.name.endswith(RESULTS)]
         if not below:
             raise DataError(
                 f"{entry}: no completions there; expected MultiPL-E's NAME.json.gz, or files of JSON lines with completions"

@@ -12,14 +12,10 @@ from selftrain.problems.rows import Entry, Fields, MemoryLimit, Row, TimeLimit, 
 from selftrain.records import Problem
 
 COMMENTS = {
-    "py": ("", "#"),
-    "cpp": ("", "//"),
-    "java": ("", "//"),
+    **dict.fromkeys(("cpp", "java", "ts", "cs", "js"), ("", "//")),
     "php": ("<?php\n", "//"),
-    "ts": ("", "//"),
-    "cs": ("", "//"),
+    "py": ("", "#"),
     "sh": ("#!/bin/bash\n", "#"),
-    "js": ("", "//"),
 }
 """Language -> the first line of a program (often empty), and the characters that start a comment line."""
 

@@ -71,11 +71,7 @@ def markdown(table: Table, name: str, missing: Mapping[str, str]) -> str:
         base = table["baseline"]
         over = [row for row in rows if row["minus"] == (base, row["ranker"]) and row["variant"] != base]
         if over:
-            chosen = [
-                ranker
-                for ranker in shown
-                if ranker in ("random", "oracle") or ranker not in SHOWN[:BASELINES]
-            ]
+            chosen = [ranker for ranker in shown if ranker == "random" or ranker not in SHOWN[:BASELINES]]
             lines += ["", f"### Difference to {base}", "", *_grid(over, chosen, signed=True)]
         lines += ["", "### Difference to other rules of the same variant", ""]
         within = [row for row in rows if row["minus"] and row["minus"][0] == row["variant"]]

@@ -12,10 +12,14 @@ from selftrain.problems.rows import Entry, Fields, MemoryLimit, Row, TimeLimit, 
 from selftrain.records import Problem
 
 COMMENTS = {
-    **dict.fromkeys(("cpp", "java", "ts", "cs", "js"), ("", "//")),
-    "php": ("<?php\n", "//"),
     "py": ("", "#"),
+    "cpp": ("", "//"),
+    "java": ("", "//"),
+    "php": ("<?php\n", "//"),
+    "ts": ("", "//"),
+    "cs": ("", "//"),
     "sh": ("#!/bin/bash\n", "#"),
+    "js": ("", "//"),
 }
 """Language -> the first line of a program (often empty), and the characters that start a comment line."""
 

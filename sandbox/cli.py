@@ -193,11 +193,11 @@ def _checker(text: str) -> Checker:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
-    if not 0 < value <= LONGEST_SECONDS:
-        allowed = f"above 0 and at most {LONGEST_SECONDS}"
-        raise argparse.ArgumentTypeError(f"expected a number of seconds {allowed}, got {text}")
-    return value
+    with contextlib.suppress(ValueError):
+        if 0 < (value := float(text)) <= LONGEST_SECONDS:
+            return value
+    allowed = f"above 0 and at most {LONGEST_SECONDS}"
+    raise argparse.ArgumentTypeError(f"expected a number of seconds {allowed}, got {text}")
 
 
 def _sandbox(arguments: argparse.Namespace, workers: int = 1) -> Sandbox:

@@ -192,7 +192,10 @@ def _lines(path: Path) -> Iterator[tuple[int, str]]:
                 if text := text.lstrip("\ufeff").strip():
                     yield number, text
     except UnicodeDecodeError as error:
-        raise UsageError(f"{path}: not UTF-8 ({error.reason}); save the file as UTF-8") from error
+        advice = (
+            "unpack it" if path.suffix in (".gz", ".xz", ".zst", ".bz2", ".zip") else "save the file as UTF-8"
+        )
+        raise UsageError(f"{path}: not UTF-8 ({error.reason}); {advice}") from error
     except OSError as error:
         raise UsageError(f"{path}: {error}") from error
 
@@ -201,9 +204,17 @@ def check_paths(source: Path, target: Path, cache: Path | None) -> None:
     """Raise `UsageError` where judging file `source` into `target` would write over another file than an earlier result, or `cache`
     is no verdict cache: better told before anything is run."""
     for path in (target, cache):
-        if path is not None and path.is_dir():
+        if path is None or not path.exists() or path.is_file():
+            continue
+        if path.is_dir():
             raise UsageError(f"{path} is a folder; expected the name of a file to write")
-    written = [(target, "output"), (part_of(target), "output"), *([(cache, "cache")] if cache else [])]
+        # A file that is ready is moved there: root would replace /dev/null by it.
+        raise UsageError(f"{path} is a device, pipe or socket; expected the name of a file to write")
+    written = [
+        (target, "output"),
+        (part_of(target.resolve()), "output"),
+        *([(cache, "cache")] if cache else []),
+    ]
     for at, (path, what) in enumerate(written):
         for other, role in [(source, "input"), *written[:at]]:
             there = path.exists() and other.exists()
@@ -227,6 +238,7 @@ class ResultFile:
     """
 
     def __init__(self, path: Path, rows: list[Row], resume: bool) -> None:
+        path = path.resolve()  # what a link names is replaced, not the link
         self._path, self._part = path, part_of(path)
         self._contents = [content_key(row.program) for row in rows]
         self._own = [row.extra | {"id": row.program.id} for row in rows]

@@ -32,6 +32,8 @@ _BOUNDED = not hasattr(Protocol, "on_headers_complete")
 
 def listen(host: str, port: int) -> list[socket.socket]:
     """Sockets that listen on `port` of each address of `host`. Raises UsageError where nobody can."""
+    if not 0 <= port < 1 << 16:  # getaddrinfo would take it modulo 65536
+        raise UsageError(f"--port: expected 0 to 65535, got {port}")
     sockets: list[socket.socket] = []
     try:
         for family, _, _, _, address in socket.getaddrinfo(

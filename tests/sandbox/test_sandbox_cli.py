@@ -1,6 +1,8 @@
 """Tests of the command line `python -m sandbox`: `run`, `judge` (rows, resume, cache, answers), `languages`, exit codes."""
 
+import gzip
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -101,7 +103,13 @@ def test_run_takes_a_limit(tmp_path: Path) -> None:
             ("run", "--language", "py", "a", "--cpu-seconds", "-1"),
             "expected a number of seconds above 0 and at most 86400, got -1",
         ),
+        (
+            ("run", "--language", "py", "a", "--cpu-seconds", "2s"),
+            "expected a number of seconds above 0 and at most 86400, got 2s",
+        ),
         (("judge", "/nowhere/in.jsonl", "out.jsonl"), "error: /nowhere/in.jsonl: "),
+        (("serve", "--port", "65536"), "error: --port: expected 0 to 65535, got 65536"),
+        (("serve", "--port", "-1"), "error: --port: expected 0 to 65535, got -1"),
         ((), "required: COMMAND"),
     ],
 )
@@ -261,6 +269,9 @@ def test_a_bad_row_is_named_by_file_and_line(tmp_path: Path, line: str, message:
         (("in.jsonl", "out.jsonl", "--cache", "notes"), "notes: no verdict cache"),
         (("in.jsonl", "out.jsonl", "--cache", "folder"), "folder is a folder"),
         (("in.jsonl", "folder"), "folder is a folder"),
+        (("in.jsonl", "null"), "null is a device, pipe or socket; expected the name of a file to write"),
+        (("in.jsonl", "pipe"), "pipe is a device, pipe or socket; expected the name of a file to write"),
+        (("in.jsonl", "out.jsonl", "--cache", "null"), "null is a device, pipe or socket"),
     ],
 )
 def test_judge_writes_over_no_file_that_it_reads_or_does_not_know(
@@ -273,11 +284,30 @@ def test_judge_writes_over_no_file_that_it_reads_or_does_not_know(
     (tmp_path / "notes").write_text("# Mine\n" * 200)
     (tmp_path / "notes.txt").write_text("mine too")
     (tmp_path / "folder").mkdir()
+    (tmp_path / "null").symlink_to("/dev/null")
+    os.mkfifo(tmp_path / "pipe")
     before = {path.name: path.is_file() and path.read_text() for path in tmp_path.iterdir()}
     done = sandbox("judge", *(name if name[0] == "-" else tmp_path / name for name in names))
     assert done.returncode == 2
     assert message in done.stderr
     assert {path.name: path.is_file() and path.read_text() for path in tmp_path.iterdir()} == before
+
+
+def test_an_output_that_is_a_link_is_written_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "out.jsonl").symlink_to("disk/out.jsonl")
+    done = sandbox("judge", write_rows(tmp_path / "in.jsonl", [GOOD]), tmp_path / "out.jsonl")
+    assert done.returncode == 0
+    assert (tmp_path / "out.jsonl").is_symlink()
+    assert read_rows(tmp_path / "disk" / "out.jsonl")[0]["verdict"] == "passed"
+    assert [path.name for path in (tmp_path / "disk").iterdir()] == ["out.jsonl"]
+
+
+def test_a_packed_file_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl.gz").write_bytes(gzip.compress(json.dumps(GOOD).encode()))
+    done = sandbox("judge", tmp_path / "in.jsonl.gz", tmp_path / "out.jsonl")
+    assert done.returncode == 2
+    assert done.stderr.endswith(": not UTF-8 (invalid start byte); unpack it\n")
 
 
 @pytest.mark.parametrize(

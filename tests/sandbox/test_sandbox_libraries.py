@@ -446,6 +446,11 @@ def test_an_image_has_the_build_of_node_that_the_table_names(contained: Sandbox)
     if result.stdout.startswith("v18."):
         pytest.skip("the image has Debian's node: npm reached no registry")
     assert {name.rpartition("@")[2] for name, _ in NODE_BUILDS.values()} == {result.stdout.strip()[1:]}
+    module = (
+        "import fs from 'fs';\nconst [a] = await Promise.all([[3, 1].toSorted()]);\n"
+        "console.log(fs.readFileSync(0, 'utf8').trim(), a.join());\n"
+    )
+    assert judge(contained, "js", module, (Case("x\n", "x 1,3\n"),)).verdict is Verdict.passed
 
 
 def test_gold_links_where_it_is_installed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

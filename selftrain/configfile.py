@@ -177,9 +177,9 @@ def _expected(error: Any, where: str) -> str:
 
 
 def _suggested(parent: str, name: str, known: list[str]) -> str:
-    """The end of the message about an unknown setting: the closest setting, and the known settings."""
+    """The end of the message about an unknown setting: settings of this name elsewhere, or the closest here, and the known settings."""
     close = suggestion(f"{parent}.{name}".strip("."), [f"{parent}.{one}".strip(".") for one in known])
-    elsewhere = [] if close else [path for path in _paths(RunConfig) if path.rpartition(".")[2] == name]
+    elsewhere = [path for path in _paths(RunConfig) if path.rpartition(".")[2] == name]
     meant = f"; did you mean {' or '.join(elsewhere)}?" if elsewhere else close
     return f"{meant}; there are: {', '.join(known)} (selftrain/config.py says what they mean)"
 

@@ -46,6 +46,7 @@ class Found:
                 (CodeContests' solutions were judged by the contest sites)
     checks      kind of finding -> number, from `selftrain.problems.checks`
     answers     problem id -> cleaned answer, for problems of the splits `USED`
+    others      language that the config does not name -> number of its problems
     """
 
     problems: list[Problem]
@@ -54,6 +55,7 @@ class Found:
     untried: frozenset[str] = frozenset()
     checks: Mapping[str, int] = field(default_factory=dict)
     answers: dict[str, Cleaned] = field(default_factory=dict)
+    others: Counter[str] = field(default_factory=Counter)
 
     @property
     def told(self) -> str:
@@ -89,7 +91,7 @@ def _unchecked(config: AnyProblems, content: Mapping[str, Any]) -> Found:
         return _joined([_unchecked(part, known) for part, known in zip(parts, contents, strict=True)])
     found = _read(config, content)
     problems = _in_split_languages(_arranged(found.problems, config), config)
-    _check(problems, config, found.told)
+    _check(problems, config, found)
     if found.told:
         log.info("tasks left out: %s", found.told)
     used = {problem.id for problem in problems if problem.split in USED}
@@ -242,6 +244,7 @@ def _entries(config: OutsideProblems) -> dict[str, tuple[str, ...]]:
 def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
     """The problems in the languages of `config`. Those with the role `evaluation` are in split test; others may lack a split."""
     left_out: Counter[str] = Counter()
+    others: Counter[str] = Counter()
     entries: list[Entry] = []
     named: set[str] = set()
     excluded: set[str] = set()
@@ -257,6 +260,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
                 left_out[entry.left_out] += 1
                 continue
             problems = [problem for problem in entry.problems if problem.language in config.languages]
+            others.update(sorted({problem.language for problem in entry.problems} - set(config.languages)))
             if role == "evaluation":
                 problems = [replace(problem, split="test") for problem in problems]
             entries.append(replace(entry, problems=tuple(problems)))
@@ -268,7 +272,7 @@ def _read(config: OutsideProblems, content: Mapping[str, Any]) -> Found:
         raise DataError(f"exclude: no task is named {', '.join(sorted(unknown))}; take the name out")
     if excluded:
         left_out[EXCLUDED] = len(excluded)
-    found = Found([], left_out=left_out)
+    found = Found([], left_out=left_out, others=others)
     where: dict[str, str] = {}
     for entry in entries:
         for problem in entry.problems if entry.task not in excluded else ():
@@ -361,21 +365,22 @@ def _arranged(problems: list[Problem], config: OutsideProblems) -> list[Problem]
     return [problem if problem.split in USED else replace(problem, response=None) for problem in placed]
 
 
-def _check(problems: list[Problem], config: OutsideProblems, left_out: str) -> None:
+def _check(problems: list[Problem], config: OutsideProblems, found: Found) -> None:
     """Raise `DataError` where a language or a split has no problems, or split sft has no answers."""
     languages = Counter(problem.language for problem in problems)
     if missing := [language for language in config.languages if not languages[language]]:
-        found = ", ".join(f"{language} ({count})" for language, count in languages.items()) or "none"
-        raise DataError(
-            f"no problems in {', '.join(missing)}; found: {found}; add them, or name only those that are there: "
-            f"problems.languages: [{', '.join(languages) or 'py'}]"
+        there = ", ".join(f"{name} ({count})" for name, count in (languages | found.others).items()) or "none"
+        named = list(languages) or [name for name in found.others if name in LANGUAGES]
+        advice = (
+            f", or name only those that are there: problems.languages: [{', '.join(named)}]" if named else ""
         )
+        raise DataError(f"no problems in {', '.join(missing)}; found: {there}; add them{advice}")
     tasks = {
         split: {problem.task for problem in problems if problem.split == split} for split in config.splits
     }
     if empty := [split for split, names in tasks.items() if not names]:
         counts = ", ".join(f"{split} {len(names)}" for split, names in tasks.items())
-        counts += f"; left out: {left_out}" if left_out else ""
+        counts += f"; left out: {found.told}" if found.told else ""
         raise DataError(
             f"no tasks in split {', '.join(empty)} (tasks: {counts}); give more, other `shares`, or another `seed`"
         )

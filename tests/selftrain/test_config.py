@@ -264,6 +264,7 @@ def test_a_config_cannot_be_changed():
             r"sft\.epoch: no such setting; did you mean sft\.epochs\?; there are: epochs, batch_size,",
         ),
         ("epochs", 3, r"did you mean sft\.epochs or reward\.epochs or ppo\.epochs\?"),
+        ("runtime.store", "runs/store", r"runtime\.store: no such setting; did you mean store\?"),
         ("problem.source", "jsonl", r"did you mean problems\?"),
         ("reward.lora.rnk", 3, r"did you mean reward\.lora\.rank\?; there are: rank, alpha, dropout"),
         (

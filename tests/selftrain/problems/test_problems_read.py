@@ -113,6 +113,9 @@ def test_languages_that_are_not_asked_for_are_left_out(folder: Path) -> None:
     assert {p.language for p in read_problems(multipl_e(folder, languages=["sh"]))} == {"sh"}
     with pytest.raises(DataError, match=r"no problems in rs; found: py \(12\), sh \(12\)"):
         read_problems(multipl_e(folder, languages=["py", "rs", "sh"]))
+    names = r"no problems in js; found: py \(12\), sh \(12\); .*only those that are there: problems.languages: \[py, sh\]"
+    with pytest.raises(DataError, match=names):
+        read_problems(multipl_e(folder, languages=["js"]))
 
 
 def test_excluded_tasks(folder: Path) -> None:

@@ -10,8 +10,8 @@ from selftrain.report.charts import seconds_chart
 from selftrain.report.template import environment, page_style
 from selftrain.units import count_of, duration, size
 
-Table = list[list[str]]
-"""Rows of cells."""
+Table = list[dict[str, str]]
+"""Rows: heading of a column -> the cell below it."""
 
 
 def text(plan: Plan) -> str:
@@ -30,14 +30,14 @@ def page(plan: Plan) -> str:
             verdict="It does not fit" if plan.warnings else "It fits",
             heading=list(heading(plan)),
             warnings=[*too_high(plan.config), *plan.warnings],
-            stages=_used(*stage_table(plan)),
+            stages=_used(stage_table(plan)),
             overlap=overlap(plan),
             seconds=seconds_chart({step.name: step.seconds for step in plan.steps}),
             unit=_unit(plan),
             there=f"{plan.memory_bytes / GIB:.1f}",
-            memory=_used(*memory_table(plan.steps)),
+            memory=_used(memory_table(plan.steps)),
             workload=workload(plan) if plan.capacities else "",
-            machines=_used(*capacity_table(plan)) if plan.capacities else None,
+            machines=_used(capacity_table(plan)) if plan.capacities else None,
             notes=plan.notes,
             assumptions=list(assumptions(plan)),
             text=text(plan),
@@ -48,15 +48,15 @@ def page(plan: Plan) -> str:
 def _lines(plan: Plan) -> Iterator[str]:
     yield from heading(plan)
     yield ""
-    yield from _table(*stage_table(plan))
+    yield from _table(stage_table(plan))
     yield overlap(plan)
     yield ""
     yield f"memory of one {_unit(plan)}, GiB ({plan.memory_bytes / GIB:.1f} are there)"
-    yield from _table(*memory_table(plan.steps))
+    yield from _table(memory_table(plan.steps))
     yield ""
     if plan.capacities:
         yield workload(plan)
-        yield from _table(*capacity_table(plan))
+        yield from _table(capacity_table(plan))
         yield from plan.notes
         yield ""
     yield from assumptions(plan)
@@ -84,10 +84,10 @@ def heading(plan: Plan) -> Iterator[str]:
     yield "problems: " + ", ".join(f"{split} {count:,}" for split, count in counts.items())
 
 
-def stage_table(plan: Plan) -> tuple[list[str], Table]:
-    """Header, and rows: one for each stage, then the total."""
+def stage_table(plan: Plan) -> Table:
+    """A row for each stage, then the total."""
     unit = "GPU h" if plan.config.runtime.device == "cuda" else "process h"
-    rows = [_row(step) for step in plan.steps]
+    rows = [_row(step, unit) for step in plan.steps]
     total = Step(
         "total",
         "",
@@ -98,21 +98,7 @@ def stage_table(plan: Plan) -> tuple[list[str], Table]:
         kept=sum(s.kept for s in plan.steps),
         passing=max(s.passing for s in plan.steps),
     )
-    last = _row(total)
-    last[4], last[6] = "", f"{sum(s.hours for s in plan.steps):.3g}"
-    head = [
-        "stage",
-        "prompt tok",
-        "compl. tok",
-        "FLOPs",
-        "GiB each",
-        "wall",
-        unit,
-        "sandbox CPU h",
-        "stored",
-        "passing",
-    ]
-    return head, [*rows, last]
+    return [*rows, _row(total, unit) | {unit: f"{sum(s.hours for s in plan.steps):.3g}"}]
 
 
 def overlap(plan: Plan) -> str:
@@ -148,27 +134,22 @@ def workload(plan: Plan) -> str:
     )
 
 
-def capacity_table(plan: Plan) -> tuple[list[str], Table]:
-    """Header, and a row for each number of machines, in hours."""
-    head = [
-        "machines",
-        "sample h",
-        "execute h",
-        "other stages h",
-        "whole run h",
-        "machine h",
-        "with training on all h",
-    ]
-    rows = [
-        [
-            str(one.machines),
-            *(hours(seconds / 3600) for seconds in (one.sample, one.execute, one.other, one.seconds)),
-            hours(one.machine_hours),
-            "-" if one.trained is None else hours((one.sample + one.execute + one.trained) / 3600),
-        ]
+def capacity_table(plan: Plan) -> Table:
+    """A row for each number of machines, in hours."""
+    return [
+        {
+            "machines": str(one.machines),
+            "sample h": hours(one.sample / 3600),
+            "execute h": hours(one.execute / 3600),
+            "other stages h": hours(one.other / 3600),
+            "whole run h": hours(one.seconds / 3600),
+            "machine h": hours(one.machine_hours),
+            "with training on all h": "-"
+            if one.trained is None
+            else hours((one.sample + one.execute + one.trained) / 3600),
+        }
         for one in plan.capacities
     ]
-    return head, rows
 
 
 def assumptions(plan: Plan) -> Iterator[str]:
@@ -188,28 +169,28 @@ def assumptions(plan: Plan) -> Iterator[str]:
         )
 
 
-def _row(step: Step) -> list[str]:
+def _row(step: Step, unit: str) -> dict[str, str]:
     flops = sum(step.flops.values())
-    return [
-        step.name,
-        count(step.tokens[0]) if flops else "",
-        count(step.tokens[1]) if flops else "",
-        f"{flops:.2e}" if flops else "",
-        f"{step.memory.total / GIB:.2f}" if step.memory else "",
-        duration(step.seconds) if step.seconds else "",
-        f"{step.hours:.3g}" if flops else "",
-        f"{step.sandbox_seconds / 3600:.3g}" if step.sandbox_seconds else "",
-        size(step.kept) if step.kept else "",
-        size(step.passing) if step.passing else "",
-    ]
+    return {
+        "stage": step.name,
+        "prompt tok": count(step.tokens[0]) if flops else "",
+        "compl. tok": count(step.tokens[1]) if flops else "",
+        "FLOPs": f"{flops:.2e}" if flops else "",
+        "GiB each": f"{step.memory.total / GIB:.2f}" if step.memory else "",
+        "wall": duration(step.seconds) if step.seconds else "",
+        unit: f"{step.hours:.3g}" if flops else "",
+        "sandbox CPU h": f"{step.sandbox_seconds / 3600:.3g}" if step.sandbox_seconds else "",
+        "stored": size(step.kept) if step.kept else "",
+        "passing": size(step.passing) if step.passing else "",
+    }
 
 
 def _unit(plan: Plan) -> str:
     return "GPU" if plan.config.runtime.device == "cuda" else "process"
 
 
-def memory_table(steps: Sequence[Step]) -> tuple[list[str], Table]:
-    """Header, and a row for each kind of stage: the memory of its step that needs most, GiB."""
+def memory_table(steps: Sequence[Step]) -> Table:
+    """A row for each kind of stage: the memory of its step that needs most, GiB."""
     largest: dict[str, tuple[str, Memory]] = {}
     for step in steps:
         if step.memory and (step.stage not in largest or step.memory.total > largest[step.stage][1].total):
@@ -217,22 +198,23 @@ def memory_table(steps: Sequence[Step]) -> tuple[list[str], Table]:
     terms = list(dict.fromkeys(term for _, memory in largest.values() for term in memory.terms))
     rows = []
     for name, memory in largest.values():
-        cells = [f"{memory.terms[term] / GIB:.2f}" if memory.terms.get(term) else "" for term in terms]
+        cells = {term: f"{memory.terms[term] / GIB:.2f}" if memory.terms.get(term) else "" for term in terms}
         host = f"{memory.host / GIB:.1f}" if memory.host else ""
-        rows.append([name, *cells, f"{memory.total / GIB:.2f}", host])
-    return ["stage", *terms, "total", "host"], rows
+        rows.append({"stage": name} | cells | {"total": f"{memory.total / GIB:.2f}", "host": host})
+    return rows
 
 
-def _used(head: list[str], rows: Table) -> tuple[list[str], Table]:
-    """The table without empty columns."""
-    used = [at for at in range(len(head)) if any(row[at] for row in rows)]
-    return [head[at] for at in used], [[row[at] for at in used] for row in rows]
+def _used(rows: Table) -> tuple[list[str], list[list[str]]]:
+    """Headings and cells of the columns that are not empty."""
+    head = [name for name in rows[0] if any(row[name] for row in rows)]
+    return head, [[row[name] for name in head] for row in rows]
 
 
-def _table(head: list[str], rows: Table) -> Iterator[str]:
-    head, rows = _used(head, rows)
-    widths = [max(len(line[at]) for line in [head, *rows]) for at in range(len(head))]
-    for line in [head, *rows]:
+def _table(rows: Table) -> Iterator[str]:
+    head, cells_of_rows = _used(rows)
+    lines = [head, *cells_of_rows]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    for line in lines:
         cells = [
             cell.ljust(width) if at == 0 else cell.rjust(width)
             for at, (cell, width) in enumerate(zip(line, widths, strict=True))

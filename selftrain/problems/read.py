@@ -374,7 +374,8 @@ def _check(problems: list[Problem], config: OutsideProblems, found: Found) -> No
         advice = (
             f", or name only those that are there: problems.languages: [{', '.join(named)}]" if named else ""
         )
-        raise DataError(f"no problems in {', '.join(missing)}; found: {there}; add them{advice}")
+        left_out = f"; tasks left out: {found.told}" if found.told else ""
+        raise DataError(f"no problems in {', '.join(missing)}; found: {there}{left_out}; add them{advice}")
     tasks = {
         split: {problem.task for problem in problems if problem.split == split} for split in config.splits
     }

@@ -97,17 +97,28 @@ def _seconds(value: Any) -> Any:
         seconds, nanos = (value.get(name) or 0 for name in ("seconds", "nanos"))
         if isinstance(seconds, list | dict) or isinstance(nanos, list | dict):
             return value
-        try:
-            value = float(seconds) + float(nanos) / 1e9
-        except OverflowError as error:  # which pydantic does not catch
-            raise ValueError(str(error)) from None
-    if isinstance(value, str):
-        value = float(value.removesuffix("s"))
+        value = _number(lambda: float(seconds) + float(nanos) / 1e9, "seconds, such as 1.5 or 1.5s")
+    elif isinstance(value, str):
+        text = value.removesuffix("s")
+        value = _number(lambda: float(text), "seconds, such as 1.5 or 1.5s")
     return _unless_zero(value)
 
 
 def _bytes(value: Any) -> Any:
-    return _unless_zero(int(value) if isinstance(value, str) else value)
+    text = value
+    return _unless_zero(
+        _number(lambda: int(text), "bytes, such as 268435456") if isinstance(value, str) else value
+    )
+
+
+def _number(read: Callable[[], float], wanted: str) -> float:
+    """What `read` gives. Raises ValueError that says what is `wanted` where that is no number, or too large for one."""
+    try:
+        return read()
+    except OverflowError as error:  # which pydantic does not catch
+        raise ValueError(str(error)) from None
+    except ValueError:
+        raise ValueError(f"expected {wanted}") from None
 
 
 def _unless_zero(value: Any) -> Any:

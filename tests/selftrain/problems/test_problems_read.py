@@ -314,6 +314,11 @@ def test_a_backslash_u_cannot_break_a_java_comment(tmp_path: Path) -> None:
 def test_contests_that_use_files_are_left_out(tmp_path: Path) -> None:
     rows = [contest("A", DESCRIPTIONS[0]), contest("B", DESCRIPTIONS[1], input_file="in.txt")]
     assert {p.task for p in read_problems(contests(tmp_path, rows))} == {"A", "Z. Held"}
+    alone = ContestsConfig(train=str(write_jsonl(tmp_path / "files.jsonl", rows[1:])), languages=("py",))
+    with pytest.raises(
+        DataError, match=r"no problems in py; found: none; tasks left out: 1 \([^)]+\); add them$"
+    ):
+        read_problems(alone)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from pydantic import Field, ValidationError, model_validator
 
-from selftrain.config import NAME, RANKERS, Resamples, RunConfig, Strict
+from selftrain.config import NAME, RANKERS, Resamples, RunConfig, Strict, suggestion
 from selftrain.configfile import CONFIGS, find_config, load_config, read_settings
 from selftrain.errors import UsageError
 
@@ -102,10 +102,7 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     try:
         config = StudyConfig.model_validate({"name": path.stem} | values)
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        known = f"; there are: {', '.join(StudyConfig.model_fields)}" * (first["type"] == "extra_forbidden")
-        raise UsageError(f"{path}: {where + ': ' if where else ''}{first['msg']}{known}") from None
+        raise UsageError(f"{path}: {_mistake(error.errors()[0])}") from None
     variants = dict(_variants(path, config))
     if taken := sorted(STUDYS_OWN & (overrides or {}).keys()):
         raise UsageError(f"--set {taken[0]}: it is set for each run by the study itself")
@@ -132,6 +129,27 @@ def read_study(name: str, overrides: Mapping[str, Any] | None = None) -> Study:
     _check_different(path, cells)
     _check_rankers(path, config, cells)
     return Study(path, config, baseline, tuple(cells))
+
+
+def _mistake(error: Any) -> str:
+    """One line about an error of pydantic, in the words of YAML and not of Python."""
+    where = ".".join(map(str, error["loc"]))
+    if error["type"] == "extra_forbidden":
+        said = f"no such key{suggestion(where, StudyConfig.model_fields)}; there are: {', '.join(StudyConfig.model_fields)}"
+    elif error["type"] == "missing":
+        said = "missing; docs/studies.md lists the keys"
+    elif error["type"] == "too_short":
+        said = "expected at least one value"
+    elif error["type"] in ("tuple_type", "dict_type"):
+        kind = (
+            "a list, such as [1, 2]"
+            if error["type"] == "tuple_type"
+            else "names, each with a value behind it"
+        )
+        said = f"expected {kind}, got {error['input']!r:.80}"
+    else:
+        said = error["msg"]
+    return f"{where}: {said}" if where else str(said)
 
 
 def _variants(path: Path, config: StudyConfig) -> Iterator[tuple[str, dict[str, Any]]]:

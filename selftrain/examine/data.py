@@ -149,7 +149,11 @@ def run_checks(context: Context, read: Read, held_out: Read) -> tuple[list[Findi
     wrong, unfailable = (
         [id for id in ids if id in read.where] for ids in (findings.wrong, findings.unfailable)
     )
-    found += [told("answer_wrong", id, _said(results[("answer", id)])) for id in wrong]
+    prompts = {problem.id: problem.prompt for problem in own}
+    found += [
+        told("answer_wrong", id, _said(results[("answer", id)]) + _joined(prompts[id], answers[id][0]))
+        for id in wrong
+    ]
     found += [told("cannot_fail", id, _empty(("empty", id), results)) for id in unfailable]
     leaks = _leaks(read, own + others)
     found += [
@@ -172,6 +176,13 @@ def _said(result: Result) -> str:
     """The verdict on an answer, with the last line that it printed."""
     text = (result.stderr or result.stdout).strip()
     return str(result.verdict) + (f": {last_line(text)[:200]}" if text else "")
+
+
+def _joined(prompt: str, answer: str) -> str:
+    """What a failing answer's author may have missed where the answer goes on in the prompt's last line."""
+    if prompt.endswith("\n") or answer.startswith(("\n", "\r")):
+        return ""
+    return "; `prompt` does not end with a line break, so the answer goes on in its last line"
 
 
 def _empty(key: Key, results: Mapping[Key, Result]) -> str:

@@ -87,6 +87,15 @@ def test_every_fault_is_found_on_its_line(tmp_path: Path, capsys: pytest.Capture
     assert "not compared with what is evaluated on" in said
 
 
+def test_an_answer_in_the_last_line_of_its_prompt_is_told(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    joined = {**GOOD[0], "prompt": GOOD[0]["prompt"].rstrip()}
+    apart = {**GOOD[1], "prompt": GOOD[1]["prompt"].rstrip(), "response": "\n" + GOOD[1]["response"]}
+    code, report = found(capsys, write(tmp_path / "joined.jsonl", [joined, apart]))
+    [finding] = report["findings"]
+    assert (code, finding["kind"], finding["id"]) == (1, "answer_wrong", "longest.py")
+    assert finding["text"].endswith("does not end with a line break, so the answer goes on in its last line")
+
+
 def test_a_prompt_beyond_the_context(tmp_path: Path, generator: Path, capsys: pytest.CaptureFixture[str]):
     from selftrain.models.models import load_tokenizer
 

@@ -27,7 +27,7 @@ Worker
                    case; room.py recognizes a full disk
     prepared.py    files built once: precompiled C++ headers (preamble.py), node's heap, the libraries in C
     classfiles.py  finds the class to run in a Java or Scala program
-    libraries.py   reports missing libraries; installed.py lists the installed ones
+    libraries.py   reports missing libraries; installed.py lists the installed ones; node_names.py declares node to TypeScript
 Answers of chat models
     completion.py  extracts a program from an answer: markdown.py, lexer.py, grammars.py, outline.py, needs.py, splice.py
 Command line and HTTP

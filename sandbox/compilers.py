@@ -65,6 +65,13 @@ class Compiled:
     cpu_seconds: float
 
 
+def limits_of_compiler(given: Limits, own: Limits) -> Limits:
+    """A program's limits `given`, for its compiler: those on sizes and processes are at least its language's `own`, because low limits
+    are meant for the program only."""
+    sizes = ("memory_bytes", "output_bytes", "file_bytes", "processes")
+    return replace(given, **{name: max(getattr(given, name), getattr(own, name)) for name in sizes})
+
+
 def command(language: str) -> tuple[str, ...] | None:
     """The command that starts the warm compiler of `language`; None if there is none or it is not installed."""
     if language == "java" and (_COMPILED / "JavaCompile.class").is_file():

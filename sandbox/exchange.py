@@ -4,11 +4,12 @@ A program may replace its directories and files by symbolic links, so files are 
 """
 
 import contextlib
+import errno
 import os
 import stat
 from base64 import b64decode, b64encode
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path, PurePosixPath
 
@@ -101,6 +102,18 @@ def write_inside(directory: Path, name: str, content: bytes, uid: int | None = N
         file.write(content)
         if uid is not None:
             os.fchown(file.fileno(), uid, uid)
+
+
+def write_compiled(directory: Path, files: Mapping[str, bytes]) -> bool:
+    """Write a compiler's files by name, as `write_inside` does; returns False if a name is too long."""
+    try:
+        for name, content in files.items():
+            write_inside(directory, name, content)
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
+    return True
 
 
 def read_files(directory: Path, names: Iterable[str], most: int) -> Iterator[tuple[str, str]]:

@@ -14,12 +14,13 @@ from sandbox.checking import CheckerFailed
 from sandbox.classfiles import main_class
 from sandbox.clear import wipe
 from sandbox.compare import same
-from sandbox.compilers import LARGEST_PYTHON, PYTHON_SECONDS, WITH_FILES, Compiled
+from sandbox.compilers import LARGEST_PYTHON, PYTHON_SECONDS, WITH_FILES, Compiled, limits_of_compiler
 from sandbox.encoding import encoded, is_text
-from sandbox.exchange import read_files, write_files, write_inside
+from sandbox.exchange import read_files, write_compiled, write_files, write_inside
 from sandbox.languages import CONTEST_ENV, LINK, PATH, heap_mib, language, likely_name, stack_mib
 from sandbox.launch import Command, Forked, Spawned, in_memory, rlimits, runnable
 from sandbox.libraries import linker, note, openssl
+from sandbox.node_names import FILE, declarations
 from sandbox.preamble import CONTEST, preamble
 from sandbox.prepared import IN_COMMANDS, check_there, prepared
 from sandbox.room import check_compiled, check_room
@@ -119,28 +120,38 @@ class Judgement:
         self.judge.check_executable(self.row)
         if self.row.compile:
             more = WITH_FILES.get(self.row.name, ()) if self.program.files else ()
-            warm = self._compile_warm(f"{self.row.warm_options} {name}".lstrip())
-            outcome = warm or self._compile_forked() or self._compile((*self.row.compile, *more))
+            asked, argv = f"{self.row.warm_options} {name}".lstrip(), (*self.row.compile, *more)
+            outcome = self._compile_warm(asked) or self._compile_forked() or self._compile(argv)
+            if outcome.exit_code and (
+                lacking := declarations(self.row, self.program, text(outcome.stdout + outcome.stderr))
+            ):
+                said = replace(outcome, stdout=b"", stderr=b"")
+                outcome = said.then(self._compile_declared(lacking, asked, argv))
             failed = outcome.over or (Verdict.compile_error if outcome.exit_code != 0 else None)
             self.compiled = phase(failed or Verdict.passed, outcome, KEPT_CHARACTERS)
             if failed:
-                self._check_room(outcome)
+                check_compiled(str(self.directory), self.text, outcome.stderr + outcome.stdout)
                 return self._finish(failed if failed is Verdict.timeout else Verdict.compile_error, outcome)
             if "{entry}" in self.row.run:
                 self.entry = main_class(self.directory, os.path.basename(self.source)) or self.name
         return None
 
-    def _compile_warm(self, name: str) -> Outcome | None:
-        """Compile with the language's warm compiler, which sees no other files. Returns None if there is none or if it failed."""
+    def _compile_declared(self, lacking: str, asked: str, argv: tuple[str, ...]) -> Outcome:
+        """Compile again, with declarations of names that are `lacking`. `asked`: as the warm compiler gets the program's name."""
+        if warm := self._compile_warm(asked, f"\0{lacking}\0".encode()):
+            return warm
+        write_inside(self.directory, FILE, lacking.encode(), self.uid)
+        outcome = self._compile((*argv, f"{{dir}}/{FILE}"))
+        (self.directory / FILE).unlink(missing_ok=True)
+        return outcome
+
+    def _compile_warm(self, name: str, first: bytes = b"") -> Outcome | None:
+        """Compile with the language's warm compiler, which sees no other files. Returns None if there is none or if it failed.
+        `first`: what it reads before the source."""
         alone = is_text(self.text) and not self.program.files
-        if not alone or (done := self._warm(name, self.limits.compile_wall_seconds)) is None:
+        if not alone or (done := self._warm(name, self.limits.compile_wall_seconds, first)) is None:
             return None
-        try:
-            for file, content in done.files.items():
-                write_inside(self.directory, file, content)
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
+        if not write_compiled(self.directory, done.files):
             return None  # a new compiler process writes its files itself and reports this error properly
         outcome = Outcome(done.exit_code, None, done.wall_seconds, done.cpu_seconds, 0, b"", done.said)
         self._add(outcome, compiling=True)
@@ -201,13 +212,13 @@ class Judgement:
         code = done.files.get("code", b"")
         return code if len(code) <= LARGEST_PYTHON else b""
 
-    def _warm(self, name: str, seconds: float) -> Compiled | None:
+    def _warm(self, name: str, seconds: float, first: bytes = b"") -> Compiled | None:
         """The output of the language's warm compiler. None if there is no such compiler, if it failed, or if it took longer than
         `seconds` or than the limit on CPU time."""
         compiler = self.judge.compiler(self.row.name)
         if compiler is None:
             return None
-        done = compiler.compile(name, self.text, seconds)
+        done = compiler.compile(name, first + self.text, seconds)
         if done and done.cpu_seconds > self.limits.compile_cpu_seconds:
             done = None
         if done is None or compiler.worn:
@@ -247,12 +258,8 @@ class Judgement:
         outcome = self.step(self.row.syntax_check, compiling=True)
         refused = not outcome.over and outcome.exit_code != 0
         if refused:
-            self._check_room(outcome)
+            check_compiled(str(self.directory), self.text, outcome.stderr + outcome.stdout)
         return refused
-
-    def _check_room(self, refused: Outcome) -> None:
-        """Raise `SandboxError` if a compiler may have failed because a disk is full."""
-        check_compiled(str(self.directory), self.text, refused.stderr + refused.stdout)
 
     def step(self, argv: tuple[str, ...], stdin: str = "", compiling: bool = False) -> Outcome:
         """Run one command of the language's row (its compiler, or the program) to its end."""
@@ -304,13 +311,7 @@ class Judgement:
         return watch(start, encoded(stdin), budget, judge.kept, judge.caller, self.uid, judge.group)
 
     def _limits_of(self, compiling: bool) -> Limits:
-        """The program's limits. For a compiler, the limits on sizes and processes are at least the language's defaults, because
-        low limits are meant for the program only."""
-        own, given = self.row.limits, self.limits
-        if not compiling or given is own:
-            return given
-        sizes = ("memory_bytes", "output_bytes", "file_bytes", "processes")
-        return replace(given, **{name: max(getattr(given, name), getattr(own, name)) for name in sizes})
+        return limits_of_compiler(self.limits, self.row.limits) if compiling else self.limits
 
     def _command(self, argv: tuple[str, ...], compiling: bool) -> Command:
         """A command of the language's row, filled in for this program."""
@@ -350,10 +351,8 @@ class Judgement:
             return bubblewrap.BOX if self.judge.isolated else str(self.directory)
         if name in ("name", "entry"):
             return str(getattr(self, name))
-        if name == "heap":
-            return str(heap_mib(limits))
-        if name == "stack":
-            return str(stack_mib(limits))
+        if name in ("heap", "stack"):
+            return str(heap_mib(limits) if name == "heap" else stack_mib(limits))
         if name in ("openssl", "linker"):
             return openssl(self.program.source) if name == "openssl" else linker()
         return self._prepared(name)[0]

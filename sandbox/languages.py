@@ -214,8 +214,9 @@ _NODE_TEST_FAILED = r"(?m)^(Uncaught )?AssertionError\b"
 _NODE_OUT_OF_MEMORY = r"JavaScript heap out of memory|Array buffer allocation failed"
 # `_NODE_MISSING` matches neither node's own modules (tsc gives the same message for them, because it lacks their types) nor files
 # of the program.
-_NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|timers|url|util|vm|worker_threads|zlib"
-_NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{_NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
+NODE_OWN = "assert|buffer|child_process|crypto|events|fs|https?|net|os|path|perf_hooks|process|readline|stream|string_decoder|timers|url|util|vm|worker_threads|zlib"
+"""Node's own modules."""
+_NODE_MISSING = rf"Cannot find module '(?!(?:node:)?(?:{NODE_OWN})\b)([^'./\n][^'\n]{{0,99}})'"
 # Node marks the place (^) of the error that ended the program, not of one that the program caught and printed.
 _NODE_MISSING_AT_RUN = r"(?m:\^\n\n|^Uncaught )Error(?: \[ERR_MODULE_NOT_FOUND\])?: Cannot find (?:module|package) '([^'./\n][^'\n]{0,99})'"
 _NODE_ASSERTIONS = tuple(
@@ -226,7 +227,10 @@ _ASSERT_EQUALS = (*_ASSERT, "assert(GOT.equals(WANTED))")
 _NODE = ("node", "{snapshot}", "--max-old-space-size={heap}")
 # Debian's node looks for modules there by itself, other builds do not. The first has what was added to an image.
 _NODE_ENV = (("NODE_PATH", "/opt/node_modules:/usr/share/nodejs"),)
-_CONTEST_NODE = _contest(run=(*_NODE, CONTEST_NODE_OPTION, "{dir}/main.js"))
+_ON_CONTEST_NODE = (*_NODE, CONTEST_NODE_OPTION, "{dir}/main.js")
+TYPES_OF_NODE = "--esModuleInterop"
+"""tsc's option for programs with cases, which are compiled as where node's types are installed (`sandbox.node_names`): `import fs from
+'fs'` gets the module."""
 
 _ROWS = (
     Language(
@@ -330,7 +334,9 @@ _ROWS = (
         file="main.ts",
         compile=(*_TSC, "{dir}/main.ts"),
         run=(*_NODE, "{dir}/main.js"),
-        variants=_CONTEST_NODE,
+        variants=_contest(
+            compile=(*_TSC, TYPES_OF_NODE, "{dir}/main.ts"), warm_options=TYPES_OF_NODE, run=_ON_CONTEST_NODE
+        ),
         tools=("tsc", "node"),
         packages=("nodejs", "node-typescript"),
         libraries=("node-lodash",),
@@ -401,7 +407,7 @@ _ROWS = (
         fences=("jsx", "mjs", "cjs"),
         file="main.js",
         run=(*_NODE, "{dir}/main.js"),
-        variants=_CONTEST_NODE,
+        variants=_contest(run=_ON_CONTEST_NODE),
         syntax_check=("node", "--check", "{dir}/main.js"),
         tools=("node",),
         packages=("nodejs",),

@@ -1,5 +1,6 @@
 // A warm TypeScript compiler: compiles one source after the other and runs none of them. The library's declarations are
-// parsed once. Argument: typescript.js. Standard input and output: as JavaCompile.java has them, with tsc's exit code.
+// parsed once. Argument: typescript.js. Standard input and output: as JavaCompile.java has them, with tsc's exit code. The option
+// `--esModuleInterop` may precede the name. A source may follow declarations of node's names (`sandbox/node_names.py`), each after a NUL.
 "use strict";
 const fs = require("fs");
 const path = require("path");
@@ -16,13 +17,16 @@ const library = path.dirname(process.argv[2]);
 const parsed = new Map();
 let before;
 
-function compile(name, source) {
+function compile(asked, text) {
+  const name = asked.split(" ").pop();
+  const [source, declared] = text.startsWith("\0") ? text.slice(1).split("\0").reverse() : [text, ""];
+  const given = { [name]: source, ...(declared && { "names-of-node.d.ts": declared }) };
   const files = {};
   const host = {
-    fileExists: (file) => file === name || file.startsWith(library + "/"),
+    fileExists: (file) => file in given || file.startsWith(library + "/"),
     readFile: () => undefined,
     getSourceFile(file, target) {
-      if (file === name) return ts.createSourceFile(file, source, target);
+      if (file in given) return ts.createSourceFile(file, given[file], target);
       if (!file.startsWith(library + "/")) return undefined;
       if (!parsed.has(file)) parsed.set(file, ts.createSourceFile(file, fs.readFileSync(file, "utf8"), target));
       return parsed.get(file);
@@ -38,7 +42,8 @@ function compile(name, source) {
     useCaseSensitiveFileNames: () => true,
     getNewLine: () => "\n",
   };
-  const program = ts.createProgram([name], options, host, before);
+  const interop = { ...options, esModuleInterop: asked !== name };
+  const program = ts.createProgram(Object.keys(given), interop, host, before);
   before = program;
   const own = program.getSourceFile(name);
   const found = [

@@ -2,8 +2,8 @@
 
 A program that reads its input uses node: `import * as fs from 'fs'`, `process.stdin`. Where people write such programs, the package
 @types/node is installed, and with `any` for all of it the same programs compile. So a program with cases whose compilation fails is
-compiled once more, with a file of declarations for exactly those names of node that tsc did not find. So no declaration can conflict
-with one of the program's own. Programs with tests need none: MultiPL-E's tests declare what they use.
+compiled once more, with a file of declarations for exactly those names of node that tsc did not find, none of which can conflict with
+the program's own. Programs with tests need none: MultiPL-E's tests declare what they use.
 """
 
 import re

@@ -116,13 +116,15 @@ def _directory(name: str) -> Path | None:
 
 
 def _useless(name: str) -> bool:
-    """Whether this machine's node was built with a snapshot. Another one makes its start slower: 20 ms become 25."""
-    if name not in _SNAPSHOTS:
-        return False
+    """Whether `name` is a snapshot, and this machine's node was built with one: another makes its start slower, 20 ms become 25."""
+    return name in _SNAPSHOTS and _has_snapshot()
+
+
+@cache
+def _has_snapshot() -> bool:
     asked = ("node", "-p", "process.config.variables.node_use_node_snapshot")
-    return (
-        subprocess.run(asked, env=_ENV, capture_output=True, check=True, timeout=60).stdout.strip() == b"true"
-    )
+    said = subprocess.run(asked, env=_ENV, capture_output=True, check=True, timeout=60).stdout
+    return said.strip() == b"true"
 
 
 def _preamble(name: str) -> "_Recipe":

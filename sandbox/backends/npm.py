@@ -17,10 +17,8 @@ NODE = "node/bin/node"
 """The path of node in an image's build context; the only file there that is executable."""
 
 _SECONDS = 300.0
-_KEPT = {
-    "bin/node": NODE,
-    "LICENSE": "node/share/doc/node/LICENSE",
-}  # of node's build: its path -> that in the context
+# Of node's build: the path in the package -> that in the build context.
+_KEPT = {"bin/node": NODE, "LICENSE": "node/share/doc/node/LICENSE"}
 
 
 def of_node(platform: str) -> tuple[list[tuple[str, bytes]], list[str]]:

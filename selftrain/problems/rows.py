@@ -105,10 +105,10 @@ def _seconds(value: Any) -> Any:
 
 
 def _bytes(value: Any) -> Any:
-    text = value
-    return _unless_zero(
-        _number(lambda: int(text), "bytes, such as 268435456") if isinstance(value, str) else value
-    )
+    if isinstance(value, str):
+        text = value
+        value = _number(lambda: int(text), "bytes, such as 268435456")
+    return _unless_zero(value)
 
 
 def _number(read: Callable[[], float], wanted: str) -> float:

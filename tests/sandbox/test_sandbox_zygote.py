@@ -226,10 +226,8 @@ def test_the_same_program_again_gets_a_fresh_process(workers: tuple[Worker, Work
 def test_a_node_that_was_built_without_a_snapshot_gets_one(monkeypatch: pytest.MonkeyPatch) -> None:
     need_tools("node")
     real = shutil.which("node", path=PATH)
-    with (
-        tempfile.TemporaryDirectory() as folder
-    ):  # programs, which may be other users, have to be able to read it
-        os.chmod(folder, 0o755)
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)  # programs, which may be other users, have to be able to read it
         node = Path(folder, "node")
         node.write_text(f'#!/bin/sh\nif [ "$1" = -p ]; then echo "$BUILT_WITH"; else exec {real} "$@"; fi\n')
         node.chmod(0o755)
@@ -238,6 +236,8 @@ def test_a_node_that_was_built_without_a_snapshot_gets_one(monkeypatch: pytest.M
         for built_with, found in (("true", False), ("false", True)):
             monkeypatch.setattr(prepared, "_ENV", {"PATH": f"{folder}:{PATH}", "BUILT_WITH": built_with})
             prepared._directory.cache_clear()
+            prepared._has_snapshot.cache_clear()
             argument, directory = prepared.prepared("snapshot", Limits())
             assert (argument.startswith("--snapshot-blob="), directory is not None) == (found, found)
     prepared._directory.cache_clear()
+    prepared._has_snapshot.cache_clear()
